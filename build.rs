@@ -1,0 +1,89 @@
+//! Compiles `proto/` in pure Rust: no protoc to install.
+//!
+//! Messages and clients come from tonic-prost-build. The servers are described here by hand, because the responses
+//! of ReadLines and Messages are encoded by [`wire`](src/wire.rs) before they reach tonic and need their own codec.
+
+use std::{env, path::PathBuf};
+
+use prost_types::FileDescriptorSet;
+use tonic_build::manual::{Builder, Method, Service};
+
+const FILES: [&str; 3] =
+    ["perennial/v1/countdown.proto", "perennial/v1/lines.proto", "perennial/v1/messages.proto"];
+
+const PROST: &str = "tonic_prost::ProstCodec";
+const ENCODED: &str = "crate::grpc::codec::EncodedCodec";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    std::fs::write(out.join("perennial.v1.bin"), compiler.encode_file_descriptor_set())?;
+
+    // Reflection wants the imports too; the code of Duration and Timestamp is prost-types' own.
+    let files: FileDescriptorSet = compiler.file_descriptor_set();
+    tonic_prost_build::configure().build_server(false).build_transport(false).compile_fds(files)?;
+
+    Builder::new().build_client(false).build_transport(false).compile(&services());
+    Ok(())
+}
+
+fn services() -> [Service; 3] {
+    let countdown = Service::builder().name("CountdownService").package("perennial.v1").method(
+        method("countdown", "Countdown", "CountdownRequest", "CountdownResponse", PROST)
+            .server_streaming()
+            .build(),
+    );
+    let lines = Service::builder()
+        .name("LineService")
+        .package("perennial.v1")
+        .method(encoded("read_lines", "ReadLines", "ReadLinesRequest").build())
+        .method(method("list_files", "ListFiles", "ListFilesRequest", "ListFilesResponse", PROST).build());
+    let messages = Service::builder()
+        .name("MessageService")
+        .package("perennial.v1")
+        .method(encoded("messages", "Messages", "MessagesRequest").build())
+        .method(method("publish", "Publish", "PublishRequest", "PublishResponse", PROST).build())
+        .method(
+            method("publish_batch", "PublishBatch", "PublishBatchRequest", "PublishBatchResponse", PROST)
+                .build(),
+        )
+        .method(
+            method("publish_stream", "PublishStream", "PublishStreamRequest", "PublishStreamResponse", PROST)
+                .client_streaming()
+                .server_streaming()
+                .build(),
+        )
+        .method(
+            method("list_topics", "ListTopics", "ListTopicsRequest", "ListTopicsResponse", PROST).build(),
+        );
+    [countdown.build(), lines.build(), messages.build()]
+}
+
+fn method(
+    name: &str,
+    route: &str,
+    input: &str,
+    output: &str,
+    codec: &str,
+) -> tonic_build::manual::MethodBuilder {
+    Method::builder()
+        .name(name)
+        .route_name(route)
+        .input_type(format!("crate::proto::{input}"))
+        .output_type(format!("crate::proto::{output}"))
+        .codec_path(codec)
+}
+
+/// A server-streaming method whose responses arrive encoded.
+fn encoded(name: &str, route: &str, input: &str) -> tonic_build::manual::MethodBuilder {
+    Method::builder()
+        .name(name)
+        .route_name(route)
+        .input_type(format!("crate::proto::{input}"))
+        .output_type("crate::grpc::codec::Encoded")
+        .codec_path(ENCODED)
+        .server_streaming()
+}

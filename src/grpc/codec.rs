@@ -1,0 +1,74 @@
+//! A codec for responses that are encoded before they reach tonic.
+//!
+//! The items of a batch were written by [`wire`](crate::wire); here they are followed by the response's other fields,
+//! as prost encodes them, and copied once into the frame.
+
+use std::marker::PhantomData;
+
+use bytes::{BufMut, Bytes};
+use prost::Message;
+use tonic::{
+    Status,
+    codec::{Codec, EncodeBuf, Encoder},
+};
+use tonic_prost::ProstCodec;
+
+/// A response: encoded items, then the encoding of all its other fields.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded {
+    /// In order; together a valid encoding of the repeated field.
+    pub items: Vec<Bytes>,
+    /// The response without its items.
+    pub rest: Vec<u8>,
+}
+
+impl Encoded {
+    /// Joins items to a response whose own items are empty.
+    pub fn new(items: Vec<Bytes>, rest: &impl Message) -> Self {
+        Self { items, rest: rest.encode_to_vec() }
+    }
+}
+
+/// Writes [`Encoded`] responses; decodes requests as prost does.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for EncodedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<U: Message + Default + Send + 'static> Codec for EncodedCodec<Encoded, U> {
+    type Encode = Encoded;
+    type Decode = U;
+    type Encoder = EncodedEncoder;
+    type Decoder = <ProstCodec<U, U> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        EncodedEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<U, U>::default().decoder()
+    }
+}
+
+/// See [`EncodedCodec`].
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedEncoder;
+
+impl Encoder for EncodedEncoder {
+    type Item = Encoded;
+    type Error = Status;
+
+    fn encode(&mut self, item: Encoded, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let Encoded { items, rest } = item;
+        out.reserve(items.iter().map(Bytes::len).sum::<usize>() + rest.len());
+        for item in items {
+            out.put(item);
+        }
+        out.put_slice(&rest);
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! The only hand-written protobuf encoder: the few fields that [`lines`](crate::lines) and
+//! [`messages`](crate::messages) write straight into a batch, so that an item is encoded once, from where it lies.
+//!
+//! A response is the items, encoded here, followed by its other fields, encoded by prost: protobuf lets the fields of
+//! a message stand in any order, one after another. Tests hold each function against prost's own encoding.
+
+use std::time::Duration;
+
+use bytes::BufMut;
+
+pub mod line;
+pub mod message;
+
+/// How a stream is cut into batches: what all three streams share.
+#[derive(Clone, Debug)]
+pub struct Batching {
+    /// End after so many items; at least 1.
+    pub limit: Option<u64>,
+    /// Send an empty batch when nothing was sent for so long.
+    pub heartbeat: Duration,
+    /// At most so many items a batch; at least 1.
+    pub max_items: usize,
+    /// A batch leaves when its items have so many bytes; it exceeds this by less than one item.
+    pub max_bytes: usize,
+}
+
+/// The default of [`Batching::max_bytes`]: larger batches gain little throughput and cost memory a reader.
+pub const BATCH_BYTES: usize = 64 * 1024;
+
+/// The default of [`Batching::heartbeat`]: under the 30 s after which the stricter middleboxes forget a connection.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { limit: None, heartbeat: HEARTBEAT, max_items: usize::MAX, max_bytes: BATCH_BYTES }
+    }
+}
+
+/// Wire type 0.
+const VARINT: u32 = 0;
+/// Wire type 2.
+const LENGTH_DELIMITED: u32 = 2;
+
+/// How many bytes a varint takes: 1 to 10.
+pub(crate) const fn varint_len(value: u64) -> usize {
+    // Seven bits a byte; zero takes one byte too.
+    (((value | 1).ilog2() / 7) + 1) as usize
+}
+
+/// Writes a varint.
+pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value.to_le_bytes()[0]);
+}
+
+/// Writes the tag of a varint field.
+pub(crate) fn put_varint_tag(out: &mut impl BufMut, field: u32) {
+    put_varint(out, u64::from(field << 3 | VARINT));
+}
+
+/// Writes the tag of a field that carries its length.
+pub(crate) fn put_length_tag(out: &mut impl BufMut, field: u32) {
+    put_varint(out, u64::from(field << 3 | LENGTH_DELIMITED));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn varints_are_as_prost_writes_them(value: u64) {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            put_varint(&mut ours, value);
+            prost::encoding::encode_varint(value, &mut theirs);
+            prop_assert_eq!(varint_len(value), ours.len());
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! `perennial.v1.Line`, as an item of `ReadLinesResponse.lines`.

@@ -1,0 +1,1 @@
+//! `perennial.v1.Message`, as an item of `MessagesResponse.messages`.
