@@ -1,24 +1,74 @@
 //! Lines: a query for a file below a root, and the stream of its lines.
+//!
+//! Lines come in the order of the file, each once, in batches that end where their position says. Where the file is
+//! rotated, the stream goes on in the next one; where it is truncated, from its start; each is told as an event. Data
+//! comes from the file alone: what watches it only says when to look. A stream reads nothing ahead but the rest of a
+//! chunk, so a slow reader costs no memory, and loses nothing while the data is on disk. Dropping a stream frees all
+//! that it has.
+//!
+//! The rooms: [`root`](self) opens files and nothing outside the roots; `generations` knows a file's rotated siblings;
+//! `source` reads one of them; `split` finds and encodes lines; `place` finds where to start; `watch` tells when to
+//! look; `reader` is what happens in time.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::Batching;
+use reader::Reader;
+use root::Roots;
+use source::{Identity, Marker, Source};
+use split::Place;
+use watch::Watches;
+
+mod generations;
+mod place;
+mod reader;
+mod root;
+mod source;
+mod split;
+mod watch;
+
+/// The default of [`Options::max_line_bytes`]: longer lines are no lines for people, and a reader holds one in memory.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// The default of [`Options::rotation_grace`]: writers reopen their log at a signal, within milliseconds.
+const ROTATION_GRACE: Duration = Duration::from_millis(200);
 
 /// The files that can be read: the operator's roots, and what watches them. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Files {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    roots: Roots,
+    watches: Watches,
+    options: Options,
 }
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A longer line is split; in bytes.
+    /// A longer line is split; in bytes, at least 4.
     pub max_line_bytes: usize,
+    /// How long a file that was renamed away must be quiet before its successor is read: its writer may not have
+    /// noticed yet.
+    pub rotation_grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE }
+    }
 }
 
 /// Which lines to read.
@@ -64,7 +114,44 @@ pub enum OnGap {
 
 /// A place in a file: the file's identity, and an offset in it. Small: at most 500 bytes when serialised.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Position {}
+pub struct Position {
+    /// A checksum of the path.
+    path: u32,
+    identity: Identity,
+    place: Place,
+    marker: Marker,
+    /// No line before this number.
+    skip_to: Option<u64>,
+    /// All of the file was delivered and it is gone; what appears at the path comes next.
+    deleted: bool,
+}
+
+impl Position {
+    fn nowhere(path: u32) -> Self {
+        Self {
+            path,
+            identity: Identity::default(),
+            place: place::HEAD,
+            marker: Marker::default(),
+            skip_to: None,
+            deleted: false,
+        }
+    }
+
+    fn of(path: u32, source: &Source, skip_to: Option<u64>) -> Self {
+        let (identity, place, marker) = (source.identity(), source.place(), source.marker());
+        Self { path, identity, place, marker, skip_to, deleted: false }
+    }
+
+    /// It could have been made by a reader: a position comes from a stranger.
+    fn is_sound(&self) -> bool {
+        // An offset is signed in the system's interface; a line has at least its newline.
+        let Place { offset, number, .. } = self.place;
+        i64::try_from(offset).is_ok()
+            && number.is_none_or(|number| (1..=offset + 1).contains(&number))
+            && self.skip_to.is_none_or(|number| i64::try_from(number).is_ok())
+    }
+}
 
 /// Some lines, and where they leave the reader.
 #[derive(Clone, Debug)]
@@ -133,9 +220,93 @@ pub struct Page {
 
 /// Why lines cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {}
+pub enum Error {
+    /// Not of the form `ROOT/relative/path`.
+    #[error("the path {fault}")]
+    PathInvalid {
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Missing, not allowed, outside the root, or no regular file: these look alike.
+    #[error("no file `{path}`")]
+    NotFound {
+        /// As the caller gave it.
+        path: String,
+    },
+    /// Lines are counted from 1.
+    #[error("there is no line 0")]
+    LineZero,
+    /// The file is shorter.
+    #[error("offset {offset} is beyond the end of the file, {size}")]
+    OffsetBeyondEnd {
+        /// As asked for.
+        offset: u64,
+        /// Of the file, in bytes.
+        size: u64,
+    },
+    /// The position is one of another path.
+    #[error("a position in another file")]
+    Mismatch,
+    /// What the position points at is gone.
+    #[error("the file that was being read is gone")]
+    Expired,
+    /// The position could not have been made by a reader.
+    #[error("an impossible position")]
+    PositionInvalid,
+    /// The file system gave an error.
+    #[error("reading went wrong")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// Of opening a file: whatever lies with the path looks alike; what lies with the server does not.
+    fn of_open(error: io::Error, path: &str) -> Self {
+        use rustix::io::Errno;
+        let servers_own = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO].map(Errno::raw_os_error);
+        match error.raw_os_error() {
+            Some(code) if servers_own.contains(&code) => Self::Io(error),
+            _ => Self::NotFound { path: path.into() },
+        }
+    }
+}
+
+/// Why a root cannot be served: for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// Not a name.
+    #[error("`{name}` is no name for a root: use letters, digits, `_` and `-`")]
+    Name {
+        /// As given.
+        name: String,
+    },
+    /// Two roots of one name.
+    #[error("the root `{name}` is given twice")]
+    Twice {
+        /// As given.
+        name: String,
+    },
+    /// No directory that can be opened.
+    #[error("the root `{name}`: {}: {source}", path.display())]
+    Open {
+        /// As given.
+        name: String,
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
 
 impl Files {
+    /// Opens the roots, each a name and a directory. To be called on the runtime that is to serve the streams.
+    ///
+    /// # Errors
+    /// The first root that cannot be served.
+    pub fn new(roots: Vec<(String, PathBuf)>, options: Options) -> Result<Self, RootError> {
+        let roots = Roots::open(roots)?;
+        Ok(Self { inner: Arc::new(Inner { roots, watches: Watches::new(), options }) })
+    }
+
     /// Opens a stream of lines. The first batch is ready at once.
     ///
     /// # Errors
@@ -143,8 +314,31 @@ impl Files {
     pub async fn open(
         &self,
         query: Query,
-    ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + 'static, Error> {
-        let _ = (query, &self.inner);
-        Ok(futures::stream::empty())
+    ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
+        let mut reader = Reader::open(&self.inner, query).await?;
+        Ok(async_stream::try_stream!({
+            while let Some(batch) = reader.next().await? {
+                yield batch;
+            }
+        }))
+    }
+
+    /// Lists the regular files below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted by path,
+    /// at most `page_size`, those behind `after`. A page costs a walk of the whole tree.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
+    pub async fn list(
+        &self,
+        path: Option<&str>,
+        page_size: usize,
+        after: Option<&str>,
+    ) -> Result<Page, Error> {
+        let inner = self.inner.clone();
+        let (path, after) = (path.map(str::to_owned), after.map(str::to_owned));
+        reader::blocking(move || inner.roots.list(path.as_deref(), page_size, after.as_deref())).await
     }
 }
+
+#[cfg(test)]
+mod tests;

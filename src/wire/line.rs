@@ -1,1 +1,115 @@
 //! `perennial.v1.Line`, as an item of `ReadLinesResponse.lines`.
+
+use bytes::BufMut;
+
+use super::{put_length_tag, put_varint, put_varint_tag, varint_len};
+
+/// `ReadLinesResponse.lines`.
+const LINES: u32 = 1;
+
+const OFFSET: u32 = 1;
+const NUMBER: u32 = 2;
+const TEXT: u32 = 3;
+const RAW: u32 = 4;
+const NO_NEWLINE: u32 = 5;
+const CONTINUED: u32 = 6;
+const SPLITS: u32 = 7;
+
+/// Every field above has a tag of one byte.
+const TAG_BYTES: usize = 1;
+
+/// How many bytes [`put`] adds to a line's content, at most.
+pub const OVERHEAD_BYTES: usize = 48;
+
+/// A line, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// Where it starts, in bytes.
+    pub offset: u64,
+    /// Its number, where known.
+    pub number: Option<u64>,
+    /// Without the line end.
+    pub content: &'a [u8],
+    /// `content` is valid UTF-8.
+    pub is_text: bool,
+    /// The file ends here without a newline.
+    pub no_newline: bool,
+    /// It continues a line.
+    pub continued: bool,
+    /// The line goes on.
+    pub splits: bool,
+}
+
+/// Appends a line as an item of `ReadLinesResponse.lines`.
+pub fn put(out: &mut impl BufMut, line: &Line<'_>) {
+    let flags = [(NO_NEWLINE, line.no_newline), (CONTINUED, line.continued), (SPLITS, line.splits)];
+    let content_bytes = line.content.len() as u64;
+    let length = TAG_BYTES
+        + varint_len(line.offset)
+        + line.number.map_or(0, |number| TAG_BYTES + varint_len(number))
+        + TAG_BYTES
+        + varint_len(content_bytes)
+        + line.content.len()
+        + flags.iter().filter(|(_, set)| *set).count() * (TAG_BYTES + 1);
+    put_length_tag(out, LINES);
+    put_varint(out, length as u64);
+    put_varint_tag(out, OFFSET);
+    put_varint(out, line.offset);
+    if let Some(number) = line.number {
+        put_varint_tag(out, NUMBER);
+        put_varint(out, number);
+    }
+    put_length_tag(out, if line.is_text { TEXT } else { RAW });
+    put_varint(out, content_bytes);
+    out.put_slice(line.content);
+    for (field, set) in flags {
+        if set {
+            put_varint_tag(out, field);
+            put_varint(out, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::proto;
+
+    proptest! {
+        #[test]
+        fn a_line_is_as_prost_writes_it(
+            offset in 0..i64::MAX as u64,
+            number in proptest::option::of(0..i64::MAX as u64),
+            content in proptest::collection::vec(any::<u8>(), 0..300),
+            flags: [bool; 3],
+        ) {
+            let text = String::from_utf8(content.clone());
+            let [no_newline, continued, splits] = flags;
+            let line = Line {
+                offset, number, content: &content, is_text: text.is_ok(), no_newline, continued, splits,
+            };
+            let mut ours = Vec::new();
+            put(&mut ours, &line);
+            let content_field = match text {
+                Ok(text) => proto::line::Content::Text(text),
+                Err(_) => proto::line::Content::Raw(content.clone()),
+            };
+            let theirs = proto::ReadLinesResponse {
+                lines: vec![proto::Line {
+                    offset: Some(offset.cast_signed()),
+                    number: number.map(u64::cast_signed),
+                    content: Some(content_field),
+                    no_newline,
+                    continued,
+                    splits,
+                }],
+                ..Default::default()
+            };
+            prop_assert!(ours.len() <= content.len() + OVERHEAD_BYTES);
+            prop_assert_eq!(ours, theirs.encode_to_vec());
+        }
+    }
+}
