@@ -4,11 +4,7 @@
 //! crate's countdowns that reads the latter. A sleep never ends before its deadline, with one exception that
 //! [`Clock::sleep_until`] names. Cancel a sleep by dropping it: nothing of it stays behind.
 
-use std::{
-    io,
-    sync::{Arc, LazyLock},
-    time::SystemTime,
-};
+use std::{io, sync::LazyLock, time::SystemTime};
 
 use tokio::time::Instant;
 
@@ -28,7 +24,7 @@ pub enum Clock {
     System,
     /// The kernel's timer, to some 0.1 ms, and the system's wall clock.
     #[cfg(target_os = "linux")]
-    Precise(Arc<Timer>),
+    Precise(std::sync::Arc<Timer>),
 }
 
 /// What [`Clock::Tokio`] counts from.
@@ -43,7 +39,7 @@ impl Clock {
     /// There is no runtime here, or no descriptor left.
     pub fn precise() -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        return Ok(Self::Precise(Arc::new(Timer::start()?)));
+        return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?)));
         #[cfg(not(target_os = "linux"))]
         return Ok(Self::System);
     }

@@ -72,6 +72,19 @@ fn a_moment_that_has_passed_has_one_last_tick_due_at_it() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
+    let second = NANOS_PER_SECOND;
+    let mut position = new(&spec(Target::Until(NOW + 5 * SECOND))).unwrap();
+    assert_eq!(position.take(3 * second, OnLag::Burst, 10).0.len(), 4);
+    let before = position.clone();
+    for on_lag in [OnLag::Skip, OnLag::Burst] {
+        assert_eq!(position.take(second, on_lag, 10), (vec![], 0));
+    }
+    assert_eq!(position, before);
+    assert_eq!(position.next_due_in(second), 3 * SECOND);
+}
+
+#[test]
 fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
     let max = Limits::default().max_length;
     let min = Duration::from_millis(1);
