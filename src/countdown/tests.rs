@@ -190,6 +190,22 @@ async fn time_goes_on_while_nobody_listens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn setting_the_wall_clock_moves_a_countdown_until_a_moment_and_no_other() {
+    let now = Clock::Tokio.wall();
+    // Opened just now by the monotonic clock, and five seconds ago by the wall clock, which was set forward.
+    let opened = now - 5 * SECOND;
+    let until = Target::Until(opened + 10 * SECOND);
+    for (target, expected) in [(Target::From(10), (vec![10], 0)), (until, (vec![5], 5))] {
+        let position = Position::new(&spec(target), opened, &Limits::default()).unwrap();
+        let resume = query(Start::Resume(position));
+        let mut countdown = Countdown::new(resume, Clock::Tokio, &Limits::default()).unwrap();
+        countdown.opened.0 = opened;
+        let batch = countdown.batch();
+        assert_eq!((numbers(&batch), batch.skipped), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_cut_while_it_waits_for_its_first_number_goes_on_waiting() {
     let first = run(new(Spec { wait_first: true, ..spec(Target::From(1)) })).next().await.unwrap();
     tokio::time::advance(Duration::from_millis(400)).await;
