@@ -1,0 +1,132 @@
+//! Real time, and short: tokio's virtual time does not move the kernel's timer.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::atomic::AtomicUsize;
+
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+
+use super::*;
+
+/// Much longer than any test runs.
+const NEVER: Duration = Duration::from_secs(3600);
+/// When a test that hangs gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap()
+}
+
+fn sleepers(timer: &Timer) -> usize {
+    timer.queue.lock().sleepers.len()
+}
+
+#[tokio::test]
+async fn a_sleep_ends_and_never_early() {
+    let timer = Timer::start().unwrap();
+    for micros in [0, 1, 50, 999, 1_000, 20_000] {
+        let deadline = Instant::now() + Duration::from_micros(micros);
+        soon(timer.sleep_until(deadline)).await.unwrap();
+        assert!(Instant::now() >= deadline);
+    }
+    assert_eq!(sleepers(&timer), 0);
+}
+
+#[tokio::test]
+async fn an_earlier_deadline_overtakes_a_later_one() {
+    let timer = Timer::start().unwrap();
+    let now = Instant::now();
+    let mut late = Box::pin(timer.sleep_until(now + NEVER));
+    assert!((&mut late).now_or_never().is_none());
+    soon(timer.sleep_until(now + Duration::from_millis(5))).await.unwrap();
+    assert_eq!(sleepers(&timer), 1);
+}
+
+#[tokio::test]
+async fn a_sleep_that_was_dropped_leaves_nothing_behind() {
+    let timer = Timer::start().unwrap();
+    let deadline = Instant::now() + NEVER;
+    let mut sleep = Box::pin(timer.sleep_until(deadline));
+    assert!((&mut sleep).now_or_never().is_none());
+    assert_eq!(sleepers(&timer), 1);
+    drop(sleep);
+    assert_eq!(sleepers(&timer), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
+    let timer = Arc::new(Timer::start().unwrap());
+    let now = Instant::now();
+    let tasks: FuturesUnordered<_> = (0..5_000_u64)
+        .map(|n| {
+            let timer = Arc::clone(&timer);
+            // From both ends, so that many overtake the first; every seventh has one deadline with others.
+            let micros = if n % 7 == 0 { 30_000 } else { (5_000 - n) * 11 };
+            tokio::spawn(async move { timer.sleep_until(now + Duration::from_micros(micros)).await })
+        })
+        .collect();
+    let woken: Vec<_> = soon(tasks.collect()).await;
+    assert!(woken.into_iter().all(|task| task.unwrap().is_ok()));
+    assert_eq!(sleepers(&timer), 0);
+}
+
+#[tokio::test]
+async fn when_the_wall_clock_is_set_all_sleeps_end() {
+    let timer = Timer::start().unwrap();
+    let mut sleep = Box::pin(timer.sleep_until(Instant::now() + NEVER));
+    assert!((&mut sleep).now_or_never().is_none());
+    timer.queue.stepped();
+    soon(sleep).await.unwrap();
+    // And new ones begin.
+    assert!(timer.sleep_until(Instant::now() + NEVER).now_or_never().is_none());
+}
+
+#[test]
+fn when_the_runtime_of_the_driver_ends_no_sleeper_hangs() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let timer = first.block_on(async { Timer::start().unwrap() });
+    second.block_on(async {
+        let mut before = Box::pin(timer.sleep_until(Instant::now() + NEVER));
+        assert!((&mut before).now_or_never().is_none());
+        first.shutdown_background();
+        soon(before).await.unwrap_err();
+        soon(timer.sleep_until(Instant::now() + NEVER)).await.unwrap_err();
+    });
+}
+
+#[tokio::test]
+async fn dropping_the_timer_ends_its_driver() {
+    let timer = Timer::start().unwrap();
+    let queue = Arc::downgrade(&timer.queue);
+    drop(timer);
+    soon(async {
+        while queue.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_driver_sleeps_while_nothing_is_due() {
+    struct Count(AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let timer = Timer::start().unwrap();
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
+    let mut idle = Box::pin(timer.sleep_until(Instant::now() + NEVER));
+    assert!(idle.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    for _ in 0..3 {
+        soon(timer.sleep_until(Instant::now() + Duration::from_millis(1))).await.unwrap();
+    }
+    assert_eq!(count.0.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    assert!(Timer::start().is_err());
+}

@@ -1,0 +1,234 @@
+//! The arithmetic of a countdown: which number is due when, and what a reader who comes at some moment gets.
+//!
+//! Pure: time comes in as an argument. Moments are nanoseconds since the Unix epoch in `i128`, and tick k is due at
+//! `start + k × interval`: computed, never accumulated, so nothing drifts. A [`Position`] may have come from a
+//! stranger: [`Position::check`] establishes what all other functions rely on, and after it nothing here overflows.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Limits, OnLag, Spec, Target, Tick};
+
+/// The first moment that a protobuf timestamp can tell: 0001-01-01T00:00:00Z.
+const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
+
+/// The last one: 9999-12-31T23:59:59.999999999Z.
+const LAST_MOMENT: i128 = 253_402_300_800 * NANOS_PER_SECOND - 1;
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
+/// A place in a countdown: its schedule, anchored to the wall clock, and the next tick.
+///
+/// Serialised it takes some 30 bytes. What it says is believed only after it was checked.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Position {
+    /// When tick 0 is due.
+    start: i128,
+    /// From tick to tick, in nanoseconds; at least 1.
+    interval: u64,
+    /// The number of tick 0.
+    from: i32,
+    /// The fall from tick to tick; at least 1.
+    step: i32,
+    /// How many ticks there are in all; at least 1, at most 2³².
+    count: u64,
+    /// The last tick belongs to a moment of the wall clock, and follows the clock when it is set.
+    pinned: bool,
+    /// The first tick that was neither delivered nor skipped; `count` after the last one.
+    next: u64,
+}
+
+impl Position {
+    /// The position before the first tick of a new countdown that starts at `now`.
+    pub(super) fn new(spec: &Spec, now: SystemTime, limits: &Limits) -> Result<Self, Error> {
+        if spec.step < 1 {
+            return Err(Error::StepTooSmall { step: spec.step });
+        }
+        // An interval of nothing has no ticks to count, whatever the operator allows.
+        let min = limits.min_interval.max(Duration::from_nanos(1));
+        if spec.interval < min {
+            return Err(Error::IntervalTooShort { interval: spec.interval, min });
+        }
+        if spec.interval > limits.max_length {
+            return Err(Error::TooLong { length: spec.interval, max: limits.max_length });
+        }
+        let now = nanos(now);
+        let position = match spec.target {
+            Target::From(from) => Self::down_from(from, spec, now, limits)?,
+            Target::Until(moment) => Self::down_to(nanos(moment), spec, now, limits)?,
+        };
+        let too_long = |_| Error::TooLong { length: position.length(), max: limits.max_length };
+        position.check(limits).map_err(too_long)?;
+        Ok(position)
+    }
+
+    fn down_from(from: i32, spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+        let fall = u64::try_from(i64::from(from) - i64::from(spec.to))
+            .map_err(|_| Error::FromBelowTo { from, to: spec.to })?;
+        let last = fall / u64::from(spec.step.unsigned_abs());
+        let pauses = u128::from(last) + u128::from(spec.wait_first);
+        // At most 2³² pauses of at most 2⁹⁴ ns.
+        let length = duration(pauses * spec.interval.as_nanos());
+        if length > limits.max_length {
+            return Err(Error::TooLong { length, max: limits.max_length });
+        }
+        let interval = whole_nanos(spec.interval, limits)?;
+        let start = now + if spec.wait_first { i128::from(interval) } else { 0 };
+        let count = last + 1;
+        Ok(Self { start, interval, from, step: spec.step, count, pinned: false, next: 0 })
+    }
+
+    fn down_to(moment: i128, spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+        if spec.wait_first {
+            return Err(Error::WaitFirstWithUntil);
+        }
+        // What lies before all calendars is past like any other moment.
+        let moment = moment.max(FIRST_MOMENT);
+        let ahead_nanos = u128::try_from(moment - now).unwrap_or(0);
+        let ahead = duration(ahead_nanos);
+        if ahead > limits.max_length {
+            return Err(Error::UntilTooFar { ahead, max: limits.max_length });
+        }
+        let left = ahead_nanos / spec.interval.as_nanos();
+        // Both bounds: the first number fits, and so does the count of those left.
+        let fall = i64::from(i32::MAX) - i64::from(spec.to);
+        let max = (fall / i64::from(spec.step)).min(i64::from(i32::MAX));
+        let last = i64::try_from(left).unwrap_or(i64::MAX);
+        let from = i32::try_from(i64::from(spec.to) + last.min(max) * i64::from(spec.step));
+        let (true, Ok(from), Ok(count)) = (last <= max, from, u64::try_from(last + 1)) else {
+            return Err(Error::TooManyNumbers { left: last, max });
+        };
+        let interval = whole_nanos(spec.interval, limits)?;
+        let start = moment - i128::from(last) * i128::from(interval);
+        Ok(Self { start, interval, from, step: spec.step, count, pinned: true, next: 0 })
+    }
+
+    /// Checks each field again, as if a stranger had chosen it: one did, unless this server made the position.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
+        let refused = |what| Err(Error::PositionInvalid(what));
+        let interval = Duration::from_nanos(self.interval);
+        if interval.is_zero() || interval < limits.min_interval {
+            return refused("its interval is shorter than this server allows");
+        }
+        if self.step < 1 {
+            return refused("its step is below 1");
+        }
+        if self.count == 0 || self.next > self.count {
+            return refused("it names a tick that the countdown does not have");
+        }
+        if i128::from(self.from) - i128::from(self.count - 1) * i128::from(self.step) < i128::from(i32::MIN) {
+            return refused("its numbers leave the range of int32");
+        }
+        let length = u128::from(self.count - 1) * u128::from(self.interval);
+        if interval > limits.max_length
+            || length > limits.max_length.as_nanos()
+            || u64::try_from(length).is_err()
+        {
+            return refused("it is longer than this server allows");
+        }
+        // `start` first: only a start in range can be added to.
+        if !(FIRST_MOMENT..=LAST_MOMENT).contains(&self.start) || self.due(self.count - 1) > LAST_MOMENT {
+            return refused("it leaves the years 1 to 9999");
+        }
+        Ok(())
+    }
+
+    /// Whether all ticks were delivered or skipped.
+    pub(super) fn is_end(&self) -> bool {
+        self.next >= self.count
+    }
+
+    /// Whether the schedule follows the wall clock when that is set.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    /// How long after `now` the next tick is due; nothing when it is, or when there is none.
+    pub(super) fn next_due_in(&self, now: i128) -> Duration {
+        if self.is_end() {
+            return Duration::ZERO;
+        }
+        duration(u128::try_from(self.due(self.next).saturating_sub(now)).unwrap_or(0))
+    }
+
+    /// Takes the ticks that are due at `now`, at most so many, and moves behind them; tells how many were left out.
+    pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
+        // The wall clock may have been set back since the last call: never below `next`.
+        let due = self.due_by(now).max(self.next);
+        if due == self.next || at_most == 0 {
+            return (Vec::new(), 0);
+        }
+        let room = self.next.saturating_add(u64::try_from(at_most).unwrap_or(u64::MAX));
+        let (first, end) = match on_lag {
+            // The newest; past the end of the countdown that is the last one, which therefore is never left out.
+            OnLag::Skip => (due - 1, due),
+            OnLag::Burst => (self.next, due.min(room)),
+        };
+        let skipped = first - self.next;
+        self.next = end;
+        ((first..end).map(|k| self.tick(k)).collect(), skipped)
+    }
+
+    /// How many ticks are due at `now`, of all.
+    fn due_by(&self, now: i128) -> u64 {
+        match u128::try_from(now.saturating_sub(self.start)) {
+            Err(_) => 0,
+            Ok(since) => {
+                u64::try_from(since / u128::from(self.interval) + 1).unwrap_or(u64::MAX).min(self.count)
+            }
+        }
+    }
+
+    fn due(&self, k: u64) -> i128 {
+        self.start + i128::from(k) * i128::from(self.interval)
+    }
+
+    fn tick(&self, k: u64) -> Tick {
+        // In range, as `check` saw: from − k × step is not below i32::MIN, and the length fits a u64.
+        let number = i128::from(self.from) - i128::from(k) * i128::from(self.step);
+        Tick {
+            remaining: i32::try_from(number).unwrap_or(i32::MIN),
+            remaining_time: Duration::from_nanos((self.count - 1 - k) * self.interval),
+            due: moment(self.due(k)),
+        }
+    }
+
+    /// From the first tick to the last.
+    fn length(&self) -> Duration {
+        duration(u128::from(self.count - 1) * u128::from(self.interval))
+    }
+}
+
+/// An interval in the unit of a position. Longer than 584 years only where an operator allows that.
+fn whole_nanos(interval: Duration, limits: &Limits) -> Result<u64, Error> {
+    let too_long = |_| Error::TooLong { length: interval, max: limits.max_length };
+    u64::try_from(interval.as_nanos()).map_err(too_long)
+}
+
+/// The duration of so many nanoseconds, or the longest there is.
+fn duration(nanos: u128) -> Duration {
+    let per_second = NANOS_PER_SECOND.unsigned_abs();
+    match (u64::try_from(nanos / per_second), u32::try_from(nanos % per_second)) {
+        (Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
+        _ => Duration::MAX,
+    }
+}
+
+/// A moment in the unit of a position.
+pub(super) fn nanos(moment: SystemTime) -> i128 {
+    let signed = |span: Duration| i128::try_from(span.as_nanos()).unwrap_or(i128::MAX);
+    match moment.duration_since(UNIX_EPOCH) {
+        Ok(after) => signed(after),
+        Err(before) => -signed(before.duration()),
+    }
+}
+
+/// The moment so many nanoseconds from the epoch; between the years 1 and 9999.
+fn moment(nanos: i128) -> SystemTime {
+    let span = duration(nanos.unsigned_abs());
+    if nanos < 0 { UNIX_EPOCH - span } else { UNIX_EPOCH + span }
+}
+
+#[cfg(test)]
+mod tests;

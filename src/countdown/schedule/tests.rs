@@ -1,0 +1,288 @@
+//! The arithmetic against a model that counts one by one, and against strangers.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const NOW: SystemTime = UNIX_EPOCH;
+
+fn spec(target: Target) -> Spec {
+    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false }
+}
+
+fn new(spec: &Spec) -> Result<Position, Error> {
+    Position::new(spec, NOW, &Limits::default())
+}
+
+fn all(mut position: Position) -> Vec<Tick> {
+    let (ticks, skipped) = position.take(i128::MAX, OnLag::Burst, usize::MAX);
+    assert_eq!(skipped, 0);
+    assert!(position.is_end());
+    ticks
+}
+
+fn numbers(spec: &Spec) -> Vec<i32> {
+    all(new(spec).unwrap()).iter().map(|tick| tick.remaining).collect()
+}
+
+#[test]
+fn the_last_number_is_the_lowest_one_not_below_to() {
+    assert_eq!(numbers(&Spec { step: 3, ..spec(Target::From(10)) }), [10, 7, 4, 1]);
+    assert_eq!(numbers(&Spec { step: i32::MAX, ..spec(Target::From(10)) }), [10]);
+}
+
+#[test]
+fn numbers_may_be_negative() {
+    assert_eq!(numbers(&Spec { to: -2, ..spec(Target::From(1)) }), [1, 0, -1, -2]);
+    assert_eq!(numbers(&Spec { to: i32::MIN, ..spec(Target::From(i32::MIN)) }), [i32::MIN]);
+}
+
+#[test]
+fn the_widest_countdown_of_all_is_counted_without_overflow() {
+    let widest = Spec { to: i32::MIN, interval: Duration::from_millis(1), ..spec(Target::From(i32::MAX)) };
+    let mut position = new(&widest).unwrap();
+    assert_eq!(position.count, 1 << 32);
+    let (ticks, skipped) = position.take(i128::MAX, OnLag::Skip, 1);
+    assert_eq!((ticks[0].remaining, skipped), (i32::MIN, (1 << 32) - 1));
+}
+
+#[test]
+fn ticks_until_a_moment_are_laid_backward_from_it() {
+    let moment = NOW + Duration::from_millis(2500);
+    let ticks = all(new(&Spec { to: 7, step: 5, ..spec(Target::Until(moment)) }).unwrap());
+    let due = |ms| NOW + Duration::from_millis(ms);
+    assert_eq!(ticks.iter().map(|t| t.due).collect::<Vec<_>>(), [due(500), due(1500), due(2500)]);
+    assert_eq!(ticks.iter().map(|t| t.remaining).collect::<Vec<_>>(), [17, 12, 7]);
+    assert_eq!(ticks.iter().map(|t| t.remaining_time.as_secs()).collect::<Vec<_>>(), [2, 1, 0]);
+}
+
+#[test]
+fn a_whole_interval_that_begins_now_has_its_tick_now() {
+    assert_eq!(numbers(&spec(Target::Until(NOW + 2 * SECOND))), [2, 1, 0]);
+}
+
+#[test]
+fn a_moment_that_has_passed_has_one_last_tick_due_at_it() {
+    for moment in [NOW, NOW - SECOND, NOW - 1_000_000 * SECOND] {
+        let ticks = all(new(&spec(Target::Until(moment))).unwrap());
+        assert_eq!(ticks, [Tick { remaining: 0, remaining_time: Duration::ZERO, due: moment }]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
+    let second = NANOS_PER_SECOND;
+    let mut position = new(&spec(Target::Until(NOW + 5 * SECOND))).unwrap();
+    assert_eq!(position.take(3 * second, OnLag::Burst, 10).0.len(), 4);
+    let before = position.clone();
+    for on_lag in [OnLag::Skip, OnLag::Burst] {
+        assert_eq!(position.take(second, on_lag, 10), (vec![], 0));
+    }
+    assert_eq!(position, before);
+    assert_eq!(position.next_due_in(second), 3 * SECOND);
+}
+
+#[test]
+fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
+    let max = Limits::default().max_length;
+    let min = Duration::from_millis(1);
+    let longer = max + SECOND;
+    let short = Duration::from_nanos(999_999);
+    let table = [
+        (Spec { step: 0, ..spec(Target::From(1)) }, Error::StepTooSmall { step: 0 }),
+        (Spec { step: i32::MIN, ..spec(Target::From(1)) }, Error::StepTooSmall { step: i32::MIN }),
+        (Spec { interval: short, ..spec(Target::From(1)) }, Error::IntervalTooShort { interval: short, min }),
+        (Spec { interval: longer, ..spec(Target::From(0)) }, Error::TooLong { length: longer, max }),
+        (
+            Spec { interval: Duration::MAX, ..spec(Target::From(i32::MAX)) },
+            Error::TooLong { length: Duration::MAX, max },
+        ),
+        (Spec { interval: max, ..spec(Target::From(2)) }, Error::TooLong { length: 2 * max, max }),
+        (
+            Spec { interval: max, wait_first: true, ..spec(Target::From(1)) },
+            Error::TooLong { length: 2 * max, max },
+        ),
+        (Spec { to: 2, ..spec(Target::From(1)) }, Error::FromBelowTo { from: 1, to: 2 }),
+        (
+            Spec { to: i32::MAX, ..spec(Target::From(i32::MIN)) },
+            Error::FromBelowTo { from: i32::MIN, to: i32::MAX },
+        ),
+        (Spec { wait_first: true, ..spec(Target::Until(NOW + SECOND)) }, Error::WaitFirstWithUntil),
+        (
+            Spec { to: i32::MAX - 5, step: 2, ..spec(Target::Until(NOW + 3 * SECOND)) },
+            Error::TooManyNumbers { left: 3, max: 2 },
+        ),
+        (
+            Spec { to: i32::MIN, interval: min, ..spec(Target::Until(NOW + 3_000_000 * SECOND)) },
+            Error::TooManyNumbers { left: 3_000_000_000, max: i32::MAX.into() },
+        ),
+        (spec(Target::Until(NOW + longer)), Error::UntilTooFar { ahead: longer, max }),
+    ];
+    for (spec, error) in table {
+        assert_eq!(new(&spec), Err(error), "{spec:?}");
+    }
+}
+
+#[test]
+fn what_the_limits_just_allow_can_be_had() {
+    let max = Limits::default().max_length;
+    for spec in [
+        Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) },
+        Spec { interval: max, wait_first: true, ..spec(Target::From(0)) },
+        Spec { interval: max, ..spec(Target::From(1)) },
+        Spec { to: i32::MAX - 5, step: 2, ..spec(Target::Until(NOW + 2 * SECOND)) },
+        spec(Target::Until(NOW + max)),
+    ] {
+        let position = new(&spec).unwrap();
+        assert_eq!(position.check(&Limits::default()), Ok(()));
+    }
+}
+
+#[test]
+fn a_position_is_refused_where_the_operator_has_lowered_the_limits() {
+    let position = new(&spec(Target::From(10))).unwrap();
+    let slower = Limits { min_interval: 2 * SECOND, ..Limits::default() };
+    let shorter = Limits { max_length: 9 * SECOND, ..Limits::default() };
+    assert!(matches!(position.check(&slower), Err(Error::PositionInvalid(_))));
+    assert!(matches!(position.check(&shorter), Err(Error::PositionInvalid(_))));
+}
+
+#[test]
+fn each_field_of_a_position_is_checked() {
+    let good = new(&spec(Target::From(10))).unwrap();
+    let forged = [
+        Position { start: FIRST_MOMENT - 1, ..good.clone() },
+        Position { start: LAST_MOMENT - 1, ..good.clone() },
+        Position { start: i128::MIN, ..good.clone() },
+        Position { start: i128::MAX, ..good.clone() },
+        Position { interval: 0, ..good.clone() },
+        Position { interval: u64::MAX, ..good.clone() },
+        Position { from: i32::MIN, ..good.clone() },
+        Position { step: 0, ..good.clone() },
+        Position { step: i32::MIN, ..good.clone() },
+        Position { step: i32::MAX, ..good.clone() },
+        Position { count: 0, next: 0, ..good.clone() },
+        Position { count: u64::MAX, ..good.clone() },
+        Position { next: 12, ..good.clone() },
+    ];
+    assert_eq!(good.check(&Limits::default()), Ok(()));
+    for position in forged {
+        let checked = position.check(&Limits::default());
+        assert!(matches!(checked, Err(Error::PositionInvalid(_))), "{position:?}");
+    }
+}
+
+#[test]
+fn a_position_takes_some_thirty_bytes_of_a_cursor() {
+    let now = UNIX_EPOCH + 1_800_000_000 * SECOND;
+    let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Limits::default()).unwrap();
+    let text = crate::cursor::encode(crate::cursor::Kind::Countdown, &position);
+    assert!(text.len() <= 64, "{text}");
+    assert_eq!(crate::cursor::decode(crate::cursor::Kind::Countdown, &text), Ok(position));
+}
+
+/// Mostly what could be, so that the checks let some through, and the edges of the type, where overflow lives.
+fn edgy<T: Copy + std::fmt::Debug + 'static>(
+    edges: &'static [T],
+    plausible: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = T> {
+    prop_oneof![1 => prop::sample::select(edges), 9 => plausible]
+}
+
+prop_compose! {
+    fn hostile()(
+        start in edgy(&[i128::MIN, FIRST_MOMENT, LAST_MOMENT, i128::MAX], FIRST_MOMENT..LAST_MOMENT),
+        interval in edgy(&[0, 1, u64::MAX], 1..1_000_000_000_000_u64),
+        from in edgy(&[i32::MIN, 0, i32::MAX], any::<i32>()),
+        step in edgy(&[i32::MIN, -1, 0, 1, i32::MAX], 1..1_000_i32),
+        count in edgy(&[0, 1, 2, 1 << 32, u64::MAX], 1..1_000_000_u64),
+        next in edgy(&[0, 1, 2, u64::MAX], 0..1_000_u64),
+        pinned: bool,
+    ) -> Position {
+        Position { start, interval, from, step, count, pinned, next }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_position_of_a_stranger_makes_it_panic(
+        mut position in hostile(),
+        nows in prop::collection::vec(any::<i128>(), 0..8),
+        at_most in 0..2_000_usize,
+        burst: bool,
+        unlimited: bool,
+    ) {
+        let limits = if unlimited {
+            Limits { min_interval: Duration::ZERO, max_length: Duration::MAX }
+        } else {
+            Limits::default()
+        };
+        prop_assume!(position.check(&limits).is_ok());
+        let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
+        let near = position.start;
+        for now in nows.into_iter().chain([near, near + 5, i128::MIN, i128::MAX]) {
+            position.next_due_in(now);
+            let (ticks, _) = position.take(now, on_lag, at_most);
+            prop_assert!(ticks.len() <= at_most);
+            prop_assert!(position.next <= position.count);
+        }
+    }
+
+    #[test]
+    fn whatever_is_opened_can_be_resumed(
+        from: i32, to: i32, step: i32, interval: u64, until: Option<i64>, wait_first: bool, now in 0..4_000_000_000_u64,
+    ) {
+        let now = UNIX_EPOCH + Duration::from_secs(now);
+        let target = match until {
+            None => Target::From(from),
+            Some(ahead) if ahead < 0 => Target::Until(now - Duration::from_nanos(ahead.unsigned_abs())),
+            Some(ahead) => Target::Until(now + Duration::from_nanos(ahead.unsigned_abs())),
+        };
+        let spec = Spec { target, to, step, interval: Duration::from_nanos(interval), wait_first };
+        if let Ok(position) = Position::new(&spec, now, &Limits::default()) {
+            prop_assert_eq!(position.check(&Limits::default()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn ticks_are_those_that_one_counts_by_hand(
+        from in -50..50_i32, fall in 0..50_i32, step in 1..7_i32, interval in 1..5_000_u64,
+    ) {
+        let to = from - fall;
+        let interval = Duration::from_millis(interval);
+        let ticks = all(new(&Spec { to, step, interval, ..spec(Target::From(from)) }).unwrap());
+        let (mut number, mut due, mut expected) = (from, NOW, Vec::new());
+        while number >= to {
+            expected.push((number, due));
+            number -= step;
+            due += interval;
+        }
+        prop_assert_eq!(ticks.iter().map(|t| (t.remaining, t.due)).collect::<Vec<_>>(), expected);
+        let end = ticks.last().unwrap().due;
+        prop_assert!(ticks.iter().all(|tick| tick.due + tick.remaining_time == end));
+    }
+
+    #[test]
+    fn whenever_the_reader_looks_each_tick_is_delivered_or_counted_once(
+        count in 0..60_i32,
+        looks in prop::collection::vec((0..4_000_u64, 0..20_usize, any::<bool>()), 0..60),
+    ) {
+        let mut position = new(&spec(Target::From(count))).unwrap();
+        let (mut now, mut accounted) = (0, 0_u64);
+        for (later, at_most, burst) in looks {
+            now += i128::from(later) * 1_000_000;
+            let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
+            let (ticks, skipped) = position.take(now, on_lag, at_most);
+            accounted += skipped;
+            for tick in ticks {
+                prop_assert_eq!(i64::from(tick.remaining), i64::from(count) - i64::try_from(accounted).unwrap());
+                prop_assert!(nanos(tick.due) <= now, "early");
+                accounted += 1;
+            }
+            prop_assert_eq!(position.next, accounted);
+            prop_assert_eq!(position.is_end(), accounted == position.count);
+        }
+    }
+}

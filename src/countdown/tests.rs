@@ -1,0 +1,372 @@
+//! Whole streams, in virtual time.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use futures::{FutureExt, StreamExt};
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A countdown as `{"from": from}` asks for it.
+fn spec(target: Target) -> Spec {
+    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false }
+}
+
+fn query(start: Start) -> Query {
+    // No heartbeat unless the test wants one.
+    let batching = Batching { heartbeat: Duration::MAX, ..Batching::default() };
+    Query { start, on_lag: OnLag::Skip, batching }
+}
+
+fn new(spec: Spec) -> Query {
+    query(Start::New(spec))
+}
+
+fn run(query: Query) -> impl Stream<Item = Batch> + Unpin {
+    let stream = open(query, &Clock::Tokio, &Limits::default()).unwrap();
+    Box::pin(stream.map(Result::unwrap))
+}
+
+fn numbers(batch: &Batch) -> Vec<i32> {
+    batch.ticks.iter().map(|tick| tick.remaining).collect()
+}
+
+/// Each number, and when it came, in milliseconds from now on.
+async fn timeline(query: Query) -> Vec<(i32, u128)> {
+    let begin = Instant::now();
+    let mut seen = Vec::new();
+    let mut stream = run(query);
+    while let Some(batch) = stream.next().await {
+        let at = begin.elapsed().as_millis();
+        seen.extend(batch.ticks.iter().map(|tick| (tick.remaining, at)));
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_three_yields_3_2_1_0_one_a_second_the_first_at_once() {
+    assert_eq!(timeline(new(spec(Target::From(3)))).await, [(3, 0), (2, 1000), (1, 2000), (0, 3000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_first_pauses_before_each_number_as_async_countdown_does() {
+    let classic = Spec { to: 1, wait_first: true, ..spec(Target::From(3)) };
+    assert_eq!(timeline(new(classic)).await, [(3, 1000), (2, 2000), (1, 3000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_a_moment_the_last_tick_falls_on_it() {
+    let moment = Clock::Tokio.wall() + Duration::from_millis(2500);
+    assert_eq!(timeline(new(spec(Target::Until(moment)))).await, [(2, 500), (1, 1500), (0, 2500)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_a_moment_that_has_passed_the_last_tick_comes_at_once() {
+    let moment = Clock::Tokio.wall() - Duration::from_millis(2500);
+    let mut stream = run(new(spec(Target::Until(moment))));
+    let batch = stream.next().now_or_never().unwrap().unwrap();
+    assert_eq!((numbers(&batch), batch.skipped, batch.ticks[0].due), (vec![0], 0, moment));
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_batch_is_ready_at_once_even_when_no_tick_is_due() {
+    let moment = Clock::Tokio.wall() + Duration::from_millis(1500);
+    let until = spec(Target::Until(moment));
+    let waiting = Spec { wait_first: true, ..spec(Target::From(1)) };
+    for spec in [until, waiting] {
+        let mut stream = run(new(spec));
+        let first = stream.next().now_or_never().unwrap().unwrap();
+        assert_eq!(numbers(&first), []);
+        assert_eq!(numbers(&stream.next().await.unwrap()), [1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_slow_gets_the_newest_tick_and_the_number_left_out() {
+    let mut stream = run(new(spec(Target::From(10))));
+    assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
+    tokio::time::advance(Duration::from_millis(4500)).await;
+    let batch = stream.next().await.unwrap();
+    assert_eq!((numbers(&batch), batch.skipped), (vec![6], 3));
+    assert_eq!(batch.sent.duration_since(batch.ticks[0].due).unwrap(), Duration::from_millis(500));
+    // Back on the beat, not half a second behind it.
+    let next = stream.next().await.unwrap();
+    assert_eq!((numbers(&next), next.skipped, next.sent), (vec![5], 0, next.ticks[0].due));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_tick_is_never_skipped() {
+    let mut stream = run(new(spec(Target::From(10))));
+    stream.next().await.unwrap();
+    tokio::time::advance(1_000 * SECOND).await;
+    let last = stream.next().await.unwrap();
+    assert_eq!((numbers(&last), last.skipped), (vec![0], 9));
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_burst_every_tick_comes_in_batches_of_at_most_max_items() {
+    let mut query = Query { on_lag: OnLag::Burst, ..new(spec(Target::From(10))) };
+    query.batching.max_items = 4;
+    let stream = run(query);
+    tokio::time::advance(1_000 * SECOND).await;
+    let batches: Vec<_> = stream.map(|batch| (numbers(&batch), batch.skipped)).collect().await;
+    assert_eq!(batches, [(vec![10, 9, 8, 7], 0), (vec![6, 5, 4, 3], 0), (vec![2, 1, 0], 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_holds_no_more_ticks_than_max_bytes_has_room_for() {
+    let mut query = Query { on_lag: OnLag::Burst, ..new(spec(Target::From(5_000))) };
+    query.batching.max_bytes = 10 * TICK_BYTES + 1;
+    let mut stream = run(query);
+    tokio::time::advance(5_000 * SECOND).await;
+    assert_eq!(stream.next().await.unwrap().ticks.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limit_counts_the_ticks_of_this_call() {
+    let mut query = new(spec(Target::From(10)));
+    query.batching.limit = Some(2);
+    let batches: Vec<_> = run(query).collect().await;
+    assert_eq!(batches.iter().map(numbers).collect::<Vec<_>>(), [[10], [9]]);
+    let mut rest = self::query(Start::Resume(batches[1].position.clone()));
+    rest.batching.limit = Some(3);
+    let rest: Vec<_> = run(rest).flat_map(|batch| futures::stream::iter(numbers(&batch))).collect().await;
+    assert_eq!(rest, [8, 7, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_burst_a_batch_does_not_exceed_the_limit() {
+    let mut query = Query { on_lag: OnLag::Burst, ..new(spec(Target::From(10))) };
+    query.batching.limit = Some(3);
+    let stream = run(query);
+    tokio::time::advance(1_000 * SECOND).await;
+    assert_eq!(stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await, [[10, 9, 8]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_comes_when_nothing_was_sent_for_so_long() {
+    let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
+    query.batching.heartbeat = 4 * SECOND;
+    let begin = Instant::now();
+    let mut stream = run(query);
+    let mut seen = Vec::new();
+    while let Some(batch) = stream.next().await {
+        seen.push((begin.elapsed().as_secs(), numbers(&batch)));
+    }
+    assert_eq!(seen, [(0, vec![1]), (4, vec![]), (8, vec![]), (10, vec![0])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_cut_after_a_heartbeat_resumes_after_it() {
+    let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
+    query.batching.heartbeat = 4 * SECOND;
+    let heartbeat = run(query).skip(1).next().await.unwrap();
+    assert_eq!(timeline(self::query(Start::Resume(heartbeat.position))).await, [(0, 6000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_of_nothing_does_not_spin() {
+    let mut query = new(spec(Target::From(1)));
+    query.batching.heartbeat = Duration::ZERO;
+    assert!(run(query).count().await <= 1001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_goes_on_while_nobody_listens() {
+    let cut = run(new(spec(Target::From(10)))).next().await.unwrap();
+    tokio::time::advance(Duration::from_millis(3200)).await;
+    let resume = query(Start::Resume(cut.position));
+    let burst = Query { on_lag: OnLag::Burst, ..resume.clone() };
+    let mut stream = run(resume);
+    let batch = stream.next().now_or_never().unwrap().unwrap();
+    assert_eq!((numbers(&batch), batch.skipped), (vec![7], 2));
+    let batch = run(burst).next().await.unwrap();
+    assert_eq!((numbers(&batch), batch.skipped), (vec![9, 8, 7], 0));
+    let next = stream.next().await.unwrap();
+    assert_eq!((numbers(&next), next.sent), (vec![6], next.ticks[0].due));
+}
+
+#[tokio::test(start_paused = true)]
+async fn setting_the_wall_clock_moves_a_countdown_until_a_moment_and_no_other() {
+    let now = Clock::Tokio.wall();
+    // Opened just now by the monotonic clock, and five seconds ago by the wall clock, which was set forward.
+    let opened = now - 5 * SECOND;
+    let until = Target::Until(opened + 10 * SECOND);
+    for (target, expected) in [(Target::From(10), (vec![10], 0)), (until, (vec![5], 5))] {
+        let position = Position::new(&spec(target), opened, &Limits::default()).unwrap();
+        let resume = query(Start::Resume(position));
+        let mut countdown = Countdown::new(resume, Clock::Tokio, &Limits::default()).unwrap();
+        countdown.opened.0 = opened;
+        let batch = countdown.batch();
+        assert_eq!((numbers(&batch), batch.skipped), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_cut_while_it_waits_for_its_first_number_goes_on_waiting() {
+    let first = run(new(Spec { wait_first: true, ..spec(Target::From(1)) })).next().await.unwrap();
+    tokio::time::advance(Duration::from_millis(400)).await;
+    assert_eq!(timeline(query(Start::Resume(first.position))).await, [(1, 600), (0, 1600)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn resuming_at_the_end_gives_one_empty_batch_and_ends() {
+    let last = run(new(spec(Target::From(1)))).collect::<Vec<_>>().await.pop().unwrap();
+    let mut stream = run(query(Start::Resume(last.position.clone())));
+    let batch = stream.next().now_or_never().unwrap().unwrap();
+    assert_eq!((numbers(&batch), batch.skipped, batch.position), (vec![], 0, last.position));
+    assert!(stream.next().now_or_never().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_ticks_does_not_drift() {
+    // No multiple of a timer's millisecond.
+    let interval = Duration::from_micros(73_333);
+    let count = 49_100;
+    let mut stream = run(new(Spec { interval, ..spec(Target::From(count)) }));
+    let begin = stream.next().await.unwrap().sent;
+    let mut k = 0;
+    while let Some(batch) = stream.next().await {
+        k += 1;
+        assert_eq!((numbers(&batch), batch.skipped), (vec![count - k], 0));
+        assert_eq!(batch.ticks[0].due, begin + interval * k.unsigned_abs());
+        let late = batch.sent.duration_since(batch.ticks[0].due).unwrap();
+        assert!(late <= Duration::from_millis(2), "tick {k} is {late:?} late");
+    }
+    assert!(interval * k.unsigned_abs() >= Duration::from_secs(3600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_query_is_told_before_the_first_batch() {
+    let opened = |query| open(query, &Clock::Tokio, &Limits::default()).err();
+    let below = new(Spec { to: 4, ..spec(Target::From(3)) });
+    assert_eq!(opened(below), Some(Error::FromBelowTo { from: 3, to: 4 }));
+    let raised = Limits { min_interval: 2 * SECOND, ..Limits::default() };
+    let position = run(new(spec(Target::From(3)))).next().await.unwrap().position;
+    let error = open(query(Start::Resume(position)), &Clock::Tokio, &raised).err();
+    assert!(matches!(error, Some(Error::PositionInvalid(_))));
+}
+
+#[tokio::test]
+async fn a_stream_costs_less_than_a_kibibyte() {
+    let clock = Clock::precise().unwrap();
+    let stream = open(new(spec(Target::From(3))), &clock, &Limits::default()).unwrap();
+    let bytes = size_of_val(&stream);
+    assert!(bytes <= 1024, "{bytes}");
+}
+
+#[tokio::test]
+async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
+    let clock = Clock::precise().unwrap();
+    let fast = Spec { interval: Duration::from_millis(2), ..spec(Target::From(20)) };
+    for until in [false, true] {
+        let begin = clock.now();
+        let mut spec = fast.clone();
+        if until {
+            spec.target = Target::Until(clock.wall() + Duration::from_millis(40));
+        }
+        let stream = open(new(spec), &clock, &Limits::default()).unwrap();
+        let all = stream.map(Result::unwrap).collect::<Vec<_>>();
+        let batches = tokio::time::timeout(20 * SECOND, all).await.unwrap();
+        assert!(clock.now() - begin >= Duration::from_millis(39));
+        assert_eq!(batches.last().unwrap().ticks[0].remaining, 0);
+        for batch in batches.iter().filter(|batch| !batch.ticks.is_empty()) {
+            assert!(batch.sent >= batch.ticks[0].due, "{batch:?}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_stream_that_was_dropped_leaves_no_timer_behind() {
+    let clock = Clock::precise().unwrap();
+    let stream = open(new(spec(Target::From(3))), &clock, &Limits::default()).unwrap();
+    let mut stream = Box::pin(stream);
+    stream.next().await.unwrap().unwrap();
+    assert!(stream.next().now_or_never().is_none());
+    assert!(format!("{clock:?}").contains("sleepers: 1"), "{clock:?}");
+    drop(stream);
+    assert!(format!("{clock:?}").contains("sleepers: 0"), "{clock:?}");
+}
+
+/// Runs in virtual time, from within proptest.
+fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_stream_that_is_cut_anywhere_and_resumed_gives_the_rest_exactly(
+        from in -30..30_i32,
+        fall in 0..30_i32,
+        step in 1..5_i32,
+        interval in 1..3_000_u64,
+        until: bool,
+        wait_first: bool,
+        heartbeat in 1..2_000_u64,
+        cuts in prop::collection::vec((1..6_usize, 0..4_000_u64), 0..10),
+    ) {
+        let to = from - fall;
+        let interval = Duration::from_millis(interval);
+        in_virtual_time(async move {
+            let last = fall / step;
+            let moment = Clock::Tokio.wall() + interval * last.unsigned_abs();
+            let target = if until { Target::Until(moment) } else { Target::From(from) };
+            let mut query = new(Spec { target, to, step, interval, wait_first: wait_first && !until });
+            query.on_lag = OnLag::Burst;
+            query.batching.heartbeat = Duration::from_millis(heartbeat);
+
+            let whole = run(query.clone()).flat_map(|batch| futures::stream::iter(batch.ticks));
+            // Joined, so that both begin at one moment.
+            let pieces = async {
+                let mut ticks = Vec::new();
+                let mut next = query.clone();
+                for (batches, away) in cuts {
+                    let piece: Vec<_> = run(next.clone()).take(batches).collect().await;
+                    next.start = Start::Resume(piece.last().unwrap().position.clone());
+                    ticks.extend(piece.into_iter().flat_map(|batch| batch.ticks));
+                    tokio::time::sleep(Duration::from_millis(away)).await;
+                }
+                ticks.extend(run(next).flat_map(|batch| futures::stream::iter(batch.ticks)).collect::<Vec<_>>().await);
+                ticks
+            };
+            let (whole, pieces) = tokio::join!(whole.collect::<Vec<_>>(), pieces);
+            assert_eq!(whole.len(), usize::try_from(last).unwrap() + 1);
+            assert_eq!(pieces, whole);
+        });
+    }
+
+    #[test]
+    fn with_skip_a_stream_that_is_cut_accounts_for_every_tick_once(
+        from in 0..40_i32,
+        interval in 1..3_000_u64,
+        cuts in prop::collection::vec((1..6_usize, 0..20_000_u64), 0..10),
+    ) {
+        in_virtual_time(async move {
+            let mut next = new(Spec { interval: Duration::from_millis(interval), ..spec(Target::From(from)) });
+            let (mut accounted, mut number) = (0, None);
+            let mut account = |batch: &Batch| {
+                accounted += batch.skipped;
+                for tick in &batch.ticks {
+                    assert_eq!(i64::from(tick.remaining), i64::from(from) - i64::try_from(accounted).unwrap());
+                    accounted += 1;
+                    number = Some(tick.remaining);
+                }
+            };
+            for (batches, away) in cuts {
+                let piece: Vec<_> = run(next.clone()).take(batches).collect().await;
+                piece.iter().for_each(&mut account);
+                next.start = Start::Resume(piece.last().unwrap().position.clone());
+                tokio::time::sleep(Duration::from_millis(away)).await;
+            }
+            run(next).collect::<Vec<_>>().await.iter().for_each(&mut account);
+            assert_eq!((number, accounted), (Some(0), u64::from(from.unsigned_abs()) + 1));
+        });
+    }
+}
