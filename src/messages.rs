@@ -1,16 +1,134 @@
 //! Messages: topics, patterns, and the log they live in.
+//!
+//! A message is acknowledged after it is on disk, and visible only then. One sequence numbers all messages of a log; a
+//! stream sees those that match in that order, each once, from any place in the history and on into what is still to
+//! be published. It reads from the log alone: a slow reader costs its position, and a fast one is woken when the head
+//! moves. Dropping a stream ends it, and nothing else has to know.
 
-use std::time::SystemTime;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::wire::Batching;
+use embedded::{Embedded, Storage};
+use reader::Reader;
+use topic::Pattern;
 
-/// The log: an enum, because there is to be a second kind. Cheap to clone.
+mod embedded;
+mod publish;
+mod reader;
+pub mod topic;
+
+/// The default of [`Options::max_message_bytes`].
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// The default of [`Options::segment_bytes`].
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The default of [`Options::max_topics`]: a topic takes about 200 bytes of memory.
+const MAX_TOPICS: usize = 1_000_000;
+
+/// The default of [`Options::dedupe_window`]: longer than any client retries without telling anyone.
+const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
+
+/// The default of [`Options::max_dedupe_ids`].
+const MAX_DEDUPE_IDS: usize = 100_000;
+
+/// The most that [`Start::Last`] looks back for.
+pub const MAX_LAST: u64 = 1_000_000;
+
+/// The longest key, in bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// The most headers of a message.
+pub const MAX_HEADERS: usize = 64;
+
+/// The longest message id, in bytes.
+pub const MAX_MESSAGE_ID_BYTES: usize = 128;
+
+/// The log: an enum, because there is to be a second kind.
 #[derive(Clone, Debug)]
-pub enum Log {}
+pub enum Log {
+    /// In a directory of this machine.
+    Embedded(std::sync::Arc<Embedded>),
+}
+
+/// The operator's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The most that payload, key and headers of a message have together, in bytes.
+    pub max_message_bytes: usize,
+    /// The most topics.
+    pub max_topics: usize,
+    /// A segment that has so many bytes is followed by the next.
+    pub segment_bytes: u64,
+    /// How long a message id is remembered.
+    pub dedupe_window: Duration,
+    /// How many message ids are remembered a topic.
+    pub max_dedupe_ids: usize,
+    /// Where bytes go.
+    pub disk: Storage,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            max_topics: MAX_TOPICS,
+            segment_bytes: SEGMENT_BYTES,
+            dedupe_window: DEDUPE_WINDOW,
+            max_dedupe_ids: MAX_DEDUPE_IDS,
+            disk: Storage::default(),
+        }
+    }
+}
+
+/// What was found when a log was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    /// How many messages.
+    pub messages: u64,
+    /// In how many segments.
+    pub segments: usize,
+    /// Torn tails that were set aside: where, and how many bytes.
+    pub torn: Vec<(PathBuf, u64)>,
+    /// What is damaged, in words.
+    pub damaged: Vec<String>,
+}
+
+/// Why a log cannot be opened: for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system gave an error.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        source: io::Error,
+    },
+    /// Of a newer format.
+    #[error("{}: written in version {version} of the format, by a newer server", path.display())]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A segment of another log.
+    #[error("{}: a segment of another log: move it away", path.display())]
+    Foreign {
+        /// The segment.
+        path: PathBuf,
+    },
+}
 
 /// Which messages to read.
 #[derive(Clone, Debug)]
@@ -56,7 +174,13 @@ pub struct Stop {
 
 /// A place in a log: the log's identity, and the sequence up to which all was delivered.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Position {}
+pub struct Position {
+    log: [u8; 16],
+    /// All up to this sequence was delivered, did not match, or was told.
+    sequence: u64,
+    /// The log was not that far: the stream was to start there.
+    is_awaited: bool,
+}
 
 /// Some messages, and where they leave the reader.
 #[derive(Clone, Debug)]
@@ -156,9 +280,117 @@ pub struct TopicPage {
 
 /// Why messages cannot be read or published.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {}
+pub enum Error {
+    /// The topic of a message.
+    #[error("the topic {0}")]
+    Topic(topic::Error),
+    /// A pattern of a subscription.
+    #[error("the pattern {error}")]
+    Pattern {
+        /// Its place in the list.
+        index: usize,
+        /// What is wrong with it.
+        error: topic::Error,
+    },
+    /// A subscription without patterns.
+    #[error("no pattern")]
+    NoPatterns,
+    /// More than [`Options::max_message_bytes`].
+    #[error("the message has {bytes} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Payload, key and headers.
+        bytes: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// More than [`MAX_KEY_BYTES`].
+    #[error("the key has {bytes} bytes")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A header without a name.
+    #[error("a header's name is empty")]
+    HeaderNameEmpty,
+    /// More than [`MAX_HEADERS`].
+    #[error("{count} headers")]
+    TooManyHeaders {
+        /// How many.
+        count: usize,
+    },
+    /// Empty, or more than [`MAX_MESSAGE_ID_BYTES`].
+    #[error("a message id of {bytes} bytes")]
+    MessageIdLength {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Someone else published first.
+    #[error("the last message of the topic has sequence {current}, not {expected}")]
+    SequenceMismatch {
+        /// As asked for.
+        expected: u64,
+        /// As it is; 0: there is none.
+        current: u64,
+    },
+    /// One topic more than [`Options::max_topics`].
+    #[error("there are {limit} topics")]
+    TooManyTopics {
+        /// The most.
+        limit: usize,
+    },
+    /// The position is one of another log.
+    #[error("a position in another log")]
+    Mismatch,
+    /// The log has never been that far.
+    #[error("a position ahead of the log, whose newest sequence is {newest}")]
+    Ahead {
+        /// As it is.
+        newest: u64,
+    },
+    /// No room on the disk: nothing was published.
+    #[error("no room on the disk")]
+    Full,
+    /// A write went wrong; whether the message is on disk is not known.
+    #[error("the log cannot be written")]
+    Failed,
+    /// The log takes no more messages.
+    #[error("the log is closed")]
+    Closed,
+    /// The file system gave an error while reading.
+    #[error("reading went wrong")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// The same for another message of a commit.
+    fn repeat(&self) -> Self {
+        match self {
+            Self::Full => Self::Full,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Why a batch was not published.
+#[derive(Debug, thiserror::Error)]
+#[error("message {index}: {error}")]
+pub struct BatchError {
+    /// The message, from 0; none where all were refused alike.
+    pub index: usize,
+    /// What is wrong with it.
+    pub error: Error,
+}
 
 impl Log {
+    /// Opens the embedded log in a directory, or makes one. The caller sees to it that nobody else does.
+    ///
+    /// # Errors
+    /// What keeps the log from being opened.
+    pub fn open(directory: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
+        let (log, opened) = Embedded::open(directory, options)?;
+        Ok((Self::Embedded(log.into()), opened))
+    }
+
     /// Opens a stream of messages. The first batch is ready at once.
     ///
     /// # Errors
@@ -166,8 +398,44 @@ impl Log {
     pub async fn subscribe(
         &self,
         query: Query,
-    ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + 'static, Error> {
-        let _ = query;
-        Ok(futures::stream::empty())
+    ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
+        let Self::Embedded(log) = self;
+        let mut reader = Reader::open(log.clone(), query).await?;
+        Ok(async_stream::try_stream!({
+            while let Some(batch) = reader.next().await? {
+                yield batch;
+            }
+        }))
+    }
+
+    /// The topics that match a pattern, sorted by name: at most `page_size`, those behind `after`.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`].
+    pub fn list_topics(
+        &self,
+        pattern: Option<&str>,
+        page_size: usize,
+        after: Option<&str>,
+    ) -> Result<TopicPage, Error> {
+        let Self::Embedded(log) = self;
+        let pattern = pattern.map(Pattern::parse).transpose();
+        let pattern = pattern.map_err(|error| Error::Pattern { index: 0, error })?;
+        Ok(log.topics(pattern.as_ref(), page_size, after))
+    }
+
+    /// Whether a write has failed, and so nothing can be published until a restart.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        let Self::Embedded(log) = self;
+        log.failed()
+    }
+
+    /// Takes no more messages, and waits until those that wait are on disk. Reading goes on.
+    pub async fn close(&self) {
+        let Self::Embedded(log) = self;
+        log.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,13 @@ impl Generations {
     }
 
     /// Finds the place to start. `path` is what to name in errors.
-    pub fn open(&mut self, start: &Start, on_gap: OnGap, path: &str, gone: &AtomicBool) -> Result<Opened, Error> {
+    pub fn open(
+        &mut self,
+        start: &Start,
+        on_gap: OnGap,
+        path: &str,
+        gone: &AtomicBool,
+    ) -> Result<Opened, Error> {
         if let Start::Resume(position) = start {
             return self.resume(position, on_gap, path);
         }
@@ -187,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_generation_is_told_from_a_copy_by_its_name() {
-        for name in ["app.log", "app.log.1", "app.log.12", "app.log-20261123", "app.log.2026-11-23T10:00:00Z"] {
+        for name in ["app.log", "app.log.1", "app.log.12", "app.log-20261123", "app.log.2026-11-23T10:00:00Z"]
+        {
             assert!(is_generation("app.log", name), "{name}");
         }
         for name in ["app.log.bak", "app.log.1.gz", "app.log2.old", "app.log~", "app.log.", "other.log"] {

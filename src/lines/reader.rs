@@ -294,7 +294,8 @@ impl Reader {
         &mut self,
         work: impl FnOnce(&mut Generations) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let mut generations = self.generations.take().ok_or_else(|| io::Error::other("a reader that has gone wrong"))?;
+        let mut generations =
+            self.generations.take().ok_or_else(|| io::Error::other("a reader that has gone wrong"))?;
         let (generations, result) = blocking(move || {
             let result = work(&mut generations);
             Ok((generations, result))
@@ -316,6 +317,8 @@ fn check(start: &Start, path: &FilePath) -> Result<(), Error> {
 }
 
 /// Does something on a thread that may block.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }

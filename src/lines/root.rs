@@ -183,7 +183,8 @@ fn list(
             && (files.len() < most || files.last_key_value().is_some_and(|(last, _)| path < *last));
         let metadata = if kind.is_symlink() { dir.metadata(&name) } else { entry.metadata() };
         let Some(metadata) = metadata.ok().filter(|metadata| wanted && metadata.is_file()) else { continue };
-        let modified = metadata.modified().map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
+        let modified =
+            metadata.modified().map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
         files.insert(path.clone(), FileInfo { path, size: metadata.len(), modified });
         if files.len() > most {
             files.pop_last();

@@ -5,8 +5,8 @@
 use std::{io::Write, path::Path, pin::Pin};
 
 use futures::StreamExt;
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 use crate::proto::{self, line::Content};
@@ -49,7 +49,13 @@ impl Log {
 }
 
 fn append(path: &Path, text: &str) {
-    std::fs::File::options().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
 }
 
 fn query(start: Start) -> Query {

@@ -1,0 +1,394 @@
+//! What any log must do, and what this one does when its disk does not.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::{pin::Pin, sync::Arc, sync::atomic::Ordering};
+
+use futures::StreamExt;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::proto::{self, message::Content as Payload};
+
+type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
+
+fn open(directory: &tempfile::TempDir) -> Log {
+    open_with(directory, Options::default()).0
+}
+
+fn open_with(directory: &tempfile::TempDir, options: Options) -> (Log, Opened) {
+    Log::open(directory.path(), options).unwrap()
+}
+
+fn text(topic: &str, text: &str) -> NewMessage {
+    NewMessage { topic: topic.into(), content: Content::Text(text.into()), ..NewMessage::default() }
+}
+
+fn query(topics: &[&str], start: Start) -> Query {
+    let topics = topics.iter().map(ToString::to_string).collect();
+    Query { topics, start, stop: Stop { caught_up: true, ..Stop::default() }, batching: Batching::default() }
+}
+
+async fn subscribe(log: &Log, query: Query) -> Result<Batches, Error> {
+    Ok(Box::pin(log.subscribe(query).await?))
+}
+
+async fn next(batches: &mut Batches) -> Option<Batch> {
+    let next = tokio::time::timeout(Duration::from_secs(20), batches.next()).await;
+    next.expect("a batch within 20 s").transpose().unwrap()
+}
+
+fn decode(batch: &Batch) -> Vec<proto::Message> {
+    let messages = proto::MessagesResponse::decode(batch.items.concat().as_slice()).unwrap().messages;
+    assert_eq!(messages.len(), batch.count);
+    messages
+}
+
+fn text_of(message: &proto::Message) -> String {
+    match message.content.clone().unwrap() {
+        Payload::Text(text) => text,
+        Payload::Data(data) => format!("{data:?}"),
+    }
+}
+
+/// All that a bounded query gives: sequences with texts, and events.
+async fn read(log: &Log, query: Query) -> (Vec<(u64, String)>, Vec<Event>) {
+    let mut batches = subscribe(log, query).await.unwrap();
+    let (mut messages, mut events) = (Vec::new(), Vec::new());
+    while let Some(batch) = next(&mut batches).await {
+        events.extend(batch.events.clone());
+        messages.extend(decode(&batch).iter().map(|m| (m.sequence.unwrap().cast_unsigned(), text_of(m))));
+    }
+    (messages, events)
+}
+
+async fn texts(log: &Log, query: Query) -> Vec<String> {
+    let (messages, events) = read(log, query).await;
+    assert_eq!(events, []);
+    assert!(messages.is_sorted_by(|a, b| a.0 < b.0));
+    messages.into_iter().map(|(_, text)| text).collect()
+}
+
+#[tokio::test]
+async fn each_start_and_stop_is_where_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    let mut times = Vec::new();
+    for (topic, content) in [("a", "1"), ("b", "2"), ("a", "3"), ("c.d", "4"), ("a", "5")] {
+        times.push(log.publish(text(topic, content)).await.unwrap().time);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let all: &[&str] = &[">"];
+    for (topics, start, expected) in [
+        (all, Start::Earliest, &["1", "2", "3", "4", "5"][..]),
+        (all, Start::New, &[]),
+        (&["a"], Start::Earliest, &["1", "3", "5"]),
+        (&["a", "c.*"], Start::Last(2), &["4", "5"]),
+        (&["a"], Start::Last(9), &["1", "3", "5"]),
+        (&["a"], Start::Last(0), &[]),
+        (all, Start::Sequence(4), &["4", "5"]),
+        (all, Start::Sequence(9), &[]),
+        (all, Start::Time(times[2]), &["3", "4", "5"]),
+        (all, Start::Time(times[4] + Duration::from_nanos(1)), &[]),
+        (&["none"], Start::Last(3), &[]),
+    ] {
+        assert_eq!(texts(&log, query(topics, start.clone())).await, expected, "{topics:?} {start:?}");
+    }
+    let stop = Stop { sequence: Some(2), ..Stop::default() };
+    assert_eq!(texts(&log, Query { stop, ..query(all, Start::Earliest) }).await, ["1", "2"]);
+    let stop = Stop { time: Some(times[2]), ..Stop::default() };
+    assert_eq!(texts(&log, Query { stop, ..query(all, Start::Earliest) }).await, ["1", "2", "3"]);
+    let soon = SystemTime::now() + Duration::from_millis(10);
+    let stop = Stop { time: Some(soon), ..Stop::default() };
+    assert!(texts(&log, Query { stop, ..query(all, Start::New) }).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_not_there_yet_is_waited_for_also_when_resumed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    let ahead = Query { stop: Stop::default(), ..query(&["a"], Start::Sequence(3)) };
+    let mut batches = subscribe(&log, ahead.clone()).await.unwrap();
+    let position = next(&mut batches).await.unwrap().position;
+    let mut resumed = subscribe(&log, Query { start: Start::Resume(position), ..ahead }).await.unwrap();
+    next(&mut resumed).await.unwrap();
+    for n in 1..=3 {
+        log.publish(text("a", &n.to_string())).await.unwrap();
+    }
+    for batches in [&mut batches, &mut resumed] {
+        assert_eq!(text_of(&decode(&next(batches).await.unwrap())[0]), "3");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_published_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    let wrong = NewMessage { expected_sequence: Some(7), ..text("b", "2") };
+    let error = log.publish_batch(vec![text("a", "1"), wrong.clone(), text("a", "3")]).await.unwrap_err();
+    assert_eq!(error.index, 1);
+    assert!(matches!(error.error, Error::SequenceMismatch { expected: 7, current: 0 }));
+    assert!(log.list_topics(None, 10, None).unwrap().topics.is_empty());
+    let right = NewMessage { expected_sequence: Some(1), ..text("a", "2") };
+    let published = log.publish_batch(vec![text("a", "1"), right]).await.unwrap();
+    assert_eq!(published.iter().map(|p| p.sequence).collect::<Vec<_>>(), [1, 2]);
+    let each = log.publish_each(vec![text("a", "3"), wrong, text("a b", "4"), text("a", "5")]).await.await;
+    assert_eq!(each.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
+    assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1", "2", "3", "5"]);
+}
+
+#[tokio::test]
+async fn an_id_is_published_once_within_its_window_also_after_a_restart_and_before_expected_sequence() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    let with_id = |content: &str| NewMessage { message_id: Some("id".into()), ..text("a", content) };
+    let first = log.publish(with_id("1")).await.unwrap();
+    let again = log.publish_each(vec![with_id("2"), with_id("3")]).await.await;
+    for result in again {
+        assert_eq!(result.unwrap(), Published { duplicate: true, ..first });
+    }
+    log.close().await;
+    let log = open(&directory);
+    let again = NewMessage { expected_sequence: Some(0), ..with_id("4") };
+    assert_eq!(log.publish(again).await.unwrap(), Published { duplicate: true, ..first });
+    assert!(!log.publish(NewMessage { topic: "b".into(), ..with_id("5") }).await.unwrap().duplicate);
+    assert_eq!(texts(&log, query(&[">"], Start::Earliest)).await, ["1", "5"]);
+    log.close().await;
+    let short = Options { dedupe_window: Duration::ZERO, ..Options::default() };
+    let (log, _) = open_with(&directory, short);
+    assert!(!log.publish(with_id("6")).await.unwrap().duplicate);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_go_from_history_to_live_without_a_gap_while_publishers_run() {
+    const COUNT: usize = 5_000;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 50_000, ..Options::default() };
+    let (log, _) = open_with(&directory, options);
+    let publisher = tokio::spawn({
+        let log = log.clone();
+        async move {
+            for n in 0..COUNT / 10 {
+                let messages = (0..10).map(|m| text(["a", "b"][m % 2], &format!("{}", n * 10 + m))).collect();
+                assert!(log.publish_each(messages).await.await.iter().all(Result::is_ok));
+            }
+        }
+    });
+    let readers = (0..8).map(|reader| {
+        let log = log.clone();
+        let topics: &[&str] = if reader % 2 == 0 { &[">"] } else { &["b"] };
+        tokio::spawn(async move {
+            let expected = (0..COUNT).filter(|n| reader % 2 == 0 || n % 2 == 1).map(|n| n.to_string());
+            let batching = Batching { max_items: 1 + reader * 7, ..Batching::default() };
+            let mut query = Query { stop: Stop::default(), batching, ..query(topics, Start::Earliest) };
+            let (mut seen, expected) = (Vec::new(), expected.collect::<Vec<_>>());
+            while seen.len() < expected.len() {
+                let mut batches = subscribe(&log, query.clone()).await.unwrap();
+                for _ in 0..50 {
+                    let batch = next(&mut batches).await.unwrap();
+                    seen.extend(decode(&batch).iter().map(text_of));
+                    query.start = Start::Resume(batch.position);
+                    if seen.len() >= expected.len() {
+                        break;
+                    }
+                }
+            }
+            assert!(seen == expected, "reader {reader}");
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+    publisher.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_refuses_and_goes_on_when_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Arc::new(embedded::Faults::default());
+    let (log, _) =
+        open_with(&directory, Options { disk: Storage::Faulty(faults.clone()), ..Options::default() });
+    log.publish(text("a", "1")).await.unwrap();
+    faults.full.store(true, Ordering::SeqCst);
+    assert!(matches!(log.publish(text("a", "2")).await, Err(Error::Full)));
+    assert_eq!(log.publish(text("a", "3")).await.unwrap().sequence, 2);
+    log.close().await;
+    assert_eq!(texts(&open(&directory), query(&["a"], Start::Earliest)).await, ["1", "3"]);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_taken_until_a_restart_and_reading_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Arc::new(embedded::Faults::default());
+    let (log, _) =
+        open_with(&directory, Options { disk: Storage::Faulty(faults.clone()), ..Options::default() });
+    log.publish(text("a", "1")).await.unwrap();
+    faults.sync.store(true, Ordering::SeqCst);
+    assert!(matches!(log.publish(text("a", "2")).await, Err(Error::Failed)));
+    assert!(matches!(log.publish(text("a", "3")).await, Err(Error::Failed)));
+    assert!(*log.failed().borrow());
+    assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1"]);
+    log.close().await;
+    let log = open(&directory);
+    log.publish(text("a", "4")).await.unwrap();
+    let seen = texts(&log, query(&["a"], Start::Earliest)).await;
+    assert!(seen == ["1", "4"] || seen == ["1", "2", "4"], "{seen:?}");
+}
+
+fn segment(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("00000000000000000001.log")
+}
+
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_is_set_aside_and_the_rest_is_served() {
+    let source = tempfile::tempdir().unwrap();
+    let log = open(&source);
+    log.publish(text("a", "1")).await.unwrap();
+    log.publish(text("a", "2")).await.unwrap();
+    let whole = std::fs::metadata(segment(&source)).unwrap().len();
+    log.publish(text("a", "3")).await.unwrap();
+    log.close().await;
+    let bytes = std::fs::read(segment(&source)).unwrap();
+    let whole = usize::try_from(whole).unwrap();
+    for cut in whole + 1..bytes.len() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(segment(&directory), &bytes[..cut]).unwrap();
+        let (log, opened) = open_with(&directory, Options::default());
+        assert_eq!(opened.torn.len(), 1);
+        assert_eq!(std::fs::read(&opened.torn[0].0).unwrap(), bytes[whole..cut]);
+        let published = log.publish(text("a", "4")).await.unwrap();
+        assert!(published.sequence > 3, "a sequence that may have been seen is not given again");
+        assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1", "2", "4"]);
+        log.close().await;
+        assert_eq!(texts(&open(&directory), query(&["a"], Start::Earliest)).await, ["1", "2", "4"]);
+    }
+}
+
+#[tokio::test]
+async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
+    let source = tempfile::tempdir().unwrap();
+    let log = open(&source);
+    for n in 1..=5 {
+        log.publish(text("a", &n.to_string())).await.unwrap();
+    }
+    log.close().await;
+    let bytes = std::fs::read(segment(&source)).unwrap();
+    for at in 0..bytes.len() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(segment(&directory), &flipped).unwrap();
+        let Ok((log, opened)) = Log::open(directory.path(), Options::default()) else { continue };
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        for (sequence, text) in &messages {
+            assert_eq!(*text, sequence.to_string(), "byte {at}: a wrong payload");
+        }
+        let missing = 5 - messages.len();
+        assert!(missing <= 1, "byte {at}: {messages:?}");
+        let is_told = !events.is_empty() || !opened.torn.is_empty();
+        assert!(missing == 0 || is_told, "byte {at}: a message is missing and nobody says so");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_that_flips_while_the_server_runs_is_told_in_the_stream() {
+    use std::os::unix::fs::FileExt;
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    for n in 1..=3 {
+        log.publish(text("a", &n.to_string())).await.unwrap();
+    }
+    log.close().await;
+    // Opened again, so that nothing is held in memory.
+    let log = open(&directory);
+    let bytes = std::fs::read(segment(&directory)).unwrap();
+    let payload = memchr::memmem::rfind(&bytes, b"2\x0a").or_else(|| memchr::memrchr(b'2', &bytes)).unwrap();
+    let file = std::fs::File::options().write(true).open(segment(&directory)).unwrap();
+    file.write_all_at(b"X", payload as u64).unwrap();
+    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+    assert!(messages.len() == 2 && events.len() == 1, "{messages:?} {events:?}");
+}
+
+#[test]
+fn a_newer_format_is_refused_by_its_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { open(&directory).close().await });
+    let mut bytes = std::fs::read(segment(&directory)).unwrap();
+    bytes[8] += 1;
+    let checksum = crc32c::crc32c(&bytes[..bytes.len() - 4]).to_le_bytes();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&checksum);
+    std::fs::write(segment(&directory), bytes).unwrap();
+    let error = Log::open(directory.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Version { version: 2, .. }), "{error}");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Vec<(u8, u16)>, bool),
+    Reopen,
+    Read(u8, u16),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let messages = proptest::collection::vec((0_u8..6, 0_u16..2000), 1..20);
+    let step = prop_oneof![
+        4 => (messages, any::<bool>()).prop_map(|(messages, batch)| Step::Publish(messages, batch)),
+        1 => Just(Step::Reopen),
+        3 => (0_u8..8, 0_u16..300).prop_map(|(pattern, from)| Step::Read(pattern, from)),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_log_is_a_list_whatever_is_done_to_it(steps in steps()) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let options = Options { segment_bytes: 20_000, ..Options::default() };
+            let mut log = open_with(&directory, options.clone()).0;
+            let mut model: Vec<(u64, String, String)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Publish(messages, is_batch) => {
+                        let new = messages.iter().map(|(topic, size)| {
+                            text(&format!("t.{topic}"), &"x".repeat(usize::from(*size)))
+                        }).collect::<Vec<_>>();
+                        let published = if is_batch {
+                            log.publish_batch(new.clone()).await.unwrap()
+                        } else {
+                            log.publish_each(new.clone()).await.await.into_iter().map(Result::unwrap).collect()
+                        };
+                        for (published, new) in published.iter().zip(new) {
+                            let Content::Text(content) = new.content else { panic!() };
+                            model.push((published.sequence, new.topic, content));
+                        }
+                    }
+                    Step::Reopen => {
+                        log.close().await;
+                        log = open_with(&directory, options.clone()).0;
+                    }
+                    Step::Read(pattern, from) => {
+                        let name = if pattern < 6 { format!("t.{pattern}") } else { "t.*".into() };
+                        let from = u64::from(from) + 1;
+                        let batching = Batching { max_items: 7, ..Batching::default() };
+                        let query = Query { batching, ..query(&[&name], Start::Sequence(from)) };
+                        let (seen, events) = read(&log, query).await;
+                        assert_eq!(events, []);
+                        let matches = |topic: &str| pattern >= 6 || topic == name;
+                        let expected = model.iter().filter(|(s, topic, _)| *s >= from && matches(topic));
+                        let expected = expected.map(|(s, _, text)| (*s, text.clone())).collect::<Vec<_>>();
+                        assert_eq!(seen, expected);
+                    }
+                }
+            }
+            let listed = log.list_topics(None, 100, None).unwrap().topics;
+            assert_eq!(listed.iter().map(|t| t.messages).sum::<u64>(), model.len() as u64);
+        });
+    }
+}
