@@ -8,7 +8,8 @@
 //!
 //! A countdown from a number follows the monotonic clock from when its stream was opened, whatever becomes of the wall
 //! clock; only resuming looks at the latter again. One until a moment follows the wall clock, also when that is set:
-//! back, and the next tick comes later, but none comes twice; forward, and ticks are skipped. Deadlines, quotas and shutdown are the business of who polls the stream.
+//! back, and the next tick comes later, but none comes twice; forward, and ticks are skipped. Deadlines, quotas and
+//! shutdown are the business of who polls the stream.
 
 use std::time::{Duration, SystemTime};
 

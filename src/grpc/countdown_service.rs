@@ -1,0 +1,118 @@
+//! `CountdownService`.
+
+use futures::StreamExt;
+use tonic::{Request, Response, Status};
+
+use super::{
+    App,
+    call::{Responses, Served},
+    field::{self, Fields},
+    status::Failure,
+};
+use crate::{
+    countdown::{self, Batch, OnLag, Query, Spec, Start, Target, Tick},
+    cursor::{self, Kind},
+    proto::{self, countdown_service_server::CountdownService},
+};
+
+/// The default of `interval`.
+const INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The default of `max_batch`.
+const MAX_BATCH: usize = 1_000;
+
+/// What a tick takes when it is encoded: for the metrics, which need no better.
+const TICK_BYTES: usize = 24;
+
+#[tonic::async_trait]
+impl CountdownService for App {
+    type CountdownStream = Responses<proto::CountdownResponse>;
+
+    async fn countdown(
+        &self,
+        request: Request<proto::CountdownRequest>,
+    ) -> Result<Response<Self::CountdownStream>, Status> {
+        let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
+        let open = async {
+            let query = query(request.into_inner(), self.limits.batch_bytes)?;
+            countdown::open(query, &self.clock, &self.countdown).map_err(Failure::from)
+        };
+        let (call, batches) = call.open(open).await?;
+        let metrics = self.calls.metrics().clone();
+        let responses = batches.map(move |batch| {
+            let batch = batch?;
+            for tick in &batch.ticks {
+                metrics.ticked(batch.sent.duration_since(tick.due).unwrap_or_default());
+            }
+            let items = batch.ticks.len();
+            Ok(Served { response: response(batch), items, bytes: items * TICK_BYTES })
+        });
+        Ok(Response::new(call.serve(responses)))
+    }
+}
+
+fn subject(request: &proto::CountdownRequest) -> String {
+    use proto::countdown_request::Target;
+    match (&request.cursor, &request.target) {
+        (Some(_), _) => "resumed".into(),
+        (None, Some(Target::From(from))) => format!("from {from}"),
+        (None, Some(Target::Until(until))) => format!("until {until}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn query(request: proto::CountdownRequest, max_bytes: usize) -> Result<Query, Failure> {
+    let on_lag = match proto::OnLag::try_from(request.on_lag) {
+        Ok(proto::OnLag::Unspecified | proto::OnLag::Skip) => OnLag::Skip,
+        Ok(proto::OnLag::Burst) => OnLag::Burst,
+        Err(_) => {
+            let text = format!("is {}: ON_LAG_SKIP and ON_LAG_BURST are possible", request.on_lag);
+            return Err(Failure::field("on_lag", text));
+        }
+    };
+    let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = request;
+    let batching = field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, MAX_BATCH)?;
+    let start = match &request.cursor {
+        Some(cursor) => Start::Resume(field::position(Kind::Countdown, cursor)?),
+        None => Start::New(spec(&request)?),
+    };
+    Ok(Query { start, on_lag, batching })
+}
+
+fn spec(request: &proto::CountdownRequest) -> Result<Spec, Failure> {
+    let target = match request.target {
+        Some(proto::countdown_request::Target::From(from)) => Target::From(from),
+        Some(proto::countdown_request::Target::Until(until)) => Target::Until(field::time(until, "until")?),
+        None => {
+            return Err(Failure::field("target", "is not set: set `from`, a number, or `until`, a moment"));
+        }
+    };
+    let interval = match request.interval {
+        None => INTERVAL,
+        Some(interval) => field::duration(interval).ok_or_else(|| {
+            let text = format!("is {}: it must be 1 ms or more", field::show(&interval));
+            Failure::field("interval", text)
+        })?,
+    };
+    let (to, step) = (request.to.unwrap_or(0), request.step.unwrap_or(1));
+    Ok(Spec { target, to, step, interval, wait_first: request.wait_first })
+}
+
+fn response(batch: Batch) -> proto::CountdownResponse {
+    let Batch { ticks, skipped, position, sent } = batch;
+    proto::CountdownResponse {
+        ticks: ticks.into_iter().map(tick).collect(),
+        cursor: cursor::encode(Kind::Countdown, &position),
+        sent_time: Some(sent.into()),
+        skipped: i64::try_from(skipped).unwrap_or(i64::MAX),
+    }
+}
+
+fn tick(tick: Tick) -> proto::Tick {
+    let Tick { remaining, remaining_time, due } = tick;
+    proto::Tick {
+        remaining: Some(remaining),
+        remaining_time: prost_types::Duration::try_from(remaining_time).ok(),
+        due_time: Some(due.into()),
+    }
+}

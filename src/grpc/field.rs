@@ -1,0 +1,123 @@
+//! Checks that fields of several requests share: each error names the field, what was wrong, and what would work.
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::de::DeserializeOwned;
+
+use super::status::{Failure, Reason};
+use crate::{
+    cursor::{self, Kind},
+    wire::{Batching, HEARTBEAT},
+};
+
+/// What a heartbeat may be: shorter ones would be a load, longer ones no sign of life.
+const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// What `max_batch` may be.
+const MAX_BATCHES: std::ops::RangeInclusive<i32> = 1..=100_000;
+
+/// What `page_size` may be.
+const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
+
+/// The default of `page_size`.
+const PAGE_SIZE: usize = 1_000;
+
+/// The fields that say how a stream is cut into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    /// `limit`
+    pub limit: Option<i64>,
+    /// `heartbeat`
+    pub heartbeat: Option<prost_types::Duration>,
+    /// `max_batch`
+    pub max_batch: Option<i32>,
+}
+
+/// How a stream is cut into batches.
+pub fn batching(fields: Fields, max_bytes: usize, default_max_items: usize) -> Result<Batching, Failure> {
+    let Fields { limit, heartbeat, max_batch } = fields;
+    let limit = limit.map(|limit| at_least(limit, 1, "limit")).transpose()?;
+    let heartbeat = match heartbeat {
+        None => HEARTBEAT,
+        Some(heartbeat) => duration(heartbeat).filter(|d| HEARTBEATS.contains(d)).ok_or_else(|| {
+            Failure::field("heartbeat", format!("is {}: from 100 ms to 1 h is possible", show(&heartbeat)))
+        })?,
+    };
+    let max_items = match max_batch {
+        None => default_max_items,
+        Some(max_batch) if MAX_BATCHES.contains(&max_batch) => usize::try_from(max_batch).unwrap_or(1),
+        Some(max_batch) => {
+            return Err(Failure::field(
+                "max_batch",
+                format!("is {max_batch}: from 1 to 100,000 is possible"),
+            ));
+        }
+    };
+    Ok(Batching { limit, heartbeat, max_items, max_bytes })
+}
+
+/// A number that must not be below a bound.
+pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
+    let fault = || Failure::field(field, format!("is {value}: it must be {least} or more"));
+    u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
+}
+
+/// A duration that is not negative.
+pub fn duration(duration: prost_types::Duration) -> Option<Duration> {
+    Duration::try_from(duration).ok()
+}
+
+/// A duration as people write it, whatever is in it.
+pub fn show(duration: &prost_types::Duration) -> String {
+    let prost_types::Duration { seconds, nanos } = duration;
+    let nanoseconds = i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos);
+    if nanoseconds % 1_000_000_000 == 0 {
+        format!("{} s", nanoseconds / 1_000_000_000)
+    } else if nanoseconds % 1_000_000 == 0 {
+        format!("{} ms", nanoseconds / 1_000_000)
+    } else {
+        format!("{nanoseconds} ns")
+    }
+}
+
+/// A moment from 1970 on.
+pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Failure> {
+    let fault =
+        || Failure::field(field, "is no time: RFC 3339 is wanted, as in 2026-11-23T18:00:00Z, from 1970 on");
+    let time = SystemTime::try_from(time).map_err(|_| fault())?;
+    if time < SystemTime::UNIX_EPOCH { Err(fault()) } else { Ok(time) }
+}
+
+/// The position that a request's cursor names.
+pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failure> {
+    cursor::decode(kind, text).map_err(|error| {
+        let text = format!("is {error}: give one as it came in a response of this method, unchanged");
+        Failure::field("cursor", text).with_reason(Reason::CursorMalformed)
+    })
+}
+
+/// How many items a page has.
+pub fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
+    match page_size {
+        None => Ok(PAGE_SIZE),
+        Some(size) if PAGE_SIZES.contains(&size) => Ok(usize::try_from(size).unwrap_or(PAGE_SIZE)),
+        Some(size) => Err(Failure::field("page_size", format!("is {size}: from 1 to 10,000 is possible"))),
+    }
+}
+
+/// The token of the page that follows a name.
+pub fn page_token(next: Option<String>) -> String {
+    next.map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
+}
+
+/// The name that a page follows.
+pub fn page_after(token: &str) -> Result<Option<String>, Failure> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let name = URL_SAFE_NO_PAD.decode(token).ok().and_then(|name| String::from_utf8(name).ok());
+    let fault =
+        || Failure::field("page_token", "is none: give `next_page_token` of the response before, unchanged");
+    name.map(Some).ok_or_else(fault)
+}

@@ -1,0 +1,110 @@
+//! What is counted of the calls, for Prometheus.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// By method.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Method {
+    method: &'static str,
+}
+
+/// By method and status code.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Ending {
+    method: &'static str,
+    code: &'static str,
+}
+
+/// The counters. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    open: Family<Method, Gauge>,
+    ended: Family<Ending, Counter>,
+    items: Family<Method, Counter>,
+    bytes: Family<Method, Counter>,
+    calls: Family<Ending, Counter>,
+    lateness: Histogram,
+}
+
+/// From a tenth of a millisecond to a second, in seconds.
+const LATENESS_BUCKETS: [f64; 9] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+
+impl Metrics {
+    /// Registers the counters.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            open: Family::default(),
+            ended: Family::default(),
+            items: Family::default(),
+            bytes: Family::default(),
+            calls: Family::default(),
+            lateness: Histogram::new(LATENESS_BUCKETS),
+        };
+        let Self { open, ended, items, bytes, calls, lateness } = &metrics;
+        registry.register("streams_open", "Streams that are open", open.clone());
+        registry.register("streams_ended", "Streams that have ended, by status code", ended.clone());
+        registry.register("items", "Ticks, lines and messages sent", items.clone());
+        registry.register("bytes", "Bytes of ticks, lines and messages sent", bytes.clone());
+        registry.register("calls", "Unary calls answered, by status code", calls.clone());
+        let help = "How long after they were due ticks left, in seconds";
+        registry.register("countdown_lateness_seconds", help, lateness.clone());
+        metrics
+    }
+
+    /// A stream was opened.
+    pub fn opened(&self, method: &'static str) {
+        self.open.get_or_create(&Method { method }).inc();
+    }
+
+    /// A stream has ended.
+    pub fn ended(&self, method: &'static str, code: &'static str) {
+        self.open.get_or_create(&Method { method }).dec();
+        self.ended.get_or_create(&Ending { method, code }).inc();
+    }
+
+    /// Items were sent.
+    pub fn sent(&self, method: &'static str, items: usize, bytes: usize) {
+        self.items.get_or_create(&Method { method }).inc_by(items as u64);
+        self.bytes.get_or_create(&Method { method }).inc_by(bytes as u64);
+    }
+
+    /// A unary call was answered.
+    pub fn answered(&self, method: &'static str, code: &'static str) {
+        self.calls.get_or_create(&Ending { method, code }).inc();
+    }
+
+    /// A tick left.
+    pub fn ticked(&self, late: Duration) {
+        self.lateness.observe(late.as_secs_f64());
+    }
+}
+
+/// The name of a status code, as in the specification.
+pub fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,380 @@
+//! The only place where an error becomes a status: its code, its reason, its text, its details.
+//!
+//! Every error of every module has a line in one of the tables below; they have no `_` arm, so that a new variant does
+//! not compile before it is decided what a client is told. No host path and no inner error leaves the server.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    countdown, lines,
+    messages::{self, BatchError},
+    proto::PublishError,
+};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "perennial";
+
+/// When to try again, for what passes by itself: clients add their own growing delay.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Why a call ended, as `ErrorInfo.reason` tells it. `docs/errors.md` lists them for clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(missing_docs, reason = "each is described in docs/errors.md")]
+pub enum Reason {
+    InvalidField,
+    CursorMalformed,
+    CursorMismatch,
+    CursorExpired,
+    CursorAhead,
+    OffsetBeyondEnd,
+    FileNotFound,
+    SequenceMismatch,
+    TooManyTopics,
+    LogFull,
+    LogFailed,
+    ReadError,
+    DeadlineExceeded,
+    Draining,
+    Stalled,
+    TooManyStreams,
+}
+
+impl Reason {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 16] = [
+        Self::InvalidField,
+        Self::CursorMalformed,
+        Self::CursorMismatch,
+        Self::CursorExpired,
+        Self::CursorAhead,
+        Self::OffsetBeyondEnd,
+        Self::FileNotFound,
+        Self::SequenceMismatch,
+        Self::TooManyTopics,
+        Self::LogFull,
+        Self::LogFailed,
+        Self::ReadError,
+        Self::DeadlineExceeded,
+        Self::Draining,
+        Self::Stalled,
+        Self::TooManyStreams,
+    ];
+
+    /// As it stands in `ErrorInfo`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidField => "INVALID_FIELD",
+            Self::CursorMalformed => "CURSOR_MALFORMED",
+            Self::CursorMismatch => "CURSOR_MISMATCH",
+            Self::CursorExpired => "CURSOR_EXPIRED",
+            Self::CursorAhead => "CURSOR_AHEAD",
+            Self::OffsetBeyondEnd => "OFFSET_BEYOND_END",
+            Self::FileNotFound => "FILE_NOT_FOUND",
+            Self::SequenceMismatch => "SEQUENCE_MISMATCH",
+            Self::TooManyTopics => "TOO_MANY_TOPICS",
+            Self::LogFull => "LOG_FULL",
+            Self::LogFailed => "LOG_FAILED",
+            Self::ReadError => "READ_ERROR",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Draining => "DRAINING",
+            Self::Stalled => "STALLED",
+            Self::TooManyStreams => "TOO_MANY_STREAMS",
+        }
+    }
+
+    /// The code it comes with.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::InvalidField | Self::CursorMalformed => Code::InvalidArgument,
+            Self::CursorMismatch => Code::FailedPrecondition,
+            Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
+            Self::FileNotFound => Code::NotFound,
+            Self::SequenceMismatch => Code::Aborted,
+            Self::TooManyTopics | Self::LogFull | Self::TooManyStreams => Code::ResourceExhausted,
+            Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
+            Self::ReadError => Code::Internal,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+        }
+    }
+
+    /// Trying again, later and unchanged, may help: RetryInfo says so.
+    pub const fn is_retried(self) -> bool {
+        matches!(self, Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams)
+    }
+}
+
+/// A failure on its way to a client.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    reason: Reason,
+    text: String,
+    field: Option<String>,
+    metadata: HashMap<String, String>,
+}
+
+impl Failure {
+    /// For a reason, with a text that says what was wrong and what would work.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
+    }
+
+    /// A field is wrong; `fault` goes on after its name.
+    pub fn field(field: &str, fault: impl AsRef<str>) -> Self {
+        let text = format!("{field} {}", fault.as_ref());
+        Self { field: Some(field.into()), ..Self::new(Reason::InvalidField, text) }
+    }
+
+    /// With another reason.
+    #[must_use]
+    pub fn with_reason(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+
+    /// With a fact for programs.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    /// With a prefix to the field, where it is in an element of a list.
+    #[must_use]
+    pub fn within(mut self, element: &str) -> Self {
+        if let Some(field) = &mut self.field {
+            *field = format!("{element}.{field}");
+        }
+        self.text = format!("{element}.{}", self.text);
+        self
+    }
+
+    /// Why the call ended.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// As the error of one message of a PublishStream.
+    pub fn into_publish_error(self) -> PublishError {
+        let Self { reason, text, field, .. } = self;
+        let (code, field) = (i32::from(reason.code()), field.unwrap_or_default());
+        PublishError { code, reason: reason.name().into(), message: text, field }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let Failure { reason, text, field, metadata } = failure;
+        let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, metadata);
+        if let Some(field) = field {
+            details.add_bad_request_violation(field, &text);
+        }
+        if reason.is_retried() {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        Self::with_error_details(reason.code(), text, details)
+    }
+}
+
+impl From<countdown::Error> for Failure {
+    fn from(error: countdown::Error) -> Self {
+        use countdown::Error as E;
+        match error {
+            E::IntervalTooShort { interval, min } => {
+                let text = format!("is {interval:?}: it must be {} or more", show(min));
+                Self::field("interval", text).with("min", format!("{min:?}"))
+            }
+            E::TooLong { length, max } => {
+                let text = format!(
+                    "makes the countdown {} days long: at most {} are possible, that is 10 years by default",
+                    length.as_secs() / DAY,
+                    max.as_secs() / DAY,
+                );
+                Self::field("interval", text)
+            }
+            E::FromBelowTo { from, to } => {
+                Self::field("from", format!("is {from}: it must not be below `to`, {to}"))
+            }
+            E::StepTooSmall { step } => Self::field("step", format!("is {step}: it must be 1 or more")),
+            E::WaitFirstWithUntil => Self::field(
+                "wait_first",
+                "is set with `until`: the last tick falls on the moment, so leave it out",
+            ),
+            E::TooManyNumbers { left, max } => {
+                let text = format!("is so short that {left} numbers are left: at most {max} are possible");
+                Self::field("interval", text)
+            }
+            E::UntilTooFar { ahead, max } => {
+                let text = format!(
+                    "is {} days ahead: at most {} are possible, that is 10 years by default",
+                    ahead.as_secs() / DAY,
+                    max.as_secs() / DAY,
+                );
+                Self::field("until", text)
+            }
+            E::PositionInvalid(fault) => {
+                Self::field("cursor", format!("{fault}: start anew")).with_reason(Reason::CursorMalformed)
+            }
+        }
+    }
+}
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// A short duration as people write it.
+fn show(duration: Duration) -> String {
+    if duration.subsec_nanos() % 1_000_000 == 0 {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{duration:?}")
+    }
+}
+
+impl From<lines::Error> for Failure {
+    fn from(error: lines::Error) -> Self {
+        use lines::Error as E;
+        match error {
+            E::PathInvalid { fault } => {
+                let text = format!("{fault}: `ROOT/relative/path` is wanted, as ListFiles names it");
+                Self::field("path", text)
+            }
+            E::NotFound { path } => Self::new(
+                Reason::FileNotFound,
+                format!("there is no file `{path}` that may be read: ListFiles tells which there are"),
+            ),
+            E::LineZero => Self::field("from_line", "is 0: lines are counted from 1"),
+            E::OffsetBeyondEnd { offset, size } => {
+                let text = format!("from_offset is {offset}: the file has {size} bytes");
+                Self::new(Reason::OffsetBeyondEnd, text).with("size", size)
+            }
+            E::Mismatch => Self::new(
+                Reason::CursorMismatch,
+                "the cursor is one of another path: give it with the path that it came with",
+            ),
+            E::Expired => Self::new(
+                Reason::CursorExpired,
+                "the file that the cursor points at is gone: start anew, or set `on_gap` to ON_GAP_SKIP",
+            ),
+            E::PositionInvalid => Self::field("cursor", "names an impossible place: start anew")
+                .with_reason(Reason::CursorMalformed),
+            E::Io(error) => read_error(&error),
+        }
+    }
+}
+
+impl From<messages::Error> for Failure {
+    fn from(error: messages::Error) -> Self {
+        use messages::Error as E;
+        match error {
+            E::Topic(error) => Self::field("topic", error.to_string()),
+            E::Pattern { index, error } => Self::field(&format!("topics[{index}]"), error.to_string()),
+            E::NoPatterns => Self::field("topics", "is empty: give a pattern at least, as in `orders.>`"),
+            E::TooLarge { bytes, limit } => {
+                let text = format!(
+                    "makes the message too large: payload, key and headers have {bytes} bytes, at most {} are possible",
+                    size(limit),
+                );
+                Self::field("content", text).with("limit", limit)
+            }
+            E::KeyTooLong { bytes } => Self::field(
+                "key",
+                format!("has {bytes} bytes: at most {} are possible", size(messages::MAX_KEY_BYTES)),
+            ),
+            E::HeaderNameEmpty => Self::field("headers", "has one with an empty name: give each a name"),
+            E::TooManyHeaders { count } => {
+                Self::field("headers", format!("are {count}: at most {} are possible", messages::MAX_HEADERS))
+            }
+            E::MessageIdLength { bytes } => {
+                let max = messages::MAX_MESSAGE_ID_BYTES;
+                Self::field("message_id", format!("has {bytes} bytes: from 1 to {max} are possible"))
+            }
+            E::SequenceMismatch { expected, current } => Self::new(
+                Reason::SequenceMismatch,
+                format!("the last message of the topic has sequence {current}, not {expected} as expected"),
+            )
+            .with("current", current),
+            E::TooManyTopics { limit } => {
+                let text =
+                    format!("there are {limit} topics, and no more are possible: use one that is there");
+                Self::new(Reason::TooManyTopics, text).with("limit", limit)
+            }
+            E::Mismatch => Self::new(
+                Reason::CursorMismatch,
+                "the cursor is one of another log: start anew, or ask the server that it came from",
+            ),
+            E::Ahead { newest } => {
+                let text =
+                    format!("the cursor is ahead of the log, whose newest sequence is {newest}: start anew");
+                Self::new(Reason::CursorAhead, text).with("newest", newest)
+            }
+            E::Full => Self::new(
+                Reason::LogFull,
+                "there is no room on the server's disk: nothing was published; try again when there is",
+            ),
+            E::Failed => Self::new(
+                Reason::LogFailed,
+                "the log cannot be written until the server is restarted; whether this message was published is not known",
+            ),
+            E::Closed => draining(),
+            E::Io(error) => read_error(&error),
+        }
+    }
+}
+
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Self {
+        let BatchError { index, error } = error;
+        let failure = Self::from(error);
+        if failure.field.is_some() {
+            failure.within(&format!("messages[{index}]"))
+        } else {
+            failure.with("index", index)
+        }
+    }
+}
+
+/// A size as people write it.
+fn size(bytes: usize) -> String {
+    match bytes {
+        bytes if bytes >= 1024 * 1024 && bytes.is_multiple_of(1024 * 1024) => {
+            format!("{} MiB", bytes / (1024 * 1024))
+        }
+        bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => format!("{} KiB", bytes / 1024),
+        bytes => format!("{bytes} bytes"),
+    }
+}
+
+/// The operator is told what it was; the client, that it was not the client.
+fn read_error(error: &std::io::Error) -> Failure {
+    tracing::error!(%error, "reading for a stream went wrong");
+    Failure::new(Reason::ReadError, "the server could not read its disk: its log tells why")
+}
+
+/// The caller's own deadline.
+pub fn deadline_exceeded() -> Failure {
+    Failure::new(
+        Reason::DeadlineExceeded,
+        "the deadline that the caller set has passed; the last cursor resumes",
+    )
+}
+
+/// The server is told to stop.
+pub fn draining() -> Failure {
+    Failure::new(Reason::Draining, "the server is shutting down; the last cursor resumes")
+}
+
+/// The reader takes nothing.
+pub fn stalled(stall: Duration) -> Failure {
+    let text = format!(
+        "nothing was taken for {} s though something waited; the last cursor resumes",
+        stall.as_secs()
+    );
+    Failure::new(Reason::Stalled, text)
+}
+
+/// No further stream.
+pub fn too_many_streams(limit: usize) -> Failure {
+    let text = format!("{limit} streams are open on this server, and no more are possible: try again later");
+    Failure::new(Reason::TooManyStreams, text).with("limit", limit)
+}
