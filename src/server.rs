@@ -1,1 +1,202 @@
-//! The server.
+//! The server: configuration, data, log, roots, services, listener, put together and taken apart in order.
+//!
+//! [`run`] gets a bound listener and a future that ends when it is to stop. Then, in this order: health says
+//! NOT_SERVING; no connection is accepted; every stream ends with its cursor, and every connection with a GOAWAY,
+//! within the drain; the demo stops; the log writes what was queued, and is closed; the data directory is free.
+
+use std::{future::Future, net::SocketAddr};
+
+use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    countdown::Clock,
+    grpc::{self, App, call::Calls},
+    lines::{self, Files},
+    messages::{self, Log},
+    proto,
+};
+use data::DataDirectory;
+
+pub mod accept;
+pub mod config;
+mod data;
+mod demo;
+mod metrics;
+mod welcome;
+
+pub use config::Config;
+
+/// The services whose health is told, beside the server's own under the empty name.
+const SERVICES: [&str; 3] =
+    ["perennial.v1.CountdownService", "perennial.v1.LineService", "perennial.v1.MessageService"];
+
+/// The one that cannot serve whole when the log has failed.
+const MESSAGE_SERVICE: &str = "perennial.v1.MessageService";
+
+/// Why the server does not start. Its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened at.
+    #[error("{address} cannot be listened at: {source}{}", remedy(source))]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// The log.
+    #[error("the log: {0}")]
+    Log(#[from] messages::OpenError),
+    /// A root.
+    #[error(transparent)]
+    Root(#[from] lines::RootError),
+    /// Reflection was built wrong.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// Something else of the system's.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            ": something else listens there; stop it, or choose another with --listen"
+        }
+        std::io::ErrorKind::PermissionDenied => ": choose a port from 1024 on with --listen",
+        std::io::ErrorKind::AddrNotAvailable => {
+            ": this machine has no such address; choose another with --listen"
+        }
+        _ => "",
+    }
+}
+
+/// Binds an address, with a text for what may be wrong with it.
+///
+/// # Errors
+/// [`Error::Listen`].
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Serves until `shutdown`, and then until all is ended in order.
+///
+/// # Errors
+/// What keeps the server from starting.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let address = listener.local_addr()?;
+    let mut data = DataDirectory::open(&config.data)?;
+    data.sign(address)?;
+    let demo_root = data.path().join("demo");
+    let app_log = config.demo.then(|| demo::AppLog::open(&demo_root)).transpose()?;
+    let mut roots = config.roots.clone();
+    if config.demo {
+        roots.push((demo::ROOT.into(), demo_root));
+    }
+    let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
+    tell(&opened);
+    let ending = CancellationToken::new();
+    let mut registry = Registry::with_prefix("perennial");
+    let app = App {
+        clock: Clock::precise()?,
+        countdown: config.countdown.clone(),
+        files: Files::new(roots.clone(), config.lines.clone())?,
+        log: log.clone(),
+        calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
+        limits: config.limits.clone(),
+    };
+    let (health, routes) = services(app)?;
+    let tasks = TaskTracker::new();
+    tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
+    if let Some(app_log) = app_log {
+        tasks.spawn(demo::run(app_log, log.clone(), ending.clone()));
+    }
+    if let Some(address) = config.metrics {
+        let scrapes = metrics::serve(bind(address).await?, registry);
+        let ending = ending.clone();
+        tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
+    }
+    let accepting = tokio::spawn(accept::serve(listener, routes, config.connections.clone(), ending.clone()));
+    welcome::print(address, &config, data.path(), &roots);
+
+    shutdown.await;
+    tracing::info!("stopping: streams end with their cursor");
+    not_serving(&health).await;
+    ending.cancel();
+    if let Err(error) = accepting.await {
+        tracing::error!(%error, "the accept path ended");
+    }
+    tasks.close();
+    tasks.wait().await;
+    log.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The services, with health and reflection.
+fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = grpc::routes(app)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok((health, routes))
+}
+
+/// Says that all services serve, and that messages do not any more when their log has failed.
+async fn watch_health(health: HealthReporter, log: Log, ending: CancellationToken) {
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let mut failed = log.failed();
+    let has_failed = async { failed.wait_for(|failed| *failed).await.is_ok() };
+    if ending.run_until_cancelled(has_failed).await == Some(true) {
+        health.set_service_status(MESSAGE_SERVICE, ServingStatus::NotServing).await;
+    }
+}
+
+async fn not_serving(health: &HealthReporter) {
+    for service in SERVICES.iter().copied().chain([""]) {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}
+
+fn tell(opened: &messages::Opened) {
+    let messages::Opened { messages, segments, torn, damaged } = opened;
+    tracing::info!(messages, segments, "the log is open");
+    for (path, bytes) in torn {
+        tracing::warn!(bytes, path = %path.display(), "a torn tail of the log was set aside: it was never acknowledged");
+    }
+    for place in damaged {
+        tracing::error!(
+            place,
+            "the log is damaged: what is not readable is told to readers, all else is served"
+        );
+    }
+}
+
+/// How many descriptors this process can have. Raises its limit to what it may be.
+fn descriptors() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = if raised.is_ok() { maximum } else { current };
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}

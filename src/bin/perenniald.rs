@@ -1,2 +1,80 @@
-//! The server.
-fn main() {}
+//! `perenniald`: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use perennial::server::{self, Config, config};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Something went wrong.
+const FAILURE: u8 = 1;
+
+/// The arguments, the environment or the file are wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::read(std::env::args_os()) {
+        Ok(config) => config,
+        Err(config::Error::Arguments(error)) => {
+            // Help and version go to stdout and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+        Err(error) => return fail(&error, USAGE),
+    };
+    let filter = match EnvFilter::builder().parse(&config.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            anstream::eprintln!(
+                "perenniald: --log is {:?}: {error}: write info, or perennial=debug",
+                config.log
+            );
+            return USAGE.into();
+        }
+    };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, FAILURE),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, FAILURE),
+    }
+}
+
+async fn run(config: Config) -> Result<(), server::Error> {
+    let interrupt = signal(SignalKind::interrupt())?;
+    let terminate = signal(SignalKind::terminate())?;
+    let listener = server::bind(config.listen).await?;
+    server::run(listener, config, told_to_stop(interrupt, terminate)).await
+}
+
+/// Ends at the first signal; a second one ends the process at once.
+async fn told_to_stop(mut interrupt: Signal, mut terminate: Signal) {
+    any(&mut interrupt, &mut terminate).await;
+    tokio::spawn(async move {
+        any(&mut interrupt, &mut terminate).await;
+        anstream::eprintln!("perenniald: stopped at once");
+        std::process::exit(FAILURE.into());
+    });
+}
+
+async fn any(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    anstream::eprintln!("perenniald: {error}");
+    code.into()
+}

@@ -56,9 +56,14 @@ impl Default for Settings {
     }
 }
 
-/// The other end of a connection: an extension of each request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+/// The connection that a request came by: an extension of the request.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its other end.
+    pub peer: SocketAddr,
+    /// Is cancelled when its streams are to end: it is old, or the server drains.
+    pub ends: CancellationToken,
+}
 
 /// What all calls of a server share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -121,16 +126,18 @@ impl Calls {
         metrics.opened(method);
         open.fetch_add(1, Ordering::Relaxed);
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let connection = request.extensions().get::<Connection>();
+        let peer = connection.map(|connection| connection.peer);
+        let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
         let started = Instant::now();
         let deadline = timeout(request.metadata()).and_then(|timeout| started.checked_add(timeout));
         let calls = self.clone();
         let mut call =
-            Call { calls, method, subject, peer, started, deadline, items: 0, bytes: 0, ending: None };
+            Call { calls, method, subject, peer, started, deadline, ends, items: 0, bytes: 0, ending: None };
         if open.load(Ordering::Relaxed) > settings.max_streams {
             return Err(call.end(status::too_many_streams(settings.max_streams)));
         }
-        if shutdown.is_cancelled() {
+        if call.ends.is_cancelled() {
             return Err(call.end(status::draining()));
         }
         Ok(call)
@@ -148,11 +155,6 @@ impl Calls {
         self.0.metrics.answered(method, code);
         tracing::debug!(method, code, seconds = started.elapsed().as_secs_f64());
         answer
-    }
-
-    /// Is cancelled when the server drains.
-    pub fn shutdown(&self) -> &CancellationToken {
-        &self.0.shutdown
     }
 
     /// What is counted.
@@ -187,6 +189,7 @@ pub struct Call {
     peer: Option<SocketAddr>,
     started: Instant,
     deadline: Option<Instant>,
+    ends: CancellationToken,
     items: u64,
     bytes: u64,
     ending: Option<(Code, &'static str)>,
@@ -198,8 +201,7 @@ impl Call {
         mut self,
         open: impl Future<Output = Result<S, E>>,
     ) -> Result<(Self, S), Status> {
-        let shutdown = self.calls.0.shutdown.clone();
-        let deadline = self.deadline;
+        let (ends, deadline) = (self.ends.clone(), self.deadline);
         let passed = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -209,7 +211,7 @@ impl Call {
         let opened = tokio::select! {
             opened = open => opened.map_err(Into::into),
             () = passed => Err(status::deadline_exceeded()),
-            () = shutdown.cancelled() => Err(status::draining()),
+            () = ends.cancelled() => Err(status::draining()),
         };
         match opened {
             Ok(stream) => Ok((self, stream)),
@@ -222,8 +224,8 @@ impl Call {
     where
         S: Stream<Item = Result<Served<T>, Failure>> + Send + 'static,
     {
-        let shutdown = self.calls.0.shutdown.clone();
-        self.serve_until(stream, Some(shutdown))
+        let ends = self.ends.clone();
+        self.serve_until(stream, Some(ends))
     }
 
     /// As [`serve`](Self::serve), for a generator that ends by itself when the server drains, and has a last word.
@@ -234,19 +236,24 @@ impl Call {
         self.serve_until(stream, None)
     }
 
-    fn serve_until<T: 'static, S>(self, stream: S, shutdown: Option<CancellationToken>) -> Responses<T>
+    fn serve_until<T: 'static, S>(self, stream: S, ends: Option<CancellationToken>) -> Responses<T>
     where
         S: Stream<Item = Result<Served<T>, Failure>> + Send + 'static,
     {
         let shared = self.calls.0.clone();
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let deadline = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let shutdown = shutdown.map(|shutdown| Box::pin(shutdown.cancelled_owned()));
+        let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
         let slot = Arc::new(Slot { waits_since: AtomicU64::new(0), serving: Mutex::new(serving) });
         let weak: Weak<dyn Stallable> = Arc::downgrade(&(slot.clone() as Arc<dyn Stallable>));
         shared.streams().insert(id, weak);
-        Responses { slot, id, shared, deadline, shutdown, is_over: false }
+        Responses { slot, id, shared, deadline, ends, is_over: false }
+    }
+
+    /// Is cancelled when the call is to end.
+    pub fn ends(&self) -> &CancellationToken {
+        &self.ends
     }
 
     fn end(&mut self, failure: Failure) -> Status {
@@ -324,7 +331,7 @@ pub struct Responses<T> {
     id: u64,
     shared: Arc<Shared>,
     deadline: Option<Pin<Box<Sleep>>>,
-    shutdown: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     is_over: bool,
 }
 
@@ -376,8 +383,7 @@ impl<T> Responses<T> {
         if is_late {
             return Some(status::deadline_exceeded());
         }
-        let is_draining =
-            self.shutdown.as_mut().is_some_and(|shutdown| shutdown.as_mut().poll(context).is_ready());
+        let is_draining = self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
         is_draining.then(status::draining)
     }
 }

@@ -91,7 +91,7 @@ impl MessageService for App {
         let call = self.calls.begin("PublishStream", &request, "")?;
         let flow = Flow {
             log: self.log.clone(),
-            shutdown: self.calls.shutdown().clone(),
+            ends: call.ends().clone(),
             requests: Some(request.into_inner()),
             window: self.limits.publish_window,
             waiting: FuturesOrdered::new(),
@@ -130,7 +130,7 @@ type Results = Vec<proto::PublishResult>;
 /// A PublishStream: messages in, results out, in order, no more than a window apart.
 struct Flow {
     log: Log,
-    shutdown: CancellationToken,
+    ends: CancellationToken,
     /// None when the client has sent all.
     requests: Option<Streaming<proto::PublishStreamRequest>>,
     window: usize,
@@ -172,7 +172,7 @@ impl Flow {
             None => Step::Results(self.waiting.next().await.unwrap_or_default()),
             Some(requests) => tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => Step::Drain,
+                () = self.ends.cancelled() => Step::Drain,
                 Some(results) = self.waiting.next(), if !self.waiting.is_empty() => Step::Results(results),
                 request = requests.next(), if has_room => Step::Request(request),
             },

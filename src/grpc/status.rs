@@ -359,9 +359,12 @@ pub fn deadline_exceeded() -> Failure {
     )
 }
 
-/// The server is told to stop.
+/// The server is told to stop, or the connection is old.
 pub fn draining() -> Failure {
-    Failure::new(Reason::Draining, "the server is shutting down; the last cursor resumes")
+    Failure::new(
+        Reason::Draining,
+        "the server closes this connection: connect again; the last cursor resumes",
+    )
 }
 
 /// The reader takes nothing.

@@ -1,0 +1,296 @@
+//! The accept path: from a listening socket to requests, over hyper.
+//!
+//! It is our own because tonic's server leaves out what long streams need: bounds on streams and resets, a small send
+//! buffer, a GOAWAY for old connections after which their streams end with their cursor, a drain that silent sockets
+//! and endless streams cannot hold up, and rest when descriptors run out.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{body::Body, service::Routes};
+use tower::ServiceExt;
+
+use crate::grpc::call::Connection;
+
+/// Bytes that a stream may have in the send buffer: what a stalled reader costs beside its window.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Streams that hyper resets for a client's own errors before it ends the connection (CVE-2025-8671).
+const MAX_LOCAL_RESETS: usize = 1024;
+
+/// Streams that a client has opened and reset before they were served (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 64;
+
+/// All headers of a request.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// What a client may send ahead on one stream, and on all: a PublishStream at full speed.
+const WINDOWS_BYTES: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+
+/// How long to rest when there is no descriptor for a connection: accepting again at once would spin.
+const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a connection without a stream may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The operator's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The most connections; one more is closed at once.
+    pub max_connections: usize,
+    /// The most streams of a connection.
+    pub max_streams: u32,
+    /// How long a new connection may be silent.
+    pub first_request: Duration,
+    /// How long a connection may be without a stream.
+    pub idle: Duration,
+    /// How old a connection may become, ± 10 %.
+    pub age: Duration,
+    /// How often a quiet client is asked whether it is there.
+    pub ping_interval: Duration,
+    /// How long it may take to answer.
+    pub ping_timeout: Duration,
+    /// How long connections may take to end their streams.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: usize::MAX,
+            max_streams: 256,
+            first_request: Duration::from_secs(30),
+            idle: Duration::from_secs(300),
+            age: Duration::from_secs(3600),
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves connections until `shutdown`; then ends them within the drain.
+pub async fn serve(listener: TcpListener, routes: Routes, settings: Settings, shutdown: CancellationToken) {
+    let settings = Arc::new(settings);
+    let room = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+    let tracker = TaskTracker::new();
+    let killed = CancellationToken::new();
+    let routes = routes.prepare();
+    while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
+        let (stream, peer) = accepted;
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            tracing::warn!(%peer, limit = settings.max_connections, "too many connections: closed");
+            continue;
+        };
+        let ends = shutdown.child_token();
+        let connection = serve_connection(stream, peer, routes.clone(), settings.clone(), ends);
+        let killed = killed.clone();
+        tracker.spawn(async move {
+            killed.run_until_cancelled(connection).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(settings.drain, tracker.wait()).await.is_err() {
+        tracing::warn!(connections = tracker.len(), "the drain is over: connections are cut");
+        killed.cancel();
+        tracker.wait().await;
+    }
+}
+
+/// The next connection. Errors of one connection are its own; without descriptors there is nothing to do but rest.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // A tick must not wait for the one after it.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted");
+                tokio::time::sleep(NO_DESCRIPTOR_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: Routes,
+    settings: Arc<Settings>,
+    ends: CancellationToken,
+) {
+    let activity = Arc::new(Activity::new());
+    let connection = Connection { peer, ends: ends.clone() };
+    let service = service_fn(|mut request: http::Request<Incoming>| {
+        let busy = Busy::new(activity.clone());
+        request.extensions_mut().insert(connection.clone());
+        let routes = routes.clone();
+        async move {
+            let response = routes
+                .oneshot(request.map(Body::new))
+                .await
+                .unwrap_or_else(|never: Infallible| match never {});
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
+        }
+    });
+    let served = builder(&settings).serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let old = Instant::now() + jittered(settings.age);
+    loop {
+        let look = activity.next_look(&settings).min(old);
+        tokio::select! {
+            // An error is the client's: it went away, or spoke no HTTP/2.
+            _ = &mut served => return,
+            () = ends.cancelled() => break,
+            () = tokio::time::sleep_until(look) => {}
+        }
+        if activity.is_idle(&settings) || Instant::now() >= old {
+            break;
+        }
+    }
+    // Its streams end with their cursor, and the client is told to open no more.
+    ends.cancel();
+    served.as_mut().graceful_shutdown();
+    let limit = if activity.is_busy() { settings.drain } else { FAREWELL };
+    let _ = tokio::time::timeout(limit, served).await;
+}
+
+fn builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(WINDOWS_BYTES.0)
+        .initial_connection_window_size(WINDOWS_BYTES.1)
+        .keep_alive_interval(settings.ping_interval)
+        .keep_alive_timeout(settings.ping_timeout);
+    builder
+}
+
+/// A duration, 10 % more or less, so that connections that were opened together do not end together.
+fn jittered(duration: Duration) -> Duration {
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let percent = 90 + u32::try_from(random % 21).unwrap_or(10);
+    duration.saturating_mul(percent) / 100
+}
+
+/// What a connection is doing.
+#[derive(Debug)]
+struct Activity {
+    since: Instant,
+    /// Requests so far.
+    requests: AtomicU64,
+    /// Requests whose responses are not through.
+    open: AtomicUsize,
+    /// When the last one was, in milliseconds behind `since`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        let (requests, open, last) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { since: Instant::now(), requests, open, last }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// When it will have been idle for too long, if nothing happens.
+    fn next_look(&self, settings: &Settings) -> Instant {
+        let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            self.since + settings.first_request
+        } else if self.is_busy() {
+            Instant::now() + settings.idle
+        } else {
+            last + settings.idle
+        }
+    }
+
+    fn is_idle(&self, settings: &Settings) -> bool {
+        !self.is_busy() && self.next_look(settings) <= Instant::now()
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.open.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(now, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response's body, which keeps its connection busy.
+struct Tracked {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Tracked {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;

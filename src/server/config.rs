@@ -1,0 +1,483 @@
+//! Settings: from flags, the environment and a file, in this order, to what each part of the server takes.
+//!
+//! [`Settings`] is the one table: each field is a flag, an environment variable and a key of the file.
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use serde::{Deserialize, Deserializer, de};
+
+use super::accept;
+use crate::{countdown, grpc, lines, messages};
+
+/// The name of the environment variable of a key.
+const ENV_PREFIX: &str = "PERENNIAL_";
+
+/// How like a known key an unknown one must be to be taken for it.
+const SIMILAR: f64 = 0.6;
+
+/// Streams that any program can call, cut anywhere, and continue exactly where they stopped.
+///
+/// Every setting is a flag, an environment variable and a key of the file, which win in this order:
+/// --max-streams, PERENNIAL_MAX_STREAMS, max-streams. Durations are written as 500ms, 20s, 5m, 1h; sizes as 64KiB,
+/// 1MiB or a number of bytes.
+#[derive(Debug, Parser)]
+#[command(name = "perenniald", version, max_term_width = 110)]
+struct Arguments {
+    /// Read settings from this TOML file
+    #[arg(long, env = "PERENNIAL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What can be set, wherever it is set.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Settings {
+    /// Where to listen [default: 127.0.0.1:50051]
+    #[arg(long, env = "PERENNIAL_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where messages are kept [default: $XDG_DATA_HOME/perennial, or perennial-demo with --demo]
+    #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A directory whose files can be read, as NAME/…; can be repeated
+    #[arg(long, env = "PERENNIAL_ROOT", value_name = "NAME=DIR", value_delimiter = ',')]
+    root: Vec<Root>,
+    /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
+    #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    demo: Option<bool>,
+    /// Serve metrics for Prometheus at http://ADDR/metrics
+    #[arg(long, env = "PERENNIAL_METRICS", value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// What to log: error, warn, info, debug, or a filter of tracing [default: info]
+    #[arg(long, env = "PERENNIAL_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// A longer line is split [default: 1MiB]
+    #[arg(long, env = "PERENNIAL_MAX_LINE", value_name = "SIZE", help_heading = "Limits")]
+    max_line: Option<Size>,
+    /// A response leaves when it has so much [default: 64KiB]
+    #[arg(long, env = "PERENNIAL_MAX_RESPONSE", value_name = "SIZE", help_heading = "Limits")]
+    max_response: Option<Size>,
+    /// The largest message: payload, key and headers together [default: 1MiB]
+    #[arg(long, env = "PERENNIAL_MAX_MESSAGE", value_name = "SIZE", help_heading = "Limits")]
+    max_message: Option<Size>,
+    /// The largest request that does not publish [default: 64KiB]
+    #[arg(long, env = "PERENNIAL_MAX_REQUEST", value_name = "SIZE", help_heading = "Limits")]
+    max_request: Option<Size>,
+    /// The largest request that publishes [default: 4MiB]
+    #[arg(long, env = "PERENNIAL_MAX_PUBLISH", value_name = "SIZE", help_heading = "Limits")]
+    max_publish: Option<Size>,
+    /// The most patterns of a subscription [default: 64]
+    #[arg(long, env = "PERENNIAL_MAX_PATTERNS", value_name = "N", help_heading = "Limits")]
+    max_patterns: Option<usize>,
+    /// The most messages of a PublishStream that wait for their answers [default: 10000]
+    #[arg(long, env = "PERENNIAL_PUBLISH_WINDOW", value_name = "N", help_heading = "Limits")]
+    publish_window: Option<usize>,
+    /// The most topics [default: 1000000]
+    #[arg(long, env = "PERENNIAL_MAX_TOPICS", value_name = "N", help_heading = "Limits")]
+    max_topics: Option<usize>,
+    /// How long the id of a message is remembered [default: 2m]
+    #[arg(long, env = "PERENNIAL_DEDUPE_WINDOW", value_name = "TIME", help_heading = "Limits")]
+    dedupe_window: Option<Span>,
+    /// How many ids of messages are remembered a topic [default: 100000]
+    #[arg(long, env = "PERENNIAL_MAX_DEDUPE_IDS", value_name = "N", help_heading = "Limits")]
+    max_dedupe_ids: Option<usize>,
+    /// The shortest interval of a countdown [default: 1ms]
+    #[arg(long, env = "PERENNIAL_MIN_INTERVAL", value_name = "TIME", help_heading = "Limits")]
+    min_interval: Option<Span>,
+    /// The longest countdown [default: 87648h, ten years]
+    #[arg(long, env = "PERENNIAL_MAX_LENGTH", value_name = "TIME", help_heading = "Limits")]
+    max_length: Option<Span>,
+    /// The most open streams [default: 100000]
+    #[arg(long, env = "PERENNIAL_MAX_STREAMS", value_name = "N", help_heading = "Limits")]
+    max_streams: Option<usize>,
+    /// The most open streams of a connection [default: 256]
+    #[arg(long, env = "PERENNIAL_MAX_STREAMS_PER_CONNECTION", value_name = "N", help_heading = "Limits")]
+    max_streams_per_connection: Option<u32>,
+    /// The most connections [default: 0.8 times the limit of descriptors]
+    #[arg(long, env = "PERENNIAL_MAX_CONNECTIONS", value_name = "N", help_heading = "Limits")]
+    max_connections: Option<usize>,
+    /// End a stream whose reader takes nothing for so long though something waits [default: 5m]
+    #[arg(long, env = "PERENNIAL_STALL", value_name = "TIME", help_heading = "Limits")]
+    stall: Option<Span>,
+    /// Close a connection that sends no request for so long after it was opened [default: 30s]
+    #[arg(long, env = "PERENNIAL_FIRST_REQUEST", value_name = "TIME", help_heading = "Limits")]
+    first_request: Option<Span>,
+    /// Close a connection that has had no stream for so long [default: 5m]
+    #[arg(long, env = "PERENNIAL_IDLE", value_name = "TIME", help_heading = "Limits")]
+    idle: Option<Span>,
+    /// Have the clients of a connection this old connect again, give or take 10 % [default: 1h]
+    #[arg(long, env = "PERENNIAL_CONNECTION_AGE", value_name = "TIME", help_heading = "Limits")]
+    connection_age: Option<Span>,
+    /// Ask a quiet client so often whether it is there [default: 30s]
+    #[arg(long, env = "PERENNIAL_PING_INTERVAL", value_name = "TIME", help_heading = "Limits")]
+    ping_interval: Option<Span>,
+    /// Close the connection of a client that does not answer for so long [default: 20s]
+    #[arg(long, env = "PERENNIAL_PING_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
+    ping_timeout: Option<Span>,
+    /// How long streams may take to end when the server is told to stop [default: 20s]
+    #[arg(long, env = "PERENNIAL_DRAIN", value_name = "TIME", help_heading = "Limits")]
+    drain: Option<Span>,
+}
+
+/// What the parts of the server take.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The roots, by name.
+    pub roots: Vec<(String, PathBuf)>,
+    /// Whether there is to be something to show.
+    pub demo: bool,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// What to log.
+    pub log: String,
+    /// For countdowns.
+    pub countdown: countdown::Limits,
+    /// For lines.
+    pub lines: lines::Options,
+    /// For messages.
+    pub messages: messages::Options,
+    /// For requests.
+    pub limits: grpc::Limits,
+    /// For streams.
+    pub calls: grpc::call::Settings,
+    /// For connections.
+    pub connections: accept::Settings,
+}
+
+/// Why there is no configuration. Its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Of the command line, or a request for help or the version.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The file cannot be read.
+    #[error("the configuration {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("the configuration {}: {fault}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What, and what would work.
+        fault: String,
+    },
+    /// A setting that no part of the server can take.
+    #[error("{name} is {value}: {remedy}")]
+    Value {
+        /// As a flag.
+        name: &'static str,
+        /// As given.
+        value: String,
+        /// What would work.
+        remedy: &'static str,
+    },
+    /// There is no home to keep data in.
+    #[error("there is no home directory to keep data in: give one with --data")]
+    NoHome,
+}
+
+impl Config {
+    /// Reads flags, the environment, and the file that they name.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        let matches = Arguments::command().try_get_matches_from(arguments)?;
+        let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
+        let file = config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        resolve(settings, file)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Settings, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
+    parse_file(&text).map_err(|fault| Error::Content { path: path.into(), fault })
+}
+
+fn parse_file(text: &str) -> Result<Settings, String> {
+    let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
+    let known = known_keys();
+    if let Some(key) = table.keys().find(|key| !known.contains(key)) {
+        let line = text.lines().position(|line| line.trim_start().starts_with(key.as_str()));
+        let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
+        let nearest = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
+        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
+        let remedy = nearest.map(|(_, known)| format!(" Did you mean `{known}`?")).unwrap_or_default();
+        return Err(format!("{line}there is no setting `{key}`.{remedy} `perenniald --help` lists them."));
+    }
+    toml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The keys of the file: the flags, but for the one that names the file.
+fn known_keys() -> Vec<String> {
+    let command = Settings::augment_args(clap::Command::new(""));
+    command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
+}
+
+/// The parts' own defaults, under the file, under flags and environment.
+fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
+    /// Sets what was given here or there.
+    macro_rules! set {
+        ($($target:expr => $field:ident),* $(,)?) => {
+            $(if let Some(value) = given.$field.or(file.$field) { $target = value.into(); })*
+        };
+    }
+    let demo = given.demo.or(file.demo).unwrap_or_default();
+    let roots = if given.root.is_empty() { file.root } else { given.root };
+    let mut config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+        data: match given.data.or(file.data) {
+            Some(data) => data,
+            None => default_data(demo).ok_or(Error::NoHome)?,
+        },
+        roots: roots.into_iter().map(|Root { name, path }| (name, path)).collect(),
+        demo,
+        metrics: given.metrics.or(file.metrics),
+        log: given.log.or(file.log).unwrap_or_else(|| "info".into()),
+        countdown: countdown::Limits::default(),
+        lines: lines::Options::default(),
+        messages: messages::Options::default(),
+        limits: grpc::Limits::default(),
+        calls: grpc::call::Settings::default(),
+        connections: accept::Settings {
+            max_connections: super::descriptors() / 10 * 8,
+            ..Default::default()
+        },
+    };
+    set! {
+        config.listen => listen,
+        config.lines.max_line_bytes => max_line,
+        config.limits.batch_bytes => max_response,
+        config.messages.max_message_bytes => max_message,
+        config.limits.request_bytes => max_request,
+        config.limits.publish_bytes => max_publish,
+        config.limits.max_patterns => max_patterns,
+        config.limits.publish_window => publish_window,
+        config.messages.max_topics => max_topics,
+        config.messages.dedupe_window => dedupe_window,
+        config.messages.max_dedupe_ids => max_dedupe_ids,
+        config.countdown.min_interval => min_interval,
+        config.countdown.max_length => max_length,
+        config.calls.max_streams => max_streams,
+        config.connections.max_streams => max_streams_per_connection,
+        config.connections.max_connections => max_connections,
+        config.calls.stall => stall,
+        config.connections.first_request => first_request,
+        config.connections.idle => idle,
+        config.connections.age => connection_age,
+        config.connections.ping_interval => ping_interval,
+        config.connections.ping_timeout => ping_timeout,
+        config.connections.drain => drain,
+    }
+    check(&config)?;
+    Ok(config)
+}
+
+/// What no part can work with.
+fn check(config: &Config) -> Result<(), Error> {
+    let Config { lines, messages, limits, countdown, calls, connections, .. } = config;
+    let least = [
+        ("--max-line", lines.max_line_bytes, 1024),
+        ("--max-response", limits.batch_bytes, 1024),
+        ("--max-message", messages.max_message_bytes, 1),
+        ("--max-request", limits.request_bytes, 1024),
+        ("--max-patterns", limits.max_patterns, 1),
+        ("--publish-window", limits.publish_window, 1),
+        ("--max-topics", messages.max_topics, 1),
+        ("--max-streams", calls.max_streams, 1),
+        ("--max-streams-per-connection", usize::try_from(connections.max_streams).unwrap_or(usize::MAX), 1),
+        ("--max-connections", connections.max_connections, 1),
+    ];
+    for (name, value, least) in least {
+        if value < least {
+            let remedy = if least == 1 { "it must be 1 or more" } else { "it must be 1KiB or more" };
+            return Err(Error::Value { name, value: value.to_string(), remedy });
+        }
+    }
+    if limits.publish_bytes < messages.max_message_bytes + 1024 {
+        let remedy = "it must be 1KiB larger than --max-message, or that one cannot be published";
+        return Err(Error::Value { name: "--max-publish", value: limits.publish_bytes.to_string(), remedy });
+    }
+    if messages.max_message_bytes > MAX_MAX_MESSAGE_BYTES {
+        let remedy = "it can be 16MiB at most: a message is held in memory as a whole";
+        let value = messages.max_message_bytes.to_string();
+        return Err(Error::Value { name: "--max-message", value, remedy });
+    }
+    let durations = [
+        ("--min-interval", countdown.min_interval),
+        ("--stall", calls.stall),
+        ("--connection-age", connections.age),
+        ("--ping-interval", connections.ping_interval),
+        ("--ping-timeout", connections.ping_timeout),
+    ];
+    for (name, value) in durations {
+        if value < Duration::from_millis(1) {
+            return Err(Error::Value { name, value: format!("{value:?}"), remedy: "it must be 1ms or more" });
+        }
+    }
+    Ok(())
+}
+
+/// The most that `--max-message` can be.
+const MAX_MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+fn default_data(demo: bool) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(home.join(if demo { "perennial-demo" } else { "perennial" }))
+}
+
+/// The environment variable of a flag, for the documentation's test.
+pub fn variable(flag: &str) -> String {
+    format!("{ENV_PREFIX}{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// `NAME=DIR`
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Root {
+    name: String,
+    path: PathBuf,
+}
+
+impl FromStr for Root {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+                Ok(Self { name: name.into(), path: path.into() })
+            }
+            _ => Err(format!("`{text}` is not NAME=DIR, as in logs=/var/log")),
+        }
+    }
+}
+
+/// A duration as people write it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("`{text}` is no duration: write 500ms, 20s, 5m or 1h");
+        let signed = text.parse::<jiff::SignedDuration>().map_err(|_| fault())?;
+        Duration::try_from(signed).map(Self).map_err(|_| fault())
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+/// A number of bytes as people write it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Size(usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", 1024 * 1024 * 1024), ("", 1)];
+        let in_unit = |(unit, bytes): (&str, usize)| {
+            text.strip_suffix(unit)?.trim_end().parse::<usize>().ok()?.checked_mul(bytes)
+        };
+        let fault = || format!("`{text}` is no size: write 64KiB, 1MiB or a number of bytes");
+        units.into_iter().find_map(in_unit).map(Self).ok_or_else(fault)
+    }
+}
+
+impl From<Size> for usize {
+    fn from(size: Size) -> Self {
+        size.0
+    }
+}
+
+/// In the file these are written as on the command line; a number alone does as well.
+macro_rules! deserialize_from_text {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = match toml::Value::deserialize(deserializer)? {
+                    toml::Value::String(text) => text,
+                    toml::Value::Integer(number) => number.to_string(),
+                    _ => return Err(de::Error::custom("a text is wanted, in quotes")),
+                };
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+deserialize_from_text!(Root, Span, Size);
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn given(arguments: &[&str]) -> Settings {
+        let arguments = ["perenniald"].iter().chain(arguments);
+        Arguments::try_parse_from(arguments).unwrap().settings
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = parse_file("stall = '10s'\nmax-streams = 7\nroot = ['a=/a']\nmax-line = '2KiB'").unwrap();
+        let config = resolve(given(&["--stall", "20s", "--data", "/d"]), file).unwrap();
+        assert_eq!(config.calls.stall, Duration::from_secs(20));
+        assert_eq!(config.calls.max_streams, 7);
+        assert_eq!(config.lines.max_line_bytes, 2048);
+        assert_eq!(config.roots, [("a".to_string(), PathBuf::from("/a"))]);
+        assert_eq!(config.connections.drain, Duration::from_secs(20));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+        let fault = parse_file("# a comment\nmax-streems = 7").unwrap_err();
+        assert!(fault.starts_with("line 2: ") && fault.contains("`max-streams`"), "{fault}");
+        let fault = parse_file("stall = 'soon'").unwrap_err();
+        assert!(fault.contains("stall") && fault.contains("500ms"), "{fault}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_told_with_what_would() {
+        let error = resolve(given(&["--max-streams", "0", "--data", "/d"]), Settings::default()).unwrap_err();
+        assert_eq!(error.to_string(), "--max-streams is 0: it must be 1 or more");
+        for wrong in [
+            &["--stall", "soon"][..],
+            &["--root", "logs"],
+            &["--max-line", "1 parsec"],
+            &["--listen", "here"],
+        ] {
+            assert!(Arguments::try_parse_from(["perenniald"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_a_variable_and_a_key() {
+        let command = Settings::augment_args(clap::Command::new(""));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable(flag));
+        }
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,74 @@
+//! The data directory: private, and one server's at a time.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Holds the lock, and says who does.
+const LOCK: &str = "LOCK";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another server has it.
+    #[error("{} is in use by {holder}: stop it, or give this server another directory with --data", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who it is, as far as it tells.
+        holder: String,
+    },
+    /// The file system gave an error.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What.
+        source: io::Error,
+    },
+}
+
+/// A data directory that is ours until this is dropped, or the process ends.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    lock: File,
+}
+
+impl DataDirectory {
+    /// Makes it, if need be, and locks it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let at = |source| Error::Io { path: path.into(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        let path = fs::canonicalize(path).map_err(at)?;
+        let lock = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
+        let mut lock = lock.map_err(at)?;
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(at(error.into()));
+            }
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            let holder = Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("another server");
+            return Err(Error::Locked { path, holder: holder.into() });
+        }
+        Ok(Self { path, lock })
+    }
+
+    /// Says who holds the lock, for others to read.
+    pub fn sign(&mut self, address: std::net::SocketAddr) -> io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        writeln!(self.lock, "process {} at http://{address}", std::process::id())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

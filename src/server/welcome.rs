@@ -1,0 +1,70 @@
+//! What the server says when it is ready: where it listens, and what to try first. On stderr, plain: it is to be
+//! copied.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{Config, demo};
+
+/// Prints it.
+pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[(String, PathBuf)]) {
+    let mut text = format!("perenniald: listening on http://{address}\n");
+    text += &format!("perenniald: messages are kept in {}\n", data.display());
+    for (name, path) in roots {
+        text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
+    }
+    if !address.ip().is_loopback() {
+        text +=
+            "perenniald: anyone who reaches this address can read and publish: there is no authentication\n";
+    }
+    if let Some(metrics) = config.metrics {
+        text += &format!("perenniald: metrics are at http://{metrics}/metrics\n");
+    }
+    if config.demo {
+        text += &commands(address);
+    }
+    anstream::eprint!("{text}");
+}
+
+/// Three commands for the bundled client, and three for grpcurl.
+fn commands(address: SocketAddr) -> String {
+    let is_default = address == SocketAddr::from(([127, 0, 0, 1], 50051));
+    let server = if is_default { String::new() } else { format!("--server http://{address} ") };
+    let client = format!("{} {server}", client());
+    let grpcurl =
+        |request: &str, method: &str| format!("  grpcurl -plaintext -d '{request}' {address} {method}\n");
+    let root = demo::ROOT;
+    [
+        "\nTry, in another terminal:\n\n".into(),
+        format!("  {client}countdown 5\n"),
+        format!("  {client}lines {root}/app.log -n 5 -f\n"),
+        format!("  {client}messages '{root}.>' --last 3\n\n"),
+        grpcurl(r#"{"from": 5}"#, "perennial.v1.CountdownService/Countdown"),
+        grpcurl(
+            r#"{"path": "demo/app.log", "last": 5, "follow": true}"#,
+            "perennial.v1.LineService/ReadLines",
+        ),
+        grpcurl(r#"{"topics": ["demo.>"], "last": 3}"#, "perennial.v1.MessageService/Messages"),
+        "\nKill the server, start it again: the streams go on.\n".into(),
+    ]
+    .concat()
+}
+
+/// The client as it can be called from here: beside the server, if it is there and not on the PATH.
+fn client() -> String {
+    let beside = std::env::current_exe().ok().map(|server| server.with_file_name("perennial"));
+    let on_path = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join("perennial").is_file())
+    });
+    match beside.filter(|client| client.is_file() && !on_path) {
+        None => "perennial".into(),
+        Some(client) => {
+            let here = std::env::current_dir().ok();
+            let relative = here.as_ref().and_then(|here| client.strip_prefix(here).ok());
+            relative
+                .map_or_else(|| client.display().to_string(), |relative| format!("./{}", relative.display()))
+        }
+    }
+}
