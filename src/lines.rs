@@ -173,7 +173,7 @@ pub struct Batch {
 }
 
 /// Something that happened to the file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
     /// Renamed away or replaced; what follows is the new file.
     Rotated {

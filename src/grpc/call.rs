@@ -176,7 +176,9 @@ async fn sweep(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         let before = shared.now().saturating_sub(u64::try_from(stall.as_millis()).unwrap_or(u64::MAX));
         let streams = shared.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        streams.iter().for_each(|stream| stream.end_if_stalled(before, stall));
+        for stream in streams {
+            stream.end_if_stalled(before, stall);
+        }
     }
 }
 

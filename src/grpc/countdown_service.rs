@@ -34,7 +34,7 @@ impl CountdownService for App {
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
         let open = async {
-            let query = query(request.into_inner(), self.limits.batch_bytes)?;
+            let query = query(request.get_ref(), self.limits.batch_bytes)?;
             countdown::open(query, &self.clock, &self.countdown).map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -61,7 +61,7 @@ fn subject(request: &proto::CountdownRequest) -> String {
     }
 }
 
-fn query(request: proto::CountdownRequest, max_bytes: usize) -> Result<Query, Failure> {
+fn query(request: &proto::CountdownRequest, max_bytes: usize) -> Result<Query, Failure> {
     let on_lag = match proto::OnLag::try_from(request.on_lag) {
         Ok(proto::OnLag::Unspecified | proto::OnLag::Skip) => OnLag::Skip,
         Ok(proto::OnLag::Burst) => OnLag::Burst,
@@ -70,11 +70,11 @@ fn query(request: proto::CountdownRequest, max_bytes: usize) -> Result<Query, Fa
             return Err(Failure::field("on_lag", text));
         }
     };
-    let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = request;
+    let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = *request;
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, MAX_BATCH)?;
     let start = match &request.cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Countdown, cursor)?),
-        None => Start::New(spec(&request)?),
+        None => Start::New(spec(request)?),
     };
     Ok(Query { start, on_lag, batching })
 }

@@ -135,8 +135,8 @@ impl Failure {
 
     /// With a fact for programs.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.into(), value.to_string());
+    pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.metadata.insert(key.into(), format!("{value}"));
         self
     }
 
@@ -224,7 +224,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// A short duration as people write it.
 fn show(duration: Duration) -> String {
-    if duration.subsec_nanos() % 1_000_000 == 0 {
+    if duration.subsec_nanos().is_multiple_of(1_000_000) {
         format!("{} ms", duration.as_millis())
     } else {
         format!("{duration:?}")

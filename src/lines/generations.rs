@@ -67,10 +67,9 @@ impl Generations {
         }
         let file = self.open_current(path)?;
         let place = match start {
-            Start::Head | Start::Resume(_) => HEAD,
             Start::Last(count) => place::last(&file, *count, gone)?,
             // The reader itself counts on from here: the line may not be written yet.
-            Start::Line(_) => HEAD,
+            Start::Head | Start::Line(_) | Start::Resume(_) => HEAD,
             Start::Offset(offset) => {
                 let size = file.metadata()?.len();
                 place::offset(&file, *offset)?.ok_or(Error::OffsetBeyondEnd { offset: *offset, size })?

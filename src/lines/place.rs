@@ -89,7 +89,7 @@ fn starts_line(file: &File, offset: u64) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test")]
 mod tests {
     use std::io::Write;
 
@@ -103,7 +103,7 @@ mod tests {
         file
     }
 
-    const STAYS: AtomicBool = AtomicBool::new(false);
+    static STAYS: AtomicBool = AtomicBool::new(false);
 
     proptest! {
         #[test]

@@ -30,6 +30,7 @@ const LATE_LINES_POLL: Duration = Duration::from_millis(20);
 
 /// Reads a file and its successors.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
 pub struct Reader {
     /// None only while a blocking thread has it.
     generations: Option<Generations>,

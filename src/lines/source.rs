@@ -17,7 +17,7 @@ const READ_BYTES: usize = 256 * 1024;
 const MIN_READ_BYTES: usize = 4 * 1024;
 
 /// How many bytes before the offset prove that the file was not written anew.
-const MARKER_BYTES: u64 = 64;
+const MARKER_BYTES: usize = 64;
 
 /// Which file it is. The inode alone is no identity: a file made after another was deleted often gets the same one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -52,20 +52,20 @@ pub struct Marker {
 
 impl Marker {
     fn before(file: &File, offset: u64) -> io::Result<Self> {
-        let mut buffer = [0; MARKER_BYTES as usize];
-        let bytes = MARKER_BYTES.min(offset);
+        let mut buffer = [0; MARKER_BYTES];
+        let bytes = offset.min(MARKER_BYTES as u64);
         let (buffer, _) = buffer.split_at_mut(usize::try_from(bytes).unwrap_or(0));
         file.read_exact_at(buffer, offset - bytes)?;
         Ok(Self { bytes: u8::try_from(bytes).unwrap_or(0), checksum: crc32c::crc32c(buffer) })
     }
 
     /// The file still has these bytes before the offset. False for a marker or an offset that was made up.
-    pub fn holds(&self, file: &File, offset: u64) -> io::Result<bool> {
+    pub fn holds(self, file: &File, offset: u64) -> io::Result<bool> {
         if offset > file.metadata()?.len() {
             return Ok(false);
         }
         match Self::before(file, offset) {
-            Ok(marker) => Ok(marker == *self),
+            Ok(marker) => Ok(marker == self),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(error),
         }

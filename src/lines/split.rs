@@ -13,6 +13,7 @@ const TYPICAL_LINE_BYTES: usize = 256;
 
 /// How far a batch may be filled.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "each is a most")]
 pub struct Bounds {
     /// At most so many lines.
     pub max_items: usize,
@@ -66,12 +67,11 @@ pub fn split(chunk: &[u8], place: &mut Place, bounds: &Bounds, out: &mut Encoded
             Some(end) => {
                 let (line, _) = rest.split_at(end);
                 let content = line.strip_suffix(b"\r").unwrap_or(line);
-                match piece(content, bounds) {
-                    Some(piece) => put_piece(piece, place, out),
-                    None => {
-                        let is_text = (all_text && used + end < checked) || is_text(content);
-                        put_line(content, end + 1, is_text, place, out)
-                    }
+                if let Some(piece) = piece(content, bounds) {
+                    put_piece(piece, place, out)
+                } else {
+                    let is_text = (all_text && used + end < checked) || is_text(content);
+                    put_line(content, end + 1, is_text, place, out)
                 }
             }
             // A CR LF that is still to come is no reason to split.

@@ -1,6 +1,6 @@
 //! On real files: where a stream starts, what it survives, and that nothing is missed or comes twice.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{io::Write, path::Path, pin::Pin};
 

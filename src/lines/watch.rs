@@ -175,7 +175,7 @@ impl Watch {
             None => false,
         };
         if !told {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What any log must do, and what this one does when its disk does not.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{pin::Pin, sync::Arc, sync::atomic::Ordering};
 

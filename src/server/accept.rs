@@ -166,7 +166,8 @@ async fn serve_connection(
     let mut served = pin!(served);
     let old = Instant::now() + jittered(settings.age);
     loop {
-        let look = activity.next_look(&settings).min(old);
+        // A request changes when to look next, and does not wake this.
+        let look = activity.next_look(&settings).min(Instant::now() + settings.idle).min(old);
         tokio::select! {
             // An error is the client's: it went away, or spoke no HTTP/2.
             _ = &mut served => return,

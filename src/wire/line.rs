@@ -23,6 +23,7 @@ pub const OVERHEAD_BYTES: usize = 48;
 
 /// A line, or a piece of one.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are fields of the message")]
 pub struct Line<'a> {
     /// Where it starts, in bytes.
     pub offset: u64,

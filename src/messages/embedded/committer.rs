@@ -286,17 +286,14 @@ impl Commit {
 impl Draft {
     fn push(&mut self, new: &NewMessage, time: u64) -> u64 {
         let sequence = self.first_sequence + self.entries.len() as u64;
-        let place = match self.by_topic.get_mut(new.topic.as_str()) {
-            Some((place, last)) => {
-                *last = sequence;
-                *place
-            }
-            None => {
-                let name = Arc::<str>::from(new.topic.as_str());
-                self.topics.push(name.clone());
-                self.by_topic.insert(name, (self.topics.len() - 1, sequence));
-                self.topics.len() - 1
-            }
+        let place = if let Some((place, last)) = self.by_topic.get_mut(new.topic.as_str()) {
+            *last = sequence;
+            *place
+        } else {
+            let name = Arc::<str>::from(new.topic.as_str());
+            self.topics.push(name.clone());
+            self.by_topic.insert(name, (self.topics.len() - 1, sequence));
+            self.topics.len() - 1
         };
         if let Some(id) = &new.message_id {
             self.by_id.insert((place, id.as_str().into()), sequence);

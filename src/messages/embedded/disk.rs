@@ -23,6 +23,7 @@ pub struct Faults {
     pub sync: std::sync::atomic::AtomicBool,
 }
 
+#[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests have faults"))]
 impl Disk {
     /// Writes all bytes at an offset.
     pub fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

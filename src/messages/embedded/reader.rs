@@ -70,7 +70,7 @@ impl Embedded {
         let Some(page) = page else { return Ok(Cut::nothing(bounds.last)) };
         let (shared, patterns) = (self.shared.clone(), patterns.to_vec());
         blocking(move || {
-            let blocks = shared.read_page(&page)?;
+            let blocks = read_page(&page)?;
             bounds.last = bounds.last.min(page.through);
             if let Some((from, to)) =
                 missing(&blocks, &page).find(|(from, _)| (next..=bounds.last).contains(from))
@@ -99,9 +99,9 @@ impl Embedded {
             };
             let Some((before, extent)) = extent else { return Ok(0) };
             page = before;
-            let (shared, patterns) = (self.shared.clone(), patterns.to_vec());
+            let patterns = patterns.to_vec();
             let sequences = blocking(move || {
-                let blocks = shared.read_page(&extent)?;
+                let blocks = read_page(&extent)?;
                 Ok(blocks.iter().flat_map(|block| matching(block, &patterns)).collect::<Vec<_>>())
             })
             .await?;
@@ -123,9 +123,8 @@ impl Embedded {
         loop {
             let extent = self.shared.state().index.extent(page);
             let Some(extent) = extent else { return Ok(head) };
-            let shared = self.shared.clone();
             let found = blocking(move || {
-                let blocks = shared.read_page(&extent)?;
+                let blocks = read_page(&extent)?;
                 Ok(blocks.iter().find(|block| block.time >= time).map(|block| block.first_sequence - 1))
             })
             .await?;
@@ -138,16 +137,17 @@ impl Embedded {
 }
 
 impl Shared {
-    fn read_page(&self, page: &Extent) -> io::Result<Vec<Arc<Block>>> {
-        let mut bytes = vec![0; usize::try_from(page.end - page.start).map_err(io::Error::other)?];
-        page.file.read_exact_at(&mut bytes, page.start)?;
-        Ok(blocks_of(&Bytes::from(bytes)))
-    }
-
     fn note_damage(&self, from: u64, to: u64) {
         tracing::error!(from, to, "messages are damaged on disk and are not served");
         self.state_mut().damaged.insert(from, to);
     }
+}
+
+/// Reads a page from disk.
+fn read_page(page: &Extent) -> io::Result<Vec<Arc<Block>>> {
+    let mut bytes = vec![0; usize::try_from(page.end - page.start).map_err(io::Error::other)?];
+    page.file.read_exact_at(&mut bytes, page.start)?;
+    Ok(blocks_of(&Bytes::from(bytes)))
 }
 
 /// The blocks of a page. What is no block is passed over: its sequences are missing then.

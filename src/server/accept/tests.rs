@@ -1,1 +1,106 @@
-//! x
+//! Over real sockets, with short limits.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use tokio::{io::AsyncReadExt, task::JoinHandle};
+
+use super::*;
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(settings: Settings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let (health, service) = tonic_health::server::health_reporter();
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let served = tokio::spawn(serve(listener, Routes::new(service), settings, shutdown.clone()));
+        Self { address, shutdown, served }
+    }
+
+    async fn silent(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A new connection has a place.
+    async fn answers(&self) -> bool {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        let Ok(channel) = channel.connect().await else { return false };
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+        client.check(tonic_health::pb::HealthCheckRequest::default()).await.is_ok()
+    }
+
+    /// A stream without end: that of a service's health.
+    async fn watch(&self) -> tonic::Streaming<tonic_health::pb::HealthCheckResponse> {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel.connect().await.unwrap());
+        let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
+        let mut stream = client.watch(request).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        stream
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap()
+}
+
+/// Reads to the end of a connection.
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let _ = soon(stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_never_asks_is_closed() {
+    let first_request = Duration::from_millis(50);
+    let server = Server::start(Settings { first_request, ..Settings::default() }).await;
+    closed(&mut server.silent().await).await;
+}
+
+#[tokio::test]
+async fn one_connection_more_than_the_limit_is_closed_at_once_and_a_place_is_free_again_later() {
+    let server = Server::start(Settings { max_connections: 1, ..Settings::default() }).await;
+    let stream = server.watch().await;
+    closed(&mut server.silent().await).await;
+    drop(stream);
+    // The place is free when the server has seen the end of the first connection.
+    soon(async { while !server.answers().await {} }).await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_its_time_though_a_socket_is_silent_and_a_stream_endless() {
+    let drain = Duration::from_millis(300);
+    let server = Server::start(Settings { drain, ..Settings::default() }).await;
+    let (silent, mut stream) = (server.silent().await, server.watch().await);
+    server.shutdown.cancel();
+    soon(server.served).await.unwrap();
+    assert!(soon(stream.message()).await.is_err());
+    drop(silent);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_its_streams_end() {
+    let (age, drain) = (Duration::from_millis(100), Duration::from_millis(100));
+    let server = Server::start(Settings { age, drain, ..Settings::default() }).await;
+    let mut stream = server.watch().await;
+    assert!(soon(stream.message()).await.is_err());
+    assert!(!server.served.is_finished(), "only the connection has ended");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_stream_is_closed_when_it_has_been_idle() {
+    let idle = Duration::from_millis(50);
+    let server = Server::start(Settings { idle, max_connections: 1, ..Settings::default() }).await;
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut client = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    // Its place is taken until it is closed, though its client is still there.
+    soon(async { while !server.answers().await {} }).await;
+    drop(channel);
+}
