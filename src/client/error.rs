@@ -1,0 +1,113 @@
+//! What a call can fail with, and which failures may pass.
+
+use std::{error::Error as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// A field of the request that was wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// Its name in the contract.
+    pub field: String,
+    /// What was wrong and what would work.
+    pub description: String,
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not the URL of a server.
+    #[error("{url:?} is not the URL of a server; try http://127.0.0.1:50051")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// No connection could be made.
+    #[error("nothing listens at {url}; start it with: perenniald")]
+    Unreachable {
+        /// Where.
+        url: String,
+    },
+    /// Nothing came, not even a heartbeat.
+    #[error("nothing arrived for {waited:?}")]
+    Silent {
+        /// Three heartbeats.
+        waited: Duration,
+    },
+    /// The server, or the transport, ended the call.
+    #[error("{message}")]
+    Status {
+        /// The gRPC code.
+        code: Code,
+        /// The reason, where the server told one: `CURSOR_EXPIRED`.
+        reason: Option<String>,
+        /// The fields that were wrong.
+        violations: Vec<Violation>,
+        /// For people.
+        message: String,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+        /// It was the transport that failed, not the server that answered.
+        transport: bool,
+    },
+}
+
+impl Error {
+    pub(super) fn from_status(status: &Status, url: &str) -> Self {
+        let transport = status.source().is_some();
+        if status.code() == Code::Unavailable && is_refused(status) {
+            return Self::Unreachable { url: url.to_owned() };
+        }
+        let details = status.get_error_details();
+        let violations = details.bad_request().map(|bad| {
+            let one = |v: &tonic_types::FieldViolation| Violation {
+                field: v.field.clone(),
+                description: v.description.clone(),
+            };
+            bad.field_violations.iter().map(one).collect()
+        });
+        Self::Status {
+            code: status.code(),
+            reason: details.error_info().map(|info| info.reason.clone()),
+            violations: violations.unwrap_or_default(),
+            message: status.message().to_owned(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            transport,
+        }
+    }
+
+    /// Whether the same call, with the last cursor, may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Url { .. } => false,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::Status { code, retry_after, transport, .. } => match code {
+                Code::Unavailable | Code::Cancelled => true,
+                Code::ResourceExhausted => retry_after.is_some() || *transport,
+                Code::Internal | Code::Unknown => *transport,
+                _ => false,
+            },
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } => None,
+        }
+    }
+}
+
+/// Whether the system refused the connection, somewhere down the chain of causes.
+fn is_refused(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        cause = error.source();
+    }
+    false
+}

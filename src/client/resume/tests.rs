@@ -1,0 +1,131 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use tonic::{Code, Request, Response, Status};
+
+use crate::{
+    client::{Client, Error, Notice},
+    proto::{
+        CountdownRequest, CountdownResponse, Tick,
+        countdown_service_server::{CountdownService, CountdownServiceServer},
+    },
+};
+
+/// Yields 0, 1, 2, … `numbers` in batches of three, and ends each call but the last by `cut` after `calls % 5` batches.
+#[derive(Clone)]
+struct Cutting {
+    numbers: i32,
+    cut: Option<Code>,
+    calls: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl CountdownService for Cutting {
+    type CountdownStream = Pin<Box<dyn Stream<Item = Result<CountdownResponse, Status>> + Send>>;
+
+    async fn countdown(
+        &self,
+        request: Request<CountdownRequest>,
+    ) -> Result<Response<Self::CountdownStream>, Status> {
+        let request = request.into_inner();
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let start: i32 = request.cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let limit = request.limit.map_or(i32::MAX, |limit| i32::try_from(limit).unwrap());
+        assert!(limit > 0, "a call for nothing");
+        let end = self.numbers.min(start.saturating_add(limit));
+        let mut out = Vec::new();
+        let mut at = start;
+        while at < end {
+            if let Some(code) = self.cut
+                && out.len() == call % 5
+            {
+                out.push(Err(Status::new(code, "cut")));
+                break;
+            }
+            let next = end.min(at + 3);
+            let ticks = (at..next).map(|n| Tick { remaining: Some(n), ..Tick::default() }).collect();
+            out.push(Ok(CountdownResponse { ticks, cursor: next.to_string(), ..Default::default() }));
+            at = next;
+        }
+        Ok(Response::new(futures::stream::iter(out).boxed()))
+    }
+}
+
+async fn serve(numbers: i32, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let service = CountdownServiceServer::new(Cutting { numbers, cut, calls: calls.clone() });
+    tokio::spawn(async move {
+        let routes = tonic::service::Routes::new(service);
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let service = hyper_util::service::TowerToHyperService::new(routes.clone());
+            tokio::spawn(async move {
+                let io = hyper_util::rt::TokioIo::new(socket);
+                hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new())
+                    .serve_connection(io, service)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    (Client::connect(&url).unwrap(), calls)
+}
+
+async fn numbers(client: &Client, request: CountdownRequest) -> Result<Vec<i32>, Error> {
+    let all = client.countdown(request).try_collect::<Vec<_>>();
+    let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap()?;
+    Ok(all.iter().flat_map(|batch| &batch.ticks).map(|tick| tick.remaining.unwrap()).collect())
+}
+
+#[tokio::test]
+async fn a_stream_cut_again_and_again_gives_each_item_once_and_in_order() {
+    let (client, calls) = serve(40, Some(Code::Unavailable)).await;
+    let (lost, resumed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (lost.clone(), resumed.clone());
+    let client = client.with_observer(move |notice| {
+        let count = if matches!(notice, Notice::Resumed) { &counts.1 } else { &counts.0 };
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    assert_eq!(numbers(&client, CountdownRequest::default()).await.unwrap(), (0..40).collect::<Vec<_>>());
+    assert_eq!(lost.load(Ordering::SeqCst) + 1, calls.load(Ordering::SeqCst));
+    assert!(resumed.load(Ordering::SeqCst) > 2);
+}
+
+#[tokio::test]
+async fn a_limit_counts_over_reconnects() {
+    let (client, calls) = serve(40, Some(Code::Unavailable)).await;
+    let request = CountdownRequest { limit: Some(17), ..CountdownRequest::default() };
+    assert_eq!(numbers(&client, request).await.unwrap(), (0..17).collect::<Vec<_>>());
+    assert!(calls.load(Ordering::SeqCst) > 2);
+}
+
+#[tokio::test]
+async fn what_will_not_pass_is_not_tried_again() {
+    for code in [Code::OutOfRange, Code::NotFound, Code::DataLoss, Code::Internal, Code::ResourceExhausted] {
+        let (client, calls) = serve(40, Some(code)).await;
+        let error = numbers(&client, CountdownRequest::default()).await.unwrap_err();
+        assert!(matches!(error, Error::Status { code: got, .. } if got == code), "{error:?}");
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_first_call_that_nobody_answers_fails_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = Client::connect(&url).unwrap();
+    let error = numbers(&client, CountdownRequest::default()).await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
+}
