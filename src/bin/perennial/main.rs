@@ -253,15 +253,14 @@ async fn copy<R: Print>(
 ) -> Result<(), Failure> {
     let mut stream = Box::pin(stream);
     loop {
-        let next = match stream.next().now_or_never() {
-            Some(next) => Some(next).filter(|_| interrupted.notified().now_or_never().is_none()),
-            None => {
-                // Nothing more at the moment: what there is must not wait.
-                output.flush()?;
-                tokio::select! {
-                    next = stream.next() => Some(next),
-                    () = interrupted.notified() => None,
-                }
+        let next = if let Some(next) = stream.next().now_or_never() {
+            Some(next).filter(|_| interrupted.notified().now_or_never().is_none())
+        } else {
+            // Nothing more at the moment: what there is must not wait.
+            output.flush()?;
+            tokio::select! {
+                next = stream.next() => Some(next),
+                () = interrupted.notified() => None,
             }
         };
         let Some(next) = next else {

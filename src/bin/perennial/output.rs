@@ -49,7 +49,7 @@ impl Output {
                 Format::Text | Format::Raw => writeln!(self.out, "{remaining}")?,
                 _ => {
                     let skipped = if index == 0 { response.skipped } else { 0 };
-                    self.object(tick_object(tick, response.sent_time.as_ref(), skipped))?;
+                    self.object(&tick_object(tick, response.sent_time.as_ref(), skipped))?;
                 }
             }
         }
@@ -72,7 +72,7 @@ impl Output {
                 self.text(bytes)?;
                 if line.splits { Ok(()) } else { self.out.write_all(b"\n") }
             }
-            _ => self.object(line_object(line)),
+            _ => self.object(&line_object(line)),
         }
     }
 
@@ -93,7 +93,7 @@ impl Output {
                 json!({"gap": {"reason": gap.reason, "bytes": gap.bytes}}),
             ),
         };
-        self.event(&text, value)
+        self.event(&text, &value)
     }
 
     /// A message.
@@ -114,7 +114,7 @@ impl Output {
                 self.text(bytes)?;
                 self.out.write_all(b"\n")
             }
-            _ => self.object(message_object(message)),
+            _ => self.object(&message_object(message)),
         }
     }
 
@@ -123,7 +123,7 @@ impl Output {
         let Some(message_event::Event::Gap(gap)) = &event.event else { return Ok(()) };
         let (from, to) = (or_0(gap.from_sequence), or_0(gap.to_sequence));
         let text = format!("messages {from} to {to} are damaged on the server's disk");
-        self.event(&text, json!({"gap": {"fromSequence": from, "toSequence": to, "reason": "DAMAGED"}}))
+        self.event(&text, &json!({"gap": {"fromSequence": from, "toSequence": to, "reason": "DAMAGED"}}))
     }
 
     /// A message was published.
@@ -131,7 +131,7 @@ impl Output {
         let sequence = or_0(published.sequence);
         match self.format {
             Format::Text | Format::Raw => writeln!(self.out, "{sequence}"),
-            _ => self.object(object([
+            _ => self.object(&object([
                 ("sequence", json!(sequence)),
                 ("publishTime", json!(time(published.publish_time.as_ref()))),
                 ("duplicate", if published.duplicate { json!(true) } else { Value::Null }),
@@ -149,7 +149,7 @@ impl Output {
                 self.text(file.path.as_bytes())?;
                 self.out.write_all(b"\n")
             }
-            _ => self.object(object([
+            _ => self.object(&object([
                 ("path", json!(file.path)),
                 ("size", json!(file.size)),
                 ("modifyTime", json!(time)),
@@ -168,7 +168,7 @@ impl Output {
                     (or_0(*message_count), or_0(*first_sequence), or_0(*last_sequence));
                 writeln!(self.out, "{count:>9} {first:>9} {last:>9} {:.19}Z {name}", time(last_time.as_ref()))
             }
-            _ => self.object(object([
+            _ => self.object(&object([
                 ("name", json!(name)),
                 ("messageCount", json!(message_count)),
                 ("bytes", json!(bytes)),
@@ -184,27 +184,27 @@ impl Output {
     pub fn word(&mut self, key: &'static str, word: &str) -> io::Result<()> {
         match self.format {
             Format::Text | Format::Raw => writeln!(self.out, "{word}"),
-            _ => self.object(object([(key, json!(word))])),
+            _ => self.object(&object([(key, json!(word))])),
         }
     }
 
     /// Events are messages for people, and data for programs.
-    fn event(&mut self, text: &str, value: Value) -> io::Result<()> {
+    fn event(&mut self, text: &str, value: &Value) -> io::Result<()> {
         match self.format {
             Format::Text | Format::Raw => {
                 self.flush()?;
                 note(text);
                 Ok(())
             }
-            _ => self.object(json!({ "event": value })),
+            _ => self.object(&json!({ "event": value })),
         }
     }
 
-    fn object(&mut self, object: Value) -> io::Result<()> {
+    fn object(&mut self, object: &Value) -> io::Result<()> {
         if self.format == Format::Json {
-            serde_json::to_writer_pretty(&mut self.out, &object)?;
+            serde_json::to_writer_pretty(&mut self.out, object)?;
         } else {
-            serde_json::to_writer(&mut self.out, &object)?;
+            serde_json::to_writer(&mut self.out, object)?;
         }
         self.out.write_all(b"\n")
     }
