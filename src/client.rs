@@ -7,15 +7,20 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::Stream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use crate::proto::{
     CountdownRequest, CountdownResponse, File, ListFilesRequest, ListTopicsRequest, MessagesRequest,
-    MessagesResponse, PublishRequest, PublishResponse, PublishResult, ReadLinesRequest, ReadLinesResponse,
-    Topic, line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
+    MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult, ReadLinesRequest,
+    ReadLinesResponse, Topic, line_service_client::LineServiceClient,
+    message_service_client::MessageServiceClient,
 };
 
 mod error;
@@ -23,6 +28,7 @@ mod publisher;
 mod resume;
 
 pub use error::{Error, Violation};
+pub use tonic::Code;
 
 /// Of a connection: many streams share it, and an unread one must not hold up the others.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
@@ -115,66 +121,75 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
-    /// Publishes what `messages` gives, each with an id of its own where it has none; yields the results in the same
-    /// order. When the connection is lost, what was not answered is sent again under the same ids: nothing is published
-    /// twice.
-    pub fn publish_stream<S>(
-        &self,
-        messages: S,
-    ) -> impl Stream<Item = Result<PublishResult, Error>> + Send + use<S>
-    where
-        S: Stream<Item = PublishRequest> + Send + 'static,
-    {
-        publisher::publish(self.clone(), messages)
-    }
-
-    /// The files that can be read, all pages of them: below a root or a directory, or all.
-    pub async fn list_files(&self, path: &str) -> Result<Vec<File>, Error> {
-        let mut client = LineServiceClient::new(self.channel.clone());
-        let mut request = ListFilesRequest { path: path.into(), ..Default::default() };
-        let mut files = Vec::new();
-        loop {
-            let page =
-                client.list_files(request.clone()).await.map_err(|status| self.error(&status))?.into_inner();
-            files.extend(page.files);
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                return Ok(files);
-            }
-        }
-    }
-
-    /// The topics that match a pattern, or all: all pages of them.
-    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<Topic>, Error> {
-        let mut client = MessageServiceClient::new(self.channel.clone());
-        let mut request = ListTopicsRequest { pattern: pattern.into(), ..Default::default() };
-        let mut topics = Vec::new();
-        loop {
-            let page =
-                client.list_topics(request.clone()).await.map_err(|status| self.error(&status))?.into_inner();
-            topics.extend(page.topics);
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                return Ok(topics);
-            }
-        }
-    }
-
-    /// Whether a service serves: `perennial.v1.MessageService`, or the empty name for the server.
-    pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
-        let mut client = HealthClient::new(self.channel.clone());
-        let request = HealthCheckRequest { service: service.into() };
-        let answer = client.check(request).await.map_err(|status| self.error(&status))?.into_inner();
-        Ok(answer.status())
-    }
-
-    fn error(&self, status: &tonic::Status) -> Error {
-        Error::from_status(status, &self.url)
-    }
-
     /// Publishes one message, once: it is not repeated here. Set `message_id` to repeat it safely.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
-        let mut client = MessageServiceClient::new(self.channel.clone());
-        Ok(client.publish(request).await.map_err(|status| self.error(&status))?.into_inner())
+        let answer = self.message_client().publish(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// Publishes several messages, all or none; one answer for each, in their order. It is not repeated here.
+    pub async fn publish_batch(&self, messages: Vec<PublishRequest>) -> Result<Vec<PublishResponse>, Error> {
+        let answer = self.message_client().publish_batch(PublishBatchRequest { messages }).await;
+        Ok(answer.map_err(|status| self.error(&status))?.into_inner().results)
+    }
+
+    /// Publishes a flow of messages, each on its own; one result for each, in their order.
+    ///
+    /// A message without an id is given one, and what was unanswered when a connection was lost is sent again with
+    /// the same ids: within the dedupe window of the server nothing is published twice. What is unanswered is
+    /// bounded: `messages` is not polled while the window is full.
+    pub fn publish_all(
+        &self,
+        messages: impl Stream<Item = PublishRequest> + Send,
+    ) -> impl Stream<Item = Result<PublishResult, Error>> + Send {
+        publisher::stream(self.clone(), messages)
+    }
+
+    /// The files below a root or a directory, or of all roots where `path` is empty: all pages.
+    pub async fn list_files(&self, path: &str) -> Result<Vec<File>, Error> {
+        let mut client =
+            LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let mut request = ListFilesRequest { path: path.to_owned(), ..ListFilesRequest::default() };
+        let mut files = Vec::new();
+        loop {
+            let answer = client.list_files(request.clone()).await;
+            let page = answer.map_err(|status| self.error(&status))?.into_inner();
+            files.extend(page.files);
+            if page.next_page_token.is_empty() {
+                return Ok(files);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// The topics that match a pattern, or all where it is empty: all pages.
+    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<Topic>, Error> {
+        let mut client = self.message_client();
+        let mut request = ListTopicsRequest { pattern: pattern.to_owned(), ..ListTopicsRequest::default() };
+        let mut topics = Vec::new();
+        loop {
+            let answer = client.list_topics(request.clone()).await;
+            let page = answer.map_err(|status| self.error(&status))?.into_inner();
+            topics.extend(page.topics);
+            if page.next_page_token.is_empty() {
+                return Ok(topics);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Whether a service is served, by its full name; the server as a whole where it is empty.
+    pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = HealthClient::new(self.channel.clone()).check(request).await;
+        Ok(answer.map_err(|status| self.error(&status))?.into_inner().status())
+    }
+
+    fn message_client(&self) -> MessageServiceClient<Channel> {
+        MessageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+    }
+
+    fn error(&self, status: &Status) -> Error {
+        Error::from_status(status, &self.url)
     }
 }

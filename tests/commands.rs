@@ -38,8 +38,12 @@ fn printed(server: &Server, arguments: &[&str]) -> String {
 #[test]
 fn a_countdown_prints_a_number_a_line() {
     let server = Server::start();
-    assert_eq!(printed(&server, &["-o", "raw", "countdown", "3", "--interval", "20ms"]), "3\n2\n1\n0\n");
-    let classic = ["-o", "raw", "countdown", "3", "--interval", "20ms", "--to", "1", "--wait-first"];
+    assert_eq!(
+        printed(&server, &["-o", "raw", "countdown", "3", "--interval", "20ms", "--burst"]),
+        "3\n2\n1\n0\n"
+    );
+    let classic =
+        ["-o", "raw", "countdown", "3", "--interval", "20ms", "--to", "1", "--wait-first", "--burst"];
     assert_eq!(printed(&server, &classic), "3\n2\n1\n");
     let objects = printed(&server, &["-o", "ndjson", "countdown", "1", "--interval", "20ms"]);
     let last: serde_json::Value = serde_json::from_str(objects.lines().last().unwrap()).unwrap();

@@ -25,10 +25,12 @@ pub enum Error {
         url: String,
     },
     /// No connection could be made.
-    #[error("nothing listens at {url}; start it with: perenniald")]
+    #[error("{url} cannot be reached: {cause}")]
     Unreachable {
         /// Where.
         url: String,
+        /// Why, in words.
+        cause: String,
     },
     /// Nothing came, not even a heartbeat.
     #[error("nothing arrived for {waited:?}")]
@@ -36,9 +38,6 @@ pub enum Error {
         /// Three heartbeats.
         waited: Duration,
     },
-    /// The server ended a flow of messages before it had answered all of them.
-    #[error("the server ended the flow before it had answered all messages")]
-    EndedEarly,
     /// The server, or the transport, ended the call.
     #[error("{message}")]
     Status {
@@ -60,8 +59,8 @@ pub enum Error {
 impl Error {
     pub(super) fn from_status(status: &Status, url: &str) -> Self {
         let transport = status.source().is_some();
-        if status.code() == Code::Unavailable && is_unconnected(status) {
-            return Self::Unreachable { url: url.to_owned() };
+        if let Some(cause) = unreachable_because(status) {
+            return Self::Unreachable { url: url.to_owned(), cause };
         }
         let details = status.get_error_details();
         let violations = details.bad_request().map(|bad| {
@@ -85,7 +84,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Url { .. } => false,
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Status { code, retry_after, transport, .. } => match code {
                 Code::Unavailable | Code::Cancelled => true,
                 Code::ResourceExhausted => retry_after.is_some() || *transport,
@@ -95,11 +94,11 @@ impl Error {
         }
     }
 
-    /// The gRPC code, also where it was not the server that failed the call.
+    /// The gRPC code that stands for it.
     pub fn code(&self) -> Code {
         match self {
             Self::Url { .. } => Code::InvalidArgument,
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
+            Self::Unreachable { .. } | Self::Silent { .. } => Code::Unavailable,
             Self::Status { code, .. } => *code,
         }
     }
@@ -107,19 +106,24 @@ impl Error {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
+            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } => None,
         }
     }
 }
 
-/// Whether no connection was made: refused, unknown, or no answer.
-fn is_unconnected(status: &Status) -> bool {
+/// Why no connection could be made, if that is what happened: the last cause of the chain, which names it best.
+fn unreachable_because(status: &Status) -> Option<String> {
+    let mut connecting = false;
+    let mut last = None;
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
+        connecting |= error.is::<tonic::ConnectError>();
+        let io = error.downcast_ref::<std::io::Error>();
+        if connecting && io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return Some("nothing listens there; start it with: perenniald".into());
         }
+        last = Some(error);
         cause = error.source();
     }
-    false
+    last.filter(|_| connecting).map(ToString::to_string)
 }

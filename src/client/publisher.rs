@@ -1,43 +1,38 @@
-//! A flow of messages over PublishStream that survives the loss of its connection: what was not answered is sent
-//! again, under the same ids, so that nothing is published twice and nothing is left out.
+//! A flow of messages over many connections.
+//!
+//! Promises one result a message, in order. A message keeps its id over all attempts, so the server knows it again:
+//! what was published before a connection was lost is answered, not published, the second time.
 
 use std::{collections::VecDeque, pin::Pin};
 
 use async_stream::try_stream;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, stream::Fuse};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::{Client, Error, resume::Waits};
-use crate::proto::{
-    PublishRequest, PublishResult, PublishStreamRequest, PublishStreamResponse,
-    message_service_client::MessageServiceClient,
-};
+use crate::proto::{PublishRequest, PublishResult, PublishStreamRequest, PublishStreamResponse};
 
-/// How many messages may be unanswered: half of the server's own window, so that it always reads on.
-const WINDOW: usize = 5_000;
+/// Unanswered messages: what the server's own default window takes, less what may be under way to it.
+const WINDOW_MESSAGES: usize = 8_192;
+/// Unanswered bytes, but for one message: what a client may hold for the sake of sending it again.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Of a frame: far under the contract's 10,000, so that the first answers are not held up by the last message.
+const FRAME_MESSAGES: usize = 1_024;
+/// Of a frame, but for one message: larger ones gain nothing.
+const FRAME_BYTES: usize = 256 * 1024;
+/// Frames ready for the transport: one in its hands, one behind it. More would only make smaller frames.
+const FRAMES_READY: usize = 1;
 
-/// How many messages one request holds at most.
-const CHUNK: usize = 500;
-
-/// How many bytes of payload one request holds, or one message more: well under the server's limit of a request.
-const CHUNK_BYTES: usize = 512 * 1024;
-
-/// How many requests may wait for the transport.
-const QUEUE: usize = 4;
-
-/// Publishes what `messages` gives; yields the results in the same order.
-pub(super) fn publish<S>(
+pub(super) fn stream(
     client: Client,
-    messages: S,
-) -> impl Stream<Item = Result<PublishResult, Error>> + Send
-where
-    S: Stream<Item = PublishRequest> + Send + 'static,
-{
-    let mut flow = Flow::new(client, Box::pin(messages));
+    messages: impl Stream<Item = PublishRequest> + Send,
+) -> impl Stream<Item = Result<PublishResult, Error>> + Send {
     try_stream!({
+        let mut flow = Flow::new(client, Box::pin(messages.fuse()));
         while let Some(results) = flow.next().await? {
             for result in results {
                 yield result;
@@ -46,170 +41,159 @@ where
     })
 }
 
-struct Flow {
+struct Flow<S> {
     client: Client,
-    messages: Pin<Box<dyn Stream<Item = PublishRequest> + Send>>,
-    is_over: bool,
+    messages: Pin<Box<Fuse<S>>>,
+    ids: Ids,
+    /// In order; the first `sent` of them went out on the connection that is open.
     unanswered: VecDeque<PublishRequest>,
-    connection: Option<Connection>,
+    unanswered_bytes: usize,
+    sent: usize,
+    open: Option<Open>,
     waits: Waits,
-    id: Uuid,
-    count: u64,
 }
 
-struct Connection {
-    /// None when all was sent: the server then answers the rest and ends.
-    requests: Option<mpsc::Sender<PublishStreamRequest>>,
+struct Open {
+    frames: mpsc::Sender<PublishStreamRequest>,
     answers: Streaming<PublishStreamResponse>,
 }
 
 enum Step {
-    Answers(Result<Option<PublishStreamResponse>, Error>),
+    Answer(Result<Option<PublishStreamResponse>, Status>),
     Message(Option<PublishRequest>),
+    Sent,
 }
 
-impl Flow {
-    fn new(client: Client, messages: Pin<Box<dyn Stream<Item = PublishRequest> + Send>>) -> Self {
+impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
+    fn new(client: Client, messages: Pin<Box<Fuse<S>>>) -> Self {
+        let waits = Waits::new(client.observer.clone());
         Self {
             client,
             messages,
-            is_over: false,
+            ids: Ids::new(),
             unanswered: VecDeque::new(),
-            connection: None,
-            waits: Waits::default(),
-            id: Uuid::now_v7(),
-            count: 0,
+            unanswered_bytes: 0,
+            sent: 0,
+            open: None,
+            waits,
         }
     }
 
-    /// The next results; none when every message is answered.
+    /// Some results, or none after the last message was answered.
     async fn next(&mut self) -> Result<Option<Vec<PublishResult>>, Error> {
         loop {
-            if self.is_over && self.unanswered.is_empty() {
-                return Ok(None);
-            }
-            match self.attempt().await {
-                Ok(Some(results)) => return Ok(Some(results)),
-                Ok(None) => {}
-                Err(error) => {
-                    self.connection = None;
-                    self.waits.wait_out(&self.client, error).await?;
+            let step = match self.step().await {
+                Ok(Some(step)) => step,
+                Ok(None) => return Ok(None),
+                Err(status) => {
+                    self.lost(status).await?;
+                    continue;
                 }
+            };
+            match step {
+                Step::Answer(Ok(Some(answer))) => {
+                    self.answered(answer.results.len());
+                    return Ok(Some(answer.results));
+                }
+                // The server owes an answer or more: this is how a connection that was cut may look.
+                Step::Answer(Ok(None)) => self.lost(Status::unavailable("the server ended the flow")).await?,
+                Step::Answer(Err(status)) => self.lost(status).await?,
+                Step::Message(Some(message)) => self.take(message),
+                Step::Message(None) | Step::Sent => {}
             }
         }
     }
 
-    async fn attempt(&mut self) -> Result<Option<Vec<PublishResult>>, Error> {
-        if self.connection.is_none() {
-            self.connect().await?;
+    async fn step(&mut self) -> Result<Option<Step>, Status> {
+        if self.messages.is_done() && self.unanswered.is_empty() {
+            return Ok(None);
         }
-        let Some(connection) = &mut self.connection else { return Ok(None) };
-        let has_room = !self.is_over && self.unanswered.len() < WINDOW;
-        let url = &self.client.url;
+        if self.open.is_none() {
+            self.open().await?;
+        }
+        let room = self.has_room() && !self.messages.is_done();
+        let Some(Open { frames, answers }) = &mut self.open else { return Ok(None) };
         let step = tokio::select! {
             biased;
-            answer = connection.answers.message() => {
-                Step::Answers(answer.map_err(|status| Error::from_status(&status, url)))
+            answer = answers.message() => Step::Answer(answer),
+            frame = frames.reserve(), if self.sent < self.unanswered.len() => {
+                // A closed channel is told by the answers, with the reason.
+                let Ok(frame) = frame else { return Ok(Some(Step::Answer(answers.message().await))) };
+                let messages = next_frame(&self.unanswered, self.sent);
+                self.sent += messages.len();
+                frame.send(PublishStreamRequest { messages });
+                Step::Sent
             }
-            message = self.messages.next(), if has_room => Step::Message(message),
+            message = self.messages.next(), if room => Step::Message(message),
         };
-        match step {
-            Step::Answers(answer) => {
-                let answer = answer?.ok_or(Error::EndedEarly)?;
-                self.unanswered.drain(..answer.results.len().min(self.unanswered.len()));
-                self.waits.succeeded(&self.client);
-                Ok(Some(answer.results))
-            }
-            Step::Message(None) => {
-                self.is_over = true;
-                connection.requests = None;
-                Ok(None)
-            }
-            Step::Message(Some(message)) => {
-                self.send(message).await;
-                Ok(None)
-            }
-        }
+        Ok(Some(step))
     }
 
-    /// Opens a connection, and sends again what was not answered.
-    async fn connect(&mut self) -> Result<(), Error> {
-        let (requests, receiver) = mpsc::channel(QUEUE);
-        let mut client = MessageServiceClient::<Channel>::new(self.client.channel.clone());
-        let open = client.publish_stream(ReceiverStream::new(receiver)).await;
-        let answers = open.map_err(|status| Error::from_status(&status, &self.client.url))?.into_inner();
-        let mut chunk = Chunk::default();
-        for message in &self.unanswered {
-            if chunk.is_full() {
-                let _ = requests.send(std::mem::take(&mut chunk).into()).await;
-            }
-            chunk.push(message.clone());
-        }
-        if !chunk.messages.is_empty() {
-            let _ = requests.send(chunk.into()).await;
-        }
-        let requests = Some(requests).filter(|_| !self.is_over);
-        self.connection = Some(Connection { requests, answers });
+    async fn open(&mut self) -> Result<(), Status> {
+        let (frames, receiver) = mpsc::channel(FRAMES_READY);
+        let answers = self.client.message_client().publish_stream(ReceiverStream::new(receiver)).await?;
+        self.waits.answered();
+        self.open = Some(Open { frames, answers: answers.into_inner() });
         Ok(())
     }
 
-    /// Sends a message, and those that are ready with it.
-    async fn send(&mut self, first: PublishRequest) {
-        let mut chunk = Chunk::default();
-        let first = self.named(first);
-        chunk.push(first);
-        while !chunk.is_full() {
-            match self.messages.next().now_or_never() {
-                None => break,
-                Some(None) => {
-                    self.is_over = true;
-                    break;
-                }
-                Some(Some(message)) => {
-                    let message = self.named(message);
-                    chunk.push(message);
-                }
-            }
-        }
-        self.unanswered.extend(chunk.messages.iter().cloned());
-        let Some(connection) = &mut self.connection else { return };
-        if let Some(requests) = &connection.requests {
-            // Where it cannot be sent the connection is lost, and the answers tell.
-            let _ = requests.send(chunk.into()).await;
-        }
-        if self.is_over {
-            connection.requests = None;
+    async fn lost(&mut self, status: Status) -> Result<(), Error> {
+        let error = Error::from_status(&status, &self.client.url);
+        self.open = None;
+        self.sent = 0;
+        self.waits.wait_out(error).await
+    }
+
+    fn has_room(&self) -> bool {
+        self.unanswered.len() < WINDOW_MESSAGES && self.unanswered_bytes < WINDOW_BYTES
+    }
+
+    /// Takes a message and those that are ready behind it, so that they share a frame.
+    fn take(&mut self, message: PublishRequest) {
+        let mut next = Some(message);
+        while let Some(mut message) = next {
+            message.message_id.get_or_insert_with(|| self.ids.next());
+            self.unanswered_bytes += message.encoded_len();
+            self.unanswered.push_back(message);
+            next = if self.has_room() { self.messages.next().now_or_never().flatten() } else { None };
         }
     }
 
-    /// With an id of its own, unless it has one.
-    fn named(&mut self, mut message: PublishRequest) -> PublishRequest {
-        self.count += 1;
-        message.message_id.get_or_insert_with(|| format!("{}-{}", self.id.simple(), self.count));
-        message
+    fn answered(&mut self, results: usize) {
+        self.waits.delivered();
+        let results = results.min(self.unanswered.len());
+        let bytes = self.unanswered.drain(..results).map(|message| message.encoded_len()).sum::<usize>();
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(bytes);
+        self.sent = self.sent.saturating_sub(results);
     }
 }
 
-/// Messages of one request.
-#[derive(Default)]
-struct Chunk {
-    messages: Vec<PublishRequest>,
-    bytes: usize,
+fn next_frame(unanswered: &VecDeque<PublishRequest>, sent: usize) -> Vec<PublishRequest> {
+    let mut bytes = 0;
+    let fits = |message: &&PublishRequest| {
+        let first = bytes == 0;
+        bytes += message.encoded_len().max(1);
+        first || bytes <= FRAME_BYTES
+    };
+    unanswered.iter().skip(sent).take(FRAME_MESSAGES).take_while(fits).cloned().collect()
 }
 
-impl Chunk {
-    fn push(&mut self, message: PublishRequest) {
-        self.bytes += prost::Message::encoded_len(&message);
-        self.messages.push(message);
+/// Ids that no other flow makes: one UUID, and a number a message.
+struct Ids {
+    flow: Uuid,
+    next: u64,
+}
+
+impl Ids {
+    fn new() -> Self {
+        Self { flow: Uuid::now_v7(), next: 0 }
     }
 
-    fn is_full(&self) -> bool {
-        self.messages.len() >= CHUNK || self.bytes >= CHUNK_BYTES
+    fn next(&mut self) -> String {
+        self.next += 1;
+        format!("{}-{}", self.flow.simple(), self.next)
     }
 }
 
-impl From<Chunk> for PublishStreamRequest {
-    fn from(chunk: Chunk) -> Self {
-        Self { messages: chunk.messages }
-    }
-}
+#[cfg(test)]
+mod tests;

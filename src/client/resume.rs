@@ -10,7 +10,9 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::Stream;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, Notice};
+use uuid::Uuid;
+
+use super::{CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer};
 use crate::{
     proto::{
         CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
@@ -26,6 +28,8 @@ const MIN_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// So many heartbeats missed mean that the stream is lost.
 const MISSED_HEARTBEATS: u32 = 3;
+/// However short the heartbeat, a busy machine may pause for so long.
+const MIN_SILENCE: Duration = Duration::from_secs(5);
 
 /// A request that can be continued.
 pub(super) trait Resumable: Clone + Send + Sync + 'static {
@@ -99,8 +103,9 @@ struct Call<R: Resumable> {
 impl<R: Resumable> Call<R> {
     fn new(client: Client, request: R) -> Self {
         let heartbeat = request.heartbeat().and_then(|d| Duration::try_from(*d).ok()).unwrap_or(HEARTBEAT);
-        let silence = heartbeat.saturating_mul(MISSED_HEARTBEATS);
-        Self { client, request, open: None, silence, waits: Waits::default(), complete: false }
+        let silence = heartbeat.saturating_mul(MISSED_HEARTBEATS).max(MIN_SILENCE);
+        let waits = Waits::new(client.observer.clone());
+        Self { client, request, open: None, silence, waits, complete: false }
     }
 
     async fn next(&mut self) -> Result<Option<R::Response>, Error> {
@@ -115,30 +120,23 @@ impl<R: Resumable> Call<R> {
                 Err(_) if self.complete => return Ok(None),
                 Err(error) => {
                     self.open = None;
-                    self.waits.wait_out(&self.client, error).await?;
+                    self.waits.wait_out(error).await?;
                 }
             }
         }
     }
 
     async fn attempt(&mut self) -> Result<Option<R::Response>, Error> {
-        let url = &self.client.url;
-        let step = async {
-            let open = if let Some(open) = &mut self.open {
-                open
-            } else {
-                let answer = self.request.clone().open(self.client.channel.clone()).await?;
-                self.waits.succeeds();
-                self.open.insert(answer.into_inner())
-            };
-            // A connection takes the time it takes; an open stream is heard of.
-            Ok(tokio::time::timeout(self.silence, open.message()).await)
+        let open = if let Some(open) = &mut self.open {
+            open
+        } else {
+            // Connecting has a limit of its own.
+            let answer = self.request.clone().open(self.client.channel.clone());
+            let answer = within(CONNECT_TIMEOUT + self.silence, answer, &self.client.url).await?;
+            self.waits.answered();
+            self.open.insert(answer.into_inner())
         };
-        match step.await {
-            Ok(Ok(result)) => result.map_err(|status| Error::from_status(&status, url)),
-            Ok(Err(_)) => Err(Error::Silent { waited: self.silence }),
-            Err(status) => Err(Error::from_status(&status, url)),
-        }
+        within(self.silence, open.message(), &self.client.url).await
     }
 
     fn took(&mut self, response: &R::Response) {
@@ -148,64 +146,76 @@ impl<R: Resumable> Call<R> {
             *left = left.saturating_sub(items).max(0);
             self.complete = *left == 0;
         }
-        self.waits.succeeded(&self.client);
+        self.waits.delivered();
     }
 }
 
-/// How long to wait before the next attempt: growing, with full jitter, so that the clients of a server that comes
-/// back do not all come at once.
-#[derive(Debug)]
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, Status>>,
+    url: &str,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, step).await {
+        Ok(result) => result.map_err(|status| Error::from_status(&status, url)),
+        Err(_) => Err(Error::Silent { waited: limit }),
+    }
+}
+
+/// Which failures are waited out, for how long, and what the observer is told.
 pub(super) struct Waits {
-    backoff: ExponentialBackoff,
+    observer: Observer,
+    delays: ExponentialBackoff,
     /// The server has answered: from then on a failure may be waited out.
-    has_succeeded: bool,
-    is_interrupted: bool,
-}
-
-impl Default for Waits {
-    fn default() -> Self {
-        Self { backoff: backoff(), has_succeeded: false, is_interrupted: false }
-    }
+    answered: bool,
+    interrupted: bool,
 }
 
 impl Waits {
-    /// The server has answered, though nothing came yet.
-    pub(super) fn succeeds(&mut self) {
-        self.has_succeeded = true;
+    pub(super) fn new(observer: Observer) -> Self {
+        Self { observer, delays: delays(), answered: false, interrupted: false }
     }
 
-    /// Something came.
-    pub(super) fn succeeded(&mut self, client: &Client) {
-        self.has_succeeded = true;
-        self.backoff = backoff();
-        if std::mem::take(&mut self.is_interrupted) {
-            (client.observer)(&Notice::Resumed);
+    /// The server took a call.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// Something arrived: the next failure is a new one.
+    pub(super) fn delivered(&mut self) {
+        self.delays = delays();
+        if std::mem::take(&mut self.interrupted) {
+            (self.observer)(&Notice::Resumed);
         }
     }
 
-    /// Waits, if that may help; else gives the error back.
-    pub(super) async fn wait_out(&mut self, client: &Client, error: Error) -> Result<(), Error> {
-        if !self.has_succeeded || !error.is_retryable() {
+    /// Waits before the next attempt, or gives the error back if there should be none.
+    pub(super) async fn wait_out(&mut self, error: Error) -> Result<(), Error> {
+        if !self.answered || !error.is_retryable() {
             return Err(error);
         }
-        self.is_interrupted = true;
-        let most = self.backoff.next().unwrap_or(MAX_WAIT);
-        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        let wait = Duration::from_millis(random % millis).max(MIN_WAIT / 10);
-        let wait = wait + error.retry_after().unwrap_or_default();
-        (client.observer)(&Notice::Interrupted { error: &error, wait });
+        self.interrupted = true;
+        let wait = full_jitter(self.delays.next().unwrap_or(MAX_WAIT));
+        let wait = wait.max(error.retry_after().unwrap_or_default());
+        (self.observer)(&Notice::Interrupted { error: &error, wait });
         tokio::time::sleep(wait).await;
         Ok(())
     }
 }
 
-fn backoff() -> ExponentialBackoff {
+fn delays() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(MIN_WAIT)
         .with_max_delay(MAX_WAIT)
         .without_max_times()
         .build()
+}
+
+/// Anything from nothing to `wait`, so that the readers of a restarted server do not all come at once.
+fn full_jitter(wait: Duration) -> Duration {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    // 32 of the bits that are random: the version stands in the lower half.
+    let share = u32::try_from(random >> 32).unwrap_or(u32::MAX);
+    wait.mul_f64(f64::from(share) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -1,0 +1,178 @@
+//! Items as objects, named as the JSON form of the contract names them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use perennial::proto::{
+    CountdownResponse, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
+    Topic, line, line_event, message, message_event,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{output::Output, time};
+
+type Time = Option<prost_types::Timestamp>;
+
+fn moment(time: &Time) -> Option<String> {
+    time.as_ref().and_then(time::from_proto).map(|time| time.to_string())
+}
+
+fn seconds(duration: &prost_types::Duration) -> String {
+    let text = format!("{}.{:09}", duration.seconds, duration.nanos);
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TickObject {
+    remaining: i32,
+    remaining_time: Option<String>,
+    due_time: Option<String>,
+}
+
+pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+    if response.skipped > 0 {
+        out.object(&json!({ "skipped": response.skipped }))?;
+    }
+    response.ticks.iter().try_for_each(|tick| {
+        out.object(&TickObject {
+            remaining: tick.remaining.unwrap_or_default(),
+            remaining_time: tick.remaining_time.as_ref().map(seconds),
+            due_time: moment(&tick.due_time),
+        })
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LineObject<'a> {
+    offset: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_newline: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    continued: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    splits: bool,
+}
+
+pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
+    response.events.iter().try_for_each(|event| out.object(&line_event(event)))?;
+    response.lines.iter().try_for_each(|line| {
+        let (text, raw) = match &line.content {
+            Some(line::Content::Text(text)) => (Some(text.as_str()), None),
+            Some(line::Content::Raw(raw)) => (None, Some(STANDARD.encode(raw))),
+            None => (None, None),
+        };
+        out.object(&LineObject {
+            offset: line.offset,
+            number: line.number,
+            text,
+            raw,
+            no_newline: line.no_newline,
+            continued: line.continued,
+            splits: line.splits,
+        })
+    })
+}
+
+fn line_event(event: &LineEvent) -> Value {
+    use line_event::Event;
+    match &event.event {
+        Some(Event::Rotated(it)) => json!({ "rotated": { "nextOffset": it.next_offset } }),
+        Some(Event::Truncated(it)) => {
+            json!({ "truncated": { "readOffset": it.read_offset, "size": it.size } })
+        }
+        Some(Event::Deleted(_)) => json!({ "deleted": {} }),
+        Some(Event::Gap(it)) => json!({ "gap": { "reason": it.reason, "bytes": it.bytes } }),
+        None => json!({}),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageObject<'a> {
+    sequence: Option<i64>,
+    topic: &'a str,
+    publish_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+}
+
+pub fn messages(out: &mut Output, response: &MessagesResponse) -> io::Result<()> {
+    response.events.iter().try_for_each(|event| out.object(&message_event(event)))?;
+    response.messages.iter().try_for_each(|message| {
+        let (text, data) = match &message.content {
+            Some(message::Content::Text(text)) => (Some(text.as_str()), None),
+            Some(message::Content::Data(data)) => (None, Some(STANDARD.encode(data))),
+            None => (None, None),
+        };
+        out.object(&MessageObject {
+            sequence: message.sequence,
+            topic: &message.topic,
+            publish_time: moment(&message.publish_time),
+            key: message.key.as_deref(),
+            headers: sorted(&message.headers),
+            text,
+            data,
+            message_id: message.message_id.as_deref(),
+        })
+    })
+}
+
+fn sorted(headers: &HashMap<String, String>) -> BTreeMap<&str, &str> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+fn message_event(event: &MessageEvent) -> Value {
+    match &event.event {
+        Some(message_event::Event::Gap(it)) => json!({ "gap": {
+            "fromSequence": it.from_sequence,
+            "toSequence": it.to_sequence,
+            "reason": it.reason().as_str_name(),
+        } }),
+        None => json!({}),
+    }
+}
+
+pub fn published(response: &PublishResponse) -> Value {
+    json!({
+        "sequence": response.sequence,
+        "publishTime": moment(&response.publish_time),
+        "duplicate": response.duplicate,
+        "durability": response.durability().as_str_name(),
+    })
+}
+
+pub fn file(file: &File) -> Value {
+    json!({ "path": file.path, "size": file.size, "modifyTime": moment(&file.modify_time) })
+}
+
+pub fn topic(topic: &Topic) -> Value {
+    json!({
+        "name": topic.name,
+        "messageCount": topic.message_count,
+        "bytes": topic.bytes,
+        "firstSequence": topic.first_sequence,
+        "lastSequence": topic.last_sequence,
+        "firstTime": moment(&topic.first_time),
+        "lastTime": moment(&topic.last_time),
+    })
+}

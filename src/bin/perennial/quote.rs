@@ -1,0 +1,36 @@
+//! Words as a POSIX shell takes them.
+
+/// A word that a shell reads back as `word`.
+pub fn word(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A command line of `words`.
+pub fn command(words: &[String]) -> String {
+    words.iter().map(|each| word(each)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        for (given, quoted) in [
+            ("logs/app.log", "logs/app.log"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("orders.>", "'orders.>'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("~", "'~'"),
+        ] {
+            assert_eq!(word(given), quoted);
+        }
+    }
+}

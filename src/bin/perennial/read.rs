@@ -1,0 +1,205 @@
+//! Runs a stream to its end, an error, or Ctrl-C, and says how it is continued.
+
+use std::{io, io::IsTerminal};
+
+use futures::{FutureExt, Stream, StreamExt};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
+use perennial::{
+    client::Error,
+    proto::{CountdownResponse, MessagesResponse, ReadLinesResponse},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Failure, INTERRUPTED,
+    arguments::{Continue, Format},
+    code_of, json,
+    output::{self, Output},
+    quote, text,
+};
+
+/// Cancelled by the first Ctrl-C; the second ends the process, whatever it is doing.
+pub fn on_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            told.cancel();
+            let _ = tokio::signal::ctrl_c().await;
+            std::process::exit(INTERRUPTED.into());
+        }
+    });
+    stop
+}
+
+/// A response of any of the streams.
+pub trait Batch {
+    fn cursor(&self) -> &str;
+    fn items(&self) -> usize;
+    fn print(&self, out: &mut Output, zone: &TimeZone) -> io::Result<()>;
+    /// How far it is, of how much.
+    fn progress(&self) -> Option<(i64, i64)> {
+        None
+    }
+}
+
+impl Batch for CountdownResponse {
+    fn cursor(&self) -> &str {
+        &self.cursor
+    }
+    fn items(&self) -> usize {
+        self.ticks.len()
+    }
+    fn print(&self, out: &mut Output, _: &TimeZone) -> io::Result<()> {
+        match out.format {
+            Format::Text | Format::Raw => text::ticks(out, self),
+            Format::Json | Format::Ndjson => json::ticks(out, self),
+        }
+    }
+}
+
+impl Batch for ReadLinesResponse {
+    fn cursor(&self) -> &str {
+        &self.cursor
+    }
+    fn items(&self) -> usize {
+        self.lines.len()
+    }
+    fn print(&self, out: &mut Output, _: &TimeZone) -> io::Result<()> {
+        match out.format {
+            Format::Text | Format::Raw => text::lines(out, self),
+            Format::Json | Format::Ndjson => json::lines(out, self),
+        }
+    }
+    fn progress(&self) -> Option<(i64, i64)> {
+        self.next_offset.zip(self.size)
+    }
+}
+
+impl Batch for MessagesResponse {
+    fn cursor(&self) -> &str {
+        &self.cursor
+    }
+    fn items(&self) -> usize {
+        self.messages.len()
+    }
+    fn print(&self, out: &mut Output, zone: &TimeZone) -> io::Result<()> {
+        match out.format {
+            Format::Text | Format::Raw => text::messages(out, self, zone),
+            Format::Json | Format::Ndjson => json::messages(out, self),
+        }
+    }
+}
+
+/// The command that continues a stream.
+pub struct Resume<C> {
+    prefix: Vec<String>,
+    stream: C,
+    delivered: i64,
+    cursor: Option<String>,
+}
+
+impl<C: Continue> Resume<C> {
+    pub fn new(prefix: Vec<String>, stream: C) -> Self {
+        Self { prefix, stream, delivered: 0, cursor: None }
+    }
+
+    fn took(&mut self, batch: &impl Batch) {
+        self.delivered = self.delivered.saturating_add(i64::try_from(batch.items()).unwrap_or(i64::MAX));
+        batch.cursor().clone_into(self.cursor.get_or_insert_default());
+    }
+
+    fn tell(&self) {
+        if let Some(cursor) = &self.cursor {
+            let words = self.prefix.iter().cloned().chain(self.stream.words(self.delivered, cursor));
+            output::line(&quote::command(&words.collect::<Vec<_>>()));
+        }
+    }
+}
+
+/// Prints a stream.
+pub async fn read<B: Batch>(
+    stream: impl Stream<Item = Result<B, Error>>,
+    mut resume: Resume<impl Continue>,
+    format: Format,
+    stop: CancellationToken,
+) -> Result<u8, Failure> {
+    let mut stream = std::pin::pin!(stream);
+    let mut out = Output::new(format);
+    let zone = TimeZone::system();
+    let mut bar = Bar::new(resume.stream.follows());
+    loop {
+        let next = match stream.next().now_or_never() {
+            _ if stop.is_cancelled() => None,
+            Some(next) => Some(next),
+            None => {
+                // Nothing more is ready: what there is must not wait.
+                out.flush()?;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => None,
+                    next = stream.next() => Some(next),
+                }
+            }
+        };
+        match next {
+            Some(Some(Ok(batch))) => {
+                batch.print(&mut out, &zone)?;
+                out.relieve()?;
+                bar.show(&batch);
+                resume.took(&batch);
+            }
+            Some(None) => {
+                out.flush()?;
+                return Ok(0);
+            }
+            Some(Some(Err(error))) => {
+                out.flush()?;
+                bar.hide();
+                output::call_failed(&error);
+                resume.tell();
+                return Err(Failure::Told(code_of(&error)));
+            }
+            None => {
+                out.flush()?;
+                bar.hide();
+                resume.tell();
+                return Ok(INTERRUPTED);
+            }
+        }
+    }
+}
+
+/// How much of a file is read: only for a person, and only where it does not stand between the lines.
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn new(follows: bool) -> Self {
+        let shows = !follows && io::stderr().is_terminal() && !io::stdout().is_terminal();
+        Self(shows.then(|| {
+            let style =
+                ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        }))
+    }
+
+    fn show(&self, batch: &impl Batch) {
+        if let Some((bar, (done, all))) = self.0.as_ref().zip(batch.progress()) {
+            bar.set_length(u64::try_from(all).unwrap_or_default());
+            bar.set_position(u64::try_from(done).unwrap_or_default());
+        }
+    }
+
+    fn hide(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.hide();
+    }
+}

@@ -1,0 +1,61 @@
+//! What is answered at once: files, topics, health.
+
+use perennial::proto::{File, Topic};
+use serde_json::{Value, json};
+
+use crate::{Failure, arguments::Format, json, output::Output, time};
+
+const SERVING: &str = "SERVING";
+
+/// The files, a line each: size, time, path.
+pub fn files(files: &[File], format: Format) -> Result<u8, Failure> {
+    let row = |file: &File| {
+        let time = file.modify_time.as_ref().and_then(time::from_proto);
+        let time = time.map_or_else(|| "-".into(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        format!("{:>14}  {time:<20}  {}", file.size.unwrap_or_default(), file.path)
+    };
+    list(files, format, |file| &file.path, row, json::file)
+}
+
+/// The topics, a line each: messages, bytes, last sequence, name.
+pub fn topics(topics: &[Topic], format: Format) -> Result<u8, Failure> {
+    let row = |topic: &Topic| {
+        format!(
+            "{:>10} messages  {:>12} bytes  last {:>10}  {}",
+            topic.message_count.unwrap_or_default(),
+            topic.bytes.unwrap_or_default(),
+            topic.last_sequence.unwrap_or_default(),
+            topic.name
+        )
+    };
+    list(topics, format, |topic| &topic.name, row, json::topic)
+}
+
+/// The status; any but SERVING is a failure.
+pub fn health(status: &str, format: Format) -> Result<u8, Failure> {
+    list(&[status], format, |status| status, ToString::to_string, |status| json!({ "status": status }))?;
+    Ok(u8::from(status != SERVING))
+}
+
+fn list<T>(
+    items: &[T],
+    format: Format,
+    name: impl Fn(&T) -> &str,
+    row: impl Fn(&T) -> String,
+    object: impl Fn(&T) -> Value,
+) -> Result<u8, Failure> {
+    let mut out = Output::new(format);
+    for item in items {
+        match format {
+            Format::Text => out.text(row(item).as_bytes()),
+            Format::Raw => out.text(name(item).as_bytes()),
+            Format::Json | Format::Ndjson => {
+                out.object(&object(item))?;
+                continue;
+            }
+        }
+        out.buffer.push(b'\n');
+    }
+    out.flush()?;
+    Ok(0)
+}

@@ -1,0 +1,99 @@
+//! Items as text: for people, or raw.
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+use perennial::proto::{
+    CountdownResponse, Line, LineEvent, Message, MessageEvent, MessagesResponse, ReadLinesResponse, line,
+    line_event, message,
+};
+
+use crate::{
+    arguments::Format,
+    output::{Output, note},
+    time,
+};
+
+pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+    if response.skipped > 0 {
+        note(&format!("skipped {}", response.skipped));
+    }
+    response.ticks.iter().try_for_each(|tick| writeln!(out.buffer, "{}", tick.remaining.unwrap_or_default()))
+}
+
+pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
+    if !response.events.is_empty() {
+        // Events stand before the lines here, and behind those already given.
+        out.flush()?;
+        response.events.iter().for_each(|event| note(&line_event(event)));
+    }
+    for line in &response.lines {
+        out.text(content(line));
+        let ends = !(line.splits || line.no_newline && out.format == Format::Raw);
+        out.buffer.extend_from_slice(if ends { b"\n" } else { b"" });
+    }
+    Ok(())
+}
+
+pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
+    if !response.events.is_empty() {
+        out.flush()?;
+        response.events.iter().for_each(|event| note(&message_event(event)));
+    }
+    response.messages.iter().try_for_each(|message| one_message(out, message, zone))
+}
+
+fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Result<()> {
+    if out.format == Format::Text {
+        write!(out.buffer, "{:>8} ", message.sequence.unwrap_or_default())?;
+        if let Some(time) = message.publish_time.as_ref().and_then(time::from_proto) {
+            let local = time.to_zoned(zone.clone());
+            write!(out.buffer, "{} ", local.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"))?;
+        }
+        out.text(message.topic.as_bytes());
+        out.buffer.push(b' ');
+    }
+    match &message.content {
+        Some(message::Content::Text(text)) => out.text(text.as_bytes()),
+        Some(message::Content::Data(data)) => out.text(data),
+        None => {}
+    }
+    out.buffer.push(b'\n');
+    Ok(())
+}
+
+fn content(line: &Line) -> &[u8] {
+    match &line.content {
+        Some(line::Content::Text(text)) => text.as_bytes(),
+        Some(line::Content::Raw(raw)) => raw,
+        None => &[],
+    }
+}
+
+fn line_event(event: &LineEvent) -> String {
+    use line_event::Event;
+    match &event.event {
+        Some(Event::Rotated(_)) => "rotated".into(),
+        Some(Event::Truncated(it)) => {
+            format!("truncated from {} bytes to {}", it.read_offset.unwrap_or(0), it.size.unwrap_or(0))
+        }
+        Some(Event::Deleted(_)) => "deleted".into(),
+        Some(Event::Gap(it)) => match it.bytes {
+            Some(bytes) => format!("{bytes} bytes are missing: {}", it.reason),
+            None => format!("lines are missing: {}", it.reason),
+        },
+        None => "an event this client does not know".into(),
+    }
+}
+
+fn message_event(event: &MessageEvent) -> String {
+    match &event.event {
+        Some(perennial::proto::message_event::Event::Gap(it)) => format!(
+            "sequences {} to {} are missing ({})",
+            it.from_sequence.unwrap_or(0),
+            it.to_sequence.unwrap_or(0),
+            it.reason().as_str_name()
+        ),
+        None => "an event this client does not know".into(),
+    }
+}

@@ -1,0 +1,129 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    client::Client,
+    grpc::codec::Encoded,
+    proto::{
+        ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest, PublishBatchResponse,
+        PublishRequest, PublishResponse, PublishResult, PublishStreamRequest, PublishStreamResponse,
+        message_service_server::{MessageService, MessageServiceServer},
+        publish_request::Content,
+        publish_result,
+    },
+};
+
+type Answers = Pin<Box<dyn Stream<Item = Result<PublishStreamResponse, Status>> + Send>>;
+
+/// What was published, and the ids that are known.
+#[derive(Default)]
+struct Log {
+    texts: Vec<String>,
+    ids: HashSet<String>,
+    repeated: usize,
+    calls: usize,
+}
+
+/// Takes messages once an id, and cuts every call but the last ones after a frame whose answer it withholds.
+#[derive(Clone, Default)]
+struct Cutting(Arc<Mutex<Log>>);
+
+impl Cutting {
+    fn take(&self, frame: PublishStreamRequest) -> PublishStreamResponse {
+        let mut log = self.0.lock().unwrap();
+        let mut results = Vec::new();
+        for message in frame.messages {
+            let Some(Content::Text(text)) = message.content else { panic!("no text") };
+            if log.ids.insert(message.message_id.unwrap()) {
+                log.texts.push(text);
+            } else {
+                log.repeated += 1;
+            }
+            let published = publish_result::Result::Published(PublishResponse::default());
+            results.push(PublishResult { result: Some(published) });
+        }
+        PublishStreamResponse { results }
+    }
+}
+
+#[tonic::async_trait]
+impl MessageService for Cutting {
+    type MessagesStream = futures::stream::Empty<Result<Encoded, Status>>;
+    type PublishStreamStream = Answers;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<PublishStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let call = {
+            let mut log = self.0.lock().unwrap();
+            log.calls += 1;
+            log.calls
+        };
+        let this = self.clone();
+        let answers = request.into_inner().enumerate().map(move |(n, frame)| {
+            let answer = this.take(frame?);
+            if call < 5 && n == call % 2 { Err(Status::unavailable("cut")) } else { Ok(answer) }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn messages(&self, _: Request<MessagesRequest>) -> Result<Response<Self::MessagesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn publish(&self, _: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn publish_batch(
+        &self,
+        _: Request<PublishBatchRequest>,
+    ) -> Result<Response<PublishBatchResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn list_topics(
+        &self,
+        _: Request<ListTopicsRequest>,
+    ) -> Result<Response<ListTopicsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tokio::test]
+async fn what_was_unanswered_is_sent_again_and_published_once_in_order() {
+    let server = Cutting::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let routes = tonic::service::Routes::new(MessageServiceServer::new(server.clone()));
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let service = hyper_util::service::TowerToHyperService::new(routes.clone());
+            tokio::spawn(async move {
+                let io = hyper_util::rt::TokioIo::new(socket);
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let builder = hyper_util::server::conn::auto::Builder::new(executor);
+                builder.serve_connection(io, service).await.ok();
+            });
+        }
+    });
+    let expected = (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>();
+    let messages = expected.clone().into_iter().map(|text| PublishRequest {
+        topic: "a".into(),
+        content: Some(Content::Text(text)),
+        ..PublishRequest::default()
+    });
+    let client = Client::connect(&url).unwrap();
+    let results = client.publish_all(futures::stream::iter(messages)).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(results.len(), expected.len());
+    let log = server.0.lock().unwrap();
+    assert_eq!(log.texts, expected);
+    assert!(log.calls == 5 && log.repeated > 0, "{} calls, {} repeated", log.calls, log.repeated);
+}
