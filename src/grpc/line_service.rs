@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Responses, Served},
+    call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -42,6 +42,7 @@ impl LineService for App {
         &self,
         request: Request<proto::ListFilesRequest>,
     ) -> Result<Response<proto::ListFilesResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let proto::ListFilesRequest { path, page_size, page_token } = request.into_inner();
         let answer = async {
             let page_size = field::page_size(page_size)?;
@@ -54,7 +55,7 @@ impl LineService for App {
                 next_page_token,
             })
         };
-        self.calls.unary("ListFiles", answer).await
+        self.calls.unary("ListFiles", timeout, answer).await
     }
 }
 

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     App,
-    call::{Responses, Served},
+    call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::{self, Failure},
@@ -60,17 +60,19 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let answer = async {
             let message = new_message(request.into_inner())?;
             Ok(published(self.log.publish(message).await?))
         };
-        self.calls.unary("Publish", answer).await
+        self.calls.unary("Publish", timeout, answer).await
     }
 
     async fn publish_batch(
         &self,
         request: Request<proto::PublishBatchRequest>,
     ) -> Result<Response<proto::PublishBatchResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let answer = async {
             let messages = request.into_inner().messages;
             check_count(messages.len())?;
@@ -81,7 +83,7 @@ impl MessageService for App {
             let results = self.log.publish_batch(messages).await?;
             Ok(proto::PublishBatchResponse { results: results.into_iter().map(published).collect() })
         };
-        self.calls.unary("PublishBatch", answer).await
+        self.calls.unary("PublishBatch", timeout, answer).await
     }
 
     async fn publish_stream(
@@ -105,6 +107,7 @@ impl MessageService for App {
         &self,
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let proto::ListTopicsRequest { pattern, page_size, page_token } = request.into_inner();
         let answer = async {
             let page_size = field::page_size(page_size)?;
@@ -121,7 +124,7 @@ impl MessageService for App {
                 next_page_token,
             })
         };
-        self.calls.unary("ListTopics", answer).await
+        self.calls.unary("ListTopics", timeout, answer).await
     }
 }
 

@@ -355,7 +355,7 @@ fn read_error(error: &std::io::Error) -> Failure {
 pub fn deadline_exceeded() -> Failure {
     Failure::new(
         Reason::DeadlineExceeded,
-        "the deadline that the caller set has passed; the last cursor resumes",
+        "the deadline that the caller set has passed; a stream is resumed by its last cursor",
     )
 }
 
