@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use async_stream::stream;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,12 +27,6 @@ use crate::{
 
 /// The most messages of one request.
 const MAX_PUBLISHED: usize = 10_000;
-
-/// The most results of one response: about 64 KiB.
-const MAX_RESULTS: usize = 1_500;
-
-/// What a result takes when it is encoded: for the metrics, which need no better.
-const RESULT_BYTES: usize = 32;
 
 #[tonic::async_trait]
 impl MessageService for App {
@@ -96,6 +91,7 @@ impl MessageService for App {
             ends: call.ends().clone(),
             requests: Some(request.into_inner()),
             window: self.limits.publish_window,
+            batch_bytes: self.limits.batch_bytes,
             waiting: FuturesOrdered::new(),
             unanswered: 0,
             results: VecDeque::new(),
@@ -130,13 +126,15 @@ impl MessageService for App {
 
 type Results = Vec<proto::PublishResult>;
 
-/// A PublishStream: messages in, results out, in order, no more than a window apart.
+/// A `PublishStream`: messages in, results out, in order, no more than a window apart.
 struct Flow {
     log: Log,
     ends: CancellationToken,
     /// None when the client has sent all.
     requests: Option<Streaming<proto::PublishStreamRequest>>,
     window: usize,
+    /// A response leaves when its results have so many bytes.
+    batch_bytes: usize,
     waiting: FuturesOrdered<futures::future::BoxFuture<'static, Results>>,
     unanswered: usize,
     results: VecDeque<proto::PublishResult>,
@@ -150,7 +148,8 @@ enum Step {
 }
 
 impl Flow {
-    /// Answers until the client has sent all, or the server drains: then what was taken is still answered.
+    /// Answers until the client has sent all, sends what cannot be read, or the server drains: what was taken is still
+    /// answered then.
     fn answers(mut self) -> impl Stream<Item = Result<Served<proto::PublishStreamResponse>, Failure>> + Send {
         stream!({
             let mut failure = None;
@@ -183,8 +182,8 @@ impl Flow {
         match step {
             Step::Drain => return Err(status::draining()),
             Step::Request(Some(Ok(request))) => self.publish(request).await?,
-            // The client has sent all, or is gone: what it sent stays published.
-            Step::Request(None | Some(Err(_))) => self.requests = None,
+            Step::Request(Some(Err(refusal))) => return Err(status::unreadable(&refusal)),
+            Step::Request(None) => self.requests = None,
             Step::Results(results) => {
                 self.results.extend(results);
                 while let Some(Some(results)) = self.waiting.next().now_or_never() {
@@ -222,17 +221,19 @@ impl Flow {
 
     /// What is answered and not yet sent.
     fn response(&mut self) -> Option<Served<proto::PublishStreamResponse>> {
-        let items = self.results.len().min(MAX_RESULTS);
+        let mut bytes = 0;
+        let fits = |result: &&proto::PublishResult| {
+            let fits = bytes < self.batch_bytes.max(1);
+            bytes += if fits { result.encoded_len() } else { 0 };
+            fits
+        };
+        let items = self.results.iter().take_while(fits).count();
         if items == 0 {
             return None;
         }
         self.unanswered = self.unanswered.saturating_sub(items);
         let results = self.results.drain(..items).collect();
-        Some(Served {
-            response: proto::PublishStreamResponse { results },
-            items,
-            bytes: items * RESULT_BYTES,
-        })
+        Some(Served { response: proto::PublishStreamResponse { results }, items, bytes })
     }
 }
 

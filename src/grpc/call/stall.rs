@@ -95,6 +95,8 @@ pub(super) async fn sweep(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         // Copied, so that no stream has to wait for the lock while generators are dropped.
         let streams = shared.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        streams.iter().for_each(|stream| stream.end_if_stalled(stall));
+        for stream in streams {
+            stream.end_if_stalled(stall);
+        }
     }
 }
