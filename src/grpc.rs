@@ -49,7 +49,7 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// The most patterns of a subscription.
     pub max_patterns: usize,
-    /// The most messages of a PublishStream that are not yet answered.
+    /// The most messages of a `PublishStream` that are not yet answered.
     pub publish_window: usize,
 }
 
@@ -72,7 +72,7 @@ pub struct App {
     pub clock: countdown::Clock,
     /// For countdowns.
     pub countdown: countdown::Limits,
-    /// For ReadLines and ListFiles.
+    /// For `ReadLines` and `ListFiles`.
     pub files: lines::Files,
     /// For messages.
     pub log: messages::Log,
@@ -99,3 +99,6 @@ fn explained<B: Default>(response: http::Response<B>) -> http::Response<B> {
     let refusal = Status::from_header_map(response.headers());
     refusal.as_ref().and_then(status::explained).map_or(response, Status::into_http)
 }
+
+#[cfg(test)]
+mod tests;

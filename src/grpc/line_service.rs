@@ -92,7 +92,7 @@ fn response(batch: Batch) -> Encoded {
     let Batch { items, count: _, events, position, caught_up, next_offset, size } = batch;
     let rest = proto::ReadLinesResponse {
         lines: Vec::new(),
-        events: events.into_iter().map(event).collect(),
+        events: events.iter().map(event).collect(),
         cursor: cursor::encode(Kind::Lines, &position),
         caught_up,
         next_offset: Some(next_offset.cast_signed()),
@@ -101,9 +101,9 @@ fn response(batch: Batch) -> Encoded {
     Encoded::new(vec![items], &rest)
 }
 
-fn event(event: Event) -> proto::LineEvent {
+fn event(event: &Event) -> proto::LineEvent {
     use proto::line_event::Event as Told;
-    let told = match event {
+    let told = match *event {
         Event::Rotated { next_offset } => {
             Told::Rotated(proto::LineRotated { next_offset: Some(next_offset.cast_signed()) })
         }

@@ -127,11 +127,11 @@ impl MessageService for App {
 type Results = Vec<proto::PublishResult>;
 
 /// A `PublishStream`: messages in, results out, in order, no more than a window apart.
-struct Flow {
+struct Flow<R> {
     log: Log,
     ends: CancellationToken,
     /// None when the client has sent all.
-    requests: Option<Streaming<proto::PublishStreamRequest>>,
+    requests: Option<R>,
     window: usize,
     /// A response leaves when its results have so many bytes.
     batch_bytes: usize,
@@ -147,7 +147,10 @@ enum Step {
     Drain,
 }
 
-impl Flow {
+impl<R> Flow<R>
+where
+    R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
+{
     /// Answers until the client has sent all, sends what cannot be read, or the server drains: what was taken is still
     /// answered then.
     fn answers(mut self) -> impl Stream<Item = Result<Served<proto::PublishStreamResponse>, Failure>> + Send {
@@ -350,5 +353,52 @@ fn topic(topic: TopicInfo) -> proto::Topic {
         last_sequence: Some(last.0.cast_signed()),
         first_time: Some(first.1.into()),
         last_time: Some(last.1.into()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::{channel::oneshot, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flow_with_a_full_window_reads_nothing_until_something_is_answered() {
+        const WINDOW: usize = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = read.clone();
+        let request = proto::PublishRequest { topic: "a".into(), ..proto::PublishRequest::default() };
+        let requests = stream::repeat_with(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(proto::PublishStreamRequest { messages: vec![request.clone()] })
+        });
+        // The disk takes its time with a whole window of messages.
+        let (synced, sync) = oneshot::channel::<Results>();
+        let mut flow = Flow {
+            log: Log::open(directory.path(), messages::Options::default()).unwrap().0,
+            ends: CancellationToken::new(),
+            requests: Some(requests),
+            window: WINDOW,
+            batch_bytes: 1,
+            waiting: FuturesOrdered::new(),
+            unanswered: WINDOW,
+            results: VecDeque::new(),
+        };
+        flow.waiting.push_back(sync.map(Result::unwrap).boxed());
+        assert!(flow.step().now_or_never().is_none());
+        assert_eq!(read.load(Ordering::Relaxed), 0);
+
+        synced.send(vec![proto::PublishResult::default(); WINDOW]).unwrap();
+        flow.step().await.unwrap();
+        assert!(flow.response().is_some());
+        flow.step().await.unwrap();
+        assert_eq!(read.load(Ordering::Relaxed), 1);
     }
 }

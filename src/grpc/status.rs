@@ -131,7 +131,7 @@ impl Reason {
         }
     }
 
-    /// Trying again, later and unchanged, may help: RetryInfo says so.
+    /// Trying again, later and unchanged, may help: `RetryInfo` says so.
     pub const fn is_retried(self) -> bool {
         matches!(self, Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams)
     }
@@ -186,7 +186,7 @@ impl Failure {
         self.reason
     }
 
-    /// As the error of one message of a PublishStream.
+    /// As the error of one message of a `PublishStream`.
     pub fn into_publish_error(self) -> PublishError {
         let Self { reason, text, field, .. } = self;
         let (code, field) = (i32::from(reason.code()), field.unwrap_or_default());

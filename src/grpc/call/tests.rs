@@ -1,5 +1,5 @@
 //! In virtual time, over streams made by hand.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{future::Future, sync::atomic::AtomicBool, task::Waker};
 
@@ -63,6 +63,7 @@ impl Server {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "an item of a stream")]
 fn served(response: u32) -> Result<Served<u32>, Failure> {
     Ok(Served { response, items: 1, bytes: 10 })
 }
