@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
+use tower::util::MapResponseLayer;
 
 use crate::{
     countdown, lines, messages,
@@ -48,7 +49,7 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// The most patterns of a subscription.
     pub max_patterns: usize,
-    /// The most messages of a PublishStream that are not yet answered.
+    /// The most messages of a `PublishStream` that are not yet answered.
     pub publish_window: usize,
 }
 
@@ -71,7 +72,7 @@ pub struct App {
     pub clock: countdown::Clock,
     /// For countdowns.
     pub countdown: countdown::Limits,
-    /// For ReadLines and ListFiles.
+    /// For `ReadLines` and `ListFiles`.
     pub files: lines::Files,
     /// For messages.
     pub log: messages::Log,
@@ -86,7 +87,18 @@ pub fn routes(app: App) -> Routes {
     let Limits { request_bytes, publish_bytes, .. } = app.limits;
     let app = Arc::new(app);
     // Requests of a service share one bound; those of messages that publish nothing are checked by their fields.
-    Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
-        .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
-        .add_service(MessageServiceServer::from_arc(app).max_decoding_message_size(publish_bytes))
+    let services =
+        Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
+            .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
+            .add_service(MessageServiceServer::from_arc(app).max_decoding_message_size(publish_bytes));
+    services.into_axum_router().layer(MapResponseLayer::new(explained)).into()
 }
+
+/// A request that is too large or malformed is refused before a service sees it.
+fn explained<B: Default>(response: http::Response<B>) -> http::Response<B> {
+    let refusal = Status::from_header_map(response.headers());
+    refusal.as_ref().and_then(status::explained).map_or(response, Status::into_http)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -24,19 +24,19 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
+use self::stall::{Stallable, Waiting};
 use super::{
     metrics::{Metrics, code_name},
     status::{self, Failure},
 };
+
+mod stall;
 
 /// The default of [`Settings::max_streams`]: about 1 GiB of idle streams.
 const MAX_STREAMS: usize = 100_000;
 
 /// The default of [`Settings::stall`]: longer than a laptop's lid is closed between two meetings' rooms.
 const STALL: Duration = Duration::from_secs(300);
-
-/// How often stalled streams are looked for, at most and at least.
-const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What of a request the log repeats, in characters.
 const MAX_SUBJECT: usize = 200;
@@ -75,7 +75,6 @@ struct Shared {
     shutdown: CancellationToken,
     metrics: Metrics,
     open: AtomicUsize,
-    started: Instant,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Weak<dyn Stallable>>>,
 }
@@ -85,17 +84,6 @@ impl Shared {
         // Every change of the map is one call: a panic elsewhere leaves it whole.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Milliseconds since the start, never 0.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
-    }
-}
-
-/// A stream whose generator can be taken out from beside.
-trait Stallable: std::fmt::Debug + Send + Sync {
-    /// Ends it if it has waited for its reader since before this moment.
-    fn end_if_stalled(&self, before: u64, stall: Duration);
 }
 
 impl Calls {
@@ -107,11 +95,10 @@ impl Calls {
             shutdown,
             metrics: Metrics::new(registry),
             open: AtomicUsize::new(0),
-            started: Instant::now(),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
         });
-        tokio::spawn(sweep(Arc::downgrade(&shared)));
+        tokio::spawn(stall::sweep(Arc::downgrade(&shared)));
         Self(shared)
     }
 
@@ -124,7 +111,7 @@ impl Calls {
     ) -> Result<Call, Status> {
         let Shared { settings, metrics, open, shutdown, .. } = &*self.0;
         metrics.opened(method);
-        open.fetch_add(1, Ordering::Relaxed);
+        let others = open.fetch_add(1, Ordering::Relaxed);
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
@@ -134,7 +121,7 @@ impl Calls {
         let calls = self.clone();
         let mut call =
             Call { calls, method, subject, peer, started, deadline, ends, items: 0, bytes: 0, ending: None };
-        if open.load(Ordering::Relaxed) > settings.max_streams {
+        if others >= settings.max_streams {
             return Err(call.end(status::too_many_streams(settings.max_streams)));
         }
         if call.ends.is_cancelled() {
@@ -143,14 +130,21 @@ impl Calls {
         Ok(call)
     }
 
-    /// Answers a unary call.
+    /// Answers a unary call, within the time that its caller gives it.
     pub async fn unary<T>(
         &self,
         method: &'static str,
+        timeout: Option<Duration>,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<Response<T>, Status> {
         let started = Instant::now();
-        let answer = answer.await.map(Response::new).map_err(Status::from);
+        let answer = match timeout {
+            None => answer.await,
+            Some(timeout) => tokio::time::timeout(timeout, answer)
+                .await
+                .unwrap_or_else(|_| Err(status::deadline_exceeded())),
+        };
+        let answer = answer.map(Response::new).map_err(Status::from);
         let code = code_name(answer.as_ref().err().map_or(Code::Ok, Status::code));
         self.0.metrics.answered(method, code);
         tracing::debug!(method, code, seconds = started.elapsed().as_secs_f64());
@@ -160,25 +154,6 @@ impl Calls {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
-    }
-}
-
-/// Looks for stalled streams until the server is gone. It holds nothing that keeps the server.
-async fn sweep(shared: Weak<Shared>) {
-    loop {
-        let Some((stall, shutdown)) = shared.upgrade().map(|s| (s.settings.stall, s.shutdown.clone())) else {
-            return;
-        };
-        let pause = (stall / 4).clamp(SWEEPS.0, SWEEPS.1);
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
-        let Some(shared) = shared.upgrade() else { return };
-        let before = shared.now().saturating_sub(u64::try_from(stall.as_millis()).unwrap_or(u64::MAX));
-        let streams = shared.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        for stream in streams {
-            stream.end_if_stalled(before, stall);
-        }
     }
 }
 
@@ -247,7 +222,7 @@ impl Call {
         let deadline = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
-        let slot = Arc::new(Slot { waits_since: AtomicU64::new(0), serving: Mutex::new(serving) });
+        let slot = Arc::new(Slot { waiting: Waiting::new(), serving: Mutex::new(serving) });
         let weak: Weak<dyn Stallable> = Arc::downgrade(&(slot.clone() as Arc<dyn Stallable>));
         shared.streams().insert(id, weak);
         Responses { slot, id, shared, deadline, ends, is_over: false }
@@ -296,14 +271,14 @@ struct Serving<T> {
 }
 
 struct Slot<T> {
-    /// When the last response was handed on, if it was not asked for another since; else 0.
-    waits_since: AtomicU64,
+    waiting: Arc<Waiting>,
+    /// None when it is over.
     serving: Mutex<Option<Serving<T>>>,
 }
 
 impl<T> std::fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("waits_since", &self.waits_since).finish_non_exhaustive()
+        f.debug_struct("Slot").field("waiting", &self.waiting).finish_non_exhaustive()
     }
 }
 
@@ -315,13 +290,13 @@ impl<T> Slot<T> {
 }
 
 impl<T> Stallable for Slot<T> {
-    fn end_if_stalled(&self, before: u64, stall: Duration) {
-        let since = self.waits_since.load(Ordering::Relaxed);
-        if since != 0 && since < before {
-            let serving = self.serving().take();
-            if let Some(mut serving) = serving {
-                serving.call.end(status::stalled(stall));
-            }
+    fn end_if_stalled(&self, stall: Duration) {
+        // Locked, it is being polled, and so it is not stalled. Looked at under the lock: it may just have been.
+        let Ok(mut serving) = self.serving.try_lock() else { return };
+        let stalled = if self.waiting.is_longer_than(stall) { serving.take() } else { None };
+        drop(serving);
+        if let Some(Serving { mut call, .. }) = stalled {
+            call.end(status::stalled(stall));
         }
     }
 }
@@ -345,8 +320,9 @@ impl<T> Stream for Responses<T> {
             return Poll::Ready(None);
         }
         let slot = self.slot.clone();
-        slot.waits_since.store(0, Ordering::Relaxed);
         let mut serving = slot.serving();
+        let waker = slot.waiting.is_polled_by(context.waker());
+        let context = &mut Context::from_waker(&waker);
         let Some(Serving { call, stream }) = &mut *serving else {
             self.is_over = true;
             return Poll::Ready(Some(Err(status::stalled(self.shared.settings.stall).into())));
@@ -357,12 +333,14 @@ impl<T> Stream for Responses<T> {
             *serving = None;
             return Poll::Ready(Some(Err(status)));
         }
+        // A generator that always has something would keep its worker from everybody else.
+        ready!(pin!(tokio::task::consume_budget()).poll(context));
         let item = match ready!(stream.as_mut().poll_next(context)) {
             Some(Ok(Served { response, items, bytes })) => {
                 call.items += items as u64;
                 call.bytes += bytes as u64;
                 self.shared.metrics.sent(call.method, items, bytes);
-                slot.waits_since.store(self.shared.now(), Ordering::Relaxed);
+                slot.waiting.has_given();
                 return Poll::Ready(Some(Ok(response)));
             }
             Some(Err(failure)) => Some(Err(call.end(failure))),
@@ -393,14 +371,19 @@ impl<T> Responses<T> {
 impl<T> Drop for Responses<T> {
     fn drop(&mut self) {
         self.shared.streams().remove(&self.id);
+        // At once, and not when the search for stalled streams lets go of it.
+        let serving = self.slot.serving().take();
+        drop(serving);
     }
 }
 
 /// The time that the caller gives a call: the header `grpc-timeout`, at most eight digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount = digits.parse::<u64>().ok().filter(|_| digits.len() <= 8)?;
+    // Parsing alone would take a sign.
+    let is_amount = digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let amount = digits.parse::<u64>().ok().filter(|_| is_amount)?;
     Some(match unit {
         "H" => Duration::from_secs(amount * 3600),
         "M" => Duration::from_secs(amount * 60),

@@ -23,6 +23,15 @@ const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
 /// The default of `page_size`.
 const PAGE_SIZE: usize = 1_000;
 
+/// How many nanoseconds a second has.
+const NANOS: u32 = 1_000_000_000;
+
+/// The most seconds of a `google.protobuf.Duration`: some 10,000 years.
+const MAX_SECONDS: u64 = 315_576_000_000;
+
+/// The last second of a `google.protobuf.Timestamp`: 9999-12-31T23:59:59Z.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 /// The fields that say how a stream is cut into batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
@@ -63,9 +72,12 @@ pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
     u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
 }
 
-/// A duration that is not negative.
+/// A duration that is valid and not negative. Checked by hand: the conversions of prost-types normalise what they get,
+/// and that overflows for what strangers may send.
 pub fn duration(duration: prost_types::Duration) -> Option<Duration> {
-    Duration::try_from(duration).ok()
+    let prost_types::Duration { seconds, nanos } = duration;
+    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+    (seconds <= MAX_SECONDS && nanos < NANOS).then(|| Duration::new(seconds, nanos))
 }
 
 /// A duration as people write it, whatever is in it.
@@ -85,8 +97,9 @@ pub fn show(duration: &prost_types::Duration) -> String {
 pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Failure> {
     let fault =
         || Failure::field(field, "is no time: RFC 3339 is wanted, as in 2026-11-23T18:00:00Z, from 1970 on");
-    let time = SystemTime::try_from(time).map_err(|_| fault())?;
-    if time < SystemTime::UNIX_EPOCH { Err(fault()) } else { Ok(time) }
+    let prost_types::Timestamp { seconds, nanos } = time;
+    let since = duration(prost_types::Duration { seconds, nanos }).filter(|_| seconds <= LAST_SECOND);
+    since.map(|since| SystemTime::UNIX_EPOCH + since).ok_or_else(fault)
 }
 
 /// The position that a request's cursor names.

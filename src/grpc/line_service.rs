@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Responses, Served},
+    call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -42,6 +42,7 @@ impl LineService for App {
         &self,
         request: Request<proto::ListFilesRequest>,
     ) -> Result<Response<proto::ListFilesResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let proto::ListFilesRequest { path, page_size, page_token } = request.into_inner();
         let answer = async {
             let page_size = field::page_size(page_size)?;
@@ -54,7 +55,7 @@ impl LineService for App {
                 next_page_token,
             })
         };
-        self.calls.unary("ListFiles", answer).await
+        self.calls.unary("ListFiles", timeout, answer).await
     }
 }
 
@@ -91,7 +92,7 @@ fn response(batch: Batch) -> Encoded {
     let Batch { items, count: _, events, position, caught_up, next_offset, size } = batch;
     let rest = proto::ReadLinesResponse {
         lines: Vec::new(),
-        events: events.into_iter().map(event).collect(),
+        events: events.iter().map(event).collect(),
         cursor: cursor::encode(Kind::Lines, &position),
         caught_up,
         next_offset: Some(next_offset.cast_signed()),
@@ -100,9 +101,9 @@ fn response(batch: Batch) -> Encoded {
     Encoded::new(vec![items], &rest)
 }
 
-fn event(event: Event) -> proto::LineEvent {
+fn event(event: &Event) -> proto::LineEvent {
     use proto::line_event::Event as Told;
-    let told = match event {
+    let told = match *event {
         Event::Rotated { next_offset } => {
             Told::Rotated(proto::LineRotated { next_offset: Some(next_offset.cast_signed()) })
         }

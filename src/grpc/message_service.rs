@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use async_stream::stream;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     App,
-    call::{Responses, Served},
+    call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::{self, Failure},
@@ -26,12 +27,6 @@ use crate::{
 
 /// The most messages of one request.
 const MAX_PUBLISHED: usize = 10_000;
-
-/// The most results of one response: about 64 KiB.
-const MAX_RESULTS: usize = 1_500;
-
-/// What a result takes when it is encoded: for the metrics, which need no better.
-const RESULT_BYTES: usize = 32;
 
 #[tonic::async_trait]
 impl MessageService for App {
@@ -60,17 +55,19 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let answer = async {
             let message = new_message(request.into_inner())?;
             Ok(published(self.log.publish(message).await?))
         };
-        self.calls.unary("Publish", answer).await
+        self.calls.unary("Publish", timeout, answer).await
     }
 
     async fn publish_batch(
         &self,
         request: Request<proto::PublishBatchRequest>,
     ) -> Result<Response<proto::PublishBatchResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let answer = async {
             let messages = request.into_inner().messages;
             check_count(messages.len())?;
@@ -81,7 +78,7 @@ impl MessageService for App {
             let results = self.log.publish_batch(messages).await?;
             Ok(proto::PublishBatchResponse { results: results.into_iter().map(published).collect() })
         };
-        self.calls.unary("PublishBatch", answer).await
+        self.calls.unary("PublishBatch", timeout, answer).await
     }
 
     async fn publish_stream(
@@ -94,6 +91,7 @@ impl MessageService for App {
             ends: call.ends().clone(),
             requests: Some(request.into_inner()),
             window: self.limits.publish_window,
+            batch_bytes: self.limits.batch_bytes,
             waiting: FuturesOrdered::new(),
             unanswered: 0,
             results: VecDeque::new(),
@@ -105,6 +103,7 @@ impl MessageService for App {
         &self,
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
         let proto::ListTopicsRequest { pattern, page_size, page_token } = request.into_inner();
         let answer = async {
             let page_size = field::page_size(page_size)?;
@@ -121,19 +120,21 @@ impl MessageService for App {
                 next_page_token,
             })
         };
-        self.calls.unary("ListTopics", answer).await
+        self.calls.unary("ListTopics", timeout, answer).await
     }
 }
 
 type Results = Vec<proto::PublishResult>;
 
-/// A PublishStream: messages in, results out, in order, no more than a window apart.
-struct Flow {
+/// A `PublishStream`: messages in, results out, in order, no more than a window apart.
+struct Flow<R> {
     log: Log,
     ends: CancellationToken,
     /// None when the client has sent all.
-    requests: Option<Streaming<proto::PublishStreamRequest>>,
+    requests: Option<R>,
     window: usize,
+    /// A response leaves when its results have so many bytes.
+    batch_bytes: usize,
     waiting: FuturesOrdered<futures::future::BoxFuture<'static, Results>>,
     unanswered: usize,
     results: VecDeque<proto::PublishResult>,
@@ -146,8 +147,12 @@ enum Step {
     Drain,
 }
 
-impl Flow {
-    /// Answers until the client has sent all, or the server drains: then what was taken is still answered.
+impl<R> Flow<R>
+where
+    R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
+{
+    /// Answers until the client has sent all, sends what cannot be read, or the server drains: what was taken is still
+    /// answered then.
     fn answers(mut self) -> impl Stream<Item = Result<Served<proto::PublishStreamResponse>, Failure>> + Send {
         stream!({
             let mut failure = None;
@@ -180,8 +185,8 @@ impl Flow {
         match step {
             Step::Drain => return Err(status::draining()),
             Step::Request(Some(Ok(request))) => self.publish(request).await?,
-            // The client has sent all, or is gone: what it sent stays published.
-            Step::Request(None | Some(Err(_))) => self.requests = None,
+            Step::Request(Some(Err(refusal))) => return Err(status::unreadable(&refusal)),
+            Step::Request(None) => self.requests = None,
             Step::Results(results) => {
                 self.results.extend(results);
                 while let Some(Some(results)) = self.waiting.next().now_or_never() {
@@ -219,17 +224,19 @@ impl Flow {
 
     /// What is answered and not yet sent.
     fn response(&mut self) -> Option<Served<proto::PublishStreamResponse>> {
-        let items = self.results.len().min(MAX_RESULTS);
+        let mut bytes = 0;
+        let fits = |result: &&proto::PublishResult| {
+            let fits = bytes < self.batch_bytes.max(1);
+            bytes += if fits { result.encoded_len() } else { 0 };
+            fits
+        };
+        let items = self.results.iter().take_while(fits).count();
         if items == 0 {
             return None;
         }
         self.unanswered = self.unanswered.saturating_sub(items);
         let results = self.results.drain(..items).collect();
-        Some(Served {
-            response: proto::PublishStreamResponse { results },
-            items,
-            bytes: items * RESULT_BYTES,
-        })
+        Some(Served { response: proto::PublishStreamResponse { results }, items, bytes })
     }
 }
 
@@ -346,5 +353,52 @@ fn topic(topic: TopicInfo) -> proto::Topic {
         last_sequence: Some(last.0.cast_signed()),
         first_time: Some(first.1.into()),
         last_time: Some(last.1.into()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::{channel::oneshot, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flow_with_a_full_window_reads_nothing_until_something_is_answered() {
+        const WINDOW: usize = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = read.clone();
+        let request = proto::PublishRequest { topic: "a".into(), ..proto::PublishRequest::default() };
+        let requests = stream::repeat_with(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(proto::PublishStreamRequest { messages: vec![request.clone()] })
+        });
+        // The disk takes its time with a whole window of messages.
+        let (synced, sync) = oneshot::channel::<Results>();
+        let mut flow = Flow {
+            log: Log::open(directory.path(), messages::Options::default()).unwrap().0,
+            ends: CancellationToken::new(),
+            requests: Some(requests),
+            window: WINDOW,
+            batch_bytes: 1,
+            waiting: FuturesOrdered::new(),
+            unanswered: WINDOW,
+            results: VecDeque::new(),
+        };
+        flow.waiting.push_back(sync.map(Result::unwrap).boxed());
+        assert!(flow.step().now_or_never().is_none());
+        assert_eq!(read.load(Ordering::Relaxed), 0);
+
+        synced.send(vec![proto::PublishResult::default(); WINDOW]).unwrap();
+        flow.step().await.unwrap();
+        assert!(flow.response().is_some());
+        flow.step().await.unwrap();
+        assert_eq!(read.load(Ordering::Relaxed), 1);
     }
 }

@@ -20,11 +20,36 @@ pub const DOMAIN: &str = "perennial";
 /// When to try again, for what passes by itself: clients add their own growing delay.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
+/// The most characters of what a caller sent that a text repeats: a status travels in headers, percent-encoded, and
+/// many clients take 8 KiB of headers and no more.
+const MAX_QUOTED: usize = 200;
+
+/// The reasons after which a client must not repeat the call, or resume the stream, as it was: something has to be
+/// changed first. All others pass by themselves.
+pub const NOT_RETRIED: &[&str] = &[
+    "INVALID_FIELD",
+    "REQUEST_TOO_LARGE",
+    "REQUEST_MALFORMED",
+    "CURSOR_MALFORMED",
+    "CURSOR_MISMATCH",
+    "CURSOR_EXPIRED",
+    "CURSOR_AHEAD",
+    "OFFSET_BEYOND_END",
+    "FILE_NOT_FOUND",
+    "SEQUENCE_MISMATCH",
+    "TOO_MANY_TOPICS",
+    "LOG_FAILED",
+    "READ_ERROR",
+    "DEADLINE_EXCEEDED",
+];
+
 /// Why a call ended, as `ErrorInfo.reason` tells it. `docs/errors.md` lists them for clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(missing_docs, reason = "each is described in docs/errors.md")]
 pub enum Reason {
     InvalidField,
+    RequestTooLarge,
+    RequestMalformed,
     CursorMalformed,
     CursorMismatch,
     CursorExpired,
@@ -44,8 +69,10 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidField,
+        Self::RequestTooLarge,
+        Self::RequestMalformed,
         Self::CursorMalformed,
         Self::CursorMismatch,
         Self::CursorExpired,
@@ -67,6 +94,8 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::InvalidField => "INVALID_FIELD",
+            Self::RequestTooLarge => "REQUEST_TOO_LARGE",
+            Self::RequestMalformed => "REQUEST_MALFORMED",
             Self::CursorMalformed => "CURSOR_MALFORMED",
             Self::CursorMismatch => "CURSOR_MISMATCH",
             Self::CursorExpired => "CURSOR_EXPIRED",
@@ -88,19 +117,21 @@ impl Reason {
     /// The code it comes with.
     pub const fn code(self) -> Code {
         match self {
-            Self::InvalidField | Self::CursorMalformed => Code::InvalidArgument,
+            Self::InvalidField | Self::RequestMalformed | Self::CursorMalformed => Code::InvalidArgument,
             Self::CursorMismatch => Code::FailedPrecondition,
             Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
             Self::FileNotFound => Code::NotFound,
             Self::SequenceMismatch => Code::Aborted,
-            Self::TooManyTopics | Self::LogFull | Self::TooManyStreams => Code::ResourceExhausted,
+            Self::RequestTooLarge | Self::TooManyTopics | Self::LogFull | Self::TooManyStreams => {
+                Code::ResourceExhausted
+            }
             Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
             Self::ReadError => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
         }
     }
 
-    /// Trying again, later and unchanged, may help: RetryInfo says so.
+    /// Trying again, later and unchanged, may help: `RetryInfo` says so.
     pub const fn is_retried(self) -> bool {
         matches!(self, Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams)
     }
@@ -155,7 +186,7 @@ impl Failure {
         self.reason
     }
 
-    /// As the error of one message of a PublishStream.
+    /// As the error of one message of a `PublishStream`.
     pub fn into_publish_error(self) -> PublishError {
         let Self { reason, text, field, .. } = self;
         let (code, field) = (i32::from(reason.code()), field.unwrap_or_default());
@@ -241,7 +272,10 @@ impl From<lines::Error> for Failure {
             }
             E::NotFound { path } => Self::new(
                 Reason::FileNotFound,
-                format!("there is no file `{path}` that may be read: ListFiles tells which there are"),
+                format!(
+                    "there is no file {} that may be read: ListFiles tells which there are",
+                    quoted(&path)
+                ),
             ),
             E::LineZero => Self::field("from_line", "is 0: lines are counted from 1"),
             E::OffsetBeyondEnd { offset, size } => {
@@ -325,11 +359,15 @@ impl From<messages::Error> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Self {
         let BatchError { index, error } = error;
+        // Of one message alone; whatever else there is befalls all of them.
+        let is_its_own = matches!(error, messages::Error::SequenceMismatch { .. });
         let failure = Self::from(error);
         if failure.field.is_some() {
             failure.within(&format!("messages[{index}]"))
-        } else {
+        } else if is_its_own {
             failure.with("index", index)
+        } else {
+            failure
         }
     }
 }
@@ -345,17 +383,49 @@ fn size(bytes: usize) -> String {
     }
 }
 
+/// What the caller sent, where it is long no more than its beginning.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
+        None => format!("`{text}`"),
+        Some((end, _)) => format!("`{}…`", text.get(..end).unwrap_or_default()),
+    }
+}
+
 /// The operator is told what it was; the client, that it was not the client.
 fn read_error(error: &std::io::Error) -> Failure {
     tracing::error!(%error, "reading for a stream went wrong");
     Failure::new(Reason::ReadError, "the server could not read its disk: its log tells why")
 }
 
+/// A request that could not be read. What reads requests tells them apart by code, and the sizes in its text alone.
+pub fn unreadable(refusal: &Status) -> Failure {
+    if !matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted) {
+        let text = "the request could not be read: its bytes are not a message of this method";
+        return Failure::new(Reason::RequestMalformed, text);
+    }
+    let sizes = refusal.message().split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<usize>>();
+    match *sizes {
+        [bytes, limit] => {
+            let text = format!("the request has {bytes} bytes: at most {} are possible", size(limit));
+            Failure::new(Reason::RequestTooLarge, text).with("limit", limit)
+        }
+        _ => Failure::new(Reason::RequestTooLarge, "the request is larger than is possible"),
+    }
+}
+
+/// What the transport made of a request that it could not read, in the words of this service.
+pub fn explained(refusal: &Status) -> Option<Status> {
+    // An error of this service has details, and the others of the transport are not about the request's bytes.
+    let is_refusal = refusal.details().is_empty()
+        && matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted | Code::Internal);
+    is_refusal.then(|| unreadable(refusal).into())
+}
+
 /// The caller's own deadline.
 pub fn deadline_exceeded() -> Failure {
     Failure::new(
         Reason::DeadlineExceeded,
-        "the deadline that the caller set has passed; the last cursor resumes",
+        "the deadline that the caller set has passed; a stream is resumed by its last cursor",
     )
 }
 
@@ -381,3 +451,6 @@ pub fn too_many_streams(limit: usize) -> Failure {
     let text = format!("{limit} streams are open on this server, and no more are possible: try again later");
     Failure::new(Reason::TooManyStreams, text).with("limit", limit)
 }
+
+#[cfg(test)]
+mod tests;

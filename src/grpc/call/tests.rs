@@ -1,151 +1,316 @@
-//! The wrapper over hand-made streams, in virtual time.
+//! In virtual time, over streams made by hand.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+use std::{future::Future, sync::atomic::AtomicBool, task::Waker};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, channel::oneshot, stream};
 use prometheus_client::encoding::text::encode;
 use tonic_types::StatusExt;
 
 use super::*;
 
-/// Drops are seen from outside.
-struct Dropped(Arc<AtomicUsize>);
+/// More than any of these tests takes, in virtual time.
+const LONG: Duration = Duration::from_secs(3600);
 
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
+const STALL: Duration = Duration::from_secs(60);
 
 struct Server {
     calls: Calls,
-    shutdown: CancellationToken,
     registry: Registry,
+    shutdown: CancellationToken,
 }
 
 impl Server {
     fn new(max_streams: usize) -> Self {
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
-        let settings = Settings { max_streams, stall: Duration::from_secs(60) };
-        let calls = Calls::new(settings, shutdown.clone(), &mut registry);
-        Self { calls, shutdown, registry }
+        let settings = Settings { max_streams, stall: STALL };
+        Self { calls: Calls::new(settings, shutdown.clone(), &mut registry), registry, shutdown }
     }
 
-    fn call(&self, timeout: Option<&'static str>) -> Result<Call, Status> {
-        let mut request = Request::new(());
-        if let Some(timeout) = timeout {
-            request.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
-        }
-        self.calls.begin("Test", &request, "a test")
+    fn begin(&self) -> Result<Call, Status> {
+        self.calls.begin("Test", &Request::new(()), "")
     }
 
-    /// An endless stream, an item a second.
-    fn serve(&self, timeout: Option<&'static str>) -> (Responses<u32>, Arc<AtomicUsize>) {
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let guard = Dropped(dropped.clone());
-        let stream = stream::unfold((0, guard), |(n, guard)| async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Some((Ok(Served { response: n, items: 1, bytes: 8 }), (n + 1, guard)))
-        });
-        (self.call(timeout).unwrap().serve(stream), dropped)
+    fn serve(
+        &self,
+        stream: impl Stream<Item = Result<Served<u32>, Failure>> + Send + 'static,
+    ) -> Responses<u32> {
+        self.begin().unwrap().serve(stream)
     }
 
-    fn metric(&self, start: &str) -> String {
+    fn metrics(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).unwrap();
-        text.lines().filter(|line| line.starts_with(start)).collect::<Vec<_>>().join("\n")
+        text
     }
+
+    /// How often streams ended so.
+    fn ended(&self, code: &str) -> u32 {
+        let line = format!("streams_ended_total{{method=\"Test\",code=\"{code}\"}} ");
+        let value = self.metrics().lines().find_map(|text| text.strip_prefix(&line).map(str::to_owned));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Ended in whatever way.
+    fn ended_in_all(&self) -> u32 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter(|line| line.starts_with("streams_ended_total{"));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+    }
+
+    fn open(&self) -> usize {
+        self.calls.0.open.load(Ordering::Relaxed)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an item of a stream")]
+fn served(response: u32) -> Result<Served<u32>, Failure> {
+    Ok(Served { response, items: 1, bytes: 10 })
 }
 
 fn reason(status: &Status) -> String {
-    status.get_error_details().error_info().unwrap().reason.clone()
+    status.get_details_error_info().unwrap().reason
+}
+
+/// Never gives anything, and tells when it is dropped.
+fn silent() -> (impl Stream<Item = Result<Served<u32>, Failure>> + Send + 'static, oneshot::Receiver<()>) {
+    let (is_alive, dropped) = oneshot::channel::<()>();
+    let stream = stream::unfold(is_alive, |is_alive| async move {
+        std::future::pending::<()>().await;
+        Some((served(0), is_alive))
+    });
+    (stream, dropped)
+}
+
+async fn limited<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.unwrap()
+}
+
+/// Polls once, as a transport does that then has no room.
+fn poll_once(responses: &mut Responses<u32>) -> Poll<Option<Result<u32, Status>>> {
+    responses.poll_next_unpin(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_at_its_deadline_and_is_dropped_there() {
-    let server = Server::new(9);
-    let (mut responses, dropped) = server.serve(Some("2500m"));
-    assert_eq!(responses.next().await.unwrap().unwrap(), 0);
-    assert_eq!(responses.next().await.unwrap().unwrap(), 1);
-    let status = responses.next().await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+async fn a_stream_that_is_through_is_counted_once_with_its_items() {
+    let server = Server::new(1);
+    let responses = server.serve(stream::iter([served(1), served(2)]));
+    assert_eq!(responses.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);
+    assert_eq!((server.ended("OK"), server.ended_in_all(), server.open()), (1, 1, 0));
+    assert!(server.metrics().contains("items_total{method=\"Test\"} 2\n"));
+    assert!(server.metrics().contains("bytes_total{method=\"Test\"} 20\n"));
+    assert!(server.metrics().contains("streams_open{method=\"Test\"} 0\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_generator_is_the_last_thing_and_is_counted_once() {
+    let server = Server::new(1);
+    let mut responses = server.serve(stream::iter([Err(status::draining()), served(1)]));
+    assert_eq!(reason(&responses.next().await.unwrap().unwrap_err()), "DRAINING");
     assert!(responses.next().await.is_none());
     drop(responses);
-    assert_eq!(
-        server.metric("streams_ended_total"),
-        "streams_ended_total{method=\"Test\",code=\"DEADLINE_EXCEEDED\"} 1"
-    );
+    assert_eq!((server.ended("UNAVAILABLE"), server.ended_in_all()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_dropped_is_cancelled_once_and_frees_its_place() {
+async fn a_dropped_stream_is_counted_once_as_cancelled_and_frees_its_generator_and_its_quota() {
     let server = Server::new(1);
-    let (mut responses, dropped) = server.serve(None);
-    responses.next().await.unwrap().unwrap();
-    let status = server.call(None).unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "TOO_MANY_STREAMS"));
-    assert!(status.get_error_details().retry_info().is_some());
+    let (stream, dropped) = silent();
+    let mut responses = server.serve(stream);
+    assert!(poll_once(&mut responses).is_pending());
+    assert_eq!(server.open(), 1);
     drop(responses);
-    assert_eq!(dropped.load(Ordering::Relaxed), 1);
-    assert!(server.call(None).is_ok());
-    let ended = server.metric("streams_ended_total");
-    assert!(
-        ended.contains("code=\"CANCELLED\"} 2") && ended.contains("code=\"RESOURCE_EXHAUSTED\"} 1"),
-        "{ended}"
-    );
-    assert_eq!(server.metric("streams_open"), "streams_open{method=\"Test\"} 0");
-    assert_eq!(server.metric("items_total"), "items_total{method=\"Test\"} 1");
+    assert!(limited(dropped).await.is_err());
+    assert_eq!((server.ended("CANCELLED"), server.ended_in_all(), server.open()), (1, 1, 0));
+    assert!(server.calls.0.streams().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_draining_server_ends_streams_and_opens_none() {
-    let server = Server::new(9);
-    let (mut responses, dropped) = server.serve(None);
-    responses.next().await.unwrap().unwrap();
-    server.shutdown.cancel();
-    let status = responses.next().await.unwrap().unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));
-    assert_eq!(dropped.load(Ordering::Relaxed), 1);
-    assert_eq!(server.call(None).unwrap_err().code(), Code::Unavailable);
+async fn a_call_that_is_dropped_while_it_opens_is_counted_once_as_cancelled() {
+    let server = Server::new(1);
+    let opening = server.begin().unwrap().open(std::future::pending::<Result<(), Failure>>());
+    assert!(opening.now_or_never().is_none());
+    assert_eq!((server.ended("CANCELLED"), server.ended_in_all(), server.open()), (1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_nothing_is_ended_from_beside_and_one_that_waits_is_not() {
-    let server = Server::new(9);
-    let (mut stalled, dropped) = server.serve(None);
-    stalled.next().await.unwrap().unwrap();
-    let mut waiting = server.call(None).unwrap().serve(stream::pending::<Result<Served<u32>, Failure>>());
-    assert!(futures::poll!(waiting.next()).is_pending());
-    tokio::time::sleep(Duration::from_secs(90)).await;
-    assert_eq!(dropped.load(Ordering::Relaxed), 1, "its generator is freed though nobody polled");
-    let status = stalled.next().await.unwrap().unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STALLED"));
-    assert!(stalled.next().await.is_none());
-    assert!(futures::poll!(waiting.next()).is_pending());
+async fn a_stream_over_the_quota_is_told_the_limit_and_when_to_try_again() {
+    let server = Server::new(2);
+    let (first, second) = (server.begin().unwrap(), server.begin().unwrap());
+    let refused = server.begin().unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "TOO_MANY_STREAMS"));
+    assert_eq!(refused.get_details_error_info().unwrap().metadata["limit"], "2");
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+    drop(first);
+    let third = server.begin().unwrap();
+    drop((second, third));
+    assert_eq!((server.ended("RESOURCE_EXHAUSTED"), server.ended("CANCELLED")), (1, 3));
+    assert_eq!(server.open(), 0);
+}
+
+fn with_timeout(text: &str) -> Request<()> {
+    let mut request = Request::new(());
+    request.metadata_mut().insert("grpc-timeout", text.parse().unwrap());
+    request
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_a_stream_takes_no_longer_than_the_deadline() {
-    let server = Server::new(9);
-    let call = server.call(Some("1S")).unwrap();
-    let open = call.open(std::future::pending::<Result<(), Failure>>()).await;
-    assert_eq!(open.unwrap_err().code(), Code::DeadlineExceeded);
+async fn a_stream_ends_at_the_callers_deadline_and_not_before() {
+    let server = Server::new(1);
+    let (stream, dropped) = silent();
+    let call = server.calls.begin("Test", &with_timeout("1500m"), "").unwrap();
+    let began = Instant::now();
+    let status = limited(call.serve(stream).next()).await.unwrap().unwrap_err();
+    assert_eq!(began.elapsed(), Duration::from_millis(1500));
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    assert!(limited(dropped).await.is_err());
+    assert_eq!((server.ended("DEADLINE_EXCEEDED"), server.ended_in_all()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_holds_while_a_stream_opens_and_for_a_unary_call() {
+    let server = Server::new(1);
+    let call = server.calls.begin("Test", &with_timeout("2S"), "").unwrap();
+    let status = limited(call.open(std::future::pending::<Result<(), Failure>>())).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let never = std::future::pending::<Result<(), Failure>>();
+    let status = limited(server.calls.unary("Test", Some(Duration::from_secs(2)), never)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(server.metrics().contains("calls_total{method=\"Test\",code=\"DEADLINE_EXCEEDED\"} 1\n"));
 }
 
 #[test]
-fn a_timeout_is_read_as_the_specification_has_it() {
-    let read = |text: &'static str| {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("grpc-timeout", text.parse().unwrap());
-        timeout(&metadata)
-    };
-    assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-    assert_eq!(read("2M"), Some(Duration::from_secs(120)));
-    assert_eq!(read("30S"), Some(Duration::from_secs(30)));
-    assert_eq!(read("5u"), Some(Duration::from_micros(5)));
-    assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
-    for wrong in ["", "S", "1", "-1S", "100000000S", "1s"] {
-        assert_eq!(read(wrong), None, "{wrong:?}");
+fn timeouts_are_read_as_the_protocol_writes_them() {
+    let read = |text| timeout(with_timeout(text).metadata());
+    let millis = Duration::from_millis;
+    for (text, expected) in [
+        ("1H", Some(millis(3_600_000))),
+        ("2M", Some(millis(120_000))),
+        ("3S", Some(millis(3_000))),
+        ("4m", Some(millis(4))),
+        ("5000u", Some(millis(5))),
+        ("6000000n", Some(millis(6))),
+        ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+        ("100000000S", None),
+        ("", None),
+        ("1s", None),
+        ("1", None),
+        ("S", None),
+        ("-1S", None),
+        ("+1S", None),
+        ("1x", None),
+    ] {
+        assert_eq!(read(text), expected, "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_a_stream_that_waits_with_a_reason_to_come_back() {
+    let server = Server::new(2);
+    let (stream, dropped) = silent();
+    let mut responses = server.serve(stream::iter([served(1)]).chain(stream));
+    assert_eq!(responses.next().await.unwrap().unwrap(), 1);
+    let (last, ()) = limited(futures::future::join(responses.next(), async {
+        server.shutdown.cancel();
+    }))
+    .await;
+    let status = last.unwrap().unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));
+    assert!(status.get_details_retry_info().is_some());
+    assert!(limited(dropped).await.is_err());
+    assert_eq!(reason(&server.begin().unwrap_err()), "DRAINING");
+    assert_eq!((server.ended("UNAVAILABLE"), server.ended_in_all()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_connection_ends_its_streams_alone() {
+    let server = Server::new(3);
+    let ends = server.shutdown.child_token();
+    let connection = Connection { peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
+    let mut request = Request::new(());
+    request.extensions_mut().insert(connection);
+    let call = server.calls.begin("Test", &request, "").unwrap();
+    let mut of_another = server.serve(silent().0);
+    let mut responses = call.serve(silent().0);
+    assert!(poll_once(&mut responses).is_pending() && poll_once(&mut of_another).is_pending());
+    ends.cancel();
+    assert_eq!(reason(&limited(responses.next()).await.unwrap().unwrap_err()), "DRAINING");
+    assert_eq!(reason(&server.calls.begin("Test", &request, "").unwrap_err()), "DRAINING");
+    assert!(poll_once(&mut of_another).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_more_loses_the_generator_and_is_told_when_it_comes_back() {
+    let server = Server::new(1);
+    let (stream, dropped) = silent();
+    let mut responses = server.serve(stream::iter([served(1)]).chain(stream));
+    assert!(matches!(poll_once(&mut responses), Poll::Ready(Some(Ok(1)))));
+    let began = Instant::now();
+    assert!(limited(dropped).await.is_err());
+    assert!(began.elapsed() > STALL && began.elapsed() < 2 * STALL, "after {:?}", began.elapsed());
+    assert_eq!((server.open(), server.ended("UNAVAILABLE")), (0, 1));
+
+    let status = limited(responses.next()).await.unwrap().unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STALLED"));
+    assert!(responses.next().await.is_none());
+    drop(responses);
+    assert_eq!(server.ended_in_all(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_never_asks_for_the_first_response_is_stalled_too() {
+    let server = Server::new(1);
+    let (stream, dropped) = silent();
+    let _responses = server.serve(stream);
+    assert!(limited(dropped).await.is_err());
+    assert_eq!(server.open(), 0);
+}
+
+/// The encoder polls once more behind the only response there is, and then the transport has no room.
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_stalled_that_does_not_come_when_a_waiting_generator_wakes_it() {
+    let server = Server::new(1);
+    let (stream, mut dropped) = silent();
+    let (tick, ticked) = oneshot::channel::<()>();
+    let later = stream::once(ticked.map(|_| served(2)));
+    let mut responses = server.serve(stream::iter([served(1)]).chain(later).chain(stream));
+    assert!(matches!(poll_once(&mut responses), Poll::Ready(Some(Ok(1)))));
+    assert!(poll_once(&mut responses).is_pending());
+
+    tokio::time::sleep(10 * STALL).await;
+    assert_eq!(dropped.try_recv(), Ok(None), "it waited for its generator, not for its reader");
+    tick.send(()).unwrap();
+    let began = Instant::now();
+    assert!(limited(dropped).await.is_err());
+    assert!(began.elapsed() > STALL && began.elapsed() < 2 * STALL, "after {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_that_takes_something_now_and_then_is_not_stalled() {
+    let server = Server::new(1);
+    let mut responses = server.serve(stream::iter(1..).map(served));
+    for expected in 1..=20 {
+        assert_eq!(responses.next().await.unwrap().unwrap(), expected);
+        tokio::time::sleep(STALL * 9 / 10).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generator_that_always_has_something_lets_others_run() {
+    let server = Server::new(1);
+    let others_ran = Arc::new(AtomicBool::new(false));
+    let ran = others_ran.clone();
+    let mut responses = server.serve(stream::iter(1..).map(served));
+    tokio::spawn(async move { ran.store(true, Ordering::Relaxed) });
+    for _ in 0..1_000 {
+        responses.next().await.unwrap().unwrap();
+    }
+    assert!(others_ran.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_log_repeats_of_a_request_is_bounded() {
+    let server = Server::new(1);
+    let call = server.calls.begin("Test", &Request::new(()), "é".repeat(2 * MAX_SUBJECT)).unwrap();
+    assert_eq!(call.subject.chars().count(), MAX_SUBJECT);
 }

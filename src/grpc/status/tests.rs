@@ -1,0 +1,266 @@
+//! Walks the tables: each error that a module can give, against what its client is told.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::{collections::HashSet, io, mem::discriminant};
+
+use tonic::metadata::MetadataMap;
+
+use super::*;
+use crate::messages::topic;
+
+/// What must not reach a client.
+const SECRET: &str = "/srv/secret";
+
+/// What a client reads out of a status.
+struct Told {
+    status: Status,
+    details: ErrorDetails,
+}
+
+impl Told {
+    fn of(failure: impl Into<Failure>) -> Self {
+        let status = Status::from(failure.into());
+        let details = status.get_error_details();
+        Self { status, details }
+    }
+
+    fn reason(&self) -> &str {
+        &self.details.error_info().unwrap().reason
+    }
+
+    fn metadata(&self, key: &str) -> Option<&str> {
+        self.details.error_info().unwrap().metadata.get(key).map(String::as_str)
+    }
+
+    fn field(&self) -> Option<&str> {
+        let violations = &self.details.bad_request()?.field_violations;
+        assert_eq!(violations.len(), 1);
+        Some(&violations[0].field)
+    }
+
+    /// What holds for every status.
+    fn check(&self) {
+        let Self { status, details } = self;
+        let info = details.error_info().unwrap();
+        assert_eq!(info.domain, DOMAIN);
+        let reason = Reason::ALL.into_iter().find(|reason| reason.name() == info.reason).unwrap();
+        assert_eq!(status.code(), reason.code(), "{}", info.reason);
+        assert_eq!(details.retry_info().is_some(), reason.is_retried(), "{}", info.reason);
+        let text = status.message();
+        assert!(text.len() > 20 && !text.ends_with('.') && !text.contains(SECRET), "{text}");
+        if let Some(bad) = details.bad_request() {
+            assert_eq!(bad.field_violations[0].description, text);
+            let field = bad.field_violations[0].field.split(['.', '[']).next().unwrap();
+            assert!(text.contains(field), "{text} does not name {field}");
+        }
+        let mut headers = MetadataMap::new().into_headers();
+        status.add_header(&mut headers).unwrap();
+        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>();
+        assert!(bytes < 8 * 1024, "{bytes} bytes of headers");
+    }
+}
+
+/// Checks samples of all variants against a table; the tables have no `_` arm, so they miss no variant.
+fn walk<E: Into<Failure>>(samples: Vec<E>, variants: usize, table: fn(&E) -> (Reason, Option<&'static str>)) {
+    let seen = samples.iter().map(discriminant).collect::<HashSet<_>>();
+    assert_eq!(seen.len(), variants, "a variant has no sample");
+    for sample in samples {
+        let (reason, field) = table(&sample);
+        let told = Told::of(sample);
+        told.check();
+        assert_eq!((told.reason(), told.field()), (reason.name(), field));
+    }
+}
+
+fn io_error() -> io::Error {
+    io::Error::other(SECRET)
+}
+
+#[test]
+fn every_error_of_a_countdown_is_told() {
+    use countdown::Error as E;
+    let (short, long) = (Duration::from_micros(10), Duration::from_secs(86_400 * 4_000));
+    let samples = vec![
+        E::IntervalTooShort { interval: short, min: Duration::from_millis(1) },
+        E::TooLong { length: long, max: long },
+        E::FromBelowTo { from: 1, to: 2 },
+        E::StepTooSmall { step: 0 },
+        E::WaitFirstWithUntil,
+        E::TooManyNumbers { left: 1 << 40, max: 1 << 31 },
+        E::UntilTooFar { ahead: long, max: long },
+        E::PositionInvalid("its step is below 1"),
+    ];
+    walk(samples, 8, |error| match error {
+        E::IntervalTooShort { .. } | E::TooLong { .. } | E::TooManyNumbers { .. } => {
+            (Reason::InvalidField, Some("interval"))
+        }
+        E::FromBelowTo { .. } => (Reason::InvalidField, Some("from")),
+        E::StepTooSmall { .. } => (Reason::InvalidField, Some("step")),
+        E::WaitFirstWithUntil => (Reason::InvalidField, Some("wait_first")),
+        E::UntilTooFar { .. } => (Reason::InvalidField, Some("until")),
+        E::PositionInvalid(_) => (Reason::CursorMalformed, Some("cursor")),
+    });
+}
+
+#[test]
+fn every_error_of_lines_is_told() {
+    use lines::Error as E;
+    let samples = vec![
+        E::PathInvalid { fault: "is empty" },
+        E::NotFound { path: "\u{1F4A9}".repeat(1024) },
+        E::LineZero,
+        E::OffsetBeyondEnd { offset: 9, size: 7 },
+        E::Mismatch,
+        E::Expired,
+        E::PositionInvalid,
+        E::Io(io_error()),
+    ];
+    walk(samples, 8, |error| match error {
+        E::PathInvalid { .. } => (Reason::InvalidField, Some("path")),
+        E::NotFound { .. } => (Reason::FileNotFound, None),
+        E::LineZero => (Reason::InvalidField, Some("from_line")),
+        E::OffsetBeyondEnd { .. } => (Reason::OffsetBeyondEnd, None),
+        E::Mismatch => (Reason::CursorMismatch, None),
+        E::Expired => (Reason::CursorExpired, None),
+        E::PositionInvalid => (Reason::CursorMalformed, Some("cursor")),
+        E::Io(_) => (Reason::ReadError, None),
+    });
+}
+
+#[test]
+fn every_error_of_messages_is_told() {
+    use messages::Error as E;
+    let samples = vec![
+        E::Topic(topic::Error::Reserved),
+        E::Pattern { index: 3, error: topic::Error::TailNotLast },
+        E::NoPatterns,
+        E::TooLarge { bytes: 2 << 20, limit: 1 << 20 },
+        E::KeyTooLong { bytes: 2_000 },
+        E::HeaderNameEmpty,
+        E::TooManyHeaders { count: 65 },
+        E::MessageIdLength { bytes: 0 },
+        E::SequenceMismatch { expected: 7, current: 9 },
+        E::TooManyTopics { limit: 5 },
+        E::Mismatch,
+        E::Ahead { newest: 9 },
+        E::Full,
+        E::Failed,
+        E::Closed,
+        E::Io(io_error()),
+    ];
+    walk(samples, 16, |error| match error {
+        E::Topic(_) => (Reason::InvalidField, Some("topic")),
+        E::Pattern { .. } => (Reason::InvalidField, Some("topics[3]")),
+        E::NoPatterns => (Reason::InvalidField, Some("topics")),
+        E::TooLarge { .. } => (Reason::InvalidField, Some("content")),
+        E::KeyTooLong { .. } => (Reason::InvalidField, Some("key")),
+        E::HeaderNameEmpty | E::TooManyHeaders { .. } => (Reason::InvalidField, Some("headers")),
+        E::MessageIdLength { .. } => (Reason::InvalidField, Some("message_id")),
+        E::SequenceMismatch { .. } => (Reason::SequenceMismatch, None),
+        E::TooManyTopics { .. } => (Reason::TooManyTopics, None),
+        E::Mismatch => (Reason::CursorMismatch, None),
+        E::Ahead { .. } => (Reason::CursorAhead, None),
+        E::Full => (Reason::LogFull, None),
+        E::Failed => (Reason::LogFailed, None),
+        E::Closed => (Reason::Draining, None),
+        E::Io(_) => (Reason::ReadError, None),
+    });
+}
+
+#[test]
+fn every_fault_of_a_topic_says_what_would_work() {
+    use topic::Error as E;
+    let samples = [
+        E::Empty,
+        E::TooLong { bytes: 256 },
+        E::EmptyToken,
+        E::Character { character: '\u{10FFFF}' },
+        E::Wildcard { wildcard: '>' },
+        E::PartOfToken { wildcard: '*' },
+        E::TailNotLast,
+        E::Reserved,
+    ];
+    for error in samples {
+        let told = Told::of(messages::Error::Topic(error));
+        told.check();
+        assert!(told.status.message().contains(':'), "{}", told.status.message());
+    }
+}
+
+#[test]
+fn what_ends_a_call_from_outside_is_told() {
+    for failure in
+        [deadline_exceeded(), draining(), stalled(Duration::from_secs(300)), too_many_streams(100_000)]
+    {
+        Told::of(failure).check();
+    }
+    assert_eq!(Told::of(too_many_streams(7)).metadata("limit"), Some("7"));
+}
+
+#[test]
+fn programs_get_the_facts_too() {
+    let told = Told::of(lines::Error::OffsetBeyondEnd { offset: 9, size: 7 });
+    assert_eq!(told.metadata("size"), Some("7"));
+    let told = Told::of(messages::Error::Ahead { newest: 9 });
+    assert_eq!(told.metadata("newest"), Some("9"));
+    let told = Told::of(messages::Error::SequenceMismatch { expected: 7, current: 9 });
+    assert_eq!(told.metadata("current"), Some("9"));
+    let told = Told::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
+    assert_eq!(told.metadata("limit"), Some("1048576"));
+}
+
+#[test]
+fn a_fault_within_a_batch_names_the_message() {
+    let fault = |error| Told::of(BatchError { index: 2, error });
+    let told = fault(messages::Error::Topic(topic::Error::Empty));
+    told.check();
+    assert_eq!(told.field(), Some("messages[2].topic"));
+    let told = fault(messages::Error::SequenceMismatch { expected: 7, current: 9 });
+    assert_eq!(told.metadata("index"), Some("2"));
+    // No message is to blame for these.
+    assert_eq!(fault(messages::Error::Full).metadata("index"), None);
+    assert_eq!(fault(messages::Error::TooManyTopics { limit: 1 }).metadata("index"), None);
+}
+
+#[test]
+fn the_error_of_one_message_of_a_flow_is_the_one_that_publish_gives() {
+    let failure = || Failure::from(messages::Error::Topic(topic::Error::Reserved));
+    let told = Told::of(failure());
+    let error = failure().into_publish_error();
+    assert_eq!(Code::from(error.code), told.status.code());
+    assert_eq!((error.reason.as_str(), error.message.as_str()), (told.reason(), told.status.message()));
+    assert_eq!(Some(error.field.as_str()), told.field());
+}
+
+#[test]
+fn a_client_knows_of_every_reason_whether_to_try_again() {
+    let names = Reason::ALL.iter().map(|reason| reason.name()).collect::<HashSet<_>>();
+    assert_eq!(names.len(), Reason::ALL.len());
+    assert!(NOT_RETRIED.iter().all(|name| names.contains(name)));
+    for reason in Reason::ALL {
+        let name = reason.name();
+        assert_ne!(NOT_RETRIED.contains(&name), reason.is_retried(), "{name}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{name}");
+    }
+}
+
+#[test]
+fn a_refusal_of_the_transport_is_explained_and_everything_else_is_left_as_it_is() {
+    let told = |status: &Status| Told {
+        details: explained(status).unwrap().get_error_details(),
+        status: explained(status).unwrap(),
+    };
+    let large = told(&Status::out_of_range(
+        "Error, decoded message length too large: found 65540 bytes, the limit is: 65536 bytes",
+    ));
+    large.check();
+    assert_eq!((large.reason(), large.metadata("limit")), ("REQUEST_TOO_LARGE", Some("65536")));
+    assert!(large.status.message().contains("64 KiB"));
+    let malformed = told(&Status::internal("failed to decode Protobuf message"));
+    malformed.check();
+    assert_eq!(malformed.reason(), "REQUEST_MALFORMED");
+
+    assert!(explained(&Status::unimplemented("")).is_none());
+    assert!(explained(&Status::from(Failure::from(lines::Error::Expired))).is_none());
+    assert!(explained(&Status::from(Failure::from(lines::Error::Io(io_error())))).is_none());
+}

@@ -1,0 +1,228 @@
+//! Every field of every request that can be wrong, and what its caller is told.
+
+use super::*;
+use crate::proto::{
+    countdown_service_server::CountdownService, line_service_server::LineService,
+    message_service_server::MessageService, messages_request, read_lines_request,
+};
+
+/// What a wrong request was told: reason and field.
+fn told<T>(answer: Result<tonic::Response<T>, Status>) -> (String, String) {
+    let status = answer.map(|_| ()).unwrap_err();
+    let fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    let field = fields.into_iter().next().map(|violation| violation.field).unwrap_or_default();
+    assert!(status.message().contains(&field), "{field}: {}", status.message());
+    (reason(&status), field)
+}
+
+fn invalid(field: &str) -> (String, String) {
+    ("INVALID_FIELD".into(), field.into())
+}
+
+fn malformed() -> (String, String) {
+    ("CURSOR_MALFORMED".into(), "cursor".into())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a field that is set")]
+fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos })
+}
+
+/// Before 1970, or no time at all.
+const TIMES: [prost_types::Timestamp; 5] = [
+    prost_types::Timestamp { seconds: 253_402_300_800, nanos: 0 },
+    prost_types::Timestamp { seconds: 1, nanos: 1_000_000_000 },
+    prost_types::Timestamp { seconds: -1, nanos: 0 },
+    prost_types::Timestamp { seconds: i64::MAX, nanos: 0 },
+    prost_types::Timestamp { seconds: i64::MIN, nanos: i32::MIN },
+];
+
+#[tokio::test]
+async fn every_wrong_field_of_a_countdown_is_named() {
+    type Wrong = fn(&mut proto::CountdownRequest);
+    let app = House::new().app;
+    let table: [(&str, Wrong); 20] = [
+        ("target", |r| r.target = None),
+        ("until", |r| r.target = Some(Target::Until(TIMES[0]))),
+        ("until", |r| r.target = Some(Target::Until(TIMES[1]))),
+        ("until", |r| r.target = Some(Target::Until(TIMES[2]))),
+        ("until", |r| r.target = Some(Target::Until(TIMES[3]))),
+        ("until", |r| r.target = Some(Target::Until(TIMES[4]))),
+        ("from", |r| r.to = Some(4)),
+        ("step", |r| r.step = Some(0)),
+        ("step", |r| r.step = Some(i32::MIN)),
+        ("interval", |r| r.interval = duration(0, 0)),
+        ("interval", |r| r.interval = duration(0, 999_999)),
+        ("interval", |r| r.interval = duration(-1, 0)),
+        ("interval", |r| r.interval = duration(i64::MAX, i32::MAX)),
+        ("on_lag", |r| r.on_lag = 9),
+        ("limit", |r| r.limit = Some(0)),
+        ("heartbeat", |r| r.heartbeat = duration(0, 99_999_999)),
+        ("heartbeat", |r| r.heartbeat = duration(3600, 1)),
+        ("heartbeat", |r| r.heartbeat = duration(i64::MIN, i32::MIN)),
+        ("max_batch", |r| r.max_batch = Some(0)),
+        ("max_batch", |r| r.max_batch = Some(100_001)),
+    ];
+    for (field, wrong) in table {
+        let mut request = from(3);
+        wrong(&mut request);
+        let answer = app.countdown(Request::new(request.clone())).await;
+        assert_eq!(told(answer), invalid(field), "{request:?}");
+    }
+    let request = proto::CountdownRequest { cursor: Some(String::new()), ..from(3) };
+    assert_eq!(told(app.countdown(Request::new(request)).await), malformed());
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_read_lines_is_named() {
+    use read_lines_request::Start;
+    type Wrong = fn(&mut proto::ReadLinesRequest);
+    let house = House::new();
+    house.write("a.log", "one\n");
+    let table: [(&str, Wrong); 10] = [
+        ("path", |r| r.path = String::new()),
+        ("path", |r| r.path = "root/../a.log".into()),
+        ("last", |r| r.start = Some(Start::Last(-1))),
+        ("from_line", |r| r.start = Some(Start::FromLine(0))),
+        ("from_line", |r| r.start = Some(Start::FromLine(-1))),
+        ("from_offset", |r| r.start = Some(Start::FromOffset(-1))),
+        ("on_gap", |r| r.on_gap = -1),
+        ("limit", |r| r.limit = Some(-1)),
+        ("heartbeat", |r| r.heartbeat = duration(0, 0)),
+        ("max_batch", |r| r.max_batch = Some(-1)),
+    ];
+    let good = proto::ReadLinesRequest { path: "root/a.log".into(), ..Default::default() };
+    assert!(house.app.read_lines(Request::new(good.clone())).await.is_ok());
+    for (field, wrong) in table {
+        let mut request = good.clone();
+        wrong(&mut request);
+        let answer = house.app.read_lines(Request::new(request.clone())).await;
+        assert_eq!(told(answer), invalid(field), "{request:?}");
+    }
+    let request = proto::ReadLinesRequest { cursor: Some("x".into()), ..good.clone() };
+    assert_eq!(told(house.app.read_lines(Request::new(request)).await), malformed());
+    let request = proto::ReadLinesRequest { path: "root/none".into(), ..good.clone() };
+    assert_eq!(told(house.app.read_lines(Request::new(request)).await).0, "FILE_NOT_FOUND");
+    let request = proto::ReadLinesRequest { start: Some(Start::FromOffset(5)), ..good };
+    assert_eq!(told(house.app.read_lines(Request::new(request)).await).0, "OFFSET_BEYOND_END");
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_messages_is_named() {
+    use messages_request::Start;
+    type Wrong = fn(&mut proto::MessagesRequest);
+    let house = House::new();
+    let table: [(&str, Wrong); 13] = [
+        ("topics", |r| r.topics.clear()),
+        ("topics", |r| r.topics = vec!["a".into(); 65]),
+        ("topics[1]", |r| r.topics.push("a b".into())),
+        ("sequence", |r| r.start = Some(Start::Sequence(0))),
+        ("time", |r| r.start = Some(Start::Time(TIMES[0]))),
+        ("time", |r| r.start = Some(Start::Time(TIMES[1]))),
+        ("last", |r| r.start = Some(Start::Last(-1))),
+        ("last", |r| r.start = Some(Start::Last(1_000_001))),
+        ("until_sequence", |r| r.until_sequence = Some(0)),
+        ("until_time", |r| r.until_time = Some(TIMES[2])),
+        ("limit", |r| r.limit = Some(0)),
+        ("heartbeat", |r| r.heartbeat = duration(7200, 0)),
+        ("max_batch", |r| r.max_batch = Some(i32::MIN)),
+    ];
+    let good = proto::MessagesRequest { topics: vec!["a".into()], ..Default::default() };
+    assert!(house.app.messages(Request::new(good.clone())).await.is_ok());
+    for (field, wrong) in table {
+        let mut request = good.clone();
+        wrong(&mut request);
+        let answer = house.app.messages(Request::new(request.clone())).await;
+        assert_eq!(told(answer), invalid(field), "{request:?}");
+    }
+    let request = proto::MessagesRequest { cursor: Some("x".repeat(2_000)), ..good };
+    assert_eq!(told(house.app.messages(Request::new(request)).await), malformed());
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
+    type Wrong = fn(&mut proto::PublishRequest);
+    let house = House::new();
+    let table: [(&str, Wrong); 9] = [
+        ("topic", |r| r.topic.clear()),
+        ("topic", |r| r.topic = "a.>".into()),
+        ("topic", |r| r.topic = "$countdown.a".into()),
+        ("key", |r| r.key = Some("x".repeat(1025))),
+        ("headers", |r| r.headers = [(String::new(), "x".into())].into()),
+        ("headers", |r| r.headers = (0..65).map(|n| (n.to_string(), String::new())).collect()),
+        ("message_id", |r| r.message_id = Some(String::new())),
+        ("expected_sequence", |r| r.expected_sequence = Some(-1)),
+        ("content", |r| {
+            r.content = Some(proto::publish_request::Content::Data(vec![0; 1024 * 1024 + 1]));
+        }),
+    ];
+    for (field, wrong) in table {
+        let mut message = flow::message("a", "x");
+        wrong(&mut message);
+        let answer = house.app.publish(Request::new(message.clone())).await;
+        assert_eq!(told(answer), invalid(field), "{:?}", message.topic);
+        let messages = vec![flow::message("a", "x"), message];
+        let answer = house.app.publish_batch(Request::new(proto::PublishBatchRequest { messages })).await;
+        assert_eq!(told(answer), invalid(&format!("messages[1].{field}")));
+    }
+    for count in [0, 10_001] {
+        let request = proto::PublishBatchRequest { messages: vec![flow::message("a", "x"); count] };
+        assert_eq!(told(house.app.publish_batch(Request::new(request)).await), invalid("messages"));
+    }
+    // None of the batches left a message behind.
+    assert_eq!(publish_one(&house).await, Some(1));
+}
+
+async fn publish_one(house: &House) -> Option<i64> {
+    let published = limited(house.app.publish(Request::new(flow::message("a", "x")))).await;
+    published.unwrap().into_inner().sequence
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_list_is_named() {
+    let house = House::new();
+    let page = |page_size, token: &str| {
+        let page_token = token.to_owned();
+        let files =
+            proto::ListFilesRequest { page_size, page_token: page_token.clone(), ..Default::default() };
+        let topics = proto::ListTopicsRequest { page_size, page_token, ..Default::default() };
+        let app = house.app.clone();
+        async move {
+            let (files, topics) = (Request::new(files), Request::new(topics));
+            [told(app.list_files(files).await), told(app.list_topics(topics).await)]
+        }
+    };
+    for size in [0, -1, 10_001] {
+        assert_eq!(page(Some(size), "").await, [invalid("page_size"), invalid("page_size")]);
+    }
+    for token in ["%", "_w"] {
+        assert_eq!(page(None, token).await, [invalid("page_token"), invalid("page_token")], "{token}");
+    }
+    let request = proto::ListTopicsRequest { pattern: "a..b".into(), ..Default::default() };
+    assert_eq!(told(house.app.list_topics(Request::new(request)).await), invalid("pattern"));
+    let request = proto::ListFilesRequest { path: "none".into(), ..Default::default() };
+    assert_eq!(told(house.app.list_files(Request::new(request)).await).0, "FILE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_list_is_read_page_by_page() {
+    let house = House::new();
+    let mut names = vec!["a", "b", "c"];
+    for name in &names {
+        house.write(name, "");
+        limited(house.app.publish(Request::new(flow::message(name, "x")))).await.unwrap();
+    }
+    let mut request = proto::ListTopicsRequest { page_size: Some(2), ..Default::default() };
+    let mut files = proto::ListFilesRequest { page_size: Some(2), ..Default::default() };
+    for expected in [vec!["a", "b"], vec!["c"]] {
+        let page = house.app.list_topics(Request::new(request.clone())).await.unwrap().into_inner();
+        assert_eq!(page.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), expected);
+        request.page_token = page.next_page_token;
+        let page = house.app.list_files(Request::new(files.clone())).await.unwrap().into_inner();
+        let paths = page.files.iter().map(|file| file.path.strip_prefix("root/").unwrap());
+        assert_eq!(paths.collect::<Vec<_>>(), expected);
+        files.page_token = page.next_page_token;
+        names.retain(|name| !expected.contains(name));
+    }
+    assert!(names.is_empty() && request.page_token.is_empty() && files.page_token.is_empty());
+}

@@ -1,0 +1,161 @@
+//! `PublishStream`.
+
+use super::*;
+use crate::proto::{publish_request::Content, publish_result::Result as Answer};
+
+pub(super) fn message(topic: &str, text: &str) -> proto::PublishRequest {
+    let content = Some(Content::Text(text.into()));
+    proto::PublishRequest { topic: topic.into(), content, ..Default::default() }
+}
+
+fn request(topics: &[&str]) -> proto::PublishStreamRequest {
+    proto::PublishStreamRequest { messages: topics.iter().map(|topic| message(topic, "x")).collect() }
+}
+
+/// All answers, and how the stream ended.
+async fn publish(
+    house: &mut House,
+    requests: impl futures::Stream<Item = proto::PublishStreamRequest> + Send + 'static,
+) -> (Vec<Answer>, Result<(), Status>) {
+    let mut client = MessageServiceClient::new(house.connect().await);
+    let mut stream = limited(client.publish_stream(requests)).await.unwrap().into_inner();
+    let mut answers = Vec::new();
+    loop {
+        match limited(stream.message()).await {
+            Ok(Some(response)) => {
+                assert!(!response.results.is_empty());
+                answers.extend(response.results.into_iter().map(|result| result.result.unwrap()));
+            }
+            Ok(None) => return (answers, Ok(())),
+            Err(status) => return (answers, Err(status)),
+        }
+    }
+}
+
+fn sequences(answers: &[Answer]) -> Vec<i64> {
+    let published = |answer: &Answer| match answer {
+        Answer::Published(published) => published.sequence,
+        Answer::Error(_) => None,
+    };
+    answers.iter().filter_map(published).collect()
+}
+
+#[tokio::test]
+async fn every_message_of_a_flow_is_answered_in_order() {
+    let mut house = House::new();
+    // More than the window, in requests of all sizes.
+    let requests = stream::iter(1..=200).map(|size| request(&vec!["a"; size]));
+    let (answers, end) = publish(&mut house, requests).await;
+    end.unwrap();
+    let expected = (1..=20_100).collect::<Vec<_>>();
+    assert!(expected.len() > PUBLISH_WINDOW);
+    assert_eq!(sequences(&answers), expected);
+    assert_eq!(house.metric("items_total{method=\"PublishStream\"}"), 20_100);
+    assert_eq!(house.metric("streams_ended_total{method=\"PublishStream\",code=\"OK\"}"), 1);
+}
+
+#[tokio::test]
+async fn a_window_of_one_message_is_enough_to_go_on() {
+    let mut house = House::new();
+    house.app.limits.publish_window = 1;
+    house.app.limits.batch_bytes = 1;
+    let (answers, end) = publish(&mut house, stream::iter(vec![request(&["a", "b", "c"]); 3])).await;
+    end.unwrap();
+    assert_eq!(sequences(&answers), (1..=9).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
+    let mut house = House::new();
+    let expectation =
+        |sequence| proto::PublishRequest { expected_sequence: Some(sequence), ..message("a", "x") };
+    let requests = vec![
+        request(&["a", "no topic", "a"]),
+        proto::PublishStreamRequest { messages: vec![expectation(-1), expectation(7), expectation(2)] },
+        request(&["*"]),
+        request(&["a"]),
+    ];
+    let (answers, end) = publish(&mut house, stream::iter(requests)).await;
+    end.unwrap();
+    let told = answers.iter().map(|answer| match answer {
+        Answer::Published(published) => published.sequence.unwrap().to_string(),
+        Answer::Error(error) => format!("{} {}", error.reason, error.field),
+    });
+    let expected = [
+        "1",
+        "INVALID_FIELD topic",
+        "2",
+        "INVALID_FIELD expected_sequence",
+        "SEQUENCE_MISMATCH ",
+        "3",
+        "INVALID_FIELD topic",
+        "4",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_request_without_messages_ends_the_flow_after_what_came_before_is_answered() {
+    let mut house = House::new();
+    let requests = stream::iter([request(&["a", "a"]), request(&[]), request(&["a"])]);
+    let (answers, end) = publish(&mut house, requests).await;
+    assert_eq!(sequences(&answers), [1, 2]);
+    let status = end.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "messages");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_does_not_end_the_flow_with_ok() {
+    let mut house = House::new();
+    let large = proto::PublishStreamRequest { messages: vec![message("a", &"x".repeat(PUBLISH_BYTES))] };
+    let (answers, end) = publish(&mut house, stream::iter([request(&["a", "a"]), large])).await;
+    assert_eq!(sequences(&answers), [1, 2]);
+    let status = end.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "REQUEST_TOO_LARGE"));
+}
+
+#[tokio::test]
+async fn a_draining_server_answers_what_it_took_and_ends_the_flow() {
+    let mut house = House::new();
+    let shutdown = house.shutdown.clone();
+    // The client has not sent all: without the shutdown, the flow would go on.
+    let requests = stream::iter([request(&["a", "a"])]).chain(stream::pending());
+    let mut client = MessageServiceClient::new(house.connect().await);
+    let mut answers = limited(client.publish_stream(requests)).await.unwrap().into_inner();
+    let first = limited(answers.message()).await.unwrap().unwrap();
+    assert_eq!(first.results.len(), 2);
+    shutdown.cancel();
+    let status = limited(answers.message()).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));
+    assert!(status.get_details_retry_info().is_some());
+}
+
+#[tokio::test]
+async fn a_flow_whose_client_reads_no_answers_is_not_read_without_end() {
+    let mut house = House::new();
+    house.app.limits.publish_window = 10;
+    let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = sent.clone();
+    let requests = stream::repeat_with(move || {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        request(&["a"; 10])
+    });
+    let endpoint = Endpoint::from_static("http://in.process").initial_stream_window_size(1024);
+    let mut client = MessageServiceClient::new(house.connect_with(&endpoint).await);
+    let answers = limited(client.publish_stream(requests)).await.unwrap().into_inner();
+    // It has stopped when nothing is sent for a while; a server that read on would never let it.
+    let mut before = usize::MAX;
+    let stopped = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = sent.load(std::sync::atomic::Ordering::Relaxed);
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+    };
+    limited(stopped).await;
+    drop(answers);
+}
