@@ -1,0 +1,237 @@
+"""A client generated from proto/ uses all three streams, is cut again and again, and misses nothing.
+
+Run with the Python of a virtual environment that has grpcio and grpcio-tools; it needs target/release/perenniald, or
+the server that PERENNIALD names. Every connection goes through a proxy that cuts it after some bytes, and the server
+is killed in the middle.
+"""
+
+import os
+import pathlib
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import grpc
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
+
+
+def generate(out):
+    from grpc_tools import protoc
+
+    files = ["countdown", "lines", "messages"]
+    paths = [f"perennial/v1/{name}.proto" for name in files]
+    well_known = str(pathlib.Path(protoc.__file__).parent / "_proto")
+    arguments = ["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    assert protoc.main(arguments + paths) == 0, "protoc"
+    sys.path.insert(0, str(out))
+
+
+class Server:
+    def __init__(self, directory):
+        self.directory, self.address = directory, "127.0.0.1:0"
+        (directory / "logs").mkdir()
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [SERVER, "--listen", self.address, "--data", self.directory / "data",
+             "--root", f"logs={self.directory / 'logs'}", "--log", "error"],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for line in self.process.stderr:
+            if found := re.match(r"perenniald: listening on http://(.*)", line):
+                self.address = found[1]
+                return
+        raise AssertionError("the server did not start")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Proxy:
+    """Passes bytes on, and cuts each connection when some have passed."""
+
+    def __init__(self, server):
+        self.server, self.cuts = server, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client):
+        host, port = self.server.address.split(":")
+        try:
+            upstream = socket.create_connection((host, int(port)))
+        except OSError:
+            client.close()
+            return
+        left = [random.randint(2_000, 200_000)]
+
+        def copy(source, target, counts):
+            try:
+                while data := source.recv(4096):
+                    target.sendall(data)
+                    if counts:
+                        left[0] -= len(data)
+                        if left[0] < 0:
+                            self.cuts += 1
+                            break
+            except OSError:
+                pass
+            for end in (client, upstream):
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+        threading.Thread(target=copy, args=(client, upstream, False), daemon=True).start()
+        copy(upstream, client, True)
+
+
+def channel(address):
+    # A local pool: a channel that was cut must not be shared with the next one.
+    return grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def resumed(address, service, method, request):
+    """The responses of a stream, over as many connections as it takes."""
+    while True:
+        with channel(address) as connection:
+            try:
+                for response in getattr(service(connection), method)(request, timeout=60):
+                    yield response
+                    request.cursor = response.cursor
+                return
+            except grpc.RpcError as error:
+                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL), error
+                time.sleep(0.05)
+
+
+def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
+    request = pb.countdown.CountdownRequest(**{"from": 400})
+    request.interval.FromMilliseconds(5)
+    seen, skipped = [], 0
+    responses = resumed(proxy.address, pb.countdown_grpc.CountdownServiceStub, "Countdown", request)
+    for response in responses:
+        skipped += response.skipped
+        seen += [tick.remaining for tick in response.ticks]
+    assert seen == sorted(set(seen), reverse=True) and seen[-1] == 0, seen
+    assert len(seen) + skipped == 401, (len(seen), skipped)
+
+
+def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
+    path = server.directory / "logs" / "app.log"
+    expected = [f"line {n} — {'x' * (n % 90)}" for n in range(40_000)]
+    half = len(expected) // 2
+    path.write_text("".join(line + "\n" for line in expected[:half]))
+
+    def write():
+        for start in range(half, len(expected), 500):
+            with path.open("a") as file:
+                file.writelines(line + "\n" for line in expected[start:start + 500])
+            if start == half + 5_000:
+                path.rename(path.with_suffix(".log.1"))
+            if start == half + 10_000:
+                server.kill()
+                server.start()
+            time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    request = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True)
+    seen = []
+    for response in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
+        seen += [line.text for line in response.lines]
+        if len(seen) >= len(expected):
+            break
+    writer.join()
+    assert seen == expected, next(pair for pair in zip(seen, expected) if pair[0] != pair[1])
+
+
+def messages_are_published_and_each_is_read_once(server, proxy, pb):
+    count = 3_000
+    expected = [f"message {n}" for n in range(count)]
+
+    def publish():
+        with channel(server.address) as connection:
+            stub = pb.messages_grpc.MessageServiceStub(connection)
+            for start in range(0, count, 100):
+                messages = [
+                    pb.messages.PublishRequest(topic=f"t.{n % 3}", text=expected[n], message_id=str(n))
+                    for n in range(start, start + 100)
+                ]
+                while True:
+                    # A batch whose answer is lost is repeated; its ids keep it from being there twice.
+                    try:
+                        stub.PublishBatch(pb.messages.PublishBatchRequest(messages=messages), wait_for_ready=True)
+                        break
+                    except grpc.RpcError as error:
+                        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                if start == 1_500:
+                    server.kill()
+                    server.start()
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    request = pb.messages.MessagesRequest(topics=["t.*"], earliest=True)
+    seen, sequences = [], []
+    for response in resumed(proxy.address, pb.messages_grpc.MessageServiceStub, "Messages", request):
+        seen += [message.text for message in response.messages]
+        sequences += [message.sequence for message in response.messages]
+        if len(seen) >= count:
+            break
+    publisher.join()
+    assert seen == expected
+    assert sequences == sorted(set(sequences))
+
+
+class Generated:
+    def __init__(self):
+        from perennial.v1 import countdown_pb2, countdown_pb2_grpc, lines_pb2, lines_pb2_grpc
+        from perennial.v1 import messages_pb2, messages_pb2_grpc
+
+        self.countdown, self.countdown_grpc = countdown_pb2, countdown_pb2_grpc
+        self.lines, self.lines_grpc = lines_pb2, lines_pb2_grpc
+        self.messages, self.messages_grpc = messages_pb2, messages_pb2_grpc
+
+
+def main():
+    tests = [
+        a_countdown_delivers_or_counts_every_number,
+        a_log_is_read_and_followed_line_by_line,
+        messages_are_published_and_each_is_read_once,
+    ]
+    failed = 0
+    with tempfile.TemporaryDirectory() as out:
+        generate(out)
+        pb = Generated()
+        for test in tests:
+            with tempfile.TemporaryDirectory() as directory:
+                server = Server(pathlib.Path(directory))
+                proxy = Proxy(server)
+                try:
+                    test(server, proxy, pb)
+                    print(f"ok      {test.__name__} ({proxy.cuts} cuts)", flush=True)
+                except AssertionError as error:
+                    failed += 1
+                    print(f"FAILED  {test.__name__}: {str(error)[:500]}", flush=True)
+                finally:
+                    server.kill()
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
