@@ -12,7 +12,6 @@ use std::{
 
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser,
-    builder::BoolishValueParser,
     error::{ContextKind, ContextValue},
 };
 use serde::{Deserialize, Deserializer, de};
@@ -59,7 +58,7 @@ struct Settings {
     root: Vec<Root>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
     #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
-        value_parser = BoolishValueParser::new())]
+        value_parser = switch)]
     demo: Option<bool>,
     /// Serve metrics for Prometheus at http://ADDR/metrics
     #[arg(long, env = "PERENNIAL_METRICS", value_name = "ADDR")]
@@ -386,6 +385,15 @@ fn default_data(demo: bool) -> Option<PathBuf> {
 /// The environment variable of a flag.
 pub fn variable(flag: &str) -> String {
     format!("{ENV_PREFIX}{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// Yes or no, as variables of the environment write it too.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
 }
 
 /// `NAME=DIR`

@@ -47,9 +47,18 @@ fn a_value_that_cannot_work_is_told_with_what_would() {
         &["--root", "logs"],
         &["--max-line", "1 parsec"],
         &["--listen", "here"],
+        &["--demo=perhaps"],
         &["--idle", "2562047788015215h"],
     ] {
         assert!(Arguments::try_parse_from(["perenniald"].iter().chain(wrong)).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_demo_is_switched_on_by_its_flag_alone_and_by_what_variables_hold() {
+    for (flag, expected) in [("--demo", true), ("--demo=1", true), ("--demo=true", true), ("--demo=0", false)]
+    {
+        assert_eq!(given(&[flag]).demo, Some(expected), "{flag}");
     }
 }
 
