@@ -8,13 +8,18 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::proto::{
-    CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, PublishRequest, PublishResponse,
-    ReadLinesRequest, ReadLinesResponse, message_service_client::MessageServiceClient,
+    CountdownRequest, CountdownResponse, File, ListFilesRequest, ListTopicsRequest, MessagesRequest,
+    MessagesResponse, PublishRequest, PublishResponse, PublishResult, ReadLinesRequest, ReadLinesResponse,
+    Topic, line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
 };
 
 mod error;
+mod publisher;
 mod resume;
 
 pub use error::{Error, Violation};
@@ -110,13 +115,66 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
+    /// Publishes what `messages` gives, each with an id of its own where it has none; yields the results in the same
+    /// order. When the connection is lost, what was not answered is sent again under the same ids: nothing is published
+    /// twice.
+    pub fn publish_stream<S>(
+        &self,
+        messages: S,
+    ) -> impl Stream<Item = Result<PublishResult, Error>> + Send + use<S>
+    where
+        S: Stream<Item = PublishRequest> + Send + 'static,
+    {
+        publisher::publish(self.clone(), messages)
+    }
+
+    /// The files that can be read, all pages of them: below a root or a directory, or all.
+    pub async fn list_files(&self, path: &str) -> Result<Vec<File>, Error> {
+        let mut client = LineServiceClient::new(self.channel.clone());
+        let mut request = ListFilesRequest { path: path.into(), ..Default::default() };
+        let mut files = Vec::new();
+        loop {
+            let page =
+                client.list_files(request.clone()).await.map_err(|status| self.error(&status))?.into_inner();
+            files.extend(page.files);
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return Ok(files);
+            }
+        }
+    }
+
+    /// The topics that match a pattern, or all: all pages of them.
+    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<Topic>, Error> {
+        let mut client = MessageServiceClient::new(self.channel.clone());
+        let mut request = ListTopicsRequest { pattern: pattern.into(), ..Default::default() };
+        let mut topics = Vec::new();
+        loop {
+            let page =
+                client.list_topics(request.clone()).await.map_err(|status| self.error(&status))?.into_inner();
+            topics.extend(page.topics);
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return Ok(topics);
+            }
+        }
+    }
+
+    /// Whether a service serves: `perennial.v1.MessageService`, or the empty name for the server.
+    pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
+        let mut client = HealthClient::new(self.channel.clone());
+        let request = HealthCheckRequest { service: service.into() };
+        let answer = client.check(request).await.map_err(|status| self.error(&status))?.into_inner();
+        Ok(answer.status())
+    }
+
+    fn error(&self, status: &tonic::Status) -> Error {
+        Error::from_status(status, &self.url)
+    }
+
     /// Publishes one message, once: it is not repeated here. Set `message_id` to repeat it safely.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
         let mut client = MessageServiceClient::new(self.channel.clone());
-        Ok(client
-            .publish(request)
-            .await
-            .map_err(|status| Error::from_status(&status, &self.url))?
-            .into_inner())
+        Ok(client.publish(request).await.map_err(|status| self.error(&status))?.into_inner())
     }
 }

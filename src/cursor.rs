@@ -80,7 +80,6 @@ pub fn decode<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Error> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use proptest::prelude::*;
 

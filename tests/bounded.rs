@@ -1,7 +1,12 @@
 //! Promise 3: a slow reader costs a cursor, not a queue; every limit has a number and an error that tells it; what
 //! goes away is forgotten, and a server that is told to stop does stop.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 mod harness;
 

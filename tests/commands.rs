@@ -1,6 +1,11 @@
 //! The commands as people use them: what they print, where, and what they exit with.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 mod harness;
 

@@ -1,6 +1,11 @@
 //! Promise 4: a published message is acknowledged after it is on disk, and is visible to readers only then.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 mod harness;
 

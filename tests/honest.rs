@@ -1,7 +1,12 @@
 //! Promise 2: what cannot be delivered is said in the stream; a stream ends with OK only where the caller asked for
 //! an end; an error names the field, what was wrong, and what would work.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 mod harness;
 
@@ -34,6 +39,7 @@ fn invalid(status: &Status, field: &str, remedy: &str) {
     assert_told(status, Code::InvalidArgument, "INVALID_FIELD", Some(field), remedy);
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the field is")]
 fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos })
 }

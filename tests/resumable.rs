@@ -1,7 +1,12 @@
 //! Promise 1: a stream continues after exactly the response whose cursor it is given: after a lost connection, a
 //! restarted server, a rotated file. Nothing is missed and nothing comes twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 mod harness;
 

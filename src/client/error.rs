@@ -36,6 +36,9 @@ pub enum Error {
         /// Three heartbeats.
         waited: Duration,
     },
+    /// The server ended a flow of messages before it had answered all of them.
+    #[error("the server ended the flow before it had answered all messages")]
+    EndedEarly,
     /// The server, or the transport, ended the call.
     #[error("{message}")]
     Status {
@@ -57,7 +60,7 @@ pub enum Error {
 impl Error {
     pub(super) fn from_status(status: &Status, url: &str) -> Self {
         let transport = status.source().is_some();
-        if status.code() == Code::Unavailable && is_refused(status) {
+        if status.code() == Code::Unavailable && is_unconnected(status) {
             return Self::Unreachable { url: url.to_owned() };
         }
         let details = status.get_error_details();
@@ -82,7 +85,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Url { .. } => false,
-            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { code, retry_after, transport, .. } => match code {
                 Code::Unavailable | Code::Cancelled => true,
                 Code::ResourceExhausted => retry_after.is_some() || *transport,
@@ -92,20 +95,29 @@ impl Error {
         }
     }
 
+    /// The gRPC code, also where it was not the server that failed the call.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Url { .. } => Code::InvalidArgument,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
+            Self::Status { code, .. } => *code,
+        }
+    }
+
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } => None,
+            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
         }
     }
 }
 
-/// Whether the system refused the connection, somewhere down the chain of causes.
-fn is_refused(status: &Status) -> bool {
+/// Whether no connection was made: refused, unknown, or no answer.
+fn is_unconnected(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        if error.is::<tonic::ConnectError>() {
+            return true;
         }
         cause = error.source();
     }

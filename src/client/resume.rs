@@ -91,10 +91,7 @@ struct Call<R: Resumable> {
     request: R,
     open: Option<Streaming<R::Response>>,
     silence: Duration,
-    waits: ExponentialBackoff,
-    /// The server has answered: from then on a failure may be waited out.
-    answered: bool,
-    interrupted: bool,
+    waits: Waits,
     /// As many items as the caller asked for were given.
     complete: bool,
 }
@@ -103,16 +100,7 @@ impl<R: Resumable> Call<R> {
     fn new(client: Client, request: R) -> Self {
         let heartbeat = request.heartbeat().and_then(|d| Duration::try_from(*d).ok()).unwrap_or(HEARTBEAT);
         let silence = heartbeat.saturating_mul(MISSED_HEARTBEATS);
-        Self {
-            client,
-            request,
-            open: None,
-            silence,
-            waits: waits(),
-            answered: false,
-            interrupted: false,
-            complete: false,
-        }
+        Self { client, request, open: None, silence, waits: Waits::default(), complete: false }
     }
 
     async fn next(&mut self) -> Result<Option<R::Response>, Error> {
@@ -125,8 +113,10 @@ impl<R: Resumable> Call<R> {
                 Ok(None) => return Ok(None),
                 // All was delivered; only the OK was lost.
                 Err(_) if self.complete => return Ok(None),
-                Err(error) if self.answered && error.is_retryable() => self.wait_out(&error).await,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.open = None;
+                    self.waits.wait_out(&self.client, error).await?;
+                }
             }
         }
     }
@@ -134,19 +124,20 @@ impl<R: Resumable> Call<R> {
     async fn attempt(&mut self) -> Result<Option<R::Response>, Error> {
         let url = &self.client.url;
         let step = async {
-            let open = match &mut self.open {
-                Some(open) => open,
-                None => {
-                    let answer = self.request.clone().open(self.client.channel.clone()).await?;
-                    self.answered = true;
-                    self.open.insert(answer.into_inner())
-                }
+            let open = if let Some(open) = &mut self.open {
+                open
+            } else {
+                let answer = self.request.clone().open(self.client.channel.clone()).await?;
+                self.waits.succeeds();
+                self.open.insert(answer.into_inner())
             };
-            open.message().await
+            // A connection takes the time it takes; an open stream is heard of.
+            Ok(tokio::time::timeout(self.silence, open.message()).await)
         };
-        match tokio::time::timeout(self.silence, step).await {
-            Ok(result) => result.map_err(|status| Error::from_status(&status, url)),
-            Err(_) => Err(Error::Silent { waited: self.silence }),
+        match step.await {
+            Ok(Ok(result)) => result.map_err(|status| Error::from_status(&status, url)),
+            Ok(Err(_)) => Err(Error::Silent { waited: self.silence }),
+            Err(status) => Err(Error::from_status(&status, url)),
         }
     }
 
@@ -157,27 +148,62 @@ impl<R: Resumable> Call<R> {
             *left = left.saturating_sub(items).max(0);
             self.complete = *left == 0;
         }
-        self.waits = waits();
-        if std::mem::take(&mut self.interrupted) {
-            (self.client.observer)(&Notice::Resumed);
-        }
-    }
-
-    async fn wait_out(&mut self, error: &Error) {
-        self.open = None;
-        self.interrupted = true;
-        let wait = self.waits.next().unwrap_or(MAX_WAIT);
-        let wait = wait.max(error.retry_after().unwrap_or_default());
-        (self.client.observer)(&Notice::Interrupted { error, wait });
-        tokio::time::sleep(wait).await;
+        self.waits.succeeded(&self.client);
     }
 }
 
-fn waits() -> ExponentialBackoff {
+/// How long to wait before the next attempt: growing, with full jitter, so that the clients of a server that comes
+/// back do not all come at once.
+#[derive(Debug)]
+pub(super) struct Waits {
+    backoff: ExponentialBackoff,
+    /// The server has answered: from then on a failure may be waited out.
+    has_succeeded: bool,
+    is_interrupted: bool,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { backoff: backoff(), has_succeeded: false, is_interrupted: false }
+    }
+}
+
+impl Waits {
+    /// The server has answered, though nothing came yet.
+    pub(super) fn succeeds(&mut self) {
+        self.has_succeeded = true;
+    }
+
+    /// Something came.
+    pub(super) fn succeeded(&mut self, client: &Client) {
+        self.has_succeeded = true;
+        self.backoff = backoff();
+        if std::mem::take(&mut self.is_interrupted) {
+            (client.observer)(&Notice::Resumed);
+        }
+    }
+
+    /// Waits, if that may help; else gives the error back.
+    pub(super) async fn wait_out(&mut self, client: &Client, error: Error) -> Result<(), Error> {
+        if !self.has_succeeded || !error.is_retryable() {
+            return Err(error);
+        }
+        self.is_interrupted = true;
+        let most = self.backoff.next().unwrap_or(MAX_WAIT);
+        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let wait = Duration::from_millis(random % millis).max(MIN_WAIT / 10);
+        let wait = wait + error.retry_after().unwrap_or_default();
+        (client.observer)(&Notice::Interrupted { error: &error, wait });
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(MIN_WAIT)
         .with_max_delay(MAX_WAIT)
-        .with_jitter()
         .without_max_times()
         .build()
 }

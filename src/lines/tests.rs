@@ -1,6 +1,6 @@
 //! On real files: where a stream starts, what it survives, and that nothing is missed or comes twice.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::{io::Write, path::Path, pin::Pin};
 
@@ -285,8 +285,8 @@ async fn a_reader_that_is_cut_again_and_again_gets_each_line_once_while_the_file
                 // Apart by more than the coarse clock of a file's birth.
                 std::thread::sleep(Duration::from_millis(15));
             }
-            let (head, tail) = (format!("line"), format!(" {n}\n"));
-            append(&path(0), &head);
+            let tail = format!(" {n}\n");
+            append(&path(0), "line");
             append(&path(0), &tail);
         }
     });

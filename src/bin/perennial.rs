@@ -1,2 +1,0 @@
-//! The client.
-fn main() {}
