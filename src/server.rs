@@ -42,8 +42,10 @@ const MESSAGE_SERVICE: &str = "perennial.v1.MessageService";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened at.
-    #[error("{address} cannot be listened at: {source}{}", remedy(source))]
+    #[error("{flag} is {address}, which cannot be listened at: {source}{}", remedy(source))]
     Listen {
+        /// The setting.
+        flag: &'static str,
         /// As configured.
         address: SocketAddr,
         /// Why not.
@@ -68,13 +70,9 @@ pub enum Error {
 
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ": something else listens there; stop it, or choose another with --listen"
-        }
-        std::io::ErrorKind::PermissionDenied => ": choose a port from 1024 on with --listen",
-        std::io::ErrorKind::AddrNotAvailable => {
-            ": this machine has no such address; choose another with --listen"
-        }
+        std::io::ErrorKind::AddrInUse => ": something else listens there; stop it, or choose another address",
+        std::io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
+        std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address; choose another",
         _ => "",
     }
 }
@@ -84,7 +82,11 @@ fn remedy(error: &std::io::Error) -> &'static str {
 /// # Errors
 /// [`Error::Listen`].
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+    bind_as("--listen", address).await
+}
+
+async fn bind_as(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { flag, address, source })
 }
 
 /// Serves until `shutdown`, and then until all is ended in order.
@@ -93,10 +95,16 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
 /// What keeps the server from starting.
 pub async fn run(
     listener: TcpListener,
-    config: Config,
+    mut config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
+    let metrics_listener = match config.metrics {
+        Some(address) => Some(bind_as("--metrics", address).await?),
+        None => None,
+    };
+    // With port 0 the system has chosen one.
+    config.metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut data = DataDirectory::open(&config.data)?;
     data.sign(address)?;
     let demo_root = data.path().join("demo");
@@ -108,6 +116,8 @@ pub async fn run(
     let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
     tell(&opened);
     let ending = CancellationToken::new();
+    // Also where this future fails or is dropped, nothing that it has started goes on.
+    let _ends_with_us = ending.clone().drop_guard();
     let mut registry = Registry::with_prefix("perennial");
     let app = App {
         clock: Clock::precise()?,
@@ -118,13 +128,16 @@ pub async fn run(
         limits: config.limits.clone(),
     };
     let (health, routes) = services(app)?;
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
     let tasks = TaskTracker::new();
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
     if let Some(app_log) = app_log {
         tasks.spawn(demo::run(app_log, log.clone(), ending.clone()));
     }
-    if let Some(address) = config.metrics {
-        let scrapes = metrics::serve(bind(address).await?, registry);
+    if let Some(listener) = metrics_listener {
+        let scrapes = metrics::serve(listener, registry);
         let ending = ending.clone();
         tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
     }
@@ -161,11 +174,8 @@ fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
     Ok((health, routes))
 }
 
-/// Says that all services serve, and that messages do not any more when their log has failed.
+/// Says that messages are not served whole any more when their log has failed.
 async fn watch_health(health: HealthReporter, log: Log, ending: CancellationToken) {
-    for service in SERVICES {
-        health.set_service_status(service, ServingStatus::Serving).await;
-    }
     let mut failed = log.failed();
     let has_failed = async { failed.wait_for(|failed| *failed).await.is_ok() };
     if ending.run_until_cancelled(has_failed).await == Some(true) {

@@ -25,11 +25,14 @@ use tokio::{
     sync::Semaphore,
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{body::Body, service::Routes};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
+use tonic::{Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::grpc::call::Connection;
+use crate::grpc::{call::Connection, status};
 
 /// Bytes that a stream may have in the send buffer: what a stalled reader costs beside its window.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -51,6 +54,9 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a connection without a stream may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The paths of the services whose streams end by themselves, with their cursor, when their connection is to end.
+const RESUMABLE: &str = "/perennial.";
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
@@ -154,12 +160,14 @@ async fn serve_connection(
         let busy = Busy::new(activity.clone());
         request.extensions_mut().insert(connection.clone());
         let routes = routes.clone();
+        let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
+        let ends = (!ends_by_itself).then(|| Box::pin(connection.ends.clone().cancelled_owned()));
         async move {
             let response = routes
                 .oneshot(request.map(Body::new))
                 .await
                 .unwrap_or_else(|never: Infallible| match never {});
-            Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
     let served = builder(&settings).serve_connection(TokioIo::new(stream), service);
@@ -270,18 +278,32 @@ impl Drop for Busy {
 /// A response's body, which keeps its connection busy.
 struct Tracked {
     body: Body,
+    /// Ends a stream that knows nothing of its connection's end, as those of health and reflection: a client that
+    /// watches our health would otherwise hold up each drain to its limit.
+    ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _busy: Busy,
 }
 
 impl HttpBody for Tracked {
     type Data = bytes::Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        // What the stream still has to say goes first: that the server serves no more.
+        let at_end = frame.is_pending()
+            && self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
+        if !at_end {
+            return frame;
+        }
+        self.body = Body::empty();
+        self.ends = None;
+        let mut trailers = http::HeaderMap::new();
+        Status::from(status::draining()).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser,
+    error::{ContextKind, ContextValue},
+};
 use serde::{Deserialize, Deserializer, de};
 
 use super::accept;
@@ -20,7 +23,10 @@ use crate::{countdown, grpc, lines, messages};
 const ENV_PREFIX: &str = "PERENNIAL_";
 
 /// How like a known key an unknown one must be to be taken for it.
-const SIMILAR: f64 = 0.6;
+const SIMILAR: f64 = 0.8;
+
+/// The longest duration that can be set, in hours: a hundred years. Far longer ones overflow the clock.
+const MAX_HOURS: u64 = 100 * 8766;
 
 /// Streams that any program can call, cut anywhere, and continue exactly where they stopped.
 ///
@@ -51,7 +57,8 @@ struct Settings {
     #[arg(long, env = "PERENNIAL_ROOT", value_name = "NAME=DIR", value_delimiter = ',')]
     root: Vec<Root>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
-    #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        value_parser = switch)]
     demo: Option<bool>,
     /// Serve metrics for Prometheus at http://ADDR/metrics
     #[arg(long, env = "PERENNIAL_METRICS", value_name = "ADDR")]
@@ -162,6 +169,14 @@ pub enum Error {
     /// Of the command line, or a request for help or the version.
     #[error(transparent)]
     Arguments(#[from] clap::Error),
+    /// Of an environment variable.
+    #[error("the environment variable {variable}: {fault}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What, and what would work.
+        fault: String,
+    },
     /// The file cannot be read.
     #[error("the configuration {}: {source}", path.display())]
     File {
@@ -196,11 +211,29 @@ pub enum Error {
 impl Config {
     /// Reads flags, the environment, and the file that they name.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
-        let matches = Arguments::command().try_get_matches_from(arguments)?;
+        let arguments = arguments.into_iter().collect::<Vec<_>>();
+        let matches = Arguments::command()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
         let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
         let file = config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         resolve(settings, file)
     }
+}
+
+/// The fault of a flag that was not given is its variable's: whoever set that sees no flag.
+fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
+    let ContextValue::String(flag) = error.get(ContextKind::InvalidArg)? else { return None };
+    let flag = flag.split(['[', '=', ' ']).next()?;
+    let is_given = |argument: &OsString| argument.to_string_lossy().split('=').next() == Some(flag);
+    let variable = variable(flag.strip_prefix("--")?);
+    if arguments.iter().any(is_given) || std::env::var_os(&variable).is_none() {
+        return None;
+    }
+    let text = error.to_string();
+    let whole = || text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let fault = std::error::Error::source(error).map_or_else(whole, ToString::to_string);
+    Some(Error::Variable { variable, fault })
 }
 
 fn read_file(path: &Path) -> Result<Settings, Error> {
@@ -212,7 +245,13 @@ fn parse_file(text: &str) -> Result<Settings, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
     let known = known_keys();
     if let Some(key) = table.keys().find(|key| !known.contains(key)) {
-        let line = text.lines().position(|line| line.trim_start().starts_with(key.as_str()));
+        if table.get(key).is_some_and(toml::Value::is_table) {
+            return Err(format!("there is no table `[{key}]`: all settings stand at the top of the file."));
+        }
+        let is_of = |line: &str| {
+            line.split('=').next().is_some_and(|name| name.trim().trim_matches(['"', '\'']) == key)
+        };
+        let line = text.lines().position(is_of);
         let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
         let nearest = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
         let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
@@ -308,18 +347,20 @@ fn check(config: &Config) -> Result<(), Error> {
             return Err(Error::Value { name, value: value.to_string(), remedy });
         }
     }
-    if limits.publish_bytes < messages.max_message_bytes + 1024 {
-        let remedy = "it must be 1KiB larger than --max-message, or that one cannot be published";
-        return Err(Error::Value { name: "--max-publish", value: limits.publish_bytes.to_string(), remedy });
-    }
     if messages.max_message_bytes > MAX_MAX_MESSAGE_BYTES {
         let remedy = "it can be 16MiB at most: a message is held in memory as a whole";
         let value = messages.max_message_bytes.to_string();
         return Err(Error::Value { name: "--max-message", value, remedy });
     }
+    if limits.publish_bytes < messages.max_message_bytes + 1024 {
+        let remedy = "it must be 1KiB larger than --max-message, or that one cannot be published";
+        return Err(Error::Value { name: "--max-publish", value: limits.publish_bytes.to_string(), remedy });
+    }
     let durations = [
         ("--min-interval", countdown.min_interval),
         ("--stall", calls.stall),
+        ("--first-request", connections.first_request),
+        ("--idle", connections.idle),
         ("--connection-age", connections.age),
         ("--ping-interval", connections.ping_interval),
         ("--ping-timeout", connections.ping_timeout),
@@ -341,9 +382,18 @@ fn default_data(demo: bool) -> Option<PathBuf> {
     Some(home.join(if demo { "perennial-demo" } else { "perennial" }))
 }
 
-/// The environment variable of a flag, for the documentation's test.
+/// The environment variable of a flag.
 pub fn variable(flag: &str) -> String {
     format!("{ENV_PREFIX}{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// Yes or no, as variables of the environment write it too.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
 }
 
 /// `NAME=DIR`
@@ -376,7 +426,11 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || format!("`{text}` is no duration: write 500ms, 20s, 5m or 1h");
         let signed = text.parse::<jiff::SignedDuration>().map_err(|_| fault())?;
-        Duration::try_from(signed).map(Self).map_err(|_| fault())
+        let duration = Duration::try_from(signed).map_err(|_| fault())?;
+        if duration > Duration::from_secs(MAX_HOURS * 3600) {
+            return Err(format!("`{text}` is too long: {MAX_HOURS}h, a hundred years, at most"));
+        }
+        Ok(Self(duration))
     }
 }
 
@@ -428,56 +482,4 @@ macro_rules! deserialize_from_text {
 deserialize_from_text!(Root, Span, Size);
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
-mod tests {
-    use super::*;
-
-    fn given(arguments: &[&str]) -> Settings {
-        let arguments = ["perenniald"].iter().chain(arguments);
-        Arguments::try_parse_from(arguments).unwrap().settings
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = parse_file("stall = '10s'\nmax-streams = 7\nroot = ['a=/a']\nmax-line = '2KiB'").unwrap();
-        let config = resolve(given(&["--stall", "20s", "--data", "/d"]), file).unwrap();
-        assert_eq!(config.calls.stall, Duration::from_secs(20));
-        assert_eq!(config.calls.max_streams, 7);
-        assert_eq!(config.lines.max_line_bytes, 2048);
-        assert_eq!(config.roots, [("a".to_string(), PathBuf::from("/a"))]);
-        assert_eq!(config.connections.drain, Duration::from_secs(20));
-        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
-    }
-
-    #[test]
-    fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
-        let fault = parse_file("# a comment\nmax-streems = 7").unwrap_err();
-        assert!(fault.starts_with("line 2: ") && fault.contains("`max-streams`"), "{fault}");
-        let fault = parse_file("stall = 'soon'").unwrap_err();
-        assert!(fault.contains("stall") && fault.contains("500ms"), "{fault}");
-    }
-
-    #[test]
-    fn a_value_that_cannot_work_is_told_with_what_would() {
-        let error = resolve(given(&["--max-streams", "0", "--data", "/d"]), Settings::default()).unwrap_err();
-        assert_eq!(error.to_string(), "--max-streams is 0: it must be 1 or more");
-        for wrong in [
-            &["--stall", "soon"][..],
-            &["--root", "logs"],
-            &["--max-line", "1 parsec"],
-            &["--listen", "here"],
-        ] {
-            assert!(Arguments::try_parse_from(["perenniald"].iter().chain(wrong)).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn every_setting_is_a_flag_a_variable_and_a_key() {
-        let command = Settings::augment_args(clap::Command::new(""));
-        for argument in command.get_arguments() {
-            let flag = argument.get_long().unwrap();
-            assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable(flag));
-        }
-        Arguments::command().debug_assert();
-    }
-}
+mod tests;

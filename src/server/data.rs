@@ -72,3 +72,30 @@ impl DataDirectory {
         &self.path
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn it_is_private_and_a_second_server_is_told_who_has_it_until_it_is_free() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("new/data");
+        let mut first = DataDirectory::open(&path).unwrap();
+        first.sign("127.0.0.1:50051".parse().unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+
+        let text = DataDirectory::open(&path).unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("process {} at http://127.0.0.1:50051", std::process::id())),
+            "{text}"
+        );
+        assert!(text.contains("--data"), "{text}");
+
+        drop(first);
+        assert!(DataDirectory::open(&path).is_ok());
+    }
+}

@@ -125,3 +125,46 @@ pub async fn run(mut app_log: AppLog, log: Log, shutdown: CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn numbers(path: &Path) -> Vec<u64> {
+        let text = fs::read_to_string(path).unwrap();
+        let number = |line: &str| line.split_once("request=")?.1.split(' ').next()?.parse().ok();
+        text.lines().map(|line| number(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_new_log_has_something_to_show_and_goes_on_where_it_was_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(AppLog::open(directory.path()).unwrap());
+        let mut log = AppLog::open(directory.path()).unwrap();
+        log.write(Timestamp::now()).unwrap();
+        let expected = (1..=FIRST_LINES + 1).collect::<Vec<_>>();
+        assert_eq!(numbers(&directory.path().join("app.log")), expected);
+    }
+
+    #[test]
+    fn rotation_keeps_five_files_and_loses_no_line_between_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = AppLog::open(directory.path()).unwrap();
+        while log.next <= 8 * LINES_A_FILE + 3 {
+            log.write(Timestamp::now()).unwrap();
+        }
+        let newest_last = (0..=KEPT).rev().map(|generation| rotated(&log.path, generation));
+        let kept = newest_last.flat_map(|path| numbers(&path)).collect::<Vec<_>>();
+        assert_eq!(kept, (3 * LINES_A_FILE + 1..=8 * LINES_A_FILE + 3).collect::<Vec<_>>());
+        assert!(!rotated(&log.path, KEPT + 1).exists());
+    }
+
+    #[test]
+    fn a_log_that_was_rotated_just_before_a_restart_is_not_begun_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = AppLog::open(directory.path()).unwrap();
+        fs::rename(&log.path, rotated(&log.path, 1)).unwrap();
+        assert_eq!(AppLog::open(directory.path()).unwrap().next, FIRST_LINES + 1);
+    }
+}

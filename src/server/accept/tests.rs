@@ -2,9 +2,39 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::future::{Ready, ready};
+
+use http_body_util::StreamBody;
 use tokio::{io::AsyncReadExt, task::JoinHandle};
+use tonic::{Code, Request, client::Grpc, server::NamedService};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::Service;
 
 use super::*;
+
+/// A service whose one stream neither yields nor ends, whatever it is told.
+#[derive(Clone)]
+struct Stubborn;
+
+impl NamedService for Stubborn {
+    const NAME: &'static str = "perennial.Stubborn";
+}
+
+impl Service<http::Request<Body>> for Stubborn {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let frames = futures::stream::pending::<Result<Frame<bytes::Bytes>, Status>>();
+        let response = http::Response::builder().header("content-type", "application/grpc");
+        ready(Ok(response.body(Body::new(StreamBody::new(frames))).unwrap()))
+    }
+}
 
 struct Server {
     address: SocketAddr,
@@ -18,7 +48,8 @@ impl Server {
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        let served = tokio::spawn(serve(listener, Routes::new(service), settings, shutdown.clone()));
+        let routes = Routes::new(service).add_service(Stubborn);
+        let served = tokio::spawn(serve(listener, routes, settings, shutdown.clone()));
         Self { address, shutdown, served }
     }
 
@@ -32,6 +63,17 @@ impl Server {
         let Ok(channel) = channel.connect().await else { return false };
         let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
         client.check(tonic_health::pb::HealthCheckRequest::default()).await.is_ok()
+    }
+
+    /// A stream that only the server's limit can end.
+    async fn stubborn(&self) -> tonic::Streaming<HealthCheckResponse> {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        let mut client = Grpc::new(channel.connect().await.unwrap());
+        client.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static("/perennial.Stubborn/Wait");
+        let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let request = Request::new(HealthCheckRequest::default());
+        client.server_streaming(request, path, codec).await.unwrap().into_inner()
     }
 
     /// A stream without end: that of a service's health.
@@ -76,19 +118,32 @@ async fn one_connection_more_than_the_limit_is_closed_at_once_and_a_place_is_fre
 async fn a_drain_ends_in_its_time_though_a_socket_is_silent_and_a_stream_endless() {
     let drain = Duration::from_millis(300);
     let server = Server::start(Settings { drain, ..Settings::default() }).await;
-    let (silent, mut stream) = (server.silent().await, server.watch().await);
+    let (silent, mut stream) = (server.silent().await, server.stubborn().await);
+    let told = Instant::now();
     server.shutdown.cancel();
     soon(server.served).await.unwrap();
+    assert!(told.elapsed() >= drain, "the stream had its time");
     assert!(soon(stream.message()).await.is_err());
     drop(silent);
 }
 
 #[tokio::test]
-async fn an_old_connection_is_told_to_go_and_its_streams_end() {
-    let (age, drain) = (Duration::from_millis(100), Duration::from_millis(100));
-    let server = Server::start(Settings { age, drain, ..Settings::default() }).await;
+async fn a_client_that_watches_health_does_not_hold_up_a_drain() {
+    let drain = Duration::from_secs(600);
+    let server = Server::start(Settings { drain, ..Settings::default() }).await;
     let mut stream = server.watch().await;
-    assert!(soon(stream.message()).await.is_err());
+    server.shutdown.cancel();
+    assert_eq!(soon(stream.message()).await.unwrap_err().code(), Code::Unavailable);
+    drop(stream);
+    soon(server.served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_its_streams_end() {
+    let age = Duration::from_millis(100);
+    let server = Server::start(Settings { age, ..Settings::default() }).await;
+    let mut stream = server.watch().await;
+    assert_eq!(soon(stream.message()).await.unwrap_err().code(), Code::Unavailable);
     assert!(!server.served.is_finished(), "only the connection has ended");
 }
 

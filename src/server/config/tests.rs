@@ -1,0 +1,73 @@
+//! Settings from each place, and what is said of wrong ones.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use super::*;
+
+fn given(arguments: &[&str]) -> Settings {
+    let arguments = ["perenniald"].iter().chain(arguments);
+    Arguments::try_parse_from(arguments).unwrap().settings
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let file = parse_file("stall = '10s'\nmax-streams = 7\nroot = ['a=/a']\nmax-line = '2KiB'").unwrap();
+    let config = resolve(given(&["--stall", "20s", "--data", "/d"]), file).unwrap();
+    assert_eq!(config.calls.stall, Duration::from_secs(20));
+    assert_eq!(config.calls.max_streams, 7);
+    assert_eq!(config.lines.max_line_bytes, 2048);
+    assert_eq!(config.roots, [("a".to_string(), PathBuf::from("/a"))]);
+    assert_eq!(config.connections.drain, Duration::from_secs(20));
+    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+    let fault = parse_file("# a comment\nmax-streems = 7").unwrap_err();
+    assert!(fault.starts_with("line 2: ") && fault.contains("`max-streams`"), "{fault}");
+    let fault = parse_file("max-streams = 7\nmax-s = 7").unwrap_err();
+    assert!(fault.starts_with("line 2: "), "{fault}");
+    let fault = parse_file("colour = 'red'").unwrap_err();
+    assert!(!fault.contains("Did you mean"), "{fault}");
+    let fault = parse_file("[limits]\nstall = '5s'").unwrap_err();
+    assert!(fault.contains("`[limits]`") && fault.contains("at the top"), "{fault}");
+    let fault = parse_file("stall = 'soon'").unwrap_err();
+    assert!(fault.contains("stall") && fault.contains("500ms"), "{fault}");
+}
+
+#[test]
+fn a_value_that_cannot_work_is_told_with_what_would() {
+    let error = resolve(given(&["--max-streams", "0", "--data", "/d"]), Settings::default()).unwrap_err();
+    assert_eq!(error.to_string(), "--max-streams is 0: it must be 1 or more");
+    let most = u64::MAX.to_string();
+    let error = resolve(given(&["--max-message", &most, "--data", "/d"]), Settings::default()).unwrap_err();
+    assert!(error.to_string().contains("16MiB at most"), "{error}");
+    for wrong in [
+        &["--stall", "soon"][..],
+        &["--root", "logs"],
+        &["--max-line", "1 parsec"],
+        &["--listen", "here"],
+        &["--demo=perhaps"],
+        &["--idle", "2562047788015215h"],
+    ] {
+        assert!(Arguments::try_parse_from(["perenniald"].iter().chain(wrong)).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_demo_is_switched_on_by_its_flag_alone_and_by_what_variables_hold() {
+    for (flag, expected) in [("--demo", true), ("--demo=1", true), ("--demo=true", true), ("--demo=0", false)]
+    {
+        assert_eq!(given(&[flag]).demo, Some(expected), "{flag}");
+    }
+}
+
+#[test]
+fn every_setting_is_a_flag_a_variable_and_a_key() {
+    let command = Settings::augment_args(clap::Command::new(""));
+    for argument in command.get_arguments() {
+        let flag = argument.get_long().unwrap();
+        assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable(flag));
+    }
+    Arguments::command().debug_assert();
+}
