@@ -25,7 +25,7 @@ pub enum Error {
         url: String,
     },
     /// No connection could be made.
-    #[error("{url} cannot be reached: {cause}")]
+    #[error("{url} cannot be reached: {cause}; a server is started with: perenniald")]
     Unreachable {
         /// Where.
         url: String,
@@ -38,6 +38,9 @@ pub enum Error {
         /// Three heartbeats.
         waited: Duration,
     },
+    /// The server ended a flow of messages before it had answered all of them.
+    #[error("the server ended the flow before it had answered all messages")]
+    EndedEarly,
     /// The server, or the transport, ended the call.
     #[error("{message}")]
     Status {
@@ -84,7 +87,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Url { .. } => false,
-            Self::Unreachable { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { code, retry_after, transport, .. } => match code {
                 Code::Unavailable | Code::Cancelled => true,
                 Code::ResourceExhausted => retry_after.is_some() || *transport,
@@ -98,7 +101,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Url { .. } => Code::InvalidArgument,
-            Self::Unreachable { .. } | Self::Silent { .. } => Code::Unavailable,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
             Self::Status { code, .. } => *code,
         }
     }
@@ -106,7 +109,7 @@ impl Error {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } => None,
+            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
         }
     }
 }

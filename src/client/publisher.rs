@@ -86,7 +86,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
                 Ok(Some(step)) => step,
                 Ok(None) => return Ok(None),
                 Err(status) => {
-                    self.lost(status).await?;
+                    self.refused(&status).await?;
                     continue;
                 }
             };
@@ -96,8 +96,8 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
                     return Ok(Some(answer.results));
                 }
                 // The server owes an answer or more: this is how a connection that was cut may look.
-                Step::Answer(Ok(None)) => self.lost(Status::unavailable("the server ended the flow")).await?,
-                Step::Answer(Err(status)) => self.lost(status).await?,
+                Step::Answer(Ok(None)) => self.lost(Error::EndedEarly).await?,
+                Step::Answer(Err(status)) => self.refused(&status).await?,
                 Step::Message(Some(message)) => self.take(message),
                 Step::Message(None) | Step::Sent => {}
             }
@@ -137,8 +137,12 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         Ok(())
     }
 
-    async fn lost(&mut self, status: Status) -> Result<(), Error> {
-        let error = Error::from_status(&status, &self.client.url);
+    async fn refused(&mut self, status: &Status) -> Result<(), Error> {
+        let error = Error::from_status(status, &self.client.url);
+        self.lost(error).await
+    }
+
+    async fn lost(&mut self, error: Error) -> Result<(), Error> {
         self.open = None;
         self.sent = 0;
         self.waits.wait_out(error).await
