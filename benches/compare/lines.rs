@@ -11,7 +11,7 @@ use prost::Message;
 use tonic::transport::Channel;
 
 use crate::{
-    Plan, Result,
+    Plan, Result, directory,
     measure::{each, head, kib, median, row, to_f64},
     peer::{READ_LINES, Text},
     process::{Kind, NARROW, Server, call},
@@ -28,7 +28,7 @@ const QUICK_LINES: (u64, u64) = (400_000, 20_000);
 
 /// How many readers stall, and how long.
 const STALLED: usize = 1_000;
-const STALL: Duration = Duration::from_mins(1);
+const STALL: Duration = Duration::from_secs(60);
 const QUICK_STALL: Duration = Duration::from_secs(10);
 
 /// Lines of 82 bytes, as an access log has.
@@ -89,7 +89,7 @@ async fn run(kind: Kind, root: &Path, lines: u64) -> Result<Run> {
 /// Prints what a line costs the server.
 pub async fn bulk(plan: Plan) -> Result<()> {
     let (lines, few) = if plan.quick { QUICK_LINES } else { LINES };
-    let (root, short) = (plan.directory()?, plan.directory()?);
+    let (root, short) = (directory()?, directory()?);
     write_log(&root.path().join(LOG), lines)?;
     write_log(&short.path().join(LOG), few)?;
 
@@ -132,7 +132,7 @@ fn show(kind: Kind, runs: &[Run], rest: [String; 2]) {
 
 /// Prints what a reader that takes nothing costs the server.
 pub async fn stalled(plan: Plan) -> Result<()> {
-    let root = plan.directory()?;
+    let root = directory()?;
     write_log(&root.path().join(LOG), QUICK_LINES.0)?;
     let hold = if plan.quick { QUICK_STALL } else { STALL };
     head(

@@ -29,11 +29,9 @@ struct Plan {
     runs: usize,
 }
 
-impl Plan {
-    /// A directory for a log, on the disk of the build: `/tmp` may be memory.
-    fn directory(self) -> Result<TempDir> {
-        Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
-    }
+/// A directory for a log, on the disk of the build: `/tmp` may be memory.
+fn directory() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
 }
 
 fn main() -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -86,11 +86,11 @@ async fn read_lines(
     })))
 }
 
-async fn subscribe(
-    messages: broadcast::Sender<String>,
-) -> Result<Response<impl Stream<Item = Result<Text, Status>> + Send>, Status> {
+fn subscribe(
+    messages: &broadcast::Sender<String>,
+) -> Response<impl Stream<Item = Result<Text, Status>> + Send + use<>> {
     let mut messages = messages.subscribe();
-    Ok(Response::new(try_stream!({
+    Response::new(try_stream!({
         loop {
             match messages.recv().await {
                 Ok(text) => yield Text { text },
@@ -98,7 +98,7 @@ async fn subscribe(
                 Err(RecvError::Closed) => break,
             }
         }
-    })))
+    }))
 }
 
 async fn publish(
@@ -151,7 +151,7 @@ impl Service<http::Request<Body>> for Peer {
             Ok(match request.uri().path() {
                 READ_LINES => texts().server_streaming(service_fn(read_lines), request).await,
                 MESSAGES => {
-                    let service = service_fn(move |_: Request<Text>| subscribe(messages.clone()));
+                    let service = service_fn(move |_: Request<Text>| ready(Ok(subscribe(&messages))));
                     texts().server_streaming(service, request).await
                 }
                 PUBLISH => {
