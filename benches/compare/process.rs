@@ -1,0 +1,170 @@
+//! A server as a process of its own, what it costs, and the client that drives it: the same for all.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use prost::Message;
+use tempfile::TempDir;
+use tonic::{
+    Request, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use crate::Result;
+
+/// `USER_HZ`: the unit of CPU time in `/proc/PID/stat` on Linux, whatever the kernel's own.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The windows of a client that reads: the loopback's answer to a fast network. Stream, connection.
+const WIDE: (u32, u32) = (1 << 20, 16 << 20);
+
+/// The windows that HTTP/2 itself starts with.
+pub const NARROW: (u32, u32) = (65_535, 65_535);
+
+/// The address line of each server's stderr.
+const LISTENING: &str = "listening on ";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Perennial,
+    Tonic,
+    Aio,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Perennial => "perennial",
+            Self::Tonic => "tonic, idiomatic",
+            Self::Aio => "grpc.aio (Python)",
+        }
+    }
+
+    /// Why it can't run here, if it can't.
+    pub fn missing(self) -> Option<&'static str> {
+        if self != Self::Aio {
+            return None;
+        }
+        let mut check = Command::new(python());
+        check.args(["-c", "import grpc, grpc_tools"]).stderr(Stdio::null());
+        let found = check.status().is_ok_and(|status| status.success());
+        (!found).then_some("no python3 with grpcio-tools: set BENCH_PYTHON")
+    }
+}
+
+fn python() -> PathBuf {
+    std::env::var_os("BENCH_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
+
+/// A running server; dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    address: String,
+    data: TempDir,
+}
+
+impl Server {
+    /// Starts a server; ours may read the files of `root`, as `logs/…`.
+    pub fn start(kind: Kind, root: &Path) -> Result<Self> {
+        let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let mut command = match kind {
+            Kind::Perennial => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
+                command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
+                command.arg("--root").arg(format!("logs={}", root.display()));
+                command
+            }
+            Kind::Tonic => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("peer");
+                command
+            }
+            Kind::Aio => {
+                let mut command = Command::new(python());
+                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare/aio.py"));
+                command
+            }
+        };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
+        let mut told = Vec::new();
+        let address = loop {
+            let Some(line) = lines.next().transpose()? else {
+                return Err(format!("{} did not start: {}", kind.name(), told.join("\n")).into());
+            };
+            if let Some((_, address)) = line.split_once(LISTENING) {
+                break address.trim().to_owned();
+            }
+            told.push(line);
+        };
+        // Somebody has to read on, lest the server wait.
+        thread::spawn(move || lines.for_each(drop));
+        Ok(Self { child, address, data })
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self, (stream, connection): (u32, u32)) -> Result<Channel> {
+        let endpoint = Endpoint::from_shared(self.address.clone())?
+            .initial_stream_window_size(stream)
+            .initial_connection_window_size(connection)
+            .tcp_nodelay(true);
+        Ok(endpoint.connect().await?)
+    }
+
+    /// Connections with windows that don't hold up a reader.
+    pub async fn connections(&self, count: usize) -> Result<Vec<Channel>> {
+        let mut channels = Vec::with_capacity(count);
+        for _ in 0..count {
+            channels.push(self.connect(WIDE).await?);
+        }
+        Ok(channels)
+    }
+
+    /// All CPU time so far, of user and system.
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in parentheses, may hold spaces; utime and stime are the 14th and the 15th field.
+        let (_, rest) = stat.rsplit_once(')').ok_or("stat without a name")?;
+        let ticks: u32 = rest.split_whitespace().skip(11).take(2).map_while(|n| n.parse::<u32>().ok()).sum();
+        Ok(TICK * ticks)
+    }
+
+    /// The resident memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; there is nothing left to tell then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        tracing::debug!(data = %self.data.path().display(), "ended");
+    }
+}
+
+/// Calls a server-streaming method.
+pub async fn call<Q, R>(channel: &Channel, method: &'static str, request: Q) -> Result<Streaming<R>>
+where
+    Q: Message + Send + Sync + 'static,
+    R: Message + Default + Send + Sync + 'static,
+{
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await?;
+    let method = PathAndQuery::from_static(method);
+    let codec = ProstCodec::<Q, R>::default();
+    Ok(grpc.server_streaming(Request::new(request), method, codec).await?.into_inner())
+}
