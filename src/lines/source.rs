@@ -1,7 +1,7 @@
 //! One file that is being read: its descriptor, where the reader stands in it, and the proof that it is still the
 //! same file. Everything here blocks, and runs on a blocking thread.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::atomic::AtomicBool, time::UNIX_EPOCH};
+use std::{cell::Cell, fs::File, io, os::unix::fs::FileExt, sync::atomic::AtomicBool, time::UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,23 @@ use super::{
     split::{self, Bounds, Encoded, Place},
 };
 
-/// How much is read at once in bulk: larger reads gain nothing, see the figures in `docs/benchmarks.md`.
-const READ_BYTES: usize = 256 * 1024;
+/// How much is read at once in bulk: a batch of the usual size.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The smallest read.
 const MIN_READ_BYTES: usize = 4 * 1024;
+
+/// What a line is taken to have, to tell how much a batch of few lines needs.
+const TYPICAL_LINE_BYTES: usize = 256;
+
+/// The largest buffer that a thread keeps: longer lines are rare.
+const KEPT_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    /// What a blocking thread reads into. It belongs to the thread and not to the reader: a reader that waits, for its
+    /// file or for its client, holds no buffer. What is left of a chunk behind a batch is read again.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How many bytes before the offset prove that the file was not written anew.
 const MARKER_BYTES: usize = 64;
@@ -79,10 +91,6 @@ pub struct Source {
     identity: Identity,
     place: Place,
     marker: Marker,
-    /// Bytes read and not yet used; `place` is where they start. Freed when the reader has caught up.
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
     /// Where the file ended when it was last read to its end: behind `place` by a part of a line.
     seen: u64,
 }
@@ -111,7 +119,7 @@ impl Source {
         let identity = Identity::of(&file.metadata()?);
         let marker = Marker::before(&file, place.offset)?;
         let seen = place.offset;
-        Ok(Self { file, identity, place, marker, buffer: Box::default(), start: 0, end: 0, seen })
+        Ok(Self { file, identity, place, marker, seen })
     }
 
     /// Which file it is.
@@ -138,60 +146,41 @@ impl Source {
     ///
     /// A part of a line at the end stays, unless `flush` says that no more will come: then it is a line.
     pub fn fill(&mut self, bounds: &Bounds, flush: bool) -> io::Result<Filled> {
+        let mut chunk = Chunk { buffer: BUFFER.take(), start: 0, end: 0 };
+        let filled = self.fill_from(&mut chunk, bounds, flush);
+        if chunk.buffer.len() <= KEPT_BYTES {
+            BUFFER.set(chunk.buffer);
+        }
+        filled
+    }
+
+    fn fill_from(&mut self, chunk: &mut Chunk, bounds: &Bounds, flush: bool) -> io::Result<Filled> {
         let mut lines = Encoded::default();
         let mut at_end = false;
         let size = self.file.metadata()?.len();
+        let most = bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
         loop {
-            let chunk = self.buffer.get(self.start..self.end).unwrap_or_default();
-            self.start += split::split(chunk, &mut self.place, bounds, &mut lines);
+            chunk.start += split::split(chunk.bytes(), &mut self.place, bounds, &mut lines);
             if lines.is_full(bounds) {
                 break;
             }
-            if self.read(size)? == 0 {
+            // The size is a hint for how much to ask for: it may lie. One byte more than there should be tells the end.
+            let next = self.place.offset + chunk.bytes().len() as u64;
+            let ahead = usize::try_from(size.saturating_sub(next)).unwrap_or(most);
+            if chunk.read(&self.file, next, (ahead + 1).clamp(MIN_READ_BYTES, most))? == 0 {
                 at_end = true;
                 break;
             }
         }
         if at_end && flush {
-            let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
-            self.start += split::flush(rest, &mut self.place, bounds, &mut lines);
-            at_end = self.start == self.end;
+            chunk.start += split::flush(chunk.bytes(), &mut self.place, bounds, &mut lines);
+            at_end = chunk.bytes().is_empty();
         }
         if at_end {
-            self.seen = self.place.offset + (self.end - self.start) as u64;
-            // A part of a line is read again when it has grown: what is kept could have been overwritten meanwhile.
-            (self.buffer, self.start, self.end) = (Box::default(), 0, 0);
+            self.seen = self.place.offset + chunk.bytes().len() as u64;
         }
         self.marker = Marker::before(&self.file, self.place.offset)?;
         Ok(Filled { lines, at_end, size: size.max(self.place.offset) })
-    }
-
-    /// Reads what follows the buffer into it. The size is a hint for how much to ask for: it may lie.
-    fn read(&mut self, size: u64) -> io::Result<usize> {
-        let held = self.end - self.start;
-        let next = self.place.offset + held as u64;
-        let ahead = usize::try_from(size.saturating_sub(next)).unwrap_or(READ_BYTES);
-        // One byte more than there should be, so that the next read can tell the end.
-        let wanted = (ahead + 1).clamp(MIN_READ_BYTES, READ_BYTES);
-        if self.buffer.len() < held + wanted {
-            let mut larger = vec![0; held + wanted.max(held)].into_boxed_slice();
-            if let (Some(to), Some(from)) = (larger.get_mut(..held), self.buffer.get(self.start..self.end)) {
-                to.copy_from_slice(from);
-            }
-            self.buffer = larger;
-        } else {
-            self.buffer.copy_within(self.start..self.end, 0);
-        }
-        (self.start, self.end) = (0, held);
-        let free = self.buffer.get_mut(held..).unwrap_or_default();
-        let read = loop {
-            match self.file.read_at(free, next) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
-        self.end += read;
-        Ok(read)
     }
 
     /// The bytes before the place are as they were.
@@ -222,7 +211,40 @@ impl Source {
         let offset = self.place.offset;
         self.place = place::HEAD;
         self.marker = Marker::before(&self.file, 0)?;
-        (self.buffer, self.start, self.end, self.seen) = (Box::default(), 0, 0, 0);
+        self.seen = 0;
         Ok(offset)
+    }
+}
+
+/// Bytes read and not yet used.
+struct Chunk {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Reads so many bytes at an offset behind those that are here.
+    fn read(&mut self, file: &File, offset: u64, wanted: usize) -> io::Result<usize> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let room = self.end + wanted;
+        if self.buffer.len() < room {
+            // A line that does not end doubles it, so that it is not copied for every read.
+            self.buffer.resize(room.max(2 * self.end), 0);
+        }
+        let free = self.buffer.get_mut(self.end..room).unwrap_or_default();
+        let read = loop {
+            match file.read_at(free, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        self.end += read;
+        Ok(read)
     }
 }

@@ -35,7 +35,7 @@ use tower::ServiceExt;
 use crate::grpc::{call::Connection, status};
 
 /// Bytes that a stream may have in the send buffer: what a stalled reader costs beside its window.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
+const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Streams that hyper resets for a client's own errors before it ends the connection (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 1024;
