@@ -1,6 +1,7 @@
 """Prints the messages of the demo, and goes on where it stopped: after Ctrl-C, a lost connection, a restart."""
 
 import pathlib
+import time
 
 import grpc
 from perennial.v1 import messages_pb2, messages_pb2_grpc
@@ -19,3 +20,4 @@ while True:
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.UNAVAILABLE:
             raise
+        time.sleep(1)

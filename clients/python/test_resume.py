@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 import grpc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+LIMIT_SECONDS = 300
 SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 
 
@@ -59,8 +61,8 @@ class Server:
 class Proxy:
     """Passes bytes on, and cuts each connection when some have passed."""
 
-    def __init__(self, server):
-        self.server, self.cuts = server, 0
+    def __init__(self, server, most=200_000):
+        self.server, self.cuts, self.most = server, 0, most
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -77,7 +79,7 @@ class Proxy:
         except OSError:
             client.close()
             return
-        left = [random.randint(2_000, 200_000)]
+        left = [random.randint(2_000, self.most)]
 
         def copy(source, target, counts):
             try:
@@ -122,11 +124,16 @@ def resumed(address, service, method, request):
 def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
     request = pb.countdown.CountdownRequest(**{"from": 400})
     request.interval.FromMilliseconds(5)
-    seen, skipped = [], 0
+    proxy.most = 5_000
+    seen, skipped, is_killed = [], 0, False
     responses = resumed(proxy.address, pb.countdown_grpc.CountdownServiceStub, "Countdown", request)
     for response in responses:
         skipped += response.skipped
         seen += [tick.remaining for tick in response.ticks]
+        if not is_killed and len(seen) > 100:
+            is_killed = True
+            server.kill()
+            server.start()
     assert seen == sorted(set(seen), reverse=True) and seen[-1] == 0, seen
     assert len(seen) + skipped == 401, (len(seen), skipped)
 
@@ -157,7 +164,7 @@ def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
         if len(seen) >= len(expected):
             break
     writer.join()
-    assert seen == expected, next(pair for pair in zip(seen, expected) if pair[0] != pair[1])
+    assert seen == expected, next((p for p in zip(seen, expected) if p[0] != p[1]), len(seen))
 
 
 def messages_are_published_and_each_is_read_once(server, proxy, pb):
@@ -208,6 +215,8 @@ class Generated:
 
 
 def main():
+    # A thread that fails leaves its reader waiting.
+    signal.alarm(LIMIT_SECONDS)
     tests = [
         a_countdown_delivers_or_counts_every_number,
         a_log_is_read_and_followed_line_by_line,
@@ -223,6 +232,7 @@ def main():
                 proxy = Proxy(server)
                 try:
                     test(server, proxy, pb)
+                    assert proxy.cuts > 0, "nothing was cut"
                     print(f"ok      {test.__name__} ({proxy.cuts} cuts)", flush=True)
                 except AssertionError as error:
                     failed += 1
