@@ -5,7 +5,7 @@
 //! the old one is used up. After a pause, or a restart, it finds the file it was in among the siblings by identity
 //! and marker, and the younger ones by when they were made.
 
-use std::{fs::File, io, sync::atomic::AtomicBool};
+use std::{fs::File, io, sync::atomic::AtomicBool, time::Duration};
 
 use super::{
     Error, Event, OnGap, Position, Start,
@@ -17,6 +17,12 @@ use super::{
 /// How many siblings are looked at: far more than a rotation keeps, few enough to look at all.
 const MAX_SIBLINGS: usize = 1000;
 
+/// How often a file that was there a moment ago is looked for.
+const ATTEMPTS: usize = 5;
+
+/// How long to wait in between: a rotation of a few files takes less.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A file, its directory, and where the reader is.
 #[derive(Debug)]
 pub struct Generations {
@@ -24,6 +30,16 @@ pub struct Generations {
     name: String,
     /// The file being read: perhaps renamed by now. None while there is nothing to read.
     pub source: Option<Source>,
+}
+
+/// What became of an attempt to go on.
+enum Step {
+    /// The next file is taken; whether it is the one at the path.
+    Taken(bool),
+    /// It was renamed since it was listed.
+    Renamed,
+    /// There is none.
+    None,
 }
 
 /// What stands at the path, beside the file being read.
@@ -95,7 +111,7 @@ impl Generations {
             let truncated = Event::Truncated { read_offset: place.offset, size };
             return Ok(Opened { events: vec![truncated], is_current: true });
         }
-        if let Some(file) = self.find(position)? {
+        if let Some(file) = again(|| self.find(position))? {
             let source = Source::new(file, place)?;
             let is_current = current.is_ok_and(|file| {
                 file.metadata().is_ok_and(|metadata| Identity::of(&metadata) == source.identity())
@@ -146,15 +162,26 @@ impl Generations {
 
     /// Goes on with the next younger file, and tells whether it is the one at the path. None if there is none.
     pub fn advance(&mut self) -> io::Result<Option<bool>> {
+        for _ in 1..ATTEMPTS {
+            match self.try_advance()? {
+                Step::Renamed => {}
+                Step::Taken(is_current) => return Ok(Some(is_current)),
+                Step::None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_advance(&mut self) -> io::Result<Step> {
         let siblings = self.parent.siblings(&self.name, MAX_SIBLINGS)?;
-        let Some(next) = self.next_of(&siblings)? else { return Ok(None) };
+        let Some(next) = self.next_of(&siblings)? else { return Ok(Step::None) };
         let file = match self.parent.open(&next.name) {
             Ok(file) if Identity::of(&file.metadata()?) == next.identity => file,
             // Renamed since it was listed: look again.
-            _ => return Ok(None),
+            _ => return Ok(Step::Renamed),
         };
         self.source = Some(Source::new(file, HEAD)?);
-        Ok(Some(next.name == self.name))
+        Ok(Step::Taken(next.name == self.name))
     }
 
     fn next_of<'a>(&self, siblings: &'a [Sibling]) -> io::Result<Option<&'a Sibling>> {
@@ -175,6 +202,17 @@ impl Generations {
     pub fn parent(&self) -> &Parent {
         &self.parent
     }
+}
+
+/// Looks again for a file that is not found: a rotation may be moving it, and all its siblings, just now.
+fn again<T>(mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    for _ in 1..ATTEMPTS {
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    look()
 }
 
 /// A name that rotation gives: the file's own, or with a number or a date behind it. Others, `app.log.bak` or
