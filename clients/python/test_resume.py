@@ -192,6 +192,7 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
 
     publisher = threading.Thread(target=publish)
     publisher.start()
+    proxy.most = 20_000
     request = pb.messages.MessagesRequest(topics=["t.*"], earliest=True)
     seen, sequences = [], []
     for response in resumed(proxy.address, pb.messages_grpc.MessageServiceStub, "Messages", request):
