@@ -193,7 +193,7 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
     publisher = threading.Thread(target=publish)
     publisher.start()
     proxy.most = 20_000
-    request = pb.messages.MessagesRequest(topics=["t.*"], earliest=True)
+    request = pb.messages.MessagesRequest(topics=["t.*"], earliest=True, max_batch=20)
     seen, sequences = [], []
     for response in resumed(proxy.address, pb.messages_grpc.MessageServiceStub, "Messages", request):
         seen += [message.text for message in response.messages]
