@@ -60,7 +60,7 @@ impl LineService for App {
 }
 
 fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Failure> {
-    let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch } =
+    let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
     let on_gap = match proto::OnGap::try_from(on_gap) {
         Ok(proto::OnGap::Unspecified | proto::OnGap::Fail) => OnGap::Fail,
@@ -112,14 +112,20 @@ fn event(event: &Event) -> proto::LineEvent {
             size: Some(size.cast_signed()),
         }),
         Event::Deleted => Told::Deleted(proto::LineDeleted {}),
-        Event::Gap { reason, bytes } => {
-            Told::Gap(proto::LineGap { reason: reason.into(), bytes: bytes.map(u64::cast_signed) })
-        }
+        Event::Gap { reason: _, bytes } => Told::Gap(proto::LineGap {
+            reason: proto::LineGapReason::Expired.into(),
+            bytes: bytes.map(u64::cast_signed),
+        }),
     };
     proto::LineEvent { event: Some(told) }
 }
 
 fn file(file: FileInfo) -> proto::File {
     let FileInfo { path, size, modified } = file;
-    proto::File { path, size: Some(size.cast_signed()), modify_time: Some(modified.into()) }
+    proto::File {
+        path,
+        size: Some(size.cast_signed()),
+        modify_time: Some(modified.into()),
+        ..Default::default()
+    }
 }

@@ -118,6 +118,9 @@ fn at(place: &Place) -> Line<'static> {
         no_newline: false,
         continued: place.continued,
         splits: false,
+        truncated: false,
+        skipped: false,
+        partial: false,
     }
 }
 

@@ -14,6 +14,9 @@ const RAW: u32 = 4;
 const NO_NEWLINE: u32 = 5;
 const CONTINUED: u32 = 6;
 const SPLITS: u32 = 7;
+const TRUNCATED: u32 = 8;
+const SKIPPED: u32 = 9;
+const PARTIAL: u32 = 10;
 
 /// Every field above has a tag of one byte.
 const TAG_BYTES: usize = 1;
@@ -39,11 +42,24 @@ pub struct Line<'a> {
     pub continued: bool,
     /// The line goes on.
     pub splits: bool,
+    /// The rest of the line is left out.
+    pub truncated: bool,
+    /// The line is left out.
+    pub skipped: bool,
+    /// The line has no newline yet.
+    pub partial: bool,
 }
 
 /// Appends a line as an item of `ReadLinesResponse.lines`.
 pub fn put(out: &mut impl BufMut, line: &Line<'_>) {
-    let flags = [(NO_NEWLINE, line.no_newline), (CONTINUED, line.continued), (SPLITS, line.splits)];
+    let flags = [
+        (NO_NEWLINE, line.no_newline),
+        (CONTINUED, line.continued),
+        (SPLITS, line.splits),
+        (TRUNCATED, line.truncated),
+        (SKIPPED, line.skipped),
+        (PARTIAL, line.partial),
+    ];
     let content_bytes = line.content.len() as u64;
     let length = TAG_BYTES
         + varint_len(line.offset)
@@ -85,12 +101,13 @@ mod tests {
             offset in 0..i64::MAX as u64,
             number in proptest::option::of(0..i64::MAX as u64),
             content in proptest::collection::vec(any::<u8>(), 0..300),
-            flags: [bool; 3],
+            flags: [bool; 6],
         ) {
             let text = String::from_utf8(content.clone());
-            let [no_newline, continued, splits] = flags;
+            let [no_newline, continued, splits, truncated, skipped, partial] = flags;
             let line = Line {
                 offset, number, content: &content, is_text: text.is_ok(), no_newline, continued, splits,
+                truncated, skipped, partial,
             };
             let mut ours = Vec::new();
             put(&mut ours, &line);
@@ -106,6 +123,9 @@ mod tests {
                     no_newline,
                     continued,
                     splits,
+                    truncated,
+                    skipped,
+                    partial,
                 }],
                 ..Default::default()
             };

@@ -243,6 +243,7 @@ impl Lines {
             limit: self.batching.limit,
             heartbeat: self.batching.heartbeat(),
             max_batch: self.batching.max_batch,
+            ..ReadLinesRequest::default()
         }
     }
 }

@@ -63,6 +63,12 @@ struct LineObject<'a> {
     continued: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     splits: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    skipped: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
 }
 
 pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
@@ -81,6 +87,9 @@ pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
             no_newline: line.no_newline,
             continued: line.continued,
             splits: line.splits,
+            truncated: line.truncated,
+            skipped: line.skipped,
+            partial: line.partial,
         })
     })
 }
@@ -93,7 +102,12 @@ fn line_event(event: &LineEvent) -> Value {
             json!({ "truncated": { "readOffset": it.read_offset, "size": it.size } })
         }
         Some(Event::Deleted(_)) => json!({ "deleted": {} }),
-        Some(Event::Gap(it)) => json!({ "gap": { "reason": it.reason, "bytes": it.bytes } }),
+        Some(Event::Gap(it)) => {
+            json!({ "gap": { "reason": it.reason().as_str_name(), "bytes": it.bytes } })
+        }
+        Some(Event::Opened(it)) => json!({ "opened": { "size": it.size } }),
+        Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "bytes": it.bytes } }),
+        Some(Event::Resumed(it)) => json!({ "resumed": { "found": it.found().as_str_name() } }),
         None => json!({}),
     }
 }

@@ -78,10 +78,16 @@ fn line_event(event: &LineEvent) -> String {
             format!("truncated from {} bytes to {}", it.read_offset.unwrap_or(0), it.size.unwrap_or(0))
         }
         Some(Event::Deleted(_)) => "deleted".into(),
-        Some(Event::Gap(it)) => match it.bytes {
-            Some(bytes) => format!("{bytes} bytes are missing: {}", it.reason),
-            None => format!("lines are missing: {}", it.reason),
-        },
+        Some(Event::Gap(it)) => {
+            let reason = it.reason().as_str_name();
+            match it.bytes {
+                Some(bytes) => format!("{bytes} bytes are missing ({reason})"),
+                None => format!("lines are missing ({reason})"),
+            }
+        }
+        Some(Event::Opened(it)) => format!("opened, {} bytes", it.size.unwrap_or(0)),
+        Some(Event::Hole(it)) => format!("{} bytes were never written", it.bytes.unwrap_or(0)),
+        Some(Event::Resumed(it)) => format!("resumed ({})", it.found().as_str_name()),
         None => "an event this client does not know".into(),
     }
 }
