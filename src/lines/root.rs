@@ -8,12 +8,12 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
 
 use super::{Error, FileInfo, Page, RootError, source::Identity};
@@ -24,6 +24,19 @@ const MAX_PATH_BYTES: usize = 4096;
 /// How deep directories are listed: deeper trees are no log directories, and may be endless through mounts.
 const MAX_DEPTH: usize = 32;
 
+/// File systems that are written to from elsewhere, by their magic numbers (linux/magic.h, and the file systems' own
+/// sources).
+const REMOTE: [(&str, i64); 8] = [
+    ("nfs", 0x6969),
+    ("smb", 0xfe53_4d42),
+    ("cifs", 0xff53_4d42),
+    ("fuse", 0x6573_5546),
+    ("9p", 0x0102_1997),
+    ("ceph", 0x00c3_6400),
+    ("afs", 0x5346_414f),
+    ("lustre", 0x0bd0_0bd0),
+];
+
 /// The roots, by name.
 #[derive(Debug)]
 pub struct Roots {
@@ -31,7 +44,7 @@ pub struct Roots {
 }
 
 /// A path below a root, taken apart.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FilePath {
     root: String,
     /// The directory, relative to the root; empty for the root itself.
@@ -85,6 +98,17 @@ impl std::fmt::Display for FilePath {
 #[derive(Debug)]
 pub struct Parent {
     dir: Dir,
+    /// The device and the inode.
+    identity: (u64, u64),
+}
+
+/// A file that stands at a path, as far as can be told without opening it.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Which file it is.
+    pub identity: Identity,
+    /// It is written to by another name, too: a link leads to it.
+    pub is_elsewhere: bool,
 }
 
 /// A file among its rotated generations.
@@ -124,7 +148,13 @@ impl Roots {
         } else {
             root.open_dir(&path.directory)?
         };
-        Ok(Parent { dir })
+        let metadata = dir.dir_metadata()?;
+        Ok(Parent { identity: (metadata.dev(), metadata.ino()), dir })
+    }
+
+    /// There is such a root.
+    pub fn has(&self, path: &FilePath) -> bool {
+        self.roots.contains_key(&path.root)
     }
 
     /// The files below a root or a directory of it, or below all roots, sorted by path, those behind `after`.
@@ -208,13 +238,37 @@ impl Parent {
         Ok(file)
     }
 
+    /// Looks at a file without opening it, so that no permission is needed. None where there is no regular file.
+    pub fn stat(&self, name: &str) -> Option<Found> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlags::PATH.bits().cast_signed());
+        let metadata = self.dir.open_with(name, &options).ok()?.into_std().metadata().ok()?;
+        if !metadata.is_file() {
+            return None;
+        }
+        let is_link = self.dir.symlink_metadata(name).is_ok_and(|it| it.file_type().is_symlink());
+        let is_elsewhere = is_link || std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
+        Some(Found { identity: Identity::of(&metadata), is_elsewhere })
+    }
+
+    /// The device and the inode: tells whether a path leads to another directory now.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// The directory is on a file system that other machines write to: inotify does not tell of them, and what is read
+    /// may be out of date.
+    pub fn is_remote(&self) -> bool {
+        rustix::fs::fstatfs(&self.dir).is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
+    }
+
     /// A descriptor of the directory, for watching.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         Ok(self.dir.try_clone()?.into())
     }
 
     /// A path by which this process finds the directory, wherever it is moved.
-    pub fn watch_path(descriptor: &OwnedFd) -> PathBuf {
+    pub fn watch_path(descriptor: BorrowedFd<'_>) -> PathBuf {
         use std::os::fd::AsRawFd;
         Path::new("/proc/self/fd").join(descriptor.as_raw_fd().to_string())
     }

@@ -49,6 +49,7 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "they are fields of the message")]
 struct LineObject<'a> {
     offset: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
