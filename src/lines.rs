@@ -20,10 +20,11 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::Batching;
 use reader::Reader;
-use root::Roots;
+use root::{Roots, list::Range};
 use source::{Identity, Marker, Source};
 use split::Place;
 use watch::Watches;
@@ -35,6 +36,11 @@ mod root;
 mod source;
 mod split;
 mod watch;
+
+pub use root::{
+    Root,
+    rule::{Glob, GlobError, Rules},
+};
 
 /// The default of [`Options::max_line_bytes`]: longer lines are no lines for people, and a reader holds one in memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
@@ -207,6 +213,10 @@ pub struct FileInfo {
     pub size: u64,
     /// When its content last changed.
     pub modified: SystemTime,
+    /// When it was made, where the file system tells.
+    pub created: Option<SystemTime>,
+    /// It was written to within the last minute.
+    pub growing: bool,
 }
 
 /// Some files.
@@ -295,14 +305,22 @@ pub enum RootError {
         /// Why not.
         source: io::Error,
     },
+    /// Too many globs, or too large ones.
+    #[error("the root `{name}`: its globs cannot be used together: {fault}")]
+    Globs {
+        /// As given.
+        name: String,
+        /// Why not.
+        fault: String,
+    },
 }
 
 impl Files {
-    /// Opens the roots, each a name and a directory. To be called on the runtime that is to serve the streams.
+    /// Opens the roots. To be called on the runtime that is to serve the streams.
     ///
     /// # Errors
     /// The first root that cannot be served.
-    pub fn new(roots: Vec<(String, PathBuf)>, options: Options) -> Result<Self, RootError> {
+    pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Roots::open(roots)?;
         Ok(Self { inner: Arc::new(Inner { roots, watches: Watches::new(), options }) })
     }
@@ -323,20 +341,24 @@ impl Files {
         }))
     }
 
-    /// Lists the regular files below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted by path,
-    /// at most `page_size`, those behind `after`. A page costs a walk of the whole tree.
+    /// Lists the files that can be read below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted
+    /// by path, at most `page_size`, those behind `after`. `now` tells which of them grow.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
+    /// [`Error::PathInvalid`]; [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
     pub async fn list(
         &self,
         path: Option<&str>,
         page_size: usize,
         after: Option<&str>,
+        now: SystemTime,
     ) -> Result<Page, Error> {
-        let inner = self.inner.clone();
-        let (path, after) = (path.map(str::to_owned), after.map(str::to_owned));
-        reader::blocking(move || inner.roots.list(path.as_deref(), page_size, after.as_deref())).await
+        let gone = CancellationToken::new();
+        // A caller who goes away ends the walk.
+        let _guard = gone.clone().drop_guard();
+        let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
+        let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
+        reader::blocking(move || inner.roots.list(path.as_deref(), range)).await
     }
 }
 

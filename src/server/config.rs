@@ -141,8 +141,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The data directory.
     pub data: PathBuf,
-    /// The roots, by name.
-    pub roots: Vec<(String, PathBuf)>,
+    /// The roots.
+    pub roots: Vec<lines::Root>,
     /// Whether there is to be something to show.
     pub demo: bool,
     /// Where metrics are served.
@@ -283,7 +283,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
             Some(data) => data,
             None => default_data(demo).ok_or(Error::NoHome)?,
         },
-        roots: roots.into_iter().map(|Root { name, path }| (name, path)).collect(),
+        roots: roots.into_iter().map(|Root { name, path }| lines::Root::new(name, path)).collect(),
         demo,
         metrics: given.metrics.or(file.metrics),
         log: given.log.or(file.log).unwrap_or_else(|| "info".into()),

@@ -16,7 +16,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     assert_eq!(config.calls.stall, Duration::from_secs(20));
     assert_eq!(config.calls.max_streams, 7);
     assert_eq!(config.lines.max_line_bytes, 2048);
-    assert_eq!(config.roots, [("a".to_string(), PathBuf::from("/a"))]);
+    let [root] = &config.roots[..] else { panic!("{:?}", config.roots) };
+    assert_eq!((root.name.as_str(), root.path.as_path()), ("a", Path::new("/a")));
     assert_eq!(config.connections.drain, Duration::from_secs(20));
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
 }
