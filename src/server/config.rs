@@ -74,7 +74,8 @@ struct Settings {
         help_heading = "Roots"
     )]
     allow: Vec<Rule>,
-    /// No file of a root that matches this, or that a link to it leads to; wins over --allow; can be repeated
+    /// No file of a root that matches this can be read, nor a link that leads to one; wins over --allow, and ignores
+    /// case; can be repeated
     #[arg(
         long,
         env = "PERENNIAL_DENY",
@@ -83,7 +84,7 @@ struct Settings {
         help_heading = "Roots"
     )]
     deny: Vec<Rule>,
-    /// No file of a root that has a second name, which may be outside; can be repeated
+    /// No file of this root that has a second name, which may be outside, can be read; can be repeated
     #[arg(
         long,
         env = "PERENNIAL_NO_HARD_LINKS",
@@ -92,7 +93,7 @@ struct Settings {
         help_heading = "Roots"
     )]
     no_hard_links: Vec<String>,
-    /// Follow links by an absolute path too, if it lies in the root's directory; can be repeated
+    /// Links of this root by an absolute path are followed too, if it lies in the root's directory; can be repeated
     #[arg(
         long,
         env = "PERENNIAL_ABSOLUTE_LINKS",
