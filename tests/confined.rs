@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use harness::{Server, append, server_command, wait};
+use harness::{Server, append, server_command, soon, wait};
 use perennial::proto::{ListFilesRequest, ListFilesResponse, ReadLinesRequest, line::Content};
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -88,6 +88,29 @@ async fn absolute_links_and_hard_links_are_followed_as_the_file_of_settings_says
     assert_eq!(paths, ["logs/absolute.log", "logs/app.log", "logs/hard.log"]);
     assert_eq!(read(&server, "logs/absolute.log").await.unwrap(), "good");
     assert_eq!(read(&server, "logs/out.log").await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn who_follows_an_allowed_file_gets_its_rotated_lines_though_only_its_own_name_is_allowed() {
+    let server = Server::start_with(&["--allow", "logs=*.log"]);
+    append(&server.log_file("app.log"), "1\n");
+    let request = ReadLinesRequest { path: "logs/app.log".into(), follow: true, ..Default::default() };
+    let mut client = server.lines().await;
+    let mut stream = client.read_lines(request.clone()).await.unwrap().into_inner();
+    let first = soon("a line", stream.message()).await.unwrap().unwrap();
+    assert_eq!(first.lines.len(), 1);
+    drop(stream);
+    append(&server.log_file("app.log"), "2\n");
+    std::fs::rename(server.log_file("app.log"), server.log_file("app.log.1")).unwrap();
+    append(&server.log_file("app.log"), "3\n");
+    let resumed = ReadLinesRequest { cursor: Some(first.cursor), limit: Some(2), ..request };
+    let mut stream = client.read_lines(resumed).await.unwrap().into_inner();
+    let mut lines = Vec::new();
+    while let Some(response) = soon("lines", stream.message()).await.unwrap() {
+        lines.extend(response.lines.into_iter().map(|line| line.content.unwrap()));
+    }
+    assert_eq!(lines, ["2", "3"].map(|line| Content::Text(line.into())));
+    assert_eq!(read(&server, "logs/app.log.1").await.unwrap_err().code(), Code::NotFound);
 }
 
 /// What the server says that does not start.

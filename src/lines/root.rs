@@ -315,6 +315,9 @@ impl Parent {
 
     /// A directory of this one; links are not followed.
     fn child(&self, name: &str) -> io::Result<Self> {
+        if self.real.components().count() >= walk::MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
         let Step::Directory(directory) = walk::step(self.directory.as_fd(), OsStr::new(name))? else {
             return Err(Errno::NOTDIR.into());
         };

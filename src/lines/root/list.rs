@@ -2,8 +2,8 @@
 //!
 //! It lists what can be read, by opening it: what is denied, is no regular file, leads outside or may not be read is
 //! not listed. Names that are not UTF-8 cannot be asked for, and links to directories may lead in circles: both are left
-//! out. Directories are walked in the order of the paths, so the walk ends when the page is full; of a directory only
-//! the next [`CHUNK`] names are held, however many it has.
+//! out, as is what lies too deep to be opened. Directories are walked in the order of the paths, so the walk ends when
+//! the page is full; of a directory only the next [`CHUNK`] names are held, however many it has.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,7 @@ use std::{
 use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, FileInfo, Page, Parent};
-
-/// How deep directories are listed: deeper trees are no log directories, and may be endless through mounts.
-const MAX_DEPTH: usize = 32;
+use super::{Error, FileInfo, MAX_PATH_BYTES, Page, Parent};
 
 /// How many names of a directory are held at once.
 const CHUNK: usize = 4096;
@@ -67,10 +64,6 @@ impl List {
     /// Adds what is below a directory; `path` is its own, with a `/` at its end. Directories have to be added in the
     /// order of these paths.
     pub fn add(&mut self, directory: &Parent, path: &str) -> Result<(), Error> {
-        self.add_below(directory, path, MAX_DEPTH)
-    }
-
-    fn add_below(&mut self, directory: &Parent, path: &str, depth: usize) -> Result<(), Error> {
         let mut from = None;
         loop {
             let (names, is_last) = vanished(self.names(directory, path, from.as_deref()), path)?;
@@ -79,7 +72,7 @@ impl List {
                     return Ok(());
                 }
                 match path.strip_suffix('/') {
-                    Some(_) => self.add_directory(directory, name, path, depth)?,
+                    Some(_) => self.add_directory(directory, name, path)?,
                     None => self.add_file(directory, name, path)?,
                 }
             }
@@ -99,7 +92,8 @@ impl List {
             let Ok(name) = name.into_string() else { continue };
             let is_directory = kind == FileType::Directory;
             let path = format!("{path}{name}{}", if is_directory { "/" } else { "" });
-            let is_wanted = from.is_none_or(|from| path.as_str() > from)
+            let is_wanted = path.len() <= MAX_PATH_BYTES
+                && from.is_none_or(|from| path.as_str() > from)
                 && self.is_behind(&path)
                 && directory.may_hold(&name, is_directory);
             if is_wanted {
@@ -119,12 +113,9 @@ impl List {
         path > after.as_str() || path.ends_with('/') && after.starts_with(path)
     }
 
-    fn add_directory(&mut self, parent: &Parent, name: &str, path: &str, depth: usize) -> Result<(), Error> {
-        if depth == 0 {
-            return Ok(());
-        }
+    fn add_directory(&mut self, parent: &Parent, name: &str, path: &str) -> Result<(), Error> {
         match parent.child(name) {
-            Ok(directory) => self.add_below(&directory, path, depth - 1),
+            Ok(directory) => self.add(&directory, path),
             Err(error) => vanished(Err(error), path),
         }
     }
@@ -148,7 +139,7 @@ impl List {
 
 /// What vanishes, or may not be read, while it is listed is not there. What lies with the server is an error: a list
 /// must not be short for want of descriptors.
-fn vanished<T: Default>(result: io::Result<T>, path: &str) -> Result<T, Error> {
+pub fn vanished<T: Default>(result: io::Result<T>, path: &str) -> Result<T, Error> {
     match result.map_err(|error| Error::of_open(error, path)) {
         Err(Error::NotFound { .. }) => Ok(T::default()),
         result => result,

@@ -29,6 +29,10 @@ use rustix::{
 /// How many links a path may lead through: Linux's own limit.
 const MAX_LINKS: usize = 40;
 
+/// How deep a path may lead: each directory on the way is held open while it is walked, and while what is below it is
+/// listed.
+pub const MAX_DEPTH: usize = 64;
+
 /// How a directory on the way is opened: to pass through it takes no permission to list it.
 #[cfg(target_os = "linux")]
 const SEARCH: OFlags = OFlags::PATH;
@@ -148,6 +152,7 @@ impl<'a> Walk<'a> {
         }
         let here = self.above.last().map_or(self.root.as_fd(), |(directory, _)| directory.as_fd());
         match step(here, &name)? {
+            Step::Directory(_) if self.above.len() >= MAX_DEPTH => return Err(Errno::NAMETOOLONG.into()),
             Step::Directory(directory) => self.above.push((directory, name)),
             Step::Link(text) => self.follow(&text)?,
             Step::File(handle) => return Ok(Some(Found { handle, path: self.path().join(name) })),

@@ -49,6 +49,32 @@ fn a_name_that_is_too_long_for_the_file_system_is_not_there() {
 }
 
 #[test]
+fn a_tree_that_is_deeper_than_any_log_directory_takes_no_more_descriptors_than_64() {
+    let house = House::new();
+    let deep = "d/".repeat(64);
+    house.write(&format!("{deep}a.log"), "deep");
+    house.write(&format!("{deep}d/a.log"), "deeper");
+    let roots = house.roots(Rules::default());
+    assert_eq!(read(&roots, &format!("r/{deep}a.log")).unwrap(), "deep");
+    assert_missing(&roots, &format!("r/{deep}d/a.log"));
+    assert_eq!(listed(&roots), ["r/app.log".into(), format!("r/{deep}a.log")]);
+    let page = list(&roots, Some(&format!("r/{deep}d")), 9, None);
+    assert!(matches!(page, Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_name_that_is_a_path_opens_nothing_in_a_directory() {
+    let house = House::new();
+    house.write("dir/a.log", "good");
+    let roots = house.roots(Rules::default());
+    let parent = roots.parent(&FilePath::parse("r/dir/a.log").unwrap()).unwrap();
+    assert!(parent.open("a.log").is_ok());
+    for name in ["", ".", "..", "/", "../app.log", "./a.log", "a.log/", "a.log/.", "/etc/passwd", "a.log\0"] {
+        assert!(parent.open(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
 fn every_link_out_of_a_root_leads_to_nothing() {
     let house = House::new();
     let secret = house.directory.path().join("secret.txt");

@@ -99,6 +99,17 @@ fn a_list_that_nobody_waits_for_ends() {
     assert!(house.roots(Rules::default()).list(None, range).unwrap().files.is_empty());
 }
 
+#[test]
+fn a_list_is_not_short_for_want_of_descriptors() {
+    let told = |error: Errno| list::vanished::<Vec<()>>(Err(error.into()), "r/app.log");
+    for servers_own in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO] {
+        assert!(matches!(told(servers_own), Err(Error::Io(_))), "{servers_own}");
+    }
+    for files_own in [Errno::NOENT, Errno::ACCESS, Errno::LOOP, Errno::XDEV, Errno::NOTDIR] {
+        assert!(told(files_own).is_ok(), "{files_own}");
+    }
+}
+
 /// Root may read anything, so there is nothing to see.
 #[test]
 fn what_may_not_be_read_is_not_listed() {
