@@ -14,6 +14,8 @@ use super::{
 };
 
 mod escape;
+#[cfg(target_os = "linux")]
+mod kernel;
 mod listing;
 mod race;
 mod rules;

@@ -125,6 +125,18 @@ fn spring(trap: &Trap, swaps: usize) {
             });
         }
         scope.spawn(|| {
+            // As a stream does: a directory that is held while names change.
+            let path = FilePath::parse(trap.path).unwrap();
+            while !done.load(Ordering::Relaxed) {
+                let Ok(parent) = roots.parent(&path) else { continue };
+                for _ in 0..100 {
+                    if let Ok(file) = parent.open(&path.name) {
+                        assert_eq!(std::io::read_to_string(file).unwrap(), "good", "{}", trap.path);
+                    }
+                }
+            }
+        });
+        scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 let files = list(&roots, None, 99, None).unwrap().files;
                 assert!(files.iter().all(|file| file.size != "secret".len() as u64), "{files:?}");
