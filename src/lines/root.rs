@@ -315,7 +315,8 @@ impl Parent {
     /// The directory is on a file system that other machines write to: inotify does not tell of them, and what is read
     /// may be out of date.
     pub fn is_remote(&self) -> bool {
-        rustix::fs::fstatfs(&self.directory).is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
+        rustix::fs::fstatfs(&self.directory)
+            .is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
     }
 
     /// A descriptor of the directory, for watching.

@@ -108,13 +108,18 @@ fn holds(globs: &GlobSet, path: &Path) -> bool {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).any(|path| globs.is_match(path))
 }
 
+/// What a rotation puts behind a name: a number, a date, or `old`.
+pub fn is_stamp(suffix: &str) -> bool {
+    suffix == ".old"
+        || suffix.bytes().any(|byte| byte.is_ascii_digit())
+            && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte))
+}
+
 /// A name that a rotation gives to `name`: with a number, a date or `old` behind it, compressed or not. Narrow, since
 /// such a file is read though only `name` is allowed.
 pub fn is_rotated(name: &str, sibling: &str) -> bool {
     let Some(suffix) = sibling.strip_prefix(name) else { return false };
     let suffix =
         [".gz", ".zst", ".xz", ".bz2"].iter().find_map(|end| suffix.strip_suffix(end)).unwrap_or(suffix);
-    let is_stamp = suffix.bytes().any(|byte| byte.is_ascii_digit())
-        && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte));
-    suffix == ".old" || is_stamp
+    is_stamp(suffix)
 }

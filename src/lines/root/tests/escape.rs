@@ -162,8 +162,10 @@ fn the_magic_links_of_proc_are_links_like_any_other() {
     let process = Root::new("p", "/proc/self");
     let processes =
         Root { rules: RootRules { absolute_links: true, ..RootRules::default() }, ..Root::new("q", "/proc") };
-    let root =
-        Root { rules: RootRules { absolute_links: true, ..RootRules::default() }, ..Root::new("r", house.root()) };
+    let root = Root {
+        rules: RootRules { absolute_links: true, ..RootRules::default() },
+        ..Root::new("r", house.root())
+    };
     let roots = Roots::open(vec![process, processes, root]).unwrap();
     for path in [
         "r/magic/etc/passwd",
