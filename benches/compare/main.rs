@@ -8,17 +8,21 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 mod countdown;
+mod follower;
 mod lines;
 mod measure;
 mod messages;
 mod peer;
 mod process;
+mod random;
+mod torture;
+mod writer;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 4] = ["lines", "messages", "countdown", "stalled"];
+const SCENARIOS: [&str; 5] = ["lines", "messages", "countdown", "stalled", "torture"];
 
 /// How long, and how often, to measure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +69,7 @@ async fn run(scenario: &str, plan: Plan) -> Result<()> {
         "messages" => messages::run(plan).await,
         "countdown" => countdown::run(plan).await,
         "stalled" => lines::stalled(plan).await,
+        "torture" => torture::torture(plan).await,
         _ => Err("there is no such scenario".into()),
     }
 }
