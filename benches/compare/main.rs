@@ -8,6 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 mod countdown;
+mod crowd;
+mod follow;
 mod follower;
 mod lines;
 mod measure;
@@ -22,7 +24,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 5] = ["lines", "messages", "countdown", "stalled", "torture"];
+const SCENARIOS: [&str; 6] = ["lines", "messages", "countdown", "stalled", "follow", "torture"];
 
 /// How long, and how often, to measure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +71,7 @@ async fn run(scenario: &str, plan: Plan) -> Result<()> {
         "messages" => messages::run(plan).await,
         "countdown" => countdown::run(plan).await,
         "stalled" => lines::stalled(plan).await,
+        "follow" => follow::run(plan).await,
         "torture" => torture::torture(plan).await,
         _ => Err("there is no such scenario".into()),
     }
