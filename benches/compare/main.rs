@@ -15,6 +15,7 @@ mod lines;
 mod measure;
 mod messages;
 mod peer;
+mod places;
 mod process;
 mod random;
 mod torture;
@@ -24,7 +25,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 6] = ["lines", "messages", "countdown", "stalled", "follow", "torture"];
+const SCENARIOS: [&str; 7] = ["lines", "messages", "countdown", "stalled", "follow", "places", "torture"];
 
 /// How long, and how often, to measure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,6 +73,7 @@ async fn run(scenario: &str, plan: Plan) -> Result<()> {
         "countdown" => countdown::run(plan).await,
         "stalled" => lines::stalled(plan).await,
         "follow" => follow::run(plan).await,
+        "places" => places::run(plan).await,
         "torture" => torture::torture(plan).await,
         _ => Err("there is no such scenario".into()),
     }
