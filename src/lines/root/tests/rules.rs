@@ -1,5 +1,7 @@
 //! What the operator allows and denies, and what links make of it.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -190,6 +192,9 @@ fn what_is_looked_at_is_judged_as_what_is_read() {
     for name in ["secret.key", "key.log", "out.log", "none.log", "..", "../secret.txt"] {
         assert!(parent.stat(name).is_none(), "{name}");
     }
+    // What may not be read is still there: its reader waits for the permission to come back.
+    fs::set_permissions(house.path("app.log"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert!(parent.open("link.log").is_err() || rustix::process::geteuid().is_root());
     let (app, link) = (parent.stat("app.log").unwrap(), parent.stat("link.log").unwrap());
     assert_eq!(app.identity, link.identity);
     assert_eq!((app.is_elsewhere, link.is_elsewhere), (false, true));
