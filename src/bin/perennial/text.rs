@@ -3,10 +3,7 @@
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
-use perennial::proto::{
-    CountdownResponse, Line, LineEvent, Message, MessageEvent, MessagesResponse, ReadLinesResponse, line,
-    line_event, message,
-};
+use perennial::proto::{CountdownResponse, Message, MessageEvent, MessagesResponse, message};
 
 use crate::{
     arguments::Format,
@@ -19,20 +16,6 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
         note(&format!("skipped {}", response.skipped));
     }
     response.ticks.iter().try_for_each(|tick| writeln!(out.buffer, "{}", tick.remaining.unwrap_or_default()))
-}
-
-pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
-    if !response.events.is_empty() {
-        // Events stand before the lines here, and behind those already given.
-        out.flush()?;
-        response.events.iter().for_each(|event| note(&line_event(event)));
-    }
-    for line in &response.lines {
-        out.text(content(line));
-        let ends = !(line.splits || line.no_newline && out.format == Format::Raw);
-        out.buffer.extend_from_slice(if ends { b"\n" } else { b"" });
-    }
-    Ok(())
 }
 
 pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
@@ -60,36 +43,6 @@ fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Resu
     }
     out.buffer.push(b'\n');
     Ok(())
-}
-
-fn content(line: &Line) -> &[u8] {
-    match &line.content {
-        Some(line::Content::Text(text)) => text.as_bytes(),
-        Some(line::Content::Raw(raw)) => raw,
-        None => &[],
-    }
-}
-
-fn line_event(event: &LineEvent) -> String {
-    use line_event::Event;
-    match &event.event {
-        Some(Event::Rotated(_)) => "rotated".into(),
-        Some(Event::Truncated(it)) => {
-            format!("truncated from {} bytes to {}", it.read_offset.unwrap_or(0), it.size.unwrap_or(0))
-        }
-        Some(Event::Deleted(_)) => "deleted".into(),
-        Some(Event::Gap(it)) => {
-            let reason = it.reason().as_str_name();
-            match it.bytes {
-                Some(bytes) => format!("{bytes} bytes are missing ({reason})"),
-                None => format!("lines are missing ({reason})"),
-            }
-        }
-        Some(Event::Opened(it)) => format!("opened, {} bytes", it.size.unwrap_or(0)),
-        Some(Event::Hole(it)) => format!("{} bytes were never written", it.bytes.unwrap_or(0)),
-        Some(Event::Resumed(it)) => format!("resumed ({})", it.found().as_str_name()),
-        None => "an event this client does not know".into(),
-    }
 }
 
 fn message_event(event: &MessageEvent) -> String {
