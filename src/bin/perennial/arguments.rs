@@ -19,8 +19,8 @@ but give 64-bit numbers as numbers.
 TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s or 1h30m.
 
 Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
-for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C. After Ctrl-C the last line on stderr is
-the command that continues the stream.";
+for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
+stderr is the command that continues the stream; of several files, a line each.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]

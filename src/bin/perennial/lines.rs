@@ -3,7 +3,10 @@
 //! Promises that a cursor is saved only after all before it was written to stdout: a run that is killed repeats some
 //! lines, and loses none. A stream that fails is told, and the others go on; the exit code is that of the first one.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -216,14 +219,13 @@ impl Reading {
         if source.cursor.is_some() {
             source.printed.clone_from(&source.cursor);
         }
-        let is_kept = source.cursor.is_none() && source.printed.is_some();
         let path = source.path.clone();
         self.save()?;
         output::call_failed((self.sources.len() > 1).then_some(&path), error);
-        if is_kept && is_about_cursor(error) {
-            self.tell_remedy(error);
-        } else if self.file.is_none() {
-            self.tell_command(n);
+        match self.it.resume() {
+            Some(file) if is_about_cursor(error) => self.tell_remedy(&path, file, error),
+            Some(_) => {}
+            None => self.tell_command(n),
         }
         self.failed.get_or_insert(code_of(error));
         // The others would only say the same.
@@ -231,14 +233,19 @@ impl Reading {
     }
 
     /// Says how to go on with a saved place that the server does not take.
-    fn tell_remedy(&self, error: &Error) {
-        let Some(file) = self.it.resume() else { return };
+    fn tell_remedy(&self, path: &str, file: &Path, error: &Error) {
+        let file = file.display();
+        let anew = if self.sources.len() > 1 {
+            format!("delete the line of {path} in {file} to start it anew")
+        } else {
+            format!("delete {file} to start anew")
+        };
         let skip = if has_reason(error, "CURSOR_EXPIRED") {
             ", or add --on-gap skip to go on with what is there"
         } else {
             ""
         };
-        output::line(&format!("  delete {} to start anew{skip}", file.display()));
+        output::line(&format!("  {anew}{skip}"));
     }
 
     fn ended(&mut self) -> Result<u8, Failure> {

@@ -35,7 +35,7 @@ enum Failure {
     Told(u8),
 }
 
-/// The code of a run that was ended by Ctrl-C, as shells have it.
+/// The code of a run that was ended by Ctrl-C or SIGTERM, as shells have it.
 const INTERRUPTED: u8 = 130;
 const USAGE: u8 = 2;
 /// The code of a gRPC error is this and its number.
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     let client = Client::connect(&arguments.server)?.with_observer(output::observer());
-    let stop = read::on_interrupt();
+    let stop = read::on_interrupt()?;
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);
     match arguments.verb {

@@ -8,6 +8,7 @@ use perennial::{
     client::Error,
     proto::{CountdownResponse, MessagesResponse},
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,18 +19,25 @@ use crate::{
     quote, text,
 };
 
-/// Cancelled by the first Ctrl-C; the second ends the process, whatever it is doing.
-pub fn on_interrupt() -> CancellationToken {
+/// Cancelled by the first Ctrl-C or SIGTERM; the second ends the process, whatever it is doing.
+pub fn on_interrupt() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let told = stop.clone();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            told.cancel();
-            let _ = tokio::signal::ctrl_c().await;
-            std::process::exit(INTERRUPTED.into());
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if is_first {
+                told.cancel();
+            }
         }
+        std::process::exit(INTERRUPTED.into());
     });
-    stop
+    Ok(stop)
 }
 
 /// A response of a countdown or of messages.
