@@ -194,6 +194,18 @@ fn several_files_are_told_apart() {
 }
 
 #[test]
+fn lines_longer_than_the_servers_limit_are_not_mixed() {
+    let server = Server::start_with(&["--max-line", "1000"]);
+    let long = |letter: &str| format!("{}\n", letter.repeat(20_000)).repeat(50);
+    append(&server.log_file("a.log"), &long("a"));
+    append(&server.log_file("b.log"), &long("b"));
+    let (code, out, said) = ran(&server, &["lines", "logs/a.log", "logs/b.log", "-q", "--max-batch", "3"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert_eq!(out.lines().count(), 100);
+    assert!(out.lines().all(|line| line == "a".repeat(20_000) || line == "b".repeat(20_000)));
+}
+
+#[test]
 fn an_error_of_one_file_is_told_and_the_others_go_on() {
     let server = Server::start();
     append(&server.log_file("a.log"), "1\n");

@@ -221,7 +221,8 @@ impl Reading {
         }
         let path = source.path.clone();
         self.save()?;
-        output::call_failed((self.sources.len() > 1).then_some(&path), error);
+        let is_everybodys = matches!(error, Error::Unreachable { .. });
+        output::call_failed(Some(&path).filter(|_| self.sources.len() > 1 && !is_everybodys), error);
         match self.it.resume() {
             Some(file) if is_about_cursor(error) => self.tell_remedy(&path, file, error),
             Some(_) => {}
@@ -229,7 +230,7 @@ impl Reading {
         }
         self.failed.get_or_insert(code_of(error));
         // The others would only say the same.
-        if matches!(error, Error::Unreachable { .. }) { Err(Failure::Told(code_of(error))) } else { Ok(()) }
+        if is_everybodys { Err(Failure::Told(code_of(error))) } else { Ok(()) }
     }
 
     /// Says how to go on with a saved place that the server does not take.

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
-use perennial::proto::{CountdownResponse, Message, MessageEvent, MessagesResponse, message};
+use perennial::proto::{
+    CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message, message_event,
+};
 
 use crate::{
     arguments::Format,
@@ -21,7 +23,7 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
     if !response.events.is_empty() {
         out.flush()?;
-        response.events.iter().for_each(|event| note(&message_event(event)));
+        response.events.iter().for_each(|event| note(&message_sentence(event)));
     }
     response.messages.iter().try_for_each(|message| one_message(out, message, zone))
 }
@@ -45,14 +47,16 @@ fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Resu
     Ok(())
 }
 
-fn message_event(event: &MessageEvent) -> String {
+fn message_sentence(event: &MessageEvent) -> String {
     match &event.event {
-        Some(perennial::proto::message_event::Event::Gap(it)) => format!(
-            "sequences {} to {} are missing ({})",
-            it.from_sequence.unwrap_or(0),
-            it.to_sequence.unwrap_or(0),
-            it.reason().as_str_name()
-        ),
+        Some(message_event::Event::Gap(it)) => {
+            let why = match it.reason() {
+                MessageGapReason::Damaged => ": they are damaged on disk",
+                MessageGapReason::Unspecified => "",
+            };
+            let (from, to) = (it.from_sequence.unwrap_or(0), it.to_sequence.unwrap_or(0));
+            format!("sequences {from} to {to} are missing{why}")
+        }
         None => "an event this client does not know".into(),
     }
 }

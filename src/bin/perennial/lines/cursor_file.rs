@@ -93,6 +93,10 @@ fn replace(path: &Path, text: &str) -> io::Result<File> {
     let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&beside)?;
     file.try_lock()?;
+    // Who may read the old one may read the new one, and nobody else.
+    if let Ok(old) = fs::metadata(path) {
+        file.set_permissions(old.permissions())?;
+    }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)?;

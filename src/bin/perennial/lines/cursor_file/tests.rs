@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use super::*;
 
 fn directory() -> tempfile::TempDir {
@@ -39,6 +41,7 @@ fn the_file_is_replaced_and_never_changed() {
     let path = directory.path().join("place");
     let (mut file, _) = CursorFile::open(&path, &paths(&["a/b"])).unwrap();
     file.save([("a/b", "C1")].into_iter()).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let mut before = File::open(&path).unwrap();
     // As a killed run leaves it.
     fs::write(directory.path().join(".place.perennial-new"), "perennial cur").unwrap();
@@ -47,6 +50,7 @@ fn the_file_is_replaced_and_never_changed() {
     before.read_to_string(&mut text).unwrap();
     assert_eq!(text, "perennial cursor 1 lines\nC1 a/b\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "perennial cursor 1 lines\nC2 a/b\n");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
