@@ -6,9 +6,10 @@
 //! chunk, so a slow reader costs no memory, and loses nothing while the data is on disk. Dropping a stream frees all
 //! that it has.
 //!
-//! The rooms: [`root`](self) opens files and nothing outside the roots; `generations` knows a file's rotated siblings;
-//! `source` reads one of them; `split` finds and encodes lines; `place` finds where to start; `watch` tells when to
-//! look; `reader` is what happens in time.
+//! The rooms: [`root`](self) opens files and nothing outside the roots; `watch` tells when to look, and keeps the chain
+//! of the files that came to a path; `generations` knows a file's rotated siblings; `start` finds where to begin, with
+//! `place` and `index`; `chain` is which file a reader is in; `source` reads it, `split` finds and encodes its lines,
+//! `hole` passes what was never written; `reader` is what happens in time.
 
 use std::{
     io,
@@ -20,21 +21,33 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::Batching;
+use index::Indexes;
 use reader::Reader;
-use root::Roots;
-use source::{Identity, Marker, Source};
+use root::{Roots, list::Range};
+use source::{Identity, Standing};
 use split::Place;
+pub use split::{Delimiter, LongLine, Rules};
 use watch::Watches;
 
+mod chain;
 mod generations;
+mod hole;
+mod index;
 mod place;
 mod reader;
 mod root;
 mod source;
 mod split;
+mod start;
 mod watch;
+
+pub use root::{
+    Root,
+    rule::{Glob, GlobError, RootRules},
+};
 
 /// The default of [`Options::max_line_bytes`]: longer lines are no lines for people, and a reader holds one in memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
@@ -50,8 +63,9 @@ pub struct Files {
 
 #[derive(Debug)]
 struct Inner {
-    roots: Roots,
+    roots: Arc<Roots>,
     watches: Watches,
+    indexes: Indexes,
     options: Options,
 }
 
@@ -80,8 +94,14 @@ pub struct Query {
     pub start: Start,
     /// Stay, and yield what is still to be written.
     pub follow: bool,
+    /// Wait for a file that is not there yet; for one who follows.
+    pub wait_for_create: bool,
     /// What to do when the place that a position names is gone.
     pub on_gap: OnGap,
+    /// What a line is, and which is the last.
+    pub rules: Rules,
+    /// Yield a part of a line that did not grow for so long; for one who follows.
+    pub partial_flush: Option<Duration>,
     /// How the stream is cut into batches.
     pub batching: Batching,
 }
@@ -118,8 +138,7 @@ pub struct Position {
     /// A checksum of the path.
     path: u32,
     identity: Identity,
-    place: Place,
-    marker: Marker,
+    standing: Standing,
     /// No line before this number.
     skip_to: Option<u64>,
     /// All of the file was delivered and it is gone; what appears at the path comes next.
@@ -127,26 +146,10 @@ pub struct Position {
 }
 
 impl Position {
-    fn nowhere(path: u32) -> Self {
-        Self {
-            path,
-            identity: Identity::default(),
-            place: place::HEAD,
-            marker: Marker::default(),
-            skip_to: None,
-            deleted: false,
-        }
-    }
-
-    fn of(path: u32, source: &Source, skip_to: Option<u64>) -> Self {
-        let (identity, place, marker) = (source.identity(), source.place(), source.marker());
-        Self { path, identity, place, marker, skip_to, deleted: false }
-    }
-
     /// It could have been made by a reader: a position comes from a stranger.
     fn is_sound(&self) -> bool {
-        // An offset is signed in the system's interface; a line has at least its newline.
-        let Place { offset, number, .. } = self.place;
+        // An offset is signed in the system's interface; a line has at least one byte, its newline.
+        let Place { offset, number, .. } = self.standing.place;
         i64::try_from(offset).is_ok()
             && number.is_none_or(|number| (1..=offset + 1).contains(&number))
             && self.skip_to.is_none_or(|number| i64::try_from(number).is_ok())
@@ -189,13 +192,51 @@ pub enum Event {
     },
     /// There is no file at the path now.
     Deleted,
+    /// There is one, after there was none.
+    Opened {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Bytes that were never written were passed over.
+    Hole {
+        /// Where they begin.
+        offset: u64,
+        /// How many they are.
+        bytes: u64,
+    },
     /// Lines are missing.
     Gap {
-        /// Why, in words.
-        reason: &'static str,
+        /// Why.
+        reason: GapReason,
         /// How many bytes, where known.
         bytes: Option<u64>,
     },
+    /// What was found where the position points; the first event of a stream that resumes.
+    Resumed(Found),
+}
+
+/// Why lines are missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GapReason {
+    /// They were truncated away before they were read.
+    Truncated,
+    /// Their file was deleted before it was read.
+    Deleted,
+    /// The place that a position names is gone.
+    Expired,
+}
+
+/// What was found where a position points.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// The file that was read, at its path.
+    Exact,
+    /// The file that was read, under another name, or one that begins with all that was read of it.
+    Moved,
+    /// The file that was read, truncated or written anew.
+    Truncated,
+    /// Not the file that was read.
+    Lost,
 }
 
 /// A file that can be read.
@@ -207,6 +248,10 @@ pub struct FileInfo {
     pub size: u64,
     /// When its content last changed.
     pub modified: SystemTime,
+    /// When it was made, where the file system tells.
+    pub created: Option<SystemTime>,
+    /// It was written to within the last minute.
+    pub growing: bool,
 }
 
 /// Some files.
@@ -236,6 +281,9 @@ pub enum Error {
     /// Lines are counted from 1.
     #[error("there is no line 0")]
     LineZero,
+    /// An end by a line's number needs a start whose number is known.
+    #[error("the numbers of the lines are not known")]
+    NumbersUnknown,
     /// The file is shorter.
     #[error("offset {offset} is beyond the end of the file, {size}")]
     OffsetBeyondEnd {
@@ -295,16 +343,33 @@ pub enum RootError {
         /// Why not.
         source: io::Error,
     },
+    /// What watches the files cannot be started.
+    #[error("files cannot be watched")]
+    Watch(#[source] io::Error),
+    /// Too many globs, or too large ones.
+    #[error("the root `{name}`: its globs cannot be used together: {fault}")]
+    Globs {
+        /// As given.
+        name: String,
+        /// Why not.
+        fault: String,
+    },
 }
 
 impl Files {
-    /// Opens the roots, each a name and a directory. To be called on the runtime that is to serve the streams.
+    /// Opens the roots, and starts the thread that watches followed files.
     ///
     /// # Errors
     /// The first root that cannot be served.
-    pub fn new(roots: Vec<(String, PathBuf)>, options: Options) -> Result<Self, RootError> {
-        let roots = Roots::open(roots)?;
-        Ok(Self { inner: Arc::new(Inner { roots, watches: Watches::new(), options }) })
+    pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
+        let roots = Arc::new(Roots::open(roots)?);
+        let watches = Watches::new(roots.clone()).map_err(RootError::Watch)?;
+        Ok(Self { inner: Arc::new(Inner { roots, watches, indexes: Indexes::default(), options }) })
+    }
+
+    /// The most bytes of a line.
+    pub fn max_line_bytes(&self) -> usize {
+        self.inner.options.max_line_bytes
     }
 
     /// Opens a stream of lines. The first batch is ready at once.
@@ -323,20 +388,24 @@ impl Files {
         }))
     }
 
-    /// Lists the regular files below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted by path,
-    /// at most `page_size`, those behind `after`. A page costs a walk of the whole tree.
+    /// Lists the files that can be read below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted
+    /// by path, at most `page_size`, those behind `after`. `now` tells which of them grow.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
+    /// [`Error::PathInvalid`]; [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
     pub async fn list(
         &self,
         path: Option<&str>,
         page_size: usize,
         after: Option<&str>,
+        now: SystemTime,
     ) -> Result<Page, Error> {
-        let inner = self.inner.clone();
-        let (path, after) = (path.map(str::to_owned), after.map(str::to_owned));
-        reader::blocking(move || inner.roots.list(path.as_deref(), page_size, after.as_deref())).await
+        let gone = CancellationToken::new();
+        // A caller who goes away ends the walk.
+        let _guard = gone.clone().drop_guard();
+        let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
+        let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
+        reader::blocking(move || inner.roots.list(path.as_deref(), range)).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! `LineService`.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use futures::StreamExt;
 use tonic::{Request, Response, Status};
 
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     cursor::{self, Kind},
-    lines::{Batch, Event, FileInfo, OnGap, Query, Start},
+    lines::{Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Query, Rules, Start},
     proto::{self, line_service_server::LineService, read_lines_request},
 };
 
@@ -26,7 +28,7 @@ impl LineService for App {
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let call = self.calls.begin("ReadLines", &request, &request.get_ref().path)?;
         let open = async {
-            let query = query(request.into_inner(), self.limits.batch_bytes)?;
+            let query = query(request.into_inner(), self.limits.batch_bytes, self.files.max_line_bytes())?;
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -48,7 +50,7 @@ impl LineService for App {
             let page_size = field::page_size(page_size)?;
             let after = field::page_after(&page_token)?;
             let path = Some(path.as_str()).filter(|path| !path.is_empty());
-            let page = self.files.list(path, page_size, after.as_deref()).await?;
+            let page = self.files.list(path, page_size, after.as_deref(), self.clock.wall()).await?;
             let next_page_token = field::page_token(page.next);
             Ok(proto::ListFilesResponse {
                 files: page.files.into_iter().map(file).collect(),
@@ -59,9 +61,24 @@ impl LineService for App {
     }
 }
 
-fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Failure> {
+/// What `max_line_bytes` may be, at least.
+const MIN_LINE_BYTES: i32 = 16;
+
+/// What `partial_flush` may be.
+const PARTIAL_FLUSHES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60 * 60);
+
+/// What `delimiter` may have in bytes.
+const DELIMITERS: RangeInclusive<usize> = 1..=16;
+
+fn query(
+    request: proto::ReadLinesRequest,
+    max_bytes: usize,
+    max_line_bytes: usize,
+) -> Result<Query, Failure> {
+    let rules = rules(&request, max_line_bytes)?;
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
+    let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
     let on_gap = match proto::OnGap::try_from(on_gap) {
         Ok(proto::OnGap::Unspecified | proto::OnGap::Fail) => OnGap::Fail,
         Ok(proto::OnGap::Skip) => OnGap::Skip,
@@ -70,12 +87,61 @@ fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Fa
             return Err(Failure::field("on_gap", text));
         }
     };
+    let needs_follow =
+        |field| Failure::field(field, "is set without `follow`: set that, too, or leave this out");
+    if wait_for_create && !follow {
+        return Err(needs_follow("wait_for_create"));
+    }
+    let partial_flush = match partial_flush {
+        None => None,
+        Some(_) if !follow => return Err(needs_follow("partial_flush")),
+        Some(flush) => {
+            let range = || format!("is {}: from 10 ms to 1 h is possible", field::show(&flush));
+            let valid = field::duration(flush).filter(|flush| PARTIAL_FLUSHES.contains(flush));
+            Some(valid.ok_or_else(|| Failure::field("partial_flush", range()))?)
+        }
+    };
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, usize::MAX)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Lines, &cursor)?),
         None => self::start(start)?,
     };
-    Ok(Query { path, start, follow, on_gap, batching })
+    Ok(Query { path, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
+}
+
+fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rules, Failure> {
+    let long_line = match proto::LongLine::try_from(request.long_line) {
+        Ok(proto::LongLine::Unspecified | proto::LongLine::Split) => LongLine::Split,
+        Ok(proto::LongLine::Truncate) => LongLine::Truncate,
+        Ok(proto::LongLine::Skip) => LongLine::Skip,
+        Err(unknown) => {
+            let possible = "LONG_LINE_SPLIT, LONG_LINE_TRUNCATE and LONG_LINE_SKIP are possible";
+            return Err(Failure::field("long_line", format!("is {}: {possible}", unknown.0)));
+        }
+    };
+    let delimiter = match &request.delimiter {
+        None => Delimiter::Newline,
+        Some(text) if text == "\n" => Delimiter::Newline,
+        Some(text) if DELIMITERS.contains(&text.len()) => Delimiter::Bytes(text.as_bytes().into()),
+        Some(text) => {
+            let text = format!("has {} bytes: from 1 to 16 are possible", text.len());
+            return Err(Failure::field("delimiter", text));
+        }
+    };
+    let max_line_bytes = match request.max_line_bytes {
+        None => max_line_bytes,
+        Some(asked) => match usize::try_from(asked) {
+            Ok(bytes) if asked >= MIN_LINE_BYTES && bytes <= max_line_bytes => bytes,
+            _ => {
+                let text = format!("is {asked}: from {MIN_LINE_BYTES} to {max_line_bytes} is possible here");
+                return Err(Failure::field("max_line_bytes", text));
+            }
+        },
+    };
+    let until_line = request.until_line.map(|line| field::at_least(line, 1, "until_line")).transpose()?;
+    let until_offset =
+        request.until_offset.map(|offset| field::at_least(offset, 0, "until_offset")).transpose()?;
+    Ok(Rules { delimiter, long_line, max_line_bytes, until_line, until_offset })
 }
 
 fn start(start: Option<read_lines_request::Start>) -> Result<Start, Failure> {
@@ -112,20 +178,44 @@ fn event(event: &Event) -> proto::LineEvent {
             size: Some(size.cast_signed()),
         }),
         Event::Deleted => Told::Deleted(proto::LineDeleted {}),
-        Event::Gap { reason: _, bytes } => Told::Gap(proto::LineGap {
-            reason: proto::LineGapReason::Expired.into(),
+        Event::Gap { reason, bytes } => Told::Gap(proto::LineGap {
+            reason: gap_reason(reason).into(),
             bytes: bytes.map(u64::cast_signed),
         }),
+        Event::Opened { size } => Told::Opened(proto::LineOpened { size: Some(size.cast_signed()) }),
+        Event::Hole { offset, bytes } => Told::Hole(proto::LineHole {
+            offset: Some(offset.cast_signed()),
+            bytes: Some(bytes.cast_signed()),
+        }),
+        Event::Resumed(found) => Told::Resumed(proto::LineResumed { found: self::found(found).into() }),
     };
     proto::LineEvent { event: Some(told) }
 }
 
+fn gap_reason(reason: GapReason) -> proto::LineGapReason {
+    match reason {
+        GapReason::Truncated => proto::LineGapReason::Truncated,
+        GapReason::Deleted => proto::LineGapReason::Deleted,
+        GapReason::Expired => proto::LineGapReason::Expired,
+    }
+}
+
+fn found(found: Found) -> proto::LineResumedFound {
+    match found {
+        Found::Exact => proto::LineResumedFound::Exact,
+        Found::Moved => proto::LineResumedFound::Moved,
+        Found::Truncated => proto::LineResumedFound::Truncated,
+        Found::Lost => proto::LineResumedFound::Lost,
+    }
+}
+
 fn file(file: FileInfo) -> proto::File {
-    let FileInfo { path, size, modified } = file;
+    let FileInfo { path, size, modified, created, growing } = file;
     proto::File {
         path,
         size: Some(size.cast_signed()),
         modify_time: Some(modified.into()),
-        ..Default::default()
+        create_time: created.map(Into::into),
+        growing,
     }
 }

@@ -278,6 +278,10 @@ impl From<lines::Error> for Failure {
                 ),
             ),
             E::LineZero => Self::field("from_line", "is 0: lines are counted from 1"),
+            E::NumbersUnknown => Self::field(
+                "until_line",
+                "needs a stream that knows its line numbers: start at the head or with `from_line`, or set `until_offset`",
+            ),
             E::OffsetBeyondEnd { offset, size } => {
                 let text = format!("from_offset is {offset}: the file has {size} bytes");
                 Self::new(Reason::OffsetBeyondEnd, text).with("size", size)

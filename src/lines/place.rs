@@ -4,88 +4,178 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use memchr::{memchr_iter, memrchr_iter};
+use memchr::{memmem, memrchr_iter};
 
-use super::split::Place;
+use super::{
+    hole,
+    source::read_at,
+    split::{Delimiter, Place, Within},
+};
 
 /// How much is looked at between two looks at whether the reader is still there.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// The head of a file.
-pub const HEAD: Place = Place { offset: 0, number: Some(1), continued: false };
-
-/// The start of the last `count` lines. A last line without newline counts as one.
-pub fn last(file: &File, count: u64, gone: &AtomicBool) -> io::Result<Place> {
-    let size = file.metadata()?.len();
-    let place = |offset| Place { offset, number: (offset == 0).then_some(1), continued: false };
+/// The start of the last `count` lines. A last line without a delimiter counts as one.
+///
+/// Searches backward, a block at a time, and passes over holes.
+pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<Place> {
+    let size = size(file)?;
+    let place = |offset| Place { offset, number: (offset == 0).then_some(1), within: Within::Start };
     if count == 0 {
         // Within a line that is being written, what is still to come begins there.
-        return Ok(Place { continued: !starts_line(file, size)?, ..place(size) });
+        return Ok(Place { within: within(file, size, delimiter)?, ..place(size) });
     }
-    let mut buffer = vec![0; STEP_BYTES];
-    let (mut end, mut found) = (size, 0);
-    while end > 0 && !gone.load(Ordering::Relaxed) {
-        let start = end.saturating_sub(STEP_BYTES as u64);
-        let bytes = usize::try_from(end - start).unwrap_or(STEP_BYTES);
-        let Some(block) = buffer.get_mut(..bytes) else { break };
-        file.read_exact_at(block, start)?;
-        for at in memrchr_iter(b'\n', block) {
-            let next = start + at as u64 + 1;
-            // The newline at the very end closes the last line; it does not begin one.
-            found += u64::from(next != size);
-            if found == count && next != size {
-                return Ok(place(next));
-            }
+    let bytes = bytes_of(delimiter);
+    let mut search = Backward { file, bytes, buffer: vec![0; STEP_BYTES + bytes.len()], count, found: 0 };
+    for (start, end) in data(file, size)?.into_iter().rev() {
+        if let Some(offset) = search.within(start, end, gone)? {
+            return Ok(place(offset));
         }
-        end = start;
     }
     Ok(place(0))
+}
+
+/// The parts of a file that are data: all of it, where the file system does not tell.
+fn data(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < size
+        && let Some(start) = hole::next_data(file, at)?
+    {
+        at = hole::end_of_data(file, start)?.filter(|end| *end > start).unwrap_or(size).min(size);
+        parts.push((start, at));
+    }
+    Ok(parts)
+}
+
+struct Backward<'a> {
+    file: &'a File,
+    bytes: &'a [u8],
+    buffer: Vec<u8>,
+    count: u64,
+    found: u64,
+}
+
+impl Backward<'_> {
+    /// Searches one part of the data; where it begins, so does a line.
+    fn within(&mut self, start: u64, end: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
+        let mut block_end = end;
+        while block_end > start && !gone.load(Ordering::Relaxed) {
+            let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(start);
+            // A delimiter may stand across the border.
+            let over = (self.bytes.len() as u64 - 1).min(end - block_end);
+            let length = usize::try_from(block_end - block_start + over).unwrap_or(STEP_BYTES);
+            let Some(block) = self.buffer.get_mut(..length) else { break };
+            let read = read_at(self.file, block, block_start)?;
+            let block = block.get(..read).unwrap_or_default();
+            let (found, count) = (&mut self.found, self.count);
+            let behind = |at: usize| block_start + (at + self.bytes.len()) as u64;
+            let next = match self.bytes {
+                [byte] => count_back(memrchr_iter(*byte, block).map(behind), end, found, count),
+                bytes => count_back(memmem::rfind_iter(block, bytes).map(behind), end, found, count),
+            };
+            if next.is_some() {
+                return Ok(next);
+            }
+            block_end = block_start;
+        }
+        // Behind a hole something begins, too; at the head of the file the search ends anyway.
+        if start == 0 {
+            return Ok(None);
+        }
+        self.found += 1;
+        Ok(if self.found >= self.count { hole::first_text(self.file, start)? } else { None })
+    }
+}
+
+/// Counts the lines that begin at these offsets, the last one first. The start of the last one wanted.
+fn count_back(mut starts: impl Iterator<Item = u64>, end: u64, found: &mut u64, count: u64) -> Option<u64> {
+    starts.find(|start| {
+        // The delimiter at the very end closes the last line; it does not begin one.
+        *found += u64::from(*start < end);
+        *start < end && *found == count
+    })
+}
+
+/// The size of a file; one that says it is empty is read, as /proc lies.
+fn size(file: &File) -> io::Result<u64> {
+    let mut size = file.metadata()?.len();
+    if size == 0 {
+        let mut buffer = vec![0; STEP_BYTES];
+        loop {
+            match read_at(file, &mut buffer, size)? {
+                0 => break,
+                read => size += read as u64,
+            }
+        }
+    }
+    Ok(size)
 }
 
 /// The start of the line with this number, counted on from a line's start whose number is known. If the file has
 /// fewer lines, the start of the one that is still to come: count on from there when the file has grown. Also returns
 /// how far the file was looked at.
-pub fn line(file: &File, from: Place, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
+pub fn line(
+    file: &File,
+    from: Place,
+    number: u64,
+    delimiter: &Delimiter,
+    gone: &AtomicBool,
+) -> io::Result<(Place, u64)> {
+    let bytes = bytes_of(delimiter);
+    let finder = memmem::Finder::new(bytes);
     let mut place = from;
-    let mut buffer = vec![0; STEP_BYTES];
+    // The beginning of a delimiter may be at the end of a block: it is looked at again.
+    let again = bytes.len() - 1;
+    let mut buffer = vec![0; STEP_BYTES + again];
     let mut at = from.offset;
     while place.number.is_some_and(|current| current < number) && !gone.load(Ordering::Relaxed) {
-        let read = file.read_at(&mut buffer, at)?;
-        if read == 0 {
-            break;
+        let read = read_at(file, &mut buffer, at)?;
+        if read <= again {
+            return Ok((place, at + read as u64));
         }
         let block = buffer.get(..read).unwrap_or_default();
-        let current = place.number.unwrap_or(1);
-        let lines = memchr_iter(b'\n', block).count() as u64;
-        let wanted = usize::try_from((number - current).min(lines)).unwrap_or(usize::MAX);
-        if let Some(newline) = wanted.checked_sub(1).and_then(|nth| memchr_iter(b'\n', block).nth(nth)) {
-            place.offset = at + newline as u64 + 1;
-            place.number = Some(current + wanted as u64);
+        let mut used = 0;
+        for end in finder.find_iter(block).map(|found| found + bytes.len()) {
+            place.offset = at + end as u64;
+            place.number = place.number.map(|number| number + 1);
+            used = end;
+            if place.number == Some(number) {
+                break;
+            }
         }
-        at += read as u64;
+        at += used.max(read - again) as u64;
     }
     Ok((place, at.max(place.offset)))
 }
 
 /// A byte offset. `None` if the file is shorter.
-pub fn offset(file: &File, offset: u64) -> io::Result<Option<Place>> {
+pub fn offset(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Option<Place>> {
     if offset > file.metadata()?.len() {
         return Ok(None);
     }
     let number = (offset == 0).then_some(1);
-    Ok(Some(Place { offset, number, continued: !starts_line(file, offset)? }))
+    Ok(Some(Place { offset, number, within: within(file, offset, delimiter)? }))
 }
 
-/// A line starts at this offset.
-fn starts_line(file: &File, offset: u64) -> io::Result<bool> {
-    let Some(before) = offset.checked_sub(1) else { return Ok(true) };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, before)?;
-    Ok(byte == *b"\n")
+/// Whether a line starts at this offset, or goes on.
+fn within(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Within> {
+    let bytes = bytes_of(delimiter);
+    let mut before = vec![0; bytes.len()];
+    let starts = match offset.checked_sub(bytes.len() as u64) {
+        None => offset == 0,
+        Some(from) => read_at(file, &mut before, from)? == bytes.len() && before == bytes,
+    };
+    Ok(if starts || offset == 0 { Within::Start } else { Within::Continued })
+}
+
+fn bytes_of(delimiter: &Delimiter) -> &[u8] {
+    match delimiter {
+        Delimiter::Newline => b"\n",
+        Delimiter::Bytes(bytes) => bytes,
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +185,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::split::HEAD, *};
 
     fn file(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -117,7 +207,7 @@ mod tests {
             if newline && !lines.is_empty() {
                 content.push('\n');
             }
-            let place = last(&file(content.as_bytes()), count, &STAYS).unwrap();
+            let place = last(&file(content.as_bytes()), count, &Delimiter::Newline, &STAYS).unwrap();
             let all = content.split_inclusive('\n').collect::<Vec<_>>();
             let tail = &all[all.len().saturating_sub(count as usize)..];
             prop_assert_eq!(&content[place.offset as usize..], tail.concat());
@@ -129,7 +219,7 @@ mod tests {
             number in 1_u64..10,
         ) {
             let content = lengths.iter().map(|length| "x".repeat(*length) + "\n").collect::<String>();
-            let (place, _) = line(&file(content.as_bytes()), HEAD, number, &STAYS).unwrap();
+            let (place, _) = line(&file(content.as_bytes()), HEAD, number, &Delimiter::Newline, &STAYS).unwrap();
             let before = content.split_inclusive('\n').take(number as usize - 1).collect::<String>();
             prop_assert_eq!(place.offset as usize, before.len());
             prop_assert_eq!(place.number, Some(number.min(lengths.len() as u64 + 1)));

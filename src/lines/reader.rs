@@ -1,9 +1,11 @@
 //! Reads a file and its successors, batch by batch: what there is, then what is still to be written.
 //!
-//! Nothing is read ahead of the caller but the rest of a chunk, and an idle reader holds no buffer. Dropping a reader
-//! frees all it has; a search that is under way on a blocking thread ends soon after.
+//! Nothing is read ahead of the caller but the rest of a chunk, and an idle reader holds no buffer. Followers of one file
+//! who are at its end share what one of them reads. Dropping a reader frees all it has; a search that is under way on a
+//! blocking thread ends soon after.
 
 use std::{
+    fs::File,
     io,
     sync::{
         Arc,
@@ -12,48 +14,101 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Batch, Error, Event, Inner, OnGap, Position, Query, Start,
-    generations::{Generations, Look},
+    Batch, Error, Event, GapReason, Inner, Position, Query,
+    chain::{Chain, Entered},
+    place,
     root::FilePath,
-    source::{Filled, Source},
-    split::Bounds,
-    watch::Watch,
+    source::{self, Ended, Filled, Identity, Standing},
+    split::{Bounds, Delimiter, End, Rules},
+    start::{self, Opened},
+    watch::Follow,
 };
 use crate::wire::Batching;
 
-/// How often a file that was renamed away is looked at for late lines: nobody tells, as it has another name now.
+/// The shortest line that can be too long: a cut needs room for a character.
+const MIN_LINE_BYTES: usize = 4;
+
+/// How often a file that was renamed away is looked at for late lines: it may have gone where nobody tells of it.
 const LATE_LINES_POLL: Duration = Duration::from_millis(20);
+
+/// How often reserved space is looked at: what is written there by mmap is not told.
+const RESERVED_POLL: Duration = Duration::from_secs(1);
+
+/// For how long a remote file must be shorter than what was read of it: its size may be out of date for a moment.
+const REMOTE_CONFIRM: Duration = Duration::from_secs(3);
 
 /// Reads a file and its successors.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
 pub struct Reader {
-    /// None only while a blocking thread has it.
-    generations: Option<Generations>,
+    inner: Arc<Inner>,
     gone: Gone,
-    watch: Option<Watch>,
+    follow: Option<Follow>,
+    chain: Chain,
+    standing: Standing,
+    rules: Arc<Rules>,
     batching: Batching,
-    max_line_bytes: usize,
-    grace: Duration,
+    partial_flush: Option<Duration>,
     /// How many lines may still be delivered.
     remaining: Option<u64>,
     /// No line before this number is delivered.
     skip_to: Option<u64>,
-    position: Position,
+    file_path: FilePath,
+    path: u32,
     size: u64,
     events: Vec<Event>,
     is_first: bool,
-    is_current: bool,
-    at_end: bool,
-    /// The part of a line that is left at the end is a line.
-    flush: bool,
-    /// Since when the file is no longer at its path, and quiet.
-    left_since: Option<Instant>,
+    /// There is no file to read: what comes to the path is read next.
+    waits_for_file: bool,
+    /// How the last look at the file ended; none if it is to be looked at.
+    ended: Option<Ended>,
+    /// The last look but one ended at the end of the file, too.
+    is_live: bool,
+    /// What is left at the end is wanted.
+    flush: Option<End>,
+    /// Where the file ended when it was last read to its end.
+    seen: Option<u64>,
+    /// Since when that is so.
+    part_since: Instant,
+    /// Since when it is so though the reader was there: late lines would have been seen.
+    quiet_since: Instant,
+    /// When the file was last looked at.
+    looked: Instant,
+    /// The file was shorter than what was read of it.
+    short_since: Option<Instant>,
+    is_drained: Drained,
     last_sent: Instant,
+}
+
+/// Whether a file that is no longer at its path may be left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Drained {
+    No,
+    /// It is looked at for the last time.
+    Asked,
+    /// Nothing more was found.
+    Yes,
+}
+
+/// What was read by a follower at the end of a file, for the others.
+#[derive(Debug)]
+pub struct Recent {
+    asked: Asked,
+    /// The change of the file that was the last when it was read.
+    version: u64,
+    filled: Filled,
+}
+
+/// What makes two looks at a file yield the same.
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    file: Identity,
+    standing: Standing,
+    bounds: Bounds,
+    rules: Arc<Rules>,
+    flush: Option<End>,
 }
 
 /// Tells a blocking search that its reader is gone.
@@ -68,8 +123,10 @@ impl Drop for Gone {
 
 /// What to do at the end of the file.
 enum AtEnd {
-    /// There is something new.
+    /// There may be something new.
     ReadOn,
+    /// There is something to tell.
+    Tell,
     /// Nothing will come.
     Stop,
     /// Nothing happened for so long that the caller should hear of it.
@@ -79,60 +136,45 @@ enum AtEnd {
 impl Reader {
     /// Finds the file and the place to start.
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
-        let Query { path: text, start, follow, on_gap, batching } = query;
-        let path = FilePath::parse(&text)?;
-        check(&start, &path)?;
+        let path = FilePath::parse(&query.path)?;
+        start::check(&query, &path)?;
         let gone = Gone::default();
-        let generations = {
-            let (inner, path, text) = (inner.clone(), path.clone(), text.clone());
-            blocking(move || {
-                let parent = inner.roots.parent(&path).map_err(|error| Error::of_open(error, &text))?;
-                Ok(Generations::new(parent, &path))
-            })
-            .await?
+        let opened = {
+            let (inner, query, path, gone) = (inner.clone(), query.clone(), path.clone(), gone.0.clone());
+            blocking(move || start::open(&inner, &query, &path, &gone)).await?
         };
-        // Watched before anything is read, so that nothing is written unnoticed in between.
-        let watch = follow.then(|| inner.watches.watch(generations.parent(), &path.name));
-        let skip_to = match &start {
-            Start::Line(number) => Some(*number),
-            Start::Resume(position) => position.skip_to,
-            _ => None,
-        };
-        let reader = Self {
-            generations: Some(generations),
+        let Query { batching, partial_flush, mut rules, .. } = query;
+        rules.max_line_bytes = rules.max_line_bytes.min(inner.options.max_line_bytes).max(MIN_LINE_BYTES);
+        let Opened { follow, chain, standing, skip_to, events, waits_for_file } = opened;
+        let now = Instant::now();
+        Ok(Self {
+            inner: inner.clone(),
             gone,
-            watch,
+            follow,
+            chain,
+            standing,
+            rules: Arc::new(rules),
             remaining: batching.limit,
             batching,
-            max_line_bytes: inner.options.max_line_bytes,
-            grace: inner.options.rotation_grace,
+            partial_flush,
             skip_to,
-            position: Position::nowhere(path.checksum()),
+            path: path.checksum(),
+            file_path: path,
             size: 0,
-            events: Vec::new(),
+            events,
             is_first: true,
-            is_current: true,
-            at_end: false,
-            flush: false,
-            left_since: None,
-            last_sent: Instant::now(),
-        };
-        reader.start(start, on_gap, text).await
-    }
-
-    async fn start(mut self, start: Start, on_gap: OnGap, path: String) -> Result<Self, Error> {
-        if let Start::Resume(position) = &start {
-            self.position = position.clone();
-        }
-        let gone = self.gone.0.clone();
-        let opened = self.work(move |generations| generations.open(&start, on_gap, &path, &gone)).await?;
-        self.events = opened.events;
-        self.is_current = opened.is_current;
-        if !self.is_current {
-            // The rotation was long ago: no late line is to be waited for.
-            self.left_since = Instant::now().checked_sub(self.grace);
-        }
-        Ok(self)
+            waits_for_file,
+            ended: None,
+            is_live: false,
+            flush: None,
+            seen: None,
+            part_since: now,
+            quiet_since: now.checked_sub(inner.options.rotation_grace).unwrap_or(now),
+            looked: now,
+            short_since: None,
+            is_drained: Drained::No,
+            last_sent: now,
+        })
     }
 
     /// The next batch; none at the end that the caller asked for. Not to be called again after an error.
@@ -141,180 +183,265 @@ impl Reader {
             if self.remaining == Some(0) {
                 return Ok(None);
             }
-            if !self.at_end {
+            let Some(ended) = self.ended else {
                 let filled = self.fill().await?;
-                if filled.lines.count > 0 || self.is_first || !self.events.is_empty() {
+                self.took(&filled);
+                let tells = !self.events.is_empty() && self.ended.is_some();
+                if filled.count > 0 || self.is_first || tells {
                     return Ok(Some(self.batch(filled)));
                 }
                 continue;
-            }
-            match self.settle().await? {
-                AtEnd::ReadOn => {}
+            };
+            let next = if ended == Ended::Until { AtEnd::Stop } else { self.settle(ended).await? };
+            match next {
+                AtEnd::ReadOn => (self.is_live, self.ended) = (true, None),
                 AtEnd::Stop => return Ok(None),
-                AtEnd::Heartbeat => return Ok(Some(self.batch(Filled::nothing(self.size)))),
-            }
-            if !self.events.is_empty() && self.at_end {
-                return Ok(Some(self.batch(Filled::nothing(self.size))));
+                AtEnd::Heartbeat | AtEnd::Tell => {
+                    let nothing = Filled::nothing(self.standing, ended, self.size);
+                    return Ok(Some(self.batch(nothing)));
+                }
             }
         }
     }
 
+    /// Looks at the file.
     async fn fill(&mut self) -> Result<Filled, Error> {
-        if let Some(watch) = &mut self.watch {
-            watch.mark();
+        let version = self.follow.as_mut().map(Follow::mark);
+        let Some(file) = self.chain.file().cloned() else {
+            let nothing = Ended::End { seen: 0, is_reserved: false };
+            return Ok(Filled::nothing(self.standing, nothing, 0));
+        };
+        if self.skip_to.is_some()
+            && let Some(nothing) = self.seek(&file).await?
+        {
+            return Ok(nothing);
         }
         let remaining = self.remaining.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let bounds = Bounds {
-            max_items: self.batching.max_items.min(remaining),
-            max_bytes: self.batching.max_bytes,
-            max_line_bytes: self.max_line_bytes,
+        let bounds =
+            Bounds { max_items: self.batching.max_items.min(remaining), max_bytes: self.batching.max_bytes };
+        let asked = Asked {
+            file: self.chain.identity(),
+            standing: self.standing,
+            bounds,
+            rules: self.rules.clone(),
+            flush: self.flush.take().or(self.follow.is_none().then_some(End::Last)),
         };
-        let flush = std::mem::take(&mut self.flush) || self.watch.is_none();
-        let (skip_to, gone) = (self.skip_to, self.gone.0.clone());
-        let filled = self
-            .work(move |generations| {
-                let Some(source) = &mut generations.source else { return Ok(Filled::nothing(0)) };
-                if let Some(number) = skip_to {
-                    source.seek_line(number, &gone)?;
-                    if source.place().number.is_some_and(|current| current < number) {
-                        return Ok(Filled::nothing(source.file().metadata()?.len()));
-                    }
+        match (&self.follow, version) {
+            (Some(follow), Some(version)) if self.is_live => {
+                // Held while the file is read: whoever else wants the same waits for it.
+                let mut recent = follow.recent().lock().await;
+                if let Some(recent) = recent.as_ref().filter(|it| it.version >= version && it.asked == asked)
+                {
+                    return Ok(recent.filled.clone());
                 }
-                Ok(source.fill(&bounds, flush)?)
-            })
-            .await?;
-        self.at_end = filled.at_end;
-        self.size = filled.size;
-        let source = self.generations.as_ref().and_then(|generations| generations.source.as_ref());
-        if let Some(source) = source {
-            let is_ahead = |number: &u64| source.place().number.is_some_and(|current| current < *number);
-            self.skip_to = self.skip_to.filter(is_ahead);
-            let Position { path, .. } = self.position;
-            self.position = Position::of(path, source, self.skip_to);
+                let filled = look(file, asked.clone()).await?;
+                *recent = Some(Recent { asked, version, filled: filled.clone() });
+                Ok(filled)
+            }
+            _ => look(file, asked).await,
         }
-        Ok(filled)
+    }
+
+    /// Goes to the line that the caller asked for. What there is to tell, if it is not written yet.
+    async fn seek(&mut self, file: &Arc<File>) -> Result<Option<Filled>, Error> {
+        let Some(number) = self.skip_to else { return Ok(None) };
+        let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
+        let (from, gone) = (self.standing, self.gone.0.clone());
+        let (standing, seen, size) = blocking(move || {
+            if from.place.offset > 0 && !from.is_intact(&file)? {
+                return Ok((None, 0, file.metadata()?.len()));
+            }
+            let (found, seen) = if rules.delimiter == Delimiter::Newline {
+                inner.indexes.line(&file, number, &gone)?
+            } else {
+                place::line(&file, from.place, number, &rules.delimiter, &gone)?
+            };
+            Ok((Some(Standing::at(&file, found)?), seen, file.metadata()?.len()))
+        })
+        .await?;
+        let Some(standing) = standing else {
+            return Ok(Some(Filled::nothing(self.standing, Ended::Truncated, size)));
+        };
+        self.standing = standing;
+        if standing.place.number.is_some_and(|found| found < number) {
+            let ended = Ended::End { seen, is_reserved: false };
+            return Ok(Some(Filled::nothing(standing, ended, size)));
+        }
+        self.skip_to = None;
+        Ok(None)
+    }
+
+    /// Takes note of what a look at the file yielded.
+    fn took(&mut self, filled: &Filled) {
+        let (before, old_size) = (self.standing, self.size);
+        (self.standing, self.size) = (filled.standing, filled.size);
+        if self.is_drained == Drained::Asked {
+            let is_used_up = filled.count == 0 && matches!(filled.ended, Ended::End { .. });
+            self.is_drained = if is_used_up { Drained::Yes } else { Drained::No };
+        }
+        self.looked = Instant::now();
+        if let Ended::End { seen, .. } = filled.ended
+            && self.seen.replace(seen) != Some(seen)
+        {
+            self.part_since = self.looked;
+            self.quiet_since = if self.is_live { self.looked } else { self.quiet_since };
+        }
+        self.ended = match filled.ended {
+            Ended::More => {
+                self.is_live = false;
+                None
+            }
+            Ended::Hole { offset, bytes } => {
+                self.events.push(Event::Hole { offset, bytes });
+                None
+            }
+            Ended::Truncated if self.is_confirmed() => {
+                self.rewind(before, old_size, filled.size);
+                None
+            }
+            // Asked for again in a moment.
+            Ended::Truncated => Some(Ended::Truncated),
+            ended @ (Ended::End { .. } | Ended::Until) => {
+                self.short_since = None;
+                Some(ended)
+            }
+        };
+    }
+
+    /// A remote file may seem to be short for a moment.
+    fn is_confirmed(&mut self) -> bool {
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        !self.chain.is_remote() || since.elapsed() >= REMOTE_CONFIRM
+    }
+
+    /// Starts again at the head of a file that was truncated or written anew.
+    fn rewind(&mut self, read: Standing, old_size: u64, size: u64) {
+        let read_offset = read.place.offset;
+        let unread = old_size.saturating_sub(read_offset);
+        if unread > 0 {
+            self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(unread) });
+        }
+        self.events.push(Event::Truncated { read_offset, size });
+        (self.standing, self.short_since, self.flush) = (Standing::start(), None, None);
+        (self.is_live, self.is_drained) = (false, Drained::No);
     }
 
     fn batch(&mut self, filled: Filled) -> Batch {
         self.is_first = false;
         self.last_sent = Instant::now();
-        let count = filled.lines.count;
-        self.remaining = self.remaining.map(|left| left.saturating_sub(count as u64));
+        self.remaining = self.remaining.map(|left| left.saturating_sub(filled.count as u64));
         Batch {
-            items: Bytes::from(filled.lines.items),
-            count,
+            items: filled.items,
+            count: filled.count,
             events: std::mem::take(&mut self.events),
-            position: self.position.clone(),
-            caught_up: filled.at_end && self.is_current,
-            next_offset: self.position.place.offset,
+            position: Position {
+                path: self.path,
+                identity: self.chain.identity(),
+                standing: self.standing,
+                skip_to: self.skip_to,
+                deleted: self.waits_for_file,
+            },
+            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.is_current(),
+            next_offset: self.standing.place.offset,
             size: self.size,
         }
     }
 
     /// Looks what is to be done at the end of the file, and waits where there is nothing to do.
-    async fn settle(&mut self) -> Result<AtEnd, Error> {
-        if self.watch.is_none() && self.is_current {
-            return Ok(AtEnd::Stop);
-        }
+    async fn settle(&mut self, ended: Ended) -> Result<AtEnd, Error> {
         loop {
-            if let Some(watch) = &mut self.watch {
-                watch.mark();
-            }
-            let look = self.work(|generations| Ok(generations.look()?)).await?;
-            if self.take(look).await? {
-                return Ok(AtEnd::ReadOn);
-            }
-            if !self.events.is_empty() {
-                return Ok(AtEnd::ReadOn);
-            }
-            let Some(watch) = &mut self.watch else { return Ok(AtEnd::Stop) };
-            let is_leaving = self.left_since.is_some() && !self.position.deleted;
-            let interval = if is_leaving { LATE_LINES_POLL } else { watch.interval() };
-            let next_look = Instant::now() + interval;
-            let heartbeat = self.last_sent + self.batching.heartbeat;
-            let is_due = tokio::select! {
-                () = watch.changed() => false,
-                () = tokio::time::sleep_until(next_look.min(heartbeat)) => heartbeat <= next_look,
+            let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
+                return if self.chain.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
             };
-            if is_due {
+            if let Some(left) = self.chain.left() {
+                match self.at_left(left, exists).await? {
+                    AtEnd::Stop => {}
+                    next => return Ok(next),
+                }
+            } else if std::mem::take(&mut self.waits_for_file) {
+                // The file that was gone is back.
+                return Ok(AtEnd::ReadOn);
+            }
+            let now = Instant::now();
+            let heartbeat = self.last_sent + self.batching.heartbeat;
+            if heartbeat <= now {
                 return Ok(AtEnd::Heartbeat);
             }
+            let next_look = self.next_look(ended);
+            if next_look.is_some_and(|next| next <= now) {
+                let is_part = self.chain.left().is_none() && source::has_part(&self.standing, ended);
+                self.flush = is_part.then_some(End::Partial);
+                return Ok(AtEnd::ReadOn);
+            }
+            let until = next_look.map_or(heartbeat, |next| next.min(heartbeat));
+            let Some(follow) = &mut self.follow else { return Ok(AtEnd::Stop) };
+            tokio::select! {
+                changed = follow.changed() => {
+                    changed?;
+                    return Ok(AtEnd::ReadOn);
+                }
+                () = tokio::time::sleep_until(until) => {}
+            }
         }
     }
 
-    /// Acts on what was seen. True if there is something to read.
-    async fn take(&mut self, look: Look) -> Result<bool, Error> {
-        if let Some(size) = look.truncated {
-            let read_offset = self.work(|generations| Ok(generations.rewind()?)).await?;
-            self.events.push(Event::Truncated { read_offset, size });
-            self.at_end = false;
-            return Ok(true);
+    /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
+    async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
+        if self.waits_for_file || self.is_drained == Drained::Yes {
+            return self.leave(exists).await;
         }
-        self.is_current = look.is_current;
-        if look.has_more || look.is_current {
-            self.left_since = None;
-            self.position.deleted = false;
-            self.at_end = !look.has_more;
-            return Ok(look.has_more);
+        if left.max(self.quiet_since) + self.inner.options.rotation_grace > Instant::now() {
+            return Ok(AtEnd::Stop);
         }
-        // Renamed away, replaced or deleted, and used up. Its writer may not have noticed yet.
-        let left_since = *self.left_since.get_or_insert_with(Instant::now);
-        if self.watch.is_some() && left_since.elapsed() < self.grace {
-            return Ok(false);
-        }
-        self.leave(look.exists).await
+        // What has no newline by now never gets one.
+        (self.is_drained, self.flush) = (Drained::Asked, Some(End::Last));
+        Ok(AtEnd::ReadOn)
     }
 
-    /// Leaves a file that is used up for the next one, or tells that there is none.
-    async fn leave(&mut self, exists: bool) -> Result<bool, Error> {
-        if self.skip_to.is_none() && self.has_part() {
-            // What has no newline by now never gets one.
-            (self.flush, self.at_end) = (true, false);
-            return Ok(true);
+    /// Leaves a file that is used up for the next one, or tells that there is none. `Stop` if there is nothing to do.
+    async fn leave(&mut self, exists: bool) -> Result<AtEnd, Error> {
+        let (chain, inner, was_gone) = (self.chain.clone(), self.inner.clone(), self.waits_for_file);
+        let (path, standing) = (self.file_path.clone(), self.standing);
+        let advanced = blocking(move || Ok(chain.advance(&inner.roots, &path, standing, was_gone)?)).await?;
+        if let Some(Entered { chain, standing, events }) = advanced {
+            (self.chain, self.standing) = (chain, standing);
+            self.events.extend(events);
+            (self.waits_for_file, self.is_drained, self.skip_to) = (false, Drained::No, None);
+            (self.size, self.seen, self.is_live) = (0, None, false);
+            self.ended = None;
+            return Ok(AtEnd::ReadOn);
         }
-        if let Some(is_current) = self.work(|generations| Ok(generations.advance()?)).await? {
-            self.events.push(Event::Rotated { next_offset: 0 });
-            (self.is_current, self.at_end) = (is_current, false);
-            (self.left_since, self.skip_to) = (None, None);
-            return Ok(true);
-        }
-        if !exists && !self.position.deleted {
-            self.position.deleted = true;
+        if !exists && !self.waits_for_file {
+            self.waits_for_file = true;
             self.events.push(Event::Deleted);
+            return Ok(AtEnd::Tell);
         }
-        Ok(false)
+        Ok(AtEnd::Stop)
     }
 
-    fn has_part(&self) -> bool {
-        let source = self.generations.as_ref().and_then(|generations| generations.source.as_ref());
-        source.is_some_and(Source::has_part)
-    }
-
-    /// Does something that blocks.
-    async fn work<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Generations) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let mut generations =
-            self.generations.take().ok_or_else(|| io::Error::other("a reader that has gone wrong"))?;
-        let (generations, result) = blocking(move || {
-            let result = work(&mut generations);
-            Ok((generations, result))
-        })
-        .await?;
-        self.generations = Some(generations);
-        result
+    /// When the file is to be looked at though nothing told of it.
+    fn next_look(&self, ended: Ended) -> Option<Instant> {
+        if self.chain.left().is_some() && !self.waits_for_file {
+            return Some(self.looked + LATE_LINES_POLL);
+        }
+        match ended {
+            Ended::Truncated => Some(self.looked + LATE_LINES_POLL),
+            Ended::End { is_reserved: true, .. } => Some(self.looked + RESERVED_POLL),
+            Ended::End { .. } if source::has_part(&self.standing, ended) => {
+                self.partial_flush.map(|flush| self.looked.max(self.part_since + flush))
+            }
+            _ => None,
+        }
     }
 }
 
-/// What can be told of a start without looking at the file.
-fn check(start: &Start, path: &FilePath) -> Result<(), Error> {
-    match start {
-        Start::Line(0) => Err(Error::LineZero),
-        Start::Resume(position) if position.path != path.checksum() => Err(Error::Mismatch),
-        Start::Resume(position) if !position.is_sound() => Err(Error::PositionInvalid),
-        _ => Ok(()),
-    }
+/// Looks at a file on a thread that may block.
+async fn look(file: Arc<File>, asked: Asked) -> Result<Filled, Error> {
+    blocking(move || {
+        let Asked { standing, bounds, rules, flush, .. } = &asked;
+        Ok(source::fill(&file, standing, bounds, rules, *flush)?)
+    })
+    .await
 }
 
 /// Does something on a thread that may block.

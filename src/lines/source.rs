@@ -1,13 +1,20 @@
-//! One file that is being read: its descriptor, where the reader stands in it, and the proof that it is still the
-//! same file. Everything here blocks, and runs on a blocking thread.
+//! One file that is being read: where a reader stands in it, the proof that it is still the same file, and reading on
+//! from there. Everything here blocks, and runs on a blocking thread.
 
-use std::{cell::Cell, fs::File, io, os::unix::fs::FileExt, sync::atomic::AtomicBool, time::UNIX_EPOCH};
+use std::{
+    cell::Cell,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    time::UNIX_EPOCH,
+};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    place,
-    split::{self, Bounds, Encoded, Place},
+    hole,
+    split::{self, Bounds, Encoded, End, HEAD, Hole, Place, Rules, TYPICAL_LINE_BYTES, Within},
 };
 
 /// How much is read at once in bulk: a batch of the usual size.
@@ -15,9 +22,6 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// The smallest read.
 const MIN_READ_BYTES: usize = 4 * 1024;
-
-/// What a line is taken to have, to tell how much a batch of few lines needs.
-const TYPICAL_LINE_BYTES: usize = 256;
 
 /// The largest buffer that a thread keeps: longer lines are rare.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -28,8 +32,14 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// The unit in which the system counts a file's blocks.
+const BLOCK_BYTES: u64 = 512;
+
 /// How many bytes before the offset prove that the file was not written anew.
 const MARKER_BYTES: usize = 64;
+
+/// How many bytes from the start of the file prove, together with the marker, that another file is a copy.
+const HEAD_BYTES: usize = 200;
 
 /// Which file it is. The inode alone is no identity: a file made after another was deleted often gets the same one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -43,7 +53,6 @@ pub struct Identity {
 impl Identity {
     /// Of an open file.
     pub fn of(metadata: &std::fs::Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
         let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let birth = birth.and_then(|birth| u64::try_from(birth.as_nanos()).ok()).unwrap_or(0);
         Self { device: metadata.dev(), inode: metadata.ino(), birth }
@@ -53,9 +62,16 @@ impl Identity {
     pub fn birth(&self) -> u64 {
         self.birth
     }
+
+    /// The same file, as far as can be told after a restart: the numbers of devices change then. Where there is no
+    /// time of birth, the device has to agree, too.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.inode, self.birth) == (other.inode, other.birth)
+            && (self.birth != 0 || self.device == other.device)
+    }
 }
 
-/// A checksum of the bytes before an offset.
+/// A checksum of some bytes: those before an offset, or those at the head.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Marker {
     bytes: u8,
@@ -63,188 +79,332 @@ pub struct Marker {
 }
 
 impl Marker {
+    fn of(bytes: &[u8]) -> Self {
+        Self { bytes: u8::try_from(bytes.len()).unwrap_or(u8::MAX), checksum: crc32c::crc32c(bytes) }
+    }
+
+    /// Of the bytes before an offset.
     fn before(file: &File, offset: u64) -> io::Result<Self> {
         let mut buffer = [0; MARKER_BYTES];
-        let bytes = offset.min(MARKER_BYTES as u64);
-        let (buffer, _) = buffer.split_at_mut(usize::try_from(bytes).unwrap_or(0));
-        file.read_exact_at(buffer, offset - bytes)?;
-        Ok(Self { bytes: u8::try_from(bytes).unwrap_or(0), checksum: crc32c::crc32c(buffer) })
+        let bytes = clamp(offset, MARKER_BYTES);
+        let (buffer, _) = buffer.split_at_mut(bytes);
+        file.read_exact_at(buffer, offset - bytes as u64)?;
+        Ok(Self::of(buffer))
     }
 
-    /// The file still has these bytes before the offset. False for a marker or an offset that was made up.
-    pub fn holds(self, file: &File, offset: u64) -> io::Result<bool> {
-        if offset > file.metadata()?.len() {
-            return Ok(false);
-        }
-        match Self::before(file, offset) {
-            Ok(marker) => Ok(marker == self),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Of the first bytes of a file of which so many were read.
+    fn head(file: &File, read: u64) -> io::Result<Self> {
+        let mut buffer = [0; HEAD_BYTES];
+        let (buffer, _) = buffer.split_at_mut(clamp(read, HEAD_BYTES));
+        file.read_exact_at(buffer, 0)?;
+        Ok(Self::of(buffer))
     }
 }
 
-/// A file that is being read.
-#[derive(Debug)]
-pub struct Source {
-    file: File,
-    identity: Identity,
-    place: Place,
-    marker: Marker,
-    /// Where the file ended when it was last read to its end: behind `place` by a part of a line.
-    seen: u64,
+/// The smaller one.
+fn clamp(bytes: u64, most: usize) -> usize {
+    usize::try_from(bytes).unwrap_or(most).min(most)
 }
 
-/// What one look at a file yielded.
-#[derive(Debug)]
+/// Where a reader stands in a file, and the proof of it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Standing {
+    /// Where the next line starts.
+    pub place: Place,
+    /// The bytes before it.
+    pub marker: Marker,
+    /// The bytes that the file begins with.
+    pub head: Marker,
+}
+
+impl Standing {
+    /// At the start of any file.
+    pub fn start() -> Self {
+        let nothing = Marker::of(&[]);
+        Self { place: HEAD, marker: nothing, head: nothing }
+    }
+
+    /// At a place of a file.
+    pub fn at(file: &File, place: Place) -> io::Result<Self> {
+        let Place { offset, .. } = place;
+        Ok(Self { place, marker: Marker::before(file, offset)?, head: Marker::head(file, offset)? })
+    }
+
+    /// At a place further on in the same file.
+    fn moved(self, file: &File, place: Place, marker: Marker) -> io::Result<Self> {
+        let is_whole = usize::from(self.head.bytes) == HEAD_BYTES;
+        let head = if is_whole { self.head } else { Marker::head(file, place.offset)? };
+        Ok(Self { place, marker, head })
+    }
+
+    /// The file still has these bytes before the place. False for a standing that was made up.
+    pub fn is_intact(&self, file: &File) -> io::Result<bool> {
+        is_so(|| Ok(Marker::before(file, self.place.offset)? == self.marker))
+    }
+
+    /// The file begins with all that was read, as far as a checksum of its start and its end can tell.
+    pub fn is_copied(&self, file: &File) -> io::Result<bool> {
+        is_so(|| Ok(Marker::head(file, self.place.offset)? == self.head && self.is_intact(file)?))
+    }
+}
+
+/// What is to be read of a file that is too short is not so. Nor is an offset that was made up.
+fn is_so(check: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
+    match check() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput) => {
+            Ok(false)
+        }
+        checked => checked,
+    }
+}
+
+/// What one look at a file yielded. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Filled {
-    /// The lines.
-    pub lines: Encoded,
-    /// Nothing follows them now, but perhaps a part of a line.
-    pub at_end: bool,
+    /// The lines, encoded.
+    pub items: Bytes,
+    /// How many they are.
+    pub count: usize,
+    /// Why there are no more.
+    pub ended: Ended,
     /// The size of the file.
     pub size: u64,
+    /// Behind the lines.
+    pub standing: Standing,
+}
+
+/// Why a look at a file yielded no more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// The batch is full, or something other than a line comes next.
+    More,
+    /// At the end of the file, but for a part of a line.
+    End {
+        /// Where the file ended.
+        seen: u64,
+        /// NUL bytes are left, which a writer may still fill in without anybody being told.
+        is_reserved: bool,
+    },
+    /// The caller asked for no more.
+    Until,
+    /// What comes next was never written; the standing is behind it.
+    Hole {
+        /// Where it starts.
+        offset: u64,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// The file is shorter than what was read, or was written anew.
+    Truncated,
 }
 
 impl Filled {
-    /// Nothing, at the end of a file of this size.
-    pub fn nothing(size: u64) -> Self {
-        Self { lines: Encoded::default(), at_end: true, size }
+    /// Nothing, for a reason.
+    pub fn nothing(standing: Standing, ended: Ended, size: u64) -> Self {
+        Self { items: Bytes::new(), count: 0, ended, size, standing }
     }
 }
 
-impl Source {
-    /// Stands at a place of an open file.
-    pub fn new(file: File, place: Place) -> io::Result<Self> {
-        let identity = Identity::of(&file.metadata()?);
-        let marker = Marker::before(&file, place.offset)?;
-        let seen = place.offset;
-        Ok(Self { file, identity, place, marker, seen })
+/// Reads on until a batch is full or the end of the file is reached.
+///
+/// A part of a line at the end stays, unless `flush` says that it is wanted. The bytes before the place are checked
+/// each time: a truncation shows nowhere else when the file has grown to its old size again.
+pub fn fill(
+    file: &File,
+    standing: &Standing,
+    bounds: &Bounds,
+    rules: &Rules,
+    flush: Option<End>,
+) -> io::Result<Filled> {
+    let buffer = BUFFER.take();
+    let chunk = Chunk { file, buffer, start: 0, end: 0 };
+    let metadata = file.metadata()?;
+    let size = metadata.len();
+    let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
+    let mut fill = Fill { chunk, size, is_sparse, standing, place: standing.place, bounds, rules, flush };
+    let filled = fill.run();
+    if fill.chunk.buffer.len() <= KEPT_BYTES {
+        BUFFER.set(fill.chunk.buffer);
     }
+    filled
+}
 
-    /// Which file it is.
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
+struct Fill<'a> {
+    chunk: Chunk<'a>,
+    size: u64,
+    /// Blocks are missing, or counted otherwise: holes are looked for.
+    is_sparse: bool,
+    standing: &'a Standing,
+    place: Place,
+    bounds: &'a Bounds,
+    rules: &'a Rules,
+    flush: Option<End>,
+}
 
-    /// Where the reader stands.
-    pub fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The proof of it.
-    pub fn marker(&self) -> Marker {
-        self.marker
-    }
-
-    /// The file itself.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Reads on until a batch is full or the end of the file is reached.
-    ///
-    /// A part of a line at the end stays, unless `flush` says that no more will come: then it is a line.
-    pub fn fill(&mut self, bounds: &Bounds, flush: bool) -> io::Result<Filled> {
-        let mut chunk = Chunk { buffer: BUFFER.take(), start: 0, end: 0 };
-        let filled = self.fill_from(&mut chunk, bounds, flush);
-        if chunk.buffer.len() <= KEPT_BYTES {
-            BUFFER.set(chunk.buffer);
+impl Fill<'_> {
+    fn run(&mut self) -> io::Result<Filled> {
+        let most = self.bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
+        if !self.check(most)? {
+            return Ok(Filled::nothing(*self.standing, Ended::Truncated, self.size));
         }
-        filled
-    }
-
-    fn fill_from(&mut self, chunk: &mut Chunk, bounds: &Bounds, flush: bool) -> io::Result<Filled> {
         let mut lines = Encoded::default();
-        let mut at_end = false;
-        let size = self.file.metadata()?.len();
-        let most = bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
-        loop {
-            chunk.start += split::split(chunk.bytes(), &mut self.place, bounds, &mut lines);
-            if lines.is_full(bounds) {
-                break;
+        let ended = loop {
+            let used = split::split(self.chunk.bytes(), &mut self.place, self.bounds, self.rules, &mut lines);
+            self.chunk.start += used;
+            if self.rules.is_end(&self.place) {
+                break Ended::Until;
+            }
+            if lines.is_full(self.bounds) {
+                break Ended::More;
+            }
+            let nuls = self.rules.hole(self.chunk.bytes(), &self.place);
+            if nuls == Hole::Yes {
+                break self.at_hole(self.place.offset, &mut lines)?;
+            }
+            let next = self.next();
+            let end_of_data = if self.is_sparse { hole::end_of_data(self.chunk.file, next)? } else { None };
+            if end_of_data == Some(next) {
+                break self.at_hole(if nuls == Hole::No { next } else { self.place.offset }, &mut lines)?;
             }
             // The size is a hint for how much to ask for: it may lie. One byte more than there should be tells the end.
-            let next = self.place.offset + chunk.bytes().len() as u64;
-            let ahead = usize::try_from(size.saturating_sub(next)).unwrap_or(most);
-            if chunk.read(&self.file, next, (ahead + 1).clamp(MIN_READ_BYTES, most))? == 0 {
-                at_end = true;
-                break;
+            let ahead = clamp(self.size.saturating_sub(next), most);
+            let wanted = (ahead + 1).clamp(MIN_READ_BYTES, most);
+            let wanted = end_of_data.map_or(wanted, |end| clamp(end - next, wanted));
+            if self.chunk.read(next, wanted)? == 0 {
+                let is_hole = nuls == Hole::Perhaps;
+                break if is_hole {
+                    self.at_hole(self.place.offset, &mut lines)?
+                } else {
+                    self.at_end(&mut lines)
+                };
+            }
+        };
+        self.filled(lines, ended)
+    }
+
+    /// Reads the bytes before the place together with those behind it, and compares them.
+    fn check(&mut self, most: usize) -> io::Result<bool> {
+        let Standing { place, marker, .. } = *self.standing;
+        let lead = usize::from(marker.bytes);
+        let Some(from) = place.offset.checked_sub(lead as u64) else { return Ok(false) };
+        let ahead = clamp(self.size.saturating_sub(place.offset), most);
+        let wanted = lead + (ahead + 1).clamp(MIN_READ_BYTES, most);
+        while self.chunk.end < lead {
+            if self.chunk.read(from + self.chunk.end as u64, wanted)? == 0 {
+                return Ok(false);
             }
         }
-        if at_end && flush {
-            chunk.start += split::flush(chunk.bytes(), &mut self.place, bounds, &mut lines);
-            at_end = chunk.bytes().is_empty();
+        self.chunk.start = lead;
+        let before = self.chunk.buffer.get(..lead).unwrap_or_default();
+        Ok(Marker::of(before) == marker)
+    }
+
+    /// The first byte that was not read.
+    fn next(&self) -> u64 {
+        self.place.offset + self.chunk.bytes().len() as u64
+    }
+
+    /// What becomes of a hole, and of a part of a line before it.
+    fn at_hole(&mut self, from: u64, lines: &mut Encoded) -> io::Result<Ended> {
+        let text = hole::first_text(self.chunk.file, from)?;
+        if text.is_none() && self.flush != Some(End::Last) {
+            // Nothing was written behind it: it may be filled in yet.
+            if from > self.place.offset {
+                self.at_end(lines);
+            }
+            return Ok(Ended::End { seen: self.size, is_reserved: true });
         }
-        if at_end {
-            self.seen = self.place.offset + chunk.bytes().len() as u64;
+        if from > self.place.offset {
+            self.flush(End::Hole, lines);
         }
-        self.marker = Marker::before(&self.file, self.place.offset)?;
-        Ok(Filled { lines, at_end, size: size.max(self.place.offset) })
+        if lines.count > 0 {
+            return Ok(Ended::More);
+        }
+        let to = text.unwrap_or(self.size).max(from);
+        (self.chunk.start, self.chunk.end) = (0, 0);
+        self.place.offset = to;
+        Ok(Ended::Hole { offset: from, bytes: to - from })
     }
 
-    /// The bytes before the place are as they were.
-    pub fn is_intact(&self) -> io::Result<bool> {
-        self.marker.holds(&self.file, self.place.offset)
+    fn at_end(&mut self, lines: &mut Encoded) -> Ended {
+        let seen = self.next();
+        if let Some(end) = self.flush {
+            self.flush(end, lines);
+            if end == End::Last && !self.chunk.bytes().is_empty() {
+                return Ended::More;
+            }
+        }
+        Ended::End { seen, is_reserved: false }
     }
 
-    /// The file has grown since it was read to its end.
-    pub fn has_more(&self) -> io::Result<bool> {
-        let mut byte = [0];
-        Ok(self.file.read_at(&mut byte, self.seen)? > 0)
+    fn flush(&mut self, end: End, lines: &mut Encoded) {
+        let (chunk, place) = (&mut self.chunk, &mut self.place);
+        let used = split::flush(chunk.bytes(), end, place, self.bounds, self.rules, lines);
+        chunk.start += used;
     }
 
-    /// A part of a line is left at the end.
-    pub fn has_part(&self) -> bool {
-        self.seen > self.place.offset
-    }
-
-    /// Goes on to the line with this number, or as far as there are lines.
-    pub fn seek_line(&mut self, number: u64, gone: &AtomicBool) -> io::Result<()> {
-        let (place, seen) = place::line(&self.file, self.place, number, gone)?;
-        *self = Self { seen, ..Self::new(self.file.try_clone()?, place)? };
-        Ok(())
-    }
-
-    /// Back to the start, because the file was truncated. Returns how far it had been read.
-    pub fn rewind(&mut self) -> io::Result<u64> {
-        let offset = self.place.offset;
-        self.place = place::HEAD;
-        self.marker = Marker::before(&self.file, 0)?;
-        self.seen = 0;
-        Ok(offset)
+    fn filled(&self, lines: Encoded, ended: Ended) -> io::Result<Filled> {
+        let Encoded { items, count } = lines;
+        let standing = if self.place == self.standing.place {
+            *self.standing
+        } else {
+            let marker = match self.chunk.before(clamp(self.place.offset, MARKER_BYTES)) {
+                Some(bytes) => Marker::of(bytes),
+                None => Marker::before(self.chunk.file, self.place.offset)?,
+            };
+            self.standing.moved(self.chunk.file, self.place, marker)?
+        };
+        Ok(Filled { items: items.into(), count, ended, size: self.size.max(self.place.offset), standing })
     }
 }
 
-/// Bytes read and not yet used.
-struct Chunk {
+/// A part of a line waits at the end of the file.
+pub fn has_part(standing: &Standing, ended: Ended) -> bool {
+    matches!(ended, Ended::End { seen, is_reserved: false }
+        if seen > standing.place.offset && standing.place.within != Within::Dropped)
+}
+
+/// Bytes read, of which some are used: the last of those stay, as the next marker.
+struct Chunk<'a> {
+    file: &'a File,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Chunk {
+impl Chunk<'_> {
     fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
+    /// So many used bytes before the ones that are left, if they are still here.
+    fn before(&self, bytes: usize) -> Option<&[u8]> {
+        self.buffer.get(self.start.checked_sub(bytes)?..self.start)
+    }
+
     /// Reads so many bytes at an offset behind those that are here.
-    fn read(&mut self, file: &File, offset: u64, wanted: usize) -> io::Result<usize> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+    fn read(&mut self, offset: u64, wanted: usize) -> io::Result<usize> {
+        let kept = self.start.saturating_sub(MARKER_BYTES);
+        self.buffer.copy_within(kept..self.end, 0);
+        (self.start, self.end) = (self.start - kept, self.end - kept);
         let room = self.end + wanted;
         if self.buffer.len() < room {
             // A line that does not end doubles it, so that it is not copied for every read.
             self.buffer.resize(room.max(2 * self.end), 0);
         }
         let free = self.buffer.get_mut(self.end..room).unwrap_or_default();
-        let read = loop {
-            match file.read_at(free, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
+        let read = read_at(self.file, free, offset)?;
         self.end += read;
         Ok(read)
+    }
+}
+
+/// Reads what is there, also when a signal comes in between.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }

@@ -1,202 +1,345 @@
-//! Tells followers that it is time to look: one inotify instance for the whole server, a watch a directory.
+//! Tells followers when to look, and which file is at a path: one inotify instance and one thread for the whole server,
+//! one watch a directory, one [`Followed`] a path however many follow it.
 //!
-//! It only wakes; what happened is found by looking. inotify misses what mmap and remote file systems write, its
-//! queue overflows, and its watches run out, so a follower also looks by itself now and then. Where there is no
-//! inotify, it looks more often: [`Watch::interval`] says how often.
+//! Events only wake, and say in which order files came to a path; what is in them is found by looking. inotify misses
+//! what mmap and remote file systems write, its queue overflows, and its watches run out: so every followed path is
+//! looked at once a second all the same, and four times a second where nothing can be told. The thread ends with the
+//! [`Watches`]; if it should fail, its followers are told.
 
 use std::{
     collections::HashMap,
     io,
-    mem::MaybeUninit,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::watch,
-    task::JoinHandle,
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    fs::inotify::{self, CreateFlags, WatchFlags},
 };
+use tokio::{sync::watch, time::Instant};
 
-use super::root::Parent;
+use super::root::{FilePath, Parent, Roots};
+use followed::Followed;
+pub use generation::Generation;
 
-/// How often a watched file is looked at all the same.
+mod events;
+mod followed;
+mod generation;
+
+/// How often a watched path is looked at all the same.
 const SAFETY: Duration = Duration::from_secs(1);
 
-/// How often an unwatched file is looked at.
+/// How often a path is looked at for which nothing can be told: a remote file system, no watch left, no directory yet.
 const POLL: Duration = Duration::from_millis(250);
 
-/// What is read of the queue at once: about a hundred events.
-const QUEUE_BYTES: usize = 8 * 1024;
+/// How often, and for how long, a new follower waits for the thread to take note of a file that has just come.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(5);
 
-/// All watches of a server. Dropping it ends the task that reads the queue.
+/// All that is followed. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Watches {
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    inotify: Option<AsyncFd<OwnedFd>>,
-    directories: Mutex<HashMap<i32, HashMap<String, Follow>>>,
+    roots: Arc<Roots>,
+    inotify: Option<OwnedFd>,
+    /// Wakes the thread: something new is followed, or it is to end.
+    waker: OwnedFd,
+    ends: AtomicBool,
+    table: Mutex<Table>,
 }
 
-/// Those who follow one file.
-#[derive(Debug)]
-struct Follow {
-    changed: watch::Sender<()>,
+#[derive(Debug, Default)]
+struct Table {
+    followed: HashMap<FilePath, Arc<Followed>>,
+    /// By inotify's number: a directory, or a file that its directory does not tell of.
+    watched: HashMap<i32, Arc<Vec<Arc<Followed>>>>,
 }
 
-/// One follower's share of a watch; dropping the last one of a directory removes the directory's watch.
+/// One follower's share. Dropping the last one of a path removes what watches it.
 #[derive(Debug)]
-pub struct Watch {
-    changed: Option<watch::Receiver<()>>,
-    place: Option<(Weak<Shared>, i32, String)>,
+pub struct Follow {
+    shared: Weak<Shared>,
+    followed: Arc<Followed>,
+    changed: watch::Receiver<u64>,
 }
 
 impl Watches {
-    /// Starts the task that reads the queue, on the runtime of the caller.
-    pub fn new() -> Self {
-        #[expect(deprecated, reason = "for types that may change their descriptor; an OwnedFd keeps it")]
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or no descriptor.
+    pub fn new(roots: Arc<Roots>) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
-            .map_err(io::Error::from)
-            .and_then(|queue| AsyncFd::with_interest(queue, Interest::READABLE))
             .inspect_err(|error| tracing::warn!(%error, "no inotify: followed files are polled"))
             .ok();
-        let shared = Arc::new(Shared { inotify, directories: Mutex::default() });
-        let reader = shared.inotify.is_some().then(|| tokio::spawn(read_queue(shared.clone())));
-        Self { shared, reader }
+        let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let shared = Shared { roots, inotify, waker, ends: AtomicBool::new(false), table: Mutex::default() };
+        let shared = Arc::new(shared);
+        let thread = {
+            let shared = shared.clone();
+            std::thread::Builder::new().name("lines-watch".into()).spawn(move || shared.run())?
+        };
+        Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Watches a file of a directory; it need not be there. Without inotify the watch only tells how often to look.
-    pub fn watch(&self, parent: &Parent, name: &str) -> Watch {
-        self.try_watch(parent, name).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a followed file cannot be watched and is polled");
-            Watch { changed: None, place: None }
-        })
+    /// Follows a path; there need be no file, nor a directory. Blocks.
+    ///
+    /// # Errors
+    /// What keeps the file that is there from being opened.
+    pub fn follow(&self, path: &FilePath) -> io::Result<Follow> {
+        let followed = {
+            let mut table = self.shared.table();
+            let new = || Arc::new(Followed::new(path.clone()));
+            let followed = table.followed.entry(path.clone()).or_insert_with(new).clone();
+            followed.add_follower();
+            followed
+        };
+        let changed = followed.subscribe();
+        // From here on, dropping it undoes all.
+        let follow = Follow { shared: Arc::downgrade(&self.shared), followed, changed };
+        self.shared.wake()?;
+        for _ in 0..ATTEMPTS {
+            self.shared.look(&follow.followed)?;
+            if !follow.followed.work().is_suspect() {
+                break;
+            }
+            // The file at the path is a new one, of which an event is to tell.
+            std::thread::sleep(PAUSE);
+        }
+        Ok(follow)
     }
 
-    fn try_watch(&self, parent: &Parent, name: &str) -> io::Result<Watch> {
-        let Some(inotify) = &self.shared.inotify else { return Ok(Watch { changed: None, place: None }) };
-        let descriptor = parent.descriptor()?;
-        let flags = WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ONLYDIR;
-        // Under the lock, so that no one removes the directory's watch between making it and being counted.
-        let mut directories = self.shared.directories();
-        let directory = inotify::add_watch(inotify, Parent::watch_path(&descriptor), flags)?;
-        let follow = directories.entry(directory).or_default().entry(name.into());
-        let follow = follow.or_insert_with(|| Follow { changed: watch::Sender::new(()) });
-        let changed = Some(follow.changed.subscribe());
-        Ok(Watch { changed, place: Some((Arc::downgrade(&self.shared), directory, name.into())) })
-    }
-
-    /// How many directories are watched.
+    /// How many watches there are.
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        self.shared.directories().len()
+        self.shared.table().watched.len()
     }
 }
 
 impl Drop for Watches {
     fn drop(&mut self) {
-        if let Some(reader) = &self.reader {
-            reader.abort();
+        self.shared.ends.store(true, Ordering::Release);
+        let woken = self.shared.wake();
+        if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
+            // What it panicked with was told when it did.
+            let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    fn directories(&self) -> MutexGuard<'_, HashMap<i32, HashMap<String, Follow>>> {
-        // A panic elsewhere leaves the map whole: every change of it is one call.
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic elsewhere leaves the maps whole: every change of them is one call.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the followers of a file, or of a whole directory, or all.
-    fn wake(&self, directory: Option<i32>, name: Option<&str>) {
-        let directories = self.directories();
-        let wanted = directories.iter().filter(|(id, _)| directory.is_none_or(|directory| directory == **id));
-        for (_, files) in wanted {
-            let wanted = files.iter().filter(|(file, _)| name.is_none_or(|name| name == *file));
-            wanted.for_each(|(_, follow)| follow.changed.send_replace(()));
+    fn wake(&self) -> io::Result<()> {
+        match rustix::io::write(&self.waker, &1_u64.to_ne_bytes()) {
+            // Full: it was woken often enough.
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
-}
 
-/// Ends with an error of the queue only; then every follower still looks by itself.
-async fn read_queue(shared: Arc<Shared>) {
-    let Some(inotify) = &shared.inotify else { return };
-    let mut buffer = [const { MaybeUninit::uninit() }; QUEUE_BYTES];
-    loop {
-        let Ok(mut ready) = inotify.readable().await else { return };
-        let mut events = inotify::Reader::new(inotify, &mut buffer);
-        loop {
-            match events.next() {
-                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => shared.wake(None, None),
-                Ok(event) => {
-                    let name = event.file_name().map(|name| name.to_string_lossy());
-                    shared.wake(Some(event.wd()), name.as_deref());
+    fn run(&self) {
+        let _told = TellOnExit(self);
+        let mut next = Instant::now() + POLL;
+        let mut all = Instant::now() + SAFETY;
+        while !self.ends.load(Ordering::Acquire) {
+            let is_idle = self.table().followed.is_empty();
+            let wait = next.saturating_duration_since(Instant::now());
+            if let Err(error) = self.wait((!is_idle).then_some(wait)) {
+                tracing::error!(%error, "followed files cannot be watched");
+                return;
+            }
+            self.read_events();
+            let now = Instant::now();
+            if now < next {
+                continue;
+            }
+            let is_all = now >= all;
+            let paths = self.table().followed.values().cloned().collect::<Vec<_>>();
+            let due = paths.iter().filter(|followed| is_all || followed.is_polled());
+            let polls = due.filter(|followed| self.check(followed)).count() > 0 || !is_all;
+            all = if is_all { now + SAFETY } else { all };
+            next = if polls { now + POLL } else { all };
+        }
+    }
+
+    /// Waits for an event, a call of [`wake`](Self::wake), or the end of the time.
+    fn wait(&self, time: Option<Duration>) -> io::Result<()> {
+        let mut wanted = vec![PollFd::new(&self.waker, PollFlags::IN)];
+        wanted.extend(self.inotify.as_ref().map(|inotify| PollFd::new(inotify, PollFlags::IN)));
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        match poll(&mut wanted, time.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.waker, &mut count);
+        Ok(())
+    }
+
+    /// Looks at a path that nobody told of. True if it must be looked at again soon.
+    fn check(&self, followed: &Arc<Followed>) -> bool {
+        if let Err(error) = self.look(followed) {
+            tracing::debug!(%error, path = %followed.path, "a followed file cannot be looked at");
+        }
+        followed.is_polled()
+    }
+
+    /// Finds out which file is at the path, and watches what must be watched.
+    fn look(&self, followed: &Arc<Followed>) -> io::Result<()> {
+        let mut work = followed.work();
+        let parent = self.roots.parent(&followed.path).ok();
+        let is_same = match (&work.parent, &parent) {
+            (Some(old), Some(new)) => old.identity()? == new.identity()?,
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !is_same || std::mem::take(&mut work.is_stale) {
+            self.unwatch(followed, work.directory.take());
+            work.directory = parent.as_ref().and_then(|parent| self.watch_directory(followed, parent));
+            work.is_remote = parent.as_ref().is_some_and(Parent::is_remote);
+            work.parent = parent;
+        }
+        let looked = followed.look(&mut work);
+        // Only where its directory does not tell of it: the file is elsewhere, or has another name, too.
+        let wanted = if work.is_elsewhere { work.file_inode() } else { None };
+        if wanted != work.watched_inode {
+            self.unwatch(followed, work.file_watch.take());
+            work.file_watch = work.file().and_then(|file| self.watch(followed, file, WatchFlags::MODIFY));
+            work.watched_inode = wanted;
+        }
+        let tells = work.directory.is_some() && (!work.is_elsewhere || work.file_watch.is_some());
+        followed.set_polled(!tells || work.is_remote);
+        looked
+    }
+
+    fn watch_directory(&self, followed: &Arc<Followed>, parent: &Parent) -> Option<i32> {
+        let flags = WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVE
+            | WatchFlags::ONLYDIR;
+        let directory = parent.descriptor().ok()?;
+        self.watch(followed, &directory, flags)
+    }
+
+    /// Watches an open directory or file; none where there is no inotify, or no watch left.
+    fn watch(
+        &self,
+        followed: &Arc<Followed>,
+        open: impl std::os::fd::AsFd,
+        flags: WatchFlags,
+    ) -> Option<i32> {
+        let inotify = self.inotify.as_ref()?;
+        // Under the lock, so that nobody removes the watch between its being made and its being counted.
+        let mut table = self.table();
+        if !followed.is_followed() {
+            return None;
+        }
+        match inotify::add_watch(inotify, Parent::watch_path(open.as_fd()), flags) {
+            Ok(watch) => {
+                let all = Arc::make_mut(table.watched.entry(watch).or_default());
+                if !all.iter().any(|other| Arc::ptr_eq(other, followed)) {
+                    all.push(followed.clone());
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) => break ready.clear_ready(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "inotify ended: followed files are polled");
-                    return;
-                }
+                Some(watch)
+            }
+            Err(error) => {
+                let path = &followed.path;
+                tracing::warn!(%error, %path, "no watch: this file is polled, {} times a second", 1000 / POLL.as_millis());
+                None
+            }
+        }
+    }
+
+    fn unwatch(&self, followed: &Arc<Followed>, watch: Option<i32>) {
+        let Some(watch) = watch else { return };
+        let mut table = self.table();
+        let Some(all) = table.watched.get_mut(&watch).map(Arc::make_mut) else { return };
+        all.retain(|other| !Arc::ptr_eq(other, followed));
+        if all.is_empty() {
+            table.watched.remove(&watch);
+            if let Some(inotify) = &self.inotify {
+                // It fails where what was watched is gone, and the watch with it.
+                let _ = inotify::remove_watch(inotify, watch);
             }
         }
     }
 }
 
-impl Watch {
-    /// How often to look even when nothing was told.
-    pub fn interval(&self) -> Duration {
-        if self.changed.is_some() { SAFETY } else { POLL }
+/// Wakes the followers when the thread ends, lest they wait for it.
+struct TellOnExit<'a>(&'a Shared);
+
+impl Drop for TellOnExit<'_> {
+    fn drop(&mut self) {
+        self.0.ends.store(true, Ordering::Release);
+        self.0.table().followed.values().for_each(|followed| followed.wake());
+    }
+}
+
+impl Follow {
+    /// There is a file at the path.
+    pub fn exists(&self) -> bool {
+        self.followed.exists()
     }
 
-    /// Takes note that the file is looked at now: what changes from here on is told.
-    pub fn mark(&mut self) {
-        if let Some(changed) = &mut self.changed {
-            changed.mark_unchanged();
-        }
+    /// The generation that came to the path last; one without a file if there was none.
+    pub fn last(&self) -> Arc<Generation> {
+        self.followed.last()
+    }
+
+    /// Takes note that the file is looked at now: what changes from here on is told. Returns which change was the last.
+    pub fn mark(&mut self) -> u64 {
+        *self.changed.borrow_and_update()
     }
 
     /// Waits until something changed since [`mark`](Self::mark). Cancelling it loses nothing.
-    pub async fn changed(&mut self) {
-        let told = match &mut self.changed {
-            Some(changed) => changed.changed().await.is_ok(),
-            None => false,
-        };
-        if !told {
-            std::future::pending::<()>().await;
-        }
+    ///
+    /// # Errors
+    /// Nothing will be told any more.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        let told = self.changed.changed().await.is_ok();
+        let lives = self.shared.upgrade().is_some_and(|shared| !shared.ends.load(Ordering::Acquire));
+        if told && lives { Ok(()) } else { Err(io::Error::other("the thread that watches files has ended")) }
+    }
+
+    /// What was read last by a follower of this path.
+    pub fn recent(&self) -> &tokio::sync::Mutex<Option<super::reader::Recent>> {
+        &self.followed.recent
     }
 }
 
-impl Drop for Watch {
+impl Drop for Follow {
     fn drop(&mut self) {
-        // Before counting the others.
-        self.changed = None;
-        let Some((shared, directory, name)) = self.place.take() else { return };
-        let Some(shared) = shared.upgrade() else { return };
-        let mut directories = shared.directories();
-        let Some(files) = directories.get_mut(&directory) else { return };
-        if files.get(&name).is_some_and(|follow| follow.changed.receiver_count() == 0) {
-            files.remove(&name);
-        }
-        if files.is_empty() {
-            directories.remove(&directory);
-            if let Some(inotify) = &shared.inotify {
-                // It fails where the directory itself is gone, and its watch with it.
-                let _ = inotify::remove_watch(inotify, directory);
+        let Some(shared) = self.shared.upgrade() else { return };
+        {
+            let mut table = shared.table();
+            if self.followed.remove_follower() > 0 {
+                return;
             }
+            // Another one of the same path may have taken its place already.
+            let path = &self.followed.path;
+            if table.followed.get(path).is_some_and(|other| Arc::ptr_eq(other, &self.followed)) {
+                table.followed.remove(path);
+            }
+        }
+        let mut work = self.followed.work();
+        for watch in [work.directory.take(), work.file_watch.take()] {
+            shared.unwatch(&self.followed, watch);
         }
     }
 }

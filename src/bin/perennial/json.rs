@@ -49,7 +49,7 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the contract")]
+#[expect(clippy::struct_excessive_bools, reason = "they are fields of the message")]
 struct LineObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'a str>,

@@ -109,16 +109,18 @@ fn every_error_of_lines_is_told() {
         E::PathInvalid { fault: "is empty" },
         E::NotFound { path: "\u{1F4A9}".repeat(1024) },
         E::LineZero,
+        E::NumbersUnknown,
         E::OffsetBeyondEnd { offset: 9, size: 7 },
         E::Mismatch,
         E::Expired,
         E::PositionInvalid,
         E::Io(io_error()),
     ];
-    walk(samples, 8, |error| match error {
+    walk(samples, 9, |error| match error {
         E::PathInvalid { .. } => (Reason::InvalidField, Some("path")),
         E::NotFound { .. } => (Reason::FileNotFound, None),
         E::LineZero => (Reason::InvalidField, Some("from_line")),
+        E::NumbersUnknown => (Reason::InvalidField, Some("until_line")),
         E::OffsetBeyondEnd { .. } => (Reason::OffsetBeyondEnd, None),
         E::Mismatch => (Reason::CursorMismatch, None),
         E::Expired => (Reason::CursorExpired, None),

@@ -1,0 +1,254 @@
+//! Which file a reader is in, and which one comes next.
+//!
+//! A follower holds its place in the chain of the files that were at the path since it came, so that each stays open
+//! until it is read. A reader that was away is in an older file at first; from there it goes from one younger sibling to
+//! the next, until it arrives in the chain.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Event, GapReason, generations,
+    root::{FilePath, Roots},
+    source::{Identity, Standing},
+    watch::Generation,
+};
+
+/// How many files a reader remembers having left, should one come back to the path.
+const MAX_LEFT: usize = 4;
+
+/// Which file a reader is in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    at: At,
+    /// Where the reader stood in the files that it left last.
+    left: VecDeque<(Identity, Standing)>,
+}
+
+#[derive(Clone, Debug)]
+enum At {
+    /// A file that came to the path while it was followed.
+    Generation(Arc<Generation>),
+    /// The file at the path, of which no more is known.
+    Path { file: Arc<File>, identity: Identity },
+    /// A file that was renamed away before the reader came.
+    Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
+}
+
+/// The next file, and what there is to tell of it.
+#[derive(Debug)]
+pub struct Entered {
+    /// Which file it is.
+    pub chain: Chain,
+    /// Where it is read from.
+    pub standing: Standing,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+impl Chain {
+    /// At a file of a followed path, or where there is none yet.
+    pub fn generation(generation: Arc<Generation>) -> Self {
+        Self::at(At::Generation(generation))
+    }
+
+    /// At the file at the path.
+    pub fn path(file: File) -> io::Result<Self> {
+        let identity = Identity::of(&file.metadata()?);
+        Ok(Self::at(At::Path { file: Arc::new(file), identity }))
+    }
+
+    /// At a file that was renamed away; `joined` was the last one when the reader came.
+    pub fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
+        Ok(Self::at(old(file, joined)?))
+    }
+
+    fn at(at: At) -> Self {
+        Self { at, left: VecDeque::new() }
+    }
+
+    /// The file; none where there is none yet.
+    pub fn file(&self) -> Option<&Arc<File>> {
+        match &self.at {
+            At::Generation(generation) => generation.file.as_ref(),
+            At::Path { file, .. } | At::Old { file, .. } => Some(file),
+        }
+    }
+
+    /// Which file it is.
+    pub fn identity(&self) -> Identity {
+        match &self.at {
+            At::Generation(generation) => generation.identity,
+            At::Path { identity, .. } | At::Old { identity, .. } => *identity,
+        }
+    }
+
+    /// The file is the one at the path.
+    pub fn is_current(&self) -> bool {
+        match &self.at {
+            At::Generation(generation) => generation.left().is_none(),
+            At::Path { .. } => true,
+            At::Old { .. } => false,
+        }
+    }
+
+    /// What is read may be out of date for a moment.
+    pub fn is_remote(&self) -> bool {
+        matches!(&self.at, At::Generation(generation) if generation.is_remote)
+    }
+
+    /// Since when the file is no longer at its path.
+    pub fn left(&self) -> Option<Instant> {
+        match &self.at {
+            At::Generation(generation) => generation.left(),
+            At::Path { .. } => None,
+            At::Old { left, .. } => Some(*left),
+        }
+    }
+
+    /// The next file, for a reader that has used up this one; none if there is none yet. Blocks.
+    pub fn advance(
+        &self,
+        roots: &Roots,
+        path: &FilePath,
+        standing: Standing,
+        was_gone: bool,
+    ) -> io::Result<Option<Entered>> {
+        match &self.at {
+            At::Generation(generation) => {
+                let Some(next) = generation.next() else { return Ok(None) };
+                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+            }
+            At::Path { .. } => Ok(None),
+            At::Old { file, identity, joined, .. } => {
+                let joined = joined.as_ref();
+                if let Some(same) = in_chain(joined, *identity) {
+                    let Some(next) = same.next() else { return Ok(None) };
+                    return self.enter_generation(roots, path, next, standing, was_gone).map(Some);
+                }
+                if let Some(at) = next_old(roots, path, file, joined)? {
+                    return self.enter(at, standing, was_gone, false).map(Some);
+                }
+                let is_older = |other: &File| -> io::Result<bool> {
+                    Ok(Identity::of(&other.metadata()?).birth() < identity.birth())
+                };
+                let next = match joined.and_then(|joined| joined.file.as_ref()) {
+                    // It is about to be told that the reader's own file came after it.
+                    Some(other) if is_older(other)? => None,
+                    Some(_) => joined,
+                    None => joined.and_then(|joined| joined.next()),
+                };
+                next.map(|next| self.enter_generation(roots, path, next, standing, was_gone)).transpose()
+            }
+        }
+    }
+
+    fn enter_generation(
+        &self,
+        roots: &Roots,
+        path: &FilePath,
+        next: &Arc<Generation>,
+        standing: Standing,
+        was_gone: bool,
+    ) -> io::Result<Entered> {
+        if next.file.is_some() || next.next().is_none() {
+            return self.enter(At::Generation(next.clone()), standing, was_gone, next.misses_some);
+        }
+        // It was not kept open, and may have been deleted since.
+        let parent = roots.parent(path)?;
+        let found =
+            generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == next.identity))?;
+        if let Some(file) = found {
+            return self.enter(old(file, Some(next.clone()))?, standing, was_gone, next.misses_some);
+        }
+        let mut entered = self.enter(At::Generation(next.clone()), standing, was_gone, true)?;
+        entered.events.retain(|event| matches!(event, Event::Gap { .. }));
+        Ok(entered)
+    }
+
+    fn enter(&self, at: At, standing: Standing, was_gone: bool, misses_some: bool) -> io::Result<Entered> {
+        let mut chain = Self { at, left: self.left.clone() };
+        chain.left.push_front((self.identity(), standing));
+        chain.left.truncate(MAX_LEFT);
+        let mut events = Vec::new();
+        if misses_some {
+            events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
+        }
+        let Some(file) = chain.file().cloned() else {
+            return Ok(Entered { chain, standing: Standing::start(), events });
+        };
+        if let Some(old) = self.file()
+            && generations::is_replaced_by(old, &file, &standing)?
+        {
+            return Ok(Entered { chain, standing, events });
+        }
+        let known =
+            self.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
+        let standing = match known {
+            Some(known) if known.is_intact(&file)? => known,
+            _ => Standing::start(),
+        };
+        let next_offset = standing.place.offset;
+        events.push(if was_gone && next_offset == 0 {
+            Event::Opened { size: file.metadata()?.len() }
+        } else {
+            Event::Rotated { next_offset }
+        });
+        Ok(Entered { chain, standing, events })
+    }
+}
+
+/// The next younger sibling of a file that was renamed away: in the chain, if it is there.
+fn next_old(
+    roots: &Roots,
+    path: &FilePath,
+    file: &File,
+    joined: Option<&Arc<Generation>>,
+) -> io::Result<Option<At>> {
+    let Ok(parent) = roots.parent(path) else { return Ok(None) };
+    generations::again(|| {
+        let younger = generations::younger(&parent, &path.name, &file.metadata()?)?;
+        let Some(next) = younger.into_iter().next() else { return Ok(Some(None)) };
+        if let Some(generation) = in_chain(joined, next.identity) {
+            return Ok(Some(Some(At::Generation(generation.clone()))));
+        }
+        // Renamed since it was listed: look again.
+        let Ok(file) = parent.open(&next.name) else { return Ok(None) };
+        let identity = Identity::of(&file.metadata()?);
+        if identity != next.identity {
+            return Ok(None);
+        }
+        let is_path = next.name == path.name && joined.is_none();
+        let at =
+            if is_path { At::Path { file: Arc::new(file), identity } } else { old(file, joined.cloned())? };
+        Ok(Some(Some(at)))
+    })
+    .map(Option::flatten)
+}
+
+fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc<Generation>> {
+    let mut generation = joined;
+    while let Some(at) = generation.filter(|at| at.identity != identity) {
+        generation = at.next();
+    }
+    generation
+}
+
+fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<At> {
+    let metadata = file.metadata()?;
+    // A rename changes the time of the file's change of state: since then a writer may have been late.
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
+    let changed = changed + Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or(0));
+    let now = Instant::now();
+    let age = changed.elapsed().unwrap_or_default();
+    let left = now.checked_sub(age).unwrap_or(now);
+    Ok(At::Old { identity: Identity::of(&metadata), file: Arc::new(file), left, joined })
+}

@@ -1,0 +1,205 @@
+//! Where the lines of a file stand: how many newlines there are up to every 256 KiB of it, so that a line is found by
+//! its number with a look at one block. Built by the first who asks, extended as the file grows, and verified before
+//! each use. Everything here blocks.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use memchr::{memchr_iter, memrchr};
+
+use super::{
+    source::{Identity, Standing, read_at},
+    split::{HEAD, Place},
+};
+
+/// How far two counts are apart, at first: 64 KiB of memory a gigabyte.
+const STEP_BYTES: u64 = 256 * 1024;
+
+/// The most counts of a file, 512 KiB; for a larger file they are twice as far apart.
+const MAX_COUNTS: usize = 64 * 1024;
+
+/// How many files are remembered: 128 MiB of memory if all are large.
+const MAX_FILES: usize = 256;
+
+/// The indexes of the files that were asked for last.
+#[derive(Debug, Default)]
+pub struct Indexes {
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    indexes: HashMap<Identity, (u64, Arc<Mutex<Index>>)>,
+    /// How often one was asked for: tells which was not for the longest time.
+    asked: u64,
+}
+
+impl Indexes {
+    /// The start of the line with this number, if the file has so many; else the start of the last one, whose newline
+    /// is still to come. Also returns how far the file was looked at.
+    pub fn line(&self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
+        let index = self.index(Identity::of(&file.metadata()?));
+        let mut index = lock(&index);
+        if !index.proof.is_copied(file)? {
+            *index = Index::new();
+        }
+        index.line(file, number, gone)
+    }
+
+    fn index(&self, identity: Identity) -> Arc<Mutex<Index>> {
+        let mut files = lock(&self.files);
+        files.asked += 1;
+        let asked = files.asked;
+        if files.indexes.len() >= MAX_FILES && !files.indexes.contains_key(&identity) {
+            let oldest = files.indexes.iter().min_by_key(|(_, (asked, _))| *asked).map(|(oldest, _)| *oldest);
+            oldest.and_then(|oldest| files.indexes.remove(&oldest));
+        }
+        let (last, index) =
+            files.indexes.entry(identity).or_insert_with(|| (asked, Arc::new(Mutex::new(Index::new()))));
+        *last = asked;
+        index.clone()
+    }
+}
+
+/// What a panic elsewhere leaves is verified before use like everything here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Index {
+    step: u64,
+    /// How many newlines there are up to the end of each step.
+    counts: Vec<u64>,
+    /// Stands at the end of the last step.
+    proof: Standing,
+    /// Behind the last newline up to there.
+    last: u64,
+}
+
+impl Index {
+    fn new() -> Self {
+        Self { step: STEP_BYTES, counts: Vec::new(), proof: Standing::start(), last: 0 }
+    }
+
+    fn line(&mut self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
+        let Some(wanted) = number.checked_sub(1).filter(|wanted| *wanted > 0) else { return Ok((HEAD, 0)) };
+        let mut buffer = vec![0; usize::try_from(STEP_BYTES).unwrap_or_default()];
+        while self.total() < wanted && !gone.load(Ordering::Relaxed) {
+            if !self.extend(file, &mut buffer)? {
+                break;
+            }
+        }
+        let step = self.counts.partition_point(|count| *count < wanted);
+        let before = step.checked_sub(1).and_then(|before| self.counts.get(before)).copied().unwrap_or(0);
+        scan(file, &mut buffer, step as u64 * self.step, before, wanted, self.last)
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.last().copied().unwrap_or(0)
+    }
+
+    /// Counts on by a step. False at the end of the file: there a step is not whole.
+    fn extend(&mut self, file: &File, buffer: &mut [u8]) -> io::Result<bool> {
+        let start = self.counts.len() as u64 * self.step;
+        let (mut at, mut count, mut last) = (start, self.total(), self.last);
+        while at < start + self.step {
+            let room = usize::try_from(start + self.step - at).unwrap_or(usize::MAX).min(buffer.len());
+            let block = buffer.get_mut(..room).unwrap_or_default();
+            let read = read_at(file, block, at)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            let block = block.get(..read).unwrap_or_default();
+            count += memchr_iter(b'\n', block).count() as u64;
+            last = memrchr(b'\n', block).map_or(last, |newline| at + newline as u64 + 1);
+            at += read as u64;
+        }
+        self.last = last;
+        self.counts.push(count);
+        self.proof = Standing::at(file, Place { offset: at, ..HEAD })?;
+        if self.counts.len() >= MAX_COUNTS {
+            self.counts = self.counts.iter().skip(1).step_by(2).copied().collect();
+            self.step *= 2;
+        }
+        Ok(true)
+    }
+}
+
+/// Looks for the newline number `wanted` from `at` on, before which there are `before`.
+fn scan(
+    file: &File,
+    buffer: &mut [u8],
+    mut at: u64,
+    before: u64,
+    wanted: u64,
+    last: u64,
+) -> io::Result<(Place, u64)> {
+    let mut place = Place { offset: last, number: Some(before + 1), ..HEAD };
+    loop {
+        let read = read_at(file, buffer, at)?;
+        if read == 0 {
+            return Ok((place, at.max(place.offset)));
+        }
+        let block = buffer.get(..read).unwrap_or_default();
+        for newline in memchr_iter(b'\n', block) {
+            let number = place.number.unwrap_or(1) + 1;
+            place = Place { offset: at + newline as u64 + 1, number: Some(number), ..HEAD };
+            if number > wanted {
+                return Ok((place, place.offset));
+            }
+        }
+        at += read as u64;
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    static STAYS: AtomicBool = AtomicBool::new(false);
+
+    proptest! {
+        #[test]
+        fn every_line_is_found_as_by_counting_also_after_the_file_has_grown_or_was_written_anew(
+            parts in proptest::collection::vec(
+                proptest::collection::vec(prop_oneof![0_usize..5, 100_000_usize..300_000], 0..6), 1..3),
+            anew: bool,
+            asked in proptest::collection::vec(1_u64..15, 1..5),
+        ) {
+            let mut file = tempfile::tempfile().unwrap();
+            let indexes = Indexes::default();
+            let mut content = String::new();
+            for (turn, lengths) in parts.iter().enumerate() {
+                if anew && turn > 0 {
+                    content = "anew\n".repeat(70_000);
+                    file.set_len(0).unwrap();
+                    std::os::unix::fs::FileExt::write_all_at(&file, content.as_bytes(), 0).unwrap();
+                }
+                let more = lengths.iter().map(|length| "x".repeat(*length) + "\n").collect::<String>();
+                std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
+                file.write_all(more.as_bytes()).unwrap();
+                content.push_str(&more);
+                let lines = content.split_inclusive('\n').collect::<Vec<_>>();
+                for number in &asked {
+                    let (place, _) = indexes.line(&file, *number, &STAYS).unwrap();
+                    let before = lines.iter().take(*number as usize - 1).map(|line| line.len()).sum::<usize>();
+                    prop_assert_eq!(place.offset as usize, before);
+                    prop_assert_eq!(place.number, Some((*number).min(lines.len() as u64 + 1)));
+                }
+            }
+        }
+    }
+}

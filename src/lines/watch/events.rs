@@ -1,0 +1,233 @@
+//! What inotify tells: that something was written, and which files came to a path, in which order, and where they were
+//! renamed to.
+
+use std::{collections::HashMap, mem::MaybeUninit, sync::Arc};
+
+use rustix::fs::inotify::{self, ReadFlags};
+
+use super::{Shared, followed::Followed};
+
+/// What is read of the queue at once: about a hundred events.
+const QUEUE_BYTES: usize = 8 * 1024;
+
+/// How often files that are renamed again and again while they are opened are tried at once.
+const ATTEMPTS: usize = 20;
+
+/// The most names that are remembered of one path: a rotation keeps far fewer.
+const MAX_NAMES: usize = 1000;
+
+/// The names of the files that were at a path, as events told them.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Which of the files that were at the path has this name now.
+    files: HashMap<String, u64>,
+    /// Files between two names, by the cookie of the two events.
+    moving: HashMap<u32, u64>,
+    /// Files that came to the path and were not opened yet, in order.
+    pending: Vec<u64>,
+    /// The number of the next file.
+    next: u64,
+    changes: u64,
+}
+
+impl Names {
+    /// How many events changed something.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The present names of the files that came to the path; none if a file has no name here any more.
+    pub fn pending(&self) -> impl Iterator<Item = Option<&str>> {
+        let name =
+            |id: &u64| self.files.iter().find(|(_, other)| *other == id).map(|(name, _)| name.as_str());
+        self.pending.iter().map(name)
+    }
+
+    /// They were opened. For each, whether it is the one at the path.
+    pub fn take_pending(&mut self) -> impl Iterator<Item = bool> + use<> {
+        let pending = std::mem::take(&mut self.pending);
+        let count = pending.len();
+        (1..=count).map(move |nth| nth == count)
+    }
+
+    /// Some were not opened.
+    fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Events were lost: nothing is known any more.
+    fn forget(&mut self) {
+        *self = Self { next: self.next, changes: self.changes + 1, ..Self::default() };
+    }
+
+    /// `path` is the name that is followed.
+    fn take(&mut self, path: &str, kind: ReadFlags, name: &str, cookie: u32) {
+        let is_path = name == path;
+        let arrives = kind.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let had = self.files.remove(name);
+        if kind.contains(ReadFlags::MOVED_FROM) {
+            had.and_then(|id| self.moving.insert(cookie, id));
+        }
+        let moved = if kind.contains(ReadFlags::MOVED_TO) { self.moving.remove(&cookie) } else { None };
+        let arrived = moved.or_else(|| {
+            self.next += u64::from(is_path && arrives);
+            (is_path && arrives).then_some(self.next)
+        });
+        if let Some(id) = arrived {
+            self.files.insert(name.into(), id);
+            self.pending.extend(is_path.then_some(id));
+        }
+        self.changes += u64::from(is_path || had.is_some() || arrived.is_some());
+        if self.files.len() > MAX_NAMES || self.moving.len() > MAX_NAMES {
+            self.forget();
+        }
+    }
+}
+
+impl Shared {
+    /// Reads the queue until it is empty, and opens the files that came to followed paths.
+    pub fn read_events(&self) {
+        let mut told = self.take_events();
+        for _ in 0..ATTEMPTS {
+            if told.is_empty() {
+                return;
+            }
+            let opened = told.iter().map(|followed| {
+                let work = followed.work();
+                (work.open_told(), work.names.changes())
+            });
+            let opened = opened.collect::<Vec<_>>();
+            // A file may have been renamed, and another one have got its name, since the events were read.
+            let since = self.take_events();
+            let mut again = Vec::new();
+            for (followed, (opened, changes)) in told.into_iter().zip(opened) {
+                let mut work = followed.work();
+                if work.names.changes() == changes {
+                    followed.take_told(&mut work, opened);
+                } else {
+                    again.push(followed.clone());
+                }
+            }
+            for followed in since {
+                add(&mut again, &followed);
+            }
+            told = again;
+        }
+        // Renamed faster than they can be opened: those that have a name are taken as they are.
+        for followed in told {
+            let mut work = followed.work();
+            let opened = work.open_told();
+            followed.take_told(&mut work, opened);
+        }
+    }
+
+    /// Takes what is in the queue; wakes the followers of what was written to. Returns the paths to which files came.
+    fn take_events(&self) -> Vec<Arc<Followed>> {
+        let Some(inotify) = &self.inotify else { return Vec::new() };
+        let (mut arrived, mut woken) = (Vec::new(), Vec::new());
+        let mut buffer = [const { MaybeUninit::uninit() }; QUEUE_BYTES];
+        let mut events = inotify::Reader::new(inotify, &mut buffer);
+        loop {
+            let event = match events.next() {
+                Ok(event) => event,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::WOULDBLOCK) => break,
+                Err(error) => {
+                    tracing::error!(%error, "inotify cannot be read: followed files are looked at once a second");
+                    break;
+                }
+            };
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.look_at_all();
+                continue;
+            }
+            let name = event.file_name().map(|name| name.to_string_lossy());
+            for followed in self.watching(event.wd()).iter() {
+                if event.events().contains(ReadFlags::IGNORED) {
+                    followed.work().forget(event.wd());
+                    self.check(followed);
+                    continue;
+                }
+                let Some(name) = &name else {
+                    add(&mut woken, followed);
+                    continue;
+                };
+                if !name.starts_with(&followed.path.name) {
+                    // A file that was at the path may have got any name.
+                    if event.events().contains(ReadFlags::MOVED_TO) {
+                        let mut work = followed.work();
+                        work.names.take(&followed.path.name, event.events(), name, event.cookie());
+                    }
+                    continue;
+                }
+                if !event.events().intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB) {
+                    let mut work = followed.work();
+                    work.names.take(&followed.path.name, event.events(), name, event.cookie());
+                    if work.names.has_pending() || **name == *followed.path.name {
+                        add(&mut arrived, followed);
+                    }
+                }
+                add(&mut woken, followed);
+            }
+        }
+        for followed in woken {
+            followed.wake();
+        }
+        arrived
+    }
+
+    /// Events were lost: everything is looked at.
+    fn look_at_all(&self) {
+        let all = self.table().followed.values().cloned().collect::<Vec<_>>();
+        tracing::warn!(paths = all.len(), "inotify's queue overflowed: every followed file is looked at");
+        for followed in all {
+            followed.work().names.forget();
+            // Twice: the first look waits for an event.
+            self.check(&followed);
+            self.check(&followed);
+            followed.wake();
+        }
+    }
+
+    fn watching(&self, watch: i32) -> Arc<Vec<Arc<Followed>>> {
+        self.table().watched.get(&watch).cloned().unwrap_or_default()
+    }
+}
+
+/// Each once.
+fn add(all: &mut Vec<Arc<Followed>>, followed: &Arc<Followed>) {
+    if !all.iter().any(|other| Arc::ptr_eq(other, followed)) {
+        all.push(followed.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(names: &Names) -> Vec<Option<&str>> {
+        names.pending().collect()
+    }
+
+    #[test]
+    fn files_that_came_to_a_path_are_known_in_order_by_the_names_they_have_now() {
+        let mut names = Names::default();
+        let mut take = |kind, name: &str, cookie| names.take("log", kind, name, cookie);
+        take(ReadFlags::CREATE, "log", 0);
+        take(ReadFlags::MOVED_FROM, "log", 1);
+        take(ReadFlags::MOVED_TO, "log.1", 1);
+        take(ReadFlags::CREATE, "log", 0);
+        take(ReadFlags::MOVED_FROM, "log.1", 2);
+        take(ReadFlags::MOVED_TO, "log.2", 2);
+        take(ReadFlags::MOVED_FROM, "log", 3);
+        take(ReadFlags::MOVED_TO, "log.1", 3);
+        take(ReadFlags::MOVED_TO, "log", 4);
+        take(ReadFlags::CREATE, "other", 0);
+        assert_eq!(told(&names), [Some("log.2"), Some("log.1"), Some("log")]);
+        names.take("log", ReadFlags::DELETE, "log.2", 0);
+        names.take("log", ReadFlags::MOVED_FROM, "log.1", 5);
+        assert_eq!(told(&names), [None, None, Some("log")]);
+        assert_eq!(names.take_pending().collect::<Vec<_>>(), [false, false, true]);
+        assert!(!names.has_pending());
+    }
+}

@@ -1,0 +1,292 @@
+//! One path that is followed: its chain of generations, and all that is needed to see a new one.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use super::{events::Names, generation::Generation};
+use crate::lines::{
+    generations,
+    reader::Recent,
+    root::{FilePath, Parent},
+    source::Identity,
+};
+
+/// A path that is followed, by however many.
+#[derive(Debug)]
+pub struct Followed {
+    /// As it was asked for.
+    pub path: FilePath,
+    /// What was read last by a follower who was at the end: most others are there, too.
+    pub recent: tokio::sync::Mutex<Option<Recent>>,
+    followers: AtomicUsize,
+    polled: AtomicBool,
+    changed: watch::Sender<u64>,
+    /// Held for moments only: readers ask for it on the runtime's threads.
+    chain: Mutex<Chain>,
+    /// Held while the file system is asked.
+    work: Mutex<Work>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    last: Arc<Generation>,
+    exists: bool,
+}
+
+/// What those who look at the path know of it.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
+pub struct Work {
+    /// The directory, while there is one.
+    pub parent: Option<Parent>,
+    /// The directory's watch is gone.
+    pub is_stale: bool,
+    /// The watch of the directory.
+    pub directory: Option<i32>,
+    /// The watch of the file, where its directory does not tell of it.
+    pub file_watch: Option<i32>,
+    /// Which file that is.
+    pub watched_inode: Option<(u64, u64)>,
+    /// The file is written to by another name, too: a link leads to it.
+    pub is_elsewhere: bool,
+    /// What is read may be out of date for a moment.
+    pub is_remote: bool,
+    /// What events told of the names of files.
+    pub names: Names,
+    /// The last file.
+    file: Option<Arc<File>>,
+    /// How it looked.
+    seen: Option<[i64; 5]>,
+    /// Another file was at the path though no event told of it: when so many events had come.
+    suspect: Option<u64>,
+    /// A file was at the path and is gone before it could be opened.
+    misses_some: bool,
+    /// Files that were found without an event; the event may come yet.
+    found: Vec<Identity>,
+}
+
+impl Work {
+    /// A watch is gone, with what it watched.
+    pub fn forget(&mut self, watch: i32) {
+        if self.directory == Some(watch) {
+            self.parent = None;
+            self.is_stale = true;
+        } else {
+            self.watched_inode = None;
+        }
+    }
+
+    /// Opens the files that events told of, under the names that they have by now.
+    pub fn open_told(&self) -> Vec<Option<(File, Identity)>> {
+        let open = |name: Option<&str>| {
+            let file = self.parent.as_ref()?.open(name?).ok()?;
+            let identity = Identity::of(&file.metadata().ok()?);
+            Some((file, identity))
+        };
+        self.names.pending().map(open).collect()
+    }
+
+    /// Another file is at the path, of which no event told yet.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// The last file.
+    pub fn file(&self) -> Option<&File> {
+        self.file.as_deref()
+    }
+
+    /// The device and the inode of the last file.
+    pub fn file_inode(&self) -> Option<(u64, u64)> {
+        let metadata = self.file()?.metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    }
+}
+
+impl Followed {
+    /// Nothing is known yet.
+    pub fn new(path: FilePath) -> Self {
+        Self {
+            path,
+            recent: tokio::sync::Mutex::default(),
+            followers: AtomicUsize::new(0),
+            polled: AtomicBool::new(true),
+            changed: watch::Sender::new(0),
+            chain: Mutex::new(Chain { last: Generation::none(), exists: false }),
+            work: Mutex::default(),
+        }
+    }
+
+    /// To be called under the table's lock.
+    pub fn add_follower(&self) {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// To be called under the table's lock. Returns how many are left.
+    pub fn remove_follower(&self) -> usize {
+        self.followers.fetch_sub(1, Ordering::Relaxed) - 1
+    }
+
+    /// Somebody follows.
+    pub fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Nothing tells of the file: it must be looked at often.
+    pub fn is_polled(&self) -> bool {
+        self.polled.load(Ordering::Relaxed)
+    }
+
+    /// See [`is_polled`](Self::is_polled).
+    pub fn set_polled(&self, polled: bool) {
+        self.polled.store(polled, Ordering::Relaxed);
+    }
+
+    /// Is told when something changed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Has every follower look.
+    pub fn wake(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// See [`Work`].
+    pub fn work(&self) -> MutexGuard<'_, Work> {
+        // What a panic left half done is found out by the next look.
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that came to the path last.
+    pub fn last(&self) -> Arc<Generation> {
+        self.chain().last.clone()
+    }
+
+    /// There is a file at the path.
+    pub fn exists(&self) -> bool {
+        self.chain().exists
+    }
+
+    fn set_exists(&self, exists: bool) -> bool {
+        std::mem::replace(&mut self.chain().exists, exists) != exists
+    }
+
+    /// Looks which file is at the path, and whether it changed; wakes the followers if so.
+    pub fn look(&self, work: &mut Work) -> io::Result<()> {
+        let found = work.parent.as_ref().and_then(|parent| parent.stat(&self.path.name));
+        let last = self.last();
+        let changed = match found {
+            None => {
+                work.suspect = None;
+                last.leave() | self.set_exists(false)
+            }
+            Some(found) if last.identity == found.identity && work.file.is_some() => {
+                (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
+                last.come_back() | self.set_exists(true)
+            }
+            Some(found) => {
+                work.is_elsewhere = found.is_elsewhere;
+                // An event will tell, and in which order; if none does, the file is taken at the next look.
+                let waits = work.file.is_some() && work.directory.is_some() && !found.is_elsewhere;
+                let told = work.names.changes();
+                if waits && work.suspect.replace(told) != Some(told) {
+                    return Ok(());
+                }
+                self.find(work)?
+            }
+        };
+        let seen = work
+            .file()
+            .and_then(|file| file.metadata().ok())
+            .map(|it| [it.size().cast_signed(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()]);
+        if changed | (std::mem::replace(&mut work.seen, seen) != seen) {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the file at the path, and those that were there since the last one as far as they can be found.
+    fn find(&self, work: &mut Work) -> io::Result<bool> {
+        let Some(parent) = &work.parent else { return Ok(false) };
+        let name = &self.path.name;
+        let mut files = Vec::new();
+        if let Some(last) = &work.file {
+            let last = last.metadata()?;
+            for sibling in generations::younger(parent, name, &last)? {
+                if let Ok(file) = parent.open(&sibling.name)
+                    && Identity::of(&file.metadata()?) == sibling.identity
+                    && sibling.name != *name
+                {
+                    files.push((file, sibling.identity));
+                }
+            }
+        }
+        match parent.open(name) {
+            Ok(file) => {
+                let identity = Identity::of(&file.metadata()?);
+                files.retain(|(_, other)| *other != identity);
+                files.push((file, identity));
+            }
+            Err(error) if is_own(&error) => return Err(error),
+            Err(_) => return Ok(self.set_exists(false)),
+        }
+        work.found = files.iter().map(|(_, identity)| *identity).collect();
+        work.suspect = None;
+        for (file, identity) in files {
+            self.push(work, file, identity);
+        }
+        Ok(true)
+    }
+
+    fn push(&self, work: &mut Work, file: File, identity: Identity) {
+        let mut chain = self.chain();
+        let misses_some = std::mem::take(&mut work.misses_some);
+        let file = Arc::new(file);
+        chain.last = chain.last.push(file.clone(), identity, misses_some, work.is_remote);
+        chain.exists = true;
+        work.file = Some(file);
+    }
+
+    /// Takes the files that events told of, and looks at the path.
+    pub fn take_told(&self, work: &mut Work, opened: Vec<Option<(File, Identity)>>) {
+        let told = work.names.take_pending();
+        for (file, is_at_path) in opened.into_iter().zip(told) {
+            match file {
+                Some((_, identity)) if identity == self.last().identity || work.found.contains(&identity) => {
+                }
+                Some((file, identity)) => {
+                    self.push(work, file, identity);
+                    if !is_at_path {
+                        self.last().leave();
+                    }
+                }
+                None => work.misses_some |= !is_at_path,
+            }
+        }
+        self.wake();
+        if let Err(error) = self.look(work) {
+            tracing::debug!(%error, path = %self.path, "a followed file cannot be looked at");
+        }
+    }
+}
+
+/// An error of the server and not of the path.
+fn is_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| own.contains(&code))
+}
