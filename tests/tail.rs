@@ -323,3 +323,90 @@ fn two_runs_do_not_share_a_file() {
     append(&server.log_file("a.log"), "2\n");
     assert_eq!(ran(&server, &["lines", "logs/a.log", "--resume", &place]).1, "2\n");
 }
+
+#[test]
+fn an_end_holds_over_runs() {
+    let server = Server::start();
+    let (_, place) = place(&server);
+    append(&server.log_file("app.log"), &numbered(1..9));
+    let arguments = ["lines", "logs/app.log", "-n", "+2", "--until-line", "4", "--resume", &place];
+    let limited = [&arguments[..], &["--limit", "2"]].concat();
+    assert_eq!(ran(&server, &limited).1, "line 2\nline 3\n");
+    assert_eq!(
+        ran(&server, &arguments),
+        (Some(0), "line 4\n".into(), format!("-- continuing from {place} --\n"))
+    );
+    assert_eq!(ran(&server, &arguments).1, "");
+    let by_offset = ["lines", "logs/app.log", "--until-offset", "8"];
+    assert_eq!(ran(&server, &by_offset).1, "line 1\nline 2\n");
+}
+
+#[test]
+fn long_lines_become_what_was_asked() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), &format!("short\n{}\nlast\n", "x".repeat(300)));
+    let read =
+        |what: &str| ran(&server, &["lines", "logs/app.log", "--max-line", "100", "--long-line", what]);
+    assert_eq!(read("split").1, format!("short\n{}\nlast\n", "x".repeat(300)));
+    assert_eq!(read("truncate").1, format!("short\n{}\nlast\n", "x".repeat(100)));
+    let (code, out, said) = read("skip");
+    assert_eq!((code, out.as_str()), (Some(0), "short\nlast\n"));
+    assert_eq!(said, "-- line 2 skipped: longer than 100 bytes --\n");
+}
+
+#[test]
+fn lines_end_where_the_delimiter_says() {
+    let server = Server::start();
+    append(&server.log_file("names"), "a\nb\0c\0d");
+    let arguments = ["lines", "logs/names", "--delimiter", r"\0"];
+    assert_eq!(ran(&server, &[&["-o", "raw"][..], &arguments].concat()).1, "a\nb\0c\0d");
+    assert_eq!(ran(&server, &[&arguments[..], &["-n", "2"]].concat()).1, "c\nd\n");
+}
+
+#[test]
+fn files_that_are_still_to_come_are_waited_for() {
+    let server = Server::start();
+    append(&server.log_file("here.log"), "1\n");
+    let mut run = Run::start(&server, &["lines", "-F", "logs/coming.log", "logs/here.log"]);
+    assert_eq!(run.line(), "logs/here.log: 1");
+    append(&server.log_file("coming.log"), "2\n");
+    assert_eq!(run.line(), "logs/coming.log: 2");
+    fs::rename(server.log_file("coming.log"), server.log_file("coming.log.1")).unwrap();
+    append(&server.log_file("coming.log"), "3\n");
+    assert_eq!(run.line(), "logs/coming.log: 3");
+    let (code, _, said) = run.end(Signal::INT);
+    assert_eq!(code, Some(130));
+    assert!(said.contains("-- logs/coming.log: opened: "), "{said}");
+    assert!(said.contains("-- logs/coming.log: rotated: "), "{said}");
+    assert!(said.lines().last().unwrap().contains("lines logs/here.log -v -F --cursor "), "{said}");
+}
+
+#[test]
+fn a_line_that_is_still_written_is_shown_in_part() {
+    let server = Server::start();
+    append(&server.log_file("a.log"), "login: ");
+    append(&server.log_file("b.log"), "");
+    let flushed = ["lines", "-f", "--partial-flush", "20ms", "logs/a.log", "logs/b.log"];
+    let mut run = Run::start(&server, &flushed);
+    let mut part = [0; 19];
+    run.out.read_exact(&mut part).unwrap();
+    assert_eq!(&part, b"logs/a.log: login: ");
+    append(&server.log_file("b.log"), "other\n");
+    assert_eq!([run.line(), run.line()], ["", "logs/b.log: other"]);
+    append(&server.log_file("a.log"), "root\n");
+    assert_eq!(run.line(), "logs/a.log: root");
+    assert_eq!(run.end(Signal::INT).0, Some(130));
+}
+
+#[test]
+fn what_grows_is_listed_as_such() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    let (_, out, _) = ran(&server, &["files"]);
+    let fields = out.split_whitespace().collect::<Vec<_>>();
+    assert_eq!((fields[0], &fields[3..]), ("2", &["growing", "logs/app.log"][..]), "{out}");
+    assert!(fields[1].ends_with('Z') && fields[1].starts_with("20"), "{out}");
+    let object: serde_json::Value =
+        serde_json::from_str(&ran(&server, &["-o", "ndjson", "files"]).1).unwrap();
+    assert_eq!((&object["growing"], &object["size"]), (&true.into(), &2.into()));
+}
