@@ -76,6 +76,28 @@ async fn what_is_denied_not_allowed_outside_or_missing_looks_alike_and_is_not_li
 }
 
 #[tokio::test]
+async fn who_waits_for_a_file_that_is_denied_waits_as_for_one_that_is_missing() {
+    let server = Server::start_with(&["--deny", "logs=private*"]);
+    tree(&server);
+    for path in ["none.log", "private.log", "link.log", "out.log", "private/app.log", "private/none.log"] {
+        let request = ReadLinesRequest {
+            path: format!("logs/{path}"),
+            follow: true,
+            wait_for_create: true,
+            heartbeat: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
+            ..Default::default()
+        };
+        let mut stream = server.lines().await.read_lines(request).await.unwrap().into_inner();
+        for _ in 0..3 {
+            let response = soon(path, stream.message()).await.unwrap().unwrap();
+            let told = (response.lines, response.events, response.size, response.next_offset);
+            assert_eq!(told, (Vec::new(), Vec::new(), Some(0), Some(0)), "{path}");
+            append(&server.log_file("private.log"), "secret\n");
+        }
+    }
+}
+
+#[tokio::test]
 async fn absolute_links_and_hard_links_are_followed_as_the_file_of_settings_says() {
     let directory = tempfile::tempdir().unwrap();
     let settings = directory.path().join("perennial.toml");

@@ -32,7 +32,7 @@ use rustix::{
 use super::{Error, FileInfo, Page, RootError, source::Identity};
 use list::List;
 use rule::Globs;
-use walk::Step;
+use walk::{Aim, Step};
 
 pub mod list;
 pub mod rule;
@@ -261,24 +261,29 @@ impl Parent {
     /// Opens a file of this directory for reading. What is missing, denied, outside the root or no regular file gives
     /// an error all the same.
     pub fn open(&self, name: &str) -> io::Result<File> {
+        Ok(self.find(name, Aim::Read)?.0)
+    }
+
+    /// Finds a file of this directory; and whether a link led to it.
+    fn find(&self, name: &str, aim: Aim) -> io::Result<(File, bool)> {
         if !self.allows(&self.asked, name) {
             return Err(Errno::NOENT.into());
         }
-        let (file, is_allowed) = match walk::step(self.directory.as_fd(), OsStr::new(name))? {
-            Step::File(file) => (file, self.real == self.asked || self.allows(&self.real, name)),
+        let (file, is_link, is_allowed) = match walk::step(self.directory.as_fd(), OsStr::new(name), aim)? {
+            Step::File(file) => (file, false, self.real == self.asked || self.allows(&self.real, name)),
             Step::Link(_) => {
                 // From the root on, since it may lead to another directory.
-                let found = walk::file(&self.tree.directory, &self.tree.homes, &self.asked.join(name))?;
+                let Tree { directory, homes, globs, .. } = &*self.tree;
+                let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
                 // No file's history, whatever the name of the link: it is judged by itself.
-                let is_allowed = self.tree.globs.allow(&found.path);
-                (found.handle, is_allowed)
+                (found.handle, true, globs.allow(&found.path))
             }
             Step::Directory(_) => return Err(Errno::ISDIR.into()),
         };
         if !is_allowed || !self.tree.hard_links && file.metadata()?.nlink() > 1 {
             return Err(Errno::NOENT.into());
         }
-        Ok(file)
+        Ok((file, is_link))
     }
 
     /// The rules allow a file of this directory, which has this path.
@@ -288,19 +293,12 @@ impl Parent {
         globs.allow(&path) || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny(&path)
     }
 
-    /// Looks at a file without reading it, which takes no permission but where a link leads to it. None where there is
-    /// no regular file that is allowed.
+    /// Looks at a file without reading it, which takes no permission to read it. None where there is no regular file that
+    /// is allowed.
     pub fn stat(&self, name: &str) -> Option<Found> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = File::from(openat(&self.directory, name, flags, Mode::empty()).ok()?).metadata().ok()?;
-        let is_link = found.is_symlink();
-        let found = if is_link { self.open(name).and_then(|file| file.metadata()).ok()? } else { found };
-        let is_allowed = is_link || self.allows(&self.asked, name) && self.allows(&self.real, name);
-        let has_links = found.nlink() > 1;
-        if !found.is_file() || !is_allowed || has_links && !self.tree.hard_links {
-            return None;
-        }
-        Some(Found { identity: Identity::of(&found), is_elsewhere: is_link || has_links })
+        let (file, is_link) = self.find(name, Aim::Look).ok()?;
+        let metadata = file.metadata().ok()?;
+        Some(Found { identity: Identity::of(&metadata), is_elsewhere: is_link || metadata.nlink() > 1 })
     }
 
     /// The device and the inode: tells whether a path leads to another directory now.
@@ -376,7 +374,8 @@ impl Parent {
         if self.real.components().count() >= walk::MAX_DEPTH {
             return Err(Errno::NAMETOOLONG.into());
         }
-        let Step::Directory(directory) = walk::step(self.directory.as_fd(), OsStr::new(name))? else {
+        let Step::Directory(directory) = walk::step(self.directory.as_fd(), OsStr::new(name), Aim::Look)?
+        else {
             return Err(Errno::NOTDIR.into());
         };
         let (asked, real) = (self.asked.join(name), self.real.join(name));

@@ -33,16 +33,25 @@ const MAX_LINKS: usize = 40;
 /// listed.
 pub const MAX_DEPTH: usize = 64;
 
-/// How a directory on the way is opened: to pass through it takes no permission to list it.
+/// How a directory on the way is opened, and a file to look at: neither takes permission to read it.
 #[cfg(target_os = "linux")]
 const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
+/// What a file is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub enum Aim {
+    /// To read it.
+    Read,
+    /// To look at it, which takes no permission to read it.
+    Look,
+}
+
 /// What a name of a directory stands for.
 #[derive(Debug)]
 pub enum Step {
-    /// A regular file, open for reading.
+    /// A regular file, open for what it is wanted for.
     File(File),
     /// A directory, to go on from.
     Directory(OwnedFd),
@@ -61,7 +70,7 @@ pub struct Found<T> {
 
 /// Opens what a name of a directory stands for. What is neither a file, a directory nor a link is not there: it is not
 /// even opened, since that may wake a FIFO's writer or wind a tape.
-pub fn step(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Step> {
+pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Step> {
     let mut parts = Path::new(name).components();
     let is_name = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
     if !is_name || parts.next().is_some() {
@@ -77,7 +86,11 @@ pub fn step(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Step> {
         FileType::Directory => Ok(Step::Directory(open(SEARCH | OFlags::DIRECTORY)?)),
         FileType::RegularFile => {
             // It may be another one by now: a FIFO must not block, nor a terminal become ours.
-            let file = File::from(open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+            let flags = match aim {
+                Aim::Read => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+                Aim::Look => SEARCH | OFlags::NONBLOCK | OFlags::NOCTTY,
+            };
+            let file = File::from(open(flags)?);
             if file.metadata()?.is_file() { Ok(Step::File(file)) } else { Err(Errno::NOENT.into()) }
         }
         _ => Err(Errno::NOENT.into()),
@@ -89,7 +102,7 @@ pub fn step(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Step> {
 pub fn directory(root: &OwnedFd, homes: &[PathBuf], path: &Path) -> io::Result<Found<OwnedFd>> {
     let mut walk = Walk::new(root, homes, path);
     while let Some(name) = walk.ahead.pop() {
-        match walk.step(name)? {
+        match walk.step(name, Aim::Look)? {
             None => {}
             Some(_) => return Err(Errno::NOTDIR.into()),
         }
@@ -103,10 +116,10 @@ pub fn directory(root: &OwnedFd, homes: &[PathBuf], path: &Path) -> io::Result<F
 }
 
 /// Opens the file that a path below a root leads to; `homes` as above.
-pub fn file(root: &OwnedFd, homes: &[PathBuf], path: &Path) -> io::Result<Found<File>> {
+pub fn file(root: &OwnedFd, homes: &[PathBuf], path: &Path, aim: Aim) -> io::Result<Found<File>> {
     let mut walk = Walk::new(root, homes, path);
     while let Some(name) = walk.ahead.pop() {
-        match walk.step(name)? {
+        match walk.step(name, aim)? {
             None => {}
             Some(found) if walk.ahead.is_empty() => return Ok(found),
             Some(_) => return Err(Errno::NOTDIR.into()),
@@ -144,14 +157,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes one name further. Gives a file that it comes to.
-    fn step(&mut self, name: OsString) -> io::Result<Option<Found<File>>> {
+    fn step(&mut self, name: OsString, aim: Aim) -> io::Result<Option<Found<File>>> {
         if name == ".." {
             // Nothing is above the root.
             self.above.pop().ok_or(Errno::XDEV)?;
             return Ok(None);
         }
         let here = self.above.last().map_or(self.root.as_fd(), |(directory, _)| directory.as_fd());
-        match step(here, &name)? {
+        match step(here, &name, aim)? {
             Step::Directory(_) if self.above.len() >= MAX_DEPTH => return Err(Errno::NAMETOOLONG.into()),
             Step::Directory(directory) => self.above.push((directory, name)),
             Step::Link(text) => self.follow(&text)?,

@@ -68,7 +68,7 @@ proptest! {
         }
         let root = OwnedFd::from(File::open(house.root()).unwrap());
         for path in asked.iter().chain(tree.iter().map(|(path, _)| path)) {
-            let found = walk::file(&root, &[], Path::new(path)).ok();
+            let found = walk::file(&root, &[], Path::new(path), Aim::Read).ok();
             let inode = found.as_ref().map(|found| found.handle.metadata().unwrap().ino());
             prop_assert_eq!(inode, by_kernel(&root, path), "{}", path);
             // The names that are told are those of the file, without any link.

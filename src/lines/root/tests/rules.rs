@@ -1,5 +1,7 @@
 //! What the operator allows and denies, and what links make of it.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -176,4 +178,24 @@ fn a_name_that_a_rotation_gives_is_told_from_others() {
     for name in ["a", "a.key", "a.gz", "b.1", "a.bak", "a.1.key", "a1b", "a.", "a.-"] {
         assert!(!is_rotated("a", name), "{name}");
     }
+}
+
+#[test]
+fn what_is_looked_at_is_judged_as_what_is_read() {
+    let house = House::new();
+    house.write("secret.key", "secret");
+    house.link("key.log", "secret.key");
+    house.link("out.log", "../secret.txt");
+    house.link("link.log", "app.log");
+    let roots = house.roots(RootRules { deny: globs(&["*.key"]), ..allow(&["*.log"]) });
+    let parent = roots.parent(&FilePath::parse("r/app.log").unwrap()).unwrap();
+    for name in ["secret.key", "key.log", "out.log", "none.log", "..", "../secret.txt"] {
+        assert!(parent.stat(name).is_none(), "{name}");
+    }
+    // What may not be read is still there: its reader waits for the permission to come back.
+    fs::set_permissions(house.path("app.log"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert!(parent.open("link.log").is_err() || rustix::process::geteuid().is_root());
+    let (app, link) = (parent.stat("app.log").unwrap(), parent.stat("link.log").unwrap());
+    assert_eq!(app.identity, link.identity);
+    assert_eq!((app.is_elsewhere, link.is_elsewhere), (false, true));
 }
