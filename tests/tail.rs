@@ -138,20 +138,23 @@ fn a_run_that_is_killed_in_bulk_loses_no_line() {
     const LINES: usize = 400_000;
     let server = Server::start();
     append(&server.log_file("big.log"), &numbered(0..LINES));
-    let (_, place) = place(&server);
+    let (file, place) = place(&server);
     let arguments = ["lines", "logs/big.log", "--resume", &place];
     let number = |line: &str| line.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok());
     let mut run = Run::start(&server, &arguments);
     let mut printed = 0;
-    let (start, mut paced) = (Instant::now(), Instant::now());
-    // Slow enough that the place is saved on the way.
-    while start.elapsed() < Duration::from_millis(2_500) {
+    let mut paced = Instant::now();
+    // Slow enough that the place is saved on the way; and then it goes on.
+    let mut left = 20_000;
+    while left > 0 {
         assert_eq!(number(&run.line()), Some(printed));
         printed += 1;
         if printed.is_multiple_of(1_000) {
             std::thread::sleep(Duration::from_millis(20).saturating_sub(paced.elapsed()));
             paced = Instant::now();
         }
+        let is_saved = left < 20_000 || fs::read_to_string(&file).unwrap().contains(" logs/big.log");
+        left -= usize::from(is_saved);
     }
     let (_, rest, _) = run.end(Signal::KILL);
     // The last one may be cut in the middle.
