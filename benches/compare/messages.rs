@@ -35,6 +35,9 @@ const QUICK_RUNS: usize = 1;
 /// The size of a message's text, in bytes.
 const SIZE: usize = 256;
 
+/// How many messages a request of ours holds in a row of its own: the peers' contract has no such thing.
+const BATCH: usize = 100;
+
 /// How many messages at full speed.
 const MESSAGES_FULL: u64 = 100_000;
 const QUICK_MESSAGES_FULL: u64 = 10_000;
@@ -53,6 +56,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 struct Load {
     messages: u64,
     pace: Option<Duration>,
+    /// How many messages a request of ours holds; the peers' hold one.
+    batch: usize,
 }
 
 /// Its number, when it was made, and what fills it up.
@@ -148,14 +153,14 @@ fn texts(load: Load) -> impl Stream<Item = String> {
     })
 }
 
-/// Publishes all of a load, one message a request, which is all that the peers' contract allows, and returns when the
-/// server has answered for the last.
+/// Publishes all of a load, and returns when the server has answered for the last.
 async fn publish(kind: Kind, channel: &Channel, load: Load) -> Result<()> {
     use futures::StreamExt;
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await?;
     if kind == Kind::Perennial {
-        let requests = texts(load).map(|text| PublishStreamRequest { messages: vec![request(text)] });
+        let requests = texts(load).map(request).ready_chunks(load.batch);
+        let requests = requests.map(|messages| PublishStreamRequest { messages });
         let codec = ProstCodec::<PublishStreamRequest, PublishStreamResponse>::default();
         let method = PathAndQuery::from_static(OUR_PUBLISH);
         let mut answers = grpc.streaming(Request::new(requests), method, codec).await?.into_inner();
@@ -217,17 +222,23 @@ const COLUMNS: [&str; 7] =
     ["server", "delivered", "lost", "CPU a delivery", "deliveries a second", "age p50", "p99"];
 
 async fn compare(plan: Plan, load: Load, python: Load) -> Result<()> {
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    let (mut ours, mut peers, mut batched) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.runs(RUNS, QUICK_RUNS) {
         ours.push(measure(Kind::Perennial, load).await?);
         peers.push(measure(Kind::Tonic, load).await?);
+        if load.pace.is_none() {
+            batched.push(measure(Kind::Perennial, Load { batch: BATCH, ..load }).await?);
+        }
     }
     let ratio = median(ours.iter().zip(&peers).map(|(a, b)| cpu(a) / cpu(b)));
-    show(Kind::Perennial, &ours);
-    show(Kind::Tonic, &peers);
+    show(Kind::Perennial.name(), &ours);
+    show(Kind::Tonic.name(), &peers);
+    if !batched.is_empty() {
+        show(&format!("perennial, {BATCH} messages a request"), &batched);
+    }
     match Kind::Aio.missing() {
         Some(why) => row(&[Kind::Aio.name().into(), format!("not run: {why}")]),
-        None => show(Kind::Aio, &[measure(Kind::Aio, python).await?]),
+        None => show(Kind::Aio.name(), &[measure(Kind::Aio, python).await?]),
     }
     println!("\nCPU a delivery, perennial / tonic: {ratio:.2}");
     Ok(())
@@ -238,11 +249,11 @@ fn cpu(run: &Run) -> f64 {
 }
 
 /// Medians, and the ages of the first run.
-fn show(kind: Kind, runs: &[Run]) {
+fn show(name: &str, runs: &[Run]) {
     let value = |value: fn(&Run) -> f64| format!("{:.0}", median(runs.iter().map(value)));
     let ages = runs.first().map_or(&[][..], |run| &run.ages);
     row(&[
-        kind.name().into(),
+        name.into(),
         value(|run| to_f64(run.delivered)),
         value(|run| to_f64(run.lost)),
         format!("{} ns", value(cpu)),
@@ -260,10 +271,10 @@ pub async fn run(plan: Plan) -> Result<()> {
         (MESSAGES_FULL, MESSAGES_PACED)
     };
     head(&format!("Messages: {full} of {SIZE} B at full speed, {SUBSCRIBERS} subscribers"), &COLUMNS);
-    let python = Load { messages: full / 100, pace: None };
-    compare(plan, Load { messages: full, pace: None }, python).await?;
+    let python = Load { messages: full / 100, pace: None, batch: 1 };
+    compare(plan, Load { messages: full, pace: None, batch: 1 }, python).await?;
 
     head(&format!("Messages: {paced} of {SIZE} B, 1,000 a second, {SUBSCRIBERS} subscribers"), &COLUMNS);
-    let python = Load { messages: paced / u64::from(SLOW_DOWN), pace: Some(PACE * SLOW_DOWN) };
-    compare(plan, Load { messages: paced, pace: Some(PACE) }, python).await
+    let python = Load { messages: paced / u64::from(SLOW_DOWN), pace: Some(PACE * SLOW_DOWN), batch: 1 };
+    compare(plan, Load { messages: paced, pace: Some(PACE), batch: 1 }, python).await
 }

@@ -1,8 +1,9 @@
 //! What readers lose, get twice or get torn while a log is rotated under them.
 
-use std::{fmt::Write, time::Duration};
-
-use tempfile::TempDir;
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use crate::{
     Plan, Result, directory,
@@ -97,12 +98,17 @@ struct Tally {
     torn: usize,
     /// How many different lines to wait for.
     target: usize,
+    /// When the last line came.
+    last: Option<Instant>,
+    /// How long that was after the last write.
+    behind: Duration,
     /// Why its stream ended, if it did.
     fault: Option<String>,
 }
 
 impl Sink for Tally {
     fn take(&mut self, line: &[u8]) {
+        self.last = Some(Instant::now());
         let number = self.story.number(line);
         let Some(seen) = number.and_then(|number| self.seen.get_mut(number)) else {
             self.torn += 1;
@@ -120,7 +126,7 @@ impl Sink for Tally {
 impl Tally {
     fn new(story: Story) -> Self {
         let seen = vec![0; story.lines];
-        Self { story, seen, distinct: 0, torn: 0, target: 0, fault: None }
+        Self { story, seen, distinct: 0, torn: 0, target: 0, last: None, behind: Duration::ZERO, fault: None }
     }
 
     fn lost(&self) -> usize {
@@ -138,7 +144,7 @@ impl Tally {
 
 /// One run of a scenario, with one reader, in a directory of its own.
 async fn run(scenario: &Scenario, reader: Reader, run: usize) -> Result<Tally> {
-    let root: TempDir = directory()?;
+    let root = directory()?;
     let server = if reader.is_ours() { Some(Server::start(Kind::Perennial, root.path())?) } else { None };
     let Scenario { name, lines, width, way, .. } = *scenario;
     let story = Story { name, run, lines, width };
@@ -155,11 +161,12 @@ async fn run(scenario: &Scenario, reader: Reader, run: usize) -> Result<Tally> {
             writer.line()?;
         }
     }
-    let writing = tokio::task::spawn_blocking(move || writer.finish(way));
+    let writing = tokio::task::spawn_blocking(move || writer.finish(way).map(|()| Instant::now()));
     if let Err(error) = watch(&mut follower, &mut tally).await {
         tally.fault = Some(error.to_string());
     }
-    writing.await??;
+    let written = writing.await??;
+    tally.behind = tally.last.map_or(Duration::ZERO, |last| last - written);
     Ok(tally)
 }
 
@@ -184,8 +191,21 @@ fn show(scenario: &Scenario, reader: Reader, tallies: &[Tally]) {
     let mut cells = vec![scenario.title.into(), scenario.lines.to_string(), reader.name().into()];
     cells.extend(counts.map(|count| range(tallies.iter().map(count))));
     cells.push(counts.map(|count| tallies.iter().map(count).sum::<usize>().to_string()).join(" / "));
+    let behind = tallies.iter().map(|tally| tally.behind).max().unwrap_or_default();
+    cells.push(format!("{:.1} ms", behind.as_secs_f64() * 1e3));
     row(&cells);
 }
+
+const COLUMNS: [&str; 8] = [
+    "scenario",
+    "lines",
+    "reader",
+    "lost",
+    "twice",
+    "torn",
+    "lost / twice / torn, in all",
+    "behind the writer, at most",
+];
 
 /// Prints what readers lose, get twice and get torn; an error if ours does any of it.
 pub async fn torture(plan: Plan) -> Result<()> {
@@ -194,7 +214,7 @@ pub async fn torture(plan: Plan) -> Result<()> {
         &format!(
             "Following a log that is rotated and written in pieces: {runs} runs each, least–most of a run"
         ),
-        &["scenario", "lines", "reader", "lost", "twice", "torn", "lost / twice / torn, in all"],
+        &COLUMNS,
     );
     let mut wrong = String::new();
     for scenario in &SCENARIOS {
