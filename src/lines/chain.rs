@@ -43,6 +43,17 @@ enum At {
     Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
 }
 
+/// What comes after a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Nothing yet.
+    None,
+    /// A file at the path in which nothing is written yet.
+    Empty,
+    /// A file that can be read.
+    Ready,
+}
+
 /// The next file, and what there is to tell of it.
 #[derive(Debug)]
 pub struct Entered {
@@ -111,6 +122,22 @@ impl Chain {
             At::Generation(generation) => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
+        }
+    }
+
+    /// What comes after this file.
+    pub fn next(&self) -> Next {
+        match &self.at {
+            At::Path { .. } => Next::None,
+            At::Old { .. } => Next::Ready,
+            At::Generation(generation) => match generation.next() {
+                None => Next::None,
+                Some(next) => {
+                    let is_last = next.left().is_none() && next.next().is_none();
+                    let size = next.file.as_ref().filter(|_| is_last).map(|file| file.metadata());
+                    if matches!(size, Some(Ok(it)) if it.len() == 0) { Next::Empty } else { Next::Ready }
+                }
+            },
         }
     }
 

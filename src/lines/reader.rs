@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Batch, Error, Event, GapReason, Inner, Position, Query,
-    chain::{Chain, Entered},
+    chain::{Chain, Entered, Next},
     place,
     root::FilePath,
     source::{self, Ended, Filled, Identity, Standing},
@@ -33,6 +33,9 @@ const MIN_LINE_BYTES: usize = 4;
 
 /// How often a file that was renamed away is looked at for late lines: it may have gone where nobody tells of it.
 const LATE_LINES_POLL: Duration = Duration::from_millis(20);
+
+/// For how long that often; then as often as reserved space.
+const LATE_LINES_SOON: Duration = Duration::from_secs(2);
 
 /// How often reserved space is looked at: what is written there by mmap is not told.
 const RESERVED_POLL: Duration = Duration::from_secs(1);
@@ -341,7 +344,7 @@ impl Reader {
                 skip_to: self.skip_to,
                 deleted: self.waits_for_file,
             },
-            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.is_current(),
+            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.next() != Next::Ready,
             next_offset: self.standing.place.offset,
             size: self.size,
         }
@@ -387,6 +390,12 @@ impl Reader {
 
     /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
     async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
+        match self.chain.next() {
+            Next::None if self.waits_for_file => return Ok(AtEnd::Stop),
+            // Its writer has not come to the new file yet: what it writes until then is in this one.
+            Next::Empty if !self.waits_for_file => return Ok(AtEnd::Stop),
+            Next::None | Next::Empty | Next::Ready => {}
+        }
         if self.waits_for_file || self.is_drained == Drained::Yes {
             return self.leave(exists).await;
         }
@@ -421,8 +430,9 @@ impl Reader {
 
     /// When the file is to be looked at though nothing told of it.
     fn next_look(&self, ended: Ended) -> Option<Instant> {
-        if self.chain.left().is_some() && !self.waits_for_file {
-            return Some(self.looked + LATE_LINES_POLL);
+        if let Some(left) = self.chain.left().filter(|_| !self.waits_for_file) {
+            let is_new = left.elapsed() < LATE_LINES_SOON;
+            return Some(self.looked + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
         }
         match ended {
             Ended::Truncated => Some(self.looked + LATE_LINES_POLL),
