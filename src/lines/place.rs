@@ -31,6 +31,7 @@ pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -
     let bytes = bytes_of(delimiter);
     let mut search = Backward { file, bytes, buffer: vec![0; STEP_BYTES + bytes.len()], count, found: 0 };
     for (start, end) in data(file, size)?.into_iter().rev() {
+        let Some(end) = search.end_of_text(start, end, gone)? else { continue };
         if let Some(offset) = search.within(start, end, gone)? {
             return Ok(place(offset));
         }
@@ -59,6 +60,27 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
+    /// The end of a part of the data but for the NUL bytes at its end, which are passed over like a hole. None if there
+    /// is nothing else.
+    fn end_of_text(&mut self, start: u64, end: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
+        if self.bytes.contains(&0) {
+            return Ok(Some(end));
+        }
+        let mut block_end = end;
+        while block_end > start && !gone.load(Ordering::Relaxed) {
+            let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(start);
+            let length = usize::try_from(block_end - block_start).unwrap_or(STEP_BYTES);
+            let Some(block) = self.buffer.get_mut(..length) else { break };
+            let read = read_at(self.file, block, block_start)?;
+            let text = block.iter().take(read).rposition(|byte| *byte != 0);
+            if let Some(text) = text {
+                return Ok(Some(block_start + text as u64 + 1));
+            }
+            block_end = block_start;
+        }
+        Ok(None)
+    }
+
     /// Searches one part of the data; where it begins, so does a line.
     fn within(&mut self, start: u64, end: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
         let mut block_end = end;
@@ -99,19 +121,20 @@ fn count_back(mut starts: impl Iterator<Item = u64>, end: u64, found: &mut u64, 
     })
 }
 
-/// The size of a file; one that says it is empty is read, as /proc lies.
+/// The size of a file. In /proc a file says that it is empty, in /sys that it has a page: they are read.
 fn size(file: &File) -> io::Result<u64> {
-    let mut size = file.metadata()?.len();
-    if size == 0 {
-        let mut buffer = vec![0; STEP_BYTES];
-        loop {
-            match read_at(file, &mut buffer, size)? {
-                0 => break,
-                read => size += read as u64,
-            }
+    let said = file.metadata()?.len();
+    if said > 0 && read_at(file, &mut [0], said - 1)? == 1 {
+        return Ok(said);
+    }
+    let mut buffer = vec![0; STEP_BYTES];
+    let mut size = 0;
+    loop {
+        match read_at(file, &mut buffer, size)? {
+            0 => return Ok(size),
+            read => size += read as u64,
         }
     }
-    Ok(size)
 }
 
 /// The start of the line with this number, counted on from a line's start whose number is known. If the file has
@@ -153,7 +176,7 @@ pub fn line(
 
 /// A byte offset. `None` if the file is shorter.
 pub fn offset(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Option<Place>> {
-    if offset > file.metadata()?.len() {
+    if offset > size(file)? {
         return Ok(None);
     }
     let number = (offset == 0).then_some(1);
@@ -194,6 +217,19 @@ mod tests {
     }
 
     static STAYS: AtomicBool = AtomicBool::new(false);
+
+    #[test]
+    fn nul_bytes_before_a_hole_and_at_the_end_are_no_line() {
+        let file = file(b"1\n2\n");
+        let write =
+            |bytes: &[u8], offset| std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset).unwrap();
+        write(b"3\n4\n", 1 << 30);
+        write(&[0; 100], (1 << 30) + 4);
+        for (count, expected) in [(1, (1 << 30) + 2), (2, 1 << 30), (3, 2), (4, 0), (5, 0)] {
+            let place = last(&file, count, &Delimiter::Newline, &STAYS).unwrap();
+            assert_eq!(place.offset, expected, "{count}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -207,13 +207,14 @@ impl Shared {
             (Some(old), Some(new)) => old.identity()? == new.identity()?,
             (old, new) => old.is_none() && new.is_none(),
         };
-        if !is_same || std::mem::take(&mut work.is_stale) {
+        let was_watched = is_same && !std::mem::take(&mut work.is_stale);
+        if !was_watched {
             self.unwatch(followed, work.directory.take());
             work.directory = parent.as_ref().and_then(|parent| self.watch_directory(followed, parent));
             work.is_remote = parent.as_ref().is_some_and(Parent::is_remote);
             work.parent = parent;
         }
-        let looked = followed.look(&mut work);
+        let looked = followed.look(&mut work, was_watched);
         // Only where its directory does not tell of it: the file is elsewhere, or has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
         if wanted != work.watched_inode {

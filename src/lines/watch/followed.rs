@@ -185,8 +185,9 @@ impl Followed {
         std::mem::replace(&mut self.chain().exists, exists) != exists
     }
 
-    /// Looks which file is at the path, and whether it changed; wakes the followers if so.
-    pub fn look(&self, work: &mut Work) -> io::Result<()> {
+    /// Looks which file is at the path, and whether it changed; wakes the followers if so. `was_watched`: so was the
+    /// directory, and an event tells, or is about to tell, of another file in it.
+    pub fn look(&self, work: &mut Work, was_watched: bool) -> io::Result<()> {
         let found = work.parent.as_ref().and_then(|parent| parent.stat(&self.path.name));
         let last = self.last();
         let changed = match found {
@@ -201,7 +202,8 @@ impl Followed {
             Some(found) => {
                 work.is_elsewhere = found.is_elsewhere;
                 // An event will tell, and in which order; if none does, the file is taken at the next look.
-                let waits = work.file.is_some() && work.directory.is_some() && !found.is_elsewhere;
+                let waits =
+                    was_watched && work.file.is_some() && work.directory.is_some() && !found.is_elsewhere;
                 let told = work.names.changes();
                 if waits && work.suspect.replace(told) != Some(told) {
                     return Ok(());
@@ -278,7 +280,7 @@ impl Followed {
             }
         }
         self.wake();
-        if let Err(error) = self.look(work) {
+        if let Err(error) = self.look(work, true) {
             tracing::debug!(%error, path = %self.path, "a followed file cannot be looked at");
         }
     }

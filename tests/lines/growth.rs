@@ -1,0 +1,1 @@
+//! Growth: lines that come in parts, long ones, and writers of all kinds.

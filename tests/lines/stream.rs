@@ -1,0 +1,1 @@
+//! Stream: slow readers, cancelling and silence.
