@@ -43,6 +43,28 @@ enum At {
     Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
 }
 
+/// A file that was left, in which lines may still be written.
+#[derive(Clone, Debug)]
+pub struct Late {
+    /// The file.
+    pub file: Arc<File>,
+    /// Which file it is.
+    pub identity: Identity,
+    /// Where it was left.
+    pub standing: Standing,
+    /// Where it ended then: behind the standing by a part of a line.
+    pub seen: u64,
+    /// For how long it is looked at.
+    pub until: Instant,
+}
+
+impl Late {
+    /// It has grown since.
+    pub fn has_grown(&self) -> bool {
+        self.file.metadata().is_ok_and(|it| it.len() > self.seen)
+    }
+}
+
 /// What comes after a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Next {
@@ -84,6 +106,20 @@ impl Chain {
 
     fn at(at: At) -> Self {
         Self { at, left: VecDeque::new() }
+    }
+
+    /// Remembers where the reader stands in another file that may come again.
+    pub fn remember(&mut self, known: Option<(Identity, Standing)>) {
+        self.left.extend(known);
+    }
+
+    /// Back to a file that was left, for its late lines; then this one goes on from `standing`.
+    pub fn detour(&self, late: &Late, standing: Standing) -> Option<Self> {
+        let At::Generation(generation) = &self.at else { return None };
+        let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
+        let mut chain = Self::at(At::Old { file, identity, left: Instant::now(), joined });
+        chain.left.push_front((self.identity(), standing));
+        Some(chain)
     }
 
     /// The file; none where there is none yet.
