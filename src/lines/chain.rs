@@ -41,6 +41,8 @@ enum At {
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
     Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
+    /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
+    Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
 
 /// The next file, and what there is to tell of it.
@@ -71,6 +73,11 @@ impl Chain {
         Ok(Self::at(old(file, joined)?))
     }
 
+    /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
+    pub fn nothing(last: Arc<Generation>, identity: Identity) -> Self {
+        Self::at(At::Nothing { last, identity, since: Instant::now() })
+    }
+
     fn at(at: At) -> Self {
         Self { at, left: VecDeque::new() }
     }
@@ -80,6 +87,7 @@ impl Chain {
         match &self.at {
             At::Generation(generation) => generation.file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
+            At::Nothing { .. } => None,
         }
     }
 
@@ -87,7 +95,7 @@ impl Chain {
     pub fn identity(&self) -> Identity {
         match &self.at {
             At::Generation(generation) => generation.identity,
-            At::Path { identity, .. } | At::Old { identity, .. } => *identity,
+            At::Path { identity, .. } | At::Old { identity, .. } | At::Nothing { identity, .. } => *identity,
         }
     }
 
@@ -96,7 +104,7 @@ impl Chain {
         match &self.at {
             At::Generation(generation) => generation.left().is_none(),
             At::Path { .. } => true,
-            At::Old { .. } => false,
+            At::Old { .. } | At::Nothing { .. } => false,
         }
     }
 
@@ -111,6 +119,7 @@ impl Chain {
             At::Generation(generation) => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
+            At::Nothing { since, .. } => Some(*since),
         }
     }
 
@@ -128,6 +137,11 @@ impl Chain {
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
             At::Path { .. } => Ok(None),
+            At::Nothing { last, .. } => {
+                let is_back = last.file.is_some() && last.left().is_none();
+                let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
+                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+            }
             At::Old { file, identity, joined, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
@@ -191,7 +205,7 @@ impl Chain {
             return Ok(Entered { chain, standing, events });
         }
         let known =
-            self.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
+            chain.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
         let standing = match known {
             Some(known) if known.is_intact(&file)? => known,
             _ => Standing::start(),
