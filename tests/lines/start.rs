@@ -120,6 +120,55 @@ async fn case_3_a_missing_file_is_not_found_or_waited_for() {
 }
 
 #[tokio::test]
+async fn case_3_who_waits_for_a_file_does_not_get_one_that_was_deleted_but_is_still_open() {
+    for bed in Bed::both() {
+        bed.append("app.log", "1\n");
+        let mut other = bed.open(follow(Start::Head)).await;
+        other.read_until("1").await;
+        bed.remove("app.log");
+        other.wait_for_event("deleted", is_deleted).await;
+        let mut reading = bed.open(waiting("app.log")).await;
+        let mut resumed = bed.open(Query { start: other.resume(), ..waiting("app.log") }).await;
+        for reading in [&mut reading, &mut resumed] {
+            reading.batch().await.unwrap();
+            reading.quiet_for(Duration::from_millis(100)).await;
+        }
+        bed.append("app.log", "2\n");
+        for reading in [&mut reading, &mut resumed] {
+            reading.read_until("2").await;
+            assert_eq!(
+                (reading.texts(), reading.events.last()),
+                (vec!["2".into()], Some(&Event::Opened { size: 2 }))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_3_a_reader_that_resumes_while_its_file_is_away_goes_on_in_it_when_it_is_back() {
+    for bed in Bed::both() {
+        fs::create_dir(bed.path("dir")).unwrap();
+        bed.append("app.log", "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        bed.rename("app.log", "dir/away");
+        reading.wait_for_event("deleted", is_deleted).await;
+        let start = reading.resume();
+        drop(reading);
+        let mut resumed = bed.open(follow(start)).await;
+        resumed.batch().await.unwrap();
+        let mut twice = bed.open(follow(resumed.resume())).await;
+        twice.batch().await.unwrap();
+        bed.append("dir/away", "2\n");
+        bed.rename("dir/away", "app.log");
+        for reading in [&mut resumed, &mut twice] {
+            reading.read_until("2").await;
+            assert_eq!(reading.texts(), ["2"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn case_4_a_missing_parent_that_appears_later_is_waited_for() {
     for bed in Bed::both() {
         let mut reading = bed.open(waiting("a/b/app.log")).await;
