@@ -66,6 +66,8 @@ pub struct Reader {
     ended: Option<Ended>,
     /// The last look but one ended at the end of the file, too.
     is_live: bool,
+    /// The caller was told that nothing older is left.
+    told_caught_up: bool,
     /// What is left at the end is wanted.
     flush: Option<End>,
     /// Where the file ended when it was last read to its end.
@@ -166,6 +168,7 @@ impl Reader {
             waits_for_file,
             ended: None,
             is_live: false,
+            told_caught_up: false,
             flush: None,
             seen: None,
             part_since: now,
@@ -187,7 +190,8 @@ impl Reader {
                 let filled = self.fill().await?;
                 self.took(&filled);
                 let tells = !self.events.is_empty() && self.ended.is_some();
-                if filled.count > 0 || self.is_first || tells {
+                let is_news = self.follow.is_some() && self.is_caught_up(&filled) && !self.told_caught_up;
+                if filled.count > 0 || self.is_first || tells || is_news {
                     return Ok(Some(self.batch(filled)));
                 }
                 continue;
@@ -326,8 +330,14 @@ impl Reader {
         (self.is_live, self.is_drained) = (false, Drained::No);
     }
 
+    /// Nothing older is left behind this.
+    fn is_caught_up(&self, filled: &Filled) -> bool {
+        filled.reaches_end && self.chain.is_current()
+    }
+
     fn batch(&mut self, filled: Filled) -> Batch {
         self.is_first = false;
+        self.told_caught_up = self.is_caught_up(&filled);
         self.last_sent = Instant::now();
         self.remaining = self.remaining.map(|left| left.saturating_sub(filled.count as u64));
         Batch {
@@ -341,7 +351,7 @@ impl Reader {
                 skip_to: self.skip_to,
                 deleted: self.waits_for_file,
             },
-            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.is_current(),
+            caught_up: self.told_caught_up,
             next_offset: self.standing.place.offset,
             size: self.size,
         }
