@@ -8,6 +8,7 @@ use std::{
 };
 
 use perennial::lines::{Error, Event, Files, Query, Start};
+use perennial::wire::Batching;
 
 use crate::bed::{Bed, Reading, append, follow, options, query, query_of};
 
@@ -279,6 +280,21 @@ async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
             assert!(first.count == count && first.caught_up, "{name} {start:?}: {first:?}");
         }
         assert_eq!(bed.open(waiting("none")).await.batch().await.unwrap().count, 0);
+    }
+}
+
+#[tokio::test]
+async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
+    for bed in Bed::both() {
+        bed.append("app.log", "1\n2\n3\npart");
+        let batching = Batching { max_items: 1, ..Batching::default() };
+        let mut reading = bed.open(Query { batching, ..follow(Start::Head) }).await;
+        reading.read_until_caught_up().await;
+        assert_eq!(reading.texts(), ["1", "2", "3"]);
+        bed.append("app.log", " of 4\n");
+        let batch = reading.batch().await.unwrap();
+        assert!(batch.count == 1 && batch.caught_up, "{batch:?}");
+        reading.quiet_for(Duration::from_millis(50)).await;
     }
 }
 
