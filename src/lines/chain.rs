@@ -41,6 +41,8 @@ enum At {
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
     Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
+    /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
+    Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
 
 /// A file that was left, in which lines may still be written.
@@ -104,6 +106,11 @@ impl Chain {
         Ok(Self::at(old(file, joined)?))
     }
 
+    /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
+    pub fn nothing(last: Arc<Generation>, identity: Identity) -> Self {
+        Self::at(At::Nothing { last, identity, since: Instant::now() })
+    }
+
     fn at(at: At) -> Self {
         Self { at, left: VecDeque::new() }
     }
@@ -127,6 +134,7 @@ impl Chain {
         match &self.at {
             At::Generation(generation) => generation.file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
+            At::Nothing { .. } => None,
         }
     }
 
@@ -134,7 +142,7 @@ impl Chain {
     pub fn identity(&self) -> Identity {
         match &self.at {
             At::Generation(generation) => generation.identity,
-            At::Path { identity, .. } | At::Old { identity, .. } => *identity,
+            At::Path { identity, .. } | At::Old { identity, .. } | At::Nothing { identity, .. } => *identity,
         }
     }
 
@@ -143,7 +151,7 @@ impl Chain {
         match &self.at {
             At::Generation(generation) => generation.left().is_none(),
             At::Path { .. } => true,
-            At::Old { .. } => false,
+            At::Old { .. } | At::Nothing { .. } => false,
         }
     }
 
@@ -158,6 +166,7 @@ impl Chain {
             At::Generation(generation) => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
+            At::Nothing { since, .. } => Some(*since),
         }
     }
 
@@ -166,6 +175,10 @@ impl Chain {
         match &self.at {
             At::Path { .. } => Next::None,
             At::Old { .. } => Next::Ready,
+            At::Nothing { last, .. } => {
+                let is_back = last.file.is_some() && last.left().is_none();
+                if is_back || last.next().is_some() { Next::Ready } else { Next::None }
+            }
             At::Generation(generation) => match generation.next() {
                 None => Next::None,
                 Some(next) => {
@@ -191,6 +204,11 @@ impl Chain {
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
             At::Path { .. } => Ok(None),
+            At::Nothing { last, .. } => {
+                let is_back = last.file.is_some() && last.left().is_none();
+                let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
+                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+            }
             At::Old { file, identity, joined, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
@@ -254,7 +272,7 @@ impl Chain {
             return Ok(Entered { chain, standing, events });
         }
         let known =
-            self.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
+            chain.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
         let standing = match known {
             Some(known) if known.is_intact(&file)? => known,
             _ => Standing::start(),

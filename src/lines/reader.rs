@@ -68,13 +68,14 @@ pub struct Reader {
     path: u32,
     size: u64,
     events: Vec<Event>,
-    is_first: bool,
     /// There is no file to read: what comes to the path is read next.
     waits_for_file: bool,
     /// How the last look at the file ended; none if it is to be looked at.
     ended: Option<Ended>,
     /// The last look but one ended at the end of the file, too.
     is_live: bool,
+    /// The last batch said that nothing older is left; none before the first batch.
+    told_caught_up: Option<bool>,
     /// What is left at the end is wanted.
     flush: Option<End>,
     /// Where the file ended when it was last read to its end.
@@ -175,10 +176,10 @@ impl Reader {
             file_path: path,
             size: 0,
             events,
-            is_first: true,
             waits_for_file,
             ended: None,
             is_live: false,
+            told_caught_up: None,
             flush: None,
             seen: None,
             part_since: now,
@@ -202,7 +203,11 @@ impl Reader {
                 let filled = self.fill().await?;
                 self.took(&filled);
                 let tells = !self.events.is_empty() && self.ended.is_some();
-                if filled.count > 0 || self.is_first || tells {
+                let is_news = match self.told_caught_up {
+                    None => true,
+                    Some(told) => !told && self.follow.is_some() && self.is_caught_up(&filled),
+                };
+                if filled.count > 0 || tells || is_news {
                     return Ok(Some(self.batch(filled)));
                 }
                 continue;
@@ -341,8 +346,14 @@ impl Reader {
         (self.is_live, self.is_drained) = (false, Drained::No);
     }
 
+    /// Nothing older is left behind this.
+    fn is_caught_up(&self, filled: &Filled) -> bool {
+        filled.reaches_end && self.chain.next() != Next::Ready
+    }
+
     fn batch(&mut self, filled: Filled) -> Batch {
-        self.is_first = false;
+        let caught_up = self.is_caught_up(&filled);
+        self.told_caught_up = Some(caught_up);
         self.last_sent = Instant::now();
         self.remaining = self.remaining.map(|left| left.saturating_sub(filled.count as u64));
         Batch {
@@ -357,7 +368,7 @@ impl Reader {
                 deleted: self.waits_for_file,
                 back: self.back,
             },
-            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.next() != Next::Ready,
+            caught_up,
             next_offset: self.standing.place.offset,
             size: self.size,
         }

@@ -14,7 +14,7 @@ use super::{
     root::{FilePath, Parent},
     source::{Identity, Standing},
     split::HEAD,
-    watch::Follow,
+    watch::{Follow, Generation},
 };
 
 /// Where a reader starts, and what happened before.
@@ -80,7 +80,7 @@ impl Opener<'_> {
         let chain = match self.at_path() {
             Ok(chain) => chain,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
-                return Ok(self.wait(Standing::start(), Vec::new()));
+                return Ok(self.wait(Identity::default(), Standing::start(), Vec::new()));
             }
             Err(error) => return Err(error),
         };
@@ -125,12 +125,12 @@ impl Opener<'_> {
         Error::NotFound { path: self.query.path.clone() }
     }
 
-    /// Nothing is there: what comes is read from its start.
-    fn wait(self, standing: Standing, events: Vec<Event>) -> Opened {
-        let last = self.follow.as_ref().map_or_else(|| super::watch::Generation::none(0), Follow::last);
+    /// Nothing is there: what comes is read from its start, unless it is the file that the reader stood in.
+    fn wait(self, identity: Identity, standing: Standing, events: Vec<Event>) -> Opened {
+        let last = self.follow.as_ref().map_or_else(|| Generation::none(0), Follow::last);
         Opened {
             follow: self.follow,
-            chain: Chain::generation(last),
+            chain: Chain::nothing(last, identity),
             standing,
             skip_to: None,
             events,
@@ -155,7 +155,7 @@ impl Opener<'_> {
                 let truncated = Event::Truncated { read_offset, size };
                 (chain, Standing::start(), vec![Event::Resumed(Found::Truncated), truncated])
             }
-            None if position.deleted => return self.resume_after_deleted(standing),
+            None if position.deleted => return self.resume_after_deleted(position),
             None if self.query.on_gap == OnGap::Fail => return Err(Error::Expired),
             None => {
                 let gap = Event::Gap { reason: GapReason::Expired, bytes: None };
@@ -163,7 +163,7 @@ impl Opener<'_> {
                 match self.at_path() {
                     Ok(chain) => (chain, Standing::start(), events),
                     Err(Error::NotFound { .. }) if self.follow.is_some() => {
-                        return Ok(self.wait(Standing::start(), events));
+                        return Ok(self.wait(Identity::default(), Standing::start(), events));
                     }
                     Err(error) => return Err(error),
                 }
@@ -173,7 +173,7 @@ impl Opener<'_> {
     }
 
     /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next.
-    fn resume_after_deleted(self, standing: Standing) -> Result<Opened, Error> {
+    fn resume_after_deleted(self, position: &Position) -> Result<Opened, Error> {
         let resumed = Event::Resumed(Found::Exact);
         match self.at_path() {
             Ok(chain) => {
@@ -183,7 +183,7 @@ impl Opener<'_> {
                 let (follow, standing) = (self.follow, Standing::start());
                 Ok(Opened { follow, chain, standing, skip_to: None, events, waits_for_file: false })
             }
-            Err(Error::NotFound { .. }) => Ok(self.wait(standing, vec![resumed])),
+            Err(Error::NotFound { .. }) => Ok(self.wait(position.identity, position.standing, vec![resumed])),
             Err(error) => Err(error),
         }
     }

@@ -14,5 +14,6 @@ mod bed;
 mod content;
 mod growth;
 mod rotation;
+mod served;
 mod start;
 mod stream;
