@@ -21,11 +21,12 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::Batching;
 use index::Indexes;
 use reader::Reader;
-use root::Roots;
+use root::{Roots, list::Range};
 use source::{Identity, Standing};
 use split::Place;
 pub use split::{Delimiter, LongLine, Rules};
@@ -42,6 +43,11 @@ mod source;
 mod split;
 mod start;
 mod watch;
+
+pub use root::{
+    Root,
+    rule::{Glob, GlobError, RootRules},
+};
 
 /// The default of [`Options::max_line_bytes`]: longer lines are no lines for people, and a reader holds one in memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
@@ -242,6 +248,10 @@ pub struct FileInfo {
     pub size: u64,
     /// When its content last changed.
     pub modified: SystemTime,
+    /// When it was made, where the file system tells.
+    pub created: Option<SystemTime>,
+    /// It was written to within the last minute.
+    pub growing: bool,
 }
 
 /// Some files.
@@ -336,14 +346,22 @@ pub enum RootError {
     /// What watches the files cannot be started.
     #[error("files cannot be watched")]
     Watch(#[source] io::Error),
+    /// Too many globs, or too large ones.
+    #[error("the root `{name}`: its globs cannot be used together: {fault}")]
+    Globs {
+        /// As given.
+        name: String,
+        /// Why not.
+        fault: String,
+    },
 }
 
 impl Files {
-    /// Opens the roots, each a name and a directory, and starts the thread that watches followed files.
+    /// Opens the roots, and starts the thread that watches followed files.
     ///
     /// # Errors
     /// The first root that cannot be served.
-    pub fn new(roots: Vec<(String, PathBuf)>, options: Options) -> Result<Self, RootError> {
+    pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
         let watches = Watches::new(roots.clone()).map_err(RootError::Watch)?;
         Ok(Self { inner: Arc::new(Inner { roots, watches, indexes: Indexes::default(), options }) })
@@ -370,20 +388,24 @@ impl Files {
         }))
     }
 
-    /// Lists the regular files below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted by path,
-    /// at most `page_size`, those behind `after`. A page costs a walk of the whole tree.
+    /// Lists the files that can be read below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted
+    /// by path, at most `page_size`, those behind `after`. `now` tells which of them grow.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
+    /// [`Error::PathInvalid`]; [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
     pub async fn list(
         &self,
         path: Option<&str>,
         page_size: usize,
         after: Option<&str>,
+        now: SystemTime,
     ) -> Result<Page, Error> {
-        let inner = self.inner.clone();
-        let (path, after) = (path.map(str::to_owned), after.map(str::to_owned));
-        reader::blocking(move || inner.roots.list(path.as_deref(), page_size, after.as_deref())).await
+        let gone = CancellationToken::new();
+        // A caller who goes away ends the walk.
+        let _guard = gone.clone().drop_guard();
+        let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
+        let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
+        reader::blocking(move || inner.roots.list(path.as_deref(), range)).await
     }
 }
 

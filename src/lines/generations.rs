@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    root::{Parent, Sibling},
+    root::{Parent, Sibling, rule::is_stamp},
     source::{Identity, Standing, read_at},
 };
 
@@ -106,10 +106,7 @@ fn is_equal(old: &File, new: &File, from: u64, to: u64) -> io::Result<bool> {
 /// A name that rotation gives: the file's own, or with a number or a date behind it. Others, `app.log.bak` or
 /// `app.log.1.gz`, are copies whose lines would come twice.
 fn is_generation(name: &str, sibling: &str) -> bool {
-    let Some(suffix) = sibling.strip_prefix(name) else { return false };
-    suffix.is_empty()
-        || suffix.bytes().any(|byte| byte.is_ascii_digit())
-            && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte))
+    sibling.strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || is_stamp(suffix))
 }
 
 #[cfg(test)]
@@ -118,8 +115,14 @@ mod tests {
 
     #[test]
     fn a_generation_is_told_from_a_copy_by_its_name() {
-        for name in ["app.log", "app.log.1", "app.log.12", "app.log-20261123", "app.log.2026-11-23T10:00:00Z"]
-        {
+        for name in [
+            "app.log",
+            "app.log.1",
+            "app.log.12",
+            "app.log-20261123",
+            "app.log.2026-11-23T10:00:00Z",
+            "app.log.old",
+        ] {
             assert!(is_generation("app.log", name), "{name}");
         }
         for name in ["app.log.bak", "app.log.1.gz", "app.log2.old", "app.log~", "app.log.", "other.log"] {

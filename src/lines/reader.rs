@@ -363,7 +363,7 @@ impl Reader {
                 return Ok(AtEnd::ReadOn);
             }
             let now = Instant::now();
-            let heartbeat = self.last_sent + self.batching.heartbeat;
+            let heartbeat = self.batching.heartbeat_at(self.last_sent);
             if heartbeat <= now {
                 return Ok(AtEnd::Heartbeat);
             }

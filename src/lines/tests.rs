@@ -22,7 +22,7 @@ impl Log {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50) };
-        let files = Files::new(vec![("r".into(), directory.path().into())], options).unwrap();
+        let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
         Self { directory, files }
     }
 
@@ -178,7 +178,7 @@ async fn nothing_outside_the_root_and_nothing_but_files_can_be_opened() {
     }
     let inside = Query { path: "r/inside".into(), ..query(Start::Head) };
     assert_eq!(log.all(inside).await, ["x"]);
-    let listed = log.files.list(None, 10, None).await.unwrap().files;
+    let listed = log.files.list(None, 10, None, SystemTime::now()).await.unwrap().files;
     assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["r/app.log", "r/inside"]);
 }
 
@@ -191,7 +191,7 @@ async fn a_listing_is_paged_in_the_order_of_the_paths() {
     }
     let (mut paths, mut after) = (Vec::new(), None);
     loop {
-        let page = log.files.list(Some("r"), 3, after.as_deref()).await.unwrap();
+        let page = log.files.list(Some("r"), 3, after.as_deref(), SystemTime::now()).await.unwrap();
         paths.extend(page.files.into_iter().map(|file| file.path));
         after = page.next;
         if after.is_none() {

@@ -204,7 +204,7 @@ impl Shared {
         let mut work = followed.work();
         let parent = self.roots.parent(&followed.path).ok();
         let is_same = match (&work.parent, &parent) {
-            (Some(old), Some(new)) => old.identity() == new.identity(),
+            (Some(old), Some(new)) => old.identity()? == new.identity()?,
             (old, new) => old.is_none() && new.is_none(),
         };
         let was_watched = is_same && !std::mem::take(&mut work.is_stale);
