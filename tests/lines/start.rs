@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use perennial::lines::{Error, Event, Files, Query, Start};
+use perennial::lines::{Error, Event, Files, Query, Root, Start};
 
 use crate::bed::{Bed, Reading, append, follow, options, query, query_of};
 
@@ -237,7 +237,7 @@ async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
 async fn case_11_the_sizes_of_proc_and_sys_lie() {
     let mut bed = Bed::on_disk();
     let roots = [("proc", "/proc"), ("sys", "/sys")];
-    bed.files = Files::new(roots.map(|(name, path)| (name.into(), path.into())).into(), options()).unwrap();
+    bed.files = Files::new(roots.map(|(name, path)| Root::new(name, path)).into(), options()).unwrap();
     // None says its size: those of /proc are empty, those of /sys have a page.
     for path in [
         "proc/version",
