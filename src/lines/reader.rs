@@ -469,7 +469,8 @@ impl Reader {
         let (path, standing) = (self.file_path.clone(), self.standing);
         let advanced = blocking(move || Ok(chain.advance(&inner.roots, &path, standing, was_gone)?)).await?;
         if let Some(Entered { chain, standing, events }) = advanced {
-            self.late = self.chain.file().map(|file| Late {
+            // A file that was told to be gone may be another one's by now.
+            self.late = self.chain.file().filter(|_| !was_gone).map(|file| Late {
                 file: file.clone(),
                 identity: self.chain.identity(),
                 standing: self.standing,
