@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     Event, GapReason, generations,
-    root::{FilePath, Roots},
+    root::{FilePath, Roots, Sibling},
     source::{Identity, Standing},
     watch::Generation,
 };
@@ -168,6 +168,21 @@ impl Chain {
             At::Old { left, .. } => Some(*left),
             At::Nothing { since, .. } => Some(*since),
         }
+    }
+
+    /// What is still written to the file, which is no longer at its path, belongs to the path: it was deleted, or it has
+    /// a name that a rotation gives. Blocks.
+    pub fn is_history(&self, roots: &Roots, path: &FilePath) -> io::Result<bool> {
+        let Some(file) = self.file() else { return Ok(false) };
+        if file.metadata()?.nlink() == 0 {
+            return Ok(true);
+        }
+        let Ok(parent) = roots.parent(path) else { return Ok(false) };
+        let identity = self.identity();
+        let is_it = |sibling: &Sibling| {
+            sibling.identity == identity && generations::is_generation(&path.name, &sibling.name)
+        };
+        Ok(generations::find(&parent, &path.name, |sibling, _| Ok(is_it(sibling)))?.is_some())
     }
 
     /// What comes after this file.

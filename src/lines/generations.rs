@@ -134,7 +134,7 @@ fn is_equal(old: &File, new: &File, from: u64, to: u64) -> io::Result<bool> {
 
 /// A name that rotation gives: the file's own, or with a number or a date behind it. Others, `app.log.bak` or
 /// `app.log.1.gz`, are copies whose lines would come twice.
-fn is_generation(name: &str, sibling: &str) -> bool {
+pub fn is_generation(name: &str, sibling: &str) -> bool {
     sibling.strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || is_stamp(suffix))
 }
 

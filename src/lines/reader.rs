@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Batch, Error, Event, GapReason, Inner, Position, Query,
-    chain::{Chain, Entered, Late, Next},
+    chain::{Chain, Late, Next},
     place,
     root::FilePath,
     source::{self, Ended, Filled, Identity, Standing},
@@ -27,24 +27,12 @@ use super::{
     watch::Follow,
 };
 use crate::wire::Batching;
+use settle::{Absent, AtEnd, Drained};
+
+mod settle;
 
 /// The shortest line that can be too long: a cut needs room for a character.
 const MIN_LINE_BYTES: usize = 4;
-
-/// How often a file that was renamed away is looked at for late lines: it may have gone where nobody tells of it.
-const LATE_LINES_POLL: Duration = Duration::from_millis(20);
-
-/// For how long that often; then as often as reserved space.
-const LATE_LINES_SOON: Duration = Duration::from_secs(2);
-
-/// For how many times the grace a file that is still written to keeps its readers from its successor.
-const MAX_GRACES: u32 = 5;
-
-/// For how long a file that was left is looked at: one more line of it makes that anew.
-const LATE_WINDOW: Duration = Duration::from_secs(60);
-
-/// How often reserved space is looked at: what is written there by mmap is not told.
-const RESERVED_POLL: Duration = Duration::from_secs(1);
 
 /// For how long a remote file must be shorter than what was read of it: its size may be out of date for a moment.
 const REMOTE_CONFIRM: Duration = Duration::from_secs(3);
@@ -68,8 +56,8 @@ pub struct Reader {
     path: u32,
     size: u64,
     events: Vec<Event>,
-    /// There is no file to read: what comes to the path is read next.
-    waits_for_file: bool,
+    /// There is no file at the path, which was told.
+    absent: Option<Absent>,
     /// How the last look at the file ended; none if it is to be looked at.
     ended: Option<Ended>,
     /// The last look but one ended at the end of the file, too.
@@ -94,16 +82,6 @@ pub struct Reader {
     /// Where the present file is read on, while late lines of another one are read.
     back: Option<(Identity, Standing)>,
     last_sent: Instant,
-}
-
-/// Whether a file that is no longer at its path may be left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Drained {
-    No,
-    /// It is looked at for the last time.
-    Asked,
-    /// Nothing more was found.
-    Yes,
 }
 
 /// What was read by a follower at the end of a file, for the others.
@@ -135,18 +113,6 @@ impl Drop for Gone {
     }
 }
 
-/// What to do at the end of the file.
-enum AtEnd {
-    /// There may be something new.
-    ReadOn,
-    /// There is something to tell.
-    Tell,
-    /// Nothing will come.
-    Stop,
-    /// Nothing happened for so long that the caller should hear of it.
-    Heartbeat,
-}
-
 impl Reader {
     /// Finds the file and the place to start.
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
@@ -160,6 +126,7 @@ impl Reader {
         let Query { batching, partial_flush, mut rules, .. } = query;
         rules.max_line_bytes = rules.max_line_bytes.min(inner.options.max_line_bytes).max(MIN_LINE_BYTES);
         let Opened { follow, chain, standing, skip_to, events, waits_for_file } = opened;
+        let absent = waits_for_file.then(|| Absent { since: chain.left(), is_history: false });
         let now = Instant::now();
         Ok(Self {
             inner: inner.clone(),
@@ -176,7 +143,7 @@ impl Reader {
             file_path: path,
             size: 0,
             events,
-            waits_for_file,
+            absent,
             ended: None,
             is_live: false,
             told_caught_up: None,
@@ -295,10 +262,11 @@ impl Reader {
     fn took(&mut self, filled: &Filled) {
         let (before, old_size) = (self.standing, self.size);
         (self.standing, self.size) = (filled.standing, filled.size);
-        if self.is_drained == Drained::Asked {
-            let is_used_up = filled.count == 0 && matches!(filled.ended, Ended::End { .. });
-            self.is_drained = if is_used_up { Drained::Yes } else { Drained::No };
-        }
+        let is_used_up = filled.count == 0 && matches!(filled.ended, Ended::End { .. });
+        self.is_drained = match self.is_drained {
+            Drained::Asked | Drained::Yes if is_used_up => Drained::Yes,
+            _ => Drained::No,
+        };
         self.looked = Instant::now();
         if let Ended::End { seen, .. } = filled.ended
             && self.seen.replace(seen) != Some(seen)
@@ -365,147 +333,12 @@ impl Reader {
                 identity: self.chain.identity(),
                 standing: self.standing,
                 skip_to: self.skip_to,
-                deleted: self.waits_for_file,
+                deleted: self.absent.is_some(),
                 back: self.back,
             },
             caught_up,
             next_offset: self.standing.place.offset,
             size: self.size,
-        }
-    }
-
-    /// Looks what is to be done at the end of the file, and waits where there is nothing to do.
-    async fn settle(&mut self, ended: Ended) -> Result<AtEnd, Error> {
-        loop {
-            let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
-                return if self.chain.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
-            };
-            if self.detour() {
-                return Ok(AtEnd::ReadOn);
-            }
-            if let Some(left) = self.chain.left() {
-                match self.at_left(left, exists).await? {
-                    AtEnd::Stop => {}
-                    next => return Ok(next),
-                }
-            } else if std::mem::take(&mut self.waits_for_file) {
-                // The file that was gone is back.
-                return Ok(AtEnd::ReadOn);
-            }
-            let now = Instant::now();
-            let heartbeat = self.batching.heartbeat_at(self.last_sent);
-            if heartbeat <= now {
-                return Ok(AtEnd::Heartbeat);
-            }
-            let next_look = self.next_look(ended);
-            if next_look.is_some_and(|next| next <= now) {
-                let is_part = self.chain.left().is_none() && source::has_part(&self.standing, ended);
-                self.flush = is_part.then_some(End::Partial);
-                return Ok(AtEnd::ReadOn);
-            }
-            let late = self.late.as_ref().map(|_| now + RESERVED_POLL);
-            let until = [next_look, late].into_iter().flatten().fold(heartbeat, Instant::min);
-            let Some(follow) = &mut self.follow else { return Ok(AtEnd::Stop) };
-            tokio::select! {
-                changed = follow.changed() => {
-                    changed?;
-                    return Ok(AtEnd::ReadOn);
-                }
-                () = tokio::time::sleep_until(until) => {}
-            }
-        }
-    }
-
-    /// Goes back to the file that was left, if it has grown since. True if so.
-    fn detour(&mut self) -> bool {
-        let Some(late) = &self.late else { return false };
-        let is_over = late.until <= Instant::now();
-        let has_part = late.seen > late.standing.place.offset;
-        let is_wanted = late.has_grown() || is_over && has_part;
-        if !is_wanted {
-            self.late.take_if(|_| is_over);
-            return false;
-        }
-        let Some(chain) = self.chain.detour(late, self.standing) else { return false };
-        self.events.push(Event::Late { offset: late.standing.place.offset });
-        self.back = Some((self.chain.identity(), self.standing));
-        (self.chain, self.standing) = (chain, late.standing);
-        (self.seen, self.is_live, self.is_drained) = (Some(late.seen), false, Drained::No);
-        // What has no newline by now never gets one.
-        (self.size, self.flush) = (0, is_over.then_some(End::Last));
-        self.late = None;
-        true
-    }
-
-    /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
-    async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
-        match self.chain.next() {
-            Next::None if self.waits_for_file => return Ok(AtEnd::Stop),
-            // Its writer has not come to the new file yet: what it writes until then is in this one.
-            Next::Empty if !self.waits_for_file => return Ok(AtEnd::Stop),
-            Next::None | Next::Empty | Next::Ready => {}
-        }
-        if self.waits_for_file || self.is_drained == Drained::Yes {
-            return self.leave(exists).await;
-        }
-        let grace = self.inner.options.rotation_grace;
-        let is_quiet = left.max(self.quiet_since) + grace <= Instant::now();
-        let is_over = self.chain.next() == Next::Ready && left.elapsed() > grace * MAX_GRACES;
-        if self.back.is_some() || is_over && !is_quiet {
-            // What is written to it from now on comes late, lest its successor wait for ever.
-            return self.leave(exists).await;
-        }
-        if !is_quiet {
-            return Ok(AtEnd::Stop);
-        }
-        // What has no newline by now never gets one.
-        (self.is_drained, self.flush) = (Drained::Asked, Some(End::Last));
-        Ok(AtEnd::ReadOn)
-    }
-
-    /// Leaves a file that is used up for the next one, or tells that there is none. `Stop` if there is nothing to do.
-    async fn leave(&mut self, exists: bool) -> Result<AtEnd, Error> {
-        let (chain, inner, was_gone) = (self.chain.clone(), self.inner.clone(), self.waits_for_file);
-        let (path, standing) = (self.file_path.clone(), self.standing);
-        let advanced = blocking(move || Ok(chain.advance(&inner.roots, &path, standing, was_gone)?)).await?;
-        if let Some(Entered { chain, standing, events }) = advanced {
-            // A file that was told to be gone may be another one's by now.
-            self.late = self.chain.file().filter(|_| !was_gone).map(|file| Late {
-                file: file.clone(),
-                identity: self.chain.identity(),
-                standing: self.standing,
-                seen: self.seen.unwrap_or(0).max(self.standing.place.offset),
-                until: Instant::now() + LATE_WINDOW,
-            });
-            self.back = None;
-            (self.chain, self.standing) = (chain, standing);
-            self.events.extend(events);
-            (self.waits_for_file, self.is_drained, self.skip_to) = (false, Drained::No, None);
-            (self.size, self.seen, self.is_live) = (0, None, false);
-            self.ended = None;
-            return Ok(AtEnd::ReadOn);
-        }
-        if !exists && !self.waits_for_file {
-            self.waits_for_file = true;
-            self.events.push(Event::Deleted);
-            return Ok(AtEnd::Tell);
-        }
-        Ok(AtEnd::Stop)
-    }
-
-    /// When the file is to be looked at though nothing told of it.
-    fn next_look(&self, ended: Ended) -> Option<Instant> {
-        if let Some(left) = self.chain.left().filter(|_| !self.waits_for_file) {
-            let is_new = left.elapsed() < LATE_LINES_SOON;
-            return Some(self.looked + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
-        }
-        match ended {
-            Ended::Truncated => Some(self.looked + LATE_LINES_POLL),
-            Ended::End { is_reserved: true, .. } => Some(self.looked + RESERVED_POLL),
-            Ended::End { .. } if source::has_part(&self.standing, ended) => {
-                self.partial_flush.map(|flush| self.looked.max(self.part_since + flush))
-            }
-            _ => None,
         }
     }
 }
