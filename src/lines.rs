@@ -21,11 +21,12 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::wire::Batching;
 use index::Indexes;
 use reader::Reader;
-use root::Roots;
+use root::{Roots, list::Range};
 use source::{Identity, Standing};
 use split::Place;
 pub use split::{Delimiter, LongLine, Rules};
@@ -43,11 +44,20 @@ mod split;
 mod start;
 mod watch;
 
+pub use root::{
+    Root,
+    rule::{Glob, GlobError, RootRules},
+};
+
 /// The default of [`Options::max_line_bytes`]: longer lines are no lines for people, and a reader holds one in memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// The default of [`Options::rotation_grace`]: writers reopen their log at a signal, within milliseconds.
 const ROTATION_GRACE: Duration = Duration::from_millis(200);
+
+/// The default of [`Options::max_rotated`]: far more than a rotation keeps. Later ones are opened when they are reached,
+/// if they are still there.
+const MAX_ROTATED: usize = 256;
 
 /// The files that can be read: the operator's roots, and what watches them. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
@@ -69,13 +79,15 @@ pub struct Options {
     /// A longer line is split; in bytes, at least 4.
     pub max_line_bytes: usize,
     /// How long a file that was renamed away must be quiet before its successor is read: its writer may not have
-    /// noticed yet.
+    /// noticed yet. What is written to it later comes late, between the lines of its successor.
     pub rotation_grace: Duration,
+    /// How many rotated files of a path are kept open for readers that have not reached them.
+    pub max_rotated: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE }
+        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE, max_rotated: MAX_ROTATED }
     }
 }
 
@@ -137,15 +149,19 @@ pub struct Position {
     skip_to: Option<u64>,
     /// All of the file was delivered and it is gone; what appears at the path comes next.
     deleted: bool,
+    /// Where another file is read on, which was left for late lines of this one.
+    back: Option<(Identity, Standing)>,
 }
 
 impl Position {
     /// It could have been made by a reader: a position comes from a stranger.
     fn is_sound(&self) -> bool {
         // An offset is signed in the system's interface; a line has at least one byte, its newline.
-        let Place { offset, number, .. } = self.standing.place;
-        i64::try_from(offset).is_ok()
-            && number.is_none_or(|number| (1..=offset + 1).contains(&number))
+        let is_sound = |Standing { place: Place { offset, number, .. }, .. }: &Standing| {
+            i64::try_from(*offset).is_ok() && number.is_none_or(|number| (1..=offset + 1).contains(&number))
+        };
+        is_sound(&self.standing)
+            && self.back.as_ref().is_none_or(|(_, standing)| is_sound(standing))
             && self.skip_to.is_none_or(|number| i64::try_from(number).is_ok())
     }
 }
@@ -205,6 +221,11 @@ pub enum Event {
         /// How many bytes, where known.
         bytes: Option<u64>,
     },
+    /// Lines were written to the file before, after it had been left: they come now, and then the present one goes on.
+    Late {
+        /// Where they start.
+        offset: u64,
+    },
     /// What was found where the position points; the first event of a stream that resumes.
     Resumed(Found),
 }
@@ -242,6 +263,10 @@ pub struct FileInfo {
     pub size: u64,
     /// When its content last changed.
     pub modified: SystemTime,
+    /// When it was made, where the file system tells.
+    pub created: Option<SystemTime>,
+    /// It was written to within the last minute.
+    pub growing: bool,
 }
 
 /// Some files.
@@ -336,16 +361,24 @@ pub enum RootError {
     /// What watches the files cannot be started.
     #[error("files cannot be watched")]
     Watch(#[source] io::Error),
+    /// Too many globs, or too large ones.
+    #[error("the root `{name}`: its globs cannot be used together: {fault}")]
+    Globs {
+        /// As given.
+        name: String,
+        /// Why not.
+        fault: String,
+    },
 }
 
 impl Files {
-    /// Opens the roots, each a name and a directory, and starts the thread that watches followed files.
+    /// Opens the roots, and starts the thread that watches followed files.
     ///
     /// # Errors
     /// The first root that cannot be served.
-    pub fn new(roots: Vec<(String, PathBuf)>, options: Options) -> Result<Self, RootError> {
+    pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
-        let watches = Watches::new(roots.clone()).map_err(RootError::Watch)?;
+        let watches = Watches::new(roots.clone(), options.max_rotated).map_err(RootError::Watch)?;
         Ok(Self { inner: Arc::new(Inner { roots, watches, indexes: Indexes::default(), options }) })
     }
 
@@ -370,20 +403,24 @@ impl Files {
         }))
     }
 
-    /// Lists the regular files below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted by path,
-    /// at most `page_size`, those behind `after`. A page costs a walk of the whole tree.
+    /// Lists the files that can be read below a root (`ROOT`), a directory of one (`ROOT/dir`), or all roots: sorted
+    /// by path, at most `page_size`, those behind `after`. `now` tells which of them grow.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
+    /// [`Error::PathInvalid`]; [`Error::NotFound`] if there is no such root or directory; [`Error::Io`].
     pub async fn list(
         &self,
         path: Option<&str>,
         page_size: usize,
         after: Option<&str>,
+        now: SystemTime,
     ) -> Result<Page, Error> {
-        let inner = self.inner.clone();
-        let (path, after) = (path.map(str::to_owned), after.map(str::to_owned));
-        reader::blocking(move || inner.roots.list(path.as_deref(), page_size, after.as_deref())).await
+        let gone = CancellationToken::new();
+        // A caller who goes away ends the walk.
+        let _guard = gone.clone().drop_guard();
+        let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
+        let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
+        reader::blocking(move || inner.roots.list(path.as_deref(), range)).await
     }
 }
 

@@ -111,7 +111,7 @@ pub async fn run(
     let app_log = config.demo.then(|| demo::AppLog::open(&demo_root)).transpose()?;
     let mut roots = config.roots.clone();
     if config.demo {
-        roots.push((demo::ROOT.into(), demo_root));
+        roots.push(lines::Root::new(demo::ROOT, demo_root));
     }
     let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
     tell(&opened);

@@ -3,6 +3,7 @@
 use std::{
     io::{BufWriter, Write},
     path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,12 +13,13 @@ use tonic::transport::Channel;
 
 use crate::{
     Plan, Result, directory,
+    follower::READ_LINES as OURS,
     measure::{each, head, kib, median, row, to_f64},
     peer::{READ_LINES, Text},
-    process::{Kind, NARROW, Server, call},
+    process::{Kind, NARROW, Server, call, python},
 };
 
-const OURS: &str = "/perennial.v1.LineService/ReadLines";
+const PYTHON_CLIENT: &str = "perennial, Python client";
 
 /// The name of the log below its root.
 const LOG: &str = "big.log";
@@ -25,6 +27,10 @@ const LOG: &str = "big.log";
 /// How many lines the bulk read has, and how many grpc.aio gets of them: its cost a line does not depend on it.
 const LINES: (u64, u64) = (2_000_000, 200_000);
 const QUICK_LINES: (u64, u64) = (400_000, 20_000);
+
+/// How often a pair of runs alternates; odd, so that the median is a run.
+const RUNS: usize = 5;
+const QUICK_RUNS: usize = 1;
 
 /// How many readers stall, and how long.
 const STALLED: usize = 1_000;
@@ -94,7 +100,8 @@ pub async fn bulk(plan: Plan) -> Result<()> {
     write_log(&short.path().join(LOG), few)?;
 
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    for _ in 0..plan.runs {
+    let runs = plan.runs(RUNS, QUICK_RUNS);
+    for _ in 0..runs {
         ours.push(run(Kind::Perennial, root.path(), lines).await?);
         peers.push(run(Kind::Tonic, root.path(), lines).await?);
     }
@@ -102,18 +109,42 @@ pub async fn bulk(plan: Plan) -> Result<()> {
     let (cpu_ratio, speed_ratio) = (ratio(cpu), ratio(speed));
 
     head(
-        &format!("ReadLines: {lines} lines of 82 B, one reader, {} runs", plan.runs),
+        &format!("ReadLines: {lines} lines of 82 B, one reader, {runs} runs"),
         &["server", "CPU a line", "lines a second", "CPU, perennial / tonic", "speed, perennial / tonic"],
     );
     show(Kind::Perennial, &ours, [format!("{cpu_ratio:.2}"), format!("{speed_ratio:.2}")]);
     show(Kind::Tonic, &peers, [String::new(), String::new()]);
     if let Some(why) = Kind::Aio.missing() {
+        row(&[PYTHON_CLIENT.into(), format!("not run: {why}")]);
         row(&[Kind::Aio.name().into(), format!("not run: {why}")]);
         return Ok(());
     }
+    let (cpu, speed) = python_client(root.path(), lines)?;
+    row(&[PYTHON_CLIENT.into(), format!("{cpu:.0} ns"), format!("{speed:.0}"), String::new(), String::new()]);
     let python = run(Kind::Aio, short.path(), few).await?;
     show(Kind::Aio, &[python], [format!("({few} lines)"), String::new()]);
     Ok(())
+}
+
+/// What a line costs our server, and how many a second a client that grpcio-tools generated reads, with default
+/// options.
+fn python_client(root: &Path, lines: u64) -> Result<(f64, f64)> {
+    let server = Server::start(Kind::Perennial, root)?;
+    let stubs = directory()?;
+    let cpu = server.cpu()?;
+    let output = Command::new(python())
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare/read.py"))
+        .args([server.address(), &ours().path])
+        .arg(stubs.path())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let cpu = server.cpu()?.saturating_sub(cpu);
+    let output = String::from_utf8(output.stdout)?;
+    let (count, seconds) = output.trim().split_once(' ').ok_or("read.py told nothing")?;
+    if count.parse::<u64>()? != lines {
+        return Err(format!("{count} lines of {lines}").into());
+    }
+    Ok((each(cpu, lines), to_f64(lines) / seconds.parse::<f64>()?))
 }
 
 fn cpu(run: &Run) -> f64 {

@@ -1,32 +1,44 @@
 //! Compares Perennial with what one would write without it. `docs/benchmarks.md` tells what is measured, and how.
 //!
-//! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short.
+//! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs.
 
-use std::error::Error;
+use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 mod countdown;
+mod crowd;
+mod follow;
+mod follower;
 mod lines;
 mod measure;
 mod messages;
 mod peer;
+mod places;
 mod process;
+mod random;
+mod torture;
+mod writer;
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 4] = ["lines", "messages", "countdown", "stalled"];
-
-/// How often a pair of runs alternates; odd, so that the median is a run.
-const RUNS: usize = 5;
+const SCENARIOS: [&str; 7] = ["lines", "messages", "countdown", "stalled", "follow", "places", "torture"];
 
 /// How long, and how often, to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Plan {
     quick: bool,
-    runs: usize,
+    runs: Option<usize>,
+}
+
+impl Plan {
+    /// How often to run: as asked, or so often by default.
+    fn runs(self, full: usize, quick: usize) -> usize {
+        self.runs.unwrap_or(if self.quick { quick } else { full })
+    }
 }
 
 /// A directory for a log, on the disk of the build: `/tmp` may be memory.
@@ -41,26 +53,53 @@ fn main() -> Result<()> {
     if arguments.first().is_some_and(|argument| argument == "peer") {
         return runtime.block_on(peer::serve());
     }
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let asked: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--quick").collect();
-    if let Some(unknown) = asked.iter().find(|word| !SCENARIOS.contains(word)) {
-        return Err(
-            format!("there is no {unknown:?}: {} and --quick are possible", SCENARIOS.join(", ")).into()
-        );
-    }
+    let (plan, asked) = understand(arguments)?;
     raise_descriptors()?;
-    let plan = Plan { quick, runs: if quick { 1 } else { RUNS } };
-    runtime.block_on(async {
-        for scenario in SCENARIOS.into_iter().filter(|name| asked.is_empty() || asked.contains(name)) {
-            match scenario {
-                "lines" => lines::bulk(plan).await?,
-                "messages" => messages::run(plan).await?,
-                "countdown" => countdown::run(plan).await?,
-                _ => lines::stalled(plan).await?,
+    let mut failed = Vec::new();
+    for scenario in SCENARIOS.into_iter().filter(|name| asked.is_empty() || asked.iter().any(|a| a == name)) {
+        // What goes wrong in one says nothing of the others.
+        if let Err(error) = runtime.block_on(run(scenario, plan)) {
+            eprintln!("\n{scenario}: {error}");
+            failed.push(scenario);
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(format!("went wrong: {}", failed.join(", ")).into()) }
+}
+
+async fn run(scenario: &str, plan: Plan) -> Result<()> {
+    match scenario {
+        "lines" => lines::bulk(plan).await,
+        "messages" => messages::run(plan).await,
+        "countdown" => countdown::run(plan).await,
+        "stalled" => lines::stalled(plan).await,
+        "follow" => follow::run(plan).await,
+        "places" => places::run(plan).await,
+        "torture" => torture::torture(plan).await,
+        _ => Err("there is no such scenario".into()),
+    }
+}
+
+/// How to measure, and the scenarios that were asked for.
+fn understand(arguments: Vec<String>) -> Result<(Plan, Vec<String>)> {
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => plan.quick = true,
+            "--runs" => {
+                let runs: NonZeroUsize = arguments.next().ok_or("--runs needs a number")?.parse()?;
+                plan.runs = Some(runs.get());
+            }
+            scenario if SCENARIOS.contains(&scenario) => asked.push(argument),
+            _ => {
+                let known = SCENARIOS.join(", ");
+                return Err(
+                    format!("there is no {argument:?}: {known}, --quick and --runs N are possible").into()
+                );
             }
         }
-        Ok(())
-    })
+    }
+    Ok((plan, asked))
 }
 
 /// A thousand connections need more descriptors than many shells give; the servers inherit the limit.

@@ -2,22 +2,26 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    future::ready,
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
+use hyper_util::rt::TokioIo;
 use prost::Message;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tonic::{
     Request, Streaming,
     client::Grpc,
-    codegen::http::uri::PathAndQuery,
+    codegen::http::{Uri, uri::PathAndQuery},
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 use crate::Result;
 
@@ -61,7 +65,8 @@ impl Kind {
     }
 }
 
-fn python() -> PathBuf {
+/// The Python to run what is written in it.
+pub fn python() -> PathBuf {
     std::env::var_os("BENCH_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }
 
@@ -107,8 +112,9 @@ impl Server {
             }
             told.push(line);
         };
-        // Somebody has to read on, lest the server wait.
-        thread::spawn(move || lines.for_each(drop));
+        // Somebody has to read on, lest the server wait; errors tell why a scenario fails.
+        let errors = lines.map_while(io::Result::ok).filter(|line| line.contains(" ERROR "));
+        thread::spawn(move || errors.for_each(|error| eprintln!("{error}")));
         Ok(Self { child, address, data })
     }
 
@@ -128,6 +134,49 @@ impl Server {
             channels.push(self.connect(WIDE).await?);
         }
         Ok(channels)
+    }
+
+    /// A connection with wide windows, and its socket, by which it can be cut in the middle of a frame.
+    pub async fn connect_to_cut(&self) -> Result<(Channel, std::net::TcpStream)> {
+        let address = self.address.strip_prefix("http://").ok_or("no address")?;
+        let socket = TcpStream::connect(address).await?.into_std()?;
+        socket.set_nodelay(true)?;
+        let handle = socket.try_clone()?;
+        let mut socket = Some(TokioIo::new(TcpStream::from_std(socket)?));
+        // There is one socket to connect with; a channel that lost it must not make a new one by itself.
+        let connector =
+            service_fn(move |_: Uri| ready(socket.take().ok_or_else(|| io::Error::other("it was cut"))));
+        let endpoint = Endpoint::from_shared(self.address.clone())?
+            .initial_stream_window_size(WIDE.0)
+            .initial_connection_window_size(WIDE.1);
+        Ok((endpoint.connect_with_connector(connector).await?, handle))
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens: `http://…`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How many inotify instances the process has, and how many watches they hold.
+    pub fn watches(&self) -> Result<(usize, usize)> {
+        let process = PathBuf::from(format!("/proc/{}", self.id()));
+        let (mut instances, mut watches) = (0, 0);
+        for descriptor in fs::read_dir(process.join("fd"))? {
+            let descriptor = descriptor?;
+            // A descriptor may be closed meanwhile, and is none of these then.
+            if fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:inotify")
+            {
+                let told = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()))?;
+                instances += 1;
+                watches += told.lines().filter(|line| line.starts_with("inotify wd:")).count();
+            }
+        }
+        Ok((instances, watches))
     }
 
     /// All CPU time so far, of user and system.

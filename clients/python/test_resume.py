@@ -2,7 +2,7 @@
 
 Run with the Python of a virtual environment that has grpcio and grpcio-tools; it needs target/release/perenniald, or
 the server that PERENNIALD names. Every connection goes through a proxy that cuts it after some bytes, and the server
-is killed in the middle.
+is killed in the middle. The names of tests as arguments run these alone.
 """
 
 import os
@@ -20,7 +20,8 @@ import time
 import grpc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-LIMIT_SECONDS = 300
+# A test takes some seconds.
+LIMIT_SECONDS = 90
 SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 
 
@@ -35,27 +36,69 @@ def generate(out):
     sys.path.insert(0, str(out))
 
 
+class Stop(Exception):
+    """Why a test cannot go on: its time is over, or what runs beside it failed."""
+
+
+class Beside(threading.Thread):
+    """Runs beside a test, which fails with it at once, wherever it waits."""
+
+    why = None
+
+    def __init__(self, server, work):
+        super().__init__(daemon=True)
+        self.server, self.work = server, work
+        self.start()
+
+    def run(self):
+        try:
+            self.work()
+        except BaseException as error:
+            if not self.server.has_ended:
+                Beside.why = f"{self.work.__name__}: {type(error).__name__}: {error}"
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def stop(number, frame):
+    """Python runs it in the main thread, where it interrupts any wait; what is to be ended there is ended."""
+    if number == signal.SIGTERM:
+        sys.exit("ended by a signal")
+    raise Stop(f"not done within {LIMIT_SECONDS} s" if number == signal.SIGALRM else Beside.why)
+
+
 class Server:
     def __init__(self, directory):
         self.directory, self.address = directory, "127.0.0.1:0"
+        self.process, self.has_ended, self.lock = None, False, threading.Lock()
         (directory / "logs").mkdir()
-        self.start()
 
     def start(self):
-        self.process = subprocess.Popen(
-            [SERVER, "--listen", self.address, "--data", self.directory / "data",
-             "--root", f"logs={self.directory / 'logs'}", "--log", "error"],
-            stderr=subprocess.PIPE, text=True,
-        )
+        with self.lock:
+            if self.has_ended:
+                raise Stop("the test is over")
+            self.process = subprocess.Popen(
+                [SERVER, "--listen", self.address, "--data", self.directory / "data",
+                 "--root", f"logs={self.directory / 'logs'}", "--log", "error"],
+                stderr=subprocess.PIPE, text=True,
+            )
+        said = ""
         for line in self.process.stderr:
+            said += line
             if found := re.match(r"perenniald: listening on http://(.*)", line):
                 self.address = found[1]
                 return
-        raise AssertionError("the server did not start")
+        raise AssertionError(f"the server did not start: {said}")
 
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def end(self):
+        """Ends it for good, whoever may be about to start it again."""
+        with self.lock:
+            self.has_ended = True
+        if self.process:
+            self.kill()
 
 
 class Proxy:
@@ -155,8 +198,7 @@ def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
                 server.start()
             time.sleep(0.02)
 
-    writer = threading.Thread(target=write)
-    writer.start()
+    writer = Beside(server, write)
     request = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True)
     seen = []
     for response in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
@@ -182,7 +224,8 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
                 while True:
                     # A batch whose answer is lost is repeated; its ids keep it from being there twice.
                     try:
-                        stub.PublishBatch(pb.messages.PublishBatchRequest(messages=messages), wait_for_ready=True)
+                        batch = pb.messages.PublishBatchRequest(messages=messages)
+                        stub.PublishBatch(batch, wait_for_ready=True, timeout=30)
                         break
                     except grpc.RpcError as error:
                         assert error.code() == grpc.StatusCode.UNAVAILABLE, error
@@ -190,8 +233,7 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
                     server.kill()
                     server.start()
 
-    publisher = threading.Thread(target=publish)
-    publisher.start()
+    publisher = Beside(server, publish)
     proxy.most = 20_000
     request = pb.messages.MessagesRequest(topics=["t.*"], earliest=True, max_batch=20)
     seen, sequences = [], []
@@ -215,33 +257,44 @@ class Generated:
         self.messages, self.messages_grpc = messages_pb2, messages_pb2_grpc
 
 
+def passes(test, pb):
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(pathlib.Path(directory))
+        signal.signal(signal.SIGUSR1, stop)
+        signal.alarm(LIMIT_SECONDS)
+        try:
+            server.start()
+            proxy = Proxy(server)
+            test(server, proxy, pb)
+            assert proxy.cuts > 0, "nothing was cut"
+            print(f"ok      {test.__name__} ({proxy.cuts} cuts)", flush=True)
+            return True
+        except Exception as error:
+            print(f"FAILED  {test.__name__}: {type(error).__name__}: {str(error)[:500]}", flush=True)
+            return False
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            server.end()
+
+
 def main():
-    # A thread that fails leaves its reader waiting.
-    signal.alarm(LIMIT_SECONDS)
+    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGTERM, stop)
     tests = [
         a_countdown_delivers_or_counts_every_number,
         a_log_is_read_and_followed_line_by_line,
         messages_are_published_and_each_is_read_once,
     ]
-    failed = 0
+    if sys.argv[1:]:
+        tests = [test for test in tests if test.__name__ in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as out:
         generate(out)
         pb = Generated()
-        for test in tests:
-            with tempfile.TemporaryDirectory() as directory:
-                server = Server(pathlib.Path(directory))
-                proxy = Proxy(server)
-                try:
-                    test(server, proxy, pb)
-                    assert proxy.cuts > 0, "nothing was cut"
-                    print(f"ok      {test.__name__} ({proxy.cuts} cuts)", flush=True)
-                except AssertionError as error:
-                    failed += 1
-                    print(f"FAILED  {test.__name__}: {str(error)[:500]}", flush=True)
-                finally:
-                    server.kill()
-    print(f"{len(tests) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        passed = sum(passes(test, pb) for test in tests)
+    failed = len(tests) - passed
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":

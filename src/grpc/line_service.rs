@@ -50,7 +50,7 @@ impl LineService for App {
             let page_size = field::page_size(page_size)?;
             let after = field::page_after(&page_token)?;
             let path = Some(path.as_str()).filter(|path| !path.is_empty());
-            let page = self.files.list(path, page_size, after.as_deref()).await?;
+            let page = self.files.list(path, page_size, after.as_deref(), self.clock.wall()).await?;
             let next_page_token = field::page_token(page.next);
             Ok(proto::ListFilesResponse {
                 files: page.files.into_iter().map(file).collect(),
@@ -187,6 +187,7 @@ fn event(event: &Event) -> proto::LineEvent {
             offset: Some(offset.cast_signed()),
             bytes: Some(bytes.cast_signed()),
         }),
+        Event::Late { offset } => Told::Late(proto::LineLate { offset: Some(offset.cast_signed()) }),
         Event::Resumed(found) => Told::Resumed(proto::LineResumed { found: self::found(found).into() }),
     };
     proto::LineEvent { event: Some(told) }
@@ -210,11 +211,12 @@ fn found(found: Found) -> proto::LineResumedFound {
 }
 
 fn file(file: FileInfo) -> proto::File {
-    let FileInfo { path, size, modified } = file;
+    let FileInfo { path, size, modified, created, growing } = file;
     proto::File {
         path,
         size: Some(size.cast_signed()),
         modify_time: Some(modified.into()),
-        ..Default::default()
+        create_time: created.map(Into::into),
+        growing,
     }
 }

@@ -55,7 +55,8 @@ impl House {
         let app = App {
             clock: countdown::Clock::Tokio,
             countdown: countdown::Limits::default(),
-            files: lines::Files::new(vec![("root".into(), root)], lines::Options::default()).unwrap(),
+            files: lines::Files::new(vec![lines::Root::new("root", root)], lines::Options::default())
+                .unwrap(),
             log: messages::Log::open(&log, messages::Options::default()).unwrap().0,
             calls: call::Calls::new(settings, shutdown.clone(), &mut registry),
             limits: Limits::default(),

@@ -45,6 +45,39 @@ enum At {
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
 
+/// A file that was left, in which lines may still be written.
+#[derive(Clone, Debug)]
+pub struct Late {
+    /// The file.
+    pub file: Arc<File>,
+    /// Which file it is.
+    pub identity: Identity,
+    /// Where it was left.
+    pub standing: Standing,
+    /// Where it ended then: behind the standing by a part of a line.
+    pub seen: u64,
+    /// For how long it is looked at.
+    pub until: Instant,
+}
+
+impl Late {
+    /// It has grown since.
+    pub fn has_grown(&self) -> bool {
+        self.file.metadata().is_ok_and(|it| it.len() > self.seen)
+    }
+}
+
+/// What comes after a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Nothing yet.
+    None,
+    /// A file at the path in which nothing is written yet.
+    Empty,
+    /// A file that can be read.
+    Ready,
+}
+
 /// The next file, and what there is to tell of it.
 #[derive(Debug)]
 pub struct Entered {
@@ -80,6 +113,20 @@ impl Chain {
 
     fn at(at: At) -> Self {
         Self { at, left: VecDeque::new() }
+    }
+
+    /// Remembers where the reader stands in another file that may come again.
+    pub fn remember(&mut self, known: Option<(Identity, Standing)>) {
+        self.left.extend(known);
+    }
+
+    /// Back to a file that was left, for its late lines; then this one goes on from `standing`.
+    pub fn detour(&self, late: &Late, standing: Standing) -> Option<Self> {
+        let At::Generation(generation) = &self.at else { return None };
+        let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
+        let mut chain = Self::at(At::Old { file, identity, left: Instant::now(), joined });
+        chain.left.push_front((self.identity(), standing));
+        Some(chain)
     }
 
     /// The file; none where there is none yet.
@@ -120,6 +167,26 @@ impl Chain {
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
             At::Nothing { since, .. } => Some(*since),
+        }
+    }
+
+    /// What comes after this file.
+    pub fn next(&self) -> Next {
+        match &self.at {
+            At::Path { .. } => Next::None,
+            At::Old { .. } => Next::Ready,
+            At::Nothing { last, .. } => {
+                let is_back = last.file.is_some() && last.left().is_none();
+                if is_back || last.next().is_some() { Next::Ready } else { Next::None }
+            }
+            At::Generation(generation) => match generation.next() {
+                None => Next::None,
+                Some(next) => {
+                    let is_last = next.left().is_none() && next.next().is_none();
+                    let size = next.file.as_ref().filter(|_| is_last).map(|file| file.metadata());
+                    if matches!(size, Some(Ok(it)) if it.len() == 0) { Next::Empty } else { Next::Ready }
+                }
+            },
         }
     }
 

@@ -5,14 +5,15 @@
 //! is told by their names, and in which order by when they were made.
 
 use std::{
+    cmp::Reverse,
     fs::{File, Metadata},
     io,
     os::unix::fs::MetadataExt,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{
-    root::{Parent, Sibling},
+    root::{Parent, Sibling, rule::is_stamp},
     source::{Identity, Standing, read_at},
 };
 
@@ -31,23 +32,51 @@ const STEP_BYTES: usize = 64 * 1024;
 /// How much of two long files is compared at their start, and at their end.
 const COMPARED_BYTES: u64 = 32 * 1024 * 1024;
 
+/// How often a directory is listed until a listing is like the one before.
+const LISTINGS: usize = 20;
+
 /// The siblings that are younger than a file, the oldest first; the one at the path comes last.
 pub fn younger(parent: &Parent, name: &str, than: &Metadata) -> io::Result<Vec<Sibling>> {
     let identity = Identity::of(than);
-    let own = (identity.birth(), than.modified()?);
-    let mut younger = parent.siblings(name, MAX_SIBLINGS)?;
-    let age = |sibling: &Sibling| (sibling.identity.birth(), sibling.modified);
+    let mut younger = listed(parent, name)?;
+    // What was rotated out of sight was the oldest.
+    let own = younger.iter().find(|sibling| sibling.identity == identity);
+    let own = own.map_or((identity.birth(), Reverse(Some(u64::MAX)), than.modified()?), age);
     // A file that was put at the path though it is older is what its reader wants, too.
     younger.retain(|sibling| {
         sibling.identity != identity
             && (sibling.name == name || is_generation(name, &sibling.name) && age(sibling) > own)
     });
-    // Several may be made within one tick of the file system's clock: then the suffixes tell.
-    younger.sort_by_cached_key(|sibling| {
-        let number = sibling.name.rsplit('.').next().and_then(|suffix| suffix.parse::<u64>().ok());
-        (sibling.name == name, age(sibling), std::cmp::Reverse(number), sibling.name.clone())
-    });
+    younger.sort_by_cached_key(|sibling| (sibling.name == name, age(sibling), sibling.name.clone()));
     Ok(younger)
+}
+
+/// When a file was made, as far as is known: several may be made within one tick of the file system's clock, or it does
+/// not tell, and then the numbers that rotation gives tell; where there are none, the last change.
+fn age(sibling: &Sibling) -> (u64, Reverse<Option<u64>>, SystemTime) {
+    let number = sibling.name.rsplit('.').next().and_then(|suffix| suffix.parse::<u64>().ok());
+    (sibling.identity.birth(), Reverse(number), sibling.modified)
+}
+
+/// All siblings. A listing misses a file that is renamed meanwhile, so that one is taken that holds still.
+fn listed(parent: &Parent, name: &str) -> io::Result<Vec<Sibling>> {
+    let list = || -> io::Result<Vec<Sibling>> {
+        let mut siblings = parent.siblings(name, MAX_SIBLINGS)?;
+        siblings.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(siblings)
+    };
+    let mut last = list()?;
+    for _ in 1..LISTINGS {
+        let next = list()?;
+        let is_same =
+            |(one, other): (&Sibling, &Sibling)| one.name == other.name && one.identity == other.identity;
+        let holds_still = next.len() == last.len() && next.iter().zip(&last).all(is_same);
+        last = next;
+        if holds_still {
+            break;
+        }
+    }
+    Ok(last)
 }
 
 /// The sibling that a reader stood in, wherever it was renamed to.
@@ -106,10 +135,7 @@ fn is_equal(old: &File, new: &File, from: u64, to: u64) -> io::Result<bool> {
 /// A name that rotation gives: the file's own, or with a number or a date behind it. Others, `app.log.bak` or
 /// `app.log.1.gz`, are copies whose lines would come twice.
 fn is_generation(name: &str, sibling: &str) -> bool {
-    let Some(suffix) = sibling.strip_prefix(name) else { return false };
-    suffix.is_empty()
-        || suffix.bytes().any(|byte| byte.is_ascii_digit())
-            && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte))
+    sibling.strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || is_stamp(suffix))
 }
 
 #[cfg(test)]
@@ -118,8 +144,14 @@ mod tests {
 
     #[test]
     fn a_generation_is_told_from_a_copy_by_its_name() {
-        for name in ["app.log", "app.log.1", "app.log.12", "app.log-20261123", "app.log.2026-11-23T10:00:00Z"]
-        {
+        for name in [
+            "app.log",
+            "app.log.1",
+            "app.log.12",
+            "app.log-20261123",
+            "app.log.2026-11-23T10:00:00Z",
+            "app.log.old",
+        ] {
             assert!(is_generation("app.log", name), "{name}");
         }
         for name in ["app.log.bak", "app.log.1.gz", "app.log2.old", "app.log~", "app.log.", "other.log"] {

@@ -1,28 +1,63 @@
 //! The sandbox: the roots that the operator named, and files below them.
 //!
-//! A root is a directory that is opened once. Every file is opened beneath its descriptor, by `openat2` where there
-//! is one (cap-std), so that no path, link or race leads outside; then the open file is looked at, and only a regular
-//! one is read. A path is never checked as text and opened afterwards. Everything here blocks.
+//! A root is a directory that is opened once: it stays the one that is served, also when it is renamed, and when it is
+//! removed there is nothing to read until the server starts again. Every file is opened beneath its descriptor, one
+//! name after another ([`walk`]), so that no path, link or race leads outside; then the open file is looked at, and
+//! only a regular one is read. A path is never checked as text and opened afterwards. Roots know nothing of each
+//! other: a file below two of them is read by the rules of the one that was asked for. Everything here blocks.
+//!
+//! The rules of a root ([`rule`]) hold for the path that was asked for, and for the file that its links lead to: a link
+//! `ok.log` to `secret.key` is read only where both are allowed. The rotated files of an allowed one are its own
+//! history and need not be allowed themselves; what is denied is denied to them too.
 
 use std::{
     collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStringExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
-use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat},
+    io::Errno,
+};
 
 use super::{Error, FileInfo, Page, RootError, source::Identity};
+use list::List;
+use rule::Globs;
+use walk::{Aim, Step};
+
+pub mod list;
+pub mod rule;
+mod walk;
 
 /// The longest path: Linux's own limit.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// How deep directories are listed: deeper trees are no log directories, and may be endless through mounts.
-const MAX_DEPTH: usize = 32;
+/// A directory whose files can be read, by the operator's choice.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Of letters, digits, `_` and `-`.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What of it can be read.
+    pub rules: rule::RootRules,
+}
+
+impl Root {
+    /// All of a directory.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), path: path.into(), rules: rule::RootRules::default() }
+    }
+}
 
 /// File systems that are written to from elsewhere, by their magic numbers (linux/magic.h, and the file systems' own
 /// sources).
@@ -40,7 +75,38 @@ const REMOTE: [(&str, i64); 8] = [
 /// The roots, by name.
 #[derive(Debug)]
 pub struct Roots {
-    roots: BTreeMap<String, Dir>,
+    trees: BTreeMap<String, Arc<Tree>>,
+}
+
+/// A root that is served.
+#[derive(Debug)]
+struct Tree {
+    directory: OwnedFd,
+    /// By what names absolute links may call it; none, if they are not followed.
+    homes: Vec<PathBuf>,
+    globs: Globs,
+    hard_links: bool,
+}
+
+impl Tree {
+    fn open(Root { name, path, rules }: Root) -> Result<Self, RootError> {
+        let globs = Globs::new(&rules)
+            .map_err(|error| RootError::Globs { name: name.clone(), fault: error.to_string() })?;
+        let open = || -> io::Result<_> {
+            // By a link, too: the operator said so.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(&path, flags, Mode::empty())?;
+            let homes = if rules.absolute_links {
+                vec![std::path::absolute(&path)?, path.canonicalize()?]
+            } else {
+                Vec::new()
+            };
+            Ok((directory, homes))
+        };
+        let (directory, homes) =
+            open().map_err(|source| RootError::Open { name, path: path.clone(), source })?;
+        Ok(Self { directory, homes, globs, hard_links: rules.hard_links })
+    }
 }
 
 /// A path below a root, taken apart.
@@ -56,23 +122,10 @@ pub struct FilePath {
 impl FilePath {
     /// Takes `ROOT/relative/path` apart.
     pub fn parse(path: &str) -> Result<Self, Error> {
-        let fault = |fault| Err(Error::PathInvalid { fault });
-        if path.len() > MAX_PATH_BYTES {
-            return fault("is longer than 4,096 bytes");
-        }
-        if path.contains('\0') {
-            return fault("holds a NUL byte");
-        }
+        check(path)?;
         let Some((root, relative)) = path.split_once('/') else {
-            return fault("names no file");
+            return Err(Error::PathInvalid { fault: "names no file" });
         };
-        for part in path.split('/') {
-            match part {
-                "" => return fault("has an empty part"),
-                "." | ".." => return fault("has a part `.` or `..`"),
-                _ => {}
-            }
-        }
         let (directory, name) = relative.rsplit_once('/').unwrap_or(("", relative));
         Ok(Self { root: root.into(), directory: directory.into(), name: name.into() })
     }
@@ -94,12 +147,36 @@ impl std::fmt::Display for FilePath {
     }
 }
 
+/// What can be told of a path without looking.
+fn check(path: &str) -> Result<(), Error> {
+    let fault = |fault| Err(Error::PathInvalid { fault });
+    if path.len() > MAX_PATH_BYTES {
+        return fault("is longer than 4,096 bytes");
+    }
+    if path.contains('\0') {
+        return fault("holds a NUL byte");
+    }
+    for part in path.split('/') {
+        match part {
+            "" => return fault("has an empty part"),
+            "." | ".." => return fault("has a part `.` or `..`"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A directory that holds a file and its rotated generations.
 #[derive(Debug)]
 pub struct Parent {
-    dir: Dir,
-    /// The device and the inode.
-    identity: (u64, u64),
+    tree: Arc<Tree>,
+    directory: OwnedFd,
+    /// Its path below the root, as it was asked for.
+    asked: PathBuf,
+    /// Its path below the root, without links.
+    real: PathBuf,
+    /// The file that was asked for; empty in a list, where no file is another's history.
+    name: String,
 }
 
 /// A file that stands at a path, as far as can be told without opening it.
@@ -124,147 +201,125 @@ pub struct Sibling {
 
 impl Roots {
     /// Opens every root.
-    pub fn open(roots: Vec<(String, PathBuf)>) -> Result<Self, RootError> {
-        let mut opened = BTreeMap::new();
-        for (name, path) in roots {
+    pub fn open(roots: Vec<Root>) -> Result<Self, RootError> {
+        let mut trees = BTreeMap::new();
+        for root in roots {
+            let name = root.name.clone();
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
             if name.is_empty() || !name.bytes().all(plain) {
                 return Err(RootError::Name { name });
             }
-            let dir = Dir::open_ambient_dir(&path, cap_std::ambient_authority())
-                .map_err(|source| RootError::Open { name: name.clone(), path, source })?;
-            if opened.insert(name.clone(), dir).is_some() {
+            if trees.contains_key(&name) {
                 return Err(RootError::Twice { name });
             }
+            trees.insert(name, Arc::new(Tree::open(root)?));
         }
-        Ok(Self { roots: opened })
+        Ok(Self { trees })
     }
 
     /// Opens the directory that a file is in.
     pub fn parent(&self, path: &FilePath) -> io::Result<Parent> {
-        let root = self.roots.get(&path.root).ok_or(io::ErrorKind::NotFound)?;
-        let dir = if path.directory.as_os_str().is_empty() {
-            root.try_clone()?
-        } else {
-            root.open_dir(&path.directory)?
-        };
-        let metadata = dir.dir_metadata()?;
-        Ok(Parent { identity: (metadata.dev(), metadata.ino()), dir })
+        self.directory(&path.root, &path.directory, &path.name)
+    }
+
+    fn directory(&self, root: &str, asked: &Path, name: &str) -> io::Result<Parent> {
+        let tree = self.trees.get(root).ok_or(Errno::NOENT)?;
+        let found = walk::directory(&tree.directory, &tree.homes, asked)?;
+        let (tree, asked) = (tree.clone(), asked.to_owned());
+        Ok(Parent { tree, directory: found.handle, asked, real: found.path, name: name.into() })
     }
 
     /// There is such a root.
     pub fn has(&self, path: &FilePath) -> bool {
-        self.roots.contains_key(&path.root)
+        self.trees.contains_key(&path.root)
     }
 
-    /// The files below a root or a directory of it, or below all roots, sorted by path, those behind `after`.
-    pub fn list(&self, path: Option<&str>, page_size: usize, after: Option<&str>) -> Result<Page, Error> {
-        let mut files = BTreeMap::new();
-        match path {
-            None => {
-                for (name, dir) in &self.roots {
-                    let listing = dir.try_clone();
-                    listing.and_then(|dir| list(&dir, name, after, page_size + 1, MAX_DEPTH, &mut files))?;
-                }
+    /// The files below a root or a directory of it, or below all roots, sorted by path.
+    pub fn list(&self, path: Option<&str>, range: list::Range) -> Result<Page, Error> {
+        let mut list = List::new(range);
+        if let Some(path) = path {
+            check(path)?;
+            let (root, relative) = path.split_once('/').unwrap_or((path, ""));
+            let directory = self.directory(root, Path::new(relative), "");
+            let directory = directory.map_err(|error| Error::of_open(error, path))?;
+            if directory.is_denied() {
+                return Err(Error::NotFound { path: path.into() });
             }
-            Some(path) => {
-                let dir = self.directory(path).map_err(|_| Error::NotFound { path: path.into() })?;
-                list(&dir, path, after, page_size + 1, MAX_DEPTH, &mut files)?;
-            }
+            list.add(&directory, &format!("{path}/"))?;
+            return Ok(list.into_page());
         }
-        let more = files.len() > page_size;
-        let files = files.into_values().take(page_size).collect::<Vec<_>>();
-        let next = files.last().filter(|_| more).map(|file| file.path.clone());
-        Ok(Page { files, next })
-    }
-
-    fn directory(&self, path: &str) -> io::Result<Dir> {
-        let (root, relative) = path.split_once('/').unwrap_or((path, ""));
-        let root = self.roots.get(root).ok_or(io::ErrorKind::NotFound)?;
-        if relative.is_empty() { root.try_clone() } else { root.open_dir(relative) }
-    }
-}
-
-/// Keeps the first `most` files below a directory that come behind `after`. Names that are not UTF-8 cannot be asked
-/// for, and links to directories may lead in circles: both are left out.
-fn list(
-    dir: &Dir,
-    path: &str,
-    after: Option<&str>,
-    most: usize,
-    depth: usize,
-    files: &mut BTreeMap<String, FileInfo>,
-) -> io::Result<()> {
-    for entry in dir.entries()? {
-        let Ok(entry) = entry else { continue };
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let path = format!("{path}/{name}");
-        // What vanishes, or may not be read, while it is listed is not there.
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_dir() {
-            if depth > 0
-                && let Ok(dir) = entry.open_dir()
-            {
-                let _ = list(&dir, &path, after, most, depth - 1, files);
-            }
-            continue;
+        // Not in the order of the names: `a-b/` comes before `a/`.
+        let paths = self.trees.keys().map(|name| (format!("{name}/"), name)).collect::<BTreeMap<_, _>>();
+        for (path, name) in paths {
+            list.add(&self.directory(name, Path::new(""), "")?, &path)?;
         }
-        let wanted = after.is_none_or(|after| path.as_str() > after)
-            && (files.len() < most || files.last_key_value().is_some_and(|(last, _)| path < *last));
-        let metadata = if kind.is_symlink() { dir.metadata(&name) } else { entry.metadata() };
-        let Some(metadata) = metadata.ok().filter(|metadata| wanted && metadata.is_file()) else { continue };
-        let modified =
-            metadata.modified().map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
-        files.insert(path.clone(), FileInfo { path, size: metadata.len(), modified });
-        if files.len() > most {
-            files.pop_last();
-        }
+        Ok(list.into_page())
     }
-    Ok(())
 }
 
 impl Parent {
     /// Opens a file of this directory for reading. What is missing, denied, outside the root or no regular file gives
     /// an error all the same.
     pub fn open(&self, name: &str) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        // A FIFO without a writer must not block, and a terminal must not become ours.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.read(true).custom_flags(flags.bits().cast_signed());
-        let file = self.dir.open_with(name, &options)?.into_std();
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(file)
+        Ok(self.find(name, Aim::Read)?.0)
     }
 
-    /// Looks at a file without opening it, so that no permission is needed. None where there is no regular file.
-    pub fn stat(&self, name: &str) -> Option<Found> {
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(OFlags::PATH.bits().cast_signed());
-        let metadata = self.dir.open_with(name, &options).ok()?.into_std().metadata().ok()?;
-        if !metadata.is_file() {
-            return None;
+    /// Finds a file of this directory; and whether a link led to it.
+    fn find(&self, name: &str, aim: Aim) -> io::Result<(File, bool)> {
+        if !self.allows(&self.asked, name) {
+            return Err(Errno::NOENT.into());
         }
-        let is_link = self.dir.symlink_metadata(name).is_ok_and(|it| it.file_type().is_symlink());
-        let is_elsewhere = is_link || std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
-        Some(Found { identity: Identity::of(&metadata), is_elsewhere })
+        let (file, is_link, is_allowed) = match walk::step(self.directory.as_fd(), OsStr::new(name), aim)? {
+            Step::File(file) => (file, false, self.real == self.asked || self.allows(&self.real, name)),
+            Step::Link(_) => {
+                // From the root on, since it may lead to another directory.
+                let Tree { directory, homes, globs, .. } = &*self.tree;
+                let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
+                // No file's history, whatever the name of the link: it is judged by itself.
+                (found.handle, true, globs.allow(&found.path))
+            }
+            Step::Directory(_) => return Err(Errno::ISDIR.into()),
+        };
+        if !is_allowed || !self.tree.hard_links && file.metadata()?.nlink() > 1 {
+            return Err(Errno::NOENT.into());
+        }
+        Ok((file, is_link))
+    }
+
+    /// The rules allow a file of this directory, which has this path.
+    fn allows(&self, directory: &Path, name: &str) -> bool {
+        let (globs, path) = (&self.tree.globs, directory.join(name));
+        let is_history = !self.name.is_empty() && rule::is_rotated(&self.name, name);
+        globs.allow(&path) || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny(&path)
+    }
+
+    /// Looks at a file without reading it, which takes no permission to read it. None where there is no regular file that
+    /// is allowed.
+    pub fn stat(&self, name: &str) -> Option<Found> {
+        let (file, is_link) = self.find(name, Aim::Look).ok()?;
+        let metadata = file.metadata().ok()?;
+        Some(Found { identity: Identity::of(&metadata), is_elsewhere: is_link || metadata.nlink() > 1 })
     }
 
     /// The device and the inode: tells whether a path leads to another directory now.
-    pub fn identity(&self) -> (u64, u64) {
-        self.identity
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.directory)?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// The directory is on a file system that other machines write to: inotify does not tell of them, and what is read
     /// may be out of date.
     pub fn is_remote(&self) -> bool {
-        rustix::fs::fstatfs(&self.dir).is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
+        rustix::fs::fstatfs(&self.directory)
+            .is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
     }
 
     /// A descriptor of the directory, for watching.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        Ok(self.dir.try_clone()?.into())
+        self.directory.try_clone()
     }
 
     /// A path by which this process finds the directory, wherever it is moved.
@@ -276,8 +331,8 @@ impl Parent {
     /// The regular files whose names begin with `name`: the file itself and those it may have been renamed to.
     pub fn siblings(&self, name: &str, most: usize) -> io::Result<Vec<Sibling>> {
         let mut siblings = Vec::new();
-        for entry in self.dir.entries()?.flatten() {
-            let Ok(found) = entry.file_name().into_string() else { continue };
+        for entry in self.read()? {
+            let Ok(found) = entry?.0.into_string() else { continue };
             if !found.starts_with(name) || siblings.len() >= most {
                 continue;
             }
@@ -287,4 +342,56 @@ impl Parent {
         }
         Ok(siblings)
     }
+
+    /// The names in this directory, and what they stand for.
+    fn read(&self) -> io::Result<impl Iterator<Item = io::Result<(OsString, FileType)>>> {
+        // Anew: a descriptor that only searches cannot be read, and others may read this one, too.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let entries = Dir::new(openat(&self.directory, ".", flags, Mode::empty())?)?;
+        Ok(entries.filter_map(move |entry| match entry {
+            Ok(entry) => {
+                let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+                let kind = match entry.file_type() {
+                    FileType::Unknown => self.kind(&name),
+                    kind => kind,
+                };
+                (name != "." && name != "..").then_some(Ok((name, kind)))
+            }
+            // The directory itself was removed.
+            Err(Errno::NOENT) => None,
+            Err(error) => Some(Err(error.into())),
+        }))
+    }
+
+    /// For file systems whose directories do not tell.
+    fn kind(&self, name: &OsStr) -> FileType {
+        let stat = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// A directory of this one; links are not followed.
+    fn child(&self, name: &str) -> io::Result<Self> {
+        if self.real.components().count() >= walk::MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let Step::Directory(directory) = walk::step(self.directory.as_fd(), OsStr::new(name), Aim::Look)?
+        else {
+            return Err(Errno::NOTDIR.into());
+        };
+        let (asked, real) = (self.asked.join(name), self.real.join(name));
+        Ok(Self { tree: self.tree.clone(), directory, asked, real, name: String::new() })
+    }
+
+    fn is_denied(&self) -> bool {
+        self.tree.globs.deny(&self.asked) || self.tree.globs.deny(&self.real)
+    }
+
+    /// The rules do not rule out, by the path alone, that a list has something under this name.
+    fn may_hold(&self, name: &str, is_directory: bool) -> bool {
+        let path = self.asked.join(name);
+        if is_directory { !self.tree.globs.deny(&path) } else { self.tree.globs.allow(&path) }
+    }
 }
+
+#[cfg(test)]
+mod tests;

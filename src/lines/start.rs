@@ -127,7 +127,7 @@ impl Opener<'_> {
 
     /// Nothing is there: what comes is read from its start, unless it is the file that the reader stood in.
     fn wait(self, identity: Identity, standing: Standing, events: Vec<Event>) -> Opened {
-        let last = self.follow.as_ref().map_or_else(Generation::none, Follow::last);
+        let last = self.follow.as_ref().map_or_else(|| Generation::none(0), Follow::last);
         Opened {
             follow: self.follow,
             chain: Chain::nothing(last, identity),
@@ -139,6 +139,12 @@ impl Opener<'_> {
     }
 
     fn resume(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
+        let mut opened = self.resume_at(position, skip_to)?;
+        opened.chain.remember(position.back);
+        Ok(opened)
+    }
+
+    fn resume_at(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
         let standing = position.standing;
         let looked = generations::again(|| self.look(position))?;
         let (chain, standing, events) = match looked {

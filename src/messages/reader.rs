@@ -134,7 +134,7 @@ impl Reader {
 
     /// Waits until the head moves. False if the caller should hear before that, of nothing or of the end.
     async fn wait(&mut self) -> bool {
-        let heartbeat = self.last_sent + self.batching.heartbeat;
+        let heartbeat = self.batching.heartbeat_at(self.last_sent);
         let left =
             self.until.map(|until| (until + SETTLE).duration_since(SystemTime::now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));

@@ -33,6 +33,9 @@ use tonic::{Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
 use crate::grpc::{call::Connection, status};
+use gather::Gather;
+
+mod gather;
 
 /// Bytes that a stream may have in the send buffer: what a stalled reader costs beside its window.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
@@ -170,7 +173,7 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
-    let served = builder(&settings).serve_connection(TokioIo::new(stream), service);
+    let served = builder(&settings).serve_connection(TokioIo::new(Gather::new(stream)), service);
     let mut served = pin!(served);
     let old = Instant::now() + jittered(settings.age);
     loop {

@@ -1,12 +1,12 @@
 //! Settings: from flags, the environment and a file, in this order, to what each part of the server takes.
 //!
-//! [`Settings`] is the one table: each field is a flag, an environment variable and a key of the file.
+//! [`Settings`] is the one table: each field is a flag, an environment variable and a key of the file. So are the rules
+//! of the roots: `--deny logs=*.key` is `deny = ["logs=*.key"]`, and no table of its own.
 
 use std::{
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -14,19 +14,21 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser,
     error::{ContextKind, ContextValue},
 };
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use super::accept;
 use crate::{countdown, grpc, lines, messages};
+use roots::{Root, Rule};
+use value::{Size, Span, switch};
+
+mod roots;
+mod value;
 
 /// The name of the environment variable of a key.
 const ENV_PREFIX: &str = "PERENNIAL_";
 
 /// How like a known key an unknown one must be to be taken for it.
 const SIMILAR: f64 = 0.8;
-
-/// The longest duration that can be set, in hours: a hundred years. Far longer ones overflow the clock.
-const MAX_HOURS: u64 = 100 * 8766;
 
 /// Streams that any program can call, cut anywhere, and continue exactly where they stopped.
 ///
@@ -54,8 +56,52 @@ struct Settings {
     #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// A directory whose files can be read, as NAME/…; can be repeated
-    #[arg(long, env = "PERENNIAL_ROOT", value_name = "NAME=DIR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "PERENNIAL_ROOT",
+        value_name = "NAME=DIR",
+        value_delimiter = ',',
+        help_heading = "Roots"
+    )]
     root: Vec<Root>,
+    /// Only files of a root that match this can be read: *.log at any depth, nginx/*.log from the root on, app/** all
+    /// below; can be repeated
+    #[arg(
+        long,
+        env = "PERENNIAL_ALLOW",
+        value_name = "NAME=GLOB",
+        value_delimiter = ',',
+        help_heading = "Roots"
+    )]
+    allow: Vec<Rule>,
+    /// No file of a root that matches this can be read, nor a link that leads to one; wins over --allow, and ignores
+    /// case; can be repeated
+    #[arg(
+        long,
+        env = "PERENNIAL_DENY",
+        value_name = "NAME=GLOB",
+        value_delimiter = ',',
+        help_heading = "Roots"
+    )]
+    deny: Vec<Rule>,
+    /// No file of this root that has a second name, which may be outside, can be read; can be repeated
+    #[arg(
+        long,
+        env = "PERENNIAL_NO_HARD_LINKS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Roots"
+    )]
+    no_hard_links: Vec<String>,
+    /// Links of this root by an absolute path are followed too, if it lies in the root's directory; can be repeated
+    #[arg(
+        long,
+        env = "PERENNIAL_ABSOLUTE_LINKS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Roots"
+    )]
+    absolute_links: Vec<String>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
     #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
         value_parser = switch)]
@@ -69,6 +115,12 @@ struct Settings {
     /// A longer line is split [default: 1MiB]
     #[arg(long, env = "PERENNIAL_MAX_LINE", value_name = "SIZE", help_heading = "Limits")]
     max_line: Option<Size>,
+    /// How long a file that was renamed away must be quiet before its successor is read [default: 200ms]
+    #[arg(long, env = "PERENNIAL_ROTATION_GRACE", value_name = "TIME", help_heading = "Limits")]
+    rotation_grace: Option<Span>,
+    /// How many rotated files of a path are kept open for readers that have not reached them [default: 256]
+    #[arg(long, env = "PERENNIAL_MAX_ROTATED", value_name = "N", help_heading = "Limits")]
+    max_rotated: Option<usize>,
     /// A response leaves when it has so much [default: 64KiB]
     #[arg(long, env = "PERENNIAL_MAX_RESPONSE", value_name = "SIZE", help_heading = "Limits")]
     max_response: Option<Size>,
@@ -141,8 +193,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The data directory.
     pub data: PathBuf,
-    /// The roots, by name.
-    pub roots: Vec<(String, PathBuf)>,
+    /// The roots.
+    pub roots: Vec<lines::Root>,
     /// Whether there is to be something to show.
     pub demo: bool,
     /// Where metrics are served.
@@ -202,6 +254,16 @@ pub enum Error {
         value: String,
         /// What would work.
         remedy: &'static str,
+    },
+    /// A rule for a root that is not there.
+    #[error("{setting} names the root `{name}`, which is not there: {remedy}")]
+    UnknownRoot {
+        /// As a flag.
+        setting: &'static str,
+        /// As given.
+        name: String,
+        /// What would work.
+        remedy: String,
     },
     /// There is no home to keep data in.
     #[error("there is no home directory to keep data in: give one with --data")]
@@ -276,14 +338,14 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         };
     }
     let demo = given.demo.or(file.demo).unwrap_or_default();
-    let roots = if given.root.is_empty() { file.root } else { given.root };
+    let roots = roots::resolve(&given, &file)?;
     let mut config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
         data: match given.data.or(file.data) {
             Some(data) => data,
             None => default_data(demo).ok_or(Error::NoHome)?,
         },
-        roots: roots.into_iter().map(|Root { name, path }| (name, path)).collect(),
+        roots,
         demo,
         metrics: given.metrics.or(file.metrics),
         log: given.log.or(file.log).unwrap_or_else(|| "info".into()),
@@ -300,6 +362,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     set! {
         config.listen => listen,
         config.lines.max_line_bytes => max_line,
+        config.lines.rotation_grace => rotation_grace,
+        config.lines.max_rotated => max_rotated,
         config.limits.batch_bytes => max_response,
         config.messages.max_message_bytes => max_message,
         config.limits.request_bytes => max_request,
@@ -386,100 +450,6 @@ fn default_data(demo: bool) -> Option<PathBuf> {
 pub fn variable(flag: &str) -> String {
     format!("{ENV_PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
-
-/// Yes or no, as variables of the environment write it too.
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err(format!("`{text}` is neither true nor false")),
-    }
-}
-
-/// `NAME=DIR`
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Root {
-    name: String,
-    path: PathBuf,
-}
-
-impl FromStr for Root {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-                Ok(Self { name: name.into(), path: path.into() })
-            }
-            _ => Err(format!("`{text}` is not NAME=DIR, as in logs=/var/log")),
-        }
-    }
-}
-
-/// A duration as people write it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("`{text}` is no duration: write 500ms, 20s, 5m or 1h");
-        let signed = text.parse::<jiff::SignedDuration>().map_err(|_| fault())?;
-        let duration = Duration::try_from(signed).map_err(|_| fault())?;
-        if duration > Duration::from_secs(MAX_HOURS * 3600) {
-            return Err(format!("`{text}` is too long: {MAX_HOURS}h, a hundred years, at most"));
-        }
-        Ok(Self(duration))
-    }
-}
-
-impl From<Span> for Duration {
-    fn from(span: Span) -> Self {
-        span.0
-    }
-}
-
-/// A number of bytes as people write it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Size(usize);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", 1024 * 1024 * 1024), ("", 1)];
-        let in_unit = |(unit, bytes): (&str, usize)| {
-            text.strip_suffix(unit)?.trim_end().parse::<usize>().ok()?.checked_mul(bytes)
-        };
-        let fault = || format!("`{text}` is no size: write 64KiB, 1MiB or a number of bytes");
-        units.into_iter().find_map(in_unit).map(Self).ok_or_else(fault)
-    }
-}
-
-impl From<Size> for usize {
-    fn from(size: Size) -> Self {
-        size.0
-    }
-}
-
-/// In the file these are written as on the command line; a number alone does as well.
-macro_rules! deserialize_from_text {
-    ($($name:ident),*) => {$(
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = match toml::Value::deserialize(deserializer)? {
-                    toml::Value::String(text) => text,
-                    toml::Value::Integer(number) => number.to_string(),
-                    _ => return Err(de::Error::custom("a text is wanted, in quotes")),
-                };
-                text.parse().map_err(de::Error::custom)
-            }
-        }
-    )*};
-}
-
-deserialize_from_text!(Root, Span, Size);
 
 #[cfg(test)]
 mod tests;

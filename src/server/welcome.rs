@@ -1,18 +1,16 @@
 //! What the server says when it is ready: where it listens, and what to try first. On stderr, plain: it is to be
 //! copied.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::Path};
 
 use super::{Config, demo};
+use crate::lines::Root;
 
 /// Prints it.
-pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[(String, PathBuf)]) {
+pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[Root]) {
     let mut text = format!("perenniald: listening on http://{address}\n");
     text += &format!("perenniald: messages are kept in {}\n", data.display());
-    for (name, path) in roots {
+    for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
     if !address.ip().is_loopback() {

@@ -33,6 +33,7 @@ pub struct Server {
     arguments: Vec<String>,
     directory: TempDir,
     stderr: mpsc::Receiver<String>,
+    startup: Vec<String>,
 }
 
 impl Server {
@@ -43,11 +44,21 @@ impl Server {
 
     /// Starts a server with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("logs")).unwrap();
+        let directory = directory();
         let arguments = arguments.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (child, address, stderr) = spawn(directory.path(), "127.0.0.1:0", &arguments);
-        Self { child, address, arguments, directory, stderr }
+        let (child, address, stderr, startup) = spawn(directory.path(), "127.0.0.1:0", &arguments);
+        Self { child, address, arguments, directory, stderr, startup }
+    }
+
+    /// Starts a server by a command that is to execute its own last arguments, and by its process.
+    pub fn start_by(wrapper: &[&str]) -> Self {
+        let directory = directory();
+        let server = server_command(directory.path(), "127.0.0.1:0");
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(server.get_program()).args(server.get_args());
+        command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null());
+        let (child, address, stderr, startup) = spawn_command(command);
+        Self { child, address, arguments: Vec::new(), directory, stderr, startup }
     }
 
     /// `kill -9`.
@@ -58,9 +69,9 @@ impl Server {
 
     /// Starts it again, at the same address and over the same data.
     pub fn restart(&mut self) {
-        let (child, address, stderr) =
+        let (child, address, stderr, startup) =
             spawn(self.directory.path(), &self.address.to_string(), &self.arguments);
-        (self.child, self.address, self.stderr) = (child, address, stderr);
+        (self.child, self.address, self.stderr, self.startup) = (child, address, stderr, startup);
     }
 
     /// SIGTERM.
@@ -102,6 +113,11 @@ impl Server {
                 }
             }
         })
+    }
+
+    /// What it said up to the line with its URL.
+    pub fn startup(&self) -> &[String] {
+        &self.startup
     }
 
     /// The next line on stderr that contains `needle`.
@@ -158,10 +174,23 @@ impl Drop for Server {
     }
 }
 
-type Spawned = (Child, SocketAddr, mpsc::Receiver<String>);
+type Spawned = (Child, SocketAddr, mpsc::Receiver<String>, Vec<String>);
+
+/// Where a server may keep its data and find its root.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("logs")).unwrap();
+    directory
+}
 
 fn spawn(directory: &Path, listen: &str, arguments: &[String]) -> Spawned {
-    let mut child = server_command(directory, listen).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = server_command(directory, listen);
+    command.args(arguments);
+    spawn_command(command)
+}
+
+fn spawn_command(mut command: Command) -> Spawned {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -176,7 +205,7 @@ fn spawn(directory: &Path, listen: &str, arguments: &[String]) -> Spawned {
             break address;
         }
     };
-    (child, address, receiver)
+    (child, address, receiver, startup)
 }
 
 /// `perenniald` over the data and the root in a directory.

@@ -14,7 +14,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use perennial::{
-    lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Rules, Start},
+    lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Root, Rules, Start},
     proto::{self, line::Content},
     wire::Batching,
 };
@@ -61,7 +61,7 @@ impl Bed {
 
     fn below(parent: &str, options: Options) -> Self {
         let directory = TempDir::new_in(parent).unwrap();
-        let files = Files::new(vec![(ROOT.into(), directory.path().into())], options).unwrap();
+        let files = Files::new(vec![Root::new(ROOT, directory.path())], options).unwrap();
         Self { directory, files }
     }
 

@@ -8,6 +8,7 @@ use std::{
         fs::{FileExt, symlink},
         net::UnixListener,
     },
+    time::SystemTime,
 };
 
 use perennial::{
@@ -133,7 +134,7 @@ async fn case_56_what_is_no_regular_file_is_not_found_and_blocks_nobody() {
                 }
             }
         }
-        assert!(bed.files.list(None, 10, None).await.unwrap().files.is_empty());
+        assert!(bed.files.list(None, 10, None, SystemTime::now()).await.unwrap().files.is_empty());
         // Who waits gets the file that takes its place.
         for name in names {
             let query = Query { follow: true, wait_for_create: true, ..query_of(name, Start::Head) };
@@ -176,7 +177,7 @@ async fn case_57_names_that_are_not_utf_8_are_not_listed_and_do_no_harm() {
         fs::create_dir(strange(b"\xffdirectory")).unwrap();
         fs::write(strange(b"\xffdirectory").join("in.log"), "x\n").unwrap();
         bed.append("app.log", "1\n");
-        let listed = bed.files.list(None, 10, None).await.unwrap().files;
+        let listed = bed.files.list(None, 10, None, SystemTime::now()).await.unwrap().files;
         assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["r/app.log"]);
         let mut reading = bed.open(follow(Start::Head)).await;
         reading.read_until("1").await;
@@ -205,7 +206,7 @@ async fn case_57_names_with_newlines_and_other_signs_can_be_listed_read_and_foll
             reading.read_until("2").await;
             assert_eq!(reading.texts(), ["1", "2"]);
         }
-        let listed = bed.files.list(None, 100, None).await.unwrap().files;
+        let listed = bed.files.list(None, 100, None, SystemTime::now()).await.unwrap().files;
         let mut expected = names.map(|name| format!("r/{name}")).to_vec();
         expected.push(format!("r/{long}"));
         expected.sort();

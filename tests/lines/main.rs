@@ -13,6 +13,7 @@ mod harness;
 mod bed;
 mod content;
 mod growth;
+mod remote;
 mod rotation;
 mod served;
 mod start;

@@ -1,1 +1,252 @@
 //! Rotation: files that are renamed, truncated, replaced and deleted while they are read.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    time::Duration,
+};
+
+use perennial::lines::{Event, Found, Options, Start};
+
+use crate::bed::{Bed, LOG, follow, options, query};
+
+mod identity;
+mod linked;
+mod torture;
+mod watched;
+
+fn is_gap(event: &Event) -> bool {
+    matches!(event, Event::Gap { .. })
+}
+
+fn is_truncated(event: &Event) -> bool {
+    matches!(event, Event::Truncated { .. })
+}
+
+fn is_rotated(event: &Event) -> bool {
+    matches!(event, Event::Rotated { .. })
+}
+
+#[tokio::test]
+async fn case_30_lines_written_late_to_a_file_that_was_renamed_come_before_those_of_its_successor() {
+    let grace = Options { rotation_grace: Duration::from_millis(200), ..options() };
+    for bed in Bed::both_with(grace) {
+        bed.append(LOG, "first\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("first").await;
+        let mut writer = File::options().append(true).open(bed.path(LOG)).unwrap();
+        bed.rename(LOG, "app.log.1");
+        bed.append(LOG, "new\n");
+        // Each within the grace of the one before it.
+        for late in 0..4 {
+            writeln!(writer, "late {late}").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        reading.read_until("new").await;
+        assert_eq!(reading.texts(), ["first", "late 0", "late 1", "late 2", "late 3", "new"]);
+        assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
+    }
+}
+
+#[tokio::test]
+async fn case_31_files_that_came_and_were_renamed_while_nobody_read_are_all_read_in_order() {
+    for bed in Bed::both() {
+        bed.append(LOG, "0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("0").await;
+        for generation in 1..=6 {
+            for old in (1..generation).rev() {
+                bed.rename(&format!("app.log.{old}"), &format!("app.log.{}", old + 1));
+            }
+            bed.rename(LOG, "app.log.1");
+            bed.append(LOG, format!("{generation}\n"));
+        }
+        reading.read_until("6").await;
+        assert_eq!(reading.texts(), ["0", "1", "2", "3", "4", "5", "6"]);
+        assert_eq!(reading.events, vec![Event::Rotated { next_offset: 0 }; 6]);
+    }
+}
+
+#[tokio::test]
+async fn case_31_a_reader_that_was_away_reads_all_files_that_came_since() {
+    for bed in Bed::both() {
+        bed.append(LOG, "0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("0").await;
+        let start = reading.resume();
+        drop(reading);
+        for generation in 1..=6 {
+            for old in (1..generation).rev() {
+                bed.rename(&format!("app.log.{old}"), &format!("app.log.{}", old + 1));
+            }
+            bed.rename(LOG, "app.log.1");
+            bed.append(LOG, format!("{generation}\n"));
+        }
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("6").await;
+        assert_eq!(reading.texts(), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(reading.events[0], Event::Resumed(Found::Moved));
+        assert_eq!(reading.events[1..], vec![Event::Rotated { next_offset: 0 }; 6]);
+    }
+}
+
+#[tokio::test]
+async fn case_32_a_new_file_that_is_larger_than_the_offset_already_is_read_from_its_start() {
+    for bed in Bed::both() {
+        bed.append(LOG, "short\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("short").await;
+        bed.append("next", (0..1000).map(|n| format!("line {n}\n")).collect::<String>());
+        bed.rename(LOG, "app.log.1");
+        bed.rename("next", LOG);
+        reading.read_until("line 999").await;
+        assert_eq!(reading.lines.len(), 1001);
+        assert_eq!((reading.texts()[1].as_str(), reading.lines[1].offset), ("line 0", Some(0)));
+        assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
+    }
+}
+
+#[tokio::test]
+async fn case_33_rewritten_to_exactly_the_same_size_is_truncated() {
+    for bed in Bed::both() {
+        bed.append(LOG, "round 0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("round 0").await;
+        for round in 1..10 {
+            let line = format!("round {round}");
+            fs::write(bed.path(LOG), format!("{line}\n")).unwrap();
+            reading.read_until(&line).await;
+            let told = reading.take_events();
+            assert!(matches!(told[..], [Event::Truncated { read_offset: 8, .. }]), "{told:?}");
+        }
+        assert_eq!(reading.texts(), (0..10).map(|round| format!("round {round}")).collect::<Vec<_>>());
+        // It is seen by who was away, too.
+        let start = reading.resume();
+        fs::write(bed.path(LOG), "round x\n").unwrap();
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("round x").await;
+        let truncated = Event::Truncated { read_offset: 8, size: 8 };
+        assert_eq!(reading.events, [Event::Resumed(Found::Truncated), truncated]);
+    }
+}
+
+#[tokio::test]
+async fn case_34_truncated_to_a_shorter_length_is_read_from_its_start() {
+    for bed in Bed::both() {
+        bed.append(LOG, "a long line\nanother\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("another").await;
+        fs::write(bed.path(LOG), "new\n").unwrap();
+        reading.read_until("new").await;
+        bed.append(LOG, "more\n");
+        reading.read_until("more").await;
+        assert_eq!(reading.texts(), ["a long line", "another", "new", "more"]);
+        assert!(
+            matches!(reading.events[..], [Event::Truncated { read_offset: 20, .. }]),
+            "{:?}",
+            reading.events
+        );
+    }
+}
+
+/// A writer that keeps its offset leaves a hole where the file was truncated: in one block, and over many.
+#[tokio::test]
+async fn case_35_a_hole_that_copytruncate_leaves_is_told_and_no_text() {
+    for bed in Bed::both() {
+        for lines in [10, 100_000] {
+            bed.append(LOG, "");
+            let mut writer = File::create(bed.path(LOG)).unwrap();
+            let before = (0..lines).map(|n| format!("line {n}\n")).collect::<String>();
+            writer.write_all(before.as_bytes()).unwrap();
+            let mut reading = bed.open(follow(Start::Head)).await;
+            reading.read_lines(lines).await;
+            fs::copy(bed.path(LOG), bed.path("app.log.1")).unwrap();
+            File::options().write(true).open(bed.path(LOG)).unwrap().set_len(0).unwrap();
+            writer.write_all(b"behind the hole\n").unwrap();
+            reading.read_until("behind the hole").await;
+            let bytes = before.len() as u64;
+            assert_eq!(
+                (reading.lines.len(), reading.lines[lines].offset),
+                (lines + 1, Some(before.len().try_into().unwrap()))
+            );
+            let hole = Event::Hole { offset: 0, bytes };
+            assert!(
+                matches!(reading.events[..], [Event::Truncated { read_offset, .. }, told] if told == hole && read_offset == bytes),
+                "{:?}",
+                reading.events
+            );
+            assert!(reading.texts().iter().all(|line| !line.contains('\0')));
+            // Who comes later is told of the hole, too.
+            let mut late = bed.open(query(Start::Head)).await;
+            late.read_to_end().await;
+            assert_eq!((late.texts(), late.events), (vec!["behind the hole".to_string()], vec![hole]));
+            bed.remove("app.log.1");
+            bed.remove(LOG);
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_39_a_cursor_beyond_the_end_is_told_as_truncated_once() {
+    for bed in Bed::both() {
+        bed.append(LOG, (0..10).map(|n| format!("line {n}\n")).collect::<String>());
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("line 9").await;
+        let start = reading.resume();
+        File::options().write(true).open(bed.path(LOG)).unwrap().set_len(14).unwrap();
+        for follows in [true, false] {
+            let mut reading = if follows {
+                bed.open(follow(start.clone())).await
+            } else {
+                bed.open(query(start.clone())).await
+            };
+            reading.read_until("line 1").await;
+            if follows {
+                reading.quiet_for(Duration::from_millis(300)).await;
+            } else {
+                reading.read_to_end().await;
+            }
+            assert_eq!(reading.texts(), ["line 0", "line 1"]);
+            assert_eq!(
+                reading.events,
+                [Event::Resumed(Found::Truncated), Event::Truncated { read_offset: 70, size: 14 }]
+            );
+            // It is not told again to who resumes behind it.
+            let mut again = bed.open(query(reading.resume())).await;
+            again.read_to_end().await;
+            assert_eq!((again.texts(), again.events), (vec![], vec![Event::Resumed(Found::Exact)]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_43_what_is_left_of_a_file_that_is_deleted_while_it_is_read_arrives() {
+    for bed in Bed::both() {
+        let lines = 200_000;
+        bed.append(LOG, (0..lines).map(|n| format!("line {n}\n")).collect::<String>());
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.batch().await.unwrap();
+        assert!(reading.lines.len() < lines);
+        bed.remove(LOG);
+        reading.wait_for_event("deleted", |event| *event == Event::Deleted).await;
+        assert_eq!(reading.lines.len(), lines);
+        assert!(reading.texts().iter().enumerate().all(|(n, line)| *line == format!("line {n}")));
+        assert_eq!(reading.events, [Event::Deleted]);
+        bed.append(LOG, "new\n");
+        reading.read_until("new").await;
+        assert_eq!(reading.events, [Event::Deleted, Event::Opened { size: 4 }]);
+    }
+}
+
+#[tokio::test]
+async fn case_43_one_who_does_not_follow_reads_a_deleted_file_to_its_end() {
+    for bed in Bed::both() {
+        let lines = 200_000;
+        bed.append(LOG, (0..lines).map(|n| format!("line {n}\n")).collect::<String>());
+        let mut reading = bed.open(query(Start::Head)).await;
+        reading.batch().await.unwrap();
+        bed.remove(LOG);
+        reading.read_to_end().await;
+        assert_eq!(reading.lines.len(), lines);
+    }
+}

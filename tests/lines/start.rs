@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use perennial::lines::{Error, Event, Files, Query, Start};
+use perennial::lines::{Error, Event, Files, Query, Root, Start};
 use perennial::wire::Batching;
 
 use crate::bed::{Bed, Reading, append, follow, options, query, query_of};
@@ -328,7 +328,8 @@ async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
 async fn case_11_the_sizes_of_proc_and_sys_lie() {
     let mut bed = Bed::on_disk();
     let roots = [("proc", "/proc"), ("sys", "/sys")];
-    bed.files = Files::new(roots.map(|(name, path)| (name.into(), path.into())).into(), options()).unwrap();
+    let roots = roots.map(|(name, path)| Root::new(name, path));
+    bed.files = Files::new(roots.into(), options()).unwrap();
     // None says its size: those of /proc are empty, those of /sys have a page.
     for path in [
         "proc/version",

@@ -3,11 +3,14 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use perennial::proto::{
-    CountdownRequest, MessagesRequest, OnGap, OnLag, ReadLinesRequest, countdown_request::Target,
-    messages_request, read_lines_request,
+    CountdownRequest, MessagesRequest, OnLag, countdown_request::Target, messages_request,
 };
 
 use crate::time;
+
+mod lines;
+
+pub use lines::Lines;
 
 const AFTER_HELP: &str = "\
 Data goes to stdout, everything else to stderr. json and ndjson name fields as the JSON form of the contract does,
@@ -16,8 +19,8 @@ but give 64-bit numbers as numbers.
 TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s or 1h30m.
 
 Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
-for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C. After Ctrl-C the last line on stderr is
-the command that continues the stream.";
+for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
+stderr is the command that continues the stream; of several files, a line each.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]
@@ -70,7 +73,7 @@ pub enum Format {
 pub enum Verb {
     /// Count down
     Countdown(Countdown),
-    /// Read the lines of a file, and follow it
+    /// Read the lines of files, and follow them
     Lines(Lines),
     /// Read the messages of topics, and those to come
     Messages(Messages),
@@ -117,11 +120,15 @@ impl Batching {
     }
 
     fn push(&self, words: &mut Vec<String>, delivered: i64, cursor: &str) {
+        self.push_rest(words, delivered);
+        push(words, "--cursor", Some(cursor));
+    }
+
+    fn push_rest(&self, words: &mut Vec<String>, delivered: i64) {
         // A stream with nothing left has ended, and needs no command.
         push(words, "--limit", self.limit.map(|limit| limit.saturating_sub(delivered).max(1)));
         push(words, "--max-batch", self.max_batch);
         push(words, "--heartbeat", self.heartbeat.map(|duration| format!("{duration:#}")));
-        push(words, "--cursor", Some(cursor));
     }
 }
 
@@ -129,8 +136,6 @@ impl Batching {
 pub trait Continue {
     /// The words that continue it: as it was, without its start.
     fn words(&self, delivered: i64, cursor: &str) -> Vec<String>;
-    /// It waits for what is still to come.
-    fn follows(&self) -> bool;
 }
 
 #[derive(Args, Debug)]
@@ -185,80 +190,6 @@ impl Continue for Countdown {
         words.extend(self.burst.then(|| "--burst".to_owned()));
         self.batching.push(&mut words, delivered, cursor);
         words
-    }
-
-    fn follows(&self) -> bool {
-        true
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Gap {
-    /// End with an error
-    Fail,
-    /// Go on with what is there, and say what is missing
-    Skip,
-}
-
-#[derive(Args, Debug)]
-pub struct Lines {
-    /// The file, as `perennial files` names it
-    #[arg(value_name = "ROOT/PATH")]
-    path: String,
-    /// Begin with the last N lines
-    #[arg(short = 'n', long, value_name = "N", conflicts_with_all = ["from_line", "from_offset", "cursor"])]
-    last: Option<i64>,
-    /// Begin with this line, counted from 1
-    #[arg(long, value_name = "N", conflicts_with_all = ["from_offset", "cursor"])]
-    from_line: Option<i64>,
-    /// Begin at this byte, counted from 0
-    #[arg(long, value_name = "B", conflicts_with = "cursor")]
-    from_offset: Option<i64>,
-    /// Stay, and yield lines as they are written
-    #[arg(short, long)]
-    follow: bool,
-    /// What to do when the place of the cursor is gone [default: fail]
-    #[arg(long, value_enum, value_name = "WHAT")]
-    on_gap: Option<Gap>,
-    #[command(flatten)]
-    batching: Batching,
-}
-
-impl Lines {
-    pub fn request(&self) -> ReadLinesRequest {
-        use read_lines_request::Start;
-        let line = self.from_line.map(Start::FromLine);
-        let start = self.last.map(Start::Last).or(line).or(self.from_offset.map(Start::FromOffset));
-        let on_gap = match self.on_gap {
-            None => OnGap::Unspecified,
-            Some(Gap::Fail) => OnGap::Fail,
-            Some(Gap::Skip) => OnGap::Skip,
-        };
-        ReadLinesRequest {
-            path: self.path.clone(),
-            start,
-            follow: self.follow,
-            on_gap: on_gap.into(),
-            cursor: self.batching.cursor.clone(),
-            limit: self.batching.limit,
-            heartbeat: self.batching.heartbeat(),
-            max_batch: self.batching.max_batch,
-            ..ReadLinesRequest::default()
-        }
-    }
-}
-
-impl Continue for Lines {
-    fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
-        let mut words = vec!["lines".to_owned(), self.path.clone()];
-        words.extend(self.follow.then(|| "-f".to_owned()));
-        push(&mut words, "--on-gap", self.on_gap.as_ref().map(name));
-        self.batching.push(&mut words, delivered, cursor);
-        words
-    }
-
-    fn follows(&self) -> bool {
-        self.follow
     }
 }
 
@@ -342,10 +273,6 @@ impl Continue for Messages {
         self.batching.push(&mut words, delivered, cursor);
         words
     }
-
-    fn follows(&self) -> bool {
-        true
-    }
 }
 
 #[derive(Args, Debug)]
@@ -388,56 +315,4 @@ fn name(value: &impl ValueEnum) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::quote;
-
-    #[test]
-    fn the_definitions_hold_together() {
-        Arguments::command().debug_assert();
-    }
-
-    fn resume(line: &[&str]) -> String {
-        let arguments = Arguments::try_parse_from(line).unwrap();
-        let mut words = arguments.prefix(line.contains(&"--server"));
-        words.extend(match &arguments.verb {
-            Verb::Countdown(it) => it.words(2, "C"),
-            Verb::Lines(it) => it.words(2, "C"),
-            Verb::Messages(it) => it.words(2, "C"),
-            _ => unreachable!("not a stream"),
-        });
-        Arguments::try_parse_from(&words).unwrap();
-        quote::command(&words)
-    }
-
-    #[test]
-    fn the_command_that_resumes_keeps_the_options_and_drops_the_start() {
-        let countdown = ["perennial", "countdown", "9", "--interval", "1s", "--to", "-3", "--burst"];
-        assert_eq!(resume(&countdown), "perennial countdown --burst --cursor C");
-        let lines = ["perennial", "lines", "logs/a b", "-n", "3", "-f", "--on-gap", "skip", "--limit", "9"];
-        assert_eq!(resume(&lines), "perennial lines 'logs/a b' -f --on-gap skip --limit 7 --cursor C");
-        let messages = ["perennial", "-o", "raw", "--server", "h:1", "messages", "a.>", "b", "--from", "3"];
-        assert_eq!(resume(&messages), "perennial --server h:1 -o raw messages 'a.>' b --cursor C");
-        let bounded = ["perennial", "messages", "a", "--until-sequence", "7", "--heartbeat", "1m 30s"];
-        assert_eq!(
-            resume(&bounded),
-            "perennial messages a --until-sequence 7 --heartbeat '1m 30s' --cursor C"
-        );
-    }
-
-    #[test]
-    fn a_start_and_a_cursor_exclude_each_other() {
-        for line in [
-            &["perennial", "lines", "a/b", "-n", "1", "--cursor", "C"][..],
-            &["perennial", "countdown", "3", "--cursor", "C"],
-            &["perennial", "messages", "a", "--from", "new", "--cursor", "C"],
-            &["perennial", "countdown"],
-            &["perennial", "publish", "a"],
-        ] {
-            assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
-        }
-    }
-}
+mod tests;

@@ -51,6 +51,8 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "they are fields of the message")]
 struct LineObject<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
     offset: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<i64>,
@@ -72,8 +74,15 @@ struct LineObject<'a> {
     partial: bool,
 }
 
-pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
-    response.events.iter().try_for_each(|event| out.object(&line_event(event)))?;
+/// The events and lines; with their path, where they are from several.
+pub fn lines(out: &mut Output, response: &ReadLinesResponse, path: Option<&str>) -> io::Result<()> {
+    response.events.iter().try_for_each(|event| {
+        let mut object = line_event(event);
+        if let (Some(path), Some(fields)) = (path, object.as_object_mut()) {
+            fields.insert("path".into(), path.into());
+        }
+        out.object(&object)
+    })?;
     response.lines.iter().try_for_each(|line| {
         let (text, raw) = match &line.content {
             Some(line::Content::Text(text)) => (Some(text.as_str()), None),
@@ -81,6 +90,7 @@ pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
             None => (None, None),
         };
         out.object(&LineObject {
+            path,
             offset: line.offset,
             number: line.number,
             text,
@@ -108,6 +118,7 @@ fn line_event(event: &LineEvent) -> Value {
         }
         Some(Event::Opened(it)) => json!({ "opened": { "size": it.size } }),
         Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "bytes": it.bytes } }),
+        Some(Event::Late(it)) => json!({ "late": { "offset": it.offset } }),
         Some(Event::Resumed(it)) => json!({ "resumed": { "found": it.found().as_str_name() } }),
         None => json!({}),
     }
@@ -177,7 +188,13 @@ pub fn published(response: &PublishResponse) -> Value {
 }
 
 pub fn file(file: &File) -> Value {
-    json!({ "path": file.path, "size": file.size, "modifyTime": moment(&file.modify_time) })
+    json!({
+        "path": file.path,
+        "size": file.size,
+        "modifyTime": moment(&file.modify_time),
+        "createTime": moment(&file.create_time),
+        "growing": file.growing,
+    })
 }
 
 pub fn topic(topic: &Topic) -> Value {

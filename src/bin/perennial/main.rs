@@ -12,6 +12,7 @@ use crate::arguments::{Arguments, Verb};
 
 mod arguments;
 mod json;
+mod lines;
 mod output;
 mod publish;
 mod quote;
@@ -27,12 +28,14 @@ enum Failure {
     Call(#[from] Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] std::io::Error),
+    #[error(transparent)]
+    Cursors(#[from] lines::cursor_file::Error),
     /// What there was to say was said.
     #[error("")]
     Told(u8),
 }
 
-/// The code of a run that was ended by Ctrl-C, as shells have it.
+/// The code of a run that was ended by Ctrl-C or SIGTERM, as shells have it.
 const INTERRUPTED: u8 = 130;
 const USAGE: u8 = 2;
 /// The code of a gRPC error is this and its number.
@@ -41,6 +44,11 @@ const GRPC: u8 = 64;
 fn main() -> ExitCode {
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Verb::Lines(it) = &arguments.verb
+        && let Err(text) = it.check(arguments.output)
+    {
+        Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    }
     let server_given = matches.value_source("server") == Some(ValueSource::CommandLine);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     let client = Client::connect(&arguments.server)?.with_observer(output::observer());
-    let stop = read::on_interrupt();
+    let stop = read::on_interrupt()?;
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);
     match arguments.verb {
@@ -65,10 +73,7 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
             let stream = client.countdown(it.request());
             read::read(stream, read::Resume::new(prefix, it), format, stop).await
         }
-        Verb::Lines(it) => {
-            let stream = client.lines(it.request());
-            read::read(stream, read::Resume::new(prefix, it), format, stop).await
-        }
+        Verb::Lines(it) => lines::read(&client, it, prefix, format, stop).await,
         Verb::Messages(it) => {
             let stream = client.messages(it.request());
             read::read(stream, read::Resume::new(prefix, it), format, stop).await
@@ -91,12 +96,12 @@ fn failed(failure: &Failure) -> ExitCode {
         Failure::Told(code) => ExitCode::from(*code),
         // Whoever read has read enough.
         Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Failure::Output(_) => {
+        Failure::Output(_) | Failure::Cursors(_) => {
             output::error(&failure.to_string());
             ExitCode::FAILURE
         }
         Failure::Call(error) => {
-            output::call_failed(error);
+            output::call_failed(None, error);
             ExitCode::from(code_of(error))
         }
     }

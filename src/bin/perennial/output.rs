@@ -2,10 +2,15 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use indicatif::ProgressBar;
 use perennial::client::{Error, Notice};
 
 use crate::arguments::Format;
@@ -14,7 +19,8 @@ use crate::arguments::Format;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
-const NOTE: Style = Style::new().dimmed();
+/// What is not the data itself.
+pub const NOTE: Style = Style::new().dimmed();
 
 /// Stdout, buffered.
 pub struct Output {
@@ -22,14 +28,30 @@ pub struct Output {
     pub format: Format,
     /// Control characters are made harmless.
     pub escapes: bool,
-    stdout: io::StdoutLock<'static>,
+    pub is_terminal: bool,
+    pub has_colour: bool,
+    stdout: Box<dyn Write>,
 }
 
 impl Output {
     pub fn new(format: Format) -> Self {
         let stdout = io::stdout().lock();
-        let escapes = stdout.is_terminal() && format != Format::Raw;
-        Self { buffer: Vec::with_capacity(2 * BUFFER_BYTES), format, escapes, stdout }
+        let is_terminal = stdout.is_terminal();
+        let has_colour = AutoStream::choice(&stdout) != ColorChoice::Never;
+        Self::over(Box::new(stdout), format, is_terminal, has_colour)
+    }
+
+    /// Over something else, as if it were a terminal or not.
+    pub fn over(stdout: Box<dyn Write>, format: Format, is_terminal: bool, has_colour: bool) -> Self {
+        let escapes = is_terminal && format != Format::Raw;
+        Self {
+            buffer: Vec::with_capacity(2 * BUFFER_BYTES),
+            format,
+            escapes,
+            is_terminal,
+            has_colour,
+            stdout,
+        }
     }
 
     /// Text as it is, or harmless.
@@ -109,25 +131,49 @@ fn harmless(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Says on stderr what went wrong. A stderr that is gone has nobody to tell.
+/// A bar on stderr, which is taken away while words are said.
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Says nothing over a bar from now on.
+pub fn keep_clear_of(bar: &ProgressBar) {
+    // There is one bar in a run.
+    let _ = BAR.set(bar.clone());
+}
+
+/// Writes to stderr beside no bar. A stderr that is gone has nobody to tell.
+fn say(write: impl FnOnce() -> io::Result<()>) {
+    let write = || {
+        let _ = write();
+    };
+    match BAR.get() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// Says on stderr what went wrong.
 pub fn error(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", harmless(text));
+    say(|| writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", harmless(text)));
 }
 
 /// Says on stderr what happened.
 pub fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{NOTE}-- {} --{NOTE:#}", harmless(text));
+    say(|| writeln!(anstream::stderr(), "{NOTE}-- {} --{NOTE:#}", harmless(text)));
 }
 
 /// Prints a line on stderr as it is: it is meant to be copied.
 pub fn line(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    say(|| writeln!(io::stderr(), "{text}"));
 }
 
-/// Says why a call failed, with each field that was wrong.
-pub fn call_failed(failure: &Error) {
+/// Says why a call failed, for which of several files, and each field that was wrong.
+pub fn call_failed(path: Option<&String>, failure: &Error) {
     let text = failure.to_string();
-    error(if text.is_empty() { "the call failed without a word" } else { &text });
+    let why = if text.is_empty() { "the call failed without a word" } else { &text };
+    match path.filter(|path| !text.contains(path.as_str())) {
+        Some(path) => error(&format!("{path}: {why}")),
+        None => error(why),
+    }
     if let Error::Status { code, reason, violations, .. } = failure {
         for violation in violations.iter().filter(|violation| !text.contains(&violation.description)) {
             line(&harmless(&format!("  {}: {}", violation.field, violation.description)));
@@ -148,8 +194,10 @@ pub fn observer() -> impl Fn(&Notice<'_>) + Send + Sync + 'static {
             }
         }
         Notice::Resumed => {
-            lost.store(false, Ordering::Relaxed);
-            note("resumed");
+            // Several streams share a connection.
+            if lost.swap(false, Ordering::Relaxed) {
+                note("resumed");
+            }
         }
     }
 }

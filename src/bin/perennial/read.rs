@@ -1,14 +1,14 @@
-//! Runs a stream to its end, an error, or Ctrl-C, and says how it is continued.
+//! Runs a countdown or messages to their end, an error, or Ctrl-C, and says how they are continued.
 
-use std::{io, io::IsTerminal};
+use std::io;
 
 use futures::{FutureExt, Stream, StreamExt};
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 use perennial::{
     client::Error,
-    proto::{CountdownResponse, MessagesResponse, ReadLinesResponse},
+    proto::{CountdownResponse, MessagesResponse},
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,29 +19,32 @@ use crate::{
     quote, text,
 };
 
-/// Cancelled by the first Ctrl-C; the second ends the process, whatever it is doing.
-pub fn on_interrupt() -> CancellationToken {
+/// Cancelled by the first Ctrl-C or SIGTERM; the second ends the process, whatever it is doing.
+pub fn on_interrupt() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let told = stop.clone();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            told.cancel();
-            let _ = tokio::signal::ctrl_c().await;
-            std::process::exit(INTERRUPTED.into());
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if is_first {
+                told.cancel();
+            }
         }
+        std::process::exit(INTERRUPTED.into());
     });
-    stop
+    Ok(stop)
 }
 
-/// A response of any of the streams.
+/// A response of a countdown or of messages.
 pub trait Batch {
     fn cursor(&self) -> &str;
     fn items(&self) -> usize;
     fn print(&self, out: &mut Output, zone: &TimeZone) -> io::Result<()>;
-    /// How far it is, of how much.
-    fn progress(&self) -> Option<(i64, i64)> {
-        None
-    }
 }
 
 impl Batch for CountdownResponse {
@@ -56,24 +59,6 @@ impl Batch for CountdownResponse {
             Format::Text | Format::Raw => text::ticks(out, self),
             Format::Json | Format::Ndjson => json::ticks(out, self),
         }
-    }
-}
-
-impl Batch for ReadLinesResponse {
-    fn cursor(&self) -> &str {
-        &self.cursor
-    }
-    fn items(&self) -> usize {
-        self.lines.len()
-    }
-    fn print(&self, out: &mut Output, _: &TimeZone) -> io::Result<()> {
-        match out.format {
-            Format::Text | Format::Raw => text::lines(out, self),
-            Format::Json | Format::Ndjson => json::lines(out, self),
-        }
-    }
-    fn progress(&self) -> Option<(i64, i64)> {
-        self.next_offset.zip(self.size)
     }
 }
 
@@ -128,7 +113,6 @@ pub async fn read<B: Batch>(
     let mut stream = std::pin::pin!(stream);
     let mut out = Output::new(format);
     let zone = TimeZone::system();
-    let mut bar = Bar::new(resume.stream.follows());
     loop {
         let next = match stream.next().now_or_never() {
             _ if stop.is_cancelled() => None,
@@ -147,7 +131,6 @@ pub async fn read<B: Batch>(
             Some(Some(Ok(batch))) => {
                 batch.print(&mut out, &zone)?;
                 out.relieve()?;
-                bar.show(&batch);
                 resume.took(&batch);
             }
             Some(None) => {
@@ -156,50 +139,15 @@ pub async fn read<B: Batch>(
             }
             Some(Some(Err(error))) => {
                 out.flush()?;
-                bar.hide();
-                output::call_failed(&error);
+                output::call_failed(None, &error);
                 resume.tell();
                 return Err(Failure::Told(code_of(&error)));
             }
             None => {
                 out.flush()?;
-                bar.hide();
                 resume.tell();
                 return Ok(INTERRUPTED);
             }
         }
-    }
-}
-
-/// How much of a file is read: only for a person, and only where it does not stand between the lines.
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn new(follows: bool) -> Self {
-        let shows = !follows && io::stderr().is_terminal() && !io::stdout().is_terminal();
-        Self(shows.then(|| {
-            let style =
-                ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        }))
-    }
-
-    fn show(&self, batch: &impl Batch) {
-        if let Some((bar, (done, all))) = self.0.as_ref().zip(batch.progress()) {
-            bar.set_length(u64::try_from(all).unwrap_or_default());
-            bar.set_position(u64::try_from(done).unwrap_or_default());
-        }
-    }
-
-    fn hide(&mut self) {
-        if let Some(bar) = self.0.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.hide();
     }
 }

@@ -7,14 +7,21 @@ use crate::{Failure, arguments::Format, json, output::Output, time};
 
 const SERVING: &str = "SERVING";
 
-/// The files, a line each: size, time, path.
+/// The files, a line each: size, when it was last changed and when it was made, whether it grows, path.
 pub fn files(files: &[File], format: Format) -> Result<u8, Failure> {
     let row = |file: &File| {
-        let time = file.modify_time.as_ref().and_then(time::from_proto);
-        let time = time.map_or_else(|| "-".into(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        format!("{:>14}  {time:<20}  {}", file.size.unwrap_or_default(), file.path)
+        let (modified, created) = (moment(file.modify_time.as_ref()), moment(file.create_time.as_ref()));
+        let growing = if file.growing { "growing" } else { "-" };
+        let size = file.size.unwrap_or_default();
+        format!("{size:>14}  {modified:<20}  {created:<20}  {growing:<7}  {}", file.path)
     };
     list(files, format, |file| &file.path, row, json::file)
+}
+
+/// A time to the second, or a dash where it is not known.
+fn moment(time: Option<&prost_types::Timestamp>) -> String {
+    let time = time.and_then(time::from_proto);
+    time.map_or_else(|| "-".into(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// The topics, a line each: messages, bytes, last sequence, name.

@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use perennial::proto::{
-    CountdownResponse, Line, LineEvent, Message, MessageEvent, MessagesResponse, ReadLinesResponse, line,
-    line_event, message,
+    CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message, message_event,
 };
 
 use crate::{
@@ -21,24 +20,10 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
     response.ticks.iter().try_for_each(|tick| writeln!(out.buffer, "{}", tick.remaining.unwrap_or_default()))
 }
 
-pub fn lines(out: &mut Output, response: &ReadLinesResponse) -> io::Result<()> {
-    if !response.events.is_empty() {
-        // Events stand before the lines here, and behind those already given.
-        out.flush()?;
-        response.events.iter().for_each(|event| note(&line_event(event)));
-    }
-    for line in &response.lines {
-        out.text(content(line));
-        let ends = !(line.splits || line.no_newline && out.format == Format::Raw);
-        out.buffer.extend_from_slice(if ends { b"\n" } else { b"" });
-    }
-    Ok(())
-}
-
 pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
     if !response.events.is_empty() {
         out.flush()?;
-        response.events.iter().for_each(|event| note(&message_event(event)));
+        response.events.iter().for_each(|event| note(&message_sentence(event)));
     }
     response.messages.iter().try_for_each(|message| one_message(out, message, zone))
 }
@@ -62,44 +47,16 @@ fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Resu
     Ok(())
 }
 
-fn content(line: &Line) -> &[u8] {
-    match &line.content {
-        Some(line::Content::Text(text)) => text.as_bytes(),
-        Some(line::Content::Raw(raw)) => raw,
-        None => &[],
-    }
-}
-
-fn line_event(event: &LineEvent) -> String {
-    use line_event::Event;
+fn message_sentence(event: &MessageEvent) -> String {
     match &event.event {
-        Some(Event::Rotated(_)) => "rotated".into(),
-        Some(Event::Truncated(it)) => {
-            format!("truncated from {} bytes to {}", it.read_offset.unwrap_or(0), it.size.unwrap_or(0))
+        Some(message_event::Event::Gap(it)) => {
+            let why = match it.reason() {
+                MessageGapReason::Damaged => ": they are damaged on disk",
+                MessageGapReason::Unspecified => "",
+            };
+            let (from, to) = (it.from_sequence.unwrap_or(0), it.to_sequence.unwrap_or(0));
+            format!("sequences {from} to {to} are missing{why}")
         }
-        Some(Event::Deleted(_)) => "deleted".into(),
-        Some(Event::Gap(it)) => {
-            let reason = it.reason().as_str_name();
-            match it.bytes {
-                Some(bytes) => format!("{bytes} bytes are missing ({reason})"),
-                None => format!("lines are missing ({reason})"),
-            }
-        }
-        Some(Event::Opened(it)) => format!("opened, {} bytes", it.size.unwrap_or(0)),
-        Some(Event::Hole(it)) => format!("{} bytes were never written", it.bytes.unwrap_or(0)),
-        Some(Event::Resumed(it)) => format!("resumed ({})", it.found().as_str_name()),
-        None => "an event this client does not know".into(),
-    }
-}
-
-fn message_event(event: &MessageEvent) -> String {
-    match &event.event {
-        Some(perennial::proto::message_event::Event::Gap(it)) => format!(
-            "sequences {} to {} are missing ({})",
-            it.from_sequence.unwrap_or(0),
-            it.to_sequence.unwrap_or(0),
-            it.reason().as_str_name()
-        ),
         None => "an event this client does not know".into(),
     }
 }

@@ -13,10 +13,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
+    client::resume::Call,
     client::{Client, Error, Notice},
     proto::{
-        CountdownRequest, CountdownResponse, Tick,
+        CountdownRequest, CountdownResponse, Line, LongLine, OnGap, ReadLinesRequest, ReadLinesResponse,
+        Tick,
         countdown_service_server::{CountdownService, CountdownServiceServer},
+        read_lines_request::Start,
     },
 };
 
@@ -128,4 +131,31 @@ async fn a_first_call_that_nobody_answers_fails_at_once() {
     let client = Client::connect(&url).unwrap();
     let error = numbers(&client, CountdownRequest::default()).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_resumes_keeps_all_but_its_place_and_what_is_left_of_its_limit() {
+    let request = ReadLinesRequest {
+        path: "a/b".into(),
+        start: Some(Start::FromLine(3)),
+        follow: true,
+        on_gap: OnGap::Skip.into(),
+        wait_for_create: true,
+        until_line: Some(90),
+        until_offset: Some(9_000),
+        long_line: LongLine::Skip.into(),
+        limit: Some(7),
+        heartbeat: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+        max_batch: Some(5),
+        partial_flush: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        delimiter: Some("\0".into()),
+        max_line_bytes: Some(64),
+        ..ReadLinesRequest::default()
+    };
+    let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
+    let lines = vec![Line::default(); 5];
+    call.took(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
+    call.took(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
+    // The start is there, and the contract has the cursor win.
+    assert_eq!(call.request, ReadLinesRequest { cursor: Some("C2".into()), limit: Some(2), ..request });
 }

@@ -114,14 +114,14 @@ impl Work {
 
 impl Followed {
     /// Nothing is known yet.
-    pub fn new(path: FilePath) -> Self {
+    pub fn new(path: FilePath, max_open: usize) -> Self {
         Self {
             path,
             recent: tokio::sync::Mutex::default(),
             followers: AtomicUsize::new(0),
             polled: AtomicBool::new(true),
             changed: watch::Sender::new(0),
-            chain: Mutex::new(Chain { last: Generation::none(), exists: false }),
+            chain: Mutex::new(Chain { last: Generation::none(max_open), exists: false }),
             work: Mutex::default(),
         }
     }

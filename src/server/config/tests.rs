@@ -16,7 +16,8 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     assert_eq!(config.calls.stall, Duration::from_secs(20));
     assert_eq!(config.calls.max_streams, 7);
     assert_eq!(config.lines.max_line_bytes, 2048);
-    assert_eq!(config.roots, [("a".to_string(), PathBuf::from("/a"))]);
+    let [root] = &config.roots[..] else { panic!("{:?}", config.roots) };
+    assert_eq!((root.name.as_str(), root.path.as_path()), ("a", Path::new("/a")));
     assert_eq!(config.connections.drain, Duration::from_secs(20));
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
 }
@@ -52,6 +53,49 @@ fn a_value_that_cannot_work_is_told_with_what_would() {
     ] {
         assert!(Arguments::try_parse_from(["perenniald"].iter().chain(wrong)).is_err(), "{wrong:?}");
     }
+}
+
+#[test]
+fn rules_go_to_the_roots_that_they_name_from_flags_and_from_the_file() {
+    let file = "root = ['a=/a', 'b=/b']\nallow = ['a=*.{log,txt}']\ndeny = ['b=x']\nabsolute-links = ['b']";
+    let flags = ["--deny", "a=*.key,a=y", "--deny=b=z=1", "--no-hard-links", "a", "--data", "/d"];
+    let config = resolve(given(&flags), parse_file(file).unwrap()).unwrap();
+    let [a, b] = &config.roots[..] else { panic!("{:?}", config.roots) };
+    let globs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<lines::Glob>>();
+    assert_eq!(a.rules.allow, globs(&["*.{log,txt}"]));
+    assert_eq!((&a.rules.deny, &b.rules.deny), (&globs(&["*.key", "y"]), &globs(&["z=1"])));
+    assert_eq!((a.rules.hard_links, a.rules.absolute_links), (false, false));
+    assert_eq!((b.rules.hard_links, b.rules.absolute_links), (true, true));
+    assert!(b.rules.allow.is_empty());
+}
+
+#[test]
+fn a_rule_for_a_root_that_is_not_there_is_told_with_those_that_are() {
+    for (setting, value) in
+        [("--allow", "log=*"), ("--deny", "log=*"), ("--no-hard-links", "log"), ("--absolute-links", "log")]
+    {
+        let flags = ["--root", "logs=/l,app=/a", setting, value, "--data", "/d"];
+        let error = resolve(given(&flags), Settings::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{setting} names the root `log`")), "{error}");
+        assert!(error.contains("`logs`, `app`") && error.contains("--root log=DIR"), "{error}");
+    }
+    let error = resolve(given(&["--deny", "log=*", "--data", "/d"]), Settings::default()).unwrap_err();
+    assert!(error.to_string().ends_with("name one with --root log=DIR"), "{error}");
+}
+
+#[test]
+fn a_wrong_glob_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
+    for (wrong, fault) in [("logs=[a", "character class"), ("logs=../x", "`..`"), ("*.log", "NAME=GLOB")] {
+        let error = Arguments::try_parse_from(["perenniald", "--deny", wrong]).unwrap_err().to_string();
+        assert!(error.contains("--deny") && error.contains(fault) && error.contains("*.log"), "{error}");
+        let fault_of_file = parse_file(&format!("stall = '5s'\ndeny = ['{wrong}']")).unwrap_err();
+        assert!(fault_of_file.contains("line 2") && fault_of_file.contains(fault), "{fault_of_file}");
+    }
+    // A comma stands between two settings, also within braces.
+    let error = Arguments::try_parse_from(["perenniald", "--allow", "logs=*.{log,txt}"]).unwrap_err();
+    assert!(error.to_string().contains("unclosed alternate"), "{error}");
+    let fault = parse_file("[roots.logs]\npath = '/var/log'").unwrap_err();
+    assert!(fault.contains("`[roots]`") && fault.contains("at the top"), "{fault}");
 }
 
 #[test]

@@ -1,0 +1,309 @@
+//! The options of `perennial lines`: the requests they make, and the commands that continue its streams.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+use perennial::proto::{LongLine, OnGap, ReadLinesRequest, read_lines_request::Start};
+
+use super::{Batching, Format, name, push};
+use crate::time;
+
+// Where --help lists an option.
+const BEGIN: &str = "Where to begin";
+const END: &str = "Where to end";
+const LINES: &str = "What a line is, and how it is printed";
+
+/// As the contract has it.
+const MAX_DELIMITER_BYTES: usize = 16;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Gap {
+    /// End with an error
+    Fail,
+    /// Go on with what is there, and say what is missing
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Long {
+    /// Print all of it
+    Split,
+    /// Print its beginning
+    Truncate,
+    /// Leave it out, and say so
+    Skip,
+}
+
+/// What `-n` names, as in tail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Tail {
+    Last(i64),
+    FromLine(i64),
+}
+
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Lines {
+    /// The files, as `perennial files` names them; several are read at once, and the options hold for each
+    #[arg(required = true, value_name = "ROOT/PATH")]
+    paths: Vec<String>,
+    /// Begin with the last N lines; +N: with line N
+    #[arg(short = 'n', long, value_name = "[+]N", value_parser = tail, help_heading = BEGIN)]
+    #[arg(conflicts_with_all = ["from_line", "from_offset", "cursor"])]
+    last: Option<Tail>,
+    /// Begin with this line, counted from 1
+    #[arg(long, value_name = "N", conflicts_with_all = ["from_offset", "cursor"], help_heading = BEGIN)]
+    from_line: Option<i64>,
+    /// Begin at this byte, counted from 0
+    #[arg(long, value_name = "B", conflicts_with = "cursor", help_heading = BEGIN)]
+    from_offset: Option<i64>,
+    /// End behind the line with this number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..), help_heading = END)]
+    until_line: Option<i64>,
+    /// End before the first line that starts at this byte or behind it
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(0..), help_heading = END)]
+    until_offset: Option<i64>,
+    /// Stay, and yield lines as they are written
+    #[arg(short, long, help_heading = END)]
+    follow: bool,
+    /// Follow, and wait for a file that is not there yet
+    #[arg(long, help_heading = END)]
+    wait_for_create: bool,
+    /// --follow --wait-for-create, as in tail
+    #[arg(short = 'F', help_heading = END)]
+    follow_and_wait: bool,
+    /// Keep the place in FILE: continue from it if it has one, and the start options are then ignored
+    ///
+    /// FILE is replaced, never changed, and only after the lines before the place were written to stdout: a run that
+    /// is killed prints again what it printed in the last second, or, when it had caught up, at most one batch
+    /// (--max-batch 1: one line). It loses no line. Only one run at a time can have FILE.
+    #[arg(long, value_name = "FILE", conflicts_with = "cursor", help_heading = BEGIN)]
+    resume: Option<PathBuf>,
+    /// What to do when the place of the cursor is gone [default: fail]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = BEGIN)]
+    on_gap: Option<Gap>,
+    /// What to do with a line that is longer than --max-line [default: split]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = LINES)]
+    long_line: Option<Long>,
+    /// The bytes above which a line is long [default: the server's limit]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i32).range(16..), help_heading = LINES)]
+    max_line: Option<i32>,
+    /// With --follow: print a last line without newline when it did not grow for D
+    #[arg(long, value_name = "D", value_parser = time::duration, help_heading = LINES)]
+    partial_flush: Option<SignedDuration>,
+    /// What ends a line: text with \0, \n, \r, \t, \\ and \xNN [default: \n or \r\n]
+    ///
+    /// With -o raw each line is printed with it, otherwise with a newline.
+    #[arg(long, value_name = "TEXT", value_parser = unescape, allow_hyphen_values = true, help_heading = LINES)]
+    delimiter: Option<String>,
+    /// Do not say which file a line is from
+    #[arg(short = 'q', long, conflicts_with = "names", help_heading = LINES)]
+    no_names: bool,
+    /// Say which file a line is from, also if there is only one
+    ///
+    /// That is the default for several: `NAME | ` before each line on a terminal, `ROOT/PATH: ` otherwise, and a
+    /// field `path` with -o json and ndjson. -o raw has no place for it, so that several files need --no-names there.
+    #[arg(short = 'v', long, help_heading = LINES)]
+    names: bool,
+    #[command(flatten)]
+    batching: Batching,
+}
+
+impl Lines {
+    pub fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    /// The file that keeps the cursors.
+    pub fn resume(&self) -> Option<&PathBuf> {
+        self.resume.as_ref()
+    }
+
+    /// It waits for what is still to come.
+    pub fn follows(&self) -> bool {
+        self.follow || self.waits()
+    }
+
+    fn waits(&self) -> bool {
+        self.wait_for_create || self.follow_and_wait
+    }
+
+    /// Each line is told with its file.
+    pub fn has_names(&self) -> bool {
+        self.names || self.paths.len() > 1 && !self.no_names
+    }
+
+    /// The bytes above which a line is long, if they were chosen here.
+    pub fn max_line_bytes(&self) -> Option<i32> {
+        self.max_line
+    }
+
+    pub fn until_offset(&self) -> Option<i64> {
+        self.until_offset
+    }
+
+    /// What ends a raw line.
+    pub fn delimiter(&self) -> &str {
+        self.delimiter.as_deref().unwrap_or("\n")
+    }
+
+    /// What no single option shows to be wrong.
+    pub fn check(&self, format: Format) -> Result<(), String> {
+        let mut seen = std::collections::HashSet::new();
+        if let Some(twice) = self.paths.iter().find(|path| !seen.insert(*path)) {
+            return Err(format!("{twice} is given twice"));
+        }
+        if self.paths.len() > 1 && self.batching.cursor.is_some() {
+            return Err("--cursor is the place in one file; use --resume FILE for several".into());
+        }
+        if format == Format::Raw && self.has_names() {
+            return Err(
+                "-o raw does not say which file a line is from; add --no-names, or leave -o raw".into()
+            );
+        }
+        Ok(())
+    }
+
+    /// The request for one of the paths, behind its cursor if there is one.
+    pub fn request(&self, path: &str, cursor: Option<&str>) -> ReadLinesRequest {
+        let tail = self.last.map(|tail| match tail {
+            Tail::Last(last) => Start::Last(last),
+            Tail::FromLine(line) => Start::FromLine(line),
+        });
+        let line = self.from_line.map(Start::FromLine);
+        ReadLinesRequest {
+            path: path.to_owned(),
+            start: tail.or(line).or(self.from_offset.map(Start::FromOffset)),
+            follow: self.follows(),
+            on_gap: on_gap(self.on_gap).into(),
+            wait_for_create: self.waits(),
+            until_line: self.until_line,
+            until_offset: self.until_offset,
+            long_line: long_line(self.long_line).into(),
+            cursor: cursor.map(str::to_owned).or_else(|| self.batching.cursor.clone()),
+            limit: self.batching.limit,
+            heartbeat: self.batching.heartbeat(),
+            max_batch: self.batching.max_batch,
+            partial_flush: self.partial_flush.map(time::to_proto),
+            delimiter: self.delimiter.clone(),
+            max_line_bytes: self.max_line,
+        }
+    }
+
+    /// The words that continue the stream of one path behind a cursor.
+    pub fn words(&self, path: &str, delivered: i64, cursor: &str) -> Vec<String> {
+        let mut words = vec!["lines".to_owned(), path.to_owned()];
+        words.extend(self.has_names().then(|| "-v".to_owned()));
+        self.push_options(&mut words);
+        self.batching.push(&mut words, delivered, cursor);
+        words
+    }
+
+    /// The words that continue all streams from the file that keeps their cursors.
+    pub fn words_with_file(&self, delivered: i64, file: &str) -> Vec<String> {
+        let mut words = vec!["lines".to_owned()];
+        words.extend(self.paths.iter().cloned());
+        words.extend(self.names.then(|| "-v".to_owned()));
+        words.extend(self.no_names.then(|| "-q".to_owned()));
+        self.push_options(&mut words);
+        // What is left of the limit of each of several cannot be said in one command.
+        let delivered = if self.paths.len() == 1 { delivered } else { 0 };
+        self.batching.push_rest(&mut words, delivered);
+        push(&mut words, "--resume", Some(file));
+        words
+    }
+
+    fn push_options(&self, words: &mut Vec<String>) {
+        let follow = if self.waits() { "-F" } else { "-f" };
+        words.extend(self.follows().then(|| follow.to_owned()));
+        push(words, "--until-line", self.until_line);
+        push(words, "--until-offset", self.until_offset);
+        push(words, "--on-gap", self.on_gap.as_ref().map(name));
+        push(words, "--long-line", self.long_line.as_ref().map(name));
+        push(words, "--max-line", self.max_line);
+        push(words, "--partial-flush", self.partial_flush.map(|duration| format!("{duration:#}")));
+        push(words, "--delimiter", self.delimiter.as_deref().map(escape));
+    }
+}
+
+fn on_gap(gap: Option<Gap>) -> OnGap {
+    match gap {
+        None => OnGap::Unspecified,
+        Some(Gap::Fail) => OnGap::Fail,
+        Some(Gap::Skip) => OnGap::Skip,
+    }
+}
+
+fn long_line(long: Option<Long>) -> LongLine {
+    match long {
+        None => LongLine::Unspecified,
+        Some(Long::Split) => LongLine::Split,
+        Some(Long::Truncate) => LongLine::Truncate,
+        Some(Long::Skip) => LongLine::Skip,
+    }
+}
+
+fn tail(text: &str) -> Result<Tail, String> {
+    let unknown = || "not a number of lines; try 10, or +10 to begin with line 10".to_owned();
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|_| digits).ok_or_else(unknown)
+    };
+    match text.strip_prefix('+') {
+        // tail takes +0 for +1.
+        Some(line) => number(line).map(|line| Tail::FromLine(line.max(1))),
+        None => number(text).map(Tail::Last),
+    }
+}
+
+/// A delimiter as it is written on the command line.
+fn unescape(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.chars();
+    while let Some(char) = rest.next() {
+        if char != '\\' {
+            bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+            continue;
+        }
+        bytes.push(match rest.next() {
+            Some('0') => 0,
+            Some('n') => b'\n',
+            Some('r') => b'\r',
+            Some('t') => b'\t',
+            Some('\\') => b'\\',
+            Some('x') => {
+                let digits = rest.by_ref().take(2).collect::<String>();
+                let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
+                byte.ok_or_else(|| format!("\\x{digits} is no byte; try \\x1e"))?
+            }
+            Some(other) => {
+                return Err(format!("\\{other} is unknown; try \\0, \\n, \\r, \\t, \\\\ or \\xNN"));
+            }
+            None => return Err("a \\ at the end; \\\\ stands for one".into()),
+        });
+    }
+    if bytes.is_empty() || bytes.len() > MAX_DELIMITER_BYTES {
+        return Err(format!("has {} bytes; 1 to {MAX_DELIMITER_BYTES} are possible", bytes.len()));
+    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8, which a delimiter must be".into())
+}
+
+/// What [`unescape`] reads back as `text`.
+fn escape(text: &str) -> String {
+    text.chars()
+        .map(|char| match char {
+            '\0' => "\\0".into(),
+            '\n' => "\\n".into(),
+            '\r' => "\\r".into(),
+            '\t' => "\\t".into(),
+            '\\' => "\\\\".into(),
+            _ if char.is_ascii_control() => format!("\\x{:02x}", u32::from(char)),
+            _ => char.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

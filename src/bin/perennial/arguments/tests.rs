@@ -1,0 +1,48 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+use clap::CommandFactory;
+
+use super::*;
+use crate::quote;
+
+#[test]
+fn the_definitions_hold_together() {
+    Arguments::command().debug_assert();
+}
+
+fn resume(line: &[&str]) -> String {
+    let arguments = Arguments::try_parse_from(line).unwrap();
+    let mut words = arguments.prefix(line.contains(&"--server"));
+    words.extend(match &arguments.verb {
+        Verb::Countdown(it) => it.words(2, "C"),
+        Verb::Lines(it) => it.words(it.paths().first().unwrap(), 2, "C"),
+        Verb::Messages(it) => it.words(2, "C"),
+        _ => unreachable!("not a stream"),
+    });
+    Arguments::try_parse_from(&words).unwrap();
+    quote::command(&words)
+}
+
+#[test]
+fn the_command_that_resumes_keeps_the_options_and_drops_the_start() {
+    let countdown = ["perennial", "countdown", "9", "--interval", "1s", "--to", "-3", "--burst"];
+    assert_eq!(resume(&countdown), "perennial countdown --burst --cursor C");
+    let lines = ["perennial", "lines", "logs/a b", "-n", "3", "-f", "--on-gap", "skip", "--limit", "9"];
+    assert_eq!(resume(&lines), "perennial lines 'logs/a b' -f --on-gap skip --limit 7 --cursor C");
+    let messages = ["perennial", "-o", "raw", "--server", "h:1", "messages", "a.>", "b", "--from", "3"];
+    assert_eq!(resume(&messages), "perennial --server h:1 -o raw messages 'a.>' b --cursor C");
+    let bounded = ["perennial", "messages", "a", "--until-sequence", "7", "--heartbeat", "1m 30s"];
+    assert_eq!(resume(&bounded), "perennial messages a --until-sequence 7 --heartbeat '1m 30s' --cursor C");
+}
+
+#[test]
+fn a_start_and_a_cursor_exclude_each_other() {
+    for line in [
+        &["perennial", "lines", "a/b", "-n", "1", "--cursor", "C"][..],
+        &["perennial", "countdown", "3", "--cursor", "C"],
+        &["perennial", "messages", "a", "--from", "new", "--cursor", "C"],
+        &["perennial", "countdown"],
+        &["perennial", "publish", "a"],
+    ] {
+        assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+    }
+}

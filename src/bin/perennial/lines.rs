@@ -1,0 +1,288 @@
+//! `perennial lines`: reads files, each as a stream of its own, and keeps their cursors.
+//!
+//! Promises that a cursor is saved only after all before it was written to stdout: a run that is killed repeats some
+//! lines, and loses none. A stream that fails is told, and the others go on; the exit code is that of the first one.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream, SelectAll},
+};
+use perennial::{
+    client::{Client, Error},
+    proto::ReadLinesResponse,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Failure, INTERRUPTED,
+    arguments::{Format, Lines},
+    code_of,
+    output::{self, Output},
+    quote,
+};
+
+pub mod cursor_file;
+mod event;
+mod names;
+mod printer;
+mod progress;
+
+use cursor_file::CursorFile;
+use printer::Printer;
+use progress::Progress;
+
+/// In bulk, cursors are saved so often: each time costs a sync of the disk.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a stream gave: a response, why it ended, or nothing when it ended as it was asked to.
+type Given = (usize, Option<Result<ReadLinesResponse, Error>>);
+
+/// Prints the files to their ends, an error, or Ctrl-C.
+pub async fn read(
+    client: &Client,
+    it: Lines,
+    prefix: Vec<String>,
+    format: Format,
+    stop: CancellationToken,
+) -> Result<u8, Failure> {
+    let mut reading = Reading::new(it, prefix, format)?;
+    let mut streams = reading.open(client);
+    loop {
+        let next = match streams.next().now_or_never() {
+            _ if stop.is_cancelled() => return reading.interrupted(),
+            Some(next) => next,
+            None => {
+                // Nothing more is ready: what there is must not wait.
+                let due = reading.settle()?;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return reading.interrupted(),
+                    next = streams.next() => next,
+                    () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
+                }
+            }
+        };
+        match next {
+            Some((source, given)) => reading.took(source, given)?,
+            None => return reading.ended(),
+        }
+    }
+}
+
+/// A stream, as far as it was read.
+struct Source {
+    path: String,
+    /// That of the last response.
+    cursor: Option<String>,
+    /// How many lines this run was given.
+    delivered: i64,
+    /// All before this one was printed.
+    printed: Option<String>,
+    is_live: bool,
+}
+
+struct Reading {
+    it: Lines,
+    prefix: Vec<String>,
+    sources: Vec<Source>,
+    out: Output,
+    printer: Printer,
+    progress: Progress,
+    file: Option<CursorFile>,
+    /// Something was printed that is not saved.
+    is_unsaved: bool,
+    saved: Instant,
+    /// The code of the first stream that failed.
+    failed: Option<u8>,
+}
+
+impl Reading {
+    fn new(it: Lines, prefix: Vec<String>, format: Format) -> Result<Self, Failure> {
+        let (file, kept) = match it.resume() {
+            Some(file) => CursorFile::open(file, it.paths()).map(|(file, kept)| (Some(file), kept))?,
+            None => (None, Vec::new()),
+        };
+        if let (false, Some(file)) = (kept.is_empty(), it.resume()) {
+            output::note(&format!("continuing from {}", file.display()));
+        }
+        let source = |path: &String| Source {
+            path: path.clone(),
+            cursor: None,
+            delivered: 0,
+            printed: kept.iter().find(|(of, _)| of == path).map(|(_, cursor)| cursor.clone()),
+            is_live: false,
+        };
+        let out = Output::new(format);
+        Ok(Self {
+            sources: it.paths().iter().map(source).collect(),
+            printer: Printer::new(&it, &out),
+            progress: Progress::new(it.paths().len(), it.follows(), it.until_offset()),
+            it,
+            prefix,
+            out,
+            file,
+            is_unsaved: false,
+            saved: Instant::now(),
+            failed: None,
+        })
+    }
+
+    fn open(&self, client: &Client) -> SelectAll<BoxStream<'static, Given>> {
+        let open = |(n, source): (usize, &Source)| {
+            let responses = client.lines(self.it.request(&source.path, source.printed.as_deref()));
+            let end = stream::once(std::future::ready(None));
+            responses.map(Some).chain(end).map(move |given| (n, given)).boxed()
+        };
+        self.sources.iter().enumerate().map(open).collect()
+    }
+
+    fn took(&mut self, n: usize, given: Option<Result<ReadLinesResponse, Error>>) -> Result<(), Failure> {
+        match given {
+            Some(Ok(response)) => self.print(n, &response)?,
+            Some(Err(error)) => self.stream_failed(n, &error)?,
+            None => {
+                self.printer.finish(&mut self.out, n);
+                // Nothing more comes of it.
+                self.sources.get_mut(n).into_iter().for_each(|source| source.is_live = true);
+            }
+        }
+        self.out.relieve()?;
+        if self.is_unsaved && self.file.is_some() && self.saved.elapsed() >= SAVE_INTERVAL {
+            self.out.flush()?;
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, n: usize, response: &ReadLinesResponse) -> Result<(), Failure> {
+        self.printer.print(&mut self.out, n, response)?;
+        self.progress.took(n, response);
+        let Some(source) = self.sources.get_mut(n) else { return Ok(()) };
+        let lines = i64::try_from(response.lines.len()).unwrap_or(i64::MAX);
+        source.delivered = source.delivered.saturating_add(lines);
+        source.cursor = Some(response.cursor.clone());
+        source.is_live = response.caught_up;
+        if !self.printer.holds(n) {
+            source.printed.clone_from(&source.cursor);
+            self.is_unsaved = true;
+        }
+        Ok(())
+    }
+
+    /// Writes out what was printed, and saves where that is if it is time; otherwise tells how long until then.
+    fn settle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.out.flush()?;
+        if !self.is_unsaved || self.file.is_none() {
+            return Ok(None);
+        }
+        let due = SAVE_INTERVAL.saturating_sub(self.saved.elapsed());
+        if due.is_zero() || self.sources.iter().all(|source| source.is_live) {
+            self.save()?;
+            return Ok(None);
+        }
+        Ok(Some(due))
+    }
+
+    /// Saves the place: only after a flush. It waits for the disk, so that nothing is printed meanwhile.
+    fn save(&mut self) -> Result<(), cursor_file::Error> {
+        if let Some(file) = &mut self.file {
+            let kept = self.sources.iter();
+            let kept = kept.filter_map(|it| Some((it.path.as_str(), it.printed.as_deref()?)));
+            file.save(kept)?;
+        }
+        self.is_unsaved = false;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Prints what is held, writes all out, and saves the place.
+    fn close(&mut self) -> Result<(), Failure> {
+        for (n, source) in self.sources.iter_mut().enumerate() {
+            self.printer.finish(&mut self.out, n);
+            source.printed = source.cursor.take().or(source.printed.take());
+            source.cursor.clone_from(&source.printed);
+        }
+        self.out.flush()?;
+        self.progress.hide();
+        Ok(self.save()?)
+    }
+
+    fn stream_failed(&mut self, n: usize, error: &Error) -> Result<(), Failure> {
+        self.printer.finish(&mut self.out, n);
+        self.out.flush()?;
+        let Some(source) = self.sources.get_mut(n) else { return Ok(()) };
+        if source.cursor.is_some() {
+            source.printed.clone_from(&source.cursor);
+        }
+        let path = source.path.clone();
+        self.save()?;
+        let is_everybodys = matches!(error, Error::Unreachable { .. });
+        output::call_failed(Some(&path).filter(|_| self.sources.len() > 1 && !is_everybodys), error);
+        match self.it.resume() {
+            Some(file) if is_about_cursor(error) => self.tell_remedy(&path, file, error),
+            Some(_) => {}
+            None => self.tell_command(n),
+        }
+        self.failed.get_or_insert(code_of(error));
+        // The others would only say the same.
+        if is_everybodys { Err(Failure::Told(code_of(error))) } else { Ok(()) }
+    }
+
+    /// Says how to go on with a saved place that the server does not take.
+    fn tell_remedy(&self, path: &str, file: &Path, error: &Error) {
+        let file = file.display();
+        let anew = if self.sources.len() > 1 {
+            format!("delete the line of {path} in {file} to start it anew")
+        } else {
+            format!("delete {file} to start anew")
+        };
+        let skip = if has_reason(error, "CURSOR_EXPIRED") {
+            ", or add --on-gap skip to go on with what is there"
+        } else {
+            ""
+        };
+        output::line(&format!("  {anew}{skip}"));
+    }
+
+    fn ended(&mut self) -> Result<u8, Failure> {
+        self.close()?;
+        Ok(self.failed.unwrap_or_default())
+    }
+
+    fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.close()?;
+        if let Some(file) = self.it.resume() {
+            let delivered = self.sources.first().map_or(0, |source| source.delivered);
+            let words = self.it.words_with_file(delivered, &file.to_string_lossy());
+            self.tell(words);
+        } else {
+            (0..self.sources.len()).for_each(|n| self.tell_command(n));
+        }
+        Ok(INTERRUPTED)
+    }
+
+    fn tell_command(&self, n: usize) {
+        let source = self.sources.get(n);
+        if let Some((source, cursor)) = source.and_then(|it| Some((it, it.cursor.as_ref()?))) {
+            self.tell(self.it.words(&source.path, source.delivered, cursor));
+        }
+    }
+
+    fn tell(&self, words: Vec<String>) {
+        let words = self.prefix.iter().cloned().chain(words).collect::<Vec<_>>();
+        output::line(&quote::command(&words));
+    }
+}
+
+fn is_about_cursor(error: &Error) -> bool {
+    ["CURSOR_MALFORMED", "CURSOR_MISMATCH", "CURSOR_EXPIRED"].iter().any(|it| has_reason(error, it))
+}
+
+fn has_reason(error: &Error, wanted: &str) -> bool {
+    matches!(error, Error::Status { reason: Some(reason), .. } if reason == wanted)
+}

@@ -1,0 +1,85 @@
+//! What happened to a file, in words.
+
+use perennial::proto::{LineEvent, LineGap, LineGapReason, LineResumed, LineResumedFound, line_event::Event};
+
+/// A sentence for people; nothing where all is as it should be.
+pub fn sentence(event: &LineEvent) -> Option<String> {
+    Some(match &event.event {
+        Some(Event::Rotated(_)) => "rotated: what follows is from the new file".into(),
+        Some(Event::Truncated(it)) => format!(
+            "truncated from {} bytes to {}: it is read again from its start",
+            it.read_offset.unwrap_or(0),
+            it.size.unwrap_or(0)
+        ),
+        Some(Event::Deleted(_)) => "deleted: there is no file at the path now".into(),
+        Some(Event::Gap(it)) => gap(it),
+        Some(Event::Opened(it)) => format!("opened: there is a file now, of {} bytes", it.size.unwrap_or(0)),
+        Some(Event::Hole(it)) => format!(
+            "{} bytes from byte {} on were never written, and are passed over",
+            it.bytes.unwrap_or(0),
+            it.offset.unwrap_or(0)
+        ),
+        Some(Event::Late(it)) => format!(
+            "late: what follows was written to the rotated file, from byte {} on",
+            it.offset.unwrap_or(0)
+        ),
+        Some(Event::Resumed(it)) => return resumed(*it),
+        None => "an event this client does not know".into(),
+    })
+}
+
+fn gap(gap: &LineGap) -> String {
+    let missing = gap.bytes.map_or_else(|| "lines are missing".into(), |n| format!("{n} bytes are missing"));
+    let why = match gap.reason() {
+        LineGapReason::Truncated => "they were truncated away before they were read",
+        LineGapReason::Deleted => "their file was rotated away and deleted before it was read",
+        LineGapReason::Expired => "the place to continue from is gone, and all up to what follows",
+        LineGapReason::Unspecified => return missing,
+    };
+    format!("{missing}: {why}")
+}
+
+fn resumed(resumed: LineResumed) -> Option<String> {
+    match resumed.found() {
+        LineResumedFound::Exact => None,
+        LineResumedFound::Moved => {
+            Some("resumed in the file that was read: it has been renamed or replaced since".into())
+        }
+        LineResumedFound::Truncated => {
+            Some("resumed from the start: the file has been truncated or written anew since".into())
+        }
+        LineResumedFound::Lost => Some("resumed from the start: the file that was read is gone".into()),
+        LineResumedFound::Unspecified => Some("resumed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perennial::proto::{LineDeleted, LineHole, LineOpened, LineRotated, LineTruncated};
+
+    #[test]
+    fn events_are_told_in_plain_words() {
+        let all = [
+            Event::Rotated(LineRotated::default()),
+            Event::Truncated(LineTruncated { read_offset: Some(9), size: Some(3) }),
+            Event::Deleted(LineDeleted {}),
+            Event::Gap(LineGap { reason: LineGapReason::Deleted.into(), bytes: None }),
+            Event::Gap(LineGap { reason: LineGapReason::Expired.into(), bytes: Some(7) }),
+            Event::Opened(LineOpened { size: Some(0) }),
+            Event::Hole(LineHole { offset: Some(1), bytes: Some(2) }),
+            Event::Resumed(LineResumed { found: LineResumedFound::Moved.into() }),
+            Event::Resumed(LineResumed { found: LineResumedFound::Lost.into() }),
+        ];
+        for event in all {
+            let text = sentence(&LineEvent { event: Some(event) });
+            assert!(text.is_some_and(|text| !text.contains('_') && !text.is_empty()), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_where_it_was_says_nothing() {
+        let event = Event::Resumed(LineResumed { found: LineResumedFound::Exact.into() });
+        assert_eq!(sentence(&LineEvent { event: Some(event) }), None);
+    }
+}

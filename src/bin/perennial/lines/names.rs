@@ -1,0 +1,87 @@
+//! What stands before each line, to tell which file it is from.
+
+use anstyle::{AnsiColor, Color, Style};
+
+use crate::output;
+
+/// Told apart on dark and on light ground; red is for errors.
+const COLOURS: [AnsiColor; 10] = [
+    AnsiColor::Cyan,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+    AnsiColor::BrightYellow,
+    AnsiColor::BrightGreen,
+    AnsiColor::BrightMagenta,
+    AnsiColor::BrightBlue,
+];
+
+/// The labels for a program that reads them: `logs/a.log: `.
+pub fn plain(paths: &[String]) -> Vec<Vec<u8>> {
+    paths.iter().map(|path| format!("{path}: ").into_bytes()).collect()
+}
+
+/// The labels for a person: the short name, padded to the width of the longest, and in a colour that is always the
+/// same for a path.
+pub fn aligned(paths: &[String], has_colour: bool) -> Vec<Vec<u8>> {
+    let names = paths.iter().map(|path| {
+        let mut name = Vec::new();
+        output::escape(&mut name, short(path, paths).as_bytes());
+        String::from_utf8_lossy(&name).into_owned()
+    });
+    let names = names.collect::<Vec<_>>();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let label = |(name, path): (&String, &String)| {
+        let style = if has_colour { colour(path) } else { Style::new() };
+        format!("{style}{name:width$} |{style:#} ").into_bytes()
+    };
+    names.iter().zip(paths).map(label).collect()
+}
+
+/// The last part of a path, where no other of the paths has it.
+fn short<'a>(path: &'a str, paths: &[String]) -> &'a str {
+    let last = |path: &'a str| path.rsplit('/').next().unwrap_or(path);
+    let name = last(path);
+    let alike = paths.iter().filter(|path| path.rsplit('/').next() == Some(name)).count();
+    if alike > 1 { path } else { name }
+}
+
+fn colour(path: &str) -> Style {
+    let at = usize::try_from(crc32c::crc32c(path.as_bytes())).unwrap_or_default() % COLOURS.len();
+    Style::new().fg_color(COLOURS.get(at).copied().map(Color::Ansi))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(labels: &[Vec<u8>]) -> Vec<String> {
+        labels.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect()
+    }
+
+    fn paths(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_are_short_where_they_can_be_and_all_of_one_width() {
+        let some = paths(&["logs/a.log", "logs/long.log"]);
+        assert_eq!(labels(&aligned(&some, false)), ["a.log    | ", "long.log | "]);
+        assert_eq!(labels(&plain(&some)), ["logs/a.log: ", "logs/long.log: "]);
+        let alike = paths(&["one/a.log", "two/a.log", "two/ü"]);
+        assert_eq!(labels(&aligned(&alike, false)), ["one/a.log | ", "two/a.log | ", "ü         | "]);
+        assert_eq!(labels(&aligned(&paths(&["a/\x1b[2J"]), false)), ["\\x1b[2J | "]);
+    }
+
+    #[test]
+    fn a_path_has_the_same_colour_whatever_stands_beside_it() {
+        let alone = labels(&aligned(&paths(&["logs/a.log"]), true));
+        let beside = labels(&aligned(&paths(&["logs/b.log", "logs/a.log"]), true));
+        assert_eq!(alone.first(), beside.last());
+        assert!(alone.iter().all(|label| label.starts_with("\x1b[") && label.ends_with("a.log |\x1b[0m ")));
+        let colours = ["a", "b", "c", "d", "e"].map(|path| colour(path).to_string());
+        assert!(colours.iter().any(|it| Some(it) != colours.first()));
+    }
+}

@@ -1,0 +1,125 @@
+//! What of a root can be read: globs and links, as the operator chose.
+//!
+//! A glob is matched against a path relative to the root. `*` and `?` stay within a name, `**` does not; `[a-z]` and
+//! `{a,b}` work as everywhere. As in .gitignore, a glob without a `/` holds at any depth, a `/` in front ties it to the
+//! root itself, and a glob that matches a directory holds for all below it. Denying wins, and ignores case: where the
+//! file system does so, `KEY.PEM` is `key.pem`.
+
+use std::{path::Path, str::FromStr};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+/// What of a root can be read.
+#[derive(Clone, Debug)]
+pub struct RootRules {
+    /// Only files that match one of these; all, if there is none.
+    pub allow: Vec<Glob>,
+    /// No file that matches one of these.
+    pub deny: Vec<Glob>,
+    /// Files that have another name as well, which may be outside the root.
+    pub hard_links: bool,
+    /// Links by an absolute path, if it lies in the root's directory.
+    pub absolute_links: bool,
+}
+
+impl Default for RootRules {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new(), hard_links: true, absolute_links: false }
+    }
+}
+
+/// A pattern of paths that is known to be one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glob {
+    text: String,
+}
+
+/// Why a text is no glob.
+#[derive(Debug, thiserror::Error)]
+#[error("`{glob}` is no glob: {fault}; write *.log, nginx/*.log or secrets/**")]
+pub struct GlobError {
+    glob: String,
+    fault: String,
+}
+
+impl FromStr for Glob {
+    type Err = GlobError;
+
+    fn from_str(glob: &str) -> Result<Self, GlobError> {
+        let error = |fault: String| GlobError { glob: glob.into(), fault };
+        let inner = glob.strip_prefix('/').unwrap_or(glob);
+        let inner = inner.strip_suffix('/').unwrap_or(inner);
+        if inner.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(error("no path has an empty part, `.` or `..`".into()));
+        }
+        let is_at_any_depth = !inner.contains('/') && !glob.starts_with('/');
+        let text = if is_at_any_depth { format!("**/{inner}") } else { inner.into() };
+        let parsed = Self { text };
+        parsed.build(false).map_err(|fault| error(fault.kind().to_string()))?;
+        Ok(parsed)
+    }
+}
+
+impl Glob {
+    fn build(&self, ignore_case: bool) -> Result<globset::Glob, globset::Error> {
+        GlobBuilder::new(&self.text)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .case_insensitive(ignore_case)
+            .build()
+    }
+}
+
+/// The globs of a root, made ready.
+#[derive(Debug)]
+pub struct Globs {
+    /// None: all are allowed.
+    allow: Option<GlobSet>,
+    deny: GlobSet,
+}
+
+impl Globs {
+    /// Makes them ready.
+    pub fn new(rules: &RootRules) -> Result<Self, globset::Error> {
+        let set = |globs: &[Glob], ignore_case| {
+            let mut set = GlobSetBuilder::new();
+            for glob in globs {
+                set.add(glob.build(ignore_case)?);
+            }
+            set.build()
+        };
+        let allow = if rules.allow.is_empty() { None } else { Some(set(&rules.allow, false)?) };
+        Ok(Self { allow, deny: set(&rules.deny, true)? })
+    }
+
+    /// The file of this path, relative to the root, can be read.
+    pub fn allow(&self, path: &Path) -> bool {
+        !self.deny(path) && self.allow.as_ref().is_none_or(|allow| holds(allow, path))
+    }
+
+    /// Nothing of this path and below it can be read.
+    pub fn deny(&self, path: &Path) -> bool {
+        !self.deny.is_empty() && holds(&self.deny, path)
+    }
+}
+
+/// A glob matches the path or a directory that it lies in.
+fn holds(globs: &GlobSet, path: &Path) -> bool {
+    path.ancestors().filter(|path| !path.as_os_str().is_empty()).any(|path| globs.is_match(path))
+}
+
+/// What a rotation puts behind a name: a number, a date, or `old`.
+pub fn is_stamp(suffix: &str) -> bool {
+    suffix == ".old"
+        || suffix.bytes().any(|byte| byte.is_ascii_digit())
+            && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte))
+}
+
+/// A name that a rotation gives to `name`: with a number, a date or `old` behind it, compressed or not. Narrow, since
+/// such a file is read though only `name` is allowed.
+pub fn is_rotated(name: &str, sibling: &str) -> bool {
+    let Some(suffix) = sibling.strip_prefix(name) else { return false };
+    let suffix =
+        [".gz", ".zst", ".xz", ".bz2"].iter().find_map(|end| suffix.strip_suffix(end)).unwrap_or(suffix);
+    is_stamp(suffix)
+}

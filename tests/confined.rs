@@ -1,0 +1,161 @@
+//! What the operator does not let out stays in: the rules of roots, against the real server.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
+
+mod harness;
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use harness::{Server, append, server_command, soon, wait};
+use perennial::proto::{ListFilesRequest, ListFilesResponse, ReadLinesRequest, line::Content};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+async fn list(server: &Server, path: &str) -> Result<ListFilesResponse, tonic::Status> {
+    let request = ListFilesRequest { path: path.into(), ..Default::default() };
+    Ok(server.lines().await.list_files(request).await?.into_inner())
+}
+
+async fn read(server: &Server, path: &str) -> Result<String, tonic::Status> {
+    let request = ReadLinesRequest { path: path.into(), ..Default::default() };
+    let mut stream = server.lines().await.read_lines(request).await?.into_inner();
+    let mut text = String::new();
+    while let Some(response) = stream.message().await? {
+        for line in response.lines {
+            let Some(Content::Text(line)) = line.content else { panic!("{line:?}") };
+            text += &line;
+        }
+    }
+    Ok(text)
+}
+
+/// All that a caller is told, but for the path that it gave itself.
+fn told(status: &tonic::Status, path: &str) -> String {
+    let details = status.get_error_details();
+    format!("{:?} {} {details:?}", status.code(), status.message()).replace(path, "PATH")
+}
+
+fn tree(server: &Server) {
+    append(&server.log_file("app.log"), "good\n");
+    append(&server.log_file("notes.txt"), "secret\n");
+    append(&server.log_file("private.log"), "secret\n");
+    append(&server.directory().join("outside.log"), "secret\n");
+    std::os::unix::fs::symlink("private.log", server.log_file("link.log")).unwrap();
+    std::os::unix::fs::symlink("../outside.log", server.log_file("out.log")).unwrap();
+    std::os::unix::fs::symlink(server.log_file("app.log"), server.log_file("absolute.log")).unwrap();
+    std::fs::hard_link(server.directory().join("outside.log"), server.log_file("hard.log")).unwrap();
+    std::fs::create_dir(server.log_file("dir.log")).unwrap();
+    std::fs::create_dir(server.log_file("private")).unwrap();
+    append(&server.log_file("private/app.log"), "secret\n");
+}
+
+#[tokio::test]
+async fn what_is_denied_not_allowed_outside_or_missing_looks_alike_and_is_not_listed() {
+    let server =
+        Server::start_with(&["--allow", "logs=*.log", "--deny", "logs=private*", "--no-hard-links=logs"]);
+    tree(&server);
+    assert_eq!(read(&server, "logs/app.log").await.unwrap(), "good");
+    let missing = read(&server, "logs/none.log").await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    let missing = told(&missing, "logs/none.log");
+    for path in
+        ["notes.txt", "private.log", "link.log", "out.log", "absolute.log", "hard.log", "dir.log", "x/y.log"]
+    {
+        let path = format!("logs/{path}");
+        assert_eq!(told(&read(&server, &path).await.unwrap_err(), &path), missing, "{path}");
+    }
+    let files = list(&server, "").await.unwrap().files;
+    assert_eq!(files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["logs/app.log"]);
+    assert!(files[0].growing && files[0].size == Some(5) && files[0].create_time.is_some());
+    let missing = told(&list(&server, "logs/none").await.unwrap_err(), "logs/none");
+    assert_eq!(told(&list(&server, "logs/private").await.unwrap_err(), "logs/private"), missing);
+    assert_eq!(list(&server, "logs/..").await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_file_that_is_denied_waits_as_for_one_that_is_missing() {
+    let server = Server::start_with(&["--deny", "logs=private*"]);
+    tree(&server);
+    for path in ["none.log", "private.log", "link.log", "out.log", "private/app.log", "private/none.log"] {
+        let request = ReadLinesRequest {
+            path: format!("logs/{path}"),
+            follow: true,
+            wait_for_create: true,
+            heartbeat: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
+            ..Default::default()
+        };
+        let mut stream = server.lines().await.read_lines(request).await.unwrap().into_inner();
+        for _ in 0..3 {
+            let response = soon(path, stream.message()).await.unwrap().unwrap();
+            let told = (response.lines, response.events, response.size, response.next_offset);
+            assert_eq!(told, (Vec::new(), Vec::new(), Some(0), Some(0)), "{path}");
+            append(&server.log_file("private.log"), "secret\n");
+        }
+    }
+}
+
+#[tokio::test]
+async fn absolute_links_and_hard_links_are_followed_as_the_file_of_settings_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = directory.path().join("perennial.toml");
+    std::fs::write(&settings, "absolute-links = ['logs']\ndeny = ['logs=*.{txt,key}', 'logs=/private*']\n")
+        .unwrap();
+    let server = Server::start_with(&["--config", settings.to_str().unwrap()]);
+    tree(&server);
+    let files = list(&server, "logs").await.unwrap().files;
+    let paths = files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>();
+    assert_eq!(paths, ["logs/absolute.log", "logs/app.log", "logs/hard.log"]);
+    assert_eq!(read(&server, "logs/absolute.log").await.unwrap(), "good");
+    assert_eq!(read(&server, "logs/out.log").await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn who_follows_an_allowed_file_gets_its_rotated_lines_though_only_its_own_name_is_allowed() {
+    let server = Server::start_with(&["--allow", "logs=*.log"]);
+    append(&server.log_file("app.log"), "1\n");
+    let request = ReadLinesRequest { path: "logs/app.log".into(), follow: true, ..Default::default() };
+    let mut client = server.lines().await;
+    let mut stream = client.read_lines(request.clone()).await.unwrap().into_inner();
+    let first = soon("a line", stream.message()).await.unwrap().unwrap();
+    assert_eq!(first.lines.len(), 1);
+    drop(stream);
+    append(&server.log_file("app.log"), "2\n");
+    std::fs::rename(server.log_file("app.log"), server.log_file("app.log.1")).unwrap();
+    append(&server.log_file("app.log"), "3\n");
+    let resumed = ReadLinesRequest { cursor: Some(first.cursor), limit: Some(2), ..request };
+    let mut stream = client.read_lines(resumed).await.unwrap().into_inner();
+    let mut lines = Vec::new();
+    while let Some(response) = soon("lines", stream.message()).await.unwrap() {
+        lines.extend(response.lines.into_iter().map(|line| line.content.unwrap()));
+    }
+    assert_eq!(lines, ["2", "3"].map(|line| Content::Text(line.into())));
+    assert_eq!(read(&server, "logs/app.log.1").await.unwrap_err().code(), Code::NotFound);
+}
+
+/// What the server says that does not start.
+fn refusal(directory: &Path, change: impl FnOnce(&mut Command) -> &mut Command) -> String {
+    let mut command = server_command(directory, "127.0.0.1:0");
+    let mut child = change(&mut command).stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait(&mut child);
+    let text = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(2), "{text}");
+    text
+}
+
+#[test]
+fn a_wrong_rule_keeps_the_server_from_starting_and_is_told_with_its_setting_and_what_would_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = refusal(directory.path(), |command| command.args(["--deny", "log=*.key"]));
+    assert!(text.contains("--deny names the root `log`, which is not there: write one of `logs`"), "{text}");
+    let text = refusal(directory.path(), |command| command.args(["--allow", "logs=[a"]));
+    assert!(text.contains("--allow <NAME=GLOB>") && text.contains("`[a` is no glob: "), "{text}");
+    let text = refusal(directory.path(), |command| command.env("PERENNIAL_DENY", "logs=../secret"));
+    assert!(text.contains("the environment variable PERENNIAL_DENY: ") && text.contains("`..`"), "{text}");
+    let settings = directory.path().join("wrong.toml");
+    std::fs::write(&settings, "stall = '5s'\nallow = ['*.log']\n").unwrap();
+    let text = refusal(directory.path(), |command| command.arg("--config").arg(&settings));
+    assert!(text.contains("wrong.toml") && text.contains("line 2") && text.contains("NAME=GLOB"), "{text}");
+}

@@ -1,0 +1,235 @@
+//! Which file is which: inodes that come again, files that go and come back, and those that are replaced.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use perennial::lines::{Error, Event, Start};
+
+use super::{is_gap, is_rotated, is_truncated};
+use crate::bed::{Bed, LOG, follow, query, query_of};
+
+/// ext4 gives the inode of the file that was deleted to the one that is made next.
+#[tokio::test]
+async fn case_38_a_file_made_after_another_was_deleted_is_a_new_one_though_it_has_its_inode() {
+    for bed in Bed::both() {
+        bed.append(LOG, "round 0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("round 0").await;
+        for round in 1..20 {
+            bed.remove(LOG);
+            let is_told = round % 3 == 0;
+            if is_told {
+                reading.wait_for_event("deleted", |event| *event == Event::Deleted).await;
+            }
+            let line = format!("round {round}");
+            bed.append(LOG, format!("{line}\n"));
+            reading.read_until(&line).await;
+            let events = reading.take_events();
+            let is_new =
+                |event: &Event| matches!(event, Event::Opened { .. } | Event::Rotated { next_offset: 0 });
+            assert_eq!(events.iter().filter(|event| is_new(event)).count(), 1, "{events:?}");
+            assert!(!events.iter().any(|event| is_truncated(event) || is_gap(event)), "{events:?}");
+        }
+        assert_eq!(reading.texts(), (0..20).map(|round| format!("round {round}")).collect::<Vec<_>>());
+    }
+}
+
+/// The same for one that was away: the file that was read is gone, and the new one must not pass for it.
+#[tokio::test]
+async fn case_38_a_reader_that_was_away_is_not_fooled_by_an_inode_that_came_again() {
+    for bed in Bed::both() {
+        bed.append(LOG, "old 1\nold 2\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("old 2").await;
+        let start = reading.resume();
+        drop(reading);
+        bed.remove(LOG);
+        bed.append(LOG, "new 1\nnew 2\nnew 3\n");
+        let error = bed.try_open(follow(start)).await.err().unwrap();
+        assert!(matches!(error, Error::Expired), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn case_40_a_file_that_is_renamed_away_and_back_continues_without_replay() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        // At once.
+        bed.rename(LOG, "elsewhere");
+        bed.rename("elsewhere", LOG);
+        bed.append(LOG, "2\n");
+        reading.read_until("2").await;
+        // Behind its back, after it was told to be gone.
+        for away in ["app.log.1", "elsewhere"] {
+            bed.rename(LOG, away);
+            reading.wait_for_event("deleted", |event| *event == Event::Deleted).await;
+            bed.append(away, "while away\n");
+            bed.rename(away, LOG);
+            bed.append(LOG, "back\n");
+            reading.read_until("back").await;
+            assert!(
+                !reading.events.iter().any(|event| is_truncated(event) || is_gap(event)),
+                "{:?}",
+                reading.events
+            );
+        }
+        // With another file at the path in between.
+        bed.rename(LOG, "app.log.1");
+        bed.append(LOG, "other\n");
+        reading.read_until("other").await;
+        bed.rename(LOG, "app.log.2");
+        bed.rename("app.log.1", LOG);
+        bed.append(LOG, "end\n");
+        reading.read_until("end").await;
+        let expected = ["1", "2", "while away", "back", "while away", "back", "other", "end"];
+        assert_eq!(reading.texts(), expected, "{:?}", reading.events);
+    }
+}
+
+#[tokio::test]
+async fn case_41_a_file_that_is_moved_over_another_one_is_read_by_the_followers_of_both() {
+    for bed in Bed::both() {
+        bed.append("a", "a1\n");
+        bed.append("b", "b1\n");
+        let open = async |name| {
+            bed.open(perennial::lines::Query { follow: true, ..query_of(name, Start::Head) }).await
+        };
+        let (mut a, mut b) = (open("a").await, open("b").await);
+        a.read_until("a1").await;
+        b.read_until("b1").await;
+        bed.rename("a", "b");
+        b.read_until("a1").await;
+        a.wait_for_event("deleted", |event| *event == Event::Deleted).await;
+        bed.append("b", "b2\n");
+        b.read_until("b2").await;
+        bed.append("a", "a2\n");
+        a.read_until("a2").await;
+        assert_eq!(
+            (a.texts(), b.texts()),
+            (vec!["a1".into(), "a2".into()], vec!["b1".into(), "a1".into(), "b2".into()])
+        );
+        assert_eq!(a.events, [Event::Deleted, Event::Opened { size: 3 }]);
+        assert_eq!(b.events, [Event::Rotated { next_offset: 0 }]);
+    }
+}
+
+/// An editor, or a tool that writes anew and renames, has appended; or has written something else.
+#[tokio::test]
+async fn case_44_a_replacement_that_begins_alike_is_an_append_and_any_other_a_new_file() {
+    for bed in Bed::both() {
+        for lines in [2, 100_000] {
+            let _ = fs::remove_file(bed.path(LOG));
+            let mut text = (0..lines).map(|n| format!("line {n}\n")).collect::<String>();
+            bed.append(LOG, &text);
+            let mut reading = bed.open(follow(Start::Head)).await;
+            reading.read_lines(lines).await;
+            for more in ["more", "and more"] {
+                text += &format!("{more}\n");
+                bed.append("temporary", &text);
+                bed.rename("temporary", LOG);
+                reading.read_until(more).await;
+            }
+            assert_eq!((reading.lines.len(), &reading.events[..]), (lines + 2, &[][..]));
+            // The last byte that was read differs.
+            let other = format!("{}!\nand more\n", text.strip_suffix("e\nand more\n").unwrap());
+            bed.append("temporary", other + "tail\n");
+            bed.rename("temporary", LOG);
+            reading.read_until("tail").await;
+            assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
+            assert_eq!(reading.lines.len(), (lines + 2) + (lines + 3));
+        }
+    }
+}
+
+/// A writer replaces, renames away and deletes the file all the time: whoever opens or lists it finds a whole file, or
+/// none, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_45_a_rename_or_delete_between_list_and_open_is_a_file_or_none() {
+    for bed in Bed::both() {
+        let ends = AtomicBool::new(false);
+        let writes = || {
+            let mut round = 0;
+            while !ends.load(Ordering::Relaxed) {
+                bed.append("temporary", format!("{round}\n{round}\n"));
+                bed.rename("temporary", LOG);
+                match round % 3 {
+                    0 => bed.remove(LOG),
+                    1 => bed.rename(LOG, "app.log.1"),
+                    _ => {}
+                }
+                round += 1;
+            }
+        };
+        let reads = async {
+            let mut found = 0;
+            for _ in 0..500 {
+                for file in bed.files.list(None, 10, None, std::time::SystemTime::now()).await.unwrap().files
+                {
+                    let name = file.path.strip_prefix("r/").unwrap().to_owned();
+                    match bed.try_open(query_of(&name, Start::Head)).await {
+                        Ok(mut reading) => {
+                            reading.read_to_end().await;
+                            let texts = reading.texts();
+                            // The temporary one may be seen before it is written.
+                            assert!(
+                                texts.is_empty() && name == "temporary"
+                                    || texts.len() == 2 && texts[0] == texts[1],
+                                "{texts:?}"
+                            );
+                            found += 1;
+                        }
+                        Err(Error::NotFound { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+            ends.store(true, Ordering::Relaxed);
+            found
+        };
+        let found = std::thread::scope(|scope| {
+            scope.spawn(writes);
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(reads))
+        });
+        assert!(found > 0);
+    }
+}
+
+/// Followers come and go while it is replaced, and each of them reads only whole files, and ends up in the last.
+#[tokio::test]
+async fn case_45_a_follower_that_comes_while_the_file_is_replaced_ends_up_in_the_last_one() {
+    for bed in Bed::both() {
+        for round in 0..10 {
+            let _ = fs::remove_file(bed.path(LOG));
+            bed.append(LOG, "first\n");
+            let replaces = async {
+                for n in 0..round {
+                    bed.append("temporary", format!("{n}\n"));
+                    bed.rename("temporary", LOG);
+                    tokio::task::yield_now().await;
+                }
+                bed.append("temporary", "last\n");
+                bed.rename("temporary", LOG);
+            };
+            let (mut reading, ()) = tokio::join!(bed.open(follow(Start::Head)), replaces);
+            reading.read_until("last").await;
+            reading.quiet_for(Duration::from_millis(5)).await;
+            assert_eq!(
+                reading.texts().iter().filter(|line| *line == "last").count(),
+                1,
+                "{:?}",
+                reading.texts()
+            );
+            assert!(
+                reading.events.iter().all(|event| is_rotated(event) || is_gap(event)),
+                "{:?}",
+                reading.events
+            );
+        }
+        assert!(bed.all(query(Start::Head)).await == ["last"]);
+    }
+}

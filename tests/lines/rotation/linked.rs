@@ -1,0 +1,72 @@
+//! Files that have another name, too: symlinks and hard links, in other directories.
+
+use std::{fs, os::unix::fs::symlink};
+
+use perennial::lines::{Event, Start};
+use tokio::time::{Duration, timeout};
+
+use super::{is_gap, is_truncated};
+use crate::bed::{Bed, LOG, follow};
+
+#[tokio::test]
+async fn case_42_a_symlink_is_followed_where_it_leads_is_retargeted_dangles_and_comes_back() {
+    for bed in Bed::both() {
+        fs::create_dir(bed.path("day")).unwrap();
+        bed.append("day/one", "1\n");
+        symlink("day/one", bed.path(LOG)).unwrap();
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        // Written to where it leads: nothing happens in its own directory.
+        bed.append("day/one", "2\n");
+        timeout(Duration::from_millis(900), reading.read_until("2")).await.expect("at once");
+        bed.append("day/two", "3\n");
+        symlink("day/two", bed.path("temporary")).unwrap();
+        bed.rename("temporary", LOG);
+        reading.read_until("3").await;
+        assert_eq!(reading.take_events(), [Event::Rotated { next_offset: 0 }]);
+        bed.append("day/two", "4\n");
+        reading.read_until("4").await;
+        bed.remove("day/two");
+        reading.wait_for_event("deleted", |event| *event == Event::Deleted).await;
+        bed.append("day/two", "5\n");
+        reading.read_until("5").await;
+        assert_eq!(reading.take_events(), [Event::Deleted, Event::Opened { size: 2 }]);
+        // Replaced where it leads.
+        bed.append("day/three", "6\n");
+        bed.rename("day/three", "day/two");
+        reading.read_until("6").await;
+        assert_eq!(reading.texts(), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
+    }
+}
+
+#[tokio::test]
+async fn case_48_what_is_appended_by_another_name_of_the_file_is_noticed() {
+    for bed in Bed::both() {
+        fs::create_dir(bed.path("elsewhere")).unwrap();
+        bed.append(LOG, "1\n");
+        fs::hard_link(bed.path(LOG), bed.path("elsewhere/other")).unwrap();
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        for (line, limit) in [("2", 900), ("3", 900)] {
+            bed.append("elsewhere/other", format!("{line}\n"));
+            timeout(Duration::from_millis(limit), reading.read_until(line)).await.expect("at once");
+        }
+        // Linked only now.
+        let mut reading = {
+            bed.remove("elsewhere/other");
+            drop(reading);
+            bed.open(follow(Start::Last(0))).await
+        };
+        reading.read_until_caught_up().await;
+        fs::hard_link(bed.path(LOG), bed.path("elsewhere/other")).unwrap();
+        bed.append("elsewhere/other", "4\n");
+        timeout(Duration::from_secs(2), reading.read_until("4")).await.expect("within 2 s");
+        assert_eq!(reading.texts(), ["4"]);
+        assert!(
+            !reading.events.iter().any(|event| is_gap(event) || is_truncated(event)),
+            "{:?}",
+            reading.events
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! A longer one.

@@ -1,0 +1,214 @@
+//! What watches the files: events that are lost, watches that run out, and how few are needed. All with the real server.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use perennial::proto::{LineGapReason, line_event::Event};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    bed::append,
+    harness::{Server, until},
+    remote::Remote,
+};
+
+fn signal(server: &Server, signal: Signal) {
+    let id = Pid::from_raw(server.id().try_into().unwrap()).unwrap();
+    kill_process(id, signal).unwrap();
+}
+
+fn is_rotated(event: &Event) -> bool {
+    matches!(event, Event::Rotated(_))
+}
+
+/// The file is put aside under the next number, and a new one begins with this line.
+fn rotate(server: &Server, old: u32, first_line: &str) {
+    for number in (1..=old).rev() {
+        let name = |number: u32| server.log_file(&format!("app.log.{number}"));
+        let _ = fs::rename(name(number), name(number + 1));
+    }
+    fs::rename(server.log_file("app.log"), server.log_file("app.log.1")).unwrap();
+    append(&server.log_file("app.log"), &format!("{first_line}\n"));
+}
+
+/// What its instances of inotify watch: a list each.
+fn watches(server: &Server) -> Vec<usize> {
+    let process = PathBuf::from(format!("/proc/{}", server.id()));
+    let is_instance = |name: &std::ffi::OsStr| {
+        fs::read_link(process.join("fd").join(name)).is_ok_and(|to| to.ends_with("anon_inode:inotify"))
+    };
+    let names = fs::read_dir(process.join("fd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let watches = |name: std::ffi::OsString| {
+        let info = fs::read_to_string(process.join("fdinfo").join(name)).unwrap_or_default();
+        info.lines().filter(|line| line.starts_with("inotify wd:")).count()
+    };
+    names.filter(|name| is_instance(name)).map(watches).collect()
+}
+
+/// How many descriptors lead to a file.
+fn opened(server: &Server, name: &str) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+    let path = server.log_file(name);
+    descriptors.filter(|it| fs::read_link(it.as_ref().unwrap().path()).is_ok_and(|to| to == path)).count()
+}
+
+#[tokio::test]
+async fn case_31_files_that_came_and_went_before_anybody_could_open_them_are_a_gap() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    let mut remote = Remote::follow(&server, "app.log").await;
+    remote.read_until("1").await;
+    signal(&server, Signal::STOP);
+    rotate(&server, 0, "2");
+    rotate(&server, 1, "3 is lost");
+    rotate(&server, 2, "4");
+    rotate(&server, 3, "5");
+    fs::remove_file(server.log_file("app.log.2")).unwrap();
+    signal(&server, Signal::CONT);
+    remote.read_until("5").await;
+    assert_eq!(remote.lines, ["1", "2", "4", "5"]);
+    let reason = LineGapReason::Deleted;
+    let gaps =
+        remote.events.iter().filter(|event| matches!(event, Event::Gap(gap) if gap.reason() == reason));
+    assert_eq!(gaps.count(), 1, "{:?}", remote.events);
+    // It is told where it is.
+    assert!(
+        matches!(remote.events[..], [Event::Rotated(_), Event::Gap(_), Event::Rotated(_), Event::Rotated(_)]),
+        "{:?}",
+        remote.events
+    );
+}
+
+#[tokio::test]
+async fn case_46_no_line_is_lost_and_none_comes_twice_when_the_queue_overflows() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit = limit.trim().parse::<usize>().unwrap();
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    let mut remote = Remote::follow(&server, "app.log").await;
+    remote.read_until("1").await;
+    signal(&server, Signal::STOP);
+    // Two events each, and none like the one before it.
+    let fill = |events: usize| {
+        for n in 0..events / 2 {
+            let other = server.log_file(&format!("app.log.other-{n}"));
+            fs::write(&other, "").unwrap();
+            fs::remove_file(other).unwrap();
+        }
+    };
+    append(&server.log_file("app.log"), "2\n");
+    fill(limit / 2);
+    rotate(&server, 0, "3");
+    fill(limit);
+    rotate(&server, 1, "4");
+    append(&server.log_file("app.log"), "5\n");
+    signal(&server, Signal::CONT);
+    server.wait_for_log("queue overflowed");
+    remote.read_until("5").await;
+    assert_eq!(remote.lines, ["1", "2", "3", "4", "5"]);
+    assert_eq!((remote.events.len(), remote.events.iter().all(is_rotated)), (2, true), "{:?}", remote.events);
+    // And it is watched as before.
+    append(&server.log_file("app.log"), "6\n");
+    rotate(&server, 2, "7");
+    remote.read_until("7").await;
+    assert_eq!(remote.lines[5..], ["6", "7"]);
+}
+
+/// A server in a namespace with a limit of its own.
+fn limited(limit: &str) -> Server {
+    let script = format!("echo 0 > /proc/sys/user/{limit} && exec \"$@\"");
+    Server::start_by(&["unshare", "--user", "--map-root-user", "sh", "-c", &script, "sh"])
+}
+
+/// Lines are written, some late, and the file is rotated: all of them come, in order.
+async fn loses_nothing(server: &Server) {
+    append(&server.log_file("app.log"), "0\n");
+    let mut remote = Remote::follow(server, "app.log").await;
+    remote.read_until("0").await;
+    for round in 1..4 {
+        append(&server.log_file("app.log"), &format!("{round} before\n"));
+        rotate(server, round, &format!("{round} new"));
+        append(&server.log_file("app.log.1"), &format!("{round} late\n"));
+        if round > 1 {
+            remote.read_until(&format!("{round} new")).await;
+        }
+    }
+    let rounds = (1..4).flat_map(|round| ["before", "late", "new"].map(|what| format!("{round} {what}")));
+    assert_eq!(remote.lines[1..], rounds.collect::<Vec<_>>());
+    assert!(remote.events.iter().all(is_rotated), "{:?}", remote.events);
+}
+
+#[tokio::test]
+#[ignore = "needs user namespaces"]
+async fn case_47_with_no_watch_left_files_are_polled_and_nothing_is_lost() {
+    let server = limited("max_inotify_watches");
+    loses_nothing(&server).await;
+    server.wait_for_log("no watch: this file is polled");
+}
+
+#[tokio::test]
+#[ignore = "needs user namespaces"]
+async fn case_47_with_no_instance_left_files_are_polled_and_nothing_is_lost() {
+    let server = limited("max_inotify_instances");
+    let says = |line: &String| line.contains("no inotify: followed files are polled");
+    assert!(server.startup().iter().any(says), "{:?}", server.startup());
+    loses_nothing(&server).await;
+}
+
+#[tokio::test]
+#[ignore = "needs to mount"]
+async fn case_49_a_directory_that_is_mounted_over_is_another_one_and_comes_back_without_replay() {
+    let server = Server::start_by(&["unshare", "--user", "--map-root-user", "--mount"]);
+    let directory = server.log_file("mounted");
+    fs::create_dir(&directory).unwrap();
+    append(&directory.join("app.log"), "1\n");
+    let inside = PathBuf::from(format!("/proc/{}/root{}", server.id(), directory.join("app.log").display()));
+    let id = server.id().to_string();
+    let run = |command: &[&str]| {
+        let nsenter = ["--target", &id, "--user", "--mount", "--preserve-credentials"];
+        let status = Command::new("nsenter").args(nsenter).args(command).arg(&directory).status();
+        assert!(status.unwrap().success(), "{command:?}");
+    };
+    let mut remote = Remote::follow(&server, "mounted/app.log").await;
+    remote.read_until("1").await;
+    run(&["mount", "-t", "tmpfs", "none"]);
+    remote.wait_for_event("deleted", |event| matches!(event, Event::Deleted(_))).await;
+    append(&inside, "2\n");
+    remote.read_until("2").await;
+    append(&inside, "3\n");
+    remote.read_until("3").await;
+    run(&["umount", "--lazy"]);
+    append(&directory.join("app.log"), "4\n");
+    remote.read_until("4").await;
+    assert_eq!(remote.lines, ["1", "2", "3", "4"], "{:?}", remote.events);
+}
+
+#[tokio::test]
+async fn case_50_a_thousand_followers_of_one_file_cost_one_watch() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    let mut all = Vec::new();
+    for _ in 0..10 {
+        let client = server.lines().await;
+        for _ in 0..100 {
+            all.push(Remote::follow_by(client.clone(), "app.log").await);
+        }
+    }
+    for remote in &mut all {
+        remote.read_until("1").await;
+    }
+    assert_eq!(watches(&server), [1]);
+    assert_eq!(opened(&server, "app.log"), 1);
+    append(&server.log_file("app.log"), "2\n");
+    for remote in &mut all {
+        remote.read_until("2").await;
+    }
+    drop(all);
+    let gone = Instant::now();
+    until("nothing is watched", async || watches(&server) == [0] && opened(&server, "app.log") == 0).await;
+    assert!(gone.elapsed() < Duration::from_secs(5));
+}
