@@ -358,3 +358,6 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,6 +270,8 @@ impl Fill<'_> {
                 break self.at_hole(if nuls == Hole::No { next } else { self.place.offset }, &mut lines)?;
             }
             // The size is a hint for how much to ask for: it may lie. One byte more than there should be tells the end.
+            // What is here of a line that does not end is searched again after each read: reads that double keep that short.
+            let most = most.max(self.chunk.bytes().len());
             let ahead = clamp(self.size.saturating_sub(next), most);
             let wanted = (ahead + 1).clamp(MIN_READ_BYTES, most);
             let wanted = end_of_data.map_or(wanted, |end| clamp(end - next, wanted));

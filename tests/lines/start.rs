@@ -63,6 +63,32 @@ async fn case_1_what_is_appended_between_the_end_and_the_watch_is_delivered() {
 }
 
 #[tokio::test]
+async fn case_1_what_is_appended_while_the_place_is_looked_for_is_delivered_from_there_on() {
+    for bed in Bed::both() {
+        for n in 0..RACES {
+            let (name, path) = (format!("{n}.log"), bed.path(&format!("{n}.log")));
+            bed.append(&name, "10\n11\n");
+            let start = [Start::Last(0), Start::Last(1), Start::Last(3), Start::Line(5), Start::Offset(6)]
+                [n % 5]
+                .clone();
+            let query = Query { follow: true, ..query_of(&name, start.clone()) };
+            let write = move || (12..30).for_each(|line| append(&path, format!("{line}\n")));
+            let mut reading = race(&bed, query, write).await;
+            bed.append(&name, "30\n");
+            reading.read_until("30").await;
+            let first = match start {
+                Start::Line(_) => Some(14),
+                Start::Offset(_) => Some(12),
+                // Of the end as it was at some moment.
+                _ => reading.texts().first().map(|first| first.parse().unwrap()),
+            };
+            let expected = (first.unwrap()..=30).map(|line: i32| line.to_string()).collect::<Vec<_>>();
+            assert_eq!(reading.shown(), expected, "{start:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn case_2_what_replaces_the_file_between_the_end_and_the_watch_is_delivered() {
     for bed in Bed::both() {
         for n in 0..RACES {

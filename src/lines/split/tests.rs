@@ -184,3 +184,60 @@ fn the_end_that_the_caller_asked_for_is_behind_a_whole_line() {
         assert_eq!(whole, expected, "{until_line:?} {until_offset:?}");
     }
 }
+
+/// What lines are, the slow and plain way: one whole line after another, each cut as the rules say.
+fn model(bytes: &[u8], rules: &Rules) -> Vec<String> {
+    let delimiter = rules.delimiter_bytes();
+    let strips = rules.delimiter == Delimiter::Newline;
+    let (mut all, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let end = rest.windows(delimiter.len()).position(|window| window == delimiter);
+        let line = &rest[..end.unwrap_or(rest.len())];
+        let content = if strips && end.is_some() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+        all.extend(model_line(content, end.is_none(), rules));
+        rest = end.map_or(&[], |end| &rest[end + delimiter.len()..]);
+    }
+    all
+}
+
+fn model_line(content: &[u8], no_newline: bool, rules: &Rules) -> Vec<String> {
+    let (mut pieces, mut rest) = (Vec::new(), content);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let most = rules.max_line_bytes;
+    while rest.len() > most {
+        let is_start = |at: &usize| rest[*at] & 0b1100_0000 != 0b1000_0000;
+        let (piece, more) =
+            rest.split_at((most - 3..=most).rev().filter(|at| *at > 0).find(is_start).unwrap_or(most));
+        match rules.long_line {
+            LongLine::Split => pieces.push(text(piece) + if pieces.is_empty() { ">" } else { "<>" }),
+            LongLine::Truncate => return vec![text(piece) + "!"],
+            LongLine::Skip => return vec!["-".into()],
+        }
+        rest = more;
+    }
+    let continued = if pieces.is_empty() { "" } else { "<" };
+    pieces.push(text(rest) + continued + if no_newline { "$" } else { "" });
+    pieces
+}
+
+proptest! {
+    #[test]
+    fn lines_are_as_the_plain_model_has_them_whatever_the_rules_and_the_chunks(
+        bytes in proptest::collection::vec(prop_oneof![
+            4 => Just(b'a'), 2 => Just(b'b'), 2 => Just(b'\n'), 2 => Just(b'\r'), 1 => Just(0xc3), 1 => Just(0xa9),
+            1 => Just(0xff),
+        ], 0..300),
+        delimiter in proptest::option::of(proptest::collection::vec(
+            prop_oneof![Just(b'a'), Just(b'b'), Just(b'\n'), Just(b'\r')], 1..5)),
+        long_line in prop_oneof![Just(LongLine::Split), Just(LongLine::Truncate), Just(LongLine::Skip)],
+        max_line_bytes in 4_usize..40,
+        max_items in 1_usize..6,
+        max_bytes in prop_oneof![1_usize..50, Just(1 << 16)],
+        chunk in 1_usize..60,
+    ) {
+        let delimiter = delimiter.map_or(Delimiter::Newline, |bytes| Delimiter::Bytes(bytes.into()));
+        let rules = Rules { delimiter, long_line, ..limit(max_line_bytes) };
+        let all = lines(&bytes, chunk, &Bounds { max_items, max_bytes }, &rules);
+        prop_assert_eq!(shown(&all), model(&bytes, &rules));
+    }
+}

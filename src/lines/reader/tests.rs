@@ -1,0 +1,66 @@
+//! What only a remote file system shows: in virtual time, on a file that is taken for a remote one.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::os::unix::fs::FileExt;
+
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::*;
+use crate::lines::{Files, OnGap, Options, Start, watch::Generation};
+
+/// A reader at the end of a remote file that has this content.
+async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.log");
+    std::fs::write(&path, content).unwrap();
+    let files = Files::new(vec![("r".into(), directory.path().into())], Options::default()).unwrap();
+    let query = Query {
+        path: "r/app.log".into(),
+        start: Start::Head,
+        follow: true,
+        wait_for_create: false,
+        on_gap: OnGap::Fail,
+        rules: Rules::default(),
+        partial_flush: None,
+        batching: Batching::default(),
+    };
+    let mut reader = Reader::open(&files.inner, query).await.unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.chain.identity());
+    reader.chain = Chain::generation(Generation::none().push(shared, identity, false, true));
+    assert!(reader.next().await.unwrap().unwrap().caught_up);
+    (directory, file, reader)
+}
+
+/// The next batch that is no heartbeat.
+async fn news(reader: &mut Reader) -> Batch {
+    loop {
+        let batch = reader.next().await.unwrap().unwrap();
+        if batch.count > 0 || !batch.events.is_empty() {
+            return batch;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() {
+    let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
+    file.set_len(2).unwrap();
+    let waited = timeout(REMOTE_CONFIRM / 2, news(&mut reader)).await;
+    assert!(waited.is_err() && reader.short_since.is_some(), "{waited:?}");
+    file.write_all_at(b"2\n3\n", 2).unwrap();
+    let batch = news(&mut reader).await;
+    assert_eq!((batch.count, batch.next_offset, batch.events), (1, 6, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_29_a_remote_file_that_stays_shorter_was_truncated() {
+    let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
+    file.set_len(2).unwrap();
+    let since = Instant::now();
+    let batch = news(&mut reader).await;
+    assert_eq!((batch.count, batch.events), (1, vec![Event::Truncated { read_offset: 4, size: 2 }]));
+    assert!(since.elapsed() >= REMOTE_CONFIRM);
+}
