@@ -35,8 +35,8 @@ pub struct Chain {
 
 #[derive(Clone, Debug)]
 enum At {
-    /// A file that came to the path while it was followed.
-    Generation(Arc<Generation>),
+    /// A file that came to the path while it was followed; none if it is gone.
+    Generation { generation: Arc<Generation>, file: Option<Arc<File>> },
     /// The file at the path, of which no more is known.
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
@@ -54,10 +54,22 @@ pub struct Entered {
     pub events: Vec<Event>,
 }
 
+impl At {
+    fn of(generation: Arc<Generation>) -> Self {
+        Self::Generation { file: generation.file(), generation }
+    }
+}
+
 impl Chain {
     /// At a file of a followed path, or where there is none yet.
     pub fn generation(generation: Arc<Generation>) -> Self {
-        Self::at(At::Generation(generation))
+        Self::at(At::of(generation))
+    }
+
+    /// The same, where the file is open already.
+    pub fn opened(generation: Arc<Generation>, file: File) -> Self {
+        let file = generation.file().unwrap_or_else(|| Arc::new(file));
+        Self::at(At::Generation { generation, file: Some(file) })
     }
 
     /// At the file at the path.
@@ -78,7 +90,7 @@ impl Chain {
     /// The file; none where there is none yet.
     pub fn file(&self) -> Option<&Arc<File>> {
         match &self.at {
-            At::Generation(generation) => generation.file.as_ref(),
+            At::Generation { file, .. } => file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
         }
     }
@@ -86,7 +98,7 @@ impl Chain {
     /// Which file it is.
     pub fn identity(&self) -> Identity {
         match &self.at {
-            At::Generation(generation) => generation.identity,
+            At::Generation { generation, .. } => generation.identity,
             At::Path { identity, .. } | At::Old { identity, .. } => *identity,
         }
     }
@@ -94,7 +106,7 @@ impl Chain {
     /// The file is the one at the path.
     pub fn is_current(&self) -> bool {
         match &self.at {
-            At::Generation(generation) => generation.left().is_none(),
+            At::Generation { generation, .. } => generation.left().is_none(),
             At::Path { .. } => true,
             At::Old { .. } => false,
         }
@@ -102,13 +114,13 @@ impl Chain {
 
     /// What is read may be out of date for a moment.
     pub fn is_remote(&self) -> bool {
-        matches!(&self.at, At::Generation(generation) if generation.is_remote)
+        matches!(&self.at, At::Generation { generation, .. } if generation.is_remote)
     }
 
     /// Since when the file is no longer at its path.
     pub fn left(&self) -> Option<Instant> {
         match &self.at {
-            At::Generation(generation) => generation.left(),
+            At::Generation { generation, .. } => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
         }
@@ -123,7 +135,7 @@ impl Chain {
         was_gone: bool,
     ) -> io::Result<Option<Entered>> {
         match &self.at {
-            At::Generation(generation) => {
+            At::Generation { generation, .. } => {
                 let Some(next) = generation.next() else { return Ok(None) };
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
@@ -137,14 +149,11 @@ impl Chain {
                 if let Some(at) = next_old(roots, path, file, joined)? {
                     return self.enter(at, standing, was_gone, false).map(Some);
                 }
-                let is_older = |other: &File| -> io::Result<bool> {
-                    Ok(Identity::of(&other.metadata()?).birth() < identity.birth())
-                };
-                let next = match joined.and_then(|joined| joined.file.as_ref()) {
+                let next = match joined {
+                    Some(joined) if joined.is_start() => joined.next(),
                     // It is about to be told that the reader's own file came after it.
-                    Some(other) if is_older(other)? => None,
-                    Some(_) => joined,
-                    None => joined.and_then(|joined| joined.next()),
+                    Some(joined) if joined.identity.birth() < identity.birth() => None,
+                    joined => joined,
                 };
                 next.map(|next| self.enter_generation(roots, path, next, standing, was_gone)).transpose()
             }
@@ -159,19 +168,22 @@ impl Chain {
         standing: Standing,
         was_gone: bool,
     ) -> io::Result<Entered> {
-        if next.file.is_some() || next.next().is_none() {
-            return self.enter(At::Generation(next.clone()), standing, was_gone, next.misses_some);
+        let (mut next, mut misses_some) = (next, next.misses_some);
+        loop {
+            let file = match next.file() {
+                Some(file) => Some(file),
+                // It was not kept open, and may have been deleted since.
+                None => reopen(roots, path, next)?,
+            };
+            let later = if file.is_none() { next.next() } else { None };
+            misses_some |= file.is_none();
+            let Some(later) = later else {
+                let at = At::Generation { generation: next.clone(), file };
+                return self.enter(at, standing, was_gone, misses_some);
+            };
+            next = later;
+            misses_some |= next.misses_some;
         }
-        // It was not kept open, and may have been deleted since.
-        let parent = roots.parent(path)?;
-        let found =
-            generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == next.identity))?;
-        if let Some(file) = found {
-            return self.enter(old(file, Some(next.clone()))?, standing, was_gone, next.misses_some);
-        }
-        let mut entered = self.enter(At::Generation(next.clone()), standing, was_gone, true)?;
-        entered.events.retain(|event| matches!(event, Event::Gap { .. }));
-        Ok(entered)
     }
 
     fn enter(&self, at: At, standing: Standing, was_gone: bool, misses_some: bool) -> io::Result<Entered> {
@@ -206,6 +218,14 @@ impl Chain {
     }
 }
 
+/// Looks for a file that came to the path, whatever its name is by now.
+fn reopen(roots: &Roots, path: &FilePath, generation: &Generation) -> io::Result<Option<Arc<File>>> {
+    let Ok(parent) = roots.parent(path) else { return Ok(None) };
+    let found =
+        generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == generation.identity))?;
+    Ok(found.map(Arc::new))
+}
+
 /// The next younger sibling of a file that was renamed away: in the chain, if it is there.
 fn next_old(
     roots: &Roots,
@@ -217,14 +237,15 @@ fn next_old(
     generations::again(|| {
         let younger = generations::younger(&parent, &path.name, &file.metadata()?)?;
         let Some(next) = younger.into_iter().next() else { return Ok(Some(None)) };
-        if let Some(generation) = in_chain(joined, next.identity) {
-            return Ok(Some(Some(At::Generation(generation.clone()))));
-        }
         // Renamed since it was listed: look again.
         let Ok(file) = parent.open(&next.name) else { return Ok(None) };
         let identity = Identity::of(&file.metadata()?);
         if identity != next.identity {
             return Ok(None);
+        }
+        if let Some(generation) = in_chain(joined, next.identity) {
+            let file = generation.file().unwrap_or_else(|| Arc::new(file));
+            return Ok(Some(Some(At::Generation { generation: generation.clone(), file: Some(file) })));
         }
         let is_path = next.name == path.name && joined.is_none();
         let at =

@@ -109,8 +109,10 @@ impl Opener<'_> {
 
     /// At the file that is at the path.
     fn at_path(&self) -> Result<Chain, Error> {
-        if let Some(last) = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none()) {
-            return Ok(Chain::generation(last));
+        let last = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none());
+        // Unless it was left just now.
+        if let Some(chain) = last.map(Chain::generation).filter(|chain| chain.file().is_some()) {
+            return Ok(chain);
         }
         let open = || self.inner.roots.parent(self.path)?.open(&self.path.name);
         let file = open().map_err(|error| Error::of_open(error, &self.query.path))?;
@@ -219,7 +221,7 @@ impl Opener<'_> {
         let last = self.follow.as_ref().map(Follow::last);
         let identity = Identity::of(&file.metadata()?);
         match last {
-            Some(last) if last.identity == identity && last.file.is_some() => Ok(Chain::generation(last)),
+            Some(last) if last.identity == identity => Ok(Chain::opened(last, file)),
             None if is_at_path => Chain::path(file),
             last => Chain::old(file, last),
         }
