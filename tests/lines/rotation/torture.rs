@@ -93,7 +93,7 @@ impl Writer<'_> {
         let name = |number: usize| {
             self.bed.path(&if number == 0 { LOG.into() } else { format!("app.log.{number}") })
         };
-        let last = (0..).find(|number| !name(*number).exists()).unwrap();
+        let last = (0..=LINES).find(|number| !name(*number).exists()).unwrap();
         for number in (0..last).rev() {
             fs::rename(name(number), name(number + 1)).unwrap();
         }
