@@ -55,6 +55,10 @@ const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// The default of [`Options::rotation_grace`]: writers reopen their log at a signal, within milliseconds.
 const ROTATION_GRACE: Duration = Duration::from_millis(200);
 
+/// The default of [`Options::max_rotated`]: far more than a rotation keeps. Later ones are opened when they are reached,
+/// if they are still there.
+const MAX_ROTATED: usize = 256;
+
 /// The files that can be read: the operator's roots, and what watches them. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -75,13 +79,15 @@ pub struct Options {
     /// A longer line is split; in bytes, at least 4.
     pub max_line_bytes: usize,
     /// How long a file that was renamed away must be quiet before its successor is read: its writer may not have
-    /// noticed yet.
+    /// noticed yet. What is written to it later comes late, between the lines of its successor.
     pub rotation_grace: Duration,
+    /// How many rotated files of a path are kept open for readers that have not reached them.
+    pub max_rotated: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE }
+        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE, max_rotated: MAX_ROTATED }
     }
 }
 
@@ -143,15 +149,19 @@ pub struct Position {
     skip_to: Option<u64>,
     /// All of the file was delivered and it is gone; what appears at the path comes next.
     deleted: bool,
+    /// Where another file is read on, which was left for late lines of this one.
+    back: Option<(Identity, Standing)>,
 }
 
 impl Position {
     /// It could have been made by a reader: a position comes from a stranger.
     fn is_sound(&self) -> bool {
         // An offset is signed in the system's interface; a line has at least one byte, its newline.
-        let Place { offset, number, .. } = self.standing.place;
-        i64::try_from(offset).is_ok()
-            && number.is_none_or(|number| (1..=offset + 1).contains(&number))
+        let is_sound = |Standing { place: Place { offset, number, .. }, .. }: &Standing| {
+            i64::try_from(*offset).is_ok() && number.is_none_or(|number| (1..=offset + 1).contains(&number))
+        };
+        is_sound(&self.standing)
+            && self.back.as_ref().is_none_or(|(_, standing)| is_sound(standing))
             && self.skip_to.is_none_or(|number| i64::try_from(number).is_ok())
     }
 }
@@ -210,6 +220,11 @@ pub enum Event {
         reason: GapReason,
         /// How many bytes, where known.
         bytes: Option<u64>,
+    },
+    /// Lines were written to the file before, after it had been left: they come now, and then the present one goes on.
+    Late {
+        /// Where they start.
+        offset: u64,
     },
     /// What was found where the position points; the first event of a stream that resumes.
     Resumed(Found),
@@ -363,7 +378,7 @@ impl Files {
     /// The first root that cannot be served.
     pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
-        let watches = Watches::new(roots.clone()).map_err(RootError::Watch)?;
+        let watches = Watches::new(roots.clone(), options.max_rotated).map_err(RootError::Watch)?;
         Ok(Self { inner: Arc::new(Inner { roots, watches, indexes: Indexes::default(), options }) })
     }
 

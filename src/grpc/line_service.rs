@@ -187,6 +187,7 @@ fn event(event: &Event) -> proto::LineEvent {
             offset: Some(offset.cast_signed()),
             bytes: Some(bytes.cast_signed()),
         }),
+        Event::Late { offset } => Told::Late(proto::LineLate { offset: Some(offset.cast_signed()) }),
         Event::Resumed(found) => Told::Resumed(proto::LineResumed { found: self::found(found).into() }),
     };
     proto::LineEvent { event: Some(told) }

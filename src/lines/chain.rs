@@ -41,6 +41,41 @@ enum At {
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
     Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
+    /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
+    Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
+}
+
+/// A file that was left, in which lines may still be written.
+#[derive(Clone, Debug)]
+pub struct Late {
+    /// The file.
+    pub file: Arc<File>,
+    /// Which file it is.
+    pub identity: Identity,
+    /// Where it was left.
+    pub standing: Standing,
+    /// Where it ended then: behind the standing by a part of a line.
+    pub seen: u64,
+    /// For how long it is looked at.
+    pub until: Instant,
+}
+
+impl Late {
+    /// It has grown since.
+    pub fn has_grown(&self) -> bool {
+        self.file.metadata().is_ok_and(|it| it.len() > self.seen)
+    }
+}
+
+/// What comes after a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Nothing yet.
+    None,
+    /// A file at the path in which nothing is written yet.
+    Empty,
+    /// A file that can be read.
+    Ready,
 }
 
 /// The next file, and what there is to tell of it.
@@ -83,8 +118,27 @@ impl Chain {
         Ok(Self::at(old(file, joined)?))
     }
 
+    /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
+    pub fn nothing(last: Arc<Generation>, identity: Identity) -> Self {
+        Self::at(At::Nothing { last, identity, since: Instant::now() })
+    }
+
     fn at(at: At) -> Self {
         Self { at, left: VecDeque::new() }
+    }
+
+    /// Remembers where the reader stands in another file that may come again.
+    pub fn remember(&mut self, known: Option<(Identity, Standing)>) {
+        self.left.extend(known);
+    }
+
+    /// Back to a file that was left, for its late lines; then this one goes on from `standing`.
+    pub fn detour(&self, late: &Late, standing: Standing) -> Option<Self> {
+        let At::Generation { generation, .. } = &self.at else { return None };
+        let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
+        let mut chain = Self::at(At::Old { file, identity, left: Instant::now(), joined });
+        chain.left.push_front((self.identity(), standing));
+        Some(chain)
     }
 
     /// The file; none where there is none yet.
@@ -92,6 +146,7 @@ impl Chain {
         match &self.at {
             At::Generation { file, .. } => file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
+            At::Nothing { .. } => None,
         }
     }
 
@@ -99,7 +154,7 @@ impl Chain {
     pub fn identity(&self) -> Identity {
         match &self.at {
             At::Generation { generation, .. } => generation.identity,
-            At::Path { identity, .. } | At::Old { identity, .. } => *identity,
+            At::Path { identity, .. } | At::Old { identity, .. } | At::Nothing { identity, .. } => *identity,
         }
     }
 
@@ -108,7 +163,7 @@ impl Chain {
         match &self.at {
             At::Generation { generation, .. } => generation.left().is_none(),
             At::Path { .. } => true,
-            At::Old { .. } => false,
+            At::Old { .. } | At::Nothing { .. } => false,
         }
     }
 
@@ -123,6 +178,27 @@ impl Chain {
             At::Generation { generation, .. } => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
+            At::Nothing { since, .. } => Some(*since),
+        }
+    }
+
+    /// What comes after this file.
+    pub fn next(&self) -> Next {
+        match &self.at {
+            At::Path { .. } => Next::None,
+            At::Old { .. } => Next::Ready,
+            At::Nothing { last, .. } => {
+                let is_back = last.file().is_some() && last.left().is_none();
+                if is_back || last.next().is_some() { Next::Ready } else { Next::None }
+            }
+            At::Generation { generation, .. } => match generation.next() {
+                None => Next::None,
+                Some(next) => {
+                    let is_last = next.left().is_none() && next.next().is_none();
+                    let size = next.file().filter(|_| is_last).map(|file| file.metadata());
+                    if matches!(size, Some(Ok(it)) if it.len() == 0) { Next::Empty } else { Next::Ready }
+                }
+            },
         }
     }
 
@@ -140,6 +216,11 @@ impl Chain {
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
             At::Path { .. } => Ok(None),
+            At::Nothing { last, .. } => {
+                let is_back = last.file().is_some() && last.left().is_none();
+                let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
+                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+            }
             At::Old { file, identity, joined, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
@@ -203,7 +284,7 @@ impl Chain {
             return Ok(Entered { chain, standing, events });
         }
         let known =
-            self.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
+            chain.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
         let standing = match known {
             Some(known) if known.is_intact(&file)? => known,
             _ => Standing::start(),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Batch, Error, Event, GapReason, Inner, Position, Query,
-    chain::{Chain, Entered},
+    chain::{Chain, Entered, Late, Next},
     place,
     root::FilePath,
     source::{self, Ended, Filled, Identity, Standing},
@@ -33,6 +33,15 @@ const MIN_LINE_BYTES: usize = 4;
 
 /// How often a file that was renamed away is looked at for late lines: it may have gone where nobody tells of it.
 const LATE_LINES_POLL: Duration = Duration::from_millis(20);
+
+/// For how long that often; then as often as reserved space.
+const LATE_LINES_SOON: Duration = Duration::from_secs(2);
+
+/// For how many times the grace a file that is still written to keeps its readers from its successor.
+const MAX_GRACES: u32 = 5;
+
+/// For how long a file that was left is looked at: one more line of it makes that anew.
+const LATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How often reserved space is looked at: what is written there by mmap is not told.
 const RESERVED_POLL: Duration = Duration::from_secs(1);
@@ -59,13 +68,14 @@ pub struct Reader {
     path: u32,
     size: u64,
     events: Vec<Event>,
-    is_first: bool,
     /// There is no file to read: what comes to the path is read next.
     waits_for_file: bool,
     /// How the last look at the file ended; none if it is to be looked at.
     ended: Option<Ended>,
     /// The last look but one ended at the end of the file, too.
     is_live: bool,
+    /// The last batch said that nothing older is left; none before the first batch.
+    told_caught_up: Option<bool>,
     /// What is left at the end is wanted.
     flush: Option<End>,
     /// Where the file ended when it was last read to its end.
@@ -79,6 +89,10 @@ pub struct Reader {
     /// The file was shorter than what was read of it.
     short_since: Option<Instant>,
     is_drained: Drained,
+    /// The file that was left last.
+    late: Option<Late>,
+    /// Where the present file is read on, while late lines of another one are read.
+    back: Option<(Identity, Standing)>,
     last_sent: Instant,
 }
 
@@ -162,10 +176,10 @@ impl Reader {
             file_path: path,
             size: 0,
             events,
-            is_first: true,
             waits_for_file,
             ended: None,
             is_live: false,
+            told_caught_up: None,
             flush: None,
             seen: None,
             part_since: now,
@@ -173,6 +187,8 @@ impl Reader {
             looked: now,
             short_since: None,
             is_drained: Drained::No,
+            late: None,
+            back: None,
             last_sent: now,
         })
     }
@@ -187,7 +203,11 @@ impl Reader {
                 let filled = self.fill().await?;
                 self.took(&filled);
                 let tells = !self.events.is_empty() && self.ended.is_some();
-                if filled.count > 0 || self.is_first || tells {
+                let is_news = match self.told_caught_up {
+                    None => true,
+                    Some(told) => !told && self.follow.is_some() && self.is_caught_up(&filled),
+                };
+                if filled.count > 0 || tells || is_news {
                     return Ok(Some(self.batch(filled)));
                 }
                 continue;
@@ -327,8 +347,14 @@ impl Reader {
         (self.is_live, self.is_drained) = (false, Drained::No);
     }
 
+    /// Nothing older is left behind this.
+    fn is_caught_up(&self, filled: &Filled) -> bool {
+        filled.reaches_end && self.chain.next() != Next::Ready
+    }
+
     fn batch(&mut self, filled: Filled) -> Batch {
-        self.is_first = false;
+        let caught_up = self.is_caught_up(&filled);
+        self.told_caught_up = Some(caught_up);
         self.last_sent = Instant::now();
         self.remaining = self.remaining.map(|left| left.saturating_sub(filled.count as u64));
         Batch {
@@ -341,8 +367,9 @@ impl Reader {
                 standing: self.standing,
                 skip_to: self.skip_to,
                 deleted: self.waits_for_file,
+                back: self.back,
             },
-            caught_up: matches!(filled.ended, Ended::End { .. }) && self.chain.is_current(),
+            caught_up,
             next_offset: self.standing.place.offset,
             size: self.size,
         }
@@ -354,6 +381,9 @@ impl Reader {
             let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
                 return if self.chain.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
             };
+            if self.detour() {
+                return Ok(AtEnd::ReadOn);
+            }
             if let Some(left) = self.chain.left() {
                 match self.at_left(left, exists).await? {
                     AtEnd::Stop => {}
@@ -374,7 +404,8 @@ impl Reader {
                 self.flush = is_part.then_some(End::Partial);
                 return Ok(AtEnd::ReadOn);
             }
-            let until = next_look.map_or(heartbeat, |next| next.min(heartbeat));
+            let late = self.late.as_ref().map(|_| now + RESERVED_POLL);
+            let until = [next_look, late].into_iter().flatten().fold(heartbeat, Instant::min);
             let Some(follow) = &mut self.follow else { return Ok(AtEnd::Stop) };
             tokio::select! {
                 changed = follow.changed() => {
@@ -386,12 +417,46 @@ impl Reader {
         }
     }
 
+    /// Goes back to the file that was left, if it has grown since. True if so.
+    fn detour(&mut self) -> bool {
+        let Some(late) = &self.late else { return false };
+        let is_over = late.until <= Instant::now();
+        let has_part = late.seen > late.standing.place.offset;
+        let is_wanted = late.has_grown() || is_over && has_part;
+        if !is_wanted {
+            self.late.take_if(|_| is_over);
+            return false;
+        }
+        let Some(chain) = self.chain.detour(late, self.standing) else { return false };
+        self.events.push(Event::Late { offset: late.standing.place.offset });
+        self.back = Some((self.chain.identity(), self.standing));
+        (self.chain, self.standing) = (chain, late.standing);
+        (self.seen, self.is_live, self.is_drained) = (Some(late.seen), false, Drained::No);
+        // What has no newline by now never gets one.
+        (self.size, self.flush) = (0, is_over.then_some(End::Last));
+        self.late = None;
+        true
+    }
+
     /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
     async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
+        match self.chain.next() {
+            Next::None if self.waits_for_file => return Ok(AtEnd::Stop),
+            // Its writer has not come to the new file yet: what it writes until then is in this one.
+            Next::Empty if !self.waits_for_file => return Ok(AtEnd::Stop),
+            Next::None | Next::Empty | Next::Ready => {}
+        }
         if self.waits_for_file || self.is_drained == Drained::Yes {
             return self.leave(exists).await;
         }
-        if left.max(self.quiet_since) + self.inner.options.rotation_grace > Instant::now() {
+        let grace = self.inner.options.rotation_grace;
+        let is_quiet = left.max(self.quiet_since) + grace <= Instant::now();
+        let is_over = self.chain.next() == Next::Ready && left.elapsed() > grace * MAX_GRACES;
+        if self.back.is_some() || is_over && !is_quiet {
+            // What is written to it from now on comes late, lest its successor wait for ever.
+            return self.leave(exists).await;
+        }
+        if !is_quiet {
             return Ok(AtEnd::Stop);
         }
         // What has no newline by now never gets one.
@@ -405,6 +470,15 @@ impl Reader {
         let (path, standing) = (self.file_path.clone(), self.standing);
         let advanced = blocking(move || Ok(chain.advance(&inner.roots, &path, standing, was_gone)?)).await?;
         if let Some(Entered { chain, standing, events }) = advanced {
+            // A file that was told to be gone may be another one's by now.
+            self.late = self.chain.file().filter(|_| !was_gone).map(|file| Late {
+                file: file.clone(),
+                identity: self.chain.identity(),
+                standing: self.standing,
+                seen: self.seen.unwrap_or(0).max(self.standing.place.offset),
+                until: Instant::now() + LATE_WINDOW,
+            });
+            self.back = None;
             (self.chain, self.standing) = (chain, standing);
             self.events.extend(events);
             (self.waits_for_file, self.is_drained, self.skip_to) = (false, Drained::No, None);
@@ -422,8 +496,9 @@ impl Reader {
 
     /// When the file is to be looked at though nothing told of it.
     fn next_look(&self, ended: Ended) -> Option<Instant> {
-        if self.chain.left().is_some() && !self.waits_for_file {
-            return Some(self.looked + LATE_LINES_POLL);
+        if let Some(left) = self.chain.left().filter(|_| !self.waits_for_file) {
+            let is_new = left.elapsed() < LATE_LINES_SOON;
+            return Some(self.looked + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
         }
         match ended {
             Ended::Truncated => Some(self.looked + LATE_LINES_POLL),

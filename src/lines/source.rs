@@ -167,6 +167,8 @@ pub struct Filled {
     pub count: usize,
     /// Why there are no more.
     pub ended: Ended,
+    /// They reach to the end of the file, but for a part of a line.
+    pub reaches_end: bool,
     /// The size of the file.
     pub size: u64,
     /// Behind the lines.
@@ -201,7 +203,8 @@ pub enum Ended {
 impl Filled {
     /// Nothing, for a reason.
     pub fn nothing(standing: Standing, ended: Ended, size: u64) -> Self {
-        Self { items: Bytes::new(), count: 0, ended, size, standing }
+        let reaches_end = matches!(ended, Ended::End { .. });
+        Self { items: Bytes::new(), count: 0, ended, reaches_end, size, standing }
     }
 }
 
@@ -354,7 +357,11 @@ impl Fill<'_> {
             };
             self.standing.moved(self.chunk.file, self.place, marker)?
         };
-        Ok(Filled { items: items.into(), count, ended, size: self.size.max(self.place.offset), standing })
+        // A batch may be full with the last line of the file.
+        let reaches_end =
+            matches!(ended, Ended::End { .. }) || ended == Ended::More && self.place.offset == self.size;
+        let size = self.size.max(self.place.offset);
+        Ok(Filled { items: items.into(), count, ended, reaches_end, size, standing })
     }
 }
 

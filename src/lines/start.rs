@@ -14,7 +14,7 @@ use super::{
     root::{FilePath, Parent, Sibling},
     source::{Identity, Standing},
     split::HEAD,
-    watch::Follow,
+    watch::{Follow, Generation},
 };
 
 /// Where a reader starts, and what happened before.
@@ -80,7 +80,7 @@ impl Opener<'_> {
         let chain = match self.at_path() {
             Ok(chain) => chain,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
-                return Ok(self.wait(Standing::start(), Vec::new()));
+                return Ok(self.wait(Identity::default(), Standing::start(), Vec::new()));
             }
             Err(error) => return Err(error),
         };
@@ -127,12 +127,12 @@ impl Opener<'_> {
         Error::NotFound { path: self.query.path.clone() }
     }
 
-    /// Nothing is there: what comes is read from its start.
-    fn wait(self, standing: Standing, events: Vec<Event>) -> Opened {
-        let last = self.follow.as_ref().map_or_else(super::watch::Generation::none, Follow::last);
+    /// Nothing is there: what comes is read from its start, unless it is the file that the reader stood in.
+    fn wait(self, identity: Identity, standing: Standing, events: Vec<Event>) -> Opened {
+        let last = self.follow.as_ref().map_or_else(|| Generation::none(0), Follow::last);
         Opened {
             follow: self.follow,
-            chain: Chain::generation(last),
+            chain: Chain::nothing(last, identity),
             standing,
             skip_to: None,
             events,
@@ -141,6 +141,12 @@ impl Opener<'_> {
     }
 
     fn resume(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
+        let mut opened = self.resume_at(position, skip_to)?;
+        opened.chain.remember(position.back);
+        Ok(opened)
+    }
+
+    fn resume_at(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
         let standing = position.standing;
         let looked = generations::again(|| self.look(position))?;
         let (chain, standing, events) = match looked {
@@ -151,7 +157,7 @@ impl Opener<'_> {
                 let truncated = Event::Truncated { read_offset, size };
                 (chain, Standing::start(), vec![Event::Resumed(Found::Truncated), truncated])
             }
-            None if position.deleted => return self.resume_after_deleted(standing),
+            None if position.deleted => return self.resume_after_deleted(position),
             None if self.query.on_gap == OnGap::Fail => return Err(Error::Expired),
             None => {
                 let gap = Event::Gap { reason: GapReason::Expired, bytes: None };
@@ -159,7 +165,7 @@ impl Opener<'_> {
                 match self.at_path() {
                     Ok(chain) => (chain, Standing::start(), events),
                     Err(Error::NotFound { .. }) if self.follow.is_some() => {
-                        return Ok(self.wait(Standing::start(), events));
+                        return Ok(self.wait(Identity::default(), Standing::start(), events));
                     }
                     Err(error) => return Err(error),
                 }
@@ -169,7 +175,7 @@ impl Opener<'_> {
     }
 
     /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next.
-    fn resume_after_deleted(self, standing: Standing) -> Result<Opened, Error> {
+    fn resume_after_deleted(self, position: &Position) -> Result<Opened, Error> {
         let resumed = Event::Resumed(Found::Exact);
         match self.at_path() {
             Ok(chain) => {
@@ -179,7 +185,7 @@ impl Opener<'_> {
                 let (follow, standing) = (self.follow, Standing::start());
                 Ok(Opened { follow, chain, standing, skip_to: None, events, waits_for_file: false })
             }
-            Err(Error::NotFound { .. }) => Ok(self.wait(standing, vec![resumed])),
+            Err(Error::NotFound { .. }) => Ok(self.wait(position.identity, position.standing, vec![resumed])),
             Err(error) => Err(error),
         }
     }

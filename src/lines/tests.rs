@@ -21,7 +21,8 @@ struct Log {
 impl Log {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50) };
+        let options =
+            Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50), ..Options::default() };
         let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
         Self { directory, files }
     }
@@ -213,6 +214,67 @@ async fn lines_written_late_to_a_renamed_file_come_before_those_of_the_new_one()
     let (lines, events) = read_to(&mut batches, "3").await;
     assert_eq!(lines, ["2", "half", "3"]);
     assert_eq!(events, [Event::Rotated { next_offset: 0 }]);
+}
+
+#[tokio::test]
+async fn lines_written_to_a_renamed_file_after_it_was_left_come_late_also_to_a_reader_that_is_cut_then() {
+    let log = Log::new();
+    log.append("app.log", "1\n");
+    let mut batches = log.open(follow(Start::Head)).await.unwrap();
+    read_to(&mut batches, "1").await;
+    std::fs::rename(log.path("app.log"), log.path("app.log.1")).unwrap();
+    log.append("app.log", "2\n");
+    read_to(&mut batches, "2").await;
+    log.append("app.log.1", "late\nhalf");
+    let (lines, events) = read_to(&mut batches, "late").await;
+    assert_eq!((lines, events), (vec!["late".to_string()], vec![Event::Late { offset: 2 }]));
+    let (lines, events) = {
+        log.append("app.log", "3\n");
+        read_to(&mut batches, "3").await
+    };
+    assert_eq!((lines, events), (vec!["3".to_string()], vec![Event::Rotated { next_offset: 2 }]));
+    log.append("app.log.1", " a line\nlast\n");
+    let cut = next(&mut batches).await.unwrap();
+    assert_eq!(
+        (texts(&cut), &cut.events[..]),
+        (vec!["half a line".into(), "last".into()], &[Event::Late { offset: 7 }][..])
+    );
+    drop(batches);
+    log.append("app.log", "4\n");
+    for follows in [true, false] {
+        let resume = Query { follow: follows, ..query(Start::Resume(cut.position.clone())) };
+        let mut batches = log.open(resume).await.unwrap();
+        let (lines, events) = read_to(&mut batches, "4").await;
+        let expected = [Event::Resumed(Found::Moved), Event::Rotated { next_offset: 4 }];
+        assert_eq!((lines, &events[..]), (vec!["4".to_string()], &expected[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_file_that_is_written_to_for_ever_does_not_keep_its_successor_waiting() {
+    let log = Log::new();
+    log.append("app.log", "old\n");
+    let mut batches = log.open(follow(Start::Head)).await.unwrap();
+    read_to(&mut batches, "old").await;
+    std::fs::rename(log.path("app.log"), log.path("app.log.1")).unwrap();
+    log.append("app.log", "new\n");
+    let (ends, path) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), log.path("app.log.1"));
+    let told = ends.clone();
+    let writer = std::thread::spawn(move || {
+        let mut written = 0;
+        while !told.load(std::sync::atomic::Ordering::Relaxed) {
+            append(&path, "old\n");
+            written += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        written
+    });
+    let (mut lines, _) = read_to(&mut batches, "new").await;
+    ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    let written: usize = writer.join().unwrap();
+    log.append("app.log.1", "end\n");
+    lines.extend(read_to(&mut batches, "end").await.0);
+    assert_eq!(lines.iter().filter(|line| *line == "old").count(), written);
 }
 
 #[tokio::test]

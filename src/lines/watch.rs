@@ -56,6 +56,8 @@ struct Shared {
     /// Wakes the thread: something new is followed, or it is to end.
     waker: OwnedFd,
     ends: AtomicBool,
+    /// How many files of a path are kept open.
+    max_open: usize,
     table: Mutex<Table>,
 }
 
@@ -75,16 +77,17 @@ pub struct Follow {
 }
 
 impl Watches {
-    /// Starts the thread.
+    /// Starts the thread. Of each path, `max_open` rotated files are kept open.
     ///
     /// # Errors
     /// Where the system gives no thread or no descriptor.
-    pub fn new(roots: Arc<Roots>) -> io::Result<Self> {
+    pub fn new(roots: Arc<Roots>, max_open: usize) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .inspect_err(|error| tracing::warn!(%error, "no inotify: followed files are polled"))
             .ok();
         let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let shared = Shared { roots, inotify, waker, ends: AtomicBool::new(false), table: Mutex::default() };
+        let shared =
+            Shared { roots, inotify, waker, ends: AtomicBool::new(false), max_open, table: Mutex::default() };
         let shared = Arc::new(shared);
         let thread = {
             let shared = shared.clone();
@@ -100,7 +103,7 @@ impl Watches {
     pub fn follow(&self, path: &FilePath) -> io::Result<Follow> {
         let followed = {
             let mut table = self.shared.table();
-            let new = || Arc::new(Followed::new(path.clone()));
+            let new = || Arc::new(Followed::new(path.clone(), self.shared.max_open));
             let followed = table.followed.entry(path.clone()).or_insert_with(new).clone();
             followed.add_follower();
             followed
@@ -212,6 +215,9 @@ impl Shared {
             self.unwatch(followed, work.directory.take());
             work.directory = parent.as_ref().and_then(|parent| self.watch_directory(followed, parent));
             work.is_remote = parent.as_ref().is_some_and(Parent::is_remote);
+            if work.is_remote {
+                tracing::info!(path = %followed.path, "a remote file system: this file is polled");
+            }
             work.parent = parent;
         }
         let looked = followed.look(&mut work, was_watched);

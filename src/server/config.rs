@@ -115,6 +115,12 @@ struct Settings {
     /// A longer line is split [default: 1MiB]
     #[arg(long, env = "PERENNIAL_MAX_LINE", value_name = "SIZE", help_heading = "Limits")]
     max_line: Option<Size>,
+    /// How long a file that was renamed away must be quiet before its successor is read [default: 200ms]
+    #[arg(long, env = "PERENNIAL_ROTATION_GRACE", value_name = "TIME", help_heading = "Limits")]
+    rotation_grace: Option<Span>,
+    /// How many rotated files of a path are kept open for readers that have not reached them [default: 256]
+    #[arg(long, env = "PERENNIAL_MAX_ROTATED", value_name = "N", help_heading = "Limits")]
+    max_rotated: Option<usize>,
     /// A response leaves when it has so much [default: 64KiB]
     #[arg(long, env = "PERENNIAL_MAX_RESPONSE", value_name = "SIZE", help_heading = "Limits")]
     max_response: Option<Size>,
@@ -356,6 +362,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     set! {
         config.listen => listen,
         config.lines.max_line_bytes => max_line,
+        config.lines.rotation_grace => rotation_grace,
+        config.lines.max_rotated => max_rotated,
         config.limits.batch_bytes => max_response,
         config.messages.max_message_bytes => max_message,
         config.limits.request_bytes => max_request,

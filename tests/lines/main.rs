@@ -15,5 +15,6 @@ mod content;
 mod growth;
 mod remote;
 mod rotation;
+mod served;
 mod start;
 mod stream;

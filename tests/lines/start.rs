@@ -8,6 +8,7 @@ use std::{
 };
 
 use perennial::lines::{Error, Event, Files, Query, Root, Start};
+use perennial::wire::Batching;
 
 use crate::bed::{Bed, Reading, append, follow, options, query, query_of};
 
@@ -115,6 +116,55 @@ async fn case_3_a_missing_file_is_not_found_or_waited_for() {
             assert_eq!(reading.texts(), ["1", "2", "3"], "{start:?}: a new file is read from its start");
             assert!(matches!(reading.events[..], [Event::Opened { .. }]), "{:?}", reading.events);
             bed.remove("app.log");
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_3_who_waits_for_a_file_does_not_get_one_that_was_deleted_but_is_still_open() {
+    for bed in Bed::both() {
+        bed.append("app.log", "1\n");
+        let mut other = bed.open(follow(Start::Head)).await;
+        other.read_until("1").await;
+        bed.remove("app.log");
+        other.wait_for_event("deleted", is_deleted).await;
+        let mut reading = bed.open(waiting("app.log")).await;
+        let mut resumed = bed.open(Query { start: other.resume(), ..waiting("app.log") }).await;
+        for reading in [&mut reading, &mut resumed] {
+            reading.batch().await.unwrap();
+            reading.quiet_for(Duration::from_millis(100)).await;
+        }
+        bed.append("app.log", "2\n");
+        for reading in [&mut reading, &mut resumed] {
+            reading.read_until("2").await;
+            assert_eq!(
+                (reading.texts(), reading.events.last()),
+                (vec!["2".into()], Some(&Event::Opened { size: 2 }))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn case_3_a_reader_that_resumes_while_its_file_is_away_goes_on_in_it_when_it_is_back() {
+    for bed in Bed::both() {
+        fs::create_dir(bed.path("dir")).unwrap();
+        bed.append("app.log", "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        bed.rename("app.log", "dir/away");
+        reading.wait_for_event("deleted", is_deleted).await;
+        let start = reading.resume();
+        drop(reading);
+        let mut resumed = bed.open(follow(start)).await;
+        resumed.batch().await.unwrap();
+        let mut twice = bed.open(follow(resumed.resume())).await;
+        twice.batch().await.unwrap();
+        bed.append("dir/away", "2\n");
+        bed.rename("dir/away", "app.log");
+        for reading in [&mut resumed, &mut twice] {
+            reading.read_until("2").await;
+            assert_eq!(reading.texts(), ["2"]);
         }
     }
 }
@@ -234,10 +284,26 @@ async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
 }
 
 #[tokio::test]
+async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
+    for bed in Bed::both() {
+        bed.append("app.log", "1\n2\n3\npart");
+        let batching = Batching { max_items: 1, ..Batching::default() };
+        let mut reading = bed.open(Query { batching, ..follow(Start::Head) }).await;
+        reading.read_until_caught_up().await;
+        assert_eq!(reading.texts(), ["1", "2", "3"]);
+        bed.append("app.log", " of 4\n");
+        let batch = reading.batch().await.unwrap();
+        assert!(batch.count == 1 && batch.caught_up, "{batch:?}");
+        reading.quiet_for(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn case_11_the_sizes_of_proc_and_sys_lie() {
     let mut bed = Bed::on_disk();
     let roots = [("proc", "/proc"), ("sys", "/sys")];
-    bed.files = Files::new(roots.map(|(name, path)| Root::new(name, path)).into(), options()).unwrap();
+    let roots = roots.map(|(name, path)| Root::new(name, path));
+    bed.files = Files::new(roots.into(), options()).unwrap();
     // None says its size: those of /proc are empty, those of /sys have a page.
     for path in [
         "proc/version",

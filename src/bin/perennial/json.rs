@@ -118,6 +118,7 @@ fn line_event(event: &LineEvent) -> Value {
         }
         Some(Event::Opened(it)) => json!({ "opened": { "size": it.size } }),
         Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "bytes": it.bytes } }),
+        Some(Event::Late(it)) => json!({ "late": { "offset": it.offset } }),
         Some(Event::Resumed(it)) => json!({ "resumed": { "found": it.found().as_str_name() } }),
         None => json!({}),
     }

@@ -114,14 +114,14 @@ impl Work {
 
 impl Followed {
     /// Nothing is known yet.
-    pub fn new(path: FilePath) -> Self {
+    pub fn new(path: FilePath, max_open: usize) -> Self {
         Self {
             path,
             recent: tokio::sync::Mutex::default(),
             followers: AtomicUsize::new(0),
             polled: AtomicBool::new(true),
             changed: watch::Sender::new(0),
-            chain: Mutex::new(Chain { last: Generation::none(), exists: false }),
+            chain: Mutex::new(Chain { last: Generation::none(max_open), exists: false }),
             work: Mutex::default(),
         }
     }
@@ -237,21 +237,27 @@ impl Followed {
                 }
             }
         }
-        match parent.open(name) {
+        let can_be_read = match parent.open(name) {
             Ok(file) => {
                 let identity = Identity::of(&file.metadata()?);
                 files.retain(|(_, other)| *other != identity);
                 files.push((file, identity));
+                true
             }
             Err(error) if is_own(&error) => return Err(error),
-            Err(_) => return Ok(self.set_exists(false)),
-        }
+            Err(_) => false,
+        };
         work.found = files.iter().map(|(_, identity)| *identity).collect();
-        work.suspect = None;
         for (file, identity) in files {
             self.push(work, file, identity);
         }
-        Ok(true)
+        if can_be_read {
+            work.suspect = None;
+            return Ok(true);
+        }
+        // What is there may not be read, which looks like nothing: the last file is left all the same. It stays
+        // suspect, and is tried again at every look.
+        Ok(self.last().leave() | self.set_exists(false))
     }
 
     fn push(&self, work: &mut Work, file: File, identity: Identity) {

@@ -13,10 +13,6 @@ use tokio::time::Instant;
 
 use crate::lines::source::Identity;
 
-/// How many files of one path are kept open for readers that have not reached them, besides the one at the path; others
-/// are opened when they are reached, if they are still there. Far more than a rotation keeps.
-const MAX_OPEN: usize = 256;
-
 /// One file that was at a path.
 #[derive(Debug)]
 pub struct Generation {
@@ -32,11 +28,12 @@ pub struct Generation {
     next: OnceLock<Arc<Self>>,
     /// How many files of the chain are open.
     open: Arc<AtomicUsize>,
+    max_open: usize,
 }
 
 impl Generation {
-    /// The start of a chain: no file.
-    pub fn none() -> Arc<Self> {
+    /// The start of a chain: no file. Of those that follow, so many are kept open.
+    pub fn none(max_open: usize) -> Arc<Self> {
         Arc::new(Self {
             file: Mutex::default(),
             identity: Identity::default(),
@@ -45,13 +42,14 @@ impl Generation {
             left: Mutex::new(Some(Instant::now())),
             next: OnceLock::new(),
             open: Arc::default(),
+            max_open,
         })
     }
 
     /// Puts a file behind this one, which must be the last of its chain.
     pub fn push(&self, file: Arc<File>, identity: Identity, misses_some: bool, is_remote: bool) -> Arc<Self> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
-        if open > MAX_OPEN && self.close().is_some() {
+        if open > self.max_open && self.close().is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
         let next = Arc::new(Self {
@@ -62,6 +60,7 @@ impl Generation {
             left: Mutex::default(),
             next: OnceLock::new(),
             open: self.open.clone(),
+            max_open: self.max_open,
         });
         self.leave();
         self.next.get_or_init(|| next).clone()

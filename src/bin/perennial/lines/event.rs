@@ -19,6 +19,10 @@ pub fn sentence(event: &LineEvent) -> Option<String> {
             it.bytes.unwrap_or(0),
             it.offset.unwrap_or(0)
         ),
+        Some(Event::Late(it)) => format!(
+            "late: what follows was written to the rotated file, from byte {} on",
+            it.offset.unwrap_or(0)
+        ),
         Some(Event::Resumed(it)) => return resumed(*it),
         None => "an event this client does not know".into(),
     })
