@@ -35,8 +35,8 @@ pub struct Chain {
 
 #[derive(Clone, Debug)]
 enum At {
-    /// A file that came to the path while it was followed.
-    Generation(Arc<Generation>),
+    /// A file that came to the path while it was followed; none if it is gone.
+    Generation { generation: Arc<Generation>, file: Option<Arc<File>> },
     /// The file at the path, of which no more is known.
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
@@ -89,10 +89,22 @@ pub struct Entered {
     pub events: Vec<Event>,
 }
 
+impl At {
+    fn of(generation: Arc<Generation>) -> Self {
+        Self::Generation { file: generation.file(), generation }
+    }
+}
+
 impl Chain {
     /// At a file of a followed path, or where there is none yet.
     pub fn generation(generation: Arc<Generation>) -> Self {
-        Self::at(At::Generation(generation))
+        Self::at(At::of(generation))
+    }
+
+    /// The same, where the file is open already.
+    pub fn opened(generation: Arc<Generation>, file: File) -> Self {
+        let file = generation.file().unwrap_or_else(|| Arc::new(file));
+        Self::at(At::Generation { generation, file: Some(file) })
     }
 
     /// At the file at the path.
@@ -122,7 +134,7 @@ impl Chain {
 
     /// Back to a file that was left, for its late lines; then this one goes on from `standing`.
     pub fn detour(&self, late: &Late, standing: Standing) -> Option<Self> {
-        let At::Generation(generation) = &self.at else { return None };
+        let At::Generation { generation, .. } = &self.at else { return None };
         let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
         let mut chain = Self::at(At::Old { file, identity, left: Instant::now(), joined });
         chain.left.push_front((self.identity(), standing));
@@ -132,7 +144,7 @@ impl Chain {
     /// The file; none where there is none yet.
     pub fn file(&self) -> Option<&Arc<File>> {
         match &self.at {
-            At::Generation(generation) => generation.file.as_ref(),
+            At::Generation { file, .. } => file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
             At::Nothing { .. } => None,
         }
@@ -141,7 +153,7 @@ impl Chain {
     /// Which file it is.
     pub fn identity(&self) -> Identity {
         match &self.at {
-            At::Generation(generation) => generation.identity,
+            At::Generation { generation, .. } => generation.identity,
             At::Path { identity, .. } | At::Old { identity, .. } | At::Nothing { identity, .. } => *identity,
         }
     }
@@ -149,7 +161,7 @@ impl Chain {
     /// The file is the one at the path.
     pub fn is_current(&self) -> bool {
         match &self.at {
-            At::Generation(generation) => generation.left().is_none(),
+            At::Generation { generation, .. } => generation.left().is_none(),
             At::Path { .. } => true,
             At::Old { .. } | At::Nothing { .. } => false,
         }
@@ -157,13 +169,13 @@ impl Chain {
 
     /// What is read may be out of date for a moment.
     pub fn is_remote(&self) -> bool {
-        matches!(&self.at, At::Generation(generation) if generation.is_remote)
+        matches!(&self.at, At::Generation { generation, .. } if generation.is_remote)
     }
 
     /// Since when the file is no longer at its path.
     pub fn left(&self) -> Option<Instant> {
         match &self.at {
-            At::Generation(generation) => generation.left(),
+            At::Generation { generation, .. } => generation.left(),
             At::Path { .. } => None,
             At::Old { left, .. } => Some(*left),
             At::Nothing { since, .. } => Some(*since),
@@ -191,14 +203,14 @@ impl Chain {
             At::Path { .. } => Next::None,
             At::Old { .. } => Next::Ready,
             At::Nothing { last, .. } => {
-                let is_back = last.file.is_some() && last.left().is_none();
+                let is_back = last.file().is_some() && last.left().is_none();
                 if is_back || last.next().is_some() { Next::Ready } else { Next::None }
             }
-            At::Generation(generation) => match generation.next() {
+            At::Generation { generation, .. } => match generation.next() {
                 None => Next::None,
                 Some(next) => {
                     let is_last = next.left().is_none() && next.next().is_none();
-                    let size = next.file.as_ref().filter(|_| is_last).map(|file| file.metadata());
+                    let size = next.file().filter(|_| is_last).map(|file| file.metadata());
                     if matches!(size, Some(Ok(it)) if it.len() == 0) { Next::Empty } else { Next::Ready }
                 }
             },
@@ -214,13 +226,13 @@ impl Chain {
         was_gone: bool,
     ) -> io::Result<Option<Entered>> {
         match &self.at {
-            At::Generation(generation) => {
+            At::Generation { generation, .. } => {
                 let Some(next) = generation.next() else { return Ok(None) };
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
             At::Path { .. } => Ok(None),
             At::Nothing { last, .. } => {
-                let is_back = last.file.is_some() && last.left().is_none();
+                let is_back = last.file().is_some() && last.left().is_none();
                 let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
                 self.enter_generation(roots, path, next, standing, was_gone).map(Some)
             }
@@ -233,14 +245,11 @@ impl Chain {
                 if let Some(at) = next_old(roots, path, file, joined)? {
                     return self.enter(at, standing, was_gone, false).map(Some);
                 }
-                let is_older = |other: &File| -> io::Result<bool> {
-                    Ok(Identity::of(&other.metadata()?).birth() < identity.birth())
-                };
-                let next = match joined.and_then(|joined| joined.file.as_ref()) {
+                let next = match joined {
+                    Some(joined) if joined.is_start() => joined.next(),
                     // It is about to be told that the reader's own file came after it.
-                    Some(other) if is_older(other)? => None,
-                    Some(_) => joined,
-                    None => joined.and_then(|joined| joined.next()),
+                    Some(joined) if joined.identity.birth() < identity.birth() => None,
+                    joined => joined,
                 };
                 next.map(|next| self.enter_generation(roots, path, next, standing, was_gone)).transpose()
             }
@@ -255,19 +264,22 @@ impl Chain {
         standing: Standing,
         was_gone: bool,
     ) -> io::Result<Entered> {
-        if next.file.is_some() || next.next().is_none() {
-            return self.enter(At::Generation(next.clone()), standing, was_gone, next.misses_some);
+        let (mut next, mut misses_some) = (next, next.misses_some);
+        loop {
+            let file = match next.file() {
+                Some(file) => Some(file),
+                // It was not kept open, and may have been deleted since.
+                None => reopen(roots, path, next)?,
+            };
+            let later = if file.is_none() { next.next() } else { None };
+            misses_some |= file.is_none();
+            let Some(later) = later else {
+                let at = At::Generation { generation: next.clone(), file };
+                return self.enter(at, standing, was_gone, misses_some);
+            };
+            next = later;
+            misses_some |= next.misses_some;
         }
-        // It was not kept open, and may have been deleted since.
-        let parent = roots.parent(path)?;
-        let found =
-            generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == next.identity))?;
-        if let Some(file) = found {
-            return self.enter(old(file, Some(next.clone()))?, standing, was_gone, next.misses_some);
-        }
-        let mut entered = self.enter(At::Generation(next.clone()), standing, was_gone, true)?;
-        entered.events.retain(|event| matches!(event, Event::Gap { .. }));
-        Ok(entered)
     }
 
     fn enter(&self, at: At, standing: Standing, was_gone: bool, misses_some: bool) -> io::Result<Entered> {
@@ -302,6 +314,14 @@ impl Chain {
     }
 }
 
+/// Looks for a file that came to the path, whatever its name is by now.
+fn reopen(roots: &Roots, path: &FilePath, generation: &Generation) -> io::Result<Option<Arc<File>>> {
+    let Ok(parent) = roots.parent(path) else { return Ok(None) };
+    let found =
+        generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == generation.identity))?;
+    Ok(found.map(Arc::new))
+}
+
 /// The next younger sibling of a file that was renamed away: in the chain, if it is there.
 fn next_old(
     roots: &Roots,
@@ -313,14 +333,15 @@ fn next_old(
     generations::again(|| {
         let younger = generations::younger(&parent, &path.name, &file.metadata()?)?;
         let Some(next) = younger.into_iter().next() else { return Ok(Some(None)) };
-        if let Some(generation) = in_chain(joined, next.identity) {
-            return Ok(Some(Some(At::Generation(generation.clone()))));
-        }
         // Renamed since it was listed: look again.
         let Ok(file) = parent.open(&next.name) else { return Ok(None) };
         let identity = Identity::of(&file.metadata()?);
         if identity != next.identity {
             return Ok(None);
+        }
+        if let Some(generation) = in_chain(joined, next.identity) {
+            let file = generation.file().unwrap_or_else(|| Arc::new(file));
+            return Ok(Some(Some(At::Generation { generation: generation.clone(), file: Some(file) })));
         }
         let is_path = next.name == path.name && joined.is_none();
         let at =

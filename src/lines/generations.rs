@@ -85,10 +85,18 @@ pub fn find(
     name: &str,
     is_it: impl Fn(&Sibling, &File) -> io::Result<bool>,
 ) -> io::Result<Option<File>> {
-    for sibling in parent.siblings(name, MAX_SIBLINGS)? {
-        let Ok(file) = parent.open(&sibling.name) else { continue };
-        if Identity::of(&file.metadata()?) == sibling.identity && is_it(&sibling, &file)? {
-            return Ok(Some(file));
+    for _ in 0..LISTINGS {
+        let mut holds_still = true;
+        for sibling in listed(parent, name)? {
+            let Ok(file) = parent.open(&sibling.name) else { continue };
+            if Identity::of(&file.metadata()?) != sibling.identity {
+                holds_still = false;
+            } else if is_it(&sibling, &file)? {
+                return Ok(Some(file));
+            }
+        }
+        if holds_still {
+            break;
         }
     }
     Ok(None)

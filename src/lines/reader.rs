@@ -181,7 +181,8 @@ impl Reader {
             };
             let next = if ended == Ended::Until { AtEnd::Stop } else { self.settle(ended).await? };
             match next {
-                AtEnd::ReadOn => (self.is_live, self.ended) = (true, None),
+                // Not so in a file that was entered just now, whose last look there was none.
+                AtEnd::ReadOn => self.is_live = self.ended.take().is_some(),
                 AtEnd::Stop => return Ok(None),
                 AtEnd::Heartbeat | AtEnd::Tell => {
                     let nothing = Filled::nothing(self.standing, ended, self.size);

@@ -11,7 +11,7 @@ use super::{
     Error, Event, Found, GapReason, Inner, OnGap, Position, Query, Start,
     chain::Chain,
     generations, place,
-    root::{FilePath, Parent},
+    root::{FilePath, Parent, Sibling},
     source::{Identity, Standing},
     split::HEAD,
     watch::{Follow, Generation},
@@ -109,8 +109,10 @@ impl Opener<'_> {
 
     /// At the file that is at the path.
     fn at_path(&self) -> Result<Chain, Error> {
-        if let Some(last) = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none()) {
-            return Ok(Chain::generation(last));
+        let last = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none());
+        // Unless it was left just now.
+        if let Some(chain) = last.map(Chain::generation).filter(|chain| chain.file().is_some()) {
+            return Ok(chain);
         }
         let open = || self.inner.roots.parent(self.path)?.open(&self.path.name);
         let file = open().map_err(|error| Error::of_open(error, &self.query.path))?;
@@ -208,10 +210,20 @@ impl Opener<'_> {
             if standing.place.offset > 0 && standing.is_copied(&file)? {
                 return Ok(Some(Looked::Moved(self.chain_of(file, true)?)));
             }
-            return Ok(None);
+        } else if let Some(old) = self.find(&parent, position)? {
+            return Ok(Some(Looked::Moved(self.chain_of(old, false)?)));
         }
-        let old = self.find(&parent, position)?;
-        old.map(|old| Ok(Looked::Moved(self.chain_of(old, false)?))).transpose()
+        self.find_truncated(&parent, position)
+    }
+
+    /// The file that a position was in, truncated first and then renamed. Only its birth can tell that it is the same.
+    fn find_truncated(&self, parent: &Parent, position: &Position) -> io::Result<Option<Looked>> {
+        let is_it = |sibling: &Sibling, _: &File| {
+            Ok(position.identity.birth() != 0 && sibling.identity.is_same(&position.identity))
+        };
+        let Some(file) = generations::find(parent, &self.path.name, is_it)? else { return Ok(None) };
+        let size = file.metadata()?.len();
+        Ok(Some(Looked::Truncated(self.chain_of(file, false)?, size)))
     }
 
     /// The file that a position was in, wherever it was renamed to.
@@ -225,7 +237,7 @@ impl Opener<'_> {
         let last = self.follow.as_ref().map(Follow::last);
         let identity = Identity::of(&file.metadata()?);
         match last {
-            Some(last) if last.identity == identity && last.file.is_some() => Ok(Chain::generation(last)),
+            Some(last) if last.identity == identity => Ok(Chain::opened(last, file)),
             None if is_at_path => Chain::path(file),
             last => Chain::old(file, last),
         }

@@ -90,7 +90,12 @@ impl Bed {
     }
 
     pub async fn try_open(&self, query: Query) -> Result<Reading, Error> {
-        let opened = timeout(LIMIT, self.files.open(query)).await.expect("it opens, or fails to");
+        Self::try_open_on(&self.files, query).await
+    }
+
+    /// The same by another server over the same directory.
+    pub async fn try_open_on(files: &Files, query: Query) -> Result<Reading, Error> {
+        let opened = timeout(LIMIT, files.open(query)).await.expect("it opens, or fails to");
         Ok(Reading {
             batches: Box::pin(opened?),
             lines: Vec::new(),

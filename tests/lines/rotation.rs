@@ -90,6 +90,27 @@ async fn case_31_a_reader_that_was_away_reads_all_files_that_came_since() {
     }
 }
 
+/// It was truncated, and written to, and then put aside: what was written since is not lost.
+#[tokio::test]
+async fn case_31_a_reader_that_was_away_finds_a_file_that_was_truncated_before_it_was_renamed() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n2\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("2").await;
+        let start = reading.resume();
+        drop(reading);
+        fs::write(bed.path(LOG), "3\n").unwrap();
+        bed.rename(LOG, "app.log.1");
+        bed.append(LOG, "4\n");
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("4").await;
+        assert_eq!(reading.texts(), ["3", "4"]);
+        let truncated = Event::Truncated { read_offset: 4, size: 2 };
+        let rotated = Event::Rotated { next_offset: 0 };
+        assert_eq!(reading.events, [Event::Resumed(Found::Truncated), truncated, rotated]);
+    }
+}
+
 #[tokio::test]
 async fn case_32_a_new_file_that_is_larger_than_the_offset_already_is_read_from_its_start() {
     for bed in Bed::both() {

@@ -16,8 +16,8 @@ use crate::lines::source::Identity;
 /// One file that was at a path.
 #[derive(Debug)]
 pub struct Generation {
-    /// The file: none at the start of the chain, and where too many are open.
-    pub file: Option<Arc<File>>,
+    /// See [`file`](Self::file).
+    file: Mutex<Option<Arc<File>>>,
     /// Which file it is.
     pub identity: Identity,
     /// Others were at the path before it, and are gone.
@@ -35,7 +35,7 @@ impl Generation {
     /// The start of a chain: no file. Of those that follow, so many are kept open.
     pub fn none(max_open: usize) -> Arc<Self> {
         Arc::new(Self {
-            file: None,
+            file: Mutex::default(),
             identity: Identity::default(),
             misses_some: false,
             is_remote: false,
@@ -48,12 +48,12 @@ impl Generation {
 
     /// Puts a file behind this one, which must be the last of its chain.
     pub fn push(&self, file: Arc<File>, identity: Identity, misses_some: bool, is_remote: bool) -> Arc<Self> {
-        let fits = self.open.load(Ordering::Relaxed) < self.max_open;
-        if fits {
-            self.open.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        if open > self.max_open && self.close().is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
         }
         let next = Arc::new(Self {
-            file: fits.then_some(file),
+            file: Mutex::new(Some(file)),
             identity,
             misses_some,
             is_remote,
@@ -64,6 +64,20 @@ impl Generation {
         });
         self.leave();
         self.next.get_or_init(|| next).clone()
+    }
+
+    /// The file: none at the start of the chain, and where too many are open. The last one of a chain has it.
+    pub fn file(&self) -> Option<Arc<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The start of a chain: there was no file yet.
+    pub fn is_start(&self) -> bool {
+        self.identity == Identity::default()
+    }
+
+    fn close(&self) -> Option<Arc<File>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The one that came to the path after it.
@@ -92,7 +106,7 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if self.close().is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
         // One by one: a long chain would take as many frames of the stack.

@@ -32,7 +32,7 @@ fn rotate(server: &Server, old: u32, first_line: &str) {
         let _ = fs::rename(name(number), name(number + 1));
     }
     fs::rename(server.log_file("app.log"), server.log_file("app.log.1")).unwrap();
-    append(&server.log_file("app.log"), &format!("{first_line}\n"));
+    append(&server.log_file("app.log"), format!("{first_line}\n"));
 }
 
 /// What its instances of inotify watch: a list each.
@@ -130,9 +130,9 @@ async fn loses_nothing(server: &Server) {
     let mut remote = Remote::follow(server, "app.log").await;
     remote.read_until("0").await;
     for round in 1..4 {
-        append(&server.log_file("app.log"), &format!("{round} before\n"));
+        append(&server.log_file("app.log"), format!("{round} before\n"));
         rotate(server, round, &format!("{round} new"));
-        append(&server.log_file("app.log.1"), &format!("{round} late\n"));
+        append(&server.log_file("app.log.1"), format!("{round} late\n"));
         if round > 1 {
             remote.read_until(&format!("{round} new")).await;
         }
