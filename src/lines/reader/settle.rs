@@ -138,9 +138,8 @@ impl Reader {
     /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
     async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
         match (self.chain.next(), self.absent) {
-            (Next::None, Some(_)) => return Ok(AtEnd::Stop),
-            // Its writer has not come to the new file yet: what it writes until then is in this one.
-            (Next::Empty, None) => return Ok(AtEnd::Stop),
+            // Where there is a new file, its writer has not come to it yet: what it writes until then is in this one.
+            (Next::None, Some(_)) | (Next::Empty, None) => return Ok(AtEnd::Stop),
             (_, Some(Absent { is_history: false, .. })) => return self.leave(exists).await,
             _ => {}
         }

@@ -8,14 +8,14 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::lines::{Files, OnGap, Options, Start, watch::Generation};
+use crate::lines::{Files, OnGap, Options, Root, Start, watch::Generation};
 
 /// A reader at the end of a remote file that has this content.
 async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.log");
     std::fs::write(&path, content).unwrap();
-    let files = Files::new(vec![("r".into(), directory.path().into())], Options::default()).unwrap();
+    let files = Files::new(vec![Root::new("r", directory.path())], Options::default()).unwrap();
     let query = Query {
         path: "r/app.log".into(),
         start: Start::Head,
@@ -29,7 +29,7 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.chain.identity());
-    reader.chain = Chain::generation(Generation::none().push(shared, identity, false, true));
+    reader.chain = Chain::generation(Generation::none(1).push(shared, identity, false, true));
     assert!(reader.next().await.unwrap().unwrap().caught_up);
     (directory, file, reader)
 }
