@@ -60,6 +60,8 @@ pub struct Reader {
     absent: Option<Absent>,
     /// How the last look at the file ended; none if it is to be looked at.
     ended: Option<Ended>,
+    /// The change of the file that was the last when it was looked at.
+    version: Option<u64>,
     /// The last look but one ended at the end of the file, too.
     is_live: bool,
     /// The last batch said that nothing older is left; none before the first batch.
@@ -90,6 +92,8 @@ pub struct Recent {
     asked: Asked,
     /// The change of the file that was the last when it was read.
     version: u64,
+    /// When that began.
+    looked: Instant,
     filled: Filled,
 }
 
@@ -145,6 +149,7 @@ impl Reader {
             events,
             absent,
             ended: None,
+            version: None,
             is_live: false,
             told_caught_up: None,
             flush: None,
@@ -218,12 +223,15 @@ impl Reader {
             (Some(follow), Some(version)) if self.is_live => {
                 // Held while the file is read: whoever else wants the same waits for it.
                 let mut recent = follow.recent().lock().await;
-                if let Some(recent) = recent.as_ref().filter(|it| it.version >= version && it.asked == asked)
-                {
+                // A look that nobody told to take is for what nobody tells: it is worth none of those before it.
+                let is_told = self.version.replace(version) != Some(version);
+                let is_new = |it: &&Recent| it.version >= version && (is_told || it.looked > self.looked);
+                if let Some(recent) = recent.as_ref().filter(is_new).filter(|it| it.asked == asked) {
                     return Ok(recent.filled.clone());
                 }
+                let looked = Instant::now();
                 let filled = look(file, asked.clone()).await?;
-                *recent = Some(Recent { asked, version, filled: filled.clone() });
+                *recent = Some(Recent { asked, version, looked, filled: filled.clone() });
                 Ok(filled)
             }
             _ => look(file, asked).await,

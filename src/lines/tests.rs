@@ -217,6 +217,24 @@ async fn lines_written_late_to_a_renamed_file_come_before_those_of_the_new_one()
 }
 
 #[tokio::test]
+async fn lines_written_to_a_file_that_was_moved_where_nobody_watches_are_read() {
+    let log = Log::new();
+    log.append("app.log", "1\n");
+    let mut batches = log.open(follow(Start::Head)).await.unwrap();
+    read_to(&mut batches, "1").await;
+    std::fs::create_dir(log.path("old")).unwrap();
+    std::fs::rename(log.path("app.log"), log.path("old/app.log")).unwrap();
+    log.append("app.log", "");
+    for number in 2..=5 {
+        let quiet = tokio::time::timeout(Duration::from_millis(60), batches.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        log.append("old/app.log", &format!("{number}\n"));
+        let (lines, events) = read_to(&mut batches, &number.to_string()).await;
+        assert_eq!((lines, events), (vec![number.to_string()], vec![]));
+    }
+}
+
+#[tokio::test]
 async fn lines_written_to_a_renamed_file_after_it_was_left_come_late_also_to_a_reader_that_is_cut_then() {
     let log = Log::new();
     log.append("app.log", "1\n");
