@@ -26,6 +26,13 @@ const STEP_BYTES: u64 = 256 * 1024;
 /// the machine of docs/benchmarks.md.
 const READ_BYTES: usize = 128 * 1024;
 
+/// How much is counted before the caller is asked whether it is still there.
+const ROUND_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A second thread is worth its start from so much on; it has the half of a round. More of them would take the processor
+/// from the streams of others.
+const PARALLEL_BYTES: u64 = 512 * 1024;
+
 /// The most counts of a file, 512 KiB; for a larger file they are twice as far apart.
 const MAX_COUNTS: usize = 64 * 1024;
 
@@ -95,60 +102,90 @@ impl Index {
 
     fn line(&mut self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
         let Some(wanted) = number.checked_sub(1).filter(|wanted| *wanted > 0) else { return Ok((HEAD, 0)) };
-        let mut buffer = vec![0; READ_BYTES];
         while self.total() < wanted && !gone.load(Ordering::Relaxed) {
-            if !self.extend(file, &mut buffer)? {
+            if !self.extend(file)? {
                 break;
             }
         }
         let step = self.counts.partition_point(|count| *count < wanted);
         let before = step.checked_sub(1).and_then(|before| self.counts.get(before)).copied().unwrap_or(0);
-        scan(file, &mut buffer, step as u64 * self.step, before, wanted, self.last)
+        scan(file, step as u64 * self.step, before, wanted, self.last)
     }
 
     fn total(&self) -> u64 {
         self.counts.last().copied().unwrap_or(0)
     }
 
-    /// Counts on by a step. False at the end of the file: there a step is not whole.
-    fn extend(&mut self, file: &File, buffer: &mut [u8]) -> io::Result<bool> {
-        let start = self.counts.len() as u64 * self.step;
-        let (mut at, mut count, mut last) = (start, self.total(), self.last);
-        while at < start + self.step {
-            let room = usize::try_from(start + self.step - at).unwrap_or(usize::MAX).min(buffer.len());
-            let block = buffer.get_mut(..room).unwrap_or_default();
-            let read = read_at(file, block, at)?;
-            if read == 0 {
-                return Ok(false);
+    /// Counts on by some steps, with a second thread where there are many. False at the end of the file: there a step is
+    /// not whole.
+    fn extend(&mut self, file: &File) -> io::Result<bool> {
+        let (step, start) = (self.step, self.counts.len() as u64 * self.step);
+        let steps = (file.metadata()?.len().saturating_sub(start) / step).min((ROUND_BYTES / step).max(2));
+        let half = steps / 2;
+        let count = |from: u64, steps: u64| count(file, start + from * step, step, steps);
+        let counted = if half * step < PARALLEL_BYTES {
+            count(0, steps)?
+        } else {
+            let (first, second) = std::thread::scope(|scope| {
+                let second = scope.spawn(|| count(half, steps - half));
+                (count(0, half), second.join())
+            });
+            let (mut counted, second) = (first?, second.map_err(|_| io::Error::other("a panic"))??);
+            if counted.len() as u64 == half {
+                counted.extend(second);
             }
-            let block = block.get(..read).unwrap_or_default();
-            count += memchr_iter(b'\n', block).count() as u64;
-            last = memrchr(b'\n', block).map_or(last, |newline| at + newline as u64 + 1);
-            at += read as u64;
+            counted
+        };
+        for step in &counted {
+            self.counts.push(self.total() + step.newlines);
+            self.last = step.last.unwrap_or(self.last);
         }
-        self.last = last;
-        self.counts.push(count);
-        self.proof = Standing::at(file, Place { offset: at, ..HEAD })?;
-        if self.counts.len() >= MAX_COUNTS {
+        let end = start + counted.len() as u64 * step;
+        self.proof = Standing::at(file, Place { offset: end, ..HEAD })?;
+        while self.counts.len() >= MAX_COUNTS {
             self.counts = self.counts.iter().skip(1).step_by(2).copied().collect();
             self.step *= 2;
         }
-        Ok(true)
+        Ok(!counted.is_empty())
     }
 }
 
+/// What there is in a step.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    newlines: u64,
+    /// Behind the last of them.
+    last: Option<u64>,
+}
+
+/// Counts steps; fewer at the end of the file, where one is not whole.
+fn count(file: &File, start: u64, step: u64, steps: u64) -> io::Result<Vec<Counted>> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut counted = Vec::new();
+    for step_start in (0..steps).map(|n| start + n * step) {
+        let (mut at, mut found) = (step_start, Counted { newlines: 0, last: None });
+        while at < step_start + step {
+            let room = usize::try_from(step_start + step - at).unwrap_or(usize::MAX).min(buffer.len());
+            let read = read_at(file, buffer.get_mut(..room).unwrap_or_default(), at)?;
+            if read == 0 {
+                return Ok(counted);
+            }
+            let block = buffer.get(..read).unwrap_or_default();
+            found.newlines += memchr_iter(b'\n', block).count() as u64;
+            found.last = memrchr(b'\n', block).map(|newline| at + newline as u64 + 1).or(found.last);
+            at += read as u64;
+        }
+        counted.push(found);
+    }
+    Ok(counted)
+}
+
 /// Looks for the newline number `wanted` from `at` on, before which there are `before`.
-fn scan(
-    file: &File,
-    buffer: &mut [u8],
-    mut at: u64,
-    before: u64,
-    wanted: u64,
-    last: u64,
-) -> io::Result<(Place, u64)> {
+fn scan(file: &File, mut at: u64, before: u64, wanted: u64, last: u64) -> io::Result<(Place, u64)> {
+    let mut buffer = vec![0; READ_BYTES];
     let mut place = Place { offset: last, number: Some(before + 1), ..HEAD };
     loop {
-        let read = read_at(file, buffer, at)?;
+        let read = read_at(file, &mut buffer, at)?;
         if read == 0 {
             return Ok((place, at.max(place.offset)));
         }
