@@ -12,7 +12,7 @@ use memchr::{memmem, memrchr_iter};
 use super::{
     hole,
     source::read_at,
-    split::{Delimiter, Place, Within},
+    split::{Delimiter, HEAD, Place, Within},
 };
 
 /// How much is looked at between two looks at whether the reader is still there.
@@ -20,15 +20,22 @@ const STEP_BYTES: usize = 64 * 1024;
 
 /// The start of the last `count` lines. A last line without a delimiter counts as one.
 ///
-/// Searches backward, a block at a time, and passes over holes.
+/// Searches backward, a block at a time, and passes over holes. Where a delimiter can overlap itself, as two newlines do
+/// in three, only reading from the head tells which of them delimit: then all lines are counted.
 pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<Place> {
-    let size = size(file)?;
+    let size = size(file, gone)?;
     let place = |offset| Place { offset, number: (offset == 0).then_some(1), within: Within::Start };
     if count == 0 {
         // Within a line that is being written, what is still to come begins there.
         return Ok(Place { within: within(file, size, delimiter)?, ..place(size) });
     }
     let bytes = bytes_of(delimiter);
+    if overlaps(bytes) {
+        let (end, _) = line(file, HEAD, u64::MAX, delimiter, gone)?;
+        let is_part = u64::from(end.offset < size);
+        let lines = end.number.unwrap_or(1) - 1 + is_part;
+        return Ok(line(file, HEAD, lines.saturating_sub(count) + 1, delimiter, gone)?.0);
+    }
     let mut search = Backward { file, bytes, buffer: vec![0; STEP_BYTES + bytes.len()], count, found: 0 };
     for (start, end) in data(file, size)?.into_iter().rev() {
         let Some(end) = search.end_of_text(start, end, gone)? else { continue };
@@ -37,6 +44,11 @@ pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -
         }
     }
     Ok(place(0))
+}
+
+/// A delimiter begins as it ends.
+fn overlaps(bytes: &[u8]) -> bool {
+    (1..bytes.len()).any(|shift| bytes.get(shift..).is_some_and(|end| bytes.starts_with(end)))
 }
 
 /// The parts of a file that are data: all of it, where the file system does not tell.
@@ -122,19 +134,20 @@ fn count_back(mut starts: impl Iterator<Item = u64>, end: u64, found: &mut u64, 
 }
 
 /// The size of a file. In /proc a file says that it is empty, in /sys that it has a page: they are read.
-fn size(file: &File) -> io::Result<u64> {
+fn size(file: &File, gone: &AtomicBool) -> io::Result<u64> {
     let said = file.metadata()?.len();
     if said > 0 && read_at(file, &mut [0], said - 1)? == 1 {
         return Ok(said);
     }
     let mut buffer = vec![0; STEP_BYTES];
     let mut size = 0;
-    loop {
+    while !gone.load(Ordering::Relaxed) {
         match read_at(file, &mut buffer, size)? {
-            0 => return Ok(size),
+            0 => break,
             read => size += read as u64,
         }
     }
+    Ok(size)
 }
 
 /// The start of the line with this number, counted on from a line's start whose number is known. If the file has
@@ -175,8 +188,13 @@ pub fn line(
 }
 
 /// A byte offset. `None` if the file is shorter.
-pub fn offset(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Option<Place>> {
-    if offset > size(file)? {
+pub fn offset(
+    file: &File,
+    offset: u64,
+    delimiter: &Delimiter,
+    gone: &AtomicBool,
+) -> io::Result<Option<Place>> {
+    if offset > size(file, gone)? {
         return Ok(None);
     }
     let number = (offset == 0).then_some(1);
@@ -208,7 +226,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{super::split::HEAD, *};
+    use super::*;
 
     fn file(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -245,6 +263,21 @@ mod tests {
             }
             let place = last(&file(content.as_bytes()), count, &Delimiter::Newline, &STAYS).unwrap();
             let all = content.split_inclusive('\n').collect::<Vec<_>>();
+            let tail = &all[all.len().saturating_sub(count as usize)..];
+            prop_assert_eq!(&content[place.offset as usize..], tail.concat());
+        }
+
+        #[test]
+        fn the_last_items_begin_where_reading_from_the_head_finds_them_also_if_delimiters_overlap(
+            content in proptest::collection::vec(
+                prop_oneof![4 => Just("\n".to_owned()), 2 => Just("x".to_owned()), 1 => Just("y".repeat(65_530))],
+                0..30),
+            count in 0_u64..10,
+        ) {
+            let content = content.concat();
+            let delimiter = Delimiter::Bytes(b"\n\n".as_slice().into());
+            let place = last(&file(content.as_bytes()), count, &delimiter, &STAYS).unwrap();
+            let all = content.split_inclusive("\n\n").collect::<Vec<_>>();
             let tail = &all[all.len().saturating_sub(count as usize)..];
             prop_assert_eq!(&content[place.offset as usize..], tail.concat());
         }

@@ -243,7 +243,7 @@ impl Reader {
         let Some(number) = self.skip_to else { return Ok(None) };
         let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
         let (from, gone) = (self.standing, self.gone.0.clone());
-        let (standing, seen, size) = blocking(move || {
+        let sought = move || {
             if from.place.offset > 0 && !from.is_intact(&file)? {
                 return Ok((None, 0, file.metadata()?.len()));
             }
@@ -253,8 +253,8 @@ impl Reader {
                 place::line(&file, from.place, number, &rules.delimiter, &gone)?
             };
             Ok((Some(Standing::at(&file, found)?), seen, file.metadata()?.len()))
-        })
-        .await?;
+        };
+        let (standing, seen, size) = blocking(move || Ok(source::despite_truncation(sought)?)).await?;
         let Some(standing) = standing else {
             return Ok(Some(Filled::nothing(self.standing, Ended::Truncated, size)));
         };

@@ -41,6 +41,9 @@ const MARKER_BYTES: usize = 64;
 /// How many bytes from the start of the file prove, together with the marker, that another file is a copy.
 const HEAD_BYTES: usize = 200;
 
+/// A search for a place begins anew so often at most: in a file that never holds still, like some in /proc, it is an error.
+const MAX_TRUNCATIONS: usize = 8;
+
 /// Which file it is. The inode alone is no identity: a file made after another was deleted often gets the same one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Identity {
@@ -133,7 +136,12 @@ impl Standing {
     /// At a place further on in the same file.
     fn moved(self, file: &File, place: Place, marker: Marker) -> io::Result<Self> {
         let is_whole = usize::from(self.head.bytes) == HEAD_BYTES;
-        let head = if is_whole { self.head } else { Marker::head(file, place.offset)? };
+        let head = if is_whole { Ok(self.head) } else { Marker::head(file, place.offset) };
+        let head = match head {
+            // Truncated since it was read: the next look tells.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.head,
+            head => head?,
+        };
         Ok(Self { place, marker, head })
     }
 
@@ -156,6 +164,17 @@ fn is_so(check: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
         }
         checked => checked,
     }
+}
+
+/// Does something that reads a file up to where it was found to end: again, if it was truncated meanwhile.
+pub fn despite_truncation<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..MAX_TRUNCATIONS {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            done => return done,
+        }
+    }
+    read()
 }
 
 /// What one look at a file yielded. Cheap to clone.
@@ -225,7 +244,13 @@ pub fn fill(
     let size = metadata.len();
     let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
     let mut fill = Fill { chunk, size, is_sparse, standing, place: standing.place, bounds, rules, flush };
-    let filled = fill.run();
+    let filled = match fill.run() {
+        // Truncated while it was read.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(Filled::nothing(*standing, Ended::Truncated, file.metadata()?.len()))
+        }
+        filled => filled,
+    };
     if fill.chunk.buffer.len() <= KEPT_BYTES {
         BUFFER.set(fill.chunk.buffer);
     }

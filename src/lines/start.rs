@@ -12,7 +12,7 @@ use super::{
     chain::Chain,
     generations, place,
     root::{FilePath, Parent, Sibling},
-    source::{Identity, Standing},
+    source::{self, Identity, Standing},
     split::HEAD,
     watch::{Follow, Generation},
 };
@@ -86,17 +86,19 @@ impl Opener<'_> {
         };
         let Some(file) = chain.file() else { return Err(self.not_found()) };
         let delimiter = &self.query.rules.delimiter;
-        let place = match start {
-            Start::Last(count) => place::last(file, *count, delimiter, gone)?,
-            // The reader itself counts on from here: the line may not be written yet.
-            Start::Head | Start::Line(_) | Start::Resume(_) => HEAD,
-            Start::Offset(offset) => {
-                let size = file.metadata()?.len();
-                let beyond = Error::OffsetBeyondEnd { offset: *offset, size };
-                place::offset(file, *offset, delimiter)?.ok_or(beyond)?
-            }
+        let stand = || {
+            let place = match start {
+                Start::Last(count) => Some(place::last(file, *count, delimiter, gone)?),
+                // The reader itself counts on from here: the line may not be written yet.
+                Start::Head | Start::Line(_) | Start::Resume(_) => Some(HEAD),
+                Start::Offset(offset) => place::offset(file, *offset, delimiter, gone)?,
+            };
+            place.map(|place| Standing::at(file, place)).transpose()
         };
-        let standing = Standing::at(file, place)?;
+        let Some(standing) = source::despite_truncation(stand)? else {
+            let Start::Offset(offset) = *start else { return Err(self.not_found()) };
+            return Err(Error::OffsetBeyondEnd { offset, size: file.metadata()?.len() });
+        };
         Ok(Opened {
             follow: self.follow,
             chain,

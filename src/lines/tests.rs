@@ -2,7 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::{io::Write, path::Path, pin::Pin};
+use std::{
+    io::Write,
+    path::Path,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use futures::StreamExt;
 use proptest::prelude::*;
@@ -214,6 +219,30 @@ async fn lines_written_late_to_a_renamed_file_come_before_those_of_the_new_one()
     let (lines, events) = read_to(&mut batches, "3").await;
     assert_eq!(lines, ["2", "half", "3"]);
     assert_eq!(events, [Event::Rotated { next_offset: 0 }]);
+}
+
+#[test]
+fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
+    let log = Log::new();
+    log.append("app.log", "a line\n");
+    let file = std::fs::File::open(log.path("app.log")).unwrap();
+    let writer = std::fs::File::options().write(true).open(log.path("app.log")).unwrap();
+    let is_over = AtomicBool::new(false);
+    let bounds = split::Bounds { max_items: 1, max_bytes: 1024 };
+    let rules = split::Rules { max_line_bytes: 1000, ..split::Rules::default() };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                writer.set_len(0).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&writer, b"a line\n", 0).unwrap();
+            }
+        });
+        let mut looks =
+            (0..5_000).map(|_| source::fill(&file, &source::Standing::start(), &bounds, &rules, None));
+        let fault = looks.find_map(Result::err);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(fault.is_none(), "{fault:?}");
+    });
 }
 
 #[tokio::test]
