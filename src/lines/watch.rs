@@ -39,7 +39,7 @@ const SAFETY: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(250);
 
 /// How often, and for how long, a new follower waits for the thread to take note of a file that has just come.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 25;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// All that is followed. Dropping it ends its thread.
@@ -159,14 +159,16 @@ impl Shared {
         let _told = TellOnExit(self);
         let mut next = Instant::now() + POLL;
         let mut all = Instant::now() + SAFETY;
+        let mut behind = Vec::new();
         while !self.ends.load(Ordering::Acquire) {
             let is_idle = self.table().followed.is_empty();
             let wait = next.saturating_duration_since(Instant::now());
+            let wait = if behind.is_empty() { wait } else { Duration::ZERO };
             if let Err(error) = self.wait((!is_idle).then_some(wait)) {
                 tracing::error!(%error, "followed files cannot be watched");
                 return;
             }
-            self.read_events();
+            behind = self.read_events(behind);
             let now = Instant::now();
             if now < next {
                 continue;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -46,7 +46,13 @@ impl Unprivileged {
         if rustix::process::geteuid().is_root() {
             as_nobody(&mut command, directory.path());
         }
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = loop {
+            match command.stderr(Stdio::piped()).spawn() {
+                // Another test's child was made while the program was copied, and holds it open until it runs its own.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                spawned => break spawned.unwrap(),
+            }
+        };
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = stderr.lines().map_while(Result::ok);
         let url = said

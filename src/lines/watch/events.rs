@@ -10,8 +10,11 @@ use super::{Shared, followed::Followed};
 /// What is read of the queue at once: about a hundred events.
 const QUEUE_BYTES: usize = 8 * 1024;
 
-/// How often files that are renamed again and again while they are opened are tried at once.
+/// How often files that are renamed again and again while they are opened are tried, before all paths are looked after.
 const ATTEMPTS: usize = 20;
+
+/// How many files of a path are opened before they are put into its chain, which keeps no more open than it should.
+const OPENED_AT_ONCE: usize = 8;
 
 /// The most names that are remembered of one path: a rotation keeps far fewer.
 const MAX_NAMES: usize = 1000;
@@ -19,8 +22,8 @@ const MAX_NAMES: usize = 1000;
 /// The names of the files that were at a path, as events told them.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// Which of the files that were at the path has this name now.
-    files: HashMap<String, u64>,
+    /// Which of the files that were at the path has this name now, and which change gave it.
+    files: HashMap<String, (u64, u64)>,
     /// Files between two names, by the cookie of the two events.
     moving: HashMap<u32, u64>,
     /// Files that came to the path and were not opened yet, in order.
@@ -30,24 +33,45 @@ pub struct Names {
     changes: u64,
 }
 
+/// A file that came to the path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pending {
+    id: u64,
+    /// Its name, and which change gave it; none if it has no name here any more.
+    name: Option<(String, u64)>,
+}
+
+impl Pending {
+    /// Its name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|(name, _)| name.as_str())
+    }
+}
+
 impl Names {
     /// How many events changed something.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// The present names of the files that came to the path; none if a file has no name here any more.
-    pub fn pending(&self) -> impl Iterator<Item = Option<&str>> {
-        let name =
-            |id: &u64| self.files.iter().find(|(_, other)| *other == id).map(|(name, _)| name.as_str());
-        self.pending.iter().map(name)
+    /// The first files that came to the path and were not opened yet, by their present names.
+    pub fn pending(&self) -> impl Iterator<Item = Pending> {
+        self.pending.iter().take(OPENED_AT_ONCE).map(|id| {
+            let name = self.files.iter().find(|(_, (other, _))| other == id);
+            Pending { id: *id, name: name.map(|(name, (_, change))| (name.clone(), *change)) }
+        })
     }
 
-    /// They were opened. For each, whether it is the one at the path.
-    pub fn take_pending(&mut self) -> impl Iterator<Item = bool> + use<> {
-        let pending = std::mem::take(&mut self.pending);
-        let count = pending.len();
-        (1..=count).map(move |nth| nth == count)
+    /// How many of these still have the name that they had.
+    pub fn confirmed<'a>(&self, opened: impl Iterator<Item = &'a Pending>) -> usize {
+        self.pending().zip(opened).take_while(|(now, then)| now == *then).count()
+    }
+
+    /// The first so many were opened. For each, whether it is the one that came last.
+    pub fn take_pending(&mut self, count: usize) -> impl Iterator<Item = bool> + use<> {
+        let last = self.pending.len();
+        self.pending.drain(..count.min(last));
+        (1..=count).map(move |nth| nth == last)
     }
 
     /// Some were not opened.
@@ -56,7 +80,7 @@ impl Names {
     }
 
     /// Events were lost: nothing is known any more.
-    fn forget(&mut self) {
+    pub fn forget(&mut self) {
         *self = Self { next: self.next, changes: self.changes + 1, ..Self::default() };
     }
 
@@ -64,7 +88,7 @@ impl Names {
     fn take(&mut self, path: &str, kind: ReadFlags, name: &str, cookie: u32) {
         let is_path = name == path;
         let arrives = kind.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-        let had = self.files.remove(name);
+        let had = self.files.remove(name).map(|(id, _)| id);
         if kind.contains(ReadFlags::MOVED_FROM) {
             had.and_then(|id| self.moving.insert(cookie, id));
         }
@@ -74,7 +98,7 @@ impl Names {
             (is_path && arrives).then_some(self.next)
         });
         if let Some(id) = arrived {
-            self.files.insert(name.into(), id);
+            self.files.insert(name.into(), (id, self.changes));
             self.pending.extend(is_path.then_some(id));
         }
         self.changes += u64::from(is_path || had.is_some() || arrived.is_some());
@@ -85,26 +109,25 @@ impl Names {
 }
 
 impl Shared {
-    /// Reads the queue until it is empty, and opens the files that came to followed paths.
-    pub fn read_events(&self) {
-        let mut told = self.take_events();
+    /// Reads the queue until it is empty, and opens the files that came to followed paths. `told` are the paths to which
+    /// some came that are not opened yet; so are those that are returned: to be called again.
+    pub fn read_events(&self, mut told: Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
+        for followed in self.take_events() {
+            add(&mut told, &followed);
+        }
         for _ in 0..ATTEMPTS {
             if told.is_empty() {
-                return;
+                break;
             }
-            let opened = told.iter().map(|followed| {
-                let work = followed.work();
-                (work.open_told(), work.names.changes())
-            });
-            let opened = opened.collect::<Vec<_>>();
-            // A file may have been renamed, and another one have got its name, since the events were read.
+            let opened = told.iter().map(|followed| followed.work().open_told()).collect::<Vec<_>>();
+            // A file may have been renamed, and another one have got its name, since the events were read: what these
+            // say decides. Those that were not confirmed are tried again.
             let since = self.take_events();
             let mut again = Vec::new();
-            for (followed, (opened, changes)) in told.into_iter().zip(opened) {
+            for (followed, opened) in told.into_iter().zip(opened) {
                 let mut work = followed.work();
-                if work.names.changes() == changes {
-                    followed.take_told(&mut work, opened);
-                } else {
+                followed.take_told(&mut work, opened);
+                if work.names.has_pending() {
                     again.push(followed.clone());
                 }
             }
@@ -113,12 +136,7 @@ impl Shared {
             }
             told = again;
         }
-        // Renamed faster than they can be opened: those that have a name are taken as they are.
-        for followed in told {
-            let mut work = followed.work();
-            let opened = work.open_told();
-            followed.take_told(&mut work, opened);
-        }
+        told
     }
 
     /// Takes what is in the queue; wakes the followers of what was written to. Returns the paths to which files came.
@@ -181,9 +199,7 @@ impl Shared {
         let all = self.table().followed.values().cloned().collect::<Vec<_>>();
         tracing::warn!(paths = all.len(), "inotify's queue overflowed: every followed file is looked at");
         for followed in all {
-            followed.work().names.forget();
-            // Twice: the first look waits for an event.
-            self.check(&followed);
+            followed.work().lose_events();
             self.check(&followed);
             followed.wake();
         }
@@ -205,8 +221,8 @@ fn add(all: &mut Vec<Arc<Followed>>, followed: &Arc<Followed>) {
 mod tests {
     use super::*;
 
-    fn told(names: &Names) -> Vec<Option<&str>> {
-        names.pending().collect()
+    fn told(names: &Names) -> Vec<Option<String>> {
+        names.pending().map(|pending| pending.name().map(String::from)).collect()
     }
 
     #[test]
@@ -223,11 +239,29 @@ mod tests {
         take(ReadFlags::MOVED_TO, "log.1", 3);
         take(ReadFlags::MOVED_TO, "log", 4);
         take(ReadFlags::CREATE, "other", 0);
-        assert_eq!(told(&names), [Some("log.2"), Some("log.1"), Some("log")]);
+        assert_eq!(told(&names), [Some("log.2".into()), Some("log.1".into()), Some("log".into())]);
         names.take("log", ReadFlags::DELETE, "log.2", 0);
         names.take("log", ReadFlags::MOVED_FROM, "log.1", 5);
-        assert_eq!(told(&names), [None, None, Some("log")]);
-        assert_eq!(names.take_pending().collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(told(&names), [None, None, Some("log".into())]);
+        assert_eq!(names.take_pending(2).collect::<Vec<_>>(), [false, false]);
+        assert_eq!(names.take_pending(1).collect::<Vec<_>>(), [true]);
         assert!(!names.has_pending());
+    }
+
+    #[test]
+    fn a_file_whose_name_another_one_got_meanwhile_is_not_confirmed() {
+        let mut names = Names::default();
+        names.take("log", ReadFlags::CREATE, "log", 0);
+        names.take("log", ReadFlags::MOVED_FROM, "log", 1);
+        names.take("log", ReadFlags::MOVED_TO, "log.1", 1);
+        names.take("log", ReadFlags::CREATE, "log", 0);
+        let opened = names.pending().collect::<Vec<_>>();
+        assert_eq!(names.confirmed(opened.iter()), 2);
+        // Away and back: in between another one may have been opened.
+        names.take("log", ReadFlags::MOVED_FROM, "log", 2);
+        names.take("log", ReadFlags::MOVED_TO, "log", 2);
+        assert_eq!(names.confirmed(opened.iter()), 1);
+        names.take("log", ReadFlags::DELETE, "log.1", 0);
+        assert_eq!(names.confirmed(opened.iter()), 0);
     }
 }

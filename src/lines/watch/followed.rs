@@ -8,17 +8,24 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use super::{events::Names, generation::Generation};
+use super::{
+    events::{Names, Pending},
+    generation::Generation,
+};
 use crate::lines::{
     generations,
     reader::Recent,
     root::{FilePath, Parent},
     source::Identity,
 };
+
+/// How long an event of a file that was seen at a path may take: it is in the queue by then.
+const EVENT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A path that is followed, by however many.
 #[derive(Debug)]
@@ -66,12 +73,21 @@ pub struct Work {
     file: Option<Arc<File>>,
     /// How it looked.
     seen: Option<[i64; 5]>,
-    /// Another file was at the path though no event told of it: when so many events had come.
-    suspect: Option<u64>,
+    /// Another file was at the path though no event told of it: when so many events had come, and since when.
+    suspect: Option<(u64, Instant)>,
+    /// Events were lost: none will tell of the file at the path.
+    is_untold: bool,
     /// A file was at the path and is gone before it could be opened.
     misses_some: bool,
     /// Files that were found without an event; the event may come yet.
     found: Vec<Identity>,
+}
+
+/// A file that events told of, opened under its present name if that can be.
+#[derive(Debug)]
+pub struct Told {
+    pending: Pending,
+    file: Option<(File, Identity)>,
 }
 
 impl Work {
@@ -85,14 +101,37 @@ impl Work {
         }
     }
 
-    /// Opens the files that events told of, under the names that they have by now.
-    pub fn open_told(&self) -> Vec<Option<(File, Identity)>> {
-        let open = |name: Option<&str>| {
-            let file = self.parent.as_ref()?.open(name?).ok()?;
+    /// Opens the first files that events told of, under the names that they have by now.
+    pub fn open_told(&self) -> Vec<Told> {
+        let open = |name: &str| {
+            let file = self.parent.as_ref()?.open(name).ok()?;
             let identity = Identity::of(&file.metadata().ok()?);
             Some((file, identity))
         };
-        self.names.pending().map(open).collect()
+        let opened = |pending: Pending| Told { file: pending.name().and_then(open), pending };
+        self.names.pending().map(opened).collect()
+    }
+
+    /// Events were lost: the next look believes what it finds.
+    pub fn lose_events(&mut self) {
+        self.names.forget();
+        self.is_untold = true;
+    }
+
+    /// An event will tell of the file at the path, and in which order it came; if none does in time, it is taken at a
+    /// later look.
+    fn waits_for_event(&mut self) -> bool {
+        if std::mem::take(&mut self.is_untold) || self.file.is_none() || self.directory.is_none() {
+            return false;
+        }
+        let told = self.names.changes();
+        match self.suspect {
+            Some((then, since)) if then == told => since.elapsed() < EVENT_PATIENCE,
+            _ => {
+                self.suspect = Some((told, Instant::now()));
+                true
+            }
+        }
     }
 
     /// Another file is at the path, of which no event told yet.
@@ -201,11 +240,7 @@ impl Followed {
             }
             Some(found) => {
                 work.is_elsewhere = found.is_elsewhere;
-                // An event will tell, and in which order; if none does, the file is taken at the next look.
-                let waits =
-                    was_watched && work.file.is_some() && work.directory.is_some() && !found.is_elsewhere;
-                let told = work.names.changes();
-                if waits && work.suspect.replace(told) != Some(told) {
+                if was_watched && !found.is_elsewhere && work.waits_for_event() {
                     return Ok(());
                 }
                 self.find(work)?
@@ -269,20 +304,25 @@ impl Followed {
         work.file = Some(file);
     }
 
-    /// Takes the files that events told of, and looks at the path.
-    pub fn take_told(&self, work: &mut Work, opened: Vec<Option<(File, Identity)>>) {
-        let told = work.names.take_pending();
-        for (file, is_at_path) in opened.into_iter().zip(told) {
+    /// Takes the files that events told of, as far as they still have the names under which they were opened, and looks
+    /// at the path.
+    pub fn take_told(&self, work: &mut Work, opened: Vec<Told>) {
+        let count = work.names.confirmed(opened.iter().map(|told| &told.pending));
+        let is_last = work.names.take_pending(count);
+        for (Told { file, .. }, is_last) in opened.into_iter().zip(is_last) {
             match file {
-                Some((_, identity)) if identity == self.last().identity || work.found.contains(&identity) => {
+                Some((_, identity)) if identity == self.last().identity => {
+                    // It may be away again by now: then it is told to be gone once more.
+                    self.last().come_back();
                 }
+                Some((_, identity)) if work.found.contains(&identity) => {}
                 Some((file, identity)) => {
                     self.push(work, file, identity);
-                    if !is_at_path {
+                    if !is_last {
                         self.last().leave();
                     }
                 }
-                None => work.misses_some |= !is_at_path,
+                None => work.misses_some |= !is_last,
             }
         }
         self.wake();

@@ -21,6 +21,16 @@ fn signal(server: &Server, signal: Signal) {
     kill_process(id, signal).unwrap();
 }
 
+/// Stops all its threads: the signal alone only asks them to.
+async fn stop(server: &Server) {
+    signal(server, Signal::STOP);
+    let is_stopped = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+    };
+    let tasks = || fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().flatten();
+    until("all threads are stopped", async || tasks().all(is_stopped)).await;
+}
+
 fn is_rotated(event: &Event) -> bool {
     matches!(event, Event::Rotated(_))
 }
@@ -62,7 +72,7 @@ async fn case_31_files_that_came_and_went_before_anybody_could_open_them_are_a_g
     append(&server.log_file("app.log"), "1\n");
     let mut remote = Remote::follow(&server, "app.log").await;
     remote.read_until("1").await;
-    signal(&server, Signal::STOP);
+    stop(&server).await;
     rotate(&server, 0, "2");
     rotate(&server, 1, "3 is lost");
     rotate(&server, 2, "4");
@@ -91,7 +101,7 @@ async fn case_46_no_line_is_lost_and_none_comes_twice_when_the_queue_overflows()
     append(&server.log_file("app.log"), "1\n");
     let mut remote = Remote::follow(&server, "app.log").await;
     remote.read_until("1").await;
-    signal(&server, Signal::STOP);
+    stop(&server).await;
     // Two events each, and none like the one before it.
     let fill = |events: usize| {
         for n in 0..events / 2 {
