@@ -63,6 +63,7 @@ type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    endpoint: Endpoint,
     url: String,
     observer: Observer,
 }
@@ -78,16 +79,21 @@ impl Client {
     pub fn connect(url: &str) -> Result<Self, Error> {
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| Error::Url { url: url.clone() })?;
-        let channel = endpoint
+        let endpoint = endpoint
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect_lazy();
-        Ok(Self { channel, url, observer: Arc::new(|_| {}) })
+            .connect_timeout(CONNECT_TIMEOUT);
+        Ok(Self { channel: endpoint.connect_lazy(), endpoint, url, observer: Arc::new(|_| {}) })
+    }
+
+    /// The same over a connection of its own: one carries as many streams at once as the server allows, 256 by default.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { channel: self.endpoint.connect_lazy(), ..self.clone() }
     }
 
     /// Tells each interruption and recovery of this client's streams to `observer`.

@@ -252,6 +252,58 @@ fn ctrl_c_prints_a_command_a_file() {
 }
 
 #[test]
+fn ctrl_c_prints_no_command_for_a_file_that_gave_all_that_was_asked_for() {
+    let server = Server::start();
+    append(&server.log_file("a.log"), "1\n2\n");
+    append(&server.log_file("b.log"), "3\n");
+    let arguments = ["lines", "-f", "-q", "--limit", "2", "logs/a.log", "logs/b.log"];
+    let mut run = Run::start(&server, &arguments);
+    let mut lines = [run.line(), run.line(), run.line()];
+    lines.sort();
+    assert_eq!(lines, ["1", "2", "3"]);
+    let (code, _, said) = run.end(Signal::INT);
+    assert_eq!(code, Some(130));
+    assert!(said.contains("lines logs/b.log -f --limit 1 ") && !said.contains("logs/a.log"), "{said}");
+}
+
+#[test]
+fn it_ends_when_nobody_reads_a_quiet_stream_any_more() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    for arguments in [&["lines", "-f", "logs/app.log"][..], &["messages", "a"]] {
+        let mut run = Run::start(&server, arguments);
+        if arguments.contains(&"-f") {
+            assert_eq!(run.line(), "1");
+        }
+        drop(run.out);
+        assert_eq!(wait(&mut run.child).code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn more_files_than_a_connection_carries_are_read_at_once() {
+    let server = Server::start_with(&["--max-streams-per-connection", "100"]);
+    let names = (0..101).map(|n| format!("logs/{n}.log")).collect::<Vec<_>>();
+    for name in &names {
+        append(&server.log_file(name.strip_prefix("logs/").unwrap()), "1\n");
+    }
+    let arguments = ["lines", "-f", "-q"].into_iter().chain(names.iter().map(String::as_str));
+    let mut run = Run::start(&server, &arguments.collect::<Vec<_>>());
+    (0..names.len()).for_each(|_| assert_eq!(run.line(), "1"));
+    assert_eq!(run.end(Signal::INT).0, Some(130));
+}
+
+#[test]
+fn a_list_that_is_not_answered_ends_at_the_first_signal() {
+    let server = Server::start();
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = mute.local_addr().unwrap().to_string();
+    let run = Run::start(&server, &["files", "--server", &url]);
+    let _connection = mute.accept().unwrap();
+    assert_eq!(run.end(Signal::TERM).0, Some(130));
+}
+
+#[test]
 fn several_files_are_continued_from_one() {
     let server = Server::start();
     let (file, place) = place(&server);

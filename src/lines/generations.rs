@@ -38,15 +38,12 @@ const LISTINGS: usize = 20;
 /// The siblings that are younger than a file, the oldest first; the one at the path comes last.
 pub fn younger(parent: &Parent, name: &str, than: &Metadata) -> io::Result<Vec<Sibling>> {
     let identity = Identity::of(than);
-    let mut younger = listed(parent, name)?;
+    let mut younger = listed(parent, |found| is_generation(name, found).then_some(()))?;
     // What was rotated out of sight was the oldest.
     let own = younger.iter().find(|sibling| sibling.identity == identity);
     let own = own.map_or((identity.birth(), Reverse(Some(u64::MAX)), than.modified()?), age);
     // A file that was put at the path though it is older is what its reader wants, too.
-    younger.retain(|sibling| {
-        sibling.identity != identity
-            && (sibling.name == name || is_generation(name, &sibling.name) && age(sibling) > own)
-    });
+    younger.retain(|sibling| sibling.identity != identity && (sibling.name == name || age(sibling) > own));
     younger.sort_by_cached_key(|sibling| (sibling.name == name, age(sibling), sibling.name.clone()));
     Ok(younger)
 }
@@ -58,10 +55,11 @@ fn age(sibling: &Sibling) -> (u64, Reverse<Option<u64>>, SystemTime) {
     (sibling.identity.birth(), Reverse(number), sibling.modified)
 }
 
-/// All siblings. A listing misses a file that is renamed meanwhile, so that one is taken that holds still.
-fn listed(parent: &Parent, name: &str) -> io::Result<Vec<Sibling>> {
+/// The siblings that are wanted, those that rank first. A listing misses a file that is renamed meanwhile, so that one is
+/// taken that holds still.
+fn listed<R: Ord>(parent: &Parent, rank: impl Fn(&str) -> Option<R>) -> io::Result<Vec<Sibling>> {
     let list = || -> io::Result<Vec<Sibling>> {
-        let mut siblings = parent.siblings(name, MAX_SIBLINGS)?;
+        let mut siblings = parent.siblings(MAX_SIBLINGS, &rank)?;
         siblings.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(siblings)
     };
@@ -85,9 +83,11 @@ pub fn find(
     name: &str,
     is_it: impl Fn(&Sibling, &File) -> io::Result<bool>,
 ) -> io::Result<Option<File>> {
+    // The names that rotation gives come first; others are many where `name` is short.
+    let rank = |found: &str| found.starts_with(name).then(|| !is_generation(name, found));
     for _ in 0..LISTINGS {
         let mut holds_still = true;
-        for sibling in listed(parent, name)? {
+        for sibling in listed(parent, rank)? {
             let Ok(file) = parent.open(&sibling.name) else { continue };
             if Identity::of(&file.metadata()?) != sibling.identity {
                 holds_still = false;

@@ -328,14 +328,20 @@ impl Parent {
         Path::new("/proc/self/fd").join(descriptor.as_raw_fd().to_string())
     }
 
-    /// The regular files whose names begin with `name`: the file itself and those it may have been renamed to.
-    pub fn siblings(&self, name: &str, most: usize) -> io::Result<Vec<Sibling>> {
-        let mut siblings = Vec::new();
+    /// The regular files whose names are wanted, at most so many: those whose names rank first.
+    pub fn siblings<R: Ord>(
+        &self,
+        most: usize,
+        rank: impl Fn(&str) -> Option<R>,
+    ) -> io::Result<Vec<Sibling>> {
+        let mut names = Vec::new();
         for entry in self.read()? {
             let Ok(found) = entry?.0.into_string() else { continue };
-            if !found.starts_with(name) || siblings.len() >= most {
-                continue;
-            }
+            names.extend(rank(&found).map(|rank| (rank, found)));
+        }
+        names.sort();
+        let mut siblings = Vec::new();
+        for (_, found) in names.into_iter().take(most) {
             let Ok(metadata) = self.open(&found).and_then(|file| file.metadata()) else { continue };
             let identity = Identity::of(&metadata);
             siblings.push(Sibling { name: found, identity, modified: metadata.modified()? });

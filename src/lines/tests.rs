@@ -221,6 +221,23 @@ async fn lines_written_late_to_a_renamed_file_come_before_those_of_the_new_one()
     assert_eq!(events, [Event::Rotated { next_offset: 0 }]);
 }
 
+#[tokio::test]
+async fn a_rotated_file_is_found_among_thousands_whose_names_begin_alike() {
+    let log = Log::new();
+    (0..1200).for_each(|n| log.append(&format!("app.log-x{n}"), ""));
+    log.append("app.log", "1\n");
+    let position = {
+        let mut batches = log.open(query(Start::Head)).await.unwrap();
+        next(&mut batches).await.unwrap().position
+    };
+    log.append("app.log", "2\n");
+    std::fs::rename(log.path("app.log"), log.path("app.log.1")).unwrap();
+    log.append("app.log", "3\n");
+    let mut batches = log.open(query(Start::Resume(position))).await.unwrap();
+    let (lines, _) = read_to(&mut batches, "3").await;
+    assert_eq!(lines, ["2", "3"]);
+}
+
 #[test]
 fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
     let log = Log::new();

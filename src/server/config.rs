@@ -74,8 +74,8 @@ struct Settings {
         help_heading = "Roots"
     )]
     allow: Vec<Rule>,
-    /// No file of a root that matches this can be read, nor a link that leads to one; wins over --allow, and ignores
-    /// case; can be repeated
+    /// No file of a root that matches this can be read, nor a link that leads to one; wins over --allow; A to Z match a
+    /// to z; can be repeated
     #[arg(
         long,
         env = "PERENNIAL_DENY",

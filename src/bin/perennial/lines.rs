@@ -39,6 +39,9 @@ use progress::Progress;
 /// In bulk, cursors are saved so often: each time costs a sync of the disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many streams share a connection: servers allow some hundred.
+const MAX_STREAMS: usize = 100;
+
 /// What a stream gave: a response, why it ended, or nothing when it ended as it was asked to.
 type Given = (usize, Option<Result<ReadLinesResponse, Error>>);
 
@@ -63,6 +66,7 @@ pub async fn read(
                     biased;
                     () = stop.cancelled() => return reading.interrupted(),
                     next = streams.next() => next,
+                    gone = output::reader_gone() => return Err(Failure::Output(gone)),
                     () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 }
             }
@@ -84,6 +88,8 @@ struct Source {
     /// All before this one was printed.
     printed: Option<String>,
     is_live: bool,
+    /// It ended, or failed, which was told.
+    is_over: bool,
 }
 
 struct Reading {
@@ -116,6 +122,7 @@ impl Reading {
             delivered: 0,
             printed: kept.iter().find(|(of, _)| of == path).map(|(_, cursor)| cursor.clone()),
             is_live: false,
+            is_over: false,
         };
         let out = Output::new(format);
         Ok(Self {
@@ -133,12 +140,18 @@ impl Reading {
     }
 
     fn open(&self, client: &Client) -> SelectAll<BoxStream<'static, Given>> {
-        let open = |(n, source): (usize, &Source)| {
+        let open = |client: &Client, (n, source): &(usize, &Source)| {
+            let n = *n;
             let responses = client.lines(self.it.request(&source.path, source.printed.as_deref()));
             let end = stream::once(std::future::ready(None));
             responses.map(Some).chain(end).map(move |given| (n, given)).boxed()
         };
-        self.sources.iter().enumerate().map(open).collect()
+        let sources = self.sources.iter().enumerate().collect::<Vec<_>>();
+        let open = |sources: &[(usize, &Source)]| {
+            let client = client.apart();
+            sources.iter().map(|source| open(&client, source)).collect::<Vec<_>>()
+        };
+        sources.chunks(MAX_STREAMS).flat_map(open).collect()
     }
 
     fn took(&mut self, n: usize, given: Option<Result<ReadLinesResponse, Error>>) -> Result<(), Failure> {
@@ -148,7 +161,7 @@ impl Reading {
             None => {
                 self.printer.finish(&mut self.out, n);
                 // Nothing more comes of it.
-                self.sources.get_mut(n).into_iter().for_each(|source| source.is_live = true);
+                self.sources.get_mut(n).into_iter().for_each(|it| (it.is_live, it.is_over) = (true, true));
             }
         }
         self.out.relieve()?;
@@ -219,6 +232,7 @@ impl Reading {
         if source.cursor.is_some() {
             source.printed.clone_from(&source.cursor);
         }
+        source.is_over = true;
         let path = source.path.clone();
         self.save()?;
         let is_everybodys = matches!(error, Error::Unreachable { .. });
@@ -261,7 +275,9 @@ impl Reading {
             let words = self.it.words_with_file(delivered, &file.to_string_lossy());
             self.tell(words);
         } else {
-            (0..self.sources.len()).for_each(|n| self.tell_command(n));
+            let is_over = |source: &Source| source.is_over || self.it.is_limit(source.delivered);
+            let go_on = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
+            go_on.for_each(|(n, _)| self.tell_command(n));
         }
         Ok(INTERRUPTED)
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 use perennial::client::{Client, Error};
 
-use crate::arguments::{Arguments, Verb};
+use crate::arguments::{Arguments, Format, Verb};
 
 mod arguments;
 mod json;
@@ -79,7 +79,18 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
             read::read(stream, read::Resume::new(prefix, it), format, stop).await
         }
         Verb::Publish(it) if it.stdin => publish::flow(&client, &it, format, stop).await,
-        Verb::Publish(it) => publish::one(&client, it, format).await,
+        verb => tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(INTERRUPTED),
+            done = call(&client, verb, format) => done,
+        },
+    }
+}
+
+/// What is asked, and answered once.
+async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure> {
+    match verb {
+        Verb::Publish(it) => publish::one(client, it, format).await,
         Verb::Files { path } => table::files(&client.list_files(&path.unwrap_or_default()).await?, format),
         Verb::Topics { pattern } => {
             table::topics(&client.list_topics(&pattern.unwrap_or_default()).await?, format)
@@ -87,6 +98,7 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }
+        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) => Ok(0),
     }
 }
 

@@ -6,17 +6,25 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use indicatif::ProgressBar;
 use perennial::client::{Error, Notice};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    time::Timespec,
+};
 
 use crate::arguments::Format;
 
 /// Written out when it holds so much, or when nothing more is ready.
 const BUFFER_BYTES: usize = 128 * 1024;
+
+/// How often it is asked whether somebody still reads stdout.
+const READER_POLL: Duration = Duration::from_millis(500);
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 /// What is not the data itself.
@@ -94,6 +102,20 @@ impl Output {
         self.buffer.clear();
         self.stdout.flush()
     }
+}
+
+/// Ends when whoever read stdout through a pipe is gone: a quiet stream would notice at its next item only.
+pub async fn reader_gone() -> io::Error {
+    let is_gone = || {
+        let stdout = io::stdout();
+        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        let polled = poll(&mut asked, Some(&Timespec::default()));
+        polled.is_ok() && asked.iter().any(|it| it.revents().contains(PollFlags::ERR))
+    };
+    while !is_gone() {
+        tokio::time::sleep(READER_POLL).await;
+    }
+    io::ErrorKind::BrokenPipe.into()
 }
 
 fn is_c1_or_delete(char: char) -> bool {

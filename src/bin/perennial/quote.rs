@@ -1,7 +1,16 @@
 //! Words as a POSIX shell takes them.
 
-/// A word that a shell reads back as `word`.
+/// A word that a shell reads back as `word`. Control characters, which could move a terminal, are written as bash and
+/// others read them.
 pub fn word(word: &str) -> String {
+    if word.chars().any(char::is_control) {
+        let escape = |byte: u8| match byte {
+            b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' => char::from(byte).into(),
+            _ => format!("\\x{byte:02x}"),
+        };
+        return format!("$'{}'", word.bytes().map(escape).collect::<String>());
+    }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()
@@ -29,6 +38,7 @@ mod tests {
             ("it's", r"'it'\''s'"),
             ("$HOME", "'$HOME'"),
             ("~", "'~'"),
+            ("a\x1b[2J'\\ü", r"$'a\x1b[2J\'\\\xc3\xbc'"),
         ] {
             assert_eq!(word(given), quoted);
         }

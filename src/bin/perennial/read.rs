@@ -124,6 +124,7 @@ pub async fn read<B: Batch>(
                     biased;
                     () = stop.cancelled() => None,
                     next = stream.next() => Some(next),
+                    gone = output::reader_gone() => return Err(Failure::Output(gone)),
                 }
             }
         };

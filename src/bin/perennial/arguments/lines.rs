@@ -49,7 +49,7 @@ pub struct Lines {
     #[arg(required = true, value_name = "ROOT/PATH")]
     paths: Vec<String>,
     /// Begin with the last N lines; +N: with line N
-    #[arg(short = 'n', long, value_name = "[+]N", value_parser = tail, help_heading = BEGIN)]
+    #[arg(short = 'n', long, value_name = "[+]N", value_parser = tail, help_heading = BEGIN, allow_hyphen_values = true)]
     #[arg(conflicts_with_all = ["from_line", "from_offset", "cursor"])]
     last: Option<Tail>,
     /// Begin with this line, counted from 1
@@ -118,6 +118,11 @@ impl Lines {
     /// The file that keeps the cursors.
     pub fn resume(&self) -> Option<&PathBuf> {
         self.resume.as_ref()
+    }
+
+    /// A file of which so many lines were given has no more to give.
+    pub fn is_limit(&self, delivered: i64) -> bool {
+        self.batching.limit.is_some_and(|limit| delivered >= limit)
     }
 
     /// It waits for what is still to come.
@@ -253,7 +258,8 @@ fn tail(text: &str) -> Result<Tail, String> {
     match text.strip_prefix('+') {
         // tail takes +0 for +1.
         Some(line) => number(line).map(|line| Tail::FromLine(line.max(1))),
-        None => number(text).map(Tail::Last),
+        // tail takes -N for N.
+        None => number(text.strip_prefix('-').unwrap_or(text)).map(Tail::Last),
     }
 }
 

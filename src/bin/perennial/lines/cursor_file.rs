@@ -14,6 +14,8 @@ use std::{
 
 /// The first line: what it is, and in which version.
 const HEADER: &str = "perennial cursor 1 lines";
+/// As many links as the system follows.
+const MAX_LINKS: usize = 40;
 /// Above any of ours: a thousand paths and cursors of the largest size.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -55,8 +57,7 @@ impl CursorFile {
         if let Some(broken) = asked.iter().find(|path| path.contains(['\n', '\r'])) {
             return Err(Error::Path(broken.clone()));
         }
-        // A link stays one: what it points at is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = target(path);
         let locked = lock(&path)?;
         let text = read(&path, &locked)?;
         let entries = parse(&path, &text)?;
@@ -83,6 +84,16 @@ impl CursorFile {
         self.text = text;
         Ok(())
     }
+}
+
+/// Where the links of a path lead, though there be nothing yet: a link stays one, and what it points at is replaced.
+fn target(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(link) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(link);
+    }
+    fs::canonicalize(&path).unwrap_or(path)
 }
 
 /// Puts a new file at a path, in one step, and gives it locked.

@@ -155,8 +155,12 @@ fn rotated_files_are_the_history_of_an_allowed_one_and_need_not_be_allowed_thems
     let siblings = |rules| {
         let roots = house.roots(rules);
         let parent = roots.parent(&FilePath::parse("r/app.log").unwrap()).unwrap();
-        let mut names =
-            parent.siblings("app.log", 99).unwrap().into_iter().map(|s| s.name).collect::<Vec<_>>();
+        let mut names = parent
+            .siblings(99, |found| found.starts_with("app.log").then_some(()))
+            .unwrap()
+            .into_iter()
+            .map(|s| s.name)
+            .collect::<Vec<_>>();
         names.sort();
         names
     };

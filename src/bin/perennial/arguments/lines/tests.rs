@@ -55,13 +55,14 @@ fn n_is_what_it_is_in_tail() {
     for (given, expected) in [
         ("10", Tail::Last(10)),
         ("0", Tail::Last(0)),
+        ("-3", Tail::Last(3)),
         ("+7", Tail::FromLine(7)),
         ("+1", Tail::FromLine(1)),
         ("+0", Tail::FromLine(1)),
     ] {
         assert_eq!(tail(given).unwrap(), expected, "{given}");
     }
-    for wrong in ["", "+", "-3", "++3", "+-3", "3k", "99999999999999999999"] {
+    for wrong in ["", "+", "-", "--3", "++3", "+-3", "3k", "99999999999999999999"] {
         assert!(tail(wrong).unwrap_err().contains("try 10"), "{wrong}");
     }
     assert_eq!(request("a/b -n +7").start, Some(Start::FromLine(7)));

@@ -114,3 +114,13 @@ fn only_one_has_it_at_a_time() {
     drop(file);
     assert!(CursorFile::open(&path, &asked).is_ok());
 }
+
+#[test]
+fn a_link_stays_one_though_there_is_nothing_yet_where_it_leads() {
+    let directory = directory();
+    let (path, target) = (directory.path().join("link"), directory.path().join("place"));
+    std::os::unix::fs::symlink("place", &path).unwrap();
+    CursorFile::open(&path, &paths(&["a/b"])).unwrap();
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    assert!(fs::read_to_string(&target).unwrap().starts_with(HEADER));
+}
