@@ -63,7 +63,7 @@ type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     url: String,
     observer: Observer,
 }
@@ -87,7 +87,12 @@ impl Client {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT);
-        Ok(Self { channel: endpoint.connect_lazy(), endpoint, url, observer: Arc::new(|_| {}) })
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+            endpoint: endpoint.into(),
+            url,
+            observer: Arc::new(|_| {}),
+        })
     }
 
     /// The same over a connection of its own: one carries as many streams at once as the server allows, 256 by default.
