@@ -8,8 +8,12 @@ use std::{env, path::PathBuf};
 use prost_types::FileDescriptorSet;
 use tonic_build::manual::{Builder, Method, Service};
 
-const FILES: [&str; 3] =
-    ["perennial/v1/countdown.proto", "perennial/v1/lines.proto", "perennial/v1/messages.proto"];
+const FILES: [&str; 4] = [
+    "perennial/v1/countdown.proto",
+    "perennial/v1/gap.proto",
+    "perennial/v1/lines.proto",
+    "perennial/v1/messages.proto",
+];
 
 const PROST: &str = "tonic_prost::ProstCodec";
 const ENCODED: &str = "crate::grpc::codec::EncodedCodec";
@@ -58,6 +62,27 @@ fn services() -> [Service; 3] {
         )
         .method(
             method("list_topics", "ListTopics", "ListTopicsRequest", "ListTopicsResponse", PROST).build(),
+        )
+        .method(
+            method("purge_topic", "PurgeTopic", "PurgeTopicRequest", "PurgeTopicResponse", PROST).build(),
+        )
+        .method(
+            method("commit_cursor", "CommitCursor", "CommitCursorRequest", "CommitCursorResponse", PROST)
+                .build(),
+        )
+        .method(
+            method("list_consumers", "ListConsumers", "ListConsumersRequest", "ListConsumersResponse", PROST)
+                .build(),
+        )
+        .method(
+            method(
+                "delete_consumer",
+                "DeleteConsumer",
+                "DeleteConsumerRequest",
+                "DeleteConsumerResponse",
+                PROST,
+            )
+            .build(),
         );
     [countdown.build(), lines.build(), messages.build()]
 }

@@ -21,10 +21,16 @@ use embedded::{Embedded, Storage};
 use reader::Reader;
 use topic::Pattern;
 
+mod consumers;
 mod embedded;
+mod error;
 mod publish;
 mod reader;
+pub mod retention;
 pub mod topic;
+
+pub use consumers::{ConsumerInfo, ConsumerPage};
+pub use error::{BatchError, Error};
 
 /// The default of [`Options::max_message_bytes`].
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -40,6 +46,13 @@ const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 
 /// The default of [`Options::max_dedupe_ids`].
 const MAX_DEDUPE_IDS: usize = 100_000;
+
+/// The default of [`Options::retention_interval`]: what retention removes is gone within a minute.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What a message's time to live may be: 1 ms to 10 years.
+pub const TTLS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// The most that [`Start::Last`] looks back for.
 pub const MAX_LAST: u64 = 1_000_000;
@@ -73,6 +86,10 @@ pub struct Options {
     pub dedupe_window: Duration,
     /// How many message ids are remembered a topic.
     pub max_dedupe_ids: usize,
+    /// What is kept for how long: the first rule whose pattern matches a topic holds; without one, all is kept.
+    pub retention: Vec<retention::Rule>,
+    /// How often retention is enforced.
+    pub retention_interval: Duration,
     /// Where bytes go.
     pub disk: Storage,
 }
@@ -85,6 +102,8 @@ impl Default for Options {
             segment_bytes: SEGMENT_BYTES,
             dedupe_window: DEDUPE_WINDOW,
             max_dedupe_ids: MAX_DEDUPE_IDS,
+            retention: Vec::new(),
+            retention_interval: RETENTION_INTERVAL,
             disk: Storage::default(),
         }
     }
@@ -139,8 +158,22 @@ pub struct Query {
     pub start: Start,
     /// Where to stop.
     pub stop: Stop,
+    /// What to do when messages that come next were removed.
+    pub on_gap: OnGap,
+    /// The consumer to read as: its commit is where to start, unless `start` resumes.
+    pub consumer: Option<String>,
     /// How the stream is cut into batches.
     pub batching: Batching,
+}
+
+/// What to do when messages that come next were removed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnGap {
+    /// End with [`Error::Removed`].
+    #[default]
+    Fail,
+    /// Go on, and tell in an event.
+    Skip,
 }
 
 /// Where to start.
@@ -157,6 +190,8 @@ pub enum Start {
     Time(SystemTime),
     /// With the last so many messages that match.
     Last(u64),
+    /// With the last message of each topic that matches, and then with what is published.
+    LastPerTopic,
     /// Behind a batch that was delivered.
     Resume(Position),
 }
@@ -180,6 +215,10 @@ pub struct Position {
     sequence: u64,
     /// The log was not that far: the stream was to start there.
     is_awaited: bool,
+    /// Gaps up to this sequence were told; 0 where `sequence` says it.
+    told: u64,
+    /// The head at which the last messages of topics are taken, while these are delivered; else 0.
+    snapshot: u64,
 }
 
 /// Some messages, and where they leave the reader.
@@ -209,6 +248,13 @@ pub enum Event {
         /// The last one.
         to: u64,
     },
+    /// Of these sequences, messages of the topics asked for were removed by retention or a purge.
+    Removed {
+        /// The first one that may be missing.
+        from: u64,
+        /// The last one that is missing.
+        to: u64,
+    },
 }
 
 /// A message to publish.
@@ -226,6 +272,8 @@ pub struct NewMessage {
     pub message_id: Option<String>,
     /// The sequence that the last message of the topic must have; 0: none.
     pub expected_sequence: Option<u64>,
+    /// How long it is delivered: in [`TTLS`].
+    pub ttl: Option<Duration>,
 }
 
 /// A payload.
@@ -276,109 +324,6 @@ pub struct TopicPage {
     pub topics: Vec<TopicInfo>,
     /// The name to go on after, if there are more.
     pub next: Option<String>,
-}
-
-/// Why messages cannot be read or published.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The topic of a message.
-    #[error("the topic {0}")]
-    Topic(topic::Error),
-    /// A pattern of a subscription.
-    #[error("the pattern {error}")]
-    Pattern {
-        /// Its place in the list.
-        index: usize,
-        /// What is wrong with it.
-        error: topic::Error,
-    },
-    /// A subscription without patterns.
-    #[error("no pattern")]
-    NoPatterns,
-    /// More than [`Options::max_message_bytes`].
-    #[error("the message has {bytes} bytes, at most {limit} are allowed")]
-    TooLarge {
-        /// Payload, key and headers.
-        bytes: usize,
-        /// The most.
-        limit: usize,
-    },
-    /// More than [`MAX_KEY_BYTES`].
-    #[error("the key has {bytes} bytes")]
-    KeyTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// A header without a name.
-    #[error("a header's name is empty")]
-    HeaderNameEmpty,
-    /// More than [`MAX_HEADERS`].
-    #[error("{count} headers")]
-    TooManyHeaders {
-        /// How many.
-        count: usize,
-    },
-    /// Empty, or more than [`MAX_MESSAGE_ID_BYTES`].
-    #[error("a message id of {bytes} bytes")]
-    MessageIdLength {
-        /// Its length.
-        bytes: usize,
-    },
-    /// Someone else published first.
-    #[error("the last message of the topic has sequence {current}, not {expected}")]
-    SequenceMismatch {
-        /// As asked for.
-        expected: u64,
-        /// As it is; 0: there is none.
-        current: u64,
-    },
-    /// One topic more than [`Options::max_topics`].
-    #[error("there are {limit} topics")]
-    TooManyTopics {
-        /// The most.
-        limit: usize,
-    },
-    /// The position is one of another log.
-    #[error("a position in another log")]
-    Mismatch,
-    /// The log has never been that far.
-    #[error("a position ahead of the log, whose newest sequence is {newest}")]
-    Ahead {
-        /// As it is.
-        newest: u64,
-    },
-    /// No room on the disk: nothing was published.
-    #[error("no room on the disk")]
-    Full,
-    /// A write went wrong; whether the message is on disk is not known.
-    #[error("the log cannot be written")]
-    Failed,
-    /// The log takes no more messages.
-    #[error("the log is closed")]
-    Closed,
-    /// The file system gave an error while reading.
-    #[error("reading went wrong")]
-    Io(#[from] io::Error),
-}
-
-impl Error {
-    /// The same for another message of a commit.
-    fn repeat(&self) -> Self {
-        match self {
-            Self::Full => Self::Full,
-            _ => Self::Failed,
-        }
-    }
-}
-
-/// Why a batch was not published.
-#[derive(Debug, thiserror::Error)]
-#[error("message {index}: {error}")]
-pub struct BatchError {
-    /// The message, from 0; none where all were refused alike.
-    pub index: usize,
-    /// What is wrong with it.
-    pub error: Error,
 }
 
 impl Log {
@@ -434,6 +379,13 @@ impl Log {
     pub async fn close(&self) {
         let Self::Embedded(log) = self;
         log.close().await;
+    }
+}
+
+impl Position {
+    /// All up to this sequence was delivered.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 }
 

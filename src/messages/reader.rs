@@ -39,7 +39,7 @@ pub struct Reader {
 impl Reader {
     /// Checks a query and finds where it starts.
     pub async fn open(log: Arc<Embedded>, query: Query) -> Result<Self, Error> {
-        let Query { topics, start, stop, batching } = query;
+        let Query { topics, start, stop, batching, .. } = query;
         if topics.is_empty() {
             return Err(Error::NoPatterns);
         }
@@ -121,6 +121,8 @@ impl Reader {
                 log: self.log.id(),
                 sequence: self.through,
                 is_awaited: self.through > head,
+                told: 0,
+                snapshot: 0,
             },
             caught_up: self.through >= head,
             head,
@@ -149,7 +151,7 @@ impl Reader {
 /// The sequence behind which a subscription starts.
 async fn place(log: &Embedded, patterns: &[Pattern], start: Start, newest: u64) -> Result<u64, Error> {
     Ok(match start {
-        Start::New | Start::Last(0) => newest,
+        Start::New | Start::LastPerTopic | Start::Last(0) => newest,
         Start::Earliest => 0,
         // What is not there yet is waited for.
         Start::Sequence(sequence) => sequence.saturating_sub(1),

@@ -1,51 +1,171 @@
-//! The seam between the log and the disk: what tests make go wrong.
+//! The seam between the log and the disk: what tests make lose power, run full and fail.
+//!
+//! All that the log asks of a file system, and no more. Nothing is promised to be on disk before [`File::sync`] for the
+//! bytes of a file, and [`Disk::sync_directory`] for its name.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
 
-/// Where the log's bytes go.
+use rustix::fs::{FallocateFlags, fallocate};
+
+#[cfg(test)]
+pub mod simulated;
+
+/// Where the log's files are.
 #[derive(Clone, Debug, Default)]
 pub enum Disk {
     /// The file system.
     #[default]
     Real,
-    /// The file system, with faults.
+    /// In memory, with faults.
     #[cfg(test)]
-    Faulty(std::sync::Arc<Faults>),
+    Simulated(std::sync::Arc<simulated::Simulation>),
 }
 
-/// What goes wrong, and when: each is switched on for the next call.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// The next write finds no room, after half of its bytes.
-    pub full: std::sync::atomic::AtomicBool,
-    /// The next sync fails.
-    pub sync: std::sync::atomic::AtomicBool,
+/// An open file.
+#[derive(Debug)]
+pub enum File {
+    /// Of the file system.
+    Real(fs::File),
+    /// In memory.
+    #[cfg(test)]
+    Simulated(simulated::Handle),
 }
 
-#[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests have faults"))]
 impl Disk {
-    /// Writes all bytes at an offset.
-    pub fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        #[cfg(test)]
-        if let Self::Faulty(faults) = self
-            && faults.full.swap(false, std::sync::atomic::Ordering::SeqCst)
-        {
-            let (half, _) = bytes.split_at(bytes.len() / 2);
-            file.write_all_at(half, offset)?;
-            return Err(io::ErrorKind::StorageFull.into());
+    /// Makes a directory, and those above it.
+    pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::create_dir_all(path),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.create_directory(path),
         }
-        file.write_all_at(bytes, offset)
     }
 
-    /// Waits until what was written is on disk.
-    pub fn sync(&self, file: &File) -> io::Result<()> {
-        #[cfg(test)]
-        if let Self::Faulty(faults) = self
-            && faults.sync.swap(false, std::sync::atomic::Ordering::SeqCst)
-        {
-            return Err(io::Error::other("a fault"));
+    /// The paths of the files in a directory, in no order.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        match self {
+            Self::Real => fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect(),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.list(path),
         }
-        file.sync_data()
+    }
+
+    /// Opens a file that is there, to read it and, if asked for, to write it.
+    pub fn open(&self, path: &Path, writes: bool) -> io::Result<File> {
+        match self {
+            Self::Real => fs::File::options().read(true).write(writes).open(path).map(File::Real),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.open(path).map(File::Simulated),
+        }
+    }
+
+    /// Makes an empty file, or empties the one that is there.
+    pub fn create(&self, path: &Path) -> io::Result<File> {
+        match self {
+            Self::Real => {
+                let mut options = fs::File::options();
+                options.read(true).write(true).create(true).truncate(true).open(path).map(File::Real)
+            }
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.create(path).map(File::Simulated),
+        }
+    }
+
+    /// Gives a file another name; what had that name is gone.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::rename(from, to),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.rename(from, to),
+        }
+    }
+
+    /// Removes a file's name; who has it open still reads it.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::remove_file(path),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.remove(path),
+        }
+    }
+
+    /// Waits until the names in a directory are on disk.
+    pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::File::open(path)?.sync_all(),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.sync_directory(path),
+        }
+    }
+}
+
+impl File {
+    /// Reads just so many bytes; [`io::ErrorKind::UnexpectedEof`] if there are fewer.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.read_exact_at(bytes, offset),
+            #[cfg(test)]
+            Self::Simulated(file) => file.read_exact_at(bytes, offset),
+        }
+    }
+
+    /// Reads so many bytes.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Writes all bytes at an offset. After an error some may be written.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.write_all_at(bytes, offset),
+            #[cfg(test)]
+            Self::Simulated(file) => file.write_all_at(bytes, offset),
+        }
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Real(file) => Ok(file.metadata()?.len()),
+            #[cfg(test)]
+            Self::Simulated(file) => file.len(),
+        }
+    }
+
+    /// Cuts it, or fills it up with zeros.
+    pub fn set_len(&self, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.set_len(bytes),
+            #[cfg(test)]
+            Self::Simulated(file) => file.set_len(bytes),
+        }
+    }
+
+    /// Fills it up with zeros to so many bytes, and takes the room on the disk now. Where the file system cannot, only
+    /// the length is set, and room is found wanting at a write.
+    pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(bytes),
+                result => Ok(result?),
+            },
+            #[cfg(test)]
+            Self::Simulated(file) => file.allocate(bytes),
+        }
+    }
+
+    /// Waits until its bytes and its length are on disk.
+    pub fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.sync_data(),
+            #[cfg(test)]
+            Self::Simulated(file) => file.sync(),
+        }
     }
 }
