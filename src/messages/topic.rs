@@ -14,10 +14,12 @@ pub enum Error {
     #[error("is empty: name a topic, as in `orders.eu.created`")]
     Empty,
     /// Longer than [`MAX_BYTES`].
-    #[error("has {bytes} bytes: at most {MAX_BYTES} are allowed")]
+    #[error("has {bytes} bytes: at most {max} are allowed")]
     TooLong {
         /// Its length.
         bytes: usize,
+        /// The most: [`MAX_BYTES`] for a topic.
+        max: usize,
     },
     /// Two dots in a row, or one at an end.
     #[error("has an empty token: put something before, between and after the dots")]
@@ -48,12 +50,17 @@ pub enum Error {
     Reserved,
 }
 
+/// The topic is one of the server's own.
+pub fn is_reserved(topic: &str) -> bool {
+    topic.starts_with('$')
+}
+
 /// Checks the topic of a message that someone wants to publish.
 pub fn check(topic: &str) -> Result<(), Error> {
     if let Some(wildcard) = topic.chars().find(|c| ['*', '>'].contains(c)) {
         return Err(Error::Wildcard { wildcard });
     }
-    if topic.starts_with('$') {
+    if is_reserved(topic) {
         return Err(Error::Reserved);
     }
     Pattern::parse(topic).map(|_| ())
@@ -73,7 +80,7 @@ impl Pattern {
             return Err(Error::Empty);
         }
         if text.len() > MAX_BYTES {
-            return Err(Error::TooLong { bytes: text.len() });
+            return Err(Error::TooLong { bytes: text.len(), max: MAX_BYTES });
         }
         let mut tokens = text.strip_prefix('$').unwrap_or(text).split('.').peekable();
         while let Some(token) = tokens.next() {
@@ -88,6 +95,16 @@ impl Pattern {
     /// The topic, if the pattern matches just one.
     pub fn literal(&self) -> Option<&str> {
         self.is_literal.then_some(self.text.as_str())
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Matches every topic that is not the server's own.
+    pub fn matches_all(&self) -> bool {
+        self.text == ">"
     }
 
     /// Matches a topic.
@@ -166,7 +183,7 @@ mod tests {
         }
         assert_eq!(check("a.*"), Err(Error::Wildcard { wildcard: '*' }));
         assert_eq!(check("$countdown.x"), Err(Error::Reserved));
-        assert_eq!(check(&"a".repeat(256)), Err(Error::TooLong { bytes: 256 }));
+        assert_eq!(check(&"a".repeat(256)), Err(Error::TooLong { bytes: 256, max: MAX_BYTES }));
         assert_eq!(check(&"a".repeat(255)), Ok(()));
     }
 }
