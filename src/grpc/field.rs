@@ -110,7 +110,12 @@ pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Fai
 /// The position that a request's cursor names.
 pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failure> {
     cursor::decode(kind, text).map_err(|error| {
-        let text = format!("is {error}: give one as it came in a response of this method, unchanged");
+        let method = match kind {
+            Kind::Countdown => "Countdown",
+            Kind::Lines => "ReadLines",
+            Kind::Messages => "Messages",
+        };
+        let text = format!("is {error}: give one as it came in a response of {method}, unchanged");
         Failure::field("cursor", text).with_reason(Reason::CursorMalformed)
     })
 }

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    App,
+    App, Limits,
     call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
@@ -36,7 +36,7 @@ impl MessageService for App {
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
         let open = async {
-            let query = query(request.into_inner(), self)?;
+            let query = query(request.into_inner(), &self.limits)?;
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -182,7 +182,7 @@ fn check_count(count: usize) -> Result<(), Failure> {
     Err(Failure::field("messages", format!("has {count} messages: from 1 to 10,000 are possible")))
 }
 
-fn query(request: proto::MessagesRequest, app: &App) -> Result<Query, Failure> {
+fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Failure> {
     let proto::MessagesRequest {
         topics,
         start,
@@ -196,13 +196,12 @@ fn query(request: proto::MessagesRequest, app: &App) -> Result<Query, Failure> {
         on_gap,
         consumer,
     } = request;
-    let max_patterns = app.limits.max_patterns;
+    let max_patterns = limits.max_patterns;
     if topics.len() > max_patterns {
         let text = format!("has {} patterns: at most {max_patterns} are possible", topics.len());
         return Err(Failure::field("topics", text).with("limit", max_patterns));
     }
-    let batching =
-        field::batching(Fields { limit, heartbeat, max_batch }, app.limits.batch_bytes, usize::MAX)?;
+    let batching = field::batching(Fields { limit, heartbeat, max_batch }, limits.batch_bytes, usize::MAX)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Messages, &cursor)?),
         None => self::start(start)?,
@@ -303,3 +302,6 @@ fn consumer(consumer: ConsumerInfo) -> proto::Consumer {
         connected: is_connected,
     }
 }
+
+#[cfg(test)]
+mod tests;
