@@ -133,7 +133,6 @@ impl MessageService for App {
         let timeout = call::timeout(request.metadata());
         let proto::CommitCursorRequest { consumer, cursor, rewind } = request.into_inner();
         let answer = async {
-            field::consumer(&consumer)?;
             let position = field::position(Kind::Messages, &cursor)?;
             let time = self.log.commit_cursor(&consumer, position, rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })
@@ -150,7 +149,7 @@ impl MessageService for App {
         let answer = async {
             let page_size = field::page_size(page_size)?;
             let after = field::page_after(&page_token)?;
-            let page = self.log.list_consumers(page_size, after.as_deref());
+            let page = self.log.list_consumers(page_size, after.as_deref()).await?;
             let next_page_token = field::page_token(page.next);
             Ok(proto::ListConsumersResponse {
                 consumers: page.consumers.into_iter().map(consumer).collect(),
@@ -167,7 +166,6 @@ impl MessageService for App {
         let timeout = call::timeout(request.metadata());
         let proto::DeleteConsumerRequest { consumer } = request.into_inner();
         let answer = async {
-            field::consumer(&consumer)?;
             self.log.delete_consumer(&consumer).await?;
             Ok(proto::DeleteConsumerResponse {})
         };
@@ -209,7 +207,6 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
     let sequence = until_sequence.map(|s| field::at_least(s, 1, "until_sequence")).transpose()?;
     let time = until_time.map(|time| field::time(time, "until_time")).transpose()?;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
-    consumer.as_deref().map(field::consumer).transpose()?;
     Ok(Query { topics, start, stop: Stop { sequence, time, caught_up }, on_gap, consumer, batching })
 }
 

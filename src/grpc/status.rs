@@ -8,7 +8,6 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::field::MAX_CONSUMER_BYTES;
 use crate::{
     countdown, lines,
     messages::{self, BatchError, topic},
@@ -312,8 +311,9 @@ fn commit_behind(sequence: u64, committed: u64) -> Failure {
 /// What is wrong with the name of a consumer, which is written as a topic is, but is none.
 fn consumer_fault(error: topic::Error) -> String {
     use topic::Error as E;
+    let max = messages::MAX_CONSUMER_BYTES;
     let possible =
-        format!("from 1 to {MAX_CONSUMER_BYTES} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
+        format!("from 1 to {max} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
     match error {
         E::Empty => format!("is empty: it takes {possible}, as in `billing.eu`"),
         E::TooLong { bytes } => format!("has {bytes} bytes: it takes {possible}"),

@@ -160,11 +160,9 @@ impl Log {
 
 /// The topic of a consumer.
 fn topic_of(consumer: &str) -> Result<String, Error> {
-    topic::check(consumer).map_err(Error::Consumer)?;
-    if consumer.len() > MAX_CONSUMER_BYTES {
-        let error = topic::Error::TooLong { bytes: consumer.len(), max: MAX_CONSUMER_BYTES };
-        return Err(Error::Consumer(error));
-    }
+    let bytes = consumer.len();
+    let length = if bytes > MAX_CONSUMER_BYTES { Err(topic::Error::TooLong { bytes }) } else { Ok(()) };
+    length.and_then(|()| topic::check(consumer)).map_err(Error::Consumer)?;
     Ok(format!("{PREFIX}{consumer}"))
 }
 

@@ -302,7 +302,7 @@ impl Embedded {
     #[cfg(test)]
     pub async fn enforce(&self) {
         let (reply, done) = oneshot::channel();
-        self.keeper.ask(Job::Enforce(Some(reply)));
+        self.keeper.ask(Job::Enforce(reply));
         let _ = done.await;
     }
 

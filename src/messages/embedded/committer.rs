@@ -259,6 +259,9 @@ impl Committer {
         }
         drop(state);
         self.offset += self.buffer.len() as u64;
+        if self.offset >= self.shared.options.segment_bytes / 2 {
+            self.keeper.prepare();
+        }
     }
 
     /// Begins the next segment. What is written goes there from then on.

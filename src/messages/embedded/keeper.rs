@@ -51,7 +51,8 @@ pub enum Job {
     /// Remove a topic's messages up to a sequence, and tell how many they were.
     Purge(String, u64, oneshot::Sender<Result<u64, Error>>),
     /// Enforce retention now.
-    Enforce(Option<oneshot::Sender<()>>),
+    #[cfg(test)]
+    Enforce(oneshot::Sender<()>),
     /// End.
     Stop,
 }
@@ -162,9 +163,10 @@ impl Work {
                 Ok(Job::Prepare) => self.prepare(),
                 Ok(Job::Seal(segment)) => self.seal(&segment),
                 Ok(Job::Purge(topic, through, reply)) => _ = reply.send(self.purge(&topic, through)),
+                #[cfg(test)]
                 Ok(Job::Enforce(reply)) => {
                     self.enforce();
-                    reply.map(|reply| reply.send(()));
+                    let _ = reply.send(());
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() >= due => {
                     self.enforce();
