@@ -79,14 +79,7 @@ fn query(
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
     let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
-    let on_gap = match proto::OnGap::try_from(on_gap) {
-        Ok(proto::OnGap::Unspecified | proto::OnGap::Fail) => OnGap::Fail,
-        Ok(proto::OnGap::Skip) => OnGap::Skip,
-        Err(_) => {
-            let text = format!("is {on_gap}: ON_GAP_FAIL and ON_GAP_SKIP are possible");
-            return Err(Failure::field("on_gap", text));
-        }
-    };
+    let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     let needs_follow =
         |field| Failure::field(field, "is set without `follow`: set that, too, or leave this out");
     if wait_for_create && !follow {

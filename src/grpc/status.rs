@@ -8,11 +8,15 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::field::MAX_CONSUMER_BYTES;
 use crate::{
     countdown, lines,
-    messages::{self, BatchError},
+    messages::{self, BatchError, topic},
     proto::PublishError,
 };
+pub use reason::{NOT_RETRIED, Reason};
+
+mod reason;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "perennial";
@@ -23,119 +27,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The most characters of what a caller sent that a text repeats: a status travels in headers, percent-encoded, and
 /// many clients take 8 KiB of headers and no more.
 const MAX_QUOTED: usize = 200;
-
-/// The reasons after which a client must not repeat the call, or resume the stream, as it was: something has to be
-/// changed first. All others pass by themselves.
-pub const NOT_RETRIED: &[&str] = &[
-    "INVALID_FIELD",
-    "REQUEST_TOO_LARGE",
-    "REQUEST_MALFORMED",
-    "CURSOR_MALFORMED",
-    "CURSOR_MISMATCH",
-    "CURSOR_EXPIRED",
-    "CURSOR_AHEAD",
-    "OFFSET_BEYOND_END",
-    "FILE_NOT_FOUND",
-    "SEQUENCE_MISMATCH",
-    "TOO_MANY_TOPICS",
-    "LOG_FAILED",
-    "READ_ERROR",
-    "DEADLINE_EXCEEDED",
-];
-
-/// Why a call ended, as `ErrorInfo.reason` tells it. `docs/errors.md` lists them for clients.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(missing_docs, reason = "each is described in docs/errors.md")]
-pub enum Reason {
-    InvalidField,
-    RequestTooLarge,
-    RequestMalformed,
-    CursorMalformed,
-    CursorMismatch,
-    CursorExpired,
-    CursorAhead,
-    OffsetBeyondEnd,
-    FileNotFound,
-    SequenceMismatch,
-    TooManyTopics,
-    LogFull,
-    LogFailed,
-    ReadError,
-    DeadlineExceeded,
-    Draining,
-    Stalled,
-    TooManyStreams,
-}
-
-impl Reason {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 18] = [
-        Self::InvalidField,
-        Self::RequestTooLarge,
-        Self::RequestMalformed,
-        Self::CursorMalformed,
-        Self::CursorMismatch,
-        Self::CursorExpired,
-        Self::CursorAhead,
-        Self::OffsetBeyondEnd,
-        Self::FileNotFound,
-        Self::SequenceMismatch,
-        Self::TooManyTopics,
-        Self::LogFull,
-        Self::LogFailed,
-        Self::ReadError,
-        Self::DeadlineExceeded,
-        Self::Draining,
-        Self::Stalled,
-        Self::TooManyStreams,
-    ];
-
-    /// As it stands in `ErrorInfo`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InvalidField => "INVALID_FIELD",
-            Self::RequestTooLarge => "REQUEST_TOO_LARGE",
-            Self::RequestMalformed => "REQUEST_MALFORMED",
-            Self::CursorMalformed => "CURSOR_MALFORMED",
-            Self::CursorMismatch => "CURSOR_MISMATCH",
-            Self::CursorExpired => "CURSOR_EXPIRED",
-            Self::CursorAhead => "CURSOR_AHEAD",
-            Self::OffsetBeyondEnd => "OFFSET_BEYOND_END",
-            Self::FileNotFound => "FILE_NOT_FOUND",
-            Self::SequenceMismatch => "SEQUENCE_MISMATCH",
-            Self::TooManyTopics => "TOO_MANY_TOPICS",
-            Self::LogFull => "LOG_FULL",
-            Self::LogFailed => "LOG_FAILED",
-            Self::ReadError => "READ_ERROR",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::Draining => "DRAINING",
-            Self::Stalled => "STALLED",
-            Self::TooManyStreams => "TOO_MANY_STREAMS",
-        }
-    }
-
-    /// The code it comes with.
-    pub const fn code(self) -> Code {
-        match self {
-            Self::InvalidField | Self::RequestMalformed | Self::CursorMalformed => Code::InvalidArgument,
-            Self::CursorMismatch => Code::FailedPrecondition,
-            Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
-            Self::FileNotFound => Code::NotFound,
-            Self::SequenceMismatch => Code::Aborted,
-            Self::RequestTooLarge | Self::TooManyTopics | Self::LogFull | Self::TooManyStreams => {
-                Code::ResourceExhausted
-            }
-            Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
-            Self::ReadError => Code::Internal,
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
-        }
-    }
-
-    /// Trying again, later and unchanged, may help: `RetryInfo` says so.
-    pub const fn is_retried(self) -> bool {
-        matches!(self, Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams)
-    }
-}
 
 /// A failure on its way to a client.
 #[derive(Clone, Debug)]
@@ -341,6 +232,21 @@ impl From<messages::Error> for Failure {
                 Reason::CursorMismatch,
                 "the cursor is one of another log: start anew, or ask the server that it came from",
             ),
+            E::Removed { oldest, newest, through } => removed(oldest, newest, through),
+            E::TakenOver { name } => taken_over(&name),
+            E::Consumer(error) => Self::field("consumer", consumer_fault(error)),
+            E::NoConsumer => Self::new(
+                Reason::ConsumerNotFound,
+                "there is no such consumer: ListConsumers tells which there are",
+            ),
+            E::CommitBehind { sequence, committed } => commit_behind(sequence, committed),
+            E::NoTopic => Self::new(
+                Reason::TopicNotFound,
+                "the topic has no messages: ListTopics tells which topics have some",
+            ),
+            E::Ttl { ttl } => {
+                Self::field("ttl", format!("is {}: from 1 ms to 10 years is possible", show(ttl)))
+            }
             E::Ahead { newest } => {
                 let text =
                     format!("the cursor is ahead of the log, whose newest sequence is {newest}: start anew");
@@ -373,6 +279,51 @@ impl From<BatchError> for Failure {
         } else {
             failure
         }
+    }
+}
+
+/// A sequence of 0 stands for none.
+fn removed(oldest: u64, newest: u64, through: u64) -> Failure {
+    let left = match oldest {
+        0 => "nothing is left".into(),
+        oldest => format!("the log has sequences {oldest} to {newest}"),
+    };
+    let text = format!(
+        "messages that come next, up to sequence {through}, were removed, and {left}: \
+         start anew, or set `on_gap` to ON_GAP_SKIP to go on and be told what is missing",
+    );
+    Failure::new(Reason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
+}
+
+/// Who resumes would take over from the other one in turn, and so on without end.
+fn taken_over(consumer: &str) -> Failure {
+    let text = format!("another reader came as the consumer {}: leave the stream to it", quoted(consumer));
+    Failure::new(Reason::ConsumerTakenOver, text)
+}
+
+fn commit_behind(sequence: u64, committed: u64) -> Failure {
+    let text = format!(
+        "the consumer is at sequence {committed}, and this cursor at {sequence}: \
+         commit a later one, or set `rewind` to move the consumer back",
+    );
+    Failure::new(Reason::CommitBehind, text).with("committed", committed)
+}
+
+/// What is wrong with the name of a consumer, which is written as a topic is, but is none.
+fn consumer_fault(error: topic::Error) -> String {
+    use topic::Error as E;
+    let possible =
+        format!("from 1 to {MAX_CONSUMER_BYTES} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
+    match error {
+        E::Empty => format!("is empty: it takes {possible}, as in `billing.eu`"),
+        E::TooLong { bytes } => format!("has {bytes} bytes: it takes {possible}"),
+        E::EmptyToken => "has nothing before, between or after its dots: put something there".into(),
+        E::Character { character } => format!("has {character:?} in it: it takes {possible}"),
+        E::Wildcard { wildcard } | E::PartOfToken { wildcard } => {
+            format!("has `{wildcard}` in it: it takes {possible}")
+        }
+        E::TailNotLast => format!("has `>` in it: it takes {possible}"),
+        E::Reserved => format!("has `$` in it: it takes {possible}"),
     }
 }
 

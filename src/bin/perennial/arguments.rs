@@ -259,6 +259,7 @@ impl Messages {
             limit: self.batching.limit,
             heartbeat: self.batching.heartbeat(),
             max_batch: self.batching.max_batch,
+            ..MessagesRequest::default()
         }
     }
 }

@@ -52,6 +52,7 @@ fn message_sentence(event: &MessageEvent) -> String {
         Some(message_event::Event::Gap(it)) => {
             let why = match it.reason() {
                 MessageGapReason::Damaged => ": they are damaged on disk",
+                MessageGapReason::Removed => ": retention or a purge removed them",
                 MessageGapReason::Unspecified => "",
             };
             let (from, to) = (it.from_sequence.unwrap_or(0), it.to_sequence.unwrap_or(0));

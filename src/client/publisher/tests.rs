@@ -13,6 +13,7 @@ use crate::{
     client::Client,
     grpc::codec::Encoded,
     proto::{
+        self,
         ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest, PublishBatchResponse,
         PublishRequest, PublishResponse, PublishResult, PublishStreamRequest, PublishStreamResponse,
         message_service_server::{MessageService, MessageServiceServer},
@@ -92,6 +93,30 @@ impl MessageService for Cutting {
         &self,
         _: Request<ListTopicsRequest>,
     ) -> Result<Response<ListTopicsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn purge_topic(
+        &self,
+        _: Request<proto::PurgeTopicRequest>,
+    ) -> Result<Response<proto::PurgeTopicResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn commit_cursor(
+        &self,
+        _: Request<proto::CommitCursorRequest>,
+    ) -> Result<Response<proto::CommitCursorResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn list_consumers(
+        &self,
+        _: Request<proto::ListConsumersRequest>,
+    ) -> Result<Response<proto::ListConsumersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn delete_consumer(
+        &self,
+        _: Request<proto::DeleteConsumerRequest>,
+    ) -> Result<Response<proto::DeleteConsumerResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

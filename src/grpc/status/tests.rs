@@ -144,13 +144,20 @@ fn every_error_of_messages_is_told() {
         E::SequenceMismatch { expected: 7, current: 9 },
         E::TooManyTopics { limit: 5 },
         E::Mismatch,
+        E::Removed { oldest: 7, newest: 9, through: 6 },
+        E::TakenOver { name: "billing".into() },
+        E::Consumer(topic::Error::Empty),
+        E::NoConsumer,
+        E::CommitBehind { sequence: 7, committed: 9 },
+        E::NoTopic,
+        E::Ttl { ttl: Duration::ZERO },
         E::Ahead { newest: 9 },
         E::Full,
         E::Failed,
         E::Closed,
         E::Io(io_error()),
     ];
-    walk(samples, 16, |error| match error {
+    walk(samples, 23, |error| match error {
         E::Topic(_) => (Reason::InvalidField, Some("topic")),
         E::Pattern { .. } => (Reason::InvalidField, Some("topics[3]")),
         E::NoPatterns => (Reason::InvalidField, Some("topics")),
@@ -161,6 +168,13 @@ fn every_error_of_messages_is_told() {
         E::SequenceMismatch { .. } => (Reason::SequenceMismatch, None),
         E::TooManyTopics { .. } => (Reason::TooManyTopics, None),
         E::Mismatch => (Reason::CursorMismatch, None),
+        E::Removed { .. } => (Reason::CursorExpired, None),
+        E::TakenOver { .. } => (Reason::ConsumerTakenOver, None),
+        E::Consumer(_) => (Reason::InvalidField, Some("consumer")),
+        E::NoConsumer => (Reason::ConsumerNotFound, None),
+        E::CommitBehind { .. } => (Reason::CommitBehind, None),
+        E::NoTopic => (Reason::TopicNotFound, None),
+        E::Ttl { .. } => (Reason::InvalidField, Some("ttl")),
         E::Ahead { .. } => (Reason::CursorAhead, None),
         E::Full => (Reason::LogFull, None),
         E::Failed => (Reason::LogFailed, None),
@@ -183,10 +197,34 @@ fn every_fault_of_a_topic_says_what_would_work() {
         E::Reserved,
     ];
     for error in samples {
-        let told = Told::of(messages::Error::Topic(error));
-        told.check();
-        assert!(told.status.message().contains(':'), "{}", told.status.message());
+        for told in [messages::Error::Topic(error), messages::Error::Consumer(error)].map(Told::of) {
+            told.check();
+            assert!(told.status.message().contains(':'), "{}", told.status.message());
+        }
+        // A consumer is no topic, and no message.
+        let told = Told::of(messages::Error::Consumer(error));
+        assert!(!told.status.message().contains("topic"), "{}", told.status.message());
+        assert!(!told.status.message().contains("255"), "{}", told.status.message());
     }
+}
+
+#[test]
+fn a_reader_behind_what_was_removed_is_told_what_is_left() {
+    let text = |oldest| {
+        let told = Told::of(messages::Error::Removed { oldest, newest: 9, through: 6 });
+        told.check();
+        told.status.message().to_owned()
+    };
+    assert!(text(7).contains("up to sequence 6") && text(7).contains("sequences 7 to 9"), "{}", text(7));
+    assert!(text(0).contains("nothing is left") && text(0).contains("ON_GAP_SKIP"), "{}", text(0));
+}
+
+#[test]
+fn a_consumer_that_was_taken_over_is_named_and_no_client_resumes_it() {
+    let told = Told::of(messages::Error::TakenOver { name: "x".repeat(5000) });
+    told.check();
+    assert!(told.status.message().contains("`xxx"), "{}", told.status.message());
+    assert!(NOT_RETRIED.contains(&told.reason()));
 }
 
 #[test]
@@ -207,6 +245,10 @@ fn programs_get_the_facts_too() {
     assert_eq!(told.metadata("newest"), Some("9"));
     let told = Told::of(messages::Error::SequenceMismatch { expected: 7, current: 9 });
     assert_eq!(told.metadata("current"), Some("9"));
+    let told = Told::of(messages::Error::Removed { oldest: 7, newest: 9, through: 6 });
+    assert_eq!((told.metadata("oldest"), told.metadata("newest")), (Some("7"), Some("9")));
+    let told = Told::of(messages::Error::CommitBehind { sequence: 7, committed: 9 });
+    assert_eq!(told.metadata("committed"), Some("9"));
     let told = Told::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
     assert_eq!(told.metadata("limit"), Some("1048576"));
 }

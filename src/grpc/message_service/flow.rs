@@ -1,0 +1,207 @@
+//! `PublishStream`: a flow of messages in, their results out.
+
+use std::collections::VecDeque;
+
+use async_stream::stream;
+use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{check_count, new_message, published};
+use crate::{
+    grpc::{
+        App,
+        call::Served,
+        status::{self, Failure},
+    },
+    messages::{self, Log, Published},
+    proto::{self, publish_result},
+};
+
+type Results = Vec<proto::PublishResult>;
+
+/// A `PublishStream`: messages in, results out, in order, no more than a window apart.
+pub struct Flow<R> {
+    log: Log,
+    ends: CancellationToken,
+    /// None when the client has sent all.
+    requests: Option<R>,
+    window: usize,
+    /// A response leaves when its results have so many bytes.
+    batch_bytes: usize,
+    waiting: FuturesOrdered<futures::future::BoxFuture<'static, Results>>,
+    unanswered: usize,
+    results: VecDeque<proto::PublishResult>,
+}
+
+/// What a flow can do next.
+enum Step {
+    Request(Option<Result<proto::PublishStreamRequest, Status>>),
+    Results(Results),
+    Drain,
+}
+
+impl<R> Flow<R>
+where
+    R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
+{
+    /// From the first request on, until the server drains.
+    pub fn new(app: &App, ends: CancellationToken, requests: R) -> Self {
+        Self {
+            log: app.log.clone(),
+            ends,
+            requests: Some(requests),
+            window: app.limits.publish_window,
+            batch_bytes: app.limits.batch_bytes,
+            waiting: FuturesOrdered::new(),
+            unanswered: 0,
+            results: VecDeque::new(),
+        }
+    }
+
+    /// Answers until the client has sent all, sends what cannot be read, or the server drains: what was taken is still
+    /// answered then.
+    pub fn answers(
+        mut self,
+    ) -> impl Stream<Item = Result<Served<proto::PublishStreamResponse>, Failure>> + Send {
+        stream!({
+            let mut failure = None;
+            while self.requests.is_some() || !self.waiting.is_empty() {
+                if let Err(wrong) = self.step().await {
+                    failure = Some(wrong);
+                    self.requests = None;
+                }
+                while let Some(response) = self.response() {
+                    yield Ok(response);
+                }
+            }
+            if let Some(failure) = failure {
+                yield Err(failure);
+            }
+        })
+    }
+
+    async fn step(&mut self) -> Result<(), Failure> {
+        let has_room = self.unanswered < self.window;
+        let step = match &mut self.requests {
+            None => Step::Results(self.waiting.next().await.unwrap_or_default()),
+            Some(requests) => tokio::select! {
+                biased;
+                () = self.ends.cancelled() => Step::Drain,
+                Some(results) = self.waiting.next(), if !self.waiting.is_empty() => Step::Results(results),
+                request = requests.next(), if has_room => Step::Request(request),
+            },
+        };
+        match step {
+            Step::Drain => return Err(status::draining()),
+            Step::Request(Some(Ok(request))) => self.publish(request).await?,
+            Step::Request(Some(Err(refusal))) => return Err(status::unreadable(&refusal)),
+            Step::Request(None) => self.requests = None,
+            Step::Results(results) => {
+                self.results.extend(results);
+                while let Some(Some(results)) = self.waiting.next().now_or_never() {
+                    self.results.extend(results);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, request: proto::PublishStreamRequest) -> Result<(), Failure> {
+        check_count(request.messages.len())?;
+        self.unanswered += request.messages.len();
+        let (mut good, mut checks) = (Vec::new(), Vec::new());
+        for message in request.messages {
+            match new_message(message) {
+                Ok(message) => {
+                    good.push(message);
+                    checks.push(None);
+                }
+                Err(failure) => checks.push(Some(failure)),
+            }
+        }
+        let results = self.log.publish_each(good).await;
+        self.waiting.push_back(Box::pin(async move {
+            let mut results = results.await.into_iter();
+            let result = |check: Option<Failure>| match check {
+                Some(failure) => result(Err(failure)),
+                None => result(results.next().unwrap_or(Err(messages::Error::Closed)).map_err(Failure::from)),
+            };
+            checks.into_iter().map(result).collect()
+        }));
+        Ok(())
+    }
+
+    /// What is answered and not yet sent.
+    fn response(&mut self) -> Option<Served<proto::PublishStreamResponse>> {
+        let mut bytes = 0;
+        let fits = |result: &&proto::PublishResult| {
+            let fits = bytes < self.batch_bytes.max(1);
+            bytes += if fits { result.encoded_len() } else { 0 };
+            fits
+        };
+        let items = self.results.iter().take_while(fits).count();
+        if items == 0 {
+            return None;
+        }
+        self.unanswered = self.unanswered.saturating_sub(items);
+        let results = self.results.drain(..items).collect();
+        Some(Served { response: proto::PublishStreamResponse { results }, items, bytes })
+    }
+}
+
+fn result(result: Result<Published, Failure>) -> proto::PublishResult {
+    let result = match result {
+        Ok(done) => publish_result::Result::Published(published(done)),
+        Err(failure) => publish_result::Result::Error(failure.into_publish_error()),
+    };
+    proto::PublishResult { result: Some(result) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::{channel::oneshot, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flow_with_a_full_window_reads_nothing_until_something_is_answered() {
+        const WINDOW: usize = 10;
+        let directory = tempfile::tempdir().unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = read.clone();
+        let request = proto::PublishRequest { topic: "a".into(), ..proto::PublishRequest::default() };
+        let requests = stream::repeat_with(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(proto::PublishStreamRequest { messages: vec![request.clone()] })
+        });
+        // The disk takes its time with a whole window of messages.
+        let (synced, sync) = oneshot::channel::<Results>();
+        let mut flow = Flow {
+            log: Log::open(directory.path(), messages::Options::default()).unwrap().0,
+            ends: CancellationToken::new(),
+            requests: Some(requests),
+            window: WINDOW,
+            batch_bytes: 1,
+            waiting: FuturesOrdered::new(),
+            unanswered: WINDOW,
+            results: VecDeque::new(),
+        };
+        flow.waiting.push_back(sync.map(Result::unwrap).boxed());
+        assert!(flow.step().now_or_never().is_none());
+        assert_eq!(read.load(Ordering::Relaxed), 0);
+
+        synced.send(vec![proto::PublishResult::default(); WINDOW]).unwrap();
+        flow.step().await.unwrap();
+        assert!(flow.response().is_some());
+        flow.step().await.unwrap();
+        assert_eq!(read.load(Ordering::Relaxed), 1);
+    }
+}
