@@ -61,6 +61,8 @@ pub use bell::Place;
 pub use committer::Outcome;
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
+#[cfg(test)]
+pub use disk::simulated;
 
 /// How many KiB of messages may wait to be written; a publisher that comes then waits.
 const QUEUE_KIB: u32 = 64 * 1024;
@@ -186,7 +188,11 @@ impl Embedded {
         let (orders, queue) = mpsc::channel(QUEUE_REQUESTS);
         let (keeper, work) = Keeper::new(shared.clone(), orders.downgrade());
         let (segment, offset) = match active {
-            Some(active) => active,
+            Some((segment, offset)) => {
+                // Its room was given back when the log was closed; without it, room is found wanting at a write.
+                let _ = segment.file.allocate(keeper::room(&shared.options));
+                (segment, offset)
+            }
             None => {
                 let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
                 shared.state_mut().segments.push(segment.clone());

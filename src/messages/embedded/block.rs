@@ -379,7 +379,7 @@ mod tests {
             prop_assert_eq!((read.last_sequence, read.time, &read.body), (block.last_sequence, 9, &block.body));
 
             let mut flipped = bytes.clone();
-            flipped[at.index(bytes.len())] ^= 1 << bit;
+            flipped[at.index(bytes.len())] ^= 1_u8 << bit;
             let is_noticed = match Block::read(&Bytes::from(flipped)) {
                 Err(_) => true,
                 Ok(read) => !read.entries.iter().all(|entry| read.is_intact(entry)),

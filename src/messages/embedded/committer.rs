@@ -283,12 +283,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Says that all is on disk: what is damaged after this was not torn.
+    /// Says that all is on disk: what is damaged after this was not torn. Gives the room behind it back.
     fn end(&mut self) {
         if !self.shared.has_failed() {
             let mark = block::mark(self.next_sequence);
             let file = &self.segment.file;
-            if let Err(error) = file.write_all_at(&mark, self.offset).and_then(|()| file.sync()) {
+            let end = self.offset + mark.len() as u64;
+            let marked = file.write_all_at(&mark, self.offset).and_then(|()| file.set_len(end));
+            if let Err(error) = marked.and_then(|()| file.sync()) {
                 tracing::warn!(%error, "the log could not be marked as closed: the next start looks at its tail");
             }
         }

@@ -24,10 +24,7 @@ use super::{
     topics::Topic,
     trim::Limit,
 };
-use crate::messages::{
-    Error,
-    retention::Rule,
-};
+use crate::messages::{Error, Options, retention::Rule};
 
 /// The segment that is ready.
 const READY: &str = "next.segment";
@@ -126,12 +123,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn make(shared: &Shared) -> io::Result<File> {
     let path = shared.directory.join(READY);
     let file = shared.options.disk.create(&path)?;
-    let bytes = shared.options.segment_bytes;
-    if let Err(error) = file.allocate(bytes + bytes / SPARE) {
+    if let Err(error) = file.allocate(room(&shared.options)) {
         let _ = shared.options.disk.remove(&path);
         return Err(error);
     }
     Ok(file)
+}
+
+/// How many bytes a segment gets on disk before it is written.
+pub fn room(options: &Options) -> u64 {
+    options.segment_bytes + options.segment_bytes / SPARE
 }
 
 /// No room is no failure.
