@@ -29,7 +29,7 @@ mod reader;
 pub mod retention;
 pub mod topic;
 
-pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES};
+pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
 pub use error::{BatchError, Error};
 
 /// The default of [`Options::max_message_bytes`].

@@ -133,6 +133,7 @@ impl MessageService for App {
         let timeout = call::timeout(request.metadata());
         let proto::CommitCursorRequest { consumer, cursor, rewind } = request.into_inner();
         let answer = async {
+            messages::check_consumer(&consumer)?;
             let position = field::position(Kind::Messages, &cursor)?;
             let time = self.log.commit_cursor(&consumer, position, rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })

@@ -312,8 +312,7 @@ fn commit_behind(sequence: u64, committed: u64) -> Failure {
 fn consumer_fault(error: topic::Error) -> String {
     use topic::Error as E;
     let max = messages::MAX_CONSUMER_BYTES;
-    let possible =
-        format!("from 1 to {max} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
+    let possible = format!("from 1 to {max} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
     match error {
         E::Empty => format!("is empty: it takes {possible}, as in `billing.eu`"),
         E::TooLong { bytes } => format!("has {bytes} bytes: it takes {possible}"),

@@ -158,11 +158,19 @@ impl Log {
     }
 }
 
-/// The topic of a consumer.
-fn topic_of(consumer: &str) -> Result<String, Error> {
+/// Checks the name of a consumer.
+///
+/// # Errors
+/// [`Error::Consumer`].
+pub fn check_consumer(consumer: &str) -> Result<(), Error> {
     let bytes = consumer.len();
     let length = if bytes > MAX_CONSUMER_BYTES { Err(topic::Error::TooLong { bytes }) } else { Ok(()) };
-    length.and_then(|()| topic::check(consumer)).map_err(Error::Consumer)?;
+    length.and_then(|()| topic::check(consumer)).map_err(Error::Consumer)
+}
+
+/// The topic of a consumer.
+fn topic_of(consumer: &str) -> Result<String, Error> {
+    check_consumer(consumer)?;
     Ok(format!("{PREFIX}{consumer}"))
 }
 
@@ -202,7 +210,11 @@ pub struct Lease {
 impl Lease {
     /// Fails if someone else has taken over.
     pub fn check(&self) -> Result<(), Error> {
-        if self.is_over.is_cancelled() { Err(Error::TakenOver { name: self.consumer.clone() }) } else { Ok(()) }
+        if self.is_over.is_cancelled() {
+            Err(Error::TakenOver { name: self.consumer.clone() })
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until someone else takes over.

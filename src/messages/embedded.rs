@@ -36,7 +36,11 @@ use self::{
     topics::{Topic, Topics},
     trim::Limit,
 };
-use super::{consumers::{Lease, Readers}, Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage, topic::Pattern};
+use super::{
+    Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage,
+    consumers::{Lease, Readers},
+    topic::Pattern,
+};
 
 mod bell;
 mod block;
@@ -167,7 +171,8 @@ impl Embedded {
         let at = |source| OpenError::Io { path: directory.into(), source };
         let cache = Cache::default();
         let finding = open::find(directory, &options, &cache)?;
-        let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, open_end } = finding;
+        let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, open_end } =
+            finding;
         if let Some((path, bytes, _)) = open_end {
             opened.damaged.push(format!("{}: bytes {} to {}", path.display(), bytes.start, bytes.end));
         }
@@ -355,9 +360,9 @@ async fn ring(shared: Weak<Shared>) {
     let mut rung = *head.borrow_and_update();
     while head.changed().await.is_ok() {
         let newest = *head.borrow_and_update();
-        let Some((bell, topics)) = shared.upgrade().map(|shared| {
-            (shared.bell.clone(), shared.state().recent.topics_behind(rung))
-        }) else {
+        let Some((bell, topics)) =
+            shared.upgrade().map(|shared| (shared.bell.clone(), shared.state().recent.topics_behind(rung)))
+        else {
             return;
         };
         bell.ring(newest, topics).await;

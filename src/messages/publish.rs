@@ -3,7 +3,8 @@
 use futures::future::{self, Either};
 
 use super::{
-    BatchError, Content, Error, Log, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published, TTLS,
+    BatchError, Content, Error, Log, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published,
+    TTLS,
     embedded::{Embedded, Outcome},
     topic,
 };

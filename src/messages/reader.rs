@@ -283,11 +283,7 @@ fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
 }
 
 /// Takes the consumer's name, and begins where it has committed, unless the reader says where.
-async fn read_as(
-    log: &Log,
-    consumer: Option<String>,
-    start: Start,
-) -> Result<(Start, Option<Lease>), Error> {
+async fn read_as(log: &Log, consumer: Option<String>, start: Start) -> Result<(Start, Option<Lease>), Error> {
     let Some(consumer) = consumer else { return Ok((start, None)) };
     let committed = log.consumer_position(&consumer).await?;
     let Log::Embedded(embedded) = log;
@@ -307,7 +303,12 @@ struct Beginning {
     snapshot: Option<u64>,
 }
 
-async fn find(log: &Embedded, patterns: &Arc<[Pattern]>, start: Start, newest: u64) -> Result<Beginning, Error> {
+async fn find(
+    log: &Embedded,
+    patterns: &Arc<[Pattern]>,
+    start: Start,
+    newest: u64,
+) -> Result<Beginning, Error> {
     let now = millis(SystemTime::now());
     // Who asks for what there is has no gap in what was removed before.
     let at = |through| Beginning { through, told: log.lost(patterns, through), snapshot: None };

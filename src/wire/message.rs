@@ -190,7 +190,7 @@ mod tests {
                     None => proto::message::Content::Data(content),
                 }),
                 message_id,
-                expire_time: None,
+                expire_time: expires.map(Into::into),
             };
             prop_assert_eq!(&read.messages, &vec![expected]);
             // Byte for byte too, where prost has no choice: it leaves out empty strings in maps and zero nanoseconds.

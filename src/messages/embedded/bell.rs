@@ -183,7 +183,8 @@ mod tests {
     #[tokio::test]
     async fn who_wants_a_topic_is_rung_and_nobody_else() {
         let bell = Arc::new(Bell::new(0));
-        let [a, b, all, some] = [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| bell.follow(patterns(p)));
+        let [a, b, all, some] =
+            [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| bell.follow(patterns(p)));
         bell.ring(1, topics(&["a"])).await;
         assert!(a.rung().now_or_never().is_some() && all.rung().now_or_never().is_some());
         assert!(b.rung().now_or_never().is_none() && some.rung().now_or_never().is_none());

@@ -81,7 +81,8 @@ impl SegmentHeader {
     /// Reads it.
     pub fn read(bytes: &[u8]) -> Result<Self, Fault> {
         let damaged = |_| Fault::Damaged;
-        let version = bytes.strip_prefix(&SEGMENT_MAGIC).ok_or(Fault::Damaged)?.try_get_u32_le().map_err(damaged)?;
+        let version =
+            bytes.strip_prefix(&SEGMENT_MAGIC).ok_or(Fault::Damaged)?.try_get_u32_le().map_err(damaged)?;
         if version == SHORT_VERSION {
             return Err(Fault::Version(version));
         }
@@ -177,7 +178,8 @@ impl Header {
         let mut size = || usize::try_from(bytes.get_u32_le()).unwrap_or(usize::MAX);
         let (table_bytes, body_bytes, entries, topics) = (size(), size(), size(), size());
         let back = bytes.get_u32_le();
-        let (first_sequence, last_sequence, time) = (bytes.get_u64_le(), bytes.get_u64_le(), bytes.get_u64_le());
+        let (first_sequence, last_sequence, time) =
+            (bytes.get_u64_le(), bytes.get_u64_le(), bytes.get_u64_le());
         let is_large = table_bytes > MAX_PART_BYTES || body_bytes > MAX_PART_BYTES;
         if is_large || entries == 0 || topics > entries || first_sequence > last_sequence {
             return Err(Fault::Damaged);
@@ -309,7 +311,8 @@ pub fn mark(next_sequence: u64) -> Vec<u8> {
 
 /// Reads the mark of a clean end: the next sequence.
 pub fn read_mark(bytes: &[u8]) -> Result<u64, Fault> {
-    let bytes = bytes.get(..MARK_BYTES).filter(|bytes| bytes.starts_with(&MARK_MAGIC)).ok_or(Fault::Damaged)?;
+    let bytes =
+        bytes.get(..MARK_BYTES).filter(|bytes| bytes.starts_with(&MARK_MAGIC)).ok_or(Fault::Damaged)?;
     let (mut body, mut checksum) = bytes.split_at(MARK_BYTES - CHECKSUM_BYTES);
     if crc32c::crc32c(body) != checksum.get_u32_le() {
         return Err(Fault::Damaged);

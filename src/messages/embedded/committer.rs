@@ -142,7 +142,12 @@ impl Committer {
     }
 
     /// Gives a message its place in the commit, or finds that it has one.
-    fn place(&self, state: &RwLockReadGuard<'_, State>, draft: &mut Draft, new: &NewMessage) -> Result<Published, Error> {
+    fn place(
+        &self,
+        state: &RwLockReadGuard<'_, State>,
+        draft: &mut Draft,
+        new: &NewMessage,
+    ) -> Result<Published, Error> {
         let known = state.topics.key_value(&new.topic);
         let id = new.message_id.as_deref().map(|id| self.dedupe.key(&new.topic, id));
         if let Some(key) = id {

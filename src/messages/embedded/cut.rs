@@ -91,7 +91,13 @@ impl Cut {
         Taken::All
     }
 
-    fn take_from(&mut self, block: &Block, wanted: &[Option<u64>], bounds: &Bounds, is_checked: bool) -> Taken {
+    fn take_from(
+        &mut self,
+        block: &Block,
+        wanted: &[Option<u64>],
+        bounds: &Bounds,
+        is_checked: bool,
+    ) -> Taken {
         let mut run = 0..0;
         let mut taken = Taken::All;
         let after = self.through;
@@ -137,9 +143,8 @@ fn wanted(block: &Block, patterns: &[Pattern], topics: &Topics) -> Vec<Option<u6
         let may_be_removed = topic.starts_with('$') || block.first_sequence < topics.max_floor();
         if may_be_removed { topics.floor(topic) } else { 0 }
     };
-    let wanted = |topic: &Arc<str>| {
-        patterns.iter().any(|pattern| pattern.matches(topic)).then(|| floor(topic))
-    };
+    let wanted =
+        |topic: &Arc<str>| patterns.iter().any(|pattern| pattern.matches(topic)).then(|| floor(topic));
     block.topics.iter().map(wanted).collect()
 }
 

@@ -33,6 +33,8 @@ pub struct Dedupe {
 struct Slice {
     /// Of its first message.
     time: u64,
+    /// Of its last message.
+    last_time: u64,
     ids: HashMap<Key, Seen>,
 }
 
@@ -90,17 +92,21 @@ impl Dedupe {
     pub fn add(&mut self, block: &Block) {
         for (place, id) in &block.ids {
             let entry = block.entries.get(*place as usize);
-            let Some((entry, topic)) = entry.and_then(|entry| Some((entry, block.topic(entry)?))) else { continue };
+            let Some((entry, topic)) = entry.and_then(|entry| Some((entry, block.topic(entry)?))) else {
+                continue;
+            };
             let key = self.key(topic, id);
             let count = self.topics.entry(topic.clone()).or_default();
             let seen = Seen { sequence: entry.sequence, time: block.time, ordinal: count.ids };
             *count = Count { ids: count.ids + 1, last_time: block.time };
             let length = (self.window / SLICES).max(1);
-            let is_full = self.slices.back().is_none_or(|slice| block.time.saturating_sub(slice.time) >= length);
+            let is_full =
+                self.slices.back().is_none_or(|slice| block.time.saturating_sub(slice.time) >= length);
             if is_full || self.all >= self.max_all {
                 self.turn(block.time);
             }
             if let Some(slice) = self.slices.back_mut() {
+                slice.last_time = block.time;
                 self.all += usize::from(slice.ids.insert(key, seen).is_none());
             }
         }
@@ -109,14 +115,13 @@ impl Dedupe {
     /// Begins a slice, and forgets those that are out of the window, or too many.
     fn turn(&mut self, now: u64) {
         let oldest = self.oldest(now);
-        // A slice's last message is as old as the first of the next one.
-        while self.slices.get(1).is_some_and(|next| next.time < oldest) || self.all >= self.max_all {
+        while self.slices.front().is_some_and(|slice| slice.last_time < oldest) || self.all >= self.max_all {
             let Some(slice) = self.slices.pop_front() else { break };
             self.all -= slice.ids.len();
         }
         let first = self.slices.front().map_or(now, |slice| slice.time);
         self.topics.retain(|_, count| count.last_time >= first);
-        self.slices.push_back(Slice { time: now, ids: HashMap::new() });
+        self.slices.push_back(Slice { time: now, last_time: now, ids: HashMap::new() });
     }
 
     /// Forgets what is out of the window, where nothing is published any more.

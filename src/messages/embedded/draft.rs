@@ -180,7 +180,8 @@ impl Open {
                 content,
                 is_text,
                 message_id: new.message_id.as_deref(),
-                expires: (expires != 0).then(|| SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(expires)),
+                expires: (expires != 0)
+                    .then(|| SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(expires)),
             },
         );
         let checksum = crc32c::crc32c(self.body.get(start..).unwrap_or_default());

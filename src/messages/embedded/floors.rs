@@ -57,7 +57,8 @@ pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> i
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
     let bytes = file.read(0, length)?;
     let fault = |text: &str| Ok(Some(format!("{}: {text}", path.display())));
-    let Some((body, mut checksum)) = bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at)) else {
+    let Some((body, mut checksum)) = bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at))
+    else {
         return fault("is too short");
     };
     if crc32c::crc32c(body) != checksum.get_u32_le() {

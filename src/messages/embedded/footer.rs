@@ -105,7 +105,18 @@ impl Held {
     fn numbers(&self) -> [u64; 10] {
         let &Self { messages, bytes, first, last, first_expires, last_expires, .. } = self;
         let (expiring_bytes, all_expired) = (self.expiring_bytes, self.all_expired);
-        [messages, bytes, first.0, first.1, last.0, last.1, first_expires, last_expires, expiring_bytes, all_expired]
+        [
+            messages,
+            bytes,
+            first.0,
+            first.1,
+            last.0,
+            last.1,
+            first_expires,
+            last_expires,
+            expiring_bytes,
+            all_expired,
+        ]
     }
 }
 
@@ -134,13 +145,9 @@ pub struct Summary {
 }
 
 /// The footer of a segment whose blocks end at `offset`, as it is on disk.
-pub fn to_bytes(
-    offset: u64,
-    pages: &[Page],
-    lists: &BTreeMap<Arc<str>, List>,
-    summary: &Summary,
-) -> Vec<u8> {
-    let (mut page_bytes, mut records, mut names, mut postings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+pub fn to_bytes(offset: u64, pages: &[Page], lists: &BTreeMap<Arc<str>, List>, summary: &Summary) -> Vec<u8> {
+    let (mut page_bytes, mut records, mut names, mut postings) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for page in pages {
         page_bytes.put_u32_le(page.offset);
         for number in [page.first_sequence, page.last_sequence, page.time] {

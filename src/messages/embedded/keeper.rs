@@ -17,8 +17,7 @@ use super::{
     block::{LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
     committer::Order,
     disk::File,
-    floors, millis, nanos, read,
-    rewrite,
+    floors, millis, nanos, read, rewrite,
     segment::{Building, Segment},
     segment_name,
     topics::Topic,
@@ -97,8 +96,9 @@ impl Keeper {
     /// The next segment: the one that was made ready, or a new one. Its name is on disk when this returns.
     pub fn next_segment(&self, log: LogId, first_sequence: u64) -> io::Result<Segment> {
         let shared = &self.shared;
-        let file = lock(&self.ready).take();
-        let file = file.map_or_else(|| make(shared), Ok)?;
+        // Held until the file has its own name: the keeper would make another one under the same.
+        let mut ready = lock(&self.ready);
+        let file = ready.take().map_or_else(|| make(shared), Ok)?;
         let header = SegmentHeader { log, first_sequence, through: 0 };
         let path = shared.directory.join(segment_name(first_sequence));
         let disk = &shared.options.disk;
@@ -261,7 +261,11 @@ impl Work {
     fn remove(&self) -> Result<bool, Error> {
         let now = SystemTime::now();
         let rules = self.shared.state().topics.rules().to_vec();
-        let throughs = rules.iter().enumerate().map(|(place, rule)| self.through(place, rule, now)).collect::<Result<Vec<_>, _>>()?;
+        let throughs = rules
+            .iter()
+            .enumerate()
+            .map(|(place, rule)| self.through(place, rule, now))
+            .collect::<Result<Vec<_>, _>>()?;
         let (mut after, mut has_removed) = (None::<Arc<str>>, false);
         loop {
             let (over, last) = self.over(&rules, &throughs, after.as_deref(), millis(now));

@@ -134,7 +134,9 @@ fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError
         let length = file.len().map_err(at(&path))?;
         let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
         let header = match SegmentHeader::read(&start.map_err(at(&path))?) {
-            Ok(header) if log.is_some_and(|log| log != header.log) => return Err(OpenError::Foreign { path }),
+            Ok(header) if log.is_some_and(|log| log != header.log) => {
+                return Err(OpenError::Foreign { path });
+            }
             Ok(header) => Some(header),
             Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
             Err(Fault::Damaged) => None,

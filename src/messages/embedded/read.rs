@@ -45,7 +45,8 @@ impl Embedded {
             if let Some(blocks) = state.recent.from(after + 1, bounds.max_bytes) {
                 let mut cut = Cut::nothing(after);
                 if cut.take(&blocks, patterns, &state.topics, &bounds, true) == Taken::All {
-                    let last = blocks.last().map_or(bounds.last, |block| block.last_sequence.min(bounds.last));
+                    let last =
+                        blocks.last().map_or(bounds.last, |block| block.last_sequence.min(bounds.last));
                     cut.through = cut.through.max(last);
                 }
                 return Ok(cut);
@@ -94,7 +95,13 @@ impl Embedded {
     }
 
     /// The sequence behind which the last `count` messages that match are.
-    pub async fn before_last(&self, count: u64, patterns: &Arc<[Pattern]>, head: u64, now: u64) -> io::Result<u64> {
+    pub async fn before_last(
+        &self,
+        count: u64,
+        patterns: &Arc<[Pattern]>,
+        head: u64,
+        now: u64,
+    ) -> io::Result<u64> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
         blocking(move || shared.before_last(count, &patterns, head, now)).await
     }
@@ -141,7 +148,13 @@ impl Shared {
     }
 
     /// True if nothing more of the segment is to be read.
-    fn read_pages(&self, segment: &Segment, patterns: &[Pattern], bounds: &Bounds, cut: &mut Cut) -> io::Result<bool> {
+    fn read_pages(
+        &self,
+        segment: &Segment,
+        patterns: &[Pattern],
+        bounds: &Bounds,
+        cut: &mut Cut,
+    ) -> io::Result<bool> {
         for _ in 0..MAX_PAGES {
             let Some(extent) = segment.page_of(cut.through + 1) else { return Ok(true) };
             if extent.page.first_sequence > bounds.last {
@@ -173,7 +186,13 @@ impl Shared {
     }
 
     /// True if nothing more of the segment is to be read.
-    fn read_topics(&self, segment: &Arc<Segment>, topics: &[Arc<str>], bounds: &Bounds, cut: &mut Cut) -> io::Result<bool> {
+    fn read_topics(
+        &self,
+        segment: &Arc<Segment>,
+        topics: &[Arc<str>],
+        bounds: &Bounds,
+        cut: &mut Cut,
+    ) -> io::Result<bool> {
         let next = cut.through + 1;
         let (mut postings, mut horizon) = (Vec::new(), bounds.last);
         for topic in topics {
@@ -191,7 +210,8 @@ impl Shared {
         postings.sort_unstable_by_key(|posting| posting.sequence);
         if let Some(until) = bounds.until {
             let past = postings.iter().position(|posting| {
-                segment.summary().last_time > until && self.time_at(segment, posting.offset).is_ok_and(|time| time > until)
+                segment.summary().last_time > until
+                    && self.time_at(segment, posting.offset).is_ok_and(|time| time > until)
             });
             if let Some(past) = past {
                 postings.truncate(past);
@@ -208,7 +228,13 @@ impl Shared {
     }
 
     /// True if all of them were read.
-    fn read_postings(&self, segment: &Segment, postings: &[Posting], bounds: &Bounds, cut: &mut Cut) -> io::Result<bool> {
+    fn read_postings(
+        &self,
+        segment: &Segment,
+        postings: &[Posting],
+        bounds: &Bounds,
+        cut: &mut Cut,
+    ) -> io::Result<bool> {
         let mut out = BytesMut::new();
         let mut is_done = true;
         for posting in postings {
@@ -309,7 +335,9 @@ impl Shared {
                         let Some(extent) = segment.page(place) else { break };
                         let (blocks, _) = blocks_of(&segment.read(extent.start, extent.end)?, &extent);
                         let state = self.state();
-                        let found = blocks.iter().flat_map(|block| cut::matching(block, patterns, &state.topics, now));
+                        let found = blocks
+                            .iter()
+                            .flat_map(|block| cut::matching(block, patterns, &state.topics, now));
                         let found = found.filter(|sequence| *sequence <= head).collect::<Vec<_>>();
                         match found.len().checked_sub(left) {
                             Some(over) => return Ok(found.get(over).map_or(head, |sequence| sequence - 1)),

@@ -30,7 +30,8 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
-    let oldest_id = nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
+    let oldest_id =
+        nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
     let mut group = Group::default();
     for segment in segments {
         let summary = segment.summary();
@@ -124,7 +125,8 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence);
-        let is_sound = scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
+        let is_sound =
+            scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
         if !is_sound {
             tracing::error!(path = %segment.path.display(), "a segment is damaged: its room is not freed");
             return disk.remove(&new);
@@ -196,11 +198,8 @@ fn place_of(place: usize) -> u32 {
 
 /// A segment whose footer was written just now.
 pub fn sealed(segment: &Segment) -> io::Result<Segment> {
-    let header = SegmentHeader {
-        log: [0; 16],
-        first_sequence: segment.first_sequence,
-        through: segment.through,
-    };
+    let header =
+        SegmentHeader { log: [0; 16], first_sequence: segment.first_sequence, through: segment.through };
     sealed_at(segment.path.clone(), segment.file.clone(), header)
 }
 

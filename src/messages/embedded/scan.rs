@@ -9,7 +9,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::block::{self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, MARK_BYTES, MARK_MAGIC, SEGMENT_HEADER_BYTES};
+use super::block::{
+    self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, MARK_BYTES, MARK_MAGIC, SEGMENT_HEADER_BYTES,
+};
 
 /// What the bytes of a segment hold.
 #[derive(Debug)]
@@ -86,7 +88,8 @@ impl Scan {
                     scan.last_commit = end;
                 }
                 Record::Block(found) => {
-                    let back = Header::read(bytes.get(at(start)..).unwrap_or_default()).map_or(0, |header| header.back);
+                    let back = Header::read(bytes.get(at(start)..).unwrap_or_default())
+                        .map_or(0, |header| header.back);
                     scan.last_commit = start.saturating_sub(back.into());
                     scan.next_sequence = found.block.last_sequence + 1;
                     scan.blocks.push(*found);

@@ -80,7 +80,9 @@ impl Building {
     pub fn add(&mut self, block: &Block, start: u64, body: u64, end: u64) {
         let offset = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
         match self.pages.last_mut() {
-            Some(page) if start - u64::from(page.offset) < PAGE_BYTES => page.last_sequence = block.last_sequence,
+            Some(page) if start - u64::from(page.offset) < PAGE_BYTES => {
+                page.last_sequence = block.last_sequence
+            }
             _ => self.pages.push(Page {
                 offset: offset(start),
                 first_sequence: block.first_sequence,
@@ -160,7 +162,13 @@ fn next_id() -> u64 {
 
 impl Segment {
     /// A segment that is being written, or has no footer.
-    pub fn building(path: PathBuf, file: Arc<File>, first_sequence: u64, through: u64, building: Building) -> Self {
+    pub fn building(
+        path: PathBuf,
+        file: Arc<File>,
+        first_sequence: u64,
+        through: u64,
+        building: Building,
+    ) -> Self {
         let index = Index::Building(RwLock::new(building));
         Self { id: next_id(), path, file, first_sequence, through, index }
     }
@@ -277,14 +285,18 @@ impl Segment {
             Index::Building(_) => Ok(Ok(self.with_building(|building| {
                 building.list(topic).map(|list| cut(&list.postings)).unwrap_or_default()
             }))),
-            Index::Sealed { footer, .. } => Ok(cache.postings(self, footer, topic)?.map(|postings| cut(&postings))),
+            Index::Sealed { footer, .. } => {
+                Ok(cache.postings(self, footer, topic)?.map(|postings| cut(&postings)))
+            }
         }
     }
 
     /// What there is of a topic.
     pub fn held(&self, cache: &Cache, topic: &str) -> Found<Option<Held>> {
         match &self.index {
-            Index::Building(_) => Ok(Ok(self.with_building(|building| building.list(topic).map(|list| list.held)))),
+            Index::Building(_) => {
+                Ok(Ok(self.with_building(|building| building.list(topic).map(|list| list.held))))
+            }
             Index::Sealed { footer, .. } => {
                 let directory = cache.directory(self, footer)?;
                 Ok(directory.map(|directory| directory.find(topic).map(|record| record.held)))

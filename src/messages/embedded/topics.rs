@@ -158,7 +158,10 @@ impl Topics {
     }
 
     /// The topics that match.
-    pub fn matching<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = (&'a Arc<str>, &'a Topic)> {
+    pub fn matching<'a>(
+        &'a self,
+        patterns: &'a [Pattern],
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Topic)> {
         let literal = patterns.iter().all(|pattern| pattern.literal().is_some());
         let named = literal.then(|| {
             let find = |pattern: &Pattern| self.alive.get_key_value(pattern.literal()?);
@@ -213,9 +216,9 @@ impl Topics {
         } else {
             let alive = self.alive.iter().map(|(name, topic)| (name, topic.removed.lost));
             let gone = self.gone.iter().map(|(name, removed)| (name, removed.lost));
-            let lost = alive.chain(gone).filter(|(name, lost)| {
-                *lost > after && patterns.iter().any(|pattern| pattern.matches(name))
-            });
+            let lost = alive
+                .chain(gone)
+                .filter(|(name, lost)| *lost > after && patterns.iter().any(|pattern| pattern.matches(name)));
             // One that is forgotten may have matched.
             lost.map(|(_, lost)| lost).max().unwrap_or(0).max(self.forgotten)
         };

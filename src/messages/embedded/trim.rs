@@ -45,7 +45,8 @@ impl Shared {
         let first = topic.held.first.0;
         let segments = self.state().segments.clone();
         let start = segments.partition_point(|segment| segment.first_sequence <= first).saturating_sub(1);
-        for segment in segments.iter().skip(start).filter(|segment| segment.summary().last_sequence >= first) {
+        for segment in segments.iter().skip(start).filter(|segment| segment.summary().last_sequence >= first)
+        {
             let Some(held) = self.sound(segment.held(&self.cache, name), segment)? else { continue };
             // All of it goes, and none of it was removed before or expires: no need to look at each message.
             if held.last.0 <= limit.through && held.first.0 >= first && held.expiring_bytes == 0 {
@@ -65,7 +66,8 @@ impl Shared {
     pub fn over_total(&self, rule: usize, total: u64) -> io::Result<u64> {
         let (names, segments) = {
             let state = self.state();
-            let of_rule = state.topics.after(None).filter(|(name, _)| state.topics.rule_of(name) == Some(rule));
+            let of_rule =
+                state.topics.after(None).filter(|(name, _)| state.topics.rule_of(name) == Some(rule));
             let of_rule = of_rule.map(|(name, topic)| (name.clone(), topic.held.first.0, topic.held.bytes));
             (of_rule.collect::<Vec<_>>(), state.segments.clone())
         };
