@@ -13,9 +13,9 @@ use crate::{
     client::Client,
     grpc::codec::Encoded,
     proto::{
-        self,
-        ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest, PublishBatchResponse,
-        PublishRequest, PublishResponse, PublishResult, PublishStreamRequest, PublishStreamResponse,
+        self, ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest,
+        PublishBatchResponse, PublishRequest, PublishResponse, PublishResult, PublishStreamRequest,
+        PublishStreamResponse,
         message_service_server::{MessageService, MessageServiceServer},
         publish_request::Content,
         publish_result,
