@@ -350,3 +350,32 @@ fn a_purge_is_not_made_unasked_and_leaves_a_gap() {
     let none = run(&mut server.client(&["purge", "a", "-y"]));
     assert_eq!(none.status.code(), Some(64 + 5), "{}", stderr(&none));
 }
+
+#[test]
+fn a_benchmark_counts_what_it_published_and_what_arrived() {
+    let server = Server::start();
+    let row =
+        |arguments: &[&str]| objects(&printed(&server, &[&["-o", "ndjson", "bench"], arguments].concat()));
+    let load = ["--messages", "500", "--topics", "3", "--publishers", "2", "--size", "100"];
+    for options in [&[][..], &["--in-flight", "5"], &["--unary"]] {
+        let published = &row(&[&["pub"], &load[..], options].concat())[0];
+        assert_eq!((&published["what"], &published["messages"]), (&"publish".into(), &500.into()));
+        assert!(published["p50Ms"].as_f64().unwrap() <= published["maxMs"].as_f64().unwrap());
+        assert_eq!(published["bytes"], 50_000);
+    }
+    let replay = &row(&["sub", "bench.*", "--subscribers", "2"])[0];
+    assert_eq!((&replay["messages"], &replay["duplicates"]), (&3_000.into(), &0.into()));
+    let subscribers = ["--subscribers", "10", "--connections", "2"];
+    let both = row(&[&["pubsub"], &load[..], &subscribers].concat());
+    assert_eq!((&both[1]["messages"], &both[1]["lost"]), (&5_000.into(), &0.into()));
+    let table = printed(&server, &["bench", "pub", "--messages", "10"]);
+    assert!(table.contains("messages/s") && table.lines().count() == 2, "{table}");
+}
+
+#[test]
+fn a_benchmark_removes_its_messages_if_asked_to() {
+    let server = Server::start();
+    printed(&server, &["publish", "kept", "x"]);
+    printed(&server, &["bench", "pub", "--messages", "10", "--topics", "20", "--purge"]);
+    assert_eq!(printed(&server, &["-o", "raw", "topics"]), "kept\n");
+}

@@ -6,10 +6,12 @@ use perennial::proto::{CountdownRequest, OnGap, OnLag, countdown_request::Target
 
 use crate::time;
 
+pub mod bench;
 mod lines;
 mod messages;
 mod publish;
 
+pub use bench::Bench;
 pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
@@ -23,6 +25,11 @@ TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D i
 Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
 for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
 stderr is the command that continues the stream; of several files, a line each.";
+
+const BENCH_AFTER_HELP: &str = "\
+p50, p99 and max are, for `publish`, how long an acknowledgement took, and for `deliver`, how old a message was when it
+arrived: at full speed that is how long it waited, so give --rate for the time it takes. MB is 1,000,000 bytes of
+payload. -o json prints an object a row. The messages stay in the topics bench.0, bench.1, … unless there is --purge.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]
@@ -111,6 +118,9 @@ pub enum Verb {
         /// Its name, as `perennial consumers` tells it
         name: String,
     },
+    /// Measure publishing and delivery
+    #[command(subcommand, after_help = BENCH_AFTER_HELP)]
+    Bench(Bench),
     /// Ask whether the server serves
     Health {
         /// One service, by its full name

@@ -11,6 +11,7 @@ use perennial::client::{Client, Error};
 use crate::arguments::{Arguments, Format, Verb};
 
 mod arguments;
+mod bench;
 mod countdown;
 mod escape;
 mod interrupt;
@@ -97,6 +98,7 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
             client.delete_consumer(&name).await?;
             Ok(0)
         }
+        Verb::Bench(it) => bench::run(client, it, format).await,
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }

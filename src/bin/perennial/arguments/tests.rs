@@ -63,3 +63,17 @@ fn what_no_single_option_shows_to_be_wrong_is_told() {
         assert!(error.contains(told), "{line:?}: {error}");
     }
 }
+
+#[test]
+fn a_benchmark_is_not_of_nothing() {
+    for line in [
+        &["perennial", "bench"][..],
+        &["perennial", "bench", "pub", "--messages", "0"],
+        &["perennial", "bench", "pub", "--size", "31"],
+        &["perennial", "bench", "pub", "--unary", "--in-flight", "7"],
+        &["perennial", "bench", "pubsub", "--connections", "0"],
+        &["perennial", "bench", "pubsub", "--subscribers", "0"],
+    ] {
+        assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+    }
+}
