@@ -60,12 +60,8 @@ fn services() -> [Service; 3] {
                 .server_streaming()
                 .build(),
         )
-        .method(
-            method("list_topics", "ListTopics", "ListTopicsRequest", "ListTopicsResponse", PROST).build(),
-        )
-        .method(
-            method("purge_topic", "PurgeTopic", "PurgeTopicRequest", "PurgeTopicResponse", PROST).build(),
-        )
+        .method(method("list_topics", "ListTopics", "ListTopicsRequest", "ListTopicsResponse", PROST).build())
+        .method(method("purge_topic", "PurgeTopic", "PurgeTopicRequest", "PurgeTopicResponse", PROST).build())
         .method(
             method("commit_cursor", "CommitCursor", "CommitCursorRequest", "CommitCursorResponse", PROST)
                 .build(),

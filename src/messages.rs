@@ -29,7 +29,7 @@ mod reader;
 pub mod retention;
 pub mod topic;
 
-pub use consumers::{ConsumerInfo, ConsumerPage};
+pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES};
 pub use error::{BatchError, Error};
 
 /// The default of [`Options::max_message_bytes`].
@@ -46,6 +46,9 @@ const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 
 /// The default of [`Options::max_dedupe_ids`].
 const MAX_DEDUPE_IDS: usize = 100_000;
+
+/// The default of [`Options::max_all_dedupe_ids`]: about 500 MB of memory, where so many are published within the window.
+const MAX_ALL_DEDUPE_IDS: usize = 10_000_000;
 
 /// The default of [`Options::retention_interval`]: what retention removes is gone within a minute.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
@@ -86,6 +89,8 @@ pub struct Options {
     pub dedupe_window: Duration,
     /// How many message ids are remembered a topic.
     pub max_dedupe_ids: usize,
+    /// How many message ids are remembered in all.
+    pub max_all_dedupe_ids: usize,
     /// What is kept for how long: the first rule whose pattern matches a topic holds; without one, all is kept.
     pub retention: Vec<retention::Rule>,
     /// How often retention is enforced.
@@ -102,6 +107,7 @@ impl Default for Options {
             segment_bytes: SEGMENT_BYTES,
             dedupe_window: DEDUPE_WINDOW,
             max_dedupe_ids: MAX_DEDUPE_IDS,
+            max_all_dedupe_ids: MAX_ALL_DEDUPE_IDS,
             retention: Vec::new(),
             retention_interval: RETENTION_INTERVAL,
             disk: Storage::default(),
@@ -344,8 +350,7 @@ impl Log {
         &self,
         query: Query,
     ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
-        let Self::Embedded(log) = self;
-        let mut reader = Reader::open(log.clone(), query).await?;
+        let mut reader = Reader::open(self.clone(), query).await?;
         Ok(async_stream::try_stream!({
             while let Some(batch) = reader.next().await? {
                 yield batch;

@@ -72,6 +72,20 @@ pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     out.put_u8(value.to_le_bytes()[0]);
 }
 
+/// Reads a varint of 64 bits, and moves behind it.
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// Writes the tag of a varint field.
 pub(crate) fn put_varint_tag(out: &mut impl BufMut, field: u32) {
     put_varint(out, u64::from(field << 3 | VARINT));
@@ -95,6 +109,8 @@ mod tests {
             put_varint(&mut ours, value);
             prost::encoding::encode_varint(value, &mut theirs);
             prop_assert_eq!(varint_len(value), ours.len());
+            let mut rest = ours.as_slice();
+            prop_assert_eq!((take_varint(&mut rest), rest.len()), (Some(value), 0));
             prop_assert_eq!(ours, theirs);
         }
     }

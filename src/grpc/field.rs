@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::status::{Failure, Reason};
 use crate::{
     cursor::{self, Kind},
-    messages::{self, TTLS, topic},
+    messages::TTLS,
     proto,
     wire::{Batching, HEARTBEAT},
 };
@@ -24,9 +24,6 @@ const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
 
 /// The default of `page_size`.
 const PAGE_SIZE: usize = 1_000;
-
-/// The longest name of a consumer, in bytes.
-pub const MAX_CONSUMER_BYTES: usize = 128;
 
 /// How many nanoseconds a second has.
 const NANOS: u32 = 1_000_000_000;
@@ -110,7 +107,12 @@ pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Fai
 /// The position that a request's cursor names.
 pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failure> {
     cursor::decode(kind, text).map_err(|error| {
-        let text = format!("is {error}: give one as it came in a response of this method, unchanged");
+        let method = match kind {
+            Kind::Countdown => "Countdown",
+            Kind::Lines => "ReadLines",
+            Kind::Messages => "Messages",
+        };
+        let text = format!("is {error}: give one as it came in a response of {method}, unchanged");
         Failure::field("cursor", text).with_reason(Reason::CursorMalformed)
     })
 }
@@ -131,13 +133,6 @@ pub fn skips_gaps(on_gap: i32) -> Result<bool, Failure> {
 pub fn ttl(ttl: prost_types::Duration) -> Result<Duration, Failure> {
     let fault = || Failure::field("ttl", format!("is {}: from 1 ms to 10 years is possible", show(&ttl)));
     duration(ttl).filter(|ttl| TTLS.contains(ttl)).ok_or_else(fault)
-}
-
-/// The name of a consumer: as a topic, but shorter.
-pub fn consumer(name: &str) -> Result<(), Failure> {
-    let bytes = name.len();
-    let length = if bytes > MAX_CONSUMER_BYTES { Err(topic::Error::TooLong { bytes }) } else { Ok(()) };
-    length.and_then(|()| topic::check(name)).map_err(|error| messages::Error::Consumer(error).into())
 }
 
 /// How many items a page has.

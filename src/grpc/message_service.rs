@@ -4,7 +4,7 @@ use futures::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    App,
+    App, Limits,
     call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
@@ -36,7 +36,7 @@ impl MessageService for App {
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
         let open = async {
-            let query = query(request.into_inner(), self)?;
+            let query = query(request.into_inner(), &self.limits)?;
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -133,7 +133,6 @@ impl MessageService for App {
         let timeout = call::timeout(request.metadata());
         let proto::CommitCursorRequest { consumer, cursor, rewind } = request.into_inner();
         let answer = async {
-            field::consumer(&consumer)?;
             let position = field::position(Kind::Messages, &cursor)?;
             let time = self.log.commit_cursor(&consumer, position, rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })
@@ -150,7 +149,7 @@ impl MessageService for App {
         let answer = async {
             let page_size = field::page_size(page_size)?;
             let after = field::page_after(&page_token)?;
-            let page = self.log.list_consumers(page_size, after.as_deref());
+            let page = self.log.list_consumers(page_size, after.as_deref()).await?;
             let next_page_token = field::page_token(page.next);
             Ok(proto::ListConsumersResponse {
                 consumers: page.consumers.into_iter().map(consumer).collect(),
@@ -167,7 +166,6 @@ impl MessageService for App {
         let timeout = call::timeout(request.metadata());
         let proto::DeleteConsumerRequest { consumer } = request.into_inner();
         let answer = async {
-            field::consumer(&consumer)?;
             self.log.delete_consumer(&consumer).await?;
             Ok(proto::DeleteConsumerResponse {})
         };
@@ -182,7 +180,7 @@ fn check_count(count: usize) -> Result<(), Failure> {
     Err(Failure::field("messages", format!("has {count} messages: from 1 to 10,000 are possible")))
 }
 
-fn query(request: proto::MessagesRequest, app: &App) -> Result<Query, Failure> {
+fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Failure> {
     let proto::MessagesRequest {
         topics,
         start,
@@ -196,13 +194,12 @@ fn query(request: proto::MessagesRequest, app: &App) -> Result<Query, Failure> {
         on_gap,
         consumer,
     } = request;
-    let max_patterns = app.limits.max_patterns;
+    let max_patterns = limits.max_patterns;
     if topics.len() > max_patterns {
         let text = format!("has {} patterns: at most {max_patterns} are possible", topics.len());
         return Err(Failure::field("topics", text).with("limit", max_patterns));
     }
-    let batching =
-        field::batching(Fields { limit, heartbeat, max_batch }, app.limits.batch_bytes, usize::MAX)?;
+    let batching = field::batching(Fields { limit, heartbeat, max_batch }, limits.batch_bytes, usize::MAX)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Messages, &cursor)?),
         None => self::start(start)?,
@@ -210,7 +207,6 @@ fn query(request: proto::MessagesRequest, app: &App) -> Result<Query, Failure> {
     let sequence = until_sequence.map(|s| field::at_least(s, 1, "until_sequence")).transpose()?;
     let time = until_time.map(|time| field::time(time, "until_time")).transpose()?;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
-    consumer.as_deref().map(field::consumer).transpose()?;
     Ok(Query { topics, start, stop: Stop { sequence, time, caught_up }, on_gap, consumer, batching })
 }
 
@@ -303,3 +299,6 @@ fn consumer(consumer: ConsumerInfo) -> proto::Consumer {
         connected: is_connected,
     }
 }
+
+#[cfg(test)]
+mod tests;

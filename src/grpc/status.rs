@@ -8,7 +8,6 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::field::MAX_CONSUMER_BYTES;
 use crate::{
     countdown, lines,
     messages::{self, BatchError, topic},
@@ -232,32 +231,14 @@ impl From<messages::Error> for Failure {
                 Reason::CursorMismatch,
                 "the cursor is one of another log: start anew, or ask the server that it came from",
             ),
-            E::Removed { oldest, newest, through } => {
-                let text = format!(
-                    "messages that come next, up to sequence {through}, were removed; the log has {oldest} to {newest}: \
-                     start anew, or set `on_gap` to ON_GAP_SKIP to go on and be told what is missing",
-                );
-                Self::new(Reason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
-            }
-            E::TakenOver { name } => Self::new(
-                Reason::ConsumerTakenOver,
-                format!(
-                    "another reader came as the consumer {}, and goes on in this one's place: leave it to that one",
-                    quoted(&name)
-                ),
-            ),
+            E::Removed { oldest, newest, through } => removed(oldest, newest, through),
+            E::TakenOver { name } => taken_over(&name),
             E::Consumer(error) => Self::field("consumer", consumer_fault(error)),
             E::NoConsumer => Self::new(
                 Reason::ConsumerNotFound,
                 "there is no such consumer: ListConsumers tells which there are",
             ),
-            E::CommitBehind { sequence, committed } => {
-                let text = format!(
-                    "the consumer is at sequence {committed}, and this cursor at {sequence}: \
-                     commit a later one, or set `rewind` to move it back",
-                );
-                Self::new(Reason::CommitBehind, text).with("committed", committed)
-            }
+            E::CommitBehind { sequence, committed } => commit_behind(sequence, committed),
             E::NoTopic => Self::new(
                 Reason::TopicNotFound,
                 "the topic has no messages: ListTopics tells which topics have some",
@@ -300,11 +281,39 @@ impl From<BatchError> for Failure {
     }
 }
 
+/// A sequence of 0 stands for none.
+fn removed(oldest: u64, newest: u64, through: u64) -> Failure {
+    let left = match oldest {
+        0 => "nothing is left".into(),
+        oldest => format!("the log has sequences {oldest} to {newest}"),
+    };
+    let text = format!(
+        "messages that come next, up to sequence {through}, were removed, and {left}: \
+         start anew, or set `on_gap` to ON_GAP_SKIP to go on and be told what is missing",
+    );
+    Failure::new(Reason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
+}
+
+/// Who resumes would take over from the other one in turn, and so on without end.
+fn taken_over(consumer: &str) -> Failure {
+    let text = format!("another reader came as the consumer {}: leave the stream to it", quoted(consumer));
+    Failure::new(Reason::ConsumerTakenOver, text)
+}
+
+fn commit_behind(sequence: u64, committed: u64) -> Failure {
+    let text = format!(
+        "the consumer is at sequence {committed}, and this cursor at {sequence}: \
+         commit a later one, or set `rewind` to move the consumer back",
+    );
+    Failure::new(Reason::CommitBehind, text).with("committed", committed)
+}
+
 /// What is wrong with the name of a consumer, which is written as a topic is, but is none.
 fn consumer_fault(error: topic::Error) -> String {
     use topic::Error as E;
+    let max = messages::MAX_CONSUMER_BYTES;
     let possible =
-        format!("from 1 to {MAX_CONSUMER_BYTES} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
+        format!("from 1 to {max} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
     match error {
         E::Empty => format!("is empty: it takes {possible}, as in `billing.eu`"),
         E::TooLong { bytes } => format!("has {bytes} bytes: it takes {possible}"),

@@ -1,8 +1,31 @@
 //! Consumers: a cursor by a name, kept in the log.
+//!
+//! What a consumer has committed is the last message of a topic of the server's own, `$consumer.NAME`, of which only
+//! the last message is kept: it is on disk when it is acknowledged, survives retention, and is gone when it is purged.
+//! One reader at a time reads as a consumer: a second one takes over, and the first is told.
 
-use std::time::SystemTime;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
-use super::{Error, Log, Position};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Content, Error, Log, NewMessage, Position,
+    topic::{self, Pattern},
+};
+use crate::{
+    cursor::{self, Kind},
+    wire::message,
+};
+
+/// The topics of consumers begin with this.
+const PREFIX: &str = "$consumer.";
+
+/// The longest name of a consumer, in bytes.
+pub const MAX_CONSUMER_BYTES: usize = 128;
 
 /// A consumer, and where it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,38 +51,172 @@ pub struct ConsumerPage {
     pub next: Option<String>,
 }
 
+/// What a consumer has committed.
+#[derive(Clone, Debug)]
+struct Committed {
+    sequence: u64,
+    time: SystemTime,
+    position: Position,
+}
+
 impl Log {
-    /// Keeps a position under a name; it is on disk when this returns.
+    /// Keeps a position under a name; it is on disk when this returns, with the time of the commit.
     ///
     /// # Errors
-    /// [`Error::Consumer`], [`Error::Mismatch`], [`Error::Ahead`], [`Error::CommitBehind`], or what is wrong with the log.
+    /// [`Error::Consumer`], [`Error::Mismatch`], [`Error::Ahead`], [`Error::CommitBehind`], or what is wrong with the
+    /// log.
     pub async fn commit_cursor(
         &self,
-        _consumer: &str,
-        _position: Position,
-        _may_rewind: bool,
+        consumer: &str,
+        position: Position,
+        may_rewind: bool,
     ) -> Result<SystemTime, Error> {
-        Err(Error::NoConsumer)
+        let Self::Embedded(log) = self;
+        let topic = topic_of(consumer)?;
+        position.check(log.id(), log.head())?;
+        loop {
+            let committed = self.committed(&topic).await?;
+            if let Some(committed) = &committed
+                && position.sequence < committed.position.sequence
+                && !may_rewind
+            {
+                let committed = committed.position.sequence;
+                return Err(Error::CommitBehind { sequence: position.sequence, committed });
+            }
+            let message = NewMessage {
+                topic: topic.clone(),
+                content: Content::Text(cursor::encode(Kind::Messages, &position)),
+                expected_sequence: Some(committed.map_or(0, |committed| committed.sequence)),
+                ..NewMessage::default()
+            };
+            match self.publish_own(message).await {
+                // Someone else committed in between.
+                Err(Error::SequenceMismatch { .. }) => {}
+                result => return Ok(result?.time),
+            }
+        }
+    }
+
+    /// What a consumer has committed; none if it has not.
+    pub(super) async fn consumer_position(&self, consumer: &str) -> Result<Option<Position>, Error> {
+        Ok(self.committed(&topic_of(consumer)?).await?.map(|committed| committed.position))
+    }
+
+    async fn committed(&self, topic: &str) -> Result<Option<Committed>, Error> {
+        let Self::Embedded(log) = self;
+        let last = log.last_message(topic).await?;
+        Ok(last.and_then(|(sequence, time, bytes)| {
+            let position = cursor::decode(Kind::Messages, message::text(&bytes)?).ok()?;
+            Some(Committed { sequence, time, position })
+        }))
     }
 
     /// The consumers, sorted by name: at most `page_size`, those behind `after`.
-    pub fn list_consumers(&self, _page_size: usize, _after: Option<&str>) -> ConsumerPage {
-        ConsumerPage { consumers: Vec::new(), next: None }
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
+        let Self::Embedded(log) = self;
+        let after = format!("{PREFIX}{}", after.unwrap_or_default());
+        let pattern = Pattern::parse(&format!("{PREFIX}>")).ok();
+        let page = log.topics(pattern.as_ref(), page_size, Some(&after));
+        let mut consumers = Vec::with_capacity(page.topics.len());
+        for topic in page.topics {
+            let Some(name) = topic.name.strip_prefix(PREFIX) else { continue };
+            if let Some(Committed { time, position, .. }) = self.committed(&topic.name).await? {
+                let (head, is_connected) = (log.head(), log.is_leased(name));
+                consumers.push(ConsumerInfo { name: name.into(), position, time, head, is_connected });
+            }
+        }
+        let next = page.next.and_then(|topic| Some(topic.strip_prefix(PREFIX)?.to_owned()));
+        Ok(ConsumerPage { consumers, next })
     }
 
     /// Forgets a consumer, for good.
     ///
     /// # Errors
     /// [`Error::NoConsumer`], or what is wrong with the log.
-    pub async fn delete_consumer(&self, _name: &str) -> Result<(), Error> {
-        Err(Error::NoConsumer)
+    pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
+        let Self::Embedded(log) = self;
+        let topic = topic_of(name)?;
+        let last = log.last_of(&topic).ok_or(Error::NoConsumer)?;
+        match log.purge(&topic, last).await {
+            Err(Error::NoTopic) => Err(Error::NoConsumer),
+            result => result.map(|_| ()),
+        }
     }
 
     /// Removes the messages of a topic, all or up to a sequence, for good. How many they were.
     ///
     /// # Errors
     /// [`Error::Topic`], [`Error::NoTopic`], or what is wrong with the log.
-    pub async fn purge_topic(&self, _topic: &str, _until: Option<u64>) -> Result<u64, Error> {
-        Err(Error::NoTopic)
+    pub async fn purge_topic(&self, topic: &str, until: Option<u64>) -> Result<u64, Error> {
+        let Self::Embedded(log) = self;
+        topic::check(topic).map_err(Error::Topic)?;
+        let last = log.last_of(topic).ok_or(Error::NoTopic)?;
+        log.purge(topic, until.map_or(last, |until| until.min(last))).await
+    }
+}
+
+/// The topic of a consumer.
+fn topic_of(consumer: &str) -> Result<String, Error> {
+    let bytes = consumer.len();
+    let length = if bytes > MAX_CONSUMER_BYTES { Err(topic::Error::TooLong { bytes }) } else { Ok(()) };
+    length.and_then(|()| topic::check(consumer)).map_err(Error::Consumer)?;
+    Ok(format!("{PREFIX}{consumer}"))
+}
+
+/// Who reads as which consumer.
+#[derive(Clone, Debug, Default)]
+pub struct Readers(Arc<Mutex<HashMap<String, CancellationToken>>>);
+
+impl Readers {
+    fn map(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        // Every change is one call.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads as a consumer from now on: whoever did so before is told.
+    pub fn lease(&self, consumer: &str) -> Lease {
+        let is_over = CancellationToken::new();
+        if let Some(before) = self.map().insert(consumer.into(), is_over.clone()) {
+            before.cancel();
+        }
+        Lease { readers: self.clone(), consumer: consumer.into(), is_over }
+    }
+
+    /// Someone reads as a consumer.
+    pub fn is_leased(&self, consumer: &str) -> bool {
+        self.map().contains_key(consumer)
+    }
+}
+
+/// Reading as a consumer, until this is dropped or somebody else does.
+#[derive(Debug)]
+pub struct Lease {
+    readers: Readers,
+    consumer: String,
+    is_over: CancellationToken,
+}
+
+impl Lease {
+    /// Fails if someone else has taken over.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_over.is_cancelled() { Err(Error::TakenOver { name: self.consumer.clone() }) } else { Ok(()) }
+    }
+
+    /// Waits until someone else takes over.
+    pub async fn over(&self) {
+        self.is_over.cancelled().await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Once it is over, the name is another's.
+        let mut readers = self.readers.map();
+        if !self.is_over.is_cancelled() {
+            readers.remove(&self.consumer);
+        }
     }
 }

@@ -1,40 +1,66 @@
 //! The embedded log: segments of commit blocks in a directory, written by one thread, read by anyone.
 //!
 //! - Acknowledged means on disk: a publish is answered after fdatasync, and readers see a message only then.
-//! - One path from history to live: a reader reads up to the head, and then waits for the head to move. What was
+//! - One path from history to live: a reader reads up to the head, and then waits until the bell rings for it. What was
 //!   committed lately is kept in memory, so that live readers share its bytes; everything else is read from disk.
 //! - Every entry has a checksum. What is damaged is told to readers by its sequences, and never served.
+//! - What is removed is removed from the head of topics, and what a reader could have read of it is remembered.
 //!
-//! The rooms: `block` is the format, `committer` writes, `open` finds what is there after a start, `reader` reads,
-//! `index` knows where things are, `dedupe` knows ids, `recent` is what is kept in memory, `disk` is what tests break.
+//! The rooms: `block` and `footer` are the format, `scan` reads it without an index, `segment` with one, `topics` knows
+//! what each topic holds and has lost, `floors` keeps that on disk; `draft` and `committer` write, `dedupe` knows ids,
+//! `recent` is what is kept in memory, `bell` wakes followers; `read` and `cut` make batches; `keeper`, `trim` and
+//! `rewrite` remove; `open` finds what is there after a start; `disk` is what tests break.
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
 
-use self::{block::LogId, committer::Request, index::Index, recent::Recent};
-use super::{Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage, topic::Pattern};
+use self::{
+    bell::Bell,
+    block::LogId,
+    committer::{Committer, Order, Request},
+    keeper::{Job, Keeper},
+    open::Finding,
+    recent::Recent,
+    scan::Scan,
+    segment::{Building, Cache, Segment},
+    topics::{Topic, Topics},
+    trim::Limit,
+};
+use super::{consumers::{Lease, Readers}, Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage, topic::Pattern};
 
+mod bell;
 mod block;
 mod committer;
+mod cut;
 mod dedupe;
 mod disk;
-mod index;
+mod draft;
+mod floors;
+mod footer;
+mod keeper;
 mod open;
-mod reader;
+mod read;
 mod recent;
+mod rewrite;
+mod scan;
+mod segment;
+mod topics;
+mod trim;
 
+pub use bell::Place;
 pub use committer::Outcome;
+pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
-#[cfg(test)]
-pub use disk::Faults;
-pub use reader::{Bounds, Cut};
 
 /// How many KiB of messages may wait to be written; a publisher that comes then waits.
 const QUEUE_KIB: u32 = 64 * 1024;
@@ -47,25 +73,32 @@ const QUEUE_REQUESTS: usize = 16 * 1024;
 pub struct Embedded {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
+    keeper: Keeper,
     /// None once the log is closed.
-    requests: Mutex<Option<mpsc::Sender<Request>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What the committer and the readers share.
+/// What the committer, the keeper and the readers share.
 #[derive(Debug)]
 struct Shared {
     id: LogId,
     options: Options,
+    directory: PathBuf,
+    cache: Cache,
     state: RwLock<State>,
     /// The newest sequence that is on disk; 0 for none.
     head: watch::Sender<u64>,
     failed: watch::Sender<bool>,
+    bell: Arc<Bell>,
+    readers: Readers,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    index: Index,
+    /// In the order of their sequences; the last one is written.
+    segments: Vec<Arc<Segment>>,
+    topics: Topics,
     recent: Recent,
     /// Sequences that are not served, because their bytes are damaged: first and last.
     damaged: BTreeMap<u64, u64>,
@@ -84,21 +117,104 @@ impl Shared {
     fn has_failed(&self) -> bool {
         *self.failed.borrow()
     }
+
+    /// Takes no more messages, for good.
+    fn fail(&self, error: &io::Error) -> Error {
+        tracing::error!(%error, "the log cannot be written: publishing is refused until a restart, reading goes on");
+        self.failed.send_replace(true);
+        Error::Failed
+    }
+
+    /// Makes a segment's index anew from its blocks.
+    fn rebuild(&self, segment: &Segment) -> io::Result<()> {
+        let bytes = Bytes::from(segment.read(0, segment.blocks_end())?);
+        let scan = Scan::new(&bytes, segment.first_sequence);
+        let mut building = Building::new();
+        for found in &scan.blocks {
+            building.add(&found.block, found.start, found.body, found.end);
+        }
+        let (path, file) = (segment.path.clone(), segment.file.clone());
+        let rebuilt = Segment::building(path, file, segment.first_sequence, segment.through, building);
+        self.replace(segment.id, Arc::new(rebuilt));
+        Ok(())
+    }
+
+    /// Takes what was removed before the last end of the server out of what topics hold.
+    fn settle(&self) -> io::Result<()> {
+        let is_unsettled = |topic: &Topic| topic.removed.floor > topic.held.first.0;
+        let unsettled = {
+            let state = self.state();
+            let unsettled = state.topics.after(None).filter(|(_, topic)| is_unsettled(topic));
+            unsettled.map(|(name, topic)| (name.clone(), topic.clone())).collect::<Vec<_>>()
+        };
+        for (name, topic) in unsettled {
+            let through = topic.removed.floor - 1;
+            let limit = Limit { through, ..Limit::default() };
+            let mut trimmed = read::retrying(|| self.trim(&name, &topic, limit))?;
+            // What of it was lost, and what was superseded or had expired, is known already.
+            trimmed.removed.lost = topic.removed.lost;
+            self.state_mut().topics.cut(&name, &topic, &trimmed);
+        }
+        Ok(())
+    }
 }
 
 impl Embedded {
-    /// Opens a log, or makes one, and starts its committer.
+    /// Opens a log, or makes one, and starts what writes and keeps it. To be called on the runtime that reads it.
     pub fn open(directory: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
-        let (committer, opened) = open::open(directory, options)?;
-        let shared = committer.shared.clone();
-        let (requests, receiver) = mpsc::channel(QUEUE_REQUESTS);
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || committer.run(receiver))
-            .map_err(|source| OpenError::Io { path: directory.into(), source })?;
+        let at = |source| OpenError::Io { path: directory.into(), source };
+        let cache = Cache::default();
+        let finding = open::find(directory, &options, &cache)?;
+        let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, open_end } = finding;
+        if let Some((path, bytes, _)) = open_end {
+            opened.damaged.push(format!("{}: bytes {} to {}", path.display(), bytes.start, bytes.end));
+        }
+        let id = log.unwrap_or_else(|| *Uuid::now_v7().as_bytes());
+        // A cursor that was handed out before the torn tail was cut must not be ahead.
+        let head = next_sequence - 1;
+        let shared = Arc::new(Shared {
+            id,
+            options,
+            directory: directory.into(),
+            cache,
+            state: RwLock::new(state),
+            head: watch::Sender::new(head),
+            failed: watch::Sender::new(false),
+            bell: Arc::new(Bell::new(head)),
+            readers: Readers::default(),
+        });
+        let (orders, queue) = mpsc::channel(QUEUE_REQUESTS);
+        let (keeper, work) = Keeper::new(shared.clone(), orders.downgrade());
+        let (segment, offset) = match active {
+            Some(active) => active,
+            None => {
+                let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
+                shared.state_mut().segments.push(segment.clone());
+                opened.segments += 1;
+                let offset = segment.blocks_end();
+                (segment, offset)
+            }
+        };
+        shared.settle().map_err(at)?;
+        unsealed.into_iter().for_each(|segment| keeper.seal(segment));
+        let (shared_too, keeper_too, buffer) = (shared.clone(), keeper.clone(), Vec::new());
+        let committer = Committer {
+            shared: shared_too,
+            keeper: keeper_too,
+            segment,
+            offset,
+            next_sequence,
+            last_time,
+            dedupe,
+            buffer,
+        };
+        tokio::spawn(ring(Arc::downgrade(&shared)));
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let committer = thread("committer").spawn(move || committer.run(queue)).map_err(at)?;
+        let work = thread("keeper").spawn(move || work.run()).map_err(at)?;
         let room = Arc::new(Semaphore::new(usize::try_from(QUEUE_KIB).unwrap_or(usize::MAX)));
-        let (requests, thread) = (Mutex::new(Some(requests)), Mutex::new(Some(thread)));
-        Ok((Self { shared, room, requests, thread }, opened))
+        let (orders, threads) = (Mutex::new(Some(orders)), Mutex::new(vec![committer, work]));
+        Ok((Self { shared, room, keeper, orders, threads }, opened))
     }
 
     /// Which log it is.
@@ -111,9 +227,46 @@ impl Embedded {
         self.shared.options.max_message_bytes
     }
 
-    /// The newest sequence that can be read, and where to wait for a newer one.
-    pub fn head(&self) -> watch::Receiver<u64> {
-        self.shared.head.subscribe()
+    /// The newest sequence that can be read; 0 for none.
+    pub fn head(&self) -> u64 {
+        *self.shared.head.borrow()
+    }
+
+    /// The oldest sequence that can be there; 0 for none.
+    pub fn oldest(&self) -> u64 {
+        let state = self.shared.state();
+        let firsts = state.topics.after(None).filter(|(name, _)| !super::topic::is_reserved(name));
+        firsts.map(|(_, topic)| topic.held.first.0).min().unwrap_or(0)
+    }
+
+    /// A place to wait for messages that match.
+    pub fn follow(&self, patterns: &Arc<[Pattern]>) -> Place {
+        self.shared.bell.follow(patterns.clone())
+    }
+
+    /// Reads as a consumer from now on: whoever did so before is told.
+    pub fn lease(&self, consumer: &str) -> Lease {
+        self.shared.readers.lease(consumer)
+    }
+
+    /// Someone reads as a consumer.
+    pub fn is_leased(&self, consumer: &str) -> bool {
+        self.shared.readers.is_leased(consumer)
+    }
+
+    /// The last message of a topic that has not expired, encoded as a response has it; its sequence, and its time.
+    pub async fn last_message(&self, topic: &str) -> io::Result<Option<(u64, SystemTime, Bytes)>> {
+        self.read_last(topic.into()).await
+    }
+
+    /// Changes whenever messages are removed that someone could have read.
+    pub fn losses(&self) -> u64 {
+        self.shared.state().topics.losses()
+    }
+
+    /// The highest sequence behind `after` that was removed of the topics that match; 0 for none.
+    pub fn lost(&self, patterns: &[Pattern], after: u64) -> u64 {
+        self.shared.state().topics.lost(patterns, after)
     }
 
     /// Whether a write has failed.
@@ -131,25 +284,44 @@ impl Embedded {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).saturating_add(1).min(QUEUE_KIB);
         let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Closed)?;
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, outcome) = oneshot::channel();
-        let request = Request { messages, is_atomic, reply, room };
-        requests.ok_or(Error::Closed)?.send(request).await.map_err(|_| Error::Closed)?;
+        let order = Order::Publish(Request { messages, is_atomic, reply, room });
+        orders.ok_or(Error::Closed)?.send(order).await.map_err(|_| Error::Closed)?;
         Ok(outcome)
+    }
+
+    /// Removes the messages of a topic up to a sequence, for good; how many they were.
+    pub async fn purge(&self, topic: &str, through: u64) -> Result<u64, Error> {
+        let (reply, purged) = oneshot::channel();
+        self.keeper.ask(Job::Purge(topic.into(), through, reply));
+        purged.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Enforces retention now, and returns when all is done.
+    #[cfg(test)]
+    pub async fn enforce(&self) {
+        let (reply, done) = oneshot::channel();
+        self.keeper.ask(Job::Enforce(reply));
+        let _ = done.await;
+    }
+
+    /// What is known of a topic: its last sequence, if it holds any.
+    pub fn last_of(&self, topic: &str) -> Option<u64> {
+        self.shared.state().topics.get(topic).map(|topic| topic.held.last.0)
     }
 
     /// The topics behind a name, by name.
     pub fn topics(&self, pattern: Option<&Pattern>, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
-        let matching =
-            state.index.topics_after(after).filter(|(name, _)| pattern.is_none_or(|p| p.matches(name)));
+        let matching = state.topics.after(after).filter(|(name, _)| pattern.is_none_or(|p| p.matches(name)));
         let at = |(sequence, time): (u64, u64)| (sequence, time_of(time));
-        let info = |(name, topic): (&Arc<str>, &index::Topic)| TopicInfo {
+        let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),
-            messages: topic.messages,
-            bytes: topic.bytes,
-            first: at(topic.first),
-            last: at(topic.last),
+            messages: topic.held.messages,
+            bytes: topic.held.bytes,
+            first: at(topic.held.first),
+            last: at(topic.held.last),
         };
         let mut topics = matching.take(page_size.saturating_add(1)).map(info).collect::<Vec<_>>();
         let has_more = topics.len() > page_size;
@@ -160,13 +332,30 @@ impl Embedded {
 
     /// Takes no more messages, and waits until those that wait are on disk.
     pub async fn close(&self) {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|joined| joined.is_err())
-        {
-            tracing::error!("the committer panicked");
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|joined| joined.is_err()) {
+                tracing::error!(name, "a thread of the log panicked");
+            }
         }
+    }
+}
+
+/// Rings the bell whenever the head moves, while the log is there.
+async fn ring(shared: Weak<Shared>) {
+    let Some(mut head) = shared.upgrade().map(|shared| shared.head.subscribe()) else { return };
+    let mut rung = *head.borrow_and_update();
+    while head.changed().await.is_ok() {
+        let newest = *head.borrow_and_update();
+        let Some((bell, topics)) = shared.upgrade().map(|shared| {
+            (shared.bell.clone(), shared.state().recent.topics_behind(rung))
+        }) else {
+            return;
+        };
+        bell.ring(newest, topics).await;
+        rung = newest;
     }
 }
 
@@ -178,6 +367,11 @@ fn segment_name(first_sequence: u64) -> String {
 /// Nanoseconds since 1970; 0 for what was before.
 pub fn nanos(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Milliseconds since 1970, rounded up; 0 for what was before.
+pub fn millis(time: SystemTime) -> u64 {
+    nanos(time).div_ceil(1_000_000)
 }
 
 /// The time so many nanoseconds after 1970.

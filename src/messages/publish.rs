@@ -3,7 +3,7 @@
 use futures::future::{self, Either};
 
 use super::{
-    BatchError, Content, Error, Log, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published,
+    BatchError, Content, Error, Log, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published, TTLS,
     embedded::{Embedded, Outcome},
     topic,
 };
@@ -34,6 +34,9 @@ impl NewMessage {
         if let Some(bytes) = id_bytes.filter(|bytes| !(1..=MAX_MESSAGE_ID_BYTES).contains(bytes)) {
             return Err(Error::MessageIdLength { bytes });
         }
+        if let Some(ttl) = self.ttl.filter(|ttl| !TTLS.contains(ttl)) {
+            return Err(Error::Ttl { ttl });
+        }
         let bytes = self.bytes();
         if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
     }
@@ -46,6 +49,16 @@ impl Log {
     /// What is wrong with the message, or with the log. Dropping the future does not take the message back.
     pub async fn publish(&self, message: NewMessage) -> Result<Published, Error> {
         let mut results = self.publish_each(vec![message]).await.await;
+        results.pop().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Publishes a message to a topic of the server's own.
+    ///
+    /// # Errors
+    /// [`Error::SequenceMismatch`], or what is wrong with the log.
+    pub(super) async fn publish_own(&self, message: NewMessage) -> Result<Published, Error> {
+        let Self::Embedded(log) = self;
+        let mut results = enqueue(log, vec![message]).await.await;
         results.pop().unwrap_or(Err(Error::Closed))
     }
 

@@ -1,15 +1,20 @@
-//! A subscription: history and live by one path. Read the log up to its head, then wait until the head moves.
+//! A subscription: history and live by one path. Read the log up to its head, then wait until the bell rings.
+//!
+//! A stream that begins with the last message of each topic reads these first, as they were at a head that its position
+//! keeps, and then goes on behind that head.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Batch, Error, Event, Position, Query, Start, Stop,
-    embedded::{Bounds, Cut, Embedded, nanos},
+    Batch, Error, Event, Log, OnGap, Position, Query, Start, Stop,
+    consumers::Lease,
+    embedded::{Bounds, Cut, Embedded, Place, millis, nanos},
     topic::Pattern,
 };
 use crate::wire::Batching;
@@ -17,16 +22,27 @@ use crate::wire::Batching;
 /// How long after a time to come a message of that time may still be on its way to the disk.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// How many of the last messages of topics are looked for at once: what a slow reader of a snapshot holds.
+const LASTS_AT_ONCE: usize = 4096;
+
 /// Reads what matches, batch by batch.
 #[derive(Debug)]
 pub struct Reader {
     log: Arc<Embedded>,
-    head: watch::Receiver<u64>,
-    patterns: Vec<Pattern>,
+    /// Taken before anything is read, so that nothing is missed between history and live.
+    place: Place,
+    lease: Option<Lease>,
+    patterns: Arc<[Pattern]>,
     batching: Batching,
+    on_gap: OnGap,
     remaining: Option<u64>,
-    /// All up to this sequence is dealt with.
+    /// All up to this sequence is dealt with; of the last messages of topics, while `snapshot` is there.
     through: u64,
+    snapshot: Option<Snapshot>,
+    /// Gaps up to this sequence were told, or are none.
+    told: u64,
+    /// What the log had lost when gaps were last looked for.
+    losses: Option<u64>,
     /// No message behind this one.
     last: Option<u64>,
     /// No message of a later time.
@@ -36,39 +52,70 @@ pub struct Reader {
     last_sent: Instant,
 }
 
+/// The last messages of topics, as they were at a head.
+#[derive(Debug)]
+struct Snapshot {
+    /// The head, kept in the position.
+    head: u64,
+    /// None behind this one.
+    last: u64,
+    /// The next of them.
+    next: VecDeque<(u64, Arc<str>)>,
+    /// `next` holds all that are left.
+    is_all: bool,
+}
+
 impl Reader {
     /// Checks a query and finds where it starts.
-    pub async fn open(log: Arc<Embedded>, query: Query) -> Result<Self, Error> {
-        let Query { topics, start, stop, batching, .. } = query;
-        if topics.is_empty() {
-            return Err(Error::NoPatterns);
-        }
-        let parse = |(index, text): (usize, &String)| {
-            Pattern::parse(text).map_err(|error| Error::Pattern { index, error })
-        };
-        let patterns = topics.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let mut head = log.head();
-        let newest = *head.borrow_and_update();
-        let through = place(&log, &patterns, start, newest).await?;
+    pub async fn open(log: Log, query: Query) -> Result<Self, Error> {
+        let Query { topics, start, stop, on_gap, consumer, batching } = query;
+        let patterns = parse(&topics)?;
+        let (start, lease) = read_as(&log, consumer, start).await?;
+        let Log::Embedded(log) = log;
+        let place = log.follow(&patterns);
+        let newest = log.head();
+        let place_in_log = find(&log, &patterns, start, newest).await?;
         let Stop { sequence, time, caught_up } = stop;
         let last = match (sequence, caught_up) {
             (Some(sequence), true) => Some(sequence.min(newest)),
             (sequence, false) => sequence,
             (None, true) => Some(newest),
         };
-        Ok(Self {
+        let mut reader = Self {
             log,
-            head,
+            place,
+            lease,
             patterns,
             remaining: batching.limit,
             batching,
-            through,
+            on_gap,
+            through: place_in_log.through,
+            snapshot: None,
+            told: place_in_log.told,
+            losses: None,
             last,
             until: time,
             is_first: true,
             is_over: false,
             last_sent: Instant::now(),
-        })
+        };
+        if let Some(head) = place_in_log.snapshot {
+            reader.begin_snapshot(head).await?;
+        }
+        // All that fails at once fails before the first batch.
+        if on_gap == OnGap::Fail {
+            reader.gap(reader.through)?;
+        }
+        Ok(reader)
+    }
+
+    async fn begin_snapshot(&mut self, head: u64) -> Result<(), Error> {
+        let mut last = self.last.map_or(head, |last| last.min(head));
+        if let Some(until) = self.until {
+            last = last.min(self.log.before_time(until + Duration::from_nanos(1), head).await?);
+        }
+        self.snapshot = Some(Snapshot { head, last, next: VecDeque::new(), is_all: false });
+        Ok(())
     }
 
     /// The next batch; none at the end that the caller asked for. Not to be called again after an error.
@@ -77,20 +124,31 @@ impl Reader {
             if self.is_over {
                 return Ok(None);
             }
+            if let Some(lease) = &self.lease {
+                lease.check()?;
+            }
             // A reader far behind is always ready: others want to run too.
             tokio::task::consume_budget().await;
-            let head = *self.head.borrow_and_update();
-            let cut = self.read(head).await?;
+            let head = self.log.head();
+            let is_snapshot = self.snapshot.is_some();
+            let cut = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
+            // Looked for after the reading, which leaves out what was removed meanwhile.
+            let gap = if is_snapshot { None } else { self.gap(self.through)? };
+            if let Some(gap) = gap {
+                let cut = Cut { event: Some(gap), ..Cut::nothing(self.through) };
+                return Ok(Some(self.batch(cut, head)));
+            }
             self.through = self.through.max(cut.through);
             self.remaining = self.remaining.map(|left| left.saturating_sub(cut.count as u64));
-            let is_at_last = self.last.is_some_and(|last| self.through >= last);
+            let is_at_last = self.snapshot.is_none() && self.last.is_some_and(|last| self.through >= last);
             let is_past = cut.is_past_time || self.through >= head && self.is_late();
             self.is_over = self.remaining == Some(0) || is_at_last || is_past;
             if cut.count > 0 || cut.event.is_some() || self.is_first || self.is_over {
                 return Ok(Some(self.batch(cut, head)));
             }
-            if self.through >= head && !self.wait().await {
-                return Ok(Some(self.batch(Cut::default(), head)));
+            if self.through >= head && self.snapshot.is_none() && !self.wait().await {
+                self.pass_over_quiet();
+                return Ok(Some(self.batch(Cut::default(), self.log.head())));
             }
         }
     }
@@ -100,31 +158,84 @@ impl Reader {
         if self.through >= last {
             return Ok(Cut::nothing(self.through));
         }
+        Ok(self.log.read(self.through, &self.patterns, self.bounds(last)).await?)
+    }
+
+    /// Reads some of the last messages of topics. The snapshot is gone when all were read.
+    async fn read_snapshot(&mut self) -> Result<Cut, Error> {
+        let Some(snapshot) = &mut self.snapshot else { return Ok(Cut::nothing(self.through)) };
+        if snapshot.next.is_empty() && !snapshot.is_all {
+            let (patterns, after, last) = (&self.patterns, self.through, snapshot.last);
+            let now = millis(SystemTime::now());
+            let lasts = self.log.lasts(patterns, after, last, LASTS_AT_ONCE, now).await?;
+            snapshot.is_all = lasts.len() < LASTS_AT_ONCE;
+            snapshot.next = lasts.into();
+        }
+        let (last, wanted) = (snapshot.last, snapshot.next.iter().cloned().collect::<Vec<_>>());
+        let mut cut = if wanted.is_empty() {
+            Cut::nothing(self.through)
+        } else {
+            self.log.read_each(wanted, self.bounds(last)).await?
+        };
+        let Some(snapshot) = &mut self.snapshot else { return Ok(cut) };
+        while snapshot.next.front().is_some_and(|(sequence, _)| *sequence <= cut.through) {
+            snapshot.next.pop_front();
+        }
+        if snapshot.next.is_empty() && snapshot.is_all {
+            cut.through = snapshot.head;
+            self.told = self.told.max(snapshot.head);
+            self.snapshot = None;
+        }
+        Ok(cut)
+    }
+
+    fn bounds(&self, last: u64) -> Bounds {
         let remaining = self.remaining.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let bounds = Bounds {
+        Bounds {
             max_items: self.batching.max_items.min(remaining),
             max_bytes: self.batching.max_bytes,
             last,
             until: self.until.map(nanos),
-        };
-        Ok(self.log.read(self.through, &self.patterns, bounds).await?)
+            now: millis(SystemTime::now()),
+        }
+    }
+
+    /// Messages that match, behind a sequence, that were removed and of which the reader was not told.
+    fn gap(&mut self, through: u64) -> Result<Option<Event>, Error> {
+        let losses = self.log.losses();
+        if self.losses.replace(losses) == Some(losses) || self.snapshot.is_some() {
+            return Ok(None);
+        }
+        let after = through.max(self.told);
+        let last = self.last.unwrap_or(u64::MAX);
+        let lost = self.log.lost(&self.patterns, after).min(last);
+        if lost <= after {
+            return Ok(None);
+        }
+        if self.on_gap == OnGap::Fail {
+            let (oldest, newest) = (self.log.oldest(), self.log.head());
+            return Err(Error::Removed { oldest, newest, through: lost });
+        }
+        self.told = lost;
+        Ok(Some(Event::Removed { from: after + 1, to: lost }))
     }
 
     fn batch(&mut self, cut: Cut, head: u64) -> Batch {
         self.is_first = false;
         self.last_sent = Instant::now();
+        let position = Position {
+            log: self.log.id(),
+            sequence: self.through,
+            is_awaited: self.through > head,
+            told: if self.told > self.through { self.told } else { 0 },
+            snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
+        };
         Batch {
             items: cut.items,
             count: cut.count,
-            events: cut.event.into_iter().collect::<Vec<Event>>(),
-            position: Position {
-                log: self.log.id(),
-                sequence: self.through,
-                is_awaited: self.through > head,
-                told: 0,
-                snapshot: 0,
-            },
-            caught_up: self.through >= head,
+            events: cut.event.into_iter().collect(),
+            position,
+            caught_up: self.snapshot.is_none() && self.through >= head,
             head,
         }
     }
@@ -134,33 +245,102 @@ impl Reader {
         self.until.is_some_and(|until| SystemTime::now() > until + SETTLE)
     }
 
-    /// Waits until the head moves. False if the caller should hear before that, of nothing or of the end.
+    /// Moves behind messages that are none of this reader's.
+    fn pass_over_quiet(&mut self) {
+        if let Some(through) = self.place.quiet_through() {
+            self.through = self.through.max(self.last.map_or(through, |last| last.min(through)));
+        }
+    }
+
+    /// Waits until there is something to read. False if the caller should hear before that, of nothing or of the end.
     async fn wait(&mut self) -> bool {
         let heartbeat = self.batching.heartbeat_at(self.last_sent);
         let left =
             self.until.map(|until| (until + SETTLE).duration_since(SystemTime::now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
+        let over = async {
+            match &self.lease {
+                Some(lease) => lease.over().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            // The log cannot go before its readers: they hold it.
-            _ = self.head.changed() => true,
+            () = self.place.rung() => true,
+            () = over => true,
             () = tokio::time::sleep_until(due) => due < heartbeat,
         }
     }
 }
 
-/// The sequence behind which a subscription starts.
-async fn place(log: &Embedded, patterns: &[Pattern], start: Start, newest: u64) -> Result<u64, Error> {
+fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
+    if topics.is_empty() {
+        return Err(Error::NoPatterns);
+    }
+    let parse = |(index, text): (usize, &String)| {
+        Pattern::parse(text).map_err(|error| Error::Pattern { index, error })
+    };
+    topics.iter().enumerate().map(parse).collect()
+}
+
+/// Takes the consumer's name, and begins where it has committed, unless the reader says where.
+async fn read_as(
+    log: &Log,
+    consumer: Option<String>,
+    start: Start,
+) -> Result<(Start, Option<Lease>), Error> {
+    let Some(consumer) = consumer else { return Ok((start, None)) };
+    let committed = log.consumer_position(&consumer).await?;
+    let Log::Embedded(embedded) = log;
+    let lease = embedded.lease(&consumer);
+    let start = match (start, committed) {
+        (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
+        (start, None) => start,
+    };
+    Ok((start, Some(lease)))
+}
+
+/// Where a subscription starts.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    through: u64,
+    told: u64,
+    snapshot: Option<u64>,
+}
+
+async fn find(log: &Embedded, patterns: &Arc<[Pattern]>, start: Start, newest: u64) -> Result<Beginning, Error> {
+    let now = millis(SystemTime::now());
+    // Who asks for what there is has no gap in what was removed before.
+    let at = |through| Beginning { through, told: log.lost(patterns, through), snapshot: None };
     Ok(match start {
-        Start::New | Start::LastPerTopic | Start::Last(0) => newest,
-        Start::Earliest => 0,
+        Start::New | Start::Last(0) => at(newest),
+        Start::Earliest => at(0),
+        Start::Time(time) => at(log.before_time(time, newest).await?),
+        Start::Last(count) => at(log.before_last(count, patterns, newest, now).await?),
+        Start::LastPerTopic => Beginning { snapshot: Some(newest), ..at(0) },
         // What is not there yet is waited for.
-        Start::Sequence(sequence) => sequence.saturating_sub(1),
-        Start::Time(time) => log.before_time(time, newest).await?,
-        Start::Last(count) => log.before_last(count, patterns, newest).await?,
-        Start::Resume(position) if position.log != log.id() => return Err(Error::Mismatch),
-        Start::Resume(position) if position.sequence > newest && !position.is_awaited => {
+        Start::Sequence(sequence) => {
+            Beginning { through: sequence.saturating_sub(1), told: 0, snapshot: None }
+        }
+        Start::Resume(position) => {
+            position.check(log.id(), newest)?;
+            let Position { sequence, told, snapshot, .. } = position;
+            Beginning { through: sequence, told, snapshot: Some(snapshot).filter(|head| *head > 0) }
+        }
+    })
+}
+
+impl Position {
+    /// It is one in this log, whose newest sequence is `newest`.
+    pub(super) fn check(&self, log: [u8; 16], newest: u64) -> Result<(), Error> {
+        let Self { log: of, sequence, is_awaited, told, snapshot } = self;
+        if *of != log {
+            return Err(Error::Mismatch);
+        }
+        let is_ahead = *sequence > newest && !is_awaited;
+        // A gap is told only of what was there.
+        if is_ahead || *told > newest || *snapshot > newest || *snapshot > 0 && sequence > snapshot {
             return Err(Error::Ahead { newest });
         }
-        Start::Resume(position) => position.sequence,
-    })
+        Ok(())
+    }
 }

@@ -27,7 +27,14 @@ fn text(topic: &str, text: &str) -> NewMessage {
 
 fn query(topics: &[&str], start: Start) -> Query {
     let topics = topics.iter().map(ToString::to_string).collect();
-    Query { topics, start, stop: Stop { caught_up: true, ..Stop::default() }, batching: Batching::default() }
+    Query {
+        topics,
+        start,
+        stop: Stop { caught_up: true, ..Stop::default() },
+        on_gap: OnGap::Skip,
+        consumer: None,
+        batching: Batching::default(),
+    }
 }
 
 async fn subscribe(log: &Log, query: Query) -> Result<Batches, Error> {

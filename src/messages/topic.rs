@@ -48,12 +48,17 @@ pub enum Error {
     Reserved,
 }
 
+/// The topic is one of the server's own.
+pub fn is_reserved(topic: &str) -> bool {
+    topic.starts_with('$')
+}
+
 /// Checks the topic of a message that someone wants to publish.
 pub fn check(topic: &str) -> Result<(), Error> {
     if let Some(wildcard) = topic.chars().find(|c| ['*', '>'].contains(c)) {
         return Err(Error::Wildcard { wildcard });
     }
-    if topic.starts_with('$') {
+    if is_reserved(topic) {
         return Err(Error::Reserved);
     }
     Pattern::parse(topic).map(|_| ())
@@ -88,6 +93,16 @@ impl Pattern {
     /// The topic, if the pattern matches just one.
     pub fn literal(&self) -> Option<&str> {
         self.is_literal.then_some(self.text.as_str())
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Matches every topic that is not the server's own.
+    pub fn matches_all(&self) -> bool {
+        self.text == ">"
     }
 
     /// Matches a topic.

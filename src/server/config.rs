@@ -17,7 +17,10 @@ use clap::{
 use serde::Deserialize;
 
 use super::accept;
-use crate::{countdown, grpc, lines, messages};
+use crate::{
+    countdown, grpc, lines,
+    messages::{self, retention},
+};
 use roots::{Root, Rule};
 use value::{Size, Span, switch};
 
@@ -102,6 +105,20 @@ struct Settings {
         help_heading = "Roots"
     )]
     absolute_links: Vec<String>,
+    /// What is kept of the topics that match: age:7d, bytes:1GiB and count:1000 for each topic, total:20GiB for all of
+    /// them, with spaces between, or last alone; the first rule that matches a topic holds, and without one all is
+    /// kept; can be repeated
+    #[arg(
+        long,
+        env = "PERENNIAL_RETAIN",
+        value_name = "PATTERN=LIMITS",
+        value_delimiter = ',',
+        help_heading = "Retention"
+    )]
+    retain: Vec<retention::Rule>,
+    /// How often rules are enforced: at 20s, what they remove is gone within a minute [default: 20s]
+    #[arg(long, env = "PERENNIAL_RETENTION_INTERVAL", value_name = "TIME", help_heading = "Retention")]
+    retention_interval: Option<Span>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
     #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
         value_parser = switch)]
@@ -351,7 +368,10 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         log: given.log.or(file.log).unwrap_or_else(|| "info".into()),
         countdown: countdown::Limits::default(),
         lines: lines::Options::default(),
-        messages: messages::Options::default(),
+        messages: messages::Options {
+            retention: pick(&given.retain, &file.retain).to_vec(),
+            ..messages::Options::default()
+        },
         limits: grpc::Limits::default(),
         calls: grpc::call::Settings::default(),
         connections: accept::Settings {
@@ -370,6 +390,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.limits.publish_bytes => max_publish,
         config.limits.max_patterns => max_patterns,
         config.limits.publish_window => publish_window,
+        config.messages.retention_interval => retention_interval,
         config.messages.max_topics => max_topics,
         config.messages.dedupe_window => dedupe_window,
         config.messages.max_dedupe_ids => max_dedupe_ids,
@@ -388,6 +409,11 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     }
     check(&config)?;
     Ok(config)
+}
+
+/// A list is as it was given, or as it stands in the file.
+fn pick<'a, T>(given: &'a [T], file: &'a [T]) -> &'a [T] {
+    if given.is_empty() { file } else { given }
 }
 
 /// What no part can work with.
@@ -421,6 +447,7 @@ fn check(config: &Config) -> Result<(), Error> {
         return Err(Error::Value { name: "--max-publish", value: limits.publish_bytes.to_string(), remedy });
     }
     let durations = [
+        ("--retention-interval", messages.retention_interval),
         ("--min-interval", countdown.min_interval),
         ("--stall", calls.stall),
         ("--first-request", connections.first_request),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BufMut;
 
-use super::{put_length_tag, put_varint, put_varint_tag, varint_len};
+use super::{put_length_tag, put_varint, put_varint_tag, take_varint, varint_len};
 
 /// `MessagesResponse.messages`.
 const MESSAGES: u32 = 1;
@@ -17,6 +17,7 @@ const HEADERS: u32 = 5;
 const TEXT: u32 = 6;
 const DATA: u32 = 7;
 const MESSAGE_ID: u32 = 8;
+const EXPIRE_TIME: u32 = 9;
 
 /// Of `google.protobuf.Timestamp`.
 const SECONDS: u32 = 1;
@@ -48,32 +49,29 @@ pub struct Message<'a> {
     pub is_text: bool,
     /// What makes it safe to repeat.
     pub message_id: Option<&'a str>,
+    /// When it stops being delivered; not before 1970.
+    pub expires: Option<SystemTime>,
 }
 
 /// Appends a message as an item of `MessagesResponse.messages`.
 pub fn put(out: &mut impl BufMut, message: &Message<'_>) {
-    let since = message.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = since_1970(message.time);
+    let expires = message.expires.map(since_1970);
     let length = TAG_BYTES
         + varint_len(message.sequence)
         + bytes_len(message.topic.as_bytes())
-        + TAG_BYTES
-        + 1
-        + timestamp_len(since)
+        + field_len(timestamp_len(since))
         + message.key.map_or(0, |key| bytes_len(key.as_bytes()))
         + message.headers.iter().map(|header| field_len(header_len(header))).sum::<usize>()
         + bytes_len(message.content)
-        + message.message_id.map_or(0, |id| bytes_len(id.as_bytes()));
+        + message.message_id.map_or(0, |id| bytes_len(id.as_bytes()))
+        + expires.map_or(0, |expires| field_len(timestamp_len(expires)));
     put_length_tag(out, MESSAGES);
     put_varint(out, length as u64);
     put_varint_tag(out, SEQUENCE);
     put_varint(out, message.sequence);
     put_bytes(out, TOPIC, message.topic.as_bytes());
-    put_length_tag(out, PUBLISH_TIME);
-    put_varint(out, timestamp_len(since) as u64);
-    put_varint_tag(out, SECONDS);
-    put_varint(out, since.as_secs());
-    put_varint_tag(out, NANOS);
-    put_varint(out, u64::from(since.subsec_nanos()));
+    put_timestamp(out, PUBLISH_TIME, since);
     if let Some(key) = message.key {
         put_bytes(out, KEY, key.as_bytes());
     }
@@ -87,6 +85,40 @@ pub fn put(out: &mut impl BufMut, message: &Message<'_>) {
     if let Some(id) = message.message_id {
         put_bytes(out, MESSAGE_ID, id.as_bytes());
     }
+    if let Some(expires) = expires {
+        put_timestamp(out, EXPIRE_TIME, expires);
+    }
+}
+
+/// The text of a message that [`put`] wrote.
+pub fn text(mut bytes: &[u8]) -> Option<&str> {
+    take_varint(&mut bytes)?;
+    take_varint(&mut bytes)?;
+    while !bytes.is_empty() {
+        let tag = take_varint(&mut bytes)?;
+        let value = take_varint(&mut bytes)?;
+        if tag & 7 == u64::from(super::LENGTH_DELIMITED) {
+            let (value, rest) = bytes.split_at_checked(usize::try_from(value).ok()?)?;
+            if tag >> 3 == u64::from(TEXT) {
+                return std::str::from_utf8(value).ok();
+            }
+            bytes = rest;
+        }
+    }
+    None
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn put_timestamp(out: &mut impl BufMut, field: u32, since: Duration) {
+    put_length_tag(out, field);
+    put_varint(out, timestamp_len(since) as u64);
+    put_varint_tag(out, SECONDS);
+    put_varint(out, since.as_secs());
+    put_varint_tag(out, NANOS);
+    put_varint(out, u64::from(since.subsec_nanos()));
 }
 
 fn put_bytes(out: &mut impl BufMut, field: u32, bytes: &[u8]) {
@@ -108,7 +140,6 @@ fn header_len((name, value): &(String, String)) -> usize {
     bytes_len(name.as_bytes()) + bytes_len(value.as_bytes())
 }
 
-/// Always under 128, so that its own length takes one byte.
 fn timestamp_len(since: Duration) -> usize {
     2 * TAG_BYTES + varint_len(since.as_secs()) + varint_len(u64::from(since.subsec_nanos()))
 }
@@ -134,16 +165,19 @@ mod tests {
             headers in proptest::collection::btree_map(".{0,20}", ".{0,200}", 0..4),
             content in proptest::collection::vec(any::<u8>(), 0..300),
             message_id in proptest::option::of(".{0,20}"),
+            expires in proptest::option::of(0..4_000_000_000_000_u64),
         ) {
+            let expires = expires.map(|expires| UNIX_EPOCH + Duration::from_millis(expires));
             let time = UNIX_EPOCH + Duration::from_nanos(time);
             let text = String::from_utf8(content.clone()).ok();
             let pairs = headers.clone().into_iter().collect::<Vec<_>>();
             let message = Message {
                 sequence, topic: &topic, time, key: key.as_deref(), headers: &pairs, content: &content,
-                is_text: text.is_some(), message_id: message_id.as_deref(),
+                is_text: text.is_some(), message_id: message_id.as_deref(), expires,
             };
             let mut ours = Vec::new();
             put(&mut ours, &message);
+            prop_assert_eq!(super::text(&ours), text.as_deref());
             let read = proto::MessagesResponse::decode(ours.as_slice()).unwrap();
             let expected = proto::Message {
                 sequence: Some(sequence.cast_signed()),
@@ -162,7 +196,8 @@ mod tests {
             // Byte for byte too, where prost has no choice: it leaves out empty strings in maps and zero nanoseconds.
             let plain = headers.len() <= 1 && headers.iter().all(|(k, v)| !k.is_empty() && !v.is_empty());
             if plain && read.messages.iter().all(|m| !m.topic.is_empty() && m.publish_time.unwrap().nanos != 0
-                && m.publish_time.unwrap().seconds != 0) {
+                && m.publish_time.unwrap().seconds != 0
+                && m.expire_time.is_none_or(|time| time.nanos != 0 && time.seconds != 0)) {
                 prop_assert_eq!(ours, read.encode_to_vec());
             }
             let _: BTreeMap<_, _> = headers;

@@ -197,10 +197,34 @@ fn every_fault_of_a_topic_says_what_would_work() {
         E::Reserved,
     ];
     for error in samples {
-        let told = Told::of(messages::Error::Topic(error));
-        told.check();
-        assert!(told.status.message().contains(':'), "{}", told.status.message());
+        for told in [messages::Error::Topic(error), messages::Error::Consumer(error)].map(Told::of) {
+            told.check();
+            assert!(told.status.message().contains(':'), "{}", told.status.message());
+        }
+        // A consumer is no topic, and no message.
+        let told = Told::of(messages::Error::Consumer(error));
+        assert!(!told.status.message().contains("topic"), "{}", told.status.message());
+        assert!(!told.status.message().contains("255"), "{}", told.status.message());
     }
+}
+
+#[test]
+fn a_reader_behind_what_was_removed_is_told_what_is_left() {
+    let text = |oldest| {
+        let told = Told::of(messages::Error::Removed { oldest, newest: 9, through: 6 });
+        told.check();
+        told.status.message().to_owned()
+    };
+    assert!(text(7).contains("up to sequence 6") && text(7).contains("sequences 7 to 9"), "{}", text(7));
+    assert!(text(0).contains("nothing is left") && text(0).contains("ON_GAP_SKIP"), "{}", text(0));
+}
+
+#[test]
+fn a_consumer_that_was_taken_over_is_named_and_no_client_resumes_it() {
+    let told = Told::of(messages::Error::TakenOver { name: "x".repeat(5000) });
+    told.check();
+    assert!(told.status.message().contains("`xxx"), "{}", told.status.message());
+    assert!(NOT_RETRIED.contains(&told.reason()));
 }
 
 #[test]
@@ -221,6 +245,10 @@ fn programs_get_the_facts_too() {
     assert_eq!(told.metadata("newest"), Some("9"));
     let told = Told::of(messages::Error::SequenceMismatch { expected: 7, current: 9 });
     assert_eq!(told.metadata("current"), Some("9"));
+    let told = Told::of(messages::Error::Removed { oldest: 7, newest: 9, through: 6 });
+    assert_eq!((told.metadata("oldest"), told.metadata("newest")), (Some("7"), Some("9")));
+    let told = Told::of(messages::Error::CommitBehind { sequence: 7, committed: 9 });
+    assert_eq!(told.metadata("committed"), Some("9"));
     let told = Told::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
     assert_eq!(told.metadata("limit"), Some("1048576"));
 }

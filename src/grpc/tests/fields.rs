@@ -112,7 +112,7 @@ async fn every_wrong_field_of_messages_is_named() {
     use messages_request::Start;
     type Wrong = fn(&mut proto::MessagesRequest);
     let house = House::new();
-    let table: [(&str, Wrong); 13] = [
+    let table: [(&str, Wrong); 19] = [
         ("topics", |r| r.topics.clear()),
         ("topics", |r| r.topics = vec!["a".into(); 65]),
         ("topics[1]", |r| r.topics.push("a b".into())),
@@ -123,6 +123,12 @@ async fn every_wrong_field_of_messages_is_named() {
         ("last", |r| r.start = Some(Start::Last(1_000_001))),
         ("until_sequence", |r| r.until_sequence = Some(0)),
         ("until_time", |r| r.until_time = Some(TIMES[2])),
+        ("on_gap", |r| r.on_gap = -1),
+        ("on_gap", |r| r.on_gap = 3),
+        ("consumer", |r| r.consumer = Some(String::new())),
+        ("consumer", |r| r.consumer = Some("a b".into())),
+        ("consumer", |r| r.consumer = Some("$a".into())),
+        ("consumer", |r| r.consumer = Some("a".repeat(129))),
         ("limit", |r| r.limit = Some(0)),
         ("heartbeat", |r| r.heartbeat = duration(7200, 0)),
         ("max_batch", |r| r.max_batch = Some(i32::MIN)),
@@ -143,7 +149,7 @@ async fn every_wrong_field_of_messages_is_named() {
 async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
     type Wrong = fn(&mut proto::PublishRequest);
     let house = House::new();
-    let table: [(&str, Wrong); 9] = [
+    let table: [(&str, Wrong); 15] = [
         ("topic", |r| r.topic.clear()),
         ("topic", |r| r.topic = "a.>".into()),
         ("topic", |r| r.topic = "$countdown.a".into()),
@@ -152,6 +158,12 @@ async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
         ("headers", |r| r.headers = (0..65).map(|n| (n.to_string(), String::new())).collect()),
         ("message_id", |r| r.message_id = Some(String::new())),
         ("expected_sequence", |r| r.expected_sequence = Some(-1)),
+        ("ttl", |r| r.ttl = duration(0, 0)),
+        ("ttl", |r| r.ttl = duration(0, 999_999)),
+        ("ttl", |r| r.ttl = duration(-1, 0)),
+        ("ttl", |r| r.ttl = duration(1, -1)),
+        ("ttl", |r| r.ttl = duration(10 * 366 * 24 * 60 * 60, 1)),
+        ("ttl", |r| r.ttl = duration(i64::MAX, i32::MAX)),
         ("content", |r| {
             r.content = Some(proto::publish_request::Content::Data(vec![0; 1024 * 1024 + 1]));
         }),
@@ -179,24 +191,78 @@ async fn publish_one(house: &House) -> Option<i64> {
 }
 
 #[tokio::test]
+async fn a_purge_takes_one_topic_that_is_not_the_servers_own() {
+    let app = House::new().app;
+    let purge = |topic: &str, until_sequence| {
+        let (app, topic) = (app.clone(), topic.to_owned());
+        async move {
+            let request = proto::PurgeTopicRequest { topic, until_sequence };
+            told(app.purge_topic(Request::new(request)).await)
+        }
+    };
+    for topic in ["", "a..b", "a b", "a.*", "a.>", ">", "$countdown.a", &"a".repeat(256)] {
+        assert_eq!(purge(topic, None).await, invalid("topic"), "{topic}");
+    }
+    for until in [0, -1, i64::MIN] {
+        assert_eq!(purge("a", Some(until)).await, invalid("until_sequence"), "{until}");
+    }
+    assert_eq!(purge("a", Some(1)).await.0, "TOPIC_NOT_FOUND");
+    assert_eq!(purge("a", None).await.0, "TOPIC_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
+    let mut house = House::new();
+    let app = house.app.clone();
+    let commit = |consumer: &str, cursor: &str| {
+        let (app, consumer, cursor) = (app.clone(), consumer.to_owned(), cursor.to_owned());
+        async move {
+            let request = proto::CommitCursorRequest { consumer, cursor, rewind: false };
+            told(app.commit_cursor(Request::new(request)).await)
+        }
+    };
+    let delete = |consumer: &str| {
+        let (app, consumer) = (app.clone(), consumer.to_owned());
+        async move { told(app.delete_consumer(Request::new(proto::DeleteConsumerRequest { consumer })).await) }
+    };
+    for name in ["", ".", "a.", "a b", "a/b", "*", "a.>", "a.>.b", "a*", "$a", "ä", &"a".repeat(129)] {
+        assert_eq!(commit(name, "").await, invalid("consumer"), "{name}");
+        assert_eq!(delete(name).await, invalid("consumer"), "{name}");
+    }
+    assert_eq!(delete(&"a".repeat(128)).await.0, "CONSUMER_NOT_FOUND");
+
+    let mut client = CountdownServiceClient::new(house.connect().await);
+    let mut countdown = client.countdown(from(3)).await.unwrap().into_inner();
+    let other = limited(countdown.message()).await.unwrap().unwrap().cursor;
+    for cursor in ["", "x", &other, &"x".repeat(2_000)] {
+        assert_eq!(commit("a", cursor).await, malformed(), "{cursor}");
+    }
+}
+
+#[tokio::test]
 async fn every_wrong_field_of_a_list_is_named() {
     let house = House::new();
     let page = |page_size, token: &str| {
         let page_token = token.to_owned();
         let files =
             proto::ListFilesRequest { page_size, page_token: page_token.clone(), ..Default::default() };
-        let topics = proto::ListTopicsRequest { page_size, page_token, ..Default::default() };
+        let topics =
+            proto::ListTopicsRequest { page_size, page_token: page_token.clone(), ..Default::default() };
+        let consumers = proto::ListConsumersRequest { page_size, page_token };
         let app = house.app.clone();
         async move {
-            let (files, topics) = (Request::new(files), Request::new(topics));
-            [told(app.list_files(files).await), told(app.list_topics(topics).await)]
+            [
+                told(app.list_files(Request::new(files)).await),
+                told(app.list_topics(Request::new(topics)).await),
+                told(app.list_consumers(Request::new(consumers)).await),
+            ]
         }
     };
     for size in [0, -1, 10_001] {
-        assert_eq!(page(Some(size), "").await, [invalid("page_size"), invalid("page_size")]);
+        assert_eq!(page(Some(size), "").await, [(); 3].map(|()| invalid("page_size")));
     }
     for token in ["%", "_w"] {
-        assert_eq!(page(None, token).await, [invalid("page_token"), invalid("page_token")], "{token}");
+        assert_eq!(page(None, token).await, [(); 3].map(|()| invalid("page_token")), "{token}");
     }
     let request = proto::ListTopicsRequest { pattern: "a..b".into(), ..Default::default() };
     assert_eq!(told(house.app.list_topics(Request::new(request)).await), invalid("pattern"));

@@ -1,4 +1,5 @@
-//! The bytes on disk: segment headers and commit blocks. `docs/log-format.md` describes them. Pure, on memory alone.
+//! The records of a segment: its header, commit blocks, and the mark of a clean end. `docs/log-format.md` describes
+//! them. Pure, on memory alone.
 //!
 //! Nothing here trusts what it reads: a length is checked before it is used, a header by its checksum, an entry by
 //! its own.
@@ -7,8 +8,14 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
 
+use crate::wire::{put_varint, take_varint};
+
 /// The version of the format. A log of a newer one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The only version whose header is shorter. Those of all others have this one's length and checksum, so that a newer
+/// version is told from a damaged one.
+const SHORT_VERSION: u32 = 1;
 
 /// Begins every segment.
 const SEGMENT_MAGIC: [u8; 8] = *b"PRNLSEG\n";
@@ -16,19 +23,26 @@ const SEGMENT_MAGIC: [u8; 8] = *b"PRNLSEG\n";
 /// Begins every block.
 pub const BLOCK_MAGIC: [u8; 4] = *b"PBLK";
 
-/// magic, version, log, first sequence, checksum.
-pub const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 16 + 8 + 4;
+/// Begins the mark of a clean end.
+pub const MARK_MAGIC: [u8; 4] = *b"PEND";
 
-/// magic, table bytes, body bytes, entries, topics, first sequence, time, checksum.
-pub const BLOCK_HEADER_BYTES: usize = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4;
-
-/// The checksum is the last field of a header, and covers all before it, and a block's table.
+/// The checksum is the last field of everything that has one.
 const CHECKSUM_BYTES: usize = 4;
 
-/// The largest table or body that is believed: a commit is far smaller.
-const MAX_PART_BYTES: usize = 64 * 1024 * 1024;
+/// magic, version, log, first sequence, sequence through which it was rewritten, checksum.
+pub const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 16 + 8 + 8 + CHECKSUM_BYTES;
 
-/// Which log a segment belongs to: random, made with the log.
+/// magic, table bytes, body bytes, entries, topics, bytes since the commit began, first and last sequence, time,
+/// checksum. The checksum covers all before it, and the table.
+pub const BLOCK_HEADER_BYTES: usize = 6 * 4 + 3 * 8 + CHECKSUM_BYTES;
+
+/// magic, next sequence, checksum.
+pub const MARK_BYTES: usize = 4 + 8 + CHECKSUM_BYTES;
+
+/// The largest table or body that is believed: a commit is far smaller.
+const MAX_PART_BYTES: usize = 256 * 1024 * 1024;
+
+/// Which log a segment belongs to: a UUID of version 7, made with the log, so that it tells when that was.
 pub type LogId = [u8; 16];
 
 /// Why bytes are not what they should be.
@@ -36,67 +50,105 @@ pub type LogId = [u8; 16];
 pub enum Fault {
     /// Cut off, or not what the checksum says.
     Damaged,
-    /// Of a newer format.
+    /// Of another version of the format.
     Version(u32),
 }
 
-/// Begins a segment.
-pub fn segment_header(log: LogId, first_sequence: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-    out.put_slice(&SEGMENT_MAGIC);
-    out.put_u32_le(VERSION);
-    out.put_slice(&log);
-    out.put_u64_le(first_sequence);
-    out.put_u32_le(crc32c::crc32c(&out));
-    out
+/// What begins a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SegmentHeader {
+    /// The log.
+    pub log: LogId,
+    /// No message here has a lower sequence.
+    pub first_sequence: u64,
+    /// It was made of older segments, and stands for all that begin up to this sequence; 0 if it was not.
+    pub through: u64,
 }
 
-/// Reads what begins a segment: the log, and the first sequence.
-pub fn read_segment_header(bytes: &[u8]) -> Result<(LogId, u64), Fault> {
-    let bytes = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(Fault::Damaged)?;
-    let (mut body, mut checksum) = bytes.split_at(SEGMENT_HEADER_BYTES - CHECKSUM_BYTES);
-    if !body.starts_with(&SEGMENT_MAGIC) || crc32c::crc32c(body) != checksum.get_u32_le() {
-        return Err(Fault::Damaged);
+impl SegmentHeader {
+    /// As it is on disk.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        out.put_slice(&SEGMENT_MAGIC);
+        out.put_u32_le(VERSION);
+        out.put_slice(&self.log);
+        out.put_u64_le(self.first_sequence);
+        out.put_u64_le(self.through);
+        out.put_u32_le(crc32c::crc32c(&out));
+        out
     }
-    body.advance(SEGMENT_MAGIC.len());
-    let version = body.get_u32_le();
-    if version != VERSION {
-        return Err(Fault::Version(version));
+
+    /// Reads it.
+    pub fn read(bytes: &[u8]) -> Result<Self, Fault> {
+        let damaged = |_| Fault::Damaged;
+        let version = bytes.strip_prefix(&SEGMENT_MAGIC).ok_or(Fault::Damaged)?.try_get_u32_le().map_err(damaged)?;
+        if version == SHORT_VERSION {
+            return Err(Fault::Version(version));
+        }
+        let bytes = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(Fault::Damaged)?;
+        let (mut body, mut checksum) = bytes.split_at(SEGMENT_HEADER_BYTES - CHECKSUM_BYTES);
+        if crc32c::crc32c(body) != checksum.get_u32_le() {
+            return Err(Fault::Damaged);
+        }
+        if version != VERSION {
+            return Err(Fault::Version(version));
+        }
+        body.advance(SEGMENT_MAGIC.len() + 4);
+        let mut log = LogId::default();
+        body.copy_to_slice(&mut log);
+        Ok(Self { log, first_sequence: body.get_u64_le(), through: body.get_u64_le() })
     }
-    let mut log = LogId::default();
-    body.copy_to_slice(&mut log);
-    Ok((log, body.get_u64_le()))
 }
 
 /// One message of a block.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// Its place in the log.
+    pub sequence: u64,
     /// Its topic, in the block's list.
-    pub topic: usize,
-    /// Where it is in the body.
-    pub range: Range<usize>,
+    pub topic: u32,
+    /// Where it begins in the body.
+    pub start: u32,
+    /// Behind its last byte.
+    pub end: u32,
     /// Of its bytes in the body.
     pub checksum: u32,
-    /// The id it was published with.
-    pub message_id: Option<Box<str>>,
+    /// When it expires, in milliseconds since 1970; 0: never.
+    pub expires: u64,
 }
 
-/// Messages that were committed together; sequences follow one another.
-#[derive(Clone, Debug)]
+impl Entry {
+    /// Where it is in the body.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// It is not to be delivered any more, at a time in milliseconds since 1970.
+    pub fn has_expired(&self, now: u64) -> bool {
+        self.expires != 0 && self.expires <= now
+    }
+}
+
+/// Messages that were committed together.
+#[derive(Clone, Debug, Default)]
 pub struct Block {
-    /// Of the first message.
+    /// No entry has a lower sequence.
     pub first_sequence: u64,
+    /// No entry has a higher one.
+    pub last_sequence: u64,
     /// When they were committed: in nanoseconds since 1970.
     pub time: u64,
     /// Each topic of the block, once.
     pub topics: Vec<Arc<str>>,
     /// In the order of the sequence.
     pub entries: Vec<Entry>,
-    /// The entries as a response has them, back to back. Empty where only the header was read.
+    /// The ids that entries were published with: which entry, and the id; in order.
+    pub ids: Vec<(u32, Box<str>)>,
+    /// The entries as a response has them, back to back. Empty where only the table was read.
     pub body: Bytes,
 }
 
-/// A block's header, as far as it tells how much to read.
+/// A block's header.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
     /// Behind the header.
@@ -105,8 +157,14 @@ pub struct Header {
     pub body_bytes: usize,
     entries: usize,
     topics: usize,
-    first_sequence: u64,
-    time: u64,
+    /// How many bytes of the same commit stand before the block.
+    pub back: u32,
+    /// No entry has a lower sequence.
+    pub first_sequence: u64,
+    /// No entry has a higher one.
+    pub last_sequence: u64,
+    /// When it was committed.
+    pub time: u64,
 }
 
 impl Header {
@@ -118,11 +176,13 @@ impl Header {
         bytes.advance(BLOCK_MAGIC.len());
         let mut size = || usize::try_from(bytes.get_u32_le()).unwrap_or(usize::MAX);
         let (table_bytes, body_bytes, entries, topics) = (size(), size(), size(), size());
-        if table_bytes > MAX_PART_BYTES || body_bytes > MAX_PART_BYTES || entries == 0 || topics > entries {
+        let back = bytes.get_u32_le();
+        let (first_sequence, last_sequence, time) = (bytes.get_u64_le(), bytes.get_u64_le(), bytes.get_u64_le());
+        let is_large = table_bytes > MAX_PART_BYTES || body_bytes > MAX_PART_BYTES;
+        if is_large || entries == 0 || topics > entries || first_sequence > last_sequence {
             return Err(Fault::Damaged);
         }
-        let (first_sequence, time) = (bytes.get_u64_le(), bytes.get_u64_le());
-        Ok(Self { table_bytes, body_bytes, entries, topics, first_sequence, time })
+        Ok(Self { table_bytes, body_bytes, entries, topics, back, first_sequence, last_sequence, time })
     }
 
     /// The whole block.
@@ -132,38 +192,43 @@ impl Header {
 }
 
 impl Block {
-    /// Of the last message.
-    pub fn last_sequence(&self) -> u64 {
-        self.first_sequence + self.entries.len() as u64 - 1
-    }
-
-    /// The block as it is on disk.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut table = Vec::new();
+    /// Appends the block as it is on disk. `back` bytes of the same commit stand before it. Where its body is then.
+    pub fn put(&self, out: &mut Vec<u8>, back: u32) -> Range<usize> {
+        let mut table = Vec::with_capacity(self.topics.len() * 16 + self.entries.len() * 12);
         for topic in &self.topics {
             put_text(&mut table, topic);
         }
-        for entry in &self.entries {
-            put_u32(&mut table, entry.topic);
-            put_u32(&mut table, entry.range.len());
+        let mut ids = self.ids.iter().peekable();
+        let mut before = self.first_sequence;
+        for (place, entry) in (0_u32..).zip(&self.entries) {
+            put_varint(&mut table, entry.topic.into());
+            put_varint(&mut table, entry.sequence - before);
+            before = entry.sequence;
+            put_varint(&mut table, u64::from(entry.end - entry.start));
             table.put_u32_le(entry.checksum);
-            put_text(&mut table, entry.message_id.as_deref().unwrap_or_default());
+            put_varint(&mut table, entry.expires);
+            let id = ids.next_if(|(of, _)| *of == place).map_or("", |(_, id)| id);
+            put_text(&mut table, id);
         }
-        let mut out = Vec::with_capacity(BLOCK_HEADER_BYTES + table.len() + self.body.len());
+        let start = out.len();
+        out.reserve(BLOCK_HEADER_BYTES + table.len() + self.body.len());
         out.put_slice(&BLOCK_MAGIC);
-        put_u32(&mut out, table.len());
-        put_u32(&mut out, self.body.len());
-        put_u32(&mut out, self.entries.len());
-        put_u32(&mut out, self.topics.len());
-        out.put_u64_le(self.first_sequence);
-        out.put_u64_le(self.time);
-        out.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(&out), &table));
+        for size in [table.len(), self.body.len(), self.entries.len(), self.topics.len()] {
+            out.put_u32_le(u32::try_from(size).unwrap_or(u32::MAX));
+        }
+        out.put_u32_le(back);
+        for number in [self.first_sequence, self.last_sequence, self.time] {
+            out.put_u64_le(number);
+        }
+        let fixed = crc32c::crc32c(out.get(start..).unwrap_or_default());
+        out.put_u32_le(crc32c::crc32c_append(fixed, &table));
         out.put_slice(&table);
+        let body = out.len();
         out.put_slice(&self.body);
-        out
+        body..out.len()
     }
 
-    /// Reads a block's header and table; its body, too, if it is there.
+    /// Reads a block; without its body, if that is not there whole.
     pub fn read(bytes: &Bytes) -> Result<Self, Fault> {
         let header = Header::read(bytes)?;
         let table_end = BLOCK_HEADER_BYTES + header.table_bytes;
@@ -177,53 +242,160 @@ impl Block {
             Some(rest) if rest >= header.body_bytes => bytes.slice(table_end..table_end + header.body_bytes),
             _ => Bytes::new(),
         };
-        let (topics, entries) = read_table(table, &header).ok_or(Fault::Damaged)?;
-        Ok(Self { first_sequence: header.first_sequence, time: header.time, topics, entries, body })
+        read_table(table, &header, body).ok_or(Fault::Damaged)
+    }
+
+    /// The name of an entry's topic.
+    pub fn topic(&self, entry: &Entry) -> Option<&Arc<str>> {
+        self.topics.get(entry.topic as usize)
+    }
+
+    /// Leaves out topics of which it has no message.
+    pub fn compact(&mut self) {
+        let mut places = vec![None; self.topics.len()];
+        let mut topics = Vec::new();
+        for entry in &mut self.entries {
+            let Some(place) = places.get_mut(entry.topic as usize) else { continue };
+            let place = *place.get_or_insert_with(|| {
+                topics.extend(self.topics.get(entry.topic as usize).cloned());
+                u32::try_from(topics.len() - 1).unwrap_or(u32::MAX)
+            });
+            entry.topic = place;
+        }
+        self.topics = topics;
     }
 
     /// The bytes of an entry are what was written.
     pub fn is_intact(&self, entry: &Entry) -> bool {
-        self.body.get(entry.range.clone()).is_some_and(|bytes| crc32c::crc32c(bytes) == entry.checksum)
+        self.body.get(entry.range()).is_some_and(|bytes| crc32c::crc32c(bytes) == entry.checksum)
     }
 }
 
 /// A checksum that holds makes the table trustworthy; it is read with care all the same.
-fn read_table(mut table: &[u8], header: &Header) -> Option<(Vec<Arc<str>>, Vec<Entry>)> {
+fn read_table(mut table: &[u8], header: &Header, body: Bytes) -> Option<Block> {
+    let &Header { first_sequence, last_sequence, time, .. } = header;
     let mut topics = Vec::with_capacity(header.topics);
     for _ in 0..header.topics {
         topics.push(take_text(&mut table)?.into());
     }
-    let mut entries = Vec::with_capacity(header.entries);
-    let mut start = 0_usize;
-    for _ in 0..header.entries {
-        let topic = usize::try_from(table.try_get_u32_le().ok()?).ok()?;
-        let bytes = usize::try_from(table.try_get_u32_le().ok()?).ok()?;
+    let (mut entries, mut ids) = (Vec::with_capacity(header.entries), Vec::new());
+    let (mut start, mut sequence) = (0_u32, first_sequence);
+    for place in 0..u32::try_from(header.entries).ok()? {
+        let topic = u32::try_from(take_varint(&mut table)?).ok()?;
+        sequence = sequence.checked_add(take_varint(&mut table)?)?;
+        let bytes = u32::try_from(take_varint(&mut table)?).ok()?;
         let checksum = table.try_get_u32_le().ok()?;
-        let message_id = take_text(&mut table)?;
-        let end = start.checked_add(bytes).filter(|end| *end <= header.body_bytes)?;
-        let message_id = (!message_id.is_empty()).then(|| message_id.into());
-        entries.push(Entry { topic, range: start..end, checksum, message_id });
+        let expires = take_varint(&mut table)?;
+        let id = take_text(&mut table)?;
+        if !id.is_empty() {
+            ids.push((place, id.into()));
+        }
+        let end = start.checked_add(bytes).filter(|end| *end as usize <= header.body_bytes)?;
+        entries.push(Entry { sequence, topic, start, end, checksum, expires });
         start = end;
-        topics.get(topic)?;
     }
-    header.first_sequence.checked_add(header.entries as u64)?;
-    (start == header.body_bytes && header.first_sequence > 0).then_some((topics, entries))
+    let is_whole = table.is_empty() && sequence <= last_sequence && start as usize == header.body_bytes;
+    is_whole.then_some(Block { first_sequence, last_sequence, time, topics, entries, ids, body })
 }
 
-/// What a length takes: topics and ids are at most 255 bytes.
-fn put_text(out: &mut Vec<u8>, text: &str) {
+/// The mark of a clean end: all before it is on disk, and no sequence below `next_sequence` is still to come.
+pub fn mark(next_sequence: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MARK_BYTES);
+    out.put_slice(&MARK_MAGIC);
+    out.put_u64_le(next_sequence);
+    out.put_u32_le(crc32c::crc32c(&out));
+    out
+}
+
+/// Reads the mark of a clean end: the next sequence.
+pub fn read_mark(bytes: &[u8]) -> Result<u64, Fault> {
+    let bytes = bytes.get(..MARK_BYTES).filter(|bytes| bytes.starts_with(&MARK_MAGIC)).ok_or(Fault::Damaged)?;
+    let (mut body, mut checksum) = bytes.split_at(MARK_BYTES - CHECKSUM_BYTES);
+    if crc32c::crc32c(body) != checksum.get_u32_le() {
+        return Err(Fault::Damaged);
+    }
+    body.advance(MARK_MAGIC.len());
+    Ok(body.get_u64_le())
+}
+
+/// A topic or an id, both shorter than 256 bytes.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.put_u8(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.put_slice(text.as_bytes());
 }
 
-fn take_text<'a>(table: &mut &'a [u8]) -> Option<&'a str> {
-    let bytes = usize::from(table.try_get_u8().ok()?);
-    let (text, rest) = table.split_at_checked(bytes)?;
-    *table = rest;
+/// Reads what [`put_text`] wrote.
+pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::from(bytes.try_get_u8().ok()?);
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
     std::str::from_utf8(text).ok()
 }
 
-/// Sizes of one commit: far below 4 GiB.
-fn put_u32(out: &mut Vec<u8>, value: usize) {
-    out.put_u32_le(u32::try_from(value).unwrap_or(u32::MAX));
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample(entries: &[(u32, u64, Vec<u8>, u64, String)]) -> Block {
+        let mut block = Block { first_sequence: 7, time: 9, ..Block::default() };
+        block.topics = vec!["a".into(), "b.c".into()];
+        let (mut body, mut sequence) = (Vec::new(), 7);
+        for (place, (topic, gap, bytes, expires, id)) in (0_u32..).zip(entries) {
+            sequence += gap + u64::from(place > 0);
+            let start = u32::try_from(body.len()).unwrap();
+            body.extend(bytes);
+            let end = u32::try_from(body.len()).unwrap();
+            let checksum = crc32c::crc32c(bytes);
+            block.entries.push(Entry { sequence, topic: *topic, start, end, checksum, expires: *expires });
+            if !id.is_empty() {
+                block.ids.push((place, id.as_str().into()));
+            }
+        }
+        block.last_sequence = sequence;
+        block.body = body.into();
+        block
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_is_read_as_it_was_written_and_no_byte_of_it_can_change(
+            entries in proptest::collection::vec(
+                (0_u32..2, 0_u64..300, proptest::collection::vec(any::<u8>(), 1..40), 0_u64..1 << 45, "[a-z]{0,9}"),
+                2..20,
+            ),
+            at: prop::sample::Index,
+            bit in 0..8,
+        ) {
+            let block = sample(&entries);
+            let mut bytes = b"before".to_vec();
+            let body = block.put(&mut bytes, 3);
+            let bytes = bytes.split_off(6);
+            prop_assert_eq!(&bytes[body.start - 6..body.end - 6], &block.body[..]);
+            let read = Block::read(&Bytes::from(bytes.clone())).unwrap();
+            prop_assert_eq!((&read.topics, &read.entries, &read.ids), (&block.topics, &block.entries, &block.ids));
+            prop_assert_eq!((read.last_sequence, read.time, &read.body), (block.last_sequence, 9, &block.body));
+
+            let mut flipped = bytes.clone();
+            flipped[at.index(bytes.len())] ^= 1 << bit;
+            let is_noticed = match Block::read(&Bytes::from(flipped)) {
+                Err(_) => true,
+                Ok(read) => !read.entries.iter().all(|entry| read.is_intact(entry)),
+            };
+            prop_assert!(is_noticed);
+            for end in 0..bytes.len() - 1 {
+                let cut = Block::read(&Bytes::copy_from_slice(&bytes[..end]));
+                prop_assert!(cut.is_err() || cut.unwrap().body.is_empty());
+            }
+        }
+
+        #[test]
+        fn a_header_and_a_mark_are_read_as_they_were_written(log: [u8; 16], first_sequence: u64, through: u64) {
+            let header = SegmentHeader { log, first_sequence, through };
+            prop_assert_eq!(SegmentHeader::read(&header.to_bytes()), Ok(header));
+            prop_assert_eq!(read_mark(&mark(through)), Ok(through));
+        }
+    }
 }

@@ -4,32 +4,33 @@
 //! fdatasync; then readers see them and publishers are answered. While it syncs, further requests gather, so the
 //! more publishers there are, the more a sync is worth. A write that finds no room is taken back, and the log goes on
 //! when there is room. After any other failure the log takes nothing more: what the page cache shows after a failed
-//! sync proves nothing, so only a restart, which reads the tail back, goes on.
+//! sync proves nothing, so only a restart, which writes the tail anew, goes on.
 
-use std::{collections::HashMap, fs::File, io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    ops::Range,
+    sync::{Arc, RwLockReadGuard},
+    time::SystemTime,
+};
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Shared,
-    block::{self, Block, Entry},
+    Shared, State,
+    block::{self, Block},
     dedupe::Dedupe,
-    nanos, segment_name, time_of,
+    draft::Draft,
+    keeper::{self, Keeper},
+    millis, nanos, read,
+    segment::Segment,
+    time_of,
 };
-use crate::{
-    messages::{Content, Error, NewMessage, Published},
-    wire::message,
-};
-
-/// A block is closed when its body has so many bytes: a reader reads a block as a whole.
-const BLOCK_BYTES: usize = 64 * 1024;
+use crate::messages::{Error, NewMessage, Published};
 
 /// A commit takes no further request when it has so many bytes: more would only delay the answers.
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 
-/// How often ids that are out of the window are forgotten in topics that are quiet.
-const SWEEP_NANOS: u64 = 60_000_000_000;
+/// A segment that holds so many messages is followed by the next: the index of one is in memory.
+const SEGMENT_MESSAGES: u64 = 500_000;
 
 /// Messages to publish, checked.
 #[derive(Debug)]
@@ -53,15 +54,24 @@ pub enum Outcome {
     None(usize, Error),
 }
 
+/// Something for the committer to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Publish.
+    Publish(Request),
+    /// Begin a segment, so that what was written so far can be rewritten.
+    Roll,
+}
+
 /// Writes the log. It runs until all senders are gone, and commits what they left.
 #[derive(Debug)]
 pub struct Committer {
     /// What readers see.
     pub shared: Arc<Shared>,
-    /// Where segments are.
-    pub directory: PathBuf,
+    /// Who makes segments ready, and takes those that are full.
+    pub keeper: Keeper,
     /// The segment being written.
-    pub file: Arc<File>,
+    pub segment: Arc<Segment>,
     /// Where its next block goes.
     pub offset: u64,
     /// Of the next message.
@@ -70,60 +80,52 @@ pub struct Committer {
     pub last_time: u64,
     /// Ids published lately.
     pub dedupe: Dedupe,
-    /// When [`Dedupe::sweep`] was last called.
-    pub last_sweep: u64,
+    /// What a commit is written from: kept for its capacity.
+    pub buffer: Vec<u8>,
 }
 
 /// Requests and what became of them, not yet on disk.
 struct Commit {
-    time: u64,
-    blocks: Vec<Block>,
     draft: Draft,
-    bytes: usize,
     answers: Vec<(oneshot::Sender<Outcome>, Outcome, OwnedSemaphorePermit)>,
-}
-
-/// A block that is being filled.
-#[derive(Default)]
-struct Draft {
-    first_sequence: u64,
-    topics: Vec<Arc<str>>,
-    /// The topic's place in the list, and its last sequence.
-    by_topic: HashMap<Arc<str>, (usize, u64)>,
-    by_id: HashMap<(usize, Box<str>), u64>,
-    entries: Vec<Entry>,
-    body: Vec<u8>,
 }
 
 impl Committer {
     /// Runs on a thread of its own.
-    pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(request) = requests.blocking_recv() {
+    pub fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.blocking_recv() {
             let mut commit = self.begin();
-            self.take(&mut commit, request);
-            while commit.bytes < COMMIT_BYTES
-                && let Ok(request) = requests.try_recv()
-            {
-                self.take(&mut commit, request);
+            let mut next = Some(order);
+            let mut rolls = false;
+            while let Some(order) = next {
+                match order {
+                    Order::Publish(request) => self.take(&mut commit, request),
+                    Order::Roll => rolls = true,
+                }
+                next = if commit.draft.bytes() < COMMIT_BYTES { orders.try_recv().ok() } else { None };
             }
             self.finish(commit);
+            if rolls && self.segment.summary().messages > 0 && !self.shared.has_failed() {
+                // What cannot be done now is tried again when retention is enforced.
+                let _ = self.roll();
+            }
         }
+        self.end();
     }
 
     fn begin(&self) -> Commit {
         // A wall clock that was set back does not take the log with it.
         let time = nanos(SystemTime::now()).max(self.last_time);
-        let draft = Draft { first_sequence: self.next_sequence, ..Draft::default() };
-        Commit { time, blocks: Vec::new(), draft, bytes: 0, answers: Vec::new() }
+        Commit { draft: Draft::new(time, self.next_sequence), answers: Vec::new() }
     }
 
     fn take(&self, commit: &mut Commit, request: Request) {
         let Request { messages, is_atomic, reply, room } = request;
         let mut results = Vec::with_capacity(messages.len());
-        let mark = (commit.draft.entries.len(), commit.draft.body.len());
+        let mark = commit.draft.mark();
+        let state = self.shared.state();
         for (index, message) in messages.iter().enumerate() {
-            let result = self.place(commit, message);
-            match result {
+            match self.place(&state, &mut commit.draft, message) {
                 Err(error) if is_atomic => {
                     commit.draft.roll_back(mark);
                     commit.answers.push((reply, Outcome::None(index, error), room));
@@ -132,62 +134,75 @@ impl Committer {
                 result => results.push(result),
             }
             if !is_atomic {
-                commit.close_block(BLOCK_BYTES);
+                commit.draft.close_if_full();
             }
         }
-        commit.close_block(BLOCK_BYTES);
+        commit.draft.close_if_full();
         commit.answers.push((reply, Outcome::Each(results), room));
     }
 
     /// Gives a message its place in the commit, or finds that it has one.
-    fn place(&self, commit: &mut Commit, new: &NewMessage) -> Result<Published, Error> {
-        let (time, options) = (commit.time, &self.shared.options);
-        let state = self.shared.state();
-        let known = state.index.topic(&new.topic).map(|topic| topic.last.0);
-        let in_blocks = commit.blocks.iter().rev().find_map(|block| last_in(block, &new.topic));
-        let in_draft = commit.draft.by_topic.get(new.topic.as_str()).copied();
-        if let Some(id) = &new.message_id {
-            let earlier = in_draft
-                .and_then(|(topic, _)| commit.draft.by_id.get(&(topic, id.as_str().into())).copied())
-                .or_else(|| commit.blocks.iter().rev().find_map(|block| id_in(block, &new.topic, id)))
-                .map(|sequence| (sequence, time))
-                .or_else(|| self.dedupe.find(&new.topic, id, time));
+    fn place(&self, state: &RwLockReadGuard<'_, State>, draft: &mut Draft, new: &NewMessage) -> Result<Published, Error> {
+        let known = state.topics.key_value(&new.topic);
+        let id = new.message_id.as_deref().map(|id| self.dedupe.key(&new.topic, id));
+        if let Some(key) = id {
+            let in_draft = draft.find(key).map(|sequence| (sequence, draft.time));
+            let earlier = in_draft.or_else(|| {
+                let found = self.dedupe.find(key, &new.topic, draft.time)?;
+                (found.0 > state.topics.purged(&new.topic)).then_some(found)
+            });
             if let Some((sequence, time)) = earlier {
                 return Ok(Published { sequence, time: time_of(time), duplicate: true });
             }
         }
-        let current = in_draft.map(|(_, last)| last).or(in_blocks).or(known);
-        if let Some(expected) = new.expected_sequence
-            && expected != current.unwrap_or(0)
-        {
-            return Err(Error::SequenceMismatch { expected, current: current.unwrap_or(0) });
+        let in_draft = draft.last(&new.topic);
+        if let Some(expected) = new.expected_sequence {
+            let current = match in_draft {
+                Some(last) => last,
+                None => self.current(state, &new.topic, draft.time)?,
+            };
+            if expected != current {
+                return Err(Error::SequenceMismatch { expected, current });
+            }
         }
-        let is_new = current.is_none();
-        if is_new && state.index.topic_count() + commit.new_topics() >= options.max_topics {
-            return Err(Error::TooManyTopics { limit: options.max_topics });
+        let is_new = known.is_none() && in_draft.is_none();
+        let limit = self.shared.options.max_topics;
+        if is_new && state.topics.count() + draft.new_topics() >= limit {
+            return Err(Error::TooManyTopics { limit });
         }
-        drop(state);
-        let sequence = commit.draft.push(new, time);
-        Ok(Published { sequence, time: time_of(time), duplicate: false })
+        let name = known.map_or_else(|| new.topic.as_str().into(), |(name, _)| name.clone());
+        let sequence = draft.push(name, new, id, is_new);
+        Ok(Published { sequence, time: time_of(draft.time), duplicate: false })
+    }
+
+    /// The sequence of a topic's last message that has not expired; 0 if there is none.
+    fn current(&self, state: &State, topic: &str, now: u64) -> Result<u64, Error> {
+        let Some(known) = state.topics.get(topic) else { return Ok(0) };
+        let now = millis(time_of(now));
+        if known.held.last_expires == 0 || known.held.last_expires > now {
+            return Ok(known.held.last.0);
+        }
+        let last = read::last_live(&self.shared, &state.segments, topic, known, now)?;
+        Ok(last.map_or(0, |(_, posting)| posting.sequence))
     }
 
     /// Writes a commit and answers its requests.
-    fn finish(&mut self, mut commit: Commit) {
-        commit.close_block(1);
-        let result = if self.shared.has_failed() { Err(Error::Failed) } else { self.write(&commit.blocks) };
-        if result.is_ok()
-            && let Some(last) = commit.blocks.last()
+    fn finish(&mut self, commit: Commit) {
+        let Commit { draft, answers } = commit;
+        let (time, next_sequence) = (draft.time, draft.next_sequence);
+        let blocks = draft.finish();
+        let result = if self.shared.has_failed() { Err(Error::Failed) } else { self.write(&blocks) };
+        if let Ok(places) = &result
+            && !blocks.is_empty()
         {
-            self.next_sequence = last.last_sequence() + 1;
-            self.last_time = commit.time;
-            commit.blocks.iter().for_each(|block| self.dedupe.add(block));
-            self.shared.head.send_replace(last.last_sequence());
+            self.next_sequence = next_sequence;
+            self.last_time = time;
+            blocks.iter().for_each(|block| self.dedupe.add(block));
+            self.show(blocks, places);
+            self.shared.head.send_replace(next_sequence - 1);
         }
-        if commit.time.saturating_sub(self.last_sweep) > SWEEP_NANOS {
-            self.dedupe.sweep(commit.time);
-            self.last_sweep = commit.time;
-        }
-        for (reply, outcome, room) in commit.answers {
+        self.dedupe.sweep(time);
+        for (reply, outcome, room) in answers {
             let outcome = match (&result, outcome) {
                 (Err(error), Outcome::Each(each)) => {
                     // A message that was wrong in itself is told so, whatever became of the others.
@@ -201,154 +216,82 @@ impl Committer {
         }
     }
 
-    fn write(&mut self, blocks: &[Block]) -> Result<(), Error> {
+    /// Writes blocks, and waits until they are on disk. Where each begins, in the buffer, and where its body is.
+    fn write(&mut self, blocks: &[Block]) -> Result<Vec<(u64, Range<usize>)>, Error> {
         if blocks.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        if self.offset >= self.shared.options.segment_bytes {
-            self.roll().map_err(|error| self.failure(&error))?;
+        let is_full = self.offset >= self.shared.options.segment_bytes
+            || self.segment.summary().messages >= SEGMENT_MESSAGES;
+        if is_full {
+            self.roll()?;
         }
-        let parts = blocks.iter().map(Block::to_bytes).collect::<Vec<_>>();
-        let bytes = parts.concat();
-        let disk = &self.shared.options.disk;
-        match disk.write(&self.file, &bytes, self.offset) {
-            Ok(()) => disk.sync(&self.file).map_err(|error| self.fail(&error))?,
-            Err(error) => {
-                // What was written of it must not be there when there is room again.
-                self.file.set_len(self.offset).map_err(|error| self.fail(&error))?;
-                return Err(self.failure(&error));
+        self.buffer.clear();
+        let mut places = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let start = self.buffer.len();
+            let back = u32::try_from(start).unwrap_or(u32::MAX);
+            places.push((start as u64, block.put(&mut self.buffer, back)));
+        }
+        match self.segment.file.write_all_at(&self.buffer, self.offset) {
+            Ok(()) => {
+                self.segment.file.sync().map_err(|error| self.shared.fail(&error))?;
+                Ok(places)
             }
+            Err(error) if keeper::is_full(&error) => {
+                // What was written of it must not be there when there is room again.
+                self.segment.file.set_len(self.offset).map_err(|error| self.shared.fail(&error))?;
+                tracing::warn!(%error, "no room for messages: publishing is refused, reading goes on");
+                Err(Error::Full)
+            }
+            Err(error) => Err(self.shared.fail(&error)),
         }
+    }
+
+    /// Lets readers see what is on disk.
+    fn show(&mut self, blocks: Vec<Block>, places: &[(u64, Range<usize>)]) {
         let mut state = self.shared.state_mut();
-        for (block, part) in blocks.iter().zip(&parts) {
-            let end = self.offset + part.len() as u64;
-            state.index.add(block, self.offset, end);
-            state.recent.push(block.clone());
-            self.offset = end;
+        for (block, (start, body)) in blocks.into_iter().zip(places) {
+            let at = |place: usize| self.offset + place as u64;
+            self.segment.add(&block, self.offset + start, at(body.start), at(body.end));
+            state.topics.add(&block);
+            state.recent.push(block);
         }
-        Ok(())
+        drop(state);
+        self.offset += self.buffer.len() as u64;
+        if self.offset >= self.shared.options.segment_bytes / 2 {
+            self.keeper.prepare();
+        }
     }
 
-    fn roll(&mut self) -> io::Result<()> {
-        let path = self.directory.join(segment_name(self.next_sequence));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let header = block::segment_header(self.shared.id, self.next_sequence);
-        let disk = &self.shared.options.disk;
-        let written = disk.write(&file, &header, 0).and_then(|()| disk.sync(&file));
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        File::open(&self.directory)?.sync_all()?;
-        self.file = Arc::new(file);
-        self.offset = header.len() as u64;
-        self.shared.state_mut().index.add_segment(self.file.clone());
-        Ok(())
-    }
-
-    /// No room is no failure.
-    fn failure(&self, error: &io::Error) -> Error {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+    /// Begins the next segment. What is written goes there from then on.
+    fn roll(&mut self) -> Result<(), Error> {
+        let log = self.shared.id;
+        let next = self.keeper.next_segment(log, self.next_sequence);
+        let next = next.map_err(|error| {
+            if keeper::is_full(&error) {
                 tracing::warn!(%error, "no room for messages: publishing is refused, reading goes on");
                 Error::Full
+            } else {
+                self.shared.fail(&error)
             }
-            _ => self.fail(error),
+        })?;
+        let full = std::mem::replace(&mut self.segment, Arc::new(next));
+        self.offset = self.segment.blocks_end();
+        self.shared.state_mut().segments.push(self.segment.clone());
+        self.keeper.seal(full);
+        Ok(())
+    }
+
+    /// Says that all is on disk: what is damaged after this was not torn.
+    fn end(&mut self) {
+        if !self.shared.has_failed() {
+            let mark = block::mark(self.next_sequence);
+            let file = &self.segment.file;
+            if let Err(error) = file.write_all_at(&mark, self.offset).and_then(|()| file.sync()) {
+                tracing::warn!(%error, "the log could not be marked as closed: the next start looks at its tail");
+            }
         }
+        self.keeper.stop();
     }
-
-    fn fail(&self, error: &io::Error) -> Error {
-        tracing::error!(%error, "the log cannot be written: publishing is refused until a restart, reading goes on");
-        self.shared.failed.send_replace(true);
-        Error::Failed
-    }
-}
-
-impl Commit {
-    /// Closes the block being filled, if it has so many bytes.
-    fn close_block(&mut self, bytes: usize) {
-        if self.draft.body.len() < bytes {
-            return;
-        }
-        let next = self.draft.first_sequence + self.draft.entries.len() as u64;
-        let Draft { first_sequence, topics, entries, body, .. } =
-            std::mem::replace(&mut self.draft, Draft { first_sequence: next, ..Draft::default() });
-        self.bytes += body.len();
-        self.blocks.push(Block { first_sequence, time: self.time, topics, entries, body: Bytes::from(body) });
-    }
-
-    /// At most so many topics are new in this commit.
-    fn new_topics(&self) -> usize {
-        self.draft.topics.len() + self.blocks.iter().map(|block| block.topics.len()).sum::<usize>()
-    }
-}
-
-impl Draft {
-    fn push(&mut self, new: &NewMessage, time: u64) -> u64 {
-        let sequence = self.first_sequence + self.entries.len() as u64;
-        let place = if let Some((place, last)) = self.by_topic.get_mut(new.topic.as_str()) {
-            *last = sequence;
-            *place
-        } else {
-            let name = Arc::<str>::from(new.topic.as_str());
-            self.topics.push(name.clone());
-            self.by_topic.insert(name, (self.topics.len() - 1, sequence));
-            self.topics.len() - 1
-        };
-        if let Some(id) = &new.message_id {
-            self.by_id.insert((place, id.as_str().into()), sequence);
-        }
-        let (content, is_text) = match &new.content {
-            Content::Text(text) => (text.as_bytes(), true),
-            Content::Data(data) => (data.as_ref(), false),
-        };
-        let start = self.body.len();
-        message::put(
-            &mut self.body,
-            &message::Message {
-                sequence,
-                topic: &new.topic,
-                time: time_of(time),
-                key: new.key.as_deref(),
-                headers: &new.headers,
-                content,
-                is_text,
-                message_id: new.message_id.as_deref(),
-            },
-        );
-        let range = start..self.body.len();
-        let checksum = crc32c::crc32c(self.body.get(range.clone()).unwrap_or_default());
-        let message_id = new.message_id.as_deref().map(Into::into);
-        self.entries.push(Entry { topic: place, range, checksum, message_id });
-        sequence
-    }
-
-    /// Forgets what came behind a mark.
-    fn roll_back(&mut self, (entries, body): (usize, usize)) {
-        self.entries.truncate(entries);
-        self.body.truncate(body);
-        let next = self.first_sequence + entries as u64;
-        self.by_id.retain(|_, sequence| *sequence < next);
-        let used = self.entries.iter().map(|entry| entry.topic + 1).max().unwrap_or(0);
-        self.topics.truncate(used);
-        self.by_topic.clear();
-        for (place, name) in self.topics.iter().enumerate() {
-            let last = self.entries.iter().rposition(|entry| entry.topic == place).unwrap_or(0);
-            self.by_topic.insert(name.clone(), (place, self.first_sequence + last as u64));
-        }
-    }
-}
-
-/// The last sequence of a topic in a block.
-fn last_in(block: &Block, topic: &str) -> Option<u64> {
-    let place = block.topics.iter().position(|name| name.as_ref() == topic)?;
-    let last = block.entries.iter().rposition(|entry| entry.topic == place)?;
-    Some(block.first_sequence + last as u64)
-}
-
-/// The sequence of a message with an id in a block.
-fn id_in(block: &Block, topic: &str, id: &str) -> Option<u64> {
-    let place = block.topics.iter().position(|name| name.as_ref() == topic)?;
-    let is_it = |entry: &Entry| entry.topic == place && entry.message_id.as_deref() == Some(id);
-    Some(block.first_sequence + block.entries.iter().position(is_it)? as u64)
 }

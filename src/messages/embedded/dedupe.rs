@@ -1,74 +1,181 @@
 //! The ids of messages published lately: what makes a publish safe to repeat.
+//!
+//! Kept in slices of time, so that what is out of the window goes at once and for nothing. An id is known by 128 bits
+//! of a keyed hash of topic and id: about 50 bytes an id, however long it is; two ids of ten million are taken for one
+//! with a chance of 1 in 10^24.
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
     time::Duration,
 };
 
 use super::block::Block;
 
-/// Ids by topic, bounded by age and by number.
+/// Into how many slices the window is divided: what is forgotten late is at most one of them.
+const SLICES: u64 = 8;
+
+/// Ids by topic, bounded by age, by number a topic, and by number in all.
 #[derive(Debug)]
 pub struct Dedupe {
     window: u64,
-    max_ids: usize,
-    topics: HashMap<Arc<str>, Ids>,
+    max_ids: u64,
+    max_all: usize,
+    keys: [RandomState; 2],
+    /// Oldest first.
+    slices: VecDeque<Slice>,
+    topics: HashMap<Arc<str>, Count>,
+    all: usize,
 }
 
-#[derive(Debug, Default)]
-struct Ids {
-    /// Sequence and time of the message that was published under an id.
-    by_id: HashMap<Arc<str>, (u64, u64)>,
-    /// Oldest first.
-    order: VecDeque<(u64, Arc<str>)>,
+#[derive(Debug)]
+struct Slice {
+    /// Of its first message.
+    time: u64,
+    ids: HashMap<Key, Seen>,
+}
+
+/// A topic and an id.
+pub type Key = u128;
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    sequence: u64,
+    time: u64,
+    /// How many ids of the topic came before.
+    ordinal: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    ids: u64,
+    last_time: u64,
 }
 
 impl Dedupe {
-    /// Remembers ids for `window`, at most `max_ids` a topic.
-    pub fn new(window: Duration, max_ids: usize) -> Self {
-        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        Self { window, max_ids, topics: HashMap::new() }
+    /// Remembers ids for `window`, at most `max_ids` a topic and `max_all` together.
+    pub fn new(window: Duration, max_ids: usize, max_all: usize) -> Self {
+        Self {
+            window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
+            max_ids: max_ids as u64,
+            max_all,
+            keys: [RandomState::new(), RandomState::new()],
+            slices: VecDeque::new(),
+            topics: HashMap::new(),
+            all: 0,
+        }
+    }
+
+    /// By what a topic and an id are known.
+    pub fn key(&self, topic: &str, id: &str) -> Key {
+        let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one((topic, id))));
+        high << 64 | low
+    }
+
+    /// The oldest time from which an id is still known at `now`.
+    pub fn oldest(&self, now: u64) -> u64 {
+        now.saturating_sub(self.window)
     }
 
     /// Sequence and time of the message with this id, if it was published within the window before `now`.
-    pub fn find(&self, topic: &str, id: &str, now: u64) -> Option<(u64, u64)> {
-        let found = self.topics.get(topic)?.by_id.get(id).copied()?;
-        (found.1.saturating_add(self.window) >= now).then_some(found)
+    pub fn find(&self, key: Key, topic: &str, now: u64) -> Option<(u64, u64)> {
+        let seen = self.slices.iter().rev().find_map(|slice| slice.ids.get(&key))?;
+        let ids = self.topics.get(topic)?.ids;
+        let is_within = seen.time >= self.oldest(now) && ids - seen.ordinal <= self.max_ids;
+        is_within.then_some((seen.sequence, seen.time))
     }
 
     /// Remembers the ids of a block.
     pub fn add(&mut self, block: &Block) {
-        for (sequence, entry) in (block.first_sequence..).zip(&block.entries) {
-            let (Some(id), Some(topic)) = (&entry.message_id, block.topics.get(entry.topic)) else {
-                continue;
-            };
-            let id = Arc::<str>::from(id.as_ref());
-            let ids = self.topics.entry(topic.clone()).or_default();
-            ids.by_id.insert(id.clone(), (sequence, block.time));
-            ids.order.push_back((block.time, id));
-            ids.trim(block.time.saturating_sub(self.window), self.max_ids);
+        for (place, id) in &block.ids {
+            let entry = block.entries.get(*place as usize);
+            let Some((entry, topic)) = entry.and_then(|entry| Some((entry, block.topic(entry)?))) else { continue };
+            let key = self.key(topic, id);
+            let count = self.topics.entry(topic.clone()).or_default();
+            let seen = Seen { sequence: entry.sequence, time: block.time, ordinal: count.ids };
+            *count = Count { ids: count.ids + 1, last_time: block.time };
+            let length = (self.window / SLICES).max(1);
+            let is_full = self.slices.back().is_none_or(|slice| block.time.saturating_sub(slice.time) >= length);
+            if is_full || self.all >= self.max_all {
+                self.turn(block.time);
+            }
+            if let Some(slice) = self.slices.back_mut() {
+                self.all += usize::from(slice.ids.insert(key, seen).is_none());
+            }
         }
     }
 
-    /// Forgets what is out of the window, in every topic.
+    /// Begins a slice, and forgets those that are out of the window, or too many.
+    fn turn(&mut self, now: u64) {
+        let oldest = self.oldest(now);
+        // A slice's last message is as old as the first of the next one.
+        while self.slices.get(1).is_some_and(|next| next.time < oldest) || self.all >= self.max_all {
+            let Some(slice) = self.slices.pop_front() else { break };
+            self.all -= slice.ids.len();
+        }
+        let first = self.slices.front().map_or(now, |slice| slice.time);
+        self.topics.retain(|_, count| count.last_time >= first);
+        self.slices.push_back(Slice { time: now, ids: HashMap::new() });
+    }
+
+    /// Forgets what is out of the window, where nothing is published any more.
     pub fn sweep(&mut self, now: u64) {
-        let oldest = now.saturating_sub(self.window);
-        self.topics.retain(|_, ids| {
-            ids.trim(oldest, self.max_ids);
-            !ids.order.is_empty()
-        });
+        if self.slices.back().is_some_and(|slice| slice.time < self.oldest(now)) {
+            self.turn(now);
+        }
     }
 }
 
-impl Ids {
-    fn trim(&mut self, oldest: u64, max: usize) {
-        while self.order.front().is_some_and(|(time, _)| *time < oldest) || self.order.len() > max {
-            let Some((time, id)) = self.order.pop_front() else { return };
-            // An id that was published anew after the window stays.
-            if self.by_id.get(&id).is_some_and(|(_, found)| *found == time) {
-                self.by_id.remove(&id);
+#[cfg(test)]
+
+mod tests {
+    use super::*;
+    use crate::messages::embedded::block::Entry;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn add(dedupe: &mut Dedupe, topic: &str, id: &str, sequence: u64, time: u64) {
+        let entry = Entry { sequence, topic: 0, start: 0, end: 0, checksum: 0, expires: 0 };
+        let (topics, ids) = (vec![topic.into()], vec![(0, id.into())]);
+        dedupe.add(&Block { time, topics, entries: vec![entry], ids, ..Block::default() });
+    }
+
+    fn find(dedupe: &Dedupe, topic: &str, id: &str, now: u64) -> Option<u64> {
+        dedupe.find(dedupe.key(topic, id), topic, now).map(|(sequence, _)| sequence)
+    }
+
+    #[test]
+    fn an_id_is_known_in_its_topic_for_as_long_as_the_window_and_not_longer() {
+        let mut dedupe = Dedupe::new(Duration::from_secs(8), 100, 1000);
+        for second in 0..100 {
+            add(&mut dedupe, "a", &second.to_string(), second, second * SECOND);
+            for age in 0..=second {
+                let found = find(&dedupe, "a", &(second - age).to_string(), second * SECOND);
+                assert_eq!(found, (age <= 8).then_some(second - age), "{age} s old");
             }
+            assert_eq!(find(&dedupe, "b", &second.to_string(), second * SECOND), None);
+        }
+        assert!(dedupe.all <= 10);
+        dedupe.sweep(200 * SECOND);
+        add(&mut dedupe, "b", "x", 200, 200 * SECOND);
+        assert_eq!((dedupe.all, dedupe.topics.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_topic_keeps_so_many_ids_and_all_topics_together_so_many() {
+        let mut dedupe = Dedupe::new(Duration::from_secs(100), 3, 1000);
+        (0..10).for_each(|n| add(&mut dedupe, "a", &n.to_string(), n, n));
+        add(&mut dedupe, "b", "0", 10, 10);
+        let known = (0..10).filter(|n| find(&dedupe, "a", &n.to_string(), 10).is_some());
+        assert_eq!(known.collect::<Vec<_>>(), [7, 8, 9]);
+        assert_eq!(find(&dedupe, "b", "0", 10), Some(10));
+
+        let mut dedupe = Dedupe::new(Duration::from_secs(100), 1000, 20);
+        for n in 0..1000_u64 {
+            add(&mut dedupe, &(n % 7).to_string(), &n.to_string(), n, n * SECOND / 10);
+            assert!(dedupe.all <= 20);
+            assert_eq!(find(&dedupe, &(n % 7).to_string(), &n.to_string(), n * SECOND / 10), Some(n));
         }
     }
 }

@@ -1,29 +1,33 @@
 //! Finds what is there after a start.
 //!
-//! Headers and tables of all blocks are read; of the last segment the bodies too, because a power cut can leave a
-//! block whose header is on disk and whose body is not. What follows the last whole block is a torn tail: it was never
-//! acknowledged, but it is set aside in a file of its own, not deleted. What is no block between blocks is damage: it
-//! stays where it is, and its sequences are told to readers.
+//! A segment that has a footer is known by it, without reading its blocks. The others are read: the one that was
+//! written last, and any that was full when the server died. In the last one, what may have been torn by a power cut is
+//! set aside in a file of its own, not deleted; what is wrong anywhere else is damage: it stays where it is, and its
+//! sequences are told to readers. The last commit is written anew and synced before it is served: after a failed sync
+//! the page cache may show what the disk does not have.
 
 use std::{
-    fs::File,
+    collections::BTreeMap,
     io,
-    os::unix::fs::FileExt,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use memchr::memmem;
-use tokio::sync::watch;
 
 use super::{
-    Shared, State,
-    block::{self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Fault, Header, LogId, SEGMENT_HEADER_BYTES},
-    committer::Committer,
+    State,
+    block::{self, Fault, LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
     dedupe::Dedupe,
-    nanos, segment_name,
+    disk::{Disk, File},
+    floors,
+    footer::Footer,
+    nanos,
+    scan::Scan,
+    segment::{Building, Cache, Segment},
+    topics::Topics,
 };
 use crate::messages::{OpenError, Opened, Options};
 
@@ -31,210 +35,281 @@ use crate::messages::{OpenError, Opened, Options};
 /// have seen is given twice.
 const SEQUENCE_JUMP: u64 = 1_000_000;
 
-/// What was found so far.
-#[derive(Default)]
-struct Found {
-    state: State,
-    log: Option<LogId>,
-    dedupe: Option<Dedupe>,
-    next_sequence: u64,
-    last_time: u64,
-    /// Bytes that are no block were passed since the last block.
-    is_damaged: bool,
-    opened: Opened,
+/// What was found.
+#[derive(Debug)]
+pub struct Finding {
+    /// Which log it is; none if there was nothing.
+    pub log: Option<LogId>,
+    /// What readers see.
+    pub state: State,
+    /// Ids published lately.
+    pub dedupe: Dedupe,
+    /// Of the next message.
+    pub next_sequence: u64,
+    /// Of the newest message.
+    pub last_time: u64,
+    /// The last segment, where it goes on; none if a new one is to begin.
+    pub active: Option<(Arc<Segment>, u64)>,
+    /// Segments that have no footer, and should.
+    pub unsealed: Vec<Arc<Segment>>,
+    /// For the operator.
+    pub opened: Opened,
+    /// A segment whose end is not known to be whole: its path, the bytes that are no record, and the sequence that would
+    /// have followed.
+    pub open_end: Option<(PathBuf, Range<u64>, u64)>,
 }
 
-/// Opens the log in a directory, or makes one.
-pub fn open(directory: &Path, options: Options) -> Result<(Committer, Opened), OpenError> {
+/// A segment's file, with what its header tells.
+#[derive(Debug)]
+struct Candidate {
+    path: PathBuf,
+    file: Arc<File>,
+    /// As the name tells.
+    first_sequence: u64,
+    header: Option<SegmentHeader>,
+    footer: Option<Footer>,
+}
+
+/// Finds what is in a directory.
+pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Finding, OpenError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| OpenError::Io { path, source }
     };
-    std::fs::create_dir_all(directory).map_err(at(directory))?;
-    let mut segments = segments(directory).map_err(at(directory))?;
-    let dedupe = Dedupe::new(options.dedupe_window, options.max_dedupe_ids);
-    let mut found = Found { next_sequence: 1, dedupe: Some(dedupe), ..Found::default() };
-    let mut last = None;
-    while let Some(path) = segments.pop_front() {
-        let is_last = segments.is_empty();
-        let file = File::options().read(true).write(true).open(&path).map_err(at(&path))?;
-        let file = Arc::new(file);
-        if let Some(end) = found.segment(&file, &path, is_last)? {
-            last = Some((file, end));
-        }
+    let disk = &options.disk;
+    disk.create_directory(directory).map_err(at(directory))?;
+    let mut candidates = candidates(disk, directory)?;
+    let log = candidates.iter().find_map(|candidate| Some(candidate.header?.log));
+    let mut opened = Opened::default();
+    let mut topics = Topics::new(options.retention.clone());
+    if let Some(log) = log {
+        let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
+        opened.damaged.extend(fault);
     }
-    let log = found.log.unwrap_or_else(|| *uuid::Uuid::new_v4().as_bytes());
-    let (file, offset) = match last {
-        Some(last) => last,
-        None => found.first_segment(directory, log).map_err(at(directory))?,
+    let state = State { topics, ..State::default() };
+    let dedupe = Dedupe::new(options.dedupe_window, options.max_dedupe_ids, options.max_all_dedupe_ids);
+    let mut finding = Finding {
+        log,
+        state,
+        dedupe,
+        next_sequence: 1,
+        last_time: 0,
+        active: None,
+        unsealed: Vec::new(),
+        opened,
+        open_end: None,
     };
-    let Found { state, dedupe, next_sequence, last_time, opened, .. } = found;
-    let last_sweep = nanos(SystemTime::now());
-    let dedupe = dedupe.unwrap_or_else(|| Dedupe::new(options.dedupe_window, options.max_dedupe_ids));
-    // A cursor that was handed out before the torn tail was cut must not be ahead.
-    let head = watch::Sender::new(next_sequence - 1);
-    let failed = watch::Sender::new(false);
-    let shared = Arc::new(Shared { id: log, options, state: RwLock::new(state), head, failed });
-    let directory = PathBuf::from(directory);
-    let committer =
-        Committer { shared, directory, file, offset, next_sequence, last_time, dedupe, last_sweep };
-    Ok((committer, opened))
+    let last = candidates.pop();
+    for candidate in candidates {
+        let path = candidate.path.clone();
+        finding.take(candidate, None, cache, options).map_err(at(&path))?;
+    }
+    if let Some(last) = last {
+        let path = last.path.clone();
+        finding.take(last, Some(disk), cache, options).map_err(at(&path))?;
+    }
+    Ok(finding)
 }
 
-/// The segments, oldest first.
-fn segments(directory: &Path) -> io::Result<std::collections::VecDeque<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            paths.push(path);
+/// The segments, oldest first, without those that a rewritten one stands for.
+fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError> {
+    let at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| OpenError::Io { path, source }
+    };
+    let mut paths = BTreeMap::new();
+    for path in disk.list(directory).map_err(at(directory))? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let sequence = name.strip_suffix(".log").and_then(|digits| digits.parse::<u64>().ok());
+        if let Some(sequence) = sequence {
+            paths.insert(sequence, path);
+        } else if [".new", ".segment"].iter().any(|suffix| name.ends_with(suffix)) {
+            // It was being made when the server ended.
+            disk.remove(&path).map_err(at(&path))?;
         }
     }
-    paths.sort();
-    Ok(paths.into())
+    let (mut candidates, mut log, mut through) = (Vec::<Candidate>::new(), None, 0);
+    for (first_sequence, path) in paths {
+        let file = disk.open(&path, true).map_err(at(&path))?;
+        let length = file.len().map_err(at(&path))?;
+        let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
+        let header = match SegmentHeader::read(&start.map_err(at(&path))?) {
+            Ok(header) if log.is_some_and(|log| log != header.log) => return Err(OpenError::Foreign { path }),
+            Ok(header) => Some(header),
+            Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
+            Err(Fault::Damaged) => None,
+        };
+        let footer = Footer::read(&file).map_err(at(&path))?;
+        if first_sequence <= through {
+            // What is left of it is in a segment that was made of it, whose index is whole.
+            disk.remove(&path).map_err(at(&path))?;
+            continue;
+        }
+        if let Some(header) = header {
+            log = Some(header.log);
+            let is_whole = match &footer {
+                Some(footer) => footer.is_whole(&file).map_err(at(&path))?,
+                None => false,
+            };
+            through = if is_whole { header.through } else { 0 };
+        }
+        candidates.push(Candidate { path, file: Arc::new(file), first_sequence, header, footer });
+    }
+    Ok(candidates)
 }
 
-impl Found {
-    /// Reads a segment. Where its next block would go; none if the segment was set aside.
-    fn segment(&mut self, file: &Arc<File>, path: &Path, is_last: bool) -> Result<Option<u64>, OpenError> {
-        let at = |source| OpenError::Io { path: path.into(), source };
-        let size = file.metadata().map_err(at)?.len();
-        let mut header = [0; SEGMENT_HEADER_BYTES];
-        let read = if size < header.len() as u64 { Ok(()) } else { file.read_exact_at(&mut header, 0) };
-        read.map_err(at)?;
-        match block::read_segment_header(&header) {
-            Ok((log, _)) if self.log.is_some_and(|known| known != log) => {
-                return Err(OpenError::Foreign { path: path.into() });
+impl Finding {
+    /// Takes a segment. `last`: it was the one that is written.
+    fn take(
+        &mut self,
+        candidate: Candidate,
+        last: Option<&Disk>,
+        cache: &Cache,
+        options: &Options,
+    ) -> io::Result<()> {
+        let Candidate { path, file, first_sequence, header, footer } = candidate;
+        let through = header.map_or(0, |header| header.through);
+        if header.is_none() {
+            if let Some(disk) = last
+                && Self::was_being_made(&file)?
+            {
+                return disk.remove(&path);
             }
-            Ok((log, _)) => self.log = Some(log),
-            Err(Fault::Version(version)) => return Err(OpenError::Version { path: path.into(), version }),
-            // It was being made when the power went.
-            Err(Fault::Damaged) if is_last && size <= SEGMENT_HEADER_BYTES as u64 && self.log.is_some() => {
-                self.set_aside(file, path, 0).map_err(at)?;
-                std::fs::remove_file(path).map_err(at)?;
-                return Ok(None);
-            }
-            Err(Fault::Damaged) if size > SEGMENT_HEADER_BYTES as u64 || self.log.is_some() => {
-                self.opened.damaged.push(format!("{}: the header", path.display()));
-            }
-            Err(Fault::Damaged) => {
-                std::fs::remove_file(path).map_err(at)?;
-                return Ok(None);
-            }
+            self.opened.damaged.push(format!("{}: the header", path.display()));
         }
-        self.state.index.add_segment(file.clone());
         self.opened.segments += 1;
-        self.blocks(file, path, size, is_last).map_err(at).map(Some)
-    }
-
-    /// Reads the blocks of a segment. Where its next block would go.
-    fn blocks(&mut self, file: &Arc<File>, path: &Path, size: u64, is_last: bool) -> io::Result<u64> {
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
-        while offset < size {
-            if let Some((block, end)) = self.block(file, offset, size, is_last)? {
-                self.add(&block, offset, end);
-                offset = end;
-                continue;
+        if let Some(footer) = footer {
+            let sealed = Segment::sealed(path.clone(), file.clone(), (first_sequence, through), footer)?;
+            if let Ok(segment) = sealed
+                && self.take_sealed(&segment, cache, options)?
+            {
+                self.state.segments.push(Arc::new(segment));
+                return Ok(());
             }
-            let Some(next) = self.next_block(file, offset + 1, size, is_last)? else { break };
-            self.opened.damaged.push(format!("{}: bytes {offset} to {next}", path.display()));
-            self.is_damaged = true;
-            offset = next;
+            self.opened.damaged.push(format!("{}: the index, which is made anew", path.display()));
         }
-        if offset < size && is_last {
-            self.set_aside(file, path, offset)?;
-            self.next_sequence += SEQUENCE_JUMP;
-        } else if offset < size {
-            self.opened.damaged.push(format!("{}: bytes {offset} to {size}", path.display()));
-            self.is_damaged = true;
+        let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
+        let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
+        let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
+        if let Some(disk) = last {
+            self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
+        } else if !scan.tail.is_empty() {
+            // A footer that was not written whole looks the same: whether anything is missing, the next segment tells.
+            self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
-        if is_last {
-            // What the last run wrote and could not sync is served from now on: it must be on disk first.
-            file.sync_all()?;
+        self.take_scanned(&path, &scan);
+        let mut building = Building::new();
+        for found in &scan.blocks {
+            building.add(&found.block, found.start, found.body, found.end);
         }
-        Ok(offset)
-    }
-
-    /// The block at an offset, if there is a whole one.
-    fn block(
-        &self,
-        file: &File,
-        offset: u64,
-        size: u64,
-        with_body: bool,
-    ) -> io::Result<Option<(Block, u64)>> {
-        let mut fixed = [0; BLOCK_HEADER_BYTES];
-        if size - offset < fixed.len() as u64 {
-            return Ok(None);
+        let segment = Arc::new(Segment::building(path, file, first_sequence, through, building));
+        self.state.segments.push(segment.clone());
+        if last.is_some() && header.is_some() {
+            self.active = Some((segment, scan.end));
+        } else {
+            self.unsealed.push(segment);
         }
-        file.read_exact_at(&mut fixed, offset)?;
-        let Ok(header) = Header::read(&fixed) else { return Ok(None) };
-        let end = offset + header.block_bytes() as u64;
-        if end > size {
-            return Ok(None);
-        }
-        let table_end = BLOCK_HEADER_BYTES + header.table_bytes;
-        let mut bytes = vec![0; if with_body { header.block_bytes() } else { table_end }];
-        file.read_exact_at(&mut bytes, offset)?;
-        let Ok(block) = Block::read(&Bytes::from(bytes)) else { return Ok(None) };
-        // Of the last block, a body that is not what its header says was torn; of an earlier one it is damage, which
-        // is found again, entry by entry, when it is read.
-        let is_torn = with_body && end == size && !block.entries.iter().all(|entry| block.is_intact(entry));
-        Ok((block.first_sequence >= self.next_sequence && !is_torn).then_some((block, end)))
-    }
-
-    /// Where the next whole block is.
-    fn next_block(&self, file: &File, from: u64, size: u64, with_body: bool) -> io::Result<Option<u64>> {
-        let mut bytes = vec![0; usize::try_from(size.saturating_sub(from)).map_err(io::Error::other)?];
-        file.read_exact_at(&mut bytes, from)?;
-        for at in memmem::find_iter(&bytes, &BLOCK_MAGIC) {
-            let offset = from + at as u64;
-            if self.block(file, offset, size, with_body)?.is_some() {
-                return Ok(Some(offset));
-            }
-        }
-        Ok(None)
-    }
-
-    fn add(&mut self, block: &Block, start: u64, end: u64) {
-        if self.is_damaged && block.first_sequence > self.next_sequence {
-            self.state.damaged.insert(self.next_sequence, block.first_sequence - 1);
-        }
-        self.is_damaged = false;
-        self.state.index.add(block, start, end);
-        if let Some(dedupe) = &mut self.dedupe {
-            dedupe.add(block);
-        }
-        self.next_sequence = block.last_sequence() + 1;
-        self.last_time = self.last_time.max(block.time);
-        self.opened.messages += block.entries.len() as u64;
-    }
-
-    /// Moves what follows an offset to a file of its own, on disk before it is cut off here.
-    fn set_aside(&mut self, file: &File, path: &Path, offset: u64) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let size = file.metadata()?.len();
-        bytes.resize(usize::try_from(size - offset).map_err(io::Error::other)?, 0);
-        file.read_exact_at(&mut bytes, offset)?;
-        let aside = path.with_extension(format!("torn-{offset}"));
-        std::fs::write(&aside, &bytes)?;
-        File::open(&aside)?.sync_all()?;
-        file.set_len(offset)?;
-        file.sync_all()?;
-        self.opened.torn.push((aside, bytes.len() as u64));
         Ok(())
     }
 
-    fn first_segment(&mut self, directory: &Path, log: LogId) -> io::Result<(Arc<File>, u64)> {
-        let path = directory.join(segment_name(self.next_sequence));
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        let header = block::segment_header(log, self.next_sequence);
-        file.write_all_at(&header, 0)?;
-        file.sync_all()?;
-        File::open(directory)?.sync_all()?;
-        let file = Arc::new(file);
-        self.state.index.add_segment(file.clone());
-        self.opened.segments += 1;
-        Ok((file, header.len() as u64))
+    /// A file without a header and without anything else: the power went when it was made.
+    fn was_being_made(file: &File) -> io::Result<bool> {
+        let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        let bytes = file.read(0, length)?;
+        Ok(bytes.iter().skip(SEGMENT_HEADER_BYTES).all(|byte| *byte == 0))
+    }
+
+    /// Takes what a footer tells. False if it is damaged.
+    fn take_sealed(&mut self, segment: &Segment, cache: &Cache, options: &Options) -> io::Result<bool> {
+        let summary = segment.summary();
+        let mut held = Vec::new();
+        let read = segment.for_each_topic(cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
+        if read.is_err() {
+            return Ok(false);
+        }
+        held.iter().for_each(|(name, held)| self.state.topics.add_held(name, held));
+        self.follow(segment.first_sequence);
+        if summary.messages > 0 {
+            self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
+            self.last_time = self.last_time.max(summary.last_time);
+        }
+        self.opened.messages += summary.messages;
+        let window = u64::try_from(options.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
+        if summary.ids > 0 && summary.last_time >= nanos(SystemTime::now()).saturating_sub(window) {
+            let bytes = segment.read(0, segment.blocks_end())?;
+            let scan = Scan::new(&bytes, segment.first_sequence);
+            scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
+        }
+        Ok(true)
+    }
+
+    fn take_scanned(&mut self, path: &Path, scan: &Scan) {
+        if let Some(found) = scan.blocks.first() {
+            self.follow(found.block.first_sequence);
+        }
+        for damage in &scan.damage {
+            let Range { start, end } = damage.bytes.clone();
+            self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
+            let (from, to) = damage.sequences;
+            if from <= to {
+                self.state.damaged.insert(from, to);
+            }
+        }
+        for found in &scan.blocks {
+            self.state.topics.add(&found.block);
+            self.dedupe.add(&found.block);
+            self.last_time = self.last_time.max(found.block.time);
+            self.opened.messages += found.block.entries.len() as u64;
+        }
+        self.next_sequence = self.next_sequence.max(scan.next_sequence);
+    }
+
+    /// Sees whether a segment before the one that begins here had an end that is missing.
+    fn follow(&mut self, first_sequence: u64) {
+        if let Some((path, bytes, expected)) = self.open_end.take()
+            && expected < first_sequence
+        {
+            let Range { start, end } = bytes;
+            self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
+            self.state.damaged.insert(expected, first_sequence - 1);
+        }
+    }
+
+    /// Sets aside what may have been torn, and makes sure that what is left is on disk.
+    fn end_torn(
+        &mut self,
+        disk: &Disk,
+        path: &Path,
+        file: &File,
+        bytes: &Bytes,
+        scan: &mut Scan,
+    ) -> io::Result<()> {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let torn = scan.torn();
+        if let Some(torn) = torn {
+            let end = scan.tail.end.max(scan.end);
+            let aside = path.with_extension(format!("torn-{torn}"));
+            let copy = disk.create(&aside)?;
+            copy.write_all_at(bytes.get(at(torn)..at(end)).unwrap_or_default(), 0)?;
+            copy.sync()?;
+            disk.sync_directory(path.parent().unwrap_or(path))?;
+            scan.cut(torn);
+            scan.next_sequence += SEQUENCE_JUMP;
+            // Its sequences are not damage but what was never there: the mark says so from now on.
+            let zeros = vec![0; at(end - torn)];
+            file.write_all_at(&zeros, torn)?;
+            self.opened.torn.push((aside, end - torn));
+        }
+        let last_commit = scan.last_commit.min(scan.end);
+        let tail = bytes.get(at(last_commit)..at(scan.end)).unwrap_or_default();
+        if !tail.is_empty() {
+            file.write_all_at(tail, last_commit)?;
+        }
+        if torn.is_some() {
+            let mark = block::mark(scan.next_sequence);
+            file.write_all_at(&mark, scan.end)?;
+            scan.end += mark.len() as u64;
+        }
+        file.sync()
     }
 }

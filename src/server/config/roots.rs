@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{Error, Settings};
+use super::{Error, Settings, pick};
 use crate::lines::{self, Glob};
 
 /// `NAME=DIR`
@@ -65,10 +65,6 @@ pub fn resolve(given: &Settings, file: &Settings) -> Result<Vec<lines::Root>, Er
         rules(&mut roots, "--absolute-links", root)?.absolute_links = true;
     }
     Ok(roots)
-}
-
-fn pick<'a, T>(given: &'a [T], file: &'a [T]) -> &'a [T] {
-    if given.is_empty() { file } else { given }
 }
 
 /// A rule for a root that is not there protects nothing, so it is an error.

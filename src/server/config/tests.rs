@@ -99,6 +99,46 @@ fn a_wrong_glob_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
 }
 
 #[test]
+fn rules_of_retention_are_kept_in_their_order_from_flags_or_from_the_file() {
+    let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    let file = || parse_file("retain = ['a.b=count:7', 'a.>=age:7d total:2GiB']\nretention-interval = '5s'");
+    let config = resolve(given(&["--data", "/d"]), file().unwrap()).unwrap();
+    assert_eq!(config.messages.retention, rules(&["a.b=count:7", "a.>=age:7d total:2GiB"]));
+    assert_eq!(config.messages.retention_interval, Duration::from_secs(5));
+
+    let flags = ["--retain", "b=last,c=bytes:1KiB count:2", "--retain=>=age:1d", "--data", "/d"];
+    let config = resolve(given(&flags), file().unwrap()).unwrap();
+    assert_eq!(config.messages.retention, rules(&["b=last", "c=bytes:1KiB count:2", ">=age:1d"]));
+
+    let config = resolve(given(&["--data", "/d"]), Settings::default()).unwrap();
+    assert!(config.messages.retention.is_empty());
+    assert_eq!(config.messages.retention_interval, Duration::from_secs(20));
+    let flags = ["--retention-interval", "0s", "--data", "/d"];
+    let error = resolve(given(&flags), Settings::default()).unwrap_err().to_string();
+    assert!(error.starts_with("--retention-interval is 0") && error.contains("1ms or more"), "{error}");
+}
+
+#[test]
+fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
+    for (wrong, fault, remedy) in [
+        ("orders.>", "PATTERN=LIMITS", "orders.>=age:7d"),
+        ("orders.>=7d", "`7d` is no limit", "age:7d"),
+        ("orders.>=count:0", "count is 0", "leave it out"),
+        ("orders.>.a=age:7d", "the pattern has `>` before its end", "only the last token"),
+        ("$countdown.>=age:7d", "`$`", "the server's own"),
+    ] {
+        let error = Arguments::try_parse_from(["perenniald", "--retain", wrong]).unwrap_err().to_string();
+        assert!(error.contains("--retain") && error.contains(fault) && error.contains(remedy), "{error}");
+        let fault_of_file = parse_file(&format!("stall = '5s'\nretain = ['{wrong}']")).unwrap_err();
+        let is_told = fault_of_file.contains("line 2") && fault_of_file.contains("retain");
+        assert!(is_told && fault_of_file.contains(fault), "{fault_of_file}");
+    }
+    // A comma stands between two rules, and no limit is one.
+    let error = Arguments::try_parse_from(["perenniald", "--retain", "a=age:7d,count:1"]).unwrap_err();
+    assert!(error.to_string().contains("spaces stand between limits"), "{error}");
+}
+
+#[test]
 fn the_demo_is_switched_on_by_its_flag_alone_and_by_what_variables_hold() {
     for (flag, expected) in [("--demo", true), ("--demo=1", true), ("--demo=true", true), ("--demo=0", false)]
     {

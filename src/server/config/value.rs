@@ -5,6 +5,7 @@ use std::{str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::roots::{Root, Rule};
+use crate::messages::retention;
 
 /// The longest duration that can be set, in hours: a hundred years. Far longer ones overflow the clock.
 const MAX_HOURS: u64 = 100 * 8766;
@@ -67,7 +68,7 @@ impl From<Size> for usize {
 
 /// In the file these are written as on the command line; a number alone does as well.
 macro_rules! deserialize_from_text {
-    ($($name:ident),*) => {$(
+    ($($name:ty),*) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = match toml::Value::deserialize(deserializer)? {
@@ -81,4 +82,4 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, Span, Size);

@@ -1,0 +1,127 @@
+//! What a request asks of the log, and what its answers become.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures::StreamExt;
+
+use super::*;
+use crate::{
+    messages::{Log, Position},
+    proto::messages_request::Start as Asked,
+    wire::Batching,
+};
+
+fn asked(request: proto::MessagesRequest) -> Query {
+    query(request, &Limits::default()).unwrap()
+}
+
+fn all() -> proto::MessagesRequest {
+    proto::MessagesRequest { topics: vec![">".into()], ..Default::default() }
+}
+
+/// A place in a log without messages.
+async fn position() -> Position {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Log::open(directory.path(), messages::Options::default()).unwrap().0;
+    let query = Query {
+        topics: vec![">".into()],
+        start: Start::New,
+        stop: Stop::default(),
+        on_gap: OnGap::Fail,
+        consumer: None,
+        batching: Batching::default(),
+    };
+    let mut batches = Box::pin(log.subscribe(query).await.unwrap());
+    batches.next().await.unwrap().unwrap().position
+}
+
+#[test]
+fn a_start_that_is_false_is_as_unset() {
+    let start = |start| asked(proto::MessagesRequest { start, ..all() }).start;
+    for unset in [None, Some(Asked::Earliest(false)), Some(Asked::LastPerTopic(false))] {
+        assert!(matches!(start(unset), Start::New), "{unset:?}");
+    }
+    assert!(matches!(start(Some(Asked::Earliest(true))), Start::Earliest));
+    assert!(matches!(start(Some(Asked::LastPerTopic(true))), Start::LastPerTopic));
+}
+
+#[test]
+fn a_gap_ends_the_stream_unless_it_is_to_be_skipped() {
+    let on_gap =
+        |on_gap: proto::OnGap| asked(proto::MessagesRequest { on_gap: on_gap.into(), ..all() }).on_gap;
+    assert_eq!(on_gap(proto::OnGap::Unspecified), OnGap::Fail);
+    assert_eq!(on_gap(proto::OnGap::Fail), OnGap::Fail);
+    assert_eq!(on_gap(proto::OnGap::Skip), OnGap::Skip);
+}
+
+#[tokio::test]
+async fn a_cursor_wins_over_the_start_and_the_consumer_stays() {
+    let expected = position().await;
+    let request = proto::MessagesRequest {
+        start: Some(Asked::LastPerTopic(true)),
+        cursor: Some(cursor::encode(Kind::Messages, &expected)),
+        consumer: Some("billing.eu".into()),
+        ..all()
+    };
+    let query = asked(request.clone());
+    assert!(matches!(query.start, Start::Resume(position) if position == expected));
+    assert_eq!(query.consumer.as_deref(), Some("billing.eu"));
+
+    let query = asked(proto::MessagesRequest { cursor: None, ..request });
+    assert!(matches!(query.start, Start::LastPerTopic));
+    assert_eq!(query.consumer.as_deref(), Some("billing.eu"));
+    assert_eq!(asked(all()).consumer, None);
+}
+
+#[test]
+fn what_is_missing_is_told_with_its_reason() {
+    use proto::MessageGapReason as Reason;
+    for (told, reason) in [
+        (Event::Damaged { from: 3, to: 5 }, Reason::Damaged),
+        (Event::Removed { from: 3, to: 5 }, Reason::Removed),
+    ] {
+        let gap = proto::MessageGap { from_sequence: Some(3), to_sequence: Some(5), reason: reason.into() };
+        assert_eq!(event(told).event, Some(proto::message_event::Event::Gap(gap)));
+    }
+}
+
+#[test]
+fn a_ttl_is_taken_within_its_range_and_the_range_is_told() {
+    let ttl = |seconds, nanos| {
+        let ttl = Some(prost_types::Duration { seconds, nanos });
+        let message = new_message(proto::PublishRequest { topic: "a".into(), ttl, ..Default::default() });
+        message.map(|message| message.ttl)
+    };
+    let ten_years = *messages::TTLS.end();
+    let seconds = ten_years.as_secs().cast_signed();
+    assert_eq!(ttl(0, 1_000_000).unwrap(), Some(Duration::from_millis(1)));
+    assert_eq!(ttl(seconds, 0).unwrap(), Some(ten_years));
+    assert_eq!(new_message(proto::PublishRequest::default()).unwrap().ttl, None);
+    for (seconds, nanos, shown) in [(0, 0, "is 0 s"), (-1, 0, "is -1 s"), (0, 1_000, "is 1000 ns")] {
+        // As one message of a flow is told it, which is how all are.
+        let error = ttl(seconds, nanos).unwrap_err().into_publish_error();
+        assert_eq!((error.reason.as_str(), error.field.as_str()), ("INVALID_FIELD", "ttl"));
+        assert!(
+            error.message.contains(shown) && error.message.contains("from 1 ms to 10 years"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_is_shown_with_a_cursor_that_can_be_given_back() {
+    let position = position().await;
+    let info = ConsumerInfo {
+        name: "billing".into(),
+        position: position.clone(),
+        time: UNIX_EPOCH + Duration::from_secs(7),
+        head: 9,
+        is_connected: true,
+    };
+    let shown = consumer(info);
+    assert_eq!(field::position::<Position>(Kind::Messages, &shown.cursor).unwrap(), position);
+    let facts = (shown.name.as_str(), shown.sequence, shown.head_sequence, shown.connected);
+    assert_eq!(facts, ("billing", Some(0), Some(9), true));
+    assert_eq!(shown.commit_time, Some(prost_types::Timestamp { seconds: 7, nanos: 0 }));
+}

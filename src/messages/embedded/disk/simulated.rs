@@ -1,0 +1,375 @@
+//! A disk in memory that loses power, runs full and fails, for tests.
+//!
+//! What it promises is what Linux does, and where file systems differ, the least that any of them does:
+//! - Reads see every write at once. On disk is only what was synced: bytes and length of a file by [`Handle::sync`],
+//!   names by [`Simulation::sync_directory`].
+//! - A power cut leaves of what was not synced any part: see [`content`] and [`names`].
+//! - After a failed sync, reads still show what was written, and no later sync brings it to the disk unless it is
+//!   written again: the kernel took it for clean.
+//! - A disk is copied by [`Simulation::lose_power`] and [`Simulation::kill`]: who still writes to the old one does
+//!   not disturb the new one, so a test can cut the power of a log that runs.
+//!
+//! The same calls and the same seeds give the same bytes.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use content::Content;
+use loss::Loss;
+use names::Names;
+use random::Random;
+
+mod content;
+mod loss;
+mod names;
+mod random;
+
+/// EIO.
+const IO: i32 = 5;
+
+/// ENOSPC.
+const NO_SPACE: i32 = 28;
+
+/// A disk.
+#[derive(Default)]
+pub struct Simulation {
+    state: Arc<Mutex<State>>,
+}
+
+/// An open file of a [`Simulation`]; it can be read and written also when it has no name any more.
+pub struct Handle {
+    state: Arc<Mutex<State>>,
+    file: u64,
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// No room: a write writes half of its bytes, anything else does nothing.
+    Full,
+    /// EIO: a write writes some of its bytes, anything else does nothing. A sync that fails takes what was not on
+    /// disk for clean, whatever the error.
+    Error,
+    /// EIO at the first sync of a file or a directory, at this call or after it.
+    Sync,
+    /// The power goes off in the middle of this call: it and all that come get EIO. What [`Simulation::lose_power`]
+    /// then leaves is any part of what the calls up to this one did.
+    Power,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    names: Names,
+    /// Kept when they lose their name: a power cut may give it back.
+    files: BTreeMap<u64, File>,
+    /// Steps up at each change, so that changes of names and of bytes have one order.
+    clock: u64,
+    calls: u64,
+    faults: BTreeMap<u64, Fault>,
+    capacity: Option<u64>,
+    is_off: bool,
+}
+
+#[derive(Clone, Default)]
+struct File {
+    content: Content,
+    handles: usize,
+}
+
+impl Simulation {
+    /// An empty disk.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What a power cut now leaves.
+    pub fn lose_power(&self, seed: u64) -> Arc<Self> {
+        let state = self.state();
+        let oldest = state.files.values().filter_map(|file| file.content.oldest_unsynced()).min();
+        let oldest = oldest.into_iter().chain(state.names.oldest_unsynced()).min().unwrap_or(state.clock);
+        let mut loss = Loss::new(seed, oldest..=state.clock);
+        let names = state.names.lose_power(&mut loss);
+        let files = state.files.iter().filter(|(id, _)| names.has(**id));
+        let files =
+            files.map(|(id, file)| (*id, File { content: file.content.lose_power(&mut loss), handles: 0 }));
+        let files = files.collect();
+        let (clock, capacity) = (state.clock, state.capacity);
+        State { names, files, clock, capacity, ..State::default() }.into_disk()
+    }
+
+    /// What another process finds after the death of the one that wrote: all of it, on disk or not.
+    pub fn kill(&self) -> Arc<Self> {
+        let mut state = self.state().clone();
+        state.files.values_mut().for_each(|file| file.handles = 0);
+        State { calls: 0, faults: BTreeMap::new(), is_off: false, ..state }.into_disk()
+    }
+
+    /// How many calls there were that change something: create, rename, remove, `sync_directory` and of a file write,
+    /// `set_len`, allocate, sync; those that failed count too.
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// Lets a call go wrong: the first is 0.
+    pub fn fail_at(&self, call: u64, fault: Fault) {
+        self.state().faults.insert(call, fault);
+    }
+
+    /// How many bytes there is room for, in all files together, whole sectors each; none: no end.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// How many bytes are taken: by files that have a name or are open.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// Changes a byte, as rot does: no write, and for good.
+    pub fn flip(&self, path: &Path, byte: u64, mask: u8) {
+        let mut state = self.state();
+        let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        state.file(file).content.flip(byte, mask);
+    }
+
+    /// The bytes of a file, as they are seen.
+    pub fn read_file(&self, path: &Path) -> Vec<u8> {
+        let mut state = self.state();
+        let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        state.file(file).content.to_vec()
+    }
+
+    /// Puts a file there, with its directory, on disk at once.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state();
+        let file = state.new_file();
+        state.clock += 1;
+        let clock = state.clock;
+        state.names.put(path, file, clock);
+        state.file(file).content = Content::durable(bytes);
+    }
+
+    /// Makes a directory, and those above it. It does not fail and is no call that counts.
+    pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.clock += 1;
+        let clock = state.clock;
+        state.names.create_directory(path, clock)
+    }
+
+    /// All that is in a directory, in no order that one could rely on.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.state().names.list(path)
+    }
+
+    /// Opens a file that is there.
+    pub fn open(&self, path: &Path) -> io::Result<Handle> {
+        let mut state = self.state();
+        let file = state.names.find(path)?;
+        Ok(self.handle(&mut state, file))
+    }
+
+    /// Makes an empty file, or empties the one that is there.
+    pub fn create(&self, path: &Path) -> io::Result<Handle> {
+        let mut state = self.state();
+        let file = state.change(|state, clock| {
+            if let Ok(file) = state.names.find(path) {
+                state.file(file).content.set_len(0, clock);
+                return Ok(file);
+            }
+            let file = state.new_file();
+            state.names.create(path, file, clock).map(|()| file)
+        })?;
+        Ok(self.handle(&mut state, file))
+    }
+
+    /// Gives a file another name.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state().change(|state, clock| state.names.rename(from, to, clock))
+    }
+
+    /// Removes a file's name.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.state().change(|state, clock| state.names.remove(path, clock))
+    }
+
+    /// Brings the names in a directory to the disk. After an error they are where they were, and a later sync brings
+    /// them: they are in a journal, not in the page cache.
+    pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        match state.call(true)? {
+            None => state.names.sync(path),
+            Some(fault) => Err(fault.into()),
+        }
+    }
+
+    fn handle(&self, state: &mut State, file: u64) -> Handle {
+        state.file(file).handles += 1;
+        Handle { state: self.state.clone(), file }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Simulation").field("calls", &state.calls).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Reads just so many bytes.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.state().file(self.file).content.read(bytes, offset)
+    }
+
+    /// Writes bytes at an offset; after an error the first of them may be written.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let fault = state.call(false)?;
+        let length = match fault {
+            Some(Fault::Full) => bytes.len() / 2,
+            Some(Fault::Error | Fault::Sync) => Random::new(state.calls).index(bytes.len()),
+            None | Some(Fault::Power) => bytes.len(),
+        };
+        let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        let mut clock = state.clock;
+        let bytes = bytes.get(..length).unwrap_or_default();
+        let written = state.file(self.file).content.write(bytes, offset, room, &mut clock);
+        state.clock = clock;
+        match fault {
+            Some(fault) => Err(fault.into()),
+            None if written < length => Err(Fault::Full.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> io::Result<u64> {
+        Ok(self.state().file(self.file).content.len())
+    }
+
+    /// Cuts it, or fills it up with zeros, which take no room.
+    pub fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.state().change(|state, clock| {
+            state.file(self.file).content.set_len(bytes, clock);
+            Ok(())
+        })
+    }
+
+    /// Fills it up with zeros, which take their room now.
+    pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.state().change(|state, clock| {
+            let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+            let file = &mut state.file(self.file).content;
+            if file.room_to_allocate(bytes) > room {
+                return Err(Fault::Full.into());
+            }
+            file.allocate(bytes, clock);
+            Ok(())
+        })
+    }
+
+    /// Brings its bytes and its length to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        let mut state = self.state();
+        match state.call(true)? {
+            None => {
+                state.file(self.file).content.sync();
+                Ok(())
+            }
+            Some(fault) => {
+                state.file(self.file).content.fail_sync();
+                Err(fault.into())
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.state().file(self.file).handles -= 1;
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn into_disk(self) -> Arc<Simulation> {
+        Arc::new(Simulation { state: Arc::new(Mutex::new(self)) })
+    }
+
+    /// Counts a call, and finds how it is to go wrong.
+    fn call(&mut self, is_sync: bool) -> io::Result<Option<Fault>> {
+        let call = self.calls;
+        self.calls += 1;
+        if self.is_off {
+            return Err(Fault::Power.into());
+        }
+        let at_sync = |(at, fault): (&u64, &Fault)| (is_sync && *fault == Fault::Sync).then_some(*at);
+        let due = self.faults.range(..call).find_map(at_sync).unwrap_or(call);
+        let fault = match self.faults.get(&due) {
+            // It waits for a sync.
+            Some(Fault::Sync) if !is_sync => None,
+            Some(_) => self.faults.remove(&due),
+            None => None,
+        };
+        self.is_off = fault == Some(Fault::Power);
+        Ok(fault)
+    }
+
+    /// A call that is done wholly, or not at all; only a power cut leaves both open.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Self, u64) -> io::Result<T>) -> io::Result<T> {
+        let fault = self.call(false)?;
+        self.clock += 1;
+        let clock = self.clock;
+        match fault {
+            None => change(self, clock),
+            Some(fault) => {
+                if fault == Fault::Power {
+                    change(self, clock)?;
+                }
+                Err(fault.into())
+            }
+        }
+    }
+
+    fn new_file(&mut self) -> u64 {
+        let id = self.files.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.files.insert(id, File::default());
+        id
+    }
+
+    fn file(&mut self, id: u64) -> &mut File {
+        self.files.entry(id).or_default()
+    }
+
+    fn used(&self) -> u64 {
+        let is_there = |id: u64, file: &File| file.handles > 0 || self.names.sees(id);
+        self.files.iter().filter(|(id, file)| is_there(**id, file)).map(|(_, file)| file.content.room()).sum()
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::from_raw_os_error(if fault == Fault::Full { NO_SPACE } else { IO })
+    }
+}
+
+#[cfg(test)]
+mod tests;

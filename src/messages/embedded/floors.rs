@@ -1,0 +1,97 @@
+//! What was removed, on disk: for each topic that retention or a purge has cut, how far.
+//!
+//! A file of its own, replaced as a whole before anything that it tells is done. Where it cannot be read, what was
+//! removed and is still in a segment is served again, and readers are not told of what is gone: that is said in the
+//! server's log, and no message is lost by it.
+
+use std::{io, path::Path};
+
+use bytes::{Buf, BufMut};
+
+use super::{
+    block::{LogId, put_text, take_text},
+    disk::Disk,
+    topics::{Removed, Topics},
+};
+use crate::wire::{put_varint, take_varint};
+
+/// The file.
+const NAME: &str = "removed";
+
+/// It begins with this.
+const MAGIC: [u8; 8] = *b"PRNLRMV\n";
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// Writes all that was removed from `topics`.
+pub fn write(disk: &Disk, directory: &Path, log: LogId, topics: &Topics) -> io::Result<()> {
+    let mut out = MAGIC.to_vec();
+    out.put_u32_le(VERSION);
+    out.put_slice(&log);
+    put_varint(&mut out, topics.forgotten());
+    for (name, removed) in topics.all_removed() {
+        put_text(&mut out, name);
+        for number in [removed.floor, removed.lost, removed.purged] {
+            put_varint(&mut out, number);
+        }
+    }
+    out.put_u32_le(crc32c::crc32c(&out));
+    let new = directory.join(format!("{NAME}.new"));
+    let file = disk.create(&new)?;
+    file.write_all_at(&out, 0)?;
+    file.sync()?;
+    disk.rename(&new, &directory.join(NAME))?;
+    disk.sync_directory(directory)
+}
+
+/// Reads it into `topics`, before any message is added. What is wrong with the file, in words, if it cannot be
+/// believed.
+pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> io::Result<Option<String>> {
+    let path = directory.join(NAME);
+    let file = match disk.open(&path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let bytes = file.read(0, length)?;
+    let fault = |text: &str| Ok(Some(format!("{}: {text}", path.display())));
+    let Some((body, mut checksum)) = bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at)) else {
+        return fault("is too short");
+    };
+    if crc32c::crc32c(body) != checksum.get_u32_le() {
+        return fault("its checksum does not hold");
+    }
+    let Some(mut rest) = body.strip_prefix(&MAGIC).filter(|rest| rest.len() >= 4 + log.len()) else {
+        return fault("is no such file");
+    };
+    let version = rest.get_u32_le();
+    if version != VERSION {
+        return fault(&format!("is of version {version} of its format"));
+    }
+    let (of, mut rest) = rest.split_at(log.len());
+    if of != log {
+        return fault("is one of another log");
+    }
+    match take_all(&mut rest) {
+        Some((forgotten, all)) => {
+            all.into_iter().for_each(|(name, removed)| topics.remember(name, removed));
+            topics.set_forgotten(forgotten);
+            Ok(None)
+        }
+        None => fault("is not complete"),
+    }
+}
+
+fn take_all<'a>(rest: &mut &'a [u8]) -> Option<(u64, Vec<(&'a str, Removed)>)> {
+    let forgotten = take_varint(rest)?;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let name = take_text(rest)?;
+        let removed =
+            Removed { floor: take_varint(rest)?, lost: take_varint(rest)?, purged: take_varint(rest)? };
+        all.push((name, removed));
+    }
+    Some((forgotten, all))
+}
