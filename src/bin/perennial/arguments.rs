@@ -20,16 +20,18 @@ const AFTER_HELP: &str = "\
 Data goes to stdout, everything else to stderr. json and ndjson name fields as the JSON form of the contract does,
 but give 64-bit numbers as numbers.
 
-TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s or 1h30m.
+TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s, 1h30m or 7d.
 
 Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
 for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
-stderr is the command that continues the stream; of several files, a line each.";
+stderr is the command that continues the stream; of several files, a line each; none after 74, when another reader
+took over as the same consumer. Of several messages to publish, the first that failed gives the code.";
 
 const BENCH_AFTER_HELP: &str = "\
 p50, p99 and max are, for `publish`, how long an acknowledgement took, and for `deliver`, how old a message was when it
 arrived: at full speed that is how long it waited, so give --rate for the time it takes. MB is 1,000,000 bytes of
-payload. -o json prints an object a row. The messages stay in the topics bench.0, bench.1, … unless there is --purge.";
+payload. -o json prints an object a row. The messages stay in the topics bench.0, bench.1, … unless there is --purge. The exit
+code is 1 if a message was lost, refused or delivered twice.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]

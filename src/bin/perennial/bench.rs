@@ -11,9 +11,14 @@ use std::{
 
 use perennial::client::{Client, Error};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
-    Failure,
-    arguments::{Bench, Format, bench::Load},
+    Failure, INTERRUPTED,
+    arguments::{
+        Bench, Format,
+        bench::{Fanout, Load},
+    },
     output,
     rate::Rate,
 };
@@ -30,31 +35,34 @@ const TEMPLATE: &str = "{human_pos} messages  {rate}  {elapsed}";
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs a benchmark, and prints what it found.
-pub async fn run(client: &Client, it: Bench, format: Format) -> Result<u8, Failure> {
-    match it {
-        Bench::Pub(load) => {
-            let rows = publish::run(client, &load).await;
-            finish(client, &load, rows, format).await
+pub async fn run(client: &Client, it: Bench, format: Format, stop: CancellationToken) -> Result<u8, Failure> {
+    let work = async {
+        match &it {
+            Bench::Pub(load) => publish::run(client, load).await,
+            Bench::Sub(replay) => Ok(vec![replay::run(client, replay).await?]),
+            Bench::Pubsub(fanout) => fanout::run(client, fanout).await,
         }
-        Bench::Sub(replay) => report::print(&[replay::run(client, &replay).await?], format),
-        Bench::Pubsub(fanout) => {
-            let rows = fanout::run(client, &fanout).await;
-            finish(client, &fanout.load, rows, format).await
-        }
+    };
+    let rows = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Failure::Told(INTERRUPTED)),
+        rows = work => rows,
+    };
+    let is_nobody_there = matches!(rows, Err(Failure::Call(Error::Unreachable { .. })));
+    let printed = rows.and_then(|rows| report::print(&rows, format));
+    if let Bench::Pub(load) | Bench::Pubsub(Fanout { load, .. }) = &it
+        && !is_nobody_there
+    {
+        clear_up(client, load).await?;
     }
+    printed
 }
 
-/// Prints what was found, and clears up.
-async fn finish(
-    client: &Client,
-    load: &Load,
-    rows: Result<Vec<report::Row>, Failure>,
-    format: Format,
-) -> Result<u8, Failure> {
-    let printed = rows.and_then(|rows| report::print(&rows, format));
+/// Removes what was published, if that is asked for, and says what is left.
+async fn clear_up(client: &Client, load: &Load) -> Result<(), Failure> {
     if !load.purge {
         output::note("the messages stay in the topics bench.*; --purge removes them");
-        return printed;
+        return Ok(());
     }
     for topic in message::topics(load) {
         match client.purge_topic(&topic, None).await {
@@ -64,7 +72,7 @@ async fn finish(
         }
     }
     output::note("the messages were purged");
-    printed
+    Ok(())
 }
 
 /// Waits for some work, and shows a person how fast `count` grows.

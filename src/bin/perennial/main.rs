@@ -77,6 +77,7 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
         Verb::Lines(it) => lines::read(&client, it, prefix, format, stop).await,
         Verb::Messages(it) => messages::read(&client, it, prefix, format, stop).await,
         Verb::Publish(it) => publish::run(&client, it, format, stop).await,
+        Verb::Bench(it) => bench::run(&client, it, format, stop).await,
         verb => tokio::select! {
             biased;
             () = stop.cancelled() => Ok(INTERRUPTED),
@@ -98,11 +99,10 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
             client.delete_consumer(&name).await?;
             Ok(0)
         }
-        Verb::Bench(it) => bench::run(client, it, format).await,
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }
-        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) | Verb::Publish(_) => Ok(0),
+        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) | Verb::Publish(_) | Verb::Bench(_) => Ok(0),
     }
 }
 

@@ -68,7 +68,7 @@ async fn one(client: &Client, message: PublishRequest, format: Format) -> Result
 async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationToken) -> Result<u8, Failure> {
     let topic = it.topic().map_or_else(String::new, |topic| format!(" to {topic}"));
     let (messages, source) = Messages::open(it);
-    // After Ctrl-C no more is read, and what was read is published.
+    // After Ctrl-C no more is taken, and what was taken is published.
     let messages = messages.take_until(stop.clone().cancelled_owned());
     let mut results = std::pin::pin!(client.publish_all(messages));
     let mut out = Output::new(format);

@@ -10,20 +10,27 @@ use crate::{
     output, table,
 };
 
+/// The code of a run whose question was not answered with yes.
+const DECLINED: u8 = 1;
+
 /// Purges a topic, if that is what is wanted.
 pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failure> {
-    if !it.yes && !is_wanted(client, &it).await? {
-        return Err(Failure::Told(USAGE));
+    if !it.yes {
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            output::error("a purge cannot be undone, and there is no terminal to ask: add --yes");
+            return Err(Failure::Told(USAGE));
+        }
+        if !is_wanted(client, &it).await? {
+            output::note("nothing was removed");
+            return Err(Failure::Told(DECLINED));
+        }
     }
     let count = client.purge_topic(&it.topic, it.until_sequence).await?;
     table::purged(count, format)
 }
 
+/// Asks.
 async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        output::error("a purge cannot be undone, and there is no terminal to ask: add --yes");
-        return Ok(false);
-    }
     let topics = client.list_topics(&it.topic).await?;
     let what = match (it.until_sequence, topics.first().filter(|topic| topic.name == it.topic)) {
         (Some(until), _) => format!("the messages of {} up to sequence {until}", it.topic),
@@ -39,9 +46,5 @@ async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
         io::stdin().lock().read_line(&mut answer).map(|_| answer)
     });
     let answer = answer.await.map_err(io::Error::other)??;
-    let is_wanted = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
-    if !is_wanted {
-        output::note("nothing was removed");
-    }
-    Ok(is_wanted)
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -10,12 +10,17 @@ use crate::output;
 
 /// What takes less long shows nothing.
 const DELAY: Duration = Duration::from_millis(500);
+/// Often enough for the eye.
+const REDRAW: Duration = Duration::from_millis(100);
 
 /// The line, or nothing where nobody would see it.
 pub struct Rate {
     bar: Option<ProgressBar>,
     /// Since when it has something to show.
     since: Option<Instant>,
+    /// What is not shown yet, and when it was shown last.
+    more: u64,
+    drawn: Instant,
     is_shown: bool,
 }
 
@@ -31,7 +36,7 @@ impl Rate {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("rate", rate);
             ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style)
         });
-        Self { bar, since: None, is_shown: false }
+        Self { bar, since: None, more: 0, drawn: Instant::now(), is_shown: false }
     }
 
     /// Somebody sees it, or will.
@@ -42,8 +47,14 @@ impl Rate {
     /// So many more.
     pub fn took(&mut self, items: u64) {
         let Some(bar) = &self.bar else { return };
-        bar.inc(items);
-        if !self.is_shown && self.since.get_or_insert_with(Instant::now).elapsed() >= DELAY {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.more += items;
+        if self.drawn.elapsed() < REDRAW {
+            return;
+        }
+        self.drawn = Instant::now();
+        bar.inc(std::mem::take(&mut self.more));
+        if !self.is_shown && since.elapsed() >= DELAY {
             self.is_shown = true;
             bar.set_draw_target(ProgressDrawTarget::stderr());
             output::keep_clear_of(bar);

@@ -38,7 +38,8 @@ pub fn topics(topics: &[Topic], format: Format) -> Result<u8, Failure> {
     list(topics, format, |topic| &topic.name, row, json::topic)
 }
 
-/// The consumers, a line each: sequence, how far behind, whether someone reads, when it was committed, name.
+/// The consumers, a line each: sequence, how far behind, whether someone reads, when it was committed, name. How far is
+/// a bound: the head counts the messages of all topics, and commits.
 pub fn consumers(consumers: &[Consumer], format: Format) -> Result<u8, Failure> {
     let row = |consumer: &Consumer| {
         let sequence = consumer.sequence.unwrap_or_default();
@@ -46,7 +47,7 @@ pub fn consumers(consumers: &[Consumer], format: Format) -> Result<u8, Failure> 
         let connected = if consumer.connected { "connected" } else { "-" };
         let committed = moment(consumer.commit_time.as_ref());
         let name = &consumer.name;
-        format!("after {sequence:>10}  {behind:>10} behind  {connected:<9}  {committed:<20}  {name}")
+        format!("after {sequence:>10}  at most {behind:>10} behind  {connected:<9}  {committed:<20}  {name}")
     };
     list(consumers, format, |consumer| &consumer.name, row, json::consumer)
 }
