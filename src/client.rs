@@ -17,8 +17,9 @@ use tonic_health::pb::{
 };
 
 use crate::proto::{
-    CountdownRequest, CountdownResponse, File, ListFilesRequest, ListTopicsRequest, MessagesRequest,
-    MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult, ReadLinesRequest,
+    CommitCursorRequest, Consumer, CountdownRequest, CountdownResponse, DeleteConsumerRequest, File,
+    ListConsumersRequest, ListFilesRequest, ListTopicsRequest, MessagesRequest, MessagesResponse,
+    PublishBatchRequest, PublishRequest, PublishResponse, PublishResult, PurgeTopicRequest, ReadLinesRequest,
     ReadLinesResponse, Topic, line_service_client::LineServiceClient,
     message_service_client::MessageServiceClient,
 };
@@ -66,6 +67,7 @@ pub struct Client {
     endpoint: Arc<Endpoint>,
     url: String,
     observer: Observer,
+    publish_window: usize,
 }
 
 impl fmt::Debug for Client {
@@ -92,6 +94,7 @@ impl Client {
             endpoint: endpoint.into(),
             url,
             observer: Arc::new(|_| {}),
+            publish_window: publisher::WINDOW_MESSAGES,
         })
     }
 
@@ -105,6 +108,15 @@ impl Client {
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
+        self
+    }
+
+    /// Leaves at most so many messages of a flow of [`Self::publish_all`] unanswered; 8,192 by default, at least 1.
+    ///
+    /// Fewer wait less long in the queue before them; more keep a server busy that is far away.
+    #[must_use]
+    pub fn with_publish_window(mut self, messages: usize) -> Self {
+        self.publish_window = messages;
         self
     }
 
@@ -124,7 +136,7 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
-    /// The messages of topics.
+    /// The messages of topics; read as a consumer, the place is committed by the caller, with [`Self::commit_cursor`].
     pub fn messages(
         &self,
         request: MessagesRequest,
@@ -187,6 +199,48 @@ impl Client {
             }
             request.page_token = page.next_page_token;
         }
+    }
+
+    /// Removes the messages of a topic, all or up to a sequence, for good: how many they were.
+    pub async fn purge_topic(&self, topic: &str, until_sequence: Option<i64>) -> Result<i64, Error> {
+        let request = PurgeTopicRequest { topic: topic.to_owned(), until_sequence };
+        let answer = self.message_client().purge_topic(request).await;
+        let answer = answer.map_err(|status| self.error(&status))?.into_inner();
+        Ok(answer.message_count.unwrap_or_default())
+    }
+
+    /// Keeps a cursor of [`Self::messages`] under the name of a consumer; it is on disk when this returns.
+    ///
+    /// Commit after what the cursor stands behind was dealt with. Without `rewind`, a commit that would move the
+    /// consumer back fails (`COMMIT_BEHIND`). It is safe to repeat.
+    pub async fn commit_cursor(&self, consumer: &str, cursor: &str, rewind: bool) -> Result<(), Error> {
+        let request =
+            CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
+        let answer = self.message_client().commit_cursor(request).await;
+        answer.map(drop).map_err(|status| self.error(&status))
+    }
+
+    /// All consumers, by name: all pages.
+    pub async fn list_consumers(&self) -> Result<Vec<Consumer>, Error> {
+        let mut client = self.message_client();
+        let mut request = ListConsumersRequest::default();
+        let mut consumers = Vec::new();
+        loop {
+            let answer = client.list_consumers(request.clone()).await;
+            let page = answer.map_err(|status| self.error(&status))?.into_inner();
+            consumers.extend(page.consumers);
+            if page.next_page_token.is_empty() {
+                return Ok(consumers);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Forgets a consumer, for good. Who reads under its name is not disturbed.
+    pub async fn delete_consumer(&self, consumer: &str) -> Result<(), Error> {
+        let request = DeleteConsumerRequest { consumer: consumer.to_owned() };
+        let answer = self.message_client().delete_consumer(request).await;
+        answer.map(drop).map_err(|status| self.error(&status))
     }
 
     /// Whether a service is served, by its full name; the server as a whole where it is empty.

@@ -5,6 +5,28 @@ use std::{error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// The reasons after which the same call cannot succeed, whatever its code: `docs/errors.md` says what to change first.
+const NOT_RETRIED: &[&str] = &[
+    "INVALID_FIELD",
+    "REQUEST_TOO_LARGE",
+    "REQUEST_MALFORMED",
+    "CURSOR_MALFORMED",
+    "CURSOR_MISMATCH",
+    "CURSOR_EXPIRED",
+    "CURSOR_AHEAD",
+    "OFFSET_BEYOND_END",
+    "FILE_NOT_FOUND",
+    "TOPIC_NOT_FOUND",
+    "CONSUMER_NOT_FOUND",
+    "CONSUMER_TAKEN_OVER",
+    "COMMIT_BEHIND",
+    "SEQUENCE_MISMATCH",
+    "TOO_MANY_TOPICS",
+    "LOG_FAILED",
+    "READ_ERROR",
+    "DEADLINE_EXCEEDED",
+];
+
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Violation {
@@ -88,12 +110,21 @@ impl Error {
         match self {
             Self::Url { .. } => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
+            Self::Status { reason: Some(reason), .. } if NOT_RETRIED.contains(&reason.as_str()) => false,
             Self::Status { code, retry_after, transport, .. } => match code {
                 Code::Unavailable | Code::Cancelled => true,
                 Code::ResourceExhausted => retry_after.is_some() || *transport,
                 Code::Internal | Code::Unknown => *transport,
                 _ => false,
             },
+        }
+    }
+
+    /// The reason that the server told, if it told one: `CURSOR_EXPIRED`.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Status { reason, .. } => reason.as_deref(),
+            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
         }
     }
 
@@ -129,4 +160,29 @@ fn unreachable_because(status: &Status) -> Option<String> {
         cause = error.source();
     }
     last.filter(|_| connecting).map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::status;
+
+    fn failed(reason: &str) -> Error {
+        Error::Status {
+            code: Code::Unavailable,
+            reason: Some(reason.into()),
+            violations: Vec::new(),
+            message: String::new(),
+            retry_after: None,
+            transport: false,
+        }
+    }
+
+    #[test]
+    fn a_reason_that_cannot_pass_is_not_retried_whatever_its_code() {
+        assert!(failed("DRAINING").is_retryable() && failed("STALLED").is_retryable());
+        for reason in NOT_RETRIED.iter().chain(status::NOT_RETRIED) {
+            assert!(!failed(reason).is_retryable(), "{reason}");
+        }
+    }
 }

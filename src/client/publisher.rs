@@ -3,29 +3,32 @@
 //! Promises one result a message, in order. A message keeps its id over all attempts, so the server knows it again:
 //! what was published before a connection was lost is answered, not published, the second time.
 
-use std::{collections::VecDeque, pin::Pin};
+use std::pin::Pin;
 
 use async_stream::try_stream;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::Fuse};
-use prost::Message as _;
+use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming, client::Grpc};
 use uuid::Uuid;
 
-use super::{Client, Error, resume::Waits};
-use crate::proto::{PublishRequest, PublishResult, PublishStreamRequest, PublishStreamResponse};
+use super::{Client, Error, MAX_RESPONSE_BYTES, resume::Waits};
+use crate::proto::{PublishRequest, PublishResult, PublishStreamResponse};
+use codec::FrameCodec;
+use frames::Frames;
+
+mod codec;
+mod frames;
 
 /// Unanswered messages: what the server's own default window takes, less what may be under way to it.
-const WINDOW_MESSAGES: usize = 8_192;
-/// Unanswered bytes, but for one message: what a client may hold for the sake of sending it again.
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
-/// Of a frame: far under the contract's 10,000, so that the first answers are not held up by the last message.
-const FRAME_MESSAGES: usize = 1_024;
-/// Of a frame, but for one message: larger ones gain nothing.
-const FRAME_BYTES: usize = 256 * 1024;
+pub(super) const WINDOW_MESSAGES: usize = 8_192;
 /// Frames ready for the transport: one in its hands, one behind it. More would only make smaller frames.
 const FRAMES_READY: usize = 1;
+
+const METHOD: &str = "/perennial.v1.MessageService/PublishStream";
 
 pub(super) fn stream(
     client: Client,
@@ -45,16 +48,13 @@ struct Flow<S> {
     client: Client,
     messages: Pin<Box<Fuse<S>>>,
     ids: Ids,
-    /// In order; the first `sent` of them went out on the connection that is open.
-    unanswered: VecDeque<PublishRequest>,
-    unanswered_bytes: usize,
-    sent: usize,
+    unanswered: Frames,
     open: Option<Open>,
     waits: Waits,
 }
 
 struct Open {
-    frames: mpsc::Sender<PublishStreamRequest>,
+    frames: mpsc::Sender<Bytes>,
     answers: Streaming<PublishStreamResponse>,
 }
 
@@ -67,16 +67,8 @@ enum Step {
 impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
     fn new(client: Client, messages: Pin<Box<Fuse<S>>>) -> Self {
         let waits = Waits::new(client.observer.clone());
-        Self {
-            client,
-            messages,
-            ids: Ids::new(),
-            unanswered: VecDeque::new(),
-            unanswered_bytes: 0,
-            sent: 0,
-            open: None,
-            waits,
-        }
+        let unanswered = Frames::new(client.publish_window);
+        Self { client, messages, ids: Ids::new(), unanswered, open: None, waits }
     }
 
     /// Some results, or none after the last message was answered.
@@ -92,7 +84,8 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
             };
             match step {
                 Step::Answer(Ok(Some(answer))) => {
-                    self.answered(answer.results.len());
+                    self.waits.delivered();
+                    self.unanswered.answered(answer.results.len());
                     return Ok(Some(answer.results));
                 }
                 // The server owes an answer or more: this is how a connection that was cut may look.
@@ -111,17 +104,17 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         if self.open.is_none() {
             self.open().await?;
         }
-        let room = self.has_room() && !self.messages.is_done();
+        let room = self.unanswered.has_room() && !self.messages.is_done();
         let Some(Open { frames, answers }) = &mut self.open else { return Ok(None) };
         let step = tokio::select! {
             biased;
             answer = answers.message() => Step::Answer(answer),
-            frame = frames.reserve(), if self.sent < self.unanswered.len() => {
+            frame = frames.reserve(), if self.unanswered.is_ready() => {
                 // A closed channel is told by the answers, with the reason.
                 let Ok(frame) = frame else { return Ok(Some(Step::Answer(answers.message().await))) };
-                let messages = next_frame(&self.unanswered, self.sent);
-                self.sent += messages.len();
-                frame.send(PublishStreamRequest { messages });
+                if let Some(bytes) = self.unanswered.send() {
+                    frame.send(bytes);
+                }
                 Step::Sent
             }
             message = self.messages.next(), if room => Step::Message(message),
@@ -131,7 +124,10 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
 
     async fn open(&mut self) -> Result<(), Status> {
         let (frames, receiver) = mpsc::channel(FRAMES_READY);
-        let answers = self.client.message_client().publish_stream(ReceiverStream::new(receiver)).await?;
+        let mut grpc = Grpc::new(self.client.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let request = Request::new(ReceiverStream::new(receiver));
+        let answers = grpc.streaming(request, PathAndQuery::from_static(METHOD), FrameCodec).await?;
         self.waits.answered();
         self.open = Some(Open { frames, answers: answers.into_inner() });
         Ok(())
@@ -144,12 +140,8 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
 
     async fn lost(&mut self, error: Error) -> Result<(), Error> {
         self.open = None;
-        self.sent = 0;
+        self.unanswered.rewind();
         self.waits.wait_out(error).await
-    }
-
-    fn has_room(&self) -> bool {
-        self.unanswered.len() < WINDOW_MESSAGES && self.unanswered_bytes < WINDOW_BYTES
     }
 
     /// Takes a message and those that are ready behind it, so that they share a frame.
@@ -157,45 +149,28 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         let mut next = Some(message);
         while let Some(mut message) = next {
             message.message_id.get_or_insert_with(|| self.ids.next());
-            self.unanswered_bytes += message.encoded_len();
-            self.unanswered.push_back(message);
-            next = if self.has_room() { self.messages.next().now_or_never().flatten() } else { None };
+            let is_frame_full = self.unanswered.push(&message);
+            let goes_on = !is_frame_full && self.unanswered.has_room();
+            next = if goes_on { self.messages.next().now_or_never().flatten() } else { None };
         }
     }
-
-    fn answered(&mut self, results: usize) {
-        self.waits.delivered();
-        let results = results.min(self.unanswered.len());
-        let bytes = self.unanswered.drain(..results).map(|message| message.encoded_len()).sum::<usize>();
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(bytes);
-        self.sent = self.sent.saturating_sub(results);
-    }
-}
-
-fn next_frame(unanswered: &VecDeque<PublishRequest>, sent: usize) -> Vec<PublishRequest> {
-    let mut bytes = 0;
-    let fits = |message: &&PublishRequest| {
-        let first = bytes == 0;
-        bytes += message.encoded_len().max(1);
-        first || bytes <= FRAME_BYTES
-    };
-    unanswered.iter().skip(sent).take(FRAME_MESSAGES).take_while(fits).cloned().collect()
 }
 
 /// Ids that no other flow makes: one UUID, and a number a message.
 struct Ids {
-    flow: Uuid,
+    /// The UUID in base64: the server keeps each id for a while, so they are short.
+    flow: String,
     next: u64,
 }
 
 impl Ids {
     fn new() -> Self {
-        Self { flow: Uuid::now_v7(), next: 0 }
+        Self { flow: URL_SAFE_NO_PAD.encode(Uuid::now_v7().as_bytes()), next: 0 }
     }
 
     fn next(&mut self) -> String {
         self.next += 1;
-        format!("{}-{}", self.flow.simple(), self.next)
+        format!("{}-{}", self.flow, self.next)
     }
 }
 

@@ -2,25 +2,36 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use perennial::proto::{
-    CountdownRequest, MessagesRequest, OnLag, countdown_request::Target, messages_request,
-};
+use perennial::proto::{CountdownRequest, OnGap, OnLag, countdown_request::Target};
 
 use crate::time;
 
+pub mod bench;
 mod lines;
+mod messages;
+mod publish;
 
+pub use bench::Bench;
 pub use lines::Lines;
+pub use messages::Messages;
+pub use publish::{Publish, Source};
 
 const AFTER_HELP: &str = "\
 Data goes to stdout, everything else to stderr. json and ndjson name fields as the JSON form of the contract does,
 but give 64-bit numbers as numbers.
 
-TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s or 1h30m.
+TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s, 1h30m or 7d.
 
 Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
 for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
-stderr is the command that continues the stream; of several files, a line each.";
+stderr is the command that continues the stream; of several files, a line each; none after 74, when another reader
+took over as the same consumer. Of several messages to publish, the first that failed gives the code.";
+
+const BENCH_AFTER_HELP: &str = "\
+p50, p99 and max are, for `publish`, how long an acknowledgement took, and for `deliver`, how old a message was when it
+arrived: at full speed that is how long it waited, so give --rate for the time it takes. MB is 1,000,000 bytes of
+payload. -o json prints an object a row. The messages stay in the topics bench.0, bench.1, … unless there is --purge. The exit
+code is 1 if a message was lost, refused or delivered twice.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]
@@ -44,6 +55,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What no single option shows to be wrong.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.verb {
+            Verb::Lines(it) => it.check(self.output),
+            Verb::Messages(it) => it.check(self.output),
+            Verb::Publish(it) => it.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// The words of a command up to the subcommand.
     pub fn prefix(&self, server_given: bool) -> Vec<String> {
         let mut words = vec!["perennial".to_owned()];
@@ -77,7 +98,7 @@ pub enum Verb {
     Lines(Lines),
     /// Read the messages of topics, and those to come
     Messages(Messages),
-    /// Publish a message, or one a line of stdin
+    /// Publish a message, one a line of stdin, or one a file
     Publish(Publish),
     /// List the files that can be read
     Files {
@@ -90,11 +111,52 @@ pub enum Verb {
         /// Those that match: orders.*
         pattern: Option<String>,
     },
+    /// Remove the messages of a topic, for good
+    Purge(Purge),
+    /// List the consumers: where each is, and how far behind
+    Consumers,
+    /// Forget a consumer and its place, for good
+    DeleteConsumer {
+        /// Its name, as `perennial consumers` tells it
+        name: String,
+    },
+    /// Measure publishing and delivery
+    #[command(subcommand, after_help = BENCH_AFTER_HELP)]
+    Bench(Bench),
     /// Ask whether the server serves
     Health {
         /// One service, by its full name
         service: Option<String>,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct Purge {
+    /// The topic: orders.new
+    pub topic: String,
+    /// Remove the messages up to this sequence, it included [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub until_sequence: Option<i64>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// What to do when what comes next is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Gap {
+    /// End with an error
+    Fail,
+    /// Go on with what is there, and say what is missing
+    Skip,
+}
+
+fn on_gap(gap: Option<Gap>) -> OnGap {
+    match gap {
+        None => OnGap::Unspecified,
+        Some(Gap::Fail) => OnGap::Fail,
+        Some(Gap::Skip) => OnGap::Skip,
+    }
 }
 
 /// What the three streams share.
@@ -130,12 +192,6 @@ impl Batching {
         push(words, "--max-batch", self.max_batch);
         push(words, "--heartbeat", self.heartbeat.map(|duration| format!("{duration:#}")));
     }
-}
-
-/// A stream that can be continued by a command.
-pub trait Continue {
-    /// The words that continue it: as it was, without its start.
-    fn words(&self, delivered: i64, cursor: &str) -> Vec<String>;
 }
 
 #[derive(Args, Debug)]
@@ -182,127 +238,14 @@ impl Countdown {
             max_batch: self.batching.max_batch,
         }
     }
-}
 
-impl Continue for Countdown {
-    fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
+    /// The words that continue it: as it was, without its start.
+    pub fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
         let mut words = vec!["countdown".to_owned()];
         words.extend(self.burst.then(|| "--burst".to_owned()));
         self.batching.push(&mut words, delivered, cursor);
         words
     }
-}
-
-/// A place in the history of the messages.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Place {
-    New,
-    Earliest,
-    Sequence(i64),
-    Time(Timestamp),
-}
-
-fn place(text: &str) -> Result<Place, String> {
-    match text {
-        "new" => Ok(Place::New),
-        "earliest" => Ok(Place::Earliest),
-        _ => match text.parse() {
-            Ok(sequence) => Ok(Place::Sequence(sequence)),
-            Err(_) => time::moment(text)
-                .map(Place::Time)
-                .map_err(|error| format!("neither new, earliest nor a sequence, and {error}")),
-        },
-    }
-}
-
-#[derive(Args, Debug)]
-pub struct Messages {
-    /// Topics, or patterns of them: orders.new, orders.*, 'orders.>'
-    #[arg(required = true, value_name = "PATTERN")]
-    patterns: Vec<String>,
-    /// Begin at new, earliest, a SEQUENCE or a TIME [default: new]
-    #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
-    #[arg(conflicts_with_all = ["last", "cursor"])]
-    from: Option<Place>,
-    /// Begin with the last N messages
-    #[arg(long, value_name = "N", conflicts_with = "cursor")]
-    last: Option<i64>,
-    /// Stop after this sequence
-    #[arg(long, value_name = "N")]
-    until_sequence: Option<i64>,
-    /// Stop before the first message later than this
-    #[arg(long, value_name = "TIME", value_parser = time::moment)]
-    until_time: Option<Timestamp>,
-    /// Stop after what is there now
-    #[arg(long)]
-    until_caught_up: bool,
-    #[command(flatten)]
-    batching: Batching,
-}
-
-impl Messages {
-    pub fn request(&self) -> MessagesRequest {
-        use messages_request::Start;
-        let from = self.from.as_ref().and_then(|place| match place {
-            Place::New => None,
-            Place::Earliest => Some(Start::Earliest(true)),
-            Place::Sequence(sequence) => Some(Start::Sequence(*sequence)),
-            Place::Time(time) => Some(Start::Time(time::timestamp_to_proto(*time))),
-        });
-        MessagesRequest {
-            topics: self.patterns.clone(),
-            start: self.last.map(Start::Last).or(from),
-            until_sequence: self.until_sequence,
-            until_time: self.until_time.map(time::timestamp_to_proto),
-            until_caught_up: self.until_caught_up,
-            cursor: self.batching.cursor.clone(),
-            limit: self.batching.limit,
-            heartbeat: self.batching.heartbeat(),
-            max_batch: self.batching.max_batch,
-            ..MessagesRequest::default()
-        }
-    }
-}
-
-impl Continue for Messages {
-    fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
-        let mut words = vec!["messages".to_owned()];
-        words.extend(self.patterns.iter().cloned());
-        push(&mut words, "--until-sequence", self.until_sequence);
-        push(&mut words, "--until-time", self.until_time);
-        words.extend(self.until_caught_up.then(|| "--until-caught-up".to_owned()));
-        self.batching.push(&mut words, delivered, cursor);
-        words
-    }
-}
-
-#[derive(Args, Debug)]
-pub struct Publish {
-    /// The topic: orders.new
-    pub topic: String,
-    /// The text of the message
-    #[arg(required_unless_present = "stdin", conflicts_with = "stdin", allow_hyphen_values = true)]
-    pub text: Option<String>,
-    /// Publish each line of stdin as a message
-    #[arg(long)]
-    pub stdin: bool,
-    /// What the message is about
-    #[arg(long)]
-    pub key: Option<String>,
-    /// Anything else to tell; can be given again
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
-    pub headers: Vec<(String, String)>,
-    /// The id that makes it safe to publish the message again
-    #[arg(long, conflicts_with = "stdin")]
-    pub id: Option<String>,
-    /// Publish only if the last message of the topic has this sequence; 0: if there is none
-    #[arg(long, value_name = "SEQUENCE", conflicts_with = "stdin")]
-    pub expect: Option<i64>,
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("no `=`; try name=value")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn push(words: &mut Vec<String>, option: &str, value: Option<impl ToString>) {

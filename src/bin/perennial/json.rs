@@ -7,8 +7,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    CountdownResponse, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
-    Topic, line, line_event, message, message_event,
+    Consumer, CountdownResponse, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse,
+    ReadLinesResponse, Topic, line, line_event, message, message_event,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -140,6 +140,8 @@ struct MessageObject<'a> {
     data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
 }
 
 pub fn messages(out: &mut Output, response: &MessagesResponse) -> io::Result<()> {
@@ -159,6 +161,7 @@ pub fn messages(out: &mut Output, response: &MessagesResponse) -> io::Result<()>
             text,
             data,
             message_id: message.message_id.as_deref(),
+            expire_time: moment(&message.expire_time),
         })
     })
 }
@@ -184,6 +187,17 @@ pub fn published(response: &PublishResponse) -> Value {
         "publishTime": moment(&response.publish_time),
         "duplicate": response.duplicate,
         "durability": response.durability().as_str_name(),
+    })
+}
+
+pub fn consumer(consumer: &Consumer) -> Value {
+    json!({
+        "name": consumer.name,
+        "cursor": consumer.cursor,
+        "commitTime": moment(&consumer.commit_time),
+        "sequence": consumer.sequence,
+        "headSequence": consumer.head_sequence,
+        "connected": consumer.connected,
     })
 }
 

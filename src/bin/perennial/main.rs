@@ -11,12 +11,18 @@ use perennial::client::{Client, Error};
 use crate::arguments::{Arguments, Format, Verb};
 
 mod arguments;
+mod bench;
+mod countdown;
+mod escape;
+mod interrupt;
 mod json;
 mod lines;
+mod messages;
 mod output;
 mod publish;
+mod purge;
 mod quote;
-mod read;
+mod rate;
 mod table;
 mod text;
 mod time;
@@ -44,9 +50,7 @@ const GRPC: u8 = 64;
 fn main() -> ExitCode {
     let matches = Arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if let Verb::Lines(it) = &arguments.verb
-        && let Err(text) = it.check(arguments.output)
-    {
+    if let Err(text) = arguments.check() {
         Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
     }
     let server_given = matches.value_source("server") == Some(ValueSource::CommandLine);
@@ -65,20 +69,15 @@ fn main() -> ExitCode {
 
 async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     let client = Client::connect(&arguments.server)?.with_observer(output::observer());
-    let stop = read::on_interrupt()?;
+    let stop = interrupt::token()?;
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);
     match arguments.verb {
-        Verb::Countdown(it) => {
-            let stream = client.countdown(it.request());
-            read::read(stream, read::Resume::new(prefix, it), format, stop).await
-        }
+        Verb::Countdown(it) => countdown::read(&client, it, prefix, format, stop).await,
         Verb::Lines(it) => lines::read(&client, it, prefix, format, stop).await,
-        Verb::Messages(it) => {
-            let stream = client.messages(it.request());
-            read::read(stream, read::Resume::new(prefix, it), format, stop).await
-        }
-        Verb::Publish(it) if it.stdin => publish::flow(&client, &it, format, stop).await,
+        Verb::Messages(it) => messages::read(&client, it, prefix, format, stop).await,
+        Verb::Publish(it) => publish::run(&client, it, format, stop).await,
+        Verb::Bench(it) => bench::run(&client, it, format, stop).await,
         verb => tokio::select! {
             biased;
             () = stop.cancelled() => Ok(INTERRUPTED),
@@ -87,18 +86,23 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     }
 }
 
-/// What is asked, and answered once.
+/// What is not continued when it is ended before its time.
 async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure> {
     match verb {
-        Verb::Publish(it) => publish::one(client, it, format).await,
         Verb::Files { path } => table::files(&client.list_files(&path.unwrap_or_default()).await?, format),
         Verb::Topics { pattern } => {
             table::topics(&client.list_topics(&pattern.unwrap_or_default()).await?, format)
         }
+        Verb::Purge(it) => purge::run(client, it, format).await,
+        Verb::Consumers => table::consumers(&client.list_consumers().await?, format),
+        Verb::DeleteConsumer { name } => {
+            client.delete_consumer(&name).await?;
+            Ok(0)
+        }
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }
-        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) => Ok(0),
+        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) | Verb::Publish(_) | Verb::Bench(_) => Ok(0),
     }
 }
 

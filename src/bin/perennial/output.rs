@@ -188,6 +188,11 @@ pub fn line(text: &str) {
     say(|| writeln!(io::stderr(), "{text}"));
 }
 
+/// Asks on stderr; the answer is typed behind it.
+pub fn question(text: &str) {
+    say(|| write!(io::stderr(), "{}", harmless(text)));
+}
+
 /// Says why a call failed, for which of several files, and each field that was wrong.
 pub fn call_failed(path: Option<&String>, failure: &Error) {
     let text = failure.to_string();

@@ -1,32 +1,58 @@
-//! Publishes one message, or one a line of stdin.
+//! Publishes one message, or many: one a line of stdin, or one a file.
 
-use std::io::BufRead;
+use std::io::{self, IsTerminal};
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use perennial::{
     client::Client,
-    proto::{PublishRequest, publish_request::Content, publish_result},
+    proto::{PublishRequest, PublishResult, publish_request::Content, publish_result},
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Failure, GRPC, INTERRUPTED,
-    arguments::{Format, Publish},
+    arguments::{Format, Publish, Source},
     json,
     output::{self, Output},
+    rate::Rate,
 };
 
-/// Lines read ahead of the flow: enough for a full frame.
-const LINES_READY: usize = 1_024;
+mod object;
+mod source;
+
+use source::Messages;
+
+const TEMPLATE: &str = "{human_pos} published  {rate}  {elapsed}";
+
+/// Publishes what the arguments say.
+pub async fn run(
+    client: &Client,
+    it: Publish,
+    format: Format,
+    stop: CancellationToken,
+) -> Result<u8, Failure> {
+    let source = it.source();
+    let content = match &source {
+        Source::Text(text) => Content::Text(text.clone()),
+        Source::Files(files) if let [file] = files.as_slice() => match source::file(file) {
+            Ok(content) => content,
+            Err(text) => {
+                output::error(&text);
+                return Err(Failure::Told(1));
+            }
+        },
+        _ => return flow(client, it, format, stop).await,
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(INTERRUPTED),
+        done = one(client, it.message(content), format) => done,
+    }
+}
 
 /// Publishes one message, and prints its sequence.
-pub async fn one(client: &Client, it: Publish, format: Format) -> Result<u8, Failure> {
-    let content = Content::Text(it.text.clone().unwrap_or_default());
-    let request =
-        PublishRequest { message_id: it.id.clone(), expected_sequence: it.expect, ..message(&it, content) };
-    let answer = client.publish(request).await?;
+async fn one(client: &Client, message: PublishRequest, format: Format) -> Result<u8, Failure> {
+    let answer = client.publish(message).await?;
     let mut out = Output::new(format);
     match format {
         Format::Text | Format::Raw => {
@@ -38,67 +64,74 @@ pub async fn one(client: &Client, it: Publish, format: Format) -> Result<u8, Fai
     Ok(0)
 }
 
-fn message(it: &Publish, content: Content) -> PublishRequest {
-    PublishRequest {
-        topic: it.topic.clone(),
-        content: Some(content),
-        key: it.key.clone(),
-        headers: it.headers.iter().cloned().collect(),
-        ..PublishRequest::default()
-    }
-}
-
-/// Publishes each line of stdin, and says on stderr how it went.
-pub async fn flow(
-    client: &Client,
-    it: &Publish,
-    format: Format,
-    stop: CancellationToken,
-) -> Result<u8, Failure> {
-    // After Ctrl-C no more is read, and what was read is published.
-    let messages = lines().map(|line| message(it, line)).take_until(stop.clone().cancelled_owned());
+/// Publishes many messages, and says on stderr how it went.
+async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationToken) -> Result<u8, Failure> {
+    let topic = it.topic().map_or_else(String::new, |topic| format!(" to {topic}"));
+    let (messages, source) = Messages::open(it);
+    // After Ctrl-C no more is taken, and what was taken is published.
+    let messages = messages.take_until(stop.clone().cancelled_owned());
     let mut results = std::pin::pin!(client.publish_all(messages));
     let mut out = Output::new(format);
-    let mut told = Summary::default();
+    let mut told = Summary { topic, ..Summary::default() };
+    let mut rate = Rate::new(TEMPLATE, has_reader(&source, format));
     while let Some(result) = results.next().await {
-        let result = result.inspect_err(|_| told.tell(&it.topic))?;
-        match result.result {
-            Some(publish_result::Result::Published(answer)) => {
-                told.published += 1;
-                told.duplicates += u64::from(answer.duplicate);
-                told.last = answer.sequence;
-                told.first = told.first.or(answer.sequence);
-                if matches!(format, Format::Json | Format::Ndjson) {
-                    out.object(&json::published(&answer))?;
-                    out.relieve()?;
-                }
-            }
-            Some(publish_result::Result::Error(error)) => {
-                told.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
-                output::error(&format!("line {}: {} ({})", told.lines + 1, error.message, error.reason));
-            }
-            None => {}
+        let result = result.inspect_err(|_| told.tell(&source))?;
+        rate.took(1);
+        let place = source.answered();
+        if let Some(failure) = told.took(&mut out, result)? {
+            output::error(&format!("{}: {failure}", source.name(place)));
         }
-        told.lines += 1;
     }
+    rate.hide();
     out.flush()?;
-    told.tell(&it.topic);
-    Ok(if stop.is_cancelled() { INTERRUPTED } else { told.failed.unwrap_or_default() })
+    told.tell(&source);
+    let failed = told.failed.or(source.has_failed().then_some(1));
+    Ok(if stop.is_cancelled() { INTERRUPTED } else { failed.unwrap_or_default() })
+}
+
+/// Somebody waits at a terminal that shows nothing else: no typing, no answers.
+fn has_reader(source: &Messages, format: Format) -> bool {
+    let is_typed = source.is_stdin() && io::stdin().is_terminal();
+    let is_printed = matches!(format, Format::Json | Format::Ndjson) && io::stdout().is_terminal();
+    io::stderr().is_terminal() && !is_typed && !is_printed
 }
 
 #[derive(Default)]
 struct Summary {
-    lines: u64,
+    topic: String,
     published: u64,
     duplicates: u64,
     first: Option<i64>,
     last: Option<i64>,
+    /// The code of the first one that failed.
     failed: Option<u8>,
 }
 
 impl Summary {
-    fn tell(&self, topic: &str) {
-        let mut text = format!("published {} of {} to {topic}", self.published, self.lines);
+    /// Takes note of a result; why it failed, if it did.
+    fn took(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<String>> {
+        match result.result {
+            Some(publish_result::Result::Published(answer)) => {
+                self.published += 1;
+                self.duplicates += u64::from(answer.duplicate);
+                self.last = answer.sequence;
+                self.first = self.first.or(answer.sequence);
+                if matches!(out.format, Format::Json | Format::Ndjson) {
+                    out.object(&json::published(&answer))?;
+                    out.relieve()?;
+                }
+                Ok(None)
+            }
+            Some(publish_result::Result::Error(error)) => {
+                self.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
+                Ok(Some(format!("{} ({})", error.message, error.reason)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn tell(&self, source: &Messages) {
+        let mut text = format!("published {} of {}{}", self.published, source.total(), self.topic);
         if let Some((first, last)) = self.first.zip(self.last) {
             text.push_str(&format!(", sequences {first} to {last}"));
         }
@@ -107,29 +140,4 @@ impl Summary {
         }
         output::note(&text);
     }
-}
-
-/// The lines of stdin, without their newline: read by a thread, because a read of a terminal cannot be cancelled.
-fn lines() -> impl Stream<Item = Content> + Send {
-    let (sender, receiver) = mpsc::channel(LINES_READY);
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        let mut line = Vec::new();
-        loop {
-            match stdin.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => return output::error(&format!("stdin cannot be read: {error}")),
-            }
-            line.pop_if(|last| *last == b'\n');
-            let content = match String::from_utf8(std::mem::take(&mut line)) {
-                Ok(text) => Content::Text(text),
-                Err(bytes) => Content::Data(bytes.into_bytes()),
-            };
-            if sender.blocking_send(content).is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(receiver)
 }

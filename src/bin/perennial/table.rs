@@ -1,6 +1,6 @@
 //! What is answered at once: files, topics, health.
 
-use perennial::proto::{File, Topic};
+use perennial::proto::{Consumer, File, Topic};
 use serde_json::{Value, json};
 
 use crate::{Failure, arguments::Format, json, output::Output, time};
@@ -36,6 +36,26 @@ pub fn topics(topics: &[Topic], format: Format) -> Result<u8, Failure> {
         )
     };
     list(topics, format, |topic| &topic.name, row, json::topic)
+}
+
+/// The consumers, a line each: sequence, how far behind, whether someone reads, when it was committed, name. How far is
+/// a bound: the head counts the messages of all topics, and commits.
+pub fn consumers(consumers: &[Consumer], format: Format) -> Result<u8, Failure> {
+    let row = |consumer: &Consumer| {
+        let sequence = consumer.sequence.unwrap_or_default();
+        let behind = consumer.head_sequence.unwrap_or_default().saturating_sub(sequence);
+        let connected = if consumer.connected { "connected" } else { "-" };
+        let committed = moment(consumer.commit_time.as_ref());
+        let name = &consumer.name;
+        format!("after {sequence:>10}  at most {behind:>10} behind  {connected:<9}  {committed:<20}  {name}")
+    };
+    list(consumers, format, |consumer| &consumer.name, row, json::consumer)
+}
+
+/// How many messages were removed.
+pub fn purged(count: i64, format: Format) -> Result<u8, Failure> {
+    let object = |_: &String| json!({ "messageCount": count });
+    list(&[count.to_string()], format, String::as_str, String::clone, object)
 }
 
 /// The status; any but SERVING is a failure.

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use perennial::proto::{
-    CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message, message_event,
+    CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message_event,
 };
 
 use crate::{
     arguments::Format,
+    messages::template,
     output::{Output, note},
     time,
 };
@@ -21,28 +22,35 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 }
 
 pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
+    message_events(out, response)?;
+    response.messages.iter().try_for_each(|message| one_message(out, message, zone))
+}
+
+/// Says what happened, behind what was printed before.
+pub fn message_events(out: &mut Output, response: &MessagesResponse) -> io::Result<()> {
     if !response.events.is_empty() {
         out.flush()?;
         response.events.iter().for_each(|event| note(&message_sentence(event)));
     }
-    response.messages.iter().try_for_each(|message| one_message(out, message, zone))
+    Ok(())
+}
+
+/// A moment as it is on the wall.
+pub fn moment(time: Option<&prost_types::Timestamp>, zone: &TimeZone) -> Option<String> {
+    let local = time::from_proto(time?)?.to_zoned(zone.clone());
+    Some(local.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string())
 }
 
 fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Result<()> {
     if out.format == Format::Text {
         write!(out.buffer, "{:>8} ", message.sequence.unwrap_or_default())?;
-        if let Some(time) = message.publish_time.as_ref().and_then(time::from_proto) {
-            let local = time.to_zoned(zone.clone());
-            write!(out.buffer, "{} ", local.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z"))?;
+        if let Some(time) = moment(message.publish_time.as_ref(), zone) {
+            write!(out.buffer, "{time} ")?;
         }
         out.text(message.topic.as_bytes());
         out.buffer.push(b' ');
     }
-    match &message.content {
-        Some(message::Content::Text(text)) => out.text(text.as_bytes()),
-        Some(message::Content::Data(data)) => out.text(data),
-        None => {}
-    }
+    out.text(template::payload(message));
     out.buffer.push(b'\n');
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Moments and durations as people write them.
 
 use jiff::{
-    SignedDuration, Timestamp, ToSpan, Zoned,
+    SignedDuration, Span, SpanRelativeTo, Timestamp, ToSpan, Zoned,
     civil::{DateTime, Time},
 };
 
@@ -45,10 +45,12 @@ fn at(text: &str, now: &Zoned, coming: bool) -> Result<Timestamp, String> {
     Ok(zoned.timestamp())
 }
 
-/// A duration: `1s`, `1.5s`, `20ms`, `1h 30m`.
+/// A duration: `1s`, `1.5s`, `20ms`, `1h 30m`, `7d`; a day has 24 hours.
 pub fn duration(text: &str) -> Result<SignedDuration, String> {
-    let duration: SignedDuration =
-        text.parse().map_err(|_| "not a duration; try 1s, 500ms or 1h30m".to_owned())?;
+    let days = |_| text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours());
+    let duration = text.parse::<SignedDuration>().or_else(days);
+    let duration =
+        duration.map_err(|_: jiff::Error| "not a duration; try 1s, 500ms, 1h30m or 7d".to_owned())?;
     if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
 }
 
@@ -97,6 +99,8 @@ mod tests {
     fn durations_are_not_negative() {
         assert_eq!(duration("1.5s").unwrap(), SignedDuration::from_millis(1_500));
         assert_eq!(duration("20ms").unwrap(), SignedDuration::from_millis(20));
+        assert_eq!(duration("1d 2h").unwrap(), SignedDuration::from_hours(26));
+        assert!(duration("-1d").is_err() && duration("1mo").is_err());
         assert!(duration("-1s").is_err() && duration("1").is_err());
     }
 }

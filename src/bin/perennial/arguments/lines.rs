@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
-use perennial::proto::{LongLine, OnGap, ReadLinesRequest, read_lines_request::Start};
+use perennial::proto::{LongLine, ReadLinesRequest, read_lines_request::Start};
 
-use super::{Batching, Format, name, push};
-use crate::time;
+use super::{Batching, Format, Gap, name, on_gap, push};
+use crate::{escape, time};
 
 // Where --help lists an option.
 const BEGIN: &str = "Where to begin";
@@ -16,14 +16,6 @@ const LINES: &str = "What a line is, and how it is printed";
 
 /// As the contract has it.
 const MAX_DELIMITER_BYTES: usize = 16;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Gap {
-    /// End with an error
-    Fail,
-    /// Go on with what is there, and say what is missing
-    Skip,
-}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Long {
@@ -232,14 +224,6 @@ impl Lines {
     }
 }
 
-fn on_gap(gap: Option<Gap>) -> OnGap {
-    match gap {
-        None => OnGap::Unspecified,
-        Some(Gap::Fail) => OnGap::Fail,
-        Some(Gap::Skip) => OnGap::Skip,
-    }
-}
-
 fn long_line(long: Option<Long>) -> LongLine {
     match long {
         None => LongLine::Unspecified,
@@ -272,23 +256,7 @@ fn unescape(text: &str) -> Result<String, String> {
             bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
             continue;
         }
-        bytes.push(match rest.next() {
-            Some('0') => 0,
-            Some('n') => b'\n',
-            Some('r') => b'\r',
-            Some('t') => b'\t',
-            Some('\\') => b'\\',
-            Some('x') => {
-                let digits = rest.by_ref().take(2).collect::<String>();
-                let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-                let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
-                byte.ok_or_else(|| format!("\\x{digits} is no byte; try \\x1e"))?
-            }
-            Some(other) => {
-                return Err(format!("\\{other} is unknown; try \\0, \\n, \\r, \\t, \\\\ or \\xNN"));
-            }
-            None => return Err("a \\ at the end; \\\\ stands for one".into()),
-        });
+        bytes.push(escape::after_backslash(&mut rest)?);
     }
     if bytes.is_empty() || bytes.len() > MAX_DELIMITER_BYTES {
         return Err(format!("has {} bytes; 1 to {MAX_DELIMITER_BYTES} are possible", bytes.len()));

@@ -32,6 +32,9 @@ fn the_command_that_resumes_keeps_the_options_and_drops_the_start() {
     assert_eq!(resume(&messages), "perennial --server h:1 -o raw messages 'a.>' b --cursor C");
     let bounded = ["perennial", "messages", "a", "--until-sequence", "7", "--heartbeat", "1m 30s"];
     assert_eq!(resume(&bounded), "perennial messages a --until-sequence 7 --heartbeat '1m 30s' --cursor C");
+    let printed =
+        ["perennial", "messages", "a", "--last-per-topic", "--on-gap", "skip", "--format", "{text}\\0"];
+    assert_eq!(resume(&printed), "perennial messages a --on-gap skip --format '{text}\\0' --cursor C");
 }
 
 #[test]
@@ -41,7 +44,35 @@ fn a_start_and_a_cursor_exclude_each_other() {
         &["perennial", "countdown", "3", "--cursor", "C"],
         &["perennial", "messages", "a", "--from", "new", "--cursor", "C"],
         &["perennial", "countdown"],
-        &["perennial", "publish", "a"],
+        &["perennial", "messages", "a", "--last-per-topic", "--cursor", "C"],
+        &["perennial", "messages", "a", "--last-per-topic", "--last", "1"],
+    ] {
+        assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+    }
+}
+
+#[test]
+fn what_no_single_option_shows_to_be_wrong_is_told() {
+    for (line, told) in [
+        (&["perennial", "-o", "json", "messages", "a", "--format", "{text}"][..], "-o json"),
+        (&["perennial", "publish", "a", "-", "--id", "1"], "--id"),
+        (&["perennial", "publish", "--json", "--expect", "1"], "--expect"),
+        (&["perennial", "publish", "a", "--file", "x", "--file", "y", "--id", "1"], "--id"),
+    ] {
+        let error = Arguments::try_parse_from(line).unwrap().check().unwrap_err();
+        assert!(error.contains(told), "{line:?}: {error}");
+    }
+}
+
+#[test]
+fn a_benchmark_is_not_of_nothing() {
+    for line in [
+        &["perennial", "bench"][..],
+        &["perennial", "bench", "pub", "--messages", "0"],
+        &["perennial", "bench", "pub", "--size", "31"],
+        &["perennial", "bench", "pub", "--unary", "--in-flight", "7"],
+        &["perennial", "bench", "pubsub", "--connections", "0"],
+        &["perennial", "bench", "pubsub", "--subscribers", "0"],
     ] {
         assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
     }

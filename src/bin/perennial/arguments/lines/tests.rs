@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use clap::Parser;
+use perennial::proto::OnGap;
 
 use super::*;
 use crate::{

@@ -1,0 +1,183 @@
+//! `perennial bench pubsub`: publishes to subscribers that wait, and counts what arrives, how late, and what does not.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt};
+use perennial::{
+    client::{Client, Error},
+    proto::{MessagesRequest, MessagesResponse},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    all,
+    histogram::Histogram,
+    message::{self, Head},
+    publish,
+    report::Row,
+    watched,
+};
+use crate::{
+    Failure,
+    arguments::bench::{Fanout, Readers},
+    output,
+};
+
+/// Subscribers that are not there by then will not be.
+const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(10);
+/// After the last message was published, one that is not there after so long without any is lost.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often a subscriber that gets nothing asks itself whether that is the end.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the subscribers know of the publishers.
+struct Sent {
+    run: u64,
+    publishers: usize,
+    /// How many each subscriber is to get.
+    expected: AtomicU64,
+    is_over: AtomicBool,
+    /// What all subscribers got.
+    count: AtomicU64,
+}
+
+/// What a subscriber got.
+#[derive(Default)]
+struct Got {
+    messages: u64,
+    duplicates: u64,
+    ages: Histogram,
+    /// The last number of each publisher.
+    last: Vec<u64>,
+    /// When the last one came.
+    end: Option<Instant>,
+}
+
+/// Publishes to all subscribers, and gives a row for each side.
+pub async fn run(client: &Client, it: &Fanout) -> Result<Vec<Row>, Failure> {
+    let sent = Arc::new(Sent {
+        run: message::now(),
+        publishers: it.load.publishers.into(),
+        expected: AtomicU64::new(it.load.messages),
+        is_over: AtomicBool::new(false),
+        count: AtomicU64::new(0),
+    });
+    let tasks = subscribe(client, it.readers, &sent).await?;
+    let begun = Instant::now();
+    let (published, got) = watched(&sent.count, async {
+        let answered = Arc::new(AtomicU64::new(0));
+        let published = publish::publish(client, &it.load, sent.run, answered).await?;
+        sent.expected.store(published.acknowledged, Ordering::Relaxed);
+        sent.is_over.store(true, Ordering::Relaxed);
+        Ok::<_, Failure>((published, all(tasks).await?))
+    })
+    .await?;
+    let expected = published.acknowledged * u64::from(it.readers.subscribers);
+    let mut ages = Histogram::default();
+    for got in &got {
+        ages.merge(&got.ages);
+    }
+    let messages = got.iter().map(|got| got.messages).sum::<u64>();
+    let delivered = Row {
+        what: "deliver",
+        messages,
+        bytes: messages * it.load.size as u64,
+        // The silence in which nothing came is no part of it.
+        wall: got.iter().filter_map(|got| got.end).max().map_or(Duration::ZERO, |end| end - begun),
+        latency: ages,
+        lost: Some(expected.saturating_sub(messages)),
+        duplicates: got.iter().map(|got| got.duplicates).sum(),
+    };
+    Ok(vec![published.row(&it.load), delivered])
+}
+
+type Subscribers = JoinSet<Result<Got, Error>>;
+
+/// Subscribers, all of which are there.
+async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Result<Subscribers, Failure> {
+    let mut tasks = JoinSet::new();
+    let (ready, mut arrived) = mpsc::unbounded_channel();
+    let connections = readers.connect(client);
+    for (client, _) in connections.iter().cycle().zip(0..readers.subscribers) {
+        tasks.spawn(receive(client.clone(), sent.clone(), ready.clone()));
+    }
+    drop(ready);
+    let mut there = 0;
+    let waiting = async {
+        while there < readers.subscribers && arrived.recv().await.is_some() {
+            there += 1;
+        }
+    };
+    if tokio::time::timeout(SUBSCRIBE_LIMIT, waiting).await.is_err() {
+        output::error(&format!(
+            "{there} of {} subscribers are there after {SUBSCRIBE_LIMIT:?}: give more --connections, a server takes 256 \
+             streams on each by default",
+            readers.subscribers
+        ));
+        return Err(Failure::Told(1));
+    }
+    Ok(tasks)
+}
+
+async fn receive(client: Client, sent: Arc<Sent>, ready: mpsc::UnboundedSender<()>) -> Result<Got, Error> {
+    let request = MessagesRequest { topics: vec!["bench.*".into()], ..MessagesRequest::default() };
+    let mut stream = std::pin::pin!(client.messages(request));
+    // The first response says: subscribed.
+    let mut next = stream.next().await;
+    // Who waits for it may have given up.
+    let _ = ready.send(());
+    let mut got = Got { last: vec![0; sent.publishers], ..Got::default() };
+    while let Some(response) = next {
+        got.took(&response?, &sent);
+        if got.messages >= sent.expected.load(Ordering::Relaxed) {
+            break;
+        }
+        next = next_or_end(&mut stream, &sent, &got).await;
+    }
+    Ok(got)
+}
+
+/// The next response; nothing when there will be no message any more.
+async fn next_or_end<S: Stream + Unpin>(stream: &mut S, sent: &Sent, got: &Got) -> Option<S::Item> {
+    let begun = Instant::now();
+    loop {
+        if let Ok(next) = tokio::time::timeout(LOOK, stream.next()).await {
+            return next;
+        }
+        let quiet_since = got.end.map_or(begun, |end| end.max(begun));
+        let is_over = sent.is_over.load(Ordering::Relaxed);
+        let is_complete = is_over && got.messages >= sent.expected.load(Ordering::Relaxed);
+        if is_complete || is_over && quiet_since.elapsed() >= SILENCE {
+            return None;
+        }
+    }
+}
+
+impl Got {
+    fn took(&mut self, response: &MessagesResponse, sent: &Sent) {
+        let now = message::now();
+        let before = self.messages;
+        for head in response.messages.iter().filter_map(Head::of).filter(|head| head.run == sent.run) {
+            let publisher = usize::try_from(head.publisher).unwrap_or(usize::MAX);
+            let Some(last) = self.last.get_mut(publisher) else { continue };
+            // Those of a publisher come in the order of their numbers.
+            if head.number <= *last {
+                self.duplicates += 1;
+                continue;
+            }
+            *last = head.number;
+            self.messages += 1;
+            self.ages.add(head.age(now));
+        }
+        if self.messages > before {
+            self.end = Some(Instant::now());
+            sent.count.fetch_add(self.messages - before, Ordering::Relaxed);
+        }
+    }
+}

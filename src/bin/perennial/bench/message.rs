@@ -1,0 +1,102 @@
+//! The messages of a run.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use perennial::proto::{Message, PublishRequest, message, publish_request::Content};
+
+use crate::arguments::bench::{Load, MIN_SIZE};
+
+/// What a payload begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Head {
+    /// Which run it is of, so that others on the same topics do not count.
+    pub run: u64,
+    pub publisher: u64,
+    /// Of those of its publisher, counted from 1.
+    pub number: u64,
+    /// When it was made, in nanoseconds since 1970.
+    pub nanos: u64,
+}
+
+impl Head {
+    fn to_bytes(self) -> [u8; MIN_SIZE] {
+        let mut bytes = [0; MIN_SIZE];
+        let fields = [self.run, self.publisher, self.number, self.nanos];
+        for (to, field) in bytes.chunks_exact_mut(size_of::<u64>()).zip(fields) {
+            to.copy_from_slice(&field.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// That of a message, if it is one of a benchmark.
+    pub fn of(message: &Message) -> Option<Self> {
+        let Some(message::Content::Data(data)) = &message.content else { return None };
+        let mut fields = data.get(..MIN_SIZE)?.chunks_exact(size_of::<u64>());
+        let mut next = || Some(u64::from_be_bytes(fields.next()?.try_into().ok()?));
+        Some(Self { run: next()?, publisher: next()?, number: next()?, nanos: next()? })
+    }
+
+    /// How old it is.
+    pub fn age(&self, now: u64) -> Duration {
+        Duration::from_nanos(now.saturating_sub(self.nanos))
+    }
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The topics of a load.
+pub fn topics(load: &Load) -> Vec<String> {
+    (0..load.topics).map(|n| format!("bench.{n}")).collect()
+}
+
+/// Makes the messages of a publisher.
+#[derive(Clone, Debug)]
+pub struct Maker {
+    run: u64,
+    publisher: u64,
+    topics: Vec<String>,
+    size: usize,
+}
+
+impl Maker {
+    pub fn new(load: &Load, run: u64, publisher: u64) -> Self {
+        Self { run, publisher, topics: topics(load), size: load.size }
+    }
+
+    /// The message with a number, made now.
+    pub fn message(&self, number: u64) -> PublishRequest {
+        let head = Head { run: self.run, publisher: self.publisher, number, nanos: now() };
+        let mut data = Vec::with_capacity(self.size);
+        data.extend_from_slice(&head.to_bytes());
+        data.resize(self.size, b'.');
+        // Publishers begin at topics of their own.
+        let topic =
+            usize::try_from(number.wrapping_add(self.publisher)).unwrap_or_default() % self.topics.len();
+        PublishRequest {
+            topic: self.topics.get(topic).cloned().unwrap_or_default(),
+            content: Some(Content::Data(data)),
+            ..PublishRequest::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_carries_is_read_back() {
+        let head = Head { run: u64::MAX, publisher: 2, number: 3, nanos: 4_000 };
+        let mut data = head.to_bytes().to_vec();
+        data.resize(100, b'.');
+        let message = |content| Message { content: Some(content), ..Message::default() };
+        assert_eq!(Head::of(&message(message::Content::Data(data))), Some(head));
+        assert_eq!(head.age(5_000), Duration::from_nanos(1_000));
+        assert_eq!(Head::of(&message(message::Content::Data(vec![1; MIN_SIZE - 1]))), None);
+        assert_eq!(Head::of(&message(message::Content::Text("hello".into()))), None);
+    }
+}

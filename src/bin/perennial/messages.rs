@@ -1,0 +1,217 @@
+//! `perennial messages`: prints the messages of topics, and keeps the place of a consumer.
+//!
+//! Promises that a place is committed only after all before it was written to stdout: a run that is killed repeats some
+//! messages, and loses none.
+
+use std::{io, time::Duration};
+
+use futures::{FutureExt, StreamExt};
+use jiff::tz::TimeZone;
+use perennial::{
+    client::{Client, Error},
+    proto::MessagesResponse,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Failure, INTERRUPTED,
+    arguments::{Format, Messages},
+    code_of, json,
+    output::{self, Output},
+    quote, text,
+};
+
+mod consumer;
+mod lag;
+pub mod template;
+
+use consumer::Consumer;
+use lag::Lag;
+
+/// Prints messages to their end, an error, or Ctrl-C.
+pub async fn read(
+    client: &Client,
+    it: Messages,
+    prefix: Vec<String>,
+    format: Format,
+    stop: CancellationToken,
+) -> Result<u8, Failure> {
+    let consumer = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(INTERRUPTED),
+        consumer = Consumer::find(client, &it) => consumer?,
+    };
+    let mut reading = Reading::new(it, prefix, format, consumer);
+    match reading.run(client, stop).await {
+        Err(Failure::Call(error)) => reading.commit_failed(&error),
+        done => done,
+    }
+}
+
+struct Reading {
+    it: Messages,
+    prefix: Vec<String>,
+    out: Output,
+    zone: TimeZone,
+    consumer: Option<Consumer>,
+    lag: Lag,
+    delivered: i64,
+    /// All before it was printed.
+    cursor: Option<String>,
+}
+
+impl Reading {
+    fn new(it: Messages, prefix: Vec<String>, format: Format, consumer: Option<Consumer>) -> Self {
+        Self {
+            it,
+            prefix,
+            out: Output::new(format),
+            zone: TimeZone::system(),
+            consumer,
+            lag: Lag::new(),
+            delivered: 0,
+            cursor: None,
+        }
+    }
+
+    async fn run(&mut self, client: &Client, stop: CancellationToken) -> Result<u8, Failure> {
+        let mut stream = std::pin::pin!(client.messages(self.it.request()));
+        loop {
+            let next = match stream.next().now_or_never() {
+                _ if stop.is_cancelled() => return self.interrupted().await,
+                Some(next) => next,
+                None => {
+                    // Nothing more is ready: what there is must not wait.
+                    let due = self.settle()?;
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return self.interrupted().await,
+                        next = stream.next() => next,
+                        done = self.committed() => {
+                            done?;
+                            continue;
+                        }
+                        () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
+                        gone = output::reader_gone() => return Err(Failure::Output(gone)),
+                    }
+                }
+            };
+            match next {
+                Some(Ok(response)) => self.print(&response)?,
+                Some(Err(error)) => return self.failed(&error).await,
+                None => return self.ended().await,
+            }
+        }
+    }
+
+    fn print(&mut self, response: &MessagesResponse) -> Result<(), Failure> {
+        print(&mut self.out, &self.it, response, &self.zone)?;
+        self.out.relieve()?;
+        self.lag.took(response);
+        let messages = i64::try_from(response.messages.len()).unwrap_or(i64::MAX);
+        self.delivered = self.delivered.saturating_add(messages);
+        response.cursor.clone_into(self.cursor.get_or_insert_default());
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        consumer.printed(&response.cursor, !(response.messages.is_empty() && response.events.is_empty()));
+        // In bulk there is no quiet moment to wait for.
+        consumer.committed().now_or_never().unwrap_or(Ok(()))?;
+        if consumer.due().is_some_and(|due| due.is_zero()) {
+            self.out.flush()?;
+            consumer.commit();
+        }
+        Ok(())
+    }
+
+    /// Writes out what was printed, and commits where that is if it is time; otherwise tells how long until then.
+    fn settle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.out.flush()?;
+        let Some(consumer) = &mut self.consumer else { return Ok(None) };
+        let due = consumer.due();
+        if due.is_some_and(|due| due.is_zero()) {
+            consumer.commit();
+            return Ok(None);
+        }
+        Ok(due)
+    }
+
+    /// Ends when a commit that is under way has.
+    async fn committed(&mut self) -> Result<(), Failure> {
+        match &mut self.consumer {
+            Some(consumer) => Ok(consumer.committed().await?),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Writes all out, and commits the place.
+    async fn close(&mut self) -> Result<(), Failure> {
+        self.out.flush()?;
+        self.lag.hide();
+        match &mut self.consumer {
+            Some(consumer) => Ok(consumer.close().await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn ended(&mut self) -> Result<u8, Failure> {
+        self.close().await?;
+        Ok(0)
+    }
+
+    async fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.close().await?;
+        self.tell(true);
+        Ok(INTERRUPTED)
+    }
+
+    fn commit_failed(&mut self, error: &Error) -> Result<u8, Failure> {
+        self.out.flush()?;
+        self.lag.hide();
+        output::error("the place could not be committed:");
+        output::call_failed(None, error);
+        self.tell(false);
+        Ok(code_of(error))
+    }
+
+    async fn failed(&mut self, error: &Error) -> Result<u8, Failure> {
+        // Who took over has begun behind the last commit, and commits from there on.
+        if error.reason() == Some("CONSUMER_TAKEN_OVER") {
+            self.out.flush()?;
+            self.lag.hide();
+            output::call_failed(None, error);
+            return Ok(code_of(error));
+        }
+        let closed = self.close().await;
+        output::call_failed(None, error);
+        match closed {
+            // The same server, and the same fault.
+            Err(Failure::Call(_)) => self.tell(false),
+            closed => {
+                closed?;
+                self.tell(true);
+            }
+        }
+        Ok(code_of(error))
+    }
+
+    /// Prints the command that continues it: where the server keeps the place, that is what it was.
+    fn tell(&self, is_kept: bool) {
+        let words = match &self.cursor {
+            None => return,
+            Some(_) if is_kept && self.consumer.is_some() => self.it.words_as_consumer(self.delivered),
+            Some(cursor) => self.it.words(self.delivered, cursor),
+        };
+        let words = self.prefix.iter().cloned().chain(words).collect::<Vec<_>>();
+        output::line(&quote::command(&words));
+    }
+}
+
+fn print(out: &mut Output, it: &Messages, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {
+    if let Some(template) = it.template() {
+        text::message_events(out, response)?;
+        return response.messages.iter().try_for_each(|message| template.print(out, message, zone));
+    }
+    match out.format {
+        Format::Text | Format::Raw => text::messages(out, response, zone),
+        Format::Json | Format::Ndjson => json::messages(out, response),
+    }
+}

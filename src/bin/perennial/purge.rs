@@ -1,0 +1,50 @@
+//! `perennial purge`: removes what cannot be brought back, and so asks before it does.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use perennial::client::Client;
+
+use crate::{
+    Failure, USAGE,
+    arguments::{Format, Purge},
+    output, table,
+};
+
+/// The code of a run whose question was not answered with yes.
+const DECLINED: u8 = 1;
+
+/// Purges a topic, if that is what is wanted.
+pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failure> {
+    if !it.yes {
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            output::error("a purge cannot be undone, and there is no terminal to ask: add --yes");
+            return Err(Failure::Told(USAGE));
+        }
+        if !is_wanted(client, &it).await? {
+            output::note("nothing was removed");
+            return Err(Failure::Told(DECLINED));
+        }
+    }
+    let count = client.purge_topic(&it.topic, it.until_sequence).await?;
+    table::purged(count, format)
+}
+
+/// Asks.
+async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
+    let topics = client.list_topics(&it.topic).await?;
+    let what = match (it.until_sequence, topics.first().filter(|topic| topic.name == it.topic)) {
+        (Some(until), _) => format!("the messages of {} up to sequence {until}", it.topic),
+        (None, Some(topic)) => {
+            format!("all {} messages of {}", topic.message_count.unwrap_or_default(), it.topic)
+        }
+        (None, None) => format!("all messages of {}", it.topic),
+    };
+    output::question(&format!("Remove {what}, for good? [y/N] "));
+    // A read of a terminal cannot be cancelled: a thread does it.
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.map_err(io::Error::other)??;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
