@@ -7,6 +7,7 @@
     reason = "a test stops at its first surprise"
 )]
 
+#[path = "../harness/mod.rs"]
 mod harness;
 
 use std::{collections::BTreeMap, process::Stdio};
