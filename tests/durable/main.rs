@@ -10,6 +10,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod history;
+
 use std::{collections::BTreeMap, process::Stdio};
 
 use harness::{Server, server_command, soon};
