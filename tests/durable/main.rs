@@ -11,6 +11,7 @@
 mod harness;
 
 mod history;
+mod kill;
 
 use std::{collections::BTreeMap, process::Stdio};
 
