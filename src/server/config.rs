@@ -106,7 +106,8 @@ struct Settings {
     )]
     absolute_links: Vec<String>,
     /// What is kept of the topics that match: age:7d, bytes:1GiB and count:1000 for each topic, total:20GiB for all of
-    /// them, with spaces between, or last alone; the first rule that matches a topic holds; can be repeated
+    /// them, with spaces between, or last alone; the first rule that matches a topic holds, and without one all is
+    /// kept; can be repeated
     #[arg(
         long,
         env = "PERENNIAL_RETAIN",
