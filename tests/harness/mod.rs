@@ -44,7 +44,15 @@ impl Server {
 
     /// Starts a server with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let directory = directory();
+        Self::start_over(directory(), arguments)
+    }
+
+    /// Starts a server whose directory is in this one.
+    pub fn start_in(parent: &Path) -> Self {
+        Self::start_over(directory_in(parent), &[])
+    }
+
+    fn start_over(directory: TempDir, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (child, address, stderr, startup) = spawn(directory.path(), "127.0.0.1:0", &arguments);
         Self { child, address, arguments, directory, stderr, startup }
@@ -178,7 +186,11 @@ type Spawned = (Child, SocketAddr, mpsc::Receiver<String>, Vec<String>);
 
 /// Where a server may keep its data and find its root.
 fn directory() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
+    directory_in(&std::env::temp_dir())
+}
+
+fn directory_in(parent: &Path) -> TempDir {
+    let directory = TempDir::new_in(parent).unwrap();
     std::fs::create_dir(directory.path().join("logs")).unwrap();
     directory
 }

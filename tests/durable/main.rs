@@ -7,7 +7,12 @@
     reason = "a test stops at its first surprise"
 )]
 
+#[path = "../harness/mod.rs"]
 mod harness;
+
+mod full;
+mod history;
+mod kill;
 
 use std::{collections::BTreeMap, process::Stdio};
 

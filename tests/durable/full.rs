@@ -1,0 +1,168 @@
+//! A disk that is full: a real one, but small.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use perennial::proto::{
+    PublishRequest, PublishStreamRequest, message_service_client::MessageServiceClient, publish_result,
+};
+use tempfile::TempDir;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+use crate::{
+    everything,
+    harness::{Server, soon, until},
+    text,
+};
+
+const MIB: usize = 1024 * 1024;
+
+/// Of the file system.
+const MOUNT: &str = "160m";
+
+/// What is removed to make room: more than a segment takes.
+const BALLAST_BYTES: usize = 72 * MIB;
+
+/// A small file system in memory, gone when this is dropped.
+struct Mount(TempDir);
+
+impl Mount {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={MOUNT}"), "tmpfs"]).arg(directory.path());
+        assert!(mount.status().unwrap().success(), "a tmpfs cannot be mounted: only root can");
+        Self(directory)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A file that takes room, until it is removed.
+    fn ballast(&self) -> PathBuf {
+        let path = self.path().join("ballast");
+        fs::write(&path, vec![0; BALLAST_BYTES]).unwrap();
+        path
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+/// What was acknowledged: by sequence.
+struct Published {
+    client: MessageServiceClient<Channel>,
+    stored: BTreeMap<i64, String>,
+    count: usize,
+}
+
+impl Published {
+    async fn by(server: &Server) -> Self {
+        Self { client: server.messages().await, stored: BTreeMap::new(), count: 0 }
+    }
+
+    /// Publishes a large message; no two are alike.
+    async fn publish(&mut self) -> Result<(), Status> {
+        self.count += 1;
+        let request = large(self.count);
+        let answer = soon("an answer", self.client.publish(request)).await?.into_inner();
+        self.stored.insert(answer.sequence.unwrap(), content(self.count));
+        Ok(())
+    }
+
+    /// Publishes until it is refused, and sees to it that it is told why.
+    async fn fill(&mut self) {
+        let refused = loop {
+            assert!(self.count < 1_000, "the disk does not get full");
+            if let Err(status) = self.publish().await {
+                break status;
+            }
+        };
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert_eq!(refused.get_error_details().error_info().unwrap().reason, "LOG_FULL");
+        assert!(self.stored.len() > 100, "full after {} messages", self.stored.len());
+    }
+
+    /// Publishes again, as soon as it is not refused any more.
+    async fn go_on(&mut self) {
+        until("room", async || self.publish().await.is_ok()).await;
+        for _ in 0..10 {
+            self.publish().await.unwrap();
+        }
+    }
+}
+
+fn content(n: usize) -> String {
+    format!("{n} {}", "x".repeat(MIB / 4))
+}
+
+fn large(n: usize) -> PublishRequest {
+    text("full", &content(n))
+}
+
+/// All that was acknowledged is there, and nothing that was refused.
+async fn is_whole(server: &Server, published: &Published) {
+    let all = everything(server).await;
+    assert!(all.keys().eq(published.stored.keys()), "{:?} {:?}", all.keys(), published.stored.keys());
+    assert!(all == published.stored, "a message was changed");
+}
+
+#[tokio::test]
+#[ignore = "mounts a tmpfs: needs root"]
+async fn a_full_disk_refuses_messages_serves_those_it_has_and_takes_more_when_there_is_room() {
+    let mount = Mount::new();
+    let ballast = mount.ballast();
+    let mut server = Server::start_in(mount.path());
+    let mut published = Published::by(&server).await;
+    published.fill().await;
+    is_whole(&server, &published).await;
+
+    let flow = [PublishStreamRequest { messages: vec![large(0)] }];
+    let answers = published.client.publish_stream(tokio_stream::iter(flow)).await.unwrap();
+    let answer = soon("an answer", answers.into_inner().message()).await.unwrap().unwrap();
+    let Some(publish_result::Result::Error(error)) = &answer.results[0].result else { panic!("{answer:?}") };
+    assert_eq!((error.code, error.reason.as_str()), (Code::ResourceExhausted as i32, "LOG_FULL"));
+
+    fs::remove_file(ballast).unwrap();
+    published.go_on().await;
+    is_whole(&server, &published).await;
+    server.kill();
+    server.restart();
+    is_whole(&server, &published).await;
+}
+
+#[tokio::test]
+#[ignore = "mounts a tmpfs: needs root"]
+async fn a_server_starts_on_a_full_disk_serves_what_it_has_and_takes_more_when_there_is_room() {
+    let mount = Mount::new();
+    let ballast = mount.ballast();
+    let mut server = Server::start_in(mount.path());
+    let mut published = Published::by(&server).await;
+    published.fill().await;
+    server.kill();
+    // Not a byte is left, whatever the log had taken ahead.
+    let mut rest = fs::File::create(mount.path().join("rest")).unwrap();
+    while rest.write_all(&[0; 4096]).is_ok() {}
+
+    server.restart();
+    published.client = server.messages().await;
+    is_whole(&server, &published).await;
+    let refused = published.publish().await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+
+    fs::remove_file(ballast).unwrap();
+    published.go_on().await;
+    server.kill();
+    server.restart();
+    is_whole(&server, &published).await;
+}
