@@ -39,7 +39,7 @@ use self::{
 use super::{
     Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage,
     consumers::{Lease, Readers},
-    topic::Pattern,
+    topic::{self, Pattern},
 };
 
 mod bell;
@@ -253,10 +253,16 @@ impl Embedded {
         *self.shared.head.borrow()
     }
 
+    /// Waits until a sequence can be read.
+    pub async fn reached(&self, sequence: u64) {
+        // The sender is there as long as this is.
+        let _ = self.shared.head.subscribe().wait_for(|head| *head >= sequence).await;
+    }
+
     /// The oldest sequence that can be there; 0 for none.
     pub fn oldest(&self) -> u64 {
         let state = self.shared.state();
-        let firsts = state.topics.after(None).filter(|(name, _)| !super::topic::is_reserved(name));
+        let firsts = state.topics.after(None).filter(|(name, _)| !topic::is_reserved(name));
         firsts.map(|(_, topic)| topic.held.first.0).min().unwrap_or(0)
     }
 
@@ -332,10 +338,12 @@ impl Embedded {
         self.shared.state().topics.get(topic).map_or(0, |topic| topic.held.last.0)
     }
 
-    /// The topics behind a name, by name.
+    /// The topics that match, behind a name, by name; without a pattern, all that are not the server's own.
     pub fn topics(&self, pattern: Option<&Pattern>, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
-        let matching = state.topics.after(after).filter(|(name, _)| pattern.is_none_or(|p| p.matches(name)));
+        let is_wanted =
+            |name: &str| pattern.map_or_else(|| !topic::is_reserved(name), |pattern| pattern.matches(name));
+        let matching = state.topics.after(after).filter(|(name, _)| is_wanted(name));
         let at = |(sequence, time): (u64, u64)| (sequence, time_of(time));
         let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),

@@ -70,7 +70,10 @@ impl Reader {
     pub async fn open(log: Log, query: Query) -> Result<Self, Error> {
         let Query { topics, start, stop, on_gap, consumer, batching } = query;
         let patterns = parse(&topics)?;
-        let (start, lease) = read_as(&log, consumer, start).await?;
+        let start = match &consumer {
+            Some(consumer) => start_of(&log, consumer, start).await?,
+            None => start,
+        };
         let Log::Embedded(log) = log;
         let place = log.follow(&patterns);
         let newest = log.head();
@@ -84,7 +87,7 @@ impl Reader {
         let mut reader = Self {
             log,
             place,
-            lease,
+            lease: None,
             patterns,
             remaining: batching.limit,
             batching,
@@ -106,6 +109,8 @@ impl Reader {
         if on_gap == OnGap::Fail {
             reader.gap(reader.through)?;
         }
+        // Last, so that a request that fails takes nothing over.
+        reader.lease = consumer.map(|consumer| reader.log.lease(&consumer));
         Ok(reader)
     }
 
@@ -202,8 +207,12 @@ impl Reader {
 
     /// Messages that match, behind a sequence, that were removed and of which the reader was not told.
     fn gap(&mut self, through: u64) -> Result<Option<Event>, Error> {
+        // What was lost behind a snapshot is looked for when it was read.
+        if self.snapshot.is_some() {
+            return Ok(None);
+        }
         let losses = self.log.losses();
-        if self.losses.replace(losses) == Some(losses) || self.snapshot.is_some() {
+        if self.losses.replace(losses) == Some(losses) {
             return Ok(None);
         }
         let after = through.max(self.told);
@@ -264,9 +273,17 @@ impl Reader {
                 None => std::future::pending().await,
             }
         };
+        // Messages of others bring the end of a stream that stops at a sequence.
+        let last = async {
+            match self.last {
+                Some(last) => self.log.reached(last).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.place.rung() => true,
             () = over => true,
+            () = last => true,
             () = tokio::time::sleep_until(due) => due < heartbeat,
         }
     }
@@ -282,17 +299,12 @@ fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
     topics.iter().enumerate().map(parse).collect()
 }
 
-/// Takes the consumer's name, and begins where it has committed, unless the reader says where.
-async fn read_as(log: &Log, consumer: Option<String>, start: Start) -> Result<(Start, Option<Lease>), Error> {
-    let Some(consumer) = consumer else { return Ok((start, None)) };
-    let committed = log.consumer_position(&consumer).await?;
-    let Log::Embedded(embedded) = log;
-    let lease = embedded.lease(&consumer);
-    let start = match (start, committed) {
+/// Where a consumer has committed, unless the reader says where to go on.
+async fn start_of(log: &Log, consumer: &str, start: Start) -> Result<Start, Error> {
+    Ok(match (start, log.consumer_position(consumer).await?) {
         (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
         (start, None) => start,
-    };
-    Ok((start, Some(lease)))
+    })
 }
 
 /// Where a subscription starts.
