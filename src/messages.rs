@@ -21,6 +21,7 @@ use embedded::{Embedded, Storage};
 use reader::Reader;
 use topic::Pattern;
 
+pub mod clock;
 mod consumers;
 mod embedded;
 mod error;
@@ -97,6 +98,8 @@ pub struct Options {
     pub retention_interval: Duration,
     /// Where bytes go.
     pub disk: Storage,
+    /// What tells the time.
+    pub clock: clock::Clock,
 }
 
 impl Default for Options {
@@ -111,6 +114,7 @@ impl Default for Options {
             retention: Vec::new(),
             retention_interval: RETENTION_INTERVAL,
             disk: Storage::default(),
+            clock: clock::Clock::default(),
         }
     }
 }

@@ -120,6 +120,11 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Now, by the log's clock.
+    fn now(&self) -> SystemTime {
+        self.options.clock.now()
+    }
+
     fn has_failed(&self) -> bool {
         *self.failed.borrow()
     }
@@ -236,6 +241,11 @@ impl Embedded {
     /// The most that a message has.
     pub fn max_message_bytes(&self) -> usize {
         self.shared.options.max_message_bytes
+    }
+
+    /// Now, by the log's clock.
+    pub fn now(&self) -> SystemTime {
+        self.shared.now()
     }
 
     /// The newest sequence that can be read; 0 for none.

@@ -166,7 +166,7 @@ impl Reader {
         let Some(snapshot) = &mut self.snapshot else { return Ok(Cut::nothing(self.through)) };
         if snapshot.next.is_empty() && !snapshot.is_all {
             let (patterns, after, last) = (&self.patterns, self.through, snapshot.last);
-            let now = millis(SystemTime::now());
+            let now = millis(self.log.now());
             let lasts = self.log.lasts(patterns, after, last, LASTS_AT_ONCE, now).await?;
             snapshot.is_all = lasts.len() < LASTS_AT_ONCE;
             snapshot.next = lasts.into();
@@ -196,7 +196,7 @@ impl Reader {
             max_bytes: self.batching.max_bytes,
             last,
             until: self.until.map(nanos),
-            now: millis(SystemTime::now()),
+            now: millis(self.log.now()),
         }
     }
 
@@ -242,7 +242,7 @@ impl Reader {
 
     /// No message can come any more that is not later than was asked for.
     fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| SystemTime::now() > until + SETTLE)
+        self.until.is_some_and(|until| self.log.now() > until + SETTLE)
     }
 
     /// Moves behind messages that are none of this reader's.
@@ -256,7 +256,7 @@ impl Reader {
     async fn wait(&mut self) -> bool {
         let heartbeat = self.batching.heartbeat_at(self.last_sent);
         let left =
-            self.until.map(|until| (until + SETTLE).duration_since(SystemTime::now()).unwrap_or_default());
+            self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
         let over = async {
             match &self.lease {
@@ -309,7 +309,7 @@ async fn find(
     start: Start,
     newest: u64,
 ) -> Result<Beginning, Error> {
-    let now = millis(SystemTime::now());
+    let now = millis(log.now());
     // Who asks for what there is has no gap in what was removed before.
     let at = |through| Beginning { through, told: log.lost(patterns, through), snapshot: None };
     Ok(match start {

@@ -9,7 +9,6 @@
 use std::{
     ops::Range,
     sync::{Arc, RwLockReadGuard},
-    time::SystemTime,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -115,7 +114,7 @@ impl Committer {
 
     fn begin(&self) -> Commit {
         // A wall clock that was set back does not take the log with it.
-        let time = nanos(SystemTime::now()).max(self.last_time);
+        let time = nanos(self.shared.now()).max(self.last_time);
         Commit { draft: Draft::new(time, self.next_sequence), answers: Vec::new() }
     }
 

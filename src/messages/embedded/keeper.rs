@@ -201,7 +201,7 @@ impl Work {
     }
 
     fn purge(&self, topic: &str, through: u64) -> Result<u64, Error> {
-        let limit = Limit { through, now: millis(SystemTime::now()), ..Limit::default() };
+        let limit = Limit { through, now: millis(self.shared.now()), ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
             let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
@@ -259,7 +259,7 @@ impl Work {
     }
 
     fn remove(&self) -> Result<bool, Error> {
-        let now = SystemTime::now();
+        let now = self.shared.now();
         let rules = self.shared.state().topics.rules().to_vec();
         let throughs = rules
             .iter()
@@ -339,7 +339,7 @@ impl Work {
         if written * SPARE < self.shared.options.segment_bytes {
             return;
         }
-        let live = rewrite::live_bytes(&self.shared, &active, millis(SystemTime::now()));
+        let live = rewrite::live_bytes(&self.shared, &active, millis(self.shared.now()));
         if live.is_ok_and(|live| live < written / 2)
             && let Some(orders) = self.orders.upgrade()
         {

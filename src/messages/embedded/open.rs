@@ -12,7 +12,6 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -237,7 +236,7 @@ impl Finding {
         }
         self.opened.messages += summary.messages;
         let window = u64::try_from(options.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
-        if summary.ids > 0 && summary.last_time >= nanos(SystemTime::now()).saturating_sub(window) {
+        if summary.ids > 0 && summary.last_time >= nanos(options.clock.now()).saturating_sub(window) {
             let bytes = segment.read(0, segment.blocks_end())?;
             let scan = Scan::new(&bytes, segment.first_sequence);
             scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
