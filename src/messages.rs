@@ -244,7 +244,7 @@ pub struct Batch {
     pub position: Position,
     /// The batch ends at the end of the log.
     pub caught_up: bool,
-    /// The highest sequence in the log when the batch was made; 0 if it is empty.
+    /// The highest sequence of a topic that is not the server's own, when the batch was made; 0 if there is none.
     pub head: u64,
 }
 
@@ -373,9 +373,9 @@ impl Log {
         after: Option<&str>,
     ) -> Result<TopicPage, Error> {
         let Self::Embedded(log) = self;
-        let pattern = pattern.map(Pattern::parse).transpose();
+        let pattern = Pattern::parse(pattern.unwrap_or(">"));
         let pattern = pattern.map_err(|error| Error::Pattern { index: 0, error })?;
-        Ok(log.topics(pattern.as_ref(), page_size, after))
+        Ok(log.topics(&pattern, page_size, after))
     }
 
     /// Whether a write has failed, and so nothing can be published until a restart.

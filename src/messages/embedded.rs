@@ -253,6 +253,11 @@ impl Embedded {
         *self.shared.head.borrow()
     }
 
+    /// The newest sequence of a topic that is not the server's own; 0 for none.
+    pub fn newest(&self) -> u64 {
+        self.shared.state().topics.newest()
+    }
+
     /// The oldest sequence that can be there; 0 for none.
     pub fn oldest(&self) -> u64 {
         let state = self.shared.state();
@@ -333,9 +338,9 @@ impl Embedded {
     }
 
     /// The topics behind a name, by name.
-    pub fn topics(&self, pattern: Option<&Pattern>, page_size: usize, after: Option<&str>) -> TopicPage {
+    pub fn topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
-        let matching = state.topics.after(after).filter(|(name, _)| pattern.is_none_or(|p| p.matches(name)));
+        let matching = state.topics.after(after).filter(|(name, _)| pattern.matches(name));
         let at = |(sequence, time): (u64, u64)| (sequence, time_of(time));
         let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),

@@ -70,7 +70,7 @@ impl Reader {
     pub async fn open(log: Log, query: Query) -> Result<Self, Error> {
         let Query { topics, start, stop, on_gap, consumer, batching } = query;
         let patterns = parse(&topics)?;
-        let (start, lease) = read_as(&log, consumer, start).await?;
+        let start = read_as(&log, consumer.as_deref(), start).await?;
         let Log::Embedded(log) = log;
         let place = log.follow(&patterns);
         let newest = log.head();
@@ -84,7 +84,7 @@ impl Reader {
         let mut reader = Self {
             log,
             place,
-            lease,
+            lease: None,
             patterns,
             remaining: batching.limit,
             batching,
@@ -106,6 +106,8 @@ impl Reader {
         if on_gap == OnGap::Fail {
             reader.gap(reader.through)?;
         }
+        // Nobody is sent away for the sake of one that cannot read.
+        reader.lease = consumer.map(|consumer| reader.log.lease(&consumer));
         Ok(reader)
     }
 
@@ -236,7 +238,7 @@ impl Reader {
             events: cut.event.into_iter().collect(),
             position,
             caught_up: self.snapshot.is_none() && self.through >= head,
-            head,
+            head: self.log.newest(),
         }
     }
 
@@ -282,17 +284,14 @@ fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
     topics.iter().enumerate().map(parse).collect()
 }
 
-/// Takes the consumer's name, and begins where it has committed, unless the reader says where.
-async fn read_as(log: &Log, consumer: Option<String>, start: Start) -> Result<(Start, Option<Lease>), Error> {
-    let Some(consumer) = consumer else { return Ok((start, None)) };
-    let committed = log.consumer_position(&consumer).await?;
-    let Log::Embedded(embedded) = log;
-    let lease = embedded.lease(&consumer);
-    let start = match (start, committed) {
+/// A consumer begins where it has committed, unless the reader says where.
+async fn read_as(log: &Log, consumer: Option<&str>, start: Start) -> Result<Start, Error> {
+    let Some(consumer) = consumer else { return Ok(start) };
+    let committed = log.consumer_position(consumer).await?;
+    Ok(match (start, committed) {
         (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
         (start, None) => start,
-    };
-    Ok((start, Some(lease)))
+    })
 }
 
 /// Where a subscription starts.

@@ -227,9 +227,9 @@ impl Work {
     }
 
     fn write_floors(&self) -> Result<(), Error> {
-        let state = self.shared.state();
         let Shared { options, directory, id, .. } = &*self.shared;
-        Ok(floors::write(&options.disk, directory, *id, &state.topics)?)
+        let bytes = floors::to_bytes(*id, &self.shared.state().topics);
+        Ok(floors::write(&options.disk, directory, &bytes)?)
     }
 
     /// Cuts the head of a topic. How many messages went; none if the topic has changed meanwhile.
@@ -351,7 +351,11 @@ impl Work {
 impl Shared {
     /// Writes a segment's index behind its blocks, and gives the room behind it back.
     pub fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        let Some(footer) = segment.to_footer() else { return Ok(()) };
+        // Damage is found in the blocks alone: of a segment that has some, they are read at each start.
+        let summary = segment.summary();
+        let is_damaged =
+            self.state().damaged.range(..=summary.last_sequence).any(|(_, to)| *to >= segment.first_sequence);
+        let Some(footer) = segment.to_footer().filter(|_| !is_damaged) else { return Ok(()) };
         let end = segment.blocks_end();
         segment.file.write_all_at(&footer, end)?;
         segment.file.set_len(end + footer.len() as u64)?;

@@ -207,7 +207,7 @@ impl Finding {
         self.state.segments.push(segment.clone());
         if last.is_some() && header.is_some() {
             self.active = Some((segment, scan.end));
-        } else {
+        } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
         }
         Ok(())
@@ -273,6 +273,8 @@ impl Finding {
             let Range { start, end } = bytes;
             self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
             self.state.damaged.insert(expected, first_sequence - 1);
+            // Its index would be written over what is left there.
+            self.unsealed.retain(|segment| segment.path != path);
         }
     }
 

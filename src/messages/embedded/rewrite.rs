@@ -36,14 +36,14 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
     for segment in segments {
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        if is_held || !segment.is_sealed() {
-            group.close(shared)?;
-            continue;
-        }
-        let live = live_bytes(shared, &segment, millis(now))?;
+        let live = if is_held { 1 } else { live_bytes(shared, &segment, millis(now))? };
         if live == 0 {
             group.close(shared)?;
             delete(shared, &segment)?;
+            continue;
+        }
+        if is_held || !segment.is_sealed() {
+            group.close(shared)?;
             continue;
         }
         let bytes = segment.file.len()?;
