@@ -36,8 +36,12 @@ pub use error::{BatchError, Error};
 /// The default of [`Options::max_message_bytes`].
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
+/// What [`Options::segment_bytes`] may be: places in a segment are numbers of 32 bits, and what is smaller is mostly
+/// index.
+pub const SEGMENT_SIZES: std::ops::RangeInclusive<usize> = 1024 * 1024..=1024 * 1024 * 1024;
+
 /// The default of [`Options::segment_bytes`].
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The default of [`Options::max_topics`]: a topic takes about 200 bytes of memory.
 const MAX_TOPICS: usize = 1_000_000;
@@ -85,7 +89,7 @@ pub struct Options {
     /// The most topics.
     pub max_topics: usize,
     /// A segment that has so many bytes is followed by the next.
-    pub segment_bytes: u64,
+    pub segment_bytes: usize,
     /// How long a message id is remembered.
     pub dedupe_window: Duration,
     /// How many message ids are remembered a topic.

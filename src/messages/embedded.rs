@@ -125,6 +125,11 @@ impl Shared {
         self.options.clock.now()
     }
 
+    /// How many bytes a segment has when it is followed by the next.
+    fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes as u64
+    }
+
     fn has_failed(&self) -> bool {
         *self.failed.borrow()
     }

@@ -224,8 +224,8 @@ impl Committer {
         if blocks.is_empty() {
             return Ok(Vec::new());
         }
-        let is_full = self.offset >= self.shared.options.segment_bytes
-            || self.segment.summary().messages >= SEGMENT_MESSAGES;
+        let is_full =
+            self.offset >= self.shared.segment_bytes() || self.segment.summary().messages >= SEGMENT_MESSAGES;
         if is_full {
             self.roll()?;
         }
@@ -262,7 +262,7 @@ impl Committer {
         }
         drop(state);
         self.offset += self.buffer.len() as u64;
-        if self.offset >= self.shared.options.segment_bytes / 2 {
+        if self.offset >= self.shared.segment_bytes() / 2 {
             self.keeper.prepare();
         }
     }

@@ -132,7 +132,8 @@ fn make(shared: &Shared) -> io::Result<File> {
 
 /// How many bytes a segment gets on disk before it is written.
 pub fn room(options: &Options) -> u64 {
-    options.segment_bytes + options.segment_bytes / SPARE
+    let bytes = options.segment_bytes as u64;
+    bytes + bytes / SPARE
 }
 
 /// No room is no failure.
@@ -336,7 +337,7 @@ impl Work {
         let active = self.shared.state().segments.last().cloned();
         let Some(active) = active else { return };
         let written = active.blocks_end() - SEGMENT_HEADER_BYTES as u64;
-        if written * SPARE < self.shared.options.segment_bytes {
+        if written * SPARE < self.shared.segment_bytes() {
             return;
         }
         let live = rewrite::live_bytes(&self.shared, &active, millis(self.shared.now()));

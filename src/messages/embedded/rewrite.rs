@@ -48,11 +48,11 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
         }
         let bytes = segment.file.len()?;
         let is_thin = live < bytes / 2;
-        if !is_thin && bytes > shared.options.segment_bytes / SMALL {
+        if !is_thin && bytes > shared.segment_bytes() / SMALL {
             group.close(shared)?;
             continue;
         }
-        if group.live + live > shared.options.segment_bytes {
+        if group.live + live > shared.segment_bytes() {
             group.close(shared)?;
         }
         group.live += live;
