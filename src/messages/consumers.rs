@@ -123,13 +123,23 @@ impl Log {
         let mut consumers = Vec::with_capacity(page.topics.len());
         for topic in page.topics {
             let Some(name) = topic.name.strip_prefix(PREFIX) else { continue };
-            if let Some(Committed { time, position, .. }) = self.committed(&topic.name).await? {
-                let (head, is_connected) = (log.newest(), log.is_leased(name));
-                consumers.push(ConsumerInfo { name: name.into(), position, time, head, is_connected });
-            }
+            consumers.extend(self.consumer(name).await?);
         }
         let next = page.next.and_then(|topic| Some(topic.strip_prefix(PREFIX)?.to_owned()));
         Ok(ConsumerPage { consumers, next })
+    }
+
+    /// A consumer, if there is one of this name.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`], [`Error::Io`].
+    pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
+        let Self::Embedded(log) = self;
+        let committed = self.committed(&topic_of(name)?).await?;
+        Ok(committed.map(|Committed { time, position, .. }| {
+            let (head, is_connected) = (log.newest(), log.is_leased(name));
+            ConsumerInfo { name: name.into(), position, time, head, is_connected }
+        }))
     }
 
     /// Forgets a consumer, for good.
