@@ -149,8 +149,7 @@ impl Log {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         let Self::Embedded(log) = self;
         let topic = topic_of(name)?;
-        let last = log.last_of(&topic).ok_or(Error::NoConsumer)?;
-        match log.purge(&topic, last).await {
+        match log.purge(&topic, log.last_of(&topic)).await {
             Err(Error::NoTopic) => Err(Error::NoConsumer),
             result => result.map(|_| ()),
         }
@@ -163,7 +162,7 @@ impl Log {
     pub async fn purge_topic(&self, topic: &str, until: Option<u64>) -> Result<u64, Error> {
         let Self::Embedded(log) = self;
         topic::check(topic).map_err(Error::Topic)?;
-        let last = log.last_of(topic).ok_or(Error::NoTopic)?;
+        let last = log.last_of(topic);
         log.purge(topic, until.map_or(last, |until| until.min(last))).await
     }
 }
