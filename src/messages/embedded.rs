@@ -9,7 +9,8 @@
 //! The rooms: `block` and `footer` are the format, `scan` reads it without an index, `segment` with one, `topics` knows
 //! what each topic holds and has lost, `floors` keeps that on disk; `draft` and `committer` write, `dedupe` knows ids,
 //! `recent` is what is kept in memory, `bell` wakes followers; `read` and `cut` make batches; `keeper`, `trim` and
-//! `rewrite` remove; `open` finds what is there after a start; `disk` is what tests break.
+//! `rewrite` remove; `files` lists what is there, `open` takes it after a start, and `upgrade` writes it anew if it is of
+//! the first version of the format; `disk` is what tests break.
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +50,7 @@ mod cut;
 mod dedupe;
 mod disk;
 mod draft;
+mod files;
 mod floors;
 mod footer;
 mod keeper;
@@ -60,6 +62,7 @@ mod scan;
 mod segment;
 mod topics;
 mod trim;
+mod upgrade;
 
 pub use bell::Place;
 pub use committer::Outcome;

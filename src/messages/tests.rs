@@ -12,6 +12,8 @@ use super::*;
 use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
+mod upgrade;
+
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 
 fn open(directory: &tempfile::TempDir) -> Log {
