@@ -27,6 +27,7 @@ mod error;
 mod publish;
 mod reader;
 pub mod retention;
+pub mod tools;
 pub mod topic;
 
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};

@@ -24,7 +24,7 @@ use data::DataDirectory;
 
 pub mod accept;
 pub mod config;
-mod data;
+pub mod data;
 mod demo;
 mod metrics;
 mod welcome;

@@ -44,28 +44,29 @@ use super::{
 };
 
 mod bell;
-mod block;
+pub(super) mod block;
 mod committer;
 mod cut;
 mod dedupe;
-mod disk;
-mod draft;
-mod files;
-mod floors;
-mod footer;
+pub(super) mod disk;
+pub(super) mod draft;
+pub(super) mod files;
+pub(super) mod floors;
+pub(super) mod footer;
 mod keeper;
 mod open;
 mod read;
 mod recent;
 mod rewrite;
-mod scan;
-mod segment;
-mod topics;
+pub(super) mod scan;
+pub(super) mod segment;
+pub(super) mod topics;
 mod trim;
 mod upgrade;
 
 pub use bell::Place;
 pub use committer::Outcome;
+pub(super) use committer::SEGMENT_MESSAGES;
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
 #[cfg(test)]
@@ -374,7 +375,7 @@ async fn ring(shared: Weak<Shared>) {
 }
 
 /// The name of the segment that begins with a sequence: names sort as sequences do.
-fn segment_name(first_sequence: u64) -> String {
+pub(super) fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:020}.log")
 }
 
@@ -389,6 +390,6 @@ pub fn millis(time: SystemTime) -> u64 {
 }
 
 /// The time so many nanoseconds after 1970.
-fn time_of(nanos: u64) -> SystemTime {
+pub(super) fn time_of(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
 }
