@@ -124,6 +124,16 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Now, by the log's clock.
+    fn now(&self) -> SystemTime {
+        self.options.clock.now()
+    }
+
+    /// How many bytes a segment has when it is followed by the next.
+    fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes as u64
+    }
+
     fn has_failed(&self) -> bool {
         *self.failed.borrow()
     }
@@ -242,9 +252,19 @@ impl Embedded {
         self.shared.options.max_message_bytes
     }
 
+    /// Now, by the log's clock.
+    pub fn now(&self) -> SystemTime {
+        self.shared.now()
+    }
+
     /// The newest sequence that can be read; 0 for none.
     pub fn head(&self) -> u64 {
         *self.shared.head.borrow()
+    }
+
+    /// The newest sequence of a topic that is not the server's own; 0 for none.
+    pub fn newest(&self) -> u64 {
+        self.shared.state().topics.newest()
     }
 
     /// The oldest sequence that can be there; 0 for none.
@@ -327,9 +347,9 @@ impl Embedded {
     }
 
     /// The topics behind a name, by name.
-    pub fn topics(&self, pattern: Option<&Pattern>, page_size: usize, after: Option<&str>) -> TopicPage {
+    pub fn topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
-        let matching = state.topics.after(after).filter(|(name, _)| pattern.is_none_or(|p| p.matches(name)));
+        let matching = state.topics.after(after).filter(|(name, _)| pattern.matches(name));
         let at = |(sequence, time): (u64, u64)| (sequence, time_of(time));
         let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),

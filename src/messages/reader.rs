@@ -70,7 +70,7 @@ impl Reader {
     pub async fn open(log: Log, query: Query) -> Result<Self, Error> {
         let Query { topics, start, stop, on_gap, consumer, batching } = query;
         let patterns = parse(&topics)?;
-        let (start, lease) = read_as(&log, consumer, start).await?;
+        let start = read_as(&log, consumer.as_deref(), start).await?;
         let Log::Embedded(log) = log;
         let place = log.follow(&patterns);
         let newest = log.head();
@@ -84,7 +84,7 @@ impl Reader {
         let mut reader = Self {
             log,
             place,
-            lease,
+            lease: None,
             patterns,
             remaining: batching.limit,
             batching,
@@ -106,6 +106,8 @@ impl Reader {
         if on_gap == OnGap::Fail {
             reader.gap(reader.through)?;
         }
+        // Nobody is sent away for the sake of one that cannot read.
+        reader.lease = consumer.map(|consumer| reader.log.lease(&consumer));
         Ok(reader)
     }
 
@@ -166,7 +168,7 @@ impl Reader {
         let Some(snapshot) = &mut self.snapshot else { return Ok(Cut::nothing(self.through)) };
         if snapshot.next.is_empty() && !snapshot.is_all {
             let (patterns, after, last) = (&self.patterns, self.through, snapshot.last);
-            let now = millis(SystemTime::now());
+            let now = millis(self.log.now());
             let lasts = self.log.lasts(patterns, after, last, LASTS_AT_ONCE, now).await?;
             snapshot.is_all = lasts.len() < LASTS_AT_ONCE;
             snapshot.next = lasts.into();
@@ -196,7 +198,7 @@ impl Reader {
             max_bytes: self.batching.max_bytes,
             last,
             until: self.until.map(nanos),
-            now: millis(SystemTime::now()),
+            now: millis(self.log.now()),
         }
     }
 
@@ -236,13 +238,13 @@ impl Reader {
             events: cut.event.into_iter().collect(),
             position,
             caught_up: self.snapshot.is_none() && self.through >= head,
-            head,
+            head: self.log.newest(),
         }
     }
 
     /// No message can come any more that is not later than was asked for.
     fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| SystemTime::now() > until + SETTLE)
+        self.until.is_some_and(|until| self.log.now() > until + SETTLE)
     }
 
     /// Moves behind messages that are none of this reader's.
@@ -256,7 +258,7 @@ impl Reader {
     async fn wait(&mut self) -> bool {
         let heartbeat = self.batching.heartbeat_at(self.last_sent);
         let left =
-            self.until.map(|until| (until + SETTLE).duration_since(SystemTime::now()).unwrap_or_default());
+            self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
         let over = async {
             match &self.lease {
@@ -282,17 +284,14 @@ fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
     topics.iter().enumerate().map(parse).collect()
 }
 
-/// Takes the consumer's name, and begins where it has committed, unless the reader says where.
-async fn read_as(log: &Log, consumer: Option<String>, start: Start) -> Result<(Start, Option<Lease>), Error> {
-    let Some(consumer) = consumer else { return Ok((start, None)) };
-    let committed = log.consumer_position(&consumer).await?;
-    let Log::Embedded(embedded) = log;
-    let lease = embedded.lease(&consumer);
-    let start = match (start, committed) {
+/// A consumer begins where it has committed, unless the reader says where.
+async fn read_as(log: &Log, consumer: Option<&str>, start: Start) -> Result<Start, Error> {
+    let Some(consumer) = consumer else { return Ok(start) };
+    let committed = log.consumer_position(consumer).await?;
+    Ok(match (start, committed) {
         (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
         (start, None) => start,
-    };
-    Ok((start, Some(lease)))
+    })
 }
 
 /// Where a subscription starts.
@@ -309,7 +308,7 @@ async fn find(
     start: Start,
     newest: u64,
 ) -> Result<Beginning, Error> {
-    let now = millis(SystemTime::now());
+    let now = millis(log.now());
     // Who asks for what there is has no gap in what was removed before.
     let at = |through| Beginning { through, told: log.lost(patterns, through), snapshot: None };
     Ok(match start {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::accept;
 use crate::{
     countdown, grpc, lines,
-    messages::{self, retention},
+    messages::{self, SEGMENT_SIZES, retention},
 };
 use roots::{Root, Rule};
 use value::{Size, Span, switch};
@@ -166,6 +166,12 @@ struct Settings {
     /// How many ids of messages are remembered a topic [default: 100000]
     #[arg(long, env = "PERENNIAL_MAX_DEDUPE_IDS", value_name = "N", help_heading = "Limits")]
     max_dedupe_ids: Option<usize>,
+    /// How many ids of messages are remembered in all: ten million take some 500 MB [default: 10000000]
+    #[arg(long, env = "PERENNIAL_MAX_ALL_DEDUPE_IDS", value_name = "N", help_heading = "Limits")]
+    max_all_dedupe_ids: Option<usize>,
+    /// How much of the log is in a file: two of this size are reserved on the disk [default: 64MiB]
+    #[arg(long, env = "PERENNIAL_SEGMENT", value_name = "SIZE", help_heading = "Limits")]
+    segment: Option<Size>,
     /// The shortest interval of a countdown [default: 1ms]
     #[arg(long, env = "PERENNIAL_MIN_INTERVAL", value_name = "TIME", help_heading = "Limits")]
     min_interval: Option<Span>,
@@ -411,6 +417,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.messages.max_topics => max_topics,
         config.messages.dedupe_window => dedupe_window,
         config.messages.max_dedupe_ids => max_dedupe_ids,
+        config.messages.max_all_dedupe_ids => max_all_dedupe_ids,
+        config.messages.segment_bytes => segment,
         config.countdown.min_interval => min_interval,
         config.countdown.max_length => max_length,
         config.calls.max_streams => max_streams,
@@ -444,6 +452,7 @@ fn check(config: &Config) -> Result<(), Error> {
         ("--max-patterns", limits.max_patterns, 1),
         ("--publish-window", limits.publish_window, 1),
         ("--max-topics", messages.max_topics, 1),
+        ("--max-all-dedupe-ids", messages.max_all_dedupe_ids, 1),
         ("--max-streams", calls.max_streams, 1),
         ("--max-streams-per-connection", usize::try_from(connections.max_streams).unwrap_or(usize::MAX), 1),
         ("--max-connections", connections.max_connections, 1),
@@ -458,6 +467,10 @@ fn check(config: &Config) -> Result<(), Error> {
         let remedy = "it can be 16MiB at most: a message is held in memory as a whole";
         let value = messages.max_message_bytes.to_string();
         return Err(Error::Value { name: "--max-message", value, remedy });
+    }
+    if !SEGMENT_SIZES.contains(&messages.segment_bytes) {
+        let remedy = "from 1MiB to 1GiB is possible";
+        return Err(Error::Value { name: "--segment", value: messages.segment_bytes.to_string(), remedy });
     }
     if limits.publish_bytes < messages.max_message_bytes + 1024 {
         let remedy = "it must be 1KiB larger than --max-message, or that one cannot be published";

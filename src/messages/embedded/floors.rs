@@ -24,8 +24,8 @@ const MAGIC: [u8; 8] = *b"PRNLRMV\n";
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Writes all that was removed from `topics`.
-pub fn write(disk: &Disk, directory: &Path, log: LogId, topics: &Topics) -> io::Result<()> {
+/// All that was removed from `topics`, as it is on disk.
+pub fn to_bytes(log: LogId, topics: &Topics) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.put_u32_le(VERSION);
     out.put_slice(&log);
@@ -37,9 +37,14 @@ pub fn write(disk: &Disk, directory: &Path, log: LogId, topics: &Topics) -> io::
         }
     }
     out.put_u32_le(crc32c::crc32c(&out));
+    out
+}
+
+/// Replaces the file; it is on disk when this returns.
+pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = directory.join(format!("{NAME}.new"));
     let file = disk.create(&new)?;
-    file.write_all_at(&out, 0)?;
+    file.write_all_at(bytes, 0)?;
     file.sync()?;
     disk.rename(&new, &directory.join(NAME))?;
     disk.sync_directory(directory)

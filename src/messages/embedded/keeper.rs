@@ -132,7 +132,8 @@ fn make(shared: &Shared) -> io::Result<File> {
 
 /// How many bytes a segment gets on disk before it is written.
 pub fn room(options: &Options) -> u64 {
-    options.segment_bytes + options.segment_bytes / SPARE
+    let bytes = options.segment_bytes as u64;
+    bytes + bytes / SPARE
 }
 
 /// No room is no failure.
@@ -201,7 +202,7 @@ impl Work {
     }
 
     fn purge(&self, topic: &str, through: u64) -> Result<u64, Error> {
-        let limit = Limit { through, now: millis(SystemTime::now()), ..Limit::default() };
+        let limit = Limit { through, now: millis(self.shared.now()), ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
             let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
@@ -227,9 +228,9 @@ impl Work {
     }
 
     fn write_floors(&self) -> Result<(), Error> {
-        let state = self.shared.state();
         let Shared { options, directory, id, .. } = &*self.shared;
-        Ok(floors::write(&options.disk, directory, *id, &state.topics)?)
+        let bytes = floors::to_bytes(*id, &self.shared.state().topics);
+        Ok(floors::write(&options.disk, directory, &bytes)?)
     }
 
     /// Cuts the head of a topic. How many messages went; none if the topic has changed meanwhile.
@@ -259,7 +260,7 @@ impl Work {
     }
 
     fn remove(&self) -> Result<bool, Error> {
-        let now = SystemTime::now();
+        let now = self.shared.now();
         let rules = self.shared.state().topics.rules().to_vec();
         let throughs = rules
             .iter()
@@ -336,10 +337,10 @@ impl Work {
         let active = self.shared.state().segments.last().cloned();
         let Some(active) = active else { return };
         let written = active.blocks_end() - SEGMENT_HEADER_BYTES as u64;
-        if written * SPARE < self.shared.options.segment_bytes {
+        if written * SPARE < self.shared.segment_bytes() {
             return;
         }
-        let live = rewrite::live_bytes(&self.shared, &active, millis(SystemTime::now()));
+        let live = rewrite::live_bytes(&self.shared, &active, millis(self.shared.now()));
         if live.is_ok_and(|live| live < written / 2)
             && let Some(orders) = self.orders.upgrade()
         {
@@ -351,7 +352,11 @@ impl Work {
 impl Shared {
     /// Writes a segment's index behind its blocks, and gives the room behind it back.
     pub fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        let Some(footer) = segment.to_footer() else { return Ok(()) };
+        // Damage is found in the blocks alone: of a segment that has some, they are read at each start.
+        let summary = segment.summary();
+        let is_damaged =
+            self.state().damaged.range(..=summary.last_sequence).any(|(_, to)| *to >= segment.first_sequence);
+        let Some(footer) = segment.to_footer().filter(|_| !is_damaged) else { return Ok(()) };
         let end = segment.blocks_end();
         segment.file.write_all_at(&footer, end)?;
         segment.file.set_len(end + footer.len() as u64)?;

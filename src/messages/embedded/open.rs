@@ -11,7 +11,6 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -154,7 +153,7 @@ impl Finding {
         self.state.segments.push(segment.clone());
         if last.is_some() && header.is_some() {
             self.active = Some((segment, scan.end));
-        } else {
+        } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
         }
         Ok(())
@@ -183,7 +182,7 @@ impl Finding {
         }
         self.opened.messages += summary.messages;
         let window = u64::try_from(options.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
-        if summary.ids > 0 && summary.last_time >= nanos(SystemTime::now()).saturating_sub(window) {
+        if summary.ids > 0 && summary.last_time >= nanos(options.clock.now()).saturating_sub(window) {
             let bytes = segment.read(0, segment.blocks_end())?;
             let scan = Scan::new(&bytes, segment.first_sequence);
             scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
@@ -220,6 +219,8 @@ impl Finding {
             let Range { start, end } = bytes;
             self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
             self.state.damaged.insert(expected, first_sequence - 1);
+            // Its index would be written over what is left there.
+            self.unsealed.retain(|segment| segment.path != path);
         }
     }
 

@@ -85,7 +85,7 @@ impl Embedded {
                 (state.topics.get(&topic).cloned(), state.segments.clone())
             };
             let Some(known) = known else { return Ok(None) };
-            let last = last_live(&shared, &segments, &topic, &known, millis(SystemTime::now()))?;
+            let last = last_live(&shared, &segments, &topic, &known, millis(shared.now()))?;
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(shared.time_at(&segment, posting.offset)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;

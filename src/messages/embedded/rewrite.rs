@@ -4,7 +4,7 @@
 //! the last messages are kept are a few files. A segment that holds ids within the window in which they are known stays
 //! as it is, and so does one that is damaged: its loss is found in its bytes.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
@@ -26,7 +26,7 @@ const MANY: usize = 8;
 
 /// Deletes segments of which nothing is left, and writes those anew of which little is.
 pub fn reclaim(shared: &Shared) -> io::Result<()> {
-    let now = SystemTime::now();
+    let now = shared.now();
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
@@ -36,23 +36,23 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
     for segment in segments {
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        if is_held || !segment.is_sealed() {
-            group.close(shared)?;
-            continue;
-        }
-        let live = live_bytes(shared, &segment, millis(now))?;
+        let live = if is_held { 1 } else { live_bytes(shared, &segment, millis(now))? };
         if live == 0 {
             group.close(shared)?;
             delete(shared, &segment)?;
             continue;
         }
-        let bytes = segment.file.len()?;
-        let is_thin = live < bytes / 2;
-        if !is_thin && bytes > shared.options.segment_bytes / SMALL {
+        if is_held || !segment.is_sealed() {
             group.close(shared)?;
             continue;
         }
-        if group.live + live > shared.options.segment_bytes {
+        let bytes = segment.file.len()?;
+        let is_thin = live < bytes / 2;
+        if !is_thin && bytes > shared.segment_bytes() / SMALL {
+            group.close(shared)?;
+            continue;
+        }
+        if group.live + live > shared.segment_bytes() {
             group.close(shared)?;
         }
         group.live += live;
@@ -169,7 +169,7 @@ fn living(shared: &Shared, block: &Block) -> Option<Block> {
         let state = shared.state();
         block.topics.iter().map(|topic| state.topics.floor(topic)).collect::<Vec<_>>()
     };
-    let now = millis(SystemTime::now());
+    let now = millis(shared.now());
     let mut left = Block { time: block.time, topics: block.topics.clone(), ..Block::default() };
     let (mut body, mut ids) = (Vec::new(), block.ids.iter().peekable());
     for (place, entry) in (0_u32..).zip(&block.entries) {
