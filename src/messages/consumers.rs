@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The topics of consumers begin with this.
-const PREFIX: &str = "$consumer.";
+pub(super) const PREFIX: &str = "$consumer.";
 
 /// The longest name of a consumer, in bytes.
 pub const MAX_CONSUMER_BYTES: usize = 128;

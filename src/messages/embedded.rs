@@ -9,7 +9,8 @@
 //! The rooms: `block` and `footer` are the format, `scan` reads it without an index, `segment` with one, `topics` knows
 //! what each topic holds and has lost, `floors` keeps that on disk; `draft` and `committer` write, `dedupe` knows ids,
 //! `recent` is what is kept in memory, `bell` wakes followers; `read` and `cut` make batches; `keeper`, `trim` and
-//! `rewrite` remove; `open` finds what is there after a start; `disk` is what tests break.
+//! `rewrite` remove; `files` lists what is there, `open` takes it after a start, and `upgrade` writes it anew if it is of
+//! the first version of the format; `disk` is what tests break.
 
 use std::{
     collections::BTreeMap,
@@ -43,26 +44,29 @@ use super::{
 };
 
 mod bell;
-mod block;
+pub(super) mod block;
 mod committer;
 mod cut;
 mod dedupe;
-mod disk;
-mod draft;
-mod floors;
-mod footer;
+pub(super) mod disk;
+pub(super) mod draft;
+pub(super) mod files;
+pub(super) mod floors;
+pub(super) mod footer;
 mod keeper;
 mod open;
 mod read;
 mod recent;
 mod rewrite;
-mod scan;
-mod segment;
-mod topics;
+pub(super) mod scan;
+pub(super) mod segment;
+pub(super) mod topics;
 mod trim;
+mod upgrade;
 
 pub use bell::Place;
 pub use committer::Outcome;
+pub(super) use committer::SEGMENT_MESSAGES;
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
 #[cfg(test)]
@@ -391,7 +395,7 @@ async fn ring(shared: Weak<Shared>) {
 }
 
 /// The name of the segment that begins with a sequence: names sort as sequences do.
-fn segment_name(first_sequence: u64) -> String {
+pub(super) fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:020}.log")
 }
 
@@ -411,6 +415,6 @@ fn expiry(time: SystemTime) -> u64 {
 }
 
 /// The time so many nanoseconds after 1970.
-fn time_of(nanos: u64) -> SystemTime {
+pub(super) fn time_of(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
 }

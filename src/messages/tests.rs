@@ -13,6 +13,7 @@ use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
 mod retention;
+mod upgrade;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 

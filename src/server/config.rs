@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{
-    Args, CommandFactory, FromArgMatches, Parser,
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 use serde::Deserialize;
@@ -42,7 +42,7 @@ const SIMILAR: f64 = 0.8;
 #[command(name = "perenniald", version, max_term_width = 110)]
 struct Arguments {
     /// Read settings from this TOML file
-    #[arg(long, env = "PERENNIAL_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "PERENNIAL_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -56,7 +56,7 @@ struct Settings {
     #[arg(long, env = "PERENNIAL_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Where messages are kept [default: $XDG_DATA_HOME/perennial, or perennial-demo with --demo]
-    #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR")]
+    #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR", global = true)]
     data: Option<PathBuf>,
     /// A directory whose files can be read, as NAME/…; can be repeated
     #[arg(
@@ -113,6 +113,7 @@ struct Settings {
         env = "PERENNIAL_RETAIN",
         value_name = "PATTERN=LIMITS",
         value_delimiter = ',',
+        global = true,
         help_heading = "Retention"
     )]
     retain: Vec<retention::Rule>,
@@ -121,7 +122,7 @@ struct Settings {
     retention_interval: Option<Span>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
     #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
-        value_parser = switch)]
+        value_parser = switch, global = true)]
     demo: Option<bool>,
     /// Serve metrics for Prometheus at http://ADDR/metrics
     #[arg(long, env = "PERENNIAL_METRICS", value_name = "ADDR")]
@@ -296,13 +297,29 @@ pub enum Error {
 impl Config {
     /// Reads flags, the environment, and the file that they name.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        Ok(Self::read_as(Arguments::command(), arguments)?.0)
+    }
+
+    /// Reads a command, too, if one is given behind the flags.
+    pub fn read_command<C: Subcommand>(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, Option<C>), Error> {
+        let (config, matches) = Self::read_as(C::augment_subcommands(Arguments::command()), arguments)?;
+        let command = matches.subcommand_name().map(|_| C::from_arg_matches(&matches)).transpose()?;
+        Ok((config, command))
+    }
+
+    fn read_as(
+        command: clap::Command,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, ArgMatches), Error> {
         let arguments = arguments.into_iter().collect::<Vec<_>>();
-        let matches = Arguments::command()
+        let matches = command
             .try_get_matches_from(&arguments)
             .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
         let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
         let file = config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        resolve(settings, file)
+        Ok((resolve(settings, file)?, matches))
     }
 }
 
