@@ -75,6 +75,8 @@ impl Log {
         let topic = topic_of(consumer)?;
         position.check(log.id(), log.head())?;
         loop {
+            // If what was committed cannot be read any more, it is replaced all the same.
+            let last = log.last_of(&topic);
             let committed = self.committed(&topic).await?;
             if let Some(committed) = &committed
                 && position.sequence < committed.position.sequence
@@ -86,7 +88,7 @@ impl Log {
             let message = NewMessage {
                 topic: topic.clone(),
                 content: Content::Text(cursor::encode(Kind::Messages, &position)),
-                expected_sequence: Some(committed.map_or(0, |committed| committed.sequence)),
+                expected_sequence: Some(committed.map_or(last, |committed| committed.sequence)),
                 ..NewMessage::default()
             };
             match self.publish_own(message).await {

@@ -40,7 +40,7 @@ use self::{
 use super::{
     Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage,
     consumers::{Lease, Readers},
-    topic::Pattern,
+    topic::{self, Pattern},
 };
 
 mod bell;
@@ -267,10 +267,16 @@ impl Embedded {
         self.shared.state().topics.newest()
     }
 
+    /// Waits until a sequence can be read.
+    pub async fn reached(&self, sequence: u64) {
+        // The sender is there as long as this is.
+        let _ = self.shared.head.subscribe().wait_for(|head| *head >= sequence).await;
+    }
+
     /// The oldest sequence that can be there; 0 for none.
     pub fn oldest(&self) -> u64 {
         let state = self.shared.state();
-        let firsts = state.topics.after(None).filter(|(name, _)| !super::topic::is_reserved(name));
+        let firsts = state.topics.after(None).filter(|(name, _)| !topic::is_reserved(name));
         firsts.map(|(_, topic)| topic.held.first.0).min().unwrap_or(0)
     }
 

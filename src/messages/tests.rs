@@ -12,6 +12,7 @@ use super::*;
 use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
+mod conformance;
 mod retention;
 mod upgrade;
 

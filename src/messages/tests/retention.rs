@@ -7,10 +7,10 @@ mod files;
 mod model;
 
 /// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.
-struct Bed {
-    disk: Arc<Simulation>,
-    options: Options,
-    log: Log,
+pub struct Bed {
+    pub disk: Arc<Simulation>,
+    pub options: Options,
+    pub log: Log,
 }
 
 impl Bed {
@@ -18,7 +18,7 @@ impl Bed {
         Self::with(rules, |_| ()).await
     }
 
-    async fn with(rules: &[&str], set: impl FnOnce(&mut Options)) -> Self {
+    pub async fn with(rules: &[&str], set: impl FnOnce(&mut Options)) -> Self {
         let disk = Simulation::new();
         let mut options = Options {
             segment_bytes: 8 * 1024,
@@ -41,12 +41,12 @@ impl Bed {
         log
     }
 
-    async fn reopen(&mut self) {
+    pub async fn reopen(&mut self) {
         self.log.close().await;
         self.log = Self::open(&self.options).await;
     }
 
-    async fn enforce(&self) {
+    pub async fn enforce(&self) {
         enforce(&self.log).await;
     }
 
