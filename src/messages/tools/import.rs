@@ -97,7 +97,7 @@ fn sync(directory: &Path) -> Result<(), Error> {
 
 fn fill(directory: &Path, mut input: impl BufRead, options: &Options) -> Result<Imported, Error> {
     let log = *Uuid::now_v7().as_bytes();
-    let mut writer = Writer::new(directory, log, options.segment_bytes);
+    let mut writer = Writer::new(directory, log, options.segment_bytes as u64);
     let (mut wrong, mut more) = (Vec::new(), 0);
     let (mut messages, mut sequences, mut consumers) = (0, None, 0);
     let (mut line, mut number, mut before) = (Vec::new(), 0, (0, 0));
