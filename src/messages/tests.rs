@@ -12,6 +12,7 @@ use super::*;
 use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
+mod format;
 mod upgrade;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
