@@ -13,6 +13,7 @@ use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
 mod conformance;
+mod format;
 mod retention;
 mod upgrade;
 

@@ -3,12 +3,7 @@
 //! [`Settings`] is the one table: each field is a flag, an environment variable and a key of the file. So are the rules
 //! of the roots: `--deny logs=*.key` is `deny = ["logs=*.key"]`, and no table of its own.
 
-use std::{
-    ffi::OsString,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
@@ -24,14 +19,12 @@ use crate::{
 use roots::{Root, Rule};
 use value::{Size, Span, switch};
 
+mod file;
 mod roots;
 mod value;
 
 /// The name of the environment variable of a key.
 const ENV_PREFIX: &str = "PERENNIAL_";
-
-/// How like a known key an unknown one must be to be taken for it.
-const SIMILAR: f64 = 0.8;
 
 /// Streams that any program can call, cut anywhere, and continue exactly where they stopped.
 ///
@@ -318,7 +311,7 @@ impl Config {
             .try_get_matches_from(&arguments)
             .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
         let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
-        let file = config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let file = config.as_deref().map(file::read).transpose()?.unwrap_or_default();
         Ok((resolve(settings, file)?, matches))
     }
 }
@@ -336,37 +329,6 @@ fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let whole = || text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     let fault = std::error::Error::source(error).map_or_else(whole, ToString::to_string);
     Some(Error::Variable { variable, fault })
-}
-
-fn read_file(path: &Path) -> Result<Settings, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
-    parse_file(&text).map_err(|fault| Error::Content { path: path.into(), fault })
-}
-
-fn parse_file(text: &str) -> Result<Settings, String> {
-    let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
-    let known = known_keys();
-    if let Some(key) = table.keys().find(|key| !known.contains(key)) {
-        if table.get(key).is_some_and(toml::Value::is_table) {
-            return Err(format!("there is no table `[{key}]`: all settings stand at the top of the file."));
-        }
-        let is_of = |line: &str| {
-            line.split('=').next().is_some_and(|name| name.trim().trim_matches(['"', '\'']) == key)
-        };
-        let line = text.lines().position(is_of);
-        let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
-        let nearest = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
-        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
-        let remedy = nearest.map(|(_, known)| format!(" Did you mean `{known}`?")).unwrap_or_default();
-        return Err(format!("{line}there is no setting `{key}`.{remedy} `perenniald --help` lists them."));
-    }
-    toml::from_str(text).map_err(|error| error.to_string())
-}
-
-/// The keys of the file: the flags, but for the one that names the file.
-fn known_keys() -> Vec<String> {
-    let command = Settings::augment_args(clap::Command::new(""));
-    command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
 }
 
 /// The parts' own defaults, under the file, under flags and environment.

@@ -30,7 +30,7 @@ use crate::messages::{
 const MAX_TRIES: usize = 20;
 
 /// What is at the end of a log and not whole is being written if it changes within this time, so often looked at.
-const SETTLE: (Duration, usize) = (Duration::from_millis(100), 10);
+const SETTLE: (Duration, usize) = (Duration::from_millis(if cfg!(test) { 1 } else { 100 }), 10);
 
 /// A log that is only looked at.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! Gives the messages of a log as lines, in order: those that a reader would get now, and no others.
 
-use std::{io::Write, time::SystemTime};
+use std::io::Write;
 
 use super::{Archive, Error, Finding, archive::Loaded, at, object};
 use crate::{
     messages::{
+        clock::Clock,
         embedded::{block::Block, files::Candidate, millis},
         topic::{self, Pattern},
     },
@@ -46,7 +47,7 @@ pub struct Export<'a> {
 impl<'a> Export<'a> {
     /// Of a log, as it is now.
     pub fn new(archive: &'a Archive, selection: Selection) -> Self {
-        Self { archive, selection, now: millis(SystemTime::now()) }
+        Self { archive, selection, now: millis(Clock::System.now()) }
     }
 
     /// How many messages there are to give. Those that are damaged are found when they are read.

@@ -1,11 +1,6 @@
 //! What a log holds, by its indexes.
 
-use std::{
-    collections::BTreeMap,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -15,7 +10,9 @@ use super::{Archive, Error, at, object};
 use crate::{
     cursor::{self, Kind},
     messages::{
-        Position, consumers,
+        Position,
+        clock::Clock,
+        consumers,
         embedded::{block, footer::Posting, millis, segment::Segment},
         topic,
     },
@@ -122,7 +119,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Io`].
     pub fn stats(&self, most: usize) -> Result<Stats, Error> {
-        let now = millis(SystemTime::now());
+        let now = millis(Clock::System.now());
         let topics = self.counts(now)?;
         let id = self.log.map(Uuid::from_bytes);
         let mut stats = Stats {
