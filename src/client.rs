@@ -236,6 +236,14 @@ impl Client {
         }
     }
 
+    /// A consumer, if there is one of this name.
+    pub async fn consumer(&self, name: &str) -> Result<Option<Consumer>, Error> {
+        let request =
+            ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
+        let answer = self.message_client().list_consumers(request).await;
+        Ok(answer.map_err(|status| self.error(&status))?.into_inner().consumers.pop())
+    }
+
     /// Forgets a consumer, for good. Who reads under its name is not disturbed.
     pub async fn delete_consumer(&self, consumer: &str) -> Result<(), Error> {
         let request = DeleteConsumerRequest { consumer: consumer.to_owned() };

@@ -28,6 +28,7 @@ mod error;
 mod publish;
 mod reader;
 pub mod retention;
+pub mod tools;
 pub mod topic;
 
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
@@ -36,8 +37,12 @@ pub use error::{BatchError, Error};
 /// The default of [`Options::max_message_bytes`].
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
+/// What [`Options::segment_bytes`] may be: places in a segment are numbers of 32 bits, and what is smaller is mostly
+/// index.
+pub const SEGMENT_SIZES: std::ops::RangeInclusive<usize> = 1024 * 1024..=1024 * 1024 * 1024;
+
 /// The default of [`Options::segment_bytes`].
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The default of [`Options::max_topics`]: a topic takes about 200 bytes of memory.
 const MAX_TOPICS: usize = 1_000_000;
@@ -85,7 +90,7 @@ pub struct Options {
     /// The most topics.
     pub max_topics: usize,
     /// A segment that has so many bytes is followed by the next.
-    pub segment_bytes: u64,
+    pub segment_bytes: usize,
     /// How long a message id is remembered.
     pub dedupe_window: Duration,
     /// How many message ids are remembered a topic.
@@ -130,6 +135,8 @@ pub struct Opened {
     pub torn: Vec<(PathBuf, u64)>,
     /// What is damaged, in words.
     pub damaged: Vec<String>,
+    /// How many segments were of the first version of the format, and were written anew.
+    pub upgraded: usize,
 }
 
 /// Why a log cannot be opened: for the operator.
@@ -143,8 +150,8 @@ pub enum OpenError {
         /// What.
         source: io::Error,
     },
-    /// Of a newer format.
-    #[error("{}: written in version {version} of the format, by a newer server", path.display())]
+    /// Of another version of the format.
+    #[error("{}: written in version {version} of the format, {}", path.display(), remedy(*version))]
     Version {
         /// The segment.
         path: PathBuf,
@@ -157,6 +164,14 @@ pub enum OpenError {
         /// The segment.
         path: PathBuf,
     },
+}
+
+fn remedy(version: u32) -> &'static str {
+    if version == 1 {
+        "which a server upgrades at its start: start perenniald over it once"
+    } else {
+        "by a newer server: use one that is as new"
+    }
 }
 
 /// Which messages to read.
@@ -244,7 +259,7 @@ pub struct Batch {
     pub position: Position,
     /// The batch ends at the end of the log.
     pub caught_up: bool,
-    /// The highest sequence in the log when the batch was made; 0 if it is empty.
+    /// The highest sequence of a topic that is not the server's own, when the batch was made; 0 if there is none.
     pub head: u64,
 }
 
@@ -373,9 +388,9 @@ impl Log {
         after: Option<&str>,
     ) -> Result<TopicPage, Error> {
         let Self::Embedded(log) = self;
-        let pattern = pattern.map(Pattern::parse).transpose();
+        let pattern = Pattern::parse(pattern.unwrap_or(">"));
         let pattern = pattern.map_err(|error| Error::Pattern { index: 0, error })?;
-        Ok(log.topics(pattern.as_ref(), page_size, after))
+        Ok(log.topics(&pattern, page_size, after))
     }
 
     /// Whether a write has failed, and so nothing can be published until a restart.

@@ -146,11 +146,17 @@ impl MessageService for App {
         request: Request<proto::ListConsumersRequest>,
     ) -> Result<Response<proto::ListConsumersResponse>, Status> {
         let timeout = call::timeout(request.metadata());
-        let proto::ListConsumersRequest { page_size, page_token } = request.into_inner();
+        let proto::ListConsumersRequest { page_size, page_token, consumer: only } = request.into_inner();
         let answer = async {
             let page_size = field::page_size(page_size)?;
             let after = field::page_after(&page_token)?;
-            let page = self.log.list_consumers(page_size, after.as_deref()).await?;
+            let page = match only {
+                None => self.log.list_consumers(page_size, after.as_deref()).await?,
+                Some(only) => {
+                    let consumers = self.log.consumer(&only).await?.into_iter().collect();
+                    messages::ConsumerPage { consumers, next: None }
+                }
+            };
             let next_page_token = field::page_token(page.next);
             Ok(proto::ListConsumersResponse {
                 consumers: page.consumers.into_iter().map(consumer).collect(),

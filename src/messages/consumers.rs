@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The topics of consumers begin with this.
-const PREFIX: &str = "$consumer.";
+pub(super) const PREFIX: &str = "$consumer.";
 
 /// The longest name of a consumer, in bytes.
 pub const MAX_CONSUMER_BYTES: usize = 128;
@@ -36,7 +36,7 @@ pub struct ConsumerInfo {
     pub position: Position,
     /// When it was committed.
     pub time: SystemTime,
-    /// The newest sequence in the log.
+    /// The newest sequence of a topic that is not the server's own.
     pub head: u64,
     /// Someone reads as it now.
     pub is_connected: bool,
@@ -120,18 +120,28 @@ impl Log {
     pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
         let Self::Embedded(log) = self;
         let after = format!("{PREFIX}{}", after.unwrap_or_default());
-        let pattern = Pattern::parse(&format!("{PREFIX}>")).ok();
-        let page = log.topics(pattern.as_ref(), page_size, Some(&after));
+        let pattern = Pattern::parse(&format!("{PREFIX}>")).map_err(Error::Consumer)?;
+        let page = log.topics(&pattern, page_size, Some(&after));
         let mut consumers = Vec::with_capacity(page.topics.len());
         for topic in page.topics {
             let Some(name) = topic.name.strip_prefix(PREFIX) else { continue };
-            if let Some(Committed { time, position, .. }) = self.committed(&topic.name).await? {
-                let (head, is_connected) = (log.head(), log.is_leased(name));
-                consumers.push(ConsumerInfo { name: name.into(), position, time, head, is_connected });
-            }
+            consumers.extend(self.consumer(name).await?);
         }
         let next = page.next.and_then(|topic| Some(topic.strip_prefix(PREFIX)?.to_owned()));
         Ok(ConsumerPage { consumers, next })
+    }
+
+    /// A consumer, if there is one of this name.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`], [`Error::Io`].
+    pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
+        let Self::Embedded(log) = self;
+        let committed = self.committed(&topic_of(name)?).await?;
+        Ok(committed.map(|Committed { time, position, .. }| {
+            let (head, is_connected) = (log.newest(), log.is_leased(name));
+            ConsumerInfo { name: name.into(), position, time, head, is_connected }
+        }))
     }
 
     /// Forgets a consumer, for good.

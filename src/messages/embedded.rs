@@ -9,7 +9,8 @@
 //! The rooms: `block` and `footer` are the format, `scan` reads it without an index, `segment` with one, `topics` knows
 //! what each topic holds and has lost, `floors` keeps that on disk; `draft` and `committer` write, `dedupe` knows ids,
 //! `recent` is what is kept in memory, `bell` wakes followers; `read` and `cut` make batches; `keeper`, `trim` and
-//! `rewrite` remove; `open` finds what is there after a start; `disk` is what tests break.
+//! `rewrite` remove; `files` lists what is there, `open` takes it after a start, and `upgrade` writes it anew if it is of
+//! the first version of the format; `disk` is what tests break.
 
 use std::{
     collections::BTreeMap,
@@ -43,26 +44,29 @@ use super::{
 };
 
 mod bell;
-mod block;
+pub(super) mod block;
 mod committer;
 mod cut;
 mod dedupe;
-mod disk;
-mod draft;
-mod floors;
-mod footer;
+pub(super) mod disk;
+pub(super) mod draft;
+pub(super) mod files;
+pub(super) mod floors;
+pub(super) mod footer;
 mod keeper;
 mod open;
 mod read;
 mod recent;
 mod rewrite;
-mod scan;
-mod segment;
-mod topics;
+pub(super) mod scan;
+pub(super) mod segment;
+pub(super) mod topics;
 mod trim;
+mod upgrade;
 
 pub use bell::Place;
 pub use committer::Outcome;
+pub(super) use committer::SEGMENT_MESSAGES;
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
 #[cfg(test)]
@@ -123,6 +127,11 @@ impl Shared {
     /// Now, by the log's clock.
     fn now(&self) -> SystemTime {
         self.options.clock.now()
+    }
+
+    /// How many bytes a segment has when it is followed by the next.
+    fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes as u64
     }
 
     fn has_failed(&self) -> bool {
@@ -253,6 +262,11 @@ impl Embedded {
         *self.shared.head.borrow()
     }
 
+    /// The newest sequence of a topic that is not the server's own; 0 for none.
+    pub fn newest(&self) -> u64 {
+        self.shared.state().topics.newest()
+    }
+
     /// Waits until a sequence can be read.
     pub async fn reached(&self, sequence: u64) {
         // The sender is there as long as this is.
@@ -338,12 +352,10 @@ impl Embedded {
         self.shared.state().topics.get(topic).map_or(0, |topic| topic.held.last.0)
     }
 
-    /// The topics that match, behind a name, by name; without a pattern, all that are not the server's own.
-    pub fn topics(&self, pattern: Option<&Pattern>, page_size: usize, after: Option<&str>) -> TopicPage {
+    /// The topics behind a name, by name.
+    pub fn topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
-        let is_wanted =
-            |name: &str| pattern.map_or_else(|| !topic::is_reserved(name), |pattern| pattern.matches(name));
-        let matching = state.topics.after(after).filter(|(name, _)| is_wanted(name));
+        let matching = state.topics.after(after).filter(|(name, _)| pattern.matches(name));
         let at = |(sequence, time): (u64, u64)| (sequence, time_of(time));
         let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),
@@ -389,7 +401,7 @@ async fn ring(shared: Weak<Shared>) {
 }
 
 /// The name of the segment that begins with a sequence: names sort as sequences do.
-fn segment_name(first_sequence: u64) -> String {
+pub(super) fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:020}.log")
 }
 
@@ -409,6 +421,6 @@ fn expiry(time: SystemTime) -> u64 {
 }
 
 /// The time so many nanoseconds after 1970.
-fn time_of(nanos: u64) -> SystemTime {
+pub(super) fn time_of(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -70,10 +70,7 @@ impl Reader {
     pub async fn open(log: Log, query: Query) -> Result<Self, Error> {
         let Query { topics, start, stop, on_gap, consumer, batching } = query;
         let patterns = parse(&topics)?;
-        let start = match &consumer {
-            Some(consumer) => start_of(&log, consumer, start).await?,
-            None => start,
-        };
+        let start = read_as(&log, consumer.as_deref(), start).await?;
         let Log::Embedded(log) = log;
         let place = log.follow(&patterns);
         let newest = log.head();
@@ -109,7 +106,7 @@ impl Reader {
         if on_gap == OnGap::Fail {
             reader.gap(reader.through)?;
         }
-        // Last, so that a request that fails takes nothing over.
+        // Nobody is sent away for the sake of one that cannot read.
         reader.lease = consumer.map(|consumer| reader.log.lease(&consumer));
         Ok(reader)
     }
@@ -245,7 +242,7 @@ impl Reader {
             events: cut.event.into_iter().collect(),
             position,
             caught_up: self.snapshot.is_none() && self.through >= head,
-            head,
+            head: self.log.newest(),
         }
     }
 
@@ -299,9 +296,11 @@ fn parse(topics: &[String]) -> Result<Arc<[Pattern]>, Error> {
     topics.iter().enumerate().map(parse).collect()
 }
 
-/// Where a consumer has committed, unless the reader says where to go on.
-async fn start_of(log: &Log, consumer: &str, start: Start) -> Result<Start, Error> {
-    Ok(match (start, log.consumer_position(consumer).await?) {
+/// A consumer begins where it has committed, unless the reader says where.
+async fn read_as(log: &Log, consumer: Option<&str>, start: Start) -> Result<Start, Error> {
+    let Some(consumer) = consumer else { return Ok(start) };
+    let committed = log.consumer_position(consumer).await?;
+    Ok(match (start, committed) {
         (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
         (start, None) => start,
     })

@@ -13,7 +13,9 @@ use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
 mod conformance;
+mod format;
 mod retention;
+mod upgrade;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 

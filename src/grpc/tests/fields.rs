@@ -248,7 +248,7 @@ async fn every_wrong_field_of_a_list_is_named() {
             proto::ListFilesRequest { page_size, page_token: page_token.clone(), ..Default::default() };
         let topics =
             proto::ListTopicsRequest { page_size, page_token: page_token.clone(), ..Default::default() };
-        let consumers = proto::ListConsumersRequest { page_size, page_token };
+        let consumers = proto::ListConsumersRequest { page_size, page_token, consumer: None };
         let app = house.app.clone();
         async move {
             [

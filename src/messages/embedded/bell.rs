@@ -37,7 +37,7 @@ pub struct Bell {
 struct Followers {
     next_id: u64,
     all: HashMap<u64, Arc<Follower>>,
-    by_topic: HashMap<Box<str>, Vec<u64>>,
+    by_topic: HashMap<Box<str>, HashSet<u64>>,
     /// Those with a pattern that is no topic.
     wild: HashSet<u64>,
 }
@@ -81,7 +81,7 @@ impl Bell {
         followers.all.insert(id, follower.clone());
         for pattern in patterns.iter() {
             match pattern.literal() {
-                Some(topic) => followers.by_topic.entry(topic.into()).or_default().push(id),
+                Some(topic) => _ = followers.by_topic.entry(topic.into()).or_default().insert(id),
                 None => _ = followers.wild.insert(id),
             }
         }
@@ -156,7 +156,7 @@ impl Drop for Place {
         followers.wild.remove(&self.id);
         for topic in self.follower.patterns.iter().filter_map(Pattern::literal) {
             if let Some(ids) = followers.by_topic.get_mut(topic) {
-                ids.retain(|id| *id != self.id);
+                ids.remove(&self.id);
                 if ids.is_empty() {
                     followers.by_topic.remove(topic);
                 }

@@ -6,15 +6,12 @@
 //! when there is room. After any other failure the log takes nothing more: what the page cache shows after a failed
 //! sync proves nothing, so only a restart, which writes the tail anew, goes on.
 
-use std::{
-    ops::Range,
-    sync::{Arc, RwLockReadGuard},
-};
+use std::{ops::Range, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Shared, State,
+    Shared,
     block::{self, Block},
     dedupe::Dedupe,
     draft::Draft,
@@ -29,7 +26,7 @@ use crate::messages::{Error, NewMessage, Published};
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A segment that holds so many messages is followed by the next: the index of one is in memory.
-const SEGMENT_MESSAGES: u64 = 500_000;
+pub const SEGMENT_MESSAGES: u64 = 500_000;
 
 /// Messages to publish, checked.
 #[derive(Debug)]
@@ -122,9 +119,8 @@ impl Committer {
         let Request { messages, is_atomic, reply, room } = request;
         let mut results = Vec::with_capacity(messages.len());
         let mark = commit.draft.mark();
-        let state = self.shared.state();
         for (index, message) in messages.iter().enumerate() {
-            match self.place(&state, &mut commit.draft, message) {
+            match self.place(&mut commit.draft, message) {
                 Err(error) if is_atomic => {
                     commit.draft.roll_back(mark);
                     commit.answers.push((reply, Outcome::None(index, error), room));
@@ -141,19 +137,18 @@ impl Committer {
     }
 
     /// Gives a message its place in the commit, or finds that it has one.
-    fn place(
-        &self,
-        state: &RwLockReadGuard<'_, State>,
-        draft: &mut Draft,
-        new: &NewMessage,
-    ) -> Result<Published, Error> {
-        let known = state.topics.key_value(&new.topic);
+    fn place(&self, draft: &mut Draft, new: &NewMessage) -> Result<Published, Error> {
+        let (known, purged, topic_count) = {
+            let state = self.shared.state();
+            let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
+            let purged = if new.message_id.is_some() { state.topics.purged(&new.topic) } else { 0 };
+            (known, purged, state.topics.count())
+        };
         let id = new.message_id.as_deref().map(|id| self.dedupe.key(&new.topic, id));
         if let Some(key) = id {
             let in_draft = draft.find(key).map(|sequence| (sequence, draft.time));
             let earlier = in_draft.or_else(|| {
-                let found = self.dedupe.find(key, &new.topic, draft.time)?;
-                (found.0 > state.topics.purged(&new.topic)).then_some(found)
+                self.dedupe.find(key, &new.topic, draft.time).filter(|(sequence, _)| *sequence > purged)
             });
             if let Some((sequence, time)) = earlier {
                 return Ok(Published { sequence, time: time_of(time), duplicate: true });
@@ -163,7 +158,7 @@ impl Committer {
         if let Some(expected) = new.expected_sequence {
             let current = match in_draft {
                 Some(last) => last,
-                None => self.current(state, &new.topic, draft.time)?,
+                None => self.current(&new.topic, draft.time)?,
             };
             if expected != current {
                 return Err(Error::SequenceMismatch { expected, current });
@@ -171,22 +166,26 @@ impl Committer {
         }
         let is_new = known.is_none() && in_draft.is_none();
         let limit = self.shared.options.max_topics;
-        if is_new && state.topics.count() + draft.new_topics() >= limit {
+        if is_new && topic_count + draft.new_topics() >= limit {
             return Err(Error::TooManyTopics { limit });
         }
-        let name = known.map_or_else(|| new.topic.as_str().into(), |(name, _)| name.clone());
+        let name = known.map_or_else(|| new.topic.as_str().into(), |name| name);
         let sequence = draft.push(name, new, id, is_new);
         Ok(Published { sequence, time: time_of(draft.time), duplicate: false })
     }
 
     /// The sequence of a topic's last message that has not expired; 0 if there is none.
-    fn current(&self, state: &State, topic: &str, now: u64) -> Result<u64, Error> {
-        let Some(known) = state.topics.get(topic) else { return Ok(0) };
+    fn current(&self, topic: &str, now: u64) -> Result<u64, Error> {
         let now = millis(time_of(now));
-        if known.held.last_expires == 0 || known.held.last_expires > now {
-            return Ok(known.held.last.0);
-        }
-        let last = read::last_live(&self.shared, &state.segments, topic, known, now)?;
+        let (known, segments) = {
+            let state = self.shared.state();
+            let Some(known) = state.topics.get(topic) else { return Ok(0) };
+            if known.held.last_expires == 0 || known.held.last_expires > now {
+                return Ok(known.held.last.0);
+            }
+            (known.clone(), state.segments.clone())
+        };
+        let last = read::last_live(&self.shared, &segments, topic, &known, now)?;
         Ok(last.map_or(0, |(_, posting)| posting.sequence))
     }
 
@@ -225,8 +224,8 @@ impl Committer {
         if blocks.is_empty() {
             return Ok(Vec::new());
         }
-        let is_full = self.offset >= self.shared.options.segment_bytes
-            || self.segment.summary().messages >= SEGMENT_MESSAGES;
+        let is_full =
+            self.offset >= self.shared.segment_bytes() || self.segment.summary().messages >= SEGMENT_MESSAGES;
         if is_full {
             self.roll()?;
         }
@@ -263,7 +262,7 @@ impl Committer {
         }
         drop(state);
         self.offset += self.buffer.len() as u64;
-        if self.offset >= self.shared.options.segment_bytes / 2 {
+        if self.offset >= self.shared.segment_bytes() / 2 {
             self.keeper.prepare();
         }
     }

@@ -40,7 +40,7 @@ pub fn to_bytes(log: LogId, topics: &Topics) -> Vec<u8> {
     out
 }
 
-/// Writes what [`to_bytes`] gave.
+/// Replaces the file; it is on disk when this returns.
 pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = directory.join(format!("{NAME}.new"));
     let file = disk.create(&new)?;

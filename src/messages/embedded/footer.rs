@@ -277,6 +277,13 @@ impl Footer {
         self.parts[0].offset
     }
 
+    /// What stands at an offset.
+    pub fn part_at(&self, offset: u64) -> &'static str {
+        let names = ["pages", "topics", "names of topics"];
+        let part = self.parts.iter().zip(names).find(|(part, _)| offset < part.end());
+        part.map_or("where messages of topics are, or how many there are", |(_, name)| name)
+    }
+
     /// Nothing of it is damaged but, perhaps, where the messages of a topic are.
     pub fn is_whole(&self, file: &File) -> io::Result<bool> {
         for part in &self.parts {

@@ -133,7 +133,8 @@ fn make(shared: &Shared) -> io::Result<File> {
 
 /// How many bytes a segment gets on disk before it is written.
 pub fn room(options: &Options) -> u64 {
-    options.segment_bytes + options.segment_bytes / SPARE
+    let bytes = options.segment_bytes as u64;
+    bytes + bytes / SPARE
 }
 
 /// No room is no failure.
@@ -347,7 +348,7 @@ impl Work {
         let active = self.shared.state().segments.last().cloned();
         let Some(active) = active else { return };
         let written = active.blocks_end() - SEGMENT_HEADER_BYTES as u64;
-        if written * SPARE < self.shared.options.segment_bytes {
+        if written * SPARE < self.shared.segment_bytes() {
             return;
         }
         let live = rewrite::live_bytes(&self.shared, &active, millis(self.shared.now()));
@@ -362,7 +363,11 @@ impl Work {
 impl Shared {
     /// Writes a segment's index behind its blocks, and gives the room behind it back.
     pub fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        let Some(footer) = segment.to_footer() else { return Ok(()) };
+        // Damage is found in the blocks alone: of a segment that has some, they are read at each start.
+        let summary = segment.summary();
+        let is_damaged =
+            self.state().damaged.range(..=summary.last_sequence).any(|(_, to)| *to >= segment.first_sequence);
+        let Some(footer) = segment.to_footer().filter(|_| !is_damaged) else { return Ok(()) };
         let end = segment.blocks_end();
         segment.file.write_all_at(&footer, end)?;
         segment.file.set_len(end + footer.len() as u64)?;

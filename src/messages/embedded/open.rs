@@ -7,7 +7,6 @@
 //! the page cache may show what the disk does not have.
 
 use std::{
-    collections::BTreeMap,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -18,15 +17,15 @@ use bytes::Bytes;
 
 use super::{
     State,
-    block::{self, Fault, LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
+    block::{self, LogId, SEGMENT_HEADER_BYTES},
     dedupe::Dedupe,
     disk::{Disk, File},
-    floors,
-    footer::Footer,
-    nanos,
+    files::{Candidate, Files},
+    floors, nanos,
     scan::Scan,
     segment::{Building, Cache, Segment},
     topics::Topics,
+    upgrade,
 };
 use crate::messages::{OpenError, Opened, Options};
 
@@ -58,17 +57,6 @@ pub struct Finding {
     pub open_end: Option<(PathBuf, Range<u64>, u64)>,
 }
 
-/// A segment's file, with what its header tells.
-#[derive(Debug)]
-struct Candidate {
-    path: PathBuf,
-    file: Arc<File>,
-    /// As the name tells.
-    first_sequence: u64,
-    header: Option<SegmentHeader>,
-    footer: Option<Footer>,
-}
-
 /// Finds what is in a directory.
 pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Finding, OpenError> {
     let at = |path: &Path| {
@@ -77,9 +65,15 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
     };
     let disk = &options.disk;
     disk.create_directory(directory).map_err(at(directory))?;
-    let mut candidates = candidates(disk, directory)?;
-    let log = candidates.iter().find_map(|candidate| Some(candidate.header?.log));
-    let mut opened = Opened::default();
+    let upgraded = upgrade::all(disk, directory)?;
+    let files = Files::list(disk, directory, true)?;
+    for path in files.unfinished.iter().chain(&files.superseded) {
+        // It was being made, or was to be deleted, when the server ended.
+        disk.remove(path).map_err(at(path))?;
+    }
+    let log = files.log();
+    let mut candidates = files.segments;
+    let mut opened = Opened { upgraded, ..Opened::default() };
     let mut topics = Topics::new(options.retention.clone());
     if let Some(log) = log {
         let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
@@ -108,55 +102,6 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         finding.take(last, Some(disk), cache, options).map_err(at(&path))?;
     }
     Ok(finding)
-}
-
-/// The segments, oldest first, without those that a rewritten one stands for.
-fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError> {
-    let at = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| OpenError::Io { path, source }
-    };
-    let mut paths = BTreeMap::new();
-    for path in disk.list(directory).map_err(at(directory))? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let sequence = name.strip_suffix(".log").and_then(|digits| digits.parse::<u64>().ok());
-        if let Some(sequence) = sequence {
-            paths.insert(sequence, path);
-        } else if [".new", ".segment"].iter().any(|suffix| name.ends_with(suffix)) {
-            // It was being made when the server ended.
-            disk.remove(&path).map_err(at(&path))?;
-        }
-    }
-    let (mut candidates, mut log, mut through) = (Vec::<Candidate>::new(), None, 0);
-    for (first_sequence, path) in paths {
-        let file = disk.open(&path, true).map_err(at(&path))?;
-        let length = file.len().map_err(at(&path))?;
-        let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
-        let header = match SegmentHeader::read(&start.map_err(at(&path))?) {
-            Ok(header) if log.is_some_and(|log| log != header.log) => {
-                return Err(OpenError::Foreign { path });
-            }
-            Ok(header) => Some(header),
-            Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
-            Err(Fault::Damaged) => None,
-        };
-        let footer = Footer::read(&file).map_err(at(&path))?;
-        if first_sequence <= through {
-            // What is left of it is in a segment that was made of it, whose index is whole.
-            disk.remove(&path).map_err(at(&path))?;
-            continue;
-        }
-        if let Some(header) = header {
-            log = Some(header.log);
-            let is_whole = match &footer {
-                Some(footer) => footer.is_whole(&file).map_err(at(&path))?,
-                None => false,
-            };
-            through = if is_whole { header.through } else { 0 };
-        }
-        candidates.push(Candidate { path, file: Arc::new(file), first_sequence, header, footer });
-    }
-    Ok(candidates)
 }
 
 impl Finding {
@@ -194,11 +139,12 @@ impl Finding {
         let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
         if let Some(disk) = last {
             self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
-        } else if !scan.tail.is_empty() {
+        }
+        self.take_scanned(&path, &scan);
+        if last.is_none() && !scan.tail.is_empty() {
             // A footer that was not written whole looks the same: whether anything is missing, the next segment tells.
             self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
-        self.take_scanned(&path, &scan);
         let mut building = Building::new();
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
@@ -207,7 +153,7 @@ impl Finding {
         self.state.segments.push(segment.clone());
         if last.is_some() && header.is_some() {
             self.active = Some((segment, scan.end));
-        } else {
+        } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
         }
         Ok(())
@@ -273,6 +219,8 @@ impl Finding {
             let Range { start, end } = bytes;
             self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
             self.state.damaged.insert(expected, first_sequence - 1);
+            // Its index would be written over what is left there.
+            self.unsealed.retain(|segment| segment.path != path);
         }
     }
 

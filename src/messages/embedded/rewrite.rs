@@ -39,22 +39,19 @@ pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
     for segment in segments {
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        if is_held || !segment.is_sealed() {
-            group.close(shared)?;
-            continue;
-        }
-        let (live, all) = live_bytes(shared, &segment, now)?;
+        let (live, all) = if is_held { (1, 1) } else { live_bytes(shared, &segment, now)? };
         if live == 0 {
             group.close(shared)?;
             delete(shared, &segment)?;
             continue;
         }
         let is_thin = live < all / 2;
-        if !is_thin && segment.file.len()? > shared.options.segment_bytes / SMALL {
+        let is_small = segment.file.len()? <= shared.segment_bytes() / SMALL;
+        if is_held || !segment.is_sealed() || !is_thin && !is_small {
             group.close(shared)?;
             continue;
         }
-        if group.live + live > shared.options.segment_bytes {
+        if group.live + live > shared.segment_bytes() {
             group.close(shared)?;
         }
         group.live += live;

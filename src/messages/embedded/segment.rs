@@ -37,6 +37,9 @@ const CACHE_ITEMS: usize = 4096;
 /// A topic's messages are read one by one, and not with all others, if they are less than this part of a segment.
 const NARROW: u64 = 8;
 
+/// And if they are of so many topics at the most: each is looked up for each batch.
+const MAX_NARROW: usize = 64;
+
 /// A file of blocks.
 #[derive(Debug)]
 pub struct Segment {
@@ -354,7 +357,7 @@ impl Segment {
                 return Ok(Err(damaged));
             }
         }
-        let is_narrow = bytes <= self.blocks_end() / NARROW;
+        let is_narrow = bytes <= self.blocks_end() / NARROW && topics.len() <= MAX_NARROW;
         Ok(Ok(if is_narrow { Plan::Topics(topics) } else { Plan::Pages }))
     }
 

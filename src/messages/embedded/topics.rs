@@ -59,6 +59,8 @@ pub struct Topics {
     forgotten: u64,
     /// Changes with every loss.
     losses: u64,
+    /// The highest sequence of a topic of users.
+    newest: u64,
 }
 
 impl Topics {
@@ -98,8 +100,11 @@ impl Topics {
             (topic.held.first, topic.held.first_expires) = (old.first, old.first_expires);
         }
         topic.supersede();
-        let floor = if topic.is_last_only && !topic::is_reserved(name) { topic.removed.floor } else { 0 };
-        self.max_floor = self.max_floor.max(floor);
+        if !topic::is_reserved(name) {
+            let floor = if topic.is_last_only { topic.removed.floor } else { 0 };
+            self.max_floor = self.max_floor.max(floor);
+            self.newest = self.newest.max(held.last.0);
+        }
     }
 
     /// Takes note of a block that is on disk.
@@ -132,6 +137,11 @@ impl Topics {
     /// The same, with the name as it is shared.
     pub fn key_value(&self, name: &str) -> Option<(&Arc<str>, &Topic)> {
         self.alive.get_key_value(name)
+    }
+
+    /// The highest sequence that a topic of users has had.
+    pub fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// How many topics hold messages.

@@ -143,14 +143,18 @@ async fn receive(client: Client, sent: Arc<Sent>, ready: mpsc::UnboundedSender<(
     Ok(got)
 }
 
-/// The next response; nothing when there will be no message any more.
+/// The next response; nothing when there will be no message any more: nobody got one for a while. On a busy machine one
+/// subscriber may wait long while others are served.
 async fn next_or_end<S: Stream + Unpin>(stream: &mut S, sent: &Sent, got: &Got) -> Option<S::Item> {
-    let begun = Instant::now();
+    let (mut count, mut quiet_since) = (0, Instant::now());
     loop {
         if let Ok(next) = tokio::time::timeout(LOOK, stream.next()).await {
             return next;
         }
-        let quiet_since = got.end.map_or(begun, |end| end.max(begun));
+        let now = sent.count.load(Ordering::Relaxed);
+        if now != count {
+            (count, quiet_since) = (now, Instant::now());
+        }
         let is_over = sent.is_over.load(Ordering::Relaxed);
         let is_complete = is_over && got.messages >= sent.expected.load(Ordering::Relaxed);
         if is_complete || is_over && quiet_since.elapsed() >= SILENCE {

@@ -41,9 +41,8 @@ impl Consumer {
     /// The consumer that is asked for, if one is; says on stderr where it continues.
     pub async fn find(client: &Client, it: &Messages) -> Result<Option<Self>, Error> {
         let Some(name) = it.consumer() else { return Ok(None) };
-        let there = client.list_consumers().await?;
-        let there = there.iter().find(|consumer| consumer.name == name);
-        output::note(&beginning(name, there, it));
+        let there = client.consumer(name).await?;
+        output::note(&beginning(name, there.as_ref(), it));
         Ok(Some(Self {
             client: client.clone(),
             name: name.to_owned(),
