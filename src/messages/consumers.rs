@@ -75,6 +75,8 @@ impl Log {
         let topic = topic_of(consumer)?;
         position.check(log.id(), log.head())?;
         loop {
+            // If what was committed cannot be read any more, it is replaced all the same.
+            let last = log.last_of(&topic);
             let committed = self.committed(&topic).await?;
             if let Some(committed) = &committed
                 && position.sequence < committed.position.sequence
@@ -86,7 +88,7 @@ impl Log {
             let message = NewMessage {
                 topic: topic.clone(),
                 content: Content::Text(cursor::encode(Kind::Messages, &position)),
-                expected_sequence: Some(committed.map_or(0, |committed| committed.sequence)),
+                expected_sequence: Some(committed.map_or(last, |committed| committed.sequence)),
                 ..NewMessage::default()
             };
             match self.publish_own(message).await {
@@ -149,8 +151,7 @@ impl Log {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         let Self::Embedded(log) = self;
         let topic = topic_of(name)?;
-        let last = log.last_of(&topic).ok_or(Error::NoConsumer)?;
-        match log.purge(&topic, last).await {
+        match log.purge(&topic, log.last_of(&topic)).await {
             Err(Error::NoTopic) => Err(Error::NoConsumer),
             result => result.map(|_| ()),
         }
@@ -163,7 +164,7 @@ impl Log {
     pub async fn purge_topic(&self, topic: &str, until: Option<u64>) -> Result<u64, Error> {
         let Self::Embedded(log) = self;
         topic::check(topic).map_err(Error::Topic)?;
-        let last = log.last_of(topic).ok_or(Error::NoTopic)?;
+        let last = log.last_of(topic);
         log.purge(topic, until.map_or(last, |until| until.min(last))).await
     }
 }

@@ -40,7 +40,7 @@ use self::{
 use super::{
     Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage,
     consumers::{Lease, Readers},
-    topic::Pattern,
+    topic::{self, Pattern},
 };
 
 mod bell;
@@ -267,10 +267,16 @@ impl Embedded {
         self.shared.state().topics.newest()
     }
 
+    /// Waits until a sequence can be read.
+    pub async fn reached(&self, sequence: u64) {
+        // The sender is there as long as this is.
+        let _ = self.shared.head.subscribe().wait_for(|head| *head >= sequence).await;
+    }
+
     /// The oldest sequence that can be there; 0 for none.
     pub fn oldest(&self) -> u64 {
         let state = self.shared.state();
-        let firsts = state.topics.after(None).filter(|(name, _)| !super::topic::is_reserved(name));
+        let firsts = state.topics.after(None).filter(|(name, _)| !topic::is_reserved(name));
         firsts.map(|(_, topic)| topic.held.first.0).min().unwrap_or(0)
     }
 
@@ -341,9 +347,9 @@ impl Embedded {
         let _ = done.await;
     }
 
-    /// What is known of a topic: its last sequence, if it holds any.
-    pub fn last_of(&self, topic: &str) -> Option<u64> {
-        self.shared.state().topics.get(topic).map(|topic| topic.held.last.0)
+    /// The last sequence of a topic; 0 if it holds no message.
+    pub fn last_of(&self, topic: &str) -> u64 {
+        self.shared.state().topics.get(topic).map_or(0, |topic| topic.held.last.0)
     }
 
     /// The topics behind a name, by name.
@@ -404,8 +410,13 @@ pub fn nanos(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Milliseconds since 1970, rounded up; 0 for what was before.
+/// Whole milliseconds since 1970; 0 for what was before.
 pub fn millis(time: SystemTime) -> u64 {
+    nanos(time) / 1_000_000
+}
+
+/// Milliseconds since 1970 until a message expires, rounded up: it is there for its whole time to live.
+fn expiry(time: SystemTime) -> u64 {
     nanos(time).div_ceil(1_000_000)
 }
 

@@ -12,7 +12,9 @@ use super::*;
 use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
+mod conformance;
 mod format;
+mod retention;
 mod upgrade;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;

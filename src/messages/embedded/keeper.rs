@@ -5,6 +5,7 @@
 //! deleted, one of which little is left is written anew, with its sequences kept (`rewrite`).
 
 use std::{
+    cell::Cell,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant, SystemTime},
@@ -67,7 +68,7 @@ impl Keeper {
         let (jobs, queue) = mpsc::channel();
         let ready = Arc::new(Mutex::new(None));
         let keeper = Self { jobs, ready: ready.clone(), shared: shared.clone() };
-        (keeper, Work { shared, orders, queue, ready })
+        (keeper, Work { shared, orders, queue, ready, is_unwritten: Cell::new(false) })
     }
 
     /// Puts something into the keeper's hands.
@@ -152,6 +153,8 @@ pub struct Work {
     orders: tokio::sync::mpsc::WeakSender<Order>,
     queue: mpsc::Receiver<Job>,
     ready: Arc<Mutex<Option<File>>>,
+    /// Something was removed that is not written down yet.
+    is_unwritten: Cell<bool>,
 }
 
 impl Work {
@@ -160,6 +163,11 @@ impl Work {
         let interval = self.shared.options.retention_interval;
         let mut due = Instant::now();
         loop {
+            // Before what else there is to do, or it would never be done while there is.
+            if Instant::now() >= due {
+                self.enforce();
+                due = Instant::now() + interval;
+            }
             let left = due.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600));
             match self.queue.recv_timeout(left) {
                 Ok(Job::Prepare) => self.prepare(),
@@ -169,10 +177,6 @@ impl Work {
                 Ok(Job::Enforce(reply)) => {
                     self.enforce();
                     let _ = reply.send(());
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() >= due => {
-                    self.enforce();
-                    due = Instant::now() + interval;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Ok(Job::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -202,6 +206,8 @@ impl Work {
     }
 
     fn purge(&self, topic: &str, through: u64) -> Result<u64, Error> {
+        // Perhaps this is repeated because that failed.
+        self.write_down()?;
         let limit = Limit { through, now: millis(self.shared.now()), ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
@@ -220,17 +226,22 @@ impl Work {
     }
 
     fn purged(&self, count: u64) -> Result<u64, Error> {
+        self.write_down()?;
         if count > 0 {
-            self.write_floors()?;
             self.ask_for_space();
         }
         Ok(count)
     }
 
-    fn write_floors(&self) -> Result<(), Error> {
-        let Shared { options, directory, id, .. } = &*self.shared;
-        let bytes = floors::to_bytes(*id, &self.shared.state().topics);
-        Ok(floors::write(&options.disk, directory, &bytes)?)
+    /// Writes down what was removed.
+    fn write_down(&self) -> Result<(), Error> {
+        if self.is_unwritten.get() {
+            let Shared { options, directory, id, .. } = &*self.shared;
+            let floors = floors::to_bytes(*id, &self.shared.state().topics);
+            floors::write(&options.disk, directory, &floors)?;
+            self.is_unwritten.set(false);
+        }
+        Ok(())
     }
 
     /// Cuts the head of a topic. How many messages went; none if the topic has changed meanwhile.
@@ -241,17 +252,16 @@ impl Work {
             return Ok(Some(0));
         }
         let is_done = self.shared.state_mut().topics.cut(name, known, &trimmed);
+        if is_done {
+            self.is_unwritten.set(true);
+        }
         Ok(is_done.then_some(trimmed.messages))
     }
 
     /// Removes what is over any limit, and then frees the room that it takes.
     fn enforce(&self) {
-        let done = self.remove().and_then(|has_removed| {
-            if has_removed {
-                self.write_floors()?;
-            }
-            self.reclaim()
-        });
+        let now = self.shared.now();
+        let done = self.remove(now).and_then(|()| self.write_down()).and_then(|()| self.reclaim(now));
         match done {
             Ok(()) => {}
             Err(Error::Io(error)) => tracing::error!(%error, "retention cannot be enforced now"),
@@ -259,31 +269,32 @@ impl Work {
         }
     }
 
-    fn remove(&self) -> Result<bool, Error> {
-        let now = self.shared.now();
+    fn remove(&self, now: SystemTime) -> Result<(), Error> {
         let rules = self.shared.state().topics.rules().to_vec();
         let throughs = rules
             .iter()
             .enumerate()
             .map(|(place, rule)| self.through(place, rule, now))
             .collect::<Result<Vec<_>, _>>()?;
-        let (mut after, mut has_removed) = (None::<Arc<str>>, false);
+        let mut after = None::<Arc<str>>;
         loop {
             let (over, last) = self.over(&rules, &throughs, after.as_deref(), millis(now));
             for (name, topic, limit) in over {
-                has_removed |= self.cut(&name, &topic, limit, 0)?.is_some_and(|messages| messages > 0);
+                self.cut(&name, &topic, limit, 0)?;
             }
             match last {
                 Some(last) => after = Some(last),
-                None => return Ok(has_removed),
+                None => return Ok(()),
             }
         }
     }
 
     /// Up to which sequence a rule removes all messages of its topics.
     fn through(&self, place: usize, rule: &Rule, now: SystemTime) -> io::Result<u64> {
+        // What is published meanwhile is not old, even if all that was found is.
+        let head = *self.shared.head.borrow();
         let by_age = match rule.age.and_then(|age| now.checked_sub(age)) {
-            Some(oldest) => read::retrying(|| self.shared.before_time(nanos(oldest)))?,
+            Some(oldest) => read::retrying(|| self.shared.before_time(nanos(oldest)))?.min(head),
             None => 0,
         };
         let by_total = match rule.total {
@@ -324,8 +335,8 @@ impl Work {
     }
 
     /// Deletes segments of which nothing is left, and writes those anew of which little is.
-    fn reclaim(&self) -> Result<(), Error> {
-        rewrite::reclaim(&self.shared)?;
+    fn reclaim(&self, now: SystemTime) -> Result<(), Error> {
+        rewrite::reclaim(&self.shared, now)?;
         self.ask_for_space();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
         self.shared.state_mut().topics.forget(oldest);
@@ -341,7 +352,7 @@ impl Work {
             return;
         }
         let live = rewrite::live_bytes(&self.shared, &active, millis(self.shared.now()));
-        if live.is_ok_and(|live| live < written / 2)
+        if live.is_ok_and(|(live, all)| live < all / 2)
             && let Some(orders) = self.orders.upgrade()
         {
             let _ = orders.try_send(Order::Roll);

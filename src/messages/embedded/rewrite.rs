@@ -4,7 +4,7 @@
 //! the last messages are kept are a few files. A segment that holds ids within the window in which they are known stays
 //! as it is, and so does one that is damaged: its loss is found in its bytes.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use super::{
     Shared,
     block::{Block, Entry, SegmentHeader},
     disk::File,
-    footer::Footer,
+    footer::{Footer, Held, Posting},
     millis, nanos,
     scan::Scan,
     segment::{Building, Segment},
@@ -25,30 +25,29 @@ const SMALL: u64 = 8;
 const MANY: usize = 8;
 
 /// Deletes segments of which nothing is left, and writes those anew of which little is.
-pub fn reclaim(shared: &Shared) -> io::Result<()> {
-    let now = shared.now();
+///
+/// `now` is the time at which what has expired was removed from the head of topics: what has expired since stays, so that
+/// no topic loses its last message here.
+pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
     let oldest_id =
         nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
-    let mut group = Group::default();
+    let now = millis(now);
+    let mut group = Group::new(now);
     for segment in segments {
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        let live = if is_held { 1 } else { live_bytes(shared, &segment, millis(now))? };
+        let (live, all) = if is_held { (1, 1) } else { live_bytes(shared, &segment, now)? };
         if live == 0 {
             group.close(shared)?;
             delete(shared, &segment)?;
             continue;
         }
-        if is_held || !segment.is_sealed() {
-            group.close(shared)?;
-            continue;
-        }
-        let bytes = segment.file.len()?;
-        let is_thin = live < bytes / 2;
-        if !is_thin && bytes > shared.segment_bytes() / SMALL {
+        let is_thin = live < all / 2;
+        let is_small = segment.file.len()? <= shared.segment_bytes() / SMALL;
+        if is_held || !segment.is_sealed() || !is_thin && !is_small {
             group.close(shared)?;
             continue;
         }
@@ -63,28 +62,37 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
 }
 
 /// Segments that follow one another and could be one.
-#[derive(Default)]
 struct Group {
     segments: Vec<Arc<Segment>>,
     live: u64,
     is_thin: bool,
+    /// In milliseconds since 1970.
+    now: u64,
 }
 
 impl Group {
+    fn new(now: u64) -> Self {
+        Self { segments: Vec::new(), live: 0, is_thin: false, now }
+    }
+
     fn close(&mut self, shared: &Shared) -> io::Result<()> {
-        let Self { segments, is_thin, .. } = std::mem::take(self);
-        if is_thin || segments.len() >= MANY { rewrite(shared, &segments) } else { Ok(()) }
+        let Self { segments, is_thin, now, .. } = std::mem::replace(self, Self::new(self.now));
+        if is_thin || segments.len() >= MANY { rewrite(shared, &segments, now) } else { Ok(()) }
     }
 }
 
-/// How many bytes of a segment are neither removed nor expired, about: where a part of a topic is removed, it is
-/// reckoned by its sequences.
-pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<u64> {
-    let mut live = 0;
+/// What has expired behind the head of topics, and leaves the disk: a topic then holds less.
+type Expired = BTreeMap<Arc<str>, Held>;
+
+/// How many bytes of messages a segment has that are neither removed nor expired, about: where a part of a topic is
+/// removed, it is reckoned by its sequences; and how many it has in all.
+pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u64, u64)> {
+    let (mut live, mut all) = (0, 0);
     let state = shared.state();
     let read = segment.for_each_topic(&shared.cache, |name, held| {
         let floor = state.topics.floor(name);
         let bytes = if now >= held.all_expired { held.bytes - held.expiring_bytes } else { held.bytes };
+        all += held.bytes;
         live += if floor > held.last.0 {
             0
         } else if floor <= held.first.0 {
@@ -96,12 +104,18 @@ pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<u6
     });
     drop(state);
     shared.sound(read, segment)?;
-    Ok(live)
+    Ok((live, all))
 }
 
+/// Deletes a segment in which everything is removed or has expired.
 fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let mut expired = Expired::new();
+    let read = segment.for_each_topic(&shared.cache, |name, held| _ = expired.insert(name.into(), *held));
+    shared.sound(read, segment)?;
     {
         let mut state = shared.state_mut();
+        expired.retain(|name, held| state.topics.floor(name) <= held.last.0);
+        state.topics.forget_expired(&expired);
         state.segments.retain(|other| other.id != segment.id);
         // What is damaged is of no interest once it is removed.
         let first = state.segments.first().map_or(0, |first| first.first_sequence);
@@ -111,7 +125,7 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     shared.options.disk.sync_directory(&shared.directory)
 }
 
-fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
+fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<()> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.options.disk;
     let new = first.path.with_extension("new");
@@ -122,6 +136,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
     let mut buffer = header.to_bytes();
     let mut building = Building::new();
     let mut written = 0_u64;
+    let mut expired = Expired::new();
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence);
@@ -132,7 +147,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
             return disk.remove(&new);
         }
         for found in &scan.blocks {
-            if let Some(block) = living(shared, &found.block) {
+            if let Some(block) = living(shared, &found.block, now, &mut expired) {
                 let start = written + buffer.len() as u64;
                 let body = block.put(&mut buffer, 0);
                 let at = |place: usize| written + place as u64;
@@ -155,6 +170,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
         *place = Arc::new(made);
     }
     state.segments.retain(|segment| !ids.contains(&segment.id));
+    state.topics.forget_expired(&expired);
     drop(state);
     // They are known by the new one's header, should this not come to its end.
     for segment in segments.iter().skip(1) {
@@ -164,18 +180,22 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
 }
 
 /// What is left of a block.
-fn living(shared: &Shared, block: &Block) -> Option<Block> {
+fn living(shared: &Shared, block: &Block, now: u64, expired: &mut Expired) -> Option<Block> {
     let floors = {
         let state = shared.state();
         block.topics.iter().map(|topic| state.topics.floor(topic)).collect::<Vec<_>>()
     };
-    let now = millis(shared.now());
     let mut left = Block { time: block.time, topics: block.topics.clone(), ..Block::default() };
     let (mut body, mut ids) = (Vec::new(), block.ids.iter().peekable());
     for (place, entry) in (0_u32..).zip(&block.entries) {
         let id = ids.next_if(|(of, _)| *of == place);
         let floor = floors.get(entry.topic as usize).copied().unwrap_or(0);
-        if entry.sequence < floor || entry.has_expired(now) {
+        if entry.sequence < floor {
+            continue;
+        }
+        if entry.has_expired(now) {
+            let Some(topic) = block.topic(entry) else { continue };
+            expired.entry(topic.clone()).or_default().add(&Posting::from(entry), block.time);
             continue;
         }
         let start = place_of(body.len());

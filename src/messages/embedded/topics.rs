@@ -112,14 +112,7 @@ impl Topics {
         let mut held = vec![Held::default(); block.topics.len()];
         for entry in &block.entries {
             if let Some(held) = held.get_mut(entry.topic as usize) {
-                let posting = Posting {
-                    sequence: entry.sequence,
-                    expires: entry.expires,
-                    offset: 0,
-                    length: entry.end - entry.start,
-                    checksum: 0,
-                };
-                held.add(&posting, block.time);
+                held.add(&Posting::from(entry), block.time);
             }
         }
         for (name, held) in block.topics.iter().zip(&held) {
@@ -262,6 +255,17 @@ impl Topics {
             self.gone.insert(name, removed);
         }
         true
+    }
+
+    /// Counts what has expired behind the head of topics no more: it leaves the disk.
+    pub fn forget_expired(&mut self, expired: &BTreeMap<Arc<str>, Held>) {
+        for (name, expired) in expired {
+            // Where only the last message is kept, what there was of others counts no more already.
+            let Some(topic) = self.alive.get_mut(name).filter(|topic| !topic.is_last_only) else { continue };
+            topic.held.messages = topic.held.messages.saturating_sub(expired.messages);
+            topic.held.bytes = topic.held.bytes.saturating_sub(expired.bytes);
+            topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(expired.expiring_bytes);
+        }
     }
 
     /// Takes what was kept on disk of a topic, before its messages are added.
