@@ -285,8 +285,9 @@ impl Embedded {
         self.shared.readers.is_leased(consumer)
     }
 
-    /// The last message of a topic that has not expired, encoded as a response has it; its sequence, and its time.
-    pub async fn last_message(&self, topic: &str) -> io::Result<Option<(u64, SystemTime, Bytes)>> {
+    /// The last message of a topic that has not expired: its sequence, its time, and its bytes as a response has them,
+    /// if they are not damaged.
+    pub async fn last_message(&self, topic: &str) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
         self.read_last(topic.into()).await
     }
 
