@@ -209,7 +209,7 @@ impl Embedded {
                 (segment, offset)
             }
             None => {
-                let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
+                let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(|not| at(not.error))?);
                 shared.state_mut().segments.push(segment.clone());
                 opened.segments += 1;
                 let offset = segment.blocks_end();

@@ -4,7 +4,7 @@
 //! the last messages are kept are a few files. A segment that holds ids within the window in which they are known stays
 //! as it is, and so does one that is damaged: its loss is found in its bytes.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -32,34 +32,44 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
     segments.pop();
     let oldest_id =
         nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
-    let mut group = Group::default();
+    let (mut group, mut result) = (Group::default(), Ok(()));
+    // Where the segment before has no index, what follows its blocks tells whether they are all there.
+    let mut has_open_end = false;
     for segment in segments {
+        let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        let live = if is_held { 1 } else { live_bytes(shared, &segment, millis(now))? };
-        if live == 0 {
-            group.close(shared)?;
-            delete(shared, &segment)?;
+        let live = if is_held { Ok((1, 1)) } else { live_bytes(shared, &segment, millis(now)) };
+        // What cannot be done with one keeps no other from being done.
+        let (live, all) = live.unwrap_or_else(|error| {
+            result = Err(error);
+            (1, 1)
+        });
+        if live == 0 && !has_open_end {
+            result = group.close(shared).and(result);
+            result = delete(shared, &segment).and(result);
             continue;
         }
-        if is_held || !segment.is_sealed() {
-            group.close(shared)?;
+        if !segment.is_sealed() {
+            result = shared.seal(&segment).and(result);
+        }
+        if is_held || live == 0 || !segment.is_sealed() {
+            result = group.close(shared).and(result);
             continue;
         }
-        let bytes = segment.file.len()?;
-        let is_thin = live < bytes / 2;
-        if !is_thin && bytes > shared.segment_bytes() / SMALL {
-            group.close(shared)?;
+        let is_thin = live < all / 2;
+        if !is_thin && segment.blocks_end() > shared.segment_bytes() / SMALL {
+            result = group.close(shared).and(result);
             continue;
         }
         if group.live + live > shared.segment_bytes() {
-            group.close(shared)?;
+            result = group.close(shared).and(result);
         }
         group.live += live;
         group.is_thin |= is_thin;
         group.segments.push(segment);
     }
-    group.close(shared)
+    group.close(shared).and(result)
 }
 
 /// Segments that follow one another and could be one.
@@ -77,31 +87,39 @@ impl Group {
     }
 }
 
-/// How many bytes of a segment are neither removed nor expired, about: where a part of a topic is removed, it is
-/// reckoned by its sequences.
-pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<u64> {
-    let mut live = 0;
+/// How many bytes of messages of a segment are neither removed nor expired, about: where a part of a topic is removed,
+/// it is reckoned by its sequences. And how many there are in all: what is beside them does not get less.
+pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u64, u64)> {
+    let (mut live, mut all) = (0, 0);
     let state = shared.state();
     let read = segment.for_each_topic(&shared.cache, |name, held| {
         let floor = state.topics.floor(name);
+        all += held.bytes;
         let bytes = if now >= held.all_expired { held.bytes - held.expiring_bytes } else { held.bytes };
         live += if floor > held.last.0 {
             0
         } else if floor <= held.first.0 {
             bytes
         } else {
-            let (left, all) = (held.last.0 - floor + 1, held.last.0 - held.first.0 + 1);
-            (u128::from(bytes) * u128::from(left) / u128::from(all)).max(1).try_into().unwrap_or(bytes)
+            let (left, whole) = (held.last.0 - floor + 1, held.last.0 - held.first.0 + 1);
+            (u128::from(bytes) * u128::from(left) / u128::from(whole)).max(1).try_into().unwrap_or(bytes)
         };
     });
     drop(state);
     shared.sound(read, segment)?;
-    Ok(live)
+    Ok((live, all))
 }
 
 fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let mut expired = Vec::new();
+    let read = segment.for_each_topic(&shared.cache, |name, held| expired.push((name.to_owned(), *held)))?;
     {
         let mut state = shared.state_mut();
+        let floor = |name: &str| state.topics.floor(name);
+        expired.retain(|(name, held)| read.is_ok() && floor(name) <= held.first.0);
+        for (name, held) in expired {
+            state.topics.drop_expired(&name, held.messages, held.bytes);
+        }
         state.segments.retain(|other| other.id != segment.id);
         // What is damaged is of no interest once it is removed.
         let first = state.segments.first().map_or(0, |first| first.first_sequence);
@@ -115,12 +133,54 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.options.disk;
     let new = first.path.with_extension("new");
-    let file = disk.create(&new)?;
     let header =
         SegmentHeader { log: shared.id, first_sequence: first.first_sequence, through: last.first_sequence };
     let header = SegmentHeader { through: header.through.max(first.through).max(last.through), ..header };
+    let written = write(shared, segments, &new, header);
+    let Ok(Some((file, expired))) = written else {
+        // It would take the room of others until the next start.
+        let _ = disk.remove(&new);
+        return written.map(|_| ());
+    };
+    let path = first.path.clone();
+    disk.rename(&new, &path)?;
+    disk.sync_directory(&shared.directory)?;
+    let made = sealed_at(path, Arc::new(file), header)?;
+    let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
+    let mut state = shared.state_mut();
+    let are_there = state.segments.iter().filter(|segment| ids.contains(&segment.id)).count();
+    if are_there < ids.len() {
+        // A reader has made the index of one of them anew. All of them are still read; it is tried again.
+        return Ok(());
+    }
+    if let Some(place) = state.segments.iter_mut().find(|segment| segment.id == first.id) {
+        *place = Arc::new(made);
+    }
+    state.segments.retain(|segment| !ids.contains(&segment.id));
+    for (name, (messages, bytes)) in expired {
+        state.topics.drop_expired(&name, messages, bytes);
+    }
+    drop(state);
+    // They are known by the new one's header, should this not come to its end.
+    for segment in segments.iter().skip(1) {
+        disk.remove(&segment.path)?;
+    }
+    disk.sync_directory(&shared.directory)
+}
+
+/// Of each topic, how many messages and how many bytes had expired.
+type Expired = HashMap<Arc<str>, (u64, u64)>;
+
+/// Writes what is left of segments into a file, and what of them had expired. None if they are damaged.
+fn write(
+    shared: &Shared,
+    segments: &[Arc<Segment>],
+    new: &Path,
+    header: SegmentHeader,
+) -> io::Result<Option<(File, Expired)>> {
+    let file = shared.options.disk.create(new)?;
     let mut buffer = header.to_bytes();
-    let mut building = Building::new();
+    let (mut building, mut expired) = (Building::new(), Expired::new());
     let mut written = 0_u64;
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
@@ -129,10 +189,10 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
             scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
         if !is_sound {
             tracing::error!(path = %segment.path.display(), "a segment is damaged: its room is not freed");
-            return disk.remove(&new);
+            return Ok(None);
         }
         for found in &scan.blocks {
-            if let Some(block) = living(shared, &found.block) {
+            if let Some(block) = living(shared, &found.block, &mut expired) {
                 let start = written + buffer.len() as u64;
                 let body = block.put(&mut buffer, 0);
                 let at = |place: usize| written + place as u64;
@@ -145,26 +205,11 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
     }
     file.write_all_at(&building.to_footer(), written)?;
     file.sync()?;
-    let path = first.path.clone();
-    disk.rename(&new, &path)?;
-    disk.sync_directory(&shared.directory)?;
-    let made = sealed_at(path, Arc::new(file), header)?;
-    let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
-    let mut state = shared.state_mut();
-    if let Some(place) = state.segments.iter_mut().find(|segment| segment.id == first.id) {
-        *place = Arc::new(made);
-    }
-    state.segments.retain(|segment| !ids.contains(&segment.id));
-    drop(state);
-    // They are known by the new one's header, should this not come to its end.
-    for segment in segments.iter().skip(1) {
-        disk.remove(&segment.path)?;
-    }
-    disk.sync_directory(&shared.directory)
+    Ok(Some((file, expired)))
 }
 
 /// What is left of a block.
-fn living(shared: &Shared, block: &Block) -> Option<Block> {
+fn living(shared: &Shared, block: &Block, expired: &mut Expired) -> Option<Block> {
     let floors = {
         let state = shared.state();
         block.topics.iter().map(|topic| state.topics.floor(topic)).collect::<Vec<_>>()
@@ -175,7 +220,15 @@ fn living(shared: &Shared, block: &Block) -> Option<Block> {
     for (place, entry) in (0_u32..).zip(&block.entries) {
         let id = ids.next_if(|(of, _)| *of == place);
         let floor = floors.get(entry.topic as usize).copied().unwrap_or(0);
-        if entry.sequence < floor || entry.has_expired(now) {
+        if entry.sequence < floor {
+            continue;
+        }
+        if entry.has_expired(now) {
+            if let Some(topic) = block.topic(entry) {
+                let (messages, bytes) = expired.entry(topic.clone()).or_default();
+                *messages += 1;
+                *bytes += u64::from(entry.end - entry.start);
+            }
             continue;
         }
         let start = place_of(body.len());

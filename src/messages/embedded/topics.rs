@@ -264,6 +264,25 @@ impl Topics {
         true
     }
 
+    /// Lets the ids of a topic's messages up to a sequence be published anew. False if they can be already.
+    pub fn purge_ids(&mut self, name: &str, through: u64) -> bool {
+        let Some(topic) = self.alive.get_mut(name) else { return false };
+        let is_news = topic.removed.purged < through;
+        topic.removed.purged = topic.removed.purged.max(through);
+        is_news
+    }
+
+    /// Takes note that messages of a topic which had expired, and were none of those that a limit counts from its head,
+    /// are not on disk any more.
+    pub fn drop_expired(&mut self, name: &str, messages: u64, bytes: u64) {
+        // Of a topic of which only the last message is kept, that one alone is counted.
+        if let Some(topic) = self.alive.get_mut(name).filter(|topic| !topic.is_last_only) {
+            topic.held.messages = topic.held.messages.saturating_sub(messages);
+            topic.held.bytes = topic.held.bytes.saturating_sub(bytes);
+            topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Takes what was kept on disk of a topic, before its messages are added.
     pub fn remember(&mut self, name: &str, removed: Removed) {
         self.losses += 1;
