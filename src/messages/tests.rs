@@ -12,6 +12,13 @@ use super::*;
 use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
+mod faults;
+mod history;
+mod live;
+mod power;
+mod rot;
+mod workload;
+
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 
 fn open(directory: &tempfile::TempDir) -> Log {

@@ -26,6 +26,7 @@ use super::{
     nanos,
     scan::Scan,
     segment::{Building, Cache, Segment},
+    segment_name,
     topics::Topics,
 };
 use crate::messages::{OpenError, Opened, Options};
@@ -55,7 +56,7 @@ pub struct Finding {
     pub opened: Opened,
     /// A segment whose end is not known to be whole: its path, the bytes that are no record, and the sequence that would
     /// have followed.
-    pub open_end: Option<(PathBuf, Range<u64>, u64)>,
+    open_end: Option<(PathBuf, Range<u64>, u64)>,
 }
 
 /// A segment's file, with what its header tells.
@@ -77,9 +78,10 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
     };
     let disk = &options.disk;
     disk.create_directory(directory).map_err(at(directory))?;
-    let mut candidates = candidates(disk, directory)?;
-    let log = candidates.iter().find_map(|candidate| Some(candidate.header?.log));
     let mut opened = Opened::default();
+    let (mut candidates, unused) = candidates(disk, directory, &mut opened)?;
+    let log = candidates.iter().find_map(|candidate| Some(candidate.header?.log));
+    let log = log.or_else(|| floors::log(disk, directory));
     let mut topics = Topics::new(options.retention.clone());
     if let Some(log) = log {
         let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
@@ -107,11 +109,17 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         let path = last.path.clone();
         finding.take(last, Some(disk), cache, options).map_err(at(&path))?;
     }
+    finding.next_sequence = finding.next_sequence.max(unused);
     Ok(finding)
 }
 
-/// The segments, oldest first, without those that a rewritten one stands for.
-fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError> {
+/// The segments, oldest first, without those that a rewritten one stands for; and a sequence from which on no file has
+/// a name that another segment is to have.
+fn candidates(
+    disk: &Disk,
+    directory: &Path,
+    opened: &mut Opened,
+) -> Result<(Vec<Candidate>, u64), OpenError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| OpenError::Io { path, source }
@@ -120,15 +128,15 @@ fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError
     for path in disk.list(directory).map_err(at(directory))? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let sequence = name.strip_suffix(".log").and_then(|digits| digits.parse::<u64>().ok());
-        if let Some(sequence) = sequence {
+        if let Some(sequence) = sequence.filter(|sequence| name == segment_name(*sequence)) {
             paths.insert(sequence, path);
         } else if [".new", ".segment"].iter().any(|suffix| name.ends_with(suffix)) {
             // It was being made when the server ended.
             disk.remove(&path).map_err(at(&path))?;
         }
     }
-    let (mut candidates, mut log, mut through) = (Vec::<Candidate>::new(), None, 0);
-    for (first_sequence, path) in paths {
+    let (mut found, mut log, mut unused) = (BTreeMap::new(), None, 1);
+    for (named, path) in paths {
         let file = disk.open(&path, true).map_err(at(&path))?;
         let length = file.len().map_err(at(&path))?;
         let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
@@ -141,22 +149,43 @@ fn candidates(disk: &Disk, directory: &Path) -> Result<Vec<Candidate>, OpenError
             Err(Fault::Damaged) => None,
         };
         let footer = Footer::read(&file).map_err(at(&path))?;
-        if first_sequence <= through {
+        log = header.map(|header| header.log).or(log);
+        // A name can be changed, what is in the file cannot.
+        let first_sequence = header.map_or(named, |header| header.first_sequence);
+        if header.is_none() || first_sequence != named {
+            unused = unused.max(named.saturating_add(1));
+        }
+        if first_sequence != named {
+            opened
+                .damaged
+                .push(format!("{}: named {named}, it begins with {first_sequence}", path.display()));
+        }
+        let candidate = Candidate { path, file: Arc::new(file), first_sequence, header, footer };
+        // Of two that are alike, the one that has its own name.
+        if first_sequence == named {
+            found.insert(first_sequence, candidate);
+        } else {
+            found.entry(first_sequence).or_insert(candidate);
+        }
+    }
+    let (mut candidates, mut through) = (Vec::<Candidate>::new(), 0);
+    for candidate in found.into_values() {
+        let Candidate { path, file, first_sequence, header, footer } = &candidate;
+        if *first_sequence <= through {
             // What is left of it is in a segment that was made of it, whose index is whole.
-            disk.remove(&path).map_err(at(&path))?;
+            disk.remove(path).map_err(at(path))?;
             continue;
         }
         if let Some(header) = header {
-            log = Some(header.log);
-            let is_whole = match &footer {
-                Some(footer) => footer.is_whole(&file).map_err(at(&path))?,
+            let is_whole = match footer {
+                Some(footer) => footer.is_whole(file).map_err(at(path))?,
                 None => false,
             };
             through = if is_whole { header.through } else { 0 };
         }
-        candidates.push(Candidate { path, file: Arc::new(file), first_sequence, header, footer });
+        candidates.push(candidate);
     }
-    Ok(candidates)
+    Ok((candidates, unused))
 }
 
 impl Finding {
@@ -170,6 +199,7 @@ impl Finding {
     ) -> io::Result<()> {
         let Candidate { path, file, first_sequence, header, footer } = candidate;
         let through = header.map_or(0, |header| header.through);
+        self.follow(first_sequence);
         if header.is_none() {
             if let Some(disk) = last
                 && Self::was_being_made(&file)?
@@ -189,13 +219,15 @@ impl Finding {
             }
             self.opened.damaged.push(format!("{}: the index, which is made anew", path.display()));
         }
+        // One that has an index was full: nothing was torn there, and nothing more is written there.
+        let last = last.filter(|_| footer.is_none());
         let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
         let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
         let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
         if let Some(disk) = last {
             self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
-        } else if !scan.tail.is_empty() {
-            // A footer that was not written whole looks the same: whether anything is missing, the next segment tells.
+        } else {
+            // A footer that was not written whole, or not at all: whether anything is missing, the next segment tells.
             self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
         self.take_scanned(&path, &scan);
@@ -203,12 +235,18 @@ impl Finding {
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
         }
+        building.extend(scan.end);
         let segment = Arc::new(Segment::building(path, file, first_sequence, through, building));
         self.state.segments.push(segment.clone());
         if last.is_some() && header.is_some() {
             self.active = Some((segment, scan.end));
         } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
+        }
+        if let Some(Footer { summary, .. }) = footer {
+            let end = summary.last_sequence + 1;
+            self.follow(end);
+            self.next_sequence = self.next_sequence.max(end);
         }
         Ok(())
     }
@@ -229,7 +267,6 @@ impl Finding {
             return Ok(false);
         }
         held.iter().for_each(|(name, held)| self.state.topics.add_held(name, held));
-        self.follow(segment.first_sequence);
         if summary.messages > 0 {
             self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
             self.last_time = self.last_time.max(summary.last_time);
@@ -245,9 +282,6 @@ impl Finding {
     }
 
     fn take_scanned(&mut self, path: &Path, scan: &Scan) {
-        if let Some(found) = scan.blocks.first() {
-            self.follow(found.block.first_sequence);
-        }
         for damage in &scan.damage {
             let Range { start, end } = damage.bytes.clone();
             self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
@@ -303,10 +337,10 @@ impl Finding {
             file.write_all_at(&zeros, torn)?;
             self.opened.torn.push((aside, end - torn));
         }
-        let last_commit = scan.last_commit.min(scan.end);
-        let tail = bytes.get(at(last_commit)..at(scan.end)).unwrap_or_default();
+        let unsure = scan.unsure();
+        let tail = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
         if !tail.is_empty() {
-            file.write_all_at(tail, last_commit)?;
+            file.write_all_at(tail, unsure)?;
         }
         if torn.is_some() {
             let mark = block::mark(scan.next_sequence);
