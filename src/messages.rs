@@ -28,6 +28,7 @@ mod error;
 mod publish;
 mod reader;
 pub mod retention;
+pub mod tools;
 pub mod topic;
 
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
@@ -134,6 +135,8 @@ pub struct Opened {
     pub torn: Vec<(PathBuf, u64)>,
     /// What is damaged, in words.
     pub damaged: Vec<String>,
+    /// How many segments were of the first version of the format, and were written anew.
+    pub upgraded: usize,
 }
 
 /// Why a log cannot be opened: for the operator.
@@ -147,8 +150,8 @@ pub enum OpenError {
         /// What.
         source: io::Error,
     },
-    /// Of a newer format.
-    #[error("{}: written in version {version} of the format, by a newer server", path.display())]
+    /// Of another version of the format.
+    #[error("{}: written in version {version} of the format, {}", path.display(), remedy(*version))]
     Version {
         /// The segment.
         path: PathBuf,
@@ -161,6 +164,14 @@ pub enum OpenError {
         /// The segment.
         path: PathBuf,
     },
+}
+
+fn remedy(version: u32) -> &'static str {
+    if version == 1 {
+        "which a server upgrades at its start: start perenniald over it once"
+    } else {
+        "by a newer server: use one that is as new"
+    }
 }
 
 /// Which messages to read.

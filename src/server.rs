@@ -24,7 +24,7 @@ use data::DataDirectory;
 
 pub mod accept;
 pub mod config;
-mod data;
+pub mod data;
 mod demo;
 mod metrics;
 mod welcome;
@@ -190,7 +190,10 @@ async fn not_serving(health: &HealthReporter) {
 }
 
 fn tell(opened: &messages::Opened) {
-    let messages::Opened { messages, segments, torn, damaged } = opened;
+    let messages::Opened { messages, segments, torn, damaged, upgraded } = opened;
+    if *upgraded > 0 {
+        tracing::info!(segments = upgraded, "the log was of version 1 of the format: it was written anew");
+    }
     tracing::info!(messages, segments, "the log is open");
     for (path, bytes) in torn {
         tracing::warn!(bytes, path = %path.display(), "a torn tail of the log was set aside: it was never acknowledged");

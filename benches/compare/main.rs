@@ -1,14 +1,17 @@
 //! Compares Perennial with what one would write without it. `docs/benchmarks.md` tells what is measured, and how.
 //!
-//! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs.
+//! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs,
+//! `--gib N` how large a log `feed` opens, `--part NAME` which
+//! part of it to run.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 mod countdown;
 mod crowd;
+mod feed;
 mod follow;
 mod follower;
 mod lines;
@@ -25,13 +28,18 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 7] = ["lines", "messages", "countdown", "stalled", "follow", "places", "torture"];
+const SCENARIOS: [&str; 8] =
+    ["lines", "messages", "feed", "countdown", "stalled", "follow", "places", "torture"];
 
 /// How long, and how often, to measure.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
     quick: bool,
     runs: Option<usize>,
+    /// How large the log is that is opened.
+    gib: Option<u64>,
+    /// The one part of `feed` to run.
+    part: Option<&'static str>,
 }
 
 impl Plan {
@@ -70,6 +78,7 @@ async fn run(scenario: &str, plan: Plan) -> Result<()> {
     match scenario {
         "lines" => lines::bulk(plan).await,
         "messages" => messages::run(plan).await,
+        "feed" => feed::run(plan).await,
         "countdown" => countdown::run(plan).await,
         "stalled" => lines::stalled(plan).await,
         "follow" => follow::run(plan).await,
@@ -90,12 +99,22 @@ fn understand(arguments: Vec<String>) -> Result<(Plan, Vec<String>)> {
                 let runs: NonZeroUsize = arguments.next().ok_or("--runs needs a number")?.parse()?;
                 plan.runs = Some(runs.get());
             }
+            "--gib" => {
+                let gib: NonZeroU64 = arguments.next().ok_or("--gib needs a number")?.parse()?;
+                plan.gib = Some(gib.get());
+            }
+            "--part" => {
+                let asked = arguments.next().unwrap_or_default();
+                let part = feed::PARTS.into_iter().find(|part| *part == asked);
+                plan.part = Some(part.ok_or_else(|| format!("--part is one of {}", feed::PARTS.join(", ")))?);
+            }
             scenario if SCENARIOS.contains(&scenario) => asked.push(argument),
             _ => {
                 let known = SCENARIOS.join(", ");
-                return Err(
-                    format!("there is no {argument:?}: {known}, --quick and --runs N are possible").into()
-                );
+                return Err(format!(
+                    "there is no {argument:?}: {known}, --quick, --runs N, --gib N and --part NAME are possible"
+                )
+                .into());
             }
         }
     }

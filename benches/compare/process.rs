@@ -12,6 +12,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tonic::{
@@ -23,19 +24,22 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use crate::Result;
+use crate::{Result, directory};
 
 /// `USER_HZ`: the unit of CPU time in `/proc/PID/stat` on Linux, whatever the kernel's own.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The windows of a client that reads: the loopback's answer to a fast network. Stream, connection.
-const WIDE: (u32, u32) = (1 << 20, 16 << 20);
+pub const WIDE: (u32, u32) = (1 << 20, 16 << 20);
 
 /// The windows that HTTP/2 itself starts with.
 pub const NARROW: (u32, u32) = (65_535, 65_535);
 
 /// The address line of each server's stderr.
 const LISTENING: &str = "listening on ";
+
+/// What marks an error there.
+const ERRORS: [&str; 3] = [" ERROR ", "[ERR]", "[FTL]"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -70,10 +74,80 @@ pub fn python() -> PathBuf {
     std::env::var_os("BENCH_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }
 
-/// A running server; dropping it ends it.
+/// A process that serves; dropping it ends it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; also yields what follows `mark` on the first line of its stderr that has it: where it listens.
+    pub fn start(name: &str, mut command: Command, mark: &str) -> Result<(Self, String)> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Self { child: command.spawn()? };
+        let mut lines = BufReader::new(process.child.stderr.take().ok_or("no stderr")?).lines();
+        let mut told = Vec::new();
+        let address = loop {
+            let Some(line) = lines.next().transpose()? else {
+                return Err(format!("{name} did not start: {}", told.join("\n")).into());
+            };
+            if let Some((_, address)) = line.split_once(mark) {
+                break address.trim().to_owned();
+            }
+            told.push(line);
+        };
+        // Somebody has to read on, lest the server wait; errors tell why a scenario fails.
+        let errors = lines.map_while(io::Result::ok).filter(|line| ERRORS.iter().any(|e| line.contains(e)));
+        thread::spawn(move || errors.for_each(|error| eprintln!("{error}")));
+        Ok((process, address))
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All CPU time so far, of user and system.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu(&self.id().to_string())
+    }
+
+    /// The resident memory in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("it stopped with {status}").into()) }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; there is nothing left to tell then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All CPU time so far, of user and system, of a process: its number, or `self`.
+pub fn cpu(process: &str) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name, in parentheses, may hold spaces; utime and stime are the 14th and the 15th field.
+    let (_, rest) = stat.rsplit_once(')').ok_or("stat without a name")?;
+    let ticks: u32 = rest.split_whitespace().skip(11).take(2).map_while(|n| n.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
+}
+
+/// A running server that speaks gRPC; dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    process: Process,
     address: String,
     data: TempDir,
 }
@@ -81,8 +155,12 @@ pub struct Server {
 impl Server {
     /// Starts a server; ours may read the files of `root`, as `logs/…`.
     pub fn start(kind: Kind, root: &Path) -> Result<Self> {
-        let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let mut command = match kind {
+        Self::open(kind, root, directory()?)
+    }
+
+    /// Starts a server on data that are there already.
+    pub fn open(kind: Kind, root: &Path, data: TempDir) -> Result<Self> {
+        let command = match kind {
             Kind::Perennial => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
                 command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
@@ -100,22 +178,30 @@ impl Server {
                 command
             }
         };
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
-        let mut told = Vec::new();
-        let address = loop {
-            let Some(line) = lines.next().transpose()? else {
-                return Err(format!("{} did not start: {}", kind.name(), told.join("\n")).into());
-            };
-            if let Some((_, address)) = line.split_once(LISTENING) {
-                break address.trim().to_owned();
-            }
-            told.push(line);
-        };
-        // Somebody has to read on, lest the server wait; errors tell why a scenario fails.
-        let errors = lines.map_while(io::Result::ok).filter(|line| line.contains(" ERROR "));
-        thread::spawn(move || errors.for_each(|error| eprintln!("{error}")));
-        Ok(Self { child, address, data })
+        let (process, address) = Process::start(kind.name(), command, LISTENING)?;
+        Ok(Self { process, address, data })
+    }
+
+    /// Asks it to stop, waits until it has, and hands out its data.
+    pub fn stop(self) -> Result<TempDir> {
+        self.process.stop()?;
+        Ok(self.data)
+    }
+
+    /// Kills it without a word, and hands out its data.
+    pub fn kill(self) -> TempDir {
+        drop(self.process);
+        self.data
+    }
+
+    /// Where its data are.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The process it is.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// A connection of its own.
@@ -154,7 +240,7 @@ impl Server {
 
     /// The number of the process.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Where it listens: `http://…`.
@@ -181,27 +267,12 @@ impl Server {
 
     /// All CPU time so far, of user and system.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in parentheses, may hold spaces; utime and stime are the 14th and the 15th field.
-        let (_, rest) = stat.rsplit_once(')').ok_or("stat without a name")?;
-        let ticks: u32 = rest.split_whitespace().skip(11).take(2).map_while(|n| n.parse::<u32>().ok()).sum();
-        Ok(TICK * ticks)
+        self.process.cpu()
     }
 
     /// The resident memory in bytes.
     pub fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already; there is nothing left to tell then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        tracing::debug!(data = %self.data.path().display(), "ended");
+        self.process.memory()
     }
 }
 

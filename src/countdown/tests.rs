@@ -78,7 +78,7 @@ async fn the_first_batch_is_ready_at_once_even_when_no_tick_is_due() {
     for spec in [until, waiting] {
         let mut stream = run(new(spec));
         let first = stream.next().now_or_never().unwrap().unwrap();
-        assert_eq!(numbers(&first), []);
+        assert_eq!(numbers(&first), [0; 0]);
         assert_eq!(numbers(&stream.next().await.unwrap()), [1]);
     }
 }

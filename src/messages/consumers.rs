@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The topics of consumers begin with this.
-const PREFIX: &str = "$consumer.";
+pub(super) const PREFIX: &str = "$consumer.";
 
 /// The longest name of a consumer, in bytes.
 pub const MAX_CONSUMER_BYTES: usize = 128;
@@ -77,6 +77,8 @@ impl Log {
         let topic = topic_of(consumer)?;
         position.check(log.id(), log.head())?;
         loop {
+            // If what was committed cannot be read any more, it is replaced all the same.
+            let last = log.last_of(&topic);
             let committed = self.committed(&topic).await?;
             let before = committed.as_ref().and_then(|committed| committed.position.as_ref());
             if let Some(committed) = before.map(Position::sequence)
@@ -88,7 +90,7 @@ impl Log {
             let message = NewMessage {
                 topic: topic.clone(),
                 content: Content::Text(cursor::encode(Kind::Messages, &position)),
-                expected_sequence: Some(committed.map_or(0, |committed| committed.sequence)),
+                expected_sequence: Some(committed.map_or(last, |committed| committed.sequence)),
                 ..NewMessage::default()
             };
             match self.publish_own(message).await {
@@ -101,11 +103,19 @@ impl Log {
 
     /// What a consumer has committed; none if it has not.
     pub(super) async fn consumer_position(&self, consumer: &str) -> Result<Option<Position>, Error> {
-        let Some(committed) = self.committed(&topic_of(consumer)?).await? else { return Ok(None) };
+        let Self::Embedded(log) = self;
+        let topic = topic_of(consumer)?;
+        let last = log.last_of(&topic);
+        let committed = self.committed(&topic).await?;
         // To begin elsewhere would pass over messages in silence.
+        let is_unread = committed.is_none() && last > 0 && log.last_of(&topic) == last;
         let damaged =
             || io::Error::new(io::ErrorKind::InvalidData, "what a consumer has committed is damaged");
-        Ok(Some(committed.position.ok_or_else(damaged)?))
+        match committed {
+            Some(committed) => Ok(Some(committed.position.ok_or_else(damaged)?)),
+            None if is_unread => Err(damaged().into()),
+            None => Ok(None),
+        }
     }
 
     async fn committed(&self, topic: &str) -> Result<Option<Committed>, Error> {
@@ -156,8 +166,7 @@ impl Log {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         let Self::Embedded(log) = self;
         let topic = topic_of(name)?;
-        let last = log.last_of(&topic).ok_or(Error::NoConsumer)?;
-        match log.purge(&topic, last).await {
+        match log.purge(&topic, log.last_of(&topic)).await {
             Err(Error::NoTopic) => Err(Error::NoConsumer),
             result => result.map(|_| ()),
         }
@@ -170,7 +179,7 @@ impl Log {
     pub async fn purge_topic(&self, topic: &str, until: Option<u64>) -> Result<u64, Error> {
         let Self::Embedded(log) = self;
         topic::check(topic).map_err(Error::Topic)?;
-        let last = log.last_of(topic).ok_or(Error::NoTopic)?;
+        let last = log.last_of(topic);
         log.purge(topic, until.map_or(last, |until| until.min(last))).await
     }
 }

@@ -9,7 +9,8 @@
 //! The rooms: `block` and `footer` are the format, `scan` reads it without an index, `segment` with one, `topics` knows
 //! what each topic holds and has lost, `floors` keeps that on disk; `draft` and `committer` write, `dedupe` knows ids,
 //! `recent` is what is kept in memory, `bell` wakes followers; `read` and `cut` make batches; `keeper`, `trim` and
-//! `rewrite` remove; `open` finds what is there after a start; `disk` is what tests break.
+//! `rewrite` remove; `files` lists what is there, `open` takes it after a start, and `upgrade` writes it anew if it is of
+//! the first version of the format; `disk` is what tests break.
 
 use std::{
     collections::BTreeMap,
@@ -39,30 +40,33 @@ use self::{
 use super::{
     Error, NewMessage, OpenError, Opened, Options, TopicInfo, TopicPage,
     consumers::{Lease, Readers},
-    topic::Pattern,
+    topic::{self, Pattern},
 };
 
 mod bell;
-mod block;
+pub(super) mod block;
 mod committer;
 mod cut;
 mod dedupe;
-mod disk;
-mod draft;
-mod floors;
-mod footer;
+pub(super) mod disk;
+pub(super) mod draft;
+pub(super) mod files;
+pub(super) mod floors;
+pub(super) mod footer;
 mod keeper;
 mod open;
 mod read;
 mod recent;
 mod rewrite;
-mod scan;
-mod segment;
-mod topics;
+pub(super) mod scan;
+pub(super) mod segment;
+pub(super) mod topics;
 mod trim;
+mod upgrade;
 
 pub use bell::Place;
 pub use committer::Outcome;
+pub(super) use committer::SEGMENT_MESSAGES;
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
 #[cfg(test)]
@@ -267,10 +271,16 @@ impl Embedded {
         self.shared.state().topics.newest()
     }
 
+    /// Waits until a sequence can be read.
+    pub async fn reached(&self, sequence: u64) {
+        // The sender is there as long as this is.
+        let _ = self.shared.head.subscribe().wait_for(|head| *head >= sequence).await;
+    }
+
     /// The oldest sequence that can be there; 0 for none.
     pub fn oldest(&self) -> u64 {
         let state = self.shared.state();
-        let firsts = state.topics.after(None).filter(|(name, _)| !super::topic::is_reserved(name));
+        let firsts = state.topics.after(None).filter(|(name, _)| !topic::is_reserved(name));
         firsts.map(|(_, topic)| topic.held.first.0).min().unwrap_or(0)
     }
 
@@ -342,9 +352,9 @@ impl Embedded {
         let _ = done.await;
     }
 
-    /// What is known of a topic: its last sequence, if it holds any.
-    pub fn last_of(&self, topic: &str) -> Option<u64> {
-        self.shared.state().topics.get(topic).map(|topic| topic.held.last.0)
+    /// The last sequence of a topic; 0 if it holds no message.
+    pub fn last_of(&self, topic: &str) -> u64 {
+        self.shared.state().topics.get(topic).map_or(0, |topic| topic.held.last.0)
     }
 
     /// The topics behind a name, by name.
@@ -396,7 +406,7 @@ async fn ring(shared: Weak<Shared>) {
 }
 
 /// The name of the segment that begins with a sequence: names sort as sequences do.
-fn segment_name(first_sequence: u64) -> String {
+pub(super) fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:020}.log")
 }
 
@@ -405,12 +415,17 @@ pub fn nanos(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Milliseconds since 1970, rounded up; 0 for what was before.
+/// Whole milliseconds since 1970; 0 for what was before.
 pub fn millis(time: SystemTime) -> u64 {
+    nanos(time) / 1_000_000
+}
+
+/// Milliseconds since 1970 until a message expires, rounded up: it is there for its whole time to live.
+fn expiry(time: SystemTime) -> u64 {
     nanos(time).div_ceil(1_000_000)
 }
 
 /// The time so many nanoseconds after 1970.
-fn time_of(nanos: u64) -> SystemTime {
+pub(super) fn time_of(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -22,6 +22,11 @@ impl NewMessage {
 
     fn check(&self, limit: usize) -> Result<(), Error> {
         topic::check(&self.topic).map_err(Error::Topic)?;
+        self.check_parts(limit)
+    }
+
+    /// Checks all but the topic.
+    pub(super) fn check_parts(&self, limit: usize) -> Result<(), Error> {
         if let Some(bytes) = self.key.as_ref().map(String::len).filter(|bytes| *bytes > MAX_KEY_BYTES) {
             return Err(Error::KeyTooLong { bytes });
         }

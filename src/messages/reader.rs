@@ -204,8 +204,12 @@ impl Reader {
 
     /// Messages that match, behind a sequence, that were removed and of which the reader was not told.
     fn gap(&mut self, through: u64) -> Result<Option<Event>, Error> {
+        // What was lost behind a snapshot is looked for when it was read.
+        if self.snapshot.is_some() {
+            return Ok(None);
+        }
         let losses = self.log.losses();
-        if self.losses.replace(losses) == Some(losses) || self.snapshot.is_some() {
+        if self.losses.replace(losses) == Some(losses) {
             return Ok(None);
         }
         let after = through.max(self.told);
@@ -266,9 +270,17 @@ impl Reader {
                 None => std::future::pending().await,
             }
         };
+        // Messages of others bring the end of a stream that stops at a sequence.
+        let last = async {
+            match self.last {
+                Some(last) => self.log.reached(last).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.place.rung() => true,
             () = over => true,
+            () = last => true,
             () = tokio::time::sleep_until(due) => due < heartbeat,
         }
     }

@@ -3,15 +3,10 @@
 //! [`Settings`] is the one table: each field is a flag, an environment variable and a key of the file. So are the rules
 //! of the roots: `--deny logs=*.key` is `deny = ["logs=*.key"]`, and no table of its own.
 
-use std::{
-    ffi::OsString,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, CommandFactory, FromArgMatches, Parser,
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
 use serde::Deserialize;
@@ -24,14 +19,12 @@ use crate::{
 use roots::{Root, Rule};
 use value::{Size, Span, switch};
 
+mod file;
 mod roots;
 mod value;
 
 /// The name of the environment variable of a key.
 const ENV_PREFIX: &str = "PERENNIAL_";
-
-/// How like a known key an unknown one must be to be taken for it.
-const SIMILAR: f64 = 0.8;
 
 /// Streams that any program can call, cut anywhere, and continue exactly where they stopped.
 ///
@@ -42,7 +35,7 @@ const SIMILAR: f64 = 0.8;
 #[command(name = "perenniald", version, max_term_width = 110)]
 struct Arguments {
     /// Read settings from this TOML file
-    #[arg(long, env = "PERENNIAL_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "PERENNIAL_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -56,7 +49,7 @@ struct Settings {
     #[arg(long, env = "PERENNIAL_LISTEN", value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Where messages are kept [default: $XDG_DATA_HOME/perennial, or perennial-demo with --demo]
-    #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR")]
+    #[arg(long, env = "PERENNIAL_DATA", value_name = "DIR", global = true)]
     data: Option<PathBuf>,
     /// A directory whose files can be read, as NAME/…; can be repeated
     #[arg(
@@ -113,6 +106,7 @@ struct Settings {
         env = "PERENNIAL_RETAIN",
         value_name = "PATTERN=LIMITS",
         value_delimiter = ',',
+        global = true,
         help_heading = "Retention"
     )]
     retain: Vec<retention::Rule>,
@@ -121,7 +115,7 @@ struct Settings {
     retention_interval: Option<Span>,
     /// Give each stream something to show: a root `demo` with a log that grows, a topic `demo.clock`
     #[arg(long, env = "PERENNIAL_DEMO", default_missing_value = "true", num_args = 0..=1, require_equals = true,
-        value_parser = switch)]
+        value_parser = switch, global = true)]
     demo: Option<bool>,
     /// Serve metrics for Prometheus at http://ADDR/metrics
     #[arg(long, env = "PERENNIAL_METRICS", value_name = "ADDR")]
@@ -296,13 +290,29 @@ pub enum Error {
 impl Config {
     /// Reads flags, the environment, and the file that they name.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        Ok(Self::read_as(Arguments::command(), arguments)?.0)
+    }
+
+    /// Reads a command, too, if one is given behind the flags.
+    pub fn read_command<C: Subcommand>(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, Option<C>), Error> {
+        let (config, matches) = Self::read_as(C::augment_subcommands(Arguments::command()), arguments)?;
+        let command = matches.subcommand_name().map(|_| C::from_arg_matches(&matches)).transpose()?;
+        Ok((config, command))
+    }
+
+    fn read_as(
+        command: clap::Command,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, ArgMatches), Error> {
         let arguments = arguments.into_iter().collect::<Vec<_>>();
-        let matches = Arguments::command()
+        let matches = command
             .try_get_matches_from(&arguments)
             .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
         let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
-        let file = config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        resolve(settings, file)
+        let file = config.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        Ok((resolve(settings, file)?, matches))
     }
 }
 
@@ -319,37 +329,6 @@ fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let whole = || text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     let fault = std::error::Error::source(error).map_or_else(whole, ToString::to_string);
     Some(Error::Variable { variable, fault })
-}
-
-fn read_file(path: &Path) -> Result<Settings, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
-    parse_file(&text).map_err(|fault| Error::Content { path: path.into(), fault })
-}
-
-fn parse_file(text: &str) -> Result<Settings, String> {
-    let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
-    let known = known_keys();
-    if let Some(key) = table.keys().find(|key| !known.contains(key)) {
-        if table.get(key).is_some_and(toml::Value::is_table) {
-            return Err(format!("there is no table `[{key}]`: all settings stand at the top of the file."));
-        }
-        let is_of = |line: &str| {
-            line.split('=').next().is_some_and(|name| name.trim().trim_matches(['"', '\'']) == key)
-        };
-        let line = text.lines().position(is_of);
-        let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
-        let nearest = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
-        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
-        let remedy = nearest.map(|(_, known)| format!(" Did you mean `{known}`?")).unwrap_or_default();
-        return Err(format!("{line}there is no setting `{key}`.{remedy} `perenniald --help` lists them."));
-    }
-    toml::from_str(text).map_err(|error| error.to_string())
-}
-
-/// The keys of the file: the flags, but for the one that names the file.
-fn known_keys() -> Vec<String> {
-    let command = Settings::augment_args(clap::Command::new(""));
-    command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
 }
 
 /// The parts' own defaults, under the file, under flags and environment.

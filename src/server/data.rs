@@ -16,7 +16,7 @@ const LOCK: &str = "LOCK";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another server has it.
-    #[error("{} is in use by {holder}: stop it, or give this server another directory with --data", path.display())]
+    #[error("{} is in use by {holder}: stop it, or name another directory with --data", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -62,9 +62,14 @@ impl DataDirectory {
 
     /// Says who holds the lock, for others to read.
     pub fn sign(&mut self, address: std::net::SocketAddr) -> io::Result<()> {
+        self.sign_as(&format!("at http://{address}"))
+    }
+
+    /// Says what its holder does.
+    pub fn sign_as(&mut self, what: &str) -> io::Result<()> {
         self.lock.set_len(0)?;
         self.lock.rewind()?;
-        writeln!(self.lock, "process {} at http://{address}", std::process::id())
+        writeln!(self.lock, "process {} {what}", std::process::id())
     }
 
     /// Where it is.

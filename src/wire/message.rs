@@ -90,22 +90,99 @@ pub fn put(out: &mut impl BufMut, message: &Message<'_>) {
     }
 }
 
-/// The text of a message that [`put`] wrote.
-pub fn text(mut bytes: &[u8]) -> Option<&str> {
-    take_varint(&mut bytes)?;
-    take_varint(&mut bytes)?;
-    while !bytes.is_empty() {
-        let tag = take_varint(&mut bytes)?;
-        let value = take_varint(&mut bytes)?;
-        if tag & 7 == u64::from(super::LENGTH_DELIMITED) {
-            let (value, rest) = bytes.split_at_checked(usize::try_from(value).ok()?)?;
-            if tag >> 3 == u64::from(TEXT) {
-                return std::str::from_utf8(value).ok();
-            }
-            bytes = rest;
+/// A message that was read; its parts lie in the bytes that it was read from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Found<'a> {
+    /// Its place.
+    pub sequence: u64,
+    /// Its topic.
+    pub topic: &'a str,
+    /// When it was taken: since 1970.
+    pub time: Duration,
+    /// What it is about.
+    pub key: Option<&'a str>,
+    /// Names and values.
+    pub headers: Vec<(&'a str, &'a str)>,
+    /// The payload.
+    pub content: &'a [u8],
+    /// `content` is text, and valid as such.
+    pub is_text: bool,
+    /// What makes it safe to repeat.
+    pub message_id: Option<&'a str>,
+    /// When it stops being delivered: since 1970.
+    pub expires: Option<Duration>,
+}
+
+/// Reads a message that [`put`] wrote, with nothing behind it.
+pub fn read(mut bytes: &[u8]) -> Option<Found<'_>> {
+    let Field::Bytes(MESSAGES, mut message) = take(&mut bytes)? else { return None };
+    let mut found = Found::default();
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    while !message.is_empty() {
+        match take(&mut message)? {
+            Field::Number(SEQUENCE, sequence) => found.sequence = sequence,
+            Field::Bytes(TOPIC, bytes) => found.topic = text(bytes)?,
+            Field::Bytes(PUBLISH_TIME, bytes) => found.time = read_timestamp(bytes)?,
+            Field::Bytes(KEY, bytes) => found.key = Some(text(bytes)?),
+            Field::Bytes(HEADERS, bytes) => found.headers.push(read_header(bytes)?),
+            Field::Bytes(TEXT, bytes) => (found.content, found.is_text) = (text(bytes)?.as_bytes(), true),
+            Field::Bytes(DATA, bytes) => (found.content, found.is_text) = (bytes, false),
+            Field::Bytes(MESSAGE_ID, bytes) => found.message_id = Some(text(bytes)?),
+            Field::Bytes(EXPIRE_TIME, bytes) => found.expires = Some(read_timestamp(bytes)?),
+            _ => return None,
         }
     }
-    None
+    bytes.is_empty().then_some(found)
+}
+
+/// The text of a message that [`put`] wrote.
+pub fn text(bytes: &[u8]) -> Option<&str> {
+    let found = read(bytes)?;
+    if found.is_text { std::str::from_utf8(found.content).ok() } else { None }
+}
+
+/// A field's number, and its value.
+enum Field<'a> {
+    Number(u32, u64),
+    Bytes(u32, &'a [u8]),
+}
+
+fn take<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
+    let tag = u32::try_from(take_varint(bytes)?).ok()?;
+    let value = take_varint(bytes)?;
+    match tag & 7 {
+        super::VARINT => Some(Field::Number(tag >> 3, value)),
+        super::LENGTH_DELIMITED => {
+            let (value, rest) = bytes.split_at_checked(usize::try_from(value).ok()?)?;
+            *bytes = rest;
+            Some(Field::Bytes(tag >> 3, value))
+        }
+        _ => None,
+    }
+}
+
+fn read_timestamp(mut bytes: &[u8]) -> Option<Duration> {
+    let (mut seconds, mut nanos) = (0, 0);
+    while !bytes.is_empty() {
+        match take(&mut bytes)? {
+            Field::Number(SECONDS, value) => seconds = value,
+            Field::Number(NANOS, value) => nanos = u32::try_from(value).ok()?,
+            _ => return None,
+        }
+    }
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
+fn read_header(mut bytes: &[u8]) -> Option<(&str, &str)> {
+    let mut header = ("", "");
+    while !bytes.is_empty() {
+        match take(&mut bytes)? {
+            Field::Bytes(MAP_KEY, bytes) => header.0 = std::str::from_utf8(bytes).ok()?,
+            Field::Bytes(MAP_VALUE, bytes) => header.1 = std::str::from_utf8(bytes).ok()?,
+            _ => return None,
+        }
+    }
+    Some(header)
 }
 
 fn since_1970(time: SystemTime) -> Duration {
@@ -178,6 +255,13 @@ mod tests {
             let mut ours = Vec::new();
             put(&mut ours, &message);
             prop_assert_eq!(super::text(&ours), text.as_deref());
+            let found = super::read(&ours).unwrap();
+            prop_assert_eq!((found.sequence, found.topic, found.key), (sequence, topic.as_str(), key.as_deref()));
+            prop_assert_eq!((UNIX_EPOCH + found.time, found.expires), (time, expires.map(since_1970)));
+            prop_assert_eq!((found.content, found.is_text), (&content[..], text.is_some()));
+            prop_assert_eq!(found.message_id, message_id.as_deref());
+            let found_headers = found.headers.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            prop_assert_eq!(found_headers.collect::<Vec<_>>(), pairs.clone());
             let read = proto::MessagesResponse::decode(ours.as_slice()).unwrap();
             let expected = proto::Message {
                 sequence: Some(sequence.cast_signed()),

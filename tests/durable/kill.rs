@@ -26,6 +26,8 @@ mod random;
 
 use random::Random;
 
+const PUBLISHERS: usize = 3;
+
 /// Of a flow: what may be lost on the way at a crash.
 const UNANSWERED: usize = 300;
 
@@ -56,12 +58,16 @@ async fn crash(rounds: usize) {
     let mut server = Server::start();
     let (last, _) = watch::channel(None);
     let readers = read_by_all(&server, &last, &mut random).await;
-    let (answers, stop) = (watch::Sender::new(0), CancellationToken::new());
+    let (answers, stop) = (watch::Sender::new([0; PUBLISHERS]), CancellationToken::new());
     let publishers = publish_by_all(&server, &answers, &stop);
+    // A client whose first call finds no server gives up.
+    let mut answers = answers.subscribe();
+    soon("answers", answers.wait_for(|answers| !answers.contains(&0))).await.unwrap();
     for round in 0..rounds {
-        let enough = *answers.borrow() + random.below(4).min(1) * random.below(1_000);
-        let mut answers = answers.subscribe();
-        soon(&format!("round {round}"), answers.wait_for(|answers| *answers >= enough)).await.unwrap();
+        let enough = total(&answers.borrow()) + random.below(4).min(1) * random.below(600);
+        soon(&format!("round {round}"), answers.wait_for(|answers| total(answers) >= enough)).await.unwrap();
+        assert!(!publishers.iter().any(JoinHandle::is_finished), "a publisher failed");
+        assert!(!readers.iter().any(JoinHandle::is_finished), "a reader failed");
         server.kill();
         if random.one_in(4) {
             kill_while_it_starts(&server, &mut random).await;
@@ -83,6 +89,10 @@ async fn crash(rounds: usize) {
     history.check();
 }
 
+fn total(answers: &[u64; PUBLISHERS]) -> u64 {
+    answers.iter().sum()
+}
+
 /// Ends a start in its middle: what it does to the data has to be as safe as what it found.
 async fn kill_while_it_starts(server: &Server, random: &mut Random) {
     let mut command = server_command(server.directory(), "127.0.0.1:0");
@@ -94,9 +104,9 @@ async fn kill_while_it_starts(server: &Server, random: &mut Random) {
 
 fn publish_by_all(
     server: &Server,
-    answers: &watch::Sender<u64>,
+    answers: &watch::Sender<[u64; PUBLISHERS]>,
     stop: &CancellationToken,
-) -> [JoinHandle<Vec<Acknowledged>>; 3] {
+) -> [JoinHandle<Vec<Acknowledged>>; PUBLISHERS] {
     let client = || Client::connect(&server.url()).unwrap();
     [
         tokio::spawn(publish_flow(client(), 0, answers.clone(), stop.clone())),
@@ -109,7 +119,7 @@ fn publish_by_all(
 async fn publish_flow(
     client: Client,
     publisher: usize,
-    answers: watch::Sender<u64>,
+    answers: watch::Sender<[u64; PUBLISHERS]>,
     stop: CancellationToken,
 ) -> Vec<Acknowledged> {
     let room = Arc::new(Semaphore::new(UNANSWERED));
@@ -129,7 +139,7 @@ async fn publish_flow(
         let id = Id { publisher, number: acknowledged.len() as u64 };
         acknowledged.push((id, topic(id), published.sequence.unwrap()));
         room.add_permits(1);
-        answers.send_modify(|answers| *answers += 1);
+        answers.send_modify(|answers| answers[publisher] += 1);
     }
     acknowledged
 }
@@ -138,7 +148,7 @@ async fn publish_flow(
 async fn publish_each(
     client: Client,
     publisher: usize,
-    answers: watch::Sender<u64>,
+    answers: watch::Sender<[u64; PUBLISHERS]>,
     stop: CancellationToken,
 ) -> Vec<Acknowledged> {
     let mut acknowledged = Vec::new();
@@ -147,7 +157,7 @@ async fn publish_each(
         let message = PublishRequest { message_id: Some(key(id)), ..message(id) };
         let sequence = soon("an answer", publish_until_answered(&client, message)).await;
         acknowledged.push((id, topic(id), sequence));
-        answers.send_modify(|answers| *answers += 1);
+        answers.send_modify(|answers| answers[publisher] += 1);
     }
     acknowledged
 }
@@ -268,8 +278,8 @@ fn headers(id: Id) -> HashMap<String, String> {
 
 fn payload(id: Id) -> Vec<u8> {
     let mut random = Random::new((id.publisher as u64) << 32 | id.number);
-    let most = [64, 300, 300, 5_000].get(random.index(4)).copied().unwrap_or(0);
-    let most = if random.one_in(500) { 200_000 } else { most };
+    let most = [64, 300, 300, 1_500].get(random.index(4)).copied().unwrap_or(0);
+    let most = if random.one_in(1_000) { 200_000 } else { most };
     let numbers = (0..random.below(most) / 8).map(|_| random.number());
     numbers.flat_map(u64::to_le_bytes).collect()
 }

@@ -26,7 +26,7 @@ use crate::messages::{Error, NewMessage, Published};
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A segment that holds so many messages is followed by the next: the index of one is in memory.
-const SEGMENT_MESSAGES: u64 = 500_000;
+pub const SEGMENT_MESSAGES: u64 = 500_000;
 
 /// Messages to publish, checked.
 #[derive(Debug)]

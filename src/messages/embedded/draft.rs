@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     block::{Block, Entry},
     dedupe::Key,
-    millis, time_of,
+    expiry, time_of,
 };
 use crate::{
     messages::{Content, NewMessage},
@@ -167,7 +167,7 @@ impl Open {
             Content::Data(data) => (data.as_ref(), false),
         };
         let published = time_of(time);
-        let expires = new.ttl.map_or(0, |ttl| millis(published + ttl));
+        let expires = new.ttl.map_or(0, |ttl| expiry(published + ttl));
         let start = self.body.len();
         message::put(
             &mut self.body,

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::disk::File;
+use super::{block::Entry, disk::File};
 use crate::wire::{put_varint, take_varint};
 
 /// Begins the trailer.
@@ -54,6 +54,14 @@ pub struct Posting {
     pub length: u32,
     /// Of its bytes.
     pub checksum: u32,
+}
+
+/// Of a message whose place in the segment does not matter.
+impl From<&Entry> for Posting {
+    fn from(entry: &Entry) -> Self {
+        let &Entry { sequence, expires, start, end, checksum, .. } = entry;
+        Self { sequence, expires, offset: 0, length: end - start, checksum }
+    }
 }
 
 impl Posting {
@@ -267,6 +275,13 @@ impl Footer {
     /// Where the blocks end.
     pub fn blocks_end(&self) -> u64 {
         self.parts[0].offset
+    }
+
+    /// What stands at an offset.
+    pub fn part_at(&self, offset: u64) -> &'static str {
+        let names = ["pages", "topics", "names of topics"];
+        let part = self.parts.iter().zip(names).find(|(part, _)| offset < part.end());
+        part.map_or("where messages of topics are, or how many there are", |(_, name)| name)
     }
 
     /// Nothing of it is damaged but, perhaps, where the messages of a topic are.

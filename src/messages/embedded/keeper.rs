@@ -165,7 +165,7 @@ pub struct Work {
     orders: tokio::sync::mpsc::WeakSender<Order>,
     queue: mpsc::Receiver<Job>,
     ready: Arc<Mutex<Option<File>>>,
-    /// Something was removed that is not written down: nothing may be done of it.
+    /// Something was removed that is not written down yet.
     is_unwritten: Cell<bool>,
 }
 
@@ -175,6 +175,11 @@ impl Work {
         let interval = self.shared.options.retention_interval;
         let mut due = Instant::now();
         loop {
+            // Before what else there is to do, or it would never be done while there is.
+            if Instant::now() >= due {
+                self.enforce();
+                due = Instant::now() + interval;
+            }
             let left = due.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600));
             match self.queue.recv_timeout(left) {
                 Ok(Job::Prepare) => self.prepare(),
@@ -184,10 +189,6 @@ impl Work {
                 Ok(Job::Enforce(reply)) => {
                     self.enforce();
                     let _ = reply.send(());
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() >= due => {
-                    self.enforce();
-                    due = Instant::now() + interval;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Ok(Job::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -215,16 +216,14 @@ impl Work {
     }
 
     fn purge(&self, topic: &str, through: u64) -> Result<u64, Error> {
+        // Perhaps this is repeated because that failed.
+        self.write_down()?;
         let limit = Limit { through, now: millis(self.shared.now()), ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
             let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
             let known = match known {
-                Err(error) if count == 0 => {
-                    // An earlier purge may have come to its end but for this.
-                    self.purged(0)?;
-                    return Err(error);
-                }
+                Err(error) if count == 0 => return Err(error),
                 Err(_) => return self.purged(count),
                 Ok(known) => known,
             };
@@ -242,27 +241,26 @@ impl Work {
     }
 
     fn purged(&self, count: u64) -> Result<u64, Error> {
-        self.write_floors()?;
+        self.write_down()?;
         if count > 0 {
             self.ask_for_space();
         }
         Ok(count)
     }
 
-    /// Writes down what was removed, if that was not done yet.
-    fn write_floors(&self) -> io::Result<()> {
-        if !self.is_unwritten.get() {
-            return Ok(());
+    /// Writes down what was removed.
+    fn write_down(&self) -> Result<(), Error> {
+        if self.is_unwritten.get() {
+            let Shared { options, directory, id, .. } = &*self.shared;
+            let floors = floors::to_bytes(*id, &self.shared.state().topics);
+            let write = || floors::write(&options.disk, directory, &floors);
+            match write() {
+                // What is removed frees far more than the file takes.
+                Err(error) if is_full(&error) && self.give_room_back() => write()?,
+                result => result?,
+            }
+            self.is_unwritten.set(false);
         }
-        let Shared { options, directory, id, .. } = &*self.shared;
-        let bytes = floors::to_bytes(*id, &self.shared.state().topics);
-        let write = || floors::write(&options.disk, directory, &bytes);
-        match write() {
-            // What is removed frees far more than the file takes.
-            Err(error) if is_full(&error) && self.give_room_back() => write()?,
-            result => result?,
-        }
-        self.is_unwritten.set(false);
         Ok(())
     }
 
@@ -285,28 +283,30 @@ impl Work {
             return Ok(Some(0));
         }
         let is_done = self.shared.state_mut().topics.cut(name, known, &trimmed);
-        self.is_unwritten.set(self.is_unwritten.get() || is_done);
+        if is_done {
+            self.is_unwritten.set(true);
+        }
         Ok(is_done.then_some(trimmed.messages))
     }
 
     /// Removes what is over any limit, and then frees the room that it takes.
     fn enforce(&self) {
-        let done = self.remove().and_then(|()| self.write_floors()).and_then(|()| self.reclaim());
-        if let Err(error) = done {
-            tracing::error!(%error, "retention cannot be enforced now");
+        let now = self.shared.now();
+        let done = self.remove(now).and_then(|()| self.write_down()).and_then(|()| self.reclaim(now));
+        match done {
+            Ok(()) => {}
+            Err(Error::Io(error)) => tracing::error!(%error, "retention cannot be enforced now"),
+            Err(error) => tracing::error!(%error, "retention cannot be enforced now"),
         }
     }
 
-    fn remove(&self) -> io::Result<()> {
-        let now = self.shared.now();
-        // What is published from here on is not too old, whatever is found of what was there.
-        let head = *self.shared.head.borrow();
+    fn remove(&self, now: SystemTime) -> Result<(), Error> {
         let rules = self.shared.state().topics.rules().to_vec();
         let throughs = rules
             .iter()
             .enumerate()
-            .map(|(place, rule)| Ok(self.through(place, rule, now)?.min(head)))
-            .collect::<io::Result<Vec<_>>>()?;
+            .map(|(place, rule)| self.through(place, rule, now))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut after = None::<Arc<str>>;
         loop {
             let (over, last) = self.over(&rules, &throughs, after.as_deref(), millis(now));
@@ -322,8 +322,10 @@ impl Work {
 
     /// Up to which sequence a rule removes all messages of its topics.
     fn through(&self, place: usize, rule: &Rule, now: SystemTime) -> io::Result<u64> {
+        // What is published meanwhile is not old, even if all that was found is.
+        let head = *self.shared.head.borrow();
         let by_age = match rule.age.and_then(|age| now.checked_sub(age)) {
-            Some(oldest) => read::retrying(|| self.shared.before_time(nanos(oldest)))?,
+            Some(oldest) => read::retrying(|| self.shared.before_time(nanos(oldest)))?.min(head),
             None => 0,
         };
         let by_total = match rule.total {
@@ -364,8 +366,8 @@ impl Work {
     }
 
     /// Deletes segments of which nothing is left, and writes those anew of which little is.
-    fn reclaim(&self) -> io::Result<()> {
-        rewrite::reclaim(&self.shared)?;
+    fn reclaim(&self, now: SystemTime) -> Result<(), Error> {
+        rewrite::reclaim(&self.shared, now)?;
         self.ask_for_space();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
         self.shared.state_mut().topics.forget(oldest);

@@ -7,7 +7,6 @@
 //! the page cache may show what the disk does not have.
 
 use std::{
-    collections::BTreeMap,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -18,16 +17,17 @@ use bytes::Bytes;
 
 use super::{
     State,
-    block::{self, Fault, LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
+    block::{self, LogId, SEGMENT_HEADER_BYTES},
     dedupe::Dedupe,
     disk::{Disk, File},
+    files::{Candidate, Files},
     floors,
     footer::Footer,
     nanos,
     scan::Scan,
     segment::{Building, Cache, Segment},
-    segment_name,
     topics::Topics,
+    upgrade,
 };
 use crate::messages::{OpenError, Opened, Options};
 
@@ -59,17 +59,6 @@ pub struct Finding {
     open_end: Option<(PathBuf, Range<u64>, u64)>,
 }
 
-/// A segment's file, with what its header tells.
-#[derive(Debug)]
-struct Candidate {
-    path: PathBuf,
-    file: Arc<File>,
-    /// As the name tells.
-    first_sequence: u64,
-    header: Option<SegmentHeader>,
-    footer: Option<Footer>,
-}
-
 /// Finds what is in a directory.
 pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Finding, OpenError> {
     let at = |path: &Path| {
@@ -78,10 +67,18 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
     };
     let disk = &options.disk;
     disk.create_directory(directory).map_err(at(directory))?;
-    let mut opened = Opened::default();
-    let (mut candidates, unused) = candidates(disk, directory, &mut opened)?;
-    let log = candidates.iter().find_map(|candidate| Some(candidate.header?.log));
-    let log = log.or_else(|| floors::log(disk, directory));
+    let upgraded = upgrade::all(disk, directory)?;
+    let files = Files::list(disk, directory, true)?;
+    for path in files.unfinished.iter().chain(&files.superseded) {
+        // It was being made, or was to be deleted, when the server ended.
+        disk.remove(path).map_err(at(path))?;
+    }
+    let log = files.log().or_else(|| floors::log(disk, directory));
+    let mut opened = Opened { upgraded, ..Opened::default() };
+    for (path, first) in &files.misnamed {
+        opened.damaged.push(format!("{}: its name is another's, it begins with {first}", path.display()));
+    }
+    let mut candidates = files.segments;
     let mut topics = Topics::new(options.retention.clone());
     if let Some(log) = log {
         let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
@@ -109,83 +106,8 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         let path = last.path.clone();
         finding.take(last, Some(disk), cache, options).map_err(at(&path))?;
     }
-    finding.next_sequence = finding.next_sequence.max(unused);
+    finding.next_sequence = finding.next_sequence.max(files.unused);
     Ok(finding)
-}
-
-/// The segments, oldest first, without those that a rewritten one stands for; and a sequence from which on no file has
-/// a name that another segment is to have.
-fn candidates(
-    disk: &Disk,
-    directory: &Path,
-    opened: &mut Opened,
-) -> Result<(Vec<Candidate>, u64), OpenError> {
-    let at = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| OpenError::Io { path, source }
-    };
-    let mut paths = BTreeMap::new();
-    for path in disk.list(directory).map_err(at(directory))? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let sequence = name.strip_suffix(".log").and_then(|digits| digits.parse::<u64>().ok());
-        if let Some(sequence) = sequence.filter(|sequence| name == segment_name(*sequence)) {
-            paths.insert(sequence, path);
-        } else if [".new", ".segment"].iter().any(|suffix| name.ends_with(suffix)) {
-            // It was being made when the server ended.
-            disk.remove(&path).map_err(at(&path))?;
-        }
-    }
-    let (mut found, mut log, mut unused) = (BTreeMap::new(), None, 1);
-    for (named, path) in paths {
-        let file = disk.open(&path, true).map_err(at(&path))?;
-        let length = file.len().map_err(at(&path))?;
-        let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
-        let header = match SegmentHeader::read(&start.map_err(at(&path))?) {
-            Ok(header) if log.is_some_and(|log| log != header.log) => {
-                return Err(OpenError::Foreign { path });
-            }
-            Ok(header) => Some(header),
-            Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
-            Err(Fault::Damaged) => None,
-        };
-        let footer = Footer::read(&file).map_err(at(&path))?;
-        log = header.map(|header| header.log).or(log);
-        // A name can be changed, what is in the file cannot.
-        let first_sequence = header.map_or(named, |header| header.first_sequence);
-        if header.is_none() || first_sequence != named {
-            unused = unused.max(named.saturating_add(1));
-        }
-        if first_sequence != named {
-            opened
-                .damaged
-                .push(format!("{}: named {named}, it begins with {first_sequence}", path.display()));
-        }
-        let candidate = Candidate { path, file: Arc::new(file), first_sequence, header, footer };
-        // Of two that are alike, the one that has its own name.
-        if first_sequence == named {
-            found.insert(first_sequence, candidate);
-        } else {
-            found.entry(first_sequence).or_insert(candidate);
-        }
-    }
-    let (mut candidates, mut through) = (Vec::<Candidate>::new(), 0);
-    for candidate in found.into_values() {
-        let Candidate { path, file, first_sequence, header, footer } = &candidate;
-        if *first_sequence <= through {
-            // What is left of it is in a segment that was made of it, whose index is whole.
-            disk.remove(path).map_err(at(path))?;
-            continue;
-        }
-        if let Some(header) = header {
-            let is_whole = match footer {
-                Some(footer) => footer.is_whole(file).map_err(at(path))?,
-                None => false,
-            };
-            through = if is_whole { header.through } else { 0 };
-        }
-        candidates.push(candidate);
-    }
-    Ok((candidates, unused))
 }
 
 impl Finding {
@@ -226,11 +148,12 @@ impl Finding {
         let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
         if let Some(disk) = last {
             self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
-        } else {
+        }
+        self.take_scanned(&path, &scan);
+        if last.is_none() {
             // A footer that was not written whole, or not at all: whether anything is missing, the next segment tells.
             self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
-        self.take_scanned(&path, &scan);
         let mut building = Building::new();
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);

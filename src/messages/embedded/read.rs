@@ -276,7 +276,9 @@ impl Shared {
             let Some(segment) = segments.first() else { continue };
             let found = segment.postings_from(&self.cache, topic, *sequence, 1);
             let postings = self.sound(found, segment)?;
-            let is_it = postings.first().is_some_and(|posting| posting.sequence == *sequence);
+            // It may have been removed, or have expired, since it was found.
+            let is_it = *sequence >= self.state().topics.floor(topic)
+                && postings.iter().all(|it| it.sequence == *sequence && !it.has_expired(bounds.now));
             if is_it && !self.read_postings(segment, &postings, &bounds, &mut cut)? {
                 let event = Some(Event::Damaged { from: *sequence, to: *sequence });
                 if cut.count == 0 {

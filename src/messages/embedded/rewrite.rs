@@ -4,7 +4,13 @@
 //! the last messages are kept are a few files. A segment that holds ids within the window in which they are known stays
 //! as it is, and so does one that is damaged: its loss is found in its bytes.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 
@@ -12,7 +18,7 @@ use super::{
     Shared,
     block::{Block, Entry, SegmentHeader},
     disk::File,
-    footer::Footer,
+    footer::{Footer, Held, Posting},
     millis, nanos,
     scan::Scan,
     segment::{Building, Segment},
@@ -25,40 +31,39 @@ const SMALL: u64 = 8;
 const MANY: usize = 8;
 
 /// Deletes segments of which nothing is left, and writes those anew of which little is.
-pub fn reclaim(shared: &Shared) -> io::Result<()> {
-    let now = shared.now();
+///
+/// `now` is the time at which what has expired was removed from the head of topics: what has expired since stays, so that
+/// no topic loses its last message here.
+pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
     let oldest_id =
         nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
-    let (mut group, mut result) = (Group::default(), Ok(()));
+    let now = millis(now);
+    let (mut group, mut result) = (Group::new(now), Ok(()));
     // Where the segment before has no index, what follows its blocks tells whether they are all there.
     let mut has_open_end = false;
     for segment in segments {
         let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        let live = if is_held { Ok((1, 1)) } else { live_bytes(shared, &segment, millis(now)) };
+        let live = if is_held { Ok((1, 1)) } else { live_bytes(shared, &segment, now) };
         // What cannot be done with one keeps no other from being done.
         let (live, all) = live.unwrap_or_else(|error| {
             result = Err(error);
             (1, 1)
         });
         if live == 0 && !has_open_end {
-            result = group.close(shared).and(result);
-            result = delete(shared, &segment).and(result);
+            result = group.close(shared).and(delete(shared, &segment)).and(result);
             continue;
         }
         if !segment.is_sealed() {
             result = shared.seal(&segment).and(result);
         }
-        if is_held || live == 0 || !segment.is_sealed() {
-            result = group.close(shared).and(result);
-            continue;
-        }
         let is_thin = live < all / 2;
-        if !is_thin && segment.blocks_end() > shared.segment_bytes() / SMALL {
+        let is_small = segment.blocks_end() <= shared.segment_bytes() / SMALL;
+        if is_held || live == 0 || !segment.is_sealed() || !is_thin && !is_small {
             result = group.close(shared).and(result);
             continue;
         }
@@ -73,36 +78,44 @@ pub fn reclaim(shared: &Shared) -> io::Result<()> {
 }
 
 /// Segments that follow one another and could be one.
-#[derive(Default)]
 struct Group {
     segments: Vec<Arc<Segment>>,
     live: u64,
     is_thin: bool,
+    /// In milliseconds since 1970.
+    now: u64,
 }
 
 impl Group {
+    fn new(now: u64) -> Self {
+        Self { segments: Vec::new(), live: 0, is_thin: false, now }
+    }
+
     fn close(&mut self, shared: &Shared) -> io::Result<()> {
-        let Self { segments, is_thin, .. } = std::mem::take(self);
-        if is_thin || segments.len() >= MANY { rewrite(shared, &segments) } else { Ok(()) }
+        let Self { segments, is_thin, now, .. } = std::mem::replace(self, Self::new(self.now));
+        if is_thin || segments.len() >= MANY { rewrite(shared, &segments, now) } else { Ok(()) }
     }
 }
 
-/// How many bytes of messages of a segment are neither removed nor expired, about: where a part of a topic is removed,
-/// it is reckoned by its sequences. And how many there are in all: what is beside them does not get less.
+/// What has expired behind the head of topics, and leaves the disk: a topic then holds less.
+type Expired = BTreeMap<Arc<str>, Held>;
+
+/// How many bytes of messages a segment has that are neither removed nor expired, about: where a part of a topic is
+/// removed, it is reckoned by its sequences; and how many it has in all.
 pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u64, u64)> {
     let (mut live, mut all) = (0, 0);
     let state = shared.state();
     let read = segment.for_each_topic(&shared.cache, |name, held| {
         let floor = state.topics.floor(name);
-        all += held.bytes;
         let bytes = if now >= held.all_expired { held.bytes - held.expiring_bytes } else { held.bytes };
+        all += held.bytes;
         live += if floor > held.last.0 {
             0
         } else if floor <= held.first.0 {
             bytes
         } else {
-            let (left, whole) = (held.last.0 - floor + 1, held.last.0 - held.first.0 + 1);
-            (u128::from(bytes) * u128::from(left) / u128::from(whole)).max(1).try_into().unwrap_or(bytes)
+            let (left, all) = (held.last.0 - floor + 1, held.last.0 - held.first.0 + 1);
+            (u128::from(bytes) * u128::from(left) / u128::from(all)).max(1).try_into().unwrap_or(bytes)
         };
     });
     drop(state);
@@ -110,16 +123,15 @@ pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u
     Ok((live, all))
 }
 
+/// Deletes a segment in which everything is removed or has expired.
 fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
-    let mut expired = Vec::new();
-    let read = segment.for_each_topic(&shared.cache, |name, held| expired.push((name.to_owned(), *held)))?;
+    let mut expired = Expired::new();
+    let read = segment.for_each_topic(&shared.cache, |name, held| _ = expired.insert(name.into(), *held));
+    shared.sound(read, segment)?;
     {
         let mut state = shared.state_mut();
-        let floor = |name: &str| state.topics.floor(name);
-        expired.retain(|(name, held)| read.is_ok() && floor(name) <= held.first.0);
-        for (name, held) in expired {
-            state.topics.drop_expired(&name, held.messages, held.bytes);
-        }
+        expired.retain(|name, held| state.topics.floor(name) <= held.last.0);
+        state.topics.forget_expired(&expired);
         state.segments.retain(|other| other.id != segment.id);
         // What is damaged is of no interest once it is removed.
         let first = state.segments.first().map_or(0, |first| first.first_sequence);
@@ -129,14 +141,14 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     shared.options.disk.sync_directory(&shared.directory)
 }
 
-fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
+fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<()> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.options.disk;
     let new = first.path.with_extension("new");
     let header =
         SegmentHeader { log: shared.id, first_sequence: first.first_sequence, through: last.first_sequence };
     let header = SegmentHeader { through: header.through.max(first.through).max(last.through), ..header };
-    let written = write(shared, segments, &new, header);
+    let written = write(shared, segments, &new, header, now);
     let Ok(Some((file, expired))) = written else {
         // It would take the room of others until the next start.
         let _ = disk.remove(&new);
@@ -157,9 +169,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
         *place = Arc::new(made);
     }
     state.segments.retain(|segment| !ids.contains(&segment.id));
-    for (name, (messages, bytes)) in expired {
-        state.topics.drop_expired(&name, messages, bytes);
-    }
+    state.topics.forget_expired(&expired);
     drop(state);
     // They are known by the new one's header, should this not come to its end.
     for segment in segments.iter().skip(1) {
@@ -168,20 +178,19 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>]) -> io::Result<()> {
     disk.sync_directory(&shared.directory)
 }
 
-/// Of each topic, how many messages and how many bytes had expired.
-type Expired = HashMap<Arc<str>, (u64, u64)>;
-
-/// Writes what is left of segments into a file, and what of them had expired. None if they are damaged.
+/// Writes what is left of segments into a file, and tells what of them has expired. None if one is damaged.
 fn write(
     shared: &Shared,
     segments: &[Arc<Segment>],
     new: &Path,
     header: SegmentHeader,
+    now: u64,
 ) -> io::Result<Option<(File, Expired)>> {
     let file = shared.options.disk.create(new)?;
     let mut buffer = header.to_bytes();
-    let (mut building, mut expired) = (Building::new(), Expired::new());
+    let mut building = Building::new();
     let mut written = 0_u64;
+    let mut expired = Expired::new();
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence);
@@ -192,7 +201,7 @@ fn write(
             return Ok(None);
         }
         for found in &scan.blocks {
-            if let Some(block) = living(shared, &found.block, &mut expired) {
+            if let Some(block) = living(shared, &found.block, now, &mut expired) {
                 let start = written + buffer.len() as u64;
                 let body = block.put(&mut buffer, 0);
                 let at = |place: usize| written + place as u64;
@@ -209,12 +218,11 @@ fn write(
 }
 
 /// What is left of a block.
-fn living(shared: &Shared, block: &Block, expired: &mut Expired) -> Option<Block> {
+fn living(shared: &Shared, block: &Block, now: u64, expired: &mut Expired) -> Option<Block> {
     let floors = {
         let state = shared.state();
         block.topics.iter().map(|topic| state.topics.floor(topic)).collect::<Vec<_>>()
     };
-    let now = millis(shared.now());
     let mut left = Block { time: block.time, topics: block.topics.clone(), ..Block::default() };
     let (mut body, mut ids) = (Vec::new(), block.ids.iter().peekable());
     for (place, entry) in (0_u32..).zip(&block.entries) {
@@ -224,11 +232,8 @@ fn living(shared: &Shared, block: &Block, expired: &mut Expired) -> Option<Block
             continue;
         }
         if entry.has_expired(now) {
-            if let Some(topic) = block.topic(entry) {
-                let (messages, bytes) = expired.entry(topic.clone()).or_default();
-                *messages += 1;
-                *bytes += u64::from(entry.end - entry.start);
-            }
+            let Some(topic) = block.topic(entry) else { continue };
+            expired.entry(topic.clone()).or_default().add(&Posting::from(entry), block.time);
             continue;
         }
         let start = place_of(body.len());
@@ -256,7 +261,7 @@ pub fn sealed(segment: &Segment) -> io::Result<Segment> {
     sealed_at(segment.path.clone(), segment.file.clone(), header)
 }
 
-fn sealed_at(path: std::path::PathBuf, file: Arc<File>, header: SegmentHeader) -> io::Result<Segment> {
+fn sealed_at(path: PathBuf, file: Arc<File>, header: SegmentHeader) -> io::Result<Segment> {
     let unreadable = || io::Error::other("the index of a segment cannot be read back");
     let footer = Footer::read(&file)?.ok_or_else(unreadable)?;
     Segment::sealed(path, file, (header.first_sequence, header.through), footer)?.map_err(|_| unreadable())

@@ -112,14 +112,7 @@ impl Topics {
         let mut held = vec![Held::default(); block.topics.len()];
         for entry in &block.entries {
             if let Some(held) = held.get_mut(entry.topic as usize) {
-                let posting = Posting {
-                    sequence: entry.sequence,
-                    expires: entry.expires,
-                    offset: 0,
-                    length: entry.end - entry.start,
-                    checksum: 0,
-                };
-                held.add(&posting, block.time);
+                held.add(&Posting::from(entry), block.time);
             }
         }
         for (name, held) in block.topics.iter().zip(&held) {
@@ -272,14 +265,14 @@ impl Topics {
         is_news
     }
 
-    /// Takes note that messages of a topic which had expired, and were none of those that a limit counts from its head,
-    /// are not on disk any more.
-    pub fn drop_expired(&mut self, name: &str, messages: u64, bytes: u64) {
-        // Of a topic of which only the last message is kept, that one alone is counted.
-        if let Some(topic) = self.alive.get_mut(name).filter(|topic| !topic.is_last_only) {
-            topic.held.messages = topic.held.messages.saturating_sub(messages);
-            topic.held.bytes = topic.held.bytes.saturating_sub(bytes);
-            topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(bytes);
+    /// Counts what has expired behind the head of topics no more: it leaves the disk.
+    pub fn forget_expired(&mut self, expired: &BTreeMap<Arc<str>, Held>) {
+        for (name, expired) in expired {
+            // Where only the last message is kept, what there was of others counts no more already.
+            let Some(topic) = self.alive.get_mut(name).filter(|topic| !topic.is_last_only) else { continue };
+            topic.held.messages = topic.held.messages.saturating_sub(expired.messages);
+            topic.held.bytes = topic.held.bytes.saturating_sub(expired.bytes);
+            topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(expired.expiring_bytes);
         }
     }
 

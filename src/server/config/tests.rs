@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::path::Path;
+
 use super::*;
 
 fn given(arguments: &[&str]) -> Settings {
@@ -11,7 +13,7 @@ fn given(arguments: &[&str]) -> Settings {
 
 #[test]
 fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-    let file = parse_file("stall = '10s'\nmax-streams = 7\nroot = ['a=/a']\nmax-line = '2KiB'").unwrap();
+    let file = file::parse("stall = '10s'\nmax-streams = 7\nroot = ['a=/a']\nmax-line = '2KiB'").unwrap();
     let config = resolve(given(&["--stall", "20s", "--data", "/d"]), file).unwrap();
     assert_eq!(config.calls.stall, Duration::from_secs(20));
     assert_eq!(config.calls.max_streams, 7);
@@ -24,15 +26,15 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 
 #[test]
 fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
-    let fault = parse_file("# a comment\nmax-streems = 7").unwrap_err();
+    let fault = file::parse("# a comment\nmax-streems = 7").unwrap_err();
     assert!(fault.starts_with("line 2: ") && fault.contains("`max-streams`"), "{fault}");
-    let fault = parse_file("max-streams = 7\nmax-s = 7").unwrap_err();
+    let fault = file::parse("max-streams = 7\nmax-s = 7").unwrap_err();
     assert!(fault.starts_with("line 2: "), "{fault}");
-    let fault = parse_file("colour = 'red'").unwrap_err();
+    let fault = file::parse("colour = 'red'").unwrap_err();
     assert!(!fault.contains("Did you mean"), "{fault}");
-    let fault = parse_file("[limits]\nstall = '5s'").unwrap_err();
+    let fault = file::parse("[limits]\nstall = '5s'").unwrap_err();
     assert!(fault.contains("`[limits]`") && fault.contains("at the top"), "{fault}");
-    let fault = parse_file("stall = 'soon'").unwrap_err();
+    let fault = file::parse("stall = 'soon'").unwrap_err();
     assert!(fault.contains("stall") && fault.contains("500ms"), "{fault}");
 }
 
@@ -59,7 +61,7 @@ fn a_value_that_cannot_work_is_told_with_what_would() {
 fn rules_go_to_the_roots_that_they_name_from_flags_and_from_the_file() {
     let file = "root = ['a=/a', 'b=/b']\nallow = ['a=*.{log,txt}']\ndeny = ['b=x']\nabsolute-links = ['b']";
     let flags = ["--deny", "a=*.key,a=y", "--deny=b=z=1", "--no-hard-links", "a", "--data", "/d"];
-    let config = resolve(given(&flags), parse_file(file).unwrap()).unwrap();
+    let config = resolve(given(&flags), file::parse(file).unwrap()).unwrap();
     let [a, b] = &config.roots[..] else { panic!("{:?}", config.roots) };
     let globs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<lines::Glob>>();
     assert_eq!(a.rules.allow, globs(&["*.{log,txt}"]));
@@ -88,20 +90,20 @@ fn a_wrong_glob_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
     for (wrong, fault) in [("logs=[a", "character class"), ("logs=../x", "`..`"), ("*.log", "NAME=GLOB")] {
         let error = Arguments::try_parse_from(["perenniald", "--deny", wrong]).unwrap_err().to_string();
         assert!(error.contains("--deny") && error.contains(fault) && error.contains("*.log"), "{error}");
-        let fault_of_file = parse_file(&format!("stall = '5s'\ndeny = ['{wrong}']")).unwrap_err();
+        let fault_of_file = file::parse(&format!("stall = '5s'\ndeny = ['{wrong}']")).unwrap_err();
         assert!(fault_of_file.contains("line 2") && fault_of_file.contains(fault), "{fault_of_file}");
     }
     // A comma stands between two settings, also within braces.
     let error = Arguments::try_parse_from(["perenniald", "--allow", "logs=*.{log,txt}"]).unwrap_err();
     assert!(error.to_string().contains("unclosed alternate"), "{error}");
-    let fault = parse_file("[roots.logs]\npath = '/var/log'").unwrap_err();
+    let fault = file::parse("[roots.logs]\npath = '/var/log'").unwrap_err();
     assert!(fault.contains("`[roots]`") && fault.contains("at the top"), "{fault}");
 }
 
 #[test]
 fn rules_of_retention_are_kept_in_their_order_from_flags_or_from_the_file() {
     let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
-    let file = || parse_file("retain = ['a.b=count:7', 'a.>=age:7d total:2GiB']\nretention-interval = '5s'");
+    let file = || file::parse("retain = ['a.b=count:7', 'a.>=age:7d total:2GiB']\nretention-interval = '5s'");
     let config = resolve(given(&["--data", "/d"]), file().unwrap()).unwrap();
     assert_eq!(config.messages.retention, rules(&["a.b=count:7", "a.>=age:7d total:2GiB"]));
     assert_eq!(config.messages.retention_interval, Duration::from_secs(5));
@@ -129,7 +131,7 @@ fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_wou
     ] {
         let error = Arguments::try_parse_from(["perenniald", "--retain", wrong]).unwrap_err().to_string();
         assert!(error.contains("--retain") && error.contains(fault) && error.contains(remedy), "{error}");
-        let fault_of_file = parse_file(&format!("stall = '5s'\nretain = ['{wrong}']")).unwrap_err();
+        let fault_of_file = file::parse(&format!("stall = '5s'\nretain = ['{wrong}']")).unwrap_err();
         let is_told = fault_of_file.contains("line 2") && fault_of_file.contains("retain");
         assert!(is_told && fault_of_file.contains(fault), "{fault_of_file}");
     }

@@ -1,4 +1,4 @@
-//! `perenniald`: arguments in, exit code out.
+//! `perenniald`: arguments in, exit code out. Without a command it serves; with `log` it looks after the log.
 
 use std::process::ExitCode;
 
@@ -6,15 +6,26 @@ use perennial::server::{self, Config, config};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+mod log;
+
 /// Something went wrong.
 const FAILURE: u8 = 1;
 
 /// The arguments, the environment or the file are wrong.
 const USAGE: u8 = 2;
 
+/// What else it does than serve.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Look after the log of messages in the data directory, without a server or beside it
+    #[command(subcommand, after_help = log::HELP)]
+    Log(log::Command),
+}
+
 fn main() -> ExitCode {
-    let config = match Config::read(std::env::args_os()) {
-        Ok(config) => config,
+    let config = match Config::read_command(std::env::args_os()) {
+        Ok((config, Some(Command::Log(command)))) => return log::run(&config, command),
+        Ok((config, None)) => config,
         Err(config::Error::Arguments(error)) => {
             // Help and version go to stdout and are no failure.
             let _ = error.print();

@@ -1,0 +1,266 @@
+//! `perenniald log`: what the tools find, printed. Stdout has data, stderr has messages.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Subcommand, ValueEnum};
+use perennial::{
+    messages::{
+        tools::{self, Archive, Error, Export, Finding, Selection, Stats, Verified},
+        topic::Pattern,
+    },
+    server::{Config, data},
+};
+
+use crate::{FAILURE, USAGE, fail};
+
+/// What the exit codes mean.
+pub const HELP: &str = "Exit codes: 0 sound, or done; 1 damage was found, or something else went wrong; 2 wrong usage.\n\
+    Data goes to stdout, messages to stderr. All but import only read, and work beside a running server.";
+
+/// What is done to a log.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Read every byte, and tell what is damaged; nothing is written
+    #[command(after_help = HELP)]
+    Verify,
+    /// Tell what the log holds
+    #[command(after_help = HELP)]
+    Stats {
+        /// How to print it
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: Format,
+        /// How many of the largest topics
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        topics: usize,
+    },
+    /// Print the messages that a reader would get, one object a line, as `perennial messages -o ndjson` does
+    #[command(after_help = HELP)]
+    Export {
+        /// Only topics that match; can be repeated
+        #[arg(long = "topic", value_name = "PATTERN", value_parser = pattern)]
+        topics: Vec<Pattern>,
+        /// From this sequence on
+        #[arg(long, value_name = "N")]
+        from_sequence: Option<u64>,
+        /// Up to this sequence
+        #[arg(long, value_name = "N")]
+        until_sequence: Option<u64>,
+        /// The server's own topics, too, which start with `$`: shared countdowns, cursors of consumers
+        #[arg(long)]
+        system: bool,
+        /// Write to this file, and not to stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Make a new log of what was exported, with its sequences, times, ids and expiry
+    ///
+    /// The data directory must hold no messages, and no server may use it. The new log has an identity of its own:
+    /// cursors of the old one are refused, and commits of consumers are left out. Either all is imported or nothing.
+    #[command(after_help = HELP)]
+    Import {
+        /// What `export` wrote; `-` is stdin
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object.
+    Json,
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::parse(text).map_err(|error| format!("the pattern {error}"))
+}
+
+/// Does it. The exit code.
+pub fn run(config: &Config, command: Command) -> ExitCode {
+    let directory = config.data.join("messages");
+    let result = match command {
+        Command::Verify => verify(&directory),
+        Command::Stats { output, topics } => stats(config, &directory, output, topics),
+        Command::Export { topics, from_sequence, until_sequence, system, output } => {
+            if let Some(own) = topics.iter().find(|topic| !system && topic.as_str().starts_with('$')) {
+                return usage(&format!("{} is the server's own: export it with --system", own.as_str()));
+            }
+            let selection = Selection {
+                patterns: topics,
+                from: from_sequence,
+                until: until_sequence,
+                has_system: system,
+            };
+            export(config, &directory, selection, output.as_deref())
+        }
+        Command::Import { file } => return import(config, &file),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => FAILURE.into(),
+        // Whoever read has enough.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error, FAILURE),
+    }
+}
+
+fn usage(text: &str) -> ExitCode {
+    anstream::eprintln!("perenniald: {text}");
+    USAGE.into()
+}
+
+/// Prints on stdout.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)
+}
+
+fn verify(directory: &Path) -> Result<bool, Error> {
+    let mut printed = Ok(());
+    let verified = tools::verify(directory, |finding| {
+        if printed.is_ok() {
+            let kind = if finding.fault.is_damage() { "damage" } else { "note" };
+            printed = print(&format!("{kind}: {finding}\n"));
+        }
+    })?;
+    printed?;
+    let Verified { segments, messages, bytes, damage } = verified;
+    let outcome = match damage {
+        0 => "sound".into(),
+        1 => "damaged in 1 place".into(),
+        damage => format!("damaged in {damage} places"),
+    };
+    print(&format!("{outcome}: {messages} messages in {segments} segments, {bytes} bytes read\n"))?;
+    Ok(damage == 0)
+}
+
+/// Says what is damaged beside the data.
+fn warn(finding: &Finding) {
+    anstream::eprintln!("perenniald: {finding}");
+}
+
+fn open(config: &Config, directory: &Path) -> Result<(Archive, bool), Error> {
+    let archive = Archive::open(directory, &config.messages.retention)?;
+    let mut is_sound = true;
+    for finding in archive.faults() {
+        is_sound = false;
+        warn(finding);
+    }
+    Ok((archive, is_sound))
+}
+
+fn stats(config: &Config, directory: &Path, format: Format, topics: usize) -> Result<bool, Error> {
+    let (archive, is_sound) = open(config, directory)?;
+    let stats = archive.stats(topics)?;
+    let text = match format {
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&stats);
+            json.map_err(|error| Error::Output(error.into()))? + "\n"
+        }
+        Format::Text => text(&stats),
+    };
+    print(&text)?;
+    Ok(is_sound)
+}
+
+fn text(stats: &Stats) -> String {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "?".into());
+    let end = |end: &tools::End| {
+        format!("sequence {} at {}", end.sequence, known(end.time.map(|time| time.to_string())))
+    };
+    let mut lines = vec![
+        ("directory", stats.directory.clone()),
+        ("log", known(stats.log.clone())),
+        ("made", known(stats.create_time.map(|time| time.to_string()))),
+        ("format", format!("version {}", stats.format_version)),
+        ("segments", format!("{}, of which {} were rewritten", stats.segments, stats.rewritten_segments)),
+        ("topics", stats.topics.to_string()),
+        ("messages", format!("{}, {} bytes", stats.messages, stats.bytes)),
+        ("server's own", format!("{} messages, {} bytes", stats.system_messages, stats.system_bytes)),
+        ("on disk", format!("{} bytes", stats.disk_bytes)),
+        ("first", stats.first.as_ref().map_or_else(|| "none".into(), end)),
+        ("last", stats.last.as_ref().map_or_else(|| "none".into(), end)),
+        ("head", format!("sequence {}", stats.head_sequence)),
+        ("message ids", stats.message_ids.to_string()),
+        ("torn tails", stats.torn_files.to_string()),
+    ];
+    for topic in &stats.largest_topics {
+        let tools::TopicStats { name, messages, bytes, first_sequence, last_sequence } = topic;
+        let text = format!("{name}: {messages} messages, {bytes} bytes, {first_sequence} to {last_sequence}");
+        lines.push(("topic", text));
+    }
+    for consumer in &stats.consumers {
+        let number = |number: Option<u64>| known(number.map(|number| number.to_string()));
+        let time = known(consumer.commit_time.map(|time| time.to_string()));
+        let (sequence, behind) = (number(consumer.sequence), number(consumer.behind));
+        lines.push(("consumer", format!("{}: at {sequence}, {behind} behind, {time}", consumer.name)));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+}
+
+fn export(
+    config: &Config,
+    directory: &Path,
+    selection: Selection,
+    output: Option<&Path>,
+) -> Result<bool, Error> {
+    let (archive, mut is_sound) = open(config, directory)?;
+    let export = Export::new(&archive, selection);
+    let count = export.count()?;
+    anstream::eprintln!("perenniald: exporting {count} messages");
+    let mut tell = |finding: &Finding| {
+        is_sound &= !finding.fault.is_damage();
+        warn(finding);
+    };
+    let written = match output {
+        Some(path) => {
+            let at = |source| Error::Io { path: path.into(), source };
+            let mut out = BufWriter::new(File::create(path).map_err(at)?);
+            let written = export.write(&mut out, &mut tell)?;
+            out.into_inner().map_err(|error| at(error.into_error()))?.sync_all().map_err(at)?;
+            written
+        }
+        None => export.write(&mut io::stdout().lock(), &mut tell)?,
+    };
+    if written != count {
+        anstream::eprintln!("perenniald: exported {written} messages");
+    }
+    Ok(is_sound)
+}
+
+fn import(config: &Config, file: &Path) -> ExitCode {
+    let mut data = match data::DataDirectory::open(&config.data) {
+        Ok(data) => data,
+        Err(error) => return fail(&error, FAILURE),
+    };
+    if let Err(error) = data.sign_as("that imports a log") {
+        return fail(&error, FAILURE);
+    }
+    let directory = data.path().join("messages");
+    let imported = if file == Path::new("-") {
+        tools::import(&directory, io::stdin().lock(), &config.messages)
+    } else {
+        let opened = File::open(file).map_err(|source| Error::Io { path: file.into(), source });
+        opened.and_then(|file| tools::import(&directory, BufReader::new(file), &config.messages))
+    };
+    let tools::Imported { messages, sequences, consumers, log } = match imported {
+        Ok(imported) => imported,
+        Err(error) => return fail(&error, FAILURE),
+    };
+    let range = sequences.map(|(first, last)| format!(", sequences {first} to {last}")).unwrap_or_default();
+    anstream::eprintln!("perenniald: imported {messages} messages{range}");
+    anstream::eprintln!("perenniald: it is a new log, {log}: cursors of the old one are refused");
+    if consumers > 0 {
+        anstream::eprintln!(
+            "perenniald: {consumers} commits of consumers were left out: their cursors are of the old log"
+        );
+    }
+    ExitCode::SUCCESS
+}

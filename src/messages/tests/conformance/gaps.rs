@@ -1,0 +1,230 @@
+//! What was removed, and who is told of it.
+
+use super::*;
+
+const ALL: &[&str] = &[">"];
+
+/// Messages 1 to 6, of which retention has removed 1 to 3 of `a`, which has 5 too; 2 is of `b`.
+async fn trimmed<K: Kind>() -> K {
+    let kind: K = make_with(&["a=count:1"]).await;
+    publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("a", "5"), ("b", "6")]).await;
+    kind.keep().await;
+    kind
+}
+
+pub async fn a_reader_is_told_of_messages_of_its_own_that_went_unread<K: Kind>() {
+    let kind = trimmed::<K>().await;
+    for (topics, from, gap, expected) in [
+        (ALL, 1, Some((1, 3)), &[2, 4, 5, 6][..]),
+        (ALL, 3, Some((3, 3)), &[4, 5, 6]),
+        (ALL, 4, None, &[4, 5, 6]),
+        (&["a"], 2, Some((2, 3)), &[5]),
+        (&["b"], 1, None, &[2, 4, 6]),
+        (&["b", "c"], 1, None, &[2, 4, 6]),
+        (&["*.x"], 1, None, &[]),
+    ] {
+        let (messages, events) = read(kind.log(), query(topics, Start::Sequence(from))).await;
+        let sequences = messages.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
+        let gap = gap.map(|(from, to)| Event::Removed { from, to });
+        assert_eq!(events, gap.into_iter().collect::<Vec<_>>(), "{topics:?} from {from}");
+        assert_eq!(sequences, expected, "{topics:?} from {from}");
+    }
+}
+
+pub async fn a_reader_that_asked_to_fail_fails_at_once<K: Kind>() {
+    let mut kind = trimmed::<K>().await;
+    for _ in 0..2 {
+        let failing = |topics, from| Query { on_gap: OnGap::Fail, ..query(topics, Start::Sequence(from)) };
+        let refused = error(kind.log(), failing(ALL, 2)).await;
+        assert!(matches!(refused, Error::Removed { oldest: 2, newest: 6, through: 3 }), "{refused:?}");
+        assert_eq!(texts(kind.log(), failing(ALL, 4)).await, ["4", "5", "6"]);
+        assert_eq!(texts(kind.log(), failing(&["b"], 1)).await, ["2", "4", "6"]);
+        kind.reopen().await;
+    }
+}
+
+pub async fn a_reader_that_asked_to_fail_fails_on_the_way<K: Kind>() {
+    let kind: K = make_with(&["a=age:1s"]).await;
+    publish_all(kind.log(), &[("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")]).await;
+    let failing = Query { on_gap: OnGap::Fail, ..one_by_one(live(ALL, Start::Earliest)) };
+    let skipping = one_by_one(live(ALL, Start::Earliest));
+    let (mut failing, mut skipping) =
+        (subscribe(kind.log(), failing).await.unwrap(), subscribe(kind.log(), skipping).await.unwrap());
+    for stream in [&mut failing, &mut skipping] {
+        assert_eq!(texts_in(&next(stream).await.unwrap()), ["1"]);
+    }
+    kind.pass(Duration::from_secs(2));
+    kind.keep().await;
+    let ended = failing.next().await.unwrap();
+    assert!(matches!(ended, Err(Error::Removed { newest: 4, through: 4, .. })), "{ended:?}");
+    assert_eq!(next(&mut skipping).await.unwrap().events, [Event::Removed { from: 2, to: 4 }]);
+    assert_eq!(texts_in(&next(&mut skipping).await.unwrap()), ["3"]);
+}
+
+pub async fn a_gap_is_told_once_also_after_a_resume<K: Kind>() {
+    let mut kind = trimmed::<K>().await;
+    let all = one_by_one(query(ALL, Start::Sequence(1)));
+    let mut stream = subscribe(kind.log(), all.clone()).await.unwrap();
+    let told = next(&mut stream).await.unwrap();
+    assert_eq!((told.events, told.count), (vec![Event::Removed { from: 1, to: 3 }], 0));
+    let behind = next(&mut stream).await.unwrap();
+    assert_eq!((behind.events.len(), texts_in(&behind)), (0, vec!["2".into()]));
+    drop(stream);
+    for _ in 0..2 {
+        for (position, expected) in
+            [(&told.position, &["2", "4", "5", "6"][..]), (&behind.position, &["4", "5", "6"])]
+        {
+            for on_gap in [OnGap::Skip, OnGap::Fail] {
+                let resumed = Query { on_gap, start: Start::Resume(position.clone()), ..all.clone() };
+                assert_eq!(texts(kind.log(), resumed).await, expected);
+            }
+        }
+        kind.reopen().await;
+    }
+}
+
+pub async fn a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap<K: Kind>() {
+    let mut kind: K = make_with(&["busy=count:2"]).await;
+    publish_all(kind.log(), &[("quiet", "1"), ("busy", "2")]).await;
+    let mut place = position(kind.log(), query(&["quiet"], Start::Earliest)).await;
+    let mut stream = subscribe(kind.log(), live(&["quiet"], Start::New)).await.unwrap();
+    next(&mut stream).await.unwrap();
+    for round in 0..5 {
+        for _ in 0..20 {
+            publish(kind.log(), "busy", &"x".repeat(500)).await;
+        }
+        kind.keep().await;
+        let resumed = Query { on_gap: OnGap::Fail, ..query(&["quiet"], Start::Resume(place.clone())) };
+        assert!(texts(kind.log(), resumed).await.is_empty(), "round {round}");
+        if round == 3 {
+            place = position(kind.log(), query(&["quiet"], Start::Resume(place))).await;
+        }
+    }
+    publish(kind.log(), "quiet", "last").await;
+    let batch = news(&mut stream).await;
+    assert_eq!((batch.events.len(), texts_in(&batch)), (0, vec!["last".into()]));
+    drop(stream);
+    kind.reopen().await;
+    let resumed = Query { on_gap: OnGap::Fail, ..query(&["quiet"], Start::Resume(place)) };
+    assert_eq!(texts(kind.log(), resumed).await, ["last"]);
+}
+
+pub async fn who_starts_with_what_there_is_is_told_of_no_gap<K: Kind>() {
+    let kind = trimmed::<K>().await;
+    let first = kind.log().list_topics(Some("b"), 1, None).unwrap().topics[0].first.1;
+    for (start, count) in [
+        (Start::New, 0),
+        (Start::Earliest, 4),
+        (Start::Last(4), 4),
+        (Start::Last(100), 4),
+        (Start::Time(first), 4),
+        (Start::LastPerTopic, 2),
+    ] {
+        let asked = Query { on_gap: OnGap::Fail, ..query(ALL, start.clone()) };
+        assert_eq!(texts(kind.log(), asked).await.len(), count, "{start:?}");
+    }
+}
+
+pub async fn what_has_expired_is_no_gap<K: Kind>() {
+    let mut kind: K = make().await;
+    for content in ["1", "2"] {
+        kind.log().publish(with_ttl("a", content, 1000)).await.unwrap();
+    }
+    publish_all(kind.log(), &[("a", "3"), ("b", "4")]).await;
+    kind.pass(Duration::from_secs(2));
+    for _ in 0..3 {
+        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, Start::Sequence(1)) };
+        assert_eq!(texts(kind.log(), failing).await, ["3", "4"]);
+        kind.keep().await;
+        kind.reopen().await;
+    }
+}
+
+pub async fn what_was_superseded_is_no_gap<K: Kind>() {
+    let mut kind: K = make_with(&["a=last"]).await;
+    publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3"), ("a", "4")]).await;
+    for _ in 0..3 {
+        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, Start::Sequence(1)) };
+        assert_eq!(texts(kind.log(), failing).await, ["2", "4"], "the last one, at once");
+        let topics = kind.log().list_topics(Some("a"), 1, None).unwrap().topics;
+        assert_eq!((topics[0].messages, topics[0].first.0), (1, 4));
+        kind.keep().await;
+        kind.reopen().await;
+    }
+    kind.log().purge_topic("a", None).await.unwrap();
+    let (_, events) = read(kind.log(), query(&["a"], Start::Sequence(1))).await;
+    assert_eq!(events, [Event::Removed { from: 1, to: 4 }], "a purge is");
+}
+
+pub async fn a_gap_is_told_after_a_restart<K: Kind>() {
+    let mut kind = trimmed::<K>().await;
+    let early = position(kind.log(), query(&["none"], Start::Resume(start_of(&kind).await))).await;
+    assert_eq!(early.sequence(), 6);
+    for _ in 0..2 {
+        kind.reopen().await;
+        let (messages, events) = read(kind.log(), query(&["a"], Start::Sequence(1))).await;
+        assert_eq!((messages, events), (vec![(5, "5".into())], vec![Event::Removed { from: 1, to: 3 }]));
+    }
+}
+
+async fn start_of<K: Kind>(kind: &K) -> Position {
+    let stop = Stop { sequence: Some(1), ..Stop::default() };
+    position(kind.log(), Query { stop, ..query(&["none"], Start::Earliest) }).await
+}
+
+pub async fn a_topic_without_messages_has_its_gap_still<K: Kind>() {
+    let mut kind: K = make_with(&["a=age:1s"]).await;
+    publish_all(kind.log(), &[("a", "1"), ("a", "2"), ("b", "3")]).await;
+    let begun = position(kind.log(), with_limit(query(ALL, Start::Earliest), 1)).await;
+    kind.pass(Duration::from_secs(2));
+    kind.keep().await;
+    for _ in 0..3 {
+        for topics in [ALL, &["a"]] {
+            let (_, events) = read(kind.log(), query(topics, Start::Resume(begun.clone()))).await;
+            assert_eq!(events, [Event::Removed { from: 2, to: 2 }]);
+        }
+        kind.keep().await;
+        kind.reopen().await;
+    }
+    publish(kind.log(), "a", "4").await;
+    kind.reopen().await;
+    let (messages, events) = read(kind.log(), query(&["a"], Start::Resume(begun))).await;
+    assert_eq!((messages.len(), events), (1, vec![Event::Removed { from: 2, to: 2 }]));
+}
+
+pub async fn what_has_expired_is_not_read_live_or_from_disk<K: Kind>() {
+    let mut kind: K = make().await;
+    let mut stream = subscribe(kind.log(), live(&["a"], Start::New)).await.unwrap();
+    next(&mut stream).await.unwrap();
+    kind.log().publish(with_ttl("a", "1", 1000)).await.unwrap();
+    assert_eq!(texts_in(&news(&mut stream).await), ["1"]);
+    kind.log().publish(with_ttl("a", "2", 1000)).await.unwrap();
+    publish(kind.log(), "a", "3").await;
+    kind.log().publish(with_ttl("a", "4", 5000)).await.unwrap();
+    kind.pass(Duration::from_secs(2));
+    assert_eq!(until_text(&mut stream, "4").await, ["3", "4"]);
+    drop(stream);
+    for (passed, expected) in [(0, &["3", "4"][..]), (4, &["3"])] {
+        kind.pass(Duration::from_secs(passed));
+        for _ in 0..2 {
+            for start in
+                [Start::Earliest, Start::Last(9), Start::Sequence(1), Start::Time(SystemTime::UNIX_EPOCH)]
+            {
+                assert_eq!(texts(kind.log(), query(&["a"], start)).await, expected);
+            }
+            kind.reopen().await;
+        }
+    }
+}
+
+pub async fn the_first_rule_that_matches_holds_and_others_do_not<K: Kind>() {
+    let kind: K = make_with(&["a.b=count:2", "a.*=count:1", ">=count:3"]).await;
+    for n in 0..5 {
+        let n = n.to_string();
+        publish_all(kind.log(), &[("a.b", &n), ("a.c", &n), ("d", &n)]).await;
+    }
+    kind.keep().await;
+    for (topic, expected) in [("a.b", &["3", "4"][..]), ("a.c", &["4"]), ("d", &["2", "3", "4"])] {
+        assert_eq!(texts(kind.log(), query(&[topic], Start::Earliest)).await, expected, "{topic}");
+    }
+}

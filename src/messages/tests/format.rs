@@ -1,0 +1,238 @@
+//! Reads a log by the numbers of `docs/log-format.md`, and by nothing else of this crate.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn number<const BYTES: usize>(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number[..BYTES].copy_from_slice(&bytes[at..at + BYTES]);
+    u64::from_le_bytes(number)
+}
+
+fn size(bytes: &[u8], at: usize) -> usize {
+    usize::try_from(number::<4>(bytes, at)).unwrap()
+}
+
+fn place(bytes: &[u8], at: usize) -> usize {
+    usize::try_from(number::<8>(bytes, at)).unwrap()
+}
+
+fn crc(bytes: &[u8]) -> u64 {
+    crc32c::crc32c(bytes).into()
+}
+
+/// The checksum at `at` is that of all before.
+fn check(bytes: &[u8], at: usize) {
+    assert_eq!(number::<4>(bytes, at), crc(&bytes[..at]));
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    value
+}
+
+fn text<'a>(bytes: &mut &'a [u8]) -> &'a str {
+    let (text, rest) = bytes[1..].split_at(bytes[0].into());
+    *bytes = rest;
+    std::str::from_utf8(text).unwrap()
+}
+
+fn checksum(bytes: &mut &[u8]) -> u64 {
+    let checksum = number::<4>(bytes, 0);
+    *bytes = &bytes[4..];
+    checksum
+}
+
+/// topic, sequence, place in the file, length, checksum, expiry
+type Seen = (String, u64, usize, usize, u64, u64);
+
+#[derive(Default)]
+struct Blocks {
+    messages: Vec<Seen>,
+    /// offset, first sequence, last sequence, time
+    blocks: Vec<(usize, u64, u64, u64)>,
+    ids: Vec<String>,
+    end: usize,
+    next_sequence: Option<u64>,
+}
+
+fn header(bytes: &[u8], name: u64) -> [u8; 16] {
+    assert_eq!(&bytes[..8], b"PRNLSEG\n");
+    assert_eq!((number::<4>(bytes, 8), number::<8>(bytes, 28)), (2, name));
+    check(&bytes[..48], 44);
+    bytes[12..28].try_into().unwrap()
+}
+
+fn records(bytes: &[u8]) -> Blocks {
+    let mut found = Blocks { end: 48, ..Blocks::default() };
+    loop {
+        let rest = &bytes[found.end..];
+        if rest.starts_with(b"PEND") {
+            check(rest, 12);
+            found.next_sequence = Some(number::<8>(rest, 4));
+            found.end += 16;
+        } else if rest.starts_with(b"PBLK") {
+            block(rest, &mut found);
+        } else {
+            return found;
+        }
+    }
+}
+
+fn block(rest: &[u8], found: &mut Blocks) {
+    let (table_bytes, body_bytes) = (size(rest, 4), size(rest, 8));
+    let body_at = 52 + table_bytes;
+    let checked = crc32c::crc32c_append(crc32c::crc32c(&rest[..48]), &rest[52..body_at]);
+    assert_eq!(number::<4>(rest, 48), u64::from(checked));
+    let mut table = &rest[52..body_at];
+    let topics = (0..size(rest, 16)).map(|_| text(&mut table).to_owned()).collect::<Vec<_>>();
+    let (first, last) = (number::<8>(rest, 24), number::<8>(rest, 32));
+    let (mut sequence, mut at) = (first, body_at);
+    for _ in 0..size(rest, 12) {
+        let topic = topics[usize::try_from(varint(&mut table)).unwrap()].clone();
+        sequence += varint(&mut table);
+        let length = usize::try_from(varint(&mut table)).unwrap();
+        let checksum = checksum(&mut table);
+        let expires = varint(&mut table);
+        assert_eq!(checksum, crc(&rest[at..at + length]));
+        let decoded = proto::MessagesResponse::decode(&rest[at..at + length]).unwrap().messages;
+        assert_eq!((decoded[0].sequence, &decoded[0].topic), (Some(sequence.cast_signed()), &topic));
+        let id = text(&mut table).to_owned();
+        assert_eq!(decoded[0].message_id.clone().unwrap_or_default(), id);
+        found.ids.extend((!id.is_empty()).then_some(id));
+        found.messages.push((topic, sequence, found.end + at, length, checksum, expires));
+        at += length;
+    }
+    assert_eq!((table.len(), at, sequence), (0, body_at + body_bytes, last));
+    found.blocks.push((found.end, first, last, number::<8>(rest, 40)));
+    found.end += at;
+}
+
+/// The index says what the blocks say.
+fn index(bytes: &[u8], found: &Blocks) {
+    let trailer = &bytes[bytes.len() - 108..];
+    assert_eq!(&trailer[..8], b"PRNLFOOT");
+    check(trailer, 104);
+    let part = |at: usize| {
+        let start = place(trailer, at);
+        let part = &bytes[start..start + size(trailer, at + 8)];
+        assert_eq!(number::<4>(trailer, at + 12), crc(part));
+        part
+    };
+    let (pages, all_records, names) = (part(8), part(24), part(40));
+    let postings = &bytes[place(trailer, 56)..bytes.len() - 108];
+    assert_eq!(place(trailer, 8), found.end);
+    let (first, last) = (found.blocks.first().unwrap(), found.blocks.last().unwrap());
+    let summary = [first.1, last.2, last.3, found.messages.len() as u64, found.ids.len() as u64];
+    assert_eq!([64, 72, 80, 88, 96].map(|at| number::<8>(trailer, at)), summary);
+
+    for (place, page) in pages.chunks_exact(28).enumerate() {
+        let start = size(page, 0);
+        let end = pages.chunks_exact(28).nth(place + 1).map_or(found.end, |next| size(next, 0));
+        let within = found.blocks.iter().filter(|block| (start..end).contains(&block.0));
+        let within = within.collect::<Vec<_>>();
+        assert_eq!(within[0].0, start);
+        let expected = [within[0].1, within[within.len() - 1].2, within[0].3];
+        assert_eq!([4, 12, 20].map(|at| number::<8>(page, at)), expected);
+        assert!(within[within.len() - 1].0 - start < 64 * 1024);
+    }
+    let mut topics = BTreeMap::<&str, Vec<&Seen>>::new();
+    found.messages.iter().for_each(|seen| topics.entry(&seen.0).or_default().push(seen));
+    assert_eq!(all_records.len(), topics.len() * 104);
+    for (record, (topic, messages)) in all_records.chunks_exact(104).zip(topics) {
+        assert_eq!(&names[size(record, 0)..][..size(record, 4)], topic.as_bytes());
+        let list = &postings[size(record, 8)..][..size(record, 12)];
+        assert_eq!(number::<4>(record, 16), crc(list));
+        one_topic(record, list, &messages, found);
+    }
+}
+
+fn one_topic(record: &[u8], mut list: &[u8], messages: &[&Seen], found: &Blocks) {
+    let time_of = |sequence| found.blocks.iter().find(|block| block.2 >= sequence).unwrap().3;
+    let (first, last) = (messages[0], messages[messages.len() - 1]);
+    let bytes = |messages: &mut dyn Iterator<Item = &&Seen>| messages.map(|seen| seen.3 as u64).sum::<u64>();
+    assert_eq!(size(record, 20), last.3);
+    let expected = [
+        messages.len() as u64,
+        bytes(&mut messages.iter()),
+        first.1,
+        time_of(first.1),
+        last.1,
+        time_of(last.1),
+        first.5,
+        last.5,
+        bytes(&mut messages.iter().filter(|seen| seen.5 > 0)),
+        messages.iter().map(|seen| seen.5).max().unwrap(),
+    ];
+    assert_eq!(std::array::from_fn(|place| number::<8>(record, 24 + 8 * place)), expected);
+    let (mut sequence, mut offset) = (0, 0);
+    for seen in messages {
+        sequence += varint(&mut list);
+        offset += varint(&mut list);
+        let length = varint(&mut list);
+        let posting = (offset, length, checksum(&mut list), varint(&mut list));
+        assert_eq!((sequence, posting), (seen.1, (seen.2 as u64, seen.3 as u64, seen.4, seen.5)));
+    }
+    assert!(list.is_empty());
+}
+
+fn removed(bytes: &[u8], log: [u8; 16]) -> BTreeMap<String, [u64; 3]> {
+    check(bytes, bytes.len() - 4);
+    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 1));
+    assert_eq!(bytes[12..28], log);
+    let mut rest = &bytes[28..bytes.len() - 4];
+    assert_eq!(varint(&mut rest), 0);
+    let mut topics = BTreeMap::new();
+    while !rest.is_empty() {
+        topics.insert(text(&mut rest).to_owned(), std::array::from_fn(|_| varint(&mut rest)));
+    }
+    topics
+}
+
+#[tokio::test]
+async fn a_log_is_read_by_what_is_documented_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open_with(&directory, options());
+    for n in 1..=400_u64 {
+        let message_id = (n % 3 == 0).then(|| format!("id-{n}"));
+        let ttl = (n % 5 == 0).then(|| Duration::from_secs(1000));
+        let message =
+            NewMessage { message_id, ttl, ..super::text(&format!("t.{}", n % 7), &"x".repeat(900)) };
+        log.publish(message).await.unwrap();
+    }
+    log.publish_batch(vec![super::text("b", "1"), super::text("a", "2"), super::text("b", "3")])
+        .await
+        .unwrap();
+    log.purge_topic("t.1", Some(100)).await.unwrap();
+    log.close().await;
+
+    let mut paths = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths = paths.by_ref().filter(|path| path.extension().is_some()).collect::<Vec<_>>();
+    paths.sort();
+    assert!(paths.len() > 2);
+    let (mut sequences, mut identity) = (Vec::new(), None);
+    for (place, path) in paths.iter().enumerate() {
+        let bytes = std::fs::read(path).unwrap();
+        let log = header(&bytes, path.file_stem().unwrap().to_str().unwrap().parse().unwrap());
+        assert_eq!(*identity.get_or_insert(log), log);
+        let found = records(&bytes);
+        sequences.extend(found.messages.iter().map(|seen| seen.1));
+        if place + 1 < paths.len() {
+            index(&bytes, &found);
+        } else {
+            assert_eq!((found.end, found.next_sequence), (bytes.len(), Some(404)));
+        }
+    }
+    assert_eq!(sequences, (1..=403).collect::<Vec<_>>());
+    let removed = removed(&std::fs::read(directory.path().join("removed")).unwrap(), identity.unwrap());
+    assert_eq!(removed, BTreeMap::from([("t.1".to_owned(), [106, 99, 100])]));
+}

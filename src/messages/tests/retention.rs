@@ -1,0 +1,95 @@
+//! What retention, expiry and purges leave, against a list that does the same.
+
+use super::*;
+use crate::messages::{clock::Clock, retention::Rule};
+
+mod files;
+mod model;
+
+/// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.
+pub struct Bed {
+    pub disk: Arc<Simulation>,
+    pub options: Options,
+    pub log: Log,
+}
+
+impl Bed {
+    async fn new(rules: &[&str]) -> Self {
+        Self::with(rules, |_| ()).await
+    }
+
+    pub async fn with(rules: &[&str], set: impl FnOnce(&mut Options)) -> Self {
+        let disk = Simulation::new();
+        let mut options = Options {
+            segment_bytes: 8 * 1024,
+            dedupe_window: Duration::from_secs(1),
+            retention: rules.iter().map(|rule| rule.parse::<Rule>().unwrap()).collect(),
+            retention_interval: Duration::from_secs(3600),
+            disk: Storage::Simulated(disk.clone()),
+            clock: Clock::manual(),
+            ..Options::default()
+        };
+        set(&mut options);
+        let log = Self::open(&options).await;
+        Self { disk, options, log }
+    }
+
+    /// Retention is enforced at once after a start, and when this returns.
+    async fn open(options: &Options) -> Log {
+        let log = Log::open(Path::new("/log"), options.clone()).unwrap().0;
+        enforce(&log).await;
+        log
+    }
+
+    pub async fn reopen(&mut self) {
+        self.log.close().await;
+        self.log = Self::open(&self.options).await;
+    }
+
+    pub async fn enforce(&self) {
+        enforce(&self.log).await;
+    }
+
+    fn advance(&self, milliseconds: u64) {
+        self.options.clock.advance(Duration::from_millis(milliseconds));
+    }
+
+    async fn publish(&self, topic: &str, content: &str) -> u64 {
+        self.log.publish(text(topic, content)).await.unwrap().sequence
+    }
+
+    /// Fills segments with a topic's messages.
+    async fn fill(&self, topic: &str, messages: usize) {
+        for _ in 0..messages {
+            self.publish(topic, &"x".repeat(1000)).await;
+        }
+    }
+
+    /// The segments, by name, and their lengths.
+    fn segments(&self) -> Vec<(u64, u64)> {
+        let paths = self.options.disk.list(Path::new("/log")).unwrap();
+        let mut segments = Vec::new();
+        for path in paths {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if let Some(sequence) = name.strip_suffix(".log") {
+                let length = self.options.disk.open(&path, false).unwrap().len().unwrap();
+                segments.push((sequence.parse().unwrap(), length));
+            }
+        }
+        segments.sort_unstable();
+        segments
+    }
+
+    async fn texts(&self, topics: &[&str]) -> Vec<String> {
+        texts(&self.log, query(topics, Start::Earliest)).await
+    }
+
+    fn topic(&self, name: &str) -> Option<TopicInfo> {
+        self.log.list_topics(Some(name), 10, None).unwrap().topics.pop()
+    }
+}
+
+async fn enforce(log: &Log) {
+    let Log::Embedded(log) = log;
+    log.enforce().await;
+}

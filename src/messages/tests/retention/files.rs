@@ -1,0 +1,257 @@
+//! What becomes of segments, and of what they hold.
+
+use super::*;
+
+fn with_ttl(topic: &str, content: &str, milliseconds: u64) -> NewMessage {
+    NewMessage { ttl: Some(Duration::from_millis(milliseconds)), ..text(topic, content) }
+}
+
+#[tokio::test]
+async fn a_segment_of_which_nothing_is_left_is_unlinked() {
+    let mut bed = Bed::new(&["a=age:1s"]).await;
+    bed.fill("a", 40).await;
+    bed.advance(2000);
+    bed.fill("b", 1).await;
+    let before = bed.segments();
+    assert!(before.len() > 4, "{before:?}");
+    bed.enforce().await;
+    bed.enforce().await;
+    let after = bed.segments();
+    assert!(after.len() <= 2 && after.iter().all(|(sequence, _)| *sequence > 30), "{after:?}");
+    assert_eq!(bed.topic("a"), None);
+    bed.reopen().await;
+    assert_eq!((bed.topic("a"), bed.topic("b").unwrap().messages), (None, 1));
+    assert_eq!(bed.publish("a", "again").await, 42);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_mostly_dead_is_written_anew_with_its_sequences_kept() {
+    let mut bed = Bed::new(&["a=count:1"]).await;
+    let mut kept = Vec::new();
+    for n in 0..40 {
+        bed.fill("a", 1).await;
+        if n % 5 == 0 {
+            kept.push((bed.publish("b", &n.to_string()).await, n.to_string()));
+        }
+    }
+    let bytes = |segments: Vec<(u64, u64)>| segments.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let before = bytes(bed.segments());
+    bed.enforce().await;
+    let after = bytes(bed.segments());
+    assert!(after < before / 2, "{before} and then {after} bytes");
+    for _ in 0..2 {
+        assert_eq!(read(&bed.log, query(&["b"], Start::Earliest)).await, (kept.clone(), vec![]));
+        assert_eq!(bed.topic("a").unwrap().messages, 1);
+        bed.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn many_small_segments_become_one() {
+    let mut bed = Bed::new(&["a=last"]).await;
+    let mut expected = Vec::new();
+    for n in 0..40 {
+        expected.push((bed.publish("b", &n.to_string()).await, n.to_string()));
+        bed.fill("a", 10).await;
+        bed.enforce().await;
+    }
+    bed.enforce().await;
+    let segments = bed.segments();
+    assert!(segments.len() <= 10, "{segments:?}");
+    for _ in 0..2 {
+        assert_eq!(read(&bed.log, query(&["b"], Start::Earliest)).await, (expected.clone(), vec![]));
+        bed.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_anew_is_left_alone_while_nothing_more_is_removed() {
+    let bed = Bed::new(&["a.>=last"]).await;
+    for n in 0..2000 {
+        bed.publish(&format!("a.a-topic-with-a-name-much-longer-than-its-message.{}", n % 50), "").await;
+    }
+    bed.fill("b", 10).await;
+    for _ in 0..4 {
+        bed.enforce().await;
+    }
+    let (calls, segments) = (bed.disk.calls(), bed.segments());
+    for _ in 0..4 {
+        bed.enforce().await;
+    }
+    assert_eq!((bed.disk.calls(), bed.segments()), (calls, segments), "the disk is written for nothing");
+}
+
+#[tokio::test]
+async fn what_the_server_keeps_for_itself_survives_every_rule() {
+    let mut bed = Bed::new(&[">=age:1ms count:1 bytes:1 total:1"]).await;
+    let head = read_to_the_end(&bed.log, &[">"]).await;
+    bed.log.commit_cursor("reader", head.clone(), false).await.unwrap();
+    for _ in 0..5 {
+        bed.fill("a", 20).await;
+        bed.advance(1000);
+        bed.enforce().await;
+    }
+    assert_eq!(bed.topic("a"), None);
+    for _ in 0..2 {
+        let consumers = bed.log.list_consumers(10, None).await.unwrap().consumers;
+        assert_eq!((consumers.len(), &consumers[0].position), (1, &head));
+        bed.reopen().await;
+    }
+}
+
+async fn read_to_the_end(log: &Log, topics: &[&str]) -> Position {
+    let mut batches = subscribe(log, query(topics, Start::Earliest)).await.unwrap();
+    let mut position = None;
+    while let Some(batch) = next(&mut batches).await {
+        position = Some(batch.position);
+    }
+    position.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_while_retention_is_enforced_is_not_removed_with_what_is_old() {
+    // The second rule gives the keeper something to do between looking at the clock and at the topics.
+    let bed = Bed::new(&["a=age:500ms", "b.*=total:200000"]).await;
+    for part in 0..20 {
+        let many = (0..100).map(|n| text(&format!("b.{}", part * 100 + n), &"x".repeat(100)));
+        bed.log.publish_batch(many.collect()).await.unwrap();
+    }
+    for _ in 0..100 {
+        bed.fill("b.1999", 1).await;
+        bed.publish("a", "old").await;
+        bed.advance(1000);
+        let publisher = tokio::spawn({
+            let log = bed.log.clone();
+            async move {
+                for n in 0..3 {
+                    log.publish(text("a", &n.to_string())).await.unwrap();
+                }
+            }
+        });
+        bed.enforce().await;
+        publisher.await.unwrap();
+        let seen = bed.texts(&["a"]).await;
+        assert!(seen.ends_with(&["0".into(), "1".into(), "2".into()]), "{seen:?}");
+        bed.advance(1000);
+        bed.enforce().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_published_to_all_the_while_is_kept_within_its_limits() {
+    let mut bed = Bed::new(&["a=count:10", "b=last", "c=bytes:2KiB"]).await;
+    let publishers = ["a", "b", "c"].map(|topic| {
+        let log = bed.log.clone();
+        tokio::spawn(async move {
+            for n in 0..1000 {
+                log.publish(text(topic, &format!("{n:0100}"))).await.unwrap();
+            }
+        })
+    });
+    while !publishers.iter().all(tokio::task::JoinHandle::is_finished) {
+        bed.enforce().await;
+        for topic in ["a", "b", "c"] {
+            assert!(bed.topic(topic).is_none_or(|topic| topic.messages > 0 && topic.bytes > 0));
+            // What it holds may all be new when it is read.
+            read(&bed.log, query(&[topic], Start::Earliest)).await;
+        }
+    }
+    for _ in 0..2 {
+        bed.enforce().await;
+        let numbers = |from: u32| (from..1000).map(|n| format!("{n:0100}")).collect::<Vec<_>>();
+        assert_eq!((bed.texts(&["a"]).await, bed.texts(&["b"]).await), (numbers(990), numbers(999)));
+        let (seen, info) = (bed.texts(&["c"]).await, bed.topic("c").unwrap());
+        assert!(info.bytes <= 2048 && info.bytes > 1800, "{info:?}");
+        assert!(numbers(900).ends_with(&seen) && info.messages == seen.len() as u64);
+        bed.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_there_for_its_whole_time_to_live_and_not_longer() {
+    let mut bed = Bed::new(&[]).await;
+    for _ in 0..20 {
+        bed.options.clock.advance(Duration::from_micros(137));
+        let published = bed.log.publish(with_ttl("a", "1", 5)).await.unwrap();
+        bed.options.clock.advance(Duration::from_micros(4999));
+        assert_eq!(bed.texts(&["a"]).await, ["1"], "{published:?}");
+        bed.options.clock.advance(Duration::from_micros(1001));
+        assert!(bed.texts(&["a"]).await.is_empty());
+    }
+    bed.reopen().await;
+    assert_eq!((bed.texts(&["a"]).await.len(), bed.topic("a")), (0, None));
+}
+
+#[tokio::test]
+async fn what_has_expired_and_left_the_disk_counts_no_more() {
+    let mut bed = Bed::new(&["a=count:10"]).await;
+    bed.publish("a", "first").await;
+    for _ in 0..9 {
+        bed.log.publish(with_ttl("a", &"x".repeat(10_000), 100)).await.unwrap();
+    }
+    bed.fill("b", 20).await;
+    bed.advance(200);
+    bed.enforce().await;
+    assert_eq!(bed.topic("a").unwrap().messages, 1);
+    for n in 0..9 {
+        bed.publish("a", &n.to_string()).await;
+        bed.enforce().await;
+    }
+    for _ in 0..2 {
+        assert_eq!(bed.texts(&["a"]).await.len(), 10, "the limit took what was within it");
+        assert_eq!(bed.topic("a").unwrap().messages, 10);
+        bed.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn readers_are_told_after_a_restart_of_what_was_removed_while_the_disk_was_full() {
+    let mut bed = Bed::new(&["a=age:1s"]).await;
+    bed.fill("a", 29).await;
+    bed.publish("a", &"x".repeat(10_000)).await;
+    bed.fill("b", 1).await;
+    bed.enforce().await;
+    bed.advance(2000);
+    // What was removed is written down first.
+    bed.disk.fail_at(bed.disk.calls(), Fault::Full);
+    bed.enforce().await;
+    bed.enforce().await;
+    assert!(bed.segments().len() <= 2, "{:?}", bed.segments());
+    let disk = bed.disk.kill();
+    bed.options.disk = Storage::Simulated(disk);
+    bed.log = Bed::open(&bed.options).await;
+    let (messages, events) = read(&bed.log, query(&["a"], Start::Sequence(1))).await;
+    assert_eq!((messages, events), (vec![], vec![Event::Removed { from: 1, to: 30 }]));
+}
+
+#[tokio::test]
+async fn a_purge_that_the_disk_refused_holds_when_it_is_repeated() {
+    let mut bed = Bed::new(&[]).await;
+    bed.fill("a", 3).await;
+    bed.disk.fail_at(bed.disk.calls(), Fault::Full);
+    assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::Io(_))));
+    assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
+    bed.options.disk = Storage::Simulated(bed.disk.kill());
+    bed.log = Bed::open(&bed.options).await;
+    assert!(bed.texts(&["a"]).await.is_empty() && bed.topic("a").is_none());
+}
+
+#[tokio::test]
+async fn a_purge_holds_for_a_reader_of_a_snapshot_that_is_under_way() {
+    let bed = Bed::new(&[]).await;
+    for topic in ["a", "b", "c"] {
+        bed.publish(topic, topic).await;
+    }
+    bed.log.publish(with_ttl("d", "d", 100)).await.unwrap();
+    let batching = Batching { max_items: 1, ..Batching::default() };
+    let mut batches =
+        subscribe(&bed.log, Query { batching, ..query(&[">"], Start::LastPerTopic) }).await.unwrap();
+    assert_eq!(text_of(&decode(&next(&mut batches).await.unwrap())[0]), "a");
+    bed.log.purge_topic("b", None).await.unwrap();
+    bed.advance(200);
+    let mut seen = Vec::new();
+    while let Some(batch) = next(&mut batches).await {
+        seen.extend(decode(&batch).iter().map(text_of));
+    }
+    assert_eq!(seen, ["c"]);
+}

@@ -1,0 +1,119 @@
+//! Logs of version 1 of the format, written here byte by byte as its servers did.
+
+use bytes::BufMut;
+
+use super::*;
+
+const LOG: [u8; 16] = *b"a log's identity";
+
+fn header(first_sequence: u64) -> Vec<u8> {
+    let mut out = b"PRNLSEG\n".to_vec();
+    out.put_u32_le(1);
+    out.put_slice(&LOG);
+    out.put_u64_le(first_sequence);
+    out.put_u32_le(crc32c::crc32c(&out));
+    out
+}
+
+/// A block of messages of topic `a`, each with its sequence as its text.
+fn block(sequences: std::ops::RangeInclusive<u64>, time: u64) -> Vec<u8> {
+    let (mut table, mut body, mut count) = (b"\x01a".to_vec(), Vec::new(), 0);
+    let first_sequence = *sequences.start();
+    for sequence in sequences {
+        let (start, text) = (body.len(), sequence.to_string());
+        let message = crate::wire::message::Message {
+            sequence,
+            topic: "a",
+            time: SystemTime::UNIX_EPOCH + Duration::from_nanos(time),
+            key: None,
+            headers: &[],
+            content: text.as_bytes(),
+            is_text: true,
+            message_id: Some("id"),
+            expires: None,
+        };
+        crate::wire::message::put(&mut body, &message);
+        table.put_u32_le(0);
+        table.put_u32_le(u32::try_from(body.len() - start).unwrap());
+        table.put_u32_le(crc32c::crc32c(&body[start..]));
+        table.put_slice(b"\x02id");
+        count += 1;
+    }
+    let mut out = b"PBLK".to_vec();
+    for size in [table.len(), body.len(), count, 1] {
+        out.put_u32_le(u32::try_from(size).unwrap());
+    }
+    out.put_u64_le(first_sequence);
+    out.put_u64_le(time);
+    out.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(&out), &table));
+    [out, table, body].concat()
+}
+
+fn write(directory: &tempfile::TempDir, first_sequence: u64, parts: &[Vec<u8>]) -> PathBuf {
+    let path = directory.path().join(format!("{first_sequence:020}.log"));
+    std::fs::write(&path, parts.concat()).unwrap();
+    path
+}
+
+async fn sequences(log: &Log) -> (Vec<u64>, Vec<Event>) {
+    let (messages, events) = read(log, query(&["a"], Start::Earliest)).await;
+    assert!(messages.iter().all(|(sequence, text)| *text == sequence.to_string()));
+    (messages.into_iter().map(|(sequence, _)| sequence).collect(), events)
+}
+
+#[tokio::test]
+async fn a_log_of_version_1_is_written_anew_with_its_identity_sequences_and_times() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = write(&directory, 1, &[header(1), block(1..=3, 5_000), block(4..=4, 6_000)]);
+    // The second one was torn, and the first one half done when the power went.
+    let tail = &block(8..=9, 8_000)[..47];
+    write(&directory, 5, &[header(5), block(5..=7, 7_000), tail.to_vec()]);
+    std::fs::write(first.with_extension("new"), "PRNLSEG").unwrap();
+
+    let (log, opened) = open_with(&directory, options());
+    assert_eq!((opened.upgraded, opened.messages, opened.segments), (2, 7, 2));
+    assert_eq!(opened.damaged, Vec::<String>::new());
+    assert_eq!(std::fs::read(&opened.torn[0].0).unwrap(), tail);
+    let Log::Embedded(embedded) = &log;
+    assert_eq!(embedded.id(), LOG);
+    assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
+    let topic = &log.list_topics(None, 10, None).unwrap().topics[0];
+    let time = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+    assert_eq!((topic.first, topic.last), ((1, time(5_000)), (7, time(7_000))));
+    assert!(log.publish(text("b", "x")).await.unwrap().sequence > 1_000_000);
+    log.close().await;
+
+    let (log, opened) = open_with(&directory, options());
+    assert_eq!((opened.upgraded, opened.messages, opened.torn.len()), (0, 8, 0));
+    assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
+}
+
+#[tokio::test]
+async fn what_is_damaged_in_version_1_is_told_and_all_else_is_kept() {
+    let blocks = [block(1..=2, 5), block(3..=3, 5), block(4..=5, 6)];
+    let whole = [header(1), blocks.concat()].concat();
+    let second = header(1).len() + blocks[0].len();
+    for at in (0..whole.len()).step_by(3) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        write(&directory, 1, &[flipped]);
+        write(&directory, 6, &[header(6), block(6..=6, 7)]);
+        // Of the first twelve bytes each says that it is no such segment, or one of a newer version.
+        let Ok((log, opened)) = Log::open(directory.path(), options()) else {
+            assert!((8..12).contains(&at), "byte {at}");
+            continue;
+        };
+        let (found, events) = sequences(&log).await;
+        if at < 12 {
+            assert!(!opened.damaged.is_empty(), "byte {at}");
+        } else if at < 40 {
+            assert_eq!(found, [1, 2, 3, 4, 5, 6], "byte {at}");
+        } else {
+            let lost = 6 - found.len();
+            assert!((1..=2).contains(&lost) && !events.is_empty(), "byte {at}: {found:?} {events:?}");
+            assert!(at < second || found[..2] == [1, 2], "byte {at}");
+        }
+        log.close().await;
+    }
+}

@@ -1,0 +1,243 @@
+//! Makes a new log of lines: in a directory aside, which takes its place when all is on disk, so that there is either
+//! the whole of it or nothing.
+
+use std::{
+    fs,
+    io::{self, BufRead},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::{Archive, Error, at, object};
+use crate::messages::{
+    Options, consumers,
+    embedded::{
+        SEGMENT_MESSAGES,
+        block::{self, LogId, SegmentHeader},
+        disk::{Disk, File},
+        draft::Draft,
+        segment::Building,
+        segment_name,
+    },
+};
+
+/// So many wrong lines are named.
+const MAX_NAMED: usize = 10;
+
+/// Messages of the same time are written when they have so many bytes.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// What was imported.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Imported {
+    /// How many messages.
+    pub messages: u64,
+    /// Sequences of the first and the last one.
+    pub sequences: Option<(u64, u64)>,
+    /// Commits of consumers that were left out.
+    pub consumers: u64,
+    /// The identity of the new log.
+    pub log: String,
+}
+
+/// Makes a log in a directory from lines such as [`Export`](super::Export) writes, with their sequences and times, and
+/// with an identity of its own. The caller sees to it that nobody else has the directory. Commits of consumers are left
+/// out: their cursors are of another log.
+///
+/// # Errors
+/// [`Error::Occupied`], [`Error::Lines`], [`Error::Input`] and [`Error::Io`]: then nothing is changed.
+pub fn import(directory: &Path, input: impl BufRead, options: &Options) -> Result<Imported, Error> {
+    let messages = held(directory)?;
+    if messages > 0 {
+        return Err(Error::Occupied { directory: directory.into(), messages });
+    }
+    let aside = directory.with_extension("import");
+    remove(&aside)?;
+    fs::create_dir_all(&aside).map_err(at(&aside))?;
+    let imported = fill(&aside, input, options).and_then(|imported| {
+        sync(&aside)?;
+        // It holds no messages, so it can be made again.
+        remove(directory)?;
+        fs::rename(&aside, directory).map_err(at(directory))?;
+        sync(directory.parent().unwrap_or(directory))?;
+        Ok(imported)
+    });
+    if imported.is_err() {
+        let _ = fs::remove_dir_all(&aside);
+    }
+    imported
+}
+
+/// How many messages a log has on disk, removed or not.
+fn held(directory: &Path) -> Result<u64, Error> {
+    match Archive::open(directory, &[]) {
+        Ok(archive) => {
+            let messages = archive.segments.iter().map(|segment| segment.summary().messages).sum::<u64>();
+            // What is not whole may have been messages.
+            let is_damaged = archive.log.is_none() || !archive.files.torn.is_empty();
+            Ok(messages.max(u64::from(is_damaged)))
+        }
+        Err(Error::NoLog { .. }) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(at(directory)),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), Error> {
+    Disk::Real.sync_directory(directory).map_err(at(directory))
+}
+
+fn fill(directory: &Path, mut input: impl BufRead, options: &Options) -> Result<Imported, Error> {
+    let log = *Uuid::now_v7().as_bytes();
+    let mut writer = Writer::new(directory, log, options.segment_bytes as u64);
+    let (mut wrong, mut more) = (Vec::new(), 0);
+    let (mut messages, mut sequences, mut consumers) = (0, None, 0);
+    let (mut line, mut number, mut before) = (Vec::new(), 0, (0, 0));
+    while input.read_until(b'\n', &mut line).map_err(Error::Input)? > 0 {
+        number += 1;
+        let text = line.trim_ascii();
+        if !text.is_empty() {
+            let placed = object::read(text, options.max_message_bytes);
+            match placed.and_then(|placed| follows(&placed, &mut before).map(|()| placed)) {
+                Ok(placed) if placed.message.topic.starts_with(consumers::PREFIX) => consumers += 1,
+                Ok(placed) => {
+                    let (first, _) = sequences.unwrap_or((placed.sequence, 0));
+                    sequences = Some((first, placed.sequence));
+                    messages += 1;
+                    if wrong.is_empty() {
+                        writer.push(&placed)?;
+                    }
+                }
+                Err(fault) if wrong.len() < MAX_NAMED => wrong.push((number, fault)),
+                Err(_) => more += 1,
+            }
+        }
+        line.clear();
+    }
+    if !wrong.is_empty() {
+        return Err(Error::Lines { lines: wrong, more });
+    }
+    writer.finish()?;
+    Ok(Imported { messages, sequences, consumers, log: Uuid::from_bytes(log).to_string() })
+}
+
+/// Sequences rise, and times do not fall.
+fn follows(placed: &object::Placed, before: &mut (u64, u64)) -> Result<(), String> {
+    let (sequence, time) = *before;
+    if placed.sequence <= sequence {
+        return Err(format!("the sequence is {}, after {sequence}: sequences rise", placed.sequence));
+    }
+    if placed.time < time {
+        return Err("publishTime is before that of the message before: times do not fall".into());
+    }
+    *before = (placed.sequence, placed.time);
+    Ok(())
+}
+
+/// Writes segments.
+struct Writer {
+    directory: PathBuf,
+    log: LogId,
+    segment_bytes: u64,
+    draft: Draft,
+    segment: Option<Open>,
+    /// Of the next message, at least.
+    next_sequence: u64,
+}
+
+/// The segment that is written.
+struct Open {
+    path: PathBuf,
+    file: File,
+    end: u64,
+    building: Building,
+    messages: u64,
+}
+
+impl Writer {
+    fn new(directory: &Path, log: LogId, segment_bytes: u64) -> Self {
+        let directory = directory.into();
+        Self { directory, log, segment_bytes, draft: Draft::default(), segment: None, next_sequence: 1 }
+    }
+
+    fn push(&mut self, placed: &object::Placed) -> Result<(), Error> {
+        if placed.time != self.draft.time || self.draft.bytes() >= WRITE_BYTES {
+            self.write()?;
+            self.draft = Draft::new(placed.time, placed.sequence);
+        }
+        self.draft.next_sequence = placed.sequence;
+        self.next_sequence = placed.sequence + 1;
+        let topic: Arc<str> = placed.message.topic.as_str().into();
+        self.draft.push(topic, &placed.message, None, false);
+        self.draft.close_if_full();
+        Ok(())
+    }
+
+    /// Writes what is drafted.
+    fn write(&mut self) -> Result<(), Error> {
+        let blocks = std::mem::take(&mut self.draft).finish();
+        let Some(first) = blocks.first() else { return Ok(()) };
+        let mut segment = match self.segment.take() {
+            Some(full) if full.end >= self.segment_bytes || full.messages >= SEGMENT_MESSAGES => {
+                full.seal()?;
+                self.begin(first.first_sequence)?
+            }
+            Some(segment) => segment,
+            None => self.begin(first.first_sequence)?,
+        };
+        let mut buffer = Vec::new();
+        for block in &blocks {
+            let start = segment.end + buffer.len() as u64;
+            let body = block.put(&mut buffer, 0);
+            let at = |place: usize| segment.end + place as u64;
+            let (body, end) = (at(body.start), at(body.end));
+            segment.building.add(block, start, body, end);
+            segment.messages += block.entries.len() as u64;
+        }
+        segment.append(&buffer)?;
+        self.segment = Some(segment);
+        Ok(())
+    }
+
+    fn begin(&self, first_sequence: u64) -> Result<Open, Error> {
+        let path = self.directory.join(segment_name(first_sequence));
+        let file = Disk::Real.create(&path).map_err(at(&path))?;
+        let mut open = Open { path, file, end: 0, building: Building::new(), messages: 0 };
+        open.append(&SegmentHeader { log: self.log, first_sequence, through: 0 }.to_bytes())?;
+        Ok(open)
+    }
+
+    /// Ends the last segment as a server does that was told to stop: the next one goes on in it.
+    fn finish(mut self) -> Result<(), Error> {
+        self.write()?;
+        let mut last = match self.segment.take() {
+            Some(last) => last,
+            None => self.begin(1)?,
+        };
+        last.append(&block::mark(self.next_sequence))?;
+        last.file.sync().map_err(at(&last.path))
+    }
+}
+
+impl Open {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all_at(bytes, self.end).map_err(at(&self.path))?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Ends a segment that is full.
+    fn seal(mut self) -> Result<(), Error> {
+        let footer = self.building.to_footer();
+        self.append(&footer)?;
+        self.file.sync().map_err(at(&self.path))
+    }
+}

@@ -1,0 +1,43 @@
+//! The file of settings: a table whose keys are the flags.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::{Error, Settings};
+
+/// How like a known key an unknown one must be to be taken for it.
+const SIMILAR: f64 = 0.8;
+
+/// Reads it.
+pub fn read(path: &Path) -> Result<Settings, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
+    parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })
+}
+
+/// Reads its text. What is wrong with it, in words.
+pub fn parse(text: &str) -> Result<Settings, String> {
+    let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
+    let known = known_keys();
+    if let Some(key) = table.keys().find(|key| !known.contains(key)) {
+        if table.get(key).is_some_and(toml::Value::is_table) {
+            return Err(format!("there is no table `[{key}]`: all settings stand at the top of the file."));
+        }
+        let is_of = |line: &str| {
+            line.split('=').next().is_some_and(|name| name.trim().trim_matches(['"', '\'']) == key)
+        };
+        let line = text.lines().position(is_of);
+        let line = line.map(|line| format!("line {}: ", line + 1)).unwrap_or_default();
+        let nearest = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
+        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
+        let remedy = nearest.map(|(_, known)| format!(" Did you mean `{known}`?")).unwrap_or_default();
+        return Err(format!("{line}there is no setting `{key}`.{remedy} `perenniald --help` lists them."));
+    }
+    toml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The keys of the file: the flags, but for the one that names the file.
+fn known_keys() -> Vec<String> {
+    let command = Settings::augment_args(clap::Command::new(""));
+    command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()
+}
