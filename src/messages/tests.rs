@@ -335,6 +335,29 @@ async fn a_byte_that_flips_while_the_server_runs_is_told_in_the_stream() {
     assert!(messages.len() == 2 && events.len() == 1, "{messages:?} {events:?}");
 }
 
+#[tokio::test]
+async fn a_commit_that_rots_is_replaced_by_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    log.publish(text("a", "1")).await.unwrap();
+    let mut batches = subscribe(&log, query(&["a"], Start::Earliest)).await.unwrap();
+    let position = next(&mut batches).await.unwrap().position;
+    log.commit_cursor("c", position.clone(), false).await.unwrap();
+    log.publish(text("a", "2")).await.unwrap();
+    log.close().await;
+    let mut bytes = std::fs::read(segment(&directory)).unwrap();
+    let cursor = crate::cursor::encode(crate::cursor::Kind::Messages, &position);
+    let at = memchr::memmem::find(&bytes, cursor.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(segment(&directory), bytes).unwrap();
+    let log = open(&directory);
+    assert!(log.list_consumers(9, None).await.unwrap().consumers.is_empty());
+    let commit =
+        tokio::time::timeout(Duration::from_secs(20), log.commit_cursor("c", position.clone(), false));
+    commit.await.unwrap().unwrap();
+    assert_eq!(log.list_consumers(9, None).await.unwrap().consumers[0].position, position);
+}
+
 #[test]
 fn a_newer_format_is_refused_by_its_version() {
     let directory = tempfile::tempdir().unwrap();

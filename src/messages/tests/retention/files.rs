@@ -255,3 +255,41 @@ async fn a_purge_holds_for_a_reader_of_a_snapshot_that_is_under_way() {
     }
     assert_eq!(seen, ["c"]);
 }
+
+#[tokio::test]
+async fn an_id_is_known_for_its_window_also_when_its_message_is_removed() {
+    let mut bed = Bed::with(&["a=count:1"], |options| options.dedupe_window = Duration::from_secs(60)).await;
+    let with_id = |n: usize| NewMessage { message_id: Some(n.to_string()), ..text("a", &"x".repeat(1000)) };
+    let mut first = Vec::new();
+    for n in 0..50 {
+        first.push(bed.log.publish(with_id(n)).await.unwrap());
+    }
+    for _ in 0..3 {
+        bed.enforce().await;
+        for (n, first) in first.iter().enumerate() {
+            let again = bed.log.publish(with_id(n)).await.unwrap();
+            assert_eq!(again, Published { duplicate: true, ..*first }, "{n}");
+        }
+        bed.reopen().await;
+    }
+    let before = bed.segments().len();
+    bed.advance(61_000);
+    bed.enforce().await;
+    assert!(bed.segments().len() < before / 2, "then its room is freed");
+    assert!(!bed.log.publish(with_id(3)).await.unwrap().duplicate);
+}
+
+#[tokio::test]
+async fn all_topics_together_keep_so_many_ids() {
+    let mut bed = Bed::with(&[], |options| options.max_all_dedupe_ids = 20).await;
+    let with_id =
+        |n: usize| NewMessage { message_id: Some(n.to_string()), ..text(&format!("t.{}", n % 3), "x") };
+    for n in 0..100 {
+        bed.log.publish(with_id(n)).await.unwrap();
+        bed.options.clock.advance(Duration::from_millis(50));
+        assert!(bed.log.publish(with_id(n)).await.unwrap().duplicate, "{n}");
+    }
+    bed.reopen().await;
+    assert!(bed.log.publish(with_id(99)).await.unwrap().duplicate);
+    assert!(!bed.log.publish(with_id(50)).await.unwrap().duplicate);
+}

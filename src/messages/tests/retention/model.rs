@@ -387,6 +387,10 @@ fn compare(info: &TopicInfo, held: &[&Item], served: &[&Item]) {
     assert_eq!((info.first.1, info.last.1), (time_of(info.first.0), time_of(info.last.0)), "{info:?}");
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -395,7 +399,7 @@ proptest! {
         rules in rules(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        tokio::runtime::Runtime::new().unwrap().block_on(async {
+        runtime().block_on(async {
             let mut pair = Pair::new(rules).await;
             for step in steps {
                 pair.step(step).await;
@@ -404,5 +408,53 @@ proptest! {
             pair.step(Step::Read(all)).await;
             pair.bed.log.close().await;
         });
+    }
+
+    #[test]
+    fn what_expires_takes_nothing_of_what_is_within_a_limit_with_it(
+        most in 1_usize..12,
+        steps in proptest::collection::vec((0_usize..3000, proptest::option::of(1_u64..200), 0_u64..60, 0..8), 1..80),
+    ) {
+        runtime().block_on(async {
+            let rules = [format!("a=count:{most}"), format!("b=bytes:{}", most * 1000)];
+            let mut bed = Bed::new(&[&rules[0], &rules[1]]).await;
+            let mut items = Vec::new();
+            for (size, ttl, milliseconds, what) in steps {
+                for topic in ["a", "b"] {
+                    let ttl = ttl.map(Duration::from_millis);
+                    let new = NewMessage { ttl, ..text(topic, &"x".repeat(size)) };
+                    let published = bed.log.publish(new).await.unwrap();
+                    items.push(Item::new(published, topic, "x".repeat(size), ttl));
+                }
+                bed.advance(milliseconds);
+                match what {
+                    0 => bed.reopen().await,
+                    1..4 => bed.enforce().await,
+                    _ => continue,
+                }
+                for topic in ["a", "b"] {
+                    let now = bed.options.clock.now();
+                    let is_there = |item: &&&Item| item.expires.is_none_or(|expires| expires > now);
+                    let of_topic = items.iter().filter(|item| item.topic == topic).collect::<Vec<_>>();
+                    let newest = of_topic.iter().rev().scan((0, 0), |(count, bytes), item| {
+                        (*count, *bytes) = (*count + 1, *bytes + item.bytes);
+                        let is_within = if topic == "a" { *count <= most } else { *bytes <= most as u64 * 1000 };
+                        is_within.then_some(item)
+                    });
+                    let kept = newest.filter(|item| is_there(item)).count();
+                    let all = of_topic.iter().filter(is_there).map(|item| item.sequence).collect::<Vec<_>>();
+                    let (seen, _) = read(&bed.log, query(&[topic], Start::Earliest)).await;
+                    let seen = seen.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
+                    prop_assert!(all.ends_with(&seen), "{all:?} {seen:?}");
+                    prop_assert!(seen.len() >= kept, "{topic}: {} of {kept}", seen.len());
+                    let info = bed.topic(topic);
+                    let (messages, bytes) = info.map_or((0, 0), |info| (info.messages, info.bytes));
+                    prop_assert!(messages >= seen.len() as u64);
+                    prop_assert!(topic == "b" && bytes <= most as u64 * 1000 || topic == "a" && messages <= most as u64);
+                }
+            }
+            bed.log.close().await;
+            Ok(())
+        })?;
     }
 }
