@@ -18,7 +18,7 @@ use crate::messages::{
         disk::Disk,
         files::{Candidate, Files},
         floors,
-        footer::{Damaged, Footer, Held, Posting},
+        footer::{Footer, Held, Posting},
         scan::{Found, Scan},
         segment::{Building, Cache, Segment},
         topics::Topics,
@@ -138,13 +138,12 @@ impl Archive {
         let floor = self.topics.floor(topic);
         let found =
             segment.postings_from(&self.cache, topic, floor, usize::MAX).map_err(at(&segment.path))?;
-        let mut live = match found {
-            Ok(postings) => postings,
-            Err(Damaged) => {
-                let rebuilt = self.rebuilt(segment)?;
-                let found = rebuilt.postings_from(&self.cache, topic, floor, usize::MAX);
-                found.map_err(at(&segment.path))?.unwrap_or_default()
-            }
+        let mut live = if let Ok(postings) = found {
+            postings
+        } else {
+            let rebuilt = self.rebuilt(segment)?;
+            let found = rebuilt.postings_from(&self.cache, topic, floor, usize::MAX);
+            found.map_err(at(&segment.path))?.unwrap_or_default()
         };
         live.retain(|posting| !posting.has_expired(now));
         Ok(live)
