@@ -5,11 +5,12 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     Batch, Error, Event, Log, OnGap, Position, Query, Start, Stop,
@@ -50,6 +51,8 @@ pub struct Reader {
     is_first: bool,
     is_over: bool,
     last_sent: Instant,
+    /// Armed once a heartbeat, and not at each message: it may be early.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// The last messages of topics, as they were at a head.
@@ -98,6 +101,7 @@ impl Reader {
             is_first: true,
             is_over: false,
             last_sent: Instant::now(),
+            alarm: Box::pin(tokio::time::sleep_until(Instant::now())),
         };
         if let Some(head) = place_in_log.snapshot {
             reader.begin_snapshot(head).await?;
@@ -264,24 +268,28 @@ impl Reader {
         let left =
             self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
+        let Self { place, lease, log, last, alarm, .. } = self;
+        if alarm.is_elapsed() || alarm.deadline() > due {
+            alarm.as_mut().reset(due);
+        }
         let over = async {
-            match &self.lease {
+            match lease {
                 Some(lease) => lease.over().await,
                 None => std::future::pending().await,
             }
         };
         // Messages of others bring the end of a stream that stops at a sequence.
-        let last = async {
-            match self.last {
-                Some(last) => self.log.reached(last).await,
+        let reached = async {
+            match *last {
+                Some(last) => log.reached(last).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.place.rung() => true,
+            () = place.rung() => true,
             () = over => true,
-            () = last => true,
-            () = tokio::time::sleep_until(due) => due < heartbeat,
+            () = reached => true,
+            () = alarm.as_mut() => Instant::now() < due || due < heartbeat,
         }
     }
 }

@@ -113,6 +113,10 @@ impl Pattern {
         if topic.starts_with('$') != self.text.starts_with('$') {
             return false;
         }
+        // The usual ones without a look at each token: `>`, and `a.b.>`.
+        if let Some(prefix) = self.text.strip_suffix('>').filter(|prefix| !prefix.contains('*')) {
+            return topic.len() > prefix.len() && topic.starts_with(prefix);
+        }
         let mut tokens = topic.split('.');
         for wanted in self.text.split('.') {
             match (wanted, tokens.next()) {

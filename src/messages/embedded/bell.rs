@@ -36,15 +36,21 @@ pub struct Bell {
 #[derive(Debug, Default)]
 struct Followers {
     next_id: u64,
-    all: HashMap<u64, Arc<Follower>>,
-    by_topic: HashMap<Box<str>, HashSet<u64>>,
-    /// Those with a pattern that is no topic.
-    wild: HashSet<u64>,
+    /// By their patterns: many followers want the same, and what they want is matched once for all of them.
+    groups: HashMap<Arc<str>, Group>,
+    by_topic: HashMap<Box<str>, HashSet<Arc<str>>>,
+    /// Groups with a pattern that is no topic.
+    wild: HashSet<Arc<str>>,
 }
 
 #[derive(Debug)]
-struct Follower {
+struct Group {
     patterns: Arc<[Pattern]>,
+    followers: HashMap<u64, Arc<Follower>>,
+}
+
+#[derive(Debug, Default)]
+struct Follower {
     is_rung: AtomicBool,
     waker: AtomicWaker,
 }
@@ -53,6 +59,7 @@ struct Follower {
 #[derive(Debug)]
 pub struct Place {
     bell: Arc<Bell>,
+    group: Arc<str>,
     id: u64,
     follower: Arc<Follower>,
 }
@@ -69,24 +76,26 @@ impl Bell {
     }
 
     /// A place at the bell, for messages that match. What is in the log already must be read after this.
-    pub fn follow(self: &Arc<Self>, patterns: Arc<[Pattern]>) -> Place {
-        let follower = Arc::new(Follower {
-            patterns: patterns.clone(),
-            is_rung: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-        });
+    pub fn follow(self: &Arc<Self>, patterns: &Arc<[Pattern]>) -> Place {
+        let follower = Arc::<Follower>::default();
+        let texts = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>();
+        let group = Arc::<str>::from(texts.join(" "));
         let mut followers = self.followers();
         let id = followers.next_id;
         followers.next_id += 1;
-        followers.all.insert(id, follower.clone());
-        for pattern in patterns.iter() {
-            match pattern.literal() {
-                Some(topic) => _ = followers.by_topic.entry(topic.into()).or_default().insert(id),
-                None => _ = followers.wild.insert(id),
+        let Followers { groups, by_topic, wild, .. } = &mut *followers;
+        let known = groups.entry(group.clone()).or_insert_with(|| {
+            for pattern in patterns.iter() {
+                match pattern.literal() {
+                    Some(topic) => _ = by_topic.entry(topic.into()).or_default().insert(group.clone()),
+                    None => _ = wild.insert(group.clone()),
+                }
             }
-        }
+            Group { patterns: patterns.clone(), followers: HashMap::new() }
+        });
+        known.followers.insert(id, follower.clone());
         drop(followers);
-        Place { bell: self.clone(), id, follower }
+        Place { bell: self.clone(), group, id, follower }
     }
 
     /// Tells those who want one of these topics, or all where it is not known which moved, of messages up to `head`.
@@ -94,10 +103,14 @@ impl Bell {
         let round = self.round(topics);
         let mut slices = round.chunks(SLICE).peekable();
         // Marked first: that `rung` is moved must not let anyone pass over what is for him.
-        round.iter().for_each(|follower| follower.is_rung.store(true, Ordering::Release));
+        for follower in &round {
+            follower.is_rung.store(true, Ordering::Release);
+        }
         self.rung.store(head, Ordering::Release);
         while let Some(slice) = slices.next() {
-            slice.iter().for_each(|follower| follower.waker.wake());
+            for follower in slice {
+                follower.waker.wake();
+            }
             if slices.peek().is_some() {
                 tokio::task::yield_now().await;
             }
@@ -106,28 +119,26 @@ impl Bell {
 
     fn round(&self, topics: Option<HashSet<Arc<str>>>) -> Vec<Arc<Follower>> {
         let followers = self.followers();
-        let Some(topics) = topics else { return followers.all.values().cloned().collect() };
-        let mut ids = HashSet::new();
+        let of = |group: &Group| group.followers.values().cloned().collect::<Vec<_>>();
+        let Some(topics) = topics else { return followers.groups.values().flat_map(of).collect() };
+        let mut wanted = HashSet::new();
         for topic in &topics {
-            ids.extend(followers.by_topic.get(topic.as_ref()).into_iter().flatten());
+            wanted.extend(followers.by_topic.get(topic.as_ref()).into_iter().flatten());
         }
         let is_too_many = followers.wild.len().saturating_mul(topics.len()) > MAX_MATCHES;
-        let wants = |follower: &Follower| {
-            let mut wild = follower.patterns.iter().filter(|pattern| pattern.literal().is_none());
+        let wants = |group: &Group| {
+            let mut wild = group.patterns.iter().filter(|pattern| pattern.literal().is_none());
             wild.any(|pattern| topics.iter().any(|topic| pattern.matches(topic)))
         };
-        for id in &followers.wild {
-            if is_too_many || followers.all.get(id).is_some_and(|follower| wants(follower)) {
-                ids.insert(*id);
-            }
-        }
-        ids.into_iter().filter_map(|id| followers.all.get(&id).cloned()).collect()
+        let wild = followers.wild.iter();
+        wanted.extend(wild.filter(|wild| is_too_many || followers.groups.get(*wild).is_some_and(wants)));
+        wanted.into_iter().filter_map(|group| followers.groups.get(group)).flat_map(of).collect()
     }
 
     /// How many follow.
     #[cfg(test)]
     pub fn follower_count(&self) -> usize {
-        self.followers().all.len()
+        self.followers().groups.values().map(|group| group.followers.len()).sum()
     }
 }
 
@@ -152,16 +163,22 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut followers = self.bell.followers();
-        followers.all.remove(&self.id);
-        followers.wild.remove(&self.id);
-        for topic in self.follower.patterns.iter().filter_map(Pattern::literal) {
-            if let Some(ids) = followers.by_topic.get_mut(topic) {
-                ids.remove(&self.id);
-                if ids.is_empty() {
-                    followers.by_topic.remove(topic);
+        let Followers { groups, by_topic, wild, .. } = &mut *followers;
+        let Some(group) = groups.get_mut(&self.group) else { return };
+        group.followers.remove(&self.id);
+        if !group.followers.is_empty() {
+            return;
+        }
+        for topic in group.patterns.iter().filter_map(Pattern::literal) {
+            if let Some(of_topic) = by_topic.get_mut(topic) {
+                of_topic.remove(&self.group);
+                if of_topic.is_empty() {
+                    by_topic.remove(topic);
                 }
             }
         }
+        wild.remove(&self.group);
+        groups.remove(&self.group);
     }
 }
 
@@ -176,38 +193,38 @@ mod tests {
         texts.iter().map(|text| Pattern::parse(text).unwrap()).collect()
     }
 
-    fn topics(names: &[&str]) -> Option<HashSet<Arc<str>>> {
-        Some(names.iter().map(|name| Arc::from(*name)).collect())
+    fn topics(names: &[&str]) -> HashSet<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
     }
 
     #[tokio::test]
     async fn who_wants_a_topic_is_rung_and_nobody_else() {
         let bell = Arc::new(Bell::new(0));
         let [a, b, all, some] =
-            [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| bell.follow(patterns(p)));
-        bell.ring(1, topics(&["a"])).await;
+            [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| bell.follow(&patterns(p)));
+        bell.ring(1, Some(topics(&["a"]))).await;
         assert!(a.rung().now_or_never().is_some() && all.rung().now_or_never().is_some());
         assert!(b.rung().now_or_never().is_none() && some.rung().now_or_never().is_none());
         assert_eq!(b.quiet_through(), Some(1));
-        bell.ring(2, topics(&["c", "x.y"])).await;
+        bell.ring(2, Some(topics(&["c", "x.y"]))).await;
         assert_eq!((a.quiet_through(), b.quiet_through(), some.quiet_through()), (Some(2), None, None));
         bell.ring(3, None).await;
         assert!([&a, &b, &all, &some].iter().all(|place| place.rung().now_or_never().is_some()));
         drop((a, b, all, some));
         let followers = bell.followers();
-        assert!(followers.all.is_empty() && followers.by_topic.is_empty() && followers.wild.is_empty());
+        assert!(followers.groups.is_empty() && followers.by_topic.is_empty() && followers.wild.is_empty());
     }
 
     #[tokio::test]
     async fn a_follower_that_sleeps_is_woken_and_one_that_goes_is_forgotten() {
         let bell = Arc::new(Bell::new(0));
         let tasks = (0..100).map(|n| {
-            let place = bell.follow(patterns(&[if n % 2 == 0 { "a" } else { "*" }]));
+            let place = bell.follow(&patterns(&[if n % 2 == 0 { "a" } else { "*" }]));
             tokio::spawn(async move { place.rung().await })
         });
         let tasks = tasks.collect::<Vec<_>>();
         tokio::task::yield_now().await;
-        bell.ring(1, topics(&["a"])).await;
+        bell.ring(1, Some(topics(&["a"]))).await;
         for task in tasks {
             task.await.unwrap();
         }

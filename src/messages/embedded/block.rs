@@ -336,7 +336,7 @@ pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use proptest::prelude::*;
 

@@ -169,7 +169,7 @@ impl Committer {
         if is_new && topic_count + draft.new_topics() >= limit {
             return Err(Error::TooManyTopics { limit });
         }
-        let name = known.map_or_else(|| new.topic.as_str().into(), |name| name);
+        let name = known.unwrap_or_else(|| new.topic.as_str().into());
         let sequence = draft.push(name, new, id, is_new);
         Ok(Published { sequence, time: time_of(draft.time), duplicate: false })
     }
@@ -200,7 +200,9 @@ impl Committer {
         {
             self.next_sequence = next_sequence;
             self.last_time = time;
-            blocks.iter().for_each(|block| self.dedupe.add(block));
+            for block in &blocks {
+                self.dedupe.add(block);
+            }
             self.show(blocks, places);
             self.shared.head.send_replace(next_sequence - 1);
         }

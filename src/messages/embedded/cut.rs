@@ -1,6 +1,10 @@
 //! Batches cut from blocks: slices of their bytes.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 
@@ -9,6 +13,12 @@ use super::{
     topics::Topics,
 };
 use crate::messages::{Event, topic::Pattern};
+
+/// How many batches are kept for others: as many as there are groups of followers that are not equally far.
+const MAX_CUTS: usize = 16;
+
+/// A batch of more slices is joined before it is shared.
+const MAX_SLICES: usize = 4;
 
 /// How far a batch may be filled.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +36,7 @@ pub struct Bounds {
 }
 
 /// Messages, and how far they reach.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cut {
     /// Slices of encoded messages.
     pub items: Vec<Bytes>,
@@ -40,6 +50,53 @@ pub struct Cut {
     pub is_past_time: bool,
     /// How many bytes of messages.
     pub bytes: usize,
+    /// Messages that it was cut from expire: it is not the same at another time.
+    pub expires: bool,
+}
+
+/// Batches that were cut lately: many followers of the same topics stand at the same place, and share one.
+#[derive(Debug, Default)]
+pub struct Cuts(Mutex<VecDeque<(Place, Cut)>>);
+
+/// What makes a batch the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Behind this sequence.
+    pub after: u64,
+    /// Changes when something is removed.
+    pub removals: u64,
+    /// At most so many messages, so many bytes, and none behind this sequence.
+    pub limits: (usize, usize, u64),
+    /// Of these topics.
+    pub patterns: Arc<[Pattern]>,
+}
+
+impl Cuts {
+    fn cuts(&self) -> MutexGuard<'_, VecDeque<(Place, Cut)>> {
+        // Every change is one call.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The batch at a place.
+    pub fn find(&self, place: &Place) -> Option<Cut> {
+        self.cuts().iter().rev().find(|(of, _)| of == place).map(|(_, cut)| cut.clone())
+    }
+
+    /// Keeps the batch at a place, if time does not change it.
+    pub fn keep(&self, place: Place, cut: &mut Cut) {
+        if cut.expires {
+            return;
+        }
+        if cut.items.len() > MAX_SLICES {
+            // Joined once, and not by each connection.
+            cut.items = vec![Bytes::from(cut.items.concat())];
+        }
+        let mut cuts = self.cuts();
+        cuts.push_back((place, cut.clone()));
+        if cuts.len() > MAX_CUTS {
+            cuts.pop_front();
+        }
+    }
 }
 
 /// How far blocks were taken.
@@ -105,7 +162,9 @@ impl Cut {
             if entry.sequence > bounds.last {
                 break;
             }
-            if is_wanted(entry, wanted, bounds.now) {
+            let is_wanted = is_wanted(entry, wanted, bounds.now);
+            self.expires |= entry.expires != 0;
+            if is_wanted {
                 if self.is_full(bounds) {
                     taken = Taken::Full;
                     break;

@@ -134,7 +134,7 @@ impl File {
         match self {
             Self::Real(file) => Ok(file.metadata()?.len()),
             #[cfg(test)]
-            Self::Simulated(file) => file.len(),
+            Self::Simulated(file) => Ok(file.len()),
         }
     }
 

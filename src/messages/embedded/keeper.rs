@@ -157,6 +157,9 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// A topic that is over a limit.
+type Over = (Arc<str>, Topic, Limit);
+
 /// The keeper at work.
 #[derive(Debug)]
 pub struct Work {
@@ -342,7 +345,7 @@ impl Work {
         throughs: &[u64],
         after: Option<&str>,
         now: u64,
-    ) -> (Vec<(Arc<str>, Topic, Limit)>, Option<Arc<str>>) {
+    ) -> (Vec<Over>, Option<Arc<str>>) {
         let state = self.shared.state();
         let (mut over, mut last, mut count) = (Vec::new(), None, 0);
         for (name, topic) in state.topics.after(after).take(TOPICS_AT_ONCE) {

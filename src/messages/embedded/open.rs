@@ -189,7 +189,9 @@ impl Finding {
         if read.is_err() {
             return Ok(false);
         }
-        held.iter().for_each(|(name, held)| self.state.topics.add_held(name, held));
+        for (name, held) in &held {
+            self.state.topics.add_held(name, held);
+        }
         if summary.messages > 0 {
             self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
             self.last_time = self.last_time.max(summary.last_time);

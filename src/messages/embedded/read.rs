@@ -42,12 +42,23 @@ impl Embedded {
                 }
                 bounds.last = from - 1;
             }
+            let limits = (bounds.max_items, bounds.max_bytes, bounds.last);
+            let place =
+                cut::Place { after, removals: state.topics.removals(), limits, patterns: patterns.clone() };
+            if bounds.until.is_none()
+                && let Some(cut) = self.shared.cuts.find(&place)
+            {
+                return Ok(cut);
+            }
             if let Some(blocks) = state.recent.from(after + 1, bounds.max_bytes) {
                 let mut cut = Cut::nothing(after);
                 if cut.take(&blocks, patterns, &state.topics, &bounds, true) == Taken::All {
                     let last =
                         blocks.last().map_or(bounds.last, |block| block.last_sequence.min(bounds.last));
                     cut.through = cut.through.max(last);
+                }
+                if bounds.until.is_none() {
+                    self.shared.cuts.keep(place, &mut cut);
                 }
                 return Ok(cut);
             }
@@ -87,7 +98,7 @@ impl Embedded {
             let Some(known) = known else { return Ok(None) };
             let last = last_live(&shared, &segments, &topic, &known, millis(shared.now()))?;
             let Some((segment, posting)) = last else { return Ok(None) };
-            let time = time_of(shared.time_at(&segment, posting.offset)?);
+            let time = time_of(time_at(&segment, posting.offset)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
             let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
             if !is_intact {
@@ -215,7 +226,7 @@ impl Shared {
         if let Some(until) = bounds.until {
             let past = postings.iter().position(|posting| {
                 segment.summary().last_time > until
-                    && self.time_at(segment, posting.offset).is_ok_and(|time| time > until)
+                    && time_at(segment, posting.offset).is_ok_and(|time| time > until)
             });
             if let Some(past) = past {
                 postings.truncate(past);
@@ -390,20 +401,6 @@ impl Shared {
         Ok(u64::MAX)
     }
 
-    /// The time of the message at an offset of a segment.
-    pub fn time_at(&self, segment: &Segment, offset: u32) -> io::Result<u64> {
-        let Some(extent) = segment.page_with(offset) else { return Ok(0) };
-        let bytes = segment.read(extent.start, extent.end)?;
-        let (blocks, _) = blocks_of(&bytes, &extent);
-        let place = usize::try_from(u64::from(offset) - extent.start).unwrap_or(usize::MAX);
-        let is_in = |block: &&Arc<Block>| {
-            // Both are slices of the page.
-            let start = block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-            (start..start + block.body.len()).contains(&place)
-        };
-        Ok(blocks.iter().find(is_in).map_or(extent.page.time, |block| block.time))
-    }
-
     /// What an index says. Where the footer is damaged, it is made anew from the blocks, and
     /// [`io::ErrorKind::Interrupted`] says that the reading has to begin again.
     pub fn sound<T>(&self, found: Found<T>, segment: &Segment) -> io::Result<T> {
@@ -420,6 +417,20 @@ impl Shared {
         tracing::error!(from, to, "messages are damaged on disk and are not served");
         self.state_mut().damaged.insert(from, to);
     }
+}
+
+/// The time of the message at an offset of a segment.
+pub fn time_at(segment: &Segment, offset: u32) -> io::Result<u64> {
+    let Some(extent) = segment.page_with(offset) else { return Ok(0) };
+    let bytes = segment.read(extent.start, extent.end)?;
+    let (blocks, _) = blocks_of(&bytes, &extent);
+    let place = usize::try_from(u64::from(offset) - extent.start).unwrap_or(usize::MAX);
+    let is_in = |block: &&Arc<Block>| {
+        // Both are slices of the page.
+        let start = block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+        (start..start + block.body.len()).contains(&place)
+    };
+    Ok(blocks.iter().find(is_in).map_or(extent.page.time, |block| block.time))
 }
 
 /// The last message of a topic that has not expired, and its segment.

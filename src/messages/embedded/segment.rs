@@ -84,7 +84,7 @@ impl Building {
         let offset = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
         match self.pages.last_mut() {
             Some(page) if start - u64::from(page.offset) < PAGE_BYTES => {
-                page.last_sequence = block.last_sequence
+                page.last_sequence = block.last_sequence;
             }
             _ => self.pages.push(Page {
                 offset: offset(start),

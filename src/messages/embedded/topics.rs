@@ -59,6 +59,8 @@ pub struct Topics {
     forgotten: u64,
     /// Changes with every loss.
     losses: u64,
+    /// Changes with every removal.
+    removals: u64,
     /// The highest sequence of a topic of users.
     newest: u64,
 }
@@ -100,8 +102,10 @@ impl Topics {
             (topic.held.first, topic.held.first_expires) = (old.first, old.first_expires);
         }
         topic.supersede();
+        let (is_last_only, floor) = (topic.is_last_only, topic.removed.floor);
+        self.removals += u64::from(is_last_only);
         if !topic::is_reserved(name) {
-            let floor = if topic.is_last_only { topic.removed.floor } else { 0 };
+            let floor = if is_last_only { floor } else { 0 };
             self.max_floor = self.max_floor.max(floor);
             self.newest = self.newest.max(held.last.0);
         }
@@ -202,6 +206,11 @@ impl Topics {
             .unwrap_or_default()
     }
 
+    /// Changes whenever something is removed, lost or not.
+    pub fn removals(&self) -> u64 {
+        self.removals
+    }
+
     /// Changes whenever something is lost.
     pub fn losses(&self) -> u64 {
         self.losses
@@ -245,6 +254,7 @@ impl Topics {
             self.max_floor = self.max_floor.max(removed.floor);
         }
         topic.removed = removed;
+        self.removals += 1;
         topic.held.messages = topic.held.messages.saturating_sub(trimmed.messages);
         topic.held.bytes = topic.held.bytes.saturating_sub(trimmed.bytes);
         topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(trimmed.expiring_bytes);
@@ -307,8 +317,14 @@ impl Topics {
         let excess = floors.len() - MAX_GONE;
         let (_, limit, _) = floors.select_nth_unstable(excess - 1);
         let limit = oldest.min(*limit);
-        let forgotten = self.gone.extract_if(.., |_, removed| removed.floor <= limit);
-        let lost = forgotten.map(|(_, removed)| removed.lost).max().unwrap_or(0);
+        let mut lost = 0;
+        self.gone.retain(|_, removed| {
+            let is_forgotten = removed.floor <= limit;
+            if is_forgotten {
+                lost = lost.max(removed.lost);
+            }
+            !is_forgotten
+        });
         self.set_forgotten(lost);
     }
 

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use super::{
     Shared,
     footer::Held,
+    read::time_at,
     segment::Segment,
     topics::{Removed, Topic},
 };
@@ -108,7 +109,7 @@ impl Shared {
                 || trimmed.messages < limit.messages
                 || trimmed.bytes < limit.bytes;
             if !is_over && !has_expired {
-                let time = self.time_at(segment, posting.offset)?;
+                let time = time_at(segment, posting.offset)?;
                 trimmed.first = Some(((posting.sequence, time), posting.expires));
                 return Ok(true);
             }

@@ -95,7 +95,7 @@ mod tests {
         data.resize(100, b'.');
         let message = |content| Message { content: Some(content), ..Message::default() };
         assert_eq!(Head::of(&message(message::Content::Data(data))), Some(head));
-        assert_eq!(head.age(5_000), Duration::from_nanos(1_000));
+        assert_eq!(head.age(5_000), Duration::from_micros(1));
         assert_eq!(Head::of(&message(message::Content::Data(vec![1; MIN_SIZE - 1]))), None);
         assert_eq!(Head::of(&message(message::Content::Text("hello".into()))), None);
     }

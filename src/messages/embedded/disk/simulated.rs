@@ -252,8 +252,8 @@ impl Handle {
     }
 
     /// How many bytes it has.
-    pub fn len(&self) -> io::Result<u64> {
-        Ok(self.state().file(self.file).content.len())
+    pub fn len(&self) -> u64 {
+        self.state().file(self.file).content.len()
     }
 
     /// Cuts it, or fills it up with zeros, which take no room.
