@@ -147,7 +147,7 @@ impl Shared {
 
     /// Makes a segment's index anew from its blocks.
     fn rebuild(&self, segment: &Segment) -> io::Result<()> {
-        let bytes = Bytes::from(segment.read(0, segment.blocks_end())?);
+        let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence);
         let mut building = Building::new();
         for found in &scan.blocks {
@@ -206,22 +206,21 @@ impl Embedded {
         });
         let (orders, queue) = mpsc::channel(QUEUE_REQUESTS);
         let (keeper, work) = Keeper::new(shared.clone(), orders.downgrade());
-        let (segment, offset) = match active {
-            Some((segment, offset)) => {
-                // Its room was given back when the log was closed; without it, room is found wanting at a write.
-                let _ = segment.file.allocate(keeper::room(&shared.options));
-                (segment, offset)
-            }
-            None => {
-                let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
-                shared.state_mut().segments.push(segment.clone());
-                opened.segments += 1;
-                let offset = segment.blocks_end();
-                (segment, offset)
-            }
+        let (segment, offset) = if let Some((segment, offset)) = active {
+            // Its room was given back when the log was closed; without it, room is found wanting at a write.
+            let _ = segment.file.allocate(keeper::room(&shared.options));
+            (segment, offset)
+        } else {
+            let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
+            shared.state_mut().segments.push(segment.clone());
+            opened.segments += 1;
+            let offset = segment.blocks_end();
+            (segment, offset)
         };
         shared.settle().map_err(at)?;
-        unsealed.into_iter().for_each(|segment| keeper.seal(segment));
+        for segment in unsealed {
+            keeper.seal(segment);
+        }
         let (shared_too, keeper_too, buffer) = (shared.clone(), keeper.clone(), Vec::new());
         let committer = Committer {
             shared: shared_too,

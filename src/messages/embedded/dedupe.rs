@@ -133,7 +133,6 @@ impl Dedupe {
 }
 
 #[cfg(test)]
-
 mod tests {
     use super::*;
     use crate::messages::embedded::block::Entry;

@@ -82,7 +82,9 @@ pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> i
     }
     match take_all(&mut rest) {
         Some((forgotten, all)) => {
-            all.into_iter().for_each(|(name, removed)| topics.remember(name, removed));
+            for (name, removed) in all {
+                topics.remember(name, removed);
+            }
             topics.set_forgotten(forgotten);
             Ok(None)
         }

@@ -145,6 +145,9 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// A topic that is over a limit, as it was then, and what of it is to go.
+type Over = (Arc<str>, Topic, Limit);
+
 /// The keeper at work.
 #[derive(Debug)]
 pub struct Work {
@@ -311,7 +314,7 @@ impl Work {
         throughs: &[u64],
         after: Option<&str>,
         now: u64,
-    ) -> (Vec<(Arc<str>, Topic, Limit)>, Option<Arc<str>>) {
+    ) -> (Vec<Over>, Option<Arc<str>>) {
         let state = self.shared.state();
         let (mut over, mut last, mut count) = (Vec::new(), None, 0);
         for (name, topic) in state.topics.after(after).take(TOPICS_AT_ONCE) {

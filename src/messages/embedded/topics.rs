@@ -299,8 +299,12 @@ impl Topics {
         let excess = floors.len() - MAX_GONE;
         let (_, limit, _) = floors.select_nth_unstable(excess - 1);
         let limit = oldest.min(*limit);
-        let forgotten = self.gone.extract_if(.., |_, removed| removed.floor <= limit);
-        let lost = forgotten.map(|(_, removed)| removed.lost).max().unwrap_or(0);
+        let mut lost = 0;
+        self.gone.retain(|_, removed| {
+            let is_kept = removed.floor > limit;
+            lost = if is_kept { lost } else { removed.lost.max(lost) };
+            is_kept
+        });
         self.set_forgotten(lost);
     }
 

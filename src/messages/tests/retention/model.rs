@@ -332,12 +332,12 @@ impl Pair {
         if let Some(limit) = limit {
             expected.truncate(usize::try_from(limit).unwrap());
         }
-        let batching = Batching { max_items, limit, ..Batching::default() };
+        let batching = Batching { limit, max_items, ..Batching::default() };
         let on_gap = if fails { OnGap::Fail } else { OnGap::Skip };
         let what = format!("{patterns:?} {start:?} {limit:?}");
         let stream = subscribe(&self.bed.log, Query { on_gap, batching, ..query(patterns, start) }).await;
         if fails && lost > told {
-            let Err(Error::Removed { newest, through, oldest: _ }) = stream else { panic!("{what}: no gap") };
+            let Err(Error::Removed { oldest: _, newest, through }) = stream else { panic!("{what}: no gap") };
             return assert_eq!((newest, through), (self.model.head, lost), "{what}");
         }
         let mut stream = stream.unwrap();
