@@ -93,7 +93,7 @@ pub async fn a_slow_reader_loses_nothing<K: Kind>() {
     next(&mut stream).await.unwrap();
     let expected = (0..3000).map(|n| n.to_string()).collect::<Vec<_>>();
     for part in expected.chunks(500) {
-        let messages = part.iter().map(|content| text("a", &format!("{content}"))).collect();
+        let messages = part.iter().map(|content| text("a", content)).collect();
         kind.log().publish_batch(messages).await.unwrap();
         publish(kind.log(), "b", &"x".repeat(100_000)).await;
     }

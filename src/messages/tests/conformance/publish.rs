@@ -32,7 +32,7 @@ pub async fn a_message_is_read_as_it_was_published<K: Kind>() {
         assert_eq!(message.sequence, Some(1));
         assert_eq!((message.topic.as_str(), message.key.as_deref()), ("a.b", Some("key")));
         assert_eq!(seconds(message.publish_time.as_ref().unwrap()), published.time);
-        assert_eq!(message.content, Some(Payload::Data(b"\0\xff bytes".to_vec().into())));
+        assert_eq!(message.content, Some(Payload::Data(b"\0\xff bytes".to_vec())));
         assert_eq!(message.message_id.as_deref(), Some("id-1"));
         let headers = message.headers.clone().into_iter().collect::<std::collections::BTreeMap<_, _>>();
         assert_eq!(headers.into_iter().collect::<Vec<_>>(), full.headers);

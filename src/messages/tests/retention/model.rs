@@ -40,8 +40,9 @@ fn matches(patterns: &[&str], topic: &str) -> bool {
 
 impl Item {
     fn new(published: Published, topic: &'static str, text: String, ttl: Option<Duration>) -> Self {
-        let milliseconds =
-            |since: Duration| Duration::from_millis(since.as_nanos().div_ceil(1_000_000) as u64);
+        let milliseconds = |since: Duration| {
+            Duration::from_millis(u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap())
+        };
         let expires = ttl.map(|ttl| (published.time + ttl).duration_since(UNIX_EPOCH).unwrap());
         let expires = expires.map(|since| UNIX_EPOCH + milliseconds(since));
         let message = wire::message::Message {
@@ -331,12 +332,12 @@ impl Pair {
         if let Some(limit) = limit {
             expected.truncate(usize::try_from(limit).unwrap());
         }
-        let batching = Batching { max_items, limit, ..Batching::default() };
+        let batching = Batching { limit, max_items, ..Batching::default() };
         let on_gap = if fails { OnGap::Fail } else { OnGap::Skip };
         let what = format!("{patterns:?} {start:?} {limit:?}");
         let stream = subscribe(&self.bed.log, Query { on_gap, batching, ..query(patterns, start) }).await;
         if fails && lost > told {
-            let Err(Error::Removed { newest, through, .. }) = stream else { panic!("{what}: no gap") };
+            let Err(Error::Removed { oldest: _, newest, through }) = stream else { panic!("{what}: no gap") };
             return assert_eq!((newest, through), (self.model.head, lost), "{what}");
         }
         let mut stream = stream.unwrap();
