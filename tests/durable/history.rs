@@ -1,8 +1,8 @@
 //! What was acknowledged and what was read, over all crashes, held against each other.
 //!
-//! A history is sound if every acknowledged message was read once by every reader of its topic, under its sequence, with
-//! the bytes that were published; if each reader saw sequences grow, and the messages of one publisher in the order in
-//! which it published them; and if no two readers saw something different.
+//! A history is sound if every acknowledged message was read once by every reader of its topic, under its sequence,
+//! with the bytes that were published; if each reader saw sequences grow, and the messages of one publisher in the
+//! order in which it published them; and if no two readers saw something different.
 
 use std::{
     collections::{BTreeMap, HashSet},

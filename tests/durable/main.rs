@@ -10,9 +10,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod clients;
 mod full;
 mod history;
 mod kill;
+#[path = "../../src/messages/embedded/disk/simulated/random.rs"]
+mod random;
 
 use std::{collections::BTreeMap, process::Stdio};
 
