@@ -23,6 +23,9 @@ pub const KEEPS: Keeps = |topic| match topic {
     _ => None,
 };
 
+/// In the text of a message that expires.
+const EXPIRES: char = 'e';
+
 pub const DIRECTORY: &str = "/log";
 
 /// How many seeds a test takes, if not as many as `PERENNIAL_SEEDS` says.
@@ -83,11 +86,13 @@ pub struct Client {
     pub count: u64,
     /// Ids that were sent, with their topics.
     ids: Vec<(String, String)>,
+    /// Behind what was read once, of everything.
+    pub position: Option<Position>,
 }
 
 impl Client {
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new() }
+        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new(), position: None }
     }
 
     /// Does one thing after another. False if the log gave up.
@@ -169,7 +174,10 @@ impl Client {
         };
         let mut new =
             text(TOPICS[self.random.index(TOPICS.len())], &format!("{}-{}", self.count, "x".repeat(length)));
-        new.ttl = self.random.one_in(10).then(|| Duration::from_millis(1 + self.random.below(20)));
+        if self.random.one_in(10) {
+            new.ttl = Some(Duration::from_millis(1 + self.random.below(20)));
+            new.content = Content::Text(format!("{}-{EXPIRES}", self.count));
+        }
         if self.random.one_in(8) && !self.ids.is_empty() {
             let (topic, id) = self.ids[self.random.index(self.ids.len())].clone();
             (new.topic, new.message_id) = (topic, Some(id));
@@ -210,11 +218,34 @@ impl Client {
         let (seen, events) = self::seen(log, Query { batching, ..query(topics, Start::Earliest) }).await;
         let is_damage = |event: &&Event| matches!(event, Event::Damaged { .. });
         assert_eq!(events.iter().find(is_damage), None);
+        self.resume(log, &seen).await;
         self.facts.push(Fact::Read(seen));
         let consumers = log.list_consumers(10, None).await.unwrap().consumers;
         let consumers = consumers.into_iter().map(|consumer| (consumer.name, consumer.position.sequence()));
         self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
     }
+
+    /// A position that was handed out once, before a power cut perhaps, is still one behind which all is read.
+    async fn resume(&mut self, log: &Log, all: &[Seen]) {
+        if let Some(position) = self.position.take() {
+            let after = position.sequence();
+            let (resumed, _) = seen(log, query(&[">"], Start::Resume(position))).await;
+            let resumed = resumed.into_iter().filter(is_kept).collect::<Vec<_>>();
+            let expected = all.iter().filter(|seen| seen.sequence > after && is_kept(seen));
+            assert_eq!(resumed, expected.cloned().collect::<Vec<_>>(), "behind {after}");
+        }
+        let limit = Some(1 + self.random.below(50));
+        let batching = Batching { limit, ..Batching::default() };
+        let mut batches = subscribe(log, Query { batching, ..query(&[">"], Start::Earliest) }).await.unwrap();
+        while let Some(batch) = next(&mut batches).await {
+            self.position = Some(batch.position);
+        }
+    }
+}
+
+/// Retention removes none of its topic, and it does not expire.
+fn is_kept(seen: &Seen) -> bool {
+    KEEPS(&seen.topic).is_none() && !seen.text.contains(EXPIRES)
 }
 
 /// All that a query gives.
