@@ -218,12 +218,12 @@ impl Checker {
     fn same(&mut self, sent: &Sent, sequence: u64, earlier: &[(String, bool)]) -> Result<(), String> {
         let places = earlier.iter().map(|(text, _)| self.messages[text].sequence).collect::<Vec<_>>();
         let unplaced = earlier.iter().zip(&places).filter(|(_, place)| place.is_none());
-        match (places.contains(&Some(sequence)), unplaced.collect::<Vec<_>>().as_slice()) {
-            (true, _) => Ok(()),
-            (false, []) => Err(format!("{sent:?} is not one of {earlier:?} at {places:?}")),
-            (false, [((text, _), _)]) => self.place(text, sequence),
+        match unplaced.collect::<Vec<_>>().as_slice() {
+            _ if places.contains(&Some(sequence)) => Ok(()),
+            [] => Err(format!("{sent:?} is not one of {earlier:?} at {places:?}")),
+            [((text, _), _)] => self.place(text, sequence),
             // Nobody knows which.
-            (false, _) => Ok(()),
+            _ => Ok(()),
         }
     }
 

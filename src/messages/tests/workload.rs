@@ -79,6 +79,9 @@ pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Options {
     }
 }
 
+/// What becomes of messages.
+type Results = Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>>;
+
 /// Does things to a log, and writes them down.
 pub struct Client {
     pub random: Random,
@@ -126,7 +129,7 @@ impl Client {
             let messages = (0..=self.random.below(5)).map(|_| self.message()).collect::<Vec<_>>();
             let (log, sent) = (log.clone(), messages.clone());
             let is_atomic = self.random.one_in(3);
-            let outcome: Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>> = if is_atomic {
+            let outcome: Results = if is_atomic {
                 // It is queued by its first poll.
                 let mut published = Box::pin(async move { log.publish_batch(sent).await });
                 let ready = futures::poll!(&mut published);
@@ -193,7 +196,7 @@ impl Client {
         let topic = TOPICS[self.random.index(TOPICS.len())];
         let through = embedded(log).head().saturating_sub(self.random.below(40));
         let result = log.purge_topic(topic, Some(through)).await;
-        let outcome = outcome(result.map(|_| 0));
+        let outcome = outcome(&result.map(|_| 0));
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
     }
 
@@ -201,13 +204,13 @@ impl Client {
         let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
         let position =
             Position { log: embedded(log).id(), sequence: at, is_awaited: false, told: 0, snapshot: 0 };
-        let outcome = outcome(log.commit_cursor(consumer, position, true).await.map(|_| 0));
+        let outcome = outcome(&log.commit_cursor(consumer, position, true).await.map(|_| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
     }
 
     async fn delete(&mut self, log: &Log) {
         let consumer = ["one", "two"][self.random.index(2)];
-        let outcome = outcome(log.delete_consumer(consumer).await.map(|()| 0));
+        let outcome = outcome(&log.delete_consumer(consumer).await.map(|()| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: None, outcome });
     }
 
@@ -272,9 +275,9 @@ pub async fn enforce(log: &Log) {
     embedded(log).enforce().await;
 }
 
-fn outcome(result: Result<u64, Error>) -> Outcome {
+fn outcome(result: &Result<u64, Error>) -> Outcome {
     match result {
-        Ok(sequence) => Outcome::Done(sequence),
+        Ok(sequence) => Outcome::Done(*sequence),
         Err(Error::NoTopic | Error::NoConsumer | Error::Full) => Outcome::Refused,
         Err(_) => Outcome::Unknown,
     }
