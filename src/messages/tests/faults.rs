@@ -16,7 +16,7 @@ fn open(disk: &Arc<Simulation>) -> Result<(Log, Opened), OpenError> {
 
 /// Opened again by a process that finds what the page cache has, and then after a power cut.
 async fn restart_and_check(mut client: Client, disk: Arc<Simulation>) {
-    let seed = client.random.number();
+    let (seed, position) = (client.random.number(), client.position.clone());
     for after_power_cut in [false, true] {
         let disk = if after_power_cut { disk.lose_power(seed) } else { disk.kill() };
         let (log, opened) = open(&disk).unwrap();
@@ -29,7 +29,8 @@ async fn restart_and_check(mut client: Client, disk: Arc<Simulation>) {
         if after_power_cut {
             log.close().await;
         } else {
-            // What is published here is not on the disk that loses power.
+            // What is published and read here is not on the disk that loses power.
+            client.position.clone_from(&position);
             client
                 .facts
                 .truncate(client.facts.iter().rposition(|fact| matches!(fact, Fact::Opened)).unwrap());

@@ -5,7 +5,7 @@
 //! there twice, at another place, out of order or with another payload, one that was refused or purged and is there,
 //! half a batch, an id that is forgotten, a consumer that is not where it was put.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,7 +71,7 @@ pub fn check(facts: &[Fact], keeps: Keeps) -> Result<(), String> {
 struct Checker {
     keeps: Keeps,
     /// By text: all that may be read.
-    messages: HashMap<String, Message>,
+    messages: BTreeMap<String, Message>,
     /// Of the messages that have their place: their texts.
     places: BTreeMap<u64, String>,
     /// By topic and id.
@@ -105,7 +105,7 @@ impl Default for Checker {
     fn default() -> Self {
         Self {
             keeps: |_| None,
-            messages: HashMap::new(),
+            messages: BTreeMap::new(),
             places: BTreeMap::new(),
             ids: HashMap::new(),
             groups: 0,
@@ -218,12 +218,12 @@ impl Checker {
     fn same(&mut self, sent: &Sent, sequence: u64, earlier: &[(String, bool)]) -> Result<(), String> {
         let places = earlier.iter().map(|(text, _)| self.messages[text].sequence).collect::<Vec<_>>();
         let unplaced = earlier.iter().zip(&places).filter(|(_, place)| place.is_none());
-        match (places.contains(&Some(sequence)), unplaced.collect::<Vec<_>>().as_slice()) {
-            (true, _) => Ok(()),
-            (false, []) => Err(format!("{sent:?} is not one of {earlier:?} at {places:?}")),
-            (false, [((text, _), _)]) => self.place(text, sequence),
+        match unplaced.collect::<Vec<_>>().as_slice() {
+            _ if places.contains(&Some(sequence)) => Ok(()),
+            [] => Err(format!("{sent:?} is not one of {earlier:?} at {places:?}")),
+            [((text, _), _)] => self.place(text, sequence),
             // Nobody knows which.
-            (false, _) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -261,7 +261,7 @@ impl Checker {
             }
         }
         self.check_order()?;
-        let texts = seen.iter().map(|seen| seen.text.as_str()).collect::<HashSet<_>>();
+        let texts = seen.iter().map(|seen| seen.text.as_str()).collect::<BTreeSet<_>>();
         self.check_missing(&texts)?;
         self.check_groups(&texts)?;
         // What was not there after a start will never be; what retention removed, once that is on disk.
@@ -281,7 +281,7 @@ impl Checker {
         }
     }
 
-    fn check_missing(&self, texts: &HashSet<&str>) -> Result<(), String> {
+    fn check_missing(&self, texts: &BTreeSet<&str>) -> Result<(), String> {
         let mut newer = HashMap::<&str, usize>::new();
         // They may have been there until they expired, and have taken the place of others.
         for message in self.messages.values() {
@@ -305,7 +305,7 @@ impl Checker {
     }
 
     /// Of a batch of which nobody knows, there are all messages or none.
-    fn check_groups(&self, texts: &HashSet<&str>) -> Result<(), String> {
+    fn check_groups(&self, texts: &BTreeSet<&str>) -> Result<(), String> {
         let mut groups = HashMap::<usize, (bool, bool)>::new();
         for (text, message) in &self.messages {
             let may_be_gone = message.expires

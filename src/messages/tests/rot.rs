@@ -102,8 +102,7 @@ async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize,
     assert_eq!(messages, [(published.sequence, "new".into())], "{name}, {what}");
 }
 
-async fn flip_each_byte(sample: Sample) {
-    let sample = &sample;
+fn flip_each_byte(sample: &Sample) {
     let files = sample.disk.list(Path::new(DIRECTORY)).unwrap();
     let places = files
         .iter()
@@ -124,23 +123,23 @@ async fn flip_each_byte(sample: Sample) {
 
 #[tokio::test]
 async fn each_byte_of_a_segment_that_was_closed_is_checked() {
-    flip_each_byte(sample("closed", 4096, &["a", "b", "a", "few"], None, true).await).await;
+    flip_each_byte(&sample("closed", 4096, &["a", "b", "a", "few"], None, true).await);
 }
 
 #[tokio::test]
 async fn each_byte_of_a_segment_that_was_not_closed_is_checked() {
-    flip_each_byte(sample("killed", 512, &["a", "b", "a"], None, false).await).await;
+    flip_each_byte(&sample("killed", 512, &["a", "b", "a"], None, false).await);
 }
 
 #[tokio::test]
 async fn each_byte_of_segments_that_have_an_index_is_checked() {
-    flip_each_byte(sample("sealed", 300, &["a", "b", "a", "b", "c", "a", "b"], None, true).await).await;
+    flip_each_byte(&sample("sealed", 300, &["a", "b", "a", "b", "c", "a", "b"], None, true).await);
 }
 
 #[tokio::test]
 async fn each_byte_of_a_segment_that_was_rewritten_and_of_what_tells_what_was_removed_is_checked() {
     let topics = ["a", "last", "last", "a", "last", "last", "b", "last", "last", "last"];
-    flip_each_byte(sample("rewritten", 300, &topics, Some(1), true).await).await;
+    flip_each_byte(&sample("rewritten", 300, &topics, Some(1), true).await);
 }
 
 /// What a disk does to a file.

@@ -23,6 +23,9 @@ pub const KEEPS: Keeps = |topic| match topic {
     _ => None,
 };
 
+/// In the text of a message that expires.
+const EXPIRES: char = 'e';
+
 pub const DIRECTORY: &str = "/log";
 
 /// How many seeds a test takes, if not as many as `PERENNIAL_SEEDS` says.
@@ -76,6 +79,9 @@ pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Options {
     }
 }
 
+/// What becomes of messages.
+type Results = Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>>;
+
 /// Does things to a log, and writes them down.
 pub struct Client {
     pub random: Random,
@@ -83,11 +89,13 @@ pub struct Client {
     pub count: u64,
     /// Ids that were sent, with their topics.
     ids: Vec<(String, String)>,
+    /// Behind what was read once, of everything.
+    pub position: Option<Position>,
 }
 
 impl Client {
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new() }
+        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new(), position: None }
     }
 
     /// Does one thing after another. False if the log gave up.
@@ -121,7 +129,7 @@ impl Client {
             let messages = (0..=self.random.below(5)).map(|_| self.message()).collect::<Vec<_>>();
             let (log, sent) = (log.clone(), messages.clone());
             let is_atomic = self.random.one_in(3);
-            let outcome: Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>> = if is_atomic {
+            let outcome: Results = if is_atomic {
                 // It is queued by its first poll.
                 let mut published = Box::pin(async move { log.publish_batch(sent).await });
                 let ready = futures::poll!(&mut published);
@@ -169,7 +177,10 @@ impl Client {
         };
         let mut new =
             text(TOPICS[self.random.index(TOPICS.len())], &format!("{}-{}", self.count, "x".repeat(length)));
-        new.ttl = self.random.one_in(10).then(|| Duration::from_millis(1 + self.random.below(20)));
+        if self.random.one_in(10) {
+            new.ttl = Some(Duration::from_millis(1 + self.random.below(20)));
+            new.content = Content::Text(format!("{}-{EXPIRES}", self.count));
+        }
         if self.random.one_in(8) && !self.ids.is_empty() {
             let (topic, id) = self.ids[self.random.index(self.ids.len())].clone();
             (new.topic, new.message_id) = (topic, Some(id));
@@ -185,7 +196,7 @@ impl Client {
         let topic = TOPICS[self.random.index(TOPICS.len())];
         let through = embedded(log).head().saturating_sub(self.random.below(40));
         let result = log.purge_topic(topic, Some(through)).await;
-        let outcome = outcome(result.map(|_| 0));
+        let outcome = outcome(&result.map(|_| 0));
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
     }
 
@@ -193,13 +204,13 @@ impl Client {
         let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
         let position =
             Position { log: embedded(log).id(), sequence: at, is_awaited: false, told: 0, snapshot: 0 };
-        let outcome = outcome(log.commit_cursor(consumer, position, true).await.map(|_| 0));
+        let outcome = outcome(&log.commit_cursor(consumer, position, true).await.map(|_| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
     }
 
     async fn delete(&mut self, log: &Log) {
         let consumer = ["one", "two"][self.random.index(2)];
-        let outcome = outcome(log.delete_consumer(consumer).await.map(|()| 0));
+        let outcome = outcome(&log.delete_consumer(consumer).await.map(|()| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: None, outcome });
     }
 
@@ -210,11 +221,34 @@ impl Client {
         let (seen, events) = self::seen(log, Query { batching, ..query(topics, Start::Earliest) }).await;
         let is_damage = |event: &&Event| matches!(event, Event::Damaged { .. });
         assert_eq!(events.iter().find(is_damage), None);
+        self.resume(log, &seen).await;
         self.facts.push(Fact::Read(seen));
         let consumers = log.list_consumers(10, None).await.unwrap().consumers;
         let consumers = consumers.into_iter().map(|consumer| (consumer.name, consumer.position.sequence()));
         self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
     }
+
+    /// A position that was handed out once, before a power cut perhaps, is still one behind which all is read.
+    async fn resume(&mut self, log: &Log, all: &[Seen]) {
+        if let Some(position) = self.position.take() {
+            let after = position.sequence();
+            let (resumed, _) = seen(log, query(&[">"], Start::Resume(position))).await;
+            let resumed = resumed.into_iter().filter(is_kept).collect::<Vec<_>>();
+            let expected = all.iter().filter(|seen| seen.sequence > after && is_kept(seen));
+            assert_eq!(resumed, expected.cloned().collect::<Vec<_>>(), "behind {after}");
+        }
+        let limit = Some(1 + self.random.below(50));
+        let batching = Batching { limit, ..Batching::default() };
+        let mut batches = subscribe(log, Query { batching, ..query(&[">"], Start::Earliest) }).await.unwrap();
+        while let Some(batch) = next(&mut batches).await {
+            self.position = Some(batch.position);
+        }
+    }
+}
+
+/// Retention removes none of its topic, and it does not expire.
+fn is_kept(seen: &Seen) -> bool {
+    KEEPS(&seen.topic).is_none() && !seen.text.contains(EXPIRES)
 }
 
 /// All that a query gives.
@@ -241,9 +275,9 @@ pub async fn enforce(log: &Log) {
     embedded(log).enforce().await;
 }
 
-fn outcome(result: Result<u64, Error>) -> Outcome {
+fn outcome(result: &Result<u64, Error>) -> Outcome {
     match result {
-        Ok(sequence) => Outcome::Done(sequence),
+        Ok(sequence) => Outcome::Done(*sequence),
         Err(Error::NoTopic | Error::NoConsumer | Error::Full) => Outcome::Refused,
         Err(_) => Outcome::Unknown,
     }
