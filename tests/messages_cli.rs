@@ -129,7 +129,9 @@ fn a_topic_is_copied_by_what_messages_prints() {
         let mut all = objects(text);
         for object in &mut all {
             let fields = object.as_object_mut().unwrap();
-            ["sequence", "publishTime", "topic"].iter().for_each(|field| drop(fields.remove(*field)));
+            for field in ["sequence", "publishTime", "topic"] {
+                fields.remove(field);
+            }
             if !with_id {
                 fields.remove("messageId");
             }

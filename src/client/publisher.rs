@@ -77,8 +77,8 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
             let step = match self.step().await {
                 Ok(Some(step)) => step,
                 Ok(None) => return Ok(None),
-                Err(status) => {
-                    self.refused(&status).await?;
+                Err(error) => {
+                    self.lost(error).await?;
                     continue;
                 }
             };
@@ -97,7 +97,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         }
     }
 
-    async fn step(&mut self) -> Result<Option<Step>, Status> {
+    async fn step(&mut self) -> Result<Option<Step>, Error> {
         if self.messages.is_done() && self.unanswered.is_empty() {
             return Ok(None);
         }
@@ -122,12 +122,14 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         Ok(Some(step))
     }
 
-    async fn open(&mut self) -> Result<(), Status> {
+    async fn open(&mut self) -> Result<(), Error> {
         let (frames, receiver) = mpsc::channel(FRAMES_READY);
         let mut grpc = Grpc::new(self.client.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let url = self.client.url.clone();
+        grpc.ready().await.map_err(|error| Error::Unreachable { url, cause: error.to_string() })?;
         let request = Request::new(ReceiverStream::new(receiver));
-        let answers = grpc.streaming(request, PathAndQuery::from_static(METHOD), FrameCodec).await?;
+        let answers = grpc.streaming(request, PathAndQuery::from_static(METHOD), FrameCodec).await;
+        let answers = answers.map_err(|status| Error::from_status(&status, &self.client.url))?;
         self.waits.answered();
         self.open = Some(Open { frames, answers: answers.into_inner() });
         Ok(())

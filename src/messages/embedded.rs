@@ -56,6 +56,7 @@ pub(super) mod floors;
 pub(super) mod footer;
 mod keeper;
 mod open;
+mod page;
 mod read;
 mod recent;
 mod rewrite;

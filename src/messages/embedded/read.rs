@@ -6,15 +6,14 @@
 use std::{io, sync::Arc, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use memchr::memmem;
 
 use super::{
     Embedded, Shared,
-    block::{self, BLOCK_MAGIC, Block, Header, MARK_BYTES},
     cut::{self, Bounds, Cut, Taken},
     footer::Posting,
     millis, nanos,
-    segment::{Extent, Found, Plan, Segment},
+    page::{blocks_of, time_at},
+    segment::{Found, Plan, Segment},
     time_of,
     topics::Topic,
 };
@@ -419,20 +418,6 @@ impl Shared {
     }
 }
 
-/// The time of the message at an offset of a segment.
-pub fn time_at(segment: &Segment, offset: u32) -> io::Result<u64> {
-    let Some(extent) = segment.page_with(offset) else { return Ok(0) };
-    let bytes = segment.read(extent.start, extent.end)?;
-    let (blocks, _) = blocks_of(&bytes, &extent);
-    let place = usize::try_from(u64::from(offset) - extent.start).unwrap_or(usize::MAX);
-    let is_in = |block: &&Arc<Block>| {
-        // Both are slices of the page.
-        let start = block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-        (start..start + block.body.len()).contains(&place)
-    };
-    Ok(blocks.iter().find(is_in).map_or(extent.page.time, |block| block.time))
-}
-
 /// The last message of a topic that has not expired, and its segment.
 pub fn last_live(
     shared: &Shared,
@@ -451,39 +436,6 @@ pub fn last_live(
         }
     }
     Ok(None)
-}
-
-/// The blocks of a page, and the sequences that it should hold and that are in no block of it: first and last.
-pub fn blocks_of(page: &Bytes, extent: &Extent) -> (Vec<Arc<Block>>, Vec<(u64, u64)>) {
-    let (mut blocks, mut missing) = (Vec::<Arc<Block>>::new(), Vec::new());
-    let mut expected = extent.page.first_sequence;
-    let (mut at, mut is_damaged) = (0, false);
-    while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
-        // At a mark of a clean end nothing is missing.
-        if block::read_mark(rest).is_ok() {
-            at += MARK_BYTES;
-            continue;
-        }
-        if let Some(block) = Block::read(&page.slice(at..)).ok().filter(|block| !block.body.is_empty()) {
-            at += Header::read(rest).map_or(rest.len(), |header| header.block_bytes());
-            if is_damaged && block.first_sequence > expected {
-                missing.push((expected, block.first_sequence - 1));
-            }
-            is_damaged = false;
-            expected = block.last_sequence + 1;
-            blocks.push(Arc::new(block));
-            continue;
-        }
-        is_damaged = true;
-        match memmem::find(rest.get(1..).unwrap_or_default(), &BLOCK_MAGIC) {
-            Some(next) => at += 1 + next,
-            None => break,
-        }
-    }
-    if expected <= extent.page.last_sequence {
-        missing.push((expected, extent.page.last_sequence));
-    }
-    (blocks, missing)
 }
 
 /// Does something on a thread that may block, anew where an index was made anew.

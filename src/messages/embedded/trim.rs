@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use super::{
     Shared,
     footer::Held,
-    read::time_at,
+    page::time_at,
     segment::Segment,
     topics::{Removed, Topic},
 };

@@ -4,7 +4,7 @@ use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
 
 mod files;
-mod model;
+mod list;
 
 /// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.
 pub struct Bed {
