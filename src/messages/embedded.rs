@@ -23,11 +23,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use uuid::Uuid;
 
 use self::{
     bell::Bell,
-    block::LogId,
+    block::{Identity, LogId},
     committer::{Committer, Order, Request},
     cut::Cuts,
     keeper::{Job, Keeper},
@@ -94,7 +93,7 @@ pub struct Embedded {
 /// What the committer, the keeper and the readers share.
 #[derive(Debug)]
 struct Shared {
-    id: LogId,
+    identity: Identity,
     options: Options,
     directory: PathBuf,
     cache: Cache,
@@ -151,8 +150,8 @@ impl Shared {
     /// Makes a segment's index anew from its blocks.
     fn rebuild(&self, segment: &Segment) -> io::Result<()> {
         let bytes = segment.read(0, segment.blocks_end())?;
-        let scan = Scan::new(&bytes, segment.first_sequence);
-        let mut building = Building::new();
+        let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
+        let mut building = Building::new(segment.salt());
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
         }
@@ -197,11 +196,11 @@ impl Embedded {
         let finding = open::find(directory, &options, &cache)?;
         let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, .. } =
             finding;
-        let id = log.unwrap_or_else(|| *Uuid::now_v7().as_bytes());
+        let identity = log.unwrap_or_else(Identity::new);
         // A cursor that was handed out before the torn tail was cut must not be ahead.
         let head = next_sequence - 1;
         let shared = Arc::new(Shared {
-            id,
+            identity,
             options,
             directory: directory.into(),
             cache,
@@ -219,7 +218,7 @@ impl Embedded {
             let _ = segment.file.allocate(keeper::room(&shared.options));
             (segment, offset)
         } else {
-            let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(|not| at(not.error))?);
+            let segment = Arc::new(keeper.next_segment(next_sequence).map_err(|not| at(not.error))?);
             shared.state_mut().segments.push(segment.clone());
             opened.segments += 1;
             let offset = segment.blocks_end();
@@ -251,7 +250,7 @@ impl Embedded {
 
     /// Which log it is.
     pub fn id(&self) -> LogId {
-        self.shared.id
+        self.shared.identity.id
     }
 
     /// The most that a message has.

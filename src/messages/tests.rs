@@ -371,8 +371,8 @@ fn a_newer_format_is_refused_by_its_version() {
     runtime.block_on(async { open(&directory).close().await });
     let mut bytes = std::fs::read(segment(&directory)).unwrap();
     bytes[8] += 1;
-    let checksum = crc32c::crc32c(&bytes[..44]).to_le_bytes();
-    bytes[44..48].copy_from_slice(&checksum);
+    let checksum = crc32c::crc32c(&bytes[..48]).to_le_bytes();
+    bytes[48..52].copy_from_slice(&checksum);
     std::fs::write(segment(&directory), bytes).unwrap();
     let error = Log::open(directory.path(), options()).unwrap_err();
     assert!(matches!(error, OpenError::Version { version: 3, .. }), "{error}");

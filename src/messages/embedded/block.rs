@@ -7,6 +7,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
+use uuid::Uuid;
 
 use crate::wire::{put_varint, take_varint};
 
@@ -29,8 +30,8 @@ pub const MARK_MAGIC: [u8; 4] = *b"PEND";
 /// The checksum is the last field of everything that has one.
 const CHECKSUM_BYTES: usize = 4;
 
-/// magic, version, log, first sequence, sequence through which it was rewritten, checksum.
-pub const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 16 + 8 + 8 + CHECKSUM_BYTES;
+/// magic, version, log, salt, first sequence, sequence through which it was rewritten, checksum.
+pub const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 16 + 4 + 8 + 8 + CHECKSUM_BYTES;
 
 /// magic, table bytes, body bytes, entries, topics, bytes since the commit began, first and last sequence, time,
 /// checksum. The checksum covers all before it, and the table.
@@ -45,6 +46,31 @@ const MAX_PART_BYTES: usize = 256 * 1024 * 1024;
 /// Which log a segment belongs to: a UUID of version 7, made with the log, so that it tells when that was.
 pub type LogId = [u8; 16];
 
+/// Where the checksums of a log's records begin: random, made with the log, and known to its files alone. A message may
+/// hold what looks like a record; but for this, it would be taken for one where the record that it is in is torn.
+pub type Salt = u32;
+
+/// Which log it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// In every cursor.
+    pub id: LogId,
+    /// Told to nobody.
+    pub salt: Salt,
+}
+
+impl Identity {
+    /// Of a new log.
+    pub fn new() -> Self {
+        Self { id: *Uuid::now_v7().as_bytes(), salt: Self::new_salt() }
+    }
+
+    /// Of a log that had none.
+    pub fn new_salt() -> Salt {
+        Uuid::new_v4().as_fields().0
+    }
+}
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
@@ -58,7 +84,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SegmentHeader {
     /// The log.
-    pub log: LogId,
+    pub log: Identity,
     /// No message here has a lower sequence.
     pub first_sequence: u64,
     /// It was made of older segments, and stands for all that begin up to this sequence; 0 if it was not.
@@ -71,7 +97,8 @@ impl SegmentHeader {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.put_slice(&SEGMENT_MAGIC);
         out.put_u32_le(VERSION);
-        out.put_slice(&self.log);
+        out.put_slice(&self.log.id);
+        out.put_u32_le(self.log.salt);
         out.put_u64_le(self.first_sequence);
         out.put_u64_le(self.through);
         out.put_u32_le(crc32c::crc32c(&out));
@@ -95,8 +122,9 @@ impl SegmentHeader {
             return Err(Fault::Version(version));
         }
         body.advance(SEGMENT_MAGIC.len() + 4);
-        let mut log = LogId::default();
-        body.copy_to_slice(&mut log);
+        let mut id = LogId::default();
+        body.copy_to_slice(&mut id);
+        let log = Identity { id, salt: body.get_u32_le() };
         Ok(Self { log, first_sequence: body.get_u64_le(), through: body.get_u64_le() })
     }
 }
@@ -195,7 +223,7 @@ impl Header {
 
 impl Block {
     /// Appends the block as it is on disk. `back` bytes of the same commit stand before it. Where its body is then.
-    pub fn put(&self, out: &mut Vec<u8>, back: u32) -> Range<usize> {
+    pub fn put(&self, out: &mut Vec<u8>, back: u32, salt: Salt) -> Range<usize> {
         let mut table = Vec::with_capacity(self.topics.len() * 16 + self.entries.len() * 12);
         for topic in &self.topics {
             put_text(&mut table, topic);
@@ -222,7 +250,7 @@ impl Block {
         for number in [self.first_sequence, self.last_sequence, self.time] {
             out.put_u64_le(number);
         }
-        let fixed = crc32c::crc32c(out.get(start..).unwrap_or_default());
+        let fixed = crc32c::crc32c_append(salt, out.get(start..).unwrap_or_default());
         out.put_u32_le(crc32c::crc32c_append(fixed, &table));
         out.put_slice(&table);
         let body = out.len();
@@ -231,13 +259,13 @@ impl Block {
     }
 
     /// Reads a block; without its body, if that is not there whole.
-    pub fn read(bytes: &Bytes) -> Result<Self, Fault> {
+    pub fn read(bytes: &Bytes, salt: Salt) -> Result<Self, Fault> {
         let header = Header::read(bytes)?;
         let table_end = BLOCK_HEADER_BYTES + header.table_bytes;
         let fixed = bytes.get(..BLOCK_HEADER_BYTES - CHECKSUM_BYTES).ok_or(Fault::Damaged)?;
         let mut checksum = bytes.get(fixed.len()..BLOCK_HEADER_BYTES).ok_or(Fault::Damaged)?;
         let table = bytes.get(BLOCK_HEADER_BYTES..table_end).ok_or(Fault::Damaged)?;
-        if crc32c::crc32c_append(crc32c::crc32c(fixed), table) != checksum.get_u32_le() {
+        if crc32c::crc32c_append(crc32c::crc32c_append(salt, fixed), table) != checksum.get_u32_le() {
             return Err(Fault::Damaged);
         }
         let body = match bytes.len().checked_sub(table_end) {
@@ -301,20 +329,20 @@ fn read_table(mut table: &[u8], header: &Header, body: Bytes) -> Option<Block> {
 }
 
 /// The mark of a clean end: all before it is on disk, and no sequence below `next_sequence` is still to come.
-pub fn mark(next_sequence: u64) -> Vec<u8> {
+pub fn mark(next_sequence: u64, salt: Salt) -> Vec<u8> {
     let mut out = Vec::with_capacity(MARK_BYTES);
     out.put_slice(&MARK_MAGIC);
     out.put_u64_le(next_sequence);
-    out.put_u32_le(crc32c::crc32c(&out));
+    out.put_u32_le(crc32c::crc32c_append(salt, &out));
     out
 }
 
 /// Reads the mark of a clean end: the next sequence.
-pub fn read_mark(bytes: &[u8]) -> Result<u64, Fault> {
+pub fn read_mark(bytes: &[u8], salt: Salt) -> Result<u64, Fault> {
     let bytes =
         bytes.get(..MARK_BYTES).filter(|bytes| bytes.starts_with(&MARK_MAGIC)).ok_or(Fault::Damaged)?;
     let (mut body, mut checksum) = bytes.split_at(MARK_BYTES - CHECKSUM_BYTES);
-    if crc32c::crc32c(body) != checksum.get_u32_le() {
+    if crc32c::crc32c_append(salt, body) != checksum.get_u32_le() {
         return Err(Fault::Damaged);
     }
     body.advance(MARK_MAGIC.len());
@@ -374,31 +402,34 @@ mod tests {
         ) {
             let block = sample(&entries);
             let mut bytes = b"before".to_vec();
-            let body = block.put(&mut bytes, 3);
+            let body = block.put(&mut bytes, 3, 9);
             let bytes = bytes.split_off(6);
             prop_assert_eq!(&bytes[body.start - 6..body.end - 6], &block.body[..]);
-            let read = Block::read(&Bytes::from(bytes.clone())).unwrap();
+            let read = Block::read(&Bytes::from(bytes.clone()), 9).unwrap();
+            prop_assert!(Block::read(&Bytes::from(bytes.clone()), 8).is_err(), "of another log");
             prop_assert_eq!((&read.topics, &read.entries, &read.ids), (&block.topics, &block.entries, &block.ids));
             prop_assert_eq!((read.last_sequence, read.time, &read.body), (block.last_sequence, 9, &block.body));
 
             let mut flipped = bytes.clone();
             flipped[at.index(bytes.len())] ^= 1_u8 << bit;
-            let is_noticed = match Block::read(&Bytes::from(flipped)) {
+            let is_noticed = match Block::read(&Bytes::from(flipped), 9) {
                 Err(_) => true,
                 Ok(read) => !read.entries.iter().all(|entry| read.is_intact(entry)),
             };
             prop_assert!(is_noticed);
             for end in 0..bytes.len() - 1 {
-                let cut = Block::read(&Bytes::copy_from_slice(&bytes[..end]));
+                let cut = Block::read(&Bytes::copy_from_slice(&bytes[..end]), 9);
                 prop_assert!(cut.is_err() || cut.unwrap().body.is_empty());
             }
         }
 
         #[test]
-        fn a_header_and_a_mark_are_read_as_they_were_written(log: [u8; 16], first_sequence: u64, through: u64) {
+        fn a_header_and_a_mark_are_read_as_they_were_written(id: [u8; 16], salt: u32, first_sequence: u64, through: u64) {
+            let log = Identity { id, salt };
             let header = SegmentHeader { log, first_sequence, through };
             prop_assert_eq!(SegmentHeader::read(&header.to_bytes()), Ok(header));
-            prop_assert_eq!(read_mark(&mark(through)), Ok(through));
+            prop_assert_eq!(read_mark(&mark(through, salt), salt), Ok(through));
+            prop_assert!(read_mark(&mark(through, salt), !salt).is_err());
         }
     }
 }

@@ -236,7 +236,7 @@ impl Committer {
         for block in blocks {
             let start = self.buffer.len();
             let back = u32::try_from(start).unwrap_or(u32::MAX);
-            places.push((start as u64, block.put(&mut self.buffer, back)));
+            places.push((start as u64, block.put(&mut self.buffer, back, self.shared.identity.salt)));
         }
         match self.segment.file.write_all_at(&self.buffer, self.offset) {
             Ok(()) => {
@@ -274,8 +274,7 @@ impl Committer {
 
     /// Begins the next segment. What is written goes there from then on. Where it `is_needed`, messages wait for it.
     fn roll(&mut self, is_needed: bool) -> Result<(), Error> {
-        let log = self.shared.id;
-        let next = self.keeper.next_segment(log, self.next_sequence);
+        let next = self.keeper.next_segment(self.next_sequence);
         let next = next.map_err(|NotMade { error, is_named }| {
             if is_named || is_needed && !keeper::is_full(&error) {
                 return self.shared.fail(&error);
@@ -293,7 +292,7 @@ impl Committer {
     /// Says that all is on disk: what is damaged after this was not torn. Gives the room behind it back.
     fn end(&mut self) {
         if !self.shared.has_failed() {
-            let mark = block::mark(self.next_sequence);
+            let mark = block::mark(self.next_sequence, self.shared.identity.salt);
             let file = &self.segment.file;
             let end = self.offset + mark.len() as u64;
             let marked = file.write_all_at(&mark, self.offset).and_then(|()| file.set_len(end));

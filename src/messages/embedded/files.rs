@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    block::{Fault, LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
+    block::{Fault, Identity, SEGMENT_HEADER_BYTES, Salt, SegmentHeader},
     disk::{Disk, File},
+    floors,
     footer::Footer,
 };
 use crate::messages::OpenError;
@@ -16,6 +17,8 @@ use crate::messages::OpenError;
 /// The files of a log.
 #[derive(Debug, Default)]
 pub struct Files {
+    /// Which log it is, as a segment tells, or else the list of what was removed.
+    pub log: Option<Identity>,
     /// The segments, oldest first, without those that a rewritten one stands for.
     pub segments: Vec<Candidate>,
     /// Segments that a rewritten one stands for.
@@ -43,6 +46,8 @@ pub struct Candidate {
     pub header: Option<SegmentHeader>,
     /// The trailer of its index, if it has one.
     pub footer: Option<Footer>,
+    /// Of its records.
+    pub salt: Salt,
 }
 
 impl Files {
@@ -64,10 +69,15 @@ impl Files {
         }
         files.torn.sort();
         let mut through = 0;
-        for candidate in files.open(disk, paths, writes)?.into_values() {
-            let log = files.log();
+        let mut candidates = files.open(disk, paths, writes)?;
+        let told = candidates.values().find_map(|candidate| Some(candidate.header?.log));
+        files.log = told.or_else(|| floors::log(disk, directory));
+        for candidate in candidates.values_mut() {
+            candidate.find_index(files.log)?;
+        }
+        for candidate in candidates.into_values() {
             if let Some(header) = candidate.header
-                && log.is_some_and(|log| log != header.log)
+                && files.log.is_some_and(|log| log.id != header.log.id)
             {
                 return Err(OpenError::Foreign { path: candidate.path });
             }
@@ -108,11 +118,6 @@ impl Files {
         }
         Ok(found)
     }
-
-    /// Which log it is.
-    pub fn log(&self) -> Option<LogId> {
-        self.segments.iter().find_map(|candidate| Some(candidate.header?.log))
-    }
 }
 
 impl Candidate {
@@ -125,9 +130,15 @@ impl Candidate {
             Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
             Err(Fault::Damaged) => None,
         };
-        let footer = Footer::read(&file).map_err(at(&path))?;
         let first_sequence = header.map_or(named, |header| header.first_sequence);
-        Ok(Self { path, file: Arc::new(file), first_sequence, header, footer })
+        Ok(Self { path, file: Arc::new(file), first_sequence, header, footer: None, salt: 0 })
+    }
+
+    /// Reads the trailer, which takes the log's salt.
+    fn find_index(&mut self, log: Option<Identity>) -> Result<(), OpenError> {
+        self.salt = self.header.map(|header| header.log).or(log).map_or(0, |log| log.salt);
+        self.footer = Footer::read(&self.file, self.salt).map_err(at(&self.path))?;
+        Ok(())
     }
 
     fn has_whole_index(&self) -> Result<bool, OpenError> {

@@ -9,7 +9,7 @@ use std::{io, path::Path};
 use bytes::{Buf, BufMut};
 
 use super::{
-    block::{LogId, put_text, take_text},
+    block::{Identity, LogId, Salt, put_text, take_text},
     disk::Disk,
     topics::{Removed, Topics},
 };
@@ -25,10 +25,11 @@ const MAGIC: [u8; 8] = *b"PRNLRMV\n";
 const VERSION: u32 = 1;
 
 /// All that was removed from `topics`, as it is on disk.
-pub fn to_bytes(log: LogId, topics: &Topics) -> Vec<u8> {
+pub fn to_bytes(log: Identity, topics: &Topics) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.put_u32_le(VERSION);
-    out.put_slice(&log);
+    out.put_slice(&log.id);
+    out.put_u32_le(log.salt);
     put_varint(&mut out, topics.forgotten());
     for (name, removed) in topics.all_removed() {
         put_text(&mut out, name);
@@ -51,13 +52,15 @@ pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Which log the file is of, where no segment tells.
-pub fn log(disk: &Disk, directory: &Path) -> Option<LogId> {
+pub fn log(disk: &Disk, directory: &Path) -> Option<Identity> {
     let file = disk.open(&directory.join(NAME), false).ok()?;
     let bytes = file.read(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
     let (body, mut checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let mut rest = body.strip_prefix(&MAGIC).filter(|_| crc32c::crc32c(body) == checksum.get_u32_le())?;
     (rest.try_get_u32_le().ok()? == VERSION).then_some(())?;
-    rest.first_chunk::<16>().copied()
+    let id = rest.first_chunk::<16>().copied()?;
+    rest.advance(id.len());
+    Some(Identity { id, salt: rest.try_get_u32_le().ok()? })
 }
 
 /// Reads it into `topics`, before any message is added. What is wrong with the file, in words, if it cannot be
@@ -79,7 +82,7 @@ pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> i
     if crc32c::crc32c(body) != checksum.get_u32_le() {
         return fault("its checksum does not hold");
     }
-    let Some(mut rest) = body.strip_prefix(&MAGIC).filter(|rest| rest.len() >= 4 + log.len()) else {
+    let Some(mut rest) = body.strip_prefix(&MAGIC).filter(|rest| rest.len() >= 4 + log.len() + 4) else {
         return fault("is no such file");
     };
     let version = rest.get_u32_le();
@@ -90,6 +93,7 @@ pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> i
     if of != log {
         return fault("is one of another log");
     }
+    rest.advance(size_of::<Salt>());
     match take_all(&mut rest) {
         Some((forgotten, all)) => {
             for (name, removed) in all {

@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::{block::Entry, disk::File};
+use super::{
+    block::{Entry, Salt},
+    disk::File,
+};
 use crate::wire::{put_varint, take_varint};
 
 /// Begins the trailer.
@@ -153,7 +156,13 @@ pub struct Summary {
 }
 
 /// The footer of a segment whose blocks end at `offset`, as it is on disk.
-pub fn to_bytes(offset: u64, pages: &[Page], lists: &BTreeMap<Arc<str>, List>, summary: &Summary) -> Vec<u8> {
+pub fn to_bytes(
+    offset: u64,
+    pages: &[Page],
+    lists: &BTreeMap<Arc<str>, List>,
+    summary: &Summary,
+    salt: Salt,
+) -> Vec<u8> {
     let (mut page_bytes, mut records, mut names, mut postings) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for page in pages {
@@ -187,7 +196,7 @@ pub fn to_bytes(offset: u64, pages: &[Page], lists: &BTreeMap<Arc<str>, List>, s
     for number in [first_sequence, last_sequence, last_time, messages, ids] {
         trailer.put_u64_le(number);
     }
-    trailer.put_u32_le(crc32c::crc32c(&trailer));
+    trailer.put_u32_le(crc32c::crc32c_append(salt, &trailer));
     [page_bytes, records, names, postings, trailer].concat()
 }
 
@@ -228,6 +237,8 @@ pub struct Footer {
     postings: u64,
     /// Of the segment.
     pub summary: Summary,
+    /// Of the segment's log.
+    pub salt: Salt,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -243,17 +254,17 @@ pub struct Damaged;
 
 impl Footer {
     /// Reads the trailer of a file, if it has one.
-    pub fn read(file: &File) -> io::Result<Option<Self>> {
+    pub fn read(file: &File, salt: Salt) -> io::Result<Option<Self>> {
         let length = file.len()?;
         let Some(at) = length.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
         let bytes = file.read(at, TRAILER_BYTES)?;
-        Ok(Self::parse(&bytes).filter(|footer| footer.parts.iter().all(|part| part.end() <= at)))
+        Ok(Self::parse(&bytes, salt).filter(|footer| footer.parts.iter().all(|part| part.end() <= at)))
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8], salt: Salt) -> Option<Self> {
         let (body, mut checksum) = bytes.split_at_checked(TRAILER_BYTES - 4)?;
         let mut fields = body.strip_prefix(&MAGIC)?;
-        if crc32c::crc32c(body) != checksum.get_u32_le() {
+        if crc32c::crc32c_append(salt, body) != checksum.get_u32_le() {
             return None;
         }
         let parts = std::array::from_fn(|_| Part {
@@ -269,7 +280,7 @@ impl Footer {
             messages: fields.get_u64_le(),
             ids: fields.get_u64_le(),
         };
-        Some(Self { parts, postings, summary })
+        Some(Self { parts, postings, summary, salt })
     }
 
     /// Where the blocks end.
@@ -429,11 +440,11 @@ mod tests {
         let summary = Summary { first_sequence: 3, last_sequence: 12, last_time: 6, messages: 12, ids: 2 };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("segment");
-        let bytes = [vec![1; 100], to_bytes(100, &pages, &lists, &summary)].concat();
+        let bytes = [vec![1; 100], to_bytes(100, &pages, &lists, &summary, 3)].concat();
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let file = File::Real(std::fs::File::open(&path).unwrap());
-            let footer = Footer::read(&file).unwrap()?;
+            let footer = Footer::read(&file, 3).unwrap()?;
             let read_pages = footer.pages(&file).unwrap().ok()?;
             let directory = footer.directory(&file).unwrap().ok()?;
             let mut read = BTreeMap::new();

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    block::{LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
+    block::{SEGMENT_HEADER_BYTES, SegmentHeader},
     committer::Order,
     disk::File,
     floors,
@@ -97,13 +97,13 @@ impl Keeper {
     }
 
     /// The next segment: the one that was made ready, or a new one. Its name is on disk when this returns.
-    pub fn next_segment(&self, log: LogId, first_sequence: u64) -> Result<Segment, NotMade> {
+    pub fn next_segment(&self, first_sequence: u64) -> Result<Segment, NotMade> {
         let shared = &self.shared;
         // Held until the file has its own name: the keeper would make another one under the same.
         let mut ready = lock(&self.ready);
         let not_named = |error| NotMade { error, is_named: false };
         let file = ready.take().map_or_else(|| make(shared), Ok).map_err(not_named)?;
-        let header = SegmentHeader { log, first_sequence, through: 0 };
+        let header = SegmentHeader { log: shared.identity, first_sequence, through: 0 };
         let path = shared.directory.join(segment_name(first_sequence));
         let disk = &shared.options.disk;
         let named = file
@@ -115,7 +115,7 @@ impl Keeper {
             return Err(not_named(error));
         }
         disk.sync_directory(&shared.directory).map_err(|error| NotMade { error, is_named: true })?;
-        Ok(Segment::building(path, Arc::new(file), first_sequence, 0, Building::new()))
+        Ok(Segment::building(path, Arc::new(file), first_sequence, 0, Building::new(shared.identity.salt)))
     }
 }
 
@@ -254,8 +254,8 @@ impl Work {
     /// Writes down what was removed.
     fn write_down(&self) -> Result<(), Error> {
         if self.is_unwritten.get() {
-            let Shared { options, directory, id, .. } = &*self.shared;
-            let floors = floors::to_bytes(*id, &self.shared.state().topics);
+            let Shared { options, directory, identity, .. } = &*self.shared;
+            let floors = floors::to_bytes(*identity, &self.shared.state().topics);
             let write = || floors::write(&options.disk, directory, &floors);
             match write() {
                 // What is removed frees far more than the file takes.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{
     State,
-    block::{self, LogId, SEGMENT_HEADER_BYTES},
+    block::{self, Identity, SEGMENT_HEADER_BYTES},
     dedupe::Dedupe,
     disk::{Disk, File},
     files::{Candidate, Files},
@@ -39,7 +39,7 @@ const SEQUENCE_JUMP: u64 = 1_000_000;
 #[derive(Debug)]
 pub struct Finding {
     /// Which log it is; none if there was nothing.
-    pub log: Option<LogId>,
+    pub log: Option<Identity>,
     /// What readers see.
     pub state: State,
     /// Ids published lately.
@@ -73,7 +73,7 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         // It was being made, or was to be deleted, when the server ended.
         disk.remove(path).map_err(at(path))?;
     }
-    let log = files.log().or_else(|| floors::log(disk, directory));
+    let log = files.log;
     let mut opened = Opened { upgraded, ..Opened::default() };
     for (path, first) in &files.misnamed {
         opened.damaged.push(format!("{}: its name is another's, it begins with {first}", path.display()));
@@ -81,7 +81,7 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
     let mut candidates = files.segments;
     let mut topics = Topics::new(options.retention.clone());
     if let Some(log) = log {
-        let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
+        let fault = floors::read(disk, directory, log.id, &mut topics).map_err(at(directory))?;
         opened.damaged.extend(fault);
     }
     let state = State { topics, ..State::default() };
@@ -119,7 +119,7 @@ impl Finding {
         cache: &Cache,
         options: &Options,
     ) -> io::Result<()> {
-        let Candidate { path, file, first_sequence, header, footer } = candidate;
+        let Candidate { path, file, first_sequence, header, footer, salt } = candidate;
         let through = header.map_or(0, |header| header.through);
         self.follow(first_sequence);
         if header.is_none() {
@@ -145,7 +145,7 @@ impl Finding {
         let last = last.filter(|_| footer.is_none());
         let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
         let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
-        let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
+        let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence), salt);
         if let Some(disk) = last {
             self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
         }
@@ -154,7 +154,7 @@ impl Finding {
             // A footer that was not written whole, or not at all: whether anything is missing, the next segment tells.
             self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
-        let mut building = Building::new();
+        let mut building = Building::new(salt);
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
         }
@@ -200,7 +200,7 @@ impl Finding {
         let window = u64::try_from(options.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
         if summary.ids > 0 && summary.last_time >= nanos(options.clock.now()).saturating_sub(window) {
             let bytes = segment.read(0, segment.blocks_end())?;
-            let scan = Scan::new(&bytes, segment.first_sequence);
+            let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
             scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
         }
         Ok(true)
@@ -268,7 +268,7 @@ impl Finding {
             file.write_all_at(tail, unsure)?;
         }
         if torn.is_some() {
-            let mark = block::mark(scan.next_sequence);
+            let mark = block::mark(scan.next_sequence, scan.salt());
             file.write_all_at(&mark, scan.end)?;
             scan.end += mark.len() as u64;
         }

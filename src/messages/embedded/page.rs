@@ -6,22 +6,23 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::{
-    block::{self, BLOCK_MAGIC, Block, Header, MARK_BYTES},
+    block::{self, BLOCK_MAGIC, Block, Header, MARK_BYTES, Salt},
     segment::{Extent, Segment},
 };
 
 /// The blocks of a page, and the sequences that it should hold and that are in no block of it: first and last.
-pub fn blocks_of(page: &Bytes, extent: &Extent) -> (Vec<Arc<Block>>, Vec<(u64, u64)>) {
+pub fn blocks_of(page: &Bytes, extent: &Extent, salt: Salt) -> (Vec<Arc<Block>>, Vec<(u64, u64)>) {
     let (mut blocks, mut missing) = (Vec::<Arc<Block>>::new(), Vec::new());
     let mut expected = extent.page.first_sequence;
     let (mut at, mut is_damaged) = (0, false);
     while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
         // At a mark of a clean end nothing is missing.
-        if block::read_mark(rest).is_ok() {
+        if block::read_mark(rest, salt).is_ok() {
             at += MARK_BYTES;
             continue;
         }
-        if let Some(block) = Block::read(&page.slice(at..)).ok().filter(|block| !block.body.is_empty()) {
+        if let Some(block) = Block::read(&page.slice(at..), salt).ok().filter(|block| !block.body.is_empty())
+        {
             at += Header::read(rest).map_or(rest.len(), |header| header.block_bytes());
             if is_damaged && block.first_sequence > expected {
                 missing.push((expected, block.first_sequence - 1));
@@ -47,7 +48,7 @@ pub fn blocks_of(page: &Bytes, extent: &Extent) -> (Vec<Arc<Block>>, Vec<(u64, u
 pub fn time_at(segment: &Segment, offset: u32) -> io::Result<u64> {
     let Some(extent) = segment.page_with(offset) else { return Ok(0) };
     let bytes = segment.read(extent.start, extent.end)?;
-    let (blocks, _) = blocks_of(&bytes, &extent);
+    let (blocks, _) = blocks_of(&bytes, &extent, segment.salt());
     let place = usize::try_from(u64::from(offset) - extent.start).unwrap_or(usize::MAX);
     let is_in = |block: &&Arc<Block>| {
         // Both are slices of the page.

@@ -174,7 +174,8 @@ impl Shared {
             if extent.page.first_sequence > bounds.last {
                 return Ok(true);
             }
-            let (blocks, missing) = blocks_of(&segment.read(extent.start, extent.end)?, &extent);
+            let (blocks, missing) =
+                blocks_of(&segment.read(extent.start, extent.end)?, &extent, segment.salt());
             let mut bounds = *bounds;
             if let Some((from, to)) = missing.into_iter().find(|(_, to)| *to > cut.through) {
                 self.note_damage(from, to);
@@ -349,7 +350,8 @@ impl Shared {
                     while let Some(before) = place.checked_sub(1) {
                         place = before;
                         let Some(extent) = segment.page(place) else { break };
-                        let (blocks, _) = blocks_of(&segment.read(extent.start, extent.end)?, &extent);
+                        let (blocks, _) =
+                            blocks_of(&segment.read(extent.start, extent.end)?, &extent, segment.salt());
                         let state = self.state();
                         let found = blocks
                             .iter()
@@ -391,7 +393,8 @@ impl Shared {
             }
             for place in segment.page_at(time)..segment.page_count() {
                 let Some(extent) = segment.page(place) else { break };
-                let (blocks, _) = blocks_of(&segment.read(extent.start, extent.end)?, &extent);
+                let (blocks, _) =
+                    blocks_of(&segment.read(extent.start, extent.end)?, &extent, segment.salt());
                 if let Some(block) = blocks.iter().find(|block| block.time >= time) {
                     return Ok(block.first_sequence - 1);
                 }

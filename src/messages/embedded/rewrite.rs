@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::{
     Shared,
-    block::{Block, Entry, SegmentHeader},
+    block::{Block, Entry, Salt, SegmentHeader},
     disk::File,
     footer::{Footer, Held, Posting},
     millis, nanos,
@@ -145,8 +145,11 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.options.disk;
     let new = first.path.with_extension("new");
-    let header =
-        SegmentHeader { log: shared.id, first_sequence: first.first_sequence, through: last.first_sequence };
+    let header = SegmentHeader {
+        log: shared.identity,
+        first_sequence: first.first_sequence,
+        through: last.first_sequence,
+    };
     let header = SegmentHeader { through: header.through.max(first.through).max(last.through), ..header };
     let written = write(shared, segments, &new, header, now);
     let Ok(Some((file, expired))) = written else {
@@ -157,7 +160,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     let path = first.path.clone();
     disk.rename(&new, &path)?;
     disk.sync_directory(&shared.directory)?;
-    let made = sealed_at(path, Arc::new(file), header)?;
+    let made = sealed_at(path, Arc::new(file), (header.first_sequence, header.through), header.log.salt)?;
     let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
     let mut state = shared.state_mut();
     let are_there = state.segments.iter().filter(|segment| ids.contains(&segment.id)).count();
@@ -188,12 +191,12 @@ fn write(
 ) -> io::Result<Option<(File, Expired)>> {
     let file = shared.options.disk.create(new)?;
     let mut buffer = header.to_bytes();
-    let mut building = Building::new();
+    let mut building = Building::new(shared.identity.salt);
     let mut written = 0_u64;
     let mut expired = Expired::new();
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
-        let scan = Scan::new(&bytes, segment.first_sequence);
+        let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
         let is_sound =
             scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
         if !is_sound {
@@ -203,7 +206,7 @@ fn write(
         for found in &scan.blocks {
             if let Some(block) = living(shared, &found.block, now, &mut expired) {
                 let start = written + buffer.len() as u64;
-                let body = block.put(&mut buffer, 0);
+                let body = block.put(&mut buffer, 0, shared.identity.salt);
                 let at = |place: usize| written + place as u64;
                 building.add(&block, start, at(body.start), at(body.end));
             }
@@ -256,13 +259,12 @@ fn place_of(place: usize) -> u32 {
 
 /// A segment whose footer was written just now.
 pub fn sealed(segment: &Segment) -> io::Result<Segment> {
-    let header =
-        SegmentHeader { log: [0; 16], first_sequence: segment.first_sequence, through: segment.through };
-    sealed_at(segment.path.clone(), segment.file.clone(), header)
+    let (path, file) = (segment.path.clone(), segment.file.clone());
+    sealed_at(path, file, (segment.first_sequence, segment.through), segment.salt())
 }
 
-fn sealed_at(path: PathBuf, file: Arc<File>, header: SegmentHeader) -> io::Result<Segment> {
+fn sealed_at(path: PathBuf, file: Arc<File>, sequences: (u64, u64), salt: Salt) -> io::Result<Segment> {
     let unreadable = || io::Error::other("the index of a segment cannot be read back");
-    let footer = Footer::read(&file)?.ok_or_else(unreadable)?;
-    Segment::sealed(path, file, (header.first_sequence, header.through), footer)?.map_err(|_| unreadable())
+    let footer = Footer::read(&file, salt)?.ok_or_else(unreadable)?;
+    Segment::sealed(path, file, sequences, footer)?.map_err(|_| unreadable())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::block::{
-    self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, MARK_BYTES, MARK_MAGIC, SEGMENT_HEADER_BYTES,
+    self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, MARK_BYTES, MARK_MAGIC, SEGMENT_HEADER_BYTES, Salt,
 };
 
 /// What the bytes of a segment hold.
@@ -28,6 +28,7 @@ pub struct Scan {
     pub next_sequence: u64,
     /// Where a commit began that may not have come to its end.
     pub last_commit: u64,
+    salt: Salt,
 }
 
 /// A block, and where it is.
@@ -63,7 +64,7 @@ enum Record {
 
 impl Scan {
     /// Reads all records of a segment in which no sequence is below `first_sequence`.
-    pub fn new(bytes: &Bytes, first_sequence: u64) -> Self {
+    pub fn new(bytes: &Bytes, first_sequence: u64, salt: Salt) -> Self {
         let start = SEGMENT_HEADER_BYTES as u64;
         let mut scan = Self {
             blocks: Vec::new(),
@@ -72,6 +73,7 @@ impl Scan {
             tail: start..start,
             next_sequence: first_sequence,
             last_commit: start,
+            salt,
         };
         while let Some((start, end, record)) = scan.next(bytes) {
             if start > scan.end {
@@ -118,7 +120,7 @@ impl Scan {
     /// The record at an offset, if there is a whole one.
     fn record(&self, bytes: &Bytes, offset: usize) -> Option<(u64, Record)> {
         let rest = bytes.get(offset..)?;
-        if let Ok(next_sequence) = block::read_mark(rest) {
+        if let Ok(next_sequence) = block::read_mark(rest, self.salt) {
             let is_next = next_sequence >= self.next_sequence;
             return is_next.then_some(((offset + MARK_BYTES) as u64, Record::Mark(next_sequence)));
         }
@@ -127,12 +129,17 @@ impl Scan {
         if header.first_sequence < self.next_sequence {
             return None;
         }
-        let block = Block::read(&bytes.slice(offset..end)).ok()?;
+        let block = Block::read(&bytes.slice(offset..end), self.salt).ok()?;
         let is_intact = block.entries.iter().all(|entry| block.is_intact(entry));
         let body = (offset + BLOCK_HEADER_BYTES + header.table_bytes) as u64;
         let (start, end) = (offset as u64, end as u64);
         let commit = start.saturating_sub(header.back.into());
         Some((end, Record::Block(Box::new(Found { start, body, end, block, commit, is_intact }))))
+    }
+
+    /// Of its records.
+    pub fn salt(&self) -> Salt {
+        self.salt
     }
 
     /// Where what may have been torn begins, in the segment that was written last; none if nothing was.

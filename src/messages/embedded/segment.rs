@@ -18,7 +18,7 @@ use bytes::Bytes;
 use quick_cache::{Weighter, sync::Cache as QuickCache};
 
 use super::{
-    block::{Block, SEGMENT_HEADER_BYTES},
+    block::{Block, SEGMENT_HEADER_BYTES, Salt},
     disk::File,
     footer::{self, Damaged, Directory, Footer, Held, List, Page, Posting, Summary},
 };
@@ -71,12 +71,13 @@ pub struct Building {
     lists: Vec<(Arc<str>, List)>,
     places: HashMap<Arc<str>, usize>,
     summary: Summary,
+    salt: Salt,
 }
 
 impl Building {
     /// Of a segment without blocks.
-    pub fn new() -> Self {
-        Self { end: SEGMENT_HEADER_BYTES as u64, ..Self::default() }
+    pub fn new(salt: Salt) -> Self {
+        Self { salt, end: SEGMENT_HEADER_BYTES as u64, ..Self::default() }
     }
 
     /// Takes note of a block from `start` to `end` whose body begins at `body`.
@@ -132,7 +133,7 @@ impl Building {
     /// The footer that says the same.
     pub fn to_footer(&self) -> Vec<u8> {
         let lists = self.lists.iter().cloned().collect::<BTreeMap<_, _>>();
-        footer::to_bytes(self.end, &self.pages, &lists, &self.summary)
+        footer::to_bytes(self.end, &self.pages, &lists, &self.summary, self.salt)
     }
 
     fn list(&self, topic: &str) -> Option<&List> {
@@ -190,6 +191,14 @@ impl Segment {
         let (first_sequence, through) = header;
         let index = Index::Sealed { footer, pages };
         Ok(Ok(Self { id: next_id(), path, file, first_sequence, through, index }))
+    }
+
+    /// Of its records.
+    pub fn salt(&self) -> Salt {
+        match &self.index {
+            Index::Building(_) => self.with_building(|building| building.salt),
+            Index::Sealed { footer, .. } => footer.salt,
+        }
     }
 
     /// Has a footer.

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use memchr::memmem;
 
 use super::{
-    block::{self, BLOCK_MAGIC, Block, Entry, LogId, SegmentHeader, take_text},
+    block::{self, BLOCK_MAGIC, Block, Entry, Identity, LogId, SegmentHeader, take_text},
     disk::Disk,
     files,
 };
@@ -70,7 +70,12 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
 }
 
 /// A segment, if it is of version 1; and the log, if its header can be believed.
-fn find(disk: &Disk, path: PathBuf, first_sequence: u64, log: &mut Option<LogId>) -> io::Result<Option<Old>> {
+fn find(
+    disk: &Disk,
+    path: PathBuf,
+    first_sequence: u64,
+    log: &mut Option<Identity>,
+) -> io::Result<Option<Old>> {
     let file = disk.open(&path, false)?;
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
     let start = file.read(0, length.min(block::SEGMENT_HEADER_BYTES))?;
@@ -89,9 +94,10 @@ fn find(disk: &Disk, path: PathBuf, first_sequence: u64, log: &mut Option<LogId>
         return Ok(None);
     };
     let is_sound = crc32c::crc32c(body) == checksum.get_u32_le();
-    let mut old_log = LogId::default();
+    let mut id = LogId::default();
     let mut fields = body.get(START.len()..).unwrap_or_default();
-    fields.copy_to_slice(&mut old_log);
+    fields.copy_to_slice(&mut id);
+    let old_log = Identity { id, salt: log.map_or_else(Identity::new_salt, |log| log.salt) };
     if is_sound {
         *log = Some(old_log);
     }
@@ -99,7 +105,7 @@ fn find(disk: &Disk, path: PathBuf, first_sequence: u64, log: &mut Option<LogId>
     Ok(Some(Old { path, bytes: file.read(0, length)?.into(), header, is_sound }))
 }
 
-fn write(disk: &Disk, old: &Old, log: LogId) -> io::Result<()> {
+fn write(disk: &Disk, old: &Old, log: Identity) -> io::Result<()> {
     let Old { path, bytes, header, .. } = old;
     let mut out = Vec::with_capacity(bytes.len());
     out.extend(SegmentHeader { log, ..*header }.to_bytes());
@@ -107,7 +113,7 @@ fn write(disk: &Disk, old: &Old, log: LogId) -> io::Result<()> {
     while at < bytes.len() {
         let rest = bytes.slice(at..);
         if let Some((block, length)) = read(&rest) {
-            block.put(&mut out, 0);
+            block.put(&mut out, 0, log.salt);
             at += length;
         } else {
             let behind = rest.get(1..).unwrap_or_default();

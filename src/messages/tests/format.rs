@@ -22,9 +22,9 @@ fn crc(bytes: &[u8]) -> u64 {
     crc32c::crc32c(bytes).into()
 }
 
-/// The checksum at `at` is that of all before.
-fn check(bytes: &[u8], at: usize) {
-    assert_eq!(number::<4>(bytes, at), crc(&bytes[..at]));
+/// The checksum at `at` is that of all before, and begins with a salt.
+fn check(bytes: &[u8], at: usize, salt: u32) {
+    assert_eq!(number::<4>(bytes, at), u64::from(crc32c::crc32c_append(salt, &bytes[..at])));
 }
 
 fn varint(bytes: &mut &[u8]) -> u64 {
@@ -65,33 +65,34 @@ struct Found {
     next_sequence: Option<u64>,
 }
 
-fn header(bytes: &[u8], name: u64) -> [u8; 16] {
+/// The log, and its salt.
+fn header(bytes: &[u8], name: u64) -> ([u8; 16], u32) {
     assert_eq!(&bytes[..8], b"PRNLSEG\n");
-    assert_eq!((number::<4>(bytes, 8), number::<8>(bytes, 28)), (2, name));
-    check(&bytes[..48], 44);
-    bytes[12..28].try_into().unwrap()
+    assert_eq!((number::<4>(bytes, 8), number::<8>(bytes, 32)), (2, name));
+    check(&bytes[..52], 48, 0);
+    (bytes[12..28].try_into().unwrap(), u32::try_from(number::<4>(bytes, 28)).unwrap())
 }
 
-fn records(bytes: &[u8]) -> Found {
-    let mut found = Found { end: 48, ..Found::default() };
+fn records(bytes: &[u8], salt: u32) -> Found {
+    let mut found = Found { end: 52, ..Found::default() };
     loop {
         let rest = &bytes[found.end..];
         if rest.starts_with(b"PEND") {
-            check(rest, 12);
+            check(rest, 12, salt);
             found.next_sequence = Some(number::<8>(rest, 4));
             found.end += 16;
         } else if rest.starts_with(b"PBLK") {
-            block(rest, &mut found);
+            block(rest, salt, &mut found);
         } else {
             return found;
         }
     }
 }
 
-fn block(rest: &[u8], found: &mut Found) {
+fn block(rest: &[u8], salt: u32, found: &mut Found) {
     let (table_bytes, body_bytes) = (size(rest, 4), size(rest, 8));
     let body_at = 52 + table_bytes;
-    let checked = crc32c::crc32c_append(crc32c::crc32c(&rest[..48]), &rest[52..body_at]);
+    let checked = crc32c::crc32c_append(crc32c::crc32c_append(salt, &rest[..48]), &rest[52..body_at]);
     assert_eq!(number::<4>(rest, 48), u64::from(checked));
     let mut table = &rest[52..body_at];
     let topics = (0..size(rest, 16)).map(|_| text(&mut table).to_owned()).collect::<Vec<_>>();
@@ -118,10 +119,10 @@ fn block(rest: &[u8], found: &mut Found) {
 }
 
 /// The index says what the blocks say.
-fn index(bytes: &[u8], found: &Found) {
+fn index(bytes: &[u8], salt: u32, found: &Found) {
     let trailer = &bytes[bytes.len() - 108..];
     assert_eq!(&trailer[..8], b"PRNLFOOT");
-    check(trailer, 104);
+    check(trailer, 104, salt);
     let part = |at: usize| {
         let start = place(trailer, at);
         let part = &bytes[start..start + size(trailer, at + 8)];
@@ -185,11 +186,11 @@ fn one_topic(record: &[u8], mut list: &[u8], messages: &[&Seen], found: &Found) 
     assert!(list.is_empty());
 }
 
-fn removed(bytes: &[u8], log: [u8; 16]) -> BTreeMap<String, [u64; 3]> {
-    check(bytes, bytes.len() - 4);
+fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64; 3]> {
+    check(bytes, bytes.len() - 4, 0);
     assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 1));
-    assert_eq!(bytes[12..28], log);
-    let mut rest = &bytes[28..bytes.len() - 4];
+    assert_eq!((&bytes[12..28], number::<4>(bytes, 28)), (&log[..], salt.into()));
+    let mut rest = &bytes[32..bytes.len() - 4];
     assert_eq!(varint(&mut rest), 0);
     let mut topics = BTreeMap::new();
     while !rest.is_empty() {
@@ -224,10 +225,10 @@ async fn a_log_is_read_by_what_is_documented_of_it() {
         let bytes = std::fs::read(path).unwrap();
         let log = header(&bytes, path.file_stem().unwrap().to_str().unwrap().parse().unwrap());
         assert_eq!(*identity.get_or_insert(log), log);
-        let found = records(&bytes);
+        let found = records(&bytes, log.1);
         sequences.extend(found.messages.iter().map(|seen| seen.1));
         if place + 1 < paths.len() {
-            index(&bytes, &found);
+            index(&bytes, log.1, &found);
         } else {
             assert_eq!((found.end, found.next_sequence), (bytes.len(), Some(404)));
         }

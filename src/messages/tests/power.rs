@@ -93,12 +93,12 @@ fn block(sequence: u64, topic: &str) -> Vec<u8> {
         ..Block::default()
     };
     let mut bytes = Vec::new();
-    block.put(&mut bytes, 0);
+    // Who publishes does not know the log's salt.
+    block.put(&mut bytes, 0, 0);
     bytes
 }
 
 #[tokio::test]
-#[ignore = "nothing in a block tells that it was not written by a publisher: that takes another version of the format"]
 async fn a_payload_that_holds_a_block_is_not_taken_for_one_when_its_commit_is_torn() {
     let disk = Simulation::new();
     let (log, _) = open(&disk, 64 * 1024).unwrap();

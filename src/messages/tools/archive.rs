@@ -14,7 +14,7 @@ use super::{Error, Fault, Finding, at};
 use crate::messages::{
     OpenError,
     embedded::{
-        block::{Block, LogId},
+        block::{Block, Identity},
         disk::Disk,
         files::{Candidate, Files},
         floors,
@@ -37,7 +37,7 @@ const SETTLE: (Duration, usize) = (Duration::from_millis(if cfg!(test) { 1 } els
 pub struct Archive {
     pub(super) directory: PathBuf,
     /// None if no header tells.
-    pub(super) log: Option<LogId>,
+    pub(super) log: Option<Identity>,
     pub(super) files: Files,
     /// In the order of their sequences.
     pub(super) segments: Vec<Arc<Segment>>,
@@ -67,11 +67,11 @@ impl Archive {
 
     fn try_open(directory: &Path, rules: &[Rule]) -> Result<Self, Error> {
         let files = list(directory)?;
-        let log = files.log();
+        let log = files.log;
         let mut topics = Topics::new(rules.to_vec());
         let mut removed_fault = None;
         if let Some(log) = log {
-            let fault = floors::read(&Disk::Real, directory, log, &mut topics).map_err(at(directory))?;
+            let fault = floors::read(&Disk::Real, directory, log.id, &mut topics).map_err(at(directory))?;
             removed_fault = fault.map(|fault| removed(directory, &fault));
         }
         let (segments, cache) = (Vec::new(), Cache::default());
@@ -87,7 +87,7 @@ impl Archive {
     }
 
     fn take(&mut self, candidate: &Candidate, is_last: bool) -> io::Result<()> {
-        let Candidate { path, file, first_sequence, header, footer } = candidate;
+        let Candidate { path, file, first_sequence, header, footer, .. } = candidate;
         let through = header.map_or(0, |header| header.through);
         if let Some(footer) = footer {
             let sealed = Segment::sealed(path.clone(), file.clone(), (*first_sequence, through), *footer)?;
@@ -156,7 +156,7 @@ impl Archive {
             let loaded = Loaded::read(candidate, candidate.first_sequence, false);
             building(&loaded.map_err(at(&segment.path))?.scan)
         } else {
-            Building::new()
+            Building::new(segment.salt())
         };
         let Segment { path, file, first_sequence, through, .. } = segment;
         Ok(Segment::building(path.clone(), file.clone(), *first_sequence, *through, building))
@@ -263,11 +263,11 @@ impl Loaded {
     }
 
     fn read_once(candidate: &Candidate, from: u64) -> io::Result<Self> {
-        let footer = Footer::read(&candidate.file)?;
+        let footer = Footer::read(&candidate.file, candidate.salt)?;
         let length = usize::try_from(candidate.file.len()?).map_err(io::Error::other)?;
         let bytes = Bytes::from(candidate.file.read(0, length)?);
         let end = footer.map_or(length, |footer| usize::try_from(footer.blocks_end()).unwrap_or(length));
-        let scan = Scan::new(&bytes.slice(..end.min(length)), from);
+        let scan = Scan::new(&bytes.slice(..end.min(length)), from, candidate.salt);
         Ok(Self { bytes, footer, scan, torn: None })
     }
 
@@ -314,7 +314,7 @@ fn broken(path: &Path, found: &Found) -> Vec<Finding> {
 
 /// The index that says what a scan has found.
 pub fn building(scan: &Scan) -> Building {
-    let mut building = Building::new();
+    let mut building = Building::new(scan.salt());
     for found in &scan.blocks {
         building.add(&found.block, found.start, found.body, found.end);
     }

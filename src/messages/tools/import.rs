@@ -8,14 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use uuid::Uuid;
-
 use super::{Archive, Error, at, object};
 use crate::messages::{
     Options, consumers,
     embedded::{
         SEGMENT_MESSAGES,
-        block::{self, LogId, SegmentHeader},
+        block::{self, Identity, SegmentHeader},
         disk::{Disk, File},
         draft::Draft,
         segment::Building,
@@ -96,7 +94,7 @@ fn sync(directory: &Path) -> Result<(), Error> {
 }
 
 fn fill(directory: &Path, mut input: impl BufRead, options: &Options) -> Result<Imported, Error> {
-    let log = *Uuid::now_v7().as_bytes();
+    let log = Identity::new();
     let mut writer = Writer::new(directory, log, options.segment_bytes as u64);
     let (mut wrong, mut more) = (Vec::new(), 0);
     let (mut messages, mut sequences, mut consumers) = (0, None, 0);
@@ -126,7 +124,7 @@ fn fill(directory: &Path, mut input: impl BufRead, options: &Options) -> Result<
         return Err(Error::Lines { lines: wrong, more });
     }
     writer.finish()?;
-    Ok(Imported { messages, sequences, consumers, log: Uuid::from_bytes(log).to_string() })
+    Ok(Imported { messages, sequences, consumers, log: uuid::Uuid::from_bytes(log.id).to_string() })
 }
 
 /// Sequences rise, and times do not fall.
@@ -145,7 +143,7 @@ fn follows(placed: &object::Placed, before: &mut (u64, u64)) -> Result<(), Strin
 /// Writes segments.
 struct Writer {
     directory: PathBuf,
-    log: LogId,
+    log: Identity,
     segment_bytes: u64,
     draft: Draft,
     segment: Option<Open>,
@@ -163,7 +161,7 @@ struct Open {
 }
 
 impl Writer {
-    fn new(directory: &Path, log: LogId, segment_bytes: u64) -> Self {
+    fn new(directory: &Path, log: Identity, segment_bytes: u64) -> Self {
         let directory = directory.into();
         Self { directory, log, segment_bytes, draft: Draft::default(), segment: None, next_sequence: 1 }
     }
@@ -196,7 +194,7 @@ impl Writer {
         let mut buffer = Vec::new();
         for block in &blocks {
             let start = segment.end + buffer.len() as u64;
-            let body = block.put(&mut buffer, 0);
+            let body = block.put(&mut buffer, 0, self.log.salt);
             let at = |place: usize| segment.end + place as u64;
             let (body, end) = (at(body.start), at(body.end));
             segment.building.add(block, start, body, end);
@@ -210,7 +208,7 @@ impl Writer {
     fn begin(&self, first_sequence: u64) -> Result<Open, Error> {
         let path = self.directory.join(segment_name(first_sequence));
         let file = Disk::Real.create(&path).map_err(at(&path))?;
-        let mut open = Open { path, file, end: 0, building: Building::new(), messages: 0 };
+        let mut open = Open { path, file, end: 0, building: Building::new(self.log.salt), messages: 0 };
         open.append(&SegmentHeader { log: self.log, first_sequence, through: 0 }.to_bytes())?;
         Ok(open)
     }
@@ -222,7 +220,7 @@ impl Writer {
             Some(last) => last,
             None => self.begin(1)?,
         };
-        last.append(&block::mark(self.next_sequence))?;
+        last.append(&block::mark(self.next_sequence, self.log.salt))?;
         last.file.sync().map_err(at(&last.path))
     }
 }

@@ -121,7 +121,7 @@ impl Archive {
     pub fn stats(&self, most: usize) -> Result<Stats, Error> {
         let now = millis(Clock::System.now());
         let topics = self.counts(now)?;
-        let id = self.log.map(Uuid::from_bytes);
+        let id = self.log.map(|log| Uuid::from_bytes(log.id));
         let mut stats = Stats {
             directory: self.directory.display().to_string(),
             log: id.map(|id| id.to_string()),

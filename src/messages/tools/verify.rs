@@ -42,8 +42,8 @@ pub struct Verified {
 pub fn verify(directory: &Path, tell: impl FnMut(&Finding)) -> Result<Verified, Error> {
     let files = archive::list_still(directory)?;
     let mut verifier = Verifier { tell, verified: Verified::default(), next_sequence: 1, last_time: 0 };
-    if let Some(log) = files.log() {
-        let read = floors::read(&Disk::Real, directory, log, &mut Topics::default());
+    if let Some(log) = files.log {
+        let read = floors::read(&Disk::Real, directory, log.id, &mut Topics::default());
         if let Some(fault) = read.map_err(at(directory))? {
             verifier.tell(&archive::removed(directory, &fault));
         }
