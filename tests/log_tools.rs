@@ -34,15 +34,15 @@ fn log(data: &Path, arguments: &[&str], stdin: &[u8]) -> (i32, String, String) {
 fn message(topic: &str, n: u8) -> PublishRequest {
     PublishRequest {
         topic: topic.into(),
-        key: (n % 2 == 0).then(|| "a key".into()),
+        key: (n.is_multiple_of(2)).then(|| "a key".into()),
         headers: [("name".to_owned(), "\"ü\"".to_owned())].into(),
-        content: Some(if n % 3 == 0 {
+        content: Some(if n.is_multiple_of(3) {
             Content::Data(vec![n, 255])
         } else {
             Content::Text(format!("text {n}"))
         }),
-        message_id: (n % 5 == 0).then(|| format!("id-{n}")),
-        ttl: (n % 7 == 0).then_some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        message_id: (n.is_multiple_of(5)).then(|| format!("id-{n}")),
+        ttl: (n.is_multiple_of(7)).then_some(prost_types::Duration { seconds: 3600, nanos: 0 }),
         ..Default::default()
     }
 }

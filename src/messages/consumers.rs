@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -56,7 +57,8 @@ pub struct ConsumerPage {
 struct Committed {
     sequence: u64,
     time: SystemTime,
-    position: Position,
+    /// None: it is damaged on disk.
+    position: Option<Position>,
 }
 
 impl Log {
@@ -78,11 +80,11 @@ impl Log {
             // If what was committed cannot be read any more, it is replaced all the same.
             let last = log.last_of(&topic);
             let committed = self.committed(&topic).await?;
-            if let Some(committed) = &committed
-                && position.sequence < committed.position.sequence
+            let before = committed.as_ref().and_then(|committed| committed.position.as_ref());
+            if let Some(committed) = before.map(Position::sequence)
+                && position.sequence < committed
                 && !may_rewind
             {
-                let committed = committed.position.sequence;
                 return Err(Error::CommitBehind { sequence: position.sequence, committed });
             }
             let message = NewMessage {
@@ -101,15 +103,28 @@ impl Log {
 
     /// What a consumer has committed; none if it has not.
     pub(super) async fn consumer_position(&self, consumer: &str) -> Result<Option<Position>, Error> {
-        Ok(self.committed(&topic_of(consumer)?).await?.map(|committed| committed.position))
+        let Self::Embedded(log) = self;
+        let topic = topic_of(consumer)?;
+        let last = log.last_of(&topic);
+        let committed = self.committed(&topic).await?;
+        // To begin elsewhere would pass over messages in silence.
+        let is_unread = committed.is_none() && last > 0 && log.last_of(&topic) == last;
+        let damaged =
+            || io::Error::new(io::ErrorKind::InvalidData, "what a consumer has committed is damaged");
+        match committed {
+            Some(committed) => Ok(Some(committed.position.ok_or_else(damaged)?)),
+            None if is_unread => Err(damaged().into()),
+            None => Ok(None),
+        }
     }
 
     async fn committed(&self, topic: &str) -> Result<Option<Committed>, Error> {
         let Self::Embedded(log) = self;
         let last = log.last_message(topic).await?;
-        Ok(last.and_then(|(sequence, time, bytes)| {
-            let position = cursor::decode(Kind::Messages, message::text(&bytes)?).ok()?;
-            Some(Committed { sequence, time, position })
+        Ok(last.map(|(sequence, time, bytes)| {
+            let text = bytes.as_ref().and_then(|bytes| message::text(bytes));
+            let position = text.and_then(|text| cursor::decode(Kind::Messages, text).ok());
+            Committed { sequence, time, position }
         }))
     }
 
@@ -138,9 +153,9 @@ impl Log {
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let Self::Embedded(log) = self;
         let committed = self.committed(&topic_of(name)?).await?;
-        Ok(committed.map(|Committed { time, position, .. }| {
+        Ok(committed.and_then(|Committed { time, position, .. }| {
             let (head, is_connected) = (log.newest(), log.is_leased(name));
-            ConsumerInfo { name: name.into(), position, time, head, is_connected }
+            Some(ConsumerInfo { name: name.into(), position: position?, time, head, is_connected })
         }))
     }
 

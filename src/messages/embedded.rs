@@ -153,6 +153,13 @@ impl Shared {
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
         }
+        building.extend(segment.blocks_end());
+        for damage in &scan.damage {
+            self.note_damage(damage.sequences.0, damage.sequences.1);
+        }
+        if scan.next_sequence <= segment.summary().last_sequence {
+            self.note_damage(scan.next_sequence, segment.summary().last_sequence);
+        }
         let (path, file) = (segment.path.clone(), segment.file.clone());
         let rebuilt = Segment::building(path, file, segment.first_sequence, segment.through, building);
         self.replace(segment.id, Arc::new(rebuilt));
@@ -185,11 +192,8 @@ impl Embedded {
         let at = |source| OpenError::Io { path: directory.into(), source };
         let cache = Cache::default();
         let finding = open::find(directory, &options, &cache)?;
-        let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, open_end } =
+        let Finding { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, .. } =
             finding;
-        if let Some((path, bytes, _)) = open_end {
-            opened.damaged.push(format!("{}: bytes {} to {}", path.display(), bytes.start, bytes.end));
-        }
         let id = log.unwrap_or_else(|| *Uuid::now_v7().as_bytes());
         // A cursor that was handed out before the torn tail was cut must not be ahead.
         let head = next_sequence - 1;
@@ -211,7 +215,7 @@ impl Embedded {
             let _ = segment.file.allocate(keeper::room(&shared.options));
             (segment, offset)
         } else {
-            let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(at)?);
+            let segment = Arc::new(keeper.next_segment(id, next_sequence).map_err(|not| at(not.error))?);
             shared.state_mut().segments.push(segment.clone());
             opened.segments += 1;
             let offset = segment.blocks_end();
@@ -294,8 +298,9 @@ impl Embedded {
         self.shared.readers.is_leased(consumer)
     }
 
-    /// The last message of a topic that has not expired, encoded as a response has it; its sequence, and its time.
-    pub async fn last_message(&self, topic: &str) -> io::Result<Option<(u64, SystemTime, Bytes)>> {
+    /// The last message of a topic that has not expired: its sequence, its time, and its bytes as a response has them,
+    /// if they are not damaged.
+    pub async fn last_message(&self, topic: &str) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
         self.read_last(topic.into()).await
     }
 

@@ -13,9 +13,15 @@ use crate::proto::{self, message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
 mod conformance;
+mod faults;
 mod format;
+mod history;
+mod live;
+mod power;
 mod retention;
+mod rot;
 mod upgrade;
+mod workload;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 

@@ -15,7 +15,7 @@ use super::{
     block::{self, Block},
     dedupe::Dedupe,
     draft::Draft,
-    keeper::{self, Keeper},
+    keeper::{self, Keeper, NotMade},
     millis, nanos, read,
     segment::Segment,
     time_of,
@@ -103,7 +103,7 @@ impl Committer {
             self.finish(commit);
             if rolls && self.segment.summary().messages > 0 && !self.shared.has_failed() {
                 // What cannot be done now is tried again when retention is enforced.
-                let _ = self.roll();
+                let _ = self.roll(false);
             }
         }
         self.end();
@@ -227,7 +227,7 @@ impl Committer {
         let is_full =
             self.offset >= self.shared.segment_bytes() || self.segment.summary().messages >= SEGMENT_MESSAGES;
         if is_full {
-            self.roll()?;
+            self.roll(true)?;
         }
         self.buffer.clear();
         let mut places = Vec::with_capacity(blocks.len());
@@ -243,7 +243,10 @@ impl Committer {
             }
             Err(error) if keeper::is_full(&error) => {
                 // What was written of it must not be there when there is room again.
-                self.segment.file.set_len(self.offset).map_err(|error| self.shared.fail(&error))?;
+                // Nor after a power cut: its publishers are told that nothing was published.
+                let taken_back =
+                    self.segment.file.set_len(self.offset).and_then(|()| self.segment.file.sync());
+                taken_back.map_err(|error| self.shared.fail(&error))?;
                 tracing::warn!(%error, "no room for messages: publishing is refused, reading goes on");
                 Err(Error::Full)
             }
@@ -267,17 +270,16 @@ impl Committer {
         }
     }
 
-    /// Begins the next segment. What is written goes there from then on.
-    fn roll(&mut self) -> Result<(), Error> {
+    /// Begins the next segment. What is written goes there from then on. Where it `is_needed`, messages wait for it.
+    fn roll(&mut self, is_needed: bool) -> Result<(), Error> {
         let log = self.shared.id;
         let next = self.keeper.next_segment(log, self.next_sequence);
-        let next = next.map_err(|error| {
-            if keeper::is_full(&error) {
-                tracing::warn!(%error, "no room for messages: publishing is refused, reading goes on");
-                Error::Full
-            } else {
-                self.shared.fail(&error)
+        let next = next.map_err(|NotMade { error, is_named }| {
+            if is_named || is_needed && !keeper::is_full(&error) {
+                return self.shared.fail(&error);
             }
+            tracing::warn!(%error, is_needed, "another segment of messages cannot be begun now");
+            if keeper::is_full(&error) { Error::Full } else { error.into() }
         })?;
         let full = std::mem::replace(&mut self.segment, Arc::new(next));
         self.offset = self.segment.blocks_end();

@@ -24,6 +24,10 @@ pub struct Files {
     pub unfinished: Vec<PathBuf>,
     /// Torn tails that were set aside.
     pub torn: Vec<PathBuf>,
+    /// Segments whose names are not those of their first sequences, which these are.
+    pub misnamed: Vec<(PathBuf, u64)>,
+    /// From this sequence on, no file has a name that another segment is to have.
+    pub unused: u64,
 }
 
 /// A segment's file, with what its header tells.
@@ -33,7 +37,7 @@ pub struct Candidate {
     pub path: PathBuf,
     /// The file.
     pub file: Arc<File>,
-    /// As the name tells.
+    /// As its header tells, or else its name.
     pub first_sequence: u64,
     /// None if it is damaged.
     pub header: Option<SegmentHeader>,
@@ -60,15 +64,14 @@ impl Files {
         }
         files.torn.sort();
         let mut through = 0;
-        for (first_sequence, path) in paths {
-            let candidate = Candidate::open(disk, path, first_sequence, writes)?;
+        for candidate in files.open(disk, paths, writes)?.into_values() {
             let log = files.log();
             if let Some(header) = candidate.header
                 && log.is_some_and(|log| log != header.log)
             {
                 return Err(OpenError::Foreign { path: candidate.path });
             }
-            if first_sequence <= through {
+            if candidate.first_sequence <= through {
                 // What is left of it is in a segment that was made of it, whose index is whole.
                 files.superseded.push(candidate.path);
                 continue;
@@ -81,6 +84,31 @@ impl Files {
         Ok(files)
     }
 
+    /// By first sequence. A name can be changed, what is in a file cannot; of two that are alike, it is the one that has
+    /// its own name.
+    fn open(
+        &mut self,
+        disk: &Disk,
+        paths: BTreeMap<u64, PathBuf>,
+        writes: bool,
+    ) -> Result<BTreeMap<u64, Candidate>, OpenError> {
+        let mut found = BTreeMap::new();
+        for (named, path) in paths {
+            let candidate = Candidate::open(disk, path, named, writes)?;
+            let first_sequence = candidate.first_sequence;
+            if candidate.header.is_none() || first_sequence != named {
+                self.unused = self.unused.max(named.saturating_add(1));
+            }
+            if first_sequence == named {
+                found.insert(first_sequence, candidate);
+            } else {
+                self.misnamed.push((candidate.path.clone(), first_sequence));
+                found.entry(first_sequence).or_insert(candidate);
+            }
+        }
+        Ok(found)
+    }
+
     /// Which log it is.
     pub fn log(&self) -> Option<LogId> {
         self.segments.iter().find_map(|candidate| Some(candidate.header?.log))
@@ -88,7 +116,7 @@ impl Files {
 }
 
 impl Candidate {
-    fn open(disk: &Disk, path: PathBuf, first_sequence: u64, writes: bool) -> Result<Self, OpenError> {
+    fn open(disk: &Disk, path: PathBuf, named: u64, writes: bool) -> Result<Self, OpenError> {
         let file = disk.open(&path, writes).map_err(at(&path))?;
         let length = file.len().map_err(at(&path))?;
         let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
@@ -98,6 +126,7 @@ impl Candidate {
             Err(Fault::Damaged) => None,
         };
         let footer = Footer::read(&file).map_err(at(&path))?;
+        let first_sequence = header.map_or(named, |header| header.first_sequence);
         Ok(Self { path, file: Arc::new(file), first_sequence, header, footer })
     }
 

@@ -50,6 +50,16 @@ pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     disk.sync_directory(directory)
 }
 
+/// Which log the file is of, where no segment tells.
+pub fn log(disk: &Disk, directory: &Path) -> Option<LogId> {
+    let file = disk.open(&directory.join(NAME), false).ok()?;
+    let bytes = file.read(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
+    let (body, mut checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+    let mut rest = body.strip_prefix(&MAGIC).filter(|_| crc32c::crc32c(body) == checksum.get_u32_le())?;
+    (rest.try_get_u32_le().ok()? == VERSION).then_some(())?;
+    rest.first_chunk::<16>().copied()
+}
+
 /// Reads it into `topics`, before any message is added. What is wrong with the file, in words, if it cannot be
 /// believed.
 pub fn read(disk: &Disk, directory: &Path, log: LogId, topics: &mut Topics) -> io::Result<Option<String>> {

@@ -18,7 +18,9 @@ use super::{
     block::{LogId, SEGMENT_HEADER_BYTES, SegmentHeader},
     committer::Order,
     disk::File,
-    floors, millis, nanos, read, rewrite,
+    floors,
+    footer::TRAILER_BYTES,
+    millis, nanos, read, rewrite,
     segment::{Building, Segment},
     segment_name,
     topics::Topic,
@@ -95,25 +97,35 @@ impl Keeper {
     }
 
     /// The next segment: the one that was made ready, or a new one. Its name is on disk when this returns.
-    pub fn next_segment(&self, log: LogId, first_sequence: u64) -> io::Result<Segment> {
+    pub fn next_segment(&self, log: LogId, first_sequence: u64) -> Result<Segment, NotMade> {
         let shared = &self.shared;
         // Held until the file has its own name: the keeper would make another one under the same.
         let mut ready = lock(&self.ready);
-        let file = ready.take().map_or_else(|| make(shared), Ok)?;
+        let not_named = |error| NotMade { error, is_named: false };
+        let file = ready.take().map_or_else(|| make(shared), Ok).map_err(not_named)?;
         let header = SegmentHeader { log, first_sequence, through: 0 };
         let path = shared.directory.join(segment_name(first_sequence));
         let disk = &shared.options.disk;
         let named = file
             .write_all_at(&header.to_bytes(), 0)
             .and_then(|()| file.sync())
-            .and_then(|()| disk.rename(&shared.directory.join(READY), &path))
-            .and_then(|()| disk.sync_directory(&shared.directory));
+            .and_then(|()| disk.rename(&shared.directory.join(READY), &path));
         if let Err(error) = named {
             let _ = disk.remove(&shared.directory.join(READY));
-            return Err(error);
+            return Err(not_named(error));
         }
+        disk.sync_directory(&shared.directory).map_err(|error| NotMade { error, is_named: true })?;
         Ok(Segment::building(path, Arc::new(file), first_sequence, 0, Building::new()))
     }
+}
+
+/// Why there is no next segment.
+#[derive(Debug)]
+pub struct NotMade {
+    /// What went wrong.
+    pub error: io::Error,
+    /// It has its name, perhaps: nothing may be written to the segment before it any more.
+    pub is_named: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -185,9 +197,7 @@ impl Work {
                 Ok(Job::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
-        if lock(&self.ready).take().is_some() {
-            let _ = self.shared.options.disk.remove(&self.shared.directory.join(READY));
-        }
+        self.give_room_back();
     }
 
     fn prepare(&self) {
@@ -218,10 +228,15 @@ impl Work {
             let known = match known {
                 Err(error) if count == 0 => return Err(error),
                 Err(_) => return self.purged(count),
-                Ok(known) if known.held.first.0 > through => return self.purged(count),
                 Ok(known) => known,
             };
             let purged = through.min(known.held.last.0);
+            if known.held.first.0 > through {
+                // The ids of what was removed before go too.
+                let is_news = self.shared.state_mut().topics.purge_ids(topic, purged);
+                self.is_unwritten.set(self.is_unwritten.get() || is_news);
+                return self.purged(count);
+            }
             count += self.cut(topic, &known, limit, purged)?.unwrap_or(0);
         }
         // Published to so fast that its end was never found.
@@ -241,17 +256,33 @@ impl Work {
         if self.is_unwritten.get() {
             let Shared { options, directory, id, .. } = &*self.shared;
             let floors = floors::to_bytes(*id, &self.shared.state().topics);
-            floors::write(&options.disk, directory, &floors)?;
+            let write = || floors::write(&options.disk, directory, &floors);
+            match write() {
+                // What is removed frees far more than the file takes.
+                Err(error) if is_full(&error) && self.give_room_back() => write()?,
+                result => result?,
+            }
             self.is_unwritten.set(false);
         }
         Ok(())
+    }
+
+    /// Gives back the room of the segment that was made ready. False if there is none.
+    fn give_room_back(&self) -> bool {
+        let mut ready = lock(&self.ready);
+        let is_there = ready.take().is_some();
+        if is_there {
+            let _ = self.shared.options.disk.remove(&self.shared.directory.join(READY));
+        }
+        is_there
     }
 
     /// Cuts the head of a topic. How many messages went; none if the topic has changed meanwhile.
     fn cut(&self, name: &str, known: &Topic, limit: Limit, purged: u64) -> io::Result<Option<u64>> {
         let mut trimmed = read::retrying(|| self.shared.trim(name, known, limit))?;
         trimmed.removed.purged = trimmed.removed.purged.max(purged);
-        if trimmed.messages == 0 && purged == 0 {
+        // A topic whose last messages went with a segment, expired, ends here.
+        if trimmed.messages == 0 && purged == 0 && trimmed.first.is_some() {
             return Ok(Some(0));
         }
         let is_done = self.shared.state_mut().topics.cut(name, known, &trimmed);
@@ -367,13 +398,20 @@ impl Shared {
     /// Writes a segment's index behind its blocks, and gives the room behind it back.
     pub fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
         // Damage is found in the blocks alone: of a segment that has some, they are read at each start.
-        let summary = segment.summary();
-        let is_damaged =
-            self.state().damaged.range(..=summary.last_sequence).any(|(_, to)| *to >= segment.first_sequence);
+        let is_damaged = {
+            let state = self.state();
+            let next = state.segments.iter().find(|next| next.first_sequence > segment.first_sequence);
+            let end = next.map_or(u64::MAX, |next| next.first_sequence);
+            state.damaged.range(..end).any(|(_, to)| *to >= segment.first_sequence)
+        };
         let Some(footer) = segment.to_footer().filter(|_| !is_damaged) else { return Ok(()) };
         let end = segment.blocks_end();
-        segment.file.write_all_at(&footer, end)?;
+        // The trailer comes last, when all that it tells of is on disk: else a power cut would look like damage.
+        let (parts, trailer) = footer.split_at(footer.len().saturating_sub(TRAILER_BYTES));
+        segment.file.write_all_at(parts, end)?;
         segment.file.set_len(end + footer.len() as u64)?;
+        segment.file.sync()?;
+        segment.file.write_all_at(trailer, end + parts.len() as u64)?;
         segment.file.sync()?;
         let sealed = rewrite::sealed(segment)?;
         self.replace(segment.id, Arc::new(sealed));

@@ -21,7 +21,9 @@ use super::{
     dedupe::Dedupe,
     disk::{Disk, File},
     files::{Candidate, Files},
-    floors, nanos,
+    floors,
+    footer::Footer,
+    nanos,
     scan::Scan,
     segment::{Building, Cache, Segment},
     topics::Topics,
@@ -54,7 +56,7 @@ pub struct Finding {
     pub opened: Opened,
     /// A segment whose end is not known to be whole: its path, the bytes that are no record, and the sequence that would
     /// have followed.
-    pub open_end: Option<(PathBuf, Range<u64>, u64)>,
+    open_end: Option<(PathBuf, Range<u64>, u64)>,
 }
 
 /// Finds what is in a directory.
@@ -71,9 +73,12 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         // It was being made, or was to be deleted, when the server ended.
         disk.remove(path).map_err(at(path))?;
     }
-    let log = files.log();
-    let mut candidates = files.segments;
+    let log = files.log().or_else(|| floors::log(disk, directory));
     let mut opened = Opened { upgraded, ..Opened::default() };
+    for (path, first) in &files.misnamed {
+        opened.damaged.push(format!("{}: its name is another's, it begins with {first}", path.display()));
+    }
+    let mut candidates = files.segments;
     let mut topics = Topics::new(options.retention.clone());
     if let Some(log) = log {
         let fault = floors::read(disk, directory, log, &mut topics).map_err(at(directory))?;
@@ -101,6 +106,7 @@ pub fn find(directory: &Path, options: &Options, cache: &Cache) -> Result<Findin
         let path = last.path.clone();
         finding.take(last, Some(disk), cache, options).map_err(at(&path))?;
     }
+    finding.next_sequence = finding.next_sequence.max(files.unused);
     Ok(finding)
 }
 
@@ -115,6 +121,7 @@ impl Finding {
     ) -> io::Result<()> {
         let Candidate { path, file, first_sequence, header, footer } = candidate;
         let through = header.map_or(0, |header| header.through);
+        self.follow(first_sequence);
         if header.is_none() {
             if let Some(disk) = last
                 && Self::was_being_made(&file)?
@@ -134,6 +141,8 @@ impl Finding {
             }
             self.opened.damaged.push(format!("{}: the index, which is made anew", path.display()));
         }
+        // One that has an index was full: nothing was torn there, and nothing more is written there.
+        let last = last.filter(|_| footer.is_none());
         let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
         let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
         let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence));
@@ -141,20 +150,26 @@ impl Finding {
             self.end_torn(disk, &path, &file, &bytes, &mut scan)?;
         }
         self.take_scanned(&path, &scan);
-        if last.is_none() && !scan.tail.is_empty() {
-            // A footer that was not written whole looks the same: whether anything is missing, the next segment tells.
+        if last.is_none() {
+            // A footer that was not written whole, or not at all: whether anything is missing, the next segment tells.
             self.open_end = Some((path.clone(), scan.tail.clone(), scan.next_sequence));
         }
         let mut building = Building::new();
         for found in &scan.blocks {
             building.add(&found.block, found.start, found.body, found.end);
         }
+        building.extend(scan.end);
         let segment = Arc::new(Segment::building(path, file, first_sequence, through, building));
         self.state.segments.push(segment.clone());
         if last.is_some() && header.is_some() {
             self.active = Some((segment, scan.end));
         } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
+        }
+        if let Some(Footer { summary, .. }) = footer {
+            let end = summary.last_sequence + 1;
+            self.follow(end);
+            self.next_sequence = self.next_sequence.max(end);
         }
         Ok(())
     }
@@ -175,7 +190,6 @@ impl Finding {
             return Ok(false);
         }
         held.iter().for_each(|(name, held)| self.state.topics.add_held(name, held));
-        self.follow(segment.first_sequence);
         if summary.messages > 0 {
             self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
             self.last_time = self.last_time.max(summary.last_time);
@@ -191,9 +205,6 @@ impl Finding {
     }
 
     fn take_scanned(&mut self, path: &Path, scan: &Scan) {
-        if let Some(found) = scan.blocks.first() {
-            self.follow(found.block.first_sequence);
-        }
         for damage in &scan.damage {
             let Range { start, end } = damage.bytes.clone();
             self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
@@ -249,10 +260,10 @@ impl Finding {
             file.write_all_at(&zeros, torn)?;
             self.opened.torn.push((aside, end - torn));
         }
-        let last_commit = scan.last_commit.min(scan.end);
-        let tail = bytes.get(at(last_commit)..at(scan.end)).unwrap_or_default();
+        let unsure = scan.unsure();
+        let tail = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
         if !tail.is_empty() {
-            file.write_all_at(tail, last_commit)?;
+            file.write_all_at(tail, unsure)?;
         }
         if torn.is_some() {
             let mark = block::mark(scan.next_sequence);

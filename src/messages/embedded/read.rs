@@ -76,8 +76,8 @@ impl Embedded {
         blocking(move || shared.lasts(&patterns, after, through, most, now)).await
     }
 
-    /// The last message of a topic that has not expired: its sequence, its time, and its bytes.
-    pub async fn read_last(&self, topic: String) -> io::Result<Option<(u64, SystemTime, Bytes)>> {
+    /// The last message of a topic that has not expired: its sequence, its time, and its bytes, if they are not damaged.
+    pub async fn read_last(&self, topic: String) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
         let shared = self.shared.clone();
         blocking(move || {
             let (known, segments) = {
@@ -89,7 +89,11 @@ impl Embedded {
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(shared.time_at(&segment, posting.offset)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
-            Ok((crc32c::crc32c(&bytes) == posting.checksum).then_some((posting.sequence, time, bytes.into())))
+            let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
+            if !is_intact {
+                shared.note_damage(posting.sequence, posting.sequence);
+            }
+            Ok(Some((posting.sequence, time, is_intact.then(|| bytes.into()))))
         })
         .await
     }

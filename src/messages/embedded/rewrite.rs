@@ -4,7 +4,13 @@
 //! the last messages are kept are a few files. A segment that holds ids within the window in which they are known stays
 //! as it is, and so does one that is damaged: its loss is found in its bytes.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 
@@ -35,30 +41,40 @@ pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
     let oldest_id =
         nanos(now).saturating_sub(u64::try_from(shared.options.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
     let now = millis(now);
-    let mut group = Group::new(now);
+    let (mut group, mut result) = (Group::new(now), Ok(()));
+    // Where the segment before has no index, what follows its blocks tells whether they are all there.
+    let mut has_open_end = false;
     for segment in segments {
+        let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        let (live, all) = if is_held { (1, 1) } else { live_bytes(shared, &segment, now)? };
-        if live == 0 {
-            group.close(shared)?;
-            delete(shared, &segment)?;
+        let live = if is_held { Ok((1, 1)) } else { live_bytes(shared, &segment, now) };
+        // What cannot be done with one keeps no other from being done.
+        let (live, all) = live.unwrap_or_else(|error| {
+            result = Err(error);
+            (1, 1)
+        });
+        if live == 0 && !has_open_end {
+            result = group.close(shared).and(delete(shared, &segment)).and(result);
             continue;
         }
+        if !segment.is_sealed() {
+            result = shared.seal(&segment).and(result);
+        }
         let is_thin = live < all / 2;
-        let is_small = segment.file.len()? <= shared.segment_bytes() / SMALL;
-        if is_held || !segment.is_sealed() || !is_thin && !is_small {
-            group.close(shared)?;
+        let is_small = segment.blocks_end() <= shared.segment_bytes() / SMALL;
+        if is_held || live == 0 || !segment.is_sealed() || !is_thin && !is_small {
+            result = group.close(shared).and(result);
             continue;
         }
         if group.live + live > shared.segment_bytes() {
-            group.close(shared)?;
+            result = group.close(shared).and(result);
         }
         group.live += live;
         group.is_thin |= is_thin;
         group.segments.push(segment);
     }
-    group.close(shared)
+    group.close(shared).and(result)
 }
 
 /// Segments that follow one another and could be one.
@@ -129,10 +145,48 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.options.disk;
     let new = first.path.with_extension("new");
-    let file = disk.create(&new)?;
     let header =
         SegmentHeader { log: shared.id, first_sequence: first.first_sequence, through: last.first_sequence };
     let header = SegmentHeader { through: header.through.max(first.through).max(last.through), ..header };
+    let written = write(shared, segments, &new, header, now);
+    let Ok(Some((file, expired))) = written else {
+        // It would take the room of others until the next start.
+        let _ = disk.remove(&new);
+        return written.map(|_| ());
+    };
+    let path = first.path.clone();
+    disk.rename(&new, &path)?;
+    disk.sync_directory(&shared.directory)?;
+    let made = sealed_at(path, Arc::new(file), header)?;
+    let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
+    let mut state = shared.state_mut();
+    let are_there = state.segments.iter().filter(|segment| ids.contains(&segment.id)).count();
+    if are_there < ids.len() {
+        // A reader has made the index of one of them anew. All of them are still read; it is tried again.
+        return Ok(());
+    }
+    if let Some(place) = state.segments.iter_mut().find(|segment| segment.id == first.id) {
+        *place = Arc::new(made);
+    }
+    state.segments.retain(|segment| !ids.contains(&segment.id));
+    state.topics.forget_expired(&expired);
+    drop(state);
+    // They are known by the new one's header, should this not come to its end.
+    for segment in segments.iter().skip(1) {
+        disk.remove(&segment.path)?;
+    }
+    disk.sync_directory(&shared.directory)
+}
+
+/// Writes what is left of segments into a file, and tells what of them has expired. None if one is damaged.
+fn write(
+    shared: &Shared,
+    segments: &[Arc<Segment>],
+    new: &Path,
+    header: SegmentHeader,
+    now: u64,
+) -> io::Result<Option<(File, Expired)>> {
+    let file = shared.options.disk.create(new)?;
     let mut buffer = header.to_bytes();
     let mut building = Building::new();
     let mut written = 0_u64;
@@ -144,7 +198,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
             scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
         if !is_sound {
             tracing::error!(path = %segment.path.display(), "a segment is damaged: its room is not freed");
-            return disk.remove(&new);
+            return Ok(None);
         }
         for found in &scan.blocks {
             if let Some(block) = living(shared, &found.block, now, &mut expired) {
@@ -160,23 +214,7 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     }
     file.write_all_at(&building.to_footer(), written)?;
     file.sync()?;
-    let path = first.path.clone();
-    disk.rename(&new, &path)?;
-    disk.sync_directory(&shared.directory)?;
-    let made = sealed_at(path, Arc::new(file), header)?;
-    let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
-    let mut state = shared.state_mut();
-    if let Some(place) = state.segments.iter_mut().find(|segment| segment.id == first.id) {
-        *place = Arc::new(made);
-    }
-    state.segments.retain(|segment| !ids.contains(&segment.id));
-    state.topics.forget_expired(&expired);
-    drop(state);
-    // They are known by the new one's header, should this not come to its end.
-    for segment in segments.iter().skip(1) {
-        disk.remove(&segment.path)?;
-    }
-    disk.sync_directory(&shared.directory)
+    Ok(Some((file, expired)))
 }
 
 /// What is left of a block.
@@ -223,7 +261,7 @@ pub fn sealed(segment: &Segment) -> io::Result<Segment> {
     sealed_at(segment.path.clone(), segment.file.clone(), header)
 }
 
-fn sealed_at(path: std::path::PathBuf, file: Arc<File>, header: SegmentHeader) -> io::Result<Segment> {
+fn sealed_at(path: PathBuf, file: Arc<File>, header: SegmentHeader) -> io::Result<Segment> {
     let unreadable = || io::Error::other("the index of a segment cannot be read back");
     let footer = Footer::read(&file)?.ok_or_else(unreadable)?;
     Segment::sealed(path, file, (header.first_sequence, header.through), footer)?.map_err(|_| unreadable())

@@ -41,6 +41,8 @@ pub struct Found {
     pub end: u64,
     /// The block.
     pub block: Block,
+    /// Where its commit begins.
+    pub commit: u64,
     /// The bytes of every entry are what was written.
     pub is_intact: bool,
 }
@@ -88,9 +90,7 @@ impl Scan {
                     scan.last_commit = end;
                 }
                 Record::Block(found) => {
-                    let back = Header::read(bytes.get(at(start)..).unwrap_or_default())
-                        .map_or(0, |header| header.back);
-                    scan.last_commit = start.saturating_sub(back.into());
+                    scan.last_commit = found.commit;
                     scan.next_sequence = found.block.last_sequence + 1;
                     scan.blocks.push(*found);
                 }
@@ -131,7 +131,8 @@ impl Scan {
         let is_intact = block.entries.iter().all(|entry| block.is_intact(entry));
         let body = (offset + BLOCK_HEADER_BYTES + header.table_bytes) as u64;
         let (start, end) = (offset as u64, end as u64);
-        Some((end, Record::Block(Box::new(Found { start, body, end, block, is_intact }))))
+        let commit = start.saturating_sub(header.back.into());
+        Some((end, Record::Block(Box::new(Found { start, body, end, block, commit, is_intact }))))
     }
 
     /// Where what may have been torn begins, in the segment that was written last; none if nothing was.
@@ -141,6 +142,13 @@ impl Scan {
         let broken = self.blocks.iter().filter(|found| !found.is_intact && found.start >= self.last_commit);
         let tail = (!self.tail.is_empty()).then_some(self.tail.start);
         damage.chain(broken.map(|found| found.start)).chain(tail).min()
+    }
+
+    /// From where on the bytes may be in the page cache alone: those of the last commit, and a mark behind it, whose
+    /// own sync may have failed.
+    pub fn unsure(&self) -> u64 {
+        let commit = self.blocks.last().map_or(SEGMENT_HEADER_BYTES as u64, |found| found.commit);
+        commit.min(self.end)
     }
 
     /// Takes away all from an offset on.

@@ -66,7 +66,7 @@ enum Index {
 #[derive(Debug, Default)]
 pub struct Building {
     pages: Vec<Page>,
-    /// Behind the last block.
+    /// Behind the last block, and a mark that follows it.
     end: u64,
     lists: Vec<(Arc<str>, List)>,
     places: HashMap<Arc<str>, usize>,
@@ -115,6 +115,11 @@ impl Building {
         self.summary.messages += block.entries.len() as u64;
         self.summary.ids += block.ids.len() as u64;
         self.end = end;
+    }
+
+    /// Takes note of a mark behind the last block.
+    pub fn extend(&mut self, end: u64) {
+        self.end = self.end.max(end);
     }
 
     fn place(&mut self, name: &Arc<str>) -> usize {

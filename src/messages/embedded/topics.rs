@@ -257,6 +257,14 @@ impl Topics {
         true
     }
 
+    /// Lets the ids of a topic's messages up to a sequence be published anew. False if they can be already.
+    pub fn purge_ids(&mut self, name: &str, through: u64) -> bool {
+        let Some(topic) = self.alive.get_mut(name) else { return false };
+        let is_news = topic.removed.purged < through;
+        topic.removed.purged = topic.removed.purged.max(through);
+        is_news
+    }
+
     /// Counts what has expired behind the head of topics no more: it leaves the disk.
     pub fn forget_expired(&mut self, expired: &BTreeMap<Arc<str>, Held>) {
         for (name, expired) in expired {

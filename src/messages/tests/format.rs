@@ -56,7 +56,7 @@ fn checksum(bytes: &mut &[u8]) -> u64 {
 type Seen = (String, u64, usize, usize, u64, u64);
 
 #[derive(Default)]
-struct Blocks {
+struct Found {
     messages: Vec<Seen>,
     /// offset, first sequence, last sequence, time
     blocks: Vec<(usize, u64, u64, u64)>,
@@ -72,8 +72,8 @@ fn header(bytes: &[u8], name: u64) -> [u8; 16] {
     bytes[12..28].try_into().unwrap()
 }
 
-fn records(bytes: &[u8]) -> Blocks {
-    let mut found = Blocks { end: 48, ..Blocks::default() };
+fn records(bytes: &[u8]) -> Found {
+    let mut found = Found { end: 48, ..Found::default() };
     loop {
         let rest = &bytes[found.end..];
         if rest.starts_with(b"PEND") {
@@ -88,7 +88,7 @@ fn records(bytes: &[u8]) -> Blocks {
     }
 }
 
-fn block(rest: &[u8], found: &mut Blocks) {
+fn block(rest: &[u8], found: &mut Found) {
     let (table_bytes, body_bytes) = (size(rest, 4), size(rest, 8));
     let body_at = 52 + table_bytes;
     let checked = crc32c::crc32c_append(crc32c::crc32c(&rest[..48]), &rest[52..body_at]);
@@ -118,7 +118,7 @@ fn block(rest: &[u8], found: &mut Blocks) {
 }
 
 /// The index says what the blocks say.
-fn index(bytes: &[u8], found: &Blocks) {
+fn index(bytes: &[u8], found: &Found) {
     let trailer = &bytes[bytes.len() - 108..];
     assert_eq!(&trailer[..8], b"PRNLFOOT");
     check(trailer, 104);
@@ -156,7 +156,7 @@ fn index(bytes: &[u8], found: &Blocks) {
     }
 }
 
-fn one_topic(record: &[u8], mut list: &[u8], messages: &[&Seen], found: &Blocks) {
+fn one_topic(record: &[u8], mut list: &[u8], messages: &[&Seen], found: &Found) {
     let time_of = |sequence| found.blocks.iter().find(|block| block.2 >= sequence).unwrap().3;
     let (first, last) = (messages[0], messages[messages.len() - 1]);
     let bytes = |messages: &mut dyn Iterator<Item = &&Seen>| messages.map(|seen| seen.3 as u64).sum::<u64>();

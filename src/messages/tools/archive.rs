@@ -18,7 +18,7 @@ use crate::messages::{
         disk::Disk,
         files::{Candidate, Files},
         floors,
-        footer::{Damaged, Footer, Held, Posting},
+        footer::{Footer, Held, Posting},
         scan::{Found, Scan},
         segment::{Building, Cache, Segment},
         topics::Topics,
@@ -96,7 +96,9 @@ impl Archive {
                 let each = segment
                     .for_each_topic(&self.cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
                 if each.is_ok() {
-                    held.iter().for_each(|(name, held)| self.topics.add_held(name, held));
+                    for (name, held) in &held {
+                        self.topics.add_held(name, held);
+                    }
                     self.head = self.head.max(segment.summary().last_sequence);
                     self.segments.push(Arc::new(segment));
                     return Ok(());
@@ -104,7 +106,9 @@ impl Archive {
             }
         }
         let loaded = Loaded::read(candidate, (*first_sequence).max(self.head + 1), is_last)?;
-        loaded.scan.blocks.iter().for_each(|found| self.topics.add(&found.block));
+        for found in &loaded.scan.blocks {
+            self.topics.add(&found.block);
+        }
         self.head = self.head.max(loaded.scan.next_sequence.saturating_sub(1));
         let building = building(&loaded.scan);
         let segment = Segment::building(path.clone(), file.clone(), *first_sequence, through, building);
@@ -134,13 +138,12 @@ impl Archive {
         let floor = self.topics.floor(topic);
         let found =
             segment.postings_from(&self.cache, topic, floor, usize::MAX).map_err(at(&segment.path))?;
-        let mut live = match found {
-            Ok(postings) => postings,
-            Err(Damaged) => {
-                let rebuilt = self.rebuilt(segment)?;
-                let found = rebuilt.postings_from(&self.cache, topic, floor, usize::MAX);
-                found.map_err(at(&segment.path))?.unwrap_or_default()
-            }
+        let mut live = if let Ok(postings) = found {
+            postings
+        } else {
+            let rebuilt = self.rebuilt(segment)?;
+            let found = rebuilt.postings_from(&self.cache, topic, floor, usize::MAX);
+            found.map_err(at(&segment.path))?.unwrap_or_default()
         };
         live.retain(|posting| !posting.has_expired(now));
         Ok(live)
@@ -149,12 +152,11 @@ impl Archive {
     /// A segment whose index is damaged, by its messages.
     fn rebuilt(&self, segment: &Segment) -> Result<Segment, Error> {
         let candidate = self.files.segments.iter().find(|candidate| candidate.path == segment.path);
-        let building = match candidate {
-            Some(candidate) => {
-                let loaded = Loaded::read(candidate, candidate.first_sequence, false);
-                building(&loaded.map_err(at(&segment.path))?.scan)
-            }
-            None => Building::new(),
+        let building = if let Some(candidate) = candidate {
+            let loaded = Loaded::read(candidate, candidate.first_sequence, false);
+            building(&loaded.map_err(at(&segment.path))?.scan)
+        } else {
+            Building::new()
         };
         let Segment { path, file, first_sequence, through, .. } = segment;
         Ok(Segment::building(path.clone(), file.clone(), *first_sequence, *through, building))

@@ -9,7 +9,7 @@ use crate::messages::{Content, Log, NewMessage, Options, retention::Rule, topic:
 
 /// Small segments, so that a test sees several.
 fn options() -> Options {
-    Options { segment_bytes: 600, ..Options::default() }
+    Options { segment_bytes: 400, ..Options::default() }
 }
 
 fn text(topic: &str, text: &str) -> NewMessage {
@@ -71,7 +71,7 @@ async fn a_log_is_sound_also_while_it_is_open_and_no_byte_of_it_can_change() {
     log.purge_topic("a", Some(2)).await.unwrap();
     log.close().await;
     let (verified, findings) = found(directory.path());
-    assert!(verified.segments > 0 && verified.damage == 0 && findings.is_empty(), "{findings:?}");
+    assert!(verified.segments > 2 && findings.is_empty(), "{verified:?} {findings:?}");
     assert!(files(directory.path()).iter().any(|path| path.ends_with("removed")));
 
     for path in files(directory.path()) {

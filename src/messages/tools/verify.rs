@@ -94,8 +94,9 @@ impl<F: FnMut(&Finding)> Verifier<F> {
         }
         self.verified.segments += 1;
         self.verified.bytes += loaded.bytes.len() as u64;
-        let damage = loaded.damage(path, next);
-        damage.iter().for_each(|finding| self.tell(finding));
+        for finding in loaded.damage(path, next) {
+            self.tell(&finding);
+        }
         for found in &loaded.scan.blocks {
             self.block(path, found);
         }

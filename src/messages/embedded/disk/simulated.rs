@@ -21,7 +21,7 @@ use std::{
 use content::Content;
 use loss::Loss;
 use names::Names;
-use random::Random;
+pub use random::Random;
 
 mod content;
 mod loss;

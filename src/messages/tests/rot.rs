@@ -1,0 +1,306 @@
+//! Bytes change on disk: detected or harmless, never another payload, and what is lost is named.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use super::{
+    history::{Fact, Outcome},
+    workload::{Client, DIRECTORY, embedded, enforce, for_each_seed, seeds, seen, small},
+    *,
+};
+use embedded::simulated::Random;
+
+/// By sequence: topic and text.
+type Messages = BTreeMap<u64, (String, String)>;
+
+/// A log on a disk, and what of it is there.
+struct Sample {
+    name: &'static str,
+    disk: Arc<Simulation>,
+    published: Messages,
+    expected: Messages,
+    is_clean: bool,
+    segment_bytes: usize,
+}
+
+fn open(disk: &Arc<Simulation>, segment_bytes: usize) -> (Log, Opened) {
+    Log::open(Path::new(DIRECTORY), small(disk, segment_bytes)).unwrap()
+}
+
+/// One message a commit, so that no byte belongs to two.
+async fn sample(
+    name: &'static str,
+    segment_bytes: usize,
+    topics: &[&str],
+    purge: Option<u64>,
+    is_clean: bool,
+) -> Sample {
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, segment_bytes);
+    let mut published = Messages::new();
+    for (n, topic) in topics.iter().enumerate() {
+        let text = format!("{n}-text");
+        let sequence = log.publish(super::text(topic, &text)).await.unwrap().sequence;
+        published.insert(sequence, ((*topic).into(), text));
+    }
+    if let Some(through) = purge {
+        log.purge_topic("a", Some(through)).await.unwrap();
+    }
+    enforce(&log).await;
+    let expected = read_all(&log, name).await.0;
+    let killed = disk.kill();
+    log.close().await;
+    let disk = if is_clean { disk } else { killed };
+    Sample { name, disk, published, expected, is_clean, segment_bytes }
+}
+
+async fn read_all(log: &Log, what: &str) -> (Messages, Vec<Event>) {
+    let (all, events) = seen(log, query(&[">"], Start::Earliest)).await;
+    let messages = all.iter().map(|seen| (seen.sequence, (seen.topic.clone(), seen.text.clone()))).collect();
+    // Topic by topic it is the same.
+    for topic in all.iter().map(|seen| seen.topic.as_str()).collect::<BTreeSet<_>>() {
+        let (of_topic, _) = seen(log, query(&[topic], Start::Earliest)).await;
+        assert!(of_topic.iter().all(|one| all.contains(one)));
+        assert_eq!(of_topic.len(), all.iter().filter(|seen| seen.topic == topic).count(), "{what}, {topic}");
+    }
+    (messages, events)
+}
+
+/// Opens it, and sees whether all is there but what is told.
+async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize, may_come_back: bool) {
+    let name = sample.name;
+    for again in [false, true] {
+        let (log, opened) = open(disk, sample.segment_bytes);
+        let (messages, events) = read_all(&log, &format!("{name}, {what}, {again}")).await;
+        for (sequence, message) in &messages {
+            assert_eq!(sample.published.get(sequence), Some(message), "{name}, {what}: a wrong payload");
+            let is_expected = sample.expected.contains_key(sequence) || may_come_back;
+            assert!(is_expected, "{name}, {what}: {sequence} was removed");
+        }
+        let missing = sample.expected.keys().filter(|sequence| !messages.contains_key(sequence));
+        let missing = missing.copied().collect::<Vec<_>>();
+        let is_told = |sequence: &u64| {
+            let is_in = |event: &Event| matches!(event, Event::Damaged { from, to } if (from..=to).contains(&sequence));
+            events.iter().any(is_in)
+                || !sample.is_clean && sample.expected.keys().next_back() == Some(sequence)
+        };
+        assert!(missing.iter().all(is_told), "{name}, {what}, {again}: {missing:?} {events:?} {opened:?}");
+        assert!(missing.len() <= most, "{name}, {what}: {missing:?} are missing");
+        if sample.is_clean && !missing.is_empty() {
+            assert!(opened.torn.is_empty(), "{name}, {what}: rot is taken for a torn tail");
+        }
+        log.close().await;
+    }
+    let (log, _) = open(disk, sample.segment_bytes);
+    let newest = sample.published.keys().next_back().copied().unwrap_or(0);
+    let published = log.publish(super::text("new", "new")).await.unwrap();
+    assert!(published.sequence > newest, "{name}, {what}: a sequence is given twice");
+    enforce(&log).await;
+    let (messages, _) = read(&log, query(&["new"], Start::Earliest)).await;
+    assert_eq!(messages, [(published.sequence, "new".into())], "{name}, {what}");
+}
+
+async fn flip_each_byte(sample: Sample) {
+    let sample = &sample;
+    let files = sample.disk.list(Path::new(DIRECTORY)).unwrap();
+    let places = files
+        .iter()
+        .flat_map(|path| (0..sample.disk.read_file(path).len() as u64).map(move |byte| (path.clone(), byte)));
+    // What is behind the mark, or behind the last block, is preallocated.
+    let places = places.collect::<Vec<_>>();
+    for_each_seed(places.len() as u64, |place| {
+        let (path, byte) = &places[usize::try_from(place).unwrap()];
+        async move {
+            let disk = sample.disk.kill();
+            disk.flip(path, *byte, 1 << (byte % 8));
+            let is_floors = path.ends_with("removed");
+            let what = format!("byte {byte} of {}", path.display());
+            check(sample, &disk, &what, 1, is_floors).await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn each_byte_of_a_segment_that_was_closed_is_checked() {
+    flip_each_byte(sample("closed", 4096, &["a", "b", "a", "few"], None, true).await).await;
+}
+
+#[tokio::test]
+async fn each_byte_of_a_segment_that_was_not_closed_is_checked() {
+    flip_each_byte(sample("killed", 512, &["a", "b", "a"], None, false).await).await;
+}
+
+#[tokio::test]
+async fn each_byte_of_segments_that_have_an_index_is_checked() {
+    flip_each_byte(sample("sealed", 300, &["a", "b", "a", "b", "c", "a", "b"], None, true).await).await;
+}
+
+#[tokio::test]
+async fn each_byte_of_a_segment_that_was_rewritten_and_of_what_tells_what_was_removed_is_checked() {
+    let topics = ["a", "last", "last", "a", "last", "last", "b", "last", "last", "last"];
+    flip_each_byte(sample("rewritten", 300, &topics, Some(1), true).await).await;
+}
+
+/// What a disk does to a file.
+fn spoil(disk: &Arc<Simulation>, path: &Path, random: &mut Random) {
+    let mut bytes = disk.read_file(path);
+    let (start, length) = (random.index(bytes.len()), 1 + random.index(600));
+    let end = (start + length).min(bytes.len());
+    match random.below(4) {
+        0 => bytes[start..end].fill(0),
+        1 => bytes.truncate(start),
+        2 => bytes[start..end].iter_mut().for_each(|byte| *byte ^= random.number().to_le_bytes()[0]),
+        _ => {
+            let other = random.index(bytes.len() - (end - start) + 1);
+            bytes.copy_within(start..end, other);
+        }
+    }
+    disk.write_file(path, &bytes);
+}
+
+async fn spoil_some(seed: u64) {
+    let mut client = Client::new(seed);
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, 4096);
+    client.work(&log, 30).await;
+    if client.random.one_in(2) {
+        log.close().await;
+    }
+    let disk = disk.kill();
+    let published = client.facts.iter().flat_map(|fact| match fact {
+        Fact::Published { messages, .. } => messages.as_slice(),
+        _ => &[],
+    });
+    let published = published.filter_map(|sent| match sent.outcome {
+        Outcome::Done(sequence) => Some((sequence, (sent.topic.clone(), sent.text.clone()))),
+        _ => None,
+    });
+    let published = published.collect::<Messages>();
+    let newest = published.keys().next_back().copied().unwrap_or(0);
+    for _ in 0..=client.random.below(2) {
+        let files = disk.list(Path::new(DIRECTORY)).unwrap();
+        let [one, other] = [(); 2].map(|()| files[client.random.index(files.len())].clone());
+        match client.random.below(8) {
+            0 => disk.remove(&one).unwrap(),
+            1 => {
+                let [first, second] = [&one, &other].map(|path| disk.read_file(path));
+                disk.write_file(&one, &second);
+                disk.write_file(&other, &first);
+            }
+            _ => spoil(&disk, &one, &mut client.random),
+        }
+    }
+    for again in 0..2 {
+        // A file of the log's own under the name of another is no segment: nothing is deleted, nothing is served of it.
+        let (log, _) = open(&disk, 4096);
+        let (messages, _) = seen(&log, query(&[">"], Start::Earliest)).await;
+        for one in messages.iter().filter(|seen| seen.text != "new") {
+            assert_eq!(published.get(&one.sequence), Some(&(one.topic.clone(), one.text.clone())));
+        }
+        let new = log.publish(super::text("new", "new")).await.unwrap();
+        // What is cut off at the end of the last segment, between two commits, has left no trace.
+        let is_served_twice = messages.iter().any(|seen| seen.sequence >= new.sequence);
+        assert!(!is_served_twice, "{} of {newest}", new.sequence);
+        enforce(&log).await;
+        let (messages, _) = seen(&log, query(&["new"], Start::Earliest)).await;
+        assert_eq!(messages.len(), again + 1);
+        log.close().await;
+    }
+}
+
+#[test]
+fn whatever_happens_to_the_files_a_log_opens_serves_no_other_payload_and_goes_on() {
+    for_each_seed(seeds(300), spoil_some);
+}
+
+/// Three full segments with an index, of two messages each, and one that is written.
+async fn segments() -> (Arc<Simulation>, Vec<PathBuf>) {
+    let sample = sample("segments", 200, &["a"; 7], None, true).await;
+    let mut paths = sample.disk.list(Path::new(DIRECTORY)).unwrap();
+    paths.sort();
+    assert_eq!(paths.len(), 4, "{paths:?}");
+    (sample.disk, paths)
+}
+
+#[tokio::test]
+async fn a_segment_that_is_cut_off_between_two_blocks_is_told() {
+    let (disk, paths) = segments().await;
+    let bytes = disk.read_file(&paths[1]);
+    let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
+    disk.write_file(&paths[1], &bytes[..second]);
+    let (log, opened) = open(&disk, 200);
+    assert_eq!(opened.damaged.len(), 1);
+    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+    assert_eq!(messages.len(), 6);
+    assert_eq!(events, [Event::Damaged { from: 4, to: 4 }]);
+}
+
+#[tokio::test]
+async fn segments_whose_names_were_exchanged_are_told_and_served() {
+    let (disk, paths) = segments().await;
+    let [first, second] = [&paths[0], &paths[2]].map(|path| disk.read_file(path));
+    disk.write_file(&paths[0], &second);
+    disk.write_file(&paths[2], &first);
+    let (log, opened) = open(&disk, 200);
+    assert_eq!(opened.damaged.len(), 2);
+    assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await.len(), 7);
+}
+
+#[tokio::test]
+async fn a_segment_without_messages_whose_header_is_damaged_is_not_written_over_or_deleted_with_its_name() {
+    let (disk, paths) = segments().await;
+    let (log, _) = open(&disk, 1);
+    // The next commit begins a segment, of which only the mark of a clean end is left.
+    log.publish(super::text("b", "8")).await.unwrap();
+    log.purge_topic("b", None).await.unwrap();
+    log.close().await;
+    let last = disk.list(Path::new(DIRECTORY)).unwrap().into_iter().max().unwrap();
+    assert!(last > paths[3] || last.ends_with("removed"));
+    let (log, _) = open(&disk, 1);
+    log.close().await;
+    for path in disk.list(Path::new(DIRECTORY)).unwrap() {
+        let disk = disk.kill();
+        disk.flip(&path, 20, 1);
+        let (log, _) = open(&disk, 200);
+        log.publish(super::text("c", "9")).await.unwrap();
+        enforce(&log).await;
+        enforce(&log).await;
+        log.close().await;
+        let (log, _) = open(&disk, 200);
+        assert_eq!(texts(&log, query(&["c"], Start::Earliest)).await, ["9"], "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_only_header_is_damaged_is_still_the_same_log_and_what_was_purged_stays_purged() {
+    let sample = sample("purged", 4096, &["a", "a", "b"], Some(2), true).await;
+    let disk = &sample.disk;
+    let (log, _) = open(disk, 4096);
+    let id = embedded(&log).id();
+    log.close().await;
+    disk.flip(&Path::new(DIRECTORY).join("00000000000000000001.log"), 20, 1);
+    let (log, opened) = open(disk, 4096);
+    assert_eq!((embedded(&log).id(), opened.damaged.len()), (id, 1));
+    assert_eq!(texts(&log, query(&[">"], Start::Earliest)).await, ["2-text"]);
+}
+
+#[tokio::test]
+async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, 4096);
+    log.publish(super::text("a", "1")).await.unwrap();
+    let position =
+        Position { log: embedded(&log).id(), sequence: 1, is_awaited: false, told: 0, snapshot: 0 };
+    log.commit_cursor("one", position.clone(), false).await.unwrap();
+    let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+    let bytes = disk.read_file(&path);
+    let name = memchr::memmem::rfind(&bytes, b"$consumer.one").unwrap();
+    disk.flip(&path, name as u64, 1);
+    let read_as = Query { consumer: Some("one".into()), ..query(&["a"], Start::New) };
+    assert!(matches!(log.subscribe(read_as.clone()).await.err(), Some(Error::Io(_))));
+    let commit = log.commit_cursor("one", position, false);
+    tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
+    assert!(log.subscribe(read_as).await.is_ok());
+}

@@ -1,0 +1,250 @@
+//! A random workload on a simulated disk, and the history that it makes.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::{
+    history::{self, Fact, Keeps, Outcome, Seen, Sent},
+    *,
+};
+use embedded::simulated::Random;
+
+/// `last` is kept by its last message, `few` by a few; of the others all is kept.
+const TOPICS: [&str; 6] = ["a", "b.x", "b.y", "c", "few", "last"];
+
+/// Of `few`.
+const FEW: usize = 5;
+
+pub const KEEPS: Keeps = |topic| match topic {
+    "few" => Some(FEW),
+    "last" => Some(1),
+    _ => None,
+};
+
+pub const DIRECTORY: &str = "/log";
+
+/// How many seeds a test takes, if not as many as `PERENNIAL_SEEDS` says.
+pub fn seeds(default: u64) -> u64 {
+    std::env::var("PERENNIAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+}
+
+/// Does something for each seed, on as many threads as there are processors.
+pub fn for_each_seed<F: Future<Output = ()>>(count: u64, run: impl Fn(u64) -> F + Sync) {
+    let one = std::env::var("PERENNIAL_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let (next, seeds) = one.map_or((0, count), |seed| (seed, seed + 1));
+    let next = AtomicU64::new(next);
+    let threads = std::thread::available_parallelism().map_or(2, Into::into);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    let named = Named(seed);
+                    runtime.block_on(run(seed));
+                    drop(named);
+                }
+            });
+        }
+    });
+}
+
+/// Tells which seed it was.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}", self.0);
+        }
+    }
+}
+
+/// Segments so small that a workload fills several; retention only when it is asked for.
+pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Options {
+    Options {
+        segment_bytes,
+        retention: vec!["few=count:5".parse().unwrap(), "last=last".parse().unwrap()],
+        retention_interval: Duration::from_secs(3600),
+        disk: Storage::Simulated(disk.clone()),
+        ..Options::default()
+    }
+}
+
+/// Does things to a log, and writes them down.
+pub struct Client {
+    pub random: Random,
+    pub facts: Vec<Fact>,
+    pub count: u64,
+    /// Ids that were sent, with their topics.
+    ids: Vec<(String, String)>,
+}
+
+impl Client {
+    pub fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new() }
+    }
+
+    /// Does one thing after another. False if the log gave up.
+    pub async fn work(&mut self, log: &Log, steps: u64) -> bool {
+        for _ in 0..steps {
+            match self.random.below(20) {
+                0 => self.purge(log).await,
+                1 | 2 => enforce(log).await,
+                3 => self.commit(log).await,
+                4 => self.delete(log).await,
+                5 => self.read(log).await,
+                _ => self.publish(log).await,
+            }
+            if *log.failed().borrow() {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub fn check(&self) -> Result<(), String> {
+        history::check(&self.facts, KEEPS).inspect_err(|_| {
+            self.facts.iter().enumerate().for_each(|(at, fact)| eprintln!("{at}: {fact:.20?}"));
+        })
+    }
+
+    /// Some requests at once.
+    pub async fn publish(&mut self, log: &Log) {
+        let mut waiting = Vec::new();
+        for _ in 0..=self.random.below(3) {
+            let messages = (0..=self.random.below(5)).map(|_| self.message()).collect::<Vec<_>>();
+            let (log, sent) = (log.clone(), messages.clone());
+            let is_atomic = self.random.one_in(3);
+            let outcome: Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>> = if is_atomic {
+                // It is queued by its first poll.
+                let mut published = Box::pin(async move { log.publish_batch(sent).await });
+                let ready = futures::poll!(&mut published);
+                let count = messages.len();
+                Box::pin(async move {
+                    let result = match ready {
+                        std::task::Poll::Ready(result) => result,
+                        std::task::Poll::Pending => published.await,
+                    };
+                    match result {
+                        Ok(all) => all.into_iter().map(Ok).collect(),
+                        Err(BatchError { error, .. }) => (0..count).map(|_| Err(error.repeat())).collect(),
+                    }
+                })
+            } else {
+                Box::pin(log.publish_each(sent).await)
+            };
+            waiting.push((messages, is_atomic, outcome));
+        }
+        for (messages, is_atomic, outcome) in waiting {
+            let outcomes = outcome.await.into_iter().map(|result| match result {
+                Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence),
+                Ok(Published { sequence, .. }) => Outcome::Done(sequence),
+                Err(Error::Full) => Outcome::Refused,
+                Err(Error::Failed) => Outcome::Unknown,
+                Err(error) => panic!("{error}"),
+            });
+            let sent = messages.iter().zip(outcomes).map(|(message, outcome)| {
+                let Content::Text(text) = message.content.clone() else { panic!() };
+                let (topic, id, expires) =
+                    (message.topic.clone(), message.message_id.clone(), message.ttl.is_some());
+                Sent { topic, text, id, expires, outcome }
+            });
+            self.facts.push(Fact::Published { messages: sent.collect(), is_atomic });
+        }
+    }
+
+    /// A message unlike any other, or an id again.
+    fn message(&mut self) -> NewMessage {
+        self.count += 1;
+        let length = match self.random.below(20) {
+            0 => 3000,
+            1..5 => self.random.index(600),
+            _ => self.random.index(60),
+        };
+        let mut new =
+            text(TOPICS[self.random.index(TOPICS.len())], &format!("{}-{}", self.count, "x".repeat(length)));
+        new.ttl = self.random.one_in(10).then(|| Duration::from_millis(1 + self.random.below(20)));
+        if self.random.one_in(8) && !self.ids.is_empty() {
+            let (topic, id) = self.ids[self.random.index(self.ids.len())].clone();
+            (new.topic, new.message_id) = (topic, Some(id));
+        } else if self.random.one_in(4) {
+            let id = self.count.to_string();
+            self.ids.push((new.topic.clone(), id.clone()));
+            new.message_id = Some(id);
+        }
+        new
+    }
+
+    async fn purge(&mut self, log: &Log) {
+        let topic = TOPICS[self.random.index(TOPICS.len())];
+        let through = embedded(log).head().saturating_sub(self.random.below(40));
+        let result = log.purge_topic(topic, Some(through)).await;
+        let outcome = outcome(result.map(|_| 0));
+        self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
+    }
+
+    async fn commit(&mut self, log: &Log) {
+        let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
+        let position =
+            Position { log: embedded(log).id(), sequence: at, is_awaited: false, told: 0, snapshot: 0 };
+        let outcome = outcome(log.commit_cursor(consumer, position, true).await.map(|_| 0));
+        self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
+    }
+
+    async fn delete(&mut self, log: &Log) {
+        let consumer = ["one", "two"][self.random.index(2)];
+        let outcome = outcome(log.delete_consumer(consumer).await.map(|()| 0));
+        self.facts.push(Fact::Committed { consumer: consumer.into(), at: None, outcome });
+    }
+
+    /// Reads everything, by one way or another.
+    pub async fn read(&mut self, log: &Log) {
+        let topics: &[&str] = if self.random.one_in(2) { &[">"] } else { &["a", "b.*", "c", "few", "last"] };
+        let batching = Batching { max_items: 1 + self.random.index(200), ..Batching::default() };
+        let (seen, events) = self::seen(log, Query { batching, ..query(topics, Start::Earliest) }).await;
+        let is_damage = |event: &&Event| matches!(event, Event::Damaged { .. });
+        assert_eq!(events.iter().find(is_damage), None);
+        self.facts.push(Fact::Read(seen));
+        let consumers = log.list_consumers(10, None).await.unwrap().consumers;
+        let consumers = consumers.into_iter().map(|consumer| (consumer.name, consumer.position.sequence()));
+        self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
+    }
+}
+
+/// All that a query gives.
+pub async fn seen(log: &Log, query: Query) -> (Vec<Seen>, Vec<Event>) {
+    let mut batches = subscribe(log, query).await.unwrap();
+    let (mut messages, mut events) = (Vec::new(), Vec::new());
+    while let Some(batch) = next(&mut batches).await {
+        events.extend(batch.events.clone());
+        messages.extend(decode(&batch).iter().map(|message| Seen {
+            sequence: message.sequence.unwrap().cast_unsigned(),
+            topic: message.topic.clone(),
+            text: text_of(message),
+        }));
+    }
+    (messages, events)
+}
+
+pub fn embedded(log: &Log) -> &Embedded {
+    let Log::Embedded(embedded) = log;
+    embedded
+}
+
+pub async fn enforce(log: &Log) {
+    embedded(log).enforce().await;
+}
+
+fn outcome(result: Result<u64, Error>) -> Outcome {
+    match result {
+        Ok(sequence) => Outcome::Done(sequence),
+        Err(Error::NoTopic | Error::NoConsumer | Error::Full) => Outcome::Refused,
+        Err(_) => Outcome::Unknown,
+    }
+}
