@@ -75,7 +75,8 @@ impl Scan {
             last_commit: start,
             salt,
         };
-        while let Some((start, end, record)) = scan.next(bytes) {
+        let used = used(bytes);
+        while let Some((start, end, record)) = scan.next(bytes, used) {
             if start > scan.end {
                 let expected = scan.next_sequence;
                 let found = match &record {
@@ -98,20 +99,18 @@ impl Scan {
                 }
             }
         }
-        let rest = bytes.get(at(scan.end)..).unwrap_or_default();
-        let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        scan.tail = scan.end..scan.end + used as u64;
+        scan.tail = scan.end..scan.end.max(used as u64);
         scan
     }
 
-    /// The next record, and where it is.
-    fn next(&self, bytes: &Bytes) -> Option<(u64, u64, Record)> {
+    /// The next record, and where it is. There is none behind what is `used`: all of them begin with what is no zero.
+    fn next(&self, bytes: &Bytes, used: usize) -> Option<(u64, u64, Record)> {
         let mut offset = at(self.end);
         loop {
             if let Some((end, record)) = self.record(bytes, offset) {
                 return Some((offset as u64, end, record));
             }
-            let rest = bytes.get(offset + 1..)?;
+            let rest = bytes.get(offset + 1..used)?;
             let [block, mark] = [&BLOCK_MAGIC, &MARK_MAGIC].map(|magic| memmem::find(rest, magic));
             offset += 1 + block.into_iter().chain(mark).min()?;
         }
@@ -165,6 +164,19 @@ impl Scan {
         self.end = self.end.min(offset);
         self.tail = self.end..self.end;
     }
+}
+
+/// How many bytes there are before the zeros at the end: most of a segment that was begun lately is room.
+fn used(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut left = bytes;
+    while let Some((rest, last)) = left.split_last_chunk::<{ ZEROS.len() }>() {
+        if *last != ZEROS {
+            break;
+        }
+        left = rest;
+    }
+    left.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 fn at(offset: u64) -> usize {
