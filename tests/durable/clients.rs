@@ -17,7 +17,7 @@ use tokio::{sync::Semaphore, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    harness::{Server, soon},
+    harness::{Server, within},
     history::{Id, Read, Reading},
     random::Random,
 };
@@ -29,6 +29,9 @@ const READERS: usize = 5;
 const UNANSWERED: usize = 300;
 
 const TOPICS: u64 = 5;
+
+/// How long anything may take: a client that finds no server a few times waits for 10 s before it looks again.
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Between attempts to reach a server that may not be there.
 const A_MOMENT: Duration = Duration::from_millis(20);
@@ -106,7 +109,7 @@ async fn publish_flow(
     });
     let mut acknowledged = Vec::new();
     let mut results = pin!(client.publish_all(messages));
-    while let Some(result) = soon("an answer", results.next()).await {
+    while let Some(result) = within(LIMIT, "an answer", results.next()).await {
         let result = result.unwrap().result.unwrap();
         let publish_result::Result::Published(published) = result else { panic!("{result:?}") };
         let id = Id { publisher, number: acknowledged.len() as u64 };
@@ -128,7 +131,7 @@ async fn publish_each(
     while !stop.is_cancelled() {
         let id = Id { publisher, number: acknowledged.len() as u64 };
         let message = PublishRequest { message_id: Some(key(id)), ..message(id) };
-        let sequence = soon("an answer", publish_until_answered(&client, message)).await;
+        let sequence = within(LIMIT, "an answer", publish_until_answered(&client, message)).await;
         acknowledged.push((id, topic(id), sequence));
         answered();
     }
@@ -149,7 +152,7 @@ async fn publish_until_answered(client: &Client, message: PublishRequest) -> i64
 async fn requests(server: &Server) -> [(&'static str, MessagesRequest, Option<u64>); READERS] {
     let subscribe = MessagesRequest { start: None, ..request() };
     let mut subscribed = server.messages().await.messages(subscribe.clone()).await.unwrap().into_inner();
-    let first = soon("the first response", subscribed.message()).await.unwrap().unwrap();
+    let first = within(LIMIT, "the first response", subscribed.message()).await.unwrap().unwrap();
     let only = topic(Id { publisher: 0, number: 3 });
     [
         ("that stays", request(), None),
@@ -196,7 +199,7 @@ impl Reader {
             let mut responses = pin!(client.messages(request.clone()));
             let left = cut.map_or(u64::MAX, |most| random.below(most));
             for _ in 0..left {
-                let response = match soon("a response", responses.next()).await {
+                let response = match within(LIMIT, "a response", responses.next()).await {
                     Some(Ok(response)) => response,
                     Some(Err(error)) => {
                         assert!(error.is_retryable(), "{error:?}");

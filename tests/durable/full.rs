@@ -75,7 +75,7 @@ impl Published {
     async fn publish(&mut self) -> Result<(), Status> {
         self.count += 1;
         let request = large(self.count);
-        let answer = soon("an answer", self.client.publish(request)).await?.into_inner();
+        let answer = soon("an answer", Box::pin(self.client.publish(request))).await?.into_inner();
         self.stored.insert(answer.sequence.unwrap(), content(self.count));
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::{
-    clients::{Clients, Progress, read_afterwards},
-    harness::{Server, server_command, soon},
+    clients::{Clients, LIMIT, Progress, read_afterwards},
+    harness::{Server, server_command, within},
     history::History,
     random::Random,
 };
@@ -28,11 +28,11 @@ async fn crash(rounds: usize) {
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    let mut server = Server::start();
+    let mut server = Server::start_apart();
     let clients = Clients::start(&server, &mut random).await;
     // A client whose first call finds no server gives up.
     let mut progress = clients.progress.subscribe();
-    soon("all clients", progress.wait_for(|now| !now.contains(&0))).await.unwrap();
+    within(LIMIT, "all clients", progress.wait_for(|now| !now.contains(&0))).await.unwrap();
     for round in 0..rounds {
         let before = *progress.borrow();
         let answers = random.below(4).min(1) * random.below(600);
@@ -43,7 +43,7 @@ async fn crash(rounds: usize) {
             Clients::answers(now) >= Clients::answers(&before) + answers
                 && now.iter().zip(&before).all(has_come)
         };
-        soon(&format!("round {round}"), progress.wait_for(is_due)).await.unwrap();
+        within(LIMIT, &format!("round {round}"), progress.wait_for(is_due)).await.unwrap();
         assert!(!clients.publishers.iter().any(JoinHandle::is_finished), "a publisher failed");
         assert!(!clients.readers.iter().any(JoinHandle::is_finished), "a reader failed");
         server.kill();
@@ -73,11 +73,11 @@ impl Clients {
         self.stop.cancel();
         let mut history = History::default();
         for publisher in self.publishers {
-            history.acknowledged.extend(soon("the last answers", publisher).await.unwrap());
+            history.acknowledged.extend(within(LIMIT, "the last answers", publisher).await.unwrap());
         }
         self.last.send_replace(history.acknowledged.iter().map(|(_, _, sequence)| *sequence).max());
         for reader in self.readers {
-            history.readings.push(soon("the last messages", reader).await.unwrap());
+            history.readings.push(within(LIMIT, "the last messages", reader).await.unwrap());
         }
         history
     }

@@ -59,7 +59,7 @@ async fn everything(server: &Server) -> BTreeMap<i64, String> {
 #[tokio::test]
 async fn every_acknowledged_message_outlives_kill_9() {
     const ROUNDS: usize = 8;
-    let mut server = Server::start();
+    let mut server = Server::start_apart();
     let mut acknowledged = BTreeMap::new();
     for round in 0..ROUNDS {
         let mut client = server.messages().await;

@@ -23,6 +23,9 @@ use tonic::transport::{Channel, Endpoint};
 /// How long anything may take that should happen at once: generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a start may take: there may be a log to check, by a server that is not optimised.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the server prints, to the letter, before its URL.
 const LISTENING: &str = "perenniald: listening on http://";
 
@@ -44,17 +47,24 @@ impl Server {
 
     /// Starts a server with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::start_over(directory(), arguments)
+        Self::start_over(directory(), "127.0.0.1:0", arguments)
     }
 
     /// Starts a server whose directory is in this one.
     pub fn start_in(parent: &Path) -> Self {
-        Self::start_over(directory_in(parent), &[])
+        Self::start_over(directory_in(parent), "127.0.0.1:0", &[])
     }
 
-    fn start_over(directory: TempDir, arguments: &[&str]) -> Self {
+    /// Starts a server at an address of its own: while it is down, neither another server nor the end of a connection
+    /// gets its port.
+    pub fn start_apart() -> Self {
+        let [_, a, b, c] = std::process::id().to_be_bytes();
+        Self::start_over(directory(), &format!("127.{}.{b}.{c}:0", a.wrapping_add(1)), &[])
+    }
+
+    fn start_over(directory: TempDir, listen: &str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (child, address, stderr, startup) = spawn(directory.path(), "127.0.0.1:0", &arguments);
+        let (child, address, stderr, startup) = spawn(directory.path(), listen, &arguments);
         Self { child, address, arguments, directory, stderr, startup }
     }
 
@@ -207,7 +217,7 @@ fn spawn_command(mut command: Command) -> Spawned {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let mut startup = Vec::new();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + START_PATIENCE;
     let address = loop {
         let left = end.saturating_duration_since(Instant::now());
         let line = receiver.recv_timeout(left).unwrap_or_else(|_| panic!("no start: {startup:#?}"));
@@ -255,9 +265,13 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 
 /// Waits for a future, within [`PATIENCE`].
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+    within(PATIENCE, what, future).await
+}
+
+/// Waits for a future, for so long.
+pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(limit, future).await;
+    result.unwrap_or_else(|_| panic!("{what}: nothing within {limit:?}"))
 }
 
 /// Looks again and again until something holds, within [`PATIENCE`].
