@@ -225,6 +225,13 @@ impl Embedded {
             (segment, offset)
         };
         shared.settle().map_err(at)?;
+        if !floors::is_there(&shared.options.disk, directory) {
+            // It also tells the log's identity and salt: without them a segment whose header is damaged is lost.
+            let bytes = floors::to_bytes(identity, &shared.state().topics);
+            if let Err(error) = floors::write(&shared.options.disk, directory, &bytes) {
+                tracing::warn!(%error, "the list of what was removed cannot be written yet");
+            }
+        }
         for segment in unsealed {
             keeper.seal(segment);
         }

@@ -310,6 +310,8 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(segment(&directory), &flipped).unwrap();
+        // It tells which log it is where the only segment does not.
+        std::fs::copy(source.path().join("removed"), directory.path().join("removed")).unwrap();
         let Ok((log, opened)) = Log::open(directory.path(), options()) else { continue };
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
         for (sequence, text) in &messages {

@@ -51,6 +51,11 @@ pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     disk.sync_directory(directory)
 }
 
+/// The file is there, whatever is in it.
+pub fn is_there(disk: &Disk, directory: &Path) -> bool {
+    disk.open(&directory.join(NAME), false).is_ok()
+}
+
 /// Which log the file is of, where no segment tells.
 pub fn log(disk: &Disk, directory: &Path) -> Option<Identity> {
     let file = disk.open(&directory.join(NAME), false).ok()?;

@@ -116,7 +116,8 @@ async fn damage_is_named_by_its_sequence_and_all_else_is_exported() {
 async fn what_was_set_aside_is_told_and_is_no_damage() {
     let directory = tempfile::tempdir().unwrap();
     make(directory.path()).await.close().await;
-    let last = files(directory.path()).pop().unwrap();
+    let is_segment = |path: &PathBuf| path.extension().is_some();
+    let last = files(directory.path()).into_iter().rfind(is_segment).unwrap();
     let mut bytes = std::fs::read(&last).unwrap();
     bytes.extend(b"PBLK and not whole");
     std::fs::write(&last, bytes).unwrap();
