@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! bin → server → grpc → { countdown, lines, messages } → wire          bin → client → proto
-//!                                                       grpc, client → proto, cursor
+//!                                             grpc, client → proto, cursor        messages → cursor
 //! ```
 //!
 //! - [`countdown`], [`lines`], [`messages`]: the three generators. They know time, files and a log, and nothing of
 //!   gRPC: a query goes in, a stream of batches comes out, each with the position behind it.
+//!   Messages also keep the cursors of consumers, and have tools that read their log without a server.
 //! - [`wire`]: the few bytes of protobuf that [`lines`] and [`messages`] write themselves, so that an item is encoded
 //!   once, straight from where it lies.
 //! - [`cursor`]: the text form of a position: versioned, checked, opaque.

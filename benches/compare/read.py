@@ -13,7 +13,7 @@ address, path, stubs = sys.argv[1].removeprefix("http://"), sys.argv[2], sys.arg
 root = pathlib.Path(__file__).resolve().parent.parent.parent
 well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
 arguments = ["", f"-I{root / 'proto'}", f"-I{well_known}", f"--python_out={stubs}", f"--grpc_python_out={stubs}"]
-if protoc.main([*arguments, "perennial/v1/lines.proto"]) != 0:
+if protoc.main([*arguments, "perennial/v1/gap.proto", "perennial/v1/lines.proto"]) != 0:
     sys.exit("no stubs")
 sys.path.insert(0, stubs)
 from perennial.v1 import lines_pb2, lines_pb2_grpc  # noqa: E402

@@ -65,7 +65,7 @@ func TestALogIsFollowedAcrossARotationLineByLine(t *testing.T) {
 	})
 
 	next, rotations := 0, 0
-	request := &perennialv1.ReadLinesRequest{Path: "logs/app.log", Follow: true}
+	request := &perennialv1.ReadLinesRequest{Path: "logs/app.log", Follow: true, WaitForCreate: true}
 	for next < lines {
 		// The same request with the last cursor goes on where the stream was cut.
 		err := read(ctx, proxy.address, request, func(response *perennialv1.ReadLinesResponse) error {

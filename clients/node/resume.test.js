@@ -152,7 +152,7 @@ test("a log is followed across a rotation, line by line", async () => {
 
     let next = 0;
     let rotations = 0;
-    for await (const response of resumed(port, { path: "logs/app.log", follow: true }, over.signal)) {
+    for await (const response of resumed(port, { path: "logs/app.log", follow: true, waitForCreate: true }, over.signal)) {
       rotations += response.events.filter(({ event }) => event.case === "rotated").length;
       for (const { content } of response.lines) {
         assert.deepEqual([next, content.value], [next, text(next)]);

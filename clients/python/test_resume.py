@@ -28,7 +28,7 @@ SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 def generate(out):
     from grpc_tools import protoc
 
-    files = ["countdown", "lines", "messages"]
+    files = ["countdown", "gap", "lines", "messages"]
     paths = [f"perennial/v1/{name}.proto" for name in files]
     well_known = str(pathlib.Path(protoc.__file__).parent / "_proto")
     arguments = ["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
@@ -199,7 +199,7 @@ def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
             time.sleep(0.02)
 
     writer = Beside(server, write)
-    request = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True)
+    request = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True, wait_for_create=True)
     seen = []
     for response in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
         seen += [line.text for line in response.lines]
