@@ -97,7 +97,7 @@ pub struct ConsumerStats {
     pub name: String,
     /// All up to this sequence is done; none if it is damaged.
     pub sequence: Option<u64>,
-    /// How many sequences behind the head it is: of all topics.
+    /// How many sequences behind the newest one of users' topics it is.
     pub behind: Option<u64>,
     /// When it was committed.
     pub commit_time: Option<Timestamp>,
@@ -203,7 +203,7 @@ impl Archive {
         Ok(ConsumerStats {
             name: consumer.into(),
             sequence,
-            behind: sequence.map(|sequence| self.head.saturating_sub(sequence)),
+            behind: sequence.map(|sequence| self.topics.newest().saturating_sub(sequence)),
             commit_time: found.and_then(|found| object::timestamp(found.time).ok()),
         })
     }
