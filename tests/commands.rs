@@ -11,29 +11,14 @@ mod harness;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
-use harness::{Server, append, signal, wait};
-
-fn run(command: &mut Command) -> Output {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// What a command prints, if it succeeds.
-fn printed(server: &Server, arguments: &[&str]) -> String {
-    let output = run(&mut server.client(arguments));
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
-}
+use harness::{
+    Server, append,
+    output::{printed, run, stderr},
+    signal, wait,
+};
 
 #[test]
 fn a_countdown_prints_a_number_a_line() {

@@ -11,19 +11,19 @@ mod harness;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStdout, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use harness::{PATIENCE, Server, signal, wait};
+use harness::{
+    PATIENCE, Server,
+    output::{printed, run, stderr, stdout},
+    signal, wait,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
 const ALL: [&str; 4] = ["messages", ">", "--from", "earliest"];
-
-fn run(command: &mut Command) -> Output {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
-}
 
 /// Runs a command with a stdin.
 fn fed(server: &Server, arguments: &[&str], stdin: &[u8]) -> Output {
@@ -32,21 +32,6 @@ fn fed(server: &Server, arguments: &[&str], stdin: &[u8]) -> Output {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin).unwrap();
     child.wait_with_output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// What a command prints, if it succeeds.
-fn printed(server: &Server, arguments: &[&str]) -> String {
-    let output = run(&mut server.client(arguments));
-    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    stdout(&output)
 }
 
 fn objects(text: &str) -> Vec<Value> {

@@ -20,6 +20,8 @@ use perennial::proto::{
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+pub mod output;
+
 /// How long anything may take that should happen at once: generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
