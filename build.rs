@@ -35,9 +35,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn services() -> [Service; 3] {
-    let countdown = Service::builder().name("CountdownService").package("perennial.v1").method(
-        method("countdown", "Countdown", "CountdownRequest", "CountdownResponse", PROST)
-            .server_streaming()
+    let countdown = Service::builder()
+        .name("CountdownService")
+        .package("perennial.v1")
+        .method(encoded("countdown", "Countdown", "CountdownRequest").build());
+    let countdown = ["create", "pause", "resume", "extend", "cancel", "get", "delete"]
+        .into_iter()
+        .fold(countdown, |service, verb| service.method(on_countdown(verb).build()));
+    let countdown = countdown.method(
+        method("list_countdowns", "ListCountdowns", "ListCountdownsRequest", "ListCountdownsResponse", PROST)
             .build(),
     );
     let lines = Service::builder()
@@ -96,6 +102,15 @@ fn method(
         .input_type(format!("crate::proto::{input}"))
         .output_type(format!("crate::proto::{output}"))
         .codec_path(codec)
+}
+
+/// A method that does something to one shared countdown.
+fn on_countdown(verb: &str) -> tonic_build::manual::MethodBuilder {
+    let (first, rest) = verb.split_at(1);
+    let route = format!("{}{rest}Countdown", first.to_uppercase());
+    let (name, input, output) =
+        (format!("{verb}_countdown"), format!("{route}Request"), format!("{route}Response"));
+    method(&name, &route, &input, &output, PROST)
 }
 
 /// A server-streaming method whose responses arrive encoded.

@@ -200,11 +200,18 @@ def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
 
     writer = Beside(server, write)
     request = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True, wait_for_create=True)
-    seen = []
-    for response in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
-        seen += [line.text for line in response.lines]
-        if len(seen) >= len(expected):
-            break
+    seen, last = [], None
+    try:
+        for last in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
+            seen += [line.text for line in last.lines]
+            if len(seen) >= len(expected):
+                break
+    except AssertionError as error:
+        wrong = next((n for n, (got, want) in enumerate(zip(seen, expected)) if got != want), "none")
+        raise AssertionError(
+            f"{len(seen)} of {len(expected)} lines, the first wrong one is {wrong}, the last response "
+            f"{last.caught_up=} {last.events=} {last.cursor=}: {error}"
+        ) from error
     writer.join()
     assert seen == expected, next((p for p in zip(seen, expected) if p[0] != p[1]), len(seen))
 

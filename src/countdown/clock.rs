@@ -83,6 +83,15 @@ impl Clock {
         }
     }
 
+    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970. May end early, as
+    /// [`sleep_until`](Self::sleep_until), and does so when the clock is set: who waits looks at it again.
+    pub async fn sleep_until_moment(&self, moment: i128) {
+        let left = u128::try_from(moment - super::schedule::nanos(self.wall())).unwrap_or(0);
+        let left = std::time::Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX));
+        let longest = if self.notices_steps() { super::MAX_SLEEP } else { super::LOOK_AGAIN };
+        self.sleep_until(self.now() + left.min(longest)).await;
+    }
+
     /// Whether sleeps end when the wall clock is set. If not, who waits for a moment of it looks now and then.
     pub(super) fn notices_steps(&self) -> bool {
         match self {

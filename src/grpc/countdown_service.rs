@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{
     App,
     call::{Responses, Served},
+    codec::Encoded,
     field::{self, Fields},
     status::Failure,
 };
@@ -26,7 +27,63 @@ const TICK_BYTES: usize = 24;
 
 #[tonic::async_trait]
 impl CountdownService for App {
-    type CountdownStream = Responses<proto::CountdownResponse>;
+    type CountdownStream = Responses<Encoded>;
+
+    async fn create_countdown(
+        &self,
+        _: Request<proto::CreateCountdownRequest>,
+    ) -> Result<Response<proto::CreateCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn pause_countdown(
+        &self,
+        _: Request<proto::PauseCountdownRequest>,
+    ) -> Result<Response<proto::PauseCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn resume_countdown(
+        &self,
+        _: Request<proto::ResumeCountdownRequest>,
+    ) -> Result<Response<proto::ResumeCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn extend_countdown(
+        &self,
+        _: Request<proto::ExtendCountdownRequest>,
+    ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn cancel_countdown(
+        &self,
+        _: Request<proto::CancelCountdownRequest>,
+    ) -> Result<Response<proto::CancelCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn get_countdown(
+        &self,
+        _: Request<proto::GetCountdownRequest>,
+    ) -> Result<Response<proto::GetCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn delete_countdown(
+        &self,
+        _: Request<proto::DeleteCountdownRequest>,
+    ) -> Result<Response<proto::DeleteCountdownResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
+
+    async fn list_countdowns(
+        &self,
+        _: Request<proto::ListCountdownsRequest>,
+    ) -> Result<Response<proto::ListCountdownsResponse>, Status> {
+        Err(Failure::field("name", "not yet").into())
+    }
 
     async fn countdown(
         &self,
@@ -45,7 +102,11 @@ impl CountdownService for App {
                 metrics.ticked(batch.sent.duration_since(tick.due).unwrap_or_default());
             }
             let items = batch.ticks.len();
-            Ok(Served { response: response(batch), items, bytes: items * TICK_BYTES })
+            Ok(Served {
+                response: Encoded::new(Vec::new(), &response(batch)),
+                items,
+                bytes: items * TICK_BYTES,
+            })
         });
         Ok(Response::new(call.serve(responses)))
     }
@@ -57,6 +118,7 @@ fn subject(request: &proto::CountdownRequest) -> String {
         (Some(_), _) => "resumed".into(),
         (None, Some(Target::From(from))) => format!("from {from}"),
         (None, Some(Target::Until(until))) => format!("until {until}"),
+        (None, Some(Target::Name(name))) => name.clone(),
         (None, None) => String::new(),
     }
 }
@@ -80,11 +142,16 @@ fn query(request: &proto::CountdownRequest, max_bytes: usize) -> Result<Query, F
 }
 
 fn spec(request: &proto::CountdownRequest) -> Result<Spec, Failure> {
-    let target = match request.target {
-        Some(proto::countdown_request::Target::From(from)) => Target::From(from),
-        Some(proto::countdown_request::Target::Until(until)) => Target::Until(field::time(until, "until")?),
+    let target = match &request.target {
+        Some(proto::countdown_request::Target::From(from)) => Target::From(*from),
+        Some(proto::countdown_request::Target::Until(until)) => Target::Until(field::time(*until, "until")?),
+        Some(proto::countdown_request::Target::Name(_)) => {
+            return Err(Failure::field("name", "not yet"));
+        }
         None => {
-            return Err(Failure::field("target", "is not set: set `from`, a number, or `until`, a moment"));
+            let text =
+                "is not set: set `from`, a number, `until`, a moment, or `name`, of a shared countdown";
+            return Err(Failure::field("target", text));
         }
     };
     let interval = match request.interval {
@@ -102,6 +169,8 @@ fn response(batch: Batch) -> proto::CountdownResponse {
     let Batch { ticks, skipped, position, sent } = batch;
     proto::CountdownResponse {
         ticks: ticks.into_iter().map(tick).collect(),
+        events: Vec::new(),
+        countdown: None,
         cursor: cursor::encode(Kind::Countdown, &position),
         sent_time: Some(sent.into()),
         skipped: i64::try_from(skipped).unwrap_or(i64::MAX),
@@ -114,5 +183,8 @@ fn tick(tick: Tick) -> proto::Tick {
         remaining: Some(remaining),
         remaining_time: prost_types::Duration::try_from(remaining_time).ok(),
         due_time: Some(due.into()),
+        end_time: Some((due + remaining_time).into()),
+        state: 0,
+        version: None,
     }
 }

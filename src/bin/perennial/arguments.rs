@@ -231,6 +231,7 @@ impl Countdown {
             step: self.step,
             interval: self.interval.map(time::to_proto),
             wait_first: self.wait_first,
+            align: false,
             on_lag: if self.burst { OnLag::Burst } else { OnLag::Unspecified }.into(),
             cursor: self.batching.cursor.clone(),
             limit: self.batching.limit,

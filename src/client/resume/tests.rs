@@ -15,34 +15,38 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     client::resume::Call,
     client::{Client, Error, Notice},
+    grpc::codec::Encoded,
     proto::{
-        CountdownRequest, CountdownResponse, Line, LongLine, OnGap, ReadLinesRequest, ReadLinesResponse,
-        Tick,
-        countdown_service_server::{CountdownService, CountdownServiceServer},
+        Line, ListFilesRequest, ListFilesResponse, LongLine, OnGap, ReadLinesRequest, ReadLinesResponse,
+        line_service_server::{LineService, LineServiceServer},
         read_lines_request::Start,
     },
 };
 
-/// Yields 0, 1, 2, … `numbers` in batches of three, and ends each call but the last by `cut` after `calls % 5` batches.
+/// Yields lines 0, 1, 2, … `numbers` in batches of three, and ends each call but the last by `cut` after `calls % 5` batches.
 #[derive(Clone)]
 struct Cutting {
-    numbers: i32,
+    numbers: i64,
     cut: Option<Code>,
     calls: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
-impl CountdownService for Cutting {
-    type CountdownStream = Pin<Box<dyn Stream<Item = Result<CountdownResponse, Status>> + Send>>;
+impl LineService for Cutting {
+    type ReadLinesStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
-    async fn countdown(
+    async fn list_files(&self, _: Request<ListFilesRequest>) -> Result<Response<ListFilesResponse>, Status> {
+        Err(Status::unimplemented("there are no files"))
+    }
+
+    async fn read_lines(
         &self,
-        request: Request<CountdownRequest>,
-    ) -> Result<Response<Self::CountdownStream>, Status> {
+        request: Request<ReadLinesRequest>,
+    ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let request = request.into_inner();
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let start: i32 = request.cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let limit = request.limit.map_or(i32::MAX, |limit| i32::try_from(limit).unwrap());
+        let start: i64 = request.cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let limit = request.limit.unwrap_or(i64::MAX);
         assert!(limit > 0, "a call for nothing");
         let end = self.numbers.min(start.saturating_add(limit));
         let mut out = Vec::new();
@@ -55,19 +59,20 @@ impl CountdownService for Cutting {
                 break;
             }
             let next = end.min(at + 3);
-            let ticks = (at..next).map(|n| Tick { remaining: Some(n), ..Tick::default() }).collect();
-            out.push(Ok(CountdownResponse { ticks, cursor: next.to_string(), ..Default::default() }));
+            let lines = (at..next).map(|n| Line { number: Some(n), ..Line::default() }).collect();
+            let response = ReadLinesResponse { lines, cursor: next.to_string(), ..Default::default() };
+            out.push(Ok(Encoded::new(Vec::new(), &response)));
             at = next;
         }
         Ok(Response::new(futures::stream::iter(out).boxed()))
     }
 }
 
-async fn serve(numbers: i32, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
+async fn serve(numbers: i64, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
-    let service = CountdownServiceServer::new(Cutting { numbers, cut, calls: calls.clone() });
+    let service = LineServiceServer::new(Cutting { numbers, cut, calls: calls.clone() });
     tokio::spawn(async move {
         let routes = tonic::service::Routes::new(service);
         loop {
@@ -85,10 +90,10 @@ async fn serve(numbers: i32, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
     (Client::connect(&url).unwrap(), calls)
 }
 
-async fn numbers(client: &Client, request: CountdownRequest) -> Result<Vec<i32>, Error> {
-    let all = client.countdown(request).try_collect::<Vec<_>>();
+async fn numbers(client: &Client, request: ReadLinesRequest) -> Result<Vec<i64>, Error> {
+    let all = client.lines(request).try_collect::<Vec<_>>();
     let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap()?;
-    Ok(all.iter().flat_map(|batch| &batch.ticks).map(|tick| tick.remaining.unwrap()).collect())
+    Ok(all.iter().flat_map(|batch| &batch.lines).map(|line| line.number.unwrap()).collect())
 }
 
 #[tokio::test]
@@ -100,7 +105,7 @@ async fn a_stream_cut_again_and_again_gives_each_item_once_and_in_order() {
         let count = if matches!(notice, Notice::Resumed) { &counts.1 } else { &counts.0 };
         count.fetch_add(1, Ordering::SeqCst);
     });
-    assert_eq!(numbers(&client, CountdownRequest::default()).await.unwrap(), (0..40).collect::<Vec<_>>());
+    assert_eq!(numbers(&client, ReadLinesRequest::default()).await.unwrap(), (0..40).collect::<Vec<_>>());
     assert_eq!(lost.load(Ordering::SeqCst) + 1, calls.load(Ordering::SeqCst));
     assert!(resumed.load(Ordering::SeqCst) > 2);
 }
@@ -108,7 +113,7 @@ async fn a_stream_cut_again_and_again_gives_each_item_once_and_in_order() {
 #[tokio::test]
 async fn a_limit_counts_over_reconnects() {
     let (client, calls) = serve(40, Some(Code::Unavailable)).await;
-    let request = CountdownRequest { limit: Some(17), ..CountdownRequest::default() };
+    let request = ReadLinesRequest { limit: Some(17), ..ReadLinesRequest::default() };
     assert_eq!(numbers(&client, request).await.unwrap(), (0..17).collect::<Vec<_>>());
     assert!(calls.load(Ordering::SeqCst) > 2);
 }
@@ -117,7 +122,7 @@ async fn a_limit_counts_over_reconnects() {
 async fn what_will_not_pass_is_not_tried_again() {
     for code in [Code::OutOfRange, Code::NotFound, Code::DataLoss, Code::Internal, Code::ResourceExhausted] {
         let (client, calls) = serve(40, Some(code)).await;
-        let error = numbers(&client, CountdownRequest::default()).await.unwrap_err();
+        let error = numbers(&client, ReadLinesRequest::default()).await.unwrap_err();
         assert!(matches!(error, Error::Status { code: got, .. } if got == code), "{error:?}");
         assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
@@ -129,7 +134,7 @@ async fn a_first_call_that_nobody_answers_fails_at_once() {
     let url = listener.local_addr().unwrap().to_string();
     drop(listener);
     let client = Client::connect(&url).unwrap();
-    let error = numbers(&client, CountdownRequest::default()).await.unwrap_err();
+    let error = numbers(&client, ReadLinesRequest::default()).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
 }
 
