@@ -11,7 +11,10 @@
 //! back, and the next tick comes later, but none comes twice; forward, and ticks are skipped. Deadlines, quotas and
 //! shutdown are the business of who polls the stream.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_stream::stream;
 use bytes::Bytes;
@@ -24,6 +27,7 @@ use crate::wire::Batching;
 pub mod clock;
 mod rate;
 mod schedule;
+pub mod shared;
 
 pub use clock::{Clock, Steps};
 pub use rate::{Rate, Rates};
@@ -93,7 +97,7 @@ pub enum OnLag {
 
 /// Some ticks, and where they leave the reader.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<P = Position> {
     /// Encoded ticks, in order; none in a heartbeat. Cheap to clone, so that readers of one schedule share them.
     pub items: Bytes,
     /// How many ticks they are.
@@ -104,8 +108,10 @@ pub struct Batch {
     pub skipped: u64,
     /// What happened before the first one here, in order.
     pub events: Vec<Event>,
+    /// How a shared countdown stands after `events`: in the first batch, and whenever it has changed.
+    pub standing: Option<Arc<shared::Standing>>,
     /// Behind this batch.
-    pub position: Position,
+    pub position: P,
     /// When it was made.
     pub sent: SystemTime,
 }
@@ -118,6 +124,15 @@ pub enum Event {
         /// By how many nanoseconds it moved against the monotonic one.
         by_nanos: i128,
     },
+    /// A shared countdown has changed.
+    Changed {
+        /// What was done last.
+        change: shared::Change,
+        /// The version that the reader knew.
+        previous_version: u64,
+        /// Its version since then.
+        version: u64,
+    },
 }
 
 /// The operator's limits.
@@ -129,16 +144,23 @@ pub struct Limits {
     pub max_length: Duration,
     /// The ticks a second of all open streams; what is cloned counts with what it was cloned from.
     pub rates: Rates,
+    /// The most shared countdowns.
+    pub max_countdowns: usize,
+    /// How long a shared countdown that has ended or was cancelled is kept.
+    pub keep_ended: Duration,
 }
 
 impl Default for Limits {
-    /// 1 ms, which is what timers are good for; ten years, which outlasts the machine; and [`Rates::default`].
+    /// 1 ms, which is what timers are good for; ten years, which outlasts the machine; [`Rates::default`]; as many
+    /// shared countdowns as take some 100 MB; and a day, in which whoever asks how one ended has asked.
     fn default() -> Self {
         const DAY: u64 = 24 * 60 * 60;
         Self {
             min_interval: Duration::from_millis(1),
             max_length: Duration::from_secs(3652 * DAY),
             rates: Rates::default(),
+            max_countdowns: 100_000,
+            keep_ended: Duration::from_secs(DAY),
         }
     }
 }
@@ -286,11 +308,11 @@ impl Countdown {
             self.position.take(time, self.on_lag, at_most, max_bytes);
         self.allowance -= count as u64;
         self.last_batch = now;
-        let late = first_due.map(|due| schedule::duration(u128::try_from(time - due).unwrap_or(0)));
+        let late = first_due.map(|due| schedule::span(time - due));
         let events =
             self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos }).into_iter().collect();
         let (position, sent) = (self.position.clone(), self.clock.wall());
-        Batch { items, count, late, skipped, events, position, sent }
+        Batch { items, count, late, skipped, events, standing: None, position, sent }
     }
 
     /// Waits until a tick is due, or a heartbeat, or there is something to tell.

@@ -21,6 +21,8 @@ const CHECKSUM_BYTES: usize = 4;
 pub enum Kind {
     /// Of `Countdown`.
     Countdown = b'c',
+    /// Of `Countdown`, of a shared one.
+    Shared = b's',
     /// Of `ReadLines`.
     Lines = b'l',
     /// Of `Messages`.

@@ -72,6 +72,8 @@ pub struct App {
     pub clock: countdown::Clock,
     /// For countdowns.
     pub countdown: countdown::Limits,
+    /// The shared ones.
+    pub countdowns: countdown::shared::Countdowns,
     /// For `ReadLines` and `ListFiles`.
     pub files: lines::Files,
     /// For messages.

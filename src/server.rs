@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    countdown::Clock,
+    countdown::{Clock, shared::Countdowns},
     grpc::{self, App, call::Calls},
     lines::{self, Files},
     messages::{self, Log},
@@ -57,6 +57,9 @@ pub enum Error {
     /// The log.
     #[error("the log: {0}")]
     Log(#[from] messages::OpenError),
+    /// The shared countdowns in the log.
+    #[error("the countdowns in the log: {0}")]
+    Countdowns(messages::Error),
     /// A root.
     #[error(transparent)]
     Root(#[from] lines::RootError),
@@ -119,9 +122,15 @@ pub async fn run(
     // Also where this future fails or is dropped, nothing that it has started goes on.
     let _ends_with_us = ending.clone().drop_guard();
     let mut registry = Registry::with_prefix("perennial");
+    let clock = Clock::precise()?;
+    let (countdowns, ends_countdowns) =
+        Countdowns::open(log.clone(), clock.clone(), config.countdown.clone())
+            .await
+            .map_err(Error::Countdowns)?;
     let app = App {
-        clock: Clock::precise()?,
+        clock,
         countdown: config.countdown.clone(),
+        countdowns,
         files: Files::new(roots.clone(), config.lines.clone())?,
         log: log.clone(),
         calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
@@ -132,6 +141,8 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::Serving).await;
     }
     let tasks = TaskTracker::new();
+    let is_over = ending.clone();
+    tasks.spawn(async move { is_over.run_until_cancelled(ends_countdowns).await });
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
     if let Some(app_log) = app_log {
         tasks.spawn(demo::run(app_log, log.clone(), ending.clone()));

@@ -22,7 +22,7 @@ pub use steps::Steps;
 #[cfg(target_os = "linux")]
 pub use timer::Timer;
 
-use super::schedule::{duration, nanos};
+use super::schedule::{nanos, span};
 
 /// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
@@ -149,9 +149,4 @@ impl Clock {
     async fn sleep_no_longer(&self, moment: i128, longest: Duration) {
         tokio::time::sleep(span(moment - nanos(self.wall())).min(longest)).await;
     }
-}
-
-/// So many nanoseconds; none, if they are below zero.
-fn span(nanos: i128) -> Duration {
-    duration(u128::try_from(nanos).unwrap_or(0))
 }

@@ -39,6 +39,15 @@ pub(super) struct Taken {
     pub(super) first_due: Option<i128>,
 }
 
+/// What a shared countdown adds to its ticks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    /// The number of its state.
+    pub(super) state: i32,
+    /// Its version.
+    pub(super) version: i64,
+}
+
 /// A place in a countdown: its schedule, anchored to the wall clock, and the next tick.
 ///
 /// Serialised it takes some 30 bytes. What it says is believed only after it was checked.
@@ -66,24 +75,17 @@ impl Position {
         if spec.step < 1 {
             return Err(Error::StepTooSmall { step: spec.step });
         }
-        // An interval of nothing has no ticks to count, whatever the operator allows.
-        let min = limits.min_interval.max(Duration::from_nanos(1));
-        if spec.interval < min {
-            return Err(Error::IntervalTooShort { interval: spec.interval, min });
-        }
-        if spec.interval > limits.max_length {
-            return Err(Error::TooLong { length: spec.interval, max: limits.max_length });
-        }
+        let interval = checked_interval(spec.interval, limits)?;
         let position = match spec.target {
-            Target::From(from) => Self::down_from(from, spec, now, limits)?,
-            Target::Until(moment) => Self::down_to(nanos(moment), spec, now, limits)?,
+            Target::From(from) => Self::down_from(from, spec, interval, now, limits)?,
+            Target::Until(moment) => Self::down_to(nanos(moment), spec, interval, now, limits)?,
         };
         let too_long = |_| Error::TooLong { length: position.length(), max: limits.max_length };
         position.check(limits).map_err(too_long)?;
         Ok(position)
     }
 
-    fn down_from(from: i32, spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+    fn down_from(from: i32, spec: &Spec, interval: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
         let fall = u64::try_from(i64::from(from) - i64::from(spec.to))
             .map_err(|_| Error::FromBelowTo { from, to: spec.to })?;
         let last = fall / u64::from(spec.step.unsigned_abs());
@@ -93,7 +95,6 @@ impl Position {
         if length > limits.max_length {
             return Err(Error::TooLong { length, max: limits.max_length });
         }
-        let interval = whole_nanos(spec.interval, limits)?;
         // To the next whole interval; one that begins now has its tick now.
         let ahead = if spec.align { (-now).rem_euclid(i128::from(interval)) } else { 0 };
         let start = now + ahead + if spec.wait_first { i128::from(interval) } else { 0 };
@@ -101,7 +102,7 @@ impl Position {
         Ok(Self { start, interval, from, step: spec.step, count, pinned: spec.align, next: 0 })
     }
 
-    fn down_to(moment: i128, spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+    fn down_to(moment: i128, spec: &Spec, interval: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
         if spec.wait_first {
             return Err(Error::WaitFirstWithUntil);
         }
@@ -124,9 +125,19 @@ impl Position {
         let (true, Ok(from), Ok(count)) = (last <= max, from, u64::try_from(last + 1)) else {
             return Err(Error::TooManyNumbers { left: last, max });
         };
-        let interval = whole_nanos(spec.interval, limits)?;
         let start = moment - i128::from(last) * i128::from(interval);
         Ok(Self { start, interval, from, step: spec.step, count, pinned: true, next: 0 })
+    }
+
+    /// The position before the first of so many ticks, laid backward from `end`; none where there is no such schedule.
+    pub(super) fn backward(end: i128, ticks: u64, interval: u64, to: i32, step: i32) -> Option<Self> {
+        let last = ticks.checked_sub(1)?;
+        let fall = i64::try_from(last).ok()?.checked_mul(step.into())?;
+        let from = i32::try_from(i64::from(to).checked_add(fall)?).ok()?;
+        let start = end.checked_sub(i128::from(last) * i128::from(interval))?;
+        let position = Self { start, interval, from, step, count: ticks, pinned: true, next: 0 };
+        let any = Limits { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Limits::default() };
+        position.check(&any).is_ok().then_some(position)
     }
 
     /// Checks each field again, as if a stranger had chosen it: one did, unless this server made the position.
@@ -179,32 +190,61 @@ impl Position {
         if self.is_end() { i128::MIN } else { self.due(self.next) }
     }
 
+    /// When the last tick is due.
+    pub(super) fn end(&self) -> i128 {
+        self.due(self.count - 1)
+    }
+
+    /// How many ticks were delivered or skipped.
+    pub(super) fn passed(&self) -> u64 {
+        self.next
+    }
+
+    /// Has so many ticks behind it, or all of them if there are fewer.
+    pub(super) fn pass(&mut self, ticks: u64) {
+        self.next = ticks.min(self.count);
+    }
+
     /// Takes the ticks that are due at `now`, at most so many and in so many bytes, and moves behind them.
     pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize, max_bytes: usize) -> Taken {
+        let range = self.ready(now, on_lag, at_most);
+        let (items, count) = self.encode(range.clone(), max_bytes, None);
+        self.taken(&range, items, count)
+    }
+
+    /// The ticks to be delivered at `now`, at most so many.
+    pub(super) fn ready(&self, now: i128, on_lag: OnLag, at_most: usize) -> Range<u64> {
         // The wall clock may have been set back since the last call: never below `next`.
         let due = self.due_by(now).max(self.next);
         if due == self.next || at_most == 0 {
-            return Taken::default();
+            return self.next..self.next;
         }
         let room = self.next.saturating_add(u64::try_from(at_most).unwrap_or(u64::MAX));
-        let range = match on_lag {
+        match on_lag {
             // The newest; past the end of the countdown that is the last one, which therefore is never left out.
             OnLag::Skip => due - 1..due,
             OnLag::Burst => self.next..due.min(room),
-        };
-        let (skipped, first_due) = (range.start - self.next, self.due(range.start));
-        let (items, count) = self.encode(range.clone(), max_bytes);
+        }
+    }
+
+    /// Moves behind the first ticks of a range, which were encoded.
+    pub(super) fn taken(&mut self, range: &Range<u64>, items: Bytes, count: usize) -> Taken {
+        let skipped = range.start - self.next;
         self.next = range.start + count as u64;
-        Taken { items, count, skipped, first_due: Some(first_due) }
+        let first_due = (count > 0).then(|| self.due(range.start));
+        Taken { items, count, skipped, first_due }
     }
 
     /// Encodes ticks until they have so many bytes, but one in any case; tells how many.
-    fn encode(&self, range: Range<u64>, max_bytes: usize) -> (Bytes, usize) {
+    pub(super) fn encode(&self, range: Range<u64>, max_bytes: usize, mark: Option<Mark>) -> (Bytes, usize) {
+        if range.is_empty() {
+            return (Bytes::new(), 0);
+        }
         let ticks = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut out = Vec::with_capacity(ticks.saturating_mul(TICK_BYTES).min(max_bytes) + tick::MAX_BYTES);
         let mut count = 0;
         for k in range {
-            tick::put(&mut out, &self.tick(k));
+            tick::put(&mut out, &self.tick(k, mark));
             count += 1;
             if out.len() >= max_bytes {
                 break;
@@ -214,7 +254,7 @@ impl Position {
     }
 
     /// How many ticks are due at `now`, of all.
-    fn due_by(&self, now: i128) -> u64 {
+    pub(super) fn due_by(&self, now: i128) -> u64 {
         match u128::try_from(now.saturating_sub(self.start)) {
             Err(_) => 0,
             Ok(since) => {
@@ -227,7 +267,7 @@ impl Position {
         self.start + i128::from(k) * i128::from(self.interval)
     }
 
-    fn tick(&self, k: u64) -> Tick {
+    fn tick(&self, k: u64, mark: Option<Mark>) -> Tick {
         // In range, as `check` saw: from − k × step is not below i32::MIN, and the length fits a u64.
         let number = i128::from(self.from) - i128::from(k) * i128::from(self.step);
         Tick {
@@ -235,8 +275,8 @@ impl Position {
             remaining_time: (self.count - 1 - k) * self.interval,
             due: self.due(k),
             end: self.due(self.count - 1),
-            state: None,
-            version: None,
+            state: mark.map(|mark| mark.state),
+            version: mark.map(|mark| mark.version),
         }
     }
 
@@ -246,8 +286,17 @@ impl Position {
     }
 }
 
-/// An interval in the unit of a position. Longer than 584 years only where an operator allows that.
-fn whole_nanos(interval: Duration, limits: &Limits) -> Result<u64, Error> {
+/// An interval in the unit of a position, if it is one that the operator allows.
+pub(super) fn checked_interval(interval: Duration, limits: &Limits) -> Result<u64, Error> {
+    // An interval of nothing has no ticks to count, whatever the operator allows.
+    let min = limits.min_interval.max(Duration::from_nanos(1));
+    if interval < min {
+        return Err(Error::IntervalTooShort { interval, min });
+    }
+    if interval > limits.max_length {
+        return Err(Error::TooLong { length: interval, max: limits.max_length });
+    }
+    // Longer than 584 years only where an operator allows that.
     let too_long = |_| Error::TooLong { length: interval, max: limits.max_length };
     u64::try_from(interval.as_nanos()).map_err(too_long)
 }
@@ -259,6 +308,11 @@ pub(super) fn duration(nanos: u128) -> Duration {
         (Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
         _ => Duration::MAX,
     }
+}
+
+/// So many nanoseconds; none, if they are below zero.
+pub(super) fn span(nanos: i128) -> Duration {
+    duration(u128::try_from(nanos).unwrap_or(0))
 }
 
 /// A moment in the unit of a position.

@@ -1,23 +1,32 @@
 //! `CountdownService`.
 
-use futures::StreamExt;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use serde::Serialize;
 use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Responses, Served},
+    call::{self, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
 };
 use crate::{
-    countdown::{self, Batch, Event, OnLag, Query, Spec, Start, Target},
+    countdown::{
+        self, Batch, Event, OnLag, Query, Spec, Start, Target,
+        shared::{Countdowns, Standing},
+    },
     cursor::{self, Kind},
-    proto::{self, countdown_service_server::CountdownService},
+    proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
+    wire::Batching,
 };
 
+mod shared;
+
 /// The default of `interval`.
-const INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The default of `max_batch`.
 const MAX_BATCH: usize = 1_000;
@@ -28,58 +37,109 @@ impl CountdownService for App {
 
     async fn create_countdown(
         &self,
-        _: Request<proto::CreateCountdownRequest>,
+        request: Request<proto::CreateCountdownRequest>,
     ) -> Result<Response<proto::CreateCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let timeout = call::timeout(request.metadata());
+        let answer = async {
+            let (name, spec) = shared::spec(request.into_inner())?;
+            let (standing, already_existed) = self.countdowns.create(&name, spec).await?;
+            Ok(proto::CreateCountdownResponse { countdown: self.told(&standing), already_existed })
+        };
+        self.calls.unary("CreateCountdown", timeout, answer).await
     }
 
     async fn pause_countdown(
         &self,
-        _: Request<proto::PauseCountdownRequest>,
+        request: Request<proto::PauseCountdownRequest>,
     ) -> Result<Response<proto::PauseCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let timeout = call::timeout(request.metadata());
+        let proto::PauseCountdownRequest { name, version } = request.into_inner();
+        let answer = async {
+            let standing = self.countdowns.pause(&name, shared::version(version)?).await?;
+            Ok(proto::PauseCountdownResponse { countdown: self.told(&standing) })
+        };
+        self.calls.unary("PauseCountdown", timeout, answer).await
     }
 
     async fn resume_countdown(
         &self,
-        _: Request<proto::ResumeCountdownRequest>,
+        request: Request<proto::ResumeCountdownRequest>,
     ) -> Result<Response<proto::ResumeCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
-    }
-
-    async fn extend_countdown(
-        &self,
-        _: Request<proto::ExtendCountdownRequest>,
-    ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let timeout = call::timeout(request.metadata());
+        let proto::ResumeCountdownRequest { name, version } = request.into_inner();
+        let answer = async {
+            let standing = self.countdowns.resume(&name, shared::version(version)?).await?;
+            Ok(proto::ResumeCountdownResponse { countdown: self.told(&standing) })
+        };
+        self.calls.unary("ResumeCountdown", timeout, answer).await
     }
 
     async fn cancel_countdown(
         &self,
-        _: Request<proto::CancelCountdownRequest>,
+        request: Request<proto::CancelCountdownRequest>,
     ) -> Result<Response<proto::CancelCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let timeout = call::timeout(request.metadata());
+        let proto::CancelCountdownRequest { name, version } = request.into_inner();
+        let answer = async {
+            let standing = self.countdowns.cancel(&name, shared::version(version)?).await?;
+            Ok(proto::CancelCountdownResponse { countdown: self.told(&standing) })
+        };
+        self.calls.unary("CancelCountdown", timeout, answer).await
+    }
+
+    async fn extend_countdown(
+        &self,
+        request: Request<proto::ExtendCountdownRequest>,
+    ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
+        let proto::ExtendCountdownRequest { name, by, version } = request.into_inner();
+        let answer = async {
+            let (by, version) = (shared::by(by)?, shared::version(version)?);
+            let standing = self.countdowns.extend(&name, version, by).await?;
+            Ok(proto::ExtendCountdownResponse { countdown: self.told(&standing) })
+        };
+        self.calls.unary("ExtendCountdown", timeout, answer).await
     }
 
     async fn get_countdown(
         &self,
-        _: Request<proto::GetCountdownRequest>,
+        request: Request<proto::GetCountdownRequest>,
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
-    }
-
-    async fn delete_countdown(
-        &self,
-        _: Request<proto::DeleteCountdownRequest>,
-    ) -> Result<Response<proto::DeleteCountdownResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let answer = async {
+            let standing = self.countdowns.get(&request.get_ref().name)?;
+            Ok(proto::GetCountdownResponse { countdown: self.told(&standing) })
+        };
+        self.calls.unary("GetCountdown", None, answer).await
     }
 
     async fn list_countdowns(
         &self,
-        _: Request<proto::ListCountdownsRequest>,
+        request: Request<proto::ListCountdownsRequest>,
     ) -> Result<Response<proto::ListCountdownsResponse>, Status> {
-        Err(Failure::field("name", "not yet").into())
+        let proto::ListCountdownsRequest { page_size, page_token } = request.into_inner();
+        let answer = async {
+            let page_size = field::page_size(page_size)?;
+            let page = self.countdowns.list(page_size, field::page_after(&page_token)?.as_deref());
+            let now = self.countdowns.now();
+            Ok(proto::ListCountdownsResponse {
+                countdowns: page.countdowns.iter().map(|standing| shared::countdown(standing, now)).collect(),
+                next_page_token: field::page_token(page.next),
+            })
+        };
+        self.calls.unary("ListCountdowns", None, answer).await
+    }
+
+    async fn delete_countdown(
+        &self,
+        request: Request<proto::DeleteCountdownRequest>,
+    ) -> Result<Response<proto::DeleteCountdownResponse>, Status> {
+        let timeout = call::timeout(request.metadata());
+        let proto::DeleteCountdownRequest { name, version } = request.into_inner();
+        let answer = async {
+            self.countdowns.delete(&name, shared::version(version)?).await?;
+            Ok(proto::DeleteCountdownResponse {})
+        };
+        self.calls.unary("DeleteCountdown", timeout, answer).await
     }
 
     async fn countdown(
@@ -88,83 +148,113 @@ impl CountdownService for App {
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
         let open = async {
-            let query = query(request.get_ref(), self.limits.batch_bytes)?;
-            countdown::open(query, &self.clock, &self.countdown).map_err(Failure::from)
+            let request = request.get_ref();
+            let (on_lag, batching) = (on_lag(request)?, batching(request, self.limits.batch_bytes)?);
+            let Some(asked::Target::Name(name)) = &request.target else {
+                let query = Query { start: start(request)?, on_lag, batching };
+                let batches = countdown::open(query, &self.clock, &self.countdown)?;
+                return Ok(self.responses(Kind::Countdown, batches).left_stream());
+            };
+            shared::only_name(request)?;
+            let resume = request.cursor.as_deref().map(|cursor| field::position(Kind::Shared, cursor));
+            let query = countdown::shared::Query {
+                name: name.clone(),
+                resume: resume.transpose()?,
+                on_lag,
+                batching,
+            };
+            let batches = self.countdowns.watch(query)?;
+            Ok::<_, Failure>(self.responses(Kind::Shared, batches).right_stream())
         };
-        let (call, batches) = call.open(open).await?;
-        let metrics = self.calls.metrics().clone();
-        let responses = batches.map(move |batch| {
-            let batch = batch?;
-            if let Some(late) = batch.late {
-                metrics.ticked(late);
-            }
-            let (items, bytes) = (batch.count, batch.items.len());
-            Ok(Served { response: response(batch), items, bytes })
-        });
+        let (call, responses) = call.open(open).await?;
         Ok(Response::new(call.serve(responses)))
     }
 }
 
+impl App {
+    /// Batches as responses, with cursors of a kind.
+    fn responses<P: Serialize, E: Into<Failure>, S: Stream<Item = Result<Batch<P>, E>>>(
+        &self,
+        kind: Kind,
+        batches: S,
+    ) -> impl Stream<Item = Result<Served<Encoded>, Failure>> + use<P, E, S> {
+        let (metrics, countdowns) = (self.calls.metrics().clone(), self.countdowns.clone());
+        batches.map(move |batch| {
+            let batch = batch.map_err(Into::into)?;
+            if let Some(late) = batch.late {
+                metrics.ticked(late);
+            }
+            let (items, bytes) = (batch.count, batch.items.len());
+            Ok(Served { response: response(kind, batch, &countdowns), items, bytes })
+        })
+    }
+
+    /// How a shared countdown stands now.
+    fn told(&self, standing: &Standing) -> Option<proto::Countdown> {
+        Some(shared::countdown(standing, self.countdowns.now()))
+    }
+}
+
 fn subject(request: &proto::CountdownRequest) -> String {
-    use proto::countdown_request::Target;
     match (&request.cursor, &request.target) {
+        (_, Some(asked::Target::Name(name))) => name.clone(),
         (Some(_), _) => "resumed".into(),
-        (None, Some(Target::From(from))) => format!("from {from}"),
-        (None, Some(Target::Until(until))) => format!("until {until}"),
-        (None, Some(Target::Name(name))) => name.clone(),
+        (None, Some(asked::Target::From(from))) => format!("from {from}"),
+        (None, Some(asked::Target::Until(until))) => format!("until {until}"),
         (None, None) => String::new(),
     }
 }
 
-fn query(request: &proto::CountdownRequest, max_bytes: usize) -> Result<Query, Failure> {
-    let on_lag = match proto::OnLag::try_from(request.on_lag) {
-        Ok(proto::OnLag::Unspecified | proto::OnLag::Skip) => OnLag::Skip,
-        Ok(proto::OnLag::Burst) => OnLag::Burst,
+fn on_lag(request: &proto::CountdownRequest) -> Result<OnLag, Failure> {
+    match proto::OnLag::try_from(request.on_lag) {
+        Ok(proto::OnLag::Unspecified | proto::OnLag::Skip) => Ok(OnLag::Skip),
+        Ok(proto::OnLag::Burst) => Ok(OnLag::Burst),
         Err(_) => {
             let text = format!("is {}: ON_LAG_SKIP and ON_LAG_BURST are possible", request.on_lag);
-            return Err(Failure::field("on_lag", text));
+            Err(Failure::field("on_lag", text))
         }
-    };
-    let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = *request;
-    let batching = field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, MAX_BATCH)?;
-    let start = match &request.cursor {
-        Some(cursor) => Start::Resume(field::position(Kind::Countdown, cursor)?),
-        None => Start::New(spec(request)?),
-    };
-    Ok(Query { start, on_lag, batching })
+    }
 }
 
-fn spec(request: &proto::CountdownRequest) -> Result<Spec, Failure> {
+fn batching(request: &proto::CountdownRequest, max_bytes: usize) -> Result<Batching, Failure> {
+    let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = *request;
+    field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, MAX_BATCH)
+}
+
+fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
+    if let Some(cursor) = &request.cursor {
+        return Ok(Start::Resume(field::position(Kind::Countdown, cursor)?));
+    }
     let target = match &request.target {
-        Some(proto::countdown_request::Target::From(from)) => Target::From(*from),
-        Some(proto::countdown_request::Target::Until(until)) => Target::Until(field::time(*until, "until")?),
-        Some(proto::countdown_request::Target::Name(_)) => {
-            return Err(Failure::field("name", "not yet"));
-        }
-        None => {
+        Some(asked::Target::From(from)) => Target::From(*from),
+        Some(asked::Target::Until(until)) => Target::Until(field::time(*until, "until")?),
+        // A name was dealt with before.
+        Some(asked::Target::Name(_)) | None => {
             let text =
                 "is not set: set `from`, a number, `until`, a moment, or `name`, of a shared countdown";
             return Err(Failure::field("target", text));
         }
     };
-    let interval = match request.interval {
-        None => INTERVAL,
-        Some(interval) => field::duration(interval).ok_or_else(|| {
-            let text = format!("is {}: it must be 1 ms or more", field::show(&interval));
-            Failure::field("interval", text)
-        })?,
-    };
-    let (to, step) = (request.to.unwrap_or(0), request.step.unwrap_or(1));
-    Ok(Spec { target, to, step, interval, wait_first: request.wait_first, align: request.align })
+    let proto::CountdownRequest { to, step, wait_first, align, .. } = *request;
+    let (to, step, interval) = (to.unwrap_or(0), step.unwrap_or(1), interval(request.interval)?);
+    Ok(Start::New(Spec { target, to, step, interval, wait_first, align }))
 }
 
-fn response(batch: Batch) -> Encoded {
-    let Batch { items, count: _, late: _, skipped, events, position, sent } = batch;
+fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure> {
+    let Some(interval) = interval else { return Ok(INTERVAL) };
+    field::duration(interval).ok_or_else(|| {
+        let text = format!("is {}: it must be 1 ms or more", field::show(&interval));
+        Failure::field("interval", text)
+    })
+}
+
+fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) -> Encoded {
+    let Batch { items, count: _, late: _, skipped, events, standing, position, sent } = batch;
     let rest = proto::CountdownResponse {
         ticks: Vec::new(),
         events: events.into_iter().map(event).collect(),
-        countdown: None,
-        cursor: cursor::encode(Kind::Countdown, &position),
+        countdown: standing.map(|standing| shared::countdown(&standing, countdowns.now())),
+        cursor: cursor::encode(kind, &position),
         sent_time: Some(sent.into()),
         skipped: i64::try_from(skipped).unwrap_or(i64::MAX),
     };
@@ -175,15 +265,11 @@ fn event(event: Event) -> proto::CountdownEvent {
     use proto::countdown_event::Event as Told;
     let told = match event {
         Event::ClockStepped { by_nanos } => {
-            Told::ClockStepped(proto::CountdownClockStepped { by: Some(signed_duration(by_nanos)) })
+            Told::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
+        }
+        Event::Changed { change, previous_version, version } => {
+            Told::Changed(shared::changed(change, previous_version, version))
         }
     };
     proto::CountdownEvent { event: Some(told) }
-}
-
-/// Seconds and nanoseconds have one sign.
-fn signed_duration(nanos: i128) -> prost_types::Duration {
-    const SECOND: i128 = 1_000_000_000;
-    let seconds = i64::try_from(nanos / SECOND).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX });
-    prost_types::Duration { seconds, nanos: i32::try_from(nanos % SECOND).unwrap_or(0) }
 }

@@ -95,6 +95,13 @@ pub fn show(duration: &prost_types::Duration) -> String {
     }
 }
 
+/// So many nanoseconds; seconds and nanoseconds have one sign.
+pub fn signed_duration(nanos: i128) -> prost_types::Duration {
+    let seconds =
+        i64::try_from(nanos / i128::from(NANOS)).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX });
+    prost_types::Duration { seconds, nanos: i32::try_from(nanos % i128::from(NANOS)).unwrap_or(0) }
+}
+
 /// A moment from 1970 on.
 pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Failure> {
     let fault =
@@ -108,7 +115,8 @@ pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Fai
 pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failure> {
     cursor::decode(kind, text).map_err(|error| {
         let method = match kind {
-            Kind::Countdown => "Countdown",
+            Kind::Countdown => "Countdown without a `name`",
+            Kind::Shared => "Countdown with a `name`",
             Kind::Lines => "ReadLines",
             Kind::Messages => "Messages",
         };

@@ -16,6 +16,7 @@ use crate::{
 pub use reason::{NOT_RETRIED, Reason};
 
 mod reason;
+mod shared;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "perennial";
@@ -244,7 +245,10 @@ impl From<messages::Error> for Failure {
             ),
             E::Removed { oldest, newest, through } => removed(oldest, newest, through),
             E::TakenOver { name } => taken_over(&name),
-            E::Consumer(error) => Self::field("consumer", consumer_fault(error)),
+            E::Consumer(error) => {
+                let fault = name_fault(error, messages::MAX_CONSUMER_BYTES, "billing.eu");
+                Self::field("consumer", fault)
+            }
             E::NoConsumer => Self::new(
                 Reason::ConsumerNotFound,
                 "there is no such consumer: ListConsumers tells which there are",
@@ -319,13 +323,12 @@ fn commit_behind(sequence: u64, committed: u64) -> Failure {
     Failure::new(Reason::CommitBehind, text).with("committed", committed)
 }
 
-/// What is wrong with the name of a consumer, which is written as a topic is, but is none.
-fn consumer_fault(error: topic::Error) -> String {
+/// What is wrong with a name that is written as a topic is, but is none.
+fn name_fault(error: topic::Error, max: usize, example: &str) -> String {
     use topic::Error as E;
-    let max = messages::MAX_CONSUMER_BYTES;
     let possible = format!("from 1 to {max} bytes of A-Z, a-z, 0-9, `_` and `-`, with dots between");
     match error {
-        E::Empty => format!("is empty: it takes {possible}, as in `billing.eu`"),
+        E::Empty => format!("is empty: it takes {possible}, as in `{example}`"),
         E::TooLong { bytes } => format!("has {bytes} bytes: it takes {possible}"),
         E::EmptyToken => "has nothing before, between or after its dots: put something there".into(),
         E::Character { character } => format!("has {character:?} in it: it takes {possible}"),

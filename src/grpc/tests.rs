@@ -45,19 +45,25 @@ struct House {
 }
 
 impl House {
-    fn new() -> Self {
+    async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (root, log) = (directory.path().join("root"), directory.path().join("log"));
         std::fs::create_dir(&root).unwrap();
         std::fs::create_dir(&log).unwrap();
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
         let settings = call::Settings { stall: STALL, ..call::Settings::default() };
+        let log = messages::Log::open(&log, messages::Options::default()).unwrap().0;
+        let (clock, limits) = (countdown::Clock::Tokio, countdown::Limits::default());
+        let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), limits.clone()).await;
+        let (countdowns, work) = opened.unwrap();
+        tokio::spawn(work);
         let app = App {
-            clock: countdown::Clock::Tokio,
-            countdown: countdown::Limits::default(),
+            clock,
+            countdown: limits,
+            countdowns,
             files: lines::Files::new(vec![lines::Root::new("root", root)], lines::Options::default())
                 .unwrap(),
-            log: messages::Log::open(&log, messages::Options::default()).unwrap().0,
+            log,
             calls: call::Calls::new(settings, shutdown.clone(), &mut registry),
             limits: Limits::default(),
         };
@@ -111,7 +117,7 @@ fn from(number: i32) -> proto::CountdownRequest {
 
 #[tokio::test]
 async fn the_first_response_of_every_stream_leaves_at_once_and_has_a_cursor() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     house.write("a.log", "");
     let channel = house.connect().await;
 
@@ -135,7 +141,7 @@ async fn the_first_response_of_every_stream_leaves_at_once_and_has_a_cursor() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_tick_is_printed_and_the_stream_ends_with_ok() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let mut client = CountdownServiceClient::new(house.connect().await);
     let mut stream = client.countdown(from(2)).await.unwrap().into_inner();
     let mut ticks = Vec::new();
@@ -149,7 +155,7 @@ async fn the_last_tick_is_printed_and_the_stream_ends_with_ok() {
 
 #[tokio::test]
 async fn lines_and_messages_arrive_as_they_were_written_and_resume_behind_their_cursor() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     house.write("a.log", "one\ntwo\n");
     let channel = house.connect().await;
 
@@ -192,7 +198,7 @@ async fn lines_and_messages_arrive_as_they_were_written_and_resume_behind_their_
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_told_the_limit() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let channel = house.connect().await;
     let request = proto::CountdownRequest { cursor: Some("x".repeat(REQUEST_BYTES)), ..from(3) };
     let status = limited(CountdownServiceClient::new(channel.clone()).countdown(request)).await.unwrap_err();
@@ -206,7 +212,7 @@ async fn a_request_that_is_too_large_is_told_the_limit() {
 
 #[tokio::test]
 async fn bytes_that_are_no_request_are_the_callers_fault() {
-    let house = House::new();
+    let house = House::new().await;
     // One message of one byte, which begins a field and ends there.
     let body = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 1, 0x08]));
     let request = http::Request::post("/perennial.v1.CountdownService/Countdown")
@@ -220,7 +226,7 @@ async fn bytes_that_are_no_request_are_the_callers_fault() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_frees_its_stream() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let mut client = CountdownServiceClient::new(house.connect().await);
     let mut stream = client.countdown(from(1_000_000)).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
@@ -234,7 +240,7 @@ async fn a_client_that_goes_away_frees_its_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_frees_its_stream_and_is_told_when_it_reads_on() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let endpoint = Endpoint::from_static("http://in.process").initial_stream_window_size(1024);
     let mut client = CountdownServiceClient::new(house.connect_with(&endpoint).await);
     let mut stream = client.countdown(from(1_000_000)).await.unwrap().into_inner();
@@ -253,7 +259,7 @@ async fn a_client_that_takes_nothing_frees_its_stream_and_is_told_when_it_reads_
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_and_a_shutdown_end_a_stream_over_its_connection_too() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let mut client = CountdownServiceClient::new(house.connect().await);
     let mut request = Request::new(from(1_000_000));
     request.set_timeout(Duration::from_millis(2500));

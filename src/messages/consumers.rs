@@ -119,12 +119,23 @@ impl Log {
     }
 
     async fn committed(&self, topic: &str) -> Result<Option<Committed>, Error> {
+        Ok(self.last_text(topic).await?.map(|(sequence, time, text)| {
+            let position = text.and_then(|text| cursor::decode(Kind::Messages, &text).ok());
+            Committed { sequence, time, position }
+        }))
+    }
+
+    /// The last message of a topic of the server's own that has not expired: its sequence, its time, and its text, if
+    /// it can be read.
+    pub(crate) async fn last_text(
+        &self,
+        topic: &str,
+    ) -> Result<Option<(u64, SystemTime, Option<String>)>, Error> {
         let Self::Embedded(log) = self;
         let last = log.last_message(topic).await?;
         Ok(last.map(|(sequence, time, bytes)| {
-            let text = bytes.as_ref().and_then(|bytes| message::text(bytes));
-            let position = text.and_then(|text| cursor::decode(Kind::Messages, text).ok());
-            Committed { sequence, time, position }
+            let text = bytes.as_ref().and_then(|bytes| message::text(bytes)).map(str::to_owned);
+            (sequence, time, text)
         }))
     }
 

@@ -62,7 +62,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::SequenceMismatch`], or what is wrong with the log.
-    pub(super) async fn publish_own(&self, message: NewMessage) -> Result<Published, Error> {
+    pub(crate) async fn publish_own(&self, message: NewMessage) -> Result<Published, Error> {
         let Self::Embedded(log) = self;
         let mut results = enqueue(log, vec![message]).await.await;
         results.pop().unwrap_or(Err(Error::Closed))
@@ -73,11 +73,31 @@ impl Log {
     /// # Errors
     /// The first message that is wrong, or what is wrong with the log.
     pub async fn publish_batch(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, BatchError> {
+        for (index, message) in messages.iter().enumerate() {
+            self.check(message).map_err(|error| BatchError { index, error })?;
+        }
+        self.publish_own_batch(messages).await
+    }
+
+    /// Checks a message, but not whether there is room for it.
+    ///
+    /// # Errors
+    /// What is wrong with the message.
+    pub fn check(&self, message: &NewMessage) -> Result<(), Error> {
+        let Self::Embedded(log) = self;
+        message.check(log.max_message_bytes())
+    }
+
+    /// Publishes messages that were checked, also to topics of the server's own, all or none.
+    ///
+    /// # Errors
+    /// The message that keeps the others from being published, or what is wrong with the log.
+    pub(crate) async fn publish_own_batch(
+        &self,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Published>, BatchError> {
         let Self::Embedded(log) = self;
         let of_all = |error| BatchError { index: 0, error };
-        for (index, message) in messages.iter().enumerate() {
-            message.check(log.max_message_bytes()).map_err(|error| BatchError { index, error })?;
-        }
         let outcome = log.enqueue(messages, true).await.map_err(of_all)?;
         match outcome.await.map_err(|_| of_all(Error::Closed))? {
             Outcome::Each(results) => results.into_iter().collect::<Result<_, _>>().map_err(of_all),

@@ -174,6 +174,12 @@ struct Settings {
     /// The most ticks a second of all countdowns that are open [default: 1000000]
     #[arg(long, env = "PERENNIAL_MAX_TICK_RATE", value_name = "N", help_heading = "Limits")]
     max_tick_rate: Option<u64>,
+    /// The most shared countdowns [default: 100000]
+    #[arg(long, env = "PERENNIAL_MAX_COUNTDOWNS", value_name = "N", help_heading = "Limits")]
+    max_countdowns: Option<usize>,
+    /// How long a shared countdown is kept once it has ended or was cancelled [default: 24h]
+    #[arg(long, env = "PERENNIAL_KEEP_ENDED", value_name = "TIME", help_heading = "Limits")]
+    keep_ended: Option<Span>,
     /// The most open streams [default: 100000]
     #[arg(long, env = "PERENNIAL_MAX_STREAMS", value_name = "N", help_heading = "Limits")]
     max_streams: Option<usize>,
@@ -386,6 +392,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.messages.segment_bytes => segment,
         config.countdown.min_interval => min_interval,
         config.countdown.max_length => max_length,
+        config.countdown.max_countdowns => max_countdowns,
+        config.countdown.keep_ended => keep_ended,
         config.countdown.rates => max_tick_rate,
         config.calls.max_streams => max_streams,
         config.connections.max_streams => max_streams_per_connection,
@@ -435,6 +443,14 @@ fn check(config: &Config) -> Result<(), Error> {
         let value = messages.max_message_bytes.to_string();
         return Err(Error::Value { name: "--max-message", value, remedy });
     }
+    if countdown.keep_ended > *messages::TTLS.end() {
+        let remedy = "it can be 10 years at most";
+        return Err(Error::Value {
+            name: "--keep-ended",
+            value: format!("{:?}", countdown.keep_ended),
+            remedy,
+        });
+    }
     if !SEGMENT_SIZES.contains(&messages.segment_bytes) {
         let remedy = "from 1MiB to 1GiB is possible";
         return Err(Error::Value { name: "--segment", value: messages.segment_bytes.to_string(), remedy });
@@ -446,6 +462,7 @@ fn check(config: &Config) -> Result<(), Error> {
     let durations = [
         ("--retention-interval", messages.retention_interval),
         ("--min-interval", countdown.min_interval),
+        ("--keep-ended", countdown.keep_ended),
         ("--stall", calls.stall),
         ("--first-request", connections.first_request),
         ("--idle", connections.idle),

@@ -115,7 +115,12 @@ pub struct Found<'a> {
 
 /// Reads a message that [`put`] wrote, with nothing behind it.
 pub fn read(mut bytes: &[u8]) -> Option<Found<'_>> {
-    let Field::Bytes(MESSAGES, mut message) = take(&mut bytes)? else { return None };
+    read_next(&mut bytes).filter(|_| bytes.is_empty())
+}
+
+/// Reads a message that [`put`] wrote, and moves behind it.
+pub fn read_next<'a>(bytes: &mut &'a [u8]) -> Option<Found<'a>> {
+    let Field::Bytes(MESSAGES, mut message) = take(bytes)? else { return None };
     let mut found = Found::default();
     let text = |bytes| std::str::from_utf8(bytes).ok();
     while !message.is_empty() {
@@ -132,7 +137,7 @@ pub fn read(mut bytes: &[u8]) -> Option<Found<'_>> {
             _ => return None,
         }
     }
-    bytes.is_empty().then_some(found)
+    Some(found)
 }
 
 /// The text of a message that [`put`] wrote.

@@ -28,7 +28,7 @@ impl Manual {
     pub(super) async fn sleep_until_moment(&self, moment: i128) {
         // Before the look: a step from now on ends this.
         let stepped = self.stepped.notified();
-        let left = super::span(moment - nanos(self.wall()));
+        let left = super::super::schedule::span(moment - nanos(self.wall()));
         tokio::select! {
             () = tokio::time::sleep_until(Instant::now() + left) => {}
             () = stepped => {}

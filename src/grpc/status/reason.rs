@@ -20,6 +20,11 @@ pub const NOT_RETRIED: &[&str] = &[
     "CONSUMER_NOT_FOUND",
     "TOPIC_NOT_FOUND",
     "TOO_MANY_TOPICS",
+    "COUNTDOWN_NOT_FOUND",
+    "COUNTDOWN_EXISTS",
+    "COUNTDOWN_OVER",
+    "VERSION_MISMATCH",
+    "TOO_MANY_COUNTDOWNS",
     "LOG_FAILED",
     "READ_ERROR",
     "DEADLINE_EXCEEDED",
@@ -44,6 +49,11 @@ pub enum Reason {
     ConsumerNotFound,
     TopicNotFound,
     TooManyTopics,
+    CountdownNotFound,
+    CountdownExists,
+    CountdownOver,
+    VersionMismatch,
+    TooManyCountdowns,
     LogFull,
     LogFailed,
     ReadError,
@@ -56,7 +66,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::InvalidField,
         Self::RequestTooLarge,
         Self::RequestMalformed,
@@ -72,6 +82,11 @@ impl Reason {
         Self::ConsumerNotFound,
         Self::TopicNotFound,
         Self::TooManyTopics,
+        Self::CountdownNotFound,
+        Self::CountdownExists,
+        Self::CountdownOver,
+        Self::VersionMismatch,
+        Self::TooManyCountdowns,
         Self::LogFull,
         Self::LogFailed,
         Self::ReadError,
@@ -100,6 +115,11 @@ impl Reason {
             Self::ConsumerNotFound => "CONSUMER_NOT_FOUND",
             Self::TopicNotFound => "TOPIC_NOT_FOUND",
             Self::TooManyTopics => "TOO_MANY_TOPICS",
+            Self::CountdownNotFound => "COUNTDOWN_NOT_FOUND",
+            Self::CountdownExists => "COUNTDOWN_EXISTS",
+            Self::CountdownOver => "COUNTDOWN_OVER",
+            Self::VersionMismatch => "VERSION_MISMATCH",
+            Self::TooManyCountdowns => "TOO_MANY_COUNTDOWNS",
             Self::LogFull => "LOG_FULL",
             Self::LogFailed => "LOG_FAILED",
             Self::ReadError => "READ_ERROR",
@@ -115,12 +135,16 @@ impl Reason {
     pub const fn code(self) -> Code {
         match self {
             Self::InvalidField | Self::RequestMalformed | Self::CursorMalformed => Code::InvalidArgument,
-            Self::CursorMismatch | Self::CommitBehind => Code::FailedPrecondition,
+            Self::CursorMismatch | Self::CommitBehind | Self::CountdownOver => Code::FailedPrecondition,
+            Self::CountdownExists => Code::AlreadyExists,
             Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
-            Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound => Code::NotFound,
-            Self::SequenceMismatch | Self::ConsumerTakenOver => Code::Aborted,
+            Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound | Self::CountdownNotFound => {
+                Code::NotFound
+            }
+            Self::SequenceMismatch | Self::ConsumerTakenOver | Self::VersionMismatch => Code::Aborted,
             Self::RequestTooLarge
             | Self::TooManyTopics
+            | Self::TooManyCountdowns
             | Self::LogFull
             | Self::TooManyStreams
             | Self::TooManyTicks => Code::ResourceExhausted,

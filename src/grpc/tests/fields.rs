@@ -40,7 +40,7 @@ const TIMES: [prost_types::Timestamp; 5] = [
 #[tokio::test]
 async fn every_wrong_field_of_a_countdown_is_named() {
     type Wrong = fn(&mut proto::CountdownRequest);
-    let app = House::new().app;
+    let app = House::new().await.app;
     let table: [(&str, Wrong); 20] = [
         ("target", |r| r.target = None),
         ("until", |r| r.target = Some(Target::Until(TIMES[0]))),
@@ -77,7 +77,7 @@ async fn every_wrong_field_of_a_countdown_is_named() {
 async fn every_wrong_field_of_read_lines_is_named() {
     use read_lines_request::Start;
     type Wrong = fn(&mut proto::ReadLinesRequest);
-    let house = House::new();
+    let house = House::new().await;
     house.write("a.log", "one\n");
     let table: [(&str, Wrong); 10] = [
         ("path", |r| r.path = String::new()),
@@ -111,7 +111,7 @@ async fn every_wrong_field_of_read_lines_is_named() {
 async fn every_wrong_field_of_messages_is_named() {
     use messages_request::Start;
     type Wrong = fn(&mut proto::MessagesRequest);
-    let house = House::new();
+    let house = House::new().await;
     let table: [(&str, Wrong); 19] = [
         ("topics", |r| r.topics.clear()),
         ("topics", |r| r.topics = vec!["a".into(); 65]),
@@ -148,7 +148,7 @@ async fn every_wrong_field_of_messages_is_named() {
 #[tokio::test]
 async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
     type Wrong = fn(&mut proto::PublishRequest);
-    let house = House::new();
+    let house = House::new().await;
     let table: [(&str, Wrong); 15] = [
         ("topic", |r| r.topic.clear()),
         ("topic", |r| r.topic = "a.>".into()),
@@ -192,7 +192,7 @@ async fn publish_one(house: &House) -> Option<i64> {
 
 #[tokio::test]
 async fn a_purge_takes_one_topic_that_is_not_the_servers_own() {
-    let app = House::new().app;
+    let app = House::new().await.app;
     let purge = |topic: &str, until_sequence| {
         let (app, topic) = (app.clone(), topic.to_owned());
         async move {
@@ -212,7 +212,7 @@ async fn a_purge_takes_one_topic_that_is_not_the_servers_own() {
 
 #[tokio::test]
 async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let app = house.app.clone();
     let commit = |consumer: &str, cursor: &str| {
         let (app, consumer, cursor) = (app.clone(), consumer.to_owned(), cursor.to_owned());
@@ -241,7 +241,7 @@ async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
 
 #[tokio::test]
 async fn every_wrong_field_of_a_list_is_named() {
-    let house = House::new();
+    let house = House::new().await;
     let page = |page_size, token: &str| {
         let page_token = token.to_owned();
         let files =
@@ -272,7 +272,7 @@ async fn every_wrong_field_of_a_list_is_named() {
 
 #[tokio::test]
 async fn a_list_is_read_page_by_page() {
-    let house = House::new();
+    let house = House::new().await;
     let mut names = vec!["a", "b", "c"];
     for name in &names {
         house.write(name, "");

@@ -42,7 +42,7 @@ fn sequences(answers: &[Answer]) -> Vec<i64> {
 
 #[tokio::test]
 async fn every_message_of_a_flow_is_answered_in_order() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     // More than the window, in requests of all sizes.
     let requests = stream::iter(1..=200).map(|size| request(&vec!["a"; size]));
     let (answers, end) = publish(&mut house, requests).await;
@@ -56,7 +56,7 @@ async fn every_message_of_a_flow_is_answered_in_order() {
 
 #[tokio::test]
 async fn a_window_of_one_message_is_enough_to_go_on() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     house.app.limits.publish_window = 1;
     house.app.limits.batch_bytes = 1;
     let (answers, end) = publish(&mut house, stream::iter(vec![request(&["a", "b", "c"]); 3])).await;
@@ -66,7 +66,7 @@ async fn a_window_of_one_message_is_enough_to_go_on() {
 
 #[tokio::test]
 async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let expectation =
         |sequence| proto::PublishRequest { expected_sequence: Some(sequence), ..message("a", "x") };
     let requests = vec![
@@ -96,7 +96,7 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
 
 #[tokio::test]
 async fn a_request_without_messages_ends_the_flow_after_what_came_before_is_answered() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let requests = stream::iter([request(&["a", "a"]), request(&[]), request(&["a"])]);
     let (answers, end) = publish(&mut house, requests).await;
     assert_eq!(sequences(&answers), [1, 2]);
@@ -107,7 +107,7 @@ async fn a_request_without_messages_ends_the_flow_after_what_came_before_is_answ
 
 #[tokio::test]
 async fn a_request_that_is_too_large_does_not_end_the_flow_with_ok() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let large = proto::PublishStreamRequest { messages: vec![message("a", &"x".repeat(PUBLISH_BYTES))] };
     let (answers, end) = publish(&mut house, stream::iter([request(&["a", "a"]), large])).await;
     assert_eq!(sequences(&answers), [1, 2]);
@@ -117,7 +117,7 @@ async fn a_request_that_is_too_large_does_not_end_the_flow_with_ok() {
 
 #[tokio::test]
 async fn a_draining_server_answers_what_it_took_and_ends_the_flow() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let shutdown = house.shutdown.clone();
     // The client has not sent all: without the shutdown, the flow would go on.
     let requests = stream::iter([request(&["a", "a"])]).chain(stream::pending());
@@ -133,7 +133,7 @@ async fn a_draining_server_answers_what_it_took_and_ends_the_flow() {
 
 #[tokio::test]
 async fn a_flow_whose_client_reads_no_answers_is_not_read_without_end() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     house.app.limits.publish_window = 10;
     let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = sent.clone();

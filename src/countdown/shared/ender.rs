@@ -1,0 +1,94 @@
+//! The timer of shared countdowns: when one has ended, that is recorded, and what it was to publish is published.
+//!
+//! Both go into the log in one append, under the condition that nothing else was done to the countdown meanwhile: so
+//! the message is published exactly once, however often this is tried, by however many servers, and whenever one dies.
+//! A countdown whose end came while no server ran is ended when one starts. Nothing runs when nothing is due.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{OnEnd, Record, Standing, registry::Registry, state_message};
+use crate::{
+    countdown::schedule,
+    messages::{BatchError, Error, NewMessage},
+};
+
+/// How many ends are on their way to the disk at once: they share commits.
+const AT_ONCE: usize = 1_024;
+
+/// How long to wait before an end that could not be recorded is tried again, in nanoseconds.
+const RETRY_NANOS: i128 = 1_000_000_000;
+
+/// Names the countdown.
+const NAME_HEADER: &str = "countdown";
+/// When it was due.
+const DUE_HEADER: &str = "countdown-due-time";
+/// How late it was published.
+const LATENESS_HEADER: &str = "countdown-lateness";
+
+/// Ends what has come to its end, and forgets what is over for long, for ever.
+pub(super) async fn run(registry: Arc<Registry>) {
+    let mut ending = FuturesUnordered::new();
+    loop {
+        let room = AT_ONCE.saturating_sub(ending.len());
+        for standing in registry.take_due(room) {
+            ending.push(end(&registry, standing));
+        }
+        let next = if ending.len() < AT_ONCE { registry.next_moment() } else { None };
+        let due = async {
+            match next {
+                Some(moment) => registry.clock.sleep_until_moment(moment).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = registry.moments_moved() => {}
+            Some(()) = ending.next() => {}
+        }
+    }
+}
+
+/// Records the end of a countdown. Where that cannot be done yet, it is due again.
+async fn end(registry: &Registry, standing: Arc<Standing>) {
+    let Standing { name, version, .. } = &*standing;
+    if !registry.is_current(&standing) {
+        return;
+    }
+    let now = schedule::nanos(registry.clock.wall());
+    let Some(record) = standing.record.end(*version, now) else {
+        // The clock was set back since it was due.
+        return standing.moment().into_iter().for_each(|moment| registry.schedule(moment, standing.clone()));
+    };
+    let mut messages = vec![state_message(name, *version, &record, Some(registry.limits.keep_ended))];
+    messages.extend(record.on_end.as_ref().map(|on_end| last_words(name, on_end, &record, now)));
+    match registry.log.publish_own_batch(messages).await {
+        // Somebody else was first: what is to be done about that is known as soon as it is read.
+        Ok(_) | Err(BatchError { index: 0, error: Error::SequenceMismatch { .. } }) => {}
+        Err(BatchError { error: error @ (Error::Closed | Error::Failed), .. }) => {
+            tracing::error!(%name, %error, "the end of a countdown waits for the next start");
+        }
+        Err(error) => {
+            tracing::warn!(%name, %error, "the end of a countdown cannot be recorded yet");
+            registry.schedule(now + RETRY_NANOS, standing.clone());
+        }
+    }
+}
+
+/// What a countdown publishes when it ends.
+fn last_words(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
+    let mut message = on_end.message();
+    let due = record.stretch().map_or(now, |stretch| stretch.end());
+    let late = SignedDuration::from_nanos_i128((now - due).max(0));
+    let due = Timestamp::from_nanosecond(due).unwrap_or_default();
+    let headers = [
+        (NAME_HEADER, name.to_owned()),
+        (DUE_HEADER, due.to_string()),
+        (LATENESS_HEADER, format!("{}.{:09}s", late.as_secs(), late.subsec_nanos())),
+    ];
+    message.headers.extend(headers.map(|(name, value)| (name.to_owned(), value)));
+    message.headers.sort();
+    message
+}

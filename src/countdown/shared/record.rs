@@ -1,0 +1,397 @@
+//! How a shared countdown stands, and what becomes of it: pure, with the time as an argument.
+//!
+//! A [`Record`] is the last message of the topic `$countdown.NAME`, as JSON. While a countdown runs its ticks are laid
+//! backward from its end, `end − j × interval`; each change begins a new *stretch* of them, behind the moment of the
+//! change. Ticks are counted over all stretches, so that a reader who was away while it was paused, extended and
+//! resumed is told exactly how many it has missed. All moments are the wall clock's.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Error;
+use crate::{
+    countdown::{self, Limits, schedule},
+    messages::{Content, NewMessage},
+};
+
+/// The last number that a schedule can have, over all steps.
+const MAX_NUMBER: i64 = i32::MAX as i64;
+
+/// How a shared countdown stands.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Tells it apart from others that had its name.
+    pub id: Uuid,
+    /// The version that it had before; 0 when it was created.
+    pub previous_version: u64,
+    /// What was done last.
+    pub change: Change,
+    /// How it stands since then.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// How many ticks were due before the ones of this phase.
+    pub ticks_before: u64,
+    /// From its start to its end without pauses, with all extensions, in nanoseconds.
+    pub total_nanos: u64,
+    /// From tick to tick, in nanoseconds.
+    pub interval_nanos: u64,
+    /// The last number.
+    pub to: i32,
+    /// The fall from tick to tick.
+    pub step: i32,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was changed last.
+    pub update_time: Timestamp,
+    /// Makes its creation safe to repeat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// What is published when it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_end: Option<OnEnd>,
+}
+
+/// Where a shared countdown is in its life.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
+pub enum Phase {
+    /// It runs.
+    Running {
+        /// When its last tick is due.
+        end_time: Timestamp,
+        /// How many ticks this stretch has, from its beginning to the end.
+        ticks: u64,
+    },
+    /// It stands still.
+    Paused {
+        /// What is left, in nanoseconds.
+        remaining_nanos: u64,
+    },
+    /// It has ended in its time.
+    Ended {
+        /// When its last tick was due.
+        end_time: Timestamp,
+        /// How many ticks the last stretch had.
+        ticks: u64,
+    },
+    /// It was cancelled.
+    Cancelled {
+        /// What was left, in nanoseconds.
+        remaining_nanos: u64,
+    },
+    /// It was deleted: the name is free.
+    Deleted,
+}
+
+/// What can be done to a shared countdown.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "each is a word of the contract")]
+pub enum Change {
+    Created,
+    Paused,
+    Resumed,
+    Extended,
+    Cancelled,
+    Ended,
+    Deleted,
+}
+
+/// A message that is published when a countdown ends.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OnEnd {
+    /// Its topic.
+    pub topic: String,
+    /// What it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Its payload.
+    #[serde(flatten, with = "content")]
+    pub content: Content,
+}
+
+impl OnEnd {
+    /// As a message to publish.
+    pub fn message(&self) -> NewMessage {
+        let Self { topic, key, headers, content } = self.clone();
+        NewMessage { topic, key, headers, content, ..NewMessage::default() }
+    }
+}
+
+/// A shared countdown as asked for.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// How long it runs.
+    pub target: Target,
+    /// The last number.
+    pub to: i32,
+    /// The fall from tick to tick; at least 1.
+    pub step: i32,
+    /// The time between two ticks.
+    pub interval: Duration,
+    /// What is published when it ends.
+    pub on_end: Option<OnEnd>,
+    /// Makes its creation safe to repeat.
+    pub request_id: Option<String>,
+}
+
+/// How long a shared countdown runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// For so long from now on.
+    For(Duration),
+    /// To a moment.
+    Until(SystemTime),
+    /// For as long as it takes to count from this number.
+    From(i32),
+}
+
+/// The moment `now`, as a record has it. Clocks outside the years that a timestamp can tell are cut off.
+fn timestamp(nanos: i128) -> Timestamp {
+    let bounded = nanos.clamp(Timestamp::MIN.as_nanosecond(), Timestamp::MAX.as_nanosecond());
+    Timestamp::from_nanosecond(bounded).unwrap_or_default()
+}
+
+/// Nanoseconds that are known not to be below zero, and to be far from the bound.
+fn whole(nanos: i128) -> u64 {
+    u64::try_from(nanos.max(0)).unwrap_or(u64::MAX)
+}
+
+impl Record {
+    /// A new countdown, which runs from `now` on, in nanoseconds since 1970.
+    pub fn create(spec: Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+        let Spec { target, to, step, interval, on_end, request_id } = spec;
+        if step < 1 {
+            return Err(countdown::Error::StepTooSmall { step }.into());
+        }
+        let interval_nanos = schedule::checked_interval(interval, limits)?;
+        let length = match target {
+            Target::For(duration) => schedule::nanos_of(duration),
+            Target::Until(moment) => schedule::nanos(moment) - now,
+            Target::From(from) => {
+                let fall = i64::from(from) - i64::from(to);
+                if fall < 0 {
+                    return Err(countdown::Error::FromBelowTo { from, to }.into());
+                }
+                i128::from(fall / i64::from(step)) * i128::from(interval_nanos)
+            }
+        };
+        // Only counting from a number to itself takes no time.
+        if length < 0 || length == 0 && !matches!(target, Target::From(_)) {
+            return Err(Error::NothingLeft { field: target.field() });
+        }
+        check_length(length, target.field(), limits)?;
+        let mut record = Self {
+            id: Uuid::new_v4(),
+            previous_version: 0,
+            change: Change::Created,
+            phase: Phase::Deleted,
+            ticks_before: 0,
+            total_nanos: whole(length),
+            interval_nanos,
+            to,
+            step,
+            create_time: timestamp(now),
+            update_time: timestamp(now),
+            request_id,
+            on_end,
+        };
+        // The first number of one that counts from it is due at once.
+        record.phase = record.running(now - 1, now + length)?;
+        Ok(record)
+    }
+
+    /// The stretch whose ticks are due behind `after`, up to `end`.
+    fn running(&self, after: i128, end: i128) -> Result<Phase, Error> {
+        let last = (end - after - 1) / i128::from(self.interval_nanos);
+        // Both bounds: the first number fits, and so does the count of those left.
+        let max = ((MAX_NUMBER - i64::from(self.to)) / i64::from(self.step)).min(MAX_NUMBER);
+        if last > i128::from(max) {
+            let left = i64::try_from(last).unwrap_or(i64::MAX);
+            return Err(countdown::Error::TooManyNumbers { left, max }.into());
+        }
+        Ok(Phase::Running { end_time: timestamp(end), ticks: whole(last) + 1 })
+    }
+
+    /// The same after a change at `now`, with nothing of it done yet but the count of the ticks that were due.
+    fn after(&self, version: u64, change: Change, now: i128) -> Self {
+        let mut record = self.clone();
+        record.ticks_before = self.due_by(now);
+        record.previous_version = version;
+        record.change = change;
+        record.update_time = timestamp(now);
+        record
+    }
+
+    /// What is left at `now` of one that is not over; in nanoseconds, above zero.
+    fn left(&self, now: i128) -> Result<i128, Error> {
+        match self.phase {
+            Phase::Running { end_time, .. } if end_time.as_nanosecond() > now => {
+                Ok(end_time.as_nanosecond() - now)
+            }
+            Phase::Paused { remaining_nanos } => Ok(remaining_nanos.into()),
+            Phase::Cancelled { .. } => Err(Error::Over { is_cancelled: true }),
+            Phase::Deleted => Err(Error::NotFound),
+            Phase::Running { .. } | Phase::Ended { .. } => Err(Error::Over { is_cancelled: false }),
+        }
+    }
+
+    /// Paused at `now`; none if it is already.
+    pub fn pause(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+        if matches!(self.phase, Phase::Paused { .. }) {
+            return Ok(None);
+        }
+        let remaining_nanos = whole(self.left(now)?);
+        let phase = Phase::Paused { remaining_nanos };
+        Ok(Some(Self { phase, ..self.after(version, Change::Paused, now) }))
+    }
+
+    /// Resumed at `now`; none if it runs.
+    pub fn resume(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+        let left = self.left(now)?;
+        if matches!(self.phase, Phase::Running { .. }) {
+            return Ok(None);
+        }
+        let phase = self.running(now, now + left)?;
+        Ok(Some(Self { phase, ..self.after(version, Change::Resumed, now) }))
+    }
+
+    /// With its end moved by so many nanoseconds.
+    pub fn extend(&self, by: i128, version: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
+        let left = self.left(now)? + by;
+        if left <= 0 {
+            return Err(Error::NothingLeft { field: "by" });
+        }
+        check_length(left, "by", limits)?;
+        let mut record = self.after(version, Change::Extended, now);
+        record.phase = match self.phase {
+            Phase::Running { .. } => self.running(now, now + left)?,
+            _ => Phase::Paused { remaining_nanos: whole(left) },
+        };
+        record.total_nanos = whole(i128::from(self.total_nanos) + by);
+        Ok(record)
+    }
+
+    /// Cancelled at `now`; none if it is already.
+    pub fn cancel(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+        if matches!(self.phase, Phase::Cancelled { .. }) {
+            return Ok(None);
+        }
+        let phase = Phase::Cancelled { remaining_nanos: whole(self.left(now)?) };
+        Ok(Some(Self { phase, ..self.after(version, Change::Cancelled, now) }))
+    }
+
+    /// Ended, if its end has come at `now`.
+    pub fn end(&self, version: u64, now: i128) -> Option<Self> {
+        let Phase::Running { end_time, ticks } = self.phase else { return None };
+        let has_come = end_time.as_nanosecond() <= now;
+        has_come.then(|| Self {
+            phase: Phase::Ended { end_time, ticks },
+            // Its last stretch stays: who was away gets the last number of it.
+            ticks_before: self.ticks_before,
+            ..self.after(version, Change::Ended, now)
+        })
+    }
+
+    /// What stands in its place once it is deleted.
+    pub fn delete(&self, version: u64, now: i128) -> Self {
+        Self {
+            phase: Phase::Deleted,
+            on_end: None,
+            request_id: None,
+            ..self.after(version, Change::Deleted, now)
+        }
+    }
+
+    /// Nothing can be done to it any more but to delete it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. } | Phase::Cancelled { .. } | Phase::Deleted)
+    }
+
+    /// The ticks of its stretch, if it has one; none of them taken.
+    pub fn stretch(&self) -> Option<schedule::Position> {
+        let (Phase::Running { end_time, ticks } | Phase::Ended { end_time, ticks }) = self.phase else {
+            return None;
+        };
+        let Self { interval_nanos, to, step, .. } = *self;
+        schedule::Position::backward(end_time.as_nanosecond(), ticks, interval_nanos, to, step)
+    }
+
+    /// How many ticks were due at `now`, over all stretches.
+    pub fn due_by(&self, now: i128) -> u64 {
+        let here = self.stretch().map_or(0, |stretch| stretch.due_by(now));
+        self.ticks_before.saturating_add(here)
+    }
+
+    /// What it is in the log.
+    pub fn to_json(&self) -> String {
+        // Plain data: serialising it cannot fail. What is empty would be refused when it is read, never misread.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote; none where it is not that.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let record = serde_json::from_str::<Self>(text).ok()?;
+        let has_stretch = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });
+        (!has_stretch || record.stretch().is_some()).then_some(record)
+    }
+}
+
+impl Target {
+    fn field(self) -> &'static str {
+        match self {
+            Self::For(_) => "duration",
+            Self::Until(_) => "until",
+            Self::From(_) => "interval",
+        }
+    }
+}
+
+fn check_length(nanos: i128, field: &'static str, limits: &Limits) -> Result<(), Error> {
+    let length = Duration::from_nanos(whole(nanos));
+    if length > limits.max_length {
+        return Err(Error::TooLong { field, length, max: limits.max_length });
+    }
+    Ok(())
+}
+
+/// A payload as fields: `text`, or `data` in base64.
+mod content {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::messages::Content;
+
+    #[derive(Deserialize, Serialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Field {
+        Text(String),
+        Data(String),
+    }
+
+    pub fn serialize<S: Serializer>(content: &Content, serializer: S) -> Result<S::Ok, S::Error> {
+        let field = match content {
+            Content::Text(text) => Field::Text(text.clone()),
+            Content::Data(data) => Field::Data(STANDARD.encode(data)),
+        };
+        field.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
+        Ok(match Field::deserialize(deserializer)? {
+            Field::Text(text) => Content::Text(text),
+            Field::Data(data) => Content::Data(STANDARD.decode(data).map_err(de::Error::custom)?.into()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! A countdown's life, step by step, against arithmetic of its own.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::countdown::OnLag;
+
+const SECOND: i128 = 1_000_000_000;
+
+/// 2026-11-23T18:00:00Z
+const NOW: i128 = 1_795_456_800 * SECOND;
+
+fn moment(nanos: i128) -> SystemTime {
+    SystemTime::UNIX_EPOCH + schedule::span(nanos)
+}
+
+fn spec(target: Target) -> Spec {
+    let interval = Duration::from_secs(1);
+    Spec { target, to: 0, step: 1, interval, on_end: None, request_id: None }
+}
+
+fn create(target: Target) -> Record {
+    Record::create(spec(target), NOW, &Limits::default()).unwrap()
+}
+
+/// The numbers that are due behind `after`, up to a moment, and when.
+fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
+    let Some(mut stretch) = record.stretch() else { return Vec::new() };
+    let mut ticks = Vec::new();
+    while !stretch.is_end() && stretch.next_due() <= until {
+        let due = stretch.next_due();
+        let left = (stretch.end() - due) / i128::from(record.interval_nanos);
+        let number = i64::from(record.to) + i64::try_from(left).unwrap() * i64::from(record.step);
+        let range = stretch.ready(due, OnLag::Burst, 1);
+        stretch.taken(&range, bytes::Bytes::new(), 1);
+        ticks.push((number, due - NOW));
+    }
+    ticks
+}
+
+#[test]
+fn one_that_counts_from_a_number_begins_with_it_at_once() {
+    let record = create(Target::From(3));
+    let expected = [(3, 0), (2, SECOND), (1, 2 * SECOND), (0, 3 * SECOND)];
+    assert_eq!(ticks(&record, i128::MAX), expected);
+    assert_eq!(record.total_nanos, 3_000_000_000);
+}
+
+#[test]
+fn one_of_some_length_has_its_last_tick_at_the_end_of_it() {
+    let record = create(Target::For(Duration::from_millis(2500)));
+    let at = |millis: i128| millis * SECOND / 1000;
+    assert_eq!(ticks(&record, i128::MAX), [(2, at(500)), (1, at(1500)), (0, at(2500))]);
+    let same = create(Target::Until(moment(NOW + at(2500))));
+    assert_eq!(ticks(&same, i128::MAX), ticks(&record, i128::MAX));
+}
+
+#[test]
+fn steps_and_a_last_number_are_its_own() {
+    let spec = Spec { to: -1, step: 3, ..spec(Target::From(9)) };
+    let record = Record::create(spec, NOW, &Limits::default()).unwrap();
+    // Laid backward from the end: the last number is `to`.
+    assert_eq!(ticks(&record, i128::MAX), [(8, 0), (5, SECOND), (2, 2 * SECOND), (-1, 3 * SECOND)]);
+}
+
+#[test]
+fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
+    let record = create(Target::From(3));
+    let paused = record.pause(7, NOW + SECOND * 14 / 10).unwrap().unwrap();
+    assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 1_600_000_000 });
+    assert_eq!((paused.ticks_before, paused.previous_version, paused.change), (2, 7, Change::Paused));
+    assert!(paused.stretch().is_none());
+    assert_eq!(paused.pause(8, NOW + 5 * SECOND).unwrap(), None);
+    let resumed = paused.resume(8, NOW + 100 * SECOND).unwrap().unwrap();
+    assert_eq!(ticks(&resumed, i128::MAX), [(1, SECOND * 1006 / 10), (0, SECOND * 1016 / 10)]);
+    assert_eq!((resumed.ticks_before, resumed.total_nanos), (2, record.total_nanos));
+    assert_eq!(resumed.resume(9, NOW + 100 * SECOND).unwrap(), None);
+    assert_eq!(resumed.due_by(NOW + 200 * SECOND), 4);
+}
+
+#[test]
+fn its_end_can_be_put_off_and_brought_forward_while_it_runs_and_while_it_is_paused() {
+    let limits = Limits::default();
+    let record = create(Target::For(Duration::from_secs(10)));
+    let longer = record.extend(5 * SECOND, 1, NOW + SECOND / 2, &limits).unwrap();
+    assert_eq!((longer.total_nanos, longer.due_by(NOW + 100 * SECOND)), (15_000_000_000, 16));
+    let shorter = longer.extend(-13 * SECOND, 2, NOW + SECOND, &limits).unwrap();
+    assert_eq!(ticks(&shorter, i128::MAX), [(0, 2 * SECOND)]);
+    let paused = record.pause(1, NOW + 4 * SECOND).unwrap().unwrap();
+    let paused = paused.extend(SECOND, 2, NOW + 60 * SECOND, &limits).unwrap();
+    assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 7_000_000_000 });
+    for record in [&record, &paused] {
+        let nothing = record.extend(-10 * SECOND, 1, NOW + SECOND, &limits);
+        assert!(matches!(nothing, Err(Error::NothingLeft { field: "by" })), "{nothing:?}");
+        let century = record.extend(100 * 366 * 86_400 * SECOND, 1, NOW + SECOND, &limits);
+        assert!(matches!(century, Err(Error::TooLong { field: "by", .. })), "{century:?}");
+    }
+}
+
+#[test]
+fn it_ends_when_its_end_has_come_and_not_before_and_then_nothing_can_be_done() {
+    let record = create(Target::From(3));
+    assert_eq!(record.end(1, NOW + 3 * SECOND - 1), None);
+    let ended = record.end(1, NOW + 3 * SECOND).unwrap();
+    assert_eq!(ended.due_by(NOW + 3 * SECOND), 4);
+    assert!(ended.is_over() && ended.end(2, NOW + 4 * SECOND).is_none());
+    // Also where its end has come and nobody has recorded it yet.
+    for record in [record, ended] {
+        let now = NOW + 3 * SECOND;
+        let results = [
+            record.pause(1, now).map(drop),
+            record.resume(1, now).map(drop),
+            record.extend(SECOND, 1, now, &Limits::default()).map(drop),
+            record.cancel(1, now).map(drop),
+        ];
+        for result in results {
+            assert!(matches!(result, Err(Error::Over { is_cancelled: false })), "{result:?}");
+        }
+    }
+}
+
+#[test]
+fn one_that_was_cancelled_stays_so() {
+    let cancelled = create(Target::From(3)).cancel(1, NOW + SECOND).unwrap().unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled { remaining_nanos: 2_000_000_000 });
+    assert_eq!(cancelled.cancel(2, NOW + SECOND).unwrap(), None);
+    let resumed = cancelled.resume(2, NOW + SECOND);
+    assert!(matches!(resumed, Err(Error::Over { is_cancelled: true })), "{resumed:?}");
+    assert_eq!(cancelled.delete(2, NOW).phase, Phase::Deleted);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_field_that_says_so() {
+    let limits = Limits::default();
+    let refused = |spec: Spec| Record::create(spec, NOW, &limits).unwrap_err();
+    let field = |error: Error| match error {
+        Error::NothingLeft { field } | Error::TooLong { field, .. } => field,
+        error => panic!("{error:?}"),
+    };
+    assert_eq!(field(refused(spec(Target::For(Duration::ZERO)))), "duration");
+    assert_eq!(field(refused(spec(Target::For(Duration::MAX)))), "duration");
+    assert_eq!(field(refused(spec(Target::Until(moment(NOW))))), "until");
+    assert_eq!(field(refused(spec(Target::Until(SystemTime::UNIX_EPOCH)))), "until");
+    assert_eq!(
+        field(refused(Spec { interval: Duration::from_secs(86_400), ..spec(Target::From(i32::MAX)) })),
+        "interval"
+    );
+    for (wrong, expected) in [
+        (Spec { step: 0, ..spec(Target::From(1)) }, countdown::Error::StepTooSmall { step: 0 }),
+        (Spec { to: 2, ..spec(Target::From(1)) }, countdown::Error::FromBelowTo { from: 1, to: 2 }),
+        (
+            Spec { interval: Duration::from_micros(999), ..spec(Target::From(1)) },
+            countdown::Error::IntervalTooShort {
+                interval: Duration::from_micros(999),
+                min: limits.min_interval,
+            },
+        ),
+        (
+            Spec { to: i32::MAX - 1, ..spec(Target::For(Duration::from_secs(10))) },
+            countdown::Error::TooManyNumbers { left: 10, max: 1 },
+        ),
+    ] {
+        let error = refused(wrong);
+        assert!(matches!(error, Error::Countdown(error) if error == expected), "{error:?}");
+    }
+}
+
+#[test]
+fn a_record_is_readable_and_what_is_none_is_refused() {
+    let content = Content::Data(b"\x00\xff".as_slice().into());
+    let headers = vec![("a".to_owned(), "b".to_owned())];
+    let on_end = OnEnd { topic: "launches".into(), key: Some("7".into()), headers, content };
+    let spec = Spec { on_end: Some(on_end), request_id: Some("r".into()), ..spec(Target::From(3)) };
+    let record = Record::create(spec, NOW, &Limits::default()).unwrap();
+    let json = record.to_json();
+    assert!(json.contains(r#""state":"RUNNING","endTime":"2026-11-23T18:00:03Z""#), "{json}");
+    assert!(
+        json.contains(r#""onEnd":{"topic":"launches","key":"7","headers":[["a","b"]],"data":"AP8="}"#),
+        "{json}"
+    );
+    assert_eq!(Record::from_json(&json), Some(record));
+    // A schedule that leaves the numbers or the years is no countdown's.
+    for (from, to) in [
+        ("\"ticks\":4", "\"ticks\":0"),
+        ("\"ticks\":4", "\"ticks\":18446744073709551615"),
+        ("\"step\":1", "\"step\":0"),
+        ("\"intervalNanos\":1000000000", "\"intervalNanos\":0"),
+        ("\"intervalNanos\":1000000000", "\"intervalNanos\":18446744073709551615"),
+        ("RUNNING", "FLYING"),
+    ] {
+        let wrong = json.replace(from, to);
+        assert_ne!(wrong, json);
+        assert_eq!(Record::from_json(&wrong), None, "{wrong}");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Pause,
+    Resume,
+    Extend(i64),
+    Look,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Pause),
+        Just(Step::Resume),
+        (-3_000_000_000..9_000_000_000_i64).prop_map(Step::Extend),
+        Just(Step::Look),
+    ]
+}
+
+proptest! {
+    /// What is left falls by what passes while it runs, and by nothing else than extensions; the ticks of all stretches
+    /// are those that a walk over time sees.
+    #[test]
+    fn what_is_left_and_what_was_due_is_exact_over_any_changes(
+        length in 1..20_000_000_000_u64,
+        interval in 1_000_000..3_000_000_000_u64,
+        steps in prop::collection::vec((step(), 0..4_000_000_000_i64), 0..20),
+    ) {
+        let limits = Limits::default();
+        let interval_span = Duration::from_nanos(interval);
+        let spec = Spec { interval: interval_span, ..spec(Target::For(Duration::from_nanos(length))) };
+        let mut record = Record::create(spec, NOW, &limits).unwrap();
+        let (mut now, mut left, mut runs, mut seen) = (NOW, i128::from(length), true, 0_u64);
+        // The first tick may fall on the very beginning.
+        let mut from = NOW - 1;
+        for (version, (step, pause)) in (1..).zip(steps) {
+            let later = now + i128::from(pause);
+            if runs {
+                let end = now + left;
+                // Those at end − j × interval that are behind a moment.
+                let behind = |moment: i128| (end - moment - 1).div_euclid(i128::from(interval)) + 1;
+                seen += u64::try_from(behind(from) - behind(later.min(end))).unwrap();
+                left -= i128::from(pause);
+            }
+            now = later;
+            from = now;
+            if left <= 0 {
+                break;
+            }
+            prop_assert_eq!(record.due_by(now), seen);
+            match step {
+                Step::Pause => {
+                    record = record.pause(version, now).unwrap().unwrap_or(record);
+                    runs = false;
+                }
+                Step::Resume => {
+                    record = record.resume(version, now).unwrap().unwrap_or(record);
+                    runs = true;
+                }
+                Step::Extend(by) => match record.extend(by.into(), version, now, &limits) {
+                    Ok(next) => (record, left) = (next, left + i128::from(by)),
+                    Err(error) => prop_assert!(left + i128::from(by) <= 0, "{:?}", error),
+                },
+                Step::Look => {}
+            }
+            prop_assert_eq!(record.left(now).unwrap(), left);
+            prop_assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));
+            if let Some(stretch) = record.stretch() {
+                prop_assert_eq!(stretch.end(), now + left);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Shared countdowns over a real log, in virtual time.

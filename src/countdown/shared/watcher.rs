@@ -1,0 +1,302 @@
+//! The stream of a shared countdown: how it stands, its ticks, and what is done to it.
+//!
+//! Ticks come while it runs, in order, each at most once, and never early. The first batch tells how it stands now;
+//! whenever it is changed a batch with an event goes out at once. A stream goes on behind the [`Position`] of any batch,
+//! also across changes: how many ticks were due meanwhile is told exactly. It ends when the countdown is over, and with
+//! [`Error::NotFound`] when it is deleted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
+use uuid::Uuid;
+
+use super::{Error, Phase, Standing};
+use crate::{
+    countdown::{
+        Batch, Clock, Event, MAX_HEARTBEAT, MIN_HEARTBEAT, OnLag, Rate, Steps, roughly,
+        schedule::{self, Mark, Taken},
+    },
+    wire::Batching,
+};
+
+/// `COUNTDOWN_STATE_RUNNING`: nothing ticks in another state.
+const RUNNING: i32 = 1;
+
+/// A place in a shared countdown.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Position {
+    /// Which countdown: names are used again.
+    id: Uuid,
+    /// The version that was told.
+    version: u64,
+    /// How many ticks were delivered or counted, over all stretches.
+    next: u64,
+}
+
+/// How to watch.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Which countdown.
+    pub name: String,
+    /// Behind which batch to go on; none: from now on.
+    pub resume: Option<Position>,
+    /// What to do when ticks could not be delivered in time.
+    pub on_lag: OnLag,
+    /// How the stream is cut into batches.
+    pub batching: Batching,
+}
+
+/// The last tick that was encoded, for all watchers, with its number in the stretch.
+#[derive(Debug, Default)]
+pub(super) struct Encoded(Mutex<Option<(u64, Bytes)>>);
+
+impl Encoded {
+    /// The tick of this number, encoded by whoever needs it first.
+    fn tick(&self, number: u64, encode: impl FnOnce() -> Bytes) -> Bytes {
+        // What is there is whole, whoever panicked.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, bytes)) if *known == number => bytes.clone(),
+            _ => last.insert((number, encode())).1.clone(),
+        }
+    }
+}
+
+/// The stretch that ticks are taken from.
+#[derive(Debug)]
+struct Stretch {
+    standing: Arc<Standing>,
+    position: schedule::Position,
+}
+
+impl Stretch {
+    /// That of a countdown which has one, behind so many ticks over all stretches.
+    fn of(standing: &Arc<Standing>, delivered: u64) -> Option<Self> {
+        let mut position = standing.record.stretch()?;
+        position.pass(delivered.saturating_sub(standing.record.ticks_before));
+        Some(Self { standing: standing.clone(), position })
+    }
+
+    /// How many ticks were delivered or counted, over all stretches.
+    fn delivered(&self) -> u64 {
+        self.standing.record.ticks_before.saturating_add(self.position.passed())
+    }
+}
+
+/// What a stream knows between two batches.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    changes: watch::Receiver<Arc<Standing>>,
+    id: Uuid,
+    /// The version that was told last, or that the reader knew when it came.
+    version: u64,
+    /// None while there are no ticks, and as long as the reader only knows a version that is past.
+    stretch: Option<Stretch>,
+    delivered: u64,
+    /// Ticks that were left out and not told yet.
+    untold: u64,
+    on_lag: OnLag,
+    batching: Batching,
+    /// How many ticks this call may still deliver.
+    allowance: u64,
+    clock: Clock,
+    steps: Steps,
+    /// By how much the wall clock was set since the last batch.
+    stepped: Option<i128>,
+    last_batch: Instant,
+    is_first: bool,
+    is_over: bool,
+    _rate: Rate,
+}
+
+impl Watcher {
+    /// Watches from now on, or behind a position.
+    pub fn new(
+        changes: watch::Receiver<Arc<Standing>>,
+        query: Query,
+        clock: Clock,
+        rate: Rate,
+    ) -> Result<Self, Error> {
+        let Query { resume, on_lag, batching, .. } = query;
+        let standing = changes.borrow().clone();
+        let record = &standing.record;
+        let reading = clock.both();
+        let (version, delivered) = match resume {
+            Some(position) if position.id != record.id => return Err(Error::Mismatch),
+            Some(position) if position.version > standing.version => {
+                return Err(Error::Ahead { version: standing.version });
+            }
+            Some(position) => (position.version, position.next),
+            None => {
+                // Who comes when it is over gets the last number.
+                let last = if matches!(record.phase, Phase::Ended { .. }) { 1 } else { 0 };
+                (standing.version, record.due_by(reading.0).saturating_sub(last))
+            }
+        };
+        let stretch = (version == standing.version).then(|| Stretch::of(&standing, delivered)).flatten();
+        let mut batching = batching;
+        batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+        batching.max_items = batching.max_items.max(1);
+        Ok(Self {
+            id: record.id,
+            version,
+            stretch,
+            delivered,
+            untold: 0,
+            on_lag,
+            allowance: batching.limit.unwrap_or(u64::MAX),
+            batching,
+            clock,
+            steps: Steps::at(reading),
+            stepped: None,
+            last_batch: reading.1,
+            is_first: true,
+            is_over: false,
+            changes,
+            _rate: rate,
+        })
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// What is to be told now, and the position behind it.
+    pub fn batch(&mut self) -> Result<Batch<Position>, Error> {
+        let (wall, now) = self.look_at_clock();
+        let newest = self.changes.borrow_and_update().clone();
+        if matches!(newest.record.phase, Phase::Deleted) {
+            return Err(Error::NotFound);
+        }
+        let stepped = self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos });
+        let mut events = stepped.into_iter().collect::<Vec<_>>();
+        let (has_changed, bound) = self.look_back(&newest, wall);
+        let mut taken = self.take(bound);
+        if has_changed && taken.count == 0 {
+            events.push(Event::Changed {
+                change: newest.record.change,
+                previous_version: self.version,
+                version: newest.version,
+            });
+            self.turn_to(&newest);
+            taken = self.take(wall);
+        }
+        let is_told = self.is_first || has_changed && self.version == newest.version;
+        let skipped = taken.skipped + std::mem::take(&mut self.untold);
+        self.is_first = false;
+        self.last_batch = now;
+        self.allowance -= taken.count as u64;
+        let is_through = self.stretch.as_ref().is_none_or(|stretch| stretch.position.is_end());
+        let has_ended = self.version == newest.version && newest.record.is_over() && is_through;
+        self.is_over = has_ended || self.allowance == 0;
+        let position = Position { id: self.id, version: self.version, next: self.delivered };
+        Ok(Batch {
+            items: taken.items,
+            count: taken.count,
+            late: taken.first_due.map(|due| schedule::span(wall - due)),
+            skipped,
+            events,
+            position,
+            standing: is_told.then_some(newest),
+            sent: self.clock.wall(),
+        })
+    }
+
+    /// Whether there is a change to tell, and up to which moment ticks are to be delivered before.
+    fn look_back(&mut self, newest: &Arc<Standing>, wall: i128) -> (bool, i128) {
+        if newest.version == self.version {
+            return (false, wall);
+        }
+        let record = &newest.record;
+        let follows = record.previous_version == self.version;
+        if matches!(record.phase, Phase::Ended { .. }) {
+            // The last number comes before the end is told, also to a reader who was away for longer.
+            if !follows && self.stretch.is_none() {
+                self.leave_out(record.ticks_before);
+            }
+            self.stretch = Stretch::of(newest, self.delivered);
+            return (true, i128::MAX);
+        }
+        let is_behind = follows && self.on_lag == OnLag::Burst && self.delivered < record.ticks_before;
+        let update = record.update_time.as_nanosecond();
+        (true, if is_behind { update } else { i128::MIN })
+    }
+
+    /// Takes ticks that were due at a moment.
+    fn take(&mut self, moment: i128) -> Taken {
+        let at_most = usize::try_from(self.allowance).unwrap_or(usize::MAX).min(self.batching.max_items);
+        let Some(stretch) = &mut self.stretch else { return Taken::default() };
+        let Stretch { standing, position } = stretch;
+        let mark = Some(Mark {
+            state: RUNNING,
+            version: i64::try_from(standing.tick_version()).unwrap_or(i64::MAX),
+        });
+        let range = position.ready(moment, self.on_lag, at_most);
+        let (items, count) = if range.end - range.start == 1 {
+            (standing.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
+        } else {
+            position.encode(range.clone(), self.batching.max_bytes, mark)
+        };
+        let taken = position.taken(&range, items, count);
+        self.delivered = stretch.delivered();
+        taken
+    }
+
+    /// Goes on with what a countdown has become.
+    fn turn_to(&mut self, newest: &Arc<Standing>) {
+        self.version = newest.version;
+        if matches!(newest.record.phase, Phase::Ended { .. }) {
+            return;
+        }
+        self.leave_out(newest.record.ticks_before);
+        // A tick that was due between a change and its way to the disk belongs to neither stretch.
+        self.delivered = newest.record.ticks_before;
+        self.stretch = Stretch::of(newest, self.delivered);
+    }
+
+    /// Counts the ticks up to a number as left out.
+    fn leave_out(&mut self, ticks: u64) {
+        self.untold += ticks.saturating_sub(self.delivered);
+        self.delivered = ticks;
+    }
+
+    /// Both clocks; takes note of a step of the wall clock.
+    fn look_at_clock(&mut self) -> (i128, Instant) {
+        let both = self.clock.both();
+        if let Some(by) = self.steps.look_at(both) {
+            self.stepped = Some(self.stepped.unwrap_or(0) + by);
+        }
+        both
+    }
+
+    /// Waits until there is something to tell: a tick, a change, a heartbeat, or that the wall clock was set.
+    pub async fn wait(&mut self) -> Result<(), Error> {
+        loop {
+            let (wall, now) = self.look_at_clock();
+            let has_changed = self.changes.borrow().version != self.version;
+            let ticking = self.stretch.as_ref().map(|stretch| &stretch.position);
+            let tick = ticking.filter(|position| !position.is_end()).map(schedule::Position::next_due);
+            let heartbeat = self.batching.heartbeat_at(self.last_batch);
+            let is_due = tick.is_some_and(|tick| tick <= wall) || heartbeat <= now;
+            if has_changed || is_due || self.stepped.is_some() {
+                // A reader that is far behind always finds something due; others want the worker too.
+                tokio::task::consume_budget().await;
+                return Ok(());
+            }
+            let clock = &self.clock;
+            let sleep = async {
+                match tick {
+                    Some(tick) => clock.sleep_until_moment(tick.min(roughly(wall, heartbeat - now))).await,
+                    None => clock.sleep_until(heartbeat).await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                // Nothing tells of it any more: it was forgotten.
+                changed = self.changes.changed() => changed.map_err(|_| Error::NotFound)?,
+            }
+        }
+    }
+}

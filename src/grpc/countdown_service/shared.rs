@@ -1,0 +1,159 @@
+//! Shared countdowns: requests become what is to be done, and how one stands becomes a message.
+
+use super::super::{
+    field::{self, signed_duration},
+    status::Failure,
+};
+use crate::{
+    countdown::shared::{Change, OnEnd, Phase, Spec, Standing, Target},
+    messages::Content,
+    proto::{self, countdown_message, create_countdown_request},
+};
+
+/// What to create: its name, and how it is to be.
+pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Failure> {
+    use create_countdown_request::Target as Asked;
+    let proto::CreateCountdownRequest { name, target, to, step, interval, on_end, request_id } = request;
+    let target = match target {
+        Some(Asked::Duration(duration)) => {
+            let fault = || {
+                Failure::field("duration", format!("is {}: it must be above zero", field::show(&duration)))
+            };
+            Target::For(field::duration(duration).ok_or_else(fault)?)
+        }
+        Some(Asked::Until(until)) => Target::Until(field::time(until, "until")?),
+        Some(Asked::From(from)) => Target::From(from),
+        None => {
+            let text = "is not set: set `duration`, as in \"600s\", `until`, a moment, or `from`, a number";
+            return Err(Failure::field("target", text));
+        }
+    };
+    let spec = Spec {
+        target,
+        to: to.unwrap_or(0),
+        step: step.unwrap_or(1),
+        interval: super::interval(interval)?,
+        on_end: on_end.map(self::on_end),
+        request_id,
+    };
+    Ok((name, spec))
+}
+
+fn on_end(message: proto::CountdownMessage) -> OnEnd {
+    let proto::CountdownMessage { topic, key, headers, content } = message;
+    let content = match content {
+        None => Content::default(),
+        Some(countdown_message::Content::Text(text)) => Content::Text(text),
+        Some(countdown_message::Content::Data(data)) => Content::Data(data.into()),
+    };
+    let mut headers = headers.into_iter().collect::<Vec<_>>();
+    headers.sort();
+    OnEnd { topic, key, headers, content }
+}
+
+/// The version that a countdown must have.
+pub fn version(version: Option<i64>) -> Result<Option<u64>, Failure> {
+    version.map(|version| field::at_least(version, 1, "version")).transpose()
+}
+
+/// By how many nanoseconds to move an end.
+pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
+    let Some(by) = by else {
+        let text = "is not set: tell by how much, as in \"60s\", or \"-60s\" to bring the end forward";
+        return Err(Failure::field("by", text));
+    };
+    let prost_types::Duration { seconds, nanos } = by;
+    let is_valid = nanos.unsigned_abs() < 1_000_000_000 && (seconds == 0 || i64::from(nanos) * seconds >= 0);
+    match i128::from(seconds) * 1_000_000_000 + i128::from(nanos) {
+        0 => Err(Failure::field(
+            "by",
+            "is 0: it must be above zero to put the end off, or below to bring it forward",
+        )),
+        by if is_valid => Ok(by),
+        _ => Err(Failure::field("by", "is no duration: seconds and nanoseconds of one sign are wanted")),
+    }
+}
+
+/// How a countdown stands, at a moment in nanoseconds since 1970.
+pub fn countdown(standing: &Standing, now: i128) -> proto::Countdown {
+    let Standing { name, version, record, .. } = standing;
+    let end = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
+    let (state, end_time, remaining) = match record.phase {
+        Phase::Running { end_time, .. } => {
+            (proto::CountdownState::Running, end(end_time), (end_time.as_nanosecond() - now).max(0))
+        }
+        Phase::Paused { remaining_nanos } => (proto::CountdownState::Paused, None, remaining_nanos.into()),
+        Phase::Ended { end_time, .. } => (proto::CountdownState::Ended, end(end_time), 0),
+        Phase::Cancelled { remaining_nanos } => {
+            (proto::CountdownState::Cancelled, None, remaining_nanos.into())
+        }
+        // Nobody is told how one stands that is gone.
+        Phase::Deleted => (proto::CountdownState::Unspecified, None, 0),
+    };
+    proto::Countdown {
+        name: name.to_string(),
+        state: state.into(),
+        version: Some(signed(*version)),
+        end_time,
+        remaining_time: Some(signed_duration(remaining)),
+        total_time: Some(signed_duration(record.total_nanos.into())),
+        interval: Some(signed_duration(record.interval_nanos.into())),
+        to: Some(record.to),
+        step: Some(record.step),
+        create_time: end(record.create_time),
+        update_time: end(record.update_time),
+        on_end: record.on_end.as_ref().map(message),
+    }
+}
+
+fn message(on_end: &OnEnd) -> proto::CountdownMessage {
+    let OnEnd { topic, key, headers, content } = on_end.clone();
+    let content = match content {
+        Content::Text(text) => countdown_message::Content::Text(text),
+        Content::Data(data) => countdown_message::Content::Data(data.into()),
+    };
+    proto::CountdownMessage { topic, key, headers: headers.into_iter().collect(), content: Some(content) }
+}
+
+/// A change, as it is told.
+pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::CountdownChanged {
+    let change = match change {
+        Change::Created => proto::CountdownChange::Created,
+        Change::Paused => proto::CountdownChange::Paused,
+        Change::Resumed => proto::CountdownChange::Resumed,
+        Change::Extended => proto::CountdownChange::Extended,
+        Change::Cancelled => proto::CountdownChange::Cancelled,
+        Change::Ended => proto::CountdownChange::Ended,
+        // The stream ends with an error instead.
+        Change::Deleted => proto::CountdownChange::Unspecified,
+    };
+    proto::CountdownChanged {
+        change: change.into(),
+        previous_version: Some(signed(previous_version)),
+        version: Some(signed(version)),
+    }
+}
+
+/// Sequences are far below the bound.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A watcher takes the schedule as it is.
+pub fn only_name(request: &proto::CountdownRequest) -> Result<(), Failure> {
+    let proto::CountdownRequest { to, step, interval, wait_first, align, .. } = request;
+    let fields = [
+        ("to", to.is_some()),
+        ("step", step.is_some()),
+        ("interval", interval.is_some()),
+        ("wait_first", *wait_first),
+        ("align", *align),
+    ];
+    match fields.into_iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => Err(Failure::field(
+            field,
+            "is set with `name`: it is the shared countdown's own, so leave it out",
+        )),
+        None => Ok(()),
+    }
+}
