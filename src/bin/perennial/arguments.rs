@@ -60,7 +60,7 @@ impl Arguments {
     /// What no single option shows to be wrong.
     pub fn check(&self) -> Result<(), String> {
         match &self.verb {
-            Verb::Countdown(it) => it.watch.check(self.output),
+            Verb::Countdown(it) => it.check(self.output),
             Verb::Lines(it) => it.check(self.output),
             Verb::Messages(it) => it.check(self.output),
             Verb::Publish(it) => it.check(),
@@ -163,7 +163,7 @@ fn on_gap(gap: Option<Gap>) -> OnGap {
 }
 
 /// What the three streams share.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default, PartialEq)]
 pub struct Batching {
     /// End after N items
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]

@@ -12,8 +12,13 @@ use perennial::proto::{
 use super::{Batching, Format, publish::header, push};
 use crate::time;
 
+const USAGE: &str = "perennial countdown [OPTIONS] <N | --until TIME | --name NAME | --cursor CURSOR>
+       perennial countdown [OPTIONS] <COMMAND>";
+
+const CREATE_USAGE: &str = "perennial countdown create [OPTIONS] <NAME> <DURATION | --until TIME | --from N>";
+
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(subcommand_negates_reqs = true, override_usage = USAGE)]
 pub struct Countdown {
     #[command(flatten)]
     pub watch: Watch,
@@ -22,8 +27,22 @@ pub struct Countdown {
     pub verb: Option<CountdownVerb>,
 }
 
+impl Countdown {
+    /// What no single option shows to be wrong.
+    pub fn check(&self, format: Format) -> Result<(), String> {
+        // clap's own rule would refuse the options of all commands, too: `countdown -o json list`.
+        if self.verb.is_some() && self.watch != Watch::default() {
+            return Err("what is counted is given without a command, or a command without that".into());
+        }
+        if self.watch.lateness && format != Format::Text {
+            return Err(format!("--lateness is told in text; leave -o {}", super::name(&format)));
+        }
+        Ok(())
+    }
+}
+
 /// A countdown that is watched.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default, PartialEq)]
 pub struct Watch {
     /// The number to start from
     #[arg(allow_negative_numbers = true, required_unless_present_any = ["until", "name", "cursor"])]
@@ -71,14 +90,6 @@ fn number(text: &str) -> Result<i32, String> {
 }
 
 impl Watch {
-    /// What no single option shows to be wrong.
-    pub fn check(&self, format: Format) -> Result<(), String> {
-        if self.lateness && format != Format::Text {
-            return Err(format!("--lateness is told in text; leave -o {}", super::name(&format)));
-        }
-        Ok(())
-    }
-
     /// A line a number, whatever stdout is.
     pub fn is_plain(&self) -> bool {
         self.plain
@@ -178,6 +189,7 @@ pub struct Versioned {
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("length").args(["duration", "until", "from"]).required(true))]
+#[command(override_usage = CREATE_USAGE)]
 pub struct Create {
     /// Its name: launch, auction.42
     name: String,

@@ -128,7 +128,9 @@ impl Display {
 
     fn draw(&mut self) -> io::Result<()> {
         let (size, clock) = (size(), Zoned::now());
-        let lines = frame(&self.view.shown(clock.timestamp()), size, self.has_colour, &clock);
+        // What clears behind a line that is full clears its last letter too.
+        let room = Size { columns: size.columns.saturating_sub(1), ..size };
+        let lines = frame(&self.view.shown(clock.timestamp()), room, self.has_colour, &clock);
         self.drawn = Some(Instant::now());
         self.has_news = false;
         self.screen.draw(&lines, size.columns)

@@ -57,7 +57,6 @@ fn what_a_shared_countdown_has_of_its_own_cannot_be_given_with_its_name() {
         "--cursor C --align",
         "10 --until +5m",
         "lst",
-        "--name a list",
         "list --name a",
         "",
     ] {
@@ -76,7 +75,7 @@ fn a_shared_countdown_is_resumed_by_its_name_and_cursor() {
 
 #[test]
 fn lateness_is_told_in_text() {
-    let it = parse("10 --lateness").unwrap().watch;
+    let it = parse("10 --lateness").unwrap();
     assert_eq!(it.check(Format::Text), Ok(()));
     assert!(it.check(Format::Ndjson).unwrap_err().contains("-o ndjson"));
 }
@@ -156,6 +155,12 @@ fn the_verbs_take_a_name_and_a_version_and_the_options_of_all() {
             other => unreachable!("{line}: {other:?}"),
         }
     }
-    assert!(matches!(verb("list -o json"), CountdownVerb::List));
+    for line in ["list -o json", "-o json list", "--server h:1 list"] {
+        assert!(matches!(verb(line), CountdownVerb::List), "{line}");
+        assert_eq!(parse(line).unwrap().check(Format::Json), Ok(()), "{line}");
+    }
+    for line in ["10 list", "--name a list", "--burst pause a", "--limit 1 get a"] {
+        assert!(parse(line).unwrap().check(Format::Text).is_err(), "{line}");
+    }
     assert!(matches!(verb("get a --server h:1"), CountdownVerb::Get { .. }));
 }

@@ -44,6 +44,8 @@ impl<W: Write> Screen<W> {
         }
         frame.push_str(CLEAR_BELOW);
         frame.push_str(WRAP);
+        // A ^C that the terminal echoes must not wrap.
+        frame.push('\r');
         self.is_cursor_hidden = true;
         self.widths = lines.iter().map(Line::width).collect();
         self.write(&frame)
