@@ -61,10 +61,12 @@ impl Ticks {
         told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
         if !told.is_empty() {
             out.flush()?;
-            told.iter().for_each(|text| note(text));
+            for text in &told {
+                note(text);
+            }
         }
         if now.is_some() {
-            self.countdown = response.countdown.clone();
+            self.countdown.clone_from(&response.countdown);
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ impl Countdown {
 
 /// A countdown that is watched.
 #[derive(Args, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options of the command line")]
 pub struct Watch {
     /// The number to start from
     #[arg(allow_negative_numbers = true, required_unless_present_any = ["until", "name", "cursor"])]
@@ -144,7 +145,7 @@ impl Watch {
 #[derive(Debug, Subcommand)]
 pub enum CountdownVerb {
     /// Create a shared countdown, which runs from now on
-    Create(Create),
+    Create(Box<Create>),
     /// Stop one for a while
     Pause(Versioned),
     /// Let a paused one go on

@@ -102,6 +102,7 @@ fn end(it: &Countdown, clock: &Zoned) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
+    #![expect(clippy::unnecessary_wraps, reason = "as the fields of a message are")]
     use super::*;
 
     fn seconds(seconds: i64) -> Option<prost_types::Duration> {

@@ -15,7 +15,7 @@ use crate::{
 
 pub async fn run(client: &Client, verb: CountdownVerb, format: Format) -> Result<u8, Failure> {
     let countdown = match verb {
-        CountdownVerb::Create(it) => create(client, it).await?,
+        CountdownVerb::Create(it) => create(client, *it).await?,
         CountdownVerb::Pause(it) => client.pause_countdown(&it.name, it.version.version).await?,
         CountdownVerb::Resume(it) => client.resume_countdown(&it.name, it.version.version).await?,
         CountdownVerb::Extend { name, by, version } => {

@@ -138,7 +138,7 @@ impl View {
         if self.state != CountdownState::Running {
             return None;
         }
-        let left = self.left(now).filter(|left| left.is_positive())?;
+        let left = self.left(now).filter(SignedDuration::is_positive)?;
         let unit = if left <= TENTHS { 100_000_000 } else { 1_000_000_000 };
         // What is shown is rounded up: it changes when it falls below a whole unit.
         let until = left.as_nanos() - (time::ceiling(left, unit) - 1) * unit;

@@ -1,4 +1,5 @@
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![expect(clippy::unnecessary_wraps, reason = "as the fields of a message are")]
 
 use clap::Parser;
 use perennial::proto::{CountdownChange, CountdownChanged, CountdownEvent, countdown_event::Event};
