@@ -1,7 +1,7 @@
 //! Compiles `proto/` in pure Rust: no protoc to install.
 //!
 //! Messages and clients come from tonic-prost-build. The servers are described here by hand, because the responses
-//! of `ReadLines` and Messages are encoded by [`wire`](src/wire.rs) before they reach tonic and need their own codec.
+//! of the three streams are encoded by [`wire`](src/wire.rs) before they reach tonic and need their own codec.
 
 use std::{env, path::PathBuf};
 

@@ -14,28 +14,26 @@
 use std::time::{Duration, SystemTime};
 
 use async_stream::stream;
+use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
 
+use self::schedule::Taken;
 use crate::wire::Batching;
 
 pub mod clock;
+mod rate;
 mod schedule;
 
-pub use clock::Clock;
+pub use clock::{Clock, Steps};
+pub use rate::{Rate, Rates};
 pub use schedule::Position;
-
-/// The longest a tick is when it is encoded, with its tag: what [`Batching::max_bytes`] is divided by.
-const TICK_BYTES: usize = 48;
 
 /// The shortest heartbeat: the stream may be asked for nonsense, and must not spin.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
-/// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
-const MAX_SLEEP: Duration = Duration::from_secs(3600);
-
-/// How late it is noticed that the wall clock was set, where no clock tells.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest one: moments have bounds, and somebody may ask for no heartbeat at all.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What to count down, from the start or from a position.
 #[derive(Clone, Debug)]
@@ -70,6 +68,8 @@ pub struct Spec {
     pub interval: Duration,
     /// Pause one interval before the first number.
     pub wait_first: bool,
+    /// Put the ticks on whole intervals since 1970; only with [`Target::From`].
+    pub align: bool,
 }
 
 /// What a countdown runs towards.
@@ -91,28 +91,33 @@ pub enum OnLag {
     Burst,
 }
 
-/// One number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tick {
-    /// The number.
-    pub remaining: i32,
-    /// From this tick to the last one.
-    pub remaining_time: Duration,
-    /// When it was due.
-    pub due: SystemTime,
-}
-
 /// Some ticks, and where they leave the reader.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// In order; none in a heartbeat.
-    pub ticks: Vec<Tick>,
+    /// Encoded ticks, in order; none in a heartbeat. Cheap to clone, so that readers of one schedule share them.
+    pub items: Bytes,
+    /// How many ticks they are.
+    pub count: usize,
+    /// How long after the first of them was due the batch was made.
+    pub late: Option<Duration>,
     /// How many ticks before the first one here were left out.
     pub skipped: u64,
+    /// What happened before the first one here, in order.
+    pub events: Vec<Event>,
     /// Behind this batch.
     pub position: Position,
     /// When it was made.
     pub sent: SystemTime,
+}
+
+/// Something that happened to a countdown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The wall clock was set, or the machine has slept.
+    ClockStepped {
+        /// By how many nanoseconds it moved against the monotonic one.
+        by_nanos: i128,
+    },
 }
 
 /// The operator's limits.
@@ -122,13 +127,19 @@ pub struct Limits {
     pub min_interval: Duration,
     /// The longest countdown, from its first tick to its last.
     pub max_length: Duration,
+    /// The ticks a second of all open streams; what is cloned counts with what it was cloned from.
+    pub rates: Rates,
 }
 
 impl Default for Limits {
-    /// 1 ms, which is what timers are good for, and ten years, which outlasts the machine.
+    /// 1 ms, which is what timers are good for; ten years, which outlasts the machine; and [`Rates::default`].
     fn default() -> Self {
         const DAY: u64 = 24 * 60 * 60;
-        Self { min_interval: Duration::from_millis(1), max_length: Duration::from_secs(3652 * DAY) }
+        Self {
+            min_interval: Duration::from_millis(1),
+            max_length: Duration::from_secs(3652 * DAY),
+            rates: Rates::default(),
+        }
     }
 }
 
@@ -184,6 +195,15 @@ pub enum Error {
         /// The furthest allowed.
         max: Duration,
     },
+    /// Ticks on whole intervals of the clock, and ticks laid backward from a moment, are two things.
+    #[error("a countdown until a moment cannot be aligned to the clock")]
+    AlignWithUntil,
+    /// The ticks a second of all streams would be over the operator's maximum.
+    #[error("all streams together would have more than {limit} ticks a second")]
+    TooManyTicks {
+        /// The most there can be.
+        limit: u64,
+    },
     /// No countdown of this server has such a position: it was forged, or the limits were lowered since.
     #[error("the position cannot be resumed: {0}")]
     PositionInvalid(&'static str),
@@ -214,33 +234,42 @@ struct Countdown {
     on_lag: OnLag,
     /// How many ticks this call may still deliver.
     allowance: u64,
-    heartbeat: Duration,
-    max_items: usize,
+    batching: Batching,
     clock: Clock,
     /// When the stream was opened, by both clocks.
-    opened: (SystemTime, Instant),
+    opened: (i128, Instant),
     /// When the last batch was made.
     last_batch: Instant,
+    steps: Steps,
+    /// By how much the wall clock was set since the last batch.
+    stepped: Option<i128>,
+    _rate: Rate,
 }
 
 impl Countdown {
     fn new(query: Query, clock: Clock, limits: &Limits) -> Result<Self, Error> {
-        let Query { start, on_lag, batching: Batching { limit, heartbeat, max_items, max_bytes } } = query;
-        // In this order: ticks then are late by what passes between the two, and not early.
-        let opened = (clock.wall(), clock.now());
+        let Query { start, on_lag, mut batching } = query;
+        batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+        batching.max_items = batching.max_items.max(1);
+        let opened = clock.both();
         let position = match start {
             Start::New(spec) => Position::new(&spec, opened.0, limits)?,
             Start::Resume(position) => position.check(limits).map(|()| position)?,
         };
+        let rate = limits.rates.take(position.interval())?;
+        let (allowance, steps) = (batching.limit.unwrap_or(u64::MAX), Steps::at(opened));
+        let last_batch = opened.1;
         Ok(Self {
             position,
             on_lag,
-            allowance: limit.unwrap_or(u64::MAX),
-            heartbeat: heartbeat.max(MIN_HEARTBEAT),
-            max_items: max_items.min(max_bytes / TICK_BYTES).max(1),
+            allowance,
+            batching,
             clock,
             opened,
-            last_batch: opened.1,
+            last_batch,
+            steps,
+            stepped: None,
+            _rate: rate,
         })
     }
 
@@ -250,39 +279,58 @@ impl Countdown {
 
     /// What is due now, and the position behind it.
     fn batch(&mut self) -> Batch {
-        let now = self.clock.now();
-        let at_most = usize::try_from(self.allowance).map_or(self.max_items, |left| left.min(self.max_items));
-        let (ticks, skipped) = self.position.take(self.schedule_time(now), self.on_lag, at_most);
-        self.allowance -= ticks.len() as u64;
+        let (time, now) = self.look();
+        let Batching { max_items, max_bytes, .. } = self.batching;
+        let at_most = usize::try_from(self.allowance).map_or(max_items, |left| left.min(max_items));
+        let Taken { items, count, skipped, first_due } =
+            self.position.take(time, self.on_lag, at_most, max_bytes);
+        self.allowance -= count as u64;
         self.last_batch = now;
-        Batch { ticks, skipped, position: self.position.clone(), sent: self.clock.wall() }
+        let late = first_due.map(|due| schedule::duration(u128::try_from(time - due).unwrap_or(0)));
+        let events =
+            self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos }).into_iter().collect();
+        let (position, sent) = (self.position.clone(), self.clock.wall());
+        Batch { items, count, late, skipped, events, position, sent }
     }
 
-    /// Waits until a tick is due, or a heartbeat.
-    async fn wait(&self) {
+    /// Waits until a tick is due, or a heartbeat, or there is something to tell.
+    async fn wait(&mut self) {
         loop {
-            let now = self.clock.now();
-            let tick = self.position.next_due_in(self.schedule_time(now));
-            let heartbeat = self.heartbeat.saturating_sub(now.saturating_duration_since(self.last_batch));
-            let wait = tick.min(heartbeat);
-            if wait.is_zero() {
+            let (time, now) = self.look();
+            let heartbeat = self.batching.heartbeat_at(self.last_batch);
+            let due = self.position.next_due();
+            if due <= time || heartbeat <= now || self.stepped.is_some() {
                 // A reader that is far behind always finds something due; others want the worker too.
                 return tokio::task::consume_budget().await;
             }
-            let looks = self.position.is_pinned() && !self.clock.notices_steps();
-            self.clock.sleep_until(now + wait.min(if looks { LOOK_AGAIN } else { MAX_SLEEP })).await;
+            if self.position.is_pinned() {
+                self.clock.sleep_until_moment(due.min(roughly(time, heartbeat - now))).await;
+            } else {
+                let tick = now + schedule::duration((due - time).unsigned_abs()).min(MAX_HEARTBEAT);
+                self.clock.sleep_until(tick.min(heartbeat)).await;
+            }
         }
     }
 
-    /// The moment, in nanoseconds since the epoch, by which this countdown's ticks are due.
-    fn schedule_time(&self, now: Instant) -> i128 {
-        let (wall, monotonic) = self.opened;
+    /// The moment, in nanoseconds since 1970, by which this countdown's ticks are due, and the monotonic clock.
+    fn look(&mut self) -> (i128, Instant) {
         if self.position.is_pinned() {
-            schedule::nanos(self.clock.wall())
-        } else {
-            schedule::nanos(wall + now.saturating_duration_since(monotonic))
+            let both = self.clock.both();
+            if let Some(by) = self.steps.look_at(both) {
+                self.stepped = Some(self.stepped.unwrap_or(0) + by);
+            }
+            return both;
         }
+        let (now, (wall, monotonic)) = (self.clock.now(), self.opened);
+        (wall + schedule::nanos_of(now.saturating_duration_since(monotonic)), now)
     }
+}
+
+/// A moment after so long, on whose nanosecond nothing hangs: the same one for all that come within some milliseconds.
+fn roughly(time: i128, wait: Duration) -> i128 {
+    const GRAIN: i128 = 10_000_000;
+    let moment = time + schedule::nanos_of(wait);
+    moment + (-moment).rem_euclid(GRAIN)
 }
 
 #[cfg(test)]

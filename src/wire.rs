@@ -1,5 +1,6 @@
-//! The only hand-written protobuf encoder: the few fields that [`lines`](crate::lines) and
-//! [`messages`](crate::messages) write straight into a batch, so that an item is encoded once, from where it lies.
+//! The only hand-written protobuf encoder: the few fields that [`countdown`](crate::countdown),
+//! [`lines`](crate::lines) and [`messages`](crate::messages) write straight into a batch, so that an item is encoded
+//! once, from where it lies.
 //!
 //! A response is the items, encoded here, followed by its other fields, encoded by prost: protobuf lets the fields of
 //! a message stand in any order, one after another. Tests hold each function against prost's own encoding.
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 pub mod line;
 pub mod message;
+pub mod tick;
 
 /// How a stream is cut into batches: what all three streams share.
 #[derive(Clone, Debug)]

@@ -1,18 +1,37 @@
-//! Where a countdown's time comes from: two clocks and a way to sleep.
+//! Where a countdown's time comes from: two clocks and a way to sleep until either shows a moment.
 //!
 //! The monotonic clock tells how much time passed, the wall clock what people call it; this is the only place of the
-//! crate's countdowns that reads the latter. A sleep never ends before its deadline, with one exception that
-//! [`Clock::sleep_until`] names. Cancel a sleep by dropping it: nothing of it stays behind.
+//! crate's countdowns that reads the latter. A sleep never ends before its moment, with one exception: one until a
+//! moment of the wall clock ends when that is set. Cancel a sleep by dropping it: nothing of it stays behind.
 
-use std::{io, sync::LazyLock, time::SystemTime};
+use std::{
+    io,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
+#[cfg(test)]
+mod manual;
+mod steps;
 #[cfg(target_os = "linux")]
 mod timer;
 
+pub use steps::Steps;
 #[cfg(target_os = "linux")]
 pub use timer::Timer;
+
+use super::schedule::{duration, nanos};
+
+/// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
+
+/// How late it is noticed that the wall clock was set, where nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Both clocks are read anew where more than this lies between: whoever reads them was kept from it.
+const TOGETHER: Duration = Duration::from_millis(1);
 
 /// A source of time. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +44,9 @@ pub enum Clock {
     /// The kernel's timer, to some 0.1 ms, and the system's wall clock.
     #[cfg(target_os = "linux")]
     Precise(std::sync::Arc<Timer>),
+    /// As `Tokio`, but a test sets the wall clock.
+    #[cfg(test)]
+    Manual(std::sync::Arc<manual::Manual>),
 }
 
 /// What [`Clock::Tokio`] counts from.
@@ -48,6 +70,8 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match self {
             Self::Tokio | Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Manual(_) => Instant::now(),
             // Not tokio's, which tests can stop: the kernel's timer goes on.
             #[cfg(target_os = "linux")]
             Self::Precise(_) => Instant::from_std(std::time::Instant::now()),
@@ -66,40 +90,68 @@ impl Clock {
             Self::System => SystemTime::now(),
             #[cfg(target_os = "linux")]
             Self::Precise(_) => SystemTime::now(),
+            #[cfg(test)]
+            Self::Manual(manual) => manual.wall(),
         }
     }
 
-    /// Sleeps until the monotonic clock shows `deadline`. May end early when the wall clock was set: who waits for a
-    /// moment of the wall clock looks at it again then, and everybody else at the deadline.
+    /// Both clocks at one moment, the wall clock in nanoseconds since 1970. It is read first: what is due by it is
+    /// late by what passes between the two, and not early.
+    pub fn both(&self) -> (i128, Instant) {
+        let mut before = self.now();
+        for _ in 0..4 {
+            let wall = nanos(self.wall());
+            let after = self.now();
+            if after.saturating_duration_since(before) <= TOGETHER {
+                return (wall, after);
+            }
+            before = after;
+        }
+        (nanos(self.wall()), self.now())
+    }
+
+    /// Sleeps until the monotonic clock shows `deadline`.
     pub async fn sleep_until(&self, deadline: Instant) {
         match self {
-            Self::Tokio | Self::System => tokio::time::sleep_until(deadline).await,
             #[cfg(target_os = "linux")]
             Self::Precise(timer) => {
-                if timer.sleep_until(deadline.into_std()).await.is_err() {
-                    tokio::time::sleep_until(deadline).await;
+                while self.now() < deadline {
+                    if timer.sleep_until(deadline.into_std()).await.is_err() {
+                        tokio::time::sleep_until(deadline).await;
+                    }
                 }
             }
+            _ => tokio::time::sleep_until(deadline).await,
         }
     }
 
-    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970. May end early, as
-    /// [`sleep_until`](Self::sleep_until), and does so when the clock is set: who waits looks at it again.
+    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set: who waits
+    /// looks at it again. May also end for no reason, once an hour.
     pub async fn sleep_until_moment(&self, moment: i128) {
-        let left = u128::try_from(moment - super::schedule::nanos(self.wall())).unwrap_or(0);
-        let left = std::time::Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX));
-        let longest = if self.notices_steps() { super::MAX_SLEEP } else { super::LOOK_AGAIN };
-        self.sleep_until(self.now() + left.min(longest)).await;
-    }
-
-    /// Whether sleeps end when the wall clock is set. If not, who waits for a moment of it looks now and then.
-    pub(super) fn notices_steps(&self) -> bool {
         match self {
             // Its wall clock cannot be set.
-            Self::Tokio => true,
-            Self::System => false,
+            Self::Tokio => self.sleep_no_longer(moment, MAX_SLEEP).await,
+            Self::System => self.sleep_no_longer(moment, LOOK_AGAIN).await,
             #[cfg(target_os = "linux")]
-            Self::Precise(timer) => timer.notices_steps(),
+            Self::Precise(timer) => {
+                let longest = if timer.notices_steps() { MAX_SLEEP } else { LOOK_AGAIN };
+                let left = span(moment - nanos(self.wall())).min(longest);
+                if timer.sleep_until((self.now() + left).into_std()).await.is_err() {
+                    self.sleep_no_longer(moment, LOOK_AGAIN).await;
+                }
+            }
+            #[cfg(test)]
+            Self::Manual(manual) => manual.sleep_until_moment(moment).await,
         }
     }
+
+    /// By tokio's timers.
+    async fn sleep_no_longer(&self, moment: i128, longest: Duration) {
+        tokio::time::sleep(span(moment - nanos(self.wall())).min(longest)).await;
+    }
+}
+
+/// So many nanoseconds; none, if they are below zero.
+fn span(nanos: i128) -> Duration {
+    duration(u128::try_from(nanos).unwrap_or(0))
 }

@@ -4,11 +4,16 @@
 //! `start + k × interval`: computed, never accumulated, so nothing drifts. A [`Position`] may have come from a
 //! stranger: [`Position::check`] establishes what all other functions rely on, and after it nothing here overflows.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Limits, OnLag, Spec, Target, Tick};
+use super::{Error, Limits, OnLag, Spec, Target};
+use crate::wire::tick::{self, Tick};
 
 /// The first moment that a protobuf timestamp can tell: 0001-01-01T00:00:00Z.
 const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
@@ -17,6 +22,22 @@ const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
 const LAST_MOMENT: i128 = 253_402_300_800 * NANOS_PER_SECOND - 1;
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
+/// What a tick takes when it is encoded, in our time: room for it is made at once.
+const TICK_BYTES: usize = 48;
+
+/// Ticks that were taken.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Taken {
+    /// Encoded, in order.
+    pub(super) items: Bytes,
+    /// How many they are.
+    pub(super) count: usize,
+    /// How many before them were left out.
+    pub(super) skipped: u64,
+    /// When the first of them was due.
+    pub(super) first_due: Option<i128>,
+}
 
 /// A place in a countdown: its schedule, anchored to the wall clock, and the next tick.
 ///
@@ -33,7 +54,7 @@ pub struct Position {
     step: i32,
     /// How many ticks there are in all; at least 1, at most 2³².
     count: u64,
-    /// The last tick belongs to a moment of the wall clock, and follows the clock when it is set.
+    /// The ticks belong to moments of the wall clock, and follow the clock when it is set.
     pinned: bool,
     /// The first tick that was neither delivered nor skipped; `count` after the last one.
     next: u64,
@@ -41,7 +62,7 @@ pub struct Position {
 
 impl Position {
     /// The position before the first tick of a new countdown that starts at `now`.
-    pub(super) fn new(spec: &Spec, now: SystemTime, limits: &Limits) -> Result<Self, Error> {
+    pub(super) fn new(spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
         if spec.step < 1 {
             return Err(Error::StepTooSmall { step: spec.step });
         }
@@ -53,7 +74,6 @@ impl Position {
         if spec.interval > limits.max_length {
             return Err(Error::TooLong { length: spec.interval, max: limits.max_length });
         }
-        let now = nanos(now);
         let position = match spec.target {
             Target::From(from) => Self::down_from(from, spec, now, limits)?,
             Target::Until(moment) => Self::down_to(nanos(moment), spec, now, limits)?,
@@ -74,14 +94,19 @@ impl Position {
             return Err(Error::TooLong { length, max: limits.max_length });
         }
         let interval = whole_nanos(spec.interval, limits)?;
-        let start = now + if spec.wait_first { i128::from(interval) } else { 0 };
+        // To the next whole interval; one that begins now has its tick now.
+        let ahead = if spec.align { (-now).rem_euclid(i128::from(interval)) } else { 0 };
+        let start = now + ahead + if spec.wait_first { i128::from(interval) } else { 0 };
         let count = last + 1;
-        Ok(Self { start, interval, from, step: spec.step, count, pinned: false, next: 0 })
+        Ok(Self { start, interval, from, step: spec.step, count, pinned: spec.align, next: 0 })
     }
 
     fn down_to(moment: i128, spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
         if spec.wait_first {
             return Err(Error::WaitFirstWithUntil);
+        }
+        if spec.align {
+            return Err(Error::AlignWithUntil);
         }
         // What lies before all calendars is past like any other moment.
         let moment = moment.max(FIRST_MOMENT);
@@ -139,35 +164,53 @@ impl Position {
         self.next >= self.count
     }
 
+    /// From tick to tick.
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_nanos(self.interval)
+    }
+
     /// Whether the schedule follows the wall clock when that is set.
     pub(super) fn is_pinned(&self) -> bool {
         self.pinned
     }
 
-    /// How long after `now` the next tick is due; nothing when it is, or when there is none.
-    pub(super) fn next_due_in(&self, now: i128) -> Duration {
-        if self.is_end() {
-            return Duration::ZERO;
-        }
-        duration(u128::try_from(self.due(self.next).saturating_sub(now)).unwrap_or(0))
+    /// When the next tick is due; long past when there is none.
+    pub(super) fn next_due(&self) -> i128 {
+        if self.is_end() { i128::MIN } else { self.due(self.next) }
     }
 
-    /// Takes the ticks that are due at `now`, at most so many, and moves behind them; tells how many were left out.
-    pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
+    /// Takes the ticks that are due at `now`, at most so many and in so many bytes, and moves behind them.
+    pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize, max_bytes: usize) -> Taken {
         // The wall clock may have been set back since the last call: never below `next`.
         let due = self.due_by(now).max(self.next);
         if due == self.next || at_most == 0 {
-            return (Vec::new(), 0);
+            return Taken::default();
         }
         let room = self.next.saturating_add(u64::try_from(at_most).unwrap_or(u64::MAX));
-        let (first, end) = match on_lag {
+        let range = match on_lag {
             // The newest; past the end of the countdown that is the last one, which therefore is never left out.
-            OnLag::Skip => (due - 1, due),
-            OnLag::Burst => (self.next, due.min(room)),
+            OnLag::Skip => due - 1..due,
+            OnLag::Burst => self.next..due.min(room),
         };
-        let skipped = first - self.next;
-        self.next = end;
-        ((first..end).map(|k| self.tick(k)).collect(), skipped)
+        let (skipped, first_due) = (range.start - self.next, self.due(range.start));
+        let (items, count) = self.encode(range.clone(), max_bytes);
+        self.next = range.start + count as u64;
+        Taken { items, count, skipped, first_due: Some(first_due) }
+    }
+
+    /// Encodes ticks until they have so many bytes, but one in any case; tells how many.
+    fn encode(&self, range: Range<u64>, max_bytes: usize) -> (Bytes, usize) {
+        let ticks = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut out = Vec::with_capacity(ticks.saturating_mul(TICK_BYTES).min(max_bytes) + tick::MAX_BYTES);
+        let mut count = 0;
+        for k in range {
+            tick::put(&mut out, &self.tick(k));
+            count += 1;
+            if out.len() >= max_bytes {
+                break;
+            }
+        }
+        (out.into(), count)
     }
 
     /// How many ticks are due at `now`, of all.
@@ -189,8 +232,11 @@ impl Position {
         let number = i128::from(self.from) - i128::from(k) * i128::from(self.step);
         Tick {
             remaining: i32::try_from(number).unwrap_or(i32::MIN),
-            remaining_time: Duration::from_nanos((self.count - 1 - k) * self.interval),
-            due: moment(self.due(k)),
+            remaining_time: (self.count - 1 - k) * self.interval,
+            due: self.due(k),
+            end: self.due(self.count - 1),
+            state: None,
+            version: None,
         }
     }
 
@@ -207,7 +253,7 @@ fn whole_nanos(interval: Duration, limits: &Limits) -> Result<u64, Error> {
 }
 
 /// The duration of so many nanoseconds, or the longest there is.
-fn duration(nanos: u128) -> Duration {
+pub(super) fn duration(nanos: u128) -> Duration {
     let per_second = NANOS_PER_SECOND.unsigned_abs();
     match (u64::try_from(nanos / per_second), u32::try_from(nanos % per_second)) {
         (Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
@@ -217,18 +263,16 @@ fn duration(nanos: u128) -> Duration {
 
 /// A moment in the unit of a position.
 pub(super) fn nanos(moment: SystemTime) -> i128 {
-    let signed = |span: Duration| i128::try_from(span.as_nanos()).unwrap_or(i128::MAX);
     match moment.duration_since(UNIX_EPOCH) {
-        Ok(after) => signed(after),
-        Err(before) => -signed(before.duration()),
+        Ok(after) => nanos_of(after),
+        Err(before) => -nanos_of(before.duration()),
     }
 }
 
-/// The moment so many nanoseconds from the epoch; between the years 1 and 9999.
-fn moment(nanos: i128) -> SystemTime {
-    let span = duration(nanos.unsigned_abs());
-    if nanos < 0 { UNIX_EPOCH - span } else { UNIX_EPOCH + span }
+/// A span in the unit of a position.
+pub(super) fn nanos_of(span: Duration) -> i128 {
+    i128::try_from(span.as_nanos()).unwrap_or(i128::MAX)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

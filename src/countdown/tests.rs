@@ -4,13 +4,16 @@
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    schedule::tests::{Tick, decode},
+    *,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A countdown as `{"from": from}` asks for it.
 fn spec(target: Target) -> Spec {
-    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false }
+    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false, align: false }
 }
 
 fn query(start: Start) -> Query {
@@ -24,12 +27,22 @@ fn new(spec: Spec) -> Query {
 }
 
 fn run(query: Query) -> impl Stream<Item = Batch> + Unpin {
-    let stream = open(query, &Clock::Tokio, &Limits::default()).unwrap();
+    run_by(&Clock::Tokio, query)
+}
+
+fn run_by(clock: &Clock, query: Query) -> impl Stream<Item = Batch> + Unpin + use<> {
+    let stream = open(query, clock, &Limits::default()).unwrap();
     Box::pin(stream.map(Result::unwrap))
 }
 
+fn ticks(batch: &Batch) -> Vec<Tick> {
+    let ticks = decode(&batch.items);
+    assert_eq!(ticks.len(), batch.count);
+    ticks
+}
+
 fn numbers(batch: &Batch) -> Vec<i32> {
-    batch.ticks.iter().map(|tick| tick.remaining).collect()
+    ticks(batch).iter().map(|tick| tick.remaining).collect()
 }
 
 /// Each number, and when it came, in milliseconds from now on.
@@ -39,7 +52,7 @@ async fn timeline(query: Query) -> Vec<(i32, u128)> {
     let mut stream = run(query);
     while let Some(batch) = stream.next().await {
         let at = begin.elapsed().as_millis();
-        seen.extend(batch.ticks.iter().map(|tick| (tick.remaining, at)));
+        seen.extend(ticks(&batch).iter().map(|tick| (tick.remaining, at)));
     }
     seen
 }
@@ -66,7 +79,7 @@ async fn until_a_moment_that_has_passed_the_last_tick_comes_at_once() {
     let moment = Clock::Tokio.wall() - Duration::from_millis(2500);
     let mut stream = run(new(spec(Target::Until(moment))));
     let batch = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, batch.ticks[0].due), (vec![0], 0, moment));
+    assert_eq!((numbers(&batch), batch.skipped, ticks(&batch)[0].due), (vec![0], 0, moment));
     assert!(stream.next().await.is_none());
 }
 
@@ -90,10 +103,10 @@ async fn a_reader_that_is_slow_gets_the_newest_tick_and_the_number_left_out() {
     tokio::time::advance(Duration::from_millis(4500)).await;
     let batch = stream.next().await.unwrap();
     assert_eq!((numbers(&batch), batch.skipped), (vec![6], 3));
-    assert_eq!(batch.sent.duration_since(batch.ticks[0].due).unwrap(), Duration::from_millis(500));
+    assert_eq!(batch.sent.duration_since(ticks(&batch)[0].due).unwrap(), Duration::from_millis(500));
     // Back on the beat, not half a second behind it.
     let next = stream.next().await.unwrap();
-    assert_eq!((numbers(&next), next.skipped, next.sent), (vec![5], 0, next.ticks[0].due));
+    assert_eq!((numbers(&next), next.skipped, next.sent), (vec![5], 0, ticks(&next)[0].due));
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,12 +130,16 @@ async fn with_burst_every_tick_comes_in_batches_of_at_most_max_items() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_holds_no_more_ticks_than_max_bytes_has_room_for() {
+async fn a_batch_leaves_when_it_has_max_bytes() {
     let mut query = Query { on_lag: OnLag::Burst, ..new(spec(Target::From(5_000))) };
-    query.batching.max_bytes = 10 * TICK_BYTES + 1;
-    let mut stream = run(query);
+    query.batching.max_bytes = 1_000;
+    let stream = run(query);
     tokio::time::advance(5_000 * SECOND).await;
-    assert_eq!(stream.next().await.unwrap().ticks.len(), 10);
+    let batches: Vec<_> = stream.collect().await;
+    for batch in batches.iter().rev().skip(1) {
+        assert!((1_000..1_000 + crate::wire::tick::MAX_BYTES).contains(&batch.items.len()));
+    }
+    assert_eq!(batches.iter().map(|batch| batch.count).sum::<usize>(), 5_001);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,13 +167,16 @@ async fn with_burst_a_batch_does_not_exceed_the_limit() {
 async fn a_heartbeat_comes_when_nothing_was_sent_for_so_long() {
     let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
     query.batching.heartbeat = 4 * SECOND;
-    let begin = Instant::now();
     let mut stream = run(query);
-    let mut seen = Vec::new();
+    let (mut last, mut seen) = (Instant::now(), Vec::new());
     while let Some(batch) = stream.next().await {
-        seen.push((begin.elapsed().as_secs(), numbers(&batch)));
+        // Up to a sixteenth sooner, so that those of many streams leave together.
+        let is_heartbeat = batch.count == 0;
+        assert!(!is_heartbeat || (3_750..=4_001).contains(&last.elapsed().as_millis()));
+        last = Instant::now();
+        seen.push(numbers(&batch));
     }
-    assert_eq!(seen, [(0, vec![1]), (4, vec![]), (8, vec![]), (10, vec![0])]);
+    assert_eq!(seen, [vec![1], vec![], vec![], vec![0]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,23 +206,37 @@ async fn time_goes_on_while_nobody_listens() {
     let batch = run(burst).next().await.unwrap();
     assert_eq!((numbers(&batch), batch.skipped), (vec![9, 8, 7], 0));
     let next = stream.next().await.unwrap();
-    assert_eq!((numbers(&next), next.sent), (vec![6], next.ticks[0].due));
+    assert_eq!((numbers(&next), next.sent), (vec![6], ticks(&next)[0].due));
 }
 
 #[tokio::test(start_paused = true)]
-async fn setting_the_wall_clock_moves_a_countdown_until_a_moment_and_no_other() {
-    let now = Clock::Tokio.wall();
-    // Opened just now by the monotonic clock, and five seconds ago by the wall clock, which was set forward.
-    let opened = now - 5 * SECOND;
-    let until = Target::Until(opened + 10 * SECOND);
-    for (target, expected) in [(Target::From(10), (vec![10], 0)), (until, (vec![5], 5))] {
-        let position = Position::new(&spec(target), opened, &Limits::default()).unwrap();
-        let resume = query(Start::Resume(position));
-        let mut countdown = Countdown::new(resume, Clock::Tokio, &Limits::default()).unwrap();
-        countdown.opened.0 = opened;
-        let batch = countdown.batch();
-        assert_eq!((numbers(&batch), batch.skipped), expected);
+async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_moment() {
+    for (by_nanos, number, skipped) in [(3_000_000_000, 7, 2), (-3_000_000_000, 9, 0)] {
+        let clock = Clock::manual();
+        let moment = clock.wall() + 10 * SECOND;
+        let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
+        assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
+        assert!(stream.next().now_or_never().is_none());
+        tokio::time::advance(Duration::from_millis(500)).await;
+        clock.step(by_nanos);
+        let told = stream.next().now_or_never().unwrap().unwrap();
+        assert_eq!(told.events, [Event::ClockStepped { by_nanos }]);
+        let batch = if told.count > 0 { told } else { stream.next().await.unwrap() };
+        assert_eq!((numbers(&batch), batch.skipped), (vec![number], skipped));
+        let left = stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await.concat();
+        assert_eq!(left, (0..number).rev().collect::<Vec<_>>());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_countdown_from_a_number_does_not_care_for_the_wall_clock() {
+    let clock = Clock::manual();
+    let mut stream = run_by(&clock, new(spec(Target::From(10))));
+    stream.next().await.unwrap();
+    clock.step(3_000_000_000);
+    assert!(stream.next().now_or_never().is_none());
+    let batch = stream.next().await.unwrap();
+    assert_eq!((numbers(&batch), batch.skipped, batch.events), (vec![9], 0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,8 +266,8 @@ async fn an_hour_of_ticks_does_not_drift() {
     while let Some(batch) = stream.next().await {
         k += 1;
         assert_eq!((numbers(&batch), batch.skipped), (vec![count - k], 0));
-        assert_eq!(batch.ticks[0].due, begin + interval * k.unsigned_abs());
-        let late = batch.sent.duration_since(batch.ticks[0].due).unwrap();
+        assert_eq!(ticks(&batch)[0].due, begin + interval * k.unsigned_abs());
+        let late = batch.sent.duration_since(ticks(&batch)[0].due).unwrap();
         assert!(late <= Duration::from_millis(2), "tick {k} is {late:?} late");
     }
     assert!(interval * k.unsigned_abs() >= Duration::from_secs(3600));
@@ -272,9 +306,9 @@ async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
         let all = stream.map(Result::unwrap).collect::<Vec<_>>();
         let batches = tokio::time::timeout(20 * SECOND, all).await.unwrap();
         assert!(clock.now() - begin >= Duration::from_millis(39));
-        assert_eq!(batches.last().unwrap().ticks[0].remaining, 0);
-        for batch in batches.iter().filter(|batch| !batch.ticks.is_empty()) {
-            assert!(batch.sent >= batch.ticks[0].due, "{batch:?}");
+        assert_eq!(ticks(batches.last().unwrap())[0].remaining, 0);
+        for batch in batches.iter().filter(|batch| batch.count > 0) {
+            assert!(batch.sent >= ticks(batch)[0].due, "{batch:?}");
         }
     }
 }
@@ -309,6 +343,7 @@ proptest! {
         interval in 1..3_000_u64,
         until: bool,
         wait_first: bool,
+        align: bool,
         heartbeat in 1..2_000_u64,
         cuts in prop::collection::vec((1..6_usize, 0..4_000_u64), 0..10),
     ) {
@@ -318,23 +353,23 @@ proptest! {
             let last = fall / step;
             let moment = Clock::Tokio.wall() + interval * last.unsigned_abs();
             let target = if until { Target::Until(moment) } else { Target::From(from) };
-            let mut query = new(Spec { target, to, step, interval, wait_first: wait_first && !until });
+            let mut query = new(Spec { target, to, step, interval, wait_first: wait_first && !until, align: align && !until });
             query.on_lag = OnLag::Burst;
             query.batching.heartbeat = Duration::from_millis(heartbeat);
 
-            let whole = run(query.clone()).flat_map(|batch| futures::stream::iter(batch.ticks));
+            let whole = run(query.clone()).flat_map(|batch| futures::stream::iter(ticks(&batch)));
             // Joined, so that both begin at one moment.
             let pieces = async {
-                let mut ticks = Vec::new();
+                let mut pieces = Vec::new();
                 let mut next = query.clone();
                 for (batches, away) in cuts {
                     let piece: Vec<_> = run(next.clone()).take(batches).collect().await;
                     next.start = Start::Resume(piece.last().unwrap().position.clone());
-                    ticks.extend(piece.into_iter().flat_map(|batch| batch.ticks));
+                    pieces.extend(piece.into_iter().flat_map(|batch| ticks(&batch)));
                     tokio::time::sleep(Duration::from_millis(away)).await;
                 }
-                ticks.extend(run(next).flat_map(|batch| futures::stream::iter(batch.ticks)).collect::<Vec<_>>().await);
-                ticks
+                pieces.extend(run(next).flat_map(|batch| futures::stream::iter(ticks(&batch))).collect::<Vec<_>>().await);
+                pieces
             };
             let (whole, pieces) = tokio::join!(whole.collect::<Vec<_>>(), pieces);
             assert_eq!(whole.len(), usize::try_from(last).unwrap() + 1);
@@ -353,7 +388,7 @@ proptest! {
             let (mut accounted, mut number) = (0, None);
             let mut account = |batch: &Batch| {
                 accounted += batch.skipped;
-                for tick in &batch.ticks {
+                for tick in ticks(batch) {
                     assert_eq!(i64::from(tick.remaining), i64::from(from) - i64::try_from(accounted).unwrap());
                     accounted += 1;
                     number = Some(tick.remaining);

@@ -11,7 +11,7 @@ use super::{
     status::Failure,
 };
 use crate::{
-    countdown::{self, Batch, OnLag, Query, Spec, Start, Target, Tick},
+    countdown::{self, Batch, Event, OnLag, Query, Spec, Start, Target},
     cursor::{self, Kind},
     proto::{self, countdown_service_server::CountdownService},
 };
@@ -21,9 +21,6 @@ const INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The default of `max_batch`.
 const MAX_BATCH: usize = 1_000;
-
-/// What a tick takes when it is encoded: for the metrics, which need no better.
-const TICK_BYTES: usize = 24;
 
 #[tonic::async_trait]
 impl CountdownService for App {
@@ -98,15 +95,11 @@ impl CountdownService for App {
         let metrics = self.calls.metrics().clone();
         let responses = batches.map(move |batch| {
             let batch = batch?;
-            for tick in &batch.ticks {
-                metrics.ticked(batch.sent.duration_since(tick.due).unwrap_or_default());
+            if let Some(late) = batch.late {
+                metrics.ticked(late);
             }
-            let items = batch.ticks.len();
-            Ok(Served {
-                response: Encoded::new(Vec::new(), &response(batch)),
-                items,
-                bytes: items * TICK_BYTES,
-            })
+            let (items, bytes) = (batch.count, batch.items.len());
+            Ok(Served { response: response(batch), items, bytes })
         });
         Ok(Response::new(call.serve(responses)))
     }
@@ -162,29 +155,35 @@ fn spec(request: &proto::CountdownRequest) -> Result<Spec, Failure> {
         })?,
     };
     let (to, step) = (request.to.unwrap_or(0), request.step.unwrap_or(1));
-    Ok(Spec { target, to, step, interval, wait_first: request.wait_first })
+    Ok(Spec { target, to, step, interval, wait_first: request.wait_first, align: request.align })
 }
 
-fn response(batch: Batch) -> proto::CountdownResponse {
-    let Batch { ticks, skipped, position, sent } = batch;
-    proto::CountdownResponse {
-        ticks: ticks.into_iter().map(tick).collect(),
-        events: Vec::new(),
+fn response(batch: Batch) -> Encoded {
+    let Batch { items, count: _, late: _, skipped, events, position, sent } = batch;
+    let rest = proto::CountdownResponse {
+        ticks: Vec::new(),
+        events: events.into_iter().map(event).collect(),
         countdown: None,
         cursor: cursor::encode(Kind::Countdown, &position),
         sent_time: Some(sent.into()),
         skipped: i64::try_from(skipped).unwrap_or(i64::MAX),
-    }
+    };
+    Encoded::new(vec![items], &rest)
 }
 
-fn tick(tick: Tick) -> proto::Tick {
-    let Tick { remaining, remaining_time, due } = tick;
-    proto::Tick {
-        remaining: Some(remaining),
-        remaining_time: prost_types::Duration::try_from(remaining_time).ok(),
-        due_time: Some(due.into()),
-        end_time: Some((due + remaining_time).into()),
-        state: 0,
-        version: None,
-    }
+fn event(event: Event) -> proto::CountdownEvent {
+    use proto::countdown_event::Event as Told;
+    let told = match event {
+        Event::ClockStepped { by_nanos } => {
+            Told::ClockStepped(proto::CountdownClockStepped { by: Some(signed_duration(by_nanos)) })
+        }
+    };
+    proto::CountdownEvent { event: Some(told) }
+}
+
+/// Seconds and nanoseconds have one sign.
+fn signed_duration(nanos: i128) -> prost_types::Duration {
+    const SECOND: i128 = 1_000_000_000;
+    let seconds = i64::try_from(nanos / SECOND).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX });
+    prost_types::Duration { seconds, nanos: i32::try_from(nanos % SECOND).unwrap_or(0) }
 }

@@ -52,7 +52,7 @@ impl Metrics {
         registry.register("items", "Ticks, lines and messages sent", items.clone());
         registry.register("bytes", "Bytes of ticks, lines and messages sent", bytes.clone());
         registry.register("calls", "Unary calls answered, by status code", calls.clone());
-        let help = "How long after they were due ticks left, in seconds";
+        let help = "How long after its first tick was due a response left, in seconds";
         registry.register("countdown_lateness_seconds", help, lateness.clone());
         metrics
     }
@@ -79,7 +79,7 @@ impl Metrics {
         self.calls.get_or_create(&Ending { method, code }).inc();
     }
 
-    /// A tick left.
+    /// Ticks left: the first of them so late.
     pub fn ticked(&self, late: Duration) {
         self.lateness.observe(late.as_secs_f64());
     }

@@ -122,6 +122,17 @@ impl From<countdown::Error> for Failure {
                 "wait_first",
                 "is set with `until`: the last tick falls on the moment, so leave it out",
             ),
+            E::AlignWithUntil => Self::field(
+                "align",
+                "is set with `until`: the last tick falls on the moment, so leave it out",
+            ),
+            E::TooManyTicks { limit } => {
+                let text = format!(
+                    "the countdowns of this server would have more than {limit} ticks a second: try again later, or \
+                     with a longer interval",
+                );
+                Self::new(Reason::TooManyTicks, text).with("limit", limit)
+            }
             E::TooManyNumbers { left, max } => {
                 let text = format!("is so short that {left} numbers are left: at most {max} are possible");
                 Self::field("interval", text)

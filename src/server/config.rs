@@ -171,6 +171,9 @@ struct Settings {
     /// The longest countdown [default: 87648h, ten years]
     #[arg(long, env = "PERENNIAL_MAX_LENGTH", value_name = "TIME", help_heading = "Limits")]
     max_length: Option<Span>,
+    /// The most ticks a second of all countdowns that are open [default: 1000000]
+    #[arg(long, env = "PERENNIAL_MAX_TICK_RATE", value_name = "N", help_heading = "Limits")]
+    max_tick_rate: Option<u64>,
     /// The most open streams [default: 100000]
     #[arg(long, env = "PERENNIAL_MAX_STREAMS", value_name = "N", help_heading = "Limits")]
     max_streams: Option<usize>,
@@ -383,6 +386,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.messages.segment_bytes => segment,
         config.countdown.min_interval => min_interval,
         config.countdown.max_length => max_length,
+        config.countdown.rates => max_tick_rate,
         config.calls.max_streams => max_streams,
         config.connections.max_streams => max_streams_per_connection,
         config.connections.max_connections => max_connections,
@@ -415,6 +419,7 @@ fn check(config: &Config) -> Result<(), Error> {
         ("--publish-window", limits.publish_window, 1),
         ("--max-topics", messages.max_topics, 1),
         ("--max-all-dedupe-ids", messages.max_all_dedupe_ids, 1),
+        ("--max-tick-rate", usize::try_from(countdown.rates.limit()).unwrap_or(usize::MAX), 1),
         ("--max-streams", calls.max_streams, 1),
         ("--max-streams-per-connection", usize::try_from(connections.max_streams).unwrap_or(usize::MAX), 1),
         ("--max-connections", connections.max_connections, 1),

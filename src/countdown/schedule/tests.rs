@@ -2,22 +2,51 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
+use crate::proto;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: SystemTime = UNIX_EPOCH;
 
+/// A tick as a client sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Tick {
+    pub(crate) remaining: i32,
+    pub(crate) remaining_time: Duration,
+    pub(crate) due: SystemTime,
+}
+
+pub(crate) fn decode(items: &Bytes) -> Vec<Tick> {
+    let response = proto::CountdownResponse::decode(items.clone()).unwrap();
+    let ticks = response.ticks.into_iter().map(|tick| {
+        let remaining_time = Duration::try_from(tick.remaining_time.unwrap()).unwrap();
+        let due = SystemTime::try_from(tick.due_time.unwrap()).unwrap();
+        assert_eq!(SystemTime::try_from(tick.end_time.unwrap()), Ok(due + remaining_time));
+        Tick { remaining: tick.remaining.unwrap(), remaining_time, due }
+    });
+    ticks.collect()
+}
+
+fn take(position: &mut Position, now: i128, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
+    let Taken { items, count, skipped, first_due } = position.take(now, on_lag, at_most, usize::MAX);
+    let ticks = decode(&items);
+    assert_eq!(ticks.len(), count);
+    assert_eq!(first_due, ticks.first().map(|tick| nanos(tick.due)));
+    (ticks, skipped)
+}
+
 fn spec(target: Target) -> Spec {
-    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false }
+    Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false, align: false }
 }
 
 fn new(spec: &Spec) -> Result<Position, Error> {
-    Position::new(spec, NOW, &Limits::default())
+    Position::new(spec, 0, &Limits::default())
 }
 
 fn all(mut position: Position) -> Vec<Tick> {
-    let (ticks, skipped) = position.take(i128::MAX, OnLag::Burst, usize::MAX);
+    let (ticks, skipped) = take(&mut position, i128::MAX, OnLag::Burst, usize::MAX);
     assert_eq!(skipped, 0);
     assert!(position.is_end());
     ticks
@@ -44,7 +73,7 @@ fn the_widest_countdown_of_all_is_counted_without_overflow() {
     let widest = Spec { to: i32::MIN, interval: Duration::from_millis(1), ..spec(Target::From(i32::MAX)) };
     let mut position = new(&widest).unwrap();
     assert_eq!(position.count, 1 << 32);
-    let (ticks, skipped) = position.take(i128::MAX, OnLag::Skip, 1);
+    let (ticks, skipped) = take(&mut position, i128::MAX, OnLag::Skip, 1);
     assert_eq!((ticks[0].remaining, skipped), (i32::MIN, (1 << 32) - 1));
 }
 
@@ -75,13 +104,13 @@ fn a_moment_that_has_passed_has_one_last_tick_due_at_it() {
 fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
     let second = NANOS_PER_SECOND;
     let mut position = new(&spec(Target::Until(NOW + 5 * SECOND))).unwrap();
-    assert_eq!(position.take(3 * second, OnLag::Burst, 10).0.len(), 4);
+    assert_eq!(take(&mut position, 3 * second, OnLag::Burst, 10).0.len(), 4);
     let before = position.clone();
     for on_lag in [OnLag::Skip, OnLag::Burst] {
-        assert_eq!(position.take(second, on_lag, 10), (vec![], 0));
+        assert_eq!(take(&mut position, second, on_lag, 10), (vec![], 0));
     }
     assert_eq!(position, before);
-    assert_eq!(position.next_due_in(second), 3 * SECOND);
+    assert_eq!(position.next_due(), 4 * second);
 }
 
 #[test]
@@ -110,6 +139,7 @@ fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
             Error::FromBelowTo { from: i32::MIN, to: i32::MAX },
         ),
         (Spec { wait_first: true, ..spec(Target::Until(NOW + SECOND)) }, Error::WaitFirstWithUntil),
+        (Spec { align: true, ..spec(Target::Until(NOW + SECOND)) }, Error::AlignWithUntil),
         (
             Spec { to: i32::MAX - 5, step: 2, ..spec(Target::Until(NOW + 3 * SECOND)) },
             Error::TooManyNumbers { left: 3, max: 2 },
@@ -176,7 +206,7 @@ fn each_field_of_a_position_is_checked() {
 
 #[test]
 fn a_position_takes_some_thirty_bytes_of_a_cursor() {
-    let now = UNIX_EPOCH + 1_800_000_000 * SECOND;
+    let now = 1_800_000_000 * NANOS_PER_SECOND;
     let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Limits::default()).unwrap();
     let text = crate::cursor::encode(crate::cursor::Kind::Countdown, &position);
     assert!(text.len() <= 64, "{text}");
@@ -215,7 +245,7 @@ proptest! {
         unlimited: bool,
     ) {
         let limits = if unlimited {
-            Limits { min_interval: Duration::ZERO, max_length: Duration::MAX }
+            Limits { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Limits::default() }
         } else {
             Limits::default()
         };
@@ -223,8 +253,8 @@ proptest! {
         let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
         let near = position.start;
         for now in nows.into_iter().chain([near, near + 5, i128::MIN, i128::MAX]) {
-            position.next_due_in(now);
-            let (ticks, _) = position.take(now, on_lag, at_most);
+            position.next_due();
+            let (ticks, _) = take(&mut position, now, on_lag, at_most);
             prop_assert!(ticks.len() <= at_most);
             prop_assert!(position.next <= position.count);
         }
@@ -232,7 +262,7 @@ proptest! {
 
     #[test]
     fn whatever_is_opened_can_be_resumed(
-        from: i32, to: i32, step: i32, interval: u64, until: Option<i64>, wait_first: bool, now in 0..4_000_000_000_u64,
+        from: i32, to: i32, step: i32, interval: u64, until: Option<i64>, wait_first: bool, align: bool, now in 0..4_000_000_000_u64,
     ) {
         let now = UNIX_EPOCH + Duration::from_secs(now);
         let target = match until {
@@ -240,8 +270,8 @@ proptest! {
             Some(ahead) if ahead < 0 => Target::Until(now - Duration::from_nanos(ahead.unsigned_abs())),
             Some(ahead) => Target::Until(now + Duration::from_nanos(ahead.unsigned_abs())),
         };
-        let spec = Spec { target, to, step, interval: Duration::from_nanos(interval), wait_first };
-        if let Ok(position) = Position::new(&spec, now, &Limits::default()) {
+        let spec = Spec { target, to, step, interval: Duration::from_nanos(interval), wait_first, align };
+        if let Ok(position) = Position::new(&spec, nanos(now), &Limits::default()) {
             prop_assert_eq!(position.check(&Limits::default()), Ok(()));
         }
     }
@@ -274,7 +304,7 @@ proptest! {
         for (later, at_most, burst) in looks {
             now += i128::from(later) * 1_000_000;
             let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
-            let (ticks, skipped) = position.take(now, on_lag, at_most);
+            let (ticks, skipped) = take(&mut position, now, on_lag, at_most);
             accounted += skipped;
             for tick in ticks {
                 prop_assert_eq!(i64::from(tick.remaining), i64::from(count) - i64::try_from(accounted).unwrap());

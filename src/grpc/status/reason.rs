@@ -51,11 +51,12 @@ pub enum Reason {
     Draining,
     Stalled,
     TooManyStreams,
+    TooManyTicks,
 }
 
 impl Reason {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidField,
         Self::RequestTooLarge,
         Self::RequestMalformed,
@@ -78,6 +79,7 @@ impl Reason {
         Self::Draining,
         Self::Stalled,
         Self::TooManyStreams,
+        Self::TooManyTicks,
     ];
 
     /// As it stands in `ErrorInfo`.
@@ -105,6 +107,7 @@ impl Reason {
             Self::Draining => "DRAINING",
             Self::Stalled => "STALLED",
             Self::TooManyStreams => "TOO_MANY_STREAMS",
+            Self::TooManyTicks => "TOO_MANY_TICKS",
         }
     }
 
@@ -116,9 +119,11 @@ impl Reason {
             Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
             Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound => Code::NotFound,
             Self::SequenceMismatch | Self::ConsumerTakenOver => Code::Aborted,
-            Self::RequestTooLarge | Self::TooManyTopics | Self::LogFull | Self::TooManyStreams => {
-                Code::ResourceExhausted
-            }
+            Self::RequestTooLarge
+            | Self::TooManyTopics
+            | Self::LogFull
+            | Self::TooManyStreams
+            | Self::TooManyTicks => Code::ResourceExhausted,
             Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
             Self::ReadError => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -127,6 +132,9 @@ impl Reason {
 
     /// Trying again, later and unchanged, may help: `RetryInfo` says so.
     pub const fn is_retried(self) -> bool {
-        matches!(self, Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams)
+        matches!(
+            self,
+            Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams | Self::TooManyTicks
+        )
     }
 }

@@ -86,17 +86,21 @@ fn every_error_of_a_countdown_is_told() {
         E::FromBelowTo { from: 1, to: 2 },
         E::StepTooSmall { step: 0 },
         E::WaitFirstWithUntil,
+        E::AlignWithUntil,
+        E::TooManyTicks { limit: 1_000_000 },
         E::TooManyNumbers { left: 1 << 40, max: 1 << 31 },
         E::UntilTooFar { ahead: long, max: long },
         E::PositionInvalid("its step is below 1"),
     ];
-    walk(samples, 8, |error| match error {
+    walk(samples, 10, |error| match error {
         E::IntervalTooShort { .. } | E::TooLong { .. } | E::TooManyNumbers { .. } => {
             (Reason::InvalidField, Some("interval"))
         }
         E::FromBelowTo { .. } => (Reason::InvalidField, Some("from")),
         E::StepTooSmall { .. } => (Reason::InvalidField, Some("step")),
         E::WaitFirstWithUntil => (Reason::InvalidField, Some("wait_first")),
+        E::AlignWithUntil => (Reason::InvalidField, Some("align")),
+        E::TooManyTicks { .. } => (Reason::TooManyTicks, None),
         E::UntilTooFar { .. } => (Reason::InvalidField, Some("until")),
         E::PositionInvalid(_) => (Reason::CursorMalformed, Some("cursor")),
     });
