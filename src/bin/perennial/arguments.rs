@@ -1,17 +1,19 @@
 //! What can be said on the command line, the request it makes, and the command that continues it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::{SignedDuration, Timestamp};
-use perennial::proto::{CountdownRequest, OnGap, OnLag, countdown_request::Target};
+use jiff::SignedDuration;
+use perennial::proto::OnGap;
 
 use crate::time;
 
 pub mod bench;
+mod countdown;
 mod lines;
 mod messages;
 mod publish;
 
 pub use bench::Bench;
+pub use countdown::{Countdown, CountdownVerb, Create, Watch};
 pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
@@ -58,6 +60,7 @@ impl Arguments {
     /// What no single option shows to be wrong.
     pub fn check(&self) -> Result<(), String> {
         match &self.verb {
+            Verb::Countdown(it) => it.check(self.output),
             Verb::Lines(it) => it.check(self.output),
             Verb::Messages(it) => it.check(self.output),
             Verb::Publish(it) => it.check(),
@@ -92,7 +95,7 @@ pub enum Format {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Count down
+    /// Count down, or look after countdowns that are shared
     Countdown(Countdown),
     /// Read the lines of files, and follow them
     Lines(Lines),
@@ -160,7 +163,7 @@ fn on_gap(gap: Option<Gap>) -> OnGap {
 }
 
 /// What the three streams share.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default, PartialEq)]
 pub struct Batching {
     /// End after N items
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
@@ -191,61 +194,6 @@ impl Batching {
         push(words, "--limit", self.limit.map(|limit| limit.saturating_sub(delivered).max(1)));
         push(words, "--max-batch", self.max_batch);
         push(words, "--heartbeat", self.heartbeat.map(|duration| format!("{duration:#}")));
-    }
-}
-
-#[derive(Args, Debug)]
-pub struct Countdown {
-    /// The number to start from
-    #[arg(allow_negative_numbers = true, required_unless_present_any = ["until", "cursor"])]
-    #[arg(conflicts_with_all = ["until", "cursor"])]
-    n: Option<i32>,
-    /// Count towards a moment
-    #[arg(long, value_name = "TIME", value_parser = time::coming, conflicts_with = "cursor")]
-    until: Option<Timestamp>,
-    /// The time between two numbers [default: 1s]
-    #[arg(long, value_name = "D", value_parser = time::duration, conflicts_with = "cursor")]
-    interval: Option<SignedDuration>,
-    /// The last number [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "cursor")]
-    to: Option<i32>,
-    /// By how much the number falls [default: 1]
-    #[arg(long, value_name = "N", conflicts_with = "cursor")]
-    step: Option<i32>,
-    /// Pause before the first number
-    #[arg(long, conflicts_with_all = ["until", "cursor"])]
-    wait_first: bool,
-    /// Yield numbers that are late too, instead of skipping them
-    #[arg(long)]
-    burst: bool,
-    #[command(flatten)]
-    batching: Batching,
-}
-
-impl Countdown {
-    pub fn request(&self) -> CountdownRequest {
-        let until = self.until.map(|until| Target::Until(time::timestamp_to_proto(until)));
-        CountdownRequest {
-            target: self.n.map(Target::From).or(until),
-            to: self.to,
-            step: self.step,
-            interval: self.interval.map(time::to_proto),
-            wait_first: self.wait_first,
-            align: false,
-            on_lag: if self.burst { OnLag::Burst } else { OnLag::Unspecified }.into(),
-            cursor: self.batching.cursor.clone(),
-            limit: self.batching.limit,
-            heartbeat: self.batching.heartbeat(),
-            max_batch: self.batching.max_batch,
-        }
-    }
-
-    /// The words that continue it: as it was, without its start.
-    pub fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
-        let mut words = vec!["countdown".to_owned()];
-        words.extend(self.burst.then(|| "--burst".to_owned()));
-        self.batching.push(&mut words, delivered, cursor);
-        words
     }
 }
 

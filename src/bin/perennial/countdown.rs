@@ -1,27 +1,64 @@
-//! Runs a countdown to its end, an error, or Ctrl-C, and says how it is continued.
+//! `perennial countdown`: watches one, as lines or as a display on a terminal, and looks after those that are shared.
+
+use std::io::{self, IsTerminal};
 
 use futures::{FutureExt, StreamExt};
-use perennial::client::Client;
+use perennial::{
+    client::{Client, Error},
+    proto::CountdownResponse,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Failure, INTERRUPTED,
-    arguments::{Countdown, Format},
+    arguments::{Countdown, Format, Watch},
     code_of, json,
     output::{self, Output},
     quote, text,
 };
 
-/// Prints a countdown.
-pub async fn read(
+pub mod event;
+pub mod lateness;
+mod live;
+mod shared;
+
+/// Prints or shows a countdown, or does what is to be done with a shared one.
+pub async fn run(
     client: &Client,
     it: Countdown,
     prefix: Vec<String>,
     format: Format,
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
-    let mut stream = std::pin::pin!(client.countdown(it.request()));
-    let mut resume = Resume { prefix, it, delivered: 0, cursor: None };
+    if let Some(verb) = it.verb {
+        return tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(INTERRUPTED),
+            done = shared::run(client, verb, format) => done,
+        };
+    }
+    let resume = Resume { prefix, it: it.watch, delivered: 0, cursor: None };
+    if resume.it.is_plain() || format != Format::Text || !is_screen() {
+        read(client, resume, format, stop).await
+    } else {
+        live::run(client, resume, stop).await
+    }
+}
+
+/// Stdout is a terminal that can be drawn on.
+fn is_screen() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Prints a countdown to its end, an error, or Ctrl-C: a line or an object a number.
+async fn read(
+    client: &Client,
+    mut resume: Resume,
+    format: Format,
+    stop: CancellationToken,
+) -> Result<u8, Failure> {
+    let mut printer = text::Ticks::new(resume.it.tells_lateness());
+    let mut stream = std::pin::pin!(client.countdown(resume.it.request()));
     let mut out = Output::new(format);
     loop {
         let next = match stream.next().now_or_never() {
@@ -41,11 +78,11 @@ pub async fn read(
         match next {
             Some(Some(Ok(response))) => {
                 match format {
-                    Format::Text | Format::Raw => text::ticks(&mut out, &response)?,
-                    Format::Json | Format::Ndjson => json::ticks(&mut out, &response)?,
+                    Format::Text | Format::Raw => printer.print(&mut out, &response)?,
+                    Format::Json | Format::Ndjson => json::countdowns::ticks(&mut out, &response)?,
                 }
                 out.relieve()?;
-                resume.took(response.ticks.len(), response.cursor);
+                resume.took(&response);
             }
             Some(None) => {
                 out.flush()?;
@@ -53,9 +90,7 @@ pub async fn read(
             }
             Some(Some(Err(error))) => {
                 out.flush()?;
-                output::call_failed(None, &error);
-                resume.tell();
-                return Err(Failure::Told(code_of(&error)));
+                return Err(resume.failed(&error));
             }
             None => {
                 out.flush()?;
@@ -69,15 +104,22 @@ pub async fn read(
 /// The command that continues it.
 struct Resume {
     prefix: Vec<String>,
-    it: Countdown,
+    it: Watch,
     delivered: i64,
     cursor: Option<String>,
 }
 
 impl Resume {
-    fn took(&mut self, ticks: usize, cursor: String) {
-        self.delivered = self.delivered.saturating_add(i64::try_from(ticks).unwrap_or(i64::MAX));
-        self.cursor = Some(cursor);
+    fn took(&mut self, response: &CountdownResponse) {
+        let ticks = i64::try_from(response.ticks.len()).unwrap_or(i64::MAX);
+        self.delivered = self.delivered.saturating_add(ticks);
+        response.cursor.clone_into(self.cursor.get_or_insert_default());
+    }
+
+    fn failed(&self, error: &Error) -> Failure {
+        output::call_failed(None, error);
+        self.tell();
+        Failure::Told(code_of(error))
     }
 
     fn tell(&self) {

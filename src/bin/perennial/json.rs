@@ -7,44 +7,20 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    Consumer, CountdownResponse, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse,
-    ReadLinesResponse, Topic, line, line_event, message, message_event,
+    Consumer, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse, Topic,
+    line, line_event, message, message_event,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{output::Output, time};
 
+pub mod countdowns;
+
 type Time = Option<prost_types::Timestamp>;
 
 fn moment(time: &Time) -> Option<String> {
     time.as_ref().and_then(time::from_proto).map(|time| time.to_string())
-}
-
-fn seconds(duration: &prost_types::Duration) -> String {
-    let text = format!("{}.{:09}", duration.seconds, duration.nanos);
-    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TickObject {
-    remaining: i32,
-    remaining_time: Option<String>,
-    due_time: Option<String>,
-}
-
-pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
-    if response.skipped > 0 {
-        out.object(&json!({ "skipped": response.skipped }))?;
-    }
-    response.ticks.iter().try_for_each(|tick| {
-        out.object(&TickObject {
-            remaining: tick.remaining.unwrap_or_default(),
-            remaining_time: tick.remaining_time.as_ref().map(seconds),
-            due_time: moment(&tick.due_time),
-        })
-    })
 }
 
 #[derive(Serialize)]

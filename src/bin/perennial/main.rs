@@ -73,7 +73,7 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);
     match arguments.verb {
-        Verb::Countdown(it) => countdown::read(&client, it, prefix, format, stop).await,
+        Verb::Countdown(it) => countdown::run(&client, it, prefix, format, stop).await,
         Verb::Lines(it) => lines::read(&client, it, prefix, format, stop).await,
         Verb::Messages(it) => messages::read(&client, it, prefix, format, stop).await,
         Verb::Publish(it) => publish::run(&client, it, format, stop).await,

@@ -45,8 +45,7 @@ impl Output {
     pub fn new(format: Format) -> Self {
         let stdout = io::stdout().lock();
         let is_terminal = stdout.is_terminal();
-        let has_colour = AutoStream::choice(&stdout) != ColorChoice::Never;
-        Self::over(Box::new(stdout), format, is_terminal, has_colour)
+        Self::over(Box::new(stdout), format, is_terminal, has_colour())
     }
 
     /// Over something else, as if it were a terminal or not.
@@ -104,6 +103,11 @@ impl Output {
     }
 }
 
+/// Stdout is a terminal with colours, and they are wanted.
+pub fn has_colour() -> bool {
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
 /// Ends when whoever read stdout through a pipe is gone: a quiet stream would notice at its next item only.
 pub async fn reader_gone() -> io::Error {
     let is_gone = || {
@@ -142,7 +146,8 @@ pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-fn harmless(text: &str) -> String {
+/// Text without what could move a terminal.
+pub fn harmless(text: &str) -> String {
     let mut out = Vec::new();
     for (n, line) in text.lines().enumerate() {
         if n > 0 {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 mod object;
-mod source;
+pub mod source;
 
 use source::Messages;
 

@@ -1,9 +1,9 @@
-//! What is answered at once: files, topics, health.
+//! What is answered at once: files, topics, countdowns, health.
 
-use perennial::proto::{Consumer, File, Topic};
+use perennial::proto::{Consumer, Countdown, File, Topic};
 use serde_json::{Value, json};
 
-use crate::{Failure, arguments::Format, json, output::Output, time};
+use crate::{Failure, arguments::Format, countdown::event, json, output::Output, time};
 
 const SERVING: &str = "SERVING";
 
@@ -52,6 +52,19 @@ pub fn consumers(consumers: &[Consumer], format: Format) -> Result<u8, Failure> 
     list(consumers, format, |consumer| &consumer.name, row, json::consumer)
 }
 
+/// The shared countdowns, a line each: state, what is left, when it ends, version, name.
+pub fn countdowns(countdowns: &[Countdown], format: Format) -> Result<u8, Failure> {
+    list(countdowns, format, |it| &it.name, countdown, json::countdowns::countdown)
+}
+
+fn countdown(it: &Countdown) -> String {
+    let state = event::state(it.state());
+    let left = it.remaining_time.as_ref().map(time::duration_from_proto);
+    let left = left.map_or_else(|| "-".into(), time::in_words);
+    let (end, version) = (moment(it.end_time.as_ref()), it.version.unwrap_or_default());
+    format!("{state:<9}  {left:>14}  {end:<20}  version {version:>6}  {}", it.name)
+}
+
 /// How many messages were removed.
 pub fn purged(count: i64, format: Format) -> Result<u8, Failure> {
     let object = |_: &String| json!({ "messageCount": count });
@@ -85,4 +98,33 @@ fn list<T>(
     }
     out.flush()?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perennial::proto::CountdownState;
+
+    #[test]
+    fn a_countdown_is_a_line_of_columns() {
+        let end_time = Some(prost_types::Timestamp { seconds: 1_795_456_800, nanos: 0 });
+        let running = Countdown {
+            name: "launch".into(),
+            state: CountdownState::Running.into(),
+            version: Some(3),
+            remaining_time: Some(prost_types::Duration { seconds: 200, nanos: 0 }),
+            end_time,
+            ..Countdown::default()
+        };
+        assert_eq!(
+            countdown(&running),
+            "running            3m 20s  2026-11-23T18:00:00Z  version      3  launch"
+        );
+        let state = CountdownState::Cancelled.into();
+        let cancelled = Countdown { state, end_time: None, ..running };
+        assert_eq!(
+            countdown(&cancelled),
+            "cancelled          3m 20s  -                     version      3  launch"
+        );
+    }
 }

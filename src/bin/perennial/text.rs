@@ -2,23 +2,74 @@
 
 use std::io::{self, Write};
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned, tz::TimeZone};
 use perennial::proto::{
-    CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message_event,
+    Countdown, CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message_event,
 };
 
 use crate::{
     arguments::Format,
+    countdown::{
+        event,
+        lateness::{Lateness, Offset},
+    },
     messages::template,
     output::{Output, note},
     time,
 };
 
-pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
-    if response.skipped > 0 {
-        note(&format!("skipped {}", response.skipped));
+/// Prints the numbers of a countdown, a line each; what happens to it is said on stderr.
+pub struct Ticks {
+    /// Tell how late each is.
+    tells_lateness: bool,
+    offset: Offset,
+    /// How a shared one stood last.
+    countdown: Option<Countdown>,
+}
+
+impl Ticks {
+    /// Of a call that is made now.
+    pub fn new(tells_lateness: bool) -> Self {
+        Self { tells_lateness, offset: Offset::new(Timestamp::now()), countdown: None }
     }
-    response.ticks.iter().try_for_each(|tick| writeln!(out.buffer, "{}", tick.remaining.unwrap_or_default()))
+
+    pub fn print(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+        let now = Timestamp::now();
+        self.offset.took(response, now);
+        self.say(out, response)?;
+        for tick in &response.ticks {
+            write!(out.buffer, "{}", tick.remaining.unwrap_or_default())?;
+            if self.tells_lateness
+                && let Some(late) = Lateness::of(tick, response, self.offset.at_server(now))
+            {
+                write!(out.buffer, "  {}", late.in_words())?;
+            }
+            out.buffer.push(b'\n');
+        }
+        Ok(())
+    }
+
+    /// Says what happened before the first number, behind what was printed before.
+    fn say(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+        let (clock, now) = (Zoned::now(), response.countdown.as_ref());
+        let told = |event| event::sentence(event, self.countdown.as_ref(), now, &clock);
+        let mut told = response.events.iter().map(told).collect::<Vec<_>>();
+        // How it stands at first; from then on the events tell.
+        if self.countdown.is_none() && told.is_empty() {
+            told.extend(now.map(|now| event::standing(now, &clock)));
+        }
+        told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
+        if !told.is_empty() {
+            out.flush()?;
+            for text in &told {
+                note(text);
+            }
+        }
+        if now.is_some() {
+            self.countdown.clone_from(&response.countdown);
+        }
+        Ok(())
+    }
 }
 
 pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) -> io::Result<()> {

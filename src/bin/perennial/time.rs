@@ -47,11 +47,42 @@ fn at(text: &str, now: &Zoned, coming: bool) -> Result<Timestamp, String> {
 
 /// A duration: `1s`, `1.5s`, `20ms`, `1h 30m`, `7d`; a day has 24 hours.
 pub fn duration(text: &str) -> Result<SignedDuration, String> {
+    let duration = signed_duration(text)?;
+    if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
+}
+
+/// The same, or below zero: `-30s`.
+pub fn signed_duration(text: &str) -> Result<SignedDuration, String> {
     let days = |_| text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours());
     let duration = text.parse::<SignedDuration>().or_else(days);
-    let duration =
-        duration.map_err(|_: jiff::Error| "not a duration; try 1s, 500ms, 1h30m or 7d".to_owned())?;
-    if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
+    duration.map_err(|_: jiff::Error| "not a duration; try 1s, 500ms, 1h30m or 7d".to_owned())
+}
+
+/// A duration in words, rounded up: to the millisecond below ten seconds, and to the second above.
+pub fn in_words(duration: SignedDuration) -> String {
+    let unit = if duration.abs() < SignedDuration::from_secs(10) { 1_000_000 } else { 1_000_000_000 };
+    let nanos = ceiling(duration, unit).saturating_mul(unit);
+    let rounded = SignedDuration::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX));
+    let days = rounded.as_hours() / 24;
+    let rest = rounded.saturating_sub(SignedDuration::from_hours(days.saturating_mul(24)));
+    match days {
+        0 => format!("{rest:#}"),
+        _ if rest.is_zero() => format!("{days}d"),
+        _ => format!("{days}d {rest:#}"),
+    }
+}
+
+/// How many units of so many nanoseconds a duration is, rounded up.
+pub fn ceiling(duration: SignedDuration, unit_nanos: i128) -> i128 {
+    let nanos = duration.as_nanos();
+    nanos.div_euclid(unit_nanos) + i128::from(nanos.rem_euclid(unit_nanos) > 0)
+}
+
+/// A moment as the clock on the wall shows it: with its date, unless that is today's.
+pub fn on_the_wall(time: Timestamp, now: &Zoned) -> String {
+    let time = time.to_zoned(now.time_zone().clone());
+    let format = if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    time.strftime(format).to_string()
 }
 
 pub fn to_proto(duration: SignedDuration) -> prost_types::Duration {
@@ -68,6 +99,12 @@ pub fn timestamp_to_proto(time: Timestamp) -> prost_types::Timestamp {
 
 pub fn from_proto(time: &prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+pub fn duration_from_proto(duration: &prost_types::Duration) -> SignedDuration {
+    // Both parts have one sign; what is out of range is no duration that a server sends.
+    let nanos = duration.nanos.clamp(-999_999_999, 999_999_999);
+    SignedDuration::from_secs(duration.seconds).saturating_add(SignedDuration::from_nanos(nanos.into()))
 }
 
 #[cfg(test)]
@@ -102,5 +139,28 @@ mod tests {
         assert_eq!(duration("1d 2h").unwrap(), SignedDuration::from_hours(26));
         assert!(duration("-1d").is_err() && duration("1mo").is_err());
         assert!(duration("-1s").is_err() && duration("1").is_err());
+    }
+
+    #[test]
+    fn durations_are_told_in_words_rounded_up() {
+        for (text, words) in [
+            ("3m 20s", "3m 20s"),
+            ("12.0001s", "13s"),
+            ("9.9999s", "10s"),
+            ("1.5s", "1s 500ms"),
+            ("0s", "0s"),
+            ("2d", "2d"),
+            ("49h 1s", "2d 1h 1s"),
+        ] {
+            assert_eq!(in_words(signed_duration(text).unwrap()), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_told_with_its_date_unless_that_is_todays() {
+        let now: Zoned = "2026-11-23T12:00:00+01:00[Europe/Berlin]".parse().unwrap();
+        let told = |text: &str| on_the_wall(text.parse().unwrap(), &now);
+        assert_eq!(told("2026-11-23T17:00:00.9Z"), "18:00:00");
+        assert_eq!(told("2026-11-23T23:00:00Z"), "2026-11-24 00:00:00");
     }
 }

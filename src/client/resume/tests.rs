@@ -17,7 +17,8 @@ use crate::{
     client::{Client, Error, Notice},
     grpc::codec::Encoded,
     proto::{
-        Line, ListFilesRequest, ListFilesResponse, LongLine, OnGap, ReadLinesRequest, ReadLinesResponse,
+        CountdownRequest, CountdownResponse, Line, ListFilesRequest, ListFilesResponse, LongLine, OnGap,
+        ReadLinesRequest, ReadLinesResponse, countdown_request,
         line_service_server::{LineService, LineServiceServer},
         read_lines_request::Start,
     },
@@ -163,4 +164,13 @@ async fn a_request_that_resumes_keeps_all_but_its_place_and_what_is_left_of_its_
     call.took(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
     // The start is there, and the contract has the cursor win.
     assert_eq!(call.request, ReadLinesRequest { cursor: Some("C2".into()), limit: Some(2), ..request });
+}
+
+#[tokio::test]
+async fn a_shared_countdown_is_resumed_under_its_name() {
+    let target = Some(countdown_request::Target::Name("launch".into()));
+    let request = CountdownRequest { target, ..CountdownRequest::default() };
+    let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
+    call.took(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() });
+    assert_eq!(call.request, CountdownRequest { cursor: Some("C".into()), ..request });
 }

@@ -62,7 +62,8 @@ pub struct Publish {
     expect: Option<i64>,
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+/// `name=value`.
+pub fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("no `=`; try name=value")?;
     Ok((name.to_owned(), value.to_owned()))
 }

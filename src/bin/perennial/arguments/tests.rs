@@ -13,7 +13,7 @@ fn resume(line: &[&str]) -> String {
     let arguments = Arguments::try_parse_from(line).unwrap();
     let mut words = arguments.prefix(line.contains(&"--server"));
     words.extend(match &arguments.verb {
-        Verb::Countdown(it) => it.words(2, "C"),
+        Verb::Countdown(it) => it.watch.words(2, "C"),
         Verb::Lines(it) => it.words(it.paths().first().unwrap(), 2, "C"),
         Verb::Messages(it) => it.words(2, "C"),
         _ => unreachable!("not a stream"),

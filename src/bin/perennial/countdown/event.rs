@@ -1,0 +1,178 @@
+//! What happened to a countdown, and how it stands, in words.
+
+use jiff::Zoned;
+use perennial::proto::{
+    Countdown, CountdownChange, CountdownChanged, CountdownClockStepped, CountdownEvent, CountdownState,
+    countdown_event::Event,
+};
+
+use crate::time;
+
+/// A sentence for people: `now` is how the countdown stands since then, `before` how it did, as far as that is known.
+pub fn sentence(
+    event: &CountdownEvent,
+    before: Option<&Countdown>,
+    now: Option<&Countdown>,
+    clock: &Zoned,
+) -> String {
+    match &event.event {
+        Some(Event::ClockStepped(it)) => stepped(it),
+        Some(Event::Changed(it)) => changed(*it, before, now, clock),
+        None => "an event this client does not know".into(),
+    }
+}
+
+fn stepped(it: &CountdownClockStepped) -> String {
+    let by = it.by.as_ref().map(time::duration_from_proto).unwrap_or_default();
+    if by.is_negative() {
+        format!("clock stepped by -{}: it was set back", time::in_words(by.abs()))
+    } else {
+        format!("clock stepped by {}: it was set forward, or the machine slept", time::in_words(by))
+    }
+}
+
+fn changed(
+    it: CountdownChanged,
+    before: Option<&Countdown>,
+    now: Option<&Countdown>,
+    clock: &Zoned,
+) -> String {
+    let left = now.and_then(left).map_or_else(String::new, |left| format!(", {left} left"));
+    let ends = now.and_then(|now| end(now, clock));
+    let ends_at = ends.as_ref().map_or_else(String::new, |end| format!(", ends at {end}"));
+    match it.change() {
+        CountdownChange::Created => format!("created{ends_at}"),
+        CountdownChange::Paused => format!("paused{left}"),
+        CountdownChange::Resumed => format!("resumed{left}{ends_at}"),
+        CountdownChange::Extended => format!("{}{left}{ends_at}", extended(before, now)),
+        CountdownChange::Cancelled => format!("cancelled{left}"),
+        CountdownChange::Ended => ends.map_or_else(|| "ended".into(), |end| format!("ended at {end}")),
+        CountdownChange::Unspecified => "changed in a way this client does not know".into(),
+    }
+}
+
+/// By how much the end was moved: the whole is longer by so much, whatever else happened to it.
+fn extended(before: Option<&Countdown>, now: Option<&Countdown>) -> String {
+    let total = |it: &Countdown| it.total_time.as_ref().map(time::duration_from_proto);
+    let by = before.and_then(total).zip(now.and_then(total)).map(|(old, new)| new.saturating_sub(old));
+    match by {
+        Some(by) if by.is_positive() => format!("extended by {}", time::in_words(by)),
+        Some(by) if by.is_negative() => format!("shortened by {}", time::in_words(by.abs())),
+        _ => "its end was moved".into(),
+    }
+}
+
+/// How a shared countdown stands.
+pub fn standing(it: &Countdown, clock: &Zoned) -> String {
+    let left = left(it).map_or_else(String::new, |left| format!(", {left} left"));
+    let end = end(it, clock);
+    match it.state() {
+        CountdownState::Running => {
+            let ends_at = end.map_or_else(String::new, |end| format!(", ends at {end}"));
+            format!("{} is running{left}{ends_at}", it.name)
+        }
+        CountdownState::Paused => format!("{} is paused{left}", it.name),
+        CountdownState::Ended => {
+            end.map_or_else(|| format!("{} has ended", it.name), |end| format!("{} ended at {end}", it.name))
+        }
+        CountdownState::Cancelled => format!("{} was cancelled{left}", it.name),
+        CountdownState::Unspecified => it.name.clone(),
+    }
+}
+
+/// Its state as a word.
+pub fn state(state: CountdownState) -> &'static str {
+    match state {
+        CountdownState::Running => "running",
+        CountdownState::Paused => "paused",
+        CountdownState::Ended => "ended",
+        CountdownState::Cancelled => "cancelled",
+        CountdownState::Unspecified => "-",
+    }
+}
+
+fn left(it: &Countdown) -> Option<String> {
+    it.remaining_time.as_ref().map(|left| time::in_words(time::duration_from_proto(left)))
+}
+
+fn end(it: &Countdown, clock: &Zoned) -> Option<String> {
+    it.end_time.as_ref().and_then(time::from_proto).map(|end| time::on_the_wall(end, clock))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+    #![expect(clippy::unnecessary_wraps, reason = "as the fields of a message are")]
+    use super::*;
+
+    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos: 0 })
+    }
+
+    fn launch(state: CountdownState, total: i64) -> Countdown {
+        let end: jiff::Timestamp = "2026-11-23T17:00:00Z".parse().unwrap();
+        let has_end = matches!(state, CountdownState::Running | CountdownState::Ended);
+        Countdown {
+            name: "launch".into(),
+            state: state.into(),
+            end_time: has_end.then(|| time::timestamp_to_proto(end)),
+            remaining_time: seconds(200),
+            total_time: seconds(total),
+            ..Countdown::default()
+        }
+    }
+
+    fn clock() -> Zoned {
+        "2026-11-23T12:00:00+01:00[Europe/Berlin]".parse().unwrap()
+    }
+
+    #[test]
+    fn what_happened_is_told_in_plain_words() {
+        use CountdownState::{Cancelled, Ended, Paused, Running};
+        let before = launch(Running, 600);
+        for (change, now, told) in [
+            (CountdownChange::Created, launch(Running, 600), "created, ends at 18:00:00"),
+            (CountdownChange::Paused, launch(Paused, 600), "paused, 3m 20s left"),
+            (CountdownChange::Resumed, launch(Running, 600), "resumed, 3m 20s left, ends at 18:00:00"),
+            (
+                CountdownChange::Extended,
+                launch(Running, 630),
+                "extended by 30s, 3m 20s left, ends at 18:00:00",
+            ),
+            (CountdownChange::Extended, launch(Paused, 540), "shortened by 1m, 3m 20s left"),
+            (CountdownChange::Cancelled, launch(Cancelled, 600), "cancelled, 3m 20s left"),
+            (CountdownChange::Ended, launch(Ended, 600), "ended at 18:00:00"),
+        ] {
+            let changed = CountdownChanged { change: change.into(), ..CountdownChanged::default() };
+            let event = CountdownEvent { event: Some(Event::Changed(changed)) };
+            assert_eq!(sentence(&event, Some(&before), Some(&now), &clock()), told);
+            let unknown = sentence(&event, None, None, &clock());
+            assert!(told.starts_with(&unknown) || unknown == "its end was moved", "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_clock_is_told_with_its_direction() {
+        let told = |by| {
+            let stepped = CountdownClockStepped { by };
+            let event = CountdownEvent { event: Some(Event::ClockStepped(stepped)) };
+            sentence(&event, None, None, &clock())
+        };
+        let back = Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 });
+        assert_eq!(told(back), "clock stepped by -1s 500ms: it was set back");
+        assert_eq!(told(seconds(3_600)), "clock stepped by 1h: it was set forward, or the machine slept");
+    }
+
+    #[test]
+    fn how_a_countdown_stands_is_told_in_plain_words() {
+        use CountdownState::{Cancelled, Ended, Paused, Running};
+        for (state, told) in [
+            (Running, "launch is running, 3m 20s left, ends at 18:00:00"),
+            (Paused, "launch is paused, 3m 20s left"),
+            (Ended, "launch ended at 18:00:00"),
+            (Cancelled, "launch was cancelled, 3m 20s left"),
+        ] {
+            assert_eq!(standing(&launch(state, 600), &clock()), told);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Countdowns and their numbers as objects.
+
+use std::{collections::BTreeMap, io};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use perennial::proto::{
+    Countdown, CountdownEvent, CountdownMessage, CountdownResponse, CountdownState, countdown_event::Event,
+    countdown_message::Content,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{moment, sorted};
+use crate::output::Output;
+
+fn seconds(duration: &prost_types::Duration) -> String {
+    // Both parts have one sign, which is lost in the first one where that is 0.
+    let sign = if duration.seconds < 0 || duration.nanos < 0 { "-" } else { "" };
+    let text = format!("{sign}{}.{:09}", duration.seconds.unsigned_abs(), duration.nanos.unsigned_abs());
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TickObject {
+    remaining: i32,
+    remaining_time: Option<String>,
+    due_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<i64>,
+}
+
+/// What happened, how a shared countdown stands since then, and the numbers.
+pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+    response.events.iter().try_for_each(|event| out.object(&event_object(event)))?;
+    if let Some(it) = &response.countdown {
+        out.object(&json!({ "countdown": CountdownObject::from(it) }))?;
+    }
+    if response.skipped > 0 {
+        out.object(&json!({ "skipped": response.skipped }))?;
+    }
+    response.ticks.iter().try_for_each(|tick| {
+        let state = tick.state();
+        out.object(&TickObject {
+            remaining: tick.remaining.unwrap_or_default(),
+            remaining_time: tick.remaining_time.as_ref().map(seconds),
+            due_time: moment(&tick.due_time),
+            end_time: moment(&tick.end_time),
+            state: (state != CountdownState::Unspecified).then(|| state.as_str_name()),
+            version: tick.version,
+        })
+    })
+}
+
+fn event_object(event: &CountdownEvent) -> Value {
+    match &event.event {
+        Some(Event::ClockStepped(it)) => json!({ "clockStepped": { "by": it.by.as_ref().map(seconds) } }),
+        Some(Event::Changed(it)) => json!({ "changed": {
+            "change": it.change().as_str_name(),
+            "previousVersion": it.previous_version,
+            "version": it.version,
+        } }),
+        None => json!({}),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CountdownObject<'a> {
+    name: &'a str,
+    state: &'static str,
+    version: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<String>,
+    remaining_time: Option<String>,
+    total_time: Option<String>,
+    interval: Option<String>,
+    to: Option<i32>,
+    step: Option<i32>,
+    create_time: Option<String>,
+    update_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_end: Option<MessageObject<'a>>,
+}
+
+impl<'a> From<&'a Countdown> for CountdownObject<'a> {
+    fn from(it: &'a Countdown) -> Self {
+        Self {
+            name: &it.name,
+            state: it.state().as_str_name(),
+            version: it.version,
+            end_time: moment(&it.end_time),
+            remaining_time: it.remaining_time.as_ref().map(seconds),
+            total_time: it.total_time.as_ref().map(seconds),
+            interval: it.interval.as_ref().map(seconds),
+            to: it.to,
+            step: it.step,
+            create_time: moment(&it.create_time),
+            update_time: moment(&it.update_time),
+            on_end: it.on_end.as_ref().map(MessageObject::from),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct MessageObject<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+}
+
+impl<'a> From<&'a CountdownMessage> for MessageObject<'a> {
+    fn from(it: &'a CountdownMessage) -> Self {
+        let (text, data) = match &it.content {
+            Some(Content::Text(text)) => (Some(text.as_str()), None),
+            Some(Content::Data(data)) => (None, Some(STANDARD.encode(data))),
+            None => (None, None),
+        };
+        Self { topic: &it.topic, key: it.key.as_deref(), headers: sorted(&it.headers), text, data }
+    }
+}
+
+/// A shared countdown.
+pub fn countdown(it: &Countdown) -> Value {
+    json!(CountdownObject::from(it))
+}
+
+#[cfg(test)]
+mod tests;

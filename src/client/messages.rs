@@ -1,0 +1,115 @@
+//! `MessageService`: reading and publishing messages, and what is kept of topics and consumers.
+
+use futures::Stream;
+use tonic::transport::Channel;
+
+use super::{Client, Error, MAX_RESPONSE_BYTES, publisher, resume};
+use crate::proto::{
+    CommitCursorRequest, Consumer, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
+    MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
+    PurgeTopicRequest, Topic, message_service_client::MessageServiceClient,
+};
+
+impl Client {
+    /// The messages of topics; read as a consumer, the place is committed by the caller, with [`Self::commit_cursor`].
+    pub fn messages(
+        &self,
+        request: MessagesRequest,
+    ) -> impl Stream<Item = Result<MessagesResponse, Error>> + Send + use<> {
+        resume::stream(self.clone(), request)
+    }
+
+    /// Publishes one message, once: it is not repeated here. Set `message_id` to repeat it safely.
+    pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
+        let answer = self.message_client().publish(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// Publishes several messages, all or none; one answer for each, in their order. It is not repeated here.
+    pub async fn publish_batch(&self, messages: Vec<PublishRequest>) -> Result<Vec<PublishResponse>, Error> {
+        let answer = self.message_client().publish_batch(PublishBatchRequest { messages }).await;
+        Ok(answer.map_err(|status| self.error(&status))?.into_inner().results)
+    }
+
+    /// Publishes a flow of messages, each on its own; one result for each, in their order.
+    ///
+    /// A message without an id is given one, and what was unanswered when a connection was lost is sent again with
+    /// the same ids: within the dedupe window of the server nothing is published twice. What is unanswered is
+    /// bounded: `messages` is not polled while the window is full.
+    pub fn publish_all(
+        &self,
+        messages: impl Stream<Item = PublishRequest> + Send,
+    ) -> impl Stream<Item = Result<PublishResult, Error>> + Send {
+        publisher::stream(self.clone(), messages)
+    }
+
+    /// The topics that match a pattern, or all where it is empty: all pages.
+    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<Topic>, Error> {
+        let mut client = self.message_client();
+        let mut request = ListTopicsRequest { pattern: pattern.to_owned(), ..ListTopicsRequest::default() };
+        let mut topics = Vec::new();
+        loop {
+            let answer = client.list_topics(request.clone()).await;
+            let page = answer.map_err(|status| self.error(&status))?.into_inner();
+            topics.extend(page.topics);
+            if page.next_page_token.is_empty() {
+                return Ok(topics);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Removes the messages of a topic, all or up to a sequence, for good: how many they were.
+    pub async fn purge_topic(&self, topic: &str, until_sequence: Option<i64>) -> Result<i64, Error> {
+        let request = PurgeTopicRequest { topic: topic.to_owned(), until_sequence };
+        let answer = self.message_client().purge_topic(request).await;
+        let answer = answer.map_err(|status| self.error(&status))?.into_inner();
+        Ok(answer.message_count.unwrap_or_default())
+    }
+
+    /// Keeps a cursor of [`Self::messages`] under the name of a consumer; it is on disk when this returns.
+    ///
+    /// Commit after what the cursor stands behind was dealt with. Without `rewind`, a commit that would move the
+    /// consumer back fails (`COMMIT_BEHIND`). It is safe to repeat.
+    pub async fn commit_cursor(&self, consumer: &str, cursor: &str, rewind: bool) -> Result<(), Error> {
+        let request =
+            CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
+        let answer = self.message_client().commit_cursor(request).await;
+        answer.map(drop).map_err(|status| self.error(&status))
+    }
+
+    /// All consumers, by name: all pages.
+    pub async fn list_consumers(&self) -> Result<Vec<Consumer>, Error> {
+        let mut client = self.message_client();
+        let mut request = ListConsumersRequest::default();
+        let mut consumers = Vec::new();
+        loop {
+            let answer = client.list_consumers(request.clone()).await;
+            let page = answer.map_err(|status| self.error(&status))?.into_inner();
+            consumers.extend(page.consumers);
+            if page.next_page_token.is_empty() {
+                return Ok(consumers);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// A consumer, if there is one of this name.
+    pub async fn consumer(&self, name: &str) -> Result<Option<Consumer>, Error> {
+        let request =
+            ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
+        let answer = self.message_client().list_consumers(request).await;
+        Ok(answer.map_err(|status| self.error(&status))?.into_inner().consumers.pop())
+    }
+
+    /// Forgets a consumer, for good. Who reads under its name is not disturbed.
+    pub async fn delete_consumer(&self, consumer: &str) -> Result<(), Error> {
+        let request = DeleteConsumerRequest { consumer: consumer.to_owned() };
+        let answer = self.message_client().delete_consumer(request).await;
+        answer.map(drop).map_err(|status| self.error(&status))
+    }
+
+    fn message_client(&self) -> MessageServiceClient<Channel> {
+        MessageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+    }
+}
