@@ -179,7 +179,7 @@ impl Countdowns {
     /// Moves the end of a countdown by so many nanoseconds.
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause), and [`Error::NothingLeft`] and [`Error::TooLong`].
+    /// As of [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and [`Error::TooManyNumbers`].
     pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Standing>, Error> {
         let limits = &self.0.limits;
         self.change(name, expected, |record, version, now| record.extend(by, version, now, limits).map(Some))
