@@ -119,6 +119,16 @@ pub struct OnEnd {
 }
 
 impl OnEnd {
+    /// What it takes in a response, roughly.
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+        let content = match &self.content {
+            Content::Text(text) => text.len(),
+            Content::Data(data) => data.len(),
+        };
+        self.topic.len() + self.key.as_ref().map_or(0, String::len) + headers + content
+    }
+
     /// As a message to publish.
     pub fn message(&self) -> NewMessage {
         let Self { topic, key, headers, content } = self.clone();
