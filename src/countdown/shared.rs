@@ -142,14 +142,16 @@ impl Countdowns {
         let topic = topic_of(name)?;
         registry.check(&spec)?;
         let record = Record::create(spec, self.now(), &registry.limits)?;
-        let _place = registry.create();
+        let mut place = None;
         loop {
             if let Some(standing) = registry.find(name) {
                 let is_same =
                     standing.record.request_id.is_some() && standing.record.request_id == record.request_id;
                 return if is_same { Ok((standing, true)) } else { Err(Error::Exists) };
             }
-            registry.check_room()?;
+            if place.is_none() {
+                place = Some(registry.place(name)?);
+            }
             let last = registry.log.last_text(&topic).await?;
             let (last, text) = last.map_or((0, None), |(sequence, _, text)| (sequence, text));
             let there = text.and_then(|text| Record::from_json(&text));
