@@ -1,19 +1,17 @@
 //! The end comes while the disk is full.
 
-use perennial::proto::{CountdownState, CreateCountdownRequest};
+use perennial::proto::{CountdownState, PublishRequest, publish_request};
 use tonic::Code;
 
 use crate::{
-    calls::{
-        Verb, announced, assert_told, change, create, get, is, list, messages, running_for, text, words,
-    },
-    harness::{Server, mount::Mount, until},
+    calls::{Verb, announced, assert_told, change, create, get, is, list, messages, running_for, text, told},
+    harness::{Server, mount::Mount, soon, until},
 };
 
 const COUNT: usize = 20;
 
 /// In milliseconds.
-const SOON: i64 = 3_000;
+const SOON: i64 = 10_000;
 
 #[tokio::test]
 #[ignore = "mounts a tmpfs: needs root"]
@@ -28,12 +26,10 @@ async fn a_full_disk_refuses_countdowns_and_those_that_end_meanwhile_are_publish
     }
     create(&client, running_for("goes-on", 3_600_000)).await.unwrap();
     mount.fill();
-    // What the log has taken ahead is filled, too.
+    fill_log(&server).await;
     let mut filled = 0;
     let refused = loop {
-        let on_end = Some(words("never", &"x".repeat(60_000)));
-        let request = CreateCountdownRequest { on_end, ..running_for(&format!("fills.{filled}"), 3_600_000) };
-        match create(&client, request).await {
+        match create(&client, running_for(&format!("fills.{filled}"), 3_600_000)).await {
             Ok(_) => filled += 1,
             Err(status) => break status,
         }
@@ -44,7 +40,7 @@ async fn a_full_disk_refuses_countdowns_and_those_that_end_meanwhile_are_publish
 
     // The moment has come, and nothing can be done about it yet.
     let over = async || match change(&client, &name(0), Verb::Pause).await {
-        Err(status) => crate::calls::told(&status).1 == "COUNTDOWN_OVER",
+        Err(status) => told(&status).1 == "COUNTDOWN_OVER",
         Ok(countdown) => panic!("{countdown:?}"),
     };
     until("the moment", over).await;
@@ -57,6 +53,21 @@ async fn a_full_disk_refuses_countdowns_and_those_that_end_meanwhile_are_publish
     server.kill();
     server.restart();
     check(&server, filled).await;
+}
+
+/// Takes what the log has taken ahead: by ever smaller messages, as long as one fits.
+async fn fill_log(server: &Server) {
+    let mut client = server.messages().await;
+    for bytes in [512 * 1024, 64 * 1024, 8 * 1024, 1024] {
+        let content = Some(publish_request::Content::Text("x".repeat(bytes)));
+        let request = PublishRequest { topic: "fills".into(), content, ..Default::default() };
+        let refused = loop {
+            if let Err(status) = soon("an answer", Box::pin(client.publish(request.clone()))).await {
+                break status;
+            }
+        };
+        assert_told(&refused, Code::ResourceExhausted, "LOG_FULL");
+    }
 }
 
 /// All that were to end have ended and were published once, and nothing else has changed.
