@@ -54,7 +54,7 @@ async fn crash(rounds: u64) {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let mut server = Server::start_apart();
-    let (mut created, mut downs) = (HashMap::new(), Vec::new());
+    let (mut created, mut downs, mut missed) = (HashMap::new(), Vec::new(), 0);
     for round in 0..rounds {
         let channel = Endpoint::from_shared(server.url()).unwrap().connect_lazy();
         let requests = (0..COUNT).map(|n| request(round, n, &mut random)).collect::<Vec<_>>();
@@ -67,8 +67,10 @@ async fn crash(rounds: u64) {
         let client = server.countdown().await;
         until("all ends", async || list(&client).await.values().all(|it| is(it, CountdownState::Ended)))
             .await;
-        check(&created, &list(&client).await, &messages(&server, "ends.*").await, &downs);
+        missed = check(&created, &list(&client).await, &messages(&server, "ends.*").await, &downs);
     }
+    println!("{missed} of {} ended while no server ran", created.len());
+    assert!(missed > 0, "no server was missed");
 }
 
 fn request(round: u64, n: u64, random: &mut Random) -> CreateCountdownRequest {
@@ -117,13 +119,14 @@ async fn kill_and_restart(server: &mut Server, random: &mut Random) -> Down {
     (dead, alive)
 }
 
-/// Each has ended when it was to end, was published once, and with its end.
+/// Each has ended when it was to end, was published once, and with its end. Returns how many ended while no server ran.
 fn check(
     created: &HashMap<String, Countdown>,
     ended: &HashMap<String, Countdown>,
     published: &[Message],
     downs: &[Down],
-) {
+) -> usize {
+    let mut missed = 0;
     let mut by_name = BTreeMap::<&str, Vec<&Message>>::new();
     for message in published {
         by_name.entry(text(message)).or_default().push(message);
@@ -142,11 +145,13 @@ fn check(
         assert_eq!(late, moment(countdown.update_time) - end, "{name}");
         assert!(late >= 0, "{name} was published {late} ns before its end");
         if let Some((_, alive)) = downs.iter().find(|(dead, alive)| (dead..alive).contains(&&end)) {
+            missed += 1;
             assert!(late >= alive - end, "{name} is {late} ns late, and no server ran for {}", alive - end);
         }
         // In one append: behind the state there is nothing else.
         assert_eq!(message.sequence.unwrap(), countdown.version.unwrap() + 1, "{name}");
     }
+    missed
 }
 
 /// Seconds with nine decimals, in nanoseconds.
