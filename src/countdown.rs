@@ -128,6 +128,8 @@ pub enum Event {
     Changed {
         /// What was done last.
         change: shared::Change,
+        /// By how many nanoseconds its end was moved, where that was done last.
+        by_nanos: Option<i64>,
         /// The version that the reader knew.
         previous_version: u64,
         /// Its version since then.
