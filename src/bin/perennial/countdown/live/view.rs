@@ -88,7 +88,7 @@ impl View {
     }
 
     fn happened(&mut self, response: &CountdownResponse, now: &Zoned) {
-        let (before, after) = (self.countdown.as_ref(), response.countdown.as_ref());
+        let after = response.countdown.as_ref();
         let mut told = response.events.iter().map(|it| event::sentence(it, after, now)).collect::<Vec<_>>();
         told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
         if !told.is_empty() {
