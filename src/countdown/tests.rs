@@ -185,8 +185,12 @@ async fn a_heartbeat_comes_when_nothing_was_sent_for_so_long() {
 async fn a_stream_cut_after_a_heartbeat_resumes_after_it() {
     let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
     query.batching.heartbeat = 4 * SECOND;
+    let began = Instant::now();
     let heartbeat = run(query).skip(1).next().await.unwrap();
-    assert_eq!(timeline(self::query(Start::Resume(heartbeat.position))).await, [(0, 6000)]);
+    assert!(heartbeat.count == 0 && began.elapsed() < 5 * SECOND);
+    let rest = run(self::query(Start::Resume(heartbeat.position)));
+    assert_eq!(rest.map(|batch| numbers(&batch)).collect::<Vec<_>>().await, [vec![], vec![0]]);
+    assert_eq!(began.elapsed().as_millis() / 10, 1_000);
 }
 
 #[tokio::test(start_paused = true)]
