@@ -304,3 +304,23 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
     tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
     assert!(log.subscribe(read_as).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, 4096);
+    for length in [1, 300, 1, 1, 30, 500] {
+        log.publish(super::text("a", &"x".repeat(length))).await.unwrap();
+    }
+    let disk = disk.kill();
+    let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+    let mut bytes = disk.read_file(&path);
+    let blocks = memchr::memmem::find_iter(&bytes, b"PBLK").collect::<Vec<_>>();
+    // By what its header says it reaches beyond the last one.
+    bytes.copy_within(blocks[1]..blocks[1] + blocks[5] - blocks[4], blocks[4]);
+    disk.write_file(&path, &bytes);
+    let (log, _) = open(&disk, 4096);
+    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+    let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
+    assert_eq!((sequences, events), (vec![1, 2, 3, 4, 6], vec![Event::Damaged { from: 5, to: 5 }]));
+}
