@@ -305,6 +305,59 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
     assert!(log.subscribe(read_as).await.is_ok());
 }
 
+/// Opens a log again and again, and each time has the segment that was written followed by the next one, so that all
+/// that should have an index get it: what is damaged is told each time.
+async fn told_at_each_start(disk: &Arc<Simulation>, damaged: (u64, u64), left: usize) {
+    for start in 0..3 {
+        let (log, opened) = open(disk, 1);
+        assert_eq!(opened.damaged.len(), 1, "start {start}: {:?}", opened.damaged);
+        log.publish(super::text("b", "new")).await.unwrap();
+        enforce(&log).await;
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        assert_eq!(events, [Event::Damaged { from: damaged.0, to: damaged.1 }], "start {start}");
+        assert_eq!(messages.len(), left);
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn damage_is_told_at_each_start_also_when_its_segment_is_full() {
+    for nth in 0..5 {
+        let disk = sample("damaged", 4096, &["a"; 6], None, false).await.disk;
+        let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+        let block = memchr::memmem::find_iter(&disk.read_file(&path), b"PBLK").nth(nth).unwrap() as u64;
+        disk.flip(&path, block + 1, 1);
+        told_at_each_start(&disk, (nth as u64 + 1, nth as u64 + 1), 5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_segment_without_an_index_whose_end_is_damaged_is_told_at_each_start() {
+    let (disk, paths) = segments().await;
+    let bytes = disk.read_file(&paths[1]);
+    let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
+    disk.write_file(&paths[1], &bytes[..second + 20]);
+    told_at_each_start(&disk, (4, 4), 6).await;
+}
+
+#[tokio::test]
+async fn a_segment_that_was_full_is_not_written_on_when_its_index_is_damaged() {
+    let (disk, paths) = segments().await;
+    // The last one that is left has an index.
+    disk.remove(&paths[3]).unwrap();
+    let length = disk.read_file(&paths[2]).len();
+    let trailer = length - embedded::footer::TRAILER_BYTES;
+    let pages = u64::from_le_bytes(disk.read_file(&paths[2])[trailer + 8..trailer + 16].try_into().unwrap());
+    disk.flip(&paths[2], pages, 1);
+    let (log, opened) = open(&disk, 64 * 1024);
+    assert_eq!(opened.damaged.len(), 1, "{:?}", opened.damaged);
+    log.publish(super::text("b", "new")).await.unwrap();
+    let (log, opened) = open(&disk.kill(), 64 * 1024);
+    assert_eq!(opened.torn, []);
+    assert_eq!(texts(&log, query(&["b"], Start::Earliest)).await, ["new"]);
+    assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await.len(), 6);
+}
+
 #[tokio::test]
 async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
     let disk = Simulation::new();
