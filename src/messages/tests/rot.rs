@@ -377,3 +377,33 @@ async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
     let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
     assert_eq!((sequences, events), (vec![1, 2, 3, 4, 6], vec![Event::Damaged { from: 5, to: 5 }]));
 }
+
+#[tokio::test]
+async fn a_block_that_was_moved_by_some_bytes_takes_nothing_with_it_that_is_written_later() {
+    for shift in (16..140).step_by(4) {
+        let disk = Simulation::new();
+        let (log, _) = open(&disk, 4096);
+        for length in [1, 1, 300] {
+            log.publish(super::text("a", &"x".repeat(length))).await.unwrap();
+        }
+        log.close().await;
+        let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+        let mut bytes = disk.read_file(&path);
+        let last = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
+        // By what its header says it now reaches into what comes behind it.
+        bytes.copy_within(last..last + 100, last + shift);
+        bytes[last + 1] ^= 1;
+        disk.write_file(&path, &bytes);
+        for start in 0..3 {
+            let (log, opened) = open(&disk, 4096);
+            assert_eq!((opened.torn, opened.damaged.len()), (vec![], 1), "by {shift}, start {start}");
+            log.publish(super::text("a", "new")).await.unwrap();
+            log.close().await;
+        }
+        let (log, _) = open(&disk, 4096);
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
+        let damaged = vec![Event::Damaged { from: 3, to: 3 }];
+        assert_eq!((sequences, events), (vec![1, 2, 4, 5, 6], damaged), "by {shift}");
+    }
+}
