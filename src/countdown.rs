@@ -264,6 +264,8 @@ struct Countdown {
     opened: (i128, Instant),
     /// When the last batch was made.
     last_batch: Instant,
+    /// What the clocks showed when the wait was over.
+    seen: Option<(i128, Instant)>,
     steps: Steps,
     /// By how much the wall clock was set since the last batch.
     stepped: Option<i128>,
@@ -291,6 +293,7 @@ impl Countdown {
             clock,
             opened,
             last_batch,
+            seen: None,
             steps,
             stepped: None,
             _rate: rate,
@@ -303,7 +306,7 @@ impl Countdown {
 
     /// What is due now, and the position behind it.
     fn batch(&mut self) -> Batch {
-        let (time, now) = self.look();
+        let (time, now) = self.seen.take().unwrap_or_else(|| self.look());
         let Batching { max_items, max_bytes, .. } = self.batching;
         let at_most = usize::try_from(self.allowance).map_or(max_items, |left| left.min(max_items));
         let Taken { items, count, skipped, first_due } =
@@ -324,6 +327,7 @@ impl Countdown {
             let heartbeat = self.batching.heartbeat_at(self.last_batch);
             let due = self.position.next_due();
             if due <= time || heartbeat <= now || self.stepped.is_some() {
+                self.seen = Some((time, now));
                 // A reader that is far behind always finds something due; others want the worker too.
                 return tokio::task::consume_budget().await;
             }

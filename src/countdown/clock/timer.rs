@@ -254,9 +254,6 @@ impl Future for Sleeper<'_> {
     type Output = Result<(), Stopped>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.lane.now() >= self.moment {
-            return Poll::Ready(Ok(()));
-        }
         let Some(place) = self.place else {
             let place = self.lane.insert(self.moment, context.waker().clone());
             return match place {
@@ -269,7 +266,7 @@ impl Future for Sleeper<'_> {
         };
         let mut state = self.lane.lock();
         let Some(waker) = state.queue.waker(place) else {
-            // Taken out before its moment: the clock was set, or the driver is gone.
+            // Taken out: it is due, or the clock was set, or the driver is gone.
             return Poll::Ready(if state.stopped { Err(Stopped) } else { Ok(()) });
         };
         if !waker.will_wake(context.waker()) {
