@@ -117,7 +117,7 @@ fn from(number: i32) -> proto::CountdownRequest {
 
 #[tokio::test]
 async fn a_wall_clock_that_is_set_is_an_event_of_an_aligned_countdown() {
-    let mut house = House::new();
+    let mut house = House::new().await;
     let clock = countdown::Clock::manual();
     house.app.clock = clock.clone();
     let interval = Some(prost_types::Duration { seconds: 86_400, nanos: 0 });
