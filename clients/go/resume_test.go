@@ -38,7 +38,7 @@ func TestALogIsFollowedAcrossARotationLineByLine(t *testing.T) {
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	server := startServer(t)
-	proxy := startProxy(t, server)
+	proxy := startProxy(t, server, 200_000)
 	path := filepath.Join(server.directory, "logs", "app.log")
 	appendLines(t, path, 0, lines/3)
 
@@ -223,17 +223,18 @@ func (s *server) restart() error {
 // proxy passes bytes on, and cuts each connection when some have passed.
 type proxy struct {
 	address string
+	most    int64
 	cuts    atomic.Int64
 }
 
-func startProxy(t *testing.T, to *server) *proxy {
+func startProxy(t *testing.T, to *server, most int64) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
-	p := &proxy{address: listener.Addr().String()}
+	p := &proxy{address: listener.Addr().String(), most: most}
 	server := to.address
 	go func() {
 		for {
@@ -258,7 +259,7 @@ func (p *proxy) pass(client net.Conn, to string) {
 		_, _ = io.Copy(server, client)
 		_ = server.Close()
 	}()
-	if _, err := io.CopyN(client, server, 2_000+rand.Int64N(200_000)); err == nil {
+	if _, err := io.CopyN(client, server, 2_000+rand.Int64N(p.most)); err == nil {
 		p.cuts.Add(1)
 	}
 }

@@ -181,6 +181,45 @@ def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
     assert len(seen) + skipped == 401, (len(seen), skipped)
 
 
+def a_shared_countdown_is_told_number_by_number_and_published_once(server, proxy, pb):
+    def call(method, request):
+        with channel(server.address) as connection:
+            stub = pb.countdown_grpc.CountdownServiceStub(connection)
+            return getattr(stub, method)(request, wait_for_ready=True, timeout=30).countdown
+
+    interval = 5_000_000
+    create = pb.countdown.CreateCountdownRequest(**{"name": "show", "from": 400, "request_id": "one"})
+    create.interval.FromNanoseconds(interval)
+    create.on_end.topic, create.on_end.text = "over", "it is over"
+    call("CreateCountdown", create)
+    # Paused, it shows which numbers are to come.
+    paused = call("PauseCountdown", pb.countdown.PauseCountdownRequest(name="show"))
+    left = -(-paused.remaining_time.ToNanoseconds() // interval)
+    proxy.most = 5_000
+    request = pb.countdown.CountdownRequest(name="show")
+    seen, skipped, changes, last, is_killed = [], 0, [], None, False
+    for response in resumed(proxy.address, pb.countdown_grpc.CountdownServiceStub, "Countdown", request):
+        if last is None:
+            call("ResumeCountdown", pb.countdown.ResumeCountdownRequest(name="show"))
+        skipped += response.skipped
+        seen += [tick.remaining for tick in response.ticks]
+        changes += [event.changed.change for event in response.events if event.HasField("changed")]
+        last = response.countdown if response.HasField("countdown") else last
+        if not is_killed and len(seen) > 100:
+            is_killed = True
+            server.kill()
+            server.start()
+    assert seen == sorted(set(seen), reverse=True) and seen[-1] == 0, seen
+    assert len(seen) + skipped == left, (len(seen), skipped, left)
+    assert changes == [pb.countdown.COUNTDOWN_CHANGE_RESUMED, pb.countdown.COUNTDOWN_CHANGE_ENDED], changes
+    assert last.state == pb.countdown.COUNTDOWN_STATE_ENDED, last
+    with channel(server.address) as connection:
+        request = pb.messages.MessagesRequest(topics=["over"], earliest=True, until_caught_up=True)
+        responses = pb.messages_grpc.MessageServiceStub(connection).Messages(request, timeout=30)
+        texts = [message.text for response in responses for message in response.messages]
+    assert texts == ["it is over"], texts
+
+
 def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
     path = server.directory / "logs" / "app.log"
     expected = [f"line {n} — {'x' * (n % 90)}" for n in range(40_000)]
@@ -292,6 +331,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     tests = [
         a_countdown_delivers_or_counts_every_number,
+        a_shared_countdown_is_told_number_by_number_and_published_once,
         a_log_is_read_and_followed_line_by_line,
         messages_are_published_and_each_is_read_once,
     ]

@@ -45,6 +45,12 @@ pub const HEADER_PREFIX: &str = "countdown";
 /// The most headers of a message that is published at the end: the server's own are added.
 pub const MAX_HEADERS: usize = 60;
 
+/// A page ends when its countdowns take so many bytes: many clients take 4 MiB a response and no more.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What a countdown takes in a page beside its name and what it publishes at its end.
+const STANDING_BYTES: usize = 160;
+
 /// How long what was deleted stays in the log: every server over it has seen it by then.
 const DELETED_TTL: Duration = Duration::from_secs(3600);
 
@@ -73,6 +79,11 @@ impl Standing {
             Phase::Ended { .. } => self.record.previous_version,
             _ => self.version,
         }
+    }
+
+    /// What it takes in a page, roughly.
+    fn bytes(&self) -> usize {
+        STANDING_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
     }
 
     /// When there is something to do about it: it ends, or is forgotten.
@@ -131,14 +142,16 @@ impl Countdowns {
         let topic = topic_of(name)?;
         registry.check(&spec)?;
         let record = Record::create(spec, self.now(), &registry.limits)?;
-        let _place = registry.create();
+        let mut place = None;
         loop {
             if let Some(standing) = registry.find(name) {
                 let is_same =
                     standing.record.request_id.is_some() && standing.record.request_id == record.request_id;
                 return if is_same { Ok((standing, true)) } else { Err(Error::Exists) };
             }
-            registry.check_room()?;
+            if place.is_none() {
+                place = Some(registry.place(name)?);
+            }
             let last = registry.log.last_text(&topic).await?;
             let (last, text) = last.map_or((0, None), |(sequence, _, text)| (sequence, text));
             let there = text.and_then(|text| Record::from_json(&text));
@@ -179,7 +192,7 @@ impl Countdowns {
     /// Moves the end of a countdown by so many nanoseconds.
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause), and [`Error::NothingLeft`] and [`Error::TooLong`].
+    /// As of [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and [`Error::TooManyNumbers`].
     pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Standing>, Error> {
         let limits = &self.0.limits;
         self.change(name, expected, |record, version, now| record.extend(by, version, now, limits).map(Some))
@@ -212,11 +225,18 @@ impl Countdowns {
         self.0.find(name).ok_or(Error::NotFound)
     }
 
-    /// The countdowns, sorted by name: at most `page_size`, those behind `after`.
+    /// The countdowns, sorted by name: at most `page_size`, or fewer that are large, those behind `after`.
     pub fn list(&self, page_size: usize, after: Option<&str>) -> Page {
         let mut countdowns = self.0.behind(after, page_size.saturating_add(1));
-        let has_more = countdowns.len() > page_size;
-        countdowns.truncate(page_size);
+        let mut bytes = 0;
+        let fit = countdowns.iter().take(page_size).take_while(|standing| {
+            let is_first = bytes == 0;
+            bytes += standing.bytes();
+            is_first || bytes <= MAX_PAGE_BYTES
+        });
+        let fit = fit.count();
+        let has_more = countdowns.len() > fit;
+        countdowns.truncate(fit);
         let next = countdowns.last().filter(|_| has_more).map(|last| last.name.to_string());
         Page { countdowns, next }
     }

@@ -107,14 +107,7 @@ impl From<countdown::Error> for Failure {
                 let text = format!("is {interval:?}: it must be {} or more", show(min));
                 Self::field("interval", text).with("min", format!("{min:?}"))
             }
-            E::TooLong { length, max } => {
-                let text = format!(
-                    "makes the countdown {} days long: at most {} are possible, that is 10 years by default",
-                    length.as_secs() / DAY,
-                    max.as_secs() / DAY,
-                );
-                Self::field("interval", text)
-            }
+            E::TooLong { length, max } => Self::field("interval", too_long(length, max)),
             E::FromBelowTo { from, to } => {
                 Self::field("from", format!("is {from}: it must not be below `to`, {to}"))
             }
@@ -139,11 +132,8 @@ impl From<countdown::Error> for Failure {
                 Self::field("interval", text)
             }
             E::UntilTooFar { ahead, max } => {
-                let text = format!(
-                    "is {} days ahead: at most {} are possible, that is 10 years by default",
-                    ahead.as_secs() / DAY,
-                    max.as_secs() / DAY,
-                );
+                let (ahead, max) = show_lengths(ahead, max);
+                let text = format!("is {ahead} ahead: at most {max} are possible, by default 10 years");
                 Self::field("until", text)
             }
             E::PositionInvalid(fault) => {
@@ -153,7 +143,21 @@ impl From<countdown::Error> for Failure {
     }
 }
 
-const DAY: u64 = 24 * 60 * 60;
+/// A countdown is longer than the operator allows.
+fn too_long(length: Duration, max: Duration) -> String {
+    let (length, max) = show_lengths(length, max);
+    format!("makes the countdown {length} long: at most {max} are possible, by default 10 years")
+}
+
+/// A length and the maximum that it is over, in whole days if the latter has some.
+fn show_lengths(length: Duration, max: Duration) -> (String, String) {
+    const DAY: u128 = 24 * 60 * 60 * 1_000_000_000;
+    if max.is_zero() || max.as_nanos() % DAY != 0 {
+        return (format!("{length:?}"), format!("{max:?}"));
+    }
+    let [length, max] = [length, max].map(|it| format!("{} days", it.as_nanos().div_ceil(DAY)));
+    (length, max)
+}
 
 /// A short duration as people write it.
 fn show(duration: Duration) -> String {

@@ -1,63 +1,20 @@
 //! A disk that is full: a real one, but small.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs};
 
 use perennial::proto::{
     PublishRequest, PublishStreamRequest, message_service_client::MessageServiceClient, publish_result,
 };
-use tempfile::TempDir;
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
     everything,
-    harness::{Server, soon, until},
+    harness::{Server, mount::Mount, soon, until},
     text,
 };
 
 const MIB: usize = 1024 * 1024;
-
-/// Of the file system.
-const MOUNT: &str = "160m";
-
-/// What is removed to make room: more than a segment takes.
-const BALLAST_BYTES: usize = 72 * MIB;
-
-/// A small file system in memory, gone when this is dropped.
-struct Mount(TempDir);
-
-impl Mount {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={MOUNT}"), "tmpfs"]).arg(directory.path());
-        assert!(mount.status().unwrap().success(), "a tmpfs cannot be mounted: only root can");
-        Self(directory)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// A file that takes room, until it is removed.
-    fn ballast(&self) -> PathBuf {
-        let path = self.path().join("ballast");
-        fs::write(&path, vec![0; BALLAST_BYTES]).unwrap();
-        path
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
-}
 
 /// What was acknowledged: by sequence.
 struct Published {
@@ -151,8 +108,7 @@ async fn a_server_starts_on_a_full_disk_serves_what_it_has_and_takes_more_when_t
     published.fill().await;
     server.kill();
     // Not a byte is left, whatever the log had taken ahead.
-    let mut rest = fs::File::create(mount.path().join("rest")).unwrap();
-    while rest.write_all(&[0; 4096]).is_ok() {}
+    mount.fill();
 
     server.restart();
     published.client = server.messages().await;

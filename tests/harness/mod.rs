@@ -20,6 +20,7 @@ use perennial::proto::{
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+pub mod mount;
 pub mod output;
 
 /// How long anything may take that should happen at once: generous, because the machine may be busy.

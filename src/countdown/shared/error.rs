@@ -58,6 +58,14 @@ pub enum Error {
         /// The longest allowed.
         max: Duration,
     },
+    /// So long, it would have more numbers than there are.
+    #[error("{left} intervals would be left, more than the maximum of {max}")]
+    TooManyNumbers {
+        /// Whole intervals until the end.
+        left: i64,
+        /// The most there can be with its last number and step.
+        max: i64,
+    },
     /// Empty, or more than [`MAX_REQUEST_ID_BYTES`](super::MAX_REQUEST_ID_BYTES).
     #[error("a request id of {bytes} bytes")]
     RequestIdLength {

@@ -122,6 +122,16 @@ pub struct OnEnd {
 }
 
 impl OnEnd {
+    /// What it takes in a response, roughly.
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+        let content = match &self.content {
+            Content::Text(text) => text.len(),
+            Content::Data(data) => data.len(),
+        };
+        self.topic.len() + self.key.as_ref().map_or(0, String::len) + headers + content
+    }
+
     /// As a message to publish.
     pub fn message(&self) -> NewMessage {
         let Self { topic, key, headers, content } = self.clone();
@@ -214,13 +224,13 @@ impl Record {
     }
 
     /// The stretch whose ticks are due behind `after`, up to `end`.
-    fn running(&self, after: i128, end: i128) -> Result<Phase, Error> {
+    fn running(&self, after: i128, end: i128) -> Result<Phase, countdown::Error> {
         let last = (end - after - 1) / i128::from(self.interval_nanos);
         // Both bounds: the first number fits, and so does the count of those left.
         let max = ((MAX_NUMBER - i64::from(self.to)) / i64::from(self.step)).min(MAX_NUMBER);
         if last > i128::from(max) {
             let left = i64::try_from(last).unwrap_or(i64::MAX);
-            return Err(countdown::Error::TooManyNumbers { left, max }.into());
+            return Err(countdown::Error::TooManyNumbers { left, max });
         }
         Ok(Phase::Running { end_time: timestamp(end), ticks: whole(last) + 1 })
     }
@@ -276,9 +286,14 @@ impl Record {
             return Err(Error::NothingLeft { field: "by" });
         }
         check_length(left, "by", limits)?;
+        // Also one that is paused: it has to be able to go on.
+        let running = self.running(now, now + left).map_err(|error| match error {
+            countdown::Error::TooManyNumbers { left, max } => Error::TooManyNumbers { left, max },
+            error => error.into(),
+        })?;
         let mut record = self.after(version, Change::Extended, now);
         record.phase = match self.phase {
-            Phase::Running { .. } => self.running(now, now + left)?,
+            Phase::Running { .. } => running,
             _ => Phase::Paused { remaining_nanos: whole(left) },
         };
         record.total_nanos = whole(i128::from(self.total_nanos) + by);

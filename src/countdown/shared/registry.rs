@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use tokio::sync::{Notify, watch};
@@ -26,8 +23,8 @@ pub(super) struct Registry {
     by_name: RwLock<BTreeMap<Arc<str>, watch::Sender<Arc<Standing>>>>,
     /// Changes of the log up to this sequence are known.
     read: watch::Sender<u64>,
-    /// How many are being created.
-    creating: AtomicUsize,
+    /// The names of those that are being created, with how many requests do that.
+    creating: Mutex<BTreeMap<String, usize>>,
     /// By the moment and the version.
     moments: Mutex<BTreeMap<(i128, u64), Arc<Standing>>>,
     /// The first of the moments is another one.
@@ -42,7 +39,7 @@ impl Registry {
             limits,
             by_name: RwLock::default(),
             read: watch::Sender::new(0),
-            creating: AtomicUsize::new(0),
+            creating: Mutex::default(),
             moments: Mutex::default(),
             moved: Notify::new(),
         }
@@ -82,10 +79,24 @@ impl Registry {
         self.log.check(&on_end.message()).map_err(Error::OnEnd)
     }
 
-    /// Counts one that is being created, until what is returned is dropped.
-    pub fn create(&self) -> Creating<'_> {
-        self.creating.fetch_add(1, Ordering::Relaxed);
-        Creating(&self.creating)
+    fn creating(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        // Every change is one call.
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one that is about to be created, until what is returned is dropped: it is known by then.
+    pub fn place(&self, name: &str) -> Result<Place<'_>, Error> {
+        let limit = self.limits.max_countdowns;
+        let mut creating = self.creating();
+        if !creating.contains_key(name) {
+            let by_name = self.by_name();
+            let are_new = creating.keys().filter(|name| !by_name.contains_key(name.as_str()));
+            if !by_name.contains_key(name) && by_name.len() + are_new.count() >= limit {
+                return Err(Error::TooMany { limit });
+            }
+        }
+        *creating.entry(name.to_owned()).or_default() += 1;
+        Ok(Place { registry: self, name: name.to_owned() })
     }
 
     /// The countdowns behind a name, at most so many.
@@ -104,12 +115,6 @@ impl Registry {
     /// Waits until the first of the moments is another one.
     pub async fn moments_moved(&self) {
         self.moved.notified().await;
-    }
-
-    pub fn check_room(&self) -> Result<(), Error> {
-        let limit = self.limits.max_countdowns;
-        let others = self.by_name().len() + self.creating.load(Ordering::Relaxed).saturating_sub(1);
-        if others >= limit { Err(Error::TooMany { limit }) } else { Ok(()) }
     }
 
     /// Waits until the change of this sequence is known.
@@ -203,11 +208,20 @@ impl Registry {
     }
 }
 
-/// One that is being created.
-pub(super) struct Creating<'a>(&'a AtomicUsize);
+/// The place of one that is being created.
+pub(super) struct Place<'a> {
+    registry: &'a Registry,
+    name: String,
+}
 
-impl Drop for Creating<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut creating = self.registry.creating();
+        if let Some(requests) = creating.get_mut(&self.name) {
+            *requests -= 1;
+            if *requests == 0 {
+                creating.remove(&self.name);
+            }
+        }
     }
 }

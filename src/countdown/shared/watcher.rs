@@ -214,8 +214,10 @@ impl Watcher {
         let follows = record.previous_version == self.version;
         if matches!(record.phase, Phase::Ended { .. }) {
             // The last number comes before the end is told, also to a reader who was away for longer.
-            if !follows && self.stretch.is_none() {
+            if !follows {
+                // From here on the position is one in the last stretch, wherever the stream is cut.
                 self.leave_out(record.ticks_before);
+                self.version = record.previous_version;
             }
             self.stretch = Stretch::of(newest, self.delivered);
             return (true, i128::MAX);

@@ -1,6 +1,6 @@
 //! Errors of shared countdowns.
 
-use super::{DAY, Failure, Reason, name_fault};
+use super::{Failure, Reason, name_fault, too_long};
 use crate::{
     countdown::shared::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_NAME_BYTES, MAX_REQUEST_ID_BYTES},
     messages,
@@ -44,12 +44,12 @@ impl From<Error> for Failure {
                 };
                 Self::field(field, text)
             }
-            Error::TooLong { field, length, max } => {
-                let (length, max) = (length.as_secs() / DAY, max.as_secs() / DAY);
+            Error::TooLong { field, length, max } => Self::field(field, too_long(length, max)),
+            Error::TooManyNumbers { left, max } => {
                 let text = format!(
-                    "makes the countdown {length} days long: at most {max} are possible, that is 10 years by default",
+                    "is so long that {left} numbers are left at its interval: at most {max} are possible"
                 );
-                Self::field(field, text)
+                Self::field("by", text)
             }
             Error::RequestIdLength { bytes } => {
                 let text = format!("has {bytes} bytes: from 1 to {MAX_REQUEST_ID_BYTES} are possible");

@@ -65,6 +65,21 @@ fn steps_and_a_last_number_are_its_own() {
 }
 
 #[test]
+fn a_running_and_a_paused_one_are_extended_to_as_many_numbers_as_there_are() {
+    let fast = Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) };
+    let running = Record::create(fast, NOW, &Limits::default()).unwrap();
+    let paused = running.pause(7, NOW).unwrap().unwrap();
+    let last = i128::from(i32::MAX) * SECOND / 1000;
+    for record in [running, paused] {
+        let extend = |by| record.extend(by - SECOND / 1000, 8, NOW, &Limits::default());
+        let more = extend(last + SECOND / 1000).unwrap_err();
+        assert!(matches!(more, Error::TooManyNumbers { max: 2_147_483_647, .. }), "{more:?}");
+        let most = extend(last).unwrap();
+        most.resume(9, NOW).unwrap();
+    }
+}
+
+#[test]
 fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
     let record = create(Target::From(3));
     let paused = record.pause(7, NOW + SECOND * 14 / 10).unwrap().unwrap();

@@ -1,0 +1,76 @@
+//! What a watcher must have been told: reckoned from how a countdown stood after each change.
+
+use perennial::proto::{Countdown, CountdownState};
+
+use crate::{
+    calls::{is, length, moment},
+    watcher::Seen,
+};
+
+/// How a countdown stood: after its creation, and after each change.
+#[derive(Debug, Default)]
+pub struct History(Vec<Countdown>);
+
+impl History {
+    pub fn push(&mut self, countdown: Countdown) {
+        let last = self.0.last().and_then(|last| last.version);
+        assert!(countdown.version > last, "{countdown:?} after version {last:?}");
+        self.0.push(countdown);
+    }
+
+    pub fn last(&self) -> &Countdown {
+        self.0.last().unwrap()
+    }
+
+    /// Each version that ticks, with the moments behind which and up to which its ticks are due.
+    fn stretches(&self) -> impl Iterator<Item = (&Countdown, i128, i128)> {
+        self.0.iter().enumerate().filter(|(_, it)| is(it, CountdownState::Running)).map(|(n, it)| {
+            let (from, end) = (moment(it.update_time), moment(it.end_time));
+            // One that counts from a number has its first tick at once.
+            let from = if n == 0 { from - 1 } else { from };
+            let next = self.0.get(n + 1).map_or(end, |next| moment(next.update_time));
+            (it, from, next.min(end))
+        })
+    }
+
+    /// How many ticks were due behind a moment.
+    pub fn due_behind(&self, moment: i128) -> usize {
+        let count = |(countdown, from, until): (&Countdown, i128, i128)| {
+            let (end, interval) = (super::calls::moment(countdown.end_time), length(countdown.interval));
+            let passed = |at: i128| (end - at.min(end)).div_euclid(interval);
+            // Those at `end − j × interval` behind the one moment, up to the other.
+            let from = from.max(moment);
+            if from >= until {
+                return 0;
+            }
+            let behind = passed(from) + i128::from((end - from) % interval != 0);
+            let beyond = passed(until) + i128::from((end - until) % interval != 0);
+            usize::try_from(behind - beyond).unwrap()
+        };
+        self.stretches().map(count).sum()
+    }
+
+    /// All that was due since a watcher came was delivered to it or counted, once.
+    pub fn check(&self, seen: &Seen) {
+        seen.check();
+        let mut extra = 0;
+        for tick in &seen.ticks {
+            let (countdown, from, until) = self
+                .stretches()
+                .find(|(countdown, ..)| countdown.version == tick.version)
+                .unwrap_or_else(|| panic!("a tick of no version: {tick:?}"));
+            let (due, end) = (moment(tick.due_time), moment(countdown.end_time));
+            assert_eq!(tick.end_time, countdown.end_time, "{tick:?}");
+            assert_eq!(length(tick.remaining_time), end - due, "{tick:?}");
+            assert!(due > from && (end - due) % length(countdown.interval) == 0, "{tick:?} of {countdown:?}");
+            let left = (end - due) / length(countdown.interval);
+            let remaining = i128::from(countdown.to()) + left * i128::from(countdown.step());
+            assert_eq!(i128::from(tick.remaining.unwrap()), remaining, "{tick:?}");
+            // Due when the change was made, and delivered before it was on disk.
+            extra += usize::from(due > until);
+        }
+        let told = seen.ticks.len() - extra + usize::try_from(seen.skipped).unwrap();
+        let due = self.due_behind(seen.since.expect("it was paused when the watcher came"));
+        assert_eq!(told, due, "{} ticks, {extra} of them extra, {} skipped", seen.ticks.len(), seen.skipped);
+    }
+}

@@ -1,0 +1,27 @@
+//! Shared countdowns, as their clients see them: what is acknowledged is kept, each end is published once, and a
+//! watcher is told of every number, whatever becomes of the server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod account;
+mod calls;
+mod ends;
+mod full;
+mod grpcurl;
+mod kept;
+mod limits;
+mod many;
+mod races;
+#[path = "../../src/messages/embedded/disk/simulated/random.rs"]
+mod random;
+mod refused;
+mod watcher;
+mod watchers;
