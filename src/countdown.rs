@@ -128,6 +128,8 @@ pub enum Event {
     Changed {
         /// What was done last.
         change: shared::Change,
+        /// By how many nanoseconds its end was moved, where that was done last.
+        by_nanos: Option<i64>,
         /// The version that the reader knew.
         previous_version: u64,
         /// Its version since then.
@@ -262,6 +264,8 @@ struct Countdown {
     opened: (i128, Instant),
     /// When the last batch was made.
     last_batch: Instant,
+    /// What the clocks showed when the wait was over.
+    seen: Option<(i128, Instant)>,
     steps: Steps,
     /// By how much the wall clock was set since the last batch.
     stepped: Option<i128>,
@@ -289,6 +293,7 @@ impl Countdown {
             clock,
             opened,
             last_batch,
+            seen: None,
             steps,
             stepped: None,
             _rate: rate,
@@ -301,7 +306,7 @@ impl Countdown {
 
     /// What is due now, and the position behind it.
     fn batch(&mut self) -> Batch {
-        let (time, now) = self.look();
+        let (time, now) = self.seen.take().unwrap_or_else(|| self.look());
         let Batching { max_items, max_bytes, .. } = self.batching;
         let at_most = usize::try_from(self.allowance).map_or(max_items, |left| left.min(max_items));
         let Taken { items, count, skipped, first_due } =
@@ -322,6 +327,7 @@ impl Countdown {
             let heartbeat = self.batching.heartbeat_at(self.last_batch);
             let due = self.position.next_due();
             if due <= time || heartbeat <= now || self.stepped.is_some() {
+                self.seen = Some((time, now));
                 // A reader that is far behind always finds something due; others want the worker too.
                 return tokio::task::consume_budget().await;
             }

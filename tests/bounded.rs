@@ -116,6 +116,35 @@ async fn more_streams_than_the_limit_are_told_the_limit_and_may_come_back() {
 }
 
 #[tokio::test]
+async fn more_ticks_a_second_than_the_limit_are_told_the_limit_and_a_slower_countdown_is_served() {
+    let server = Server::start_with(&["--max-tick-rate", "1100"]);
+    let client = server.countdown().await;
+    let ticking = |milliseconds: i64| {
+        let interval = prost_types::Duration {
+            seconds: milliseconds / 1000,
+            nanos: i32::try_from(milliseconds % 1000).unwrap() * 1_000_000,
+        };
+        let target = Some(Target::From(1_000_000));
+        let mut client = client.clone();
+        async move {
+            client
+                .countdown(CountdownRequest { target, interval: Some(interval), ..Default::default() })
+                .await
+        }
+    };
+    let first = ticking(1).await.unwrap();
+    let status = ticking(1).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "TOO_MANY_TICKS");
+    assert_eq!(details.error_info().unwrap().metadata["limit"], "1100");
+    assert!(details.retry_info().unwrap().retry_delay.is_some());
+    let _slow = ticking(1_000).await.unwrap();
+    drop(first);
+    until("room for ticks", async || ticking(1).await.is_ok()).await;
+}
+
+#[tokio::test]
 async fn a_server_told_to_stop_ends_open_streams_with_a_way_back_and_ignores_silent_sockets() {
     let mut server = Server::start();
     append(&server.log_file("app.log"), "1\n");

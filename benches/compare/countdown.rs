@@ -1,121 +1,155 @@
-//! How late ticks are: of one countdown, and of ten thousand; and what a waiting stream takes.
+//! How late ticks are: of one countdown, of many, and of ten thousand; what one costs, what a waiting stream takes, how
+//! fast a reader that was away catches up, and whether a countdown drifts.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
+use std::{path::Path, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
+use tonic::transport::Channel;
 
-use perennial::proto::{CountdownRequest, CountdownResponse};
-use tokio::task::JoinSet;
-use tonic::{Streaming, transport::Channel};
-
+use self::ticks::{Late, Phase, Ticks, open_behind};
 use crate::{
     Plan, Result,
-    measure::{each, head, kib, now, percentile, row, to_f64},
-    peer::{COUNTDOWN, Count, Tick},
-    process::{Kind, Server, call},
+    measure::{each, head, kib, milliseconds, now, percentile, ratio, row, to_f64},
+    process::{Kind, Server},
 };
 
-const OURS: &str = "/perennial.v1.CountdownService/Countdown";
+mod ticks;
 
-/// More numbers than any run counts.
-const FROM: i32 = 1_000_000;
-
-const CONNECTIONS: usize = 100;
-const STREAMS: usize = 10_000;
+/// What can be asked for, in the order in which all are run.
+pub const PARTS: [&str; 8] =
+    ["one", "fast", "many-fast", "one-phase", "random-phase", "catch-up", "memory", "drift"];
 
 /// How long to measure.
 const TIME: Duration = Duration::from_secs(20);
 const QUICK_TIME: Duration = Duration::from_secs(5);
 
-/// How late the ticks were, in nanoseconds: when they left the server, and when they arrived.
-#[derive(Debug, Default)]
-struct Late {
-    sent: Vec<i64>,
-    arrived: Vec<i64>,
-}
+/// What opening put off is not counted.
+const SETTLE: Duration = Duration::from_secs(2);
 
-impl Late {
-    fn add(&mut self, due: i64, sent: i64, after: i64) {
-        if due >= after {
-            self.sent.push(sent - due);
-            self.arrived.push(now() - due);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs the parts.
+pub async fn run(plan: Plan) -> Result<()> {
+    for part in PARTS.into_iter().filter(|part| plan.part.is_none_or(|asked| asked == *part)) {
+        let time = if plan.quick { QUICK_TIME } else { TIME };
+        let load =
+            |connections, streams, interval, phase| Load { connections, streams, interval, phase, time };
+        match part {
+            "one" => lateness(&load(1, 1, 10 * MILLISECOND, Phase::Own)).await?,
+            "fast" => lateness(&load(1, 1, MILLISECOND, Phase::Own)).await?,
+            "many-fast" => lateness(&load(2, 20, MILLISECOND, Phase::Own)).await?,
+            "one-phase" => lateness(&load(100, 10_000, SECOND, Phase::Shared)).await?,
+            "random-phase" => lateness(&load(100, 10_000, SECOND, Phase::Own)).await?,
+            "catch-up" => catch_up(if plan.quick { 200_000 } else { 1_000_000 }).await?,
+            "memory" => memory(if plan.quick { &[10_000] } else { &[10_000, 100_000] }).await?,
+            _ => drift(if plan.quick { 10 * SECOND } else { 60 * SECOND }).await?,
         }
     }
+    Ok(())
 }
 
-enum Ticks {
-    Ours(Streaming<CountdownResponse>),
-    Peer(Streaming<Tick>),
-}
-
-impl Ticks {
-    async fn open(kind: Kind, channel: &Channel, interval: Duration) -> Result<Self> {
-        let interval_nanos = interval.as_nanos().try_into()?;
-        Ok(if kind == Kind::Perennial {
-            let mut request = CountdownRequest { interval: Some(interval.try_into()?), ..Default::default() };
-            request.target = Some(perennial::proto::countdown_request::Target::From(FROM));
-            Self::Ours(call(channel, OURS, request).await?)
-        } else {
-            Self::Peer(call(channel, COUNTDOWN, Count { from: FROM, interval_nanos }).await?)
-        })
-    }
-
-    /// Takes the ticks that are due from `after` on.
-    async fn take(mut self, late: &mut Late, after: i64) -> Result<()> {
-        loop {
-            match &mut self {
-                Self::Ours(stream) => {
-                    let batch = stream.message().await?.ok_or("it ended")?;
-                    let sent = nanos(batch.sent_time);
-                    batch.ticks.iter().for_each(|tick| late.add(nanos(tick.due_time), sent, after));
-                }
-                Self::Peer(stream) => {
-                    let tick = stream.message().await?.ok_or("it ended")?;
-                    late.add(tick.due, tick.sent, after);
-                }
-            }
-        }
-    }
-}
-
-fn nanos(time: Option<prost_types::Timestamp>) -> i64 {
-    time.map_or(0, |time| time.seconds * 1_000_000_000 + i64::from(time.nanos))
-}
-
+#[derive(Debug)]
 struct Load {
     connections: usize,
     streams: usize,
     interval: Duration,
+    phase: Phase,
     time: Duration,
 }
 
-async fn measure(kind: Kind, load: &Load) -> Result<Vec<String>> {
-    let server = Server::start(kind, Path::new("."))?;
-    let before = server.memory()?;
-    let channels = server.connections(load.connections).await?;
-    let mut open = Vec::with_capacity(load.streams);
-    for channel in channels.iter().cycle().take(load.streams) {
-        open.push(Ticks::open(kind, channel, load.interval).await?);
+/// What a server gave under a load.
+#[derive(Debug)]
+struct Figures {
+    late: Late,
+    /// Nanoseconds a tick.
+    cpu: f64,
+}
+
+const COLUMNS: [&str; 7] =
+    ["server", "ticks", "late when sent, p50", "p99", "late when it arrived, p50", "p99", "CPU a tick"];
+
+async fn lateness(load: &Load) -> Result<()> {
+    let Load { connections, streams, interval, phase, time } = load;
+    let phase = if *phase == Phase::Shared { "of one phase" } else { "of random phase" };
+    let title = format!(
+        "Countdown: {streams} stream(s) {phase} on {connections} connection(s), {interval:?}, {} s",
+        time.as_secs()
+    );
+    head(&title, &COLUMNS);
+    let mut both = Vec::new();
+    for kind in [Kind::Perennial, Kind::Tonic, Kind::Aio] {
+        match kind.missing() {
+            // It would take minutes to open ten thousand, and its ticks have a phase of their own.
+            _ if kind == Kind::Aio && *streams > 1 => {}
+            Some(why) => row(&[kind.name().into(), format!("not run: {why}")]),
+            None => {
+                let figures = measure(kind, load).await?;
+                figures.print(kind);
+                both.push(figures);
+            }
+        }
     }
-    // What the opening put off is not counted.
-    let after = now() + i64::try_from(Duration::from_secs(2).as_nanos())?;
-    let end = Instant::now() + Duration::from_secs(2) + load.time;
+    if let [ours, theirs, ..] = &both[..] {
+        ours.compare(theirs);
+    }
+    Ok(())
+}
+
+impl Figures {
+    fn print(&self, kind: Kind) {
+        let Self { late: Late { sent, arrived, .. }, cpu } = self;
+        row(&[
+            kind.name().into(),
+            sent.len().to_string(),
+            milliseconds(percentile(sent, 50)),
+            milliseconds(percentile(sent, 99)),
+            milliseconds(percentile(arrived, 50)),
+            milliseconds(percentile(arrived, 99)),
+            format!("{:.1} µs", cpu / 1e3),
+        ]);
+    }
+
+    fn compare(&self, other: &Self) {
+        let late = |of: fn(&Late) -> &Vec<i64>, per_cent| {
+            let [ours, theirs] = [self, other].map(|figures| percentile(of(&figures.late), per_cent));
+            ratio(to_f64(ours.unsigned_abs()), to_f64(theirs.unsigned_abs()))
+        };
+        row(&[
+            "perennial / tonic".into(),
+            String::new(),
+            late(|late| &late.sent, 50),
+            late(|late| &late.sent, 99),
+            late(|late| &late.arrived, 50),
+            late(|late| &late.arrived, 99),
+            ratio(self.cpu, other.cpu),
+        ]);
+    }
+}
+
+async fn measure(kind: Kind, load: &Load) -> Result<Figures> {
+    let server = Server::start(kind, Path::new("."))?;
+    let channels = server.connections(load.connections).await?;
+    let open = open(kind, &channels, load.streams, load.interval, load.phase).await?;
+    let after = now() + i64::try_from(SETTLE.as_nanos())?;
+    let begin = Instant::now() + SETTLE;
+    let end = begin + load.time;
     let mut tasks: JoinSet<Result<Late>> = JoinSet::new();
     for ticks in open {
         tasks.spawn(async move {
             let mut late = Late::default();
-            match tokio::time::timeout_at(end.into(), ticks.take(&mut late, after)).await {
+            match timeout_at(end, ticks.take(&mut late, after)).await {
                 Ok(ended) => ended.map(|()| late),
                 Err(_) => Ok(late),
             }
         });
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep_until(begin).await;
     let cpu = server.cpu()?;
-    tokio::time::sleep(load.time / 2).await;
-    let memory = server.memory()?.saturating_sub(before);
-    tokio::time::sleep_until(end.into()).await;
+    sleep_until(end).await;
     let cpu = server.cpu()?.saturating_sub(cpu);
 
     let mut late = Late::default();
@@ -126,48 +160,105 @@ async fn measure(kind: Kind, load: &Load) -> Result<Vec<String>> {
     }
     late.sent.sort_unstable();
     late.arrived.sort_unstable();
-    let ticks = late.sent.len();
-    Ok(vec![
-        kind.name().into(),
-        ticks.to_string(),
-        percentile(&late.sent, 50),
-        percentile(&late.sent, 99),
-        percentile(&late.arrived, 50),
-        percentile(&late.arrived, 99),
-        format!("{:.1} µs", each(cpu, ticks.try_into()?) / 1e3),
-        kib(to_f64(memory) / to_f64(load.streams.try_into()?)),
-    ])
+    let cpu = each(cpu, late.sent.len().try_into()?);
+    Ok(Figures { late, cpu })
 }
 
-const COLUMNS: [&str; 8] = [
-    "server",
-    "ticks",
-    "late when sent, p50",
-    "p99",
-    "late when it arrived, p50",
-    "p99",
-    "CPU a tick",
-    "memory a stream",
-];
+async fn open(
+    kind: Kind,
+    channels: &[Channel],
+    streams: usize,
+    interval: Duration,
+    phase: Phase,
+) -> Result<Vec<Ticks>> {
+    let mut open = Vec::with_capacity(streams);
+    for channel in channels.iter().cycle().take(streams) {
+        open.push(Ticks::open(kind, channel, interval, phase).await?);
+    }
+    Ok(open)
+}
 
-/// Prints how late ticks are.
-pub async fn run(plan: Plan) -> Result<()> {
-    let time = if plan.quick { QUICK_TIME } else { TIME };
-    let one = Load { connections: 1, streams: 1, interval: Duration::from_millis(10), time };
-    head(&format!("Countdown: one stream, 10 ms, {} s", time.as_secs()), &COLUMNS);
-    for kind in [Kind::Perennial, Kind::Tonic, Kind::Aio] {
-        match kind.missing() {
-            Some(why) => row(&[kind.name().into(), format!("not run: {why}")]),
-            None => row(&measure(kind, &one).await?),
+/// How fast a reader that was away gets each tick that it missed.
+async fn catch_up(behind: i32) -> Result<()> {
+    let title = format!("Countdown: {behind} ticks that were missed, each delivered");
+    head(&title, &["server", "ticks", "ticks a second", "CPU a tick"]);
+    let mut both = Vec::new();
+    for kind in [Kind::Perennial, Kind::Tonic] {
+        let server = Server::start(kind, Path::new("."))?;
+        let channels = server.connections(1).await?;
+        let channel = channels.first().ok_or("no connection")?;
+        let (cpu, begin) = (server.cpu()?, Instant::now());
+        let mut ticks = open_behind(kind, channel, MILLISECOND, behind).await?;
+        let (mut late, mut count) = (Late::default(), 0);
+        while count < usize::try_from(behind)? {
+            count += ticks.next(&mut late, i64::MAX).await?;
+        }
+        let rate = to_f64(count.try_into()?) / begin.elapsed().as_secs_f64();
+        let cpu = each(server.cpu()?.saturating_sub(cpu), count.try_into()?);
+        row(&[kind.name().into(), count.to_string(), format!("{rate:.0}"), format!("{cpu:.0} ns")]);
+        both.push((rate, cpu));
+    }
+    if let [ours, theirs] = &both[..] {
+        row(&["perennial / tonic".into(), String::new(), ratio(ours.0, theirs.0), ratio(ours.1, theirs.1)]);
+    }
+    Ok(())
+}
+
+/// What streams take that wait.
+async fn memory(counts: &[usize]) -> Result<()> {
+    const STREAMS: usize = 250;
+    const MINUTE: Duration = Duration::from_secs(60);
+    head(
+        "Countdown: streams that wait, 250 on a connection",
+        &["server", "streams", "memory a stream", "in all"],
+    );
+    for count in counts {
+        for kind in [Kind::Perennial, Kind::Tonic] {
+            let server = Server::start(kind, Path::new("."))?;
+            let before = server.memory()?;
+            let channels = server.connections(count.div_ceil(STREAMS)).await?;
+            let mut open = open(kind, &channels, *count, MINUTE, Phase::Own).await?;
+            for ticks in &mut open {
+                ticks.next(&mut Late::default(), 0).await?;
+            }
+            sleep(SETTLE).await;
+            let memory = to_f64(server.memory()?.saturating_sub(before));
+            let each = memory / to_f64((*count).try_into()?);
+            let all = format!("{:.0} MiB", memory / f64::from(1 << 20));
+            row(&[kind.name().into(), count.to_string(), kib(each), all]);
         }
     }
-    let many = Load { connections: CONNECTIONS, streams: STREAMS, interval: Duration::from_secs(1), time };
-    head(
-        &format!("Countdown: {STREAMS} streams on {CONNECTIONS} connections, 1 s, {} s", time.as_secs()),
-        &COLUMNS,
-    );
+    Ok(())
+}
+
+/// By how much the ticks move against the clock: the least late of the last tenth against that of the first.
+async fn drift(time: Duration) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(10);
+    let title = format!("Countdown: drift over {} s, one stream, 10 ms", time.as_secs());
+    head(&title, &["server", "ticks", "by the client's clock", "by the server's due times"]);
     for kind in [Kind::Perennial, Kind::Tonic] {
-        row(&measure(kind, &many).await?);
+        let server = Server::start(kind, Path::new("."))?;
+        let channels = server.connections(1).await?;
+        let channel = channels.first().ok_or("no connection")?;
+        let mut ticks = Ticks::open(kind, channel, INTERVAL, Phase::Own).await?;
+        let (mut late, mut first_due, mut at) = (Late::default(), 0, Vec::new());
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            ticks.next(&mut late, 0).await?;
+            let arrived = now();
+            if at.is_empty() {
+                first_due = late.due;
+            }
+            // When it came, less when tick k had to.
+            at.push(arrived - i64::try_from(INTERVAL.as_nanos() * at.len() as u128)?);
+        }
+        let tenth = at.len() / 10;
+        let least = |ticks: &[i64]| ticks.iter().min().copied().unwrap_or_default();
+        let moved = least(at.get(at.len() - tenth..).unwrap_or_default())
+            - least(at.get(..tenth).unwrap_or_default());
+        let count = i64::try_from(at.len())?;
+        let due = late.due - first_due - (count - 1) * i64::try_from(INTERVAL.as_nanos())?;
+        row(&[kind.name().into(), count.to_string(), milliseconds(moved), format!("{due} ns")]);
     }
     Ok(())
 }

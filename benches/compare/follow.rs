@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Plan, Result, crowd, directory,
     follower::{Follower, LOG, Reader, SILENCE, Sink},
-    measure::{head, now, percentile, row},
+    measure::{head, milliseconds, now, percentile, row},
     process::{Kind, Server},
     random::Random,
 };
@@ -96,9 +96,9 @@ async fn latency(lines: usize) -> Result<()> {
             reader.name().into(),
             nanos.len().to_string(),
             (target - 1 - nanos.len()).to_string(),
-            percentile(&nanos, 50),
-            percentile(&nanos, 99),
-            percentile(&nanos, 100),
+            milliseconds(percentile(&nanos, 50)),
+            milliseconds(percentile(&nanos, 99)),
+            milliseconds(percentile(&nanos, 100)),
         ]);
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs,
 //! `--gib N` how large a log `feed` opens, `--part NAME` which
-//! part of it to run.
+//! part of `feed` or `countdown` to run.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
@@ -38,7 +38,7 @@ struct Plan {
     runs: Option<usize>,
     /// How large the log is that is opened.
     gib: Option<u64>,
-    /// The one part of `feed` to run.
+    /// The one part of `feed` or `countdown` to run.
     part: Option<&'static str>,
 }
 
@@ -105,8 +105,11 @@ fn understand(arguments: Vec<String>) -> Result<(Plan, Vec<String>)> {
             }
             "--part" => {
                 let asked = arguments.next().unwrap_or_default();
-                let part = feed::PARTS.into_iter().find(|part| *part == asked);
-                plan.part = Some(part.ok_or_else(|| format!("--part is one of {}", feed::PARTS.join(", ")))?);
+                let mut parts = feed::PARTS.into_iter().chain(countdown::PARTS);
+                let known =
+                    || format!("{}; of countdown {}", feed::PARTS.join(", "), countdown::PARTS.join(", "));
+                let part = parts.find(|part| *part == asked);
+                plan.part = Some(part.ok_or_else(|| format!("--part is, of feed, one of {}", known()))?);
             }
             scenario if SCENARIOS.contains(&scenario) => asked.push(argument),
             _ => {

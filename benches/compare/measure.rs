@@ -26,18 +26,26 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value, in milliseconds, that so many per cent of the nanoseconds don't exceed.
-pub fn percentile(sorted: &[i64], per_cent: usize) -> String {
+/// The value that so many per cent don't exceed.
+pub fn percentile(sorted: &[i64], per_cent: usize) -> i64 {
     let last = sorted.len().saturating_sub(1);
-    let value = sorted.get(last * per_cent / 100).copied().unwrap_or_default();
-    format!(
-        "{:.2} ms",
-        Duration::from_nanos(value.unsigned_abs()).as_secs_f64() * 1e3 * f64::from(sign(value))
-    )
+    sorted.get(last * per_cent / 100).copied().unwrap_or_default()
 }
 
-fn sign(value: i64) -> i8 {
-    if value < 0 { -1 } else { 1 }
+/// Nanoseconds in the unit in which one thinks of a tick.
+pub fn milliseconds(nanos: i64) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    format!("{sign}{:.2} ms", Duration::from_nanos(nanos.unsigned_abs()).as_secs_f64() * 1e3)
+}
+
+/// Ours, of theirs.
+pub fn ratio(ours: f64, theirs: f64) -> String {
+    format!("{:.2}", ours / theirs)
+}
+
+/// The next whole second of the clock but one, in nanoseconds.
+pub fn second_after(nanos: i64) -> i64 {
+    (nanos / 1_000_000_000 + 2) * 1_000_000_000
 }
 
 /// Bytes in the unit in which one thinks of a stream.

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Plan, Result,
-    measure::{each, head, median, now, percentile, row, to_f64},
+    measure::{each, head, median, milliseconds, now, percentile, row, to_f64},
     peer::{MESSAGES, PUBLISH, Text},
     process::{Kind, Server, call},
 };
@@ -258,8 +258,8 @@ fn show(name: &str, runs: &[Run]) {
         value(|run| to_f64(run.lost)),
         format!("{} ns", value(cpu)),
         value(|run| to_f64(run.delivered) / run.wall.as_secs_f64()),
-        percentile(ages, 50),
-        percentile(ages, 99),
+        milliseconds(percentile(ages, 50)),
+        milliseconds(percentile(ages, 99)),
     ]);
 }
 

@@ -49,6 +49,9 @@ pub struct Count {
     pub from: i32,
     #[prost(int64, tag = "2")]
     pub interval_nanos: i64,
+    /// When the first one is due, in nanoseconds since 1970; 0: now.
+    #[prost(int64, tag = "3")]
+    pub start: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -119,9 +122,13 @@ async fn publish(
 async fn countdown(
     request: Request<Count>,
 ) -> Result<Response<impl Stream<Item = Result<Tick, Status>> + Send>, Status> {
-    let Count { from, interval_nanos } = request.into_inner();
+    let Count { from, interval_nanos, start } = request.into_inner();
     let interval = Duration::from_nanos(interval_nanos.unsigned_abs());
-    let (start, wall) = (Instant::now(), now());
+    let wall = if start == 0 { now() } else { start };
+    let ahead = wall - now();
+    let (later, earlier) =
+        (Duration::from_nanos(ahead.max(0).unsigned_abs()), (-ahead.min(0)).unsigned_abs());
+    let start = Instant::now() + later - Duration::from_nanos(earlier);
     Ok(Response::new(try_stream!({
         for k in 0..from.unsigned_abs() {
             tokio::time::sleep_until(start + interval * k).await;

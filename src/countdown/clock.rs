@@ -22,7 +22,7 @@ pub use steps::Steps;
 #[cfg(target_os = "linux")]
 pub use timer::Timer;
 
-use super::schedule::{nanos, span};
+use super::schedule::{nanos, nanos_of, span};
 
 /// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
@@ -115,10 +115,8 @@ impl Clock {
         match self {
             #[cfg(target_os = "linux")]
             Self::Precise(timer) => {
-                while self.now() < deadline {
-                    if timer.sleep_until(deadline.into_std()).await.is_err() {
-                        tokio::time::sleep_until(deadline).await;
-                    }
+                if timer.sleep_until(deadline.into_std()).await.is_err() {
+                    tokio::time::sleep_until(deadline).await;
                 }
             }
             _ => tokio::time::sleep_until(deadline).await,
@@ -134,9 +132,9 @@ impl Clock {
             Self::System => self.sleep_no_longer(moment, LOOK_AGAIN).await,
             #[cfg(target_os = "linux")]
             Self::Precise(timer) => {
-                let longest = if timer.notices_steps() { MAX_SLEEP } else { LOOK_AGAIN };
-                let left = span(moment - nanos(self.wall())).min(longest);
-                if timer.sleep_until((self.now() + left).into_std()).await.is_err() {
+                let notices = timer.notices_steps();
+                let last = if notices { i128::MAX } else { nanos(self.wall()) + nanos_of(LOOK_AGAIN) };
+                if timer.sleep_until_moment(moment.min(last)).await.is_err() {
                     self.sleep_no_longer(moment, LOOK_AGAIN).await;
                 }
             }

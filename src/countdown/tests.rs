@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use futures::{FutureExt, StreamExt};
-use proptest::prelude::*;
 
 use super::{
     schedule::tests::{Tick, decode},
     *,
 };
+
+mod properties;
+mod set_clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -183,8 +185,12 @@ async fn a_heartbeat_comes_when_nothing_was_sent_for_so_long() {
 async fn a_stream_cut_after_a_heartbeat_resumes_after_it() {
     let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
     query.batching.heartbeat = 4 * SECOND;
+    let began = Instant::now();
     let heartbeat = run(query).skip(1).next().await.unwrap();
-    assert_eq!(timeline(self::query(Start::Resume(heartbeat.position))).await, [(0, 6000)]);
+    assert!(heartbeat.count == 0 && began.elapsed() < 5 * SECOND);
+    let rest = run(self::query(Start::Resume(heartbeat.position)));
+    assert_eq!(rest.map(|batch| numbers(&batch)).collect::<Vec<_>>().await, [vec![], vec![0]]);
+    assert_eq!(began.elapsed().as_millis() / 10, 1_000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,36 +216,6 @@ async fn time_goes_on_while_nobody_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_moment() {
-    for (by_nanos, number, skipped) in [(3_000_000_000, 7, 2), (-3_000_000_000, 9, 0)] {
-        let clock = Clock::manual();
-        let moment = clock.wall() + 10 * SECOND;
-        let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
-        assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
-        assert!(stream.next().now_or_never().is_none());
-        tokio::time::advance(Duration::from_millis(500)).await;
-        clock.step(by_nanos);
-        let told = stream.next().now_or_never().unwrap().unwrap();
-        assert_eq!(told.events, [Event::ClockStepped { by_nanos }]);
-        let batch = if told.count > 0 { told } else { stream.next().await.unwrap() };
-        assert_eq!((numbers(&batch), batch.skipped), (vec![number], skipped));
-        let left = stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await.concat();
-        assert_eq!(left, (0..number).rev().collect::<Vec<_>>());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_countdown_from_a_number_does_not_care_for_the_wall_clock() {
-    let clock = Clock::manual();
-    let mut stream = run_by(&clock, new(spec(Target::From(10))));
-    stream.next().await.unwrap();
-    clock.step(3_000_000_000);
-    assert!(stream.next().now_or_never().is_none());
-    let batch = stream.next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, batch.events), (vec![9], 0, vec![]));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_stream_cut_while_it_waits_for_its_first_number_goes_on_waiting() {
     let first = run(new(Spec { wait_first: true, ..spec(Target::From(1)) })).next().await.unwrap();
     tokio::time::advance(Duration::from_millis(400)).await;
@@ -260,17 +236,43 @@ async fn an_hour_of_ticks_does_not_drift() {
     // No multiple of a timer's millisecond.
     let interval = Duration::from_micros(73_333);
     let count = 49_100;
-    let mut stream = run(new(Spec { interval, ..spec(Target::From(count)) }));
-    let begin = stream.next().await.unwrap().sent;
-    let mut k = 0;
-    while let Some(batch) = stream.next().await {
-        k += 1;
-        assert_eq!((numbers(&batch), batch.skipped), (vec![count - k], 0));
-        assert_eq!(ticks(&batch)[0].due, begin + interval * k.unsigned_abs());
-        let late = batch.sent.duration_since(ticks(&batch)[0].due).unwrap();
-        assert!(late <= Duration::from_millis(2), "tick {k} is {late:?} late");
+    let length = interval * count;
+    for (is_until, align) in [(false, false), (false, true), (true, false)] {
+        let until = Target::Until(Clock::Tokio.wall() + length);
+        let target = if is_until { until } else { Target::From(count.cast_signed()) };
+        let mut stream = run(new(Spec { interval, align, ..spec(target) }));
+        let (mut begin, mut k) = (None, 0);
+        while let Some(batch) = stream.next().await {
+            let [tick] = ticks(&batch)[..] else { continue };
+            assert_eq!((tick.remaining, batch.skipped), ((count - k).cast_signed(), 0));
+            assert_eq!(tick.due, *begin.get_or_insert(tick.due) + interval * k);
+            let late = batch.sent.duration_since(tick.due).unwrap();
+            assert!(late <= Duration::from_millis(2), "tick {k} is {late:?} late");
+            k += 1;
+        }
+        assert_eq!(k, count + 1);
+        assert!(length >= Duration::from_secs(3600));
     }
-    assert!(interval * k.unsigned_abs() >= Duration::from_secs(3600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn aligned_ticks_fall_on_whole_intervals_of_the_wall_clock() {
+    let aligned = Spec { align: true, interval: 60 * SECOND, ..spec(Target::From(2)) };
+    let minute =
+        |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() / 60_000_000_000;
+    for (wait_first, later) in [(false, 1), (true, 2)] {
+        let begin = minute(Clock::Tokio.wall());
+        let batches: Vec<_> = run(new(Spec { wait_first, ..aligned.clone() })).collect().await;
+        assert_eq!(batches[0].count, 0);
+        let due = batches.iter().flat_map(ticks).map(|tick| tick.due).collect::<Vec<_>>();
+        let whole =
+            |due: &SystemTime| SystemTime::UNIX_EPOCH + 60 * SECOND * u32::try_from(minute(*due)).unwrap();
+        assert!(due.iter().all(|due| whole(due) == *due));
+        assert_eq!(
+            due.iter().map(|due| minute(*due) - begin).collect::<Vec<_>>(),
+            [later, later + 1, later + 2]
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,84 +326,4 @@ async fn a_stream_that_was_dropped_leaves_no_timer_behind() {
     assert!(format!("{clock:?}").contains("sleepers: 1"), "{clock:?}");
     drop(stream);
     assert!(format!("{clock:?}").contains("sleepers: 0"), "{clock:?}");
-}
-
-/// Runs in virtual time, from within proptest.
-fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(future)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn a_stream_that_is_cut_anywhere_and_resumed_gives_the_rest_exactly(
-        from in -30..30_i32,
-        fall in 0..30_i32,
-        step in 1..5_i32,
-        interval in 1..3_000_u64,
-        until: bool,
-        wait_first: bool,
-        align: bool,
-        heartbeat in 1..2_000_u64,
-        cuts in prop::collection::vec((1..6_usize, 0..4_000_u64), 0..10),
-    ) {
-        let to = from - fall;
-        let interval = Duration::from_millis(interval);
-        in_virtual_time(async move {
-            let last = fall / step;
-            let moment = Clock::Tokio.wall() + interval * last.unsigned_abs();
-            let target = if until { Target::Until(moment) } else { Target::From(from) };
-            let mut query = new(Spec { target, to, step, interval, wait_first: wait_first && !until, align: align && !until });
-            query.on_lag = OnLag::Burst;
-            query.batching.heartbeat = Duration::from_millis(heartbeat);
-
-            let whole = run(query.clone()).flat_map(|batch| futures::stream::iter(ticks(&batch)));
-            // Joined, so that both begin at one moment.
-            let pieces = async {
-                let mut pieces = Vec::new();
-                let mut next = query.clone();
-                for (batches, away) in cuts {
-                    let piece: Vec<_> = run(next.clone()).take(batches).collect().await;
-                    next.start = Start::Resume(piece.last().unwrap().position.clone());
-                    pieces.extend(piece.into_iter().flat_map(|batch| ticks(&batch)));
-                    tokio::time::sleep(Duration::from_millis(away)).await;
-                }
-                pieces.extend(run(next).flat_map(|batch| futures::stream::iter(ticks(&batch))).collect::<Vec<_>>().await);
-                pieces
-            };
-            let (whole, pieces) = tokio::join!(whole.collect::<Vec<_>>(), pieces);
-            assert_eq!(whole.len(), usize::try_from(last).unwrap() + 1);
-            assert_eq!(pieces, whole);
-        });
-    }
-
-    #[test]
-    fn with_skip_a_stream_that_is_cut_accounts_for_every_tick_once(
-        from in 0..40_i32,
-        interval in 1..3_000_u64,
-        cuts in prop::collection::vec((1..6_usize, 0..20_000_u64), 0..10),
-    ) {
-        in_virtual_time(async move {
-            let mut next = new(Spec { interval: Duration::from_millis(interval), ..spec(Target::From(from)) });
-            let (mut accounted, mut number) = (0, None);
-            let mut account = |batch: &Batch| {
-                accounted += batch.skipped;
-                for tick in ticks(batch) {
-                    assert_eq!(i64::from(tick.remaining), i64::from(from) - i64::try_from(accounted).unwrap());
-                    accounted += 1;
-                    number = Some(tick.remaining);
-                }
-            };
-            for (batches, away) in cuts {
-                let piece: Vec<_> = run(next.clone()).take(batches).collect().await;
-                piece.iter().for_each(&mut account);
-                next.start = Start::Resume(piece.last().unwrap().position.clone());
-                tokio::time::sleep(Duration::from_millis(away)).await;
-            }
-            run(next).collect::<Vec<_>>().await.iter().for_each(&mut account);
-            assert_eq!((number, accounted), (Some(0), u64::from(from.unsigned_abs()) + 1));
-        });
-    }
 }

@@ -26,7 +26,7 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 use self::stall::{Stallable, Waiting};
 use super::{
-    metrics::{Metrics, code_name},
+    metrics::{Metrics, Sent, code_name},
     status::{self, Failure},
 };
 
@@ -118,9 +118,10 @@ impl Calls {
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
         let started = Instant::now();
         let deadline = timeout(request.metadata()).and_then(|timeout| started.checked_add(timeout));
-        let calls = self.clone();
+        let (calls, sent) = (self.clone(), metrics.sent(method));
+        let (items, bytes, ending) = (0, 0, None);
         let mut call =
-            Call { calls, method, subject, peer, started, deadline, ends, items: 0, bytes: 0, ending: None };
+            Call { calls, method, subject, peer, started, deadline, ends, sent, items, bytes, ending };
         if others >= settings.max_streams {
             return Err(call.end(status::too_many_streams(settings.max_streams)));
         }
@@ -167,6 +168,7 @@ pub struct Call {
     started: Instant,
     deadline: Option<Instant>,
     ends: CancellationToken,
+    sent: Sent,
     items: u64,
     bytes: u64,
     ending: Option<(Code, &'static str)>,
@@ -339,7 +341,7 @@ impl<T> Stream for Responses<T> {
             Some(Ok(Served { response, items, bytes })) => {
                 call.items += items as u64;
                 call.bytes += bytes as u64;
-                self.shared.metrics.sent(call.method, items, bytes);
+                call.sent.add(items, bytes);
                 slot.waiting.has_given();
                 return Poll::Ready(Some(Ok(response)));
             }

@@ -9,9 +9,16 @@ use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::{
     Status,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
 };
 use tonic_prost::ProstCodec;
+
+/// What a stream's buffer begins with: room for a tick or two. Each stream holds one for as long as it is open, and
+/// tonic's 8 KiB are most of what a waiting stream takes; a batch makes its own room, as large as it is.
+const BUFFER_BYTES: usize = 512;
+
+/// What ready responses may add up to before they leave: as tonic has it.
+const LEAVES_AT_BYTES: usize = 32 * 1024;
 
 /// A response: encoded items, then the encoding of all its other fields.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +68,10 @@ pub struct EncodedEncoder;
 impl Encoder for EncodedEncoder {
     type Item = Encoded;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, LEAVES_AT_BYTES)
+    }
 
     fn encode(&mut self, item: Encoded, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         let Encoded { items, rest } = item;

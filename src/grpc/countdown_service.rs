@@ -267,8 +267,12 @@ fn event(event: Event) -> proto::CountdownEvent {
         Event::ClockStepped { by_nanos } => {
             Told::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
         }
-        Event::Changed { change, previous_version, version } => {
-            Told::Changed(shared::changed(change, previous_version, version))
+        Event::Changed { change, by_nanos, previous_version, version } => {
+            let by = by_nanos.map(|by| field::signed_duration(by.into()));
+            Told::Changed(proto::CountdownChanged {
+                by,
+                ..shared::changed(change, previous_version, version)
+            })
         }
     };
     proto::CountdownEvent { event: Some(told) }

@@ -32,6 +32,21 @@ pub struct Metrics {
     lateness: Histogram,
 }
 
+/// The counters of what a stream sends: looked up once, and not for each response.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    items: Counter,
+    bytes: Counter,
+}
+
+impl Sent {
+    /// Items were sent.
+    pub fn add(&self, items: usize, bytes: usize) {
+        self.items.inc_by(items as u64);
+        self.bytes.inc_by(bytes as u64);
+    }
+}
+
 /// From a tenth of a millisecond to a second, in seconds.
 const LATENESS_BUCKETS: [f64; 9] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
 
@@ -68,10 +83,10 @@ impl Metrics {
         self.ended.get_or_create(&Ending { method, code }).inc();
     }
 
-    /// Items were sent.
-    pub fn sent(&self, method: &'static str, items: usize, bytes: usize) {
-        self.items.get_or_create(&Method { method }).inc_by(items as u64);
-        self.bytes.get_or_create(&Method { method }).inc_by(bytes as u64);
+    /// What a stream counts by.
+    pub fn sent(&self, method: &'static str) -> Sent {
+        let of = |family: &Family<Method, Counter>| family.get_or_create(&Method { method }).clone();
+        Sent { items: of(&self.items), bytes: of(&self.bytes) }
     }
 
     /// A unary call was answered.

@@ -116,6 +116,31 @@ fn from(number: i32) -> proto::CountdownRequest {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_is_set_is_an_event_of_an_aligned_countdown() {
+    let mut house = House::new().await;
+    let clock = countdown::Clock::manual();
+    house.app.clock = clock.clone();
+    let interval = Some(prost_types::Duration { seconds: 86_400, nanos: 0 });
+    let request = proto::CountdownRequest { align: true, interval, ..from(100) };
+    let mut client = CountdownServiceClient::new(house.connect().await);
+    let mut stream = limited(client.countdown(request)).await.unwrap().into_inner();
+    let first = limited(stream.message()).await.unwrap().unwrap();
+    assert!(first.ticks.is_empty() && first.events.is_empty());
+    clock.step(-1_500_000_000);
+    let told = limited(stream.message()).await.unwrap().unwrap();
+    let [proto::CountdownEvent { event: Some(proto::countdown_event::Event::ClockStepped(stepped)) }] =
+        &told.events[..]
+    else {
+        panic!("{told:?}");
+    };
+    let by = stepped.by.unwrap();
+    // The two clocks run apart by what passes between their readings.
+    let nanos = by.seconds * 1_000_000_000 + i64::from(by.nanos);
+    assert!((nanos + 1_500_000_000).abs() < 20_000_000, "{by:?}");
+    assert!(by.seconds == -1 && by.nanos <= 0, "{by:?}");
+}
+
+#[tokio::test]
 async fn the_first_response_of_every_stream_leaves_at_once_and_has_a_cursor() {
     let mut house = House::new().await;
     house.write("a.log", "");

@@ -122,7 +122,7 @@ impl Span {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
@@ -143,6 +143,27 @@ mod tests {
             seconds: seconds.try_into().unwrap_or_default(),
             nanos: nanos.try_into().unwrap_or_default(),
         }
+    }
+
+    /// Ticks as a client reads them.
+    pub(crate) fn read(items: &[u8]) -> Vec<Tick> {
+        let nanos = |seconds: i64, nanos: i32| i128::from(seconds) * SECOND + i128::from(nanos);
+        let moment = |time: Option<prost_types::Timestamp>| time.map_or(0, |t| nanos(t.seconds, t.nanos));
+        let ticks =
+            proto::CountdownResponse::decode(items).map(|response| response.ticks).unwrap_or_default();
+        let tick = |tick: proto::Tick| Tick {
+            remaining: tick.remaining.unwrap_or(i32::MIN),
+            remaining_time: tick
+                .remaining_time
+                .map_or(0, |d| nanos(d.seconds, d.nanos))
+                .try_into()
+                .unwrap_or(0),
+            due: moment(tick.due_time),
+            end: moment(tick.end_time),
+            state: Some(tick.state).filter(|state| *state != 0),
+            version: tick.version,
+        };
+        ticks.into_iter().map(tick).collect()
     }
 
     proptest! {

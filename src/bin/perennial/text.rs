@@ -52,7 +52,7 @@ impl Ticks {
     /// Says what happened before the first number, behind what was printed before.
     fn say(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
         let (clock, now) = (Zoned::now(), response.countdown.as_ref());
-        let told = |event| event::sentence(event, self.countdown.as_ref(), now, &clock);
+        let told = |event| event::sentence(event, now, &clock);
         let mut told = response.events.iter().map(told).collect::<Vec<_>>();
         // How it stands at first; from then on the events tell.
         if self.countdown.is_none() && told.is_empty() {

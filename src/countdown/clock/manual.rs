@@ -9,6 +9,8 @@ use super::{super::schedule::nanos, Clock};
 /// How far the wall clock was set.
 #[derive(Debug, Default)]
 pub struct Manual {
+    /// Where it stands but for the offset, if it does not go by itself.
+    still: Option<SystemTime>,
     offset: Mutex<i128>,
     stepped: Notify,
 }
@@ -20,7 +22,7 @@ impl Manual {
 
     pub(super) fn wall(&self) -> SystemTime {
         let span = super::super::schedule::duration(self.offset().unsigned_abs());
-        let wall = Clock::Tokio.wall();
+        let wall = self.still.unwrap_or_else(|| Clock::Tokio.wall());
         if self.offset() < 0 { wall - span } else { wall + span }
     }
 
@@ -29,8 +31,15 @@ impl Manual {
         // Before the look: a step from now on ends this.
         let stepped = self.stepped.notified();
         let left = super::super::schedule::span(moment - nanos(self.wall()));
+        let passed = async {
+            // Nobody but a step gets one to any moment that stands still.
+            if self.still.is_some() && !left.is_zero() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep_until(Instant::now() + left).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep_until(Instant::now() + left) => {}
+            () = passed => {}
             () = stepped => {}
         }
     }
@@ -40,6 +49,12 @@ impl Clock {
     /// A clock whose wall clock can be set by [`step`](Self::step).
     pub(crate) fn manual() -> Self {
         Self::Manual(std::sync::Arc::default())
+    }
+
+    /// One whose wall clock stands still but for steps: with threads beside, virtual time is not exact.
+    pub(crate) fn still() -> Self {
+        let still = Some(Clock::Tokio.wall());
+        Self::Manual(Manual { still, ..Manual::default() }.into())
     }
 
     /// Sets the wall clock by so many nanoseconds, forward or back; who sleeps until a moment of it wakes. A machine

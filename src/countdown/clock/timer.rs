@@ -1,216 +1,278 @@
-//! One kernel timer for all sleepers of the server: Linux's timerfd, awaited through tokio.
+//! Two kernel timers for all sleepers of the server, one for each clock: Linux's timerfd, awaited through tokio.
 //!
 //! tokio's own timers round up to a whole millisecond and more; a timerfd is some 0.1 ms late. Sleepers stand in a
-//! map by their deadline. One task, the driver, waits for the timer, wakes those that are due, and sets the timer to
-//! the next deadline; a sleeper with an earlier deadline than all others sets the timer itself. Nothing runs when
-//! nothing is due, and an idle stream costs an entry in the map, not a descriptor.
+//! [queue] by their moment, and those of one moment share an entry. A lane is such a queue and its timer, which is set
+//! to the first moment, in absolute time. One task a lane, the driver, waits for the timer, wakes those who are due, in
+//! slices that let others run, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
+//! itself. Nothing runs when nothing is due, and an idle stream costs an entry in the queue, not a descriptor.
 //!
-//! Nobody waits for the driver. It ends when the last [`Timer`] handle goes, and then nobody sleeps; if it ends for
-//! any other reason (its runtime shuts down, or it panics), every sleeper is told [`Stopped`] and none hangs.
+//! Where there are many moments close together, the timer leaves a gap after each round, so that one wake serves
+//! several of them; a moment that is alone is served at once, and none is served early.
 //!
-//! A second timerfd, never due, tells when the wall clock was set (`TFD_TIMER_CANCEL_ON_SET`): all sleepers then end.
+//! Nobody waits for a driver. It ends when the last [`Timer`] handle goes, and then nobody sleeps; if it ends for any
+//! other reason (its runtime shuts down, or it panics), every sleeper is told [`Stopped`] and none hangs.
+//!
+//! The timer of the wall clock also fires when that clock is set (`TFD_TIMER_CANCEL_ON_SET`): all its sleeps then end.
 
 use std::{
-    collections::BTreeMap,
-    fmt, io, mem,
+    fmt, io,
     os::fd::OwnedFd,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustix::{
     io::Errno,
     time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-        timerfd_settime,
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+        timerfd_create, timerfd_settime,
     },
 };
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
-/// So many are woken before the driver lets other tasks run: some 50 µs of its worker.
-const SLICE: usize = 256;
+use self::queue::{Place, Queue};
+use crate::countdown::schedule::nanos_of;
 
-/// The timer, and the task that serves it. Dropping it ends the task.
+mod queue;
+
+/// So many are woken before a driver lets other tasks run: some 0.1 ms of its worker. What they write together on one
+/// connection leaves in one write, so that smaller slices cost more.
+const SLICE: usize = 1024;
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// The timers, and the tasks that serve them. Dropping it ends the tasks.
 pub struct Timer {
-    queue: Arc<Queue>,
-    _driver: AbortOnDropHandle<()>,
+    monotonic: Arc<Lane>,
+    wall: Arc<Lane>,
+    /// A moment by both names of the monotonic clock.
+    base: (Instant, i64),
+    _drivers: [AbortOnDropHandle<()>; 2],
 }
 
 /// The driver is gone; nobody will wake a sleeper.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-struct Queue {
+/// A clock's timer, and who sleeps by it.
+struct Lane {
+    clock: ClockId,
     timer: AsyncFd<OwnedFd>,
-    /// None where the kernel can't tell when the wall clock is set.
-    steps: Option<AsyncFd<OwnedFd>>,
-    /// Tells sleepers of one deadline apart.
-    next_id: AtomicU64,
+    flags: TimerfdTimerFlags,
     state: Mutex<State>,
 }
 
-type Key = (Instant, u64);
-
 #[derive(Default)]
 struct State {
-    sleepers: BTreeMap<Key, Waker>,
-    /// What the timer is set to. It may be the deadline of a sleeper that was dropped: one wake-up for nothing is
+    queue: Queue,
+    /// What the timer is set to. It may be the moment of a sleeper that was dropped: one wake-up for nothing is
     /// cheaper than setting the timer at each drop.
-    armed: Option<Instant>,
-    /// How often the wall clock was set.
-    steps: u64,
+    armed: Option<i64>,
     stopped: bool,
 }
 
 impl Timer {
     pub(super) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-        let queue = Arc::new(Queue {
-            timer: register(TimerfdClockId::Monotonic)?,
-            steps: watch_steps().ok(),
-            next_id: AtomicU64::new(0),
-            state: Mutex::default(),
+        let monotonic = Arc::new(Lane::new(ClockId::Monotonic)?);
+        let wall = Arc::new(Lane::new(ClockId::Realtime)?);
+        let base = base(&monotonic);
+        let drivers = [&monotonic, &wall].map(|lane| {
+            // Made here and not in the task, which may be dropped before it ever ran.
+            let driver = Driver { lane: Arc::clone(lane), due: Vec::new() };
+            AbortOnDropHandle::new(runtime.spawn(driver.run()))
         });
-        // Made here and not in the task, which may be dropped before it ever ran.
-        let guard = StopOnDrop(Arc::clone(&queue));
-        let driver = AbortOnDropHandle::new(runtime.spawn(drive(guard)));
-        Ok(Self { queue, _driver: driver })
+        Ok(Self { monotonic, wall, base, _drivers: drivers })
     }
 
-    /// Whether sleeps end when the wall clock is set.
+    /// Whether sleeps until a moment end when the wall clock is set.
     pub(super) fn notices_steps(&self) -> bool {
-        self.queue.steps.is_some()
+        self.wall.flags.contains(TimerfdTimerFlags::CANCEL_ON_SET)
     }
 
-    /// Ends at the deadline, or when the wall clock was set.
+    /// Ends at the deadline.
     pub(super) fn sleep_until(&self, deadline: Instant) -> impl Future<Output = Result<(), Stopped>> {
-        let id = self.queue.next_id.fetch_add(1, Ordering::Relaxed);
-        let steps = self.queue.lock().steps;
-        Sleeper { queue: &self.queue, key: (deadline, id), steps }
+        let (base, nanos) = self.base;
+        let after = nanos_of(deadline.saturating_duration_since(base));
+        Sleeper::new(&self.monotonic, i128::from(nanos) + after)
+    }
+
+    /// Ends at the moment, in nanoseconds since 1970, or when the wall clock was set.
+    pub(super) fn sleep_until_moment(&self, moment: i128) -> impl Future<Output = Result<(), Stopped>> {
+        Sleeper::new(&self.wall, moment)
     }
 }
 
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer").field("sleepers", &self.queue.lock().sleepers.len()).finish_non_exhaustive()
+        let lanes = [&self.monotonic, &self.wall];
+        let sum =
+            |count: fn(&Queue) -> usize| lanes.iter().map(|lane| count(&lane.lock().queue)).sum::<usize>();
+        f.debug_struct("Timer")
+            .field("moments", &sum(Queue::moments))
+            .field("sleepers", &sum(Queue::sleepers))
+            .finish_non_exhaustive()
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "the new constructors are `unsafe`, since a descriptor could be closed under them; an `OwnedFd` that is \
-              never taken out again cannot"
-)]
-fn register(clock: TimerfdClockId) -> io::Result<AsyncFd<OwnedFd>> {
-    let fd = timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-    AsyncFd::with_interest(fd, Interest::READABLE)
-}
+impl Lane {
+    #[expect(
+        deprecated,
+        reason = "the new constructors are `unsafe`, since a descriptor could be closed under them; an `OwnedFd` that \
+                  is never taken out again cannot"
+    )]
+    fn new(clock: ClockId) -> io::Result<Self> {
+        let is_wall = clock == ClockId::Realtime;
+        let timer = if is_wall { TimerfdClockId::Realtime } else { TimerfdClockId::Monotonic };
+        let fd = timerfd_create(timer, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let absolute = TimerfdTimerFlags::ABSTIME;
+        let notices = absolute | TimerfdTimerFlags::CANCEL_ON_SET;
+        // Not every kernel that can do the one can do the other.
+        let flags = if is_wall && set(&fd, notices, i64::MAX).is_ok() { notices } else { absolute };
+        let timer = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        Ok(Self { clock, timer, flags, state: Mutex::default() })
+    }
 
-/// A timer that is never due, and readable when the wall clock was set.
-fn watch_steps() -> io::Result<AsyncFd<OwnedFd>> {
-    let fd = register(TimerfdClockId::Realtime)?;
-    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-    let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
-    timerfd_settime(&fd, flags, &Itimerspec { it_interval: Timespec::default(), it_value: never })?;
-    Ok(fd)
-}
+    fn now(&self) -> i64 {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(self.clock);
+        tv_sec.saturating_mul(NANOS_PER_SECOND).saturating_add(tv_nsec)
+    }
 
-impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic half-way through a change runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the timer to the first deadline. Relative to now, which costs less than 1 µs of precision and needs no
-    /// look into [`Instant`], and never fires early: both count `CLOCK_MONOTONIC`.
+    /// Sets the timer, if it would be late otherwise.
     fn arm(&self, state: &mut State) -> Result<(), Errno> {
-        state.armed = state.sleepers.first_key_value().map(|((deadline, _), _)| *deadline);
-        // Nothing would disarm it.
-        let wait = state.armed.map_or(Duration::ZERO, |deadline| {
-            deadline.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1))
-        });
-        let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
-        let wait = Timespec { tv_sec: seconds, tv_nsec: wait.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: Timespec::default(), it_value: wait };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).map(drop)
+        match state.queue.next() {
+            Some(next) if state.armed.is_none_or(|armed| armed > next) => {
+                state.armed = Some(next);
+                set(self.timer.get_ref(), self.flags, next)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Moves a slice of those who are due to `due`, or sets the timer if nobody is.
+    /// Adds a sleeper, and tells where it stands.
+    fn insert(&self, moment: i64, waker: Waker) -> Result<Place, Stopped> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(Stopped);
+        }
+        let place = state.queue.insert(moment, waker);
+        let armed = self.arm(&mut state);
+        drop(state);
+        match armed {
+            Ok(()) => Ok(place),
+            // The clock was set just now; the timer is, too. All look at the clock again, this one among them.
+            Err(Errno::CANCELED) => {
+                self.end_all();
+                Ok(place)
+            }
+            Err(_) => {
+                self.stop();
+                Err(Stopped)
+            }
+        }
+    }
+
+    /// Moves those who are due to `due`, or sets the timer if nobody is.
     fn take_due(&self, due: &mut Vec<Waker>) -> Result<(), Errno> {
         let mut state = self.lock();
-        let now = Instant::now();
-        while due.len() < SLICE
-            && let Some(first) = state.sleepers.first_entry()
-            && first.key().0 <= now
-        {
-            due.push(first.remove());
-        }
+        state.queue.take_due(self.now(), SLICE, due);
         if due.is_empty() { self.arm(&mut state) } else { Ok(()) }
     }
 
-    /// Ends all sleeps: the wall clock was set.
-    fn stepped(&self) {
-        let woken = {
-            let mut state = self.lock();
-            state.steps += 1;
-            mem::take(&mut state.sleepers)
-        };
-        woken.into_values().for_each(Waker::wake);
+    /// Ends all sleeps.
+    fn end_all(&self) {
+        let woken = self.lock().queue.take_all();
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Ends all sleeps, now and for ever.
     fn stop(&self) {
-        let woken = {
-            let mut state = self.lock();
-            state.stopped = true;
-            mem::take(&mut state.sleepers)
-        };
-        woken.into_values().for_each(Waker::wake);
+        self.lock().stopped = true;
+        self.end_all();
+    }
+
+    /// Waits until the timer is due, or its clock was set.
+    async fn wait(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.timer.readable().await?;
+            let read = rustix::io::read(self.timer.get_ref(), &mut [0; 8]);
+            // Also when something was read: there is no more in it, and when it fires anew, tokio is told anew.
+            ready.clear_ready();
+            self.lock().armed = None;
+            match read {
+                Ok(_) => return Ok(()),
+                // It was set anew meanwhile, and is not due.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
+/// A moment by both names of the monotonic clock. What passes between the two makes all sleeps late, and none early.
+fn base(monotonic: &Lane) -> (Instant, i64) {
+    let tries = std::iter::repeat_with(|| {
+        let (first, second) = (Instant::now(), monotonic.now());
+        (first.elapsed(), first, second)
+    });
+    // Kept from running between the two, it is tried again.
+    let best = tries.take(8).min_by_key(|(passed, ..)| *passed);
+    best.map_or_else(|| (Instant::now(), monotonic.now()), |(_, first, second)| (first, second))
+}
+
+/// Sets a timer to a moment of its clock.
+fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Errno> {
+    // Nothing would disarm it.
+    let moment = moment.max(1);
+    let at = Timespec { tv_sec: moment / NANOS_PER_SECOND, tv_nsec: moment % NANOS_PER_SECOND };
+    let once = Itimerspec { it_interval: Timespec::default(), it_value: at };
+    timerfd_settime(timer, flags, &once).map(drop)
+}
+
 struct Sleeper<'a> {
-    queue: &'a Queue,
-    key: Key,
-    /// [`State::steps`] when it began.
-    steps: u64,
+    lane: &'a Lane,
+    moment: i64,
+    place: Option<Place>,
+}
+
+impl<'a> Sleeper<'a> {
+    fn new(lane: &'a Lane, moment: i128) -> Self {
+        let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
+        Self { lane, moment, place: None }
+    }
 }
 
 impl Future for Sleeper<'_> {
     type Output = Result<(), Stopped>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { queue, key, steps } = *self;
-        if Instant::now() >= key.0 {
-            return Poll::Ready(Ok(()));
-        }
-        let mut state = queue.lock();
-        if state.stopped {
-            return Poll::Ready(Err(Stopped));
-        }
-        if state.steps != steps {
-            return Poll::Ready(Ok(()));
-        }
-        if state.sleepers.get(&key).is_some_and(|waker| waker.will_wake(context.waker())) {
-            return Poll::Pending;
-        }
-        let replaced = state.sleepers.insert(key, context.waker().clone());
-        let armed = match state.armed {
-            Some(armed) if armed <= key.0 => Ok(()),
-            _ => queue.arm(&mut state),
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(place) = self.place else {
+            let place = self.lane.insert(self.moment, context.waker().clone());
+            return match place {
+                Ok(place) => {
+                    self.place = Some(place);
+                    Poll::Pending
+                }
+                Err(stopped) => Poll::Ready(Err(stopped)),
+            };
         };
-        drop(state);
-        // Outside the lock: the last waker of a task drops the task, and with it perhaps another sleeper.
-        drop(replaced);
-        if armed.is_err() {
-            queue.stop();
-            return Poll::Ready(Err(Stopped));
+        let mut state = self.lane.lock();
+        let Some(waker) = state.queue.waker(place) else {
+            // Taken out: it is due, or the clock was set, or the driver is gone.
+            return Poll::Ready(if state.stopped { Err(Stopped) } else { Ok(()) });
+        };
+        if !waker.will_wake(context.waker()) {
+            let replaced = std::mem::replace(waker, context.waker().clone());
+            drop(state);
+            drop(replaced);
         }
         Poll::Pending
     }
@@ -218,64 +280,64 @@ impl Future for Sleeper<'_> {
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        // In two steps, so that the waker is dropped outside the lock.
-        let waker = self.queue.lock().sleepers.remove(&self.key);
-        drop(waker);
-    }
-}
-
-/// Stops the queue however the driver ends.
-struct StopOnDrop(Arc<Queue>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
-}
-
-/// Wakes sleepers until the timer can't be had any more.
-async fn drive(queue: StopOnDrop) {
-    if let Err(error) = drive_while_it_works(&queue.0).await {
-        tracing::error!(%error, "the precise timer stopped: sleeps are only good to the next millisecond now");
-    }
-}
-
-async fn drive_while_it_works(queue: &Queue) -> io::Result<()> {
-    let mut due = Vec::new();
-    loop {
-        tokio::select! {
-            expired = wait(&queue.timer) => expired?,
-            stepped = step(queue.steps.as_ref()) => { stepped?; queue.stepped(); }
+        if let Some(place) = self.place {
+            // In two steps, so that the waker is dropped outside the lock.
+            let waker = self.lane.lock().queue.remove(place);
+            drop(waker);
         }
+    }
+}
+
+/// Wakes the sleepers of a lane.
+struct Driver {
+    lane: Arc<Lane>,
+    /// Who is to be woken; no longer in the queue.
+    due: Vec<Waker>,
+}
+
+impl Driver {
+    /// Until the timer can't be had any more.
+    async fn run(mut self) {
         loop {
-            queue.take_due(&mut due)?;
-            if due.is_empty() {
-                break;
+            let served = match self.lane.wait().await {
+                Ok(()) => self.serve().await.map_err(io::Error::from),
+                Err(error) => Err(error),
+            };
+            match served {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => {
+                    self.lane.end_all();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a precise timer stopped: sleeps are good to the next millisecond now");
+                    return;
+                }
             }
-            due.drain(..).for_each(Waker::wake);
-            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Wakes all who are due, and sets the timer for the others.
+    async fn serve(&mut self) -> Result<(), Errno> {
+        loop {
+            self.lane.take_due(&mut self.due)?;
+            if self.due.is_empty() {
+                return Ok(());
+            }
+            while !self.due.is_empty() {
+                self.due.drain(..self.due.len().min(SLICE)).for_each(Waker::wake);
+                if !self.due.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
     }
 }
 
-/// Waits until the timer was due.
-async fn wait(timer: &AsyncFd<OwnedFd>) -> io::Result<()> {
-    loop {
-        let mut ready = timer.readable().await?;
-        let read = |fd: &AsyncFd<OwnedFd>| Ok(rustix::io::read(fd.get_ref(), &mut [0; 8])?);
-        // Otherwise it was set anew meanwhile, and is not due.
-        if let Ok(read) = ready.try_io(read) {
-            return read.map(drop);
-        }
-    }
-}
-
-/// Waits until the wall clock was set.
-async fn step(steps: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
-    let Some(steps) = steps else { return std::future::pending().await };
-    match wait(steps).await {
-        Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => Ok(()),
-        other => other,
+/// However it ends, nobody waits for it in vain.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.due.drain(..).for_each(Waker::wake);
+        self.lane.stop();
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Record {
     pub previous_version: u64,
     /// What was done last.
     pub change: Change,
+    /// By how many nanoseconds its end was moved, where that was done last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_nanos: Option<i64>,
     /// How it stands since then.
     #[serde(flatten)]
     pub phase: Phase,
@@ -203,6 +206,7 @@ impl Record {
             id: Uuid::new_v4(),
             previous_version: 0,
             change: Change::Created,
+            by_nanos: None,
             phase: Phase::Deleted,
             ticks_before: 0,
             total_nanos: whole(length),
@@ -237,6 +241,7 @@ impl Record {
         record.ticks_before = self.due_by(now);
         record.previous_version = version;
         record.change = change;
+        record.by_nanos = None;
         record.update_time = timestamp(now);
         record
     }
@@ -292,6 +297,7 @@ impl Record {
             _ => Phase::Paused { remaining_nanos: whole(left) },
         };
         record.total_nanos = whole(i128::from(self.total_nanos) + by);
+        record.by_nanos = i64::try_from(by).ok();
         Ok(record)
     }
 

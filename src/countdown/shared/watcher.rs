@@ -28,11 +28,11 @@ const RUNNING: i32 = 1;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// Which countdown: names are used again.
-    id: Uuid,
+    pub(super) id: Uuid,
     /// The version that was told.
-    version: u64,
+    pub(super) version: u64,
     /// How many ticks were delivered or counted, over all stretches.
-    next: u64,
+    pub(super) next: u64,
 }
 
 /// How to watch.
@@ -177,6 +177,7 @@ impl Watcher {
         if has_changed && taken.count == 0 {
             events.push(Event::Changed {
                 change: newest.record.change,
+                by_nanos: newest.record.by_nanos,
                 previous_version: self.version,
                 version: newest.version,
             });

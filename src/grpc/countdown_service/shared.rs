@@ -131,6 +131,7 @@ pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::Co
         change: change.into(),
         previous_version: Some(signed(previous_version)),
         version: Some(signed(version)),
+        by: None,
     }
 }
 

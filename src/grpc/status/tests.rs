@@ -107,6 +107,50 @@ fn every_error_of_a_countdown_is_told() {
 }
 
 #[test]
+fn every_error_of_a_shared_countdown_is_told() {
+    use countdown::shared::Error as E;
+    let long = Duration::from_secs(86_400 * 4_000);
+    let mut samples = ["duration", "until", "interval", "by"]
+        .into_iter()
+        .flat_map(|field| [E::NothingLeft { field }, E::TooLong { field, length: long, max: long }])
+        .collect::<Vec<_>>();
+    samples.extend([
+        E::Name(topic::Error::Reserved),
+        E::NotFound,
+        E::Exists,
+        E::Over { is_cancelled: true },
+        E::Over { is_cancelled: false },
+        E::VersionMismatch { expected: 1, current: 7 },
+        E::TooMany { limit: 5 },
+        E::Countdown(countdown::Error::StepTooSmall { step: 0 }),
+        E::RequestIdLength { bytes: 0 },
+        E::OnEnd(messages::Error::Topic(topic::Error::Empty)),
+        E::HeaderReserved { name: "countdown-x".repeat(1024) },
+        E::Mismatch,
+        E::Ahead { version: 3 },
+        E::Log(messages::Error::Full),
+    ]);
+    walk(samples, 15, |error| match error {
+        E::Name(_) => (Reason::InvalidField, Some("name")),
+        E::NotFound => (Reason::CountdownNotFound, None),
+        E::Exists => (Reason::CountdownExists, None),
+        E::Over { .. } => (Reason::CountdownOver, None),
+        E::VersionMismatch { .. } => (Reason::VersionMismatch, None),
+        E::TooMany { .. } => (Reason::TooManyCountdowns, None),
+        E::Countdown(_) => (Reason::InvalidField, Some("step")),
+        E::NothingLeft { field } | E::TooLong { field, .. } => (Reason::InvalidField, Some(field)),
+        E::RequestIdLength { .. } => (Reason::InvalidField, Some("request_id")),
+        E::OnEnd(_) => (Reason::InvalidField, Some("on_end.topic")),
+        E::HeaderReserved { .. } => (Reason::InvalidField, Some("on_end.headers")),
+        E::Mismatch => (Reason::CursorMismatch, None),
+        E::Ahead { .. } => (Reason::CursorAhead, None),
+        E::Log(_) => (Reason::LogFull, None),
+    });
+    let mismatch = Told::of(E::VersionMismatch { expected: 1, current: 7 });
+    assert_eq!(mismatch.metadata("current"), Some("7"));
+}
+
+#[test]
 fn every_error_of_lines_is_told() {
     use lines::Error as E;
     let samples = vec![

@@ -41,7 +41,7 @@ const TIMES: [prost_types::Timestamp; 5] = [
 async fn every_wrong_field_of_a_countdown_is_named() {
     type Wrong = fn(&mut proto::CountdownRequest);
     let app = House::new().await.app;
-    let table: [(&str, Wrong); 20] = [
+    let table: [(&str, Wrong); 21] = [
         ("target", |r| r.target = None),
         ("until", |r| r.target = Some(Target::Until(TIMES[0]))),
         ("until", |r| r.target = Some(Target::Until(TIMES[1]))),
@@ -49,6 +49,10 @@ async fn every_wrong_field_of_a_countdown_is_named() {
         ("until", |r| r.target = Some(Target::Until(TIMES[3]))),
         ("until", |r| r.target = Some(Target::Until(TIMES[4]))),
         ("from", |r| r.to = Some(4)),
+        ("align", |r| {
+            r.align = true;
+            r.target = Some(Target::Until(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 }));
+        }),
         ("step", |r| r.step = Some(0)),
         ("step", |r| r.step = Some(i32::MIN)),
         ("interval", |r| r.interval = duration(0, 0)),

@@ -21,8 +21,12 @@ pub fn blocks_of(page: &Bytes, extent: &Extent, salt: Salt) -> (Vec<Arc<Block>>,
             at += MARK_BYTES;
             continue;
         }
-        if let Some(block) = Block::read(&page.slice(at..), salt).ok().filter(|block| !block.body.is_empty())
-        {
+        // Another one may have been put there by the disk: what follows it is not behind its end.
+        let is_next = |block: &Block| {
+            let is_intact = !is_damaged || block.entries.iter().all(|entry| block.is_intact(entry));
+            is_intact && block.first_sequence >= expected && !block.body.is_empty()
+        };
+        if let Some(block) = Block::read(&page.slice(at..), salt).ok().filter(is_next) {
             at += Header::read(rest).map_or(rest.len(), |header| header.block_bytes());
             if is_damaged && block.first_sequence > expected {
                 missing.push((expected, block.first_sequence - 1));

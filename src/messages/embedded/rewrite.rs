@@ -151,34 +151,37 @@ fn rewrite(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
         through: last.first_sequence,
     };
     let header = SegmentHeader { through: header.through.max(first.through).max(last.through), ..header };
-    let written = write(shared, segments, &new, header, now);
-    let Ok(Some((file, expired))) = written else {
+    let written = write(shared, segments, &new, header, now).and_then(|written| {
+        let Some((file, expired)) = written else { return Ok(None) };
+        let sequences = (header.first_sequence, header.through);
+        let made = sealed_at(first.path.clone(), Arc::new(file), sequences, header.log.salt)?;
+        disk.rename(&new, &first.path)?;
+        Ok(Some((made, expired)))
+    });
+    let Ok(Some((made, expired))) = written else {
         // It would take the room of others until the next start.
         let _ = disk.remove(&new);
         return written.map(|_| ());
     };
-    let path = first.path.clone();
-    disk.rename(&new, &path)?;
+    // From here on its header tells that it stands for all of them: so it does here, whatever goes wrong.
+    put_in_place_of(shared, segments, made, &expired);
     disk.sync_directory(&shared.directory)?;
-    let made = sealed_at(path, Arc::new(file), (header.first_sequence, header.through), header.log.salt)?;
-    let ids = segments.iter().map(|segment| segment.id).collect::<Vec<_>>();
-    let mut state = shared.state_mut();
-    let are_there = state.segments.iter().filter(|segment| ids.contains(&segment.id)).count();
-    if are_there < ids.len() {
-        // A reader has made the index of one of them anew. All of them are still read; it is tried again.
-        return Ok(());
-    }
-    if let Some(place) = state.segments.iter_mut().find(|segment| segment.id == first.id) {
-        *place = Arc::new(made);
-    }
-    state.segments.retain(|segment| !ids.contains(&segment.id));
-    state.topics.forget_expired(&expired);
-    drop(state);
     // They are known by the new one's header, should this not come to its end.
     for segment in segments.iter().skip(1) {
         disk.remove(&segment.path)?;
     }
     disk.sync_directory(&shared.directory)
+}
+
+/// Has readers read one segment instead of those that it was made of.
+fn put_in_place_of(shared: &Shared, segments: &[Arc<Segment>], made: Segment, expired: &Expired) {
+    // Not by their ids: a reader may have made the index of one of them anew.
+    let is_one = |other: &Segment| segments.iter().any(|one| one.first_sequence == other.first_sequence);
+    let mut state = shared.state_mut();
+    let place = state.segments.iter().position(|other| is_one(other));
+    state.segments.retain(|other| !is_one(other));
+    state.segments.insert(place.unwrap_or(0), Arc::new(made));
+    state.topics.forget_expired(expired);
 }
 
 /// Writes what is left of segments into a file, and tells what of them has expired. None if one is damaged.

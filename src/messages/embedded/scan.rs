@@ -107,7 +107,12 @@ impl Scan {
     fn next(&self, bytes: &Bytes, used: usize) -> Option<(u64, u64, Record)> {
         let mut offset = at(self.end);
         loop {
-            if let Some((end, record)) = self.record(bytes, offset) {
+            let is_found = |record: &Record| match record {
+                // Behind damage it may be one that the disk has put there, and its length nothing that can be believed.
+                Record::Block(found) => found.is_intact || offset == at(self.end),
+                Record::Mark(_) => true,
+            };
+            if let Some((end, record)) = self.record(bytes, offset).filter(|(_, record)| is_found(record)) {
                 return Some((offset as u64, end, record));
             }
             let rest = bytes.get(offset + 1..used)?;

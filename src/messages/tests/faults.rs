@@ -204,3 +204,31 @@ async fn segments_of_which_all_is_kept_are_not_written_again_and_again() {
     enforce(&log).await;
     assert_eq!(disk.calls(), calls);
 }
+
+#[tokio::test]
+async fn no_room_for_the_name_of_the_next_segment_leaves_nothing_behind_in_the_one_before() {
+    for call in 0..24 {
+        let disk = Simulation::new();
+        let (log, _) = open(&disk).unwrap();
+        for _ in 0..5 {
+            log.publish(text("b", &"x".repeat(300))).await.unwrap();
+        }
+        settle(&log).await;
+        disk.fail_at(disk.calls() + call, Fault::Full);
+        // So that there is little left in the segment that is written, and another one is begun.
+        let _ = log.purge_topic("b", None).await;
+        let (mut acknowledged, mut unknown) = (Vec::new(), Vec::new());
+        for n in 0..5 {
+            let content = n.to_string();
+            match log.publish(text("a", &content)).await {
+                Ok(_) => acknowledged.push(content),
+                Err(Error::Failed) => unknown.push(content),
+                Err(error) => assert!(matches!(error, Error::Full), "{error}"),
+            }
+        }
+        let log = open(&disk.kill()).unwrap().0;
+        let mut left = texts(&log, query(&["a"], Start::Earliest)).await;
+        left.retain(|content| !unknown.contains(content));
+        assert_eq!(left, acknowledged, "call {call}");
+    }
+}

@@ -112,3 +112,28 @@ async fn a_payload_that_holds_a_block_is_not_taken_for_one_when_its_commit_is_to
         assert_eq!(read(&log, query(&["other"], Start::Earliest)).await, (vec![], vec![]), "seed {seed}");
     }
 }
+
+#[tokio::test]
+async fn the_mark_of_a_torn_end_stays_when_the_index_of_its_segment_is_written() {
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, 4096).unwrap();
+    log.publish(text("a", "1")).await.unwrap();
+    disk.fail_at(disk.calls(), Fault::Power);
+    assert!(log.publish(text("a", &"2".repeat(2000))).await.is_err());
+    let is_torn = |disk: &Arc<Simulation>| open(&disk.kill(), 4096).unwrap().1.torn.len() == 1;
+    let torn = (0..100).map(|seed| disk.lose_power(seed)).find(is_torn);
+    let torn = torn.expect("a part of the write is left");
+    for (call, seed) in (0..20).flat_map(|call| (0..10).map(move |seed| (call, seed))) {
+        let disk = torn.kill();
+        // The next commit begins a segment, and this one gets its index.
+        let (log, opened) = open(&disk, 1).unwrap();
+        assert_eq!(opened.torn.len(), 1);
+        disk.fail_at(disk.calls() + call, Fault::Power);
+        let _ = log.publish(text("a", "3")).await;
+        log.close().await;
+        let (log, opened) = open(&disk.lose_power(seed), 1).unwrap();
+        assert_eq!(opened.damaged, [""; 0], "call {call}, seed {seed}: what was never there is told as lost");
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        assert_eq!((messages[0].1.as_str(), events), ("1", vec![]), "call {call}, seed {seed}");
+    }
+}

@@ -4,6 +4,7 @@ use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
 
 mod files;
+mod keeper;
 mod list;
 
 /// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.

@@ -304,3 +304,106 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
     tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
     assert!(log.subscribe(read_as).await.is_ok());
 }
+
+/// Opens a log again and again, and each time has the segment that was written followed by the next one, so that all
+/// that should have an index get it: what is damaged is told each time.
+async fn told_at_each_start(disk: &Arc<Simulation>, damaged: (u64, u64), left: usize) {
+    for start in 0..3 {
+        let (log, opened) = open(disk, 1);
+        assert_eq!(opened.damaged.len(), 1, "start {start}: {:?}", opened.damaged);
+        log.publish(super::text("b", "new")).await.unwrap();
+        enforce(&log).await;
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        assert_eq!(events, [Event::Damaged { from: damaged.0, to: damaged.1 }], "start {start}");
+        assert_eq!(messages.len(), left);
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn damage_is_told_at_each_start_also_when_its_segment_is_full() {
+    for nth in 0..5 {
+        let disk = sample("damaged", 4096, &["a"; 6], None, false).await.disk;
+        let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+        let block = memchr::memmem::find_iter(&disk.read_file(&path), b"PBLK").nth(nth).unwrap() as u64;
+        disk.flip(&path, block + 1, 1);
+        told_at_each_start(&disk, (nth as u64 + 1, nth as u64 + 1), 5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_segment_without_an_index_whose_end_is_damaged_is_told_at_each_start() {
+    let (disk, paths) = segments().await;
+    let bytes = disk.read_file(&paths[1]);
+    let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
+    disk.write_file(&paths[1], &bytes[..second + 20]);
+    told_at_each_start(&disk, (4, 4), 6).await;
+}
+
+#[tokio::test]
+async fn a_segment_that_was_full_is_not_written_on_when_its_index_is_damaged() {
+    let (disk, paths) = segments().await;
+    // The last one that is left has an index.
+    disk.remove(&paths[3]).unwrap();
+    let length = disk.read_file(&paths[2]).len();
+    let trailer = length - embedded::footer::TRAILER_BYTES;
+    let pages = u64::from_le_bytes(disk.read_file(&paths[2])[trailer + 8..trailer + 16].try_into().unwrap());
+    disk.flip(&paths[2], pages, 1);
+    let (log, opened) = open(&disk, 64 * 1024);
+    assert_eq!(opened.damaged.len(), 1, "{:?}", opened.damaged);
+    log.publish(super::text("b", "new")).await.unwrap();
+    let (log, opened) = open(&disk.kill(), 64 * 1024);
+    assert_eq!(opened.torn, []);
+    assert_eq!(texts(&log, query(&["b"], Start::Earliest)).await, ["new"]);
+    assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
+    let disk = Simulation::new();
+    let (log, _) = open(&disk, 4096);
+    for length in [1, 300, 1, 1, 30, 500] {
+        log.publish(super::text("a", &"x".repeat(length))).await.unwrap();
+    }
+    let disk = disk.kill();
+    let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+    let mut bytes = disk.read_file(&path);
+    let blocks = memchr::memmem::find_iter(&bytes, b"PBLK").collect::<Vec<_>>();
+    // By what its header says it reaches beyond the last one.
+    bytes.copy_within(blocks[1]..blocks[1] + blocks[5] - blocks[4], blocks[4]);
+    disk.write_file(&path, &bytes);
+    let (log, _) = open(&disk, 4096);
+    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+    let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
+    assert_eq!((sequences, events), (vec![1, 2, 3, 4, 6], vec![Event::Damaged { from: 5, to: 5 }]));
+}
+
+#[tokio::test]
+async fn a_block_that_was_moved_by_some_bytes_takes_nothing_with_it_that_is_written_later() {
+    for shift in (16..140).step_by(4) {
+        let disk = Simulation::new();
+        let (log, _) = open(&disk, 4096);
+        for length in [1, 1, 300] {
+            log.publish(super::text("a", &"x".repeat(length))).await.unwrap();
+        }
+        log.close().await;
+        let path = Path::new(DIRECTORY).join("00000000000000000001.log");
+        let mut bytes = disk.read_file(&path);
+        let last = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
+        // By what its header says it now reaches into what comes behind it.
+        bytes.copy_within(last..last + 100, last + shift);
+        bytes[last + 1] ^= 1;
+        disk.write_file(&path, &bytes);
+        for start in 0..3 {
+            let (log, opened) = open(&disk, 4096);
+            assert_eq!((opened.torn, opened.damaged.len()), (vec![], 1), "by {shift}, start {start}");
+            log.publish(super::text("a", "new")).await.unwrap();
+            log.close().await;
+        }
+        let (log, _) = open(&disk, 4096);
+        let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+        let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
+        let damaged = vec![Event::Damaged { from: 3, to: 3 }];
+        assert_eq!((sequences, events), (vec![1, 2, 4, 5, 6], damaged), "by {shift}");
+    }
+}

@@ -2,8 +2,11 @@
 //!
 //! Streams of one connection that become ready at the same moment, as at a tick or a heartbeat, would each cause a write
 //! of a few bytes: the system call and the segment cost more than all that went before. So a write first lets the tasks
-//! that are ready run, once; what they add leaves with it. When nothing else is ready, that costs a turn of the
-//! scheduler, less than a microsecond.
+//! that are ready run, once; what they add leaves with it.
+//!
+//! Where streams are ready one by one, waiting gains nothing, and is not for nothing: the runtime wakes another of its
+//! threads when a task goes back to the queue, which costs more than the write. So a connection that has waited in vain
+//! several times writes at once, and only tries now and then whether waiting pays again.
 
 use std::{
     io::{self, IoSlice},
@@ -13,27 +16,48 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// So often in a row waiting may be in vain; and once in so many flushes it is tried again.
+const PATIENCE: u8 = 16;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Gather<T> {
     stream: T,
-    /// The others had their turn since the last flush.
-    has_waited: bool,
+    /// What there was to write when the others got their turn, in bytes, if they had it since the last flush.
+    offered: Option<usize>,
+    /// How often waiting may still be in vain.
+    patience: u8,
+    /// How many flushes went without waiting.
+    hurried: u8,
 }
 
 impl<T> Gather<T> {
     /// Wraps a stream.
     pub fn new(stream: T) -> Self {
-        Self { stream, has_waited: false }
+        Self { stream, offered: None, patience: PATIENCE, hurried: 0 }
     }
 
-    /// The others run first: the task is put behind them in the queue.
-    fn waits(&mut self, context: &Context<'_>) -> bool {
-        let waits = !std::mem::replace(&mut self.has_waited, true);
-        if waits {
-            context.waker().wake_by_ref();
+    /// The others run first, if that has paid lately: the task is put behind them in the queue.
+    fn waits(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        match self.offered {
+            // Of several writes before a flush the first one tells.
+            Some(0) => return false,
+            Some(offered) => {
+                self.patience = if bytes > offered { PATIENCE } else { self.patience.saturating_sub(1) };
+                self.offered = Some(0);
+                return false;
+            }
+            None => {}
         }
-        waits
+        if self.patience == 0 && self.hurried < PATIENCE {
+            self.hurried += 1;
+            self.offered = Some(0);
+            return false;
+        }
+        self.hurried = 0;
+        self.offered = Some(bytes);
+        context.waker().wake_by_ref();
+        true
     }
 }
 
@@ -43,7 +67,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.waits(context) {
+        if self.waits(bytes.len(), context) {
             Poll::Pending
         } else {
             Pin::new(&mut self.stream).poll_write(context, bytes)
@@ -55,7 +79,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.waits(context) {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.waits(bytes, context) {
             Poll::Pending
         } else {
             Pin::new(&mut self.stream).poll_write_vectored(context, slices)
@@ -68,7 +93,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.has_waited &= flushed.is_pending();
+        if flushed.is_ready() {
+            self.offered = None;
+        }
         flushed
     }
 
@@ -110,5 +137,46 @@ mod tests {
         }
         let expected = ["first ready", "first written", "second ready", "second written"];
         assert_eq!(*order.lock().unwrap(), expected);
+    }
+
+    /// Writes and flushes, and tells how many tasks that were ready ran before the write.
+    async fn write(gather: &mut Gather<tokio::io::Sink>, more: bool) -> usize {
+        let others = Arc::new(Mutex::new(0));
+        let other = others.clone();
+        tokio::spawn(async move { *other.lock().unwrap() += 1 });
+        let mut buffer = vec![0; 10];
+        std::future::poll_fn(|context| {
+            let written = Pin::new(&mut *gather).poll_write(context, &buffer);
+            if more {
+                buffer.push(0);
+            }
+            written
+        })
+        .await
+        .unwrap();
+        let ran = *others.lock().unwrap();
+        gather.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        ran
+    }
+
+    #[tokio::test]
+    async fn who_waits_in_vain_again_and_again_waits_no_longer_until_it_pays() {
+        let mut gather = Gather::new(tokio::io::sink());
+        for _ in 0..PATIENCE {
+            assert_eq!(write(&mut gather, false).await, 1);
+        }
+        for _ in 0..3 {
+            for _ in 0..PATIENCE {
+                assert_eq!(write(&mut gather, false).await, 0);
+            }
+            assert_eq!(write(&mut gather, false).await, 1);
+        }
+        for _ in 0..PATIENCE {
+            assert_eq!(write(&mut gather, false).await, 0);
+        }
+        for _ in 0..3 * PATIENCE {
+            assert_eq!(write(&mut gather, true).await, 1);
+        }
     }
 }

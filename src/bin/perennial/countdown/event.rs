@@ -8,16 +8,11 @@ use perennial::proto::{
 
 use crate::time;
 
-/// A sentence for people: `now` is how the countdown stands since then, `before` how it did, as far as that is known.
-pub fn sentence(
-    event: &CountdownEvent,
-    before: Option<&Countdown>,
-    now: Option<&Countdown>,
-    clock: &Zoned,
-) -> String {
+/// A sentence for people: `now` is how the countdown stands since then, as far as that is known.
+pub fn sentence(event: &CountdownEvent, now: Option<&Countdown>, clock: &Zoned) -> String {
     match &event.event {
         Some(Event::ClockStepped(it)) => stepped(it),
-        Some(Event::Changed(it)) => changed(*it, before, now, clock),
+        Some(Event::Changed(it)) => changed(*it, now, clock),
         None => "an event this client does not know".into(),
     }
 }
@@ -31,12 +26,7 @@ fn stepped(it: &CountdownClockStepped) -> String {
     }
 }
 
-fn changed(
-    it: CountdownChanged,
-    before: Option<&Countdown>,
-    now: Option<&Countdown>,
-    clock: &Zoned,
-) -> String {
+fn changed(it: CountdownChanged, now: Option<&Countdown>, clock: &Zoned) -> String {
     let left = now.and_then(left).map_or_else(String::new, |left| format!(", {left} left"));
     let ends = now.and_then(|now| end(now, clock));
     let ends_at = ends.as_ref().map_or_else(String::new, |end| format!(", ends at {end}"));
@@ -44,18 +34,16 @@ fn changed(
         CountdownChange::Created => format!("created{ends_at}"),
         CountdownChange::Paused => format!("paused{left}"),
         CountdownChange::Resumed => format!("resumed{left}{ends_at}"),
-        CountdownChange::Extended => format!("{}{left}{ends_at}", extended(before, now)),
+        CountdownChange::Extended => format!("{}{left}{ends_at}", extended(it.by)),
         CountdownChange::Cancelled => format!("cancelled{left}"),
         CountdownChange::Ended => ends.map_or_else(|| "ended".into(), |end| format!("ended at {end}")),
         CountdownChange::Unspecified => "changed in a way this client does not know".into(),
     }
 }
 
-/// By how much the end was moved: the whole is longer by so much, whatever else happened to it.
-fn extended(before: Option<&Countdown>, now: Option<&Countdown>) -> String {
-    let total = |it: &Countdown| it.total_time.as_ref().map(time::duration_from_proto);
-    let by = before.and_then(total).zip(now.and_then(total)).map(|(old, new)| new.saturating_sub(old));
-    match by {
+/// By how much the end was moved.
+fn extended(by: Option<prost_types::Duration>) -> String {
+    match by.as_ref().map(time::duration_from_proto) {
         Some(by) if by.is_positive() => format!("extended by {}", time::in_words(by)),
         Some(by) if by.is_negative() => format!("shortened by {}", time::in_words(by.abs())),
         _ => "its end was moved".into(),
@@ -129,24 +117,25 @@ mod tests {
     #[test]
     fn what_happened_is_told_in_plain_words() {
         use CountdownState::{Cancelled, Ended, Paused, Running};
-        let before = launch(Running, 600);
-        for (change, now, told) in [
-            (CountdownChange::Created, launch(Running, 600), "created, ends at 18:00:00"),
-            (CountdownChange::Paused, launch(Paused, 600), "paused, 3m 20s left"),
-            (CountdownChange::Resumed, launch(Running, 600), "resumed, 3m 20s left, ends at 18:00:00"),
+        let by = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        for (change, now, by, told) in [
+            (CountdownChange::Created, launch(Running, 600), None, "created, ends at 18:00:00"),
+            (CountdownChange::Paused, launch(Paused, 600), None, "paused, 3m 20s left"),
+            (CountdownChange::Resumed, launch(Running, 600), None, "resumed, 3m 20s left, ends at 18:00:00"),
             (
                 CountdownChange::Extended,
                 launch(Running, 630),
+                by(30),
                 "extended by 30s, 3m 20s left, ends at 18:00:00",
             ),
-            (CountdownChange::Extended, launch(Paused, 540), "shortened by 1m, 3m 20s left"),
-            (CountdownChange::Cancelled, launch(Cancelled, 600), "cancelled, 3m 20s left"),
-            (CountdownChange::Ended, launch(Ended, 600), "ended at 18:00:00"),
+            (CountdownChange::Extended, launch(Paused, 540), by(-60), "shortened by 1m, 3m 20s left"),
+            (CountdownChange::Cancelled, launch(Cancelled, 600), None, "cancelled, 3m 20s left"),
+            (CountdownChange::Ended, launch(Ended, 600), None, "ended at 18:00:00"),
         ] {
-            let changed = CountdownChanged { change: change.into(), ..CountdownChanged::default() };
+            let changed = CountdownChanged { change: change.into(), by, ..CountdownChanged::default() };
             let event = CountdownEvent { event: Some(Event::Changed(changed)) };
-            assert_eq!(sentence(&event, Some(&before), Some(&now), &clock()), told);
-            let unknown = sentence(&event, None, None, &clock());
+            assert_eq!(sentence(&event, Some(&now), &clock()), told);
+            let unknown = sentence(&event, None, &clock());
             assert!(told.starts_with(&unknown) || unknown == "its end was moved", "{unknown}");
         }
     }
@@ -156,7 +145,7 @@ mod tests {
         let told = |by| {
             let stepped = CountdownClockStepped { by };
             let event = CountdownEvent { event: Some(Event::ClockStepped(stepped)) };
-            sentence(&event, None, None, &clock())
+            sentence(&event, None, &clock())
         };
         let back = Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 });
         assert_eq!(told(back), "clock stepped by -1s 500ms: it was set back");

@@ -59,11 +59,17 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
 fn event_object(event: &CountdownEvent) -> Value {
     match &event.event {
         Some(Event::ClockStepped(it)) => json!({ "clockStepped": { "by": it.by.as_ref().map(seconds) } }),
-        Some(Event::Changed(it)) => json!({ "changed": {
-            "change": it.change().as_str_name(),
-            "previousVersion": it.previous_version,
-            "version": it.version,
-        } }),
+        Some(Event::Changed(it)) => {
+            let mut changed = json!({
+                "change": it.change().as_str_name(),
+                "previousVersion": it.previous_version,
+                "version": it.version,
+            });
+            if let Some((changed, by)) = changed.as_object_mut().zip(it.by.as_ref()) {
+                changed.insert("by".into(), seconds(by).into());
+            }
+            json!({ "changed": changed })
+        }
         None => json!({}),
     }
 }

@@ -1,7 +1,10 @@
 //! Real time, and short: tokio's virtual time does not move the kernel's timer.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::sync::atomic::AtomicUsize;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 
@@ -17,7 +20,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn sleepers(timer: &Timer) -> usize {
-    timer.queue.lock().sleepers.len()
+    timer.monotonic.lock().queue.sleepers()
 }
 
 #[tokio::test]
@@ -70,14 +73,47 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
 }
 
 #[tokio::test]
-async fn when_the_wall_clock_is_set_all_sleeps_end() {
+async fn when_the_wall_clock_is_set_the_sleeps_until_its_moments_end() {
     let timer = Timer::start().unwrap();
-    let mut sleep = Box::pin(timer.sleep_until(Instant::now() + NEVER));
+    let moment = i128::from(timer.wall.now()) + 3_600_000_000_000;
+    let mut sleep = Box::pin(timer.sleep_until_moment(moment));
+    let mut other = Box::pin(timer.sleep_until(Instant::now() + NEVER));
     assert!((&mut sleep).now_or_never().is_none());
-    timer.queue.stepped();
+    assert!((&mut other).now_or_never().is_none());
+    timer.wall.end_all();
     soon(sleep).await.unwrap();
+    assert!(other.now_or_never().is_none());
     // And new ones begin.
-    assert!(timer.sleep_until(Instant::now() + NEVER).now_or_never().is_none());
+    assert!(timer.sleep_until_moment(moment).now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_sleep_until_a_moment_ends_and_never_early() {
+    let timer = Timer::start().unwrap();
+    for micros in [-5_000, 0, 50, 20_000] {
+        let moment = i128::from(timer.wall.now()) + micros * 1_000;
+        while i128::from(timer.wall.now()) < moment {
+            soon(timer.sleep_until_moment(moment)).await.unwrap();
+        }
+    }
+    soon(timer.sleep_until_moment(i128::MIN)).await.unwrap();
+    assert!(timer.sleep_until_moment(i128::MAX).now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn sleepers_of_one_moment_share_an_entry_and_wake_together_in_slices() {
+    let timer = Timer::start().unwrap();
+    let deadline = Instant::now() + Duration::from_millis(30);
+    let count = 5 * SLICE + 1;
+    let mut sleeps: FuturesUnordered<_> = (0..count).map(|_| timer.sleep_until(deadline)).collect();
+    assert!(sleeps.next().now_or_never().is_none());
+    {
+        let state = timer.monotonic.lock();
+        assert_eq!((state.queue.moments(), state.queue.sleepers()), (1, count));
+    }
+    let woken: Vec<_> = soon(sleeps.collect()).await;
+    assert_eq!(woken.len(), count);
+    assert_eq!(timer.monotonic.lock().queue.moments(), 0);
 }
 
 #[test]
@@ -97,10 +133,10 @@ fn when_the_runtime_of_the_driver_ends_no_sleeper_hangs() {
 #[tokio::test]
 async fn dropping_the_timer_ends_its_driver() {
     let timer = Timer::start().unwrap();
-    let queue = Arc::downgrade(&timer.queue);
+    let lanes = [&timer.monotonic, &timer.wall].map(Arc::downgrade);
     drop(timer);
     soon(async {
-        while queue.strong_count() > 0 {
+        while lanes.iter().any(|lane| lane.strong_count() > 0) {
             tokio::task::yield_now().await;
         }
     })

@@ -6,6 +6,7 @@
 //! - A power cut leaves of what was not synced any part: see [`content`] and [`names`].
 //! - After a failed sync, reads still show what was written, and no later sync brings it to the disk unless it is
 //!   written again: the kernel took it for clean.
+//! - Between two calls a test can do something itself, as another thread might: see [`Simulation::before`].
 //! - A disk is copied by [`Simulation::lose_power`] and [`Simulation::kill`]: who still writes to the old one does
 //!   not disturb the new one, so a test can cut the power of a log that runs.
 //!
@@ -70,8 +71,19 @@ struct State {
     clock: u64,
     calls: u64,
     faults: BTreeMap<u64, Fault>,
+    deed: Deed,
     capacity: Option<u64>,
     is_off: bool,
+}
+
+/// What a test does before a call. It is done once: a copy of the disk has none.
+#[derive(Default)]
+struct Deed(Option<(u64, Box<dyn FnOnce() + Send>)>);
+
+impl Clone for Deed {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -117,6 +129,11 @@ impl Simulation {
     /// Lets a call go wrong: the first is 0.
     pub fn fail_at(&self, call: u64, fault: Fault) {
         self.state().faults.insert(call, fault);
+    }
+
+    /// Does something before a call, when the one before it is done: as another thread might just then.
+    pub fn before(&self, call: u64, deed: impl FnOnce() + Send + 'static) {
+        self.state().deed = Deed(Some((call, Box::new(deed))));
     }
 
     /// How many bytes there is room for, in all files together, whole sectors each; none: no end.
@@ -213,7 +230,7 @@ impl Simulation {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -293,7 +310,7 @@ impl Handle {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -307,6 +324,17 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut locked = lock();
+    let calls = locked.calls;
+    let Some((_, deed)) = locked.deed.0.take_if(|(call, _)| *call <= calls) else { return locked };
+    // It may read and write itself.
+    drop(locked);
+    deed();
+    lock()
 }
 
 impl State {

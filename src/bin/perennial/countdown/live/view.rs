@@ -88,9 +88,8 @@ impl View {
     }
 
     fn happened(&mut self, response: &CountdownResponse, now: &Zoned) {
-        let (before, after) = (self.countdown.as_ref(), response.countdown.as_ref());
-        let mut told =
-            response.events.iter().map(|it| event::sentence(it, before, after, now)).collect::<Vec<_>>();
+        let after = response.countdown.as_ref();
+        let mut told = response.events.iter().map(|it| event::sentence(it, after, now)).collect::<Vec<_>>();
         told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
         if !told.is_empty() {
             self.note = Some(format!("{} {}", now.strftime("%H:%M:%S"), told.join(", ")));

@@ -90,6 +90,7 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
         change: CountdownChange::Extended.into(),
         previous_version: Some(2),
         version: Some(3),
+        by: duration(30, 0),
     };
     let stepped = CountdownClockStepped { by: duration(-3, 0) };
     let event = |event| CountdownEvent { event: Some(event) };
@@ -111,7 +112,10 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
     let objects = printed(&response);
     assert_eq!(objects[0], json!({ "clockStepped": { "by": "-3s" } }));
     let change = "COUNTDOWN_CHANGE_EXTENDED";
-    assert_eq!(objects[1], json!({ "changed": { "change": change, "previousVersion": 2, "version": 3 } }));
+    assert_eq!(
+        objects[1],
+        json!({ "changed": { "change": change, "previousVersion": 2, "version": 3, "by": "30s" } })
+    );
     assert_eq!(objects[2]["countdown"]["name"], "launch");
     assert_eq!(objects[3], json!({ "skipped": 2 }));
     assert_eq!(

@@ -385,6 +385,23 @@ fn sector(bytes: &[u8], index: usize) -> Vec<u8> {
     sector
 }
 
+#[test]
+fn what_is_to_be_done_before_a_call_is_done_once_and_may_use_the_disk() {
+    let disk = disk();
+    let file = file(&disk, "a");
+    let of_deed = disk.clone();
+    disk.before(disk.calls() + 1, move || {
+        assert_eq!(of_deed.read_file(&path("a")), [1], "the call before it is done");
+        of_deed.write_file(&path("b"), &[]);
+    });
+    file.write_all_at(&[1], 0).unwrap();
+    file.write_all_at(&[2], 1).unwrap();
+    assert_eq!(names(&disk), ["a", "b"]);
+    disk.remove(&path("b")).unwrap();
+    file.sync().unwrap();
+    assert_eq!((names(&disk), disk.read_file(&path("a"))), (vec!["a".into()], vec![1, 2]));
+}
+
 proptest! {
     #[test]
     fn each_sector_is_what_it_was_at_some_time_since_the_last_good_sync(

@@ -1,0 +1,154 @@
+//! The ticks of a server, whichever it is, as the client gets them.
+
+use std::time::Duration;
+
+use perennial::proto::{CountdownRequest, OnLag, countdown_request::Target};
+use prost::Message;
+use prost_types::Timestamp;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    Result,
+    measure::{now, second_after},
+    peer::{COUNTDOWN, Count, Tick},
+    process::{Kind, call},
+};
+
+const OURS: &str = "/perennial.v1.CountdownService/Countdown";
+
+/// More numbers than any run counts.
+pub const FROM: i32 = 5_000_000;
+
+/// Of a response of ours, what is measured: the rest is skipped, and takes no time of the cores that are shared.
+#[derive(Clone, PartialEq, Message)]
+pub struct Response {
+    #[prost(message, repeated, tag = "1")]
+    pub ticks: Vec<Due>,
+    #[prost(string, tag = "3")]
+    pub cursor: String,
+    #[prost(message, optional, tag = "5")]
+    pub sent_time: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Due {
+    #[prost(message, optional, tag = "3")]
+    pub due_time: Option<Timestamp>,
+}
+
+/// How late the ticks were, in nanoseconds: when they left the server, and when they arrived.
+#[derive(Debug, Default)]
+pub struct Late {
+    pub sent: Vec<i64>,
+    pub arrived: Vec<i64>,
+    /// When the last one was due.
+    pub due: i64,
+}
+
+impl Late {
+    fn add(&mut self, due: i64, sent: i64, after: i64) {
+        self.due = due;
+        if due >= after {
+            self.sent.push(sent - due);
+            self.arrived.push(now() - due);
+        }
+    }
+}
+
+/// When ticks are due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// An interval after the stream was opened, and so on.
+    Own,
+    /// On whole intervals of the clock.
+    Shared,
+}
+
+/// A stream of ticks.
+#[derive(Debug)]
+pub enum Ticks {
+    Ours(Streaming<Response>),
+    Peer(Streaming<Tick>),
+}
+
+impl Ticks {
+    /// Opens a stream that ticks once an interval.
+    pub async fn open(kind: Kind, channel: &Channel, interval: Duration, phase: Phase) -> Result<Self> {
+        let interval_nanos = i64::try_from(interval.as_nanos())?;
+        Ok(if kind == Kind::Perennial {
+            Self::Ours(call(channel, OURS, request(interval, phase)?).await?)
+        } else {
+            let start = if phase == Phase::Shared { second_after(now()) } else { 0 };
+            Self::Peer(call(channel, COUNTDOWN, Count { from: FROM, interval_nanos, start }).await?)
+        })
+    }
+
+    /// Takes the next response; tells how many ticks it has.
+    pub async fn next(&mut self, late: &mut Late, after: i64) -> Result<usize> {
+        match self {
+            Self::Ours(stream) => {
+                let batch = stream.message().await?.ok_or("it ended")?;
+                let sent = nanos(batch.sent_time);
+                batch.ticks.iter().for_each(|tick| late.add(nanos(tick.due_time), sent, after));
+                Ok(batch.ticks.len())
+            }
+            Self::Peer(stream) => {
+                let tick = stream.message().await?.ok_or("it ended")?;
+                late.add(tick.due, tick.sent, after);
+                Ok(1)
+            }
+        }
+    }
+
+    /// Takes the ticks that are due from `after` on.
+    pub async fn take(mut self, late: &mut Late, after: i64) -> Result<()> {
+        loop {
+            self.next(late, after).await?;
+        }
+    }
+}
+
+fn request(interval: Duration, phase: Phase) -> Result<CountdownRequest> {
+    Ok(CountdownRequest {
+        target: Some(Target::From(FROM)),
+        interval: Some(interval.try_into()?),
+        align: phase == Phase::Shared,
+        ..Default::default()
+    })
+}
+
+/// A countdown of ours as one reads its cursor that was cut so long ago. The cursor is the server's own, moved back.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Position {
+    start: i128,
+    interval: u64,
+    from: i32,
+    step: i32,
+    count: u64,
+    pinned: bool,
+    next: u64,
+}
+
+/// Opens a stream that is so many ticks behind, and delivers all of them.
+pub async fn open_behind(kind: Kind, channel: &Channel, interval: Duration, behind: i32) -> Result<Ticks> {
+    use perennial::cursor::{Kind::Countdown, decode, encode};
+    let nanos = i64::try_from(interval.as_nanos())? * i64::from(behind);
+    if kind != Kind::Perennial {
+        let count =
+            Count { from: FROM, interval_nanos: interval.as_nanos().try_into()?, start: now() - nanos };
+        return Ok(Ticks::Peer(call(channel, COUNTDOWN, count).await?));
+    }
+    let request = request(interval, Phase::Own)?;
+    let mut stream: Streaming<Response> = call(channel, OURS, request.clone()).await?;
+    let cursor = stream.message().await?.ok_or("it ended")?.cursor;
+    drop(stream);
+    let mut position: Position = decode(Countdown, &cursor)?;
+    position.start -= i128::from(nanos);
+    let cursor = Some(encode(Countdown, &position));
+    let request = CountdownRequest { cursor, on_lag: OnLag::Burst.into(), ..request };
+    Ok(Ticks::Ours(call(channel, OURS, request).await?))
+}
+
+fn nanos(time: Option<Timestamp>) -> i64 {
+    time.map_or(0, |time| time.seconds * 1_000_000_000 + i64::from(time.nanos))
+}

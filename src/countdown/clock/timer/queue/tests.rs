@@ -1,0 +1,118 @@
+//! The queue against a list, and its pace.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Wake,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn waker() -> Waker {
+    Arc::new(Count::default()).into()
+}
+
+/// Writes its name down when it is woken.
+struct Named(usize, Arc<Mutex<BTreeSet<usize>>>);
+
+impl Wake for Named {
+    fn wake(self: Arc<Self>) {
+        assert!(self.1.lock().unwrap().insert(self.0), "twice");
+    }
+}
+
+#[test]
+fn a_place_of_a_moment_that_has_passed_is_not_one_of_the_same_moment_that_came_back() {
+    let mut queue = Queue::default();
+    let old = queue.insert(5, waker());
+    queue.take_due(5, 1, &mut Vec::new());
+    let new = queue.insert(5, waker());
+    assert!(queue.waker(old).is_none());
+    assert!(queue.remove(old).is_none());
+    assert!(queue.waker(new).is_some());
+}
+
+#[test]
+fn a_moment_that_is_alone_is_served_at_once() {
+    let mut queue = Queue::default();
+    for now in (0..100).map(|n| n * 1_000_000) {
+        queue.insert(now, waker());
+        assert_eq!(queue.next(), Some(now));
+        queue.take_due(now, usize::MAX, &mut Vec::new());
+    }
+}
+
+#[test]
+fn moments_close_together_are_served_together_and_none_later_than_the_gap() {
+    let mut queue = Queue::default();
+    let moments = (0..10_000).map(|n| n * 10_000);
+    for moment in moments.clone() {
+        queue.insert(moment, waker());
+    }
+    let (mut rounds, mut due, mut first) = (0, Vec::new(), 0);
+    while let Some(now) = queue.next() {
+        assert!((first..=first + GAP).contains(&now));
+        queue.take_due(now, usize::MAX, &mut due);
+        rounds += 1;
+        first = i64::try_from(due.len()).unwrap() * 10_000;
+    }
+    assert_eq!(due.len(), moments.count());
+    assert!(rounds < 300, "{rounds}");
+}
+
+proptest! {
+    #[test]
+    fn whoever_is_due_is_taken_once_and_whoever_left_is_not(
+        sleepers in prop::collection::vec((0..6_i64, any::<bool>()), 0..40),
+        stops in prop::collection::vec(0..6_i64, 0..6),
+        at_least in 1..10_usize,
+    ) {
+        let woken = Arc::new(Mutex::new(BTreeSet::new()));
+        let mut queue = Queue::default();
+        let places = sleepers.iter().enumerate().map(|(name, (moment, _))| {
+            queue.insert(*moment, Arc::new(Named(name, Arc::clone(&woken))).into())
+        });
+        let places = places.collect::<Vec<_>>();
+        for (place, (_, leaves)) in places.iter().zip(&sleepers) {
+            prop_assert!(queue.waker(*place).is_some());
+            if *leaves {
+                prop_assert!(queue.remove(*place).is_some());
+                prop_assert!(queue.remove(*place).is_none());
+            }
+        }
+        let stays = || sleepers.iter().enumerate().filter(|(_, (_, leaves))| !leaves);
+        prop_assert_eq!(queue.sleepers(), stays().count());
+        prop_assert_eq!(queue.moments(), stays().map(|(_, (moment, _))| moment).collect::<BTreeSet<_>>().len());
+        let mut now = -1;
+        for stop in stops.into_iter().chain([6]) {
+            now = now.max(stop);
+            loop {
+                let mut due = Vec::new();
+                queue.take_due(now, at_least, &mut due);
+                if due.is_empty() {
+                    break;
+                }
+                due.into_iter().for_each(Waker::wake);
+            }
+            let expected = stays().filter(|(_, (moment, _))| *moment <= now).map(|(name, _)| name);
+            prop_assert_eq!(&*woken.lock().unwrap(), &expected.collect::<BTreeSet<_>>());
+        }
+        prop_assert_eq!((queue.sleepers(), queue.moments()), (0, 0));
+    }
+}

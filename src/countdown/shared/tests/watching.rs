@@ -1,0 +1,290 @@
+//! Streams of shared countdowns: those that stay, those that come late, and those that leave and come back.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[tokio::test]
+async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_ended() {
+    let house = House::new().await;
+    let created = house.create("launch", seconds(3)).await;
+    let mut stream = house.watch("launch");
+    let first = stream.next().await.unwrap();
+    assert_eq!(first.standing.unwrap().version, created.version);
+    assert!(first.events.is_empty());
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        house.clock.step(SECOND);
+        let batch = stream.tells().await;
+        assert!(batch.standing.is_none());
+        let ticks = tick::tests::read(&batch.items);
+        let version = i64::try_from(created.version).unwrap();
+        assert_eq!((ticks[0].state, ticks[0].version), (Some(1), Some(version)));
+        let Phase::Running { end_time, .. } = created.record.phase else { panic!() };
+        assert_eq!(ticks[0].end, end_time.as_nanosecond());
+        seen.extend(numbers(&batch));
+    }
+    assert_eq!(seen, [2, 1, 0]);
+    let last = stream.tells().await;
+    assert_eq!((changes(&last), last.count), (vec![Change::Ended], 0));
+    assert!(matches!(last.standing.unwrap().record.phase, Phase::Ended { .. }));
+    assert!(stream.end().await.is_none());
+    // Behind the end there is nothing but how it stands.
+    let resume = Some(last.position);
+    let mut stream = house.watch_with(Query { resume, ..query("launch") });
+    let batch = stream.next().await.unwrap();
+    assert_eq!((batch.count, batch.skipped, batch.events.len(), batch.standing.is_some()), (0, 0, 0, true));
+    assert!(stream.end().await.is_none());
+}
+
+#[tokio::test]
+async fn a_change_is_told_at_once_and_ticks_go_on_with_what_it_made_of_the_countdown() {
+    let house = House::new().await;
+    house.create("launch", seconds(10)).await;
+    let mut stream = house.watch("launch");
+    stream.next().await.unwrap();
+    let paused = house.countdowns.pause("launch", None).await.unwrap();
+    let batch = stream.tells().await;
+    assert_eq!((changes(&batch), batch.standing.unwrap().version), (vec![Change::Paused], paused.version));
+    house.clock.step(3600 * SECOND);
+    let resumed = house.countdowns.resume("launch", Some(paused.version)).await.unwrap();
+    let batch = stream.tells().await;
+    let told = batch.events.iter().find(|event| matches!(event, Event::Changed { .. }));
+    let (previous_version, version) = (paused.version, resumed.version);
+    let expected = Event::Changed { change: Change::Resumed, by_nanos: None, previous_version, version };
+    assert_eq!((told, batch.skipped), (Some(&expected), 0));
+    house.clock.step(SECOND);
+    assert_eq!(numbers(&stream.tells().await), [9]);
+    house.countdowns.extend("launch", None, -5 * SECOND).await.unwrap();
+    let batch = stream.tells().await;
+    assert_eq!(changes(&batch), [Change::Extended]);
+    assert!(matches!(batch.events.last(), Some(Event::Changed { by_nanos: Some(-5_000_000_000), .. })));
+    house.clock.step(SECOND);
+    assert_eq!(numbers(&stream.tells().await), [3]);
+    house.countdowns.cancel("launch", None).await.unwrap();
+    assert_eq!(changes(&stream.tells().await), [Change::Cancelled]);
+    assert!(stream.end().await.is_none());
+    let mut late = house.watch("launch");
+    let batch = late.next().await.unwrap();
+    assert_eq!((batch.count, batch.events.len()), (0, 0));
+    assert!(late.end().await.is_none());
+}
+
+#[tokio::test]
+async fn who_comes_when_it_has_ended_gets_the_last_number() {
+    let house = House::new().await;
+    house.create("launch", seconds(3)).await;
+    house.clock.step(5 * SECOND);
+    house.has_ended("launch").await;
+    let mut stream = house.watch("launch");
+    let batch = stream.next().await.unwrap();
+    assert_eq!((numbers(&batch), batch.skipped, changes(&batch)), (vec![0], 0, vec![]));
+    assert!(stream.end().await.is_none());
+}
+
+#[tokio::test]
+async fn the_last_number_is_never_left_out_and_comes_before_the_end_also_for_one_who_was_away() {
+    let house = House::new().await;
+    house.create("launch", spec(Target::From(10))).await;
+    let mut stream = house.watch("launch");
+    let first = stream.next().await.unwrap();
+    house.clock.step(20 * SECOND);
+    house.has_ended("launch").await;
+    for mut stream in [stream, house.watch_with(Query { resume: Some(first.position), ..query("launch") })] {
+        let last = stream.tells().await;
+        assert_eq!((numbers(&last), last.skipped, changes(&last)), (vec![0], 9, vec![]));
+        assert_eq!(changes(&stream.tells().await), [Change::Ended]);
+        assert!(stream.end().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn with_burst_each_number_comes_before_the_change_that_it_was_due_before() {
+    let house = House::new().await;
+    house.create("launch", seconds(10)).await;
+    let mut stream = house.watch_with(Query { on_lag: OnLag::Burst, ..query("launch") });
+    stream.next().await.unwrap();
+    house.clock.step(3 * SECOND);
+    house.countdowns.pause("launch", None).await.unwrap();
+    assert_eq!(numbers(&stream.tells().await), [9, 8, 7]);
+    assert_eq!(changes(&stream.tells().await), [Change::Paused]);
+    house.countdowns.resume("launch", None).await.unwrap();
+    assert_eq!(changes(&stream.tells().await), [Change::Resumed]);
+    house.clock.step(7 * SECOND);
+    assert_eq!(numbers(&stream.tells().await), [6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(changes(&stream.tells().await), [Change::Ended]);
+}
+
+#[tokio::test]
+async fn a_step_of_the_clock_is_told_with_its_size() {
+    let house = House::new().await;
+    house.create("launch", seconds(10)).await;
+    let mut stream = house.watch("launch");
+    stream.next().await.unwrap();
+    house.clock.step(-3600 * SECOND);
+    let batch = stream.next().await.unwrap();
+    let [Event::ClockStepped { by_nanos }] = batch.events[..] else { panic!("{batch:?}") };
+    assert!((by_nanos + 3600 * SECOND).abs() < SECOND, "{by_nanos}");
+    assert_eq!((batch.count, batch.skipped), (0, 0));
+    house.clock.step(3605 * SECOND);
+    let batch = stream.next().await.unwrap();
+    assert_eq!((numbers(&batch), batch.skipped, batch.events.len()), (vec![5], 4, 1));
+}
+
+#[tokio::test]
+async fn a_countdown_that_is_deleted_ends_its_streams_and_its_cursors_are_no_others() {
+    let house = House::new().await;
+    house.create("launch", seconds(10)).await;
+    let mut stream = house.watch("launch");
+    let position = stream.next().await.unwrap().position;
+    house.countdowns.delete("launch", None).await.unwrap();
+    assert!(matches!(stream.end().await, Some(Error::NotFound)));
+    let resumed = Query { resume: Some(position), ..query("launch") };
+    assert!(matches!(house.countdowns.watch(resumed.clone()), Err(Error::NotFound)));
+    house.create("launch", seconds(10)).await;
+    assert!(matches!(house.countdowns.watch(resumed), Err(Error::Mismatch)));
+    let position = house.watch("launch").next().await.unwrap().position;
+    let ahead = Position { version: position.version + 1, ..position };
+    let resumed = Query { resume: Some(ahead), ..query("launch") };
+    assert!(matches!(house.countdowns.watch(resumed), Err(Error::Ahead { .. })));
+}
+
+#[tokio::test]
+async fn a_limit_counts_the_ticks_of_a_call_and_rates_count_its_streams() {
+    let house = House::new().await;
+    house.create("launch", Spec { interval: Duration::from_millis(1), ..seconds(10) }).await;
+    let mut stream = house.watch_with(Query {
+        on_lag: OnLag::Burst,
+        batching: Batching { limit: Some(7), max_items: 5, heartbeat: Duration::MAX, ..Batching::default() },
+        ..query("launch")
+    });
+    stream.next().await.unwrap();
+    house.clock.step(SECOND);
+    let (first, second) = (stream.tells().await, stream.tells().await);
+    assert_eq!((first.count, second.count), (5, 2));
+    assert!(stream.end().await.is_none());
+    let limits = Limits { rates: crate::countdown::Rates::new(1_500), ..Limits::default() };
+    let (countdowns, _work) = open(&house.log, &house.clock, limits).await;
+    let one = countdowns.watch(query("launch")).unwrap();
+    let refused = countdowns.watch(query("launch")).map(drop);
+    let expected = crate::countdown::Error::TooManyTicks { limit: 1_500 };
+    assert!(matches!(&refused, Err(Error::Countdown(error)) if *error == expected), "{refused:?}");
+    drop(one);
+    countdowns.watch(query("launch")).map(drop).unwrap();
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Pass(i64),
+    Pause,
+    Resume,
+    Extend(i64),
+    Leave,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pass = || (30_000_000..2_000_000_000_i64).prop_map(Step::Pass);
+    prop_oneof![
+        pass(),
+        pass(),
+        pass(),
+        Just(Step::Pause),
+        Just(Step::Resume),
+        (-900_000_000..3_000_000_000_i64).prop_map(Step::Extend),
+        Just(Step::Leave),
+        Just(Step::Restart),
+    ]
+}
+
+/// What a reader got, over all its streams.
+#[derive(Default)]
+struct Reader {
+    stream: Option<Watching>,
+    position: Option<Position>,
+    accounted: u64,
+    last_version: u64,
+}
+
+impl Reader {
+    /// Reads until it is behind so many ticks, and knows a version.
+    async fn read(&mut self, house: &House, on_lag: OnLag, next: u64, version: u64) {
+        let resume = self.position.clone();
+        let mut stream = self
+            .stream
+            .take()
+            .unwrap_or_else(|| house.watch_with(Query { resume, on_lag, ..query("launch") }));
+        while self.position.as_ref().is_none_or(|at| at.next < next || at.version < version) {
+            let Some(batch) = stream.next().await else { break };
+            for event in &batch.events {
+                if let Event::Changed { previous_version, version, .. } = event {
+                    assert_eq!(*previous_version, self.last_version);
+                    assert!(version > previous_version);
+                }
+            }
+            self.accounted += batch.count as u64 + batch.skipped;
+            self.last_version = batch.position.version;
+            self.position = Some(batch.position);
+        }
+        self.stream = Some(stream);
+    }
+}
+
+async fn accounts(on_lag: OnLag, interval: u64, steps: Vec<Step>) {
+    let mut house = House::new().await;
+    let spec = Spec { interval: Duration::from_nanos(interval), ..seconds(4) };
+    house.create("launch", spec).await;
+    let (mut stays, mut leaves) = (Reader::default(), Reader::default());
+    let (mut began, mut has_left) = (None, false);
+    for step in steps.into_iter().chain([Step::Pass(1)]) {
+        match step {
+            Step::Pass(nanos) => house.clock.step(nanos.into()),
+            Step::Pause => _ = house.countdowns.pause("launch", None).await,
+            Step::Resume => _ = house.countdowns.resume("launch", None).await,
+            Step::Extend(by) => _ = house.countdowns.extend("launch", None, by.into()).await,
+            Step::Leave => has_left = true,
+            Step::Restart => {
+                (stays.stream, leaves.stream) = (None, None);
+                house = house.restart().await;
+            }
+        }
+        let due = house.countdowns.now();
+        let standing = house.countdowns.get("launch").unwrap();
+        let is_past = matches!(standing.record.phase, Phase::Running { end_time, .. } if end_time.as_nanosecond() <= due);
+        let standing = if is_past { house.has_ended("launch").await } else { standing };
+        let next = standing.record.due_by(due);
+        // What was due when they came is not theirs.
+        let start = *began.get_or_insert_with(|| {
+            if matches!(standing.record.phase, Phase::Ended { .. }) { next - 1 } else { next }
+        });
+        stays.read(&house, on_lag, next, standing.version).await;
+        assert_eq!(stays.accounted, next - start);
+        if leaves.position.is_none() || !has_left {
+            leaves.read(&house, on_lag, next, standing.version).await;
+        }
+        if has_left {
+            leaves.stream = None;
+        }
+        if matches!(step, Step::Pass(1)) {
+            leaves.read(&house, on_lag, next, standing.version).await;
+            assert_eq!(leaves.accounted, next - start);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whoever stays, and whoever leaves at some point and comes back behind what he had, accounts for every tick once:
+    /// over pauses, extensions, the end, and restarts.
+    #[test]
+    fn every_tick_is_delivered_or_counted_once_over_all_changes(
+        interval in prop_oneof![1_000_000..10_000_000_u64, 100_000_000..1_500_000_000_u64],
+        is_burst: bool,
+        steps in prop::collection::vec(step(), 1..12),
+    ) {
+        let on_lag = if is_burst { OnLag::Burst } else { OnLag::Skip };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(accounts(on_lag, interval, steps));
+    }
+}
