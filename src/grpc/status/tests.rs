@@ -123,6 +123,7 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::VersionMismatch { expected: 1, current: 7 },
         E::TooMany { limit: 5 },
         E::Countdown(countdown::Error::StepTooSmall { step: 0 }),
+        E::TooManyNumbers { left: 1 << 40, max: 1 << 31 },
         E::RequestIdLength { bytes: 0 },
         E::OnEnd(messages::Error::Topic(topic::Error::Empty)),
         E::HeaderReserved { name: "countdown-x".repeat(1024) },
@@ -130,7 +131,7 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::Ahead { version: 3 },
         E::Log(messages::Error::Full),
     ]);
-    walk(samples, 15, |error| match error {
+    walk(samples, 16, |error| match error {
         E::Name(_) => (Reason::InvalidField, Some("name")),
         E::NotFound => (Reason::CountdownNotFound, None),
         E::Exists => (Reason::CountdownExists, None),
@@ -139,6 +140,7 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::TooMany { .. } => (Reason::TooManyCountdowns, None),
         E::Countdown(_) => (Reason::InvalidField, Some("step")),
         E::NothingLeft { field } | E::TooLong { field, .. } => (Reason::InvalidField, Some(field)),
+        E::TooManyNumbers { .. } => (Reason::InvalidField, Some("by")),
         E::RequestIdLength { .. } => (Reason::InvalidField, Some("request_id")),
         E::OnEnd(_) => (Reason::InvalidField, Some("on_end.topic")),
         E::HeaderReserved { .. } => (Reason::InvalidField, Some("on_end.headers")),
