@@ -1,27 +1,29 @@
 //! `perennial.v1.Tick`, as an item of `CountdownResponse.ticks`.
+//!
+//! A reader that was away gets millions of them, and they are made of some twenty parts of one to five bytes. So each
+//! is written on the stack, and copied once.
 
 use bytes::BufMut;
 
-use super::{put_length_tag, put_varint, put_varint_tag, varint_len};
-
 /// `CountdownResponse.ticks`.
-const TICKS: u32 = 1;
+const TICKS: u8 = 1;
 
-const REMAINING: u32 = 1;
-const REMAINING_TIME: u32 = 2;
-const DUE_TIME: u32 = 3;
-const END_TIME: u32 = 4;
-const STATE: u32 = 5;
-const VERSION: u32 = 6;
+const REMAINING: u8 = 1;
+const REMAINING_TIME: u8 = 2;
+const DUE_TIME: u8 = 3;
+const END_TIME: u8 = 4;
+const STATE: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Of `google.protobuf.Timestamp`, and of `google.protobuf.Duration`.
-const SECONDS: u32 = 1;
-const NANOS: u32 = 2;
+const SECONDS: u8 = 1;
+const NANOS: u8 = 2;
 
-/// Every field above has a tag of one byte.
-const TAG_BYTES: usize = 1;
+/// Wire types, as a tag has them.
+const VARINT_TAG: u8 = 0;
+const LENGTH_TAG: u8 = 2;
 
-/// The longest that [`put`] writes: in a timestamp of the years before 1970 the seconds take ten bytes.
+/// The longest that [`put`] writes. No message in it is longer either, so that every length is one byte.
 pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -45,26 +47,20 @@ pub struct Tick {
 
 /// Appends a tick as an item of `CountdownResponse.ticks`.
 pub fn put(out: &mut impl BufMut, tick: &Tick) {
-    let remaining = signed(tick.remaining.into());
-    let (left, due, end) = (Span::of(tick.remaining_time.into()), Span::of(tick.due), Span::of(tick.end));
-    let state = tick.state.map(|state| signed(state.into()));
-    let version = tick.version.map(signed);
-    let optional = |value: Option<u64>| value.map_or(0, |value| TAG_BYTES + varint_len(value));
-    let length = optional(Some(remaining))
-        + [left, due, end].iter().map(|span| TAG_BYTES + 1 + span.len()).sum::<usize>()
-        + optional(state)
-        + optional(version);
-    put_length_tag(out, TICKS);
-    put_varint(out, length as u64);
-    put_number(out, REMAINING, remaining);
-    for (field, span) in [(REMAINING_TIME, left), (DUE_TIME, due), (END_TIME, end)] {
-        span.put(out, field);
-    }
-    for (field, value) in [(STATE, state), (VERSION, version)] {
-        if let Some(value) = value {
-            put_number(out, field, value);
+    let mut pen = Pen { bytes: [0; MAX_BYTES], len: 0 };
+    pen.message(TICKS, |pen| {
+        pen.number(REMAINING, signed(tick.remaining.into()));
+        pen.span(REMAINING_TIME, tick.remaining_time.into());
+        pen.span(DUE_TIME, tick.due);
+        pen.span(END_TIME, tick.end);
+        if let Some(state) = tick.state {
+            pen.number(STATE, signed(state.into()));
         }
-    }
+        if let Some(version) = tick.version {
+            pen.number(VERSION, signed(version));
+        }
+    });
+    out.put_slice(pen.bytes.get(..pen.len).unwrap_or_default());
 }
 
 /// A negative number takes ten bytes, also where its type has 32 bits.
@@ -72,52 +68,69 @@ fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
 
-fn put_number(out: &mut impl BufMut, field: u32, value: u64) {
-    put_varint_tag(out, field);
-    put_varint(out, value);
+/// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
+fn split(nanos: i128) -> (u64, u64) {
+    // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
+    let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
+        (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
+    } else {
+        let second = i128::from(NANOS_PER_SECOND);
+        let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
+        (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
+    };
+    (signed(seconds), signed(nanos))
 }
 
-/// A moment or a duration as the wire has it; nanoseconds count up, also before 1970.
-#[derive(Clone, Copy)]
-struct Span {
-    seconds: u64,
-    nanos: u64,
+/// Writes a tick.
+struct Pen {
+    bytes: [u8; MAX_BYTES],
+    len: usize,
 }
 
-impl Span {
-    fn of(nanos: i128) -> Self {
-        // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
-        let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
-            (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
-        } else {
-            let second = i128::from(NANOS_PER_SECOND);
-            let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
-            (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
-        };
-        Self { seconds: signed(seconds), nanos: signed(nanos) }
-    }
-
-    /// What is 0 is left out, as protobuf does where a field has no presence.
-    fn fields(self) -> [(u32, u64); 2] {
-        [(SECONDS, self.seconds), (NANOS, self.nanos)]
-    }
-
-    fn len(self) -> usize {
-        self.fields()
-            .iter()
-            .filter(|(_, value)| *value != 0)
-            .map(|(_, value)| TAG_BYTES + varint_len(*value))
-            .sum()
-    }
-
-    fn put(self, out: &mut impl BufMut, field: u32) {
-        put_length_tag(out, field);
-        put_varint(out, self.len() as u64);
-        for (field, value) in self.fields() {
-            if value != 0 {
-                put_number(out, field, value);
-            }
+impl Pen {
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
         }
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.byte(value.to_le_bytes()[0]);
+    }
+
+    fn number(&mut self, field: u8, value: u64) {
+        self.byte(field << 3 | VARINT_TAG);
+        self.varint(value);
+    }
+
+    /// Its length is written when it is known.
+    fn message(&mut self, field: u8, content: impl FnOnce(&mut Self)) {
+        self.byte(field << 3 | LENGTH_TAG);
+        let length_at = self.len;
+        self.byte(0);
+        content(self);
+        if let (Some(place), Ok(length)) =
+            (self.bytes.get_mut(length_at), u8::try_from(self.len - length_at - 1))
+        {
+            *place = length;
+        }
+    }
+
+    fn span(&mut self, field: u8, nanos: i128) {
+        let (seconds, nanos) = split(nanos);
+        self.message(field, |pen| {
+            // What is 0 is left out, as protobuf does where a field has no presence.
+            for (field, value) in [(SECONDS, seconds), (NANOS, nanos)] {
+                if value != 0 {
+                    pen.number(field, value);
+                }
+            }
+        });
     }
 }
 
