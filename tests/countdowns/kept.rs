@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use perennial::proto::{Countdown, CountdownState};
+use perennial::proto::{Countdown, CountdownState, PublishRequest, publish_request};
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Code, Status};
 
 use crate::{
-    calls::{Client, Verb, change, create, delete, get, is, is_lost, length, moment, running_for, told},
-    harness::{Server, within},
+    calls::{
+        Client, Verb, change, create, delete, get, is, is_lost, length, list, messages, moment, running_for,
+        told,
+    },
+    harness::{Server, until, within},
     random::Random,
 };
 
@@ -65,6 +68,40 @@ async fn every_acknowledged_change_outlives_kill_9_and_no_other_one_is_there_by_
         for known in &mut all {
             known.compare(get(&client, &known.name).await, round);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_countdown_outlives_what_retention_removes() {
+    let settings =
+        ["--segment", "1MiB", "--retain", ">=count:1", "--retention-interval", "100ms", "--keep-ended", "1h"];
+    let mut server = Server::start_with(&settings);
+    let client = server.countdown().await;
+    for name in ["runs", "stands", "is-over"] {
+        create(&client, running_for(name, HOUR)).await.unwrap();
+    }
+    change(&client, "stands", Verb::Pause).await.unwrap();
+    change(&client, "is-over", Verb::Cancel).await.unwrap();
+    let before = list(&client).await;
+    let mut publisher = server.messages().await;
+    let content = Some(publish_request::Content::Text("x".repeat(512 * 1024)));
+    for _ in 0..20 {
+        let request =
+            PublishRequest { topic: "fills".into(), content: content.clone(), ..Default::default() };
+        publisher.publish(request).await.unwrap();
+    }
+    until("retention", async || messages(&server, "fills").await.len() == 1).await;
+    let segments = async || {
+        let files = std::fs::read_dir(server.directory().join("data/messages")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().metadata().unwrap().len() > 256 * 1024).count()
+    };
+    until("segments are removed", async || segments().await < 6).await;
+    server.kill();
+    server.restart();
+    let after = list(&server.countdown().await).await;
+    assert_eq!(before.len(), after.len());
+    for (name, countdown) in before {
+        assert_eq!(still(countdown), still(after[&name].clone()));
     }
 }
 

@@ -257,6 +257,21 @@ async fn what_is_over_is_forgotten_when_the_log_forgets_it_and_its_name_is_free(
 }
 
 #[tokio::test]
+async fn a_name_that_is_forgotten_is_free_at_once_though_the_log_forgets_later() {
+    let house = House::new().await;
+    let first = house.create("cancelled", seconds(60)).await;
+    house.countdowns.cancel("cancelled", None).await.unwrap();
+    let mut changes = house.countdowns.0.changes("cancelled").unwrap();
+    changes.mark_unchanged();
+    // The log has a clock of its own.
+    house.clock.step(2 * schedule::nanos_of(Limits::default().keep_ended));
+    assert!(limited(changes.changed()).await.is_err());
+    let second = house.create("cancelled", seconds(60)).await;
+    assert!(second.version > first.version);
+    assert!(!house.countdowns.get("cancelled").unwrap().record.is_over());
+}
+
+#[tokio::test]
 async fn one_more_than_the_limit_is_refused_however_many_come_at_once() {
     let house = House::new().await;
     let limits = Limits { max_countdowns: 5, ..Limits::default() };

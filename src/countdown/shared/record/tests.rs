@@ -69,13 +69,12 @@ fn a_running_and_a_paused_one_are_extended_to_as_many_numbers_as_there_are() {
     let fast = Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) };
     let running = Record::create(fast, NOW, &Limits::default()).unwrap();
     let paused = running.pause(7, NOW).unwrap().unwrap();
-    let last = i128::from(i32::MAX) * SECOND / 1000;
+    let most = (i128::from(i32::MAX) + 1) * SECOND / 1000;
     for record in [running, paused] {
         let extend = |by| record.extend(by - SECOND / 1000, 8, NOW, &Limits::default());
-        let more = extend(last + SECOND / 1000).unwrap_err();
+        let more = extend(most + 1).unwrap_err();
         assert!(matches!(more, Error::TooManyNumbers { max: 2_147_483_647, .. }), "{more:?}");
-        let most = extend(last).unwrap();
-        most.resume(9, NOW).unwrap();
+        extend(most).unwrap().resume(9, NOW).unwrap();
     }
 }
 
