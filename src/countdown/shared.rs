@@ -179,7 +179,7 @@ impl Countdowns {
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`], [`Error::VersionMismatch`], [`Error::Over`], or what is wrong with the log.
     pub async fn pause(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
-        self.change(name, expected, |record, version, now| record.pause(version, now)).await
+        self.change(name, expected, Record::pause).await
     }
 
     /// Lets a paused countdown go on.
@@ -187,7 +187,7 @@ impl Countdowns {
     /// # Errors
     /// As of [`pause`](Self::pause).
     pub async fn resume(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
-        self.change(name, expected, |record, version, now| record.resume(version, now)).await
+        self.change(name, expected, Record::resume).await
     }
 
     /// Moves the end of a countdown by so many nanoseconds.
@@ -205,7 +205,7 @@ impl Countdowns {
     /// # Errors
     /// As of [`pause`](Self::pause).
     pub async fn cancel(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
-        self.change(name, expected, |record, version, now| record.cancel(version, now)).await
+        self.change(name, expected, Record::cancel).await
     }
 
     /// Forgets a countdown, for good.

@@ -43,7 +43,7 @@ impl CountdownService for App {
         let answer = async {
             let (name, spec) = shared::spec(request.into_inner())?;
             let (standing, already_existed) = self.countdowns.create(&name, spec).await?;
-            Ok(proto::CreateCountdownResponse { countdown: self.told(&standing), already_existed })
+            Ok(proto::CreateCountdownResponse { countdown: Some(self.told(&standing)), already_existed })
         };
         self.calls.unary("CreateCountdown", timeout, answer).await
     }
@@ -56,7 +56,7 @@ impl CountdownService for App {
         let proto::PauseCountdownRequest { name, version } = request.into_inner();
         let answer = async {
             let standing = self.countdowns.pause(&name, shared::version(version)?).await?;
-            Ok(proto::PauseCountdownResponse { countdown: self.told(&standing) })
+            Ok(proto::PauseCountdownResponse { countdown: Some(self.told(&standing)) })
         };
         self.calls.unary("PauseCountdown", timeout, answer).await
     }
@@ -69,7 +69,7 @@ impl CountdownService for App {
         let proto::ResumeCountdownRequest { name, version } = request.into_inner();
         let answer = async {
             let standing = self.countdowns.resume(&name, shared::version(version)?).await?;
-            Ok(proto::ResumeCountdownResponse { countdown: self.told(&standing) })
+            Ok(proto::ResumeCountdownResponse { countdown: Some(self.told(&standing)) })
         };
         self.calls.unary("ResumeCountdown", timeout, answer).await
     }
@@ -82,7 +82,7 @@ impl CountdownService for App {
         let proto::CancelCountdownRequest { name, version } = request.into_inner();
         let answer = async {
             let standing = self.countdowns.cancel(&name, shared::version(version)?).await?;
-            Ok(proto::CancelCountdownResponse { countdown: self.told(&standing) })
+            Ok(proto::CancelCountdownResponse { countdown: Some(self.told(&standing)) })
         };
         self.calls.unary("CancelCountdown", timeout, answer).await
     }
@@ -96,7 +96,7 @@ impl CountdownService for App {
         let answer = async {
             let (by, version) = (shared::by(by)?, shared::version(version)?);
             let standing = self.countdowns.extend(&name, version, by).await?;
-            Ok(proto::ExtendCountdownResponse { countdown: self.told(&standing) })
+            Ok(proto::ExtendCountdownResponse { countdown: Some(self.told(&standing)) })
         };
         self.calls.unary("ExtendCountdown", timeout, answer).await
     }
@@ -107,7 +107,7 @@ impl CountdownService for App {
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
         let answer = async {
             let standing = self.countdowns.get(&request.get_ref().name)?;
-            Ok(proto::GetCountdownResponse { countdown: self.told(&standing) })
+            Ok(proto::GetCountdownResponse { countdown: Some(self.told(&standing)) })
         };
         self.calls.unary("GetCountdown", None, answer).await
     }
@@ -190,8 +190,8 @@ impl App {
     }
 
     /// How a shared countdown stands now.
-    fn told(&self, standing: &Standing) -> Option<proto::Countdown> {
-        Some(shared::countdown(standing, self.countdowns.now()))
+    fn told(&self, standing: &Standing) -> proto::Countdown {
+        shared::countdown(standing, self.countdowns.now())
     }
 }
 

@@ -152,7 +152,7 @@ fn too_long(length: Duration, max: Duration) -> String {
 /// A length and the maximum that it is over, in whole days if the latter has some.
 fn show_lengths(length: Duration, max: Duration) -> (String, String) {
     const DAY: u128 = 24 * 60 * 60 * 1_000_000_000;
-    if max.is_zero() || max.as_nanos() % DAY != 0 {
+    if max.is_zero() || !max.as_nanos().is_multiple_of(DAY) {
         return (format!("{length:?}"), format!("{max:?}"));
     }
     let [length, max] = [length, max].map(|it| format!("{} days", it.as_nanos().div_ceil(DAY)));

@@ -1,7 +1,7 @@
 //! `perennial.v1.Tick`, as an item of `CountdownResponse.ticks`.
 //!
 //! A reader that was away gets millions of them, and they are made of some twenty parts of one to five bytes. So each
-//! is written on the stack, and copied once.
+//! is written on the stack and copied once, and what it shares with the one before it is not encoded again.
 
 use bytes::BufMut;
 
@@ -23,7 +23,7 @@ const NANOS: u8 = 2;
 const VARINT_TAG: u8 = 0;
 const LENGTH_TAG: u8 = 2;
 
-/// The longest that [`put`] writes. No message in it is longer either, so that every length is one byte.
+/// The longest that a tick is. No message in it is longer either, so that every length is one byte.
 pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -45,49 +45,98 @@ pub struct Tick {
     pub version: Option<i64>,
 }
 
-/// Appends a tick as an item of `CountdownResponse.ticks`.
-pub fn put(out: &mut impl BufMut, tick: &Tick) {
-    let mut pen = Pen { bytes: [0; MAX_BYTES], len: 0 };
-    pen.message(TICKS, |pen| {
-        pen.number(REMAINING, signed(tick.remaining.into()));
-        pen.span(REMAINING_TIME, tick.remaining_time.into());
-        pen.span(DUE_TIME, tick.due);
-        pen.span(END_TIME, tick.end);
-        if let Some(state) = tick.state {
-            pen.number(STATE, signed(state.into()));
-        }
-        if let Some(version) = tick.version {
-            pen.number(VERSION, signed(version));
-        }
-    });
-    out.put_slice(pen.bytes.get(..pen.len).unwrap_or_default());
-}
-
 /// A negative number takes ten bytes, also where its type has 32 bits.
 fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
 
-/// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
-fn split(nanos: i128) -> (u64, u64) {
-    // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
-    let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
-        (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
-    } else {
-        let second = i128::from(NANOS_PER_SECOND);
-        let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
-        (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
-    };
-    (signed(seconds), signed(nanos))
-}
-
-/// Writes a tick.
-struct Pen {
-    bytes: [u8; MAX_BYTES],
-    len: usize,
+/// Writes ticks of one countdown, one after another: what a tick has in common with the one before it is not made
+/// again. That is its end, and mostly the second of its moment.
+#[derive(Debug, Default)]
+pub struct Pen {
+    left: Span,
+    due: Span,
+    end: Span,
 }
 
 impl Pen {
+    /// Appends a tick as an item of `CountdownResponse.ticks`.
+    pub fn put(&mut self, out: &mut impl BufMut, tick: &Tick) {
+        let mut item = Text::<MAX_BYTES>::default();
+        item.message(TICKS, |item| {
+            item.number(REMAINING, signed(tick.remaining.into()));
+            self.left.put(item, REMAINING_TIME, tick.remaining_time.into());
+            self.due.put(item, DUE_TIME, tick.due);
+            self.end.put(item, END_TIME, tick.end);
+            if let Some(state) = tick.state {
+                item.number(STATE, signed(state.into()));
+            }
+            if let Some(version) = tick.version {
+                item.number(VERSION, signed(version));
+            }
+        });
+        out.put_slice(item.written());
+    }
+}
+
+/// The longest that seconds are when they are encoded, with their tag: of a moment before 1970.
+const SECONDS_BYTES: usize = 11;
+
+/// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
+#[derive(Debug, Default)]
+struct Span {
+    /// The second that was written last: in nanoseconds, and encoded.
+    second: i128,
+    seconds: Text<SECONDS_BYTES>,
+}
+
+impl Span {
+    fn put(&mut self, item: &mut Text<MAX_BYTES>, field: u8, nanos: i128) {
+        let nanos = match u64::try_from(nanos - self.second) {
+            Ok(nanos) if nanos < NANOS_PER_SECOND.unsigned_abs() => nanos,
+            _ => self.turn_to(nanos),
+        };
+        item.message(field, |item| {
+            item.append(self.seconds.written());
+            item.number_unless_0(NANOS, nanos);
+        });
+    }
+
+    /// Encodes another second; the nanoseconds behind it.
+    fn turn_to(&mut self, nanos: i128) -> u64 {
+        // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
+        let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
+            (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
+        } else {
+            let second = i128::from(NANOS_PER_SECOND);
+            let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
+            (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
+        };
+        self.second = i128::from(seconds) * i128::from(NANOS_PER_SECOND);
+        self.seconds = Text::default();
+        self.seconds.number_unless_0(SECONDS, signed(seconds));
+        signed(nanos)
+    }
+}
+
+/// What was written, on the stack.
+#[derive(Debug)]
+struct Text<const MAX: usize> {
+    bytes: [u8; MAX],
+    len: usize,
+}
+
+impl<const MAX: usize> Default for Text<MAX> {
+    fn default() -> Self {
+        Self { bytes: [0; MAX], len: 0 }
+    }
+}
+
+impl<const MAX: usize> Text<MAX> {
+    fn written(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
     fn byte(&mut self, byte: u8) {
         if let Some(place) = self.bytes.get_mut(self.len) {
             *place = byte;
@@ -95,7 +144,15 @@ impl Pen {
         }
     }
 
-    fn varint(&mut self, mut value: u64) {
+    fn append(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+
+    fn number(&mut self, field: u8, mut value: u64) {
+        self.byte(field << 3 | VARINT_TAG);
         while value >= 0x80 {
             self.byte(value.to_le_bytes()[0] | 0x80);
             value >>= 7;
@@ -103,9 +160,11 @@ impl Pen {
         self.byte(value.to_le_bytes()[0]);
     }
 
-    fn number(&mut self, field: u8, value: u64) {
-        self.byte(field << 3 | VARINT_TAG);
-        self.varint(value);
+    /// What is 0 is left out, as protobuf does where a field has no presence.
+    fn number_unless_0(&mut self, field: u8, value: u64) {
+        if value != 0 {
+            self.number(field, value);
+        }
     }
 
     /// Its length is written when it is known.
@@ -119,18 +178,6 @@ impl Pen {
         {
             *place = length;
         }
-    }
-
-    fn span(&mut self, field: u8, nanos: i128) {
-        let (seconds, nanos) = split(nanos);
-        self.message(field, |pen| {
-            // What is 0 is left out, as protobuf does where a field has no presence.
-            for (field, value) in [(SECONDS, seconds), (NANOS, nanos)] {
-                if value != 0 {
-                    pen.number(field, value);
-                }
-            }
-        });
     }
 }
 
@@ -158,6 +205,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn put(out: &mut Vec<u8>, tick: &Tick) {
+        Pen::default().put(out, tick);
+    }
+
     /// Ticks as a client reads them.
     pub(crate) fn read(items: &[u8]) -> Vec<Tick> {
         let nanos = |seconds: i64, nanos: i32| i128::from(seconds) * SECOND + i128::from(nanos);
@@ -180,6 +231,24 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ticks_of_one_pen_are_as_each_alone(
+            ticks in prop::collection::vec((any::<i32>(), any::<u64>(), moment(), moment(), 0..3_i128), 1..20),
+            apart in prop_oneof![Just(1_i128), 1..2_000_000_000_i128],
+        ) {
+            let (mut pen, mut together, mut alone) = (Pen::default(), Vec::new(), Vec::new());
+            for (remaining, remaining_time, due, end, more) in ticks {
+                for k in 0..=more {
+                    let due = (due - k * apart).max(MOMENTS.start);
+                    let remaining_time = remaining_time.saturating_sub(u64::try_from(k * apart).unwrap_or(0));
+                    let tick = Tick { remaining, remaining_time, due, end, state: None, version: None };
+                    pen.put(&mut together, &tick);
+                    put(&mut alone, &tick);
+                }
+            }
+            prop_assert_eq!(together, alone);
+        }
+
         #[test]
         fn a_tick_is_as_prost_writes_it(
             remaining in prop_oneof![any::<i32>(), Just(0)],

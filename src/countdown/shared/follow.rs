@@ -64,12 +64,11 @@ fn apply(registry: &Registry, batch: &Batch) {
         while let Some(found) = message::read_next(&mut rest) {
             let Some(name) = found.topic.strip_prefix(PREFIX) else { continue };
             let text = std::str::from_utf8(found.content).ok().filter(|_| found.is_text);
-            match text.and_then(Record::from_json) {
-                Some(record) => {
-                    let forgotten = found.expires.and_then(|since| i128::try_from(since.as_nanos()).ok());
-                    registry.apply(name, found.sequence, record, forgotten);
-                }
-                None => tracing::error!(name, version = found.sequence, "this is no state of a countdown"),
+            if let Some(record) = text.and_then(Record::from_json) {
+                let forgotten = found.expires.and_then(|since| i128::try_from(since.as_nanos()).ok());
+                registry.apply(name, found.sequence, record, forgotten);
+            } else {
+                tracing::error!(name, version = found.sequence, "this is no state of a countdown");
             }
         }
     }

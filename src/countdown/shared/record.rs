@@ -135,7 +135,7 @@ impl OnEnd {
     /// As a message to publish.
     pub fn message(&self) -> NewMessage {
         let Self { topic, key, headers, content } = self.clone();
-        NewMessage { topic, key, headers, content, ..NewMessage::default() }
+        NewMessage { topic, content, key, headers, ..NewMessage::default() }
     }
 }
 
@@ -323,6 +323,7 @@ impl Record {
     }
 
     /// What stands in its place once it is deleted.
+    #[must_use]
     pub fn delete(&self, version: u64, now: i128) -> Self {
         Self {
             phase: Phase::Deleted,

@@ -131,7 +131,7 @@ impl Watcher {
             Some(position) => (position.version, position.next),
             None => {
                 // Who comes when it is over gets the last number.
-                let last = if matches!(record.phase, Phase::Ended { .. }) { 1 } else { 0 };
+                let last = u64::from(matches!(record.phase, Phase::Ended { .. }));
                 (standing.version, record.due_by(reading.0).saturating_sub(last))
             }
         };

@@ -122,6 +122,7 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::Over { is_cancelled: false },
         E::VersionMismatch { expected: 1, current: 7 },
         E::TooMany { limit: 5 },
+        E::TooManyNumbers { left: 1 << 40, max: 1 << 31 },
         E::Countdown(countdown::Error::StepTooSmall { step: 0 }),
         E::RequestIdLength { bytes: 0 },
         E::OnEnd(messages::Error::Topic(topic::Error::Empty)),
@@ -130,13 +131,14 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::Ahead { version: 3 },
         E::Log(messages::Error::Full),
     ]);
-    walk(samples, 15, |error| match error {
+    walk(samples, 16, |error| match error {
         E::Name(_) => (Reason::InvalidField, Some("name")),
         E::NotFound => (Reason::CountdownNotFound, None),
         E::Exists => (Reason::CountdownExists, None),
         E::Over { .. } => (Reason::CountdownOver, None),
         E::VersionMismatch { .. } => (Reason::VersionMismatch, None),
         E::TooMany { .. } => (Reason::TooManyCountdowns, None),
+        E::TooManyNumbers { .. } => (Reason::InvalidField, Some("by")),
         E::Countdown(_) => (Reason::InvalidField, Some("step")),
         E::NothingLeft { field } | E::TooLong { field, .. } => (Reason::InvalidField, Some(field)),
         E::RequestIdLength { .. } => (Reason::InvalidField, Some("request_id")),
