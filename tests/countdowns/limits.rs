@@ -53,16 +53,18 @@ async fn of_creations_that_race_for_the_last_places_as_many_are_made_as_there_ar
         };
         let all = soon("the answers", join_all((0..30).map(create))).await;
         let (made, refused): (Vec<_>, Vec<_>) = all.into_iter().map(Result::unwrap).partition(Result::is_ok);
-        refused.iter().for_each(|it| over(it.as_ref().unwrap_err(), "TOO_MANY_COUNTDOWNS", "10"));
+        for status in refused {
+            over(&status.unwrap_err(), "TOO_MANY_COUNTDOWNS", "10");
+        }
         assert_eq!((made.len(), list(&clients[0]).await.len()), (10, 10), "round {round}");
     }
 }
 
 #[tokio::test]
 async fn no_countdown_is_longer_or_faster_than_the_operator_allows() {
+    const HOUR: i64 = 3_600_000;
     let server = Server::start_with(&["--max-length", "1h", "--min-interval", "100ms"]);
     let client = server.countdown().await;
-    const HOUR: i64 = 3_600_000;
     let long = create(&client, running_for("a", HOUR + 1)).await.unwrap_err();
     invalid(&long, "duration");
     assert!(!long.message().contains(" 0 "), "{long:?}");

@@ -108,7 +108,7 @@ impl Watcher {
             assert_eq!(tick.state(), CountdownState::Running, "{tick:?}");
             assert!(moment(tick.due_time) <= moment(response.sent_time), "early: {response:?}");
         }
-        self.seen.ticks.extend(response.ticks.iter().cloned());
+        self.seen.ticks.extend_from_slice(&response.ticks);
     }
 
     /// Goes on until something has been seen.

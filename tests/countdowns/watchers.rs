@@ -9,7 +9,7 @@ use crate::{
         Client, Verb, assert_told, change, create, delete, get, is, is_lost, moment, now, running_for, span,
     },
     harness::{Server, until},
-    watcher::Watcher,
+    watcher::{Seen, Watcher},
 };
 
 const NAME: &str = "show";
@@ -27,7 +27,7 @@ async fn act(client: &Client, history: &mut History, verb: Verb, watcher: &mut W
 
 /// Brings the end near.
 async fn shorten(client: &Client, history: &mut History, watcher: &mut Watcher) {
-    const LEFT: i128 = 700;
+    const LEFT: i128 = 1_500;
     let left = (moment(history.last().end_time) - now()) / 1_000_000;
     act(client, history, Verb::Extend(i64::try_from(LEFT - left).unwrap()), watcher).await;
 }
@@ -82,20 +82,27 @@ async fn story(on_lag: OnLag) {
     late.go_on(&client).await;
     late.change(history.last()).await;
     shorten(&client, &mut history, &mut stays).await;
+    late.change(history.last()).await;
     stays.end().await.unwrap();
     late.end().await.unwrap();
     ended(&client, &mut history).await;
     leaves.go_on(&client).await;
     leaves.end().await.unwrap();
 
-    for watcher in [&stays, &late, &leaves] {
-        history.check(&watcher.seen);
-        assert_eq!(watcher.seen.ticks.last().unwrap().remaining, Some(0));
-        assert_eq!(watcher.seen.done().last(), Some(&Done::Ended));
-        assert_eq!(watcher.seen.countdowns.last(), Some(history.last()));
+    compare(&history, on_lag, [&stays, &late, &leaves].map(|watcher| &watcher.seen));
+    comes_again(&client, &mut stays).await;
+}
+
+/// What those of the story have been told.
+fn compare(history: &History, on_lag: OnLag, [stays, late, leaves]: [&Seen; 3]) {
+    for seen in [stays, late, leaves] {
+        history.check(seen);
+        assert_eq!(seen.ticks.last().unwrap().remaining, Some(0));
+        assert_eq!(seen.done().last(), Some(&Done::Ended));
+        assert_eq!(seen.countdowns.last(), Some(history.last()));
     }
     if on_lag == OnLag::Burst {
-        assert_eq!(stays.seen.skipped, 0, "it was never behind two changes");
+        assert_eq!(stays.skipped, 0, "it was never behind two changes");
     }
     let all = [
         Done::Resumed,
@@ -106,12 +113,14 @@ async fn story(on_lag: OnLag) {
         Done::Extended,
         Done::Ended,
     ];
-    assert_eq!(stays.seen.done(), all);
-    assert!(stays.seen.changes.is_sorted_by(|before, after| before.2 == after.1), "{:?}", stays.seen.changes);
-    let told = [&late, &leaves].map(|watcher| watcher.seen.done());
-    assert_eq!(told[0], [Done::Resumed, Done::Extended, Done::Extended, Done::Ended]);
-    assert_eq!(told[1], [Done::Resumed, Done::Resumed, Done::Ended], "of several changes, the last one");
-    comes_again(&client, &mut stays).await;
+    assert_eq!(stays.done(), all);
+    assert!(stays.changes.is_sorted_by(|before, after| before.2 == after.1), "{:?}", stays.changes);
+    assert_eq!(late.done(), [Done::Resumed, Done::Extended, Done::Extended, Done::Ended]);
+    assert_eq!(
+        leaves.done(),
+        [Done::Resumed, Done::Resumed, Done::Ended],
+        "of several changes, the last one"
+    );
 }
 
 /// Who resumes at the end is told that it is the end.

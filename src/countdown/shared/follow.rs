@@ -64,12 +64,12 @@ fn apply(registry: &Registry, batch: &Batch) {
         while let Some(found) = message::read_next(&mut rest) {
             let Some(name) = found.topic.strip_prefix(PREFIX) else { continue };
             let text = std::str::from_utf8(found.content).ok().filter(|_| found.is_text);
-            if let Some(record) = text.and_then(Record::from_json) {
-                let forgotten = found.expires.and_then(|since| i128::try_from(since.as_nanos()).ok());
-                registry.apply(name, found.sequence, record, forgotten);
-            } else {
+            let Some(record) = text.and_then(Record::from_json) else {
                 tracing::error!(name, version = found.sequence, "this is no state of a countdown");
-            }
+                continue;
+            };
+            let forgotten = found.expires.and_then(|since| i128::try_from(since.as_nanos()).ok());
+            registry.apply(name, found.sequence, record, forgotten);
         }
     }
     registry.has_read(batch.position.sequence());
