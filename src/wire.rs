@@ -67,21 +67,11 @@ pub(crate) const fn varint_len(value: u64) -> usize {
 
 /// Writes a varint.
 pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
-    if value < 0x80 {
-        return out.put_u8(value.to_le_bytes()[0]);
-    }
-    // In one piece: each byte by itself asks for room.
-    let (mut bytes, mut count) = ([0; 10], 0);
-    for byte in &mut bytes {
-        *byte = value.to_le_bytes()[0] | 0x80;
+    while value >= 0x80 {
+        out.put_u8(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
-        count += 1;
-        if value == 0 {
-            *byte &= 0x7f;
-            break;
-        }
     }
-    out.put_slice(bytes.get(..count).unwrap_or_default());
+    out.put_u8(value.to_le_bytes()[0]);
 }
 
 /// Reads a varint of 64 bits, and moves behind it.

@@ -241,23 +241,23 @@ async fn drift(time: Duration) -> Result<()> {
         let channels = server.connections(1).await?;
         let channel = channels.first().ok_or("no connection")?;
         let mut ticks = Ticks::open(kind, channel, INTERVAL, Phase::Own).await?;
-        let (mut late, mut first_due, mut at) = (Late::default(), 0, Vec::new());
+        let interval = i64::try_from(INTERVAL.as_nanos())?;
+        let (mut late, mut at, mut due) = (Late::default(), Vec::new(), Vec::new());
         let end = Instant::now() + time;
         while Instant::now() < end {
-            ticks.next(&mut late, 0).await?;
-            let arrived = now();
-            if at.is_empty() {
-                first_due = late.due;
+            if ticks.next(&mut late, 0).await? > 0 {
+                // When it came, and when it was due, less what lies between tick 0 and it.
+                let (number, moment) = late.last;
+                at.push(now() - interval * number);
+                due.push(moment - interval * number);
             }
-            // When it came, less when tick k had to.
-            at.push(arrived - i64::try_from(INTERVAL.as_nanos() * at.len() as u128)?);
         }
         let tenth = at.len() / 10;
         let least = |ticks: &[i64]| ticks.iter().min().copied().unwrap_or_default();
-        let moved = least(at.get(at.len() - tenth..).unwrap_or_default())
-            - least(at.get(..tenth).unwrap_or_default());
-        let count = i64::try_from(at.len())?;
-        let due = late.due - first_due - (count - 1) * i64::try_from(INTERVAL.as_nanos())?;
+        let last = at.get(at.len() - tenth..).unwrap_or_default();
+        let moved = least(last) - least(at.get(..tenth).unwrap_or_default());
+        let due = due.iter().max().zip(due.iter().min()).map_or(0, |(max, min)| max - min);
+        let count = at.len();
         row(&[kind.name().into(), count.to_string(), milliseconds(moved), format!("{due} ns")]);
     }
     Ok(())

@@ -242,9 +242,9 @@ impl Position {
         }
         let ticks = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut out = Vec::with_capacity(ticks.saturating_mul(TICK_BYTES).min(max_bytes) + tick::MAX_BYTES);
-        let mut count = 0;
+        let (mut pen, mut count) = (tick::Pen::default(), 0);
         for k in range {
-            tick::put(&mut out, &self.tick(k, mark));
+            pen.put(&mut out, &self.tick(k, mark));
             count += 1;
             if out.len() >= max_bytes {
                 break;

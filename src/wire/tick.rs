@@ -1,27 +1,29 @@
 //! `perennial.v1.Tick`, as an item of `CountdownResponse.ticks`.
+//!
+//! A reader that was away gets millions of them, and they are made of some twenty parts of one to five bytes. So each
+//! is written on the stack and copied once, and what it shares with the one before it is not encoded again.
 
 use bytes::BufMut;
 
-use super::{put_length_tag, put_varint, put_varint_tag, varint_len};
-
 /// `CountdownResponse.ticks`.
-const TICKS: u32 = 1;
+const TICKS: u8 = 1;
 
-const REMAINING: u32 = 1;
-const REMAINING_TIME: u32 = 2;
-const DUE_TIME: u32 = 3;
-const END_TIME: u32 = 4;
-const STATE: u32 = 5;
-const VERSION: u32 = 6;
+const REMAINING: u8 = 1;
+const REMAINING_TIME: u8 = 2;
+const DUE_TIME: u8 = 3;
+const END_TIME: u8 = 4;
+const STATE: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Of `google.protobuf.Timestamp`, and of `google.protobuf.Duration`.
-const SECONDS: u32 = 1;
-const NANOS: u32 = 2;
+const SECONDS: u8 = 1;
+const NANOS: u8 = 2;
 
-/// Every field above has a tag of one byte.
-const TAG_BYTES: usize = 1;
+/// Wire types, as a tag has them.
+const VARINT_TAG: u8 = 0;
+const LENGTH_TAG: u8 = 2;
 
-/// The longest that [`put`] writes: in a timestamp of the years before 1970 the seconds take ten bytes.
+/// The longest that a tick is. No message in it is longer either, so that every length is one byte.
 pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -43,49 +45,65 @@ pub struct Tick {
     pub version: Option<i64>,
 }
 
-/// Appends a tick as an item of `CountdownResponse.ticks`.
-pub fn put(out: &mut impl BufMut, tick: &Tick) {
-    let remaining = signed(tick.remaining.into());
-    let (left, due, end) = (Span::of(tick.remaining_time.into()), Span::of(tick.due), Span::of(tick.end));
-    let state = tick.state.map(|state| signed(state.into()));
-    let version = tick.version.map(signed);
-    let optional = |value: Option<u64>| value.map_or(0, |value| TAG_BYTES + varint_len(value));
-    let length = optional(Some(remaining))
-        + [left, due, end].iter().map(|span| TAG_BYTES + 1 + span.len()).sum::<usize>()
-        + optional(state)
-        + optional(version);
-    put_length_tag(out, TICKS);
-    put_varint(out, length as u64);
-    put_number(out, REMAINING, remaining);
-    for (field, span) in [(REMAINING_TIME, left), (DUE_TIME, due), (END_TIME, end)] {
-        span.put(out, field);
-    }
-    for (field, value) in [(STATE, state), (VERSION, version)] {
-        if let Some(value) = value {
-            put_number(out, field, value);
-        }
-    }
-}
-
 /// A negative number takes ten bytes, also where its type has 32 bits.
 fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
 
-fn put_number(out: &mut impl BufMut, field: u32, value: u64) {
-    put_varint_tag(out, field);
-    put_varint(out, value);
+/// Writes ticks of one countdown, one after another: what a tick has in common with the one before it is not made
+/// again. That is its end, and mostly the second of its moment.
+#[derive(Debug, Default)]
+pub struct Pen {
+    left: Span,
+    due: Span,
+    end: Span,
 }
 
-/// A moment or a duration as the wire has it; nanoseconds count up, also before 1970.
-#[derive(Clone, Copy)]
+impl Pen {
+    /// Appends a tick as an item of `CountdownResponse.ticks`.
+    pub fn put(&mut self, out: &mut impl BufMut, tick: &Tick) {
+        let mut item = Text::<MAX_BYTES>::default();
+        item.message(TICKS, |item| {
+            item.number(REMAINING, signed(tick.remaining.into()));
+            self.left.put(item, REMAINING_TIME, tick.remaining_time.into());
+            self.due.put(item, DUE_TIME, tick.due);
+            self.end.put(item, END_TIME, tick.end);
+            if let Some(state) = tick.state {
+                item.number(STATE, signed(state.into()));
+            }
+            if let Some(version) = tick.version {
+                item.number(VERSION, signed(version));
+            }
+        });
+        out.put_slice(item.written());
+    }
+}
+
+/// The longest that seconds are when they are encoded, with their tag: of a moment before 1970.
+const SECONDS_BYTES: usize = 11;
+
+/// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
+#[derive(Debug, Default)]
 struct Span {
-    seconds: u64,
-    nanos: u64,
+    /// The second that was written last: in nanoseconds, and encoded.
+    second: i128,
+    seconds: Text<SECONDS_BYTES>,
 }
 
 impl Span {
-    fn of(nanos: i128) -> Self {
+    fn put(&mut self, item: &mut Text<MAX_BYTES>, field: u8, nanos: i128) {
+        let nanos = match u64::try_from(nanos - self.second) {
+            Ok(nanos) if nanos < NANOS_PER_SECOND.unsigned_abs() => nanos,
+            _ => self.turn_to(nanos),
+        };
+        item.message(field, |item| {
+            item.append(self.seconds.written());
+            item.number_unless_0(NANOS, nanos);
+        });
+    }
+
+    /// Encodes another second; the nanoseconds behind it.
+    fn turn_to(&mut self, nanos: i128) -> u64 {
         // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
         let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
             (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
@@ -94,29 +112,71 @@ impl Span {
             let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
             (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
         };
-        Self { seconds: signed(seconds), nanos: signed(nanos) }
+        self.second = i128::from(seconds) * i128::from(NANOS_PER_SECOND);
+        self.seconds = Text::default();
+        self.seconds.number_unless_0(SECONDS, signed(seconds));
+        signed(nanos)
+    }
+}
+
+/// What was written, on the stack.
+#[derive(Debug)]
+struct Text<const MAX: usize> {
+    bytes: [u8; MAX],
+    len: usize,
+}
+
+impl<const MAX: usize> Default for Text<MAX> {
+    fn default() -> Self {
+        Self { bytes: [0; MAX], len: 0 }
+    }
+}
+
+impl<const MAX: usize> Text<MAX> {
+    fn written(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+
+    fn number(&mut self, field: u8, mut value: u64) {
+        self.byte(field << 3 | VARINT_TAG);
+        while value >= 0x80 {
+            self.byte(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.byte(value.to_le_bytes()[0]);
     }
 
     /// What is 0 is left out, as protobuf does where a field has no presence.
-    fn fields(self) -> [(u32, u64); 2] {
-        [(SECONDS, self.seconds), (NANOS, self.nanos)]
+    fn number_unless_0(&mut self, field: u8, value: u64) {
+        if value != 0 {
+            self.number(field, value);
+        }
     }
 
-    fn len(self) -> usize {
-        self.fields()
-            .iter()
-            .filter(|(_, value)| *value != 0)
-            .map(|(_, value)| TAG_BYTES + varint_len(*value))
-            .sum()
-    }
-
-    fn put(self, out: &mut impl BufMut, field: u32) {
-        put_length_tag(out, field);
-        put_varint(out, self.len() as u64);
-        for (field, value) in self.fields() {
-            if value != 0 {
-                put_number(out, field, value);
-            }
+    /// Its length is written when it is known.
+    fn message(&mut self, field: u8, content: impl FnOnce(&mut Self)) {
+        self.byte(field << 3 | LENGTH_TAG);
+        let length_at = self.len;
+        self.byte(0);
+        content(self);
+        if let (Some(place), Ok(length)) =
+            (self.bytes.get_mut(length_at), u8::try_from(self.len - length_at - 1))
+        {
+            *place = length;
         }
     }
 }
@@ -145,6 +205,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn put(out: &mut Vec<u8>, tick: &Tick) {
+        Pen::default().put(out, tick);
+    }
+
     /// Ticks as a client reads them.
     pub(crate) fn read(items: &[u8]) -> Vec<Tick> {
         let nanos = |seconds: i64, nanos: i32| i128::from(seconds) * SECOND + i128::from(nanos);
@@ -167,6 +231,24 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ticks_of_one_pen_are_as_each_alone(
+            ticks in prop::collection::vec((any::<i32>(), any::<u64>(), moment(), moment(), 0..3_i128), 1..20),
+            apart in prop_oneof![Just(1_i128), 1..2_000_000_000_i128],
+        ) {
+            let (mut pen, mut together, mut alone) = (Pen::default(), Vec::new(), Vec::new());
+            for (remaining, remaining_time, due, end, more) in ticks {
+                for k in 0..=more {
+                    let due = (due - k * apart).max(MOMENTS.start);
+                    let remaining_time = remaining_time.saturating_sub(u64::try_from(k * apart).unwrap_or(0));
+                    let tick = Tick { remaining, remaining_time, due, end, state: None, version: None };
+                    pen.put(&mut together, &tick);
+                    put(&mut alone, &tick);
+                }
+            }
+            prop_assert_eq!(together, alone);
+        }
+
         #[test]
         fn a_tick_is_as_prost_writes_it(
             remaining in prop_oneof![any::<i32>(), Just(0)],

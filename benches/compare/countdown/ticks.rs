@@ -32,6 +32,8 @@ pub struct Response {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Due {
+    #[prost(int32, tag = "1")]
+    pub remaining: i32,
     #[prost(message, optional, tag = "3")]
     pub due_time: Option<Timestamp>,
 }
@@ -41,13 +43,13 @@ pub struct Due {
 pub struct Late {
     pub sent: Vec<i64>,
     pub arrived: Vec<i64>,
-    /// When the last one was due.
-    pub due: i64,
+    /// The last one, counted from 0, and when it was due.
+    pub last: (i64, i64),
 }
 
 impl Late {
-    fn add(&mut self, due: i64, sent: i64, after: i64) {
-        self.due = due;
+    fn add(&mut self, remaining: i32, due: i64, sent: i64, after: i64) {
+        self.last = (i64::from(FROM) - i64::from(remaining), due);
         if due >= after {
             self.sent.push(sent - due);
             self.arrived.push(now() - due);
@@ -89,12 +91,14 @@ impl Ticks {
             Self::Ours(stream) => {
                 let batch = stream.message().await?.ok_or("it ended")?;
                 let sent = nanos(batch.sent_time);
-                batch.ticks.iter().for_each(|tick| late.add(nanos(tick.due_time), sent, after));
+                for tick in &batch.ticks {
+                    late.add(tick.remaining, nanos(tick.due_time), sent, after);
+                }
                 Ok(batch.ticks.len())
             }
             Self::Peer(stream) => {
                 let tick = stream.message().await?.ok_or("it ended")?;
-                late.add(tick.due, tick.sent, after);
+                late.add(tick.remaining, tick.due, tick.sent, after);
                 Ok(1)
             }
         }

@@ -87,13 +87,13 @@ impl Case {
         let mut numbers = std::iter::successors(Some(from), |number| Some(number - step))
             .take_while(|number| *number >= to)
             .collect::<Vec<_>>();
-        let spec = Spec { interval, step, to, ..spec(Target::From(from)) };
+        let spec = Spec { to, step, interval, ..spec(Target::From(from)) };
         let (spec, first) = match kind {
             Schedule::From { wait_first } => (Spec { wait_first, ..spec }, now + pause(wait_first, interval)),
             Schedule::Aligned { wait_first } => {
                 let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
                 let over = u64::try_from(since % interval.as_nanos()).unwrap();
-                let ahead = if over == 0 { Duration::ZERO } else { interval - Duration::from_nanos(over) };
+                let ahead = interval.saturating_sub(Duration::from_nanos(over)) * u32::from(over > 0);
                 (Spec { wait_first, align: true, ..spec }, now + ahead + pause(wait_first, interval))
             }
             Schedule::Until { over } => {

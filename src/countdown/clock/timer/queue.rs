@@ -101,7 +101,9 @@ impl Queue {
     pub(super) fn take_all(&mut self) -> Vec<Waker> {
         self.pace = Pace::default();
         let mut all = Vec::new();
-        std::mem::take(&mut self.entries).into_values().for_each(|entry| entry.wakers.move_to(&mut all));
+        for (_, entry) in std::mem::take(&mut self.entries) {
+            entry.wakers.move_to(&mut all);
+        }
         all
     }
 
