@@ -66,8 +66,8 @@ mod trim;
 mod upgrade;
 
 pub use bell::Place;
-pub use committer::Outcome;
 pub(super) use committer::SEGMENT_MESSAGES;
+pub use committer::{Mode, Outcome};
 pub use cut::{Bounds, Cut};
 pub use disk::Disk as Storage;
 #[cfg(test)]
@@ -334,14 +334,14 @@ impl Embedded {
     pub async fn enqueue(
         &self,
         messages: Vec<NewMessage>,
-        is_atomic: bool,
+        mode: Mode,
     ) -> Result<oneshot::Receiver<Outcome>, Error> {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).saturating_add(1).min(QUEUE_KIB);
         let room = self.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Closed)?;
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, outcome) = oneshot::channel();
-        let order = Order::Publish(Request { messages, is_atomic, reply, room });
+        let order = Order::Publish(Request { messages, mode, reply, room });
         orders.ok_or(Error::Closed)?.send(order).await.map_err(|_| Error::Closed)?;
         Ok(outcome)
     }

@@ -5,7 +5,7 @@ use futures::future::{self, Either};
 use super::{
     BatchError, Content, Error, Log, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published,
     TTLS,
-    embedded::{Embedded, Outcome},
+    embedded::{Embedded, Mode, Outcome},
     topic,
 };
 
@@ -76,7 +76,7 @@ impl Log {
         for (index, message) in messages.iter().enumerate() {
             self.check(message).map_err(|error| BatchError { index, error })?;
         }
-        self.publish_own_batch(messages).await
+        self.publish_together(messages, Mode::All).await
     }
 
     /// Checks a message, but not whether there is room for it.
@@ -88,7 +88,8 @@ impl Log {
         message.check(log.max_message_bytes())
     }
 
-    /// Publishes messages that were checked, also to topics of the server's own, all or none.
+    /// Publishes messages that were checked, also to topics of the server's own, all or none, and beyond
+    /// [`Options::max_topics`](super::Options::max_topics).
     ///
     /// # Errors
     /// The message that keeps the others from being published, or what is wrong with the log.
@@ -96,9 +97,17 @@ impl Log {
         &self,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Published>, BatchError> {
+        self.publish_together(messages, Mode::Own).await
+    }
+
+    async fn publish_together(
+        &self,
+        messages: Vec<NewMessage>,
+        mode: Mode,
+    ) -> Result<Vec<Published>, BatchError> {
         let Self::Embedded(log) = self;
         let of_all = |error| BatchError { index: 0, error };
-        let outcome = log.enqueue(messages, true).await.map_err(of_all)?;
+        let outcome = log.enqueue(messages, mode).await.map_err(of_all)?;
         match outcome.await.map_err(|_| of_all(Error::Closed))? {
             Outcome::Each(results) => results.into_iter().collect::<Result<_, _>>().map_err(of_all),
             Outcome::None(index, error) => Err(BatchError { index, error }),
@@ -134,7 +143,7 @@ async fn enqueue(
     if messages.is_empty() {
         return Either::Left(future::ready(Vec::new()));
     }
-    match log.enqueue(messages, false).await {
+    match log.enqueue(messages, Mode::Each).await {
         Err(_) => Either::Left(future::ready(Vec::new())),
         Ok(outcome) => Either::Right(async move {
             match outcome.await {

@@ -4,10 +4,11 @@
 //! the message is published exactly once, however often this is tried, by however many servers, and whenever one dies.
 //! A countdown whose end came while no server ran is ended when one starts. Nothing runs when nothing is due.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::{OnEnd, Record, Standing, registry::Registry, state_message};
 use crate::{
@@ -21,6 +22,9 @@ const AT_ONCE: usize = 1_024;
 /// How long to wait before an end that could not be recorded is tried again, in nanoseconds.
 const RETRY_NANOS: i128 = 1_000_000_000;
 
+/// How often it is told that ends cannot be recorded.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// Names the countdown.
 const NAME_HEADER: &str = "countdown";
 /// When it was due.
@@ -30,7 +34,7 @@ const LATENESS_HEADER: &str = "countdown-lateness";
 
 /// Ends what has come to its end, and forgets what is over for long, for ever.
 pub(super) async fn run(registry: Arc<Registry>) {
-    let mut ending = FuturesUnordered::new();
+    let (mut ending, mut failures) = (FuturesUnordered::new(), Failures::default());
     loop {
         let room = AT_ONCE.saturating_sub(ending.len());
         for standing in registry.take_due(room) {
@@ -46,33 +50,52 @@ pub(super) async fn run(registry: Arc<Registry>) {
         tokio::select! {
             () = due => {}
             () = registry.moments_moved() => {}
-            Some(()) = ending.next() => {}
+            Some(ended) = ending.next() => failures.note(ended),
         }
     }
 }
 
 /// Records the end of a countdown. Where that cannot be done yet, it is due again.
-async fn end(registry: &Registry, standing: Arc<Standing>) {
+async fn end(registry: &Registry, standing: Arc<Standing>) -> Result<(), Error> {
     let Standing { name, version, .. } = &*standing;
     if !registry.is_current(&standing) {
-        return;
+        return Ok(());
     }
     let now = schedule::nanos(registry.clock.wall());
     let Some(record) = standing.record.end(*version, now) else {
         // The clock was set back since it was due.
-        return standing.moment().into_iter().for_each(|moment| registry.schedule(moment, standing.clone()));
+        standing.moment().into_iter().for_each(|moment| registry.schedule(moment, standing.clone()));
+        return Ok(());
     };
     let mut messages = vec![state_message(name, *version, &record, Some(registry.limits.keep_ended))];
     messages.extend(record.on_end.as_ref().map(|on_end| last_words(name, on_end, &record, now)));
     match registry.log.publish_own_batch(messages).await {
         // Somebody else was first: what is to be done about that is known as soon as it is read.
-        Ok(_) | Err(BatchError { index: 0, error: Error::SequenceMismatch { .. } }) => {}
-        Err(BatchError { error: error @ (Error::Closed | Error::Failed), .. }) => {
-            tracing::error!(%name, %error, "the end of a countdown waits for the next start");
+        Ok(_) | Err(BatchError { index: 0, error: Error::SequenceMismatch { .. } }) => Ok(()),
+        Err(BatchError { error, .. }) => {
+            // Else nothing can be published before the next start.
+            if !matches!(error, Error::Closed | Error::Failed) {
+                registry.schedule(now + RETRY_NANOS, standing.clone());
+            }
+            Err(error)
         }
-        Err(error) => {
-            tracing::warn!(%name, %error, "the end of a countdown cannot be recorded yet");
-            registry.schedule(now + RETRY_NANOS, standing.clone());
+    }
+}
+
+/// Ends that could not be recorded, told once a second however many they are.
+#[derive(Default)]
+struct Failures {
+    untold: usize,
+    told: Option<Instant>,
+}
+
+impl Failures {
+    fn note(&mut self, ended: Result<(), Error>) {
+        let Err(error) = ended else { return };
+        self.untold += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            tracing::warn!(%error, tries = self.untold, "ends of countdowns cannot be recorded yet");
+            *self = Self { untold: 0, told: Some(Instant::now()) };
         }
     }
 }

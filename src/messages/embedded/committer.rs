@@ -33,12 +33,23 @@ pub const SEGMENT_MESSAGES: u64 = 500_000;
 pub struct Request {
     /// In order.
     pub messages: Vec<NewMessage>,
-    /// All or none.
-    pub is_atomic: bool,
+    /// How the messages stand by each other.
+    pub mode: Mode,
     /// Where the outcome goes.
     pub reply: oneshot::Sender<Outcome>,
     /// The room that the request takes in the queue; free again when it is answered.
     pub room: OwnedSemaphorePermit,
+}
+
+/// How the messages of a request stand by each other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Each is published on its own.
+    Each,
+    /// All or none.
+    All,
+    /// All or none, and of the server's own making: what was promised to somebody is not refused for want of a topic.
+    Own,
 }
 
 /// What became of a request.
@@ -116,19 +127,19 @@ impl Committer {
     }
 
     fn take(&self, commit: &mut Commit, request: Request) {
-        let Request { messages, is_atomic, reply, room } = request;
+        let Request { messages, mode, reply, room } = request;
         let mut results = Vec::with_capacity(messages.len());
         let mark = commit.draft.mark();
         for (index, message) in messages.iter().enumerate() {
-            match self.place(&mut commit.draft, message) {
-                Err(error) if is_atomic => {
+            match self.place(&mut commit.draft, message, mode) {
+                Err(error) if mode != Mode::Each => {
                     commit.draft.roll_back(mark);
                     commit.answers.push((reply, Outcome::None(index, error), room));
                     return;
                 }
                 result => results.push(result),
             }
-            if !is_atomic {
+            if mode == Mode::Each {
                 commit.draft.close_if_full();
             }
         }
@@ -137,7 +148,7 @@ impl Committer {
     }
 
     /// Gives a message its place in the commit, or finds that it has one.
-    fn place(&self, draft: &mut Draft, new: &NewMessage) -> Result<Published, Error> {
+    fn place(&self, draft: &mut Draft, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
         let (known, purged, topic_count) = {
             let state = self.shared.state();
             let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
@@ -166,7 +177,7 @@ impl Committer {
         }
         let is_new = known.is_none() && in_draft.is_none();
         let limit = self.shared.options.max_topics;
-        if is_new && topic_count + draft.new_topics() >= limit {
+        if is_new && mode != Mode::Own && topic_count + draft.new_topics() >= limit {
             return Err(Error::TooManyTopics { limit });
         }
         let name = known.unwrap_or_else(|| new.topic.as_str().into());
