@@ -48,6 +48,8 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
+    /// What it shares with others that are best served together, as those of a connection; 0: nothing.
+    pub affinity: u64,
 }
 
 /// Where a schedule comes from.
@@ -242,7 +244,7 @@ pub fn open(
     clock: &Clock,
     limits: &Limits,
 ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
-    let mut countdown = Countdown::new(query, clock.clone(), limits)?;
+    let mut countdown = Countdown::new(query, clock, limits)?;
     Ok(stream!({
         yield Ok(countdown.batch());
         while !countdown.is_over() {
@@ -273,8 +275,9 @@ struct Countdown {
 }
 
 impl Countdown {
-    fn new(query: Query, clock: Clock, limits: &Limits) -> Result<Self, Error> {
-        let Query { start, on_lag, mut batching } = query;
+    fn new(query: Query, clock: &Clock, limits: &Limits) -> Result<Self, Error> {
+        let Query { start, on_lag, mut batching, affinity } = query;
+        let clock = clock.with_affinity(affinity);
         batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
         batching.max_items = batching.max_items.max(1);
         let opened = clock.both();

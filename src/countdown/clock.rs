@@ -41,9 +41,9 @@ pub enum Clock {
     Tokio,
     /// tokio's timers, and the system's wall clock: where there is nothing better.
     System,
-    /// The kernel's timer, to some 0.1 ms, and the system's wall clock.
+    /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the affinity of its sleeps.
     #[cfg(target_os = "linux")]
-    Precise(std::sync::Arc<Timer>),
+    Precise(std::sync::Arc<Timer>, u64),
     /// As `Tokio`, but a test sets the wall clock.
     #[cfg(test)]
     Manual(std::sync::Arc<manual::Manual>),
@@ -61,9 +61,20 @@ impl Clock {
     /// There is no runtime here, or no descriptor left.
     pub fn precise() -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?)));
+        return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?), 0));
         #[cfg(not(target_os = "linux"))]
         return Ok(Self::System);
+    }
+
+    /// The same clock, for one of those who share a number other than 0: a connection's streams. Where sleeps of
+    /// several end at one time, those of one number end together.
+    #[must_use]
+    pub fn with_affinity(&self, affinity: u64) -> Self {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Precise(timer, _) => Self::Precise(timer.clone(), affinity),
+            other => other.clone(),
+        }
     }
 
     /// Now, by the monotonic clock.
@@ -74,7 +85,7 @@ impl Clock {
             Self::Manual(_) => Instant::now(),
             // Not tokio's, which tests can stop: the kernel's timer goes on.
             #[cfg(target_os = "linux")]
-            Self::Precise(_) => Instant::from_std(std::time::Instant::now()),
+            Self::Precise(..) => Instant::from_std(std::time::Instant::now()),
         }
     }
 
@@ -89,7 +100,7 @@ impl Clock {
             }
             Self::System => SystemTime::now(),
             #[cfg(target_os = "linux")]
-            Self::Precise(_) => SystemTime::now(),
+            Self::Precise(..) => SystemTime::now(),
             #[cfg(test)]
             Self::Manual(manual) => manual.wall(),
         }
@@ -114,8 +125,8 @@ impl Clock {
     pub async fn sleep_until(&self, deadline: Instant) {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Precise(timer) => {
-                if timer.sleep_until(deadline.into_std()).await.is_err() {
+            Self::Precise(timer, affinity) => {
+                if timer.sleep_until(deadline.into_std(), *affinity).await.is_err() {
                     tokio::time::sleep_until(deadline).await;
                 }
             }
@@ -131,10 +142,10 @@ impl Clock {
             Self::Tokio => self.sleep_no_longer(moment, MAX_SLEEP).await,
             Self::System => self.sleep_no_longer(moment, LOOK_AGAIN).await,
             #[cfg(target_os = "linux")]
-            Self::Precise(timer) => {
+            Self::Precise(timer, affinity) => {
                 let notices = timer.notices_steps();
                 let last = if notices { i128::MAX } else { nanos(self.wall()) + nanos_of(LOOK_AGAIN) };
-                if timer.sleep_until_moment(moment.min(last)).await.is_err() {
+                if timer.sleep_until_moment(moment.min(last), *affinity).await.is_err() {
                     self.sleep_no_longer(moment, LOOK_AGAIN).await;
                 }
             }

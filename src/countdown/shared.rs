@@ -255,7 +255,7 @@ impl Countdowns {
         let changes = self.0.changes(&query.name).ok_or(Error::NotFound)?;
         let interval = Duration::from_nanos(changes.borrow().record.interval_nanos);
         let rate = self.0.limits.rates.take(interval)?;
-        let mut watcher = Watcher::new(changes, query, self.0.clock.clone(), rate)?;
+        let mut watcher = Watcher::new(changes, query, &self.0.clock, rate)?;
         Ok(try_stream!({
             yield watcher.batch()?;
             while !watcher.is_over() {

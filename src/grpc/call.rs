@@ -59,6 +59,8 @@ impl Default for Settings {
 /// The connection that a request came by: an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// Tells it from the others of this server; not 0.
+    pub number: u64,
     /// Its other end.
     pub peer: SocketAddr,
     /// Is cancelled when its streams are to end: it is old, or the server drains.

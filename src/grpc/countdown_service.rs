@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{self, Responses, Served},
+    call::{self, Connection, Responses, Served},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -147,11 +147,12 @@ impl CountdownService for App {
         request: Request<proto::CountdownRequest>,
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
+        let affinity = request.extensions().get::<Connection>().map_or(0, |connection| connection.number);
         let open = async {
             let request = request.get_ref();
             let (on_lag, batching) = (on_lag(request)?, batching(request, self.limits.batch_bytes)?);
             let Some(asked::Target::Name(name)) = &request.target else {
-                let query = Query { start: start(request)?, on_lag, batching };
+                let query = Query { start: start(request)?, on_lag, batching, affinity };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
                 return Ok(self.responses(Kind::Countdown, batches).left_stream());
             };
@@ -162,6 +163,7 @@ impl CountdownService for App {
                 resume: resume.transpose()?,
                 on_lag,
                 batching,
+                affinity,
             };
             let batches = self.countdowns.watch(query)?;
             Ok::<_, Failure>(self.responses(Kind::Shared, batches).right_stream())

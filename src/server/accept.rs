@@ -104,14 +104,16 @@ pub async fn serve(listener: TcpListener, routes: Routes, settings: Settings, sh
     let tracker = TaskTracker::new();
     let killed = CancellationToken::new();
     let routes = routes.prepare();
+    let mut number = 0;
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
         let Ok(place) = room.clone().try_acquire_owned() else {
             tracing::warn!(%peer, limit = settings.max_connections, "too many connections: closed");
             continue;
         };
+        number += 1;
         let ends = shutdown.child_token();
-        let connection = serve_connection(stream, peer, routes.clone(), settings.clone(), ends);
+        let connection = serve_connection(stream, (number, peer), routes.clone(), settings.clone(), ends);
         let killed = killed.clone();
         tracker.spawn(async move {
             killed.run_until_cancelled(connection).await;
@@ -152,13 +154,13 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 async fn serve_connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (number, peer): (u64, SocketAddr),
     routes: Routes,
     settings: Arc<Settings>,
     ends: CancellationToken,
 ) {
     let activity = Arc::new(Activity::new());
-    let connection = Connection { peer, ends: ends.clone() };
+    let connection = Connection { number, peer, ends: ends.clone() };
     let service = service_fn(|mut request: http::Request<Incoming>| {
         let busy = Busy::new(activity.clone());
         request.extensions_mut().insert(connection.clone());

@@ -3,7 +3,7 @@
 //! tokio's own timers round up to a whole millisecond and more; a timerfd is some 0.1 ms late. Sleepers stand in a
 //! [queue] by their moment, and those of one moment share an entry. A lane is such a queue and its timer, which is set
 //! to the first moment, in absolute time. One task a lane, the driver, waits for the timer, wakes those who are due, in
-//! slices that let others run, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
+//! slices that let others run, the streams of a connection together, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
 //! itself. Nothing runs when nothing is due, and an idle stream costs an entry in the queue, not a descriptor.
 //!
 //! Where there are many moments close together, the timer leaves a gap after each round, so that one wake serves
@@ -33,14 +33,19 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::queue::{Place, Queue};
+use self::queue::{Place, Queue, Sleeping};
 use crate::countdown::schedule::nanos_of;
 
 mod queue;
 
-/// So many are woken before a driver lets other tasks run: some 0.1 ms of its worker. What they write together on one
-/// connection leaves in one write, so that smaller slices cost more.
-const SLICE: usize = 1024;
+/// So many are taken out of the queue at least before any is woken, if so many are due.
+const ROUND: usize = 1 << 14;
+
+/// So many are woken before a driver lets other tasks run, and then on to the end of a connection.
+const SLICE: usize = 64;
+
+/// The most that are woken before others run, also of one connection: what a worker's own queue has room for.
+const MAX_SLICE: usize = 240;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -94,15 +99,23 @@ impl Timer {
     }
 
     /// Ends at the deadline.
-    pub(super) fn sleep_until(&self, deadline: Instant) -> impl Future<Output = Result<(), Stopped>> {
+    pub(super) fn sleep_until(
+        &self,
+        deadline: Instant,
+        affinity: u64,
+    ) -> impl Future<Output = Result<(), Stopped>> {
         let (base, nanos) = self.base;
         let after = nanos_of(deadline.saturating_duration_since(base));
-        Sleeper::new(&self.monotonic, i128::from(nanos) + after)
+        Sleeper::new(&self.monotonic, i128::from(nanos) + after, affinity)
     }
 
     /// Ends at the moment, in nanoseconds since 1970, or when the wall clock was set.
-    pub(super) fn sleep_until_moment(&self, moment: i128) -> impl Future<Output = Result<(), Stopped>> {
-        Sleeper::new(&self.wall, moment)
+    pub(super) fn sleep_until_moment(
+        &self,
+        moment: i128,
+        affinity: u64,
+    ) -> impl Future<Output = Result<(), Stopped>> {
+        Sleeper::new(&self.wall, moment, affinity)
     }
 }
 
@@ -158,12 +171,12 @@ impl Lane {
     }
 
     /// Adds a sleeper, and tells where it stands.
-    fn insert(&self, moment: i64, waker: Waker) -> Result<Place, Stopped> {
+    fn insert(&self, moment: i64, sleeping: Sleeping) -> Result<Place, Stopped> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Stopped);
         }
-        let place = state.queue.insert(moment, waker);
+        let place = state.queue.insert(moment, sleeping);
         let armed = self.arm(&mut state);
         drop(state);
         match armed {
@@ -181,9 +194,9 @@ impl Lane {
     }
 
     /// Moves those who are due to `due`, or sets the timer if nobody is.
-    fn take_due(&self, due: &mut Vec<Waker>) -> Result<(), Errno> {
+    fn take_due(&self, due: &mut Vec<Sleeping>) -> Result<(), Errno> {
         let mut state = self.lock();
-        state.queue.take_due(self.now(), SLICE, due);
+        state.queue.take_due(self.now(), ROUND, due);
         if due.is_empty() { self.arm(&mut state) } else { Ok(()) }
     }
 
@@ -240,13 +253,14 @@ fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Err
 struct Sleeper<'a> {
     lane: &'a Lane,
     moment: i64,
+    affinity: u64,
     place: Option<Place>,
 }
 
 impl<'a> Sleeper<'a> {
-    fn new(lane: &'a Lane, moment: i128) -> Self {
+    fn new(lane: &'a Lane, moment: i128, affinity: u64) -> Self {
         let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
-        Self { lane, moment, place: None }
+        Self { lane, moment, affinity, place: None }
     }
 }
 
@@ -255,8 +269,8 @@ impl Future for Sleeper<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(place) = self.place else {
-            let place = self.lane.insert(self.moment, context.waker().clone());
-            return match place {
+            let sleeping = Sleeping { affinity: self.affinity, waker: context.waker().clone() };
+            return match self.lane.insert(self.moment, sleeping) {
                 Ok(place) => {
                     self.place = Some(place);
                     Poll::Pending
@@ -292,7 +306,7 @@ impl Drop for Sleeper<'_> {
 struct Driver {
     lane: Arc<Lane>,
     /// Who is to be woken; no longer in the queue.
-    due: Vec<Waker>,
+    due: Vec<Sleeping>,
 }
 
 impl Driver {
@@ -324,7 +338,8 @@ impl Driver {
                 return Ok(());
             }
             while !self.due.is_empty() {
-                self.due.drain(..self.due.len().min(SLICE)).for_each(Waker::wake);
+                let slice = slice(&self.due);
+                self.due.drain(..slice).for_each(|one| one.waker.wake());
                 if !self.due.is_empty() {
                     tokio::task::yield_now().await;
                 }
@@ -333,10 +348,18 @@ impl Driver {
     }
 }
 
+/// How many to wake before others run: whole connections, so that what their streams have to say leaves in one write.
+fn slice(due: &[Sleeping]) -> usize {
+    let (least, most) = (due.len().min(SLICE), due.len().min(MAX_SLICE));
+    let affinity = due.get(least.saturating_sub(1)).map_or(0, |one| one.affinity);
+    let more = due.iter().skip(least).take_while(|one| affinity != 0 && one.affinity == affinity).count();
+    (least + more).min(most)
+}
+
 /// However it ends, nobody waits for it in vain.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.due.drain(..).for_each(Waker::wake);
+        self.due.drain(..).for_each(|one| one.waker.wake());
         self.lane.stop();
     }
 }

@@ -46,6 +46,8 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
+    /// What it shares with others that are best served together, as those of a connection; 0: nothing.
+    pub affinity: u64,
 }
 
 /// The last tick that was encoded, for all watchers, with its number in the stretch.
@@ -116,10 +118,11 @@ impl Watcher {
     pub fn new(
         changes: watch::Receiver<Arc<Standing>>,
         query: Query,
-        clock: Clock,
+        clock: &Clock,
         rate: Rate,
     ) -> Result<Self, Error> {
-        let Query { resume, on_lag, batching, .. } = query;
+        let Query { resume, on_lag, batching, affinity, .. } = query;
+        let clock = clock.with_affinity(affinity);
         let standing = changes.borrow().clone();
         let record = &standing.record;
         let reading = clock.both();

@@ -226,7 +226,7 @@ async fn shutdown_ends_a_stream_that_waits_with_a_reason_to_come_back() {
 async fn the_end_of_a_connection_ends_its_streams_alone() {
     let server = Server::new(3);
     let ends = server.shutdown.child_token();
-    let connection = Connection { peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
+    let connection = Connection { number: 1, peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
     let mut request = Request::new(());
     request.extensions_mut().insert(connection);
     let call = server.calls.begin("Test", &request, "").unwrap();

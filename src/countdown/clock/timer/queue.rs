@@ -1,5 +1,7 @@
 //! Who sleeps until when: one entry a moment, however many share it.
 //!
+//! Each has an affinity, a number that those share who are to be woken together.
+//!
 //! No time and no timer in here: moments are numbers, in nanoseconds of whatever clock.
 
 use std::{collections::BTreeMap, task::Waker};
@@ -32,11 +34,18 @@ struct Entry {
     wakers: Wakers,
 }
 
+/// One who sleeps.
+#[derive(Debug)]
+pub(super) struct Sleeping {
+    pub affinity: u64,
+    pub waker: Waker,
+}
+
 /// Most are alone, and one waker needs no allocation.
 #[derive(Debug)]
 enum Wakers {
-    One(Waker),
-    Many(Slab<Waker>),
+    One(Sleeping),
+    Many(Slab<Sleeping>),
 }
 
 /// The place of a sleeper in the queue.
@@ -49,14 +58,14 @@ pub(super) struct Place {
 
 impl Queue {
     /// Adds a sleeper.
-    pub(super) fn insert(&mut self, moment: i64, waker: Waker) -> Place {
+    pub(super) fn insert(&mut self, moment: i64, sleeping: Sleeping) -> Place {
         let Some(entry) = self.entries.get_mut(&moment) else {
             let id = self.next_id;
             self.next_id += 1;
-            self.entries.insert(moment, Entry { id, wakers: Wakers::One(waker) });
+            self.entries.insert(moment, Entry { id, wakers: Wakers::One(sleeping) });
             return Place { moment, id, key: 0 };
         };
-        let key = entry.wakers.insert(waker);
+        let key = entry.wakers.insert(sleeping);
         Place { moment, id: entry.id, key }
     }
 
@@ -64,8 +73,8 @@ impl Queue {
     pub(super) fn waker(&mut self, place: Place) -> Option<&mut Waker> {
         let entry = self.entries.get_mut(&place.moment).filter(|entry| entry.id == place.id)?;
         match &mut entry.wakers {
-            Wakers::One(waker) => Some(waker),
-            Wakers::Many(wakers) => wakers.get_mut(place.key),
+            Wakers::One(one) => Some(&mut one.waker),
+            Wakers::Many(wakers) => wakers.get_mut(place.key).map(|one| &mut one.waker),
         }
     }
 
@@ -74,17 +83,22 @@ impl Queue {
     pub(super) fn remove(&mut self, place: Place) -> Option<Waker> {
         let entry = self.entries.get_mut(&place.moment).filter(|entry| entry.id == place.id)?;
         let Wakers::Many(wakers) = &mut entry.wakers else {
-            return self.entries.remove(&place.moment).and_then(|entry| entry.wakers.one());
+            return self
+                .entries
+                .remove(&place.moment)
+                .and_then(|entry| entry.wakers.one())
+                .map(|one| one.waker);
         };
         let waker = wakers.try_remove(place.key);
         if wakers.is_empty() {
             self.entries.remove(&place.moment);
         }
-        waker
+        waker.map(|one| one.waker)
     }
 
-    /// Moves those who are due to `due`, all of a moment or none, until there are so many.
-    pub(super) fn take_due(&mut self, now: i64, at_least: usize, due: &mut Vec<Waker>) {
+    /// Moves those who are due to `due`, all of a moment or none, until there are so many; those who are to be woken
+    /// together get to be neighbours.
+    pub(super) fn take_due(&mut self, now: i64, at_least: usize, due: &mut Vec<Sleeping>) {
         let before = due.len();
         while due.len() < at_least
             && let Some(first) = self.entries.first_entry()
@@ -94,6 +108,7 @@ impl Queue {
         }
         if due.len() > before {
             self.pace.round(now);
+            due.sort_by_key(|one| one.affinity);
         }
     }
 
@@ -104,7 +119,7 @@ impl Queue {
         for (_, entry) in std::mem::take(&mut self.entries) {
             entry.wakers.move_to(&mut all);
         }
-        all
+        all.into_iter().map(|one| one.waker).collect()
     }
 
     /// When to look for those who are due.
@@ -124,21 +139,21 @@ impl Queue {
 }
 
 impl Wakers {
-    fn insert(&mut self, waker: Waker) -> usize {
+    fn insert(&mut self, sleeping: Sleeping) -> usize {
         match self {
-            Self::Many(wakers) => wakers.insert(waker),
+            Self::Many(wakers) => wakers.insert(sleeping),
             Self::One(_) => {
                 let one = std::mem::replace(self, Self::Many(Slab::with_capacity(4)));
                 let Self::Many(wakers) = self else { return 0 };
                 // It gets key 0, which its sleeper has.
                 one.one().map(|one| wakers.insert(one));
-                wakers.insert(waker)
+                wakers.insert(sleeping)
             }
         }
     }
 
-    fn one(self) -> Option<Waker> {
-        if let Self::One(waker) = self { Some(waker) } else { None }
+    fn one(self) -> Option<Sleeping> {
+        if let Self::One(one) = self { Some(one) } else { None }
     }
 
     fn len(&self) -> usize {
@@ -148,10 +163,10 @@ impl Wakers {
         }
     }
 
-    fn move_to(self, due: &mut Vec<Waker>) {
+    fn move_to(self, due: &mut Vec<Sleeping>) {
         match self {
-            Self::One(waker) => due.push(waker),
-            Self::Many(wakers) => due.extend(wakers.into_iter().map(|(_, waker)| waker)),
+            Self::One(one) => due.push(one),
+            Self::Many(wakers) => due.extend(wakers.into_iter().map(|(_, one)| one)),
         }
     }
 }

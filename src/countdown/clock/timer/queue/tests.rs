@@ -24,8 +24,12 @@ impl Wake for Count {
     }
 }
 
-fn waker() -> Waker {
-    Arc::new(Count::default()).into()
+fn sleeping() -> Sleeping {
+    of(0, Arc::new(Count::default()).into())
+}
+
+fn of(affinity: u64, waker: Waker) -> Sleeping {
+    Sleeping { affinity, waker }
 }
 
 /// Writes its name down when it is woken.
@@ -40,9 +44,9 @@ impl Wake for Named {
 #[test]
 fn a_place_of_a_moment_that_has_passed_is_not_one_of_the_same_moment_that_came_back() {
     let mut queue = Queue::default();
-    let old = queue.insert(5, waker());
+    let old = queue.insert(5, sleeping());
     queue.take_due(5, 1, &mut Vec::new());
-    let new = queue.insert(5, waker());
+    let new = queue.insert(5, sleeping());
     assert!(queue.waker(old).is_none());
     assert!(queue.remove(old).is_none());
     assert!(queue.waker(new).is_some());
@@ -52,7 +56,7 @@ fn a_place_of_a_moment_that_has_passed_is_not_one_of_the_same_moment_that_came_b
 fn a_moment_that_is_alone_is_served_at_once() {
     let mut queue = Queue::default();
     for now in (0..100).map(|n| n * 1_000_000) {
-        queue.insert(now, waker());
+        queue.insert(now, sleeping());
         assert_eq!(queue.next(), Some(now));
         queue.take_due(now, usize::MAX, &mut Vec::new());
     }
@@ -63,7 +67,7 @@ fn moments_close_together_are_served_together_and_none_later_than_the_gap() {
     let mut queue = Queue::default();
     let moments = (0..10_000).map(|n| n * 10_000);
     for moment in moments.clone() {
-        queue.insert(moment, waker());
+        queue.insert(moment, sleeping());
     }
     let (mut rounds, mut due, mut first) = (0, Vec::new(), 0);
     while let Some(now) = queue.next() {
@@ -86,7 +90,7 @@ proptest! {
         let woken = Arc::new(Mutex::new(BTreeSet::new()));
         let mut queue = Queue::default();
         let places = sleepers.iter().enumerate().map(|(name, (moment, _))| {
-            queue.insert(*moment, Arc::new(Named(name, Arc::clone(&woken))).into())
+            queue.insert(*moment, of(name as u64 % 3, Arc::new(Named(name, Arc::clone(&woken))).into()))
         });
         let places = places.collect::<Vec<_>>();
         for (place, (_, leaves)) in places.iter().zip(&sleepers) {
@@ -108,7 +112,9 @@ proptest! {
                 if due.is_empty() {
                     break;
                 }
-                due.into_iter().for_each(Waker::wake);
+                for one in due {
+                    one.waker.wake();
+                }
             }
             let expected = stays().filter(|(_, (moment, _))| *moment <= now).map(|(name, _)| name);
             prop_assert_eq!(&*woken.lock().unwrap(), &expected.collect::<BTreeSet<_>>());
