@@ -3,8 +3,9 @@
 //! tokio's own timers round up to a whole millisecond and more; a timerfd is some 0.1 ms late. Sleepers stand in a
 //! [queue] by their moment, and those of one moment share an entry. A lane is such a queue and its timer, which is set
 //! to the first moment, in absolute time. One task a lane, the driver, waits for the timer, wakes those who are due, in
-//! slices that let others run, the streams of a connection together, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
-//! itself. Nothing runs when nothing is due, and an idle stream costs an entry in the queue, not a descriptor.
+//! slices that let others run, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
+//! itself. Those of one connection are woken together, so that what they have to say leaves in one write. Nothing runs
+//! when nothing is due, and an idle stream costs an entry in the queue, not a descriptor.
 //!
 //! Where there are many moments close together, the timer leaves a gap after each round, so that one wake serves
 //! several of them; a moment that is alone is served at once, and none is served early.
