@@ -8,8 +8,9 @@ use std::{env, path::PathBuf};
 use prost_types::FileDescriptorSet;
 use tonic_build::manual::{Builder, Method, Service};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "perennial/v1/countdown.proto",
+    "perennial/v1/errors.proto",
     "perennial/v1/gap.proto",
     "perennial/v1/lines.proto",
     "perennial/v1/messages.proto",

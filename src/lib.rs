@@ -24,5 +24,6 @@ pub mod grpc;
 pub mod lines;
 pub mod messages;
 pub mod proto;
+pub mod reason;
 pub mod server;
 pub mod wire;

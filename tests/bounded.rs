@@ -68,7 +68,7 @@ async fn a_reader_that_vanishes_is_forgotten() {
         open.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum::<i64>()
     };
     let mut lines = server.lines().await.read_lines(follow("logs/app.log")).await.unwrap().into_inner();
-    let request = CountdownRequest { target: Some(Target::From(1_000)), ..Default::default() };
+    let request = CountdownRequest { target: Some(Target::Start(1_000)), ..Default::default() };
     let mut countdown = server.countdown().await.countdown(request).await.unwrap().into_inner();
     let request = MessagesRequest { topics: vec!["a".into()], ..Default::default() };
     let mut messages = server.messages().await.messages(request).await.unwrap().into_inner();
@@ -124,7 +124,7 @@ async fn more_ticks_a_second_than_the_limit_are_told_the_limit_and_a_slower_coun
             seconds: milliseconds / 1000,
             nanos: i32::try_from(milliseconds % 1000).unwrap() * 1_000_000,
         };
-        let target = Some(Target::From(1_000_000));
+        let target = Some(Target::Start(1_000_000));
         let mut client = client.clone();
         async move {
             client

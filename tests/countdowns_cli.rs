@@ -132,16 +132,16 @@ fn a_shared_countdown_is_created_and_looked_after() {
     assert_eq!(made["name"], "launch");
     assert_eq!(made["state"], "COUNTDOWN_STATE_RUNNING");
     assert_eq!((&made["interval"], &made["to"], &made["step"]), (&"0.5s".into(), &1.into(), &2.into()));
-    assert_eq!(made["totalTime"], "600s");
+    assert_eq!(made["totalDuration"], "600s");
     assert!(made["endTime"].is_string() && made["onEnd"].is_null());
 
     let paused = object(&server, &["pause", "launch", "--version", &made["version"].to_string()]);
     assert_eq!(paused["state"], "COUNTDOWN_STATE_PAUSED");
     assert!(paused["endTime"].is_null() && paused["version"].as_i64() > made["version"].as_i64());
     let shorter = object(&server, &["extend", "launch", "-30s"]);
-    assert_eq!(shorter["totalTime"], "570s");
+    assert_eq!(shorter["totalDuration"], "570s");
     let longer = object(&server, &["extend", "launch", "1m"]);
-    assert_eq!(longer["totalTime"], "630s");
+    assert_eq!(longer["totalDuration"], "630s");
     assert_eq!(object(&server, &["resume", "launch"])["state"], "COUNTDOWN_STATE_RUNNING");
 
     let line = printed(&server, &["countdown", "get", "launch"]);
@@ -230,7 +230,7 @@ fn a_watcher_gets_objects_for_what_happens() {
     };
     let countdown = next("countdown");
     assert_eq!((&countdown["name"], &countdown["version"]), (&made["name"], &made["version"]));
-    let tick = serde_json::from_str::<Value>(&watcher.stdout.until("remainingTime")).unwrap();
+    let tick = serde_json::from_str::<Value>(&watcher.stdout.until("remainingDuration")).unwrap();
     assert_eq!(tick["state"], "COUNTDOWN_STATE_RUNNING");
     assert_eq!((&tick["version"], &tick["endTime"]), (&made["version"], &made["endTime"]));
     object(&server, &["pause", "launch"]);
@@ -301,7 +301,7 @@ fn a_watcher_goes_on_by_itself_when_the_server_was_killed() {
     let mut server = Server::start();
     let made = object(&server, &["create", "launch", "1h", "--interval", "50ms"]);
     let watcher = Watcher::start(&server, &["-o", "ndjson", "countdown", "--name", "launch"]);
-    watcher.stdout.until("remainingTime");
+    watcher.stdout.until("remainingDuration");
     server.kill();
     watcher.stderr.until("connection lost");
     server.restart();

@@ -17,8 +17,8 @@ use perennial::{
     client::{Client, Error},
     proto::{
         CommitCursorRequest, DeleteConsumerRequest, ListConsumersRequest, MessageGap, MessageGapReason,
-        MessagesRequest, MessagesResponse, OnGap, PublishRequest, PurgeTopicRequest, message::Content,
-        message_event::Event, messages_request::Start, publish_request,
+        MessagesRequest, MessagesResponse, OnGap, PublishRequest, PurgeTopicRequest, message_event::Event,
+        messages_request::Start, publish_request, stored_message::Content,
     },
 };
 use tonic::{Code, Status, Streaming};
@@ -187,8 +187,11 @@ async fn what_was_purged_is_an_error_with_both_ends_of_the_log_or_told_in_an_eve
     let skipping = MessagesRequest { on_gap: OnGap::Skip.into(), ..resumed.clone() };
     let mut stream = open(&server, skipping).await;
     let told = next(&mut stream).await;
-    let gap =
-        MessageGap { from_sequence: Some(2), to_sequence: Some(3), reason: MessageGapReason::Removed.into() };
+    let gap = MessageGap {
+        first_sequence: Some(2),
+        last_sequence: Some(3),
+        reason: MessageGapReason::Removed.into(),
+    };
     assert_eq!(told.events.iter().map(|event| event.event).collect::<Vec<_>>(), [Some(Event::Gap(gap))]);
     assert_eq!(texts(&next(&mut stream).await), ["2", "4", "5", "6"]);
     let of_b = MessagesRequest { topics: vec!["b".into()], ..resumed };
@@ -203,7 +206,7 @@ async fn a_message_is_there_until_its_ttl_is_over_and_is_no_gap_then() {
     let mut server = Server::start();
     publish_for(&server, "a", "short", Some(Duration::from_secs(2))).await;
     publish_for(&server, "a", "long", Some(Duration::from_secs(3600))).await;
-    let from_first = || request(&["a"], Some(Start::Sequence(1)));
+    let from_first = || request(&["a"], Some(Start::FromSequence(1)));
     let mut stream = open(&server, from_first()).await;
     assert_eq!(texts(&next(&mut stream).await), ["short", "long"]);
     until("the message expires", async || all(&server, from_first()).await == ["long"]).await;
@@ -232,10 +235,10 @@ async fn retention_is_enforced_within_its_interval_while_messages_come() {
     let earliest = |topics: &[&str]| request(topics, Some(Start::Earliest(true)));
     assert_eq!(all(&server, earliest(&["events.*"])).await, ["25", "26", "27", "28", "29"]);
     assert_eq!(all(&server, earliest(&["state.*"])).await, ["29"]);
-    let from_first = request(&["events.x"], Some(Start::Sequence(1)));
+    let from_first = request(&["events.x"], Some(Start::FromSequence(1)));
     let gone = server.messages().await.messages(from_first).await.unwrap_err();
     assert_eq!((gone.code(), reason(&gone)), (Code::OutOfRange, "CURSOR_EXPIRED".into()));
-    let state = request(&["state.x", "kept"], Some(Start::Sequence(1)));
+    let state = request(&["state.x", "kept"], Some(Start::FromSequence(1)));
     assert_eq!(all(&server, state).await.len(), 31, "what was superseded is no gap");
 }
 

@@ -48,16 +48,16 @@ fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
 async fn each_wrong_field_of_a_countdown_is_named_with_what_would_work() {
     let server = Server::start();
     let mut client = server.countdown().await;
-    let good = CountdownRequest { target: Some(Target::From(3)), ..Default::default() };
+    let good = CountdownRequest { target: Some(Target::Start(3)), ..Default::default() };
     let far = prost_types::Timestamp { seconds: 99_999_999_999, nanos: 0 };
     let cases = [
-        (CountdownRequest::default(), "target", "from"),
-        (CountdownRequest { to: Some(4), ..good.clone() }, "from", "4"),
+        (CountdownRequest::default(), "target", "start"),
+        (CountdownRequest { to: Some(4), ..good.clone() }, "start", "4"),
         (CountdownRequest { step: Some(0), ..good.clone() }, "step", "1"),
         (CountdownRequest { interval: duration(0, 999), ..good.clone() }, "interval", "1 ms"),
         (CountdownRequest { interval: duration(-1, 0), ..good.clone() }, "interval", "1 ms"),
         (CountdownRequest { interval: duration(400_000_000, 0), ..good.clone() }, "interval", "10 years"),
-        (CountdownRequest { target: Some(Target::Until(far)), ..good.clone() }, "until", "10 years"),
+        (CountdownRequest { target: Some(Target::UntilTime(far)), ..good.clone() }, "until_time", "10 years"),
         (CountdownRequest { limit: Some(0), ..good.clone() }, "limit", "1"),
         (CountdownRequest { heartbeat: duration(0, 1), ..good.clone() }, "heartbeat", "100 ms"),
         (CountdownRequest { max_batch: Some(0), ..good.clone() }, "max_batch", "100,000"),
@@ -129,7 +129,7 @@ async fn each_wrong_field_of_a_subscription_is_named_with_what_would_work() {
         (topics(&["a.>.b"]), "topics[0]", ">"),
         (topics(&["a b"]), "topics[0]", "A-Z"),
         (topics(&["a"; 65]), "topics", "64"),
-        (start(messages_request::Start::Sequence(0)), "sequence", "1"),
+        (start(messages_request::Start::FromSequence(0)), "from_sequence", "1"),
         (start(messages_request::Start::Last(-1)), "last", "1,000,000"),
         (MessagesRequest { until_sequence: Some(0), ..topics(&["a"]) }, "until_sequence", "1"),
         (MessagesRequest { limit: Some(0), ..topics(&["a"]) }, "limit", "1"),
@@ -186,7 +186,7 @@ async fn each_wrong_field_of_a_message_is_named_with_what_would_work() {
 async fn a_deadline_ends_a_stream_that_has_begun() {
     let server = Server::start();
     let mut request =
-        Request::new(CountdownRequest { target: Some(Target::From(100)), ..Default::default() });
+        Request::new(CountdownRequest { target: Some(Target::Start(100)), ..Default::default() });
     // The header alone: the client itself does not watch the time.
     request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
     let started = Instant::now();
@@ -212,7 +212,7 @@ async fn read_until(
         for line in response.lines {
             match line.content.unwrap() {
                 Content::Text(text) => lines.push(text),
-                Content::Raw(bytes) => lines.push(format!("{bytes:?}")),
+                Content::Data(bytes) => lines.push(format!("{bytes:?}")),
             }
         }
     }
@@ -267,7 +267,7 @@ async fn bytes_that_are_not_text_come_as_they_are() {
     }
     let contents = lines.iter().map(|line| line.content.clone().unwrap()).collect::<Vec<_>>();
     let text = |text: &str| Content::Text(text.into());
-    assert_eq!(contents, [text("café"), Content::Raw(b"\xff\xfe".to_vec()), text(""), text("last")]);
+    assert_eq!(contents, [text("café"), Content::Data(b"\xff\xfe".to_vec()), text(""), text("last")]);
     assert_eq!(lines.iter().map(|line| line.offset.unwrap()).collect::<Vec<_>>(), [0, 7, 10, 11]);
     assert_eq!(lines.iter().map(|line| line.number.unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(lines[3].no_newline && !lines[2].no_newline);

@@ -24,7 +24,7 @@ const MILLISECOND: i32 = 1_000_000;
 fn texts(response: &ReadLinesResponse) -> Vec<String> {
     let text = |content: &Content| match content {
         Content::Text(text) => text.clone(),
-        Content::Raw(bytes) => panic!("not text: {bytes:?}"),
+        Content::Data(bytes) => panic!("not text: {bytes:?}"),
     };
     response.lines.iter().map(|line| text(line.content.as_ref().unwrap())).collect()
 }
@@ -63,7 +63,7 @@ async fn next<T>(stream: &mut Streaming<T>) -> T {
 async fn a_countdown_goes_on_after_kill_9_where_time_has_brought_it() {
     let mut server = Server::start();
     let request = CountdownRequest {
-        target: Some(countdown_request::Target::From(40)),
+        target: Some(countdown_request::Target::Start(40)),
         interval: Some(Duration { seconds: 0, nanos: 100 * MILLISECOND }),
         ..Default::default()
     };
@@ -82,7 +82,7 @@ async fn a_countdown_goes_on_after_kill_9_where_time_has_brought_it() {
     let mut stream = server.countdown().await.countdown(request).await.unwrap().into_inner();
     let (mut skipped, mut last_number) = (0, None);
     while let Some(response) = soon("a tick", stream.message()).await.unwrap() {
-        skipped += response.skipped;
+        skipped += response.skipped_ticks;
         seen += response.ticks.len();
         last_number = response.ticks.last().and_then(|tick| tick.remaining).or(last_number);
     }
@@ -94,7 +94,7 @@ async fn a_countdown_goes_on_after_kill_9_where_time_has_brought_it() {
 async fn a_countdown_cut_before_its_first_tick_still_ends_on_the_same_moment() {
     let mut server = Server::start();
     let request = CountdownRequest {
-        target: Some(countdown_request::Target::From(2)),
+        target: Some(countdown_request::Target::Start(2)),
         interval: Some(Duration { seconds: 1, nanos: 0 }),
         wait_first: true,
         ..Default::default()

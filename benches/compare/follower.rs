@@ -179,7 +179,7 @@ impl<'a> Ours<'a> {
 pub fn content(content: Option<&Content>) -> &[u8] {
     match content {
         Some(Content::Text(text)) => text.as_bytes(),
-        Some(Content::Raw(raw)) => raw,
+        Some(Content::Data(raw)) => raw,
         None => &[],
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use async_stream::stream;
 use futures::Stream;
 use perennial::proto::{
-    MessagesRequest, MessagesResponse, PublishRequest, PublishStreamRequest, PublishStreamResponse, message,
-    publish_request,
+    MessagesRequest, MessagesResponse, PublishRequest, PublishStreamRequest, PublishStreamResponse,
+    publish_request, stored_message,
 };
 use tokio::task::JoinSet;
 use tonic::{Request, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
@@ -133,10 +133,10 @@ impl Feed {
     }
 }
 
-fn text_of(content: Option<message::Content>) -> Option<String> {
+fn text_of(content: Option<stored_message::Content>) -> Option<String> {
     match content? {
-        message::Content::Text(text) => Some(text),
-        message::Content::Data(_) => None,
+        stored_message::Content::Text(text) => Some(text),
+        stored_message::Content::Data(_) => None,
     }
 }
 

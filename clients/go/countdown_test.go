@@ -28,7 +28,7 @@ func TestASharedCountdownIsToldNumberByNumber(t *testing.T) {
 
 	create := &perennialv1.CreateCountdownRequest{
 		Name:     "show",
-		Target:   &perennialv1.CreateCountdownRequest_From{From: 400},
+		Target:   &perennialv1.CreateCountdownRequest_Start{Start: 400},
 		Interval: durationpb.New(interval),
 	}
 	if _, err := calls.CreateCountdown(ctx, create); err != nil {
@@ -39,7 +39,7 @@ func TestASharedCountdownIsToldNumberByNumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := int64((paused.GetCountdown().GetRemainingTime().AsDuration() + interval - 1) / interval)
+	left := int64((paused.GetCountdown().GetRemainingDuration().AsDuration() + interval - 1) / interval)
 
 	w := &watch{request: &perennialv1.CountdownRequest{Target: &perennialv1.CountdownRequest_Name{Name: "show"}}}
 	isResumed, isKilled := false, false
@@ -115,7 +115,7 @@ func (w *watch) read(ctx context.Context, address string, after func() error) er
 		if err != nil {
 			return err
 		}
-		w.skipped += response.GetSkipped()
+		w.skipped += response.GetSkippedTicks()
 		for _, tick := range response.GetTicks() {
 			w.seen = append(w.seen, tick.GetRemaining())
 		}

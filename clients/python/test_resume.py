@@ -165,13 +165,13 @@ def resumed(address, service, method, request):
 
 
 def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
-    request = pb.countdown.CountdownRequest(**{"from": 400})
+    request = pb.countdown.CountdownRequest(start=400)
     request.interval.FromMilliseconds(5)
     proxy.most = 5_000
     seen, skipped, is_killed = [], 0, False
     responses = resumed(proxy.address, pb.countdown_grpc.CountdownServiceStub, "Countdown", request)
     for response in responses:
-        skipped += response.skipped
+        skipped += response.skipped_ticks
         seen += [tick.remaining for tick in response.ticks]
         if not is_killed and len(seen) > 100:
             is_killed = True
@@ -188,20 +188,20 @@ def a_shared_countdown_is_told_number_by_number_and_published_once(server, proxy
             return getattr(stub, method)(request, wait_for_ready=True, timeout=30).countdown
 
     interval = 5_000_000
-    create = pb.countdown.CreateCountdownRequest(**{"name": "show", "from": 400, "request_id": "one"})
+    create = pb.countdown.CreateCountdownRequest(name="show", start=400, request_id="one")
     create.interval.FromNanoseconds(interval)
     create.on_end.topic, create.on_end.text = "over", "it is over"
     call("CreateCountdown", create)
     # Paused, it shows which numbers are to come.
     paused = call("PauseCountdown", pb.countdown.PauseCountdownRequest(name="show"))
-    left = -(-paused.remaining_time.ToNanoseconds() // interval)
+    left = -(-paused.remaining_duration.ToNanoseconds() // interval)
     proxy.most = 5_000
     request = pb.countdown.CountdownRequest(name="show")
     seen, skipped, changes, last, is_killed = [], 0, [], None, False
     for response in resumed(proxy.address, pb.countdown_grpc.CountdownServiceStub, "Countdown", request):
         if last is None:
             call("ResumeCountdown", pb.countdown.ResumeCountdownRequest(name="show"))
-        skipped += response.skipped
+        skipped += response.skipped_ticks
         seen += [tick.remaining for tick in response.ticks]
         changes += [event.changed.change for event in response.events if event.HasField("changed")]
         last = response.countdown if response.HasField("countdown") else last

@@ -5,33 +5,6 @@ use std::{error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// The reasons after which the same call cannot succeed, whatever its code: `docs/errors.md` says what to change first.
-const NOT_RETRIED: &[&str] = &[
-    "INVALID_FIELD",
-    "REQUEST_TOO_LARGE",
-    "REQUEST_MALFORMED",
-    "CURSOR_MALFORMED",
-    "CURSOR_MISMATCH",
-    "CURSOR_EXPIRED",
-    "CURSOR_AHEAD",
-    "OFFSET_BEYOND_END",
-    "FILE_NOT_FOUND",
-    "TOPIC_NOT_FOUND",
-    "CONSUMER_NOT_FOUND",
-    "CONSUMER_TAKEN_OVER",
-    "COMMIT_BEHIND",
-    "SEQUENCE_MISMATCH",
-    "TOO_MANY_TOPICS",
-    "COUNTDOWN_NOT_FOUND",
-    "COUNTDOWN_EXISTS",
-    "COUNTDOWN_OVER",
-    "VERSION_MISMATCH",
-    "TOO_MANY_COUNTDOWNS",
-    "LOG_FAILED",
-    "READ_ERROR",
-    "DEADLINE_EXCEEDED",
-];
-
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Violation {
@@ -115,11 +88,10 @@ impl Error {
         match self {
             Self::Url { .. } => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
-            Self::Status { reason: Some(reason), .. } if NOT_RETRIED.contains(&reason.as_str()) => false,
-            Self::Status { code, retry_after, transport, .. } => match code {
+            Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
+            Self::Status { code, transport, .. } => match code {
                 Code::Unavailable | Code::Cancelled => true,
-                Code::ResourceExhausted => retry_after.is_some() || *transport,
-                Code::Internal | Code::Unknown => *transport,
+                Code::Internal | Code::Unknown | Code::ResourceExhausted => *transport,
                 _ => false,
             },
         }
@@ -170,24 +142,15 @@ fn unreachable_because(status: &Status) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::status;
-
-    fn failed(reason: &str) -> Error {
-        Error::Status {
-            code: Code::Unavailable,
-            reason: Some(reason.into()),
-            violations: Vec::new(),
-            message: String::new(),
-            retry_after: None,
-            transport: false,
-        }
-    }
+    use crate::{grpc::status::Failure, reason::ErrorReason};
 
     #[test]
-    fn a_reason_that_cannot_pass_is_not_retried_whatever_its_code() {
-        assert!(failed("DRAINING").is_retryable() && failed("STALLED").is_retryable());
-        for reason in NOT_RETRIED.iter().chain(status::NOT_RETRIED) {
-            assert!(!failed(reason).is_retryable(), "{reason}");
+    fn the_reason_decides_whether_a_call_is_repeated_whatever_its_code() {
+        for reason in ErrorReason::all() {
+            let status = Status::from(Failure::new(reason, ""));
+            let error = Error::from_status(&status, "http://127.0.0.1:50051");
+            assert_eq!(error.reason(), Some(reason.as_str_name()));
+            assert_eq!(error.is_retryable(), reason.is_retried(), "{reason:?}");
         }
     }
 }

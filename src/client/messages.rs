@@ -5,9 +5,9 @@ use tonic::transport::Channel;
 
 use super::{Client, Error, MAX_RESPONSE_BYTES, publisher, resume};
 use crate::proto::{
-    CommitCursorRequest, Consumer, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
+    CommitCursorRequest, ConsumerInfo, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
     MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
-    PurgeTopicRequest, Topic, message_service_client::MessageServiceClient,
+    PurgeTopicRequest, TopicInfo, message_service_client::MessageServiceClient,
 };
 
 impl Client {
@@ -44,7 +44,7 @@ impl Client {
     }
 
     /// The topics that match a pattern, or all where it is empty: all pages.
-    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<Topic>, Error> {
+    pub async fn list_topics(&self, pattern: &str) -> Result<Vec<TopicInfo>, Error> {
         let mut client = self.message_client();
         let mut request = ListTopicsRequest { pattern: pattern.to_owned(), ..ListTopicsRequest::default() };
         let mut topics = Vec::new();
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// All consumers, by name: all pages.
-    pub async fn list_consumers(&self) -> Result<Vec<Consumer>, Error> {
+    pub async fn list_consumers(&self) -> Result<Vec<ConsumerInfo>, Error> {
         let mut client = self.message_client();
         let mut request = ListConsumersRequest::default();
         let mut consumers = Vec::new();
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// A consumer, if there is one of this name.
-    pub async fn consumer(&self, name: &str) -> Result<Option<Consumer>, Error> {
+    pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let request =
             ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
         let answer = self.message_client().list_consumers(request).await;

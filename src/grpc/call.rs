@@ -239,7 +239,7 @@ impl Call {
 
     fn end(&mut self, failure: Failure) -> Status {
         let reason = failure.reason();
-        self.ending = Some((reason.code(), reason.name()));
+        self.ending = Some((reason.code(), reason.as_str_name()));
         failure.into()
     }
 }

@@ -201,8 +201,8 @@ fn subject(request: &proto::CountdownRequest) -> String {
     match (&request.cursor, &request.target) {
         (_, Some(asked::Target::Name(name))) => name.clone(),
         (Some(_), _) => "resumed".into(),
-        (None, Some(asked::Target::From(from))) => format!("from {from}"),
-        (None, Some(asked::Target::Until(until))) => format!("until {until}"),
+        (None, Some(asked::Target::Start(from))) => format!("from {from}"),
+        (None, Some(asked::Target::UntilTime(until))) => format!("until {until}"),
         (None, None) => String::new(),
     }
 }
@@ -228,12 +228,11 @@ fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
         return Ok(Start::Resume(field::position(Kind::Countdown, cursor)?));
     }
     let target = match &request.target {
-        Some(asked::Target::From(from)) => Target::From(*from),
-        Some(asked::Target::Until(until)) => Target::Until(field::time(*until, "until")?),
+        Some(asked::Target::Start(from)) => Target::From(*from),
+        Some(asked::Target::UntilTime(until)) => Target::Until(field::time(*until, "until_time")?),
         // A name was dealt with before.
         Some(asked::Target::Name(_)) | None => {
-            let text =
-                "is not set: set `from`, a number, `until`, a moment, or `name`, of a shared countdown";
+            let text = "is not set: set `start` to a number, `until_time` to a moment, or `name` to a shared countdown";
             return Err(Failure::field("target", text));
         }
     };
@@ -258,7 +257,7 @@ fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) 
         countdown: standing.map(|standing| shared::countdown(&standing, countdowns.now())),
         cursor: cursor::encode(kind, &position),
         sent_time: Some(sent.into()),
-        skipped: i64::try_from(skipped).unwrap_or(i64::MAX),
+        skipped_ticks: i64::try_from(skipped).unwrap_or(i64::MAX),
     };
     Encoded::new(vec![items], &rest)
 }

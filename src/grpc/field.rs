@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::DeserializeOwned;
 
-use super::status::{Failure, Reason};
+use super::status::Failure;
 use crate::{
     cursor::{self, Kind},
     messages::TTLS,
     proto,
+    reason::ErrorReason,
     wire::{Batching, HEARTBEAT},
 };
 
@@ -121,7 +122,7 @@ pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failur
             Kind::Messages => "Messages",
         };
         let text = format!("is {error}: give one as it came in a response of {method}, unchanged");
-        Failure::field("cursor", text).with_reason(Reason::CursorMalformed)
+        Failure::field("cursor", text).with_reason(ErrorReason::CursorMalformed)
     })
 }
 

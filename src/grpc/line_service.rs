@@ -164,24 +164,24 @@ fn event(event: &Event) -> proto::LineEvent {
     use proto::line_event::Event as Told;
     let told = match *event {
         Event::Rotated { next_offset } => {
-            Told::Rotated(proto::LineRotated { next_offset: Some(next_offset.cast_signed()) })
+            Told::Rotated(proto::FileRotated { next_offset: Some(next_offset.cast_signed()) })
         }
-        Event::Truncated { read_offset, size } => Told::Truncated(proto::LineTruncated {
+        Event::Truncated { read_offset, size } => Told::Truncated(proto::FileTruncated {
             read_offset: Some(read_offset.cast_signed()),
             size: Some(size.cast_signed()),
         }),
-        Event::Deleted => Told::Deleted(proto::LineDeleted {}),
+        Event::Deleted => Told::Deleted(proto::FileDeleted {}),
         Event::Gap { reason, bytes } => Told::Gap(proto::LineGap {
             reason: gap_reason(reason).into(),
-            bytes: bytes.map(u64::cast_signed),
+            byte_count: bytes.map(u64::cast_signed),
         }),
-        Event::Opened { size } => Told::Opened(proto::LineOpened { size: Some(size.cast_signed()) }),
-        Event::Hole { offset, bytes } => Told::Hole(proto::LineHole {
+        Event::Opened { size } => Told::Opened(proto::FileOpened { size: Some(size.cast_signed()) }),
+        Event::Hole { offset, bytes } => Told::Hole(proto::FileHole {
             offset: Some(offset.cast_signed()),
-            bytes: Some(bytes.cast_signed()),
+            byte_count: Some(bytes.cast_signed()),
         }),
-        Event::Late { offset } => Told::Late(proto::LineLate { offset: Some(offset.cast_signed()) }),
-        Event::Resumed(found) => Told::Resumed(proto::LineResumed { found: self::found(found).into() }),
+        Event::Late { offset } => Told::Late(proto::LateLines { offset: Some(offset.cast_signed()) }),
+        Event::Resumed(found) => Told::Resumed(proto::FileResumed { found: self::found(found).into() }),
     };
     proto::LineEvent { event: Some(told) }
 }
@@ -194,18 +194,18 @@ fn gap_reason(reason: GapReason) -> proto::LineGapReason {
     }
 }
 
-fn found(found: Found) -> proto::LineResumedFound {
+fn found(found: Found) -> proto::FileResumedFound {
     match found {
-        Found::Exact => proto::LineResumedFound::Exact,
-        Found::Moved => proto::LineResumedFound::Moved,
-        Found::Truncated => proto::LineResumedFound::Truncated,
-        Found::Lost => proto::LineResumedFound::Lost,
+        Found::Exact => proto::FileResumedFound::Exact,
+        Found::Moved => proto::FileResumedFound::Moved,
+        Found::Truncated => proto::FileResumedFound::Truncated,
+        Found::Lost => proto::FileResumedFound::Lost,
     }
 }
 
-fn file(file: FileInfo) -> proto::File {
+fn file(file: FileInfo) -> proto::FileInfo {
     let FileInfo { path, size, modified, created, growing } = file;
-    proto::File {
+    proto::FileInfo {
         path,
         size: Some(size.cast_signed()),
         modify_time: Some(modified.into()),

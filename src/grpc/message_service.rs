@@ -223,8 +223,10 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
         None | Some(Asked::Earliest(false) | Asked::LastPerTopic(false)) => Start::New,
         Some(Asked::Earliest(true)) => Start::Earliest,
         Some(Asked::LastPerTopic(true)) => Start::LastPerTopic,
-        Some(Asked::Sequence(sequence)) => Start::Sequence(field::at_least(sequence, 1, "sequence")?),
-        Some(Asked::Time(time)) => Start::Time(field::time(time, "time")?),
+        Some(Asked::FromSequence(sequence)) => {
+            Start::Sequence(field::at_least(sequence, 1, "from_sequence")?)
+        }
+        Some(Asked::FromTime(time)) => Start::Time(field::time(time, "from_time")?),
         Some(Asked::Last(last)) => match u64::try_from(last) {
             Ok(last) if last <= MAX_LAST => Start::Last(last),
             _ => return Err(Failure::field("last", format!("is {last}: from 0 to 1,000,000 is possible"))),
@@ -250,8 +252,8 @@ fn event(event: Event) -> proto::MessageEvent {
         Event::Removed { from, to } => (from, to, proto::MessageGapReason::Removed),
     };
     let gap = proto::MessageGap {
-        from_sequence: Some(from.cast_signed()),
-        to_sequence: Some(to.cast_signed()),
+        first_sequence: Some(from.cast_signed()),
+        last_sequence: Some(to.cast_signed()),
         reason: reason.into(),
     };
     proto::MessageEvent { event: Some(proto::message_event::Event::Gap(gap)) }
@@ -282,12 +284,12 @@ fn published(published: Published) -> proto::PublishResponse {
     }
 }
 
-fn topic(topic: TopicInfo) -> proto::Topic {
+fn topic(topic: TopicInfo) -> proto::TopicInfo {
     let TopicInfo { name, messages, bytes, first, last } = topic;
-    proto::Topic {
+    proto::TopicInfo {
         name,
         message_count: Some(messages.cast_signed()),
-        bytes: Some(bytes.cast_signed()),
+        byte_count: Some(bytes.cast_signed()),
         first_sequence: Some(first.0.cast_signed()),
         last_sequence: Some(last.0.cast_signed()),
         first_time: Some(first.1.into()),
@@ -295,9 +297,9 @@ fn topic(topic: TopicInfo) -> proto::Topic {
     }
 }
 
-fn consumer(consumer: ConsumerInfo) -> proto::Consumer {
+fn consumer(consumer: ConsumerInfo) -> proto::ConsumerInfo {
     let ConsumerInfo { name, position, time, head, is_connected } = consumer;
-    proto::Consumer {
+    proto::ConsumerInfo {
         name,
         cursor: cursor::encode(Kind::Messages, &position),
         commit_time: Some(time.into()),

@@ -12,10 +12,9 @@ use crate::{
     countdown, lines,
     messages::{self, BatchError, topic},
     proto::PublishError,
+    reason::ErrorReason,
 };
-pub use reason::{NOT_RETRIED, Reason};
 
-mod reason;
 mod shared;
 
 /// The domain of every reason.
@@ -31,7 +30,7 @@ const MAX_QUOTED: usize = 200;
 /// A failure on its way to a client.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    reason: Reason,
+    reason: ErrorReason,
     text: String,
     field: Option<String>,
     metadata: HashMap<String, String>,
@@ -39,19 +38,19 @@ pub struct Failure {
 
 impl Failure {
     /// For a reason, with a text that says what was wrong and what would work.
-    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+    pub fn new(reason: ErrorReason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
     }
 
     /// A field is wrong; `fault` goes on after its name.
     pub fn field(field: &str, fault: impl AsRef<str>) -> Self {
         let text = format!("{field} {}", fault.as_ref());
-        Self { field: Some(field.into()), ..Self::new(Reason::InvalidField, text) }
+        Self { field: Some(field.into()), ..Self::new(ErrorReason::InvalidField, text) }
     }
 
     /// With another reason.
     #[must_use]
-    pub fn with_reason(self, reason: Reason) -> Self {
+    pub fn with_reason(self, reason: ErrorReason) -> Self {
         Self { reason, ..self }
     }
 
@@ -73,22 +72,30 @@ impl Failure {
     }
 
     /// Why the call ended.
-    pub fn reason(&self) -> Reason {
+    pub fn reason(&self) -> ErrorReason {
         self.reason
     }
 
     /// As the error of one message of a `PublishStream`.
     pub fn into_publish_error(self) -> PublishError {
-        let Self { reason, text, field, .. } = self;
-        let (code, field) = (i32::from(reason.code()), field.unwrap_or_default());
-        PublishError { code, reason: reason.name().into(), message: text, field }
+        let Self { reason, text, field, metadata } = self;
+        PublishError {
+            code: reason.code().into(),
+            reason: reason.into(),
+            message: text,
+            field: field.unwrap_or_default(),
+            metadata,
+            retry_delay: reason
+                .is_retried()
+                .then(|| super::field::signed_duration(RETRY_DELAY.as_nanos().cast_signed())),
+        }
     }
 }
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let Failure { reason, text, field, metadata } = failure;
-        let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(reason.as_str_name(), DOMAIN, metadata);
         if let Some(field) = field {
             details.add_bad_request_violation(field, &text);
         }
@@ -109,23 +116,23 @@ impl From<countdown::Error> for Failure {
             }
             E::TooLong { length, max } => Self::field("interval", too_long(length, max)),
             E::FromBelowTo { from, to } => {
-                Self::field("from", format!("is {from}: it must not be below `to`, {to}"))
+                Self::field("start", format!("is {from}: it must not be below `to`, {to}"))
             }
             E::StepTooSmall { step } => Self::field("step", format!("is {step}: it must be 1 or more")),
             E::WaitFirstWithUntil => Self::field(
                 "wait_first",
-                "is set with `until`: the last tick falls on the moment, so leave it out",
+                "is set with `until_time`: the last tick falls on the moment, so leave it out",
             ),
             E::AlignWithUntil => Self::field(
                 "align",
-                "is set with `until`: the last tick falls on the moment, so leave it out",
+                "is set with `until_time`: the last tick falls on the moment, so leave it out",
             ),
             E::TooManyTicks { limit } => {
                 let text = format!(
                     "the countdowns of this server would have more than {limit} ticks a second: try again later, or \
                      with a longer interval",
                 );
-                Self::new(Reason::TooManyTicks, text).with("limit", limit)
+                Self::new(ErrorReason::TooManyTicks, text).with("limit", limit)
             }
             E::TooManyNumbers { left, max } => {
                 let text = format!("is so short that {left} numbers are left: at most {max} are possible");
@@ -134,11 +141,10 @@ impl From<countdown::Error> for Failure {
             E::UntilTooFar { ahead, max } => {
                 let (ahead, max) = show_lengths(ahead, max);
                 let text = format!("is {ahead} ahead: at most {max} are possible, by default 10 years");
-                Self::field("until", text)
+                Self::field("until_time", text)
             }
-            E::PositionInvalid(fault) => {
-                Self::field("cursor", format!("{fault}: start anew")).with_reason(Reason::CursorMalformed)
-            }
+            E::PositionInvalid(fault) => Self::field("cursor", format!("{fault}: start anew"))
+                .with_reason(ErrorReason::CursorMalformed),
         }
     }
 }
@@ -177,7 +183,7 @@ impl From<lines::Error> for Failure {
                 Self::field("path", text)
             }
             E::NotFound { path } => Self::new(
-                Reason::FileNotFound,
+                ErrorReason::FileNotFound,
                 format!(
                     "there is no file {} that may be read: ListFiles tells which there are",
                     quoted(&path)
@@ -190,18 +196,18 @@ impl From<lines::Error> for Failure {
             ),
             E::OffsetBeyondEnd { offset, size } => {
                 let text = format!("from_offset is {offset}: the file has {size} bytes");
-                Self::new(Reason::OffsetBeyondEnd, text).with("size", size)
+                Self::new(ErrorReason::OffsetBeyondEnd, text).with("size", size)
             }
             E::Mismatch => Self::new(
-                Reason::CursorMismatch,
+                ErrorReason::CursorMismatch,
                 "the cursor is one of another path: give it with the path that it came with",
             ),
             E::Expired => Self::new(
-                Reason::CursorExpired,
+                ErrorReason::CursorExpired,
                 "the file that the cursor points at is gone: start anew, or set `on_gap` to ON_GAP_SKIP",
             ),
             E::PositionInvalid => Self::field("cursor", "names an impossible place: start anew")
-                .with_reason(Reason::CursorMalformed),
+                .with_reason(ErrorReason::CursorMalformed),
             E::Io(error) => read_error(&error),
         }
     }
@@ -234,17 +240,17 @@ impl From<messages::Error> for Failure {
                 Self::field("message_id", format!("has {bytes} bytes: from 1 to {max} are possible"))
             }
             E::SequenceMismatch { expected, current } => Self::new(
-                Reason::SequenceMismatch,
+                ErrorReason::SequenceMismatch,
                 format!("the last message of the topic has sequence {current}, not {expected} as expected"),
             )
             .with("current", current),
             E::TooManyTopics { limit } => {
                 let text =
                     format!("there are {limit} topics, and no more are possible: use one that is there");
-                Self::new(Reason::TooManyTopics, text).with("limit", limit)
+                Self::new(ErrorReason::TooManyTopics, text).with("limit", limit)
             }
             E::Mismatch => Self::new(
-                Reason::CursorMismatch,
+                ErrorReason::CursorMismatch,
                 "the cursor is one of another log: start anew, or ask the server that it came from",
             ),
             E::Removed { oldest, newest, through } => removed(oldest, newest, through),
@@ -254,12 +260,12 @@ impl From<messages::Error> for Failure {
                 Self::field("consumer", fault)
             }
             E::NoConsumer => Self::new(
-                Reason::ConsumerNotFound,
+                ErrorReason::ConsumerNotFound,
                 "there is no such consumer: ListConsumers tells which there are",
             ),
             E::CommitBehind { sequence, committed } => commit_behind(sequence, committed),
             E::NoTopic => Self::new(
-                Reason::TopicNotFound,
+                ErrorReason::TopicNotFound,
                 "the topic has no messages: ListTopics tells which topics have some",
             ),
             E::Ttl { ttl } => {
@@ -268,14 +274,14 @@ impl From<messages::Error> for Failure {
             E::Ahead { newest } => {
                 let text =
                     format!("the cursor is ahead of the log, whose newest sequence is {newest}: start anew");
-                Self::new(Reason::CursorAhead, text).with("newest", newest)
+                Self::new(ErrorReason::CursorAhead, text).with("newest", newest)
             }
             E::Full => Self::new(
-                Reason::LogFull,
+                ErrorReason::LogFull,
                 "there is no room on the server's disk: nothing was published; try again when there is",
             ),
             E::Failed => Self::new(
-                Reason::LogFailed,
+                ErrorReason::LogFailed,
                 "the log cannot be written until the server is restarted; whether this message was published is not known",
             ),
             E::Closed => draining(),
@@ -310,13 +316,13 @@ fn removed(oldest: u64, newest: u64, through: u64) -> Failure {
         "messages that come next, up to sequence {through}, were removed, and {left}: \
          start anew, or set `on_gap` to ON_GAP_SKIP to go on and be told what is missing",
     );
-    Failure::new(Reason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
+    Failure::new(ErrorReason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
 }
 
 /// Who resumes would take over from the other one in turn, and so on without end.
 fn taken_over(consumer: &str) -> Failure {
     let text = format!("another reader came as the consumer {}: leave the stream to it", quoted(consumer));
-    Failure::new(Reason::ConsumerTakenOver, text)
+    Failure::new(ErrorReason::ConsumerTakenOver, text)
 }
 
 fn commit_behind(sequence: u64, committed: u64) -> Failure {
@@ -324,7 +330,7 @@ fn commit_behind(sequence: u64, committed: u64) -> Failure {
         "the consumer is at sequence {committed}, and this cursor at {sequence}: \
          commit a later one, or set `rewind` to move the consumer back",
     );
-    Failure::new(Reason::CommitBehind, text).with("committed", committed)
+    Failure::new(ErrorReason::CommitBehind, text).with("committed", committed)
 }
 
 /// What is wrong with a name that is written as a topic is, but is none.
@@ -366,22 +372,22 @@ fn quoted(text: &str) -> String {
 /// The operator is told what it was; the client, that it was not the client.
 fn read_error(error: &std::io::Error) -> Failure {
     tracing::error!(%error, "reading for a stream went wrong");
-    Failure::new(Reason::ReadError, "the server could not read its disk: its log tells why")
+    Failure::new(ErrorReason::ReadError, "the server could not read its disk: its log tells why")
 }
 
 /// A request that could not be read. What reads requests tells them apart by code, and the sizes in its text alone.
 pub fn unreadable(refusal: &Status) -> Failure {
     if !matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted) {
         let text = "the request could not be read: its bytes are not a message of this method";
-        return Failure::new(Reason::RequestMalformed, text);
+        return Failure::new(ErrorReason::RequestMalformed, text);
     }
     let sizes = refusal.message().split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<usize>>();
     match *sizes {
         [bytes, limit] => {
             let text = format!("the request has {bytes} bytes: at most {} are possible", size(limit));
-            Failure::new(Reason::RequestTooLarge, text).with("limit", limit)
+            Failure::new(ErrorReason::RequestTooLarge, text).with("limit", limit)
         }
-        _ => Failure::new(Reason::RequestTooLarge, "the request is larger than is possible"),
+        _ => Failure::new(ErrorReason::RequestTooLarge, "the request is larger than is possible"),
     }
 }
 
@@ -396,7 +402,7 @@ pub fn explained(refusal: &Status) -> Option<Status> {
 /// The caller's own deadline.
 pub fn deadline_exceeded() -> Failure {
     Failure::new(
-        Reason::DeadlineExceeded,
+        ErrorReason::DeadlineExceeded,
         "the deadline that the caller set has passed; a stream is resumed by its last cursor",
     )
 }
@@ -404,7 +410,7 @@ pub fn deadline_exceeded() -> Failure {
 /// The server is told to stop, or the connection is old.
 pub fn draining() -> Failure {
     Failure::new(
-        Reason::Draining,
+        ErrorReason::Draining,
         "the server closes this connection: connect again; the last cursor resumes",
     )
 }
@@ -415,13 +421,13 @@ pub fn stalled(stall: Duration) -> Failure {
         "nothing was taken for {} s though something waited; the last cursor resumes",
         stall.as_secs()
     );
-    Failure::new(Reason::Stalled, text)
+    Failure::new(ErrorReason::Stalled, text)
 }
 
 /// No further stream.
 pub fn too_many_streams(limit: usize) -> Failure {
     let text = format!("{limit} streams are open on this server, and no more are possible: try again later");
-    Failure::new(Reason::TooManyStreams, text).with("limit", limit)
+    Failure::new(ErrorReason::TooManyStreams, text).with("limit", limit)
 }
 
 #[cfg(test)]

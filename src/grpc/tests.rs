@@ -112,7 +112,7 @@ fn reason(status: &Status) -> String {
 }
 
 fn from(number: i32) -> proto::CountdownRequest {
-    proto::CountdownRequest { target: Some(Target::From(number)), ..proto::CountdownRequest::default() }
+    proto::CountdownRequest { target: Some(Target::Start(number)), ..proto::CountdownRequest::default() }
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn lines_and_messages_arrive_as_they_were_written_and_resume_behind_their_
         let response = limited(stream.message()).await.unwrap().unwrap();
         assert_eq!(response.messages.len(), 1);
         assert_eq!(response.messages[0].sequence, Some(sequence));
-        assert_eq!(response.messages[0].content, Some(proto::message::Content::Text(expected.into())));
+        assert_eq!(response.messages[0].content, Some(proto::stored_message::Content::Text(expected.into())));
         assert_eq!(response.head_sequence, Some(2));
         request.cursor = Some(response.cursor);
     }

@@ -291,8 +291,8 @@ pub fn flush(
             used += put_piece(piece, place, rules, out);
             continue;
         }
-        let (no_newline, partial, splits) = (end == End::Last, end == End::Partial, end == End::Hole);
-        out.put(&Line { content: left, is_text: is_text(left), no_newline, partial, splits, ..at(place) });
+        let (no_newline, partial, has_more) = (end == End::Last, end == End::Partial, end == End::Hole);
+        out.put(&Line { content: left, is_text: is_text(left), no_newline, partial, has_more, ..at(place) });
         used += left.len();
         // Should the file go on after all, its next byte belongs to this line.
         *place = Place { offset: place.offset + left.len() as u64, within: Within::Continued, ..*place };
@@ -332,7 +332,7 @@ fn at(place: &Place) -> Line<'static> {
         is_text: true,
         no_newline: false,
         continued: place.within == Within::Continued,
-        splits: false,
+        has_more: false,
         truncated: false,
         skipped: false,
         partial: false,
@@ -346,7 +346,7 @@ fn is_text(bytes: &[u8]) -> bool {
 fn put_piece(content: &[u8], place: &mut Place, rules: &Rules, out: &mut Encoded) -> usize {
     let line = at(place);
     match rules.long_line {
-        LongLine::Split => out.put(&Line { content, is_text: is_text(content), splits: true, ..line }),
+        LongLine::Split => out.put(&Line { content, is_text: is_text(content), has_more: true, ..line }),
         LongLine::Truncate => out.put(&Line { content, is_text: is_text(content), truncated: true, ..line }),
         LongLine::Skip => out.put(&Line { skipped: true, ..line }),
     }

@@ -95,7 +95,7 @@ fn decode(batch: &Batch) -> Vec<proto::Line> {
 fn texts(batch: &Batch) -> Vec<String> {
     let text = |line: proto::Line| match line.content.unwrap() {
         Content::Text(text) => text,
-        Content::Raw(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Content::Data(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
     };
     decode(batch).into_iter().map(text).collect()
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::proto::{self, message::Content as Payload};
+use crate::proto::{self, stored_message::Content as Payload};
 use embedded::simulated::{Fault, Simulation};
 
 mod conformance;
@@ -68,13 +68,13 @@ async fn next(batches: &mut Batches) -> Option<Batch> {
     next.expect("a batch within 20 s").transpose().unwrap()
 }
 
-fn decode(batch: &Batch) -> Vec<proto::Message> {
+fn decode(batch: &Batch) -> Vec<proto::StoredMessage> {
     let messages = proto::MessagesResponse::decode(batch.items.concat().as_slice()).unwrap().messages;
     assert_eq!(messages.len(), batch.count);
     messages
 }
 
-fn text_of(message: &proto::Message) -> String {
+fn text_of(message: &proto::StoredMessage) -> String {
     match message.content.clone().unwrap() {
         Payload::Text(text) => text,
         Payload::Data(data) => format!("{data:?}"),

@@ -13,7 +13,7 @@ const TEXT: u32 = 3;
 const RAW: u32 = 4;
 const NO_NEWLINE: u32 = 5;
 const CONTINUED: u32 = 6;
-const SPLITS: u32 = 7;
+const HAS_MORE: u32 = 7;
 const TRUNCATED: u32 = 8;
 const SKIPPED: u32 = 9;
 const PARTIAL: u32 = 10;
@@ -41,7 +41,7 @@ pub struct Line<'a> {
     /// It continues a line.
     pub continued: bool,
     /// The line goes on.
-    pub splits: bool,
+    pub has_more: bool,
     /// The rest of the line is left out.
     pub truncated: bool,
     /// The line is left out.
@@ -55,7 +55,7 @@ pub fn put(out: &mut impl BufMut, line: &Line<'_>) {
     let flags = [
         (NO_NEWLINE, line.no_newline),
         (CONTINUED, line.continued),
-        (SPLITS, line.splits),
+        (HAS_MORE, line.has_more),
         (TRUNCATED, line.truncated),
         (SKIPPED, line.skipped),
         (PARTIAL, line.partial),
@@ -104,16 +104,16 @@ mod tests {
             flags: [bool; 6],
         ) {
             let text = String::from_utf8(content.clone());
-            let [no_newline, continued, splits, truncated, skipped, partial] = flags;
+            let [no_newline, continued, has_more, truncated, skipped, partial] = flags;
             let line = Line {
-                offset, number, content: &content, is_text: text.is_ok(), no_newline, continued, splits,
+                offset, number, content: &content, is_text: text.is_ok(), no_newline, continued, has_more,
                 truncated, skipped, partial,
             };
             let mut ours = Vec::new();
             put(&mut ours, &line);
             let content_field = match text {
                 Ok(text) => proto::line::Content::Text(text),
-                Err(_) => proto::line::Content::Raw(content.clone()),
+                Err(_) => proto::line::Content::Data(content.clone()),
             };
             let theirs = proto::ReadLinesResponse {
                 lines: vec![proto::Line {
@@ -122,7 +122,7 @@ mod tests {
                     content: Some(content_field),
                     no_newline,
                     continued,
-                    splits,
+                    has_more,
                     truncated,
                     skipped,
                     partial,

@@ -268,15 +268,15 @@ mod tests {
             let found_headers = found.headers.iter().map(|(k, v)| (k.to_string(), v.to_string()));
             prop_assert_eq!(found_headers.collect::<Vec<_>>(), pairs.clone());
             let read = proto::MessagesResponse::decode(ours.as_slice()).unwrap();
-            let expected = proto::Message {
+            let expected = proto::StoredMessage {
                 sequence: Some(sequence.cast_signed()),
                 topic,
                 publish_time: Some(time.into()),
                 key,
                 headers: headers.clone().into_iter().collect(),
                 content: Some(match text {
-                    Some(text) => proto::message::Content::Text(text),
-                    None => proto::message::Content::Data(content),
+                    Some(text) => proto::stored_message::Content::Text(text),
+                    None => proto::stored_message::Content::Data(content),
                 }),
                 message_id,
                 expire_time: expires.map(Into::into),

@@ -218,7 +218,7 @@ pub(crate) mod tests {
         let tick = |tick: proto::Tick| Tick {
             remaining: tick.remaining.unwrap_or(i32::MIN),
             remaining_time: tick
-                .remaining_time
+                .remaining_duration
                 .map_or(0, |d| nanos(d.seconds, d.nanos))
                 .try_into()
                 .unwrap_or(0),
@@ -264,7 +264,7 @@ pub(crate) mod tests {
             let theirs = proto::CountdownResponse {
                 ticks: vec![proto::Tick {
                     remaining: Some(remaining),
-                    remaining_time: Some(prost_types::Duration { seconds: left.seconds, nanos: left.nanos }),
+                    remaining_duration: Some(prost_types::Duration { seconds: left.seconds, nanos: left.nanos }),
                     due_time: Some(timestamp(due)),
                     end_time: Some(timestamp(end)),
                     state: state.unwrap_or_default(),

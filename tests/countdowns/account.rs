@@ -61,7 +61,7 @@ impl History {
                 .unwrap_or_else(|| panic!("a tick of no version: {tick:?}"));
             let (due, end) = (moment(tick.due_time), moment(countdown.end_time));
             assert_eq!(tick.end_time, countdown.end_time, "{tick:?}");
-            assert_eq!(length(tick.remaining_time), end - due, "{tick:?}");
+            assert_eq!(length(tick.remaining_duration), end - due, "{tick:?}");
             assert!(due > from && (end - due) % length(countdown.interval) == 0, "{tick:?} of {countdown:?}");
             let left = (end - due) / length(countdown.interval);
             let remaining = i128::from(countdown.to()) + left * i128::from(countdown.step());

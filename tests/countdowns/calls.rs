@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use perennial::proto::{
-    CancelCountdownRequest, Countdown, CountdownMessage, CountdownState, CreateCountdownRequest,
-    DeleteCountdownRequest, ExtendCountdownRequest, GetCountdownRequest, ListCountdownsRequest, Message,
-    MessagesRequest, PauseCountdownRequest, ResumeCountdownRequest, countdown_message,
-    countdown_service_client::CountdownServiceClient, create_countdown_request::Target, messages_request,
+    CancelCountdownRequest, Countdown, CountdownState, CreateCountdownRequest, DeleteCountdownRequest,
+    EndMessage, ExtendCountdownRequest, GetCountdownRequest, ListCountdownsRequest, MessagesRequest,
+    PauseCountdownRequest, ResumeCountdownRequest, StoredMessage,
+    countdown_service_client::CountdownServiceClient, create_countdown_request::Target, end_message,
+    messages_request,
 };
 use prost_types::{Duration, Timestamp};
 use tonic::{Code, Status, transport::Channel};
@@ -70,9 +71,9 @@ pub fn announced(name: &str, millis: i64, topic: &str) -> CreateCountdownRequest
     CreateCountdownRequest { on_end: Some(words(topic, name)), ..running_for(name, millis) }
 }
 
-pub fn words(topic: &str, text: &str) -> CountdownMessage {
-    let content = Some(countdown_message::Content::Text(text.into()));
-    CountdownMessage { topic: topic.into(), content, ..Default::default() }
+pub fn words(topic: &str, text: &str) -> EndMessage {
+    let content = Some(end_message::Content::Text(text.into()));
+    EndMessage { topic: topic.into(), content, ..Default::default() }
 }
 
 pub async fn create(client: &Client, request: CreateCountdownRequest) -> Result<Countdown, Status> {
@@ -109,7 +110,7 @@ pub async fn list(client: &Client) -> HashMap<String, Countdown> {
 }
 
 /// All messages of topics.
-pub async fn messages(server: &Server, topics: &str) -> Vec<Message> {
+pub async fn messages(server: &Server, topics: &str) -> Vec<StoredMessage> {
     let request = MessagesRequest {
         topics: vec![topics.into()],
         start: Some(messages_request::Start::Earliest(true)),
@@ -126,9 +127,9 @@ pub async fn messages(server: &Server, topics: &str) -> Vec<Message> {
 }
 
 /// The text of a message.
-pub fn text(message: &Message) -> &str {
+pub fn text(message: &StoredMessage) -> &str {
     match &message.content {
-        Some(perennial::proto::message::Content::Text(text)) => text,
+        Some(perennial::proto::stored_message::Content::Text(text)) => text,
         other => panic!("{other:?}"),
     }
 }

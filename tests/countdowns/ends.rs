@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use perennial::proto::{Countdown, CountdownState, CreateCountdownRequest, Message};
+use perennial::proto::{Countdown, CountdownState, CreateCountdownRequest, StoredMessage};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
@@ -123,11 +123,11 @@ async fn kill_and_restart(server: &mut Server, random: &mut Random) -> Down {
 fn check(
     created: &HashMap<String, Countdown>,
     ended: &HashMap<String, Countdown>,
-    published: &[Message],
+    published: &[StoredMessage],
     downs: &[Down],
 ) -> usize {
     let mut missed = 0;
-    let mut by_name = BTreeMap::<&str, Vec<&Message>>::new();
+    let mut by_name = BTreeMap::<&str, Vec<&StoredMessage>>::new();
     for message in published {
         by_name.entry(text(message)).or_default().push(message);
     }

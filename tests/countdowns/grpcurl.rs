@@ -33,10 +33,10 @@ fn one(server: &Server, method: &str, request: &Value) -> Value {
 fn a_countdown_is_created_watched_changed_and_listed_with_grpcurl() {
     let server = Server::start();
     let on_end = json!({"topic": "over", "text": "it is over", "headers": {"a": "b"}});
-    let request = json!({"name": "launch", "from": 20, "interval": "0.2s", "onEnd": on_end});
+    let request = json!({"name": "launch", "start": 20, "interval": "0.2s", "onEnd": on_end});
     let made = one(&server, "CreateCountdown", &request);
     assert_eq!(made["countdown"]["state"], "COUNTDOWN_STATE_RUNNING");
-    assert_eq!((&made["countdown"]["to"], &made["countdown"]["totalTime"]), (&json!(0), &json!("4s")));
+    assert_eq!((&made["countdown"]["to"], &made["countdown"]["totalDuration"]), (&json!(0), &json!("4s")));
 
     let responses = call(&server, "Countdown", &json!({"name": "launch", "onLag": "ON_LAG_BURST"})).unwrap();
     assert_eq!(responses[0]["countdown"]["name"], "launch");

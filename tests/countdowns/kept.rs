@@ -171,7 +171,7 @@ impl Known {
 /// How it stands, without what passes by itself.
 fn still(countdown: Countdown) -> Countdown {
     let passes = is(&countdown, CountdownState::Running);
-    Countdown { remaining_time: countdown.remaining_time.filter(|_| !passes), ..countdown }
+    Countdown { remaining_duration: countdown.remaining_duration.filter(|_| !passes), ..countdown }
 }
 
 /// Whether a deed makes the one of the other, as a whole.
@@ -181,13 +181,13 @@ fn is_done(deed: Deed, before: Option<&Countdown>, after: Option<&Countdown>) ->
         (Deed::Create, None, Some(after)) => {
             let whole = moment(after.end_time) - moment(after.create_time);
             return is(after, CountdownState::Running)
-                && whole == length(after.total_time)
+                && whole == length(after.total_duration)
                 && whole == i128::from(HOUR) * 1_000_000;
         }
         (Deed::Change(_), Some(before), Some(after)) => (before, after),
         _ => return false,
     };
-    let by = length(after.total_time) - length(before.total_time);
+    let by = length(after.total_duration) - length(before.total_duration);
     let is_newer = after.version > before.version
         && moment(after.update_time) >= moment(before.update_time)
         && after.create_time == before.create_time;
@@ -197,23 +197,26 @@ fn is_done(deed: Deed, before: Option<&Countdown>, after: Option<&Countdown>) ->
             Deed::Change(Verb::Extend(millis)) => {
                 let is_moved = match before.end_time {
                     Some(_) => moment(after.end_time) - moment(before.end_time) == by,
-                    None => length(after.remaining_time) - length(before.remaining_time) == by,
+                    None => length(after.remaining_duration) - length(before.remaining_duration) == by,
                 };
                 by == i128::from(millis) * 1_000_000 && after.state == before.state && is_moved
             }
             Deed::Change(Verb::Pause) => {
                 is(after, CountdownState::Paused)
                     && by == 0
-                    && length(after.remaining_time) == left_when(after)
+                    && length(after.remaining_duration) == left_when(after)
             }
             Deed::Change(Verb::Resume) => {
                 let left = moment(after.end_time) - moment(after.update_time);
-                is(after, CountdownState::Running) && by == 0 && left == length(before.remaining_time)
+                is(after, CountdownState::Running) && by == 0 && left == length(before.remaining_duration)
             }
             Deed::Change(Verb::Cancel) => {
-                let left =
-                    if before.end_time.is_some() { left_when(after) } else { length(before.remaining_time) };
-                is(after, CountdownState::Cancelled) && by == 0 && length(after.remaining_time) == left
+                let left = if before.end_time.is_some() {
+                    left_when(after)
+                } else {
+                    length(before.remaining_duration)
+                };
+                is(after, CountdownState::Cancelled) && by == 0 && length(after.remaining_duration) == left
             }
             Deed::Create | Deed::Delete => false,
         }

@@ -33,7 +33,7 @@ async fn a_thousand_watchers_of_one_countdown_see_the_same() {
     let first = &all[0];
     first.check();
     assert_eq!(first.done(), [Done::Resumed, Done::Ended]);
-    let left = length(paused.remaining_time).unsigned_abs().div_ceil(200_000_000);
+    let left = length(paused.remaining_duration).unsigned_abs().div_ceil(200_000_000);
     assert_eq!(first.ticks.len() as u128, left, "{:?}", first.ticks);
     for seen in &all {
         assert_eq!((&seen.ticks, &seen.changes, seen.skipped), (&first.ticks, &first.changes, 0));
@@ -47,7 +47,7 @@ async fn a_thousand_countdowns_that_end_at_one_moment_are_published_once_each() 
     let until_then = std::time::SystemTime::now() + std::time::Duration::from_secs(8);
     let make = |n: usize| {
         let name = format!("at-once.{n}");
-        let target = Some(Target::Until(until_then.into()));
+        let target = Some(Target::UntilTime(until_then.into()));
         create(&client, CreateCountdownRequest { target, ..announced(&name, 1, "over") })
     };
     let made = stream::iter(0..THOUSAND).map(make).buffer_unordered(64).collect::<Vec<_>>().await;

@@ -90,8 +90,8 @@ async fn of_changes_without_a_version_all_are_made() {
     versions.sort_unstable();
     assert!(versions.is_sorted_by(|a, b| a < b), "two changes with one version: {versions:?}");
     let found = change(&clients[0], "sum", Verb::Pause).await.unwrap();
-    assert_eq!(length(found.total_time), i128::from(HOUR + sum) * 1_000_000);
-    let spent = length(found.total_time) - length(found.remaining_time);
+    assert_eq!(length(found.total_duration), i128::from(HOUR + sum) * 1_000_000);
+    let spent = length(found.total_duration) - length(found.remaining_duration);
     assert!((0..60_000_000_000).contains(&spent), "{spent} ns have passed while it ran");
 }
 

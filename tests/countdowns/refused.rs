@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use perennial::proto::{
-    CountdownMessage, CountdownRequest, CreateCountdownRequest, ExtendCountdownRequest, GetCountdownRequest,
-    ListCountdownsRequest, OnLag, countdown_message::Content, countdown_request,
-    create_countdown_request::Target,
+    CountdownRequest, CreateCountdownRequest, EndMessage, ExtendCountdownRequest, GetCountdownRequest,
+    ListCountdownsRequest, OnLag, countdown_request, create_countdown_request::Target, end_message::Content,
 };
 use prost_types::{Duration, Timestamp};
 use tonic::{Code, Status};
@@ -43,8 +42,8 @@ async fn each_wrong_field_of_a_countdown_to_make_is_named_with_what_would_work()
     let server = Server::start();
     let client = server.countdown().await;
     let good = running_for("good", 60_000);
-    let past = Target::Until(Timestamp { seconds: 1, nanos: 0 });
-    let far = Target::Until(Timestamp { seconds: 99_999_999_999, nanos: 0 });
+    let past = Target::UntilTime(Timestamp { seconds: 1, nanos: 0 });
+    let far = Target::UntilTime(Timestamp { seconds: 99_999_999_999, nanos: 0 });
     let cases = [
         (running_for("", 1), "name", "1 to 128"),
         (running_for("a b", 1), "name", "A-Z"),
@@ -56,11 +55,15 @@ async fn each_wrong_field_of_a_countdown_to_make_is_named_with_what_would_work()
         (running_for("good", 0), "duration", "above zero"),
         (create_request("good", Target::Duration(seconds(-1))), "duration", "above zero"),
         (create_request("good", Target::Duration(seconds(LONG))), "duration", "10 years"),
-        (create_request("good", past), "until", "to come"),
-        (create_request("good", far), "until", "10 years"),
-        (create_request("good", Target::Until(Timestamp { seconds: -1, nanos: 0 })), "until", "RFC 3339"),
-        (CreateCountdownRequest { to: Some(4), ..create_request("good", Target::From(3)) }, "from", "4"),
-        (create_request("good", Target::From(i32::MAX)), "interval", "10 years"),
+        (create_request("good", past), "until_time", "to come"),
+        (create_request("good", far), "until_time", "10 years"),
+        (
+            create_request("good", Target::UntilTime(Timestamp { seconds: -1, nanos: 0 })),
+            "until_time",
+            "RFC 3339",
+        ),
+        (CreateCountdownRequest { to: Some(4), ..create_request("good", Target::Start(3)) }, "start", "4"),
+        (create_request("good", Target::Start(i32::MAX)), "interval", "10 years"),
         (CreateCountdownRequest { step: Some(0), ..good.clone() }, "step", "1 or more"),
         (CreateCountdownRequest { step: Some(-1), ..good.clone() }, "step", "1 or more"),
         (CreateCountdownRequest { interval: Some(span(0)), ..good.clone() }, "interval", "1 ms"),
@@ -95,20 +98,16 @@ async fn each_wrong_field_of_a_message_for_the_end_is_named_with_what_would_work
     let client = server.countdown().await;
     let good = running_for("good", 60_000);
     let on_end = |on_end| CreateCountdownRequest { on_end: Some(on_end), ..good.clone() };
-    let headers = |headers: Vec<(String, String)>| CountdownMessage {
+    let headers = |headers: Vec<(String, String)>| EndMessage {
         headers: headers.into_iter().collect::<HashMap<_, _>>(),
         ..words("over", "")
     };
     let many = (0..61).map(|n| (n.to_string(), String::new())).collect();
     let cases = [
-        (on_end(CountdownMessage::default()), "on_end.topic", "topic"),
+        (on_end(EndMessage::default()), "on_end.topic", "topic"),
         (on_end(words("$countdown.good", "")), "on_end.topic", "$"),
         (on_end(words("a.*", "")), "on_end.topic", "*"),
-        (
-            on_end(CountdownMessage { key: Some("k".repeat(1025)), ..words("over", "") }),
-            "on_end.key",
-            "1 KiB",
-        ),
+        (on_end(EndMessage { key: Some("k".repeat(1025)), ..words("over", "") }), "on_end.key", "1 KiB"),
         (on_end(headers(many)), "on_end.headers", "60"),
         (on_end(headers(vec![(String::new(), "a".into())])), "on_end.headers", "empty"),
         (on_end(headers(vec![("countdown-x".into(), "a".into())])), "on_end.headers", "the server's"),
@@ -126,7 +125,7 @@ async fn a_message_for_the_end_is_no_larger_than_one_to_publish() {
     let server = Server::start_with(&["--max-message", "1KiB"]);
     let client = server.countdown().await;
     let request = |bytes| CreateCountdownRequest {
-        on_end: Some(CountdownMessage { content: Some(Content::Data(vec![0; bytes])), ..words("over", "") }),
+        on_end: Some(EndMessage { content: Some(Content::Data(vec![0; bytes])), ..words("over", "") }),
         ..running_for("good", 1)
     };
     invalid(create(&client, request(1025)).await, "on_end.content", "1 KiB");
@@ -225,7 +224,7 @@ async fn a_watcher_takes_the_schedule_as_it_is() {
     let absent = client.clone().countdown(Watcher::request("absent", OnLag::Skip)).await.unwrap_err();
     assert_told(&absent, Code::NotFound, "COUNTDOWN_NOT_FOUND");
 
-    let own = CountdownRequest { target: Some(countdown_request::Target::From(60)), ..Default::default() };
+    let own = CountdownRequest { target: Some(countdown_request::Target::Start(60)), ..Default::default() };
     let mut stream = client.clone().countdown(own.clone()).await.unwrap().into_inner();
     let cursor = Some(stream.message().await.unwrap().unwrap().cursor);
     let watcher = Watcher::start(&client, watch.clone()).await;

@@ -94,7 +94,7 @@ impl Watcher {
         assert!(!response.cursor.is_empty(), "{response:?}");
         assert!(response.sent_time.is_some(), "{response:?}");
         self.request.cursor = Some(response.cursor.clone());
-        self.seen.skipped += response.skipped;
+        self.seen.skipped += response.skipped_ticks;
         for event in &response.events {
             if let Some(Event::Changed(changed)) = &event.event {
                 let versions = (changed.previous_version.unwrap(), changed.version.unwrap());

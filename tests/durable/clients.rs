@@ -9,8 +9,8 @@ use futures::{StreamExt, stream};
 use perennial::{
     client::Client,
     proto::{
-        Message, MessagesRequest, MessagesResponse, PublishRequest, message, messages_request::Start,
-        publish_request, publish_result,
+        MessagesRequest, MessagesResponse, PublishRequest, StoredMessage, messages_request::Start,
+        publish_request, publish_result, stored_message,
     },
 };
 use tokio::{sync::Semaphore, sync::watch, task::JoinHandle};
@@ -256,12 +256,12 @@ fn payload(id: Id) -> Vec<u8> {
     numbers.flat_map(u64::to_le_bytes).collect()
 }
 
-fn read_message(message: &Message) -> Read {
+fn read_message(message: &StoredMessage) -> Read {
     let key = message.key.as_deref().unwrap_or_default();
     let (publisher, number) = key.split_once('/').unwrap_or_else(|| panic!("not of this test: {message:?}"));
     let id = Id { publisher: publisher.parse().unwrap(), number: number.parse().unwrap() };
     let is_intact = message.topic == topic(id)
         && message.headers == headers(id)
-        && message.content == Some(message::Content::Data(payload(id)));
+        && message.content == Some(stored_message::Content::Data(payload(id)));
     Read { sequence: message.sequence.unwrap(), topic: message.topic.clone(), id, is_intact }
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fs};
 
 use perennial::proto::{
-    PublishRequest, PublishStreamRequest, message_service_client::MessageServiceClient, publish_result,
+    ErrorReason, PublishRequest, PublishStreamRequest, message_service_client::MessageServiceClient,
+    publish_result,
 };
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -88,7 +89,7 @@ async fn a_full_disk_refuses_messages_serves_those_it_has_and_takes_more_when_th
     let answers = published.client.publish_stream(tokio_stream::iter(flow)).await.unwrap();
     let answer = soon("an answer", answers.into_inner().message()).await.unwrap().unwrap();
     let Some(publish_result::Result::Error(error)) = &answer.results[0].result else { panic!("{answer:?}") };
-    assert_eq!((error.code, error.reason.as_str()), (Code::ResourceExhausted as i32, "LOG_FULL"));
+    assert_eq!((error.code, error.reason()), (Code::ResourceExhausted as i32, ErrorReason::LogFull));
 
     fs::remove_file(ballast).unwrap();
     published.go_on().await;

@@ -21,8 +21,8 @@ use std::{collections::BTreeMap, process::Stdio};
 
 use harness::{Server, server_command, soon};
 use perennial::proto::{
-    MessagesRequest, PublishRequest, PublishStreamRequest, message::Content, messages_request,
-    publish_request, publish_result,
+    ErrorReason, MessagesRequest, PublishRequest, PublishStreamRequest, messages_request, publish_request,
+    publish_result, stored_message::Content,
 };
 
 fn text(topic: &str, text: &str) -> PublishRequest {
@@ -134,7 +134,7 @@ async fn a_bad_message_of_a_flow_is_answered_alone_and_in_its_place() {
         results.iter().map(|r| matches!(r, publish_result::Result::Published(_))).collect::<Vec<_>>();
     assert_eq!(published, [true, false, true, true]);
     let publish_result::Result::Error(error) = &results[1] else { panic!() };
-    assert_eq!((error.reason.as_str(), error.field.as_str()), ("INVALID_FIELD", "topic"));
+    assert_eq!((error.reason(), error.field.as_str()), (ErrorReason::InvalidField, "topic"));
     let stored = everything(&server).await;
     assert_eq!(stored.into_values().collect::<Vec<_>>(), ["1", "3", "4"]);
 }

@@ -277,7 +277,7 @@ impl Reading {
 /// The content of a line; what is no UTF-8 with replacement characters.
 pub fn text(line: &proto::Line) -> String {
     match line.content.clone() {
-        Some(Content::Raw(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+        Some(Content::Data(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Some(Content::Text(text)) => text,
         None => String::new(),
     }
@@ -286,18 +286,18 @@ pub fn text(line: &proto::Line) -> String {
 /// The content of a line in bytes.
 pub fn bytes(line: &proto::Line) -> Vec<u8> {
     match line.content.clone() {
-        Some(Content::Raw(bytes)) => bytes,
+        Some(Content::Data(bytes)) => bytes,
         Some(Content::Text(text)) => text.into_bytes(),
         None => Vec::new(),
     }
 }
 
-/// The content of a line and a sign for each flag: `<` continued, `>` splits, `!` truncated, `-` skipped, `~` partial,
+/// The content of a line and a sign for each flag: `<` continued, `>` has_more, `!` truncated, `-` skipped, `~` partial,
 /// `$` without newline.
 pub fn shown(line: &proto::Line) -> String {
     let flags = [
         (line.continued, "<"),
-        (line.splits, ">"),
+        (line.has_more, ">"),
         (line.truncated, "!"),
         (line.skipped, "-"),
         (line.partial, "~"),

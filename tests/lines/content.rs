@@ -37,7 +37,7 @@ async fn case_51_a_byte_order_mark_is_content_and_a_resume_behind_it_decodes() {
         let mut within = bed.open(query(Start::Offset(1))).await;
         within.read_to_end().await;
         assert_eq!(bytes(&within.lines[0]), b"\xbb\xbf1");
-        assert!(matches!(within.lines[0].content, Some(Content::Raw(_))) && within.lines[0].continued);
+        assert!(matches!(within.lines[0].content, Some(Content::Data(_))) && within.lines[0].continued);
     }
 }
 
@@ -57,7 +57,7 @@ async fn case_52_what_is_no_utf_8_comes_raw_and_the_stream_goes_on() {
             for line in [&lines[0], &lines[2]] {
                 assert_eq!(line.content, Some(Content::Text(format!("text {n} é"))));
             }
-            assert_eq!(lines[1].content, Some(Content::Raw(invalid[n].to_vec())));
+            assert_eq!(lines[1].content, Some(Content::Data(invalid[n].to_vec())));
         }
     }
 }

@@ -30,7 +30,7 @@ fn with(rules: Rules, query: Query) -> Query {
     Query { rules, ..query }
 }
 
-/// Joins the pieces of lines: `continued` and `splits` have to agree.
+/// Joins the pieces of lines: `continued` and `has_more` have to agree.
 fn joined(lines: &[proto::Line]) -> Vec<Vec<u8>> {
     let mut joined = Vec::<Vec<u8>>::new();
     let mut goes_on = false;
@@ -41,7 +41,7 @@ fn joined(lines: &[proto::Line]) -> Vec<Vec<u8>> {
         } else {
             joined.push(bytes(line));
         }
-        goes_on = line.splits || line.partial;
+        goes_on = line.has_more || line.partial;
     }
     joined
 }
@@ -326,7 +326,7 @@ async fn case_25_one_endless_line_does_not_loop() {
             assert!(batches < 8 * PART_BYTES / LIMIT_BYTES, "{long_line:?}: {batches} batches");
             let (last, line) = reading.lines.split_last().unwrap();
             let whole = joined(line);
-            let flags = (line[0].splits, line[0].truncated, line[0].skipped);
+            let flags = (line[0].has_more, line[0].truncated, line[0].skipped);
             match long_line {
                 LongLine::Split => {
                     assert!(whole == [("x".repeat(4 * PART_BYTES) + "end").into_bytes()]);

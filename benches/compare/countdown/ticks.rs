@@ -114,7 +114,7 @@ impl Ticks {
 
 fn request(interval: Duration, phase: Phase) -> Result<CountdownRequest> {
     Ok(CountdownRequest {
-        target: Some(Target::From(FROM)),
+        target: Some(Target::Start(FROM)),
         interval: Some(interval.try_into()?),
         align: phase == Phase::Shared,
         ..Default::default()

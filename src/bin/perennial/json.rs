@@ -7,8 +7,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    Consumer, File, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse, Topic,
-    line, line_event, message, message_event,
+    ConsumerInfo, FileInfo, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
+    TopicInfo, line, line_event, message_event, stored_message,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,13 +35,13 @@ struct LineObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    raw: Option<String>,
+    data: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_newline: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     continued: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    splits: bool,
+    has_more: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -60,9 +60,9 @@ pub fn lines(out: &mut Output, response: &ReadLinesResponse, path: Option<&str>)
         out.object(&object)
     })?;
     response.lines.iter().try_for_each(|line| {
-        let (text, raw) = match &line.content {
+        let (text, data) = match &line.content {
             Some(line::Content::Text(text)) => (Some(text.as_str()), None),
-            Some(line::Content::Raw(raw)) => (None, Some(STANDARD.encode(raw))),
+            Some(line::Content::Data(data)) => (None, Some(STANDARD.encode(data))),
             None => (None, None),
         };
         out.object(&LineObject {
@@ -70,10 +70,10 @@ pub fn lines(out: &mut Output, response: &ReadLinesResponse, path: Option<&str>)
             offset: line.offset,
             number: line.number,
             text,
-            raw,
+            data,
             no_newline: line.no_newline,
             continued: line.continued,
-            splits: line.splits,
+            has_more: line.has_more,
             truncated: line.truncated,
             skipped: line.skipped,
             partial: line.partial,
@@ -90,10 +90,10 @@ fn line_event(event: &LineEvent) -> Value {
         }
         Some(Event::Deleted(_)) => json!({ "deleted": {} }),
         Some(Event::Gap(it)) => {
-            json!({ "gap": { "reason": it.reason().as_str_name(), "bytes": it.bytes } })
+            json!({ "gap": { "reason": it.reason().as_str_name(), "byteCount": it.byte_count } })
         }
         Some(Event::Opened(it)) => json!({ "opened": { "size": it.size } }),
-        Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "bytes": it.bytes } }),
+        Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "byteCount": it.byte_count } }),
         Some(Event::Late(it)) => json!({ "late": { "offset": it.offset } }),
         Some(Event::Resumed(it)) => json!({ "resumed": { "found": it.found().as_str_name() } }),
         None => json!({}),
@@ -124,8 +124,8 @@ pub fn messages(out: &mut Output, response: &MessagesResponse) -> io::Result<()>
     response.events.iter().try_for_each(|event| out.object(&message_event(event)))?;
     response.messages.iter().try_for_each(|message| {
         let (text, data) = match &message.content {
-            Some(message::Content::Text(text)) => (Some(text.as_str()), None),
-            Some(message::Content::Data(data)) => (None, Some(STANDARD.encode(data))),
+            Some(stored_message::Content::Text(text)) => (Some(text.as_str()), None),
+            Some(stored_message::Content::Data(data)) => (None, Some(STANDARD.encode(data))),
             None => (None, None),
         };
         out.object(&MessageObject {
@@ -149,8 +149,8 @@ fn sorted(headers: &HashMap<String, String>) -> BTreeMap<&str, &str> {
 fn message_event(event: &MessageEvent) -> Value {
     match &event.event {
         Some(message_event::Event::Gap(it)) => json!({ "gap": {
-            "fromSequence": it.from_sequence,
-            "toSequence": it.to_sequence,
+            "firstSequence": it.first_sequence,
+            "lastSequence": it.last_sequence,
             "reason": it.reason().as_str_name(),
         } }),
         None => json!({}),
@@ -166,7 +166,7 @@ pub fn published(response: &PublishResponse) -> Value {
     })
 }
 
-pub fn consumer(consumer: &Consumer) -> Value {
+pub fn consumer(consumer: &ConsumerInfo) -> Value {
     json!({
         "name": consumer.name,
         "cursor": consumer.cursor,
@@ -177,7 +177,7 @@ pub fn consumer(consumer: &Consumer) -> Value {
     })
 }
 
-pub fn file(file: &File) -> Value {
+pub fn file(file: &FileInfo) -> Value {
     json!({
         "path": file.path,
         "size": file.size,
@@ -187,11 +187,11 @@ pub fn file(file: &File) -> Value {
     })
 }
 
-pub fn topic(topic: &Topic) -> Value {
+pub fn topic(topic: &TopicInfo) -> Value {
     json!({
         "name": topic.name,
         "messageCount": topic.message_count,
-        "bytes": topic.bytes,
+        "byteCount": topic.byte_count,
         "firstSequence": topic.first_sequence,
         "lastSequence": topic.last_sequence,
         "firstTime": moment(&topic.first_time),

@@ -124,7 +124,7 @@ impl Summary {
             }
             Some(publish_result::Result::Error(error)) => {
                 self.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
-                Ok(Some(format!("{} ({})", error.message, error.reason)))
+                Ok(Some(format!("{} ({})", error.message, error.reason().as_str_name())))
             }
             None => Ok(None),
         }

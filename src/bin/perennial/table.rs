@@ -1,6 +1,6 @@
 //! What is answered at once: files, topics, countdowns, health.
 
-use perennial::proto::{Consumer, Countdown, File, Topic};
+use perennial::proto::{ConsumerInfo, Countdown, FileInfo, TopicInfo};
 use serde_json::{Value, json};
 
 use crate::{Failure, arguments::Format, countdown::event, json, output::Output, time};
@@ -8,8 +8,8 @@ use crate::{Failure, arguments::Format, countdown::event, json, output::Output, 
 const SERVING: &str = "SERVING";
 
 /// The files, a line each: size, when it was last changed and when it was made, whether it grows, path.
-pub fn files(files: &[File], format: Format) -> Result<u8, Failure> {
-    let row = |file: &File| {
+pub fn files(files: &[FileInfo], format: Format) -> Result<u8, Failure> {
+    let row = |file: &FileInfo| {
         let (modified, created) = (moment(file.modify_time.as_ref()), moment(file.create_time.as_ref()));
         let growing = if file.growing { "growing" } else { "-" };
         let size = file.size.unwrap_or_default();
@@ -25,12 +25,12 @@ fn moment(time: Option<&prost_types::Timestamp>) -> String {
 }
 
 /// The topics, a line each: messages, bytes, last sequence, name.
-pub fn topics(topics: &[Topic], format: Format) -> Result<u8, Failure> {
-    let row = |topic: &Topic| {
+pub fn topics(topics: &[TopicInfo], format: Format) -> Result<u8, Failure> {
+    let row = |topic: &TopicInfo| {
         format!(
             "{:>10} messages  {:>12} bytes  last {:>10}  {}",
             topic.message_count.unwrap_or_default(),
-            topic.bytes.unwrap_or_default(),
+            topic.byte_count.unwrap_or_default(),
             topic.last_sequence.unwrap_or_default(),
             topic.name
         )
@@ -40,8 +40,8 @@ pub fn topics(topics: &[Topic], format: Format) -> Result<u8, Failure> {
 
 /// The consumers, a line each: sequence, how far behind, whether someone reads, when it was committed, name. How far is
 /// a bound: the head counts the messages of all topics, and commits.
-pub fn consumers(consumers: &[Consumer], format: Format) -> Result<u8, Failure> {
-    let row = |consumer: &Consumer| {
+pub fn consumers(consumers: &[ConsumerInfo], format: Format) -> Result<u8, Failure> {
+    let row = |consumer: &ConsumerInfo| {
         let sequence = consumer.sequence.unwrap_or_default();
         let behind = consumer.head_sequence.unwrap_or_default().saturating_sub(sequence);
         let connected = if consumer.connected { "connected" } else { "-" };
@@ -59,7 +59,7 @@ pub fn countdowns(countdowns: &[Countdown], format: Format) -> Result<u8, Failur
 
 fn countdown(it: &Countdown) -> String {
     let state = event::state(it.state());
-    let left = it.remaining_time.as_ref().map(time::duration_from_proto);
+    let left = it.remaining_duration.as_ref().map(time::duration_from_proto);
     let left = left.map_or_else(|| "-".into(), time::in_words);
     let (end, version) = (moment(it.end_time.as_ref()), it.version.unwrap_or_default());
     format!("{state:<9}  {left:>14}  {end:<20}  version {version:>6}  {}", it.name)
@@ -112,7 +112,7 @@ mod tests {
             name: "launch".into(),
             state: CountdownState::Running.into(),
             version: Some(3),
-            remaining_time: Some(prost_types::Duration { seconds: 200, nanos: 0 }),
+            remaining_duration: Some(prost_types::Duration { seconds: 200, nanos: 0 }),
             end_time,
             ..Countdown::default()
         };

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use perennial::proto::{
-    Countdown, CountdownResponse, Message, MessageEvent, MessageGapReason, MessagesResponse, message_event,
+    Countdown, CountdownResponse, MessageEvent, MessageGapReason, MessagesResponse, StoredMessage,
+    message_event,
 };
 
 use crate::{
@@ -58,7 +59,7 @@ impl Ticks {
         if self.countdown.is_none() && told.is_empty() {
             told.extend(now.map(|now| event::standing(now, &clock)));
         }
-        told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
+        told.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
         if !told.is_empty() {
             out.flush()?;
             for text in &told {
@@ -92,7 +93,7 @@ pub fn moment(time: Option<&prost_types::Timestamp>, zone: &TimeZone) -> Option<
     Some(local.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string())
 }
 
-fn one_message(out: &mut Output, message: &Message, zone: &TimeZone) -> io::Result<()> {
+fn one_message(out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io::Result<()> {
     if out.format == Format::Text {
         write!(out.buffer, "{:>8} ", message.sequence.unwrap_or_default())?;
         if let Some(time) = moment(message.publish_time.as_ref(), zone) {
@@ -114,7 +115,7 @@ fn message_sentence(event: &MessageEvent) -> String {
                 MessageGapReason::Removed => ": retention or a purge removed them",
                 MessageGapReason::Unspecified => "",
             };
-            let (from, to) = (it.from_sequence.unwrap_or(0), it.to_sequence.unwrap_or(0));
+            let (from, to) = (it.first_sequence.unwrap_or(0), it.last_sequence.unwrap_or(0));
             format!("sequences {from} to {to} are missing{why}")
         }
         None => "an event this client does not know".into(),

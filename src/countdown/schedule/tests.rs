@@ -21,7 +21,7 @@ pub(crate) struct Tick {
 pub(crate) fn decode(items: &Bytes) -> Vec<Tick> {
     let response = proto::CountdownResponse::decode(items.clone()).unwrap();
     let ticks = response.ticks.into_iter().map(|tick| {
-        let remaining_time = Duration::try_from(tick.remaining_time.unwrap()).unwrap();
+        let remaining_time = Duration::try_from(tick.remaining_duration.unwrap()).unwrap();
         let due = SystemTime::try_from(tick.due_time.unwrap()).unwrap();
         assert_eq!(SystemTime::try_from(tick.end_time.unwrap()), Ok(due + remaining_time));
         Tick { remaining: tick.remaining.unwrap(), remaining_time, due }

@@ -371,7 +371,7 @@ impl Target {
     fn field(self) -> &'static str {
         match self {
             Self::For(_) => "duration",
-            Self::Until(_) => "until",
+            Self::Until(_) => "until_time",
             Self::From(_) => "interval",
         }
     }

@@ -7,7 +7,7 @@ use super::super::{
 use crate::{
     countdown::shared::{Change, OnEnd, Phase, Spec, Standing, Target},
     messages::Content,
-    proto::{self, countdown_message, create_countdown_request},
+    proto::{self, create_countdown_request, end_message},
 };
 
 /// What to create: its name, and how it is to be.
@@ -21,8 +21,8 @@ pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Fa
             };
             Target::For(field::duration(duration).ok_or_else(fault)?)
         }
-        Some(Asked::Until(until)) => Target::Until(field::time(until, "until")?),
-        Some(Asked::From(from)) => Target::From(from),
+        Some(Asked::UntilTime(until)) => Target::Until(field::time(until, "until_time")?),
+        Some(Asked::Start(start)) => Target::From(start),
         None => {
             let text = "is not set: set `duration`, as in \"600s\", `until`, a moment, or `from`, a number";
             return Err(Failure::field("target", text));
@@ -39,12 +39,12 @@ pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Fa
     Ok((name, spec))
 }
 
-fn on_end(message: proto::CountdownMessage) -> OnEnd {
-    let proto::CountdownMessage { topic, key, headers, content } = message;
+fn on_end(message: proto::EndMessage) -> OnEnd {
+    let proto::EndMessage { topic, key, headers, content } = message;
     let content = match content {
         None => Content::default(),
-        Some(countdown_message::Content::Text(text)) => Content::Text(text),
-        Some(countdown_message::Content::Data(data)) => Content::Data(data.into()),
+        Some(end_message::Content::Text(text)) => Content::Text(text),
+        Some(end_message::Content::Data(data)) => Content::Data(data.into()),
     };
     let mut headers = headers.into_iter().collect::<Vec<_>>();
     headers.sort();
@@ -95,8 +95,8 @@ pub fn countdown(standing: &Standing, now: i128) -> proto::Countdown {
         state: state.into(),
         version: Some(signed(*version)),
         end_time,
-        remaining_time: Some(signed_duration(remaining)),
-        total_time: Some(signed_duration(record.total_nanos.into())),
+        remaining_duration: Some(signed_duration(remaining)),
+        total_duration: Some(signed_duration(record.total_nanos.into())),
         interval: Some(signed_duration(record.interval_nanos.into())),
         to: Some(record.to),
         step: Some(record.step),
@@ -106,13 +106,13 @@ pub fn countdown(standing: &Standing, now: i128) -> proto::Countdown {
     }
 }
 
-fn message(on_end: &OnEnd) -> proto::CountdownMessage {
+fn message(on_end: &OnEnd) -> proto::EndMessage {
     let OnEnd { topic, key, headers, content } = on_end.clone();
     let content = match content {
-        Content::Text(text) => countdown_message::Content::Text(text),
-        Content::Data(data) => countdown_message::Content::Data(data.into()),
+        Content::Text(text) => end_message::Content::Text(text),
+        Content::Data(data) => end_message::Content::Data(data.into()),
     };
-    proto::CountdownMessage { topic, key, headers: headers.into_iter().collect(), content: Some(content) }
+    proto::EndMessage { topic, key, headers: headers.into_iter().collect(), content: Some(content) }
 }
 
 /// A change, as it is told.

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     messages::{Log, Position},
     proto::messages_request::Start as Asked,
+    reason::ErrorReason,
     wire::Batching,
 };
 
@@ -81,7 +82,8 @@ fn what_is_missing_is_told_with_its_reason() {
         (Event::Damaged { from: 3, to: 5 }, Reason::Damaged),
         (Event::Removed { from: 3, to: 5 }, Reason::Removed),
     ] {
-        let gap = proto::MessageGap { from_sequence: Some(3), to_sequence: Some(5), reason: reason.into() };
+        let gap =
+            proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
         assert_eq!(event(told).event, Some(proto::message_event::Event::Gap(gap)));
     }
 }
@@ -101,7 +103,7 @@ fn a_ttl_is_taken_within_its_range_and_the_range_is_told() {
     for (seconds, nanos, shown) in [(0, 0, "is 0 s"), (-1, 0, "is -1 s"), (0, 1_000, "is 1000 ns")] {
         // As one message of a flow is told it, which is how all are.
         let error = ttl(seconds, nanos).unwrap_err().into_publish_error();
-        assert_eq!((error.reason.as_str(), error.field.as_str()), ("INVALID_FIELD", "ttl"));
+        assert_eq!((error.reason(), error.field.as_str()), (ErrorReason::InvalidField, "ttl"));
         assert!(
             error.message.contains(shown) && error.message.contains("from 1 ms to 10 years"),
             "{error:?}"

@@ -43,7 +43,7 @@ impl Told {
         let Self { status, details } = self;
         let info = details.error_info().unwrap();
         assert_eq!(info.domain, DOMAIN);
-        let reason = Reason::ALL.into_iter().find(|reason| reason.name() == info.reason).unwrap();
+        let reason = ErrorReason::all().find(|reason| reason.as_str_name() == info.reason).unwrap();
         assert_eq!(status.code(), reason.code(), "{}", info.reason);
         assert_eq!(details.retry_info().is_some(), reason.is_retried(), "{}", info.reason);
         let text = status.message();
@@ -61,14 +61,18 @@ impl Told {
 }
 
 /// Checks samples of all variants against a table; the tables have no `_` arm, so they miss no variant.
-fn walk<E: Into<Failure>>(samples: Vec<E>, variants: usize, table: fn(&E) -> (Reason, Option<&'static str>)) {
+fn walk<E: Into<Failure>>(
+    samples: Vec<E>,
+    variants: usize,
+    table: fn(&E) -> (ErrorReason, Option<&'static str>),
+) {
     let seen = samples.iter().map(discriminant).collect::<HashSet<_>>();
     assert_eq!(seen.len(), variants, "a variant has no sample");
     for sample in samples {
         let (reason, field) = table(&sample);
         let told = Told::of(sample);
         told.check();
-        assert_eq!((told.reason(), told.field()), (reason.name(), field));
+        assert_eq!((told.reason(), told.field()), (reason.as_str_name(), field));
     }
 }
 
@@ -94,15 +98,15 @@ fn every_error_of_a_countdown_is_told() {
     ];
     walk(samples, 10, |error| match error {
         E::IntervalTooShort { .. } | E::TooLong { .. } | E::TooManyNumbers { .. } => {
-            (Reason::InvalidField, Some("interval"))
+            (ErrorReason::InvalidField, Some("interval"))
         }
-        E::FromBelowTo { .. } => (Reason::InvalidField, Some("from")),
-        E::StepTooSmall { .. } => (Reason::InvalidField, Some("step")),
-        E::WaitFirstWithUntil => (Reason::InvalidField, Some("wait_first")),
-        E::AlignWithUntil => (Reason::InvalidField, Some("align")),
-        E::TooManyTicks { .. } => (Reason::TooManyTicks, None),
-        E::UntilTooFar { .. } => (Reason::InvalidField, Some("until")),
-        E::PositionInvalid(_) => (Reason::CursorMalformed, Some("cursor")),
+        E::FromBelowTo { .. } => (ErrorReason::InvalidField, Some("start")),
+        E::StepTooSmall { .. } => (ErrorReason::InvalidField, Some("step")),
+        E::WaitFirstWithUntil => (ErrorReason::InvalidField, Some("wait_first")),
+        E::AlignWithUntil => (ErrorReason::InvalidField, Some("align")),
+        E::TooManyTicks { .. } => (ErrorReason::TooManyTicks, None),
+        E::UntilTooFar { .. } => (ErrorReason::InvalidField, Some("until_time")),
+        E::PositionInvalid(_) => (ErrorReason::CursorMalformed, Some("cursor")),
     });
 }
 
@@ -110,7 +114,7 @@ fn every_error_of_a_countdown_is_told() {
 fn every_error_of_a_shared_countdown_is_told() {
     use countdown::shared::Error as E;
     let long = Duration::from_secs(86_400 * 4_000);
-    let mut samples = ["duration", "until", "interval", "by"]
+    let mut samples = ["duration", "until_time", "interval", "by"]
         .into_iter()
         .flat_map(|field| [E::NothingLeft { field }, E::TooLong { field, length: long, max: long }])
         .collect::<Vec<_>>();
@@ -132,21 +136,21 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::Log(messages::Error::Full),
     ]);
     walk(samples, 16, |error| match error {
-        E::Name(_) => (Reason::InvalidField, Some("name")),
-        E::NotFound => (Reason::CountdownNotFound, None),
-        E::Exists => (Reason::CountdownExists, None),
-        E::Over { .. } => (Reason::CountdownOver, None),
-        E::VersionMismatch { .. } => (Reason::VersionMismatch, None),
-        E::TooMany { .. } => (Reason::TooManyCountdowns, None),
-        E::TooManyNumbers { .. } => (Reason::InvalidField, Some("by")),
-        E::Countdown(_) => (Reason::InvalidField, Some("step")),
-        E::NothingLeft { field } | E::TooLong { field, .. } => (Reason::InvalidField, Some(field)),
-        E::RequestIdLength { .. } => (Reason::InvalidField, Some("request_id")),
-        E::OnEnd(_) => (Reason::InvalidField, Some("on_end.topic")),
-        E::HeaderReserved { .. } => (Reason::InvalidField, Some("on_end.headers")),
-        E::Mismatch => (Reason::CursorMismatch, None),
-        E::Ahead { .. } => (Reason::CursorAhead, None),
-        E::Log(_) => (Reason::LogFull, None),
+        E::Name(_) => (ErrorReason::InvalidField, Some("name")),
+        E::NotFound => (ErrorReason::CountdownNotFound, None),
+        E::Exists => (ErrorReason::CountdownExists, None),
+        E::Over { .. } => (ErrorReason::CountdownOver, None),
+        E::VersionMismatch { .. } => (ErrorReason::VersionMismatch, None),
+        E::TooMany { .. } => (ErrorReason::TooManyCountdowns, None),
+        E::TooManyNumbers { .. } => (ErrorReason::InvalidField, Some("by")),
+        E::Countdown(_) => (ErrorReason::InvalidField, Some("step")),
+        E::NothingLeft { field } | E::TooLong { field, .. } => (ErrorReason::InvalidField, Some(field)),
+        E::RequestIdLength { .. } => (ErrorReason::InvalidField, Some("request_id")),
+        E::OnEnd(_) => (ErrorReason::InvalidField, Some("on_end.topic")),
+        E::HeaderReserved { .. } => (ErrorReason::InvalidField, Some("on_end.headers")),
+        E::Mismatch => (ErrorReason::CursorMismatch, None),
+        E::Ahead { .. } => (ErrorReason::CursorAhead, None),
+        E::Log(_) => (ErrorReason::LogFull, None),
     });
     let mismatch = Told::of(E::VersionMismatch { expected: 1, current: 7 });
     assert_eq!(mismatch.metadata("current"), Some("7"));
@@ -167,15 +171,15 @@ fn every_error_of_lines_is_told() {
         E::Io(io_error()),
     ];
     walk(samples, 9, |error| match error {
-        E::PathInvalid { .. } => (Reason::InvalidField, Some("path")),
-        E::NotFound { .. } => (Reason::FileNotFound, None),
-        E::LineZero => (Reason::InvalidField, Some("from_line")),
-        E::NumbersUnknown => (Reason::InvalidField, Some("until_line")),
-        E::OffsetBeyondEnd { .. } => (Reason::OffsetBeyondEnd, None),
-        E::Mismatch => (Reason::CursorMismatch, None),
-        E::Expired => (Reason::CursorExpired, None),
-        E::PositionInvalid => (Reason::CursorMalformed, Some("cursor")),
-        E::Io(_) => (Reason::ReadError, None),
+        E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
+        E::NotFound { .. } => (ErrorReason::FileNotFound, None),
+        E::LineZero => (ErrorReason::InvalidField, Some("from_line")),
+        E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
+        E::OffsetBeyondEnd { .. } => (ErrorReason::OffsetBeyondEnd, None),
+        E::Mismatch => (ErrorReason::CursorMismatch, None),
+        E::Expired => (ErrorReason::CursorExpired, None),
+        E::PositionInvalid => (ErrorReason::CursorMalformed, Some("cursor")),
+        E::Io(_) => (ErrorReason::ReadError, None),
     });
 }
 
@@ -208,28 +212,28 @@ fn every_error_of_messages_is_told() {
         E::Io(io_error()),
     ];
     walk(samples, 23, |error| match error {
-        E::Topic(_) => (Reason::InvalidField, Some("topic")),
-        E::Pattern { .. } => (Reason::InvalidField, Some("topics[3]")),
-        E::NoPatterns => (Reason::InvalidField, Some("topics")),
-        E::TooLarge { .. } => (Reason::InvalidField, Some("content")),
-        E::KeyTooLong { .. } => (Reason::InvalidField, Some("key")),
-        E::HeaderNameEmpty | E::TooManyHeaders { .. } => (Reason::InvalidField, Some("headers")),
-        E::MessageIdLength { .. } => (Reason::InvalidField, Some("message_id")),
-        E::SequenceMismatch { .. } => (Reason::SequenceMismatch, None),
-        E::TooManyTopics { .. } => (Reason::TooManyTopics, None),
-        E::Mismatch => (Reason::CursorMismatch, None),
-        E::Removed { .. } => (Reason::CursorExpired, None),
-        E::TakenOver { .. } => (Reason::ConsumerTakenOver, None),
-        E::Consumer(_) => (Reason::InvalidField, Some("consumer")),
-        E::NoConsumer => (Reason::ConsumerNotFound, None),
-        E::CommitBehind { .. } => (Reason::CommitBehind, None),
-        E::NoTopic => (Reason::TopicNotFound, None),
-        E::Ttl { .. } => (Reason::InvalidField, Some("ttl")),
-        E::Ahead { .. } => (Reason::CursorAhead, None),
-        E::Full => (Reason::LogFull, None),
-        E::Failed => (Reason::LogFailed, None),
-        E::Closed => (Reason::Draining, None),
-        E::Io(_) => (Reason::ReadError, None),
+        E::Topic(_) => (ErrorReason::InvalidField, Some("topic")),
+        E::Pattern { .. } => (ErrorReason::InvalidField, Some("topics[3]")),
+        E::NoPatterns => (ErrorReason::InvalidField, Some("topics")),
+        E::TooLarge { .. } => (ErrorReason::InvalidField, Some("content")),
+        E::KeyTooLong { .. } => (ErrorReason::InvalidField, Some("key")),
+        E::HeaderNameEmpty | E::TooManyHeaders { .. } => (ErrorReason::InvalidField, Some("headers")),
+        E::MessageIdLength { .. } => (ErrorReason::InvalidField, Some("message_id")),
+        E::SequenceMismatch { .. } => (ErrorReason::SequenceMismatch, None),
+        E::TooManyTopics { .. } => (ErrorReason::TooManyTopics, None),
+        E::Mismatch => (ErrorReason::CursorMismatch, None),
+        E::Removed { .. } => (ErrorReason::CursorExpired, None),
+        E::TakenOver { .. } => (ErrorReason::ConsumerTakenOver, None),
+        E::Consumer(_) => (ErrorReason::InvalidField, Some("consumer")),
+        E::NoConsumer => (ErrorReason::ConsumerNotFound, None),
+        E::CommitBehind { .. } => (ErrorReason::CommitBehind, None),
+        E::NoTopic => (ErrorReason::TopicNotFound, None),
+        E::Ttl { .. } => (ErrorReason::InvalidField, Some("ttl")),
+        E::Ahead { .. } => (ErrorReason::CursorAhead, None),
+        E::Full => (ErrorReason::LogFull, None),
+        E::Failed => (ErrorReason::LogFailed, None),
+        E::Closed => (ErrorReason::Draining, None),
+        E::Io(_) => (ErrorReason::ReadError, None),
     });
 }
 
@@ -274,7 +278,7 @@ fn a_consumer_that_was_taken_over_is_named_and_no_client_resumes_it() {
     let told = Told::of(messages::Error::TakenOver { name: "x".repeat(5000) });
     told.check();
     assert!(told.status.message().contains("`xxx"), "{}", told.status.message());
-    assert!(NOT_RETRIED.contains(&told.reason()));
+    assert!(told.details.retry_info().is_none());
 }
 
 #[test]
@@ -317,24 +321,36 @@ fn a_fault_within_a_batch_names_the_message() {
 }
 
 #[test]
-fn the_error_of_one_message_of_a_flow_is_the_one_that_publish_gives() {
-    let failure = || Failure::from(messages::Error::Topic(topic::Error::Reserved));
-    let told = Told::of(failure());
-    let error = failure().into_publish_error();
-    assert_eq!(Code::from(error.code), told.status.code());
-    assert_eq!((error.reason.as_str(), error.message.as_str()), (told.reason(), told.status.message()));
-    assert_eq!(Some(error.field.as_str()), told.field());
+fn the_error_of_one_message_of_a_flow_holds_all_facts_of_the_status_that_publish_gives() {
+    let samples = || {
+        [
+            messages::Error::Topic(topic::Error::Reserved),
+            messages::Error::SequenceMismatch { expected: 7, current: 9 },
+            messages::Error::TooManyTopics { limit: 3 },
+            messages::Error::Full,
+        ]
+        .map(Failure::from)
+    };
+    for (failure, same) in samples().into_iter().zip(samples()) {
+        let told = Told::of(failure);
+        let error = same.into_publish_error();
+        assert_eq!(Code::from(error.code), told.status.code());
+        assert_eq!(error.reason().as_str_name(), told.reason());
+        assert_eq!(error.message, told.status.message());
+        assert_eq!(error.field, told.field().unwrap_or_default());
+        assert_eq!(error.metadata, told.details.error_info().unwrap().metadata);
+        let delay = told.details.retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(error.retry_delay.map(|delay| Duration::try_from(delay).unwrap()), delay);
+    }
 }
 
 #[test]
-fn a_client_knows_of_every_reason_whether_to_try_again() {
-    let names = Reason::ALL.iter().map(|reason| reason.name()).collect::<HashSet<_>>();
-    assert_eq!(names.len(), Reason::ALL.len());
-    assert!(NOT_RETRIED.iter().all(|name| names.contains(name)));
-    for reason in Reason::ALL {
-        let name = reason.name();
-        assert_ne!(NOT_RETRIED.contains(&name), reason.is_retried(), "{name}");
-        assert!(name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{name}");
+fn exactly_the_reasons_that_pass_by_themselves_carry_retry_info() {
+    assert_eq!(ErrorReason::all().count(), 28);
+    for reason in ErrorReason::all() {
+        let details = Status::from(Failure::new(reason, "")).get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());
+        assert_eq!(details.retry_info().is_some(), reason.is_retried(), "{reason:?}");
     }
 }
 

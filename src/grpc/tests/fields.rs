@@ -43,15 +43,15 @@ async fn every_wrong_field_of_a_countdown_is_named() {
     let app = House::new().await.app;
     let table: [(&str, Wrong); 21] = [
         ("target", |r| r.target = None),
-        ("until", |r| r.target = Some(Target::Until(TIMES[0]))),
-        ("until", |r| r.target = Some(Target::Until(TIMES[1]))),
-        ("until", |r| r.target = Some(Target::Until(TIMES[2]))),
-        ("until", |r| r.target = Some(Target::Until(TIMES[3]))),
-        ("until", |r| r.target = Some(Target::Until(TIMES[4]))),
-        ("from", |r| r.to = Some(4)),
+        ("until_time", |r| r.target = Some(Target::UntilTime(TIMES[0]))),
+        ("until_time", |r| r.target = Some(Target::UntilTime(TIMES[1]))),
+        ("until_time", |r| r.target = Some(Target::UntilTime(TIMES[2]))),
+        ("until_time", |r| r.target = Some(Target::UntilTime(TIMES[3]))),
+        ("until_time", |r| r.target = Some(Target::UntilTime(TIMES[4]))),
+        ("start", |r| r.to = Some(4)),
         ("align", |r| {
             r.align = true;
-            r.target = Some(Target::Until(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 }));
+            r.target = Some(Target::UntilTime(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 }));
         }),
         ("step", |r| r.step = Some(0)),
         ("step", |r| r.step = Some(i32::MIN)),
@@ -120,9 +120,9 @@ async fn every_wrong_field_of_messages_is_named() {
         ("topics", |r| r.topics.clear()),
         ("topics", |r| r.topics = vec!["a".into(); 65]),
         ("topics[1]", |r| r.topics.push("a b".into())),
-        ("sequence", |r| r.start = Some(Start::Sequence(0))),
-        ("time", |r| r.start = Some(Start::Time(TIMES[0]))),
-        ("time", |r| r.start = Some(Start::Time(TIMES[1]))),
+        ("from_sequence", |r| r.start = Some(Start::FromSequence(0))),
+        ("from_time", |r| r.start = Some(Start::FromTime(TIMES[0]))),
+        ("from_time", |r| r.start = Some(Start::FromTime(TIMES[1]))),
         ("last", |r| r.start = Some(Start::Last(-1))),
         ("last", |r| r.start = Some(Start::Last(1_000_001))),
         ("until_sequence", |r| r.until_sequence = Some(0)),

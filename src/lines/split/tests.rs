@@ -34,7 +34,7 @@ fn lines(bytes: &[u8], chunk: usize, bounds: &Bounds, rules: &Rules) -> Vec<prot
 fn bytes_of(line: &proto::Line) -> Vec<u8> {
     match line.content.clone().unwrap() {
         Content::Text(text) => text.into_bytes(),
-        Content::Raw(bytes) => bytes,
+        Content::Data(bytes) => bytes,
     }
 }
 
@@ -81,7 +81,7 @@ proptest! {
             prop_assert_eq!(&bytes[at..at + content.len()], content.as_slice());
             prop_assert_eq!(line.continued, !joined.is_empty());
             joined.push(content);
-            if !line.splits {
+            if !line.has_more {
                 naive.push(joined.concat());
                 joined.clear();
             }
@@ -105,7 +105,7 @@ fn shown(lines: &[proto::Line]) -> Vec<String> {
     let show = |line: &proto::Line| {
         let flags = [
             flag(line.continued, "<"),
-            flag(line.splits, ">"),
+            flag(line.has_more, ">"),
             flag(line.truncated, "!"),
             flag(line.skipped, "-"),
             flag(line.partial, "~"),
@@ -180,7 +180,7 @@ fn the_end_that_the_caller_asked_for_is_behind_a_whole_line() {
         let (mut place, mut out) = (HEAD, Encoded::default());
         split(bytes, &mut place, &WIDE, &rules, &mut out);
         let all = proto::ReadLinesResponse::decode(out.items.as_slice()).unwrap().lines;
-        let whole = all.iter().filter(|line| !line.splits).count();
+        let whole = all.iter().filter(|line| !line.has_more).count();
         assert_eq!(whole, expected, "{until_line:?} {until_offset:?}");
     }
 }

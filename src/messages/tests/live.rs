@@ -51,7 +51,7 @@ async fn follow(log: Log, patterns: &'static [&'static str], reader: usize) -> (
                     event @ Event::Damaged { .. } => panic!("{event:?}"),
                 }
             }
-            let is_end = |message: &proto::Message| text_of(message) == "end";
+            let is_end = |message: &proto::StoredMessage| text_of(message) == "end";
             for message in decode(&batch) {
                 if is_end(&message) {
                     return (messages, gaps);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use perennial::proto::{
-    CountdownMessage, CountdownRequest, CreateCountdownRequest, OnLag, countdown_message::Content,
-    countdown_request, create_countdown_request,
+    CountdownRequest, CreateCountdownRequest, EndMessage, OnLag, countdown_request, create_countdown_request,
+    end_message::Content,
 };
 
 use super::{Batching, Format, publish::header, push};
@@ -112,9 +112,9 @@ impl Watch {
 
     pub fn request(&self) -> CountdownRequest {
         use countdown_request::Target;
-        let until = self.until.map(|until| Target::Until(time::timestamp_to_proto(until)));
+        let until = self.until.map(|until| Target::UntilTime(time::timestamp_to_proto(until)));
         CountdownRequest {
-            target: self.n.map(Target::From).or(until).or(self.name.clone().map(Target::Name)),
+            target: self.n.map(Target::Start).or(until).or(self.name.clone().map(Target::Name)),
             to: self.to,
             step: self.step,
             interval: self.interval.map(time::to_proto),
@@ -242,16 +242,16 @@ impl Create {
     pub fn request(self, data: Option<Content>) -> CreateCountdownRequest {
         use create_countdown_request::Target;
         let duration = self.duration.map(|duration| Target::Duration(time::to_proto(duration)));
-        let until = self.until.map(|until| Target::Until(time::timestamp_to_proto(until)));
+        let until = self.until.map(|until| Target::UntilTime(time::timestamp_to_proto(until)));
         let content = self.text.map(Content::Text).or(data);
         let (key, headers) = (self.key, self.headers.into_iter().collect());
         CreateCountdownRequest {
             name: self.name,
-            target: duration.or(until).or(self.from.map(Target::From)),
+            target: duration.or(until).or(self.from.map(Target::Start)),
             to: self.to,
             step: self.step,
             interval: self.interval.map(time::to_proto),
-            on_end: self.on_end.map(|topic| CountdownMessage { topic, key, headers, content }),
+            on_end: self.on_end.map(|topic| EndMessage { topic, key, headers, content }),
             request_id: self.request_id,
         }
     }

@@ -128,8 +128,8 @@ impl Messages {
         let from = self.from.as_ref().and_then(|place| match place {
             Place::New => None,
             Place::Earliest => Some(Start::Earliest(true)),
-            Place::Sequence(sequence) => Some(Start::Sequence(*sequence)),
-            Place::Time(time) => Some(Start::Time(time::timestamp_to_proto(*time))),
+            Place::Sequence(sequence) => Some(Start::FromSequence(*sequence)),
+            Place::Time(time) => Some(Start::FromTime(time::timestamp_to_proto(*time))),
         });
         let state = self.last_per_topic.then_some(Start::LastPerTopic(true));
         MessagesRequest {

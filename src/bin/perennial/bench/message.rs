@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use perennial::proto::{Message, PublishRequest, message, publish_request::Content};
+use perennial::proto::{PublishRequest, StoredMessage, publish_request::Content, stored_message};
 
 use crate::arguments::bench::{Load, MIN_SIZE};
 
@@ -29,8 +29,8 @@ impl Head {
     }
 
     /// That of a message, if it is one of a benchmark.
-    pub fn of(message: &Message) -> Option<Self> {
-        let Some(message::Content::Data(data)) = &message.content else { return None };
+    pub fn of(message: &StoredMessage) -> Option<Self> {
+        let Some(stored_message::Content::Data(data)) = &message.content else { return None };
         let mut fields = data.get(..MIN_SIZE)?.chunks_exact(size_of::<u64>());
         let mut next = || Some(u64::from_be_bytes(fields.next()?.try_into().ok()?));
         Some(Self { run: next()?, publisher: next()?, number: next()?, nanos: next()? })
@@ -93,10 +93,10 @@ mod tests {
         let head = Head { run: u64::MAX, publisher: 2, number: 3, nanos: 4_000 };
         let mut data = head.to_bytes().to_vec();
         data.resize(100, b'.');
-        let message = |content| Message { content: Some(content), ..Message::default() };
-        assert_eq!(Head::of(&message(message::Content::Data(data))), Some(head));
+        let message = |content| StoredMessage { content: Some(content), ..StoredMessage::default() };
+        assert_eq!(Head::of(&message(stored_message::Content::Data(data))), Some(head));
         assert_eq!(head.age(5_000), Duration::from_micros(1));
-        assert_eq!(Head::of(&message(message::Content::Data(vec![1; MIN_SIZE - 1]))), None);
-        assert_eq!(Head::of(&message(message::Content::Text("hello".into()))), None);
+        assert_eq!(Head::of(&message(stored_message::Content::Data(vec![1; MIN_SIZE - 1]))), None);
+        assert_eq!(Head::of(&message(stored_message::Content::Text("hello".into()))), None);
     }
 }

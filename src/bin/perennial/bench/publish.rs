@@ -154,7 +154,7 @@ impl Published {
             }
             Some(publish_result::Result::Error(error)) => {
                 self.failed += 1;
-                self.error.get_or_insert(format!("{} ({})", error.message, error.reason));
+                self.error.get_or_insert(format!("{} ({})", error.message, error.reason().as_str_name()));
             }
             None => self.failed += 1,
         }

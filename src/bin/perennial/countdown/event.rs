@@ -80,7 +80,7 @@ pub fn state(state: CountdownState) -> &'static str {
 }
 
 fn left(it: &Countdown) -> Option<String> {
-    it.remaining_time.as_ref().map(|left| time::in_words(time::duration_from_proto(left)))
+    it.remaining_duration.as_ref().map(|left| time::in_words(time::duration_from_proto(left)))
 }
 
 fn end(it: &Countdown, clock: &Zoned) -> Option<String> {
@@ -104,8 +104,8 @@ mod tests {
             name: "launch".into(),
             state: state.into(),
             end_time: has_end.then(|| time::timestamp_to_proto(end)),
-            remaining_time: seconds(200),
-            total_time: seconds(total),
+            remaining_duration: seconds(200),
+            total_duration: seconds(total),
             ..Countdown::default()
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use perennial::{
     client::Client,
-    proto::{Countdown, countdown_message::Content, publish_request},
+    proto::{Countdown, end_message::Content, publish_request},
 };
 
 use crate::{

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    Countdown, CountdownEvent, CountdownMessage, CountdownResponse, CountdownState, countdown_event::Event,
-    countdown_message::Content,
+    Countdown, CountdownEvent, CountdownResponse, CountdownState, EndMessage, countdown_event::Event,
+    end_message::Content,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn seconds(duration: &prost_types::Duration) -> String {
 #[serde(rename_all = "camelCase")]
 struct TickObject {
     remaining: i32,
-    remaining_time: Option<String>,
+    remaining_duration: Option<String>,
     due_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_time: Option<String>,
@@ -40,14 +40,14 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
     if let Some(it) = &response.countdown {
         out.object(&json!({ "countdown": CountdownObject::from(it) }))?;
     }
-    if response.skipped > 0 {
-        out.object(&json!({ "skipped": response.skipped }))?;
+    if response.skipped_ticks > 0 {
+        out.object(&json!({ "skippedTicks": response.skipped_ticks }))?;
     }
     response.ticks.iter().try_for_each(|tick| {
         let state = tick.state();
         out.object(&TickObject {
             remaining: tick.remaining.unwrap_or_default(),
-            remaining_time: tick.remaining_time.as_ref().map(seconds),
+            remaining_duration: tick.remaining_duration.as_ref().map(seconds),
             due_time: moment(&tick.due_time),
             end_time: moment(&tick.end_time),
             state: (state != CountdownState::Unspecified).then(|| state.as_str_name()),
@@ -82,8 +82,8 @@ struct CountdownObject<'a> {
     version: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_time: Option<String>,
-    remaining_time: Option<String>,
-    total_time: Option<String>,
+    remaining_duration: Option<String>,
+    total_duration: Option<String>,
     interval: Option<String>,
     to: Option<i32>,
     step: Option<i32>,
@@ -100,8 +100,8 @@ impl<'a> From<&'a Countdown> for CountdownObject<'a> {
             state: it.state().as_str_name(),
             version: it.version,
             end_time: moment(&it.end_time),
-            remaining_time: it.remaining_time.as_ref().map(seconds),
-            total_time: it.total_time.as_ref().map(seconds),
+            remaining_duration: it.remaining_duration.as_ref().map(seconds),
+            total_duration: it.total_duration.as_ref().map(seconds),
             interval: it.interval.as_ref().map(seconds),
             to: it.to,
             step: it.step,
@@ -125,8 +125,8 @@ struct MessageObject<'a> {
     data: Option<String>,
 }
 
-impl<'a> From<&'a CountdownMessage> for MessageObject<'a> {
-    fn from(it: &'a CountdownMessage) -> Self {
+impl<'a> From<&'a EndMessage> for MessageObject<'a> {
+    fn from(it: &'a EndMessage) -> Self {
         let (text, data) = match &it.content {
             Some(Content::Text(text)) => (Some(text.as_str()), None),
             Some(Content::Data(data)) => (None, Some(STANDARD.encode(data))),

@@ -1,6 +1,6 @@
 //! What happened to a file, in words.
 
-use perennial::proto::{LineEvent, LineGap, LineGapReason, LineResumed, LineResumedFound, line_event::Event};
+use perennial::proto::{FileResumed, FileResumedFound, LineEvent, LineGap, LineGapReason, line_event::Event};
 
 /// A sentence for people; nothing where all is as it should be.
 pub fn sentence(event: &LineEvent) -> Option<String> {
@@ -16,7 +16,7 @@ pub fn sentence(event: &LineEvent) -> Option<String> {
         Some(Event::Opened(it)) => format!("opened: there is a file now, of {} bytes", it.size.unwrap_or(0)),
         Some(Event::Hole(it)) => format!(
             "{} bytes from byte {} on were never written, and are passed over",
-            it.bytes.unwrap_or(0),
+            it.byte_count.unwrap_or(0),
             it.offset.unwrap_or(0)
         ),
         Some(Event::Late(it)) => format!(
@@ -29,7 +29,8 @@ pub fn sentence(event: &LineEvent) -> Option<String> {
 }
 
 fn gap(gap: &LineGap) -> String {
-    let missing = gap.bytes.map_or_else(|| "lines are missing".into(), |n| format!("{n} bytes are missing"));
+    let missing =
+        gap.byte_count.map_or_else(|| "lines are missing".into(), |n| format!("{n} bytes are missing"));
     let why = match gap.reason() {
         LineGapReason::Truncated => "they were truncated away before they were read",
         LineGapReason::Deleted => "their file was rotated away and deleted before it was read",
@@ -39,37 +40,37 @@ fn gap(gap: &LineGap) -> String {
     format!("{missing}: {why}")
 }
 
-fn resumed(resumed: LineResumed) -> Option<String> {
+fn resumed(resumed: FileResumed) -> Option<String> {
     match resumed.found() {
-        LineResumedFound::Exact => None,
-        LineResumedFound::Moved => {
+        FileResumedFound::Exact => None,
+        FileResumedFound::Moved => {
             Some("resumed in the file that was read: it has been renamed or replaced since".into())
         }
-        LineResumedFound::Truncated => {
+        FileResumedFound::Truncated => {
             Some("resumed from the start: the file has been truncated or written anew since".into())
         }
-        LineResumedFound::Lost => Some("resumed from the start: the file that was read is gone".into()),
-        LineResumedFound::Unspecified => Some("resumed".into()),
+        FileResumedFound::Lost => Some("resumed from the start: the file that was read is gone".into()),
+        FileResumedFound::Unspecified => Some("resumed".into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perennial::proto::{LineDeleted, LineHole, LineOpened, LineRotated, LineTruncated};
+    use perennial::proto::{FileDeleted, FileHole, FileOpened, FileRotated, FileTruncated};
 
     #[test]
     fn events_are_told_in_plain_words() {
         let all = [
-            Event::Rotated(LineRotated::default()),
-            Event::Truncated(LineTruncated { read_offset: Some(9), size: Some(3) }),
-            Event::Deleted(LineDeleted {}),
-            Event::Gap(LineGap { reason: LineGapReason::Deleted.into(), bytes: None }),
-            Event::Gap(LineGap { reason: LineGapReason::Expired.into(), bytes: Some(7) }),
-            Event::Opened(LineOpened { size: Some(0) }),
-            Event::Hole(LineHole { offset: Some(1), bytes: Some(2) }),
-            Event::Resumed(LineResumed { found: LineResumedFound::Moved.into() }),
-            Event::Resumed(LineResumed { found: LineResumedFound::Lost.into() }),
+            Event::Rotated(FileRotated::default()),
+            Event::Truncated(FileTruncated { read_offset: Some(9), size: Some(3) }),
+            Event::Deleted(FileDeleted {}),
+            Event::Gap(LineGap { reason: LineGapReason::Deleted.into(), byte_count: None }),
+            Event::Gap(LineGap { reason: LineGapReason::Expired.into(), byte_count: Some(7) }),
+            Event::Opened(FileOpened { size: Some(0) }),
+            Event::Hole(FileHole { offset: Some(1), byte_count: Some(2) }),
+            Event::Resumed(FileResumed { found: FileResumedFound::Moved.into() }),
+            Event::Resumed(FileResumed { found: FileResumedFound::Lost.into() }),
         ];
         for event in all {
             let text = sentence(&LineEvent { event: Some(event) });
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_goes_on_where_it_was_says_nothing() {
-        let event = Event::Resumed(LineResumed { found: LineResumedFound::Exact.into() });
+        let event = Event::Resumed(FileResumed { found: FileResumedFound::Exact.into() });
         assert_eq!(sentence(&LineEvent { event: Some(event) }), None);
     }
 }

@@ -82,7 +82,7 @@ impl Printer {
             && !pieces.held.is_empty()
         {
             let (text, is_continued) = (std::mem::take(&mut pieces.held), pieces.is_continued);
-            let piece = Line { continued: is_continued, splits: true, ..Line::default() };
+            let piece = Line { continued: is_continued, has_more: true, ..Line::default() };
             self.put(out, source, &text, &piece);
         }
         if self.open == Some(source) && (self.is_shared() || out.escapes) {
@@ -118,7 +118,7 @@ impl Printer {
             return Ok(());
         };
         let (is_first, grown) = (pieces.held.is_empty(), pieces.held.len() + text.len());
-        if is_first && !line.splits {
+        if is_first && !line.has_more {
             self.put(out, source, text, line);
             return Ok(());
         }
@@ -126,7 +126,7 @@ impl Printer {
         if is_first {
             pieces.is_continued = line.continued;
         }
-        if !line.splits || grown >= HELD_BYTES {
+        if !line.has_more || grown >= HELD_BYTES {
             let (text, continued) = (std::mem::take(&mut pieces.held), pieces.is_continued);
             self.put(out, source, &text, &Line { continued, content: None, ..line.clone() });
         }
@@ -135,7 +135,7 @@ impl Printer {
 
     /// Prints a text with the flags of a line.
     fn put(&mut self, out: &mut Output, source: usize, text: &[u8], line: &Line) {
-        let goes_on = line.splits || line.partial;
+        let goes_on = line.has_more || line.partial;
         if !(line.continued && self.open == Some(source)) {
             let was_broken = self.pieces.get_mut(source).is_some_and(|it| std::mem::take(&mut it.is_broken));
             if was_broken && line.continued && text.is_empty() && !goes_on {
@@ -194,7 +194,7 @@ impl Printer {
 fn content(line: &Line) -> &[u8] {
     match &line.content {
         Some(line::Content::Text(text)) => text.as_bytes(),
-        Some(line::Content::Raw(raw)) => raw,
+        Some(line::Content::Data(raw)) => raw,
         None => &[],
     }
 }

@@ -137,7 +137,7 @@ fn is_behind(error: &Error) -> bool {
 }
 
 /// Where the consumer goes on, and what becomes of another reader, in words.
-fn beginning(name: &str, there: Option<&proto::Consumer>, it: &Messages) -> String {
+fn beginning(name: &str, there: Option<&proto::ConsumerInfo>, it: &Messages) -> String {
     let place = match there {
         _ if it.has_cursor() => "is set to the cursor given".into(),
         None => format!("is new, and begins {}", it.start_in_words()),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, str::Chars};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::tz::TimeZone;
-use perennial::proto::{Message, message};
+use perennial::proto::{StoredMessage, stored_message};
 
 use crate::{escape, output::Output, text};
 
@@ -23,7 +23,7 @@ pub struct Template {
 enum Part {
     Literal(Vec<u8>),
     Sequence,
-    Topic,
+    TopicInfo,
     Time,
     Key,
     /// The payload as it is.
@@ -78,7 +78,7 @@ impl Template {
     }
 
     /// Prints a message.
-    pub fn print(&self, out: &mut Output, message: &Message, zone: &TimeZone) -> io::Result<()> {
+    pub fn print(&self, out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io::Result<()> {
         self.parts.iter().try_for_each(|part| part.print(out, message, zone))
     }
 }
@@ -89,7 +89,7 @@ fn placeholder(rest: &mut Chars<'_>) -> Result<Part, String> {
     };
     let part = match name {
         "sequence" => Part::Sequence,
-        "topic" => Part::Topic,
+        "topic" => Part::TopicInfo,
         "time" => Part::Time,
         "key" => Part::Key,
         "text" => Part::Text,
@@ -107,12 +107,12 @@ fn placeholder(rest: &mut Chars<'_>) -> Result<Part, String> {
 }
 
 impl Part {
-    fn print(&self, out: &mut Output, message: &Message, zone: &TimeZone) -> io::Result<()> {
+    fn print(&self, out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io::Result<()> {
         let time = |time: Option<&prost_types::Timestamp>| text::moment(time, zone).unwrap_or_default();
         match self {
             Self::Literal(bytes) => out.buffer.extend_from_slice(bytes),
             Self::Sequence => out.text(message.sequence.unwrap_or_default().to_string().as_bytes()),
-            Self::Topic => out.text(message.topic.as_bytes()),
+            Self::TopicInfo => out.text(message.topic.as_bytes()),
             Self::Time => out.text(time(message.publish_time.as_ref()).as_bytes()),
             Self::Key => out.text(message.key.as_deref().unwrap_or_default().as_bytes()),
             Self::Text => out.text(payload(message)),
@@ -132,10 +132,10 @@ impl Part {
 }
 
 /// The payload, whatever form it has.
-pub fn payload(message: &Message) -> &[u8] {
+pub fn payload(message: &StoredMessage) -> &[u8] {
     match &message.content {
-        Some(message::Content::Text(text)) => text.as_bytes(),
-        Some(message::Content::Data(data)) => data,
+        Some(stored_message::Content::Text(text)) => text.as_bytes(),
+        Some(stored_message::Content::Data(data)) => data,
         None => &[],
     }
 }
@@ -147,22 +147,22 @@ mod tests {
     use super::*;
     use crate::arguments::Format;
 
-    fn printed(template: &str, message: &Message) -> String {
+    fn printed(template: &str, message: &StoredMessage) -> String {
         let mut out = Output::over(Box::new(io::sink()), Format::Text, false, false);
         Template::parse(template).unwrap().print(&mut out, message, &TimeZone::UTC).unwrap();
         String::from_utf8(out.buffer).unwrap()
     }
 
-    fn message() -> Message {
-        Message {
+    fn message() -> StoredMessage {
+        StoredMessage {
             sequence: Some(7),
             topic: "orders.new".into(),
             publish_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 }),
             key: Some("k".into()),
             headers: [("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())].into(),
-            content: Some(message::Content::Text("hello".into())),
+            content: Some(stored_message::Content::Text("hello".into())),
             message_id: Some("id".into()),
-            ..Message::default()
+            ..StoredMessage::default()
         }
     }
 
@@ -173,7 +173,10 @@ mod tests {
             printed(all, &message()),
             "7 orders.new 2023-11-14T22:13:20.005+00:00 k hello aGVsbG8= {\"a\":\"1\",\"b\":\"2\"} 1  id \n"
         );
-        let bytes = Message { content: Some(message::Content::Data(vec![0xff])), ..Message::default() };
+        let bytes = StoredMessage {
+            content: Some(stored_message::Content::Data(vec![0xff])),
+            ..StoredMessage::default()
+        };
         assert_eq!(printed("{data}", &bytes), "/w==\n");
     }
 

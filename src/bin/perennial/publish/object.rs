@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_line_without_a_message_is_passed_over() {
-        for line in ["", "  \r", r#"{"gap":{"fromSequence":1,"toSequence":2}}"#] {
+        for line in ["", "  \r", r#"{"gap":{"firstSequence":1,"lastSequence":2}}"#] {
             assert_eq!(of(line), Ok(None), "{line}");
         }
         let expired = r#"{"topic":"a","text":"","expireTime":"2026-11-23T17:59:59Z"}"#;

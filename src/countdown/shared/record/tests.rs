@@ -154,8 +154,8 @@ fn what_cannot_be_is_refused_with_the_field_that_says_so() {
     };
     assert_eq!(field(refused(spec(Target::For(Duration::ZERO)))), "duration");
     assert_eq!(field(refused(spec(Target::For(Duration::MAX)))), "duration");
-    assert_eq!(field(refused(spec(Target::Until(moment(NOW))))), "until");
-    assert_eq!(field(refused(spec(Target::Until(SystemTime::UNIX_EPOCH)))), "until");
+    assert_eq!(field(refused(spec(Target::Until(moment(NOW))))), "until_time");
+    assert_eq!(field(refused(spec(Target::Until(SystemTime::UNIX_EPOCH)))), "until_time");
     assert_eq!(
         field(refused(Spec { interval: Duration::from_secs(86_400), ..spec(Target::From(i32::MAX)) })),
         "interval"

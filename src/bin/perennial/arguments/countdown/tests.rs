@@ -32,10 +32,10 @@ fn a_countdown_is_from_a_number_until_a_moment_or_a_shared_one() {
         assert!(it.verb.is_none(), "{line}");
         it.watch.request()
     };
-    assert_eq!(request("10").target, Some(Target::From(10)));
-    assert_eq!(request("-3 --to -5").target, Some(Target::From(-3)));
+    assert_eq!(request("10").target, Some(Target::Start(10)));
+    assert_eq!(request("-3 --to -5").target, Some(Target::Start(-3)));
     let moment = prost_types::Timestamp { seconds: 1_795_456_800, nanos: 0 };
-    assert_eq!(request("--until 2026-11-23T18:00:00Z").target, Some(Target::Until(moment)));
+    assert_eq!(request("--until 2026-11-23T18:00:00Z").target, Some(Target::UntilTime(moment)));
     assert_eq!(request("--name launch").target, Some(Target::Name("launch".into())));
     assert!(request("10 --align --wait-first").align);
     // The name must be the one that the cursor came from.
@@ -85,9 +85,9 @@ fn a_shared_countdown_is_created_for_a_duration_until_a_moment_or_from_a_number(
     use create_countdown_request::Target;
     let duration = prost_types::Duration { seconds: 600, nanos: 0 };
     assert_eq!(create("create launch 10m").target, Some(Target::Duration(duration)));
-    assert_eq!(create("create launch --from 10 --to 1 --step 3").target, Some(Target::From(10)));
+    assert_eq!(create("create launch --from 10 --to 1 --step 3").target, Some(Target::Start(10)));
     let until = create("create launch --until 2026-11-23T18:00:00Z --interval 500ms --request-id r");
-    assert!(matches!(until.target, Some(Target::Until(_))) && until.interval.is_some());
+    assert!(matches!(until.target, Some(Target::UntilTime(_))) && until.interval.is_some());
     assert_eq!((until.name.as_str(), until.request_id.as_deref(), until.on_end), ("launch", Some("r"), None));
     for line in ["create", "create a", "create a 10m --from 3", "create a 10m --until +5m", "create a -10m"] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

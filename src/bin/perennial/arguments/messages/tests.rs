@@ -25,7 +25,7 @@ fn each_option_is_a_field_of_the_request() {
         ("a", plain.clone()),
         ("a --from new", plain.clone()),
         ("a --from earliest", with(Start::Earliest(true))),
-        ("a --from 7", with(Start::Sequence(7))),
+        ("a --from 7", with(Start::FromSequence(7))),
         ("a --last 3", with(Start::Last(3))),
         ("a --last-per-topic", with(Start::LastPerTopic(true))),
         ("a --on-gap skip", MessagesRequest { on_gap: OnGap::Skip.into(), ..plain.clone() }),

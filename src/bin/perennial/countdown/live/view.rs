@@ -90,7 +90,7 @@ impl View {
     fn happened(&mut self, response: &CountdownResponse, now: &Zoned) {
         let after = response.countdown.as_ref();
         let mut told = response.events.iter().map(|it| event::sentence(it, after, now)).collect::<Vec<_>>();
-        told.extend((response.skipped > 0).then(|| format!("skipped {}", response.skipped)));
+        told.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
         if !told.is_empty() {
             self.note = Some(format!("{} {}", now.strftime("%H:%M:%S"), told.join(", ")));
         }
@@ -99,8 +99,8 @@ impl View {
     fn stands(&mut self, it: &Countdown) {
         self.state = it.state();
         self.end = it.end_time.as_ref().and_then(time::from_proto);
-        self.left = it.remaining_time.as_ref().map(time::duration_from_proto);
-        self.total = it.total_time.as_ref().map(time::duration_from_proto);
+        self.left = it.remaining_duration.as_ref().map(time::duration_from_proto);
+        self.total = it.total_duration.as_ref().map(time::duration_from_proto);
         self.countdown = Some(it.clone());
     }
 
@@ -112,7 +112,7 @@ impl View {
 
     fn ticked(&mut self, tick: &Tick) {
         self.end = tick.end_time.as_ref().and_then(time::from_proto).or(self.end);
-        let left = tick.remaining_time.as_ref().map(time::duration_from_proto);
+        let left = tick.remaining_duration.as_ref().map(time::duration_from_proto);
         self.total = self.total.max(left);
         // A number that says what the clock says needs no words.
         let is_seconds = left == tick.remaining.map(|number| SignedDuration::from_secs(number.into()));
@@ -164,7 +164,7 @@ impl View {
         let mut it = self.countdown.clone().unwrap_or_default();
         it.state = self.state.into();
         it.name = self.name.clone().unwrap_or_else(|| "countdown".into());
-        it.remaining_time = self.left(now.timestamp()).map(time::to_proto);
+        it.remaining_duration = self.left(now.timestamp()).map(time::to_proto);
         it.end_time = self.end.map(time::timestamp_to_proto);
         (self.state != CountdownState::Unspecified).then(|| event::standing(&it, now))
     }

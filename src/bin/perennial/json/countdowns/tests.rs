@@ -40,8 +40,8 @@ fn launch() -> Countdown {
         name: "launch".into(),
         state: CountdownState::Paused.into(),
         version: Some(3),
-        remaining_time: duration(200, 500_000_000),
-        total_time: duration(600, 0),
+        remaining_duration: duration(200, 500_000_000),
+        total_duration: duration(600, 0),
         interval: duration(1, 0),
         to: Some(0),
         step: Some(1),
@@ -69,14 +69,14 @@ fn a_countdown_is_named_as_the_contract_names_it() {
     assert_eq!(
         countdown(&launch()),
         json!({
-            "name": "launch", "state": "COUNTDOWN_STATE_PAUSED", "version": 3, "remainingTime": "200.5s",
-            "totalTime": "600s", "interval": "1s", "to": 0, "step": 1,
+            "name": "launch", "state": "COUNTDOWN_STATE_PAUSED", "version": 3, "remainingDuration": "200.5s",
+            "totalDuration": "600s", "interval": "1s", "to": 0, "step": 1,
             "createTime": "1970-01-01T00:00:00Z", "updateTime": "1970-01-01T00:00:01Z",
         })
     );
     let content = Some(Content::Data(vec![0xff]));
     let headers = [("h".to_owned(), "1".to_owned())].into();
-    let on_end = Some(CountdownMessage { topic: "t".into(), key: Some("k".into()), headers, content });
+    let on_end = Some(EndMessage { topic: "t".into(), key: Some("k".into()), headers, content });
     let countdown = countdown(&Countdown { on_end, ..launch() });
     assert_eq!(
         countdown["onEnd"],
@@ -96,7 +96,7 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
     let event = |event| CountdownEvent { event: Some(event) };
     let tick = Tick {
         remaining: Some(0),
-        remaining_time: duration(0, 0),
+        remaining_duration: duration(0, 0),
         end_time: Some(prost_types::Timestamp::default()),
         state: CountdownState::Running.into(),
         version: Some(3),
@@ -105,7 +105,7 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
     let response = CountdownResponse {
         events: vec![event(Event::ClockStepped(stepped)), event(Event::Changed(changed))],
         countdown: Some(launch()),
-        skipped: 2,
+        skipped_ticks: 2,
         ticks: vec![tick],
         ..CountdownResponse::default()
     };
@@ -117,11 +117,11 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
         json!({ "changed": { "change": change, "previousVersion": 2, "version": 3, "by": "30s" } })
     );
     assert_eq!(objects[2]["countdown"]["name"], "launch");
-    assert_eq!(objects[3], json!({ "skipped": 2 }));
+    assert_eq!(objects[3], json!({ "skippedTicks": 2 }));
     assert_eq!(
         objects[4],
         json!({
-            "remaining": 0, "remainingTime": "0s", "dueTime": null, "endTime": "1970-01-01T00:00:00Z",
+            "remaining": 0, "remainingDuration": "0s", "dueTime": null, "endTime": "1970-01-01T00:00:00Z",
             "state": "COUNTDOWN_STATE_RUNNING", "version": 3,
         })
     );

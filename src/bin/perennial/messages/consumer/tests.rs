@@ -29,8 +29,9 @@ fn consumer() -> Consumer {
 
 #[test]
 fn it_is_said_where_a_consumer_begins() {
-    let there = proto::Consumer { sequence: Some(7), head_sequence: Some(9), ..proto::Consumer::default() };
-    let read = proto::Consumer { connected: true, ..there.clone() };
+    let there =
+        proto::ConsumerInfo { sequence: Some(7), head_sequence: Some(9), ..proto::ConsumerInfo::default() };
+    let read = proto::ConsumerInfo { connected: true, ..there.clone() };
     for (there, line, expected) in [
         (None, "", "consumer c is new, and begins with what is published from now on"),
         (None, "--from earliest", "consumer c is new, and begins with the oldest message there is"),

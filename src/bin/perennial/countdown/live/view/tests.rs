@@ -33,7 +33,7 @@ fn number(remaining: i32) -> CountdownResponse {
     let due = 1_000 * i64::from(10 - remaining);
     let tick = Tick {
         remaining: Some(remaining),
-        remaining_time: seconds(remaining.into()),
+        remaining_duration: seconds(remaining.into()),
         due_time: proto(due),
         end_time: proto(10_000),
         ..Tick::default()
@@ -47,8 +47,8 @@ fn launch(state: CountdownState, version: i64, end: Option<i64>, left: i64) -> C
         state: state.into(),
         version: Some(version),
         end_time: end.and_then(proto),
-        remaining_time: seconds(left),
-        total_time: seconds(60),
+        remaining_duration: seconds(left),
+        total_duration: seconds(60),
         ..Countdown::default()
     }
 }
@@ -88,7 +88,7 @@ fn the_clock_of_the_server_counts() {
 fn a_number_that_is_not_the_seconds_left_is_shown() {
     let mut view = view("10 --interval 2s");
     let mut response = number(7);
-    response.ticks[0].remaining_time = seconds(14);
+    response.ticks[0].remaining_duration = seconds(14);
     view.took(&response, &at(3_000));
     assert_eq!(view.shown(at(0).timestamp()).number, Some(7));
 }
@@ -132,7 +132,7 @@ fn a_paused_countdown_stands_still_and_a_number_from_before_is_dropped() {
 #[test]
 fn a_lost_connection_is_shown_until_it_is_back() {
     let mut view = view("10 --lateness");
-    view.took(&CountdownResponse { skipped: 3, ..number(7) }, &at(3_000));
+    view.took(&CountdownResponse { skipped_ticks: 3, ..number(7) }, &at(3_000));
     let note = |view: &View| view.shown(at(3_000).timestamp()).note;
     assert_eq!(note(&view).unwrap(), "17:00:03 skipped 3");
     view.connection(Some("connection lost".into()));

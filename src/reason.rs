@@ -1,0 +1,72 @@
+//! The one table of error reasons: the gRPC code of each, and whether the same call can succeed later.
+//!
+//! The names are the values of `ErrorReason` in `proto/`, so that clients in every language match on generated
+//! constants. The server makes its statuses from this table, and the client decides by it whether to resume.
+
+use tonic::Code;
+
+pub use crate::proto::ErrorReason;
+
+impl ErrorReason {
+    /// Every reason that the server sends, in the order of `proto/`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..).map_while(|number| Self::try_from(number).ok())
+    }
+
+    /// The gRPC code of an error with this reason.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Unspecified => Code::Unknown,
+            Self::InvalidField | Self::RequestMalformed | Self::CursorMalformed => Code::InvalidArgument,
+            Self::CursorMismatch | Self::CommitBehind | Self::CountdownOver => Code::FailedPrecondition,
+            Self::CountdownExists => Code::AlreadyExists,
+            Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
+            Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound | Self::CountdownNotFound => {
+                Code::NotFound
+            }
+            Self::SequenceMismatch | Self::ConsumerTakenOver | Self::VersionMismatch => Code::Aborted,
+            Self::RequestTooLarge
+            | Self::TooManyTopics
+            | Self::TooManyCountdowns
+            | Self::LogFull
+            | Self::TooManyStreams
+            | Self::TooManyTicks => Code::ResourceExhausted,
+            Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
+            Self::ReadError => Code::Internal,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+        }
+    }
+
+    /// Whether the same call, with the last cursor, can succeed later. Exactly these errors carry `RetryInfo`.
+    pub const fn is_retried(self) -> bool {
+        match self {
+            Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams | Self::TooManyTicks => {
+                true
+            }
+            Self::Unspecified
+            | Self::InvalidField
+            | Self::RequestTooLarge
+            | Self::RequestMalformed
+            | Self::CursorMalformed
+            | Self::CursorMismatch
+            | Self::CursorExpired
+            | Self::CursorAhead
+            | Self::OffsetBeyondEnd
+            | Self::FileNotFound
+            | Self::SequenceMismatch
+            | Self::ConsumerTakenOver
+            | Self::CommitBehind
+            | Self::ConsumerNotFound
+            | Self::TopicNotFound
+            | Self::TooManyTopics
+            | Self::CountdownNotFound
+            | Self::CountdownExists
+            | Self::CountdownOver
+            | Self::VersionMismatch
+            | Self::TooManyCountdowns
+            | Self::LogFailed
+            | Self::ReadError
+            | Self::DeadlineExceeded => false,
+        }
+    }
+}
