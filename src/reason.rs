@@ -5,7 +5,7 @@
 
 use tonic::Code;
 
-pub use crate::proto::ErrorReason;
+use crate::proto::ErrorReason;
 
 impl ErrorReason {
     /// Every reason that the server sends, in the order of `proto/`.

@@ -142,7 +142,7 @@ fn unreachable_because(status: &Status) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{grpc::status::Failure, reason::ErrorReason};
+    use crate::{grpc::status::Failure, proto::ErrorReason};
 
     #[test]
     fn the_reason_decides_whether_a_call_is_repeated_whatever_its_code() {

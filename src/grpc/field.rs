@@ -9,8 +9,7 @@ use super::status::Failure;
 use crate::{
     cursor::{self, Kind},
     messages::TTLS,
-    proto,
-    reason::ErrorReason,
+    proto::{self, ErrorReason},
     wire::{Batching, HEARTBEAT},
 };
 

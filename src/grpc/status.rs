@@ -11,8 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{
     countdown, lines,
     messages::{self, BatchError, topic},
-    proto::PublishError,
-    reason::ErrorReason,
+    proto::{ErrorReason, PublishError},
 };
 
 mod shared;

@@ -8,8 +8,7 @@ use futures::StreamExt;
 use super::*;
 use crate::{
     messages::{Log, Position},
-    proto::messages_request::Start as Asked,
-    reason::ErrorReason,
+    proto::{ErrorReason, messages_request::Start as Asked},
     wire::Batching,
 };
 

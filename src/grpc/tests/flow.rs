@@ -79,7 +79,7 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
     end.unwrap();
     let told = answers.iter().map(|answer| match answer {
         Answer::Published(published) => published.sequence.unwrap().to_string(),
-        Answer::Error(error) => format!("{} {}", error.reason, error.field),
+        Answer::Error(error) => format!("{} {}", error.reason().as_str_name(), error.field),
     });
     let expected = [
         "1",
