@@ -22,7 +22,7 @@ use futures::Stream;
 use tokio::time::Instant;
 
 use self::schedule::Taken;
-use crate::wire::Batching;
+use crate::stream::Batching;
 
 pub mod clock;
 mod rate;
@@ -48,8 +48,8 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
-    /// What it shares with others that are best served together, as those of a connection; 0: nothing.
-    pub affinity: u64,
+    /// Streams with the same number other than 0 are woken back to back, so that their writes coalesce.
+    pub wake_group: u64,
 }
 
 /// Where a schedule comes from.
@@ -276,8 +276,8 @@ struct Countdown {
 
 impl Countdown {
     fn new(query: Query, clock: &Clock, limits: &Limits) -> Result<Self, Error> {
-        let Query { start, on_lag, mut batching, affinity } = query;
-        let clock = clock.with_affinity(affinity);
+        let Query { start, on_lag, mut batching, wake_group } = query;
+        let clock = clock.with_wake_group(wake_group);
         batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
         batching.max_items = batching.max_items.max(1);
         let opened = clock.both();

@@ -14,7 +14,7 @@ use crate::{
         countdown_service_server::CountdownServiceServer, line_service_server::LineServiceServer,
         message_service_server::MessageServiceServer,
     },
-    wire::BATCH_BYTES,
+    stream::BATCH_BYTES,
 };
 
 pub mod call;

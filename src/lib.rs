@@ -26,4 +26,5 @@ pub mod messages;
 pub mod proto;
 pub mod reason;
 pub mod server;
+pub mod stream;
 pub mod wire;

@@ -23,7 +23,7 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::Batching;
+use crate::stream::Batching;
 use index::Indexes;
 use reader::Reader;
 use root::{Roots, list::Range};

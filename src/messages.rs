@@ -16,7 +16,7 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::wire::Batching;
+use crate::stream::Batching;
 use embedded::{Embedded, Storage};
 use reader::Reader;
 use topic::Pattern;

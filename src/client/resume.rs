@@ -19,7 +19,7 @@ use crate::{
         ReadLinesResponse, countdown_service_client::CountdownServiceClient,
         line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
     },
-    wire::HEARTBEAT,
+    stream::HEARTBEAT,
 };
 
 /// The first wait: a restarted proxy is back by then.

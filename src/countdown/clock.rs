@@ -41,7 +41,7 @@ pub enum Clock {
     Tokio,
     /// tokio's timers, and the system's wall clock: where there is nothing better.
     System,
-    /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the affinity of its sleeps.
+    /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the wake group of its sleeps.
     #[cfg(target_os = "linux")]
     Precise(std::sync::Arc<Timer>, u64),
     /// As `Tokio`, but a test sets the wall clock.
@@ -69,10 +69,10 @@ impl Clock {
     /// The same clock, for one of those who share a number other than 0: a connection's streams. Where sleeps of
     /// several end at one time, those of one number end together.
     #[must_use]
-    pub fn with_affinity(&self, affinity: u64) -> Self {
+    pub fn with_wake_group(&self, wake_group: u64) -> Self {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Precise(timer, _) => Self::Precise(timer.clone(), affinity),
+            Self::Precise(timer, _) => Self::Precise(timer.clone(), wake_group),
             other => other.clone(),
         }
     }
@@ -125,8 +125,8 @@ impl Clock {
     pub async fn sleep_until(&self, deadline: Instant) {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Precise(timer, affinity) => {
-                if timer.sleep_until(deadline.into_std(), *affinity).await.is_err() {
+            Self::Precise(timer, wake_group) => {
+                if timer.sleep_until(deadline.into_std(), *wake_group).await.is_err() {
                     tokio::time::sleep_until(deadline).await;
                 }
             }
@@ -142,10 +142,10 @@ impl Clock {
             Self::Tokio => self.sleep_no_longer(moment, MAX_SLEEP).await,
             Self::System => self.sleep_no_longer(moment, LOOK_AGAIN).await,
             #[cfg(target_os = "linux")]
-            Self::Precise(timer, affinity) => {
+            Self::Precise(timer, wake_group) => {
                 let notices = timer.notices_steps();
                 let last = if notices { i128::MAX } else { nanos(self.wall()) + nanos_of(LOOK_AGAIN) };
-                if timer.sleep_until_moment(moment.min(last), *affinity).await.is_err() {
+                if timer.sleep_until_moment(moment.min(last), *wake_group).await.is_err() {
                     self.sleep_no_longer(moment, LOOK_AGAIN).await;
                 }
             }

@@ -20,7 +20,7 @@ use crate::{
     },
     cursor::{self, Kind},
     proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
-    wire::Batching,
+    stream::Batching,
 };
 
 mod shared;
@@ -147,12 +147,12 @@ impl CountdownService for App {
         request: Request<proto::CountdownRequest>,
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
-        let affinity = request.extensions().get::<Connection>().map_or(0, |connection| connection.number);
+        let wake_group = request.extensions().get::<Connection>().map_or(0, |connection| connection.number);
         let open = async {
             let request = request.get_ref();
             let (on_lag, batching) = (on_lag(request)?, batching(request, self.limits.batch_bytes)?);
             let Some(asked::Target::Name(name)) = &request.target else {
-                let query = Query { start: start(request)?, on_lag, batching, affinity };
+                let query = Query { start: start(request)?, on_lag, batching, wake_group };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
                 return Ok(self.responses(Kind::Countdown, batches).left_stream());
             };
@@ -163,7 +163,7 @@ impl CountdownService for App {
                 resume: resume.transpose()?,
                 on_lag,
                 batching,
-                affinity,
+                wake_group,
             };
             let batches = self.countdowns.watch(query)?;
             Ok::<_, Failure>(self.responses(Kind::Shared, batches).right_stream())

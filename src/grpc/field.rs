@@ -10,7 +10,7 @@ use crate::{
     cursor::{self, Kind},
     messages::TTLS,
     proto::{self, ErrorReason},
-    wire::{Batching, HEARTBEAT},
+    stream::{Batching, HEARTBEAT},
 };
 
 /// What a heartbeat may be: shorter ones would be a load, longer ones no sign of life.

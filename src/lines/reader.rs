@@ -26,7 +26,7 @@ use super::{
     start::{self, Opened},
     watch::Follow,
 };
-use crate::wire::Batching;
+use crate::stream::Batching;
 use settle::{Absent, AtEnd, Drained};
 
 mod settle;

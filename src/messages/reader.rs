@@ -18,7 +18,7 @@ use super::{
     embedded::{Bounds, Cut, Embedded, Place, millis, nanos},
     topic::Pattern,
 };
-use crate::wire::Batching;
+use crate::stream::Batching;
 
 /// How long after a time to come a message of that time may still be on its way to the disk.
 const SETTLE: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use futures::{Stream, StreamExt};
 use perennial::{
     lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Root, Rules, Start},
     proto::{self, line::Content},
-    wire::Batching,
+    stream::Batching,
 };
 use prost::Message;
 use tempfile::TempDir;

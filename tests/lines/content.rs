@@ -14,7 +14,7 @@ use std::{
 use perennial::{
     lines::{Error, Event, Query, Start},
     proto::{ReadLinesRequest, line::Content, read_lines_request},
-    wire::Batching,
+    stream::Batching,
 };
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mkfifoat, mknodat};

@@ -11,7 +11,7 @@ use std::{
 use perennial::{
     lines::{Delimiter, Event, LongLine, Options, Query, Rules, Start},
     proto,
-    wire::BATCH_BYTES,
+    stream::BATCH_BYTES,
 };
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use perennial::lines::{Error, Event, Files, Query, Root, Start};
-use perennial::wire::Batching;
+use perennial::stream::Batching;
 
 use crate::bed::{Bed, Reading, append, follow, options, query, query_of};
 

@@ -103,20 +103,20 @@ impl Timer {
     pub(super) fn sleep_until(
         &self,
         deadline: Instant,
-        affinity: u64,
+        wake_group: u64,
     ) -> impl Future<Output = Result<(), Stopped>> {
         let (base, nanos) = self.base;
         let after = nanos_of(deadline.saturating_duration_since(base));
-        Sleeper::new(&self.monotonic, i128::from(nanos) + after, affinity)
+        Sleeper::new(&self.monotonic, i128::from(nanos) + after, wake_group)
     }
 
     /// Ends at the moment, in nanoseconds since 1970, or when the wall clock was set.
     pub(super) fn sleep_until_moment(
         &self,
         moment: i128,
-        affinity: u64,
+        wake_group: u64,
     ) -> impl Future<Output = Result<(), Stopped>> {
-        Sleeper::new(&self.wall, moment, affinity)
+        Sleeper::new(&self.wall, moment, wake_group)
     }
 }
 
@@ -254,14 +254,14 @@ fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Err
 struct Sleeper<'a> {
     lane: &'a Lane,
     moment: i64,
-    affinity: u64,
+    wake_group: u64,
     place: Option<Place>,
 }
 
 impl<'a> Sleeper<'a> {
-    fn new(lane: &'a Lane, moment: i128, affinity: u64) -> Self {
+    fn new(lane: &'a Lane, moment: i128, wake_group: u64) -> Self {
         let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
-        Self { lane, moment, affinity, place: None }
+        Self { lane, moment, wake_group, place: None }
     }
 }
 
@@ -270,7 +270,7 @@ impl Future for Sleeper<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(place) = self.place else {
-            let sleeping = Sleeping { affinity: self.affinity, waker: context.waker().clone() };
+            let sleeping = Sleeping { wake_group: self.wake_group, waker: context.waker().clone() };
             return match self.lane.insert(self.moment, sleeping) {
                 Ok(place) => {
                     self.place = Some(place);
@@ -352,8 +352,9 @@ impl Driver {
 /// How many to wake before others run: whole connections, so that what their streams have to say leaves in one write.
 fn slice(due: &[Sleeping]) -> usize {
     let (least, most) = (due.len().min(SLICE), due.len().min(MAX_SLICE));
-    let affinity = due.get(least.saturating_sub(1)).map_or(0, |one| one.affinity);
-    let more = due.iter().skip(least).take_while(|one| affinity != 0 && one.affinity == affinity).count();
+    let wake_group = due.get(least.saturating_sub(1)).map_or(0, |one| one.wake_group);
+    let more =
+        due.iter().skip(least).take_while(|one| wake_group != 0 && one.wake_group == wake_group).count();
     (least + more).min(most)
 }
 

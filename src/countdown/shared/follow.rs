@@ -7,7 +7,8 @@ use futures::{Stream, StreamExt};
 use super::{PREFIX, Record, registry::Registry};
 use crate::{
     messages::{self, Batch, OnGap, Start, Stop},
-    wire::{Batching, message},
+    stream::Batching,
+    wire::message,
 };
 
 /// How long to wait before the log is read again, after it could not be.

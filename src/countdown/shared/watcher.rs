@@ -18,7 +18,7 @@ use crate::{
         Batch, Clock, Event, MAX_HEARTBEAT, MIN_HEARTBEAT, OnLag, Rate, Steps, roughly,
         schedule::{self, Mark, Taken},
     },
-    wire::Batching,
+    stream::Batching,
 };
 
 /// `COUNTDOWN_STATE_RUNNING`: nothing ticks in another state.
@@ -46,8 +46,8 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
-    /// What it shares with others that are best served together, as those of a connection; 0: nothing.
-    pub affinity: u64,
+    /// Streams with the same number other than 0 are woken back to back, so that their writes coalesce.
+    pub wake_group: u64,
 }
 
 /// The last tick that was encoded, for all watchers, with its number in the stretch.
@@ -121,8 +121,8 @@ impl Watcher {
         clock: &Clock,
         rate: Rate,
     ) -> Result<Self, Error> {
-        let Query { resume, on_lag, batching, affinity, .. } = query;
-        let clock = clock.with_affinity(affinity);
+        let Query { resume, on_lag, batching, wake_group, .. } = query;
+        let clock = clock.with_wake_group(wake_group);
         let standing = changes.borrow().clone();
         let record = &standing.record;
         let reading = clock.both();

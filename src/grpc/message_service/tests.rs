@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     messages::{Log, Position},
     proto::{ErrorReason, messages_request::Start as Asked},
-    wire::Batching,
+    stream::Batching,
 };
 
 fn asked(request: proto::MessagesRequest) -> Query {

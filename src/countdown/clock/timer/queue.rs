@@ -1,6 +1,6 @@
 //! Who sleeps until when: one entry a moment, however many share it.
 //!
-//! Each has an affinity, a number that those share who are to be woken together.
+//! Sleepers of one wake group are woken back to back.
 //!
 //! No time and no timer in here: moments are numbers, in nanoseconds of whatever clock.
 
@@ -37,7 +37,7 @@ struct Entry {
 /// One who sleeps.
 #[derive(Debug)]
 pub(super) struct Sleeping {
-    pub affinity: u64,
+    pub wake_group: u64,
     pub waker: Waker,
 }
 
@@ -108,7 +108,7 @@ impl Queue {
         }
         if due.len() > before {
             self.pace.round(now);
-            due.sort_by_key(|one| one.affinity);
+            due.sort_by_key(|one| one.wake_group);
         }
     }
 

@@ -142,9 +142,9 @@ async fn those_of_one_affinity_wake_together_though_their_moments_differ() {
 #[test]
 fn a_slice_ends_with_a_connection_unless_it_is_too_long() {
     let slice_of = |sizes: &[usize]| {
-        let affinities = sizes.iter().zip(1..).flat_map(|(size, affinity)| vec![affinity; *size]);
+        let groups = sizes.iter().zip(1..).flat_map(|(size, wake_group)| vec![wake_group; *size]);
         let waker = Waker::noop;
-        slice(&affinities.map(|affinity| Sleeping { affinity, waker: waker().clone() }).collect::<Vec<_>>())
+        slice(&groups.map(|wake_group| Sleeping { wake_group, waker: waker().clone() }).collect::<Vec<_>>())
     };
     assert_eq!(slice_of(&[]), 0);
     assert_eq!(slice_of(&[3, 4]), 7);

@@ -28,8 +28,8 @@ fn sleeping() -> Sleeping {
     of(0, Arc::new(Count::default()).into())
 }
 
-fn of(affinity: u64, waker: Waker) -> Sleeping {
-    Sleeping { affinity, waker }
+fn of(wake_group: u64, waker: Waker) -> Sleeping {
+    Sleeping { wake_group, waker }
 }
 
 /// Writes its name down when it is woken.
