@@ -39,7 +39,7 @@ fn commands(address: SocketAddr) -> String {
         format!("  {client}countdown 5\n"),
         format!("  {client}lines {root}/app.log -n 5 -f\n"),
         format!("  {client}messages '{root}.>' --last 3\n\n"),
-        grpcurl(r#"{"from": 5}"#, "perennial.v1.CountdownService/Countdown"),
+        grpcurl(r#"{"start": 5}"#, "perennial.v1.CountdownService/Countdown"),
         grpcurl(
             r#"{"path": "demo/app.log", "last": 5, "follow": true}"#,
             "perennial.v1.LineService/ReadLines",
