@@ -17,8 +17,8 @@ use perennial::{
     client::{Client, Error},
     proto::{
         CommitCursorRequest, DeleteConsumerRequest, ListConsumersRequest, MessageGap, MessageGapReason,
-        MessagesRequest, MessagesResponse, OnGap, PublishRequest, PurgeTopicRequest, message_event::Event,
-        messages_request::Start, publish_request, stored_message::Content,
+        MessagesRequest, MessagesResponse, OnGap, PublishRequest, PurgeTopicRequest,
+        message_stream_event::Event, messages_request::Start, publish_request, stored_message::Content,
     },
 };
 use tonic::{Code, Status, Streaming};

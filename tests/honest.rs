@@ -16,7 +16,7 @@ use harness::{Server, append, soon};
 use perennial::proto::{
     CountdownRequest, ListFilesRequest, ListTopicsRequest, MessagesRequest, PublishBatchRequest,
     PublishRequest, ReadLinesRequest, ReadLinesResponse, countdown_request::Target, line::Content,
-    line_event::Event, messages_request, read_lines_request,
+    line_stream_event::Event, messages_request, read_lines_request,
 };
 use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;

@@ -13,8 +13,8 @@ mod harness;
 use harness::{Server, append, soon};
 use perennial::proto::{
     CountdownRequest, MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest,
-    ReadLinesRequest, ReadLinesResponse, countdown_request, line::Content, line_event, messages_request,
-    read_lines_request,
+    ReadLinesRequest, ReadLinesResponse, countdown_request, line::Content, line_stream_event,
+    messages_request, read_lines_request,
 };
 use prost_types::Duration;
 use tonic::{Code, Streaming};
@@ -140,8 +140,11 @@ async fn lines_go_on_after_kill_9_in_a_file_that_was_rotated_meanwhile() {
     let (mut seen, mut rotations) = (Vec::new(), 0);
     while seen.len() < 4 {
         let response = next(&mut stream).await;
-        rotations +=
-            response.events.iter().filter(|e| matches!(e.event, Some(line_event::Event::Rotated(_)))).count();
+        rotations += response
+            .events
+            .iter()
+            .filter(|e| matches!(e.event, Some(line_stream_event::Event::Rotated(_))))
+            .count();
         seen.extend(texts(&response));
     }
     assert_eq!(seen, ["3", "4", "5", "6"]);
@@ -299,7 +302,11 @@ async fn a_line_whose_file_is_gone_is_out_of_range_or_told_as_a_gap() {
     let mut stream = server.lines().await.read_lines(request).await.unwrap().into_inner();
     let (mut seen, mut gaps) = (Vec::new(), 0);
     while let Some(response) = soon("a batch", stream.message()).await.unwrap() {
-        gaps += response.events.iter().filter(|e| matches!(e.event, Some(line_event::Event::Gap(_)))).count();
+        gaps += response
+            .events
+            .iter()
+            .filter(|e| matches!(e.event, Some(line_stream_event::Event::Gap(_))))
+            .count();
         seen.extend(texts(&response));
     }
     assert_eq!((seen, gaps), (vec!["3".to_string()], 1));

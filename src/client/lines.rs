@@ -4,7 +4,8 @@ use futures::Stream;
 
 use super::{Client, Error, MAX_RESPONSE_BYTES, resume};
 use crate::proto::{
-    FileInfo, ListFilesRequest, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
+    ListFilesRequest, ReadLinesRequest, ReadLinesResponse, ReadableFile,
+    line_service_client::LineServiceClient,
 };
 
 impl Client {
@@ -17,7 +18,7 @@ impl Client {
     }
 
     /// The files below a root or a directory, or of all roots where `path` is empty: all pages.
-    pub async fn list_files(&self, path: &str) -> Result<Vec<FileInfo>, Error> {
+    pub async fn list_files(&self, path: &str) -> Result<Vec<ReadableFile>, Error> {
         let mut client =
             LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let mut request = ListFilesRequest { path: path.to_owned(), ..ListFilesRequest::default() };

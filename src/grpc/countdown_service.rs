@@ -262,8 +262,8 @@ fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) 
     Encoded::new(vec![items], &rest)
 }
 
-fn event(event: Event) -> proto::CountdownEvent {
-    use proto::countdown_event::Event as Told;
+fn event(event: Event) -> proto::CountdownStreamEvent {
+    use proto::countdown_stream_event::Event as Told;
     let told = match event {
         Event::ClockStepped { by_nanos } => {
             Told::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
@@ -276,5 +276,5 @@ fn event(event: Event) -> proto::CountdownEvent {
             })
         }
     };
-    proto::CountdownEvent { event: Some(told) }
+    proto::CountdownStreamEvent { event: Some(told) }
 }

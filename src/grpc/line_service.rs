@@ -160,8 +160,8 @@ fn response(batch: Batch) -> Encoded {
     Encoded::new(vec![items], &rest)
 }
 
-fn event(event: &Event) -> proto::LineEvent {
-    use proto::line_event::Event as Told;
+fn event(event: &Event) -> proto::LineStreamEvent {
+    use proto::line_stream_event::Event as Told;
     let told = match *event {
         Event::Rotated { next_offset } => {
             Told::Rotated(proto::FileRotated { next_offset: Some(next_offset.cast_signed()) })
@@ -183,7 +183,7 @@ fn event(event: &Event) -> proto::LineEvent {
         Event::Late { offset } => Told::Late(proto::LateLines { offset: Some(offset.cast_signed()) }),
         Event::Resumed(found) => Told::Resumed(proto::FileResumed { found: self::found(found).into() }),
     };
-    proto::LineEvent { event: Some(told) }
+    proto::LineStreamEvent { event: Some(told) }
 }
 
 fn gap_reason(reason: GapReason) -> proto::LineGapReason {
@@ -203,9 +203,9 @@ fn found(found: Found) -> proto::FileResumedFound {
     }
 }
 
-fn file(file: FileInfo) -> proto::FileInfo {
+fn file(file: FileInfo) -> proto::ReadableFile {
     let FileInfo { path, size, modified, created, growing } = file;
-    proto::FileInfo {
+    proto::ReadableFile {
         path,
         size: Some(size.cast_signed()),
         modify_time: Some(modified.into()),

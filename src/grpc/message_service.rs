@@ -246,7 +246,7 @@ fn response(batch: Batch) -> Encoded {
     Encoded::new(items, &rest)
 }
 
-fn event(event: Event) -> proto::MessageEvent {
+fn event(event: Event) -> proto::MessageStreamEvent {
     let (from, to, reason) = match event {
         Event::Damaged { from, to } => (from, to, proto::MessageGapReason::Damaged),
         Event::Removed { from, to } => (from, to, proto::MessageGapReason::Removed),
@@ -256,7 +256,7 @@ fn event(event: Event) -> proto::MessageEvent {
         last_sequence: Some(to.cast_signed()),
         reason: reason.into(),
     };
-    proto::MessageEvent { event: Some(proto::message_event::Event::Gap(gap)) }
+    proto::MessageStreamEvent { event: Some(proto::message_stream_event::Event::Gap(gap)) }
 }
 
 fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {

@@ -128,8 +128,11 @@ async fn a_wall_clock_that_is_set_is_an_event_of_an_aligned_countdown() {
     assert!(first.ticks.is_empty() && first.events.is_empty());
     clock.step(-1_500_000_000);
     let told = limited(stream.message()).await.unwrap().unwrap();
-    let [proto::CountdownEvent { event: Some(proto::countdown_event::Event::ClockStepped(stepped)) }] =
-        &told.events[..]
+    let [
+        proto::CountdownStreamEvent {
+            event: Some(proto::countdown_stream_event::Event::ClockStepped(stepped)),
+        },
+    ] = &told.events[..]
     else {
         panic!("{told:?}");
     };

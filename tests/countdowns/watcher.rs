@@ -2,7 +2,7 @@
 
 use perennial::proto::{
     Countdown, CountdownChange, CountdownRequest, CountdownResponse, CountdownState, OnLag, Tick,
-    countdown_event::Event, countdown_request::Target,
+    countdown_request::Target, countdown_stream_event::Event,
 };
 use tonic::{Status, Streaming};
 

@@ -1,7 +1,7 @@
 //! A reading from a real server, over a connection of its own.
 
 use perennial::proto::{
-    ReadLinesRequest, ReadLinesResponse, line_event::Event, line_service_client::LineServiceClient,
+    ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient, line_stream_event::Event,
 };
 use tonic::{Streaming, transport::Channel};
 

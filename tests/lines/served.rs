@@ -9,7 +9,7 @@ use std::{
 };
 
 use perennial::proto::{
-    ReadLinesRequest, ReadLinesResponse, line_event::Event, line_service_client::LineServiceClient,
+    ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient, line_stream_event::Event,
     read_lines_request::Start,
 };
 use tonic::{

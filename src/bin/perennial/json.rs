@@ -7,8 +7,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    ConsumerInfo, FileInfo, LineEvent, MessageEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
-    TopicInfo, line, line_event, message_event, stored_message,
+    ConsumerInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
+    ReadableFile, TopicInfo, line, line_stream_event, message_stream_event, stored_message,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -81,8 +81,8 @@ pub fn lines(out: &mut Output, response: &ReadLinesResponse, path: Option<&str>)
     })
 }
 
-fn line_event(event: &LineEvent) -> Value {
-    use line_event::Event;
+fn line_event(event: &LineStreamEvent) -> Value {
+    use line_stream_event::Event;
     match &event.event {
         Some(Event::Rotated(it)) => json!({ "rotated": { "nextOffset": it.next_offset } }),
         Some(Event::Truncated(it)) => {
@@ -146,9 +146,9 @@ fn sorted(headers: &HashMap<String, String>) -> BTreeMap<&str, &str> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-fn message_event(event: &MessageEvent) -> Value {
+fn message_event(event: &MessageStreamEvent) -> Value {
     match &event.event {
-        Some(message_event::Event::Gap(it)) => json!({ "gap": {
+        Some(message_stream_event::Event::Gap(it)) => json!({ "gap": {
             "firstSequence": it.first_sequence,
             "lastSequence": it.last_sequence,
             "reason": it.reason().as_str_name(),
@@ -177,7 +177,7 @@ pub fn consumer(consumer: &ConsumerInfo) -> Value {
     })
 }
 
-pub fn file(file: &FileInfo) -> Value {
+pub fn file(file: &ReadableFile) -> Value {
     json!({
         "path": file.path,
         "size": file.size,

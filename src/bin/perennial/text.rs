@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use perennial::proto::{
-    Countdown, CountdownResponse, MessageEvent, MessageGapReason, MessagesResponse, StoredMessage,
-    message_event,
+    Countdown, CountdownResponse, MessageGapReason, MessageStreamEvent, MessagesResponse, StoredMessage,
+    message_stream_event,
 };
 
 use crate::{
@@ -107,9 +107,9 @@ fn one_message(out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io
     Ok(())
 }
 
-fn message_sentence(event: &MessageEvent) -> String {
+fn message_sentence(event: &MessageStreamEvent) -> String {
     match &event.event {
-        Some(message_event::Event::Gap(it)) => {
+        Some(message_stream_event::Event::Gap(it)) => {
             let why = match it.reason() {
                 MessageGapReason::Damaged => ": they are damaged on disk",
                 MessageGapReason::Removed => ": retention or a purge removed them",

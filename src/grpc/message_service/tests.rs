@@ -83,7 +83,7 @@ fn what_is_missing_is_told_with_its_reason() {
     ] {
         let gap =
             proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
-        assert_eq!(event(told).event, Some(proto::message_event::Event::Gap(gap)));
+        assert_eq!(event(told).event, Some(proto::message_stream_event::Event::Gap(gap)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use perennial::proto::{LineGapReason, line_event::Event};
+use perennial::proto::{LineGapReason, line_stream_event::Event};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{

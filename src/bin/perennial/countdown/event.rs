@@ -2,14 +2,14 @@
 
 use jiff::Zoned;
 use perennial::proto::{
-    Countdown, CountdownChange, CountdownChanged, CountdownClockStepped, CountdownEvent, CountdownState,
-    countdown_event::Event,
+    Countdown, CountdownChange, CountdownChanged, CountdownClockStepped, CountdownState,
+    CountdownStreamEvent, countdown_stream_event::Event,
 };
 
 use crate::time;
 
 /// A sentence for people: `now` is how the countdown stands since then, as far as that is known.
-pub fn sentence(event: &CountdownEvent, now: Option<&Countdown>, clock: &Zoned) -> String {
+pub fn sentence(event: &CountdownStreamEvent, now: Option<&Countdown>, clock: &Zoned) -> String {
     match &event.event {
         Some(Event::ClockStepped(it)) => stepped(it),
         Some(Event::Changed(it)) => changed(*it, now, clock),
@@ -133,7 +133,7 @@ mod tests {
             (CountdownChange::Ended, launch(Ended, 600), None, "ended at 18:00:00"),
         ] {
             let changed = CountdownChanged { change: change.into(), by, ..CountdownChanged::default() };
-            let event = CountdownEvent { event: Some(Event::Changed(changed)) };
+            let event = CountdownStreamEvent { event: Some(Event::Changed(changed)) };
             assert_eq!(sentence(&event, Some(&now), &clock()), told);
             let unknown = sentence(&event, None, &clock());
             assert!(told.starts_with(&unknown) || unknown == "its end was moved", "{unknown}");
@@ -144,7 +144,7 @@ mod tests {
     fn a_step_of_the_clock_is_told_with_its_direction() {
         let told = |by| {
             let stepped = CountdownClockStepped { by };
-            let event = CountdownEvent { event: Some(Event::ClockStepped(stepped)) };
+            let event = CountdownStreamEvent { event: Some(Event::ClockStepped(stepped)) };
             sentence(&event, None, &clock())
         };
         let back = Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 });

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::proto::{
-    Countdown, CountdownEvent, CountdownResponse, CountdownState, EndMessage, countdown_event::Event,
-    end_message::Content,
+    Countdown, CountdownResponse, CountdownState, CountdownStreamEvent, EndMessage,
+    countdown_stream_event::Event, end_message::Content,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
     })
 }
 
-fn event_object(event: &CountdownEvent) -> Value {
+fn event_object(event: &CountdownStreamEvent) -> Value {
     match &event.event {
         Some(Event::ClockStepped(it)) => json!({ "clockStepped": { "by": it.by.as_ref().map(seconds) } }),
         Some(Event::Changed(it)) => {

@@ -1,9 +1,11 @@
 //! What happened to a file, in words.
 
-use perennial::proto::{FileResumed, FileResumedFound, LineEvent, LineGap, LineGapReason, line_event::Event};
+use perennial::proto::{
+    FileResumed, FileResumedFound, LineGap, LineGapReason, LineStreamEvent, line_stream_event::Event,
+};
 
 /// A sentence for people; nothing where all is as it should be.
-pub fn sentence(event: &LineEvent) -> Option<String> {
+pub fn sentence(event: &LineStreamEvent) -> Option<String> {
     Some(match &event.event {
         Some(Event::Rotated(_)) => "rotated: what follows is from the new file".into(),
         Some(Event::Truncated(it)) => format!(
@@ -73,7 +75,7 @@ mod tests {
             Event::Resumed(FileResumed { found: FileResumedFound::Lost.into() }),
         ];
         for event in all {
-            let text = sentence(&LineEvent { event: Some(event) });
+            let text = sentence(&LineStreamEvent { event: Some(event) });
             assert!(text.is_some_and(|text| !text.contains('_') && !text.is_empty()), "{event:?}");
         }
     }
@@ -81,6 +83,6 @@ mod tests {
     #[test]
     fn a_stream_that_goes_on_where_it_was_says_nothing() {
         let event = Event::Resumed(FileResumed { found: FileResumedFound::Exact.into() });
-        assert_eq!(sentence(&LineEvent { event: Some(event) }), None);
+        assert_eq!(sentence(&LineStreamEvent { event: Some(event) }), None);
     }
 }

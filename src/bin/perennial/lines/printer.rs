@@ -6,7 +6,7 @@
 
 use std::io;
 
-use perennial::proto::{Line, LineEvent, ReadLinesResponse, line};
+use perennial::proto::{Line, LineStreamEvent, ReadLinesResponse, line};
 
 use super::{event, names};
 use crate::{
@@ -90,7 +90,7 @@ impl Printer {
         }
     }
 
-    fn event(&mut self, out: &mut Output, source: usize, event: &LineEvent) -> io::Result<()> {
+    fn event(&mut self, out: &mut Output, source: usize, event: &LineStreamEvent) -> io::Result<()> {
         event::sentence(event).map_or(Ok(()), |text| self.note(out, source, &text))
     }
 

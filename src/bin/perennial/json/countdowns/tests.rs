@@ -93,7 +93,7 @@ fn events_come_before_how_it_stands_and_that_before_the_numbers() {
         by: duration(30, 0),
     };
     let stepped = CountdownClockStepped { by: duration(-3, 0) };
-    let event = |event| CountdownEvent { event: Some(event) };
+    let event = |event| CountdownStreamEvent { event: Some(event) };
     let tick = Tick {
         remaining: Some(0),
         remaining_duration: duration(0, 0),

@@ -64,8 +64,8 @@ fn an_object_of_several_files_has_its_path() {
     );
     assert_eq!(printed("-o ndjson lines x/a x/b -q", false, &lines), "{\"offset\":7,\"text\":\"2\"}\n");
     let (mut printer, mut out) = printer("-o ndjson lines x/a x/b", false);
-    let event = LineEvent {
-        event: Some(perennial::proto::line_event::Event::Deleted(perennial::proto::FileDeleted {})),
+    let event = LineStreamEvent {
+        event: Some(perennial::proto::line_stream_event::Event::Deleted(perennial::proto::FileDeleted {})),
     };
     let response = ReadLinesResponse { events: vec![event], ..ReadLinesResponse::default() };
     printer.print(&mut out, 0, &response).unwrap();

@@ -2,7 +2,9 @@
 #![expect(clippy::unnecessary_wraps, reason = "as the fields of a message are")]
 
 use clap::Parser;
-use perennial::proto::{CountdownChange, CountdownChanged, CountdownEvent, countdown_event::Event};
+use perennial::proto::{
+    CountdownChange, CountdownChanged, CountdownStreamEvent, countdown_stream_event::Event,
+};
 
 use super::*;
 use crate::arguments::{Arguments, Verb};
@@ -112,7 +114,7 @@ fn a_paused_countdown_stands_still_and_a_number_from_before_is_dropped() {
     assert_eq!(left(&view, 10_000), Some(50_000));
     let changed = CountdownChanged { change: CountdownChange::Paused.into(), ..CountdownChanged::default() };
     let paused = CountdownResponse {
-        events: vec![CountdownEvent { event: Some(Event::Changed(changed)) }],
+        events: vec![CountdownStreamEvent { event: Some(Event::Changed(changed)) }],
         countdown: Some(launch(CountdownState::Paused, 2, None, 49)),
         sent_time: proto(11_000),
         ..CountdownResponse::default()
