@@ -18,15 +18,18 @@ pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
 
+// A paragraph is one line, so that clap wraps it at the width of the terminal.
 const AFTER_HELP: &str = "\
-Data goes to stdout, everything else to stderr. json and ndjson name fields as the JSON form of the contract does,
-but give 64-bit numbers as numbers.
+Data goes to stdout, everything else to stderr. json and ndjson use the field names of the contract's JSON form, with \
+64-bit numbers as numbers.
 
-TIME is 2026-11-23T18:00:00Z, \"2026-11-23 18:00\", 18:00, +5m or \"in 5m\". D is 500ms, 1s, 1h30m or 7d.
+TIME is one of: now, yesterday, \"tomorrow 9am\", 18:00, \"18:00 Europe/Berlin\", 2026-11-28, \"2026-11-28 18:00\", \
+2026-11-28T18:00:00Z, -24h, +90m, or Unix seconds as @1795456800. A day or a time of day without a zone is local.
+D is a duration: 500ms, 1s, 1h30m or 7d; a day has 24 hours.
 
-Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code
-for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on
-stderr is the command that continues the stream; of several files, a line each; none after 74, when another reader
+Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code \
+for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on \
+stderr is the command that continues the stream; of several files, a line each; none after 74, when another reader \
 took over as the same consumer. Of several messages to publish, the first that failed gives the code.";
 
 const BENCH_AFTER_HELP: &str = "\
@@ -65,6 +68,15 @@ impl Arguments {
             Verb::Messages(it) => it.check(self.output),
             Verb::Publish(it) => it.check(),
             _ => Ok(()),
+        }
+    }
+
+    /// How moments were read, where that is worth saying: a local time that daylight saving skips or repeats.
+    pub fn notes(&self) -> Vec<&str> {
+        match &self.verb {
+            Verb::Countdown(it) => it.note().into_iter().collect(),
+            Verb::Messages(it) => it.notes().collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     if let Err(text) = arguments.check() {
         Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
     }
+    arguments.notes().into_iter().for_each(output::note);
     let server_given = matches.value_source("server") == Some(ValueSource::CommandLine);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

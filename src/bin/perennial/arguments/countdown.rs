@@ -10,7 +10,7 @@ use perennial::proto::{
 };
 
 use super::{Batching, Format, publish::header, push};
-use crate::time;
+use crate::time::{self, Moment};
 
 const USAGE: &str = "perennial countdown [OPTIONS] <N | --until TIME | --name NAME | --cursor CURSOR>
        perennial countdown [OPTIONS] <COMMAND>";
@@ -28,6 +28,15 @@ pub struct Countdown {
 }
 
 impl Countdown {
+    /// What is worth saying about how a moment was read.
+    pub fn note(&self) -> Option<&str> {
+        let until = match &self.verb {
+            Some(CountdownVerb::Create(it)) => it.until.as_ref(),
+            _ => self.watch.until.as_ref(),
+        };
+        until?.note.as_deref()
+    }
+
     /// What no single option shows to be wrong.
     pub fn check(&self, format: Format) -> Result<(), String> {
         // clap's own rule would refuse the options of all commands, too: `countdown -o json list`.
@@ -50,8 +59,8 @@ pub struct Watch {
     #[arg(conflicts_with_all = ["until", "name", "cursor"], value_parser = number)]
     n: Option<i32>,
     /// Count towards a moment
-    #[arg(long, value_name = "TIME", value_parser = time::coming, conflicts_with_all = ["name", "cursor"])]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = time::coming, allow_hyphen_values = true, conflicts_with_all = ["name", "cursor"])]
+    until: Option<Moment>,
     /// Watch the shared countdown of this name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -107,12 +116,12 @@ impl Watch {
 
     /// The moment that it counts towards, where it was given.
     pub fn until(&self) -> Option<Timestamp> {
-        self.until
+        self.until.as_ref().map(|until| until.time)
     }
 
     pub fn request(&self) -> CountdownRequest {
         use countdown_request::Target;
-        let until = self.until.map(|until| Target::UntilTime(time::timestamp_to_proto(until)));
+        let until = self.until.as_ref().map(|until| Target::UntilTime(time::timestamp_to_proto(until.time)));
         CountdownRequest {
             target: self.n.map(Target::Start).or(until).or(self.name.clone().map(Target::Name)),
             to: self.to,
@@ -198,8 +207,8 @@ pub struct Create {
     #[arg(value_name = "DURATION", value_parser = time::duration)]
     duration: Option<SignedDuration>,
     /// When it ends
-    #[arg(long, value_name = "TIME", value_parser = time::coming)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = time::coming, allow_hyphen_values = true)]
+    until: Option<Moment>,
     /// The number to start from
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     from: Option<i32>,
@@ -242,7 +251,7 @@ impl Create {
     pub fn request(self, data: Option<Content>) -> CreateCountdownRequest {
         use create_countdown_request::Target;
         let duration = self.duration.map(|duration| Target::Duration(time::to_proto(duration)));
-        let until = self.until.map(|until| Target::UntilTime(time::timestamp_to_proto(until)));
+        let until = self.until.as_ref().map(|until| Target::UntilTime(time::timestamp_to_proto(until.time)));
         let content = self.text.map(Content::Text).or(data);
         let (key, headers) = (self.key, self.headers.into_iter().collect());
         CreateCountdownRequest {

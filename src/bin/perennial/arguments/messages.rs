@@ -1,13 +1,12 @@
 //! The options of `perennial messages`: the request they make, and the commands that continue it.
 
 use clap::Args;
-use jiff::Timestamp;
 use perennial::proto::{MessagesRequest, messages_request::Start};
 
 use super::{Batching, Format, Gap, name, on_gap, push};
 use crate::{
     messages::template::{PLACEHOLDERS, Template},
-    time,
+    time::{self, Moment},
 };
 
 // Where --help lists an option.
@@ -20,7 +19,7 @@ enum Place {
     New,
     Earliest,
     Sequence(i64),
-    Time(Timestamp),
+    Time(Moment),
 }
 
 fn place(text: &str) -> Result<Place, String> {
@@ -31,7 +30,7 @@ fn place(text: &str) -> Result<Place, String> {
             Ok(sequence) => Ok(Place::Sequence(sequence)),
             Err(_) => time::moment(text)
                 .map(Place::Time)
-                .map_err(|error| format!("neither new, earliest nor a sequence, and {error}")),
+                .map_err(|error| format!("not new, earliest or a sequence, and {error}")),
         },
     }
 }
@@ -66,8 +65,8 @@ pub struct Messages {
     #[arg(long, value_name = "N", help_heading = END)]
     until_sequence: Option<i64>,
     /// Stop before the first message later than this
-    #[arg(long, value_name = "TIME", value_parser = time::moment, help_heading = END)]
-    until_time: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = time::moment, allow_hyphen_values = true, help_heading = END)]
+    until_time: Option<Moment>,
     /// Stop after what is there now
     #[arg(long, help_heading = END)]
     until_caught_up: bool,
@@ -97,6 +96,15 @@ impl Messages {
         Ok(())
     }
 
+    /// What is worth saying about how moments were read.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        let from = match &self.from {
+            Some(Place::Time(from)) => Some(from),
+            _ => None,
+        };
+        from.into_iter().chain(&self.until_time).filter_map(|moment| moment.note.as_deref())
+    }
+
     /// The name that the place is kept under.
     pub fn consumer(&self) -> Option<&str> {
         self.consumer.as_deref()
@@ -119,7 +127,7 @@ impl Messages {
             (_, _, true) => "with the last message of each topic".into(),
             (Some(Place::Earliest), ..) => "with the oldest message there is".into(),
             (Some(Place::Sequence(sequence)), ..) => format!("at sequence {sequence}"),
-            (Some(Place::Time(time)), ..) => format!("at {time}"),
+            (Some(Place::Time(time)), ..) => format!("at {}", time.time),
             (Some(Place::New) | None, ..) => "with what is published from now on".into(),
         }
     }
@@ -129,14 +137,14 @@ impl Messages {
             Place::New => None,
             Place::Earliest => Some(Start::Earliest(true)),
             Place::Sequence(sequence) => Some(Start::FromSequence(*sequence)),
-            Place::Time(time) => Some(Start::FromTime(time::timestamp_to_proto(*time))),
+            Place::Time(time) => Some(Start::FromTime(time::timestamp_to_proto(time.time))),
         });
         let state = self.last_per_topic.then_some(Start::LastPerTopic(true));
         MessagesRequest {
             topics: self.patterns.clone(),
             start: self.last.map(Start::Last).or(state).or(from),
             until_sequence: self.until_sequence,
-            until_time: self.until_time.map(time::timestamp_to_proto),
+            until_time: self.until_time.as_ref().map(|until| time::timestamp_to_proto(until.time)),
             until_caught_up: self.until_caught_up,
             cursor: self.batching.cursor.clone(),
             limit: self.batching.limit,
@@ -161,7 +169,7 @@ impl Messages {
         push(&mut words, "--consumer", self.consumer.as_ref());
         push(&mut words, "--on-gap", self.on_gap.as_ref().map(name));
         push(&mut words, "--until-sequence", self.until_sequence);
-        push(&mut words, "--until-time", self.until_time);
+        push(&mut words, "--until-time", self.until_time.as_ref().map(|until| until.time));
         words.extend(self.until_caught_up.then(|| "--until-caught-up".to_owned()));
         push(&mut words, "--format", self.format.as_ref().map(Template::source));
         self.batching.push_rest(&mut words, delivered);

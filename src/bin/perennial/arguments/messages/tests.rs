@@ -64,3 +64,14 @@ fn an_unknown_placeholder_is_refused_with_those_there_are() {
     let error = Arguments::try_parse_from(line).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("{header.NAME}"), "{error}");
 }
+
+#[test]
+fn a_time_may_be_a_word_or_begin_with_a_minus() {
+    for line in ["a --from yesterday", "a --from -24h", "a --from @1795456800", "a --from now"] {
+        assert!(matches!(parsed(line).request().start, Some(Start::FromTime(_))), "{line}");
+    }
+    assert!(parsed("a --until-time -1h").request().until_time.is_some());
+    let words = ["perennial", "messages", "a", "--from", "someday"];
+    let error = Arguments::try_parse_from(words).unwrap_err().to_string();
+    assert!(error.contains("earliest") && error.contains("tomorrow 9am"), "{error}");
+}
