@@ -1,8 +1,11 @@
 //! `perennial countdown`: watches one, as lines or as a display on a terminal, and looks after those that are shared.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    ops::ControlFlow,
+    time::Duration,
+};
 
-use futures::{FutureExt, StreamExt};
 use perennial::{
     client::{Client, Error},
     proto::CountdownResponse,
@@ -14,7 +17,9 @@ use crate::{
     arguments::{Countdown, Format, Watch},
     code_of, json,
     output::{self, Output},
-    quote, text,
+    quote,
+    session::{self, Session},
+    text,
 };
 
 pub mod event;
@@ -53,51 +58,57 @@ fn is_screen() -> bool {
 /// Prints a countdown to its end, an error, or Ctrl-C: a line or an object a number.
 async fn read(
     client: &Client,
-    mut resume: Resume,
+    resume: Resume,
     format: Format,
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
-    let mut printer = text::Ticks::new(resume.it.tells_lateness());
-    let mut stream = std::pin::pin!(client.countdown(resume.it.request()));
-    let mut out = Output::new(format);
-    loop {
-        let next = match stream.next().now_or_never() {
-            _ if stop.is_cancelled() => None,
-            Some(next) => Some(next),
-            None => {
-                // Nothing more is ready: what there is must not wait.
-                out.flush()?;
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => None,
-                    next = stream.next() => Some(next),
-                    gone = output::reader_gone() => return Err(Failure::Output(gone)),
-                }
+    let responses = client.countdown(resume.it.request());
+    let printer = text::Ticks::new(resume.it.tells_lateness());
+    let mut reading = Reading { resume, printer, out: Output::new(format) };
+    session::run(&mut reading, responses, &stop).await
+}
+
+/// A countdown that is printed.
+struct Reading {
+    resume: Resume,
+    printer: text::Ticks,
+    out: Output,
+}
+
+impl Session for Reading {
+    type Item = Result<CountdownResponse, Error>;
+
+    async fn received(&mut self, response: Self::Item) -> Result<ControlFlow<u8>, Failure> {
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                self.out.flush()?;
+                return Err(self.resume.failed(&error));
             }
         };
-        match next {
-            Some(Some(Ok(response))) => {
-                match format {
-                    Format::Text | Format::Raw => printer.print(&mut out, &response)?,
-                    Format::Json | Format::Ndjson => json::countdowns::ticks(&mut out, &response)?,
-                }
-                out.relieve()?;
-                resume.took(&response);
-            }
-            Some(None) => {
-                out.flush()?;
-                return Ok(0);
-            }
-            Some(Some(Err(error))) => {
-                out.flush()?;
-                return Err(resume.failed(&error));
-            }
-            None => {
-                out.flush()?;
-                resume.tell();
-                return Ok(INTERRUPTED);
-            }
+        match self.out.format {
+            Format::Text | Format::Raw => self.printer.print(&mut self.out, &response)?,
+            Format::Json | Format::Ndjson => json::countdowns::ticks(&mut self.out, &response)?,
         }
+        self.out.relieve()?;
+        self.resume.took(&response);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn idle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.out.flush()?;
+        Ok(None)
+    }
+
+    async fn ended(&mut self) -> Result<u8, Failure> {
+        self.out.flush()?;
+        Ok(0)
+    }
+
+    async fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.out.flush()?;
+        self.resume.tell();
+        Ok(INTERRUPTED)
     }
 }
 

@@ -4,12 +4,13 @@
 //! lines, and loses none. A stream that fails is told, and the others go on; the exit code is that of the first one.
 
 use std::{
+    ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
 };
 
 use futures::{
-    FutureExt, StreamExt,
+    StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use perennial::{
@@ -24,6 +25,7 @@ use crate::{
     code_of,
     output::{self, Output},
     quote,
+    session::{self, Session},
 };
 
 pub mod cursor_file;
@@ -54,28 +56,8 @@ pub async fn read(
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
     let mut reading = Reading::new(it, prefix, format)?;
-    let mut streams = reading.open(client);
-    loop {
-        let next = match streams.next().now_or_never() {
-            _ if stop.is_cancelled() => return reading.interrupted(),
-            Some(next) => next,
-            None => {
-                // Nothing more is ready: what there is must not wait.
-                let due = reading.settle()?;
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return reading.interrupted(),
-                    next = streams.next() => next,
-                    gone = output::reader_gone() => return Err(Failure::Output(gone)),
-                    () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
-                }
-            }
-        };
-        match next {
-            Some((source, given)) => reading.took(source, given)?,
-            None => return reading.ended(),
-        }
-    }
+    let streams = reading.open(client);
+    session::run(&mut reading, streams, &stop).await
 }
 
 /// A stream, as far as it was read.
@@ -105,6 +87,60 @@ struct Reading {
     saved: Instant,
     /// The code of the first stream that failed.
     failed: Option<u8>,
+}
+
+impl Session for Reading {
+    type Item = Given;
+
+    async fn received(&mut self, (n, given): Given) -> Result<ControlFlow<u8>, Failure> {
+        match given {
+            Some(Ok(response)) => self.print(n, &response)?,
+            Some(Err(error)) => self.stream_failed(n, &error)?,
+            None => {
+                self.printer.finish(&mut self.out, n);
+                // Nothing more comes of it.
+                self.sources.get_mut(n).into_iter().for_each(|it| (it.is_live, it.is_over) = (true, true));
+            }
+        }
+        self.out.relieve()?;
+        if self.is_unsaved && self.file.is_some() && self.saved.elapsed() >= SAVE_INTERVAL {
+            self.out.flush()?;
+            self.save()?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn idle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.out.flush()?;
+        if !self.is_unsaved || self.file.is_none() {
+            return Ok(None);
+        }
+        let due = SAVE_INTERVAL.saturating_sub(self.saved.elapsed());
+        if due.is_zero() || self.sources.iter().all(|source| source.is_live) {
+            self.save()?;
+            return Ok(None);
+        }
+        Ok(Some(due))
+    }
+
+    async fn ended(&mut self) -> Result<u8, Failure> {
+        self.close()?;
+        Ok(self.failed.unwrap_or_default())
+    }
+
+    async fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.close()?;
+        if let Some(file) = self.it.resume() {
+            let delivered = self.sources.first().map_or(0, |source| source.delivered);
+            let words = self.it.words_with_file(delivered, &file.to_string_lossy());
+            self.tell(words);
+        } else {
+            let is_over = |source: &Source| source.is_over || self.it.is_limit(source.delivered);
+            let go_on = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
+            go_on.for_each(|(n, _)| self.tell_command(n));
+        }
+        Ok(INTERRUPTED)
+    }
 }
 
 impl Reading {
@@ -154,24 +190,6 @@ impl Reading {
         sources.chunks(MAX_STREAMS).flat_map(open).collect()
     }
 
-    fn took(&mut self, n: usize, given: Option<Result<ReadLinesResponse, Error>>) -> Result<(), Failure> {
-        match given {
-            Some(Ok(response)) => self.print(n, &response)?,
-            Some(Err(error)) => self.stream_failed(n, &error)?,
-            None => {
-                self.printer.finish(&mut self.out, n);
-                // Nothing more comes of it.
-                self.sources.get_mut(n).into_iter().for_each(|it| (it.is_live, it.is_over) = (true, true));
-            }
-        }
-        self.out.relieve()?;
-        if self.is_unsaved && self.file.is_some() && self.saved.elapsed() >= SAVE_INTERVAL {
-            self.out.flush()?;
-            self.save()?;
-        }
-        Ok(())
-    }
-
     fn print(&mut self, n: usize, response: &ReadLinesResponse) -> Result<(), Failure> {
         self.printer.print(&mut self.out, n, response)?;
         self.progress.took(n, response);
@@ -185,20 +203,6 @@ impl Reading {
             self.is_unsaved = true;
         }
         Ok(())
-    }
-
-    /// Writes out what was printed, and saves where that is if it is time; otherwise tells how long until then.
-    fn settle(&mut self) -> Result<Option<Duration>, Failure> {
-        self.out.flush()?;
-        if !self.is_unsaved || self.file.is_none() {
-            return Ok(None);
-        }
-        let due = SAVE_INTERVAL.saturating_sub(self.saved.elapsed());
-        if due.is_zero() || self.sources.iter().all(|source| source.is_live) {
-            self.save()?;
-            return Ok(None);
-        }
-        Ok(Some(due))
     }
 
     /// Saves the place: only after a flush. It waits for the disk, so that nothing is printed meanwhile.
@@ -261,25 +265,6 @@ impl Reading {
             ""
         };
         output::line(&format!("  {anew}{skip}"));
-    }
-
-    fn ended(&mut self) -> Result<u8, Failure> {
-        self.close()?;
-        Ok(self.failed.unwrap_or_default())
-    }
-
-    fn interrupted(&mut self) -> Result<u8, Failure> {
-        self.close()?;
-        if let Some(file) = self.it.resume() {
-            let delivered = self.sources.first().map_or(0, |source| source.delivered);
-            let words = self.it.words_with_file(delivered, &file.to_string_lossy());
-            self.tell(words);
-        } else {
-            let is_over = |source: &Source| source.is_over || self.it.is_limit(source.delivered);
-            let go_on = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
-            go_on.for_each(|(n, _)| self.tell_command(n));
-        }
-        Ok(INTERRUPTED)
     }
 
     fn tell_command(&self, n: usize) {

@@ -23,6 +23,7 @@ mod publish;
 mod purge;
 mod quote;
 mod rate;
+mod session;
 mod table;
 mod text;
 mod time;

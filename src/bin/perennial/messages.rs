@@ -3,9 +3,9 @@
 //! Promises that a place is committed only after all before it was written to stdout: a run that is killed repeats some
 //! messages, and loses none.
 
-use std::{io, time::Duration};
+use std::{io, ops::ControlFlow, time::Duration};
 
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use jiff::tz::TimeZone;
 use perennial::{
     client::{Client, Error},
@@ -18,7 +18,9 @@ use crate::{
     arguments::{Format, Messages},
     code_of, json,
     output::{self, Output},
-    quote, text,
+    quote,
+    session::{self, Session},
+    text,
 };
 
 mod consumer;
@@ -42,7 +44,8 @@ pub async fn read(
         consumer = Consumer::find(client, &it) => consumer?,
     };
     let mut reading = Reading::new(it, prefix, format, consumer);
-    match reading.run(client, stop).await {
+    let responses = client.messages(reading.it.request());
+    match session::run(&mut reading, responses, &stop).await {
         Err(Failure::Call(error)) => reading.commit_failed(&error),
         done => done,
     }
@@ -60,6 +63,46 @@ struct Reading {
     cursor: Option<String>,
 }
 
+impl Session for Reading {
+    type Item = Result<MessagesResponse, Error>;
+
+    async fn received(&mut self, response: Self::Item) -> Result<ControlFlow<u8>, Failure> {
+        match response {
+            Ok(response) => self.print(&response).map(ControlFlow::Continue),
+            Err(error) => self.failed(&error).await.map(ControlFlow::Break),
+        }
+    }
+
+    fn idle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.out.flush()?;
+        let Some(consumer) = &mut self.consumer else { return Ok(None) };
+        let due = consumer.due();
+        if due.is_some_and(|due| due.is_zero()) {
+            consumer.commit();
+            return Ok(None);
+        }
+        Ok(due)
+    }
+
+    async fn background(&mut self) -> Result<(), Failure> {
+        match &mut self.consumer {
+            Some(consumer) => Ok(consumer.committed().await?),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn ended(&mut self) -> Result<u8, Failure> {
+        self.close().await?;
+        Ok(0)
+    }
+
+    async fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.close().await?;
+        self.tell(true);
+        Ok(INTERRUPTED)
+    }
+}
+
 impl Reading {
     fn new(it: Messages, prefix: Vec<String>, format: Format, consumer: Option<Consumer>) -> Self {
         Self {
@@ -71,36 +114,6 @@ impl Reading {
             lag: Lag::new(),
             delivered: 0,
             cursor: None,
-        }
-    }
-
-    async fn run(&mut self, client: &Client, stop: CancellationToken) -> Result<u8, Failure> {
-        let mut stream = std::pin::pin!(client.messages(self.it.request()));
-        loop {
-            let next = match stream.next().now_or_never() {
-                _ if stop.is_cancelled() => return self.interrupted().await,
-                Some(next) => next,
-                None => {
-                    // Nothing more is ready: what there is must not wait.
-                    let due = self.settle()?;
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return self.interrupted().await,
-                        next = stream.next() => next,
-                        done = self.committed() => {
-                            done?;
-                            continue;
-                        }
-                        () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
-                        gone = output::reader_gone() => return Err(Failure::Output(gone)),
-                    }
-                }
-            };
-            match next {
-                Some(Ok(response)) => self.print(&response)?,
-                Some(Err(error)) => return self.failed(&error).await,
-                None => return self.ended().await,
-            }
         }
     }
 
@@ -122,26 +135,6 @@ impl Reading {
         Ok(())
     }
 
-    /// Writes out what was printed, and commits where that is if it is time; otherwise tells how long until then.
-    fn settle(&mut self) -> Result<Option<Duration>, Failure> {
-        self.out.flush()?;
-        let Some(consumer) = &mut self.consumer else { return Ok(None) };
-        let due = consumer.due();
-        if due.is_some_and(|due| due.is_zero()) {
-            consumer.commit();
-            return Ok(None);
-        }
-        Ok(due)
-    }
-
-    /// Ends when a commit that is under way has.
-    async fn committed(&mut self) -> Result<(), Failure> {
-        match &mut self.consumer {
-            Some(consumer) => Ok(consumer.committed().await?),
-            None => std::future::pending().await,
-        }
-    }
-
     /// Writes all out, and commits the place.
     async fn close(&mut self) -> Result<(), Failure> {
         self.out.flush()?;
@@ -150,17 +143,6 @@ impl Reading {
             Some(consumer) => Ok(consumer.close().await?),
             None => Ok(()),
         }
-    }
-
-    async fn ended(&mut self) -> Result<u8, Failure> {
-        self.close().await?;
-        Ok(0)
-    }
-
-    async fn interrupted(&mut self) -> Result<u8, Failure> {
-        self.close().await?;
-        self.tell(true);
-        Ok(INTERRUPTED)
     }
 
     fn commit_failed(&mut self, error: &Error) -> Result<u8, Failure> {

@@ -2,10 +2,10 @@
 
 use std::{
     io::{self, Write},
-    time::Duration,
+    ops::ControlFlow,
+    time::{Duration, Instant},
 };
 
-use futures::StreamExt;
 use jiff::{Timestamp, Zoned};
 use perennial::{
     client::{Client, Error, Notice},
@@ -13,14 +13,16 @@ use perennial::{
 };
 use rustix::termios::tcgetwinsize;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::Resume;
-use crate::{Failure, INTERRUPTED, output};
+use crate::{
+    Failure, INTERRUPTED, output,
+    session::{self, Session},
+};
 use frame::{Size, frame};
 use screen::Screen;
 use view::View;
@@ -36,7 +38,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(90);
 const USUAL_SIZE: Size = Size { columns: 80, rows: 24 };
 
 /// Shows a countdown to its end, an error, or Ctrl-C.
-pub async fn run(client: &Client, mut resume: Resume, stop: CancellationToken) -> Result<u8, Failure> {
+pub async fn run(client: &Client, resume: Resume, stop: CancellationToken) -> Result<u8, Failure> {
     let (connection, lost) = watch::channel(None);
     let client = client.clone().with_observer(move |notice| {
         connection.send_replace(match notice {
@@ -44,95 +46,106 @@ pub async fn run(client: &Client, mut resume: Resume, stop: CancellationToken) -
             Notice::Resumed => None,
         });
     });
-    let mut display = Display::new(View::new(&resume.it, Timestamp::now()));
-    let why = display.watch(&client, &mut resume, lost, &stop).await;
-    display.close()?;
-    match why? {
-        Why::Ended => Ok(0),
-        Why::Interrupted => {
-            resume.tell();
-            Ok(INTERRUPTED)
-        }
-        Why::Failed(error) => Err(resume.failed(&error)),
-    }
-}
-
-/// Why it is not shown any longer.
-enum Why {
-    Ended,
-    Interrupted,
-    Failed(Error),
+    let responses = client.countdown(resume.it.request());
+    let mut display = Display::new(resume, lost)?;
+    session::run(&mut display, responses, &stop).await
 }
 
 struct Display {
+    resume: Resume,
     view: View,
     screen: Screen<io::Stdout>,
     has_colour: bool,
-    /// When the last frame was drawn.
+    /// Why the connection is lost, while it is.
+    lost: watch::Receiver<Option<String>>,
+    resized: Signal,
+    /// The time of the last frame.
     drawn: Option<Instant>,
-    /// Something happened since.
-    has_news: bool,
+    /// The view has changed since the last frame.
+    is_changed: bool,
 }
 
-impl Display {
-    fn new(view: View) -> Self {
-        let has_colour = output::has_colour();
-        Self { view, screen: Screen::new(io::stdout()), has_colour, drawn: None, has_news: false }
-    }
+impl Session for Display {
+    type Item = Result<CountdownResponse, Error>;
 
-    async fn watch(
-        &mut self,
-        client: &Client,
-        resume: &mut Resume,
-        mut lost: watch::Receiver<Option<String>>,
-        stop: &CancellationToken,
-    ) -> Result<Why, Failure> {
-        let mut resized = signal(SignalKind::window_change())?;
-        let mut stream = std::pin::pin!(client.countdown(resume.it.request()));
-        loop {
-            let due = self.due();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Why::Interrupted),
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.draw()?,
-                _ = resized.recv() => self.draw()?,
-                Ok(()) = lost.changed() => {
-                    self.view.connection(lost.borrow_and_update().clone());
-                    self.has_news = true;
-                }
-                next = stream.next() => match next {
-                    Some(Ok(response)) => self.took(resume, &response),
-                    Some(Err(error)) => return Ok(Why::Failed(error)),
-                    None => {
-                        self.view.ended(Timestamp::now());
-                        return Ok(Why::Ended);
-                    }
-                },
+    async fn received(&mut self, response: Self::Item) -> Result<ControlFlow<u8>, Failure> {
+        match response {
+            Ok(response) => {
+                self.view.took(&response, &Zoned::now());
+                self.resume.took(&response);
+                self.is_changed = true;
+                self.draw_if_due()?;
+                Ok(ControlFlow::Continue(()))
+            }
+            Err(error) => {
+                self.close()?;
+                Err(self.resume.failed(&error))
             }
         }
     }
 
-    fn took(&mut self, resume: &mut Resume, response: &CountdownResponse) {
-        self.view.took(response, &Zoned::now());
-        resume.took(response);
-        self.has_news = true;
+    fn idle(&mut self) -> Result<Option<Duration>, Failure> {
+        self.draw_if_due()?;
+        Ok(self.due())
     }
 
-    /// When the next frame is to be drawn, if it is known.
-    fn due(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let change = self.view.next_change(Timestamp::now()).map(|until| now + until);
-        let due = if self.has_news { now } else { change? };
-        Some(self.drawn.map_or(due, |drawn| due.max(drawn + MIN_INTERVAL)))
+    async fn background(&mut self) -> Result<(), Failure> {
+        tokio::select! {
+            _ = self.resized.recv() => self.draw()?,
+            Ok(()) = self.lost.changed() => {
+                self.view.connection(self.lost.borrow_and_update().clone());
+                self.is_changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self) -> Result<u8, Failure> {
+        self.view.ended(Timestamp::now());
+        self.close()?;
+        Ok(0)
+    }
+
+    async fn interrupted(&mut self) -> Result<u8, Failure> {
+        self.close()?;
+        self.resume.tell();
+        Ok(INTERRUPTED)
+    }
+}
+
+impl Display {
+    fn new(resume: Resume, lost: watch::Receiver<Option<String>>) -> io::Result<Self> {
+        Ok(Self {
+            view: View::new(&resume.it, Timestamp::now()),
+            resume,
+            screen: Screen::new(io::stdout()),
+            has_colour: output::has_colour(),
+            lost,
+            resized: signal(SignalKind::window_change())?,
+            drawn: None,
+            is_changed: false,
+        })
+    }
+
+    /// The time until the next frame, if one is to come.
+    fn due(&self) -> Option<Duration> {
+        let until_change = self.view.next_change(Timestamp::now());
+        let until_change = if self.is_changed { Duration::ZERO } else { until_change? };
+        let pause = self.drawn.map_or(Duration::ZERO, |drawn| MIN_INTERVAL.saturating_sub(drawn.elapsed()));
+        Some(until_change.max(pause))
+    }
+
+    fn draw_if_due(&mut self) -> io::Result<()> {
+        if self.due().is_some_and(|due| due.is_zero()) { self.draw() } else { Ok(()) }
     }
 
     fn draw(&mut self) -> io::Result<()> {
         let (size, clock) = (size(), Zoned::now());
-        // What clears behind a line that is full clears its last letter too.
+        // To clear the rest of a full line clears its last letter too.
         let room = Size { columns: size.columns.saturating_sub(1), ..size };
         let lines = frame(&self.view.shown(clock.timestamp()), room, self.has_colour, &clock);
         self.drawn = Some(Instant::now());
-        self.has_news = false;
+        self.is_changed = false;
         self.screen.draw(&lines, size.columns)
     }
 
