@@ -25,6 +25,7 @@ pub mod clock;
 mod consumers;
 mod embedded;
 mod error;
+pub mod json;
 mod publish;
 mod reader;
 pub mod retention;

@@ -1,14 +1,19 @@
 //! Items as objects, named as the JSON form of the contract names them.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     io,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use perennial::proto::{
-    ConsumerInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse, ReadLinesResponse,
-    ReadableFile, TopicInfo, line, line_stream_event, message_stream_event, stored_message,
+use perennial::{
+    messages::json::{Base64, Number, Object},
+    proto::{
+        ConsumerInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse,
+        ReadLinesResponse, ReadableFile, StoredMessage, TopicInfo, line, line_stream_event,
+        message_stream_event, stored_message,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,50 +105,33 @@ fn line_event(event: &LineStreamEvent) -> Value {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageObject<'a> {
-    sequence: Option<i64>,
-    topic: &'a str,
-    publish_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expire_time: Option<String>,
-}
-
 pub fn messages(out: &mut Output, response: &MessagesResponse) -> io::Result<()> {
     response.events.iter().try_for_each(|event| out.object(&message_event(event)))?;
-    response.messages.iter().try_for_each(|message| {
-        let (text, data) = match &message.content {
-            Some(stored_message::Content::Text(text)) => (Some(text.as_str()), None),
-            Some(stored_message::Content::Data(data)) => (None, Some(STANDARD.encode(data))),
-            None => (None, None),
-        };
-        out.object(&MessageObject {
-            sequence: message.sequence,
-            topic: &message.topic,
-            publish_time: moment(&message.publish_time),
-            key: message.key.as_deref(),
-            headers: sorted(&message.headers),
-            text,
-            data,
-            message_id: message.message_id.as_deref(),
-            expire_time: moment(&message.expire_time),
-        })
-    })
+    response.messages.iter().try_for_each(|message| out.object(&message_object(message)))
 }
 
-fn sorted(headers: &HashMap<String, String>) -> BTreeMap<&str, &str> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+fn message_object(message: &StoredMessage) -> Object<'_> {
+    let (text, data) = match &message.content {
+        Some(stored_message::Content::Text(text)) => (Some(text.into()), None),
+        Some(stored_message::Content::Data(data)) => (None, Some(Base64(data.into()))),
+        None => (None, None),
+    };
+    Object {
+        sequence: message.sequence.map(Number),
+        topic: Some(message.topic.as_str().into()),
+        publish_time: message.publish_time.as_ref().and_then(time::from_proto),
+        key: message.key.as_deref().map(Cow::from),
+        headers: sorted(&message.headers),
+        text,
+        data,
+        message_id: message.message_id.as_deref().map(Cow::from),
+        expire_time: message.expire_time.as_ref().and_then(time::from_proto),
+        ..Object::default()
+    }
+}
+
+fn sorted(headers: &HashMap<String, String>) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
+    headers.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn message_event(event: &MessageStreamEvent) -> Value {

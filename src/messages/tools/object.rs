@@ -1,111 +1,81 @@
-//! A message as an object on a line: the JSON form of the contract's `Message`, as the bundled client prints it.
+//! The messages of an export and of an import as lines of JSON, in the form of [`json::Object`].
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    messages::{Content, NewMessage, topic},
+    messages::{
+        Content, NewMessage,
+        json::{Base64, Number, Object},
+        topic,
+    },
     wire::message::Found,
 };
 
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Object<'a> {
-    sequence: Number,
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    publish_time: Timestamp,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    key: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    text: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    data: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    message_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    expire_time: Option<Timestamp>,
-}
-
-/// A number; other programs write those of 64 bits as text.
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(untagged)]
-enum Number {
-    Number(u64),
-    #[serde(skip_serializing)]
-    #[serde(deserialize_with = "from_text")]
-    Text(u64),
-}
-
-fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let text = Cow::<str>::deserialize(deserializer)?;
-    text.parse().map_err(serde::de::Error::custom)
-}
-
-/// A message that has its place.
+/// A message with its sequence and its time.
 #[derive(Clone, Debug)]
 pub struct Placed {
-    /// Its place.
+    /// Its sequence.
     pub sequence: u64,
     /// When it was published: in nanoseconds since 1970.
     pub time: u64,
-    /// All else.
+    /// Everything else.
     pub message: NewMessage,
 }
 
 /// Appends a message as a line.
 pub fn put(out: &mut Vec<u8>, found: &Found<'_>) -> Result<(), String> {
-    let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    let (text, data) = if found.is_text {
+        (Some(String::from_utf8_lossy(found.content)), None)
+    } else {
+        (None, Some(Base64(found.content.into())))
+    };
     let object = Object {
-        sequence: Number::Number(found.sequence),
-        topic: found.topic.into(),
-        publish_time: timestamp(found.time)?,
+        sequence: Some(Number(found.sequence.cast_signed())),
+        topic: Some(found.topic.into()),
+        publish_time: Some(timestamp(found.time)?),
         key: found.key.map(Cow::from),
         headers: found.headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-        text: found.is_text.then(|| text(found.content).into()),
-        data: (!found.is_text).then(|| STANDARD.encode(found.content).into()),
+        text,
+        data,
         message_id: found.message_id.map(Cow::from),
         expire_time: found.expires.map(timestamp).transpose()?,
+        ..Object::default()
     };
     serde_json::to_writer(&mut *out, &object).map_err(|error| error.to_string())?;
     out.push(b'\n');
     Ok(())
 }
 
-/// The time so long after 1970.
+/// The time that is this long after 1970.
 pub fn timestamp(since: Duration) -> Result<Timestamp, String> {
     Timestamp::try_from(UNIX_EPOCH + since).map_err(|error| error.to_string())
 }
 
-/// Reads a line. What is wrong with it, in words, if it is no message that a log can hold.
+/// Reads a line. The error is the reason why a log cannot hold it.
 pub fn read(line: &[u8], limit: usize) -> Result<Placed, String> {
-    let object = serde_json::from_slice::<Object<'_>>(line).map_err(|error| {
-        let text = error.to_string();
-        // There is one line.
-        text.rsplit_once(" at line ").map_or(text.clone(), |(text, _)| text.into())
-    })?;
-    let Object { sequence, topic, publish_time, key, headers, text, data, message_id, expire_time } = object;
-    let (Number::Number(sequence) | Number::Text(sequence)) = sequence;
-    if !(1..=i64::MAX.cast_unsigned()).contains(&sequence) {
-        return Err(format!("the sequence is {sequence}: it is 1 or more, and fits 63 bits"));
+    let object = Object::read(line)?;
+    if object.gap.is_some() {
+        return Err("a gap, and not a message: export the log instead of reading it".into());
     }
+    if object.ttl.is_some() || object.expected_sequence.is_some() {
+        return Err("ttl and expectedSequence are for publishing: a stored message has an expireTime".into());
+    }
+    let Object { sequence, topic, publish_time, key, headers, text, data, message_id, expire_time, .. } =
+        object;
+    let Number(sequence) = sequence.ok_or("`sequence` is missing")?;
+    let topic = topic.ok_or("`topic` is missing")?;
+    let publish_time = publish_time.ok_or("`publishTime` is missing")?;
+    let sequence = u64::try_from(sequence).ok().filter(|sequence| *sequence > 0);
+    let sequence = sequence.ok_or("the sequence is 1 or more")?;
     let content = match (text, data) {
         (Some(text), None) => Content::Text(text.into_owned()),
-        (None, Some(data)) => {
-            let data =
-                STANDARD.decode(data.as_bytes()).map_err(|error| format!("data is no base64: {error}"))?;
-            Content::Data(Bytes::from(data))
-        }
+        (None, Some(Base64(data))) => Content::Data(Bytes::from(data.into_owned())),
         _ => return Err("a message has either `text` or `data`".into()),
     };
     check_topic(&topic)?;
@@ -125,7 +95,7 @@ pub fn read(line: &[u8], limit: usize) -> Result<Placed, String> {
     Ok(Placed { sequence, time, message })
 }
 
-/// The server's own topics are as good as others: they were exported.
+/// Checks a topic, which may be one of the server's own: an export contains them.
 fn check_topic(name: &str) -> Result<(), String> {
     let fault = |error: topic::Error| format!("the topic {error}");
     let pattern = topic::Pattern::parse(name).map_err(fault)?;

@@ -216,13 +216,15 @@ fn wrong_lines_are_named_by_number_and_nothing_is_imported() {
     let good = line(1, "a", 0);
     for (wrong, fault) in [
         ("{\n".to_owned(), "EOF"),
-        ("{\"gap\":{}}\n".to_owned(), "unknown field `gap`"),
+        ("{\"gap\":{}}\n".to_owned(), "a gap, and not a message"),
+        ("{\"sequence\":2,\"text\":\"\"}\n".to_owned(), "`topic` is missing"),
+        (line(2, "a", 0).replace("\"text\"", "\"ttl\":\"1s\",\"text\""), "for publishing"),
         (line(1, "a", 0), "sequences rise"),
         (line(2, "a b", 0), "the topic has ' ' in it"),
         (line(2, "a.*", 0), "wildcard"),
         (line(0, "a", 0), "1 or more"),
         (line(2, "a", 0).replace("03:36", "03:35"), "times do not fall"),
-        (line(2, "a", 0).replace("\"text\"", "\"data\""), "no base64"),
+        (line(2, "a", 0).replace("\"text\"", "\"data\""), "not base64"),
         (line(2, "a", 0).replace("\"text\"", "\"data\":\"\",\"text\""), "either"),
         (line(2, "a", 0).replace("\"x\"", &format!("\"{}\"", "x".repeat(2 << 20))), "at most"),
     ] {

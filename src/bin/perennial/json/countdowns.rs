@@ -1,11 +1,13 @@
 //! Countdowns and their numbers as objects.
 
-use std::{collections::BTreeMap, io};
+use std::{borrow::Cow, io};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use perennial::proto::{
-    Countdown, CountdownResponse, CountdownState, CountdownStreamEvent, EndMessage,
-    countdown_stream_event::Event, end_message::Content,
+use perennial::{
+    messages::json::{Base64, Object},
+    proto::{
+        Countdown, CountdownResponse, CountdownState, CountdownStreamEvent, EndMessage,
+        countdown_stream_event::Event, end_message::Content,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -90,7 +92,7 @@ struct CountdownObject<'a> {
     create_time: Option<String>,
     update_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    on_end: Option<MessageObject<'a>>,
+    on_end: Option<Object<'a>>,
 }
 
 impl<'a> From<&'a Countdown> for CountdownObject<'a> {
@@ -107,32 +109,25 @@ impl<'a> From<&'a Countdown> for CountdownObject<'a> {
             step: it.step,
             create_time: moment(&it.create_time),
             update_time: moment(&it.update_time),
-            on_end: it.on_end.as_ref().map(MessageObject::from),
+            on_end: it.on_end.as_ref().map(end_message),
         }
     }
 }
 
-#[derive(Serialize)]
-struct MessageObject<'a> {
-    topic: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<String>,
-}
-
-impl<'a> From<&'a EndMessage> for MessageObject<'a> {
-    fn from(it: &'a EndMessage) -> Self {
-        let (text, data) = match &it.content {
-            Some(Content::Text(text)) => (Some(text.as_str()), None),
-            Some(Content::Data(data)) => (None, Some(STANDARD.encode(data))),
-            None => (None, None),
-        };
-        Self { topic: &it.topic, key: it.key.as_deref(), headers: sorted(&it.headers), text, data }
+/// The message that the server publishes at the end.
+fn end_message(it: &EndMessage) -> Object<'_> {
+    let (text, data) = match &it.content {
+        Some(Content::Text(text)) => (Some(text.into()), None),
+        Some(Content::Data(data)) => (None, Some(Base64(data.into()))),
+        None => (None, None),
+    };
+    Object {
+        topic: Some(it.topic.as_str().into()),
+        key: it.key.as_deref().map(Cow::from),
+        headers: sorted(&it.headers),
+        text,
+        data,
+        ..Object::default()
     }
 }
 

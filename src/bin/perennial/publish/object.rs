@@ -1,36 +1,14 @@
 //! A message as an object: what `messages -o ndjson` prints, and what people write by hand.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
-use perennial::proto::{PublishRequest, publish_request::Content};
-use serde::{Deserialize, de::IgnoredAny};
+use perennial::{
+    messages::json::{Base64, Number, Object},
+    proto::{PublishRequest, publish_request::Content},
+};
 
 use crate::{arguments::Publish, output, time};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Object {
-    topic: Option<String>,
-    text: Option<String>,
-    data: Option<String>,
-    key: Option<String>,
-    #[serde(default)]
-    headers: HashMap<String, String>,
-    message_id: Option<String>,
-    expected_sequence: Option<i64>,
-    ttl: Option<String>,
-    /// A message that was read has this one: what is left of its time.
-    expire_time: Option<Timestamp>,
-    /// Those of the message that was read: the new one gets its own.
-    #[serde(rename = "sequence")]
-    _sequence: Option<IgnoredAny>,
-    #[serde(rename = "publishTime")]
-    _publish_time: Option<IgnoredAny>,
-    /// No message: what the reader was told instead of some.
-    gap: Option<IgnoredAny>,
-}
 
 /// The message that a line describes, with what the arguments say of all; none for a line without one.
 pub fn message(line: &[u8], it: &Publish) -> Result<Option<PublishRequest>, String> {
@@ -43,40 +21,34 @@ fn read(line: &[u8], now: Timestamp) -> Result<Option<PublishRequest>, String> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let object = serde_json::from_slice::<Object>(line).map_err(|error| explained(&error))?;
+    // The new message gets its own sequence and time, so those of the old one are ignored.
+    let object = Object::read(line)?;
     if object.gap.is_some() {
         output::note("the messages read have a gap here");
         return Ok(None);
     }
     let content = match (object.text, object.data) {
         (Some(_), Some(_)) => return Err("text and data in it: a message has one of them".into()),
-        (text, None) => Content::Text(text.unwrap_or_default()),
-        (None, Some(data)) => {
-            Content::Data(STANDARD.decode(data).map_err(|error| format!("data is not base64: {error}"))?)
-        }
+        (text, None) => Content::Text(text.map(Cow::into_owned).unwrap_or_default()),
+        (None, Some(Base64(data))) => Content::Data(data.into_owned()),
     };
     let ttl =
         object.ttl.as_deref().map(time::duration).transpose().map_err(|error| format!("ttl: {error}"))?;
+    // A message that was read has an expireTime: the new one lives as long as the old one would have.
     let left = object.expire_time.map(|end| end.duration_since(now));
     if ttl.is_none() && left.is_some_and(|left| !left.is_positive()) {
         return Ok(None);
     }
+    let headers = object.headers.into_iter();
     Ok(Some(PublishRequest {
-        topic: object.topic.unwrap_or_default(),
+        topic: object.topic.map(Cow::into_owned).unwrap_or_default(),
         content: Some(content),
-        key: object.key,
-        headers: object.headers,
-        message_id: object.message_id,
-        expected_sequence: object.expected_sequence,
+        key: object.key.map(Cow::into_owned),
+        headers: headers.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
+        message_id: object.message_id.map(Cow::into_owned),
+        expected_sequence: object.expected_sequence.map(|Number(sequence)| sequence),
         ttl: ttl.or(left).map(time::to_proto),
     }))
-}
-
-/// What serde says, without the line, which is told.
-fn explained(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or_default();
-    format!("not a message: {text}, at column {}", error.column())
 }
 
 #[cfg(test)]
