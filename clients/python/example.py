@@ -1,23 +1,25 @@
-"""Prints the messages of the demo, and goes on where it stopped: after Ctrl-C, a lost connection, a restart."""
+"""Prints the messages of the demo, and continues where it stopped: after Ctrl-C, a lost connection, a restart."""
 
-import pathlib
 import time
 
 import grpc
 from perennial.v1 import messages_pb2, messages_pb2_grpc
+from resume import OPTIONS, load_cursor, retry_delay, save_cursor
 
-saved = pathlib.Path("cursor.txt")
+SAVED = "cursor.txt"
 request = messages_pb2.MessagesRequest(topics=["demo.>"], earliest=True)
-stub = messages_pb2_grpc.MessageServiceStub(grpc.insecure_channel("127.0.0.1:50051"))
+stub = messages_pb2_grpc.MessageServiceStub(grpc.insecure_channel("127.0.0.1:50051", options=OPTIONS))
 while True:
-    if saved.exists():
-        request.cursor = saved.read_text()
+    if cursor := load_cursor(SAVED):
+        request.cursor = cursor
     try:
         for response in stub.Messages(request, wait_for_ready=True):
             for message in response.messages:
                 print(message.sequence, message.topic, message.text, flush=True)
-            saved.write_text(response.cursor)
+            save_cursor(SAVED, response.cursor)
+        break
     except grpc.RpcError as error:
-        if error.code() != grpc.StatusCode.UNAVAILABLE:
+        delay = retry_delay(error)
+        if delay is None:
             raise
-        time.sleep(1)
+        time.sleep(delay)
