@@ -22,7 +22,7 @@ use futures::Stream;
 use tokio::time::Instant;
 
 use self::schedule::Taken;
-use crate::stream::Batching;
+use crate::stream::{Batching, Pacing};
 
 pub mod clock;
 mod rate;
@@ -33,12 +33,6 @@ pub use clock::{Clock, Steps};
 pub use rate::{Rate, Rates};
 pub use schedule::Position;
 
-/// The shortest heartbeat: the stream may be asked for nonsense, and must not spin.
-const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
-
-/// The longest one: moments have bounds, and somebody may ask for no heartbeat at all.
-const MAX_HEARTBEAT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 /// What to count down, from the start or from a position.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -48,8 +42,6 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
-    /// Streams with the same number other than 0 are woken back to back, so that their writes coalesce.
-    pub wake_group: u64,
 }
 
 /// Where a schedule comes from.
@@ -258,14 +250,10 @@ pub fn open(
 struct Countdown {
     position: Position,
     on_lag: OnLag,
-    /// How many ticks this call may still deliver.
-    allowance: u64,
-    batching: Batching,
+    pacing: Pacing,
     clock: Clock,
     /// When the stream was opened, by both clocks.
     opened: (i128, Instant),
-    /// When the last batch was made.
-    last_batch: Instant,
     /// What the clocks showed when the wait was over.
     seen: Option<(i128, Instant)>,
     steps: Steps,
@@ -276,46 +264,29 @@ struct Countdown {
 
 impl Countdown {
     fn new(query: Query, clock: &Clock, limits: &Limits) -> Result<Self, Error> {
-        let Query { start, on_lag, mut batching, wake_group } = query;
-        let clock = clock.with_wake_group(wake_group);
-        batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
-        batching.max_items = batching.max_items.max(1);
+        let Query { start, on_lag, batching } = query;
+        let clock = clock.with_wake_group(batching.wake_group);
         let opened = clock.both();
         let position = match start {
             Start::New(spec) => Position::new(&spec, opened.0, limits)?,
             Start::Resume(position) => position.check(limits).map(|()| position)?,
         };
         let rate = limits.rates.take(position.interval())?;
-        let (allowance, steps) = (batching.limit.unwrap_or(u64::MAX), Steps::at(opened));
-        let last_batch = opened.1;
-        Ok(Self {
-            position,
-            on_lag,
-            allowance,
-            batching,
-            clock,
-            opened,
-            last_batch,
-            seen: None,
-            steps,
-            stepped: None,
-            _rate: rate,
-        })
+        let (pacing, steps) = (Pacing::new(batching, opened.1), Steps::at(opened));
+        Ok(Self { position, on_lag, pacing, clock, opened, seen: None, steps, stepped: None, _rate: rate })
     }
 
     fn is_over(&self) -> bool {
-        self.position.is_end() || self.allowance == 0
+        self.position.is_end() || self.pacing.is_over()
     }
 
     /// What is due now, and the position behind it.
     fn batch(&mut self) -> Batch {
         let (time, now) = self.seen.take().unwrap_or_else(|| self.look());
-        let Batching { max_items, max_bytes, .. } = self.batching;
-        let at_most = usize::try_from(self.allowance).map_or(max_items, |left| left.min(max_items));
+        let (max_items, max_bytes) = (self.pacing.max_items(), self.pacing.max_bytes());
         let Taken { items, count, skipped, first_due } =
-            self.position.take(time, self.on_lag, at_most, max_bytes);
-        self.allowance -= count as u64;
-        self.last_batch = now;
+            self.position.take(time, self.on_lag, max_items, max_bytes);
+        self.pacing.record(count, now);
         let late = first_due.map(|due| schedule::span(time - due));
         let events =
             self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos }).into_iter().collect();
@@ -327,7 +298,7 @@ impl Countdown {
     async fn wait(&mut self) {
         loop {
             let (time, now) = self.look();
-            let heartbeat = self.batching.heartbeat_at(self.last_batch);
+            let heartbeat = self.pacing.heartbeat_at();
             let due = self.position.next_due();
             if due <= time || heartbeat <= now || self.stepped.is_some() {
                 self.seen = Some((time, now));
@@ -337,8 +308,8 @@ impl Countdown {
             if self.position.is_pinned() {
                 self.clock.sleep_until_moment(due.min(roughly(time, heartbeat - now))).await;
             } else {
-                let tick = now + schedule::duration((due - time).unsigned_abs()).min(MAX_HEARTBEAT);
-                self.clock.sleep_until(tick.min(heartbeat)).await;
+                let tick = now.checked_add(schedule::duration((due - time).unsigned_abs()));
+                self.clock.sleep_until(tick.map_or(heartbeat, |tick| tick.min(heartbeat))).await;
             }
         }
     }

@@ -397,8 +397,8 @@ impl Files {
     ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
         let mut reader = Reader::open(&self.inner, query).await?;
         Ok(async_stream::try_stream!({
-            while let Some(batch) = reader.next().await? {
-                yield batch;
+            while let Some(filled) = reader.wait().await? {
+                yield reader.batch(filled);
             }
         }))
     }

@@ -372,8 +372,9 @@ impl Log {
     ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
         let mut reader = Reader::open(self.clone(), query).await?;
         Ok(async_stream::try_stream!({
-            while let Some(batch) = reader.next().await? {
-                yield batch;
+            yield reader.first().await?;
+            while !reader.is_over() {
+                yield reader.next().await?;
             }
         }))
     }

@@ -1,45 +1,295 @@
-//! What every generator shares: how a stream is divided into batches, and when a heartbeat is due.
+//! What every generator shares: how a call divides its stream into batches, and when a batch leaves.
+//!
+//! A call asks for a [`Batching`]. A generator keeps a [`Pacing`] made of it, and yields [`Batch`]es: the first at
+//! once, then one whenever items or events are ready, or when a heartbeat is due, until the stream is over.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{num::NonZeroU64, ops::RangeInclusive, sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
 
-/// How a stream is cut into batches: what all three streams share.
-#[derive(Clone, Debug)]
-pub struct Batching {
-    /// End after so many items; at least 1.
-    pub limit: Option<u64>,
-    /// Send an empty batch when nothing was sent for so long.
-    pub heartbeat: Duration,
-    /// At most so many items a batch; at least 1.
-    pub max_items: usize,
-    /// A batch leaves when its items have so many bytes; it exceeds this by less than one item.
-    pub max_bytes: usize,
-}
-
-/// The default of [`Batching::max_bytes`]: larger batches gain little throughput and cost memory a reader.
+/// The default of [`Batching::max_bytes`]: larger batches gain little throughput and cost each reader memory.
 pub const BATCH_BYTES: usize = 64 * 1024;
 
-/// The default of [`Batching::heartbeat`]: under the 30 s after which the stricter middleboxes forget a connection.
+/// The default of [`Batching::heartbeat`]: under the 30 s after which the stricter middleboxes drop a connection.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Into how many parts a heartbeat is divided, at whose borders all those of the server leave.
+/// The heartbeats that a call may ask for: a shorter one would be a load, a longer one no sign of life.
+pub const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// The values of `max_batch` that a call may ask for.
+pub const MAX_BATCHES: RangeInclusive<i32> = 1..=100_000;
+
+/// Heartbeats leave on a grid whose cells are this fraction of the heartbeat.
 const HEARTBEAT_PARTS: u32 = 16;
 
-impl Batching {
-    /// When a heartbeat is due, if nothing has been sent since. It is early by up to a 16th, so that those of many
-    /// streams are due together: they are computed by one wake, and leave in one write a connection.
-    pub fn heartbeat_at(&self, last_sent: Instant) -> Instant {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let due = last_sent + self.heartbeat;
-        let part = (self.heartbeat / HEARTBEAT_PARTS).as_nanos().max(1);
-        let over = due.saturating_duration_since(*START.get_or_init(Instant::now)).as_nanos() % part;
-        due.checked_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0))).unwrap_or(due)
-    }
+/// The heartbeats that a [`Pacing`] uses: at least one that does not spin, at most one that an [`Instant`] can hold.
+const USABLE_HEARTBEATS: [Duration; 2] = [Duration::from_millis(1), Duration::from_secs(365 * 24 * 60 * 60)];
+
+/// How a call divides its stream into batches.
+#[derive(Clone, Debug)]
+pub struct Batching {
+    /// The stream ends after this many items; at least 1.
+    pub limit: Option<u64>,
+    /// An empty batch leaves when no batch has left for this long.
+    pub heartbeat: Duration,
+    /// The most items of a batch; at least 1.
+    pub max_items: usize,
+    /// A batch leaves when its items have this many bytes; it exceeds this by less than one item.
+    pub max_bytes: usize,
+    /// The streams that this one is best woken with.
+    pub wake_group: Option<WakeGroup>,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { limit: None, heartbeat: HEARTBEAT, max_items: usize::MAX, max_bytes: BATCH_BYTES }
+        Self {
+            limit: None,
+            heartbeat: HEARTBEAT,
+            max_items: usize::MAX,
+            max_bytes: BATCH_BYTES,
+            wake_group: None,
+        }
+    }
+}
+
+impl Batching {
+    /// What a call asks for; `defaults` holds for what it leaves out.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn new(
+        limit: Option<i64>,
+        heartbeat: Option<Duration>,
+        max_batch: Option<i32>,
+        defaults: Self,
+    ) -> Result<Self, Error> {
+        let mut batching = defaults;
+        if let Some(limit) = limit {
+            let checked = u64::try_from(limit).ok().filter(|limit| *limit > 0);
+            batching.limit = Some(checked.ok_or(Error::Limit { limit })?);
+        }
+        if let Some(heartbeat) = heartbeat {
+            let checked = Some(heartbeat).filter(|heartbeat| HEARTBEATS.contains(heartbeat));
+            batching.heartbeat = checked.ok_or(Error::Heartbeat { heartbeat })?;
+        }
+        if let Some(max_batch) = max_batch {
+            let checked = Some(max_batch).filter(|max_batch| MAX_BATCHES.contains(max_batch));
+            let checked = checked.and_then(|max_batch| usize::try_from(max_batch).ok());
+            batching.max_items = checked.ok_or(Error::MaxBatch { max_batch })?;
+        }
+        Ok(batching)
+    }
+}
+
+/// A value of a [`Batching`] that no stream can have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Below 1.
+    #[error("the limit {limit} is below 1")]
+    Limit {
+        /// The value asked for.
+        limit: i64,
+    },
+    /// Not one of [`HEARTBEATS`].
+    #[error("the heartbeat {heartbeat:?} is not one of {HEARTBEATS:?}")]
+    Heartbeat {
+        /// The value asked for.
+        heartbeat: Duration,
+    },
+    /// Not one of [`MAX_BATCHES`].
+    #[error("the batch size {max_batch} is not one of {MAX_BATCHES:?}")]
+    MaxBatch {
+        /// The value asked for.
+        max_batch: i32,
+    },
+}
+
+/// An opaque id. Streams of one group are woken back to back, so that their writes coalesce.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct WakeGroup(NonZeroU64);
+
+impl WakeGroup {
+    /// The group of a number; `None` for 0.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+/// Items and events that leave together, and the position after them.
+///
+/// `E` is an event, `P` a position, and `S` what else a kind of stream reports with each batch.
+#[derive(Clone, Debug)]
+pub struct Batch<E, P, S> {
+    /// The encoded items, in order, in one or more slices; empty in a heartbeat.
+    pub items: Vec<bytes::Bytes>,
+    /// How many items there are.
+    pub count: usize,
+    /// What happened before the first item, in order.
+    pub events: Vec<E>,
+    /// Everything before it was delivered, did not match, or is reported in `events`.
+    pub position: P,
+    /// How far the stream is.
+    pub progress: S,
+}
+
+impl<E, P, S> Batch<E, P, S> {
+    /// How many bytes the items have.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(bytes::Bytes::len).sum()
+    }
+}
+
+/// What a generator knows of the batches of its own call: how many items may still leave, and when one left last.
+#[derive(Clone, Debug)]
+pub struct Pacing {
+    batching: Batching,
+    last_sent: Instant,
+    is_first: bool,
+    is_over: bool,
+}
+
+impl Pacing {
+    /// For a stream that was opened at `now`.
+    #[must_use]
+    pub fn new(mut batching: Batching, now: Instant) -> Self {
+        let [shortest, longest] = USABLE_HEARTBEATS;
+        batching.heartbeat = batching.heartbeat.clamp(shortest, longest);
+        batching.max_items = batching.max_items.max(1);
+        let is_over = batching.limit == Some(0);
+        Self { batching, last_sent: now, is_first: true, is_over }
+    }
+
+    /// The most items of the next batch, which is less where the limit is near.
+    #[must_use]
+    pub fn max_items(&self) -> usize {
+        // More than a usize is no bound.
+        let left = self.batching.limit.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        self.batching.max_items.min(left)
+    }
+
+    /// A batch leaves when its items have this many bytes.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.batching.max_bytes
+    }
+
+    /// Whether no batch has left yet.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether the stream is over: its limit is reached, or its generator has ended it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The batch that leaves next is the last.
+    pub fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    /// A batch leaves at `now`.
+    pub fn record(&mut self, count: usize, now: Instant) {
+        (self.is_first, self.last_sent) = (false, now);
+        if let Some(left) = &mut self.batching.limit {
+            *left = left.saturating_sub(count as u64);
+            self.is_over |= *left == 0;
+        }
+    }
+
+    /// When a heartbeat is due, if no batch leaves before.
+    ///
+    /// It is early by up to a 16th: all heartbeats of one length are due on one grid, so that many idle streams are
+    /// served by one wake, and their batches leave in one write a connection.
+    #[must_use]
+    pub fn heartbeat_at(&self) -> Instant {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let due = self.last_sent + self.batching.heartbeat;
+        let cell = (self.batching.heartbeat / HEARTBEAT_PARTS).as_nanos().max(1);
+        let into_cell = due.saturating_duration_since(*START.get_or_init(Instant::now)).as_nanos() % cell;
+        // A cell is at most a 16th of a year, which a u64 of nanoseconds holds.
+        let into_cell = Duration::from_nanos(u64::try_from(into_cell).unwrap_or(0));
+        due.checked_sub(into_cell).unwrap_or(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(
+        limit: Option<i64>,
+        heartbeat: Option<Duration>,
+        max_batch: Option<i32>,
+    ) -> Result<Batching, Error> {
+        Batching::new(limit, heartbeat, max_batch, Batching { max_items: 7, ..Batching::default() })
+    }
+
+    #[test]
+    fn each_value_has_a_range_and_a_default() {
+        let ms = Duration::from_millis;
+        let Batching { limit, heartbeat, max_items, .. } = asked(None, None, None).unwrap();
+        assert_eq!((limit, heartbeat, max_items), (None, HEARTBEAT, 7));
+        let Batching { limit, heartbeat, max_items, .. } =
+            asked(Some(1), Some(ms(100)), Some(100_000)).unwrap();
+        assert_eq!((limit, heartbeat, max_items), (Some(1), ms(100), 100_000));
+        for limit in [0, -1, i64::MIN] {
+            assert_eq!(asked(Some(limit), None, None).unwrap_err(), Error::Limit { limit });
+        }
+        for heartbeat in [Duration::ZERO, ms(99), ms(3_600_001), Duration::MAX] {
+            assert_eq!(asked(None, Some(heartbeat), None).unwrap_err(), Error::Heartbeat { heartbeat });
+        }
+        for max_batch in [0, -1, 100_001, i32::MIN] {
+            assert_eq!(asked(None, None, Some(max_batch)).unwrap_err(), Error::MaxBatch { max_batch });
+        }
+    }
+
+    #[test]
+    fn a_stream_is_over_when_its_limit_is_reached_or_its_generator_ends_it() {
+        let now = Instant::now();
+        let mut pacing = Pacing::new(Batching { limit: Some(10), max_items: 6, ..Batching::default() }, now);
+        assert!(pacing.is_first());
+        let mut sizes = Vec::new();
+        while !pacing.is_over() {
+            sizes.push(pacing.max_items());
+            pacing.record(pacing.max_items(), now);
+        }
+        assert_eq!((sizes, pacing.is_first()), (vec![6, 4], false));
+        let mut endless = Pacing::new(Batching::default(), now);
+        endless.record(1_000, now);
+        assert!(!endless.is_over());
+        endless.end();
+        assert!(endless.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_of_streams_opened_apart_are_due_together_and_early_by_up_to_a_16th() {
+        let heartbeat = Duration::from_secs(16);
+        let mut due = Vec::new();
+        for _ in 0..160 {
+            let now = Instant::now();
+            let pacing = Pacing::new(Batching { heartbeat, ..Batching::default() }, now);
+            let at = pacing.heartbeat_at();
+            assert!((heartbeat - heartbeat / 16..=heartbeat).contains(&(at - now)), "{:?}", at - now);
+            due.push(at);
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        due.dedup();
+        assert!(due.len() <= 17, "{}", due.len());
+    }
+
+    #[test]
+    fn no_heartbeat_spins_or_overflows() {
+        let now = Instant::now();
+        for heartbeat in [Duration::ZERO, Duration::MAX] {
+            let pacing = Pacing::new(Batching { heartbeat, ..Batching::default() }, now);
+            assert!(pacing.heartbeat_at() > now);
+        }
     }
 }

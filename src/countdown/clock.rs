@@ -23,6 +23,7 @@ pub use steps::Steps;
 pub use timer::Timer;
 
 use super::schedule::{nanos, nanos_of, span};
+use crate::stream::WakeGroup;
 
 /// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
@@ -43,7 +44,7 @@ pub enum Clock {
     System,
     /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the wake group of its sleeps.
     #[cfg(target_os = "linux")]
-    Precise(std::sync::Arc<Timer>, u64),
+    Precise(std::sync::Arc<Timer>, Option<WakeGroup>),
     /// As `Tokio`, but a test sets the wall clock.
     #[cfg(test)]
     Manual(std::sync::Arc<manual::Manual>),
@@ -61,15 +62,14 @@ impl Clock {
     /// There is no runtime here, or no descriptor left.
     pub fn precise() -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?), 0));
+        return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?), None));
         #[cfg(not(target_os = "linux"))]
         return Ok(Self::System);
     }
 
-    /// The same clock, for one of those who share a number other than 0: a connection's streams. Where sleeps of
-    /// several end at one time, those of one number end together.
+    /// The same clock, for a stream of a wake group: where many sleeps end at one time, those of a group end together.
     #[must_use]
-    pub fn with_wake_group(&self, wake_group: u64) -> Self {
+    pub fn with_wake_group(&self, wake_group: Option<WakeGroup>) -> Self {
         match self {
             #[cfg(target_os = "linux")]
             Self::Precise(timer, _) => Self::Precise(timer.clone(), wake_group),

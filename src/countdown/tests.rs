@@ -21,7 +21,7 @@ fn spec(target: Target) -> Spec {
 fn query(start: Start) -> Query {
     // No heartbeat unless the test wants one.
     let batching = Batching { heartbeat: Duration::MAX, ..Batching::default() };
-    Query { start, on_lag: OnLag::Skip, batching, wake_group: 0 }
+    Query { start, on_lag: OnLag::Skip, batching }
 }
 
 fn new(spec: Spec) -> Query {

@@ -20,7 +20,7 @@ use crate::{
     },
     cursor::{self, Kind},
     proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
-    stream::Batching,
+    stream::{Batching, WakeGroup},
 };
 
 mod shared;
@@ -147,12 +147,15 @@ impl CountdownService for App {
         request: Request<proto::CountdownRequest>,
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
-        let wake_group = request.extensions().get::<Connection>().map_or(0, |connection| connection.number);
+        let connection = request.extensions().get::<Connection>();
+        let wake_group = connection.and_then(|connection| WakeGroup::new(connection.number));
         let open = async {
             let request = request.get_ref();
-            let (on_lag, batching) = (on_lag(request)?, batching(request, self.limits.batch_bytes)?);
+            let max_bytes = self.limits.batch_bytes;
+            let defaults = Batching { max_items: MAX_BATCH, max_bytes, wake_group, ..Batching::default() };
+            let (on_lag, batching) = (on_lag(request)?, batching(request, defaults)?);
             let Some(asked::Target::Name(name)) = &request.target else {
-                let query = Query { start: start(request)?, on_lag, batching, wake_group };
+                let query = Query { start: start(request)?, on_lag, batching };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
                 return Ok(self.responses(Kind::Countdown, batches).left_stream());
             };
@@ -163,7 +166,6 @@ impl CountdownService for App {
                 resume: resume.transpose()?,
                 on_lag,
                 batching,
-                wake_group,
             };
             let batches = self.countdowns.watch(query)?;
             Ok::<_, Failure>(self.responses(Kind::Shared, batches).right_stream())
@@ -218,9 +220,9 @@ fn on_lag(request: &proto::CountdownRequest) -> Result<OnLag, Failure> {
     }
 }
 
-fn batching(request: &proto::CountdownRequest, max_bytes: usize) -> Result<Batching, Failure> {
+fn batching(request: &proto::CountdownRequest, defaults: Batching) -> Result<Batching, Failure> {
     let proto::CountdownRequest { limit, heartbeat, max_batch, .. } = *request;
-    field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, MAX_BATCH)
+    field::batching(Fields { limit, heartbeat, max_batch }, defaults)
 }
 
 fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {

@@ -5,19 +5,13 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::DeserializeOwned;
 
-use super::status::Failure;
+use super::status::{self, Failure};
 use crate::{
     cursor::{self, Kind},
     messages::TTLS,
     proto::{self, ErrorReason},
-    stream::{Batching, HEARTBEAT},
+    stream::Batching,
 };
-
-/// What a heartbeat may be: shorter ones would be a load, longer ones no sign of life.
-const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
-
-/// What `max_batch` may be.
-const MAX_BATCHES: std::ops::RangeInclusive<i32> = 1..=100_000;
 
 /// What `page_size` may be.
 const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
@@ -45,27 +39,15 @@ pub struct Fields {
     pub max_batch: Option<i32>,
 }
 
-/// How a stream is cut into batches.
-pub fn batching(fields: Fields, max_bytes: usize, default_max_items: usize) -> Result<Batching, Failure> {
+/// How a stream is divided into batches; `defaults` holds for fields that are not set.
+pub fn batching(fields: Fields, defaults: Batching) -> Result<Batching, Failure> {
     let Fields { limit, heartbeat, max_batch } = fields;
-    let limit = limit.map(|limit| at_least(limit, 1, "limit")).transpose()?;
-    let heartbeat = match heartbeat {
-        None => HEARTBEAT,
-        Some(heartbeat) => duration(heartbeat).filter(|d| HEARTBEATS.contains(d)).ok_or_else(|| {
-            Failure::field("heartbeat", format!("is {}: from 100 ms to 1 h is possible", show(&heartbeat)))
-        })?,
+    let checked = |asked| {
+        let is = || status::out_of_range("heartbeat", show(&asked), status::HEARTBEATS);
+        duration(asked).ok_or_else(is)
     };
-    let max_items = match max_batch {
-        None => default_max_items,
-        Some(max_batch) if MAX_BATCHES.contains(&max_batch) => usize::try_from(max_batch).unwrap_or(1),
-        Some(max_batch) => {
-            return Err(Failure::field(
-                "max_batch",
-                format!("is {max_batch}: from 1 to 100,000 is possible"),
-            ));
-        }
-    };
-    Ok(Batching { limit, heartbeat, max_items, max_bytes })
+    let heartbeat = heartbeat.map(checked).transpose()?;
+    Ok(Batching::new(limit, heartbeat, max_batch, defaults)?)
 }
 
 /// A number that must not be below a bound.

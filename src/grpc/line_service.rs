@@ -16,6 +16,7 @@ use crate::{
     cursor::{self, Kind},
     lines::{Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Query, Rules, Start},
     proto::{self, line_service_server::LineService, read_lines_request},
+    stream::Batching,
 };
 
 #[tonic::async_trait]
@@ -94,7 +95,10 @@ fn query(
             Some(valid.ok_or_else(|| Failure::field("partial_flush", range()))?)
         }
     };
-    let batching = field::batching(Fields { limit, heartbeat, max_batch }, max_bytes, usize::MAX)?;
+    let batching = field::batching(
+        Fields { limit, heartbeat, max_batch },
+        Batching { max_bytes, ..Batching::default() },
+    )?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Lines, &cursor)?),
         None => self::start(start)?,

@@ -17,6 +17,7 @@ use crate::{
         Stop, TopicInfo, topic,
     },
     proto::{self, message_service_server::MessageService, messages_request, publish_request},
+    stream::Batching,
 };
 use flow::Flow;
 
@@ -206,7 +207,8 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
         let text = format!("has {} patterns: at most {max_patterns} are possible", topics.len());
         return Err(Failure::field("topics", text).with("limit", max_patterns));
     }
-    let batching = field::batching(Fields { limit, heartbeat, max_batch }, limits.batch_bytes, usize::MAX)?;
+    let defaults = Batching { max_bytes: limits.batch_bytes, ..Batching::default() };
+    let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(Kind::Messages, &cursor)?),
         None => self::start(start)?,

@@ -12,6 +12,7 @@ use crate::{
     countdown, lines,
     messages::{self, BatchError, topic},
     proto::{ErrorReason, PublishError},
+    stream,
 };
 
 mod shared;
@@ -102,6 +103,25 @@ impl From<Failure> for Status {
             details.set_retry_info(Some(RETRY_DELAY));
         }
         Self::with_error_details(reason.code(), text, details)
+    }
+}
+
+/// The heartbeats that a call may ask for, in words.
+pub const HEARTBEATS: &str = "from 100 ms to 1 h";
+
+/// A field's value is not in its range.
+pub fn out_of_range(field: &str, value: impl std::fmt::Display, range: &str) -> Failure {
+    Failure::field(field, format!("is {value}: {range} is possible"))
+}
+
+impl From<stream::Error> for Failure {
+    fn from(error: stream::Error) -> Self {
+        use stream::Error as E;
+        match error {
+            E::Limit { limit } => Self::field("limit", format!("is {limit}: it must be 1 or more")),
+            E::Heartbeat { heartbeat } => out_of_range("heartbeat", format!("{heartbeat:?}"), HEARTBEATS),
+            E::MaxBatch { max_batch } => out_of_range("max_batch", max_batch, "from 1 to 100,000"),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     start::{self, Opened},
     watch::Follow,
 };
-use crate::stream::Batching;
+use crate::stream::Pacing;
 use settle::{Absent, AtEnd, Drained};
 
 mod settle;
@@ -46,10 +46,8 @@ pub struct Reader {
     chain: Chain,
     standing: Standing,
     rules: Arc<Rules>,
-    batching: Batching,
+    pacing: Pacing,
     partial_flush: Option<Duration>,
-    /// How many lines may still be delivered.
-    remaining: Option<u64>,
     /// No line before this number is delivered.
     skip_to: Option<u64>,
     file_path: FilePath,
@@ -83,7 +81,6 @@ pub struct Reader {
     late: Option<Late>,
     /// Where the present file is read on, while late lines of another one are read.
     back: Option<(Identity, Standing)>,
-    last_sent: Instant,
 }
 
 /// What was read by a follower at the end of a file, for the others.
@@ -139,8 +136,7 @@ impl Reader {
             chain,
             standing,
             rules: Arc::new(rules),
-            remaining: batching.limit,
-            batching,
+            pacing: Pacing::new(batching, now),
             partial_flush,
             skip_to,
             path: path.checksum(),
@@ -161,14 +157,14 @@ impl Reader {
             is_drained: Drained::No,
             late: None,
             back: None,
-            last_sent: now,
         })
     }
 
-    /// The next batch; none at the end that the caller asked for. Not to be called again after an error.
-    pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
+    /// Waits for lines or events, or until a heartbeat is due. The first call returns at once. `None` at the end that
+    /// the caller asked for; do not call it again after that, or after an error.
+    pub async fn wait(&mut self) -> Result<Option<Filled>, Error> {
         loop {
-            if self.remaining == Some(0) {
+            if self.pacing.is_over() {
                 return Ok(None);
             }
             let Some(ended) = self.ended else {
@@ -180,7 +176,7 @@ impl Reader {
                     Some(told) => !told && self.follow.is_some() && self.is_caught_up(&filled),
                 };
                 if filled.count > 0 || tells || is_news {
-                    return Ok(Some(self.batch(filled)));
+                    return Ok(Some(filled));
                 }
                 continue;
             };
@@ -191,7 +187,7 @@ impl Reader {
                 AtEnd::Stop => return Ok(None),
                 AtEnd::Heartbeat | AtEnd::Tell => {
                     let nothing = Filled::nothing(self.standing, ended, self.size);
-                    return Ok(Some(self.batch(nothing)));
+                    return Ok(Some(nothing));
                 }
             }
         }
@@ -209,9 +205,7 @@ impl Reader {
         {
             return Ok(nothing);
         }
-        let remaining = self.remaining.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let bounds =
-            Bounds { max_items: self.batching.max_items.min(remaining), max_bytes: self.batching.max_bytes };
+        let bounds = Bounds { max_items: self.pacing.max_items(), max_bytes: self.pacing.max_bytes() };
         let asked = Asked {
             file: self.chain.identity(),
             standing: self.standing,
@@ -328,11 +322,11 @@ impl Reader {
         filled.reaches_end && self.chain.next() != Next::Ready
     }
 
-    fn batch(&mut self, filled: Filled) -> Batch {
+    /// The batch of what [`wait`](Self::wait) returned.
+    pub fn batch(&mut self, filled: Filled) -> Batch {
         let caught_up = self.is_caught_up(&filled);
         self.told_caught_up = Some(caught_up);
-        self.last_sent = Instant::now();
-        self.remaining = self.remaining.map(|left| left.saturating_sub(filled.count as u64));
+        self.pacing.record(filled.count, Instant::now());
         Batch {
             items: filled.items,
             count: filled.count,

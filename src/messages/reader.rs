@@ -18,7 +18,7 @@ use super::{
     embedded::{Bounds, Cut, Embedded, Place, millis, nanos},
     topic::Pattern,
 };
-use crate::stream::Batching;
+use crate::stream::Pacing;
 
 /// How long after a time to come a message of that time may still be on its way to the disk.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -34,9 +34,8 @@ pub struct Reader {
     place: Place,
     lease: Option<Lease>,
     patterns: Arc<[Pattern]>,
-    batching: Batching,
+    pacing: Pacing,
     on_gap: OnGap,
-    remaining: Option<u64>,
     /// All up to this sequence is dealt with; of the last messages of topics, while `snapshot` is there.
     through: u64,
     snapshot: Option<Snapshot>,
@@ -48,9 +47,6 @@ pub struct Reader {
     last: Option<u64>,
     /// No message of a later time.
     until: Option<SystemTime>,
-    is_first: bool,
-    is_over: bool,
-    last_sent: Instant,
     /// Armed once a heartbeat, and not at each message: it may be early.
     alarm: Pin<Box<Sleep>>,
 }
@@ -89,8 +85,7 @@ impl Reader {
             place,
             lease: None,
             patterns,
-            remaining: batching.limit,
-            batching,
+            pacing: Pacing::new(batching, Instant::now()),
             on_gap,
             through: place_in_log.through,
             snapshot: None,
@@ -98,9 +93,6 @@ impl Reader {
             losses: None,
             last,
             until: time,
-            is_first: true,
-            is_over: false,
-            last_sent: Instant::now(),
             alarm: Box::pin(tokio::time::sleep_until(Instant::now())),
         };
         if let Some(head) = place_in_log.snapshot {
@@ -124,39 +116,53 @@ impl Reader {
         Ok(())
     }
 
-    /// The next batch; none at the end that the caller asked for. Not to be called again after an error.
-    pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
+    /// Whether the end that the caller asked for has been reached.
+    pub fn is_over(&self) -> bool {
+        self.pacing.is_over()
+    }
+
+    /// The first batch, which is ready at once.
+    pub async fn first(&mut self) -> Result<Batch, Error> {
+        let (cut, head) = self.look().await?;
+        Ok(self.batch(cut, head))
+    }
+
+    /// The next batch: waits for messages or events, or until a heartbeat is due. Do not call it after an error.
+    pub async fn next(&mut self) -> Result<Batch, Error> {
         loop {
-            if self.is_over {
-                return Ok(None);
-            }
-            if let Some(lease) = &self.lease {
-                lease.check()?;
-            }
-            // A reader far behind is always ready: others want to run too.
-            tokio::task::consume_budget().await;
-            let head = self.log.head();
-            let is_snapshot = self.snapshot.is_some();
-            let cut = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
-            // Looked for after the reading, which leaves out what was removed meanwhile.
-            let gap = if is_snapshot { None } else { self.gap(self.through)? };
-            if let Some(gap) = gap {
-                let cut = Cut { event: Some(gap), ..Cut::nothing(self.through) };
-                return Ok(Some(self.batch(cut, head)));
-            }
-            self.through = self.through.max(cut.through);
-            self.remaining = self.remaining.map(|left| left.saturating_sub(cut.count as u64));
-            let is_at_last = self.snapshot.is_none() && self.last.is_some_and(|last| self.through >= last);
-            let is_past = cut.is_past_time || self.through >= head && self.is_late();
-            self.is_over = self.remaining == Some(0) || is_at_last || is_past;
-            if cut.count > 0 || cut.event.is_some() || self.is_first || self.is_over {
-                return Ok(Some(self.batch(cut, head)));
+            let (cut, head) = self.look().await?;
+            if cut.count > 0 || cut.event.is_some() || self.is_over() {
+                return Ok(self.batch(cut, head));
             }
             if self.through >= head && self.snapshot.is_none() && !self.wait().await {
                 self.pass_over_quiet();
-                return Ok(Some(self.batch(Cut::default(), self.log.head())));
+                return Ok(self.batch(Cut::default(), self.log.head()));
             }
         }
+    }
+
+    /// Reads on, up to the head or until a batch is full, and returns that with the head.
+    async fn look(&mut self) -> Result<(Cut, u64), Error> {
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+        }
+        // A reader far behind is always ready: others want to run too.
+        tokio::task::consume_budget().await;
+        let head = self.log.head();
+        let is_snapshot = self.snapshot.is_some();
+        let cut = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
+        // Looked for after the reading, which leaves out what was removed meanwhile.
+        let gap = if is_snapshot { None } else { self.gap(self.through)? };
+        if let Some(gap) = gap {
+            return Ok((Cut { event: Some(gap), ..Cut::nothing(self.through) }, head));
+        }
+        self.through = self.through.max(cut.through);
+        let is_at_last = self.snapshot.is_none() && self.last.is_some_and(|last| self.through >= last);
+        let is_past = cut.is_past_time || self.through >= head && self.is_late();
+        if is_at_last || is_past {
+            self.pacing.end();
+        }
+        Ok((cut, head))
     }
 
     async fn read(&self, head: u64) -> Result<Cut, Error> {
@@ -196,10 +202,9 @@ impl Reader {
     }
 
     fn bounds(&self, last: u64) -> Bounds {
-        let remaining = self.remaining.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         Bounds {
-            max_items: self.batching.max_items.min(remaining),
-            max_bytes: self.batching.max_bytes,
+            max_items: self.pacing.max_items(),
+            max_bytes: self.pacing.max_bytes(),
             last,
             until: self.until.map(nanos),
             now: millis(self.log.now()),
@@ -231,8 +236,7 @@ impl Reader {
     }
 
     fn batch(&mut self, cut: Cut, head: u64) -> Batch {
-        self.is_first = false;
-        self.last_sent = Instant::now();
+        self.pacing.record(cut.count, Instant::now());
         let position = Position {
             log: self.log.id(),
             sequence: self.through,
@@ -264,7 +268,7 @@ impl Reader {
 
     /// Waits until there is something to read. False if the caller should hear before that, of nothing or of the end.
     async fn wait(&mut self) -> bool {
-        let heartbeat = self.batching.heartbeat_at(self.last_sent);
+        let heartbeat = self.pacing.heartbeat_at();
         let left =
             self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));

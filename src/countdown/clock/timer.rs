@@ -35,7 +35,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::queue::{Place, Queue, Sleeping};
-use crate::countdown::schedule::nanos_of;
+use crate::{countdown::schedule::nanos_of, stream::WakeGroup};
 
 mod queue;
 
@@ -103,7 +103,7 @@ impl Timer {
     pub(super) fn sleep_until(
         &self,
         deadline: Instant,
-        wake_group: u64,
+        wake_group: Option<WakeGroup>,
     ) -> impl Future<Output = Result<(), Stopped>> {
         let (base, nanos) = self.base;
         let after = nanos_of(deadline.saturating_duration_since(base));
@@ -114,7 +114,7 @@ impl Timer {
     pub(super) fn sleep_until_moment(
         &self,
         moment: i128,
-        wake_group: u64,
+        wake_group: Option<WakeGroup>,
     ) -> impl Future<Output = Result<(), Stopped>> {
         Sleeper::new(&self.wall, moment, wake_group)
     }
@@ -254,12 +254,12 @@ fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Err
 struct Sleeper<'a> {
     lane: &'a Lane,
     moment: i64,
-    wake_group: u64,
+    wake_group: Option<WakeGroup>,
     place: Option<Place>,
 }
 
 impl<'a> Sleeper<'a> {
-    fn new(lane: &'a Lane, moment: i128, wake_group: u64) -> Self {
+    fn new(lane: &'a Lane, moment: i128, wake_group: Option<WakeGroup>) -> Self {
         let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
         Self { lane, moment, wake_group, place: None }
     }
@@ -352,9 +352,9 @@ impl Driver {
 /// How many to wake before others run: whole connections, so that what their streams have to say leaves in one write.
 fn slice(due: &[Sleeping]) -> usize {
     let (least, most) = (due.len().min(SLICE), due.len().min(MAX_SLICE));
-    let wake_group = due.get(least.saturating_sub(1)).map_or(0, |one| one.wake_group);
+    let wake_group = due.get(least.saturating_sub(1)).and_then(|one| one.wake_group);
     let more =
-        due.iter().skip(least).take_while(|one| wake_group != 0 && one.wake_group == wake_group).count();
+        due.iter().skip(least).take_while(|one| wake_group.is_some() && one.wake_group == wake_group).count();
     (least + more).min(most)
 }
 

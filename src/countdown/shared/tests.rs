@@ -131,7 +131,7 @@ fn ending(spec: Spec, text: &str) -> Spec {
 fn query(name: &str) -> Query {
     // No heartbeat: each batch has something to tell.
     let batching = Batching { heartbeat: Duration::MAX, ..Batching::default() };
-    Query { name: name.into(), resume: None, on_lag: OnLag::Skip, batching, wake_group: 0 }
+    Query { name: name.into(), resume: None, on_lag: OnLag::Skip, batching }
 }
 
 /// A stream, of which only what is asked for is waited for.

@@ -15,10 +15,10 @@ use uuid::Uuid;
 use super::{Error, Phase, Standing};
 use crate::{
     countdown::{
-        Batch, Clock, Event, MAX_HEARTBEAT, MIN_HEARTBEAT, OnLag, Rate, Steps, roughly,
+        Batch, Clock, Event, OnLag, Rate, Steps, roughly,
         schedule::{self, Mark, Taken},
     },
-    stream::Batching,
+    stream::{Batching, Pacing},
 };
 
 /// `COUNTDOWN_STATE_RUNNING`: nothing ticks in another state.
@@ -46,8 +46,6 @@ pub struct Query {
     pub on_lag: OnLag,
     /// How the stream is cut into batches.
     pub batching: Batching,
-    /// Streams with the same number other than 0 are woken back to back, so that their writes coalesce.
-    pub wake_group: u64,
 }
 
 /// The last tick that was encoded, for all watchers, with its number in the stretch.
@@ -100,16 +98,11 @@ pub(super) struct Watcher {
     /// Ticks that were left out and not told yet.
     untold: u64,
     on_lag: OnLag,
-    batching: Batching,
-    /// How many ticks this call may still deliver.
-    allowance: u64,
+    pacing: Pacing,
     clock: Clock,
     steps: Steps,
     /// By how much the wall clock was set since the last batch.
     stepped: Option<i128>,
-    last_batch: Instant,
-    is_first: bool,
-    is_over: bool,
     _rate: Rate,
 }
 
@@ -121,8 +114,8 @@ impl Watcher {
         clock: &Clock,
         rate: Rate,
     ) -> Result<Self, Error> {
-        let Query { resume, on_lag, batching, wake_group, .. } = query;
-        let clock = clock.with_wake_group(wake_group);
+        let Query { resume, on_lag, batching, .. } = query;
+        let clock = clock.with_wake_group(batching.wake_group);
         let standing = changes.borrow().clone();
         let record = &standing.record;
         let reading = clock.both();
@@ -139,9 +132,6 @@ impl Watcher {
             }
         };
         let stretch = (version == standing.version).then(|| Stretch::of(&standing, delivered)).flatten();
-        let mut batching = batching;
-        batching.heartbeat = batching.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
-        batching.max_items = batching.max_items.max(1);
         Ok(Self {
             id: record.id,
             version,
@@ -149,21 +139,17 @@ impl Watcher {
             delivered,
             untold: 0,
             on_lag,
-            allowance: batching.limit.unwrap_or(u64::MAX),
-            batching,
+            pacing: Pacing::new(batching, reading.1),
             clock,
             steps: Steps::at(reading),
             stepped: None,
-            last_batch: reading.1,
-            is_first: true,
-            is_over: false,
             changes,
             _rate: rate,
         })
     }
 
     pub fn is_over(&self) -> bool {
-        self.is_over
+        self.pacing.is_over()
     }
 
     /// What is to be told now, and the position behind it.
@@ -187,14 +173,13 @@ impl Watcher {
             self.turn_to(&newest);
             taken = self.take(wall);
         }
-        let is_told = self.is_first || has_changed && self.version == newest.version;
+        let is_told = self.pacing.is_first() || has_changed && self.version == newest.version;
         let skipped = taken.skipped + std::mem::take(&mut self.untold);
-        self.is_first = false;
-        self.last_batch = now;
-        self.allowance -= taken.count as u64;
+        self.pacing.record(taken.count, now);
         let is_through = self.stretch.as_ref().is_none_or(|stretch| stretch.position.is_end());
-        let has_ended = self.version == newest.version && newest.record.is_over() && is_through;
-        self.is_over = has_ended || self.allowance == 0;
+        if self.version == newest.version && newest.record.is_over() && is_through {
+            self.pacing.end();
+        }
         let position = Position { id: self.id, version: self.version, next: self.delivered };
         Ok(Batch {
             items: taken.items,
@@ -232,18 +217,17 @@ impl Watcher {
 
     /// Takes ticks that were due at a moment.
     fn take(&mut self, moment: i128) -> Taken {
-        let at_most = usize::try_from(self.allowance).unwrap_or(usize::MAX).min(self.batching.max_items);
         let Some(stretch) = &mut self.stretch else { return Taken::default() };
         let Stretch { standing, position } = stretch;
         let mark = Some(Mark {
             state: RUNNING,
             version: i64::try_from(standing.tick_version()).unwrap_or(i64::MAX),
         });
-        let range = position.ready(moment, self.on_lag, at_most);
+        let range = position.ready(moment, self.on_lag, self.pacing.max_items());
         let (items, count) = if range.end - range.start == 1 {
             (standing.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
         } else {
-            position.encode(range.clone(), self.batching.max_bytes, mark)
+            position.encode(range.clone(), self.pacing.max_bytes(), mark)
         };
         let taken = position.taken(&range, items, count);
         self.delivered = stretch.delivered();
@@ -284,7 +268,7 @@ impl Watcher {
             let has_changed = self.changes.borrow().version != self.version;
             let ticking = self.stretch.as_ref().map(|stretch| &stretch.position);
             let tick = ticking.filter(|position| !position.is_end()).map(schedule::Position::next_due);
-            let heartbeat = self.batching.heartbeat_at(self.last_batch);
+            let heartbeat = self.pacing.heartbeat_at();
             let is_due = tick.is_some_and(|tick| tick <= wall) || heartbeat <= now;
             if has_changed || is_due || self.stepped.is_some() {
                 // A reader that is far behind always finds something due; others want the worker too.

@@ -81,6 +81,24 @@ fn io_error() -> io::Error {
 }
 
 #[test]
+fn every_error_of_a_batching_is_told() {
+    use stream::Error as E;
+    let samples = vec![
+        E::Limit { limit: 0 },
+        E::Heartbeat { heartbeat: Duration::ZERO },
+        E::MaxBatch { max_batch: -1 },
+    ];
+    walk(samples, 3, |error| {
+        let field = match error {
+            E::Limit { .. } => "limit",
+            E::Heartbeat { .. } => "heartbeat",
+            E::MaxBatch { .. } => "max_batch",
+        };
+        (ErrorReason::InvalidField, Some(field))
+    });
+}
+
+#[test]
 fn every_error_of_a_countdown_is_told() {
     use countdown::Error as E;
     let (short, long) = (Duration::from_micros(10), Duration::from_secs(86_400 * 4_000));

@@ -77,7 +77,7 @@ impl Reader {
                 }
             }
             let now = Instant::now();
-            let heartbeat = self.batching.heartbeat_at(self.last_sent);
+            let heartbeat = self.pacing.heartbeat_at();
             if heartbeat <= now {
                 return Ok(AtEnd::Heartbeat);
             }

@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::lines::{Files, OnGap, Options, Root, Start, watch::Generation};
+use crate::{
+    lines::{Files, OnGap, Options, Root, Start, watch::Generation},
+    stream::Batching,
+};
 
 /// A reader at the end of a remote file that has this content.
 async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
@@ -30,14 +33,19 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.chain.identity());
     reader.chain = Chain::generation(Generation::none(1).push(shared, identity, false, true));
-    assert!(reader.next().await.unwrap().unwrap().caught_up);
+    assert!(next(&mut reader).await.caught_up);
     (directory, file, reader)
+}
+
+async fn next(reader: &mut Reader) -> Batch {
+    let filled = reader.wait().await.unwrap().unwrap();
+    reader.batch(filled)
 }
 
 /// The next batch that is no heartbeat.
 async fn news(reader: &mut Reader) -> Batch {
     loop {
-        let batch = reader.next().await.unwrap().unwrap();
+        let batch = next(reader).await;
         if batch.count > 0 || !batch.events.is_empty() {
             return batch;
         }

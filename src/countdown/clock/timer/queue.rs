@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, task::Waker};
 
 use slab::Slab;
 
+use crate::stream::WakeGroup;
+
 /// So many rounds are looked back upon.
 const ROUNDS: usize = 16;
 
@@ -37,7 +39,7 @@ struct Entry {
 /// One who sleeps.
 #[derive(Debug)]
 pub(super) struct Sleeping {
-    pub wake_group: u64,
+    pub wake_group: Option<WakeGroup>,
     pub waker: Waker,
 }
 

@@ -28,7 +28,7 @@ async fn a_sleep_ends_and_never_early() {
     let timer = Timer::start().unwrap();
     for micros in [0, 1, 50, 999, 1_000, 20_000] {
         let deadline = Instant::now() + Duration::from_micros(micros);
-        soon(timer.sleep_until(deadline, 0)).await.unwrap();
+        soon(timer.sleep_until(deadline, None)).await.unwrap();
         assert!(Instant::now() >= deadline);
     }
     assert_eq!(sleepers(&timer), 0);
@@ -38,9 +38,9 @@ async fn a_sleep_ends_and_never_early() {
 async fn an_earlier_deadline_overtakes_a_later_one() {
     let timer = Timer::start().unwrap();
     let now = Instant::now();
-    let mut late = Box::pin(timer.sleep_until(now + NEVER, 0));
+    let mut late = Box::pin(timer.sleep_until(now + NEVER, None));
     assert!((&mut late).now_or_never().is_none());
-    soon(timer.sleep_until(now + Duration::from_millis(5), 0)).await.unwrap();
+    soon(timer.sleep_until(now + Duration::from_millis(5), None)).await.unwrap();
     assert_eq!(sleepers(&timer), 1);
 }
 
@@ -48,7 +48,7 @@ async fn an_earlier_deadline_overtakes_a_later_one() {
 async fn a_sleep_that_was_dropped_leaves_nothing_behind() {
     let timer = Timer::start().unwrap();
     let deadline = Instant::now() + NEVER;
-    let mut sleep = Box::pin(timer.sleep_until(deadline, 0));
+    let mut sleep = Box::pin(timer.sleep_until(deadline, None));
     assert!((&mut sleep).now_or_never().is_none());
     assert_eq!(sleepers(&timer), 1);
     drop(sleep);
@@ -64,7 +64,7 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
             let timer = Arc::clone(&timer);
             // From both ends, so that many overtake the first; every seventh has one deadline with others.
             let micros = if n % 7 == 0 { 30_000 } else { (5_000 - n) * 11 };
-            tokio::spawn(async move { timer.sleep_until(now + Duration::from_micros(micros), 0).await })
+            tokio::spawn(async move { timer.sleep_until(now + Duration::from_micros(micros), None).await })
         })
         .collect();
     let woken: Vec<_> = soon(tasks.collect()).await;
@@ -76,15 +76,15 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
 async fn when_the_wall_clock_is_set_the_sleeps_until_its_moments_end() {
     let timer = Timer::start().unwrap();
     let moment = i128::from(timer.wall.now()) + 3_600_000_000_000;
-    let mut sleep = Box::pin(timer.sleep_until_moment(moment, 0));
-    let mut other = Box::pin(timer.sleep_until(Instant::now() + NEVER, 0));
+    let mut sleep = Box::pin(timer.sleep_until_moment(moment, None));
+    let mut other = Box::pin(timer.sleep_until(Instant::now() + NEVER, None));
     assert!((&mut sleep).now_or_never().is_none());
     assert!((&mut other).now_or_never().is_none());
     timer.wall.end_all();
     soon(sleep).await.unwrap();
     assert!(other.now_or_never().is_none());
     // And new ones begin.
-    assert!(timer.sleep_until_moment(moment, 0).now_or_never().is_none());
+    assert!(timer.sleep_until_moment(moment, None).now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -93,11 +93,11 @@ async fn a_sleep_until_a_moment_ends_and_never_early() {
     for micros in [-5_000, 0, 50, 20_000] {
         let moment = i128::from(timer.wall.now()) + micros * 1_000;
         while i128::from(timer.wall.now()) < moment {
-            soon(timer.sleep_until_moment(moment, 0)).await.unwrap();
+            soon(timer.sleep_until_moment(moment, None)).await.unwrap();
         }
     }
-    soon(timer.sleep_until_moment(i128::MIN, 0)).await.unwrap();
-    assert!(timer.sleep_until_moment(i128::MAX, 0).now_or_never().is_none());
+    soon(timer.sleep_until_moment(i128::MIN, None)).await.unwrap();
+    assert!(timer.sleep_until_moment(i128::MAX, None).now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn sleepers_of_one_moment_share_an_entry_and_wake_together_in_slices() {
     let timer = Timer::start().unwrap();
     let deadline = Instant::now() + Duration::from_millis(30);
     let count = 5 * SLICE + 1;
-    let mut sleeps: FuturesUnordered<_> = (0..count).map(|_| timer.sleep_until(deadline, 0)).collect();
+    let mut sleeps: FuturesUnordered<_> = (0..count).map(|_| timer.sleep_until(deadline, None)).collect();
     assert!(sleeps.next().now_or_never().is_none());
     {
         let state = timer.monotonic.lock();
@@ -117,13 +117,13 @@ async fn sleepers_of_one_moment_share_an_entry_and_wake_together_in_slices() {
 }
 
 #[tokio::test]
-async fn those_of_one_affinity_wake_together_though_their_moments_differ() {
+async fn sleepers_of_one_group_wake_together_though_their_moments_differ() {
     let (timer, woken) = (Timer::start().unwrap(), Mutex::new(Vec::new()));
     let deadline = Instant::now() + Duration::from_millis(30);
     let sleeps = (0..3_000_u64).map(|n| {
         let (timer, woken) = (&timer, &woken);
         async move {
-            timer.sleep_until(deadline + Duration::from_nanos(n), n % 30 + 1).await.unwrap();
+            timer.sleep_until(deadline + Duration::from_nanos(n), WakeGroup::new(n % 30 + 1)).await.unwrap();
             woken.lock().unwrap().push(n % 30 + 1);
         }
     });
@@ -142,7 +142,8 @@ async fn those_of_one_affinity_wake_together_though_their_moments_differ() {
 #[test]
 fn a_slice_ends_with_a_connection_unless_it_is_too_long() {
     let slice_of = |sizes: &[usize]| {
-        let groups = sizes.iter().zip(1..).flat_map(|(size, wake_group)| vec![wake_group; *size]);
+        let groups =
+            sizes.iter().zip(1..).flat_map(|(size, wake_group)| vec![WakeGroup::new(wake_group); *size]);
         let waker = Waker::noop;
         slice(&groups.map(|wake_group| Sleeping { wake_group, waker: waker().clone() }).collect::<Vec<_>>())
     };
@@ -160,11 +161,11 @@ fn when_the_runtime_of_the_driver_ends_no_sleeper_hangs() {
     let (first, second) = (runtime(), runtime());
     let timer = first.block_on(async { Timer::start().unwrap() });
     second.block_on(async {
-        let mut before = Box::pin(timer.sleep_until(Instant::now() + NEVER, 0));
+        let mut before = Box::pin(timer.sleep_until(Instant::now() + NEVER, None));
         assert!((&mut before).now_or_never().is_none());
         first.shutdown_background();
         soon(before).await.unwrap_err();
-        soon(timer.sleep_until(Instant::now() + NEVER, 0)).await.unwrap_err();
+        soon(timer.sleep_until(Instant::now() + NEVER, None)).await.unwrap_err();
     });
 }
 
@@ -192,10 +193,10 @@ async fn the_driver_sleeps_while_nothing_is_due() {
     let timer = Timer::start().unwrap();
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&count));
-    let mut idle = Box::pin(timer.sleep_until(Instant::now() + NEVER, 0));
+    let mut idle = Box::pin(timer.sleep_until(Instant::now() + NEVER, None));
     assert!(idle.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     for _ in 0..3 {
-        soon(timer.sleep_until(Instant::now() + Duration::from_millis(1), 0)).await.unwrap();
+        soon(timer.sleep_until(Instant::now() + Duration::from_millis(1), None)).await.unwrap();
     }
     assert_eq!(count.0.load(Ordering::Relaxed), 0);
 }

@@ -29,7 +29,7 @@ fn sleeping() -> Sleeping {
 }
 
 fn of(wake_group: u64, waker: Waker) -> Sleeping {
-    Sleeping { wake_group, waker }
+    Sleeping { wake_group: WakeGroup::new(wake_group), waker }
 }
 
 /// Writes its name down when it is woken.
