@@ -15,6 +15,7 @@
 //! - [`proto`]: what `proto/` compiles to.
 //! - [`grpc`]: translates requests into queries, batches into responses, and errors into statuses; decides nothing.
 //! - [`server`]: composes configuration, log, roots, services and the listener, and shuts them down in order.
+//! - [`units`]: the one grammar of durations and sizes.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 
 pub mod client;
@@ -27,4 +28,5 @@ pub mod proto;
 pub mod reason;
 pub mod server;
 pub mod stream;
+pub mod units;
 pub mod wire;

@@ -4,9 +4,9 @@
 //!
 //! | limit | what it keeps |
 //! |---|---|
-//! | `age:7d` | what is not older; `ms`, `s`, `m`, `h`, `d` |
-//! | `bytes:1GiB` | the newest messages, so many bytes of them; `B`, `KiB`, `MiB`, `GiB`, `TiB`, or a number of bytes |
-//! | `count:1000` | the newest messages, so many of them |
+//! | `age:7d` | messages that are not older, in the grammar of [`units`](crate::units) |
+//! | `bytes:1GiB` | the newest messages, up to this many bytes, in the grammar of [`units`](crate::units) |
+//! | `count:1000` | the newest messages, up to this many |
 //! | `total:20GiB` | as `bytes`, but of all topics of the rule together |
 //! | `last` | the last message; stands alone |
 //!
@@ -18,19 +18,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use super::topic::{self, Pattern};
-
-/// The longest age: a hundred years. Far longer ones overflow the clock.
-const MAX_AGE: Duration = Duration::from_secs(36_525 * DAY);
-
-/// The seconds of a day.
-const DAY: u64 = 24 * 60 * 60;
-
-/// The units of an age, in milliseconds: the largest first.
-const AGES: [(&str, u64); 5] = [("d", DAY * 1000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-
-/// The units of a size, in bytes: the largest first.
-const SIZES: [(&str, u64); 6] =
-    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)];
+use crate::units;
 
 /// How much of the topics that a pattern matches is kept. A message is removed as soon as any limit says so.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -121,16 +109,15 @@ impl FromStr for Rule {
     }
 }
 
-/// As it is written: what is read back from it is the same rule, if its age is of whole milliseconds.
+/// Writes the rule so that reading it back gives the same rule.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pattern, age, bytes, count, total, is_last_only } = self;
-        let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let limits = [
-            age.map(|age| format!("age:{}", in_units(milliseconds(age), &AGES))),
-            bytes.map(|bytes| format!("bytes:{}", in_units(bytes, &SIZES))),
+            age.map(|age| format!("age:{}", units::duration_text(age))),
+            bytes.map(|bytes| format!("bytes:{}", units::size_text(bytes))),
             count.map(|count| format!("count:{count}")),
-            total.map(|total| format!("total:{}", in_units(total, &SIZES))),
+            total.map(|total| format!("total:{}", units::size_text(total))),
             is_last_only.then(|| "last".into()),
         ];
         let limits = limits.into_iter().flatten().collect::<Vec<_>>();
@@ -153,44 +140,32 @@ fn set<T>(limit: &mut Option<T>, name: &str, value: T) -> Result<(), Error> {
     }
 }
 
-/// A number and its unit, which is not 0. `possible` tells what can be written.
-fn read(name: &str, value: &str, units: &[(&str, u64)], possible: &str) -> Result<u64, Error> {
-    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-    let (number, unit) = value.split_at(end);
-    let unit = units.iter().find(|(name, _)| *name == unit).filter(|_| !number.is_empty());
-    let Some((_, size)) = unit else {
-        return Err(syntax(format!("{name}:{value} cannot be read: write {possible}")));
-    };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(*size)) {
-        Some(0) => Err(syntax(format!(
-            "{name} is 0, which keeps nothing: make it more, or leave it out to keep all"
-        ))),
-        Some(number) => Ok(number),
-        None => Err(syntax(format!("{name}:{value} is more than can be counted: leave it out to keep all"))),
+/// Limits of zero would keep nothing.
+fn not_zero<T: PartialEq + Default>(name: &str, value: T) -> Result<T, Error> {
+    if value == T::default() {
+        let text = format!("{name} is 0, which keeps nothing: make it more, or leave it out to keep all");
+        return Err(syntax(text));
     }
+    Ok(value)
 }
 
 fn read_age(value: &str) -> Result<Duration, Error> {
-    let milliseconds = read("age", value, &AGES, "500ms, 30s, 15m, 12h or 7d, in whole numbers")?;
-    let age = Duration::from_millis(milliseconds);
-    if age > MAX_AGE {
-        return Err(syntax(format!("age:{value} is too long: 36525d, a hundred years, at most")));
-    }
-    Ok(age)
+    not_zero("age", units::parse_duration(value).map_err(|error| syntax(format!("age: {error}")))?)
 }
 
 fn read_size(name: &str, value: &str) -> Result<u64, Error> {
-    read(name, value, &SIZES, "a number of bytes, or one with B, KiB, MiB, GiB or TiB, as in 20GiB")
+    not_zero(name, units::parse_size(value).map_err(|error| syntax(format!("{name}: {error}")))?)
 }
 
 fn read_count(value: &str) -> Result<u64, Error> {
-    read("count", value, &[("", 1)], "a number of messages, as in count:1000")
-}
-
-/// In the largest unit that leaves a whole number.
-fn in_units(number: u64, units: &[(&str, u64)]) -> String {
-    let unit = units.iter().find(|(_, size)| number.is_multiple_of(*size));
-    unit.map_or_else(|| number.to_string(), |(name, size)| format!("{}{name}", number / size))
+    let fault = |error: std::num::ParseIntError| {
+        syntax(if *error.kind() == std::num::IntErrorKind::PosOverflow {
+            format!("count: `{value}` is out of range: leave it out to keep all")
+        } else {
+            format!("count: `{value}` is not a number of messages: write one, as in count:1000")
+        })
+    };
+    not_zero("count", value.parse::<u64>().map_err(fault)?)
 }
 
 #[cfg(test)]
@@ -216,7 +191,7 @@ mod tests {
             total: None,
             is_last_only: false,
         };
-        let days = |days| Some(Duration::from_secs(days * DAY));
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
         for (text, expected) in [
             ("a=age:7d", Rule { age: days(7), ..none("a") }),
             ("a=age:500ms", Rule { age: Some(Duration::from_millis(500)), ..none("a") }),
@@ -224,6 +199,10 @@ mod tests {
             ("a=age:15m", Rule { age: Some(Duration::from_secs(900)), ..none("a") }),
             ("a=age:12h", Rule { age: Some(Duration::from_secs(43_200)), ..none("a") }),
             ("a=age:36525d", Rule { age: days(36_525), ..none("a") }),
+            ("a=age:1.5h", Rule { age: Some(Duration::from_secs(5400)), ..none("a") }),
+            ("a=age:1d12h", Rule { age: Some(Duration::from_secs(129_600)), ..none("a") }),
+            ("a=age:1w", Rule { age: days(7), ..none("a") }),
+            ("a=bytes:1GB", Rule { bytes: Some(1_000_000_000), ..none("a") }),
             ("a.>=bytes:1GiB", Rule { bytes: Some(1 << 30), ..none("a.>") }),
             ("*.b=bytes:7", Rule { bytes: Some(7), ..none("*.b") }),
             ("a=bytes:7B", Rule { bytes: Some(7), ..none("a") }),
@@ -251,8 +230,8 @@ mod tests {
         for (text, shown) in [
             ("a.>=last", "a.>=last"),
             ("a=count:1000 age:168h", "a=age:7d count:1000"),
-            ("a=age:90s", "a=age:90s"),
-            ("a=age:61001ms total:1048577", "a=age:61001ms total:1048577B"),
+            ("a=age:90s", "a=age:1m30s"),
+            ("a=age:61001ms total:1048577", "a=age:1m1s1ms total:1048577B"),
             ("a=bytes:1024MiB", "a=bytes:1GiB"),
         ] {
             assert_eq!(rule(text).to_string(), shown);
@@ -274,21 +253,21 @@ mod tests {
             ("a=7d", "`7d` is no limit", "age:7d, bytes:1GiB, count:1000, total:20GiB and last"),
             ("a=days:7", "`days:7` is no limit", "age:7d"),
             ("a=last:1", "`last:1` is no limit", "last"),
-            ("a=age:7d,count:1", "age:7d,count:1 cannot be read", "12h"),
+            ("a=age:7d,count:1", "age: `7d,count:1` is not a duration", "7d"),
             ("a=bytes:1 GiB", "`GiB` is no limit", "bytes:1GiB"),
-            ("a=age:", "age: cannot be read", "7d"),
-            ("a=age:7", "age:7 cannot be read", "7d"),
-            ("a=age:d", "age:d cannot be read", "7d"),
-            ("a=age:-7d", "age:-7d cannot be read", "7d"),
-            ("a=age:1.5h", "age:1.5h cannot be read", "whole numbers"),
-            ("a=age:1w", "age:1w cannot be read", "7d"),
-            ("a=age:36526d", "too long", "36525d"),
-            ("a=age:18446744073709551615d", "more than can be counted", "leave it out"),
-            ("a=bytes:1GB", "bytes:1GB cannot be read", "GiB"),
-            ("a=total:some", "total:some cannot be read", "20GiB"),
-            ("a=total:16777216TiB", "more than can be counted", "leave it out"),
-            ("a=bytes:99999999999999999999", "more than can be counted", "leave it out"),
-            ("a=count:1KiB", "count:1KiB cannot be read", "count:1000"),
+            ("a=age:", "age: `` is not a duration", "7d"),
+            ("a=age:7", "age: `7` has no unit", "7s"),
+            ("a=age:d", "age: `d` is not a duration", "7d"),
+            ("a=age:-7d", "age: `-7d` is negative", "zero or more"),
+            ("a=age:1mo", "no fixed length", "30d"),
+            ("a=age:36526d", "out of range", "36525d"),
+            ("a=age:18446744073709551615d", "out of range", "36525d"),
+            ("a=bytes:1G", "bytes: `1G` is not a size", "GiB"),
+            ("a=total:some", "total: `some` is not a size", "GiB"),
+            ("a=total:16777216TiB", "total: `16777216TiB` is out of range", "16777215TiB"),
+            ("a=bytes:99999999999999999999", "out of range", "16777215TiB"),
+            ("a=count:1KiB", "count: `1KiB` is not a number", "count:1000"),
+            ("a=count:99999999999999999999", "out of range", "leave it out"),
             ("a=age:0d", "age is 0", "leave it out"),
             ("a=bytes:0", "bytes is 0", "leave it out"),
             ("a=count:0", "count is 0", "leave it out"),

@@ -1,22 +1,17 @@
 //! Moments and durations: read from the command line, shown to people, and as protobuf has them.
 
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
+use perennial::units;
 
 mod moment;
 
 pub use moment::{Moment, coming, moment};
 
-/// A duration: `1s`, `1.5s`, `20ms`, `1h 30m`, `7d`; a day has 24 hours.
-pub fn duration(text: &str) -> Result<SignedDuration, String> {
-    let duration = signed_duration(text)?;
-    if duration.is_negative() { Err("a duration is not negative".into()) } else { Ok(duration) }
-}
-
-/// The same, or below zero: `-30s`.
-pub fn signed_duration(text: &str) -> Result<SignedDuration, String> {
-    let days = |_| text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours());
-    let duration = text.parse::<SignedDuration>().or_else(days);
-    duration.map_err(|_: jiff::Error| "not a duration; try 1s, 500ms, 1h30m or 7d".to_owned())
+/// A duration in the grammar of [`units`]; not negative.
+pub fn duration(text: &str) -> Result<SignedDuration, units::Error> {
+    let duration = units::parse_duration(text)?;
+    // The grammar ends at a hundred years.
+    Ok(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX))
 }
 
 /// A duration in words, rounded up: to the millisecond below ten seconds, and to the second above.
@@ -93,7 +88,7 @@ mod tests {
             ("2d", "2d"),
             ("49h 1s", "2d 1h 1s"),
         ] {
-            assert_eq!(in_words(signed_duration(text).unwrap()), words, "{text}");
+            assert_eq!(in_words(units::parse_signed_duration(text).unwrap()), words, "{text}");
         }
     }
 

@@ -5,10 +5,7 @@ use std::{str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::roots::{Root, Rule};
-use crate::messages::retention;
-
-/// The longest duration that can be set, in hours: a hundred years. Far longer ones overflow the clock.
-const MAX_HOURS: u64 = 100 * 8766;
+use crate::{messages::retention, units};
 
 /// Yes or no, as variables of the environment write it too.
 pub fn switch(text: &str) -> Result<bool, String> {
@@ -19,21 +16,15 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration as people write it.
+/// A duration, in the grammar of [`units`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Span(Duration);
 
 impl FromStr for Span {
-    type Err = String;
+    type Err = units::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("`{text}` is no duration: write 500ms, 20s, 5m or 1h");
-        let signed = text.parse::<jiff::SignedDuration>().map_err(|_| fault())?;
-        let duration = Duration::try_from(signed).map_err(|_| fault())?;
-        if duration > Duration::from_secs(MAX_HOURS * 3600) {
-            return Err(format!("`{text}` is too long: {MAX_HOURS}h, a hundred years, at most"));
-        }
-        Ok(Self(duration))
+    fn from_str(text: &str) -> Result<Self, units::Error> {
+        units::parse_duration(text).map(Self)
     }
 }
 
@@ -43,20 +34,16 @@ impl From<Span> for Duration {
     }
 }
 
-/// A number of bytes as people write it.
+/// A number of bytes that fits in memory, in the grammar of [`units`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Size(usize);
 
 impl FromStr for Size {
-    type Err = String;
+    type Err = units::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", 1024 * 1024 * 1024), ("", 1)];
-        let in_unit = |(unit, bytes): (&str, usize)| {
-            text.strip_suffix(unit)?.trim_end().parse::<usize>().ok()?.checked_mul(bytes)
-        };
-        let fault = || format!("`{text}` is no size: write 64KiB, 1MiB or a number of bytes");
-        units.into_iter().find_map(in_unit).map(Self).ok_or_else(fault)
+    fn from_str(text: &str) -> Result<Self, units::Error> {
+        let bytes = usize::try_from(units::parse_size(text)?);
+        bytes.map(Self).map_err(|_| units::Error::SizeOutOfRange(text.into()))
     }
 }
 

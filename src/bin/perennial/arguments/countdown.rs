@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
-use perennial::proto::{
-    CountdownRequest, CreateCountdownRequest, EndMessage, OnLag, countdown_request, create_countdown_request,
-    end_message::Content,
+use perennial::{
+    proto::{
+        CountdownRequest, CreateCountdownRequest, EndMessage, OnLag, countdown_request,
+        create_countdown_request, end_message::Content,
+    },
+    units,
 };
 
 use super::{Batching, Format, publish::header, push};
@@ -164,7 +167,7 @@ pub enum CountdownVerb {
         /// Its name
         name: String,
         /// By how much: 30s, or -30s to bring the end forward
-        #[arg(value_name = "D", value_parser = time::signed_duration, allow_hyphen_values = true)]
+        #[arg(value_name = "D", value_parser = units::parse_signed_duration, allow_hyphen_values = true)]
         by: SignedDuration,
         #[command(flatten)]
         version: Version,
