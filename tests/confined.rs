@@ -5,12 +5,18 @@
 mod harness;
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Stdio},
 };
 
+use futures::StreamExt;
 use harness::{Server, append, server_command, soon, wait};
-use perennial::proto::{ListFilesRequest, ListFilesResponse, ReadLinesRequest, line::Content};
+use perennial::{
+    cursor::{self, Kind},
+    lines::{self, Files, Position, Root},
+    proto::{ListFilesRequest, ListFilesResponse, ReadLinesRequest, line::Content},
+};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -133,6 +139,132 @@ async fn who_follows_an_allowed_file_gets_its_rotated_lines_though_only_its_own_
     }
     assert_eq!(lines, ["2", "3"].map(|line| Content::Text(line.into())));
     assert_eq!(read(&server, "logs/app.log.1").await.unwrap_err().code(), Code::NotFound);
+}
+
+/// Follows a file from a cursor, or from its head, until this line comes. All lines, and the last cursor.
+async fn follow_until(
+    server: &Server,
+    name: &str,
+    cursor: Option<String>,
+    last: &str,
+) -> Result<(Vec<String>, String), tonic::Status> {
+    let request =
+        ReadLinesRequest { path: format!("logs/{name}"), follow: true, cursor, ..Default::default() };
+    let mut stream = server.lines().await.read_lines(request).await?.into_inner();
+    let mut lines = Vec::new();
+    loop {
+        let response = soon(last, stream.message()).await?.unwrap();
+        for line in response.lines {
+            let Some(Content::Text(line)) = line.content else { panic!("{line:?}") };
+            lines.push(line);
+        }
+        if lines.iter().any(|line| line == last) {
+            return Ok((lines, response.cursor));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_file_never_continues_in_another_one_whose_name_only_begins_like_its_own() {
+    let pairs = [
+        ("node1", "node10"),
+        ("task.stdout.1", "task.stdout.10"),
+        ("app.log.1234", "app.log.12345"),
+        ("access", "access-20"),
+        ("access", "access-7"),
+        ("job", "job-2024"),
+    ];
+    for arguments in [vec!["--allow", "logs=/node1"], vec!["--deny", "logs=node10"], vec![]] {
+        let is_alone = !arguments.is_empty();
+        for (name, other) in pairs.into_iter().take(if is_alone { 1 } else { pairs.len() }) {
+            let server = Server::start_with(&arguments);
+            append(&server.log_file(name), "1\n");
+            let (_, cursor) = follow_until(&server, name, None, "1").await.unwrap();
+            append(&server.log_file(name), "2\n");
+            fs::rename(server.log_file(name), server.log_file(&format!("{name}.1"))).unwrap();
+            append(&server.log_file(other), "foreign\n");
+            append(&server.log_file(name), "3\n");
+            append(&server.log_file(&format!("{other}.1")), "foreign\n");
+            let (lines, _) = follow_until(&server, name, Some(cursor), "3").await.unwrap();
+            assert_eq!(lines, ["2", "3"], "{name} {other}");
+            if is_alone {
+                assert_eq!(read(&server, "logs/node10").await.unwrap_err().code(), Code::NotFound);
+            }
+        }
+    }
+}
+
+/// A position after the last line of a file, read without any rules.
+async fn position(server: &Server, name: &str) -> Position {
+    let root = Root::new("logs", server.log_file(""));
+    let files = Files::new(vec![root], lines::Options::default()).unwrap();
+    let query = lines::Query {
+        path: format!("logs/{name}"),
+        start: lines::Start::Head,
+        follow: false,
+        wait_for_create: false,
+        on_gap: lines::OnGap::Fail,
+        rules: lines::Rules::default(),
+        partial_flush: None,
+        batching: perennial::stream::Batching { max_items: 1, ..perennial::stream::Batching::default() },
+    };
+    let mut batches = std::pin::pin!(files.open(query).await.unwrap());
+    batches.next().await.unwrap().unwrap().position
+}
+
+/// The position of another file, forged into a cursor of the file that is asked for.
+fn forge(own: &Position, other: &Position) -> [String; 2] {
+    let json = |position| serde_json::to_value(position).unwrap();
+    let (own, mut forged) = (json(own), json(other));
+    forged["path"] = own["path"].clone();
+    let mut in_detour = own;
+    in_detour["back"] = serde_json::json!([forged["identity"], forged["standing"]]);
+    [forged, in_detour].map(|forged| {
+        let position = serde_json::from_value::<Position>(forged).unwrap();
+        cursor::encode(Kind::Lines, &position)
+    })
+}
+
+#[tokio::test]
+async fn a_forged_cursor_never_gives_a_byte_of_a_file_that_the_rules_refuse() {
+    let names = [
+        "node10",
+        "node1-20",
+        "node1.log",
+        "node1x.old",
+        "node1.1.2",
+        "node1.key.1",
+        "node1.key.old",
+        "node1.key-20261123",
+        "node1.key.2.gz",
+        "node1.1.key",
+        "node1-20261123.key",
+        "20261123-node1.key",
+        "node1.key",
+        "private/node1",
+        "private/node1.1",
+    ];
+    let server =
+        Server::start_with(&["--allow", "logs=/node1", "--allow", "logs=*.key*", "--deny", "logs=*.key"]);
+    fs::create_dir(server.log_file("private")).unwrap();
+    append(&server.log_file("node1"), "");
+    for name in names {
+        append(&server.log_file(name), "secret 1\nsecret 2\n");
+    }
+    let own = position(&server, "node1").await;
+    for name in names {
+        append(&server.log_file("node1"), "own\n");
+        for cursor in forge(&own, &position(&server, name).await) {
+            match follow_until(&server, "node1", Some(cursor), "own").await {
+                Ok((lines, _)) => assert!(lines.iter().all(|line| line == "own"), "{name}: {lines:?}"),
+                Err(status) => assert_eq!(status.code(), Code::OutOfRange, "{name}: {status:?}"),
+            }
+        }
+        let refused = read(&server, &format!("logs/{name}")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{name}");
+    }
+    let listed = list(&server, "").await.unwrap().files;
+    assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["logs/node1"]);
 }
 
 /// What the server says that does not start.

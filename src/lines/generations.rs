@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    root::{Parent, Sibling, rule::is_stamp},
+    root::{Parent, Sibling, rotated_name::is_rotation},
     source::{Identity, Standing, read_at},
 };
 
@@ -140,30 +140,8 @@ fn is_equal(old: &File, new: &File, from: u64, to: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A name that rotation gives: the file's own, or with a number or a date behind it. Others, `app.log.bak` or
-/// `app.log.1.gz`, are copies whose lines would come twice.
+/// The file's own name, or one that a rotation gives. Others, `app.log.bak` or `app.log.1.gz`, are copies whose lines
+/// would come twice, or other logs.
 pub fn is_generation(name: &str, sibling: &str) -> bool {
-    sibling.strip_prefix(name).is_some_and(|suffix| suffix.is_empty() || is_stamp(suffix))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_generation;
-
-    #[test]
-    fn a_generation_is_told_from_a_copy_by_its_name() {
-        for name in [
-            "app.log",
-            "app.log.1",
-            "app.log.12",
-            "app.log-20261123",
-            "app.log.2026-11-23T10:00:00Z",
-            "app.log.old",
-        ] {
-            assert!(is_generation("app.log", name), "{name}");
-        }
-        for name in ["app.log.bak", "app.log.1.gz", "app.log2.old", "app.log~", "app.log.", "other.log"] {
-            assert!(!is_generation("app.log", name), "{name}");
-        }
-    }
+    name == sibling || is_rotation(name, sibling)
 }

@@ -7,8 +7,9 @@
 //! other: a file below two of them is read by the rules of the one that was asked for. Everything here blocks.
 //!
 //! The rules of a root ([`rule`]) hold for the path that was asked for, and for the file that its links lead to: a link
-//! `ok.log` to `secret.key` is read only where both are allowed. The rotated files of an allowed one are its own
-//! history and need not be allowed themselves; what is denied is denied to them too.
+//! `ok.log` to `secret.key` is read only where both are allowed. The rotations of an allowed file, by a strict reading of
+//! their names ([`rotated_name`]), are its own history and need not be allowed themselves. Denying always wins: over a
+//! file's own name, and over those that it may have had before it was rotated.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,7 @@ use rule::Globs;
 use walk::{Aim, Step};
 
 pub mod list;
+pub mod rotated_name;
 pub mod rule;
 mod walk;
 
@@ -289,8 +291,9 @@ impl Parent {
     /// The rules allow a file of this directory, which has this path.
     fn allows(&self, directory: &Path, name: &str) -> bool {
         let (globs, path) = (&self.tree.globs, directory.join(name));
-        let is_history = !self.name.is_empty() && rule::is_rotated(&self.name, name);
-        globs.allow(&path) || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny(&path)
+        let is_history = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
+        globs.allow(&path)
+            || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
     }
 
     /// Looks at a file without reading it, which takes no permission to read it. None where there is no regular file that
@@ -389,13 +392,13 @@ impl Parent {
     }
 
     fn is_denied(&self) -> bool {
-        self.tree.globs.deny(&self.asked) || self.tree.globs.deny(&self.real)
+        self.tree.globs.deny_directory(&self.asked) || self.tree.globs.deny_directory(&self.real)
     }
 
     /// The rules do not rule out, by the path alone, that a list has something under this name.
     fn may_hold(&self, name: &str, is_directory: bool) -> bool {
         let path = self.asked.join(name);
-        if is_directory { !self.tree.globs.deny(&path) } else { self.tree.globs.allow(&path) }
+        if is_directory { !self.tree.globs.deny_directory(&path) } else { self.tree.globs.allow(&path) }
     }
 }
 

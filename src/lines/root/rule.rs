@@ -3,11 +3,14 @@
 //! A glob is matched against a path relative to the root. `*` and `?` stay within a name, `**` does not; `[a-z]` and
 //! `{a,b}` work as everywhere. As in .gitignore, a glob without a `/` holds at any depth, a `/` in front ties it to the
 //! root itself, and a glob that matches a directory holds for all below it. Denying wins, and ignores case: where the
-//! file system does so, `KEY.PEM` is `key.pem`.
+//! file system does so, `KEY.PEM` is `key.pem`. What denies a file also denies its rotations, wherever their marks
+//! stand: `*.key` denies `a.key.1.gz` and `a-20261123.key`.
 
-use std::{path::Path, str::FromStr};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::rotated_name;
 
 /// What of a root can be read.
 #[derive(Clone, Debug)]
@@ -94,11 +97,22 @@ impl Globs {
 
     /// The file of this path, relative to the root, can be read.
     pub fn allow(&self, path: &Path) -> bool {
-        !self.deny(path) && self.allow.as_ref().is_none_or(|allow| holds(allow, path))
+        !self.deny_file(path) && self.allow.as_ref().is_none_or(|allow| holds(allow, path))
     }
 
-    /// Nothing of this path and below it can be read.
-    pub fn deny(&self, path: &Path) -> bool {
+    /// The file of this path cannot be read, whatever allows it: it is denied by its own name, or by one that it had
+    /// before it was rotated.
+    pub fn deny_file(&self, path: &Path) -> bool {
+        let is_base_denied = || {
+            let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+            let base_path = |base: Vec<u8>| path.with_file_name(OsStr::from_bytes(&base));
+            rotated_name::bases(name).into_iter().any(|base| holds(&self.deny, &base_path(base)))
+        };
+        !self.deny.is_empty() && (holds(&self.deny, path) || is_base_denied())
+    }
+
+    /// Nothing below this directory can be read.
+    pub fn deny_directory(&self, path: &Path) -> bool {
         !self.deny.is_empty() && holds(&self.deny, path)
     }
 }
@@ -106,20 +120,4 @@ impl Globs {
 /// A glob matches the path or a directory that it lies in.
 fn holds(globs: &GlobSet, path: &Path) -> bool {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).any(|path| globs.is_match(path))
-}
-
-/// What a rotation puts behind a name: a number, a date, or `old`.
-pub fn is_stamp(suffix: &str) -> bool {
-    suffix == ".old"
-        || suffix.bytes().any(|byte| byte.is_ascii_digit())
-            && suffix.bytes().all(|byte| byte.is_ascii_digit() || b".-_:TZ".contains(&byte))
-}
-
-/// A name that a rotation gives to `name`: with a number, a date or `old` behind it, compressed or not. Narrow, since
-/// such a file is read though only `name` is allowed.
-pub fn is_rotated(name: &str, sibling: &str) -> bool {
-    let Some(suffix) = sibling.strip_prefix(name) else { return false };
-    let suffix =
-        [".gz", ".zst", ".xz", ".bz2"].iter().find_map(|end| suffix.strip_suffix(end)).unwrap_or(suffix);
-    is_stamp(suffix)
 }

@@ -8,10 +8,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::symlink},
 };
 
-use super::{
-    rule::{RootRules, is_rotated},
-    *,
-};
+use super::{rule::RootRules, *};
 
 mod escape;
 #[cfg(target_os = "linux")]

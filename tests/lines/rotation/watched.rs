@@ -128,6 +128,41 @@ async fn case_46_no_line_is_lost_and_none_comes_twice_when_the_queue_overflows()
     assert_eq!(remote.lines[5..], ["6", "7"]);
 }
 
+/// After an overflow the files that came meanwhile are looked for by their names: another log's are not among them.
+#[tokio::test]
+async fn case_46_no_line_of_another_log_comes_when_the_queue_overflows() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit = limit.trim().parse::<usize>().unwrap();
+    let server = Server::start();
+    let pairs = [("node1", "node10"), ("task.stdout.1", "task.stdout.10"), ("access", "access-20")];
+    let mut remotes = Vec::new();
+    for (name, _) in pairs {
+        append(&server.log_file(name), "1\n");
+        let mut remote = Remote::follow(&server, name).await;
+        remote.read_until("1").await;
+        remotes.push(remote);
+    }
+    stop(&server).await;
+    for n in 0..limit / 2 {
+        let other = server.log_file(&format!("other-{n}"));
+        fs::write(&other, "").unwrap();
+        fs::remove_file(other).unwrap();
+    }
+    for (name, other) in pairs {
+        append(&server.log_file(name), "2\n");
+        fs::rename(server.log_file(name), server.log_file(&format!("{name}.1"))).unwrap();
+        append(&server.log_file(other), "foreign\n");
+        append(&server.log_file(&format!("{other}.1")), "foreign\n");
+        append(&server.log_file(name), "3\n");
+    }
+    signal(&server, Signal::CONT);
+    server.wait_for_log("queue overflowed");
+    for remote in &mut remotes {
+        remote.read_until("3").await;
+        assert_eq!((&remote.lines[..], remote.events.len()), (&["1", "2", "3"].map(String::from)[..], 1));
+    }
+}
+
 /// A server in a namespace with a limit of its own.
 fn limited(limit: &str) -> Server {
     let script = format!("echo 0 > /proc/sys/user/{limit} && exec \"$@\"");

@@ -175,13 +175,47 @@ fn rotated_files_are_the_history_of_an_allowed_one_and_need_not_be_allowed_thems
 }
 
 #[test]
-fn a_name_that_a_rotation_gives_is_told_from_others() {
-    for name in ["a.1", "a.12.gz", "a-20261123", "a.2026-11-23T10:00:00Z", "a.old", "a.old.gz", "a-1.zst"] {
-        assert!(is_rotated("a", name), "{name}");
+fn a_rotation_of_what_is_denied_is_denied_wherever_its_marks_stand_and_is_not_listed() {
+    let house = House::new();
+    house.write("keys/a.key", "secret");
+    house.write("20", "fine");
+    house.write("node10", "fine");
+    let names = [
+        "a.key.1",
+        "a.key.old",
+        "A.KEY-20261123",
+        "a.key.2.gz",
+        "a.1.key",
+        "a-20261123.key",
+        "20261123-a.key",
+    ];
+    for name in names {
+        house.write(name, "secret");
+        house.write(&format!("keys/{name}"), "secret");
     }
-    for name in ["a", "a.key", "a.gz", "b.1", "a.bak", "a.1.key", "a1b", "a.", "a.-"] {
-        assert!(!is_rotated("a", name), "{name}");
+    house.write("private.log.1", "secret");
+    house.link("link.log", "a.key.1");
+    let roots = house.roots(deny(&["*.key", "/private.log", "/keys", "/node1"]));
+    for name in names.into_iter().chain(["private.log.1", "link.log"]) {
+        assert_missing(&roots, &format!("r/{name}"));
+        assert_missing(&roots, &format!("r/keys/{name}"));
     }
+    assert_eq!(listed(&roots), ["r/20", "r/app.log", "r/node10"]);
+    // Not by itself, and not as the history of a file that is allowed.
+    let parent = roots.parent(&FilePath::parse("r/a").unwrap()).unwrap();
+    let siblings = parent.siblings(99, |found| found.starts_with('a').then_some(())).unwrap();
+    assert_eq!(siblings.into_iter().map(|sibling| sibling.name).collect::<Vec<_>>(), ["app.log"]);
+}
+
+#[test]
+fn a_file_whose_name_only_begins_like_that_of_an_allowed_one_is_judged_by_its_own_name() {
+    let house = House::new();
+    let names = ["node1", "node1.1", "node10", "node1-20", "node1.log", "node1.1.2", "node12.old"];
+    names.iter().for_each(|name| house.write(name, "x"));
+    let roots = house.roots(allow(&["/node1"]));
+    let parent = roots.parent(&FilePath::parse("r/node1").unwrap()).unwrap();
+    let can_be_read = names.iter().filter(|name| parent.open(name).is_ok()).collect::<Vec<_>>();
+    assert_eq!(can_be_read, [&"node1", &"node1.1"]);
 }
 
 #[test]
