@@ -17,12 +17,11 @@ use std::{
 };
 
 use async_stream::stream;
-use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
 
 use self::schedule::Taken;
-use crate::stream::{Batching, Pacing};
+use crate::stream::{self, Batching, Pacing};
 
 pub mod clock;
 mod rate;
@@ -89,24 +88,19 @@ pub enum OnLag {
     Burst,
 }
 
-/// Some ticks, and where they leave the reader.
+/// Ticks, and the position after them. Streams of one shared countdown share the bytes of a tick.
+pub type Batch<P = Position> = stream::Batch<Event, P, Progress>;
+
+/// How far the stream of a countdown is.
 #[derive(Clone, Debug)]
-pub struct Batch<P = Position> {
-    /// Encoded ticks, in order; none in a heartbeat. Cheap to clone, so that readers of one schedule share them.
-    pub items: Bytes,
-    /// How many ticks they are.
-    pub count: usize,
-    /// How long after the first of them was due the batch was made.
+pub struct Progress {
+    /// How late the first tick of the batch leaves, if it has a tick.
     pub late: Option<Duration>,
-    /// How many ticks before the first one here were left out.
+    /// How many ticks before the first one of the batch are left out.
     pub skipped: u64,
-    /// What happened before the first one here, in order.
-    pub events: Vec<Event>,
-    /// How a shared countdown stands after `events`: in the first batch, and whenever it has changed.
-    pub standing: Option<Arc<shared::Standing>>,
-    /// Behind this batch.
-    pub position: P,
-    /// When it was made.
+    /// The shared countdown after the batch's events: in the first batch, and whenever it has changed.
+    pub snapshot: Option<Arc<shared::Standing>>,
+    /// When the batch was made.
     pub sent: SystemTime,
 }
 
@@ -291,7 +285,8 @@ impl Countdown {
         let events =
             self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos }).into_iter().collect();
         let (position, sent) = (self.position.clone(), self.clock.wall());
-        Batch { items, count, late, skipped, events, standing: None, position, sent }
+        let progress = Progress { late, skipped, snapshot: None, sent };
+        Batch { items, count, events, position, progress }
     }
 
     /// Waits until a tick is due, or a heartbeat, or there is something to tell.

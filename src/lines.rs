@@ -18,12 +18,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::stream::Batching;
+use crate::stream::{self, Batching};
 use index::Indexes;
 use reader::Reader;
 use root::{Roots, list::Range};
@@ -166,22 +165,17 @@ impl Position {
     }
 }
 
-/// Some lines, and where they leave the reader.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// Encoded by [`wire::line`](crate::wire::line), one after another: `ReadLinesResponse.lines`.
-    pub items: Bytes,
-    /// How many lines `items` holds.
-    pub count: usize,
-    /// What happened before them.
-    pub events: Vec<Event>,
-    /// Behind this batch.
-    pub position: Position,
+/// Lines, encoded by [`wire::line`](crate::wire::line) as `ReadLinesResponse.lines`, and the position after them.
+pub type Batch = stream::Batch<Event, Position, Progress>;
+
+/// How far the stream of a file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Progress {
     /// The batch ends at the end of the file.
     pub caught_up: bool,
-    /// The offset behind the last line.
+    /// The offset after the last line.
     pub next_offset: u64,
-    /// The size of the file when last looked at.
+    /// The size of the file when it was last inspected.
     pub size: u64,
 }
 

@@ -16,7 +16,7 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::stream::Batching;
+use crate::stream::{self, Batching};
 use embedded::{Embedded, Storage};
 use reader::Reader;
 use topic::Pattern;
@@ -247,17 +247,13 @@ pub struct Position {
     snapshot: u64,
 }
 
-/// Some messages, and where they leave the reader.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// Encoded by [`wire::message`](crate::wire::message): slices of `MessagesResponse.messages`, in order.
-    pub items: Vec<Bytes>,
-    /// How many messages `items` holds.
-    pub count: usize,
-    /// What happened before them.
-    pub events: Vec<Event>,
-    /// Behind this batch.
-    pub position: Position,
+/// Messages, encoded by [`wire::message`](crate::wire::message) as `MessagesResponse.messages`, and the position after
+/// them.
+pub type Batch = stream::Batch<Event, Position, Progress>;
+
+/// How far the stream of a subscription is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Progress {
     /// The batch ends at the end of the log.
     pub caught_up: bool,
     /// The highest sequence of a topic that is not the server's own, when the batch was made; 0 if there is none.

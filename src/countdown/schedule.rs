@@ -30,7 +30,7 @@ const TICK_BYTES: usize = 48;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Taken {
     /// Encoded, in order.
-    pub(super) items: Bytes,
+    pub(super) items: Vec<Bytes>,
     /// How many they are.
     pub(super) count: usize,
     /// How many before them were left out.
@@ -232,6 +232,7 @@ impl Position {
         let skipped = range.start - self.next;
         self.next = range.start + count as u64;
         let first_due = (count > 0).then(|| self.due(range.start));
+        let items = if count > 0 { vec![items] } else { Vec::new() };
         Taken { items, count, skipped, first_due }
     }
 

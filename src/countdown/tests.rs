@@ -38,7 +38,7 @@ fn run_by(clock: &Clock, query: Query) -> impl Stream<Item = Batch> + Unpin + us
 }
 
 fn ticks(batch: &Batch) -> Vec<Tick> {
-    let ticks = decode(&batch.items);
+    let ticks = decode(&batch.items.concat());
     assert_eq!(ticks.len(), batch.count);
     ticks
 }
@@ -81,7 +81,7 @@ async fn until_a_moment_that_has_passed_the_last_tick_comes_at_once() {
     let moment = Clock::Tokio.wall() - Duration::from_millis(2500);
     let mut stream = run(new(spec(Target::Until(moment))));
     let batch = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, ticks(&batch)[0].due), (vec![0], 0, moment));
+    assert_eq!((numbers(&batch), batch.progress.skipped, ticks(&batch)[0].due), (vec![0], 0, moment));
     assert!(stream.next().await.is_none());
 }
 
@@ -104,11 +104,14 @@ async fn a_reader_that_is_slow_gets_the_newest_tick_and_the_number_left_out() {
     assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
     tokio::time::advance(Duration::from_millis(4500)).await;
     let batch = stream.next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped), (vec![6], 3));
-    assert_eq!(batch.sent.duration_since(ticks(&batch)[0].due).unwrap(), Duration::from_millis(500));
+    assert_eq!((numbers(&batch), batch.progress.skipped), (vec![6], 3));
+    assert_eq!(batch.progress.sent.duration_since(ticks(&batch)[0].due).unwrap(), Duration::from_millis(500));
     // Back on the beat, not half a second behind it.
     let next = stream.next().await.unwrap();
-    assert_eq!((numbers(&next), next.skipped, next.sent), (vec![5], 0, ticks(&next)[0].due));
+    assert_eq!(
+        (numbers(&next), next.progress.skipped, next.progress.sent),
+        (vec![5], 0, ticks(&next)[0].due)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +120,7 @@ async fn the_last_tick_is_never_skipped() {
     stream.next().await.unwrap();
     tokio::time::advance(1_000 * SECOND).await;
     let last = stream.next().await.unwrap();
-    assert_eq!((numbers(&last), last.skipped), (vec![0], 9));
+    assert_eq!((numbers(&last), last.progress.skipped), (vec![0], 9));
     assert!(stream.next().await.is_none());
 }
 
@@ -127,7 +130,7 @@ async fn with_burst_every_tick_comes_in_batches_of_at_most_max_items() {
     query.batching.max_items = 4;
     let stream = run(query);
     tokio::time::advance(1_000 * SECOND).await;
-    let batches: Vec<_> = stream.map(|batch| (numbers(&batch), batch.skipped)).collect().await;
+    let batches: Vec<_> = stream.map(|batch| (numbers(&batch), batch.progress.skipped)).collect().await;
     assert_eq!(batches, [(vec![10, 9, 8, 7], 0), (vec![6, 5, 4, 3], 0), (vec![2, 1, 0], 0)]);
 }
 
@@ -139,7 +142,7 @@ async fn a_batch_leaves_when_it_has_max_bytes() {
     tokio::time::advance(5_000 * SECOND).await;
     let batches: Vec<_> = stream.collect().await;
     for batch in batches.iter().rev().skip(1) {
-        assert!((1_000..1_000 + crate::wire::tick::MAX_BYTES).contains(&batch.items.len()));
+        assert!((1_000..1_000 + crate::wire::tick::MAX_BYTES).contains(&batch.bytes()));
     }
     assert_eq!(batches.iter().map(|batch| batch.count).sum::<usize>(), 5_001);
 }
@@ -208,11 +211,11 @@ async fn time_goes_on_while_nobody_listens() {
     let burst = Query { on_lag: OnLag::Burst, ..resume.clone() };
     let mut stream = run(resume);
     let batch = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((numbers(&batch), batch.skipped), (vec![7], 2));
+    assert_eq!((numbers(&batch), batch.progress.skipped), (vec![7], 2));
     let batch = run(burst).next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped), (vec![9, 8, 7], 0));
+    assert_eq!((numbers(&batch), batch.progress.skipped), (vec![9, 8, 7], 0));
     let next = stream.next().await.unwrap();
-    assert_eq!((numbers(&next), next.sent), (vec![6], ticks(&next)[0].due));
+    assert_eq!((numbers(&next), next.progress.sent), (vec![6], ticks(&next)[0].due));
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +230,7 @@ async fn resuming_at_the_end_gives_one_empty_batch_and_ends() {
     let last = run(new(spec(Target::From(1)))).collect::<Vec<_>>().await.pop().unwrap();
     let mut stream = run(query(Start::Resume(last.position.clone())));
     let batch = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, batch.position), (vec![], 0, last.position));
+    assert_eq!((numbers(&batch), batch.progress.skipped, batch.position), (vec![], 0, last.position));
     assert!(stream.next().now_or_never().unwrap().is_none());
 }
 
@@ -244,9 +247,9 @@ async fn an_hour_of_ticks_does_not_drift() {
         let (mut begin, mut k) = (None, 0);
         while let Some(batch) = stream.next().await {
             let [tick] = ticks(&batch)[..] else { continue };
-            assert_eq!((tick.remaining, batch.skipped), ((count - k).cast_signed(), 0));
+            assert_eq!((tick.remaining, batch.progress.skipped), ((count - k).cast_signed(), 0));
             assert_eq!(tick.due, *begin.get_or_insert(tick.due) + interval * k);
-            let late = batch.sent.duration_since(tick.due).unwrap();
+            let late = batch.progress.sent.duration_since(tick.due).unwrap();
             assert!(late <= Duration::from_millis(2), "tick {k} is {late:?} late");
             k += 1;
         }
@@ -310,7 +313,7 @@ async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
         assert!(clock.now() - begin >= Duration::from_millis(39));
         assert_eq!(ticks(batches.last().unwrap())[0].remaining, 0);
         for batch in batches.iter().filter(|batch| batch.count > 0) {
-            assert!(batch.sent >= ticks(batch)[0].due, "{batch:?}");
+            assert!(batch.progress.sent >= ticks(batch)[0].due, "{batch:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     countdown::{
-        self, Batch, Event, OnLag, Query, Spec, Start, Target,
+        self, Batch, Event, OnLag, Progress, Query, Spec, Start, Target,
         shared::{Countdowns, Standing},
     },
     cursor::{self, Kind},
@@ -185,10 +185,10 @@ impl App {
         let (metrics, countdowns) = (self.calls.metrics().clone(), self.countdowns.clone());
         batches.map(move |batch| {
             let batch = batch.map_err(Into::into)?;
-            if let Some(late) = batch.late {
+            if let Some(late) = batch.progress.late {
                 metrics.ticked(late);
             }
-            let (items, bytes) = (batch.count, batch.items.len());
+            let (items, bytes) = (batch.count, batch.bytes());
             Ok(Served { response: response(kind, batch, &countdowns), items, bytes })
         })
     }
@@ -252,16 +252,17 @@ fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure
 }
 
 fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) -> Encoded {
-    let Batch { items, count: _, late: _, skipped, events, standing, position, sent } = batch;
+    let Batch { items, count: _, events, position, progress } = batch;
+    let Progress { late: _, skipped, snapshot, sent } = progress;
     let rest = proto::CountdownResponse {
         ticks: Vec::new(),
         events: events.into_iter().map(event).collect(),
-        countdown: standing.map(|standing| shared::countdown(&standing, countdowns.now())),
+        countdown: snapshot.map(|snapshot| shared::countdown(&snapshot, countdowns.now())),
         cursor: cursor::encode(kind, &position),
         sent_time: Some(sent.into()),
         skipped_ticks: i64::try_from(skipped).unwrap_or(i64::MAX),
     };
-    Encoded::new(vec![items], &rest)
+    Encoded::new(items, &rest)
 }
 
 fn event(event: Event) -> proto::CountdownStreamEvent {

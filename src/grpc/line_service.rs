@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     cursor::{self, Kind},
-    lines::{Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Query, Rules, Start},
+    lines::{
+        Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules, Start,
+    },
     proto::{self, line_service_server::LineService, read_lines_request},
     stream::Batching,
 };
@@ -35,7 +37,7 @@ impl LineService for App {
         let (call, batches) = call.open(open).await?;
         let responses = batches.map(|batch| {
             let batch = batch?;
-            let (items, bytes) = (batch.count, batch.items.len());
+            let (items, bytes) = (batch.count, batch.bytes());
             Ok(Served { response: response(batch), items, bytes })
         });
         Ok(Response::new(call.serve(responses)))
@@ -152,7 +154,8 @@ fn start(start: Option<read_lines_request::Start>) -> Result<Start, Failure> {
 }
 
 fn response(batch: Batch) -> Encoded {
-    let Batch { items, count: _, events, position, caught_up, next_offset, size } = batch;
+    let Batch { items, count: _, events, position, progress } = batch;
+    let Progress { caught_up, next_offset, size } = progress;
     let rest = proto::ReadLinesResponse {
         lines: Vec::new(),
         events: events.iter().map(event).collect(),
@@ -161,7 +164,7 @@ fn response(batch: Batch) -> Encoded {
         next_offset: Some(next_offset.cast_signed()),
         size: Some(size.cast_signed()),
     };
-    Encoded::new(vec![items], &rest)
+    Encoded::new(items, &rest)
 }
 
 fn event(event: &Event) -> proto::LineStreamEvent {

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     cursor::{self, Kind},
     messages::{
-        self, Batch, ConsumerInfo, Content, Event, MAX_LAST, NewMessage, OnGap, Published, Query, Start,
-        Stop, TopicInfo, topic,
+        self, Batch, ConsumerInfo, Content, Event, MAX_LAST, NewMessage, OnGap, Progress, Published, Query,
+        Start, Stop, TopicInfo, topic,
     },
     proto::{self, message_service_server::MessageService, messages_request, publish_request},
     stream::Batching,
@@ -43,7 +43,7 @@ impl MessageService for App {
         let (call, batches) = call.open(open).await?;
         let responses = batches.map(|batch| {
             let batch = batch?;
-            let (items, bytes) = (batch.count, batch.items.iter().map(bytes::Bytes::len).sum());
+            let (items, bytes) = (batch.count, batch.bytes());
             Ok(Served { response: response(batch), items, bytes })
         });
         Ok(Response::new(call.serve(responses)))
@@ -237,7 +237,7 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
 }
 
 fn response(batch: Batch) -> Encoded {
-    let Batch { items, count: _, events, position, caught_up, head } = batch;
+    let Batch { items, count: _, events, position, progress: Progress { caught_up, head } } = batch;
     let rest = proto::MessagesResponse {
         messages: Vec::new(),
         events: events.into_iter().map(event).collect(),

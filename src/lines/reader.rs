@@ -17,7 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Batch, Error, Event, GapReason, Inner, Position, Query,
+    Batch, Error, Event, GapReason, Inner, Position, Progress, Query,
     chain::{Chain, Late, Next},
     place,
     root::FilePath,
@@ -328,7 +328,7 @@ impl Reader {
         self.told_caught_up = Some(caught_up);
         self.pacing.record(filled.count, Instant::now());
         Batch {
-            items: filled.items,
+            items: Some(filled.items).filter(|items| !items.is_empty()).into_iter().collect(),
             count: filled.count,
             events: std::mem::take(&mut self.events),
             position: Position {
@@ -339,9 +339,7 @@ impl Reader {
                 deleted: self.absent.is_some(),
                 back: self.back,
             },
-            caught_up,
-            next_offset: self.standing.place.offset,
-            size: self.size,
+            progress: Progress { caught_up, next_offset: self.standing.place.offset, size: self.size },
         }
     }
 }

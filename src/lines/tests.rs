@@ -87,7 +87,7 @@ async fn next(batches: &mut Batches) -> Option<Batch> {
 }
 
 fn decode(batch: &Batch) -> Vec<proto::Line> {
-    let lines = proto::ReadLinesResponse::decode(batch.items.clone()).unwrap().lines;
+    let lines = proto::ReadLinesResponse::decode(batch.items.concat().as_slice()).unwrap().lines;
     assert_eq!(lines.len(), batch.count);
     lines
 }
@@ -138,7 +138,7 @@ async fn the_first_batch_leaves_at_once_though_there_is_nothing_yet() {
     log.append("app.log", "");
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
     let first = next(&mut batches).await.unwrap();
-    assert!(first.count == 0 && first.caught_up);
+    assert!(first.count == 0 && first.progress.caught_up);
 }
 
 #[tokio::test]
@@ -380,7 +380,7 @@ async fn quiet_is_broken_by_heartbeats() {
     read_to(&mut batches, "1").await;
     for _ in 0..3 {
         let beat = next(&mut batches).await.unwrap();
-        assert!(beat.count == 0 && beat.caught_up && beat.next_offset == 2);
+        assert!(beat.count == 0 && beat.progress.caught_up && beat.progress.next_offset == 2);
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Batch, Error, Event, Log, OnGap, Position, Query, Start, Stop,
+    Batch, Error, Event, Log, OnGap, Position, Progress, Query, Start, Stop,
     consumers::Lease,
     embedded::{Bounds, Cut, Embedded, Place, millis, nanos},
     topic::Pattern,
@@ -249,8 +249,10 @@ impl Reader {
             count: cut.count,
             events: cut.event.into_iter().collect(),
             position,
-            caught_up: self.snapshot.is_none() && self.through >= head,
-            head: self.log.newest(),
+            progress: Progress {
+                caught_up: self.snapshot.is_none() && self.through >= head,
+                head: self.log.newest(),
+            },
         }
     }
 

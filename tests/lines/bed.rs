@@ -172,12 +172,12 @@ impl Reading {
     }
 
     fn take_note(&mut self, batch: &Batch) {
-        let lines = proto::ReadLinesResponse::decode(batch.items.clone()).unwrap().lines;
+        let lines = proto::ReadLinesResponse::decode(batch.items.concat().as_slice()).unwrap().lines;
         assert_eq!(lines.len(), batch.count, "a batch holds what it says");
         self.lines.extend(lines);
         self.events.extend(&batch.events);
         self.position = Some(batch.position.clone());
-        self.caught_up = batch.caught_up;
+        self.caught_up = batch.progress.caught_up;
     }
 
     /// Reads on until this line was read; one that was read before does not count.

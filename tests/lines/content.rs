@@ -273,7 +273,7 @@ proptest! {
                     let Some(batch) = reading.batch().await else { break };
                     lines.append(&mut reading.lines);
                     events.extend(reading.events.iter().filter(|event| matches!(event, Event::Hole { .. })));
-                    if batch.caught_up {
+                    if batch.progress.caught_up {
                         break;
                     }
                     start = reading.resume();

@@ -123,7 +123,7 @@ async fn follow_fragments(bed: &Bed, partial_flush: Option<Duration>) -> Reading
     });
     let mut reading = bed.open(Query { partial_flush, ..follow(Start::Head) }).await;
     let bytes = content.len() as u64;
-    while reading.batch().await.unwrap().next_offset < bytes {}
+    while reading.batch().await.unwrap().progress.next_offset < bytes {}
     writer.join().unwrap();
     let lines = joined(&reading.lines).into_iter().map(|line| String::from_utf8(line).unwrap());
     assert!(lines.eq(content.lines().map(String::from)));
@@ -314,8 +314,8 @@ async fn case_25_one_endless_line_does_not_loop() {
                 let (mut at, to) = (0, if sends { part * PART_BYTES - LIMIT_BYTES - 2 } else { 0 });
                 while at < to as u64 {
                     let batch = reading.batch().await.unwrap();
-                    assert!(batch.items.len() <= LIMIT_BYTES + BATCH_BYTES + 100, "memory is bounded");
-                    (at, batches) = (batch.next_offset, batches + 1);
+                    assert!(batch.bytes() <= LIMIT_BYTES + BATCH_BYTES + 100, "memory is bounded");
+                    (at, batches) = (batch.progress.next_offset, batches + 1);
                 }
             }
             bed.append("app.log", "end\nnext\n");

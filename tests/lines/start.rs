@@ -303,7 +303,7 @@ async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
         ] {
             let mut reading = bed.open(Query { follow: true, ..query_of(name, start.clone()) }).await;
             let first = reading.batch().await.unwrap();
-            assert!(first.count == count && first.caught_up, "{name} {start:?}: {first:?}");
+            assert!(first.count == count && first.progress.caught_up, "{name} {start:?}: {first:?}");
         }
         assert_eq!(bed.open(waiting("none")).await.batch().await.unwrap().count, 0);
     }
@@ -319,7 +319,7 @@ async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
         assert_eq!(reading.texts(), ["1", "2", "3"]);
         bed.append("app.log", " of 4\n");
         let batch = reading.batch().await.unwrap();
-        assert!(batch.count == 1 && batch.caught_up, "{batch:?}");
+        assert!(batch.count == 1 && batch.progress.caught_up, "{batch:?}");
         reading.quiet_for(Duration::from_millis(50)).await;
     }
 }

@@ -18,8 +18,8 @@ pub(crate) struct Tick {
     pub(crate) due: SystemTime,
 }
 
-pub(crate) fn decode(items: &Bytes) -> Vec<Tick> {
-    let response = proto::CountdownResponse::decode(items.clone()).unwrap();
+pub(crate) fn decode(items: &[u8]) -> Vec<Tick> {
+    let response = proto::CountdownResponse::decode(items).unwrap();
     let ticks = response.ticks.into_iter().map(|tick| {
         let remaining_time = Duration::try_from(tick.remaining_duration.unwrap()).unwrap();
         let due = SystemTime::try_from(tick.due_time.unwrap()).unwrap();
@@ -31,7 +31,7 @@ pub(crate) fn decode(items: &Bytes) -> Vec<Tick> {
 
 fn take(position: &mut Position, now: i128, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
     let Taken { items, count, skipped, first_due } = position.take(now, on_lag, at_most, usize::MAX);
-    let ticks = decode(&items);
+    let ticks = decode(&items.concat());
     assert_eq!(ticks.len(), count);
     assert_eq!(first_due, ticks.first().map(|tick| nanos(tick.due)));
     (ticks, skipped)

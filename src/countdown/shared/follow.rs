@@ -31,7 +31,7 @@ pub(super) async fn load(registry: &Registry) -> Result<Changes, messages::Error
     while let Some(batch) = changes.next().await {
         let batch = batch?;
         apply(registry, &batch);
-        if batch.caught_up {
+        if batch.progress.caught_up {
             break;
         }
     }

@@ -175,7 +175,7 @@ fn changes(batch: &Batch<Position>) -> Vec<Change> {
 
 /// The numbers of a batch.
 fn numbers(batch: &Batch<Position>) -> Vec<i32> {
-    let ticks = tick::tests::read(&batch.items);
+    let ticks = tick::tests::read(&batch.items.concat());
     assert_eq!(ticks.len(), batch.count);
     ticks.iter().map(|tick| tick.remaining).collect()
 }

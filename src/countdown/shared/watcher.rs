@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Error, Phase, Standing};
 use crate::{
     countdown::{
-        Batch, Clock, Event, OnLag, Rate, Steps, roughly,
+        Batch, Clock, Event, OnLag, Progress, Rate, Steps, roughly,
         schedule::{self, Mark, Taken},
     },
     stream::{Batching, Pacing},
@@ -184,12 +184,14 @@ impl Watcher {
         Ok(Batch {
             items: taken.items,
             count: taken.count,
-            late: taken.first_due.map(|due| schedule::span(wall - due)),
-            skipped,
             events,
             position,
-            standing: is_told.then_some(newest),
-            sent: self.clock.wall(),
+            progress: Progress {
+                late: taken.first_due.map(|due| schedule::span(wall - due)),
+                skipped,
+                snapshot: is_told.then_some(newest),
+                sent: self.clock.wall(),
+            },
         })
     }
 

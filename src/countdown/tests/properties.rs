@@ -125,17 +125,17 @@ struct Account {
 
 impl Account {
     fn take(&mut self, batch: &Batch) {
-        self.next += usize::try_from(batch.skipped).unwrap();
-        assert!(batch.skipped == 0 || !self.burst);
+        self.next += usize::try_from(batch.progress.skipped).unwrap();
+        assert!(batch.progress.skipped == 0 || !self.burst);
         for tick in ticks(batch) {
             let expected = self.expected[self.next];
             assert_eq!((tick.remaining, tick.due), expected);
             assert_eq!(tick.due + tick.remaining_time, self.expected.last().unwrap().1);
-            assert!(tick.due <= batch.sent, "early");
+            assert!(tick.due <= batch.progress.sent, "early");
             self.next += 1;
         }
         // What is due is there, as far as there was room for it.
-        let due = self.expected.iter().filter(|(_, due)| *due <= batch.sent).count();
+        let due = self.expected.iter().filter(|(_, due)| *due <= batch.progress.sent).count();
         assert!(self.next == due || self.burst && batch.count > 0 && self.next < due);
     }
 }

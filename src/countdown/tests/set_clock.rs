@@ -21,7 +21,7 @@ async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_
         let told = stream.next().now_or_never().unwrap().unwrap();
         assert_eq!(told.events, [Event::ClockStepped { by_nanos }]);
         let batch = if told.count > 0 { told } else { stream.next().await.unwrap() };
-        assert_eq!((numbers(&batch), batch.skipped), (vec![number], skipped));
+        assert_eq!((numbers(&batch), batch.progress.skipped), (vec![number], skipped));
         let left = stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await.concat();
         assert_eq!(left, (0..number).rev().collect::<Vec<_>>());
     }
@@ -35,7 +35,7 @@ async fn a_countdown_from_a_number_does_not_care_for_the_wall_clock() {
     clock.step(3_000_000_000);
     assert!(stream.next().now_or_never().is_none());
     let batch = stream.next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, batch.events), (vec![9], 0, vec![]));
+    assert_eq!((numbers(&batch), batch.progress.skipped, batch.events), (vec![9], 0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,11 +53,14 @@ async fn an_aligned_countdown_follows_the_clock_as_one_until_a_moment_does() {
     // As after a suspend of ten minutes.
     clock.step(10 * MINUTE);
     let told = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((told.events.clone(), told.skipped, numbers(&told)), (events(10 * MINUTE), 9, vec![90]));
+    assert_eq!(
+        (told.events.clone(), told.progress.skipped, numbers(&told)),
+        (events(10 * MINUTE), 9, vec![90])
+    );
     assert_eq!(ticks(&told)[0].due, first.due + 600 * SECOND);
     clock.step(-5 * MINUTE);
     let told = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((told.events, told.count, told.skipped), (events(-5 * MINUTE), 0, 0));
+    assert_eq!((told.events, told.count, told.progress.skipped), (events(-5 * MINUTE), 0, 0));
     let next = loop {
         let batch = stream.next().await.unwrap();
         assert_eq!(batch.events, []);
@@ -90,8 +93,8 @@ async fn a_clock_that_is_slewed_moves_the_ticks_and_is_not_told() {
     let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
     let (begin, mut seen) = (Instant::now(), 0);
     while let Some(batch) = stream.next().await {
-        assert_eq!((batch.events.len(), batch.skipped), (0, 0));
-        assert!(ticks(&batch).iter().all(|tick| tick.due <= batch.sent));
+        assert_eq!((batch.events.len(), batch.progress.skipped), (0, 0));
+        assert!(ticks(&batch).iter().all(|tick| tick.due <= batch.progress.sent));
         seen += batch.count;
         clock.step(500_000);
     }
@@ -107,7 +110,7 @@ async fn what_was_set_while_nobody_listened_is_no_event_but_the_ticks_follow() {
     let cut = run_by(&clock, new(spec(Target::Until(moment)))).next().await.unwrap();
     clock.step(10 * MINUTE);
     let batch = run_by(&clock, query(Start::Resume(cut.position))).next().await.unwrap();
-    assert_eq!((batch.events.len(), batch.skipped, numbers(&batch)), (0, 599, vec![3000]));
+    assert_eq!((batch.events.len(), batch.progress.skipped, numbers(&batch)), (0, 599, vec![3000]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.chain.identity());
     reader.chain = Chain::generation(Generation::none(1).push(shared, identity, false, true));
-    assert!(next(&mut reader).await.caught_up);
+    assert!(next(&mut reader).await.progress.caught_up);
     (directory, file, reader)
 }
 
@@ -62,7 +62,7 @@ async fn case_29_a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() 
     assert!(waited.is_err() && reader.short_since.is_some(), "{waited:?}");
     file.write_all_at(b"2\n3\n", 2).unwrap();
     let batch = news(&mut reader).await;
-    assert_eq!((batch.count, batch.next_offset, batch.events), (1, 6, vec![]));
+    assert_eq!((batch.count, batch.progress.next_offset, batch.events), (1, 6, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

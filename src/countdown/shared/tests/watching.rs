@@ -10,14 +10,14 @@ async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_end
     let created = house.create("launch", seconds(3)).await;
     let mut stream = house.watch("launch");
     let first = stream.next().await.unwrap();
-    assert_eq!(first.standing.unwrap().version, created.version);
+    assert_eq!(first.progress.snapshot.unwrap().version, created.version);
     assert!(first.events.is_empty());
     let mut seen = Vec::new();
     for _ in 0..3 {
         house.clock.step(SECOND);
         let batch = stream.tells().await;
-        assert!(batch.standing.is_none());
-        let ticks = tick::tests::read(&batch.items);
+        assert!(batch.progress.snapshot.is_none());
+        let ticks = tick::tests::read(&batch.items.concat());
         let version = i64::try_from(created.version).unwrap();
         assert_eq!((ticks[0].state, ticks[0].version), (Some(1), Some(version)));
         let Phase::Running { end_time, .. } = created.record.phase else { panic!() };
@@ -27,13 +27,16 @@ async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_end
     assert_eq!(seen, [2, 1, 0]);
     let last = stream.tells().await;
     assert_eq!((changes(&last), last.count), (vec![Change::Ended], 0));
-    assert!(matches!(last.standing.unwrap().record.phase, Phase::Ended { .. }));
+    assert!(matches!(last.progress.snapshot.unwrap().record.phase, Phase::Ended { .. }));
     assert!(stream.end().await.is_none());
     // Behind the end there is nothing but how it stands.
     let resume = Some(last.position);
     let mut stream = house.watch_with(Query { resume, ..query("launch") });
     let batch = stream.next().await.unwrap();
-    assert_eq!((batch.count, batch.skipped, batch.events.len(), batch.standing.is_some()), (0, 0, 0, true));
+    assert_eq!(
+        (batch.count, batch.progress.skipped, batch.events.len(), batch.progress.snapshot.is_some()),
+        (0, 0, 0, true)
+    );
     assert!(stream.end().await.is_none());
 }
 
@@ -45,14 +48,17 @@ async fn a_change_is_told_at_once_and_ticks_go_on_with_what_it_made_of_the_count
     stream.next().await.unwrap();
     let paused = house.countdowns.pause("launch", None).await.unwrap();
     let batch = stream.tells().await;
-    assert_eq!((changes(&batch), batch.standing.unwrap().version), (vec![Change::Paused], paused.version));
+    assert_eq!(
+        (changes(&batch), batch.progress.snapshot.unwrap().version),
+        (vec![Change::Paused], paused.version)
+    );
     house.clock.step(3600 * SECOND);
     let resumed = house.countdowns.resume("launch", Some(paused.version)).await.unwrap();
     let batch = stream.tells().await;
     let told = batch.events.iter().find(|event| matches!(event, Event::Changed { .. }));
     let (previous_version, version) = (paused.version, resumed.version);
     let expected = Event::Changed { change: Change::Resumed, by_nanos: None, previous_version, version };
-    assert_eq!((told, batch.skipped), (Some(&expected), 0));
+    assert_eq!((told, batch.progress.skipped), (Some(&expected), 0));
     house.clock.step(SECOND);
     assert_eq!(numbers(&stream.tells().await), [9]);
     house.countdowns.extend("launch", None, -5 * SECOND).await.unwrap();
@@ -78,7 +84,7 @@ async fn who_comes_when_it_has_ended_gets_the_last_number() {
     house.has_ended("launch").await;
     let mut stream = house.watch("launch");
     let batch = stream.next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, changes(&batch)), (vec![0], 0, vec![]));
+    assert_eq!((numbers(&batch), batch.progress.skipped, changes(&batch)), (vec![0], 0, vec![]));
     assert!(stream.end().await.is_none());
 }
 
@@ -92,7 +98,7 @@ async fn the_last_number_is_never_left_out_and_comes_before_the_end_also_for_one
     house.has_ended("launch").await;
     for mut stream in [stream, house.watch_with(Query { resume: Some(first.position), ..query("launch") })] {
         let last = stream.tells().await;
-        assert_eq!((numbers(&last), last.skipped, changes(&last)), (vec![0], 9, vec![]));
+        assert_eq!((numbers(&last), last.progress.skipped, changes(&last)), (vec![0], 9, vec![]));
         assert_eq!(changes(&stream.tells().await), [Change::Ended]);
         assert!(stream.end().await.is_none());
     }
@@ -125,10 +131,10 @@ async fn a_step_of_the_clock_is_told_with_its_size() {
     let batch = stream.next().await.unwrap();
     let [Event::ClockStepped { by_nanos }] = batch.events[..] else { panic!("{batch:?}") };
     assert!((by_nanos + 3600 * SECOND).abs() < SECOND, "{by_nanos}");
-    assert_eq!((batch.count, batch.skipped), (0, 0));
+    assert_eq!((batch.count, batch.progress.skipped), (0, 0));
     house.clock.step(3605 * SECOND);
     let batch = stream.next().await.unwrap();
-    assert_eq!((numbers(&batch), batch.skipped, batch.events.len()), (vec![5], 4, 1));
+    assert_eq!((numbers(&batch), batch.progress.skipped, batch.events.len()), (vec![5], 4, 1));
 }
 
 #[tokio::test]
@@ -222,7 +228,7 @@ impl Reader {
                     assert!(version > previous_version);
                 }
             }
-            self.accounted += batch.count as u64 + batch.skipped;
+            self.accounted += batch.count as u64 + batch.progress.skipped;
             self.last_version = batch.position.version;
             self.position = Some(batch.position);
         }

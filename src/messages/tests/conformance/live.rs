@@ -18,7 +18,7 @@ pub async fn the_first_batch_is_ready_at_once<K: Kind>() {
         }
         let mut stream = subscribe(kind.log(), live(&["a"], start)).await.unwrap();
         let first = next(&mut stream).await.unwrap();
-        assert!(first.count == 0 && first.events.is_empty() && first.caught_up, "{first:?}");
+        assert!(first.count == 0 && first.events.is_empty() && first.progress.caught_up, "{first:?}");
     }
 }
 
@@ -27,7 +27,7 @@ pub async fn history_goes_over_into_what_is_published<K: Kind>() {
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3")]).await;
     let mut stream = subscribe(kind.log(), live(&["a"], Start::Earliest)).await.unwrap();
     let first = next(&mut stream).await.unwrap();
-    assert_eq!((texts_in(&first), first.caught_up), (vec!["1".into(), "3".into()], true));
+    assert_eq!((texts_in(&first), first.progress.caught_up), (vec!["1".into(), "3".into()], true));
     for n in 4..30 {
         publish_all(kind.log(), &[("b", "x"), ("a", &n.to_string())]).await;
         assert_eq!(texts_in(&news(&mut stream).await), [n.to_string()]);
@@ -40,18 +40,18 @@ pub async fn caught_up_is_said_at_the_end_of_the_log<K: Kind>() {
     let mut stream = subscribe(kind.log(), one_by_one(live(&["a"], Start::Earliest))).await.unwrap();
     for expected in [false, false, true] {
         let batch = next(&mut stream).await.unwrap();
-        assert_eq!((batch.caught_up, batch.head), (expected, 3));
+        assert_eq!((batch.progress.caught_up, batch.progress.head), (expected, 3));
     }
     publish(kind.log(), "a", "4").await;
     let batch = news(&mut stream).await;
-    assert!(batch.caught_up && batch.head == 4);
+    assert!(batch.progress.caught_up && batch.progress.head == 4);
 }
 
 pub async fn a_heartbeat_carries_the_head_and_moves_over_messages_of_others<K: Kind>() {
     let kind: K = make().await;
     publish(kind.log(), "a", "1").await;
     let mut stream = subscribe(kind.log(), beating(&["a"], Start::New)).await.unwrap();
-    assert_eq!(next(&mut stream).await.unwrap().head, 1);
+    assert_eq!(next(&mut stream).await.unwrap().progress.head, 1);
     publish_all(kind.log(), &[("b", "2"), ("b", "3")]).await;
     let beat = loop {
         let beat = next(&mut stream).await.unwrap();
@@ -60,7 +60,7 @@ pub async fn a_heartbeat_carries_the_head_and_moves_over_messages_of_others<K: K
             break beat;
         }
     };
-    assert!(beat.caught_up && beat.head == 3, "{beat:?}");
+    assert!(beat.progress.caught_up && beat.progress.head == 3, "{beat:?}");
     publish(kind.log(), "a", "4").await;
     assert_eq!(texts_in(&news(&mut stream).await), ["4"]);
     let resumed = query(&[">"], Start::Resume(beat.position));

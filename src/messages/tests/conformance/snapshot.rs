@@ -47,7 +47,7 @@ pub async fn a_snapshot_goes_on_at_every_border<K: Kind>() {
             if reopens && step % 7 == 0 {
                 kind.reopen().await;
             }
-            let is_done = batch.caught_up && batch.position.snapshot == 0 && step > 50;
+            let is_done = batch.progress.caught_up && batch.position.snapshot == 0 && step > 50;
             start = Start::Resume(batch.position);
             if is_done {
                 break;
@@ -127,7 +127,7 @@ pub async fn a_snapshot_of_nothing_is_empty<K: Kind>() {
     let kind: K = make().await;
     let mut stream = subscribe(kind.log(), live(ALL, Start::LastPerTopic)).await.unwrap();
     let first = next(&mut stream).await.unwrap();
-    assert!(first.count == 0 && first.caught_up);
+    assert!(first.count == 0 && first.progress.caught_up);
     publish(kind.log(), "a", "1").await;
     assert_eq!(texts_in(&news(&mut stream).await), ["1"]);
 }

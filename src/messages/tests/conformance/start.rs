@@ -173,7 +173,7 @@ pub async fn a_sequence_to_come_is_waited_for<K: Kind>() {
     let ahead = live(ALL, Start::Sequence(4));
     let mut stream = subscribe(kind.log(), ahead.clone()).await.unwrap();
     let waiting = next(&mut stream).await.unwrap();
-    assert!(waiting.caught_up && waiting.position.sequence() == 3);
+    assert!(waiting.progress.caught_up && waiting.position.sequence() == 3);
     drop(stream);
     kind.reopen().await;
     let resumed = Query { start: Start::Resume(waiting.position), ..ahead.clone() };
