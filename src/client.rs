@@ -14,13 +14,17 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
+mod address;
 mod countdowns;
 mod error;
 mod lines;
 mod messages;
 mod publisher;
 mod resume;
+#[cfg(test)]
+mod test_server;
 
+pub use address::DEFAULT_PORT;
 pub use error::{Error, Violation};
 pub use tonic::Code;
 
@@ -32,8 +36,9 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A ping unanswered for so long means that the connection is gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// A host that does not answer a SYN for so long is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A host that answers none of the three SYNs sent in this time is unreachable. It is short, so that a host that is
+/// back is tried again soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above any batch, also where the operator raised the limit of a line or a message.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -70,10 +75,14 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the server at `url`; `http://` is assumed where there is no scheme. It connects at the first call.
-    pub fn connect(url: &str) -> Result<Self, Error> {
-        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| Error::Url { url: url.clone() })?;
+    /// A client of the server at `http://HOST[:PORT]` or `HOST[:PORT]`; without a port, at 50051. An IPv6 address is in
+    /// brackets. Any other address is refused ([`Error::Url`]), `https://` too: there is no TLS yet.
+    ///
+    /// It connects at the first call.
+    pub fn connect(address: &str) -> Result<Self, Error> {
+        let url = address::url(address)?;
+        #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::url`")]
+        let endpoint = Endpoint::from_shared(url.clone()).expect("a URL of a plain host and a port");
         let endpoint = endpoint
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -92,6 +92,40 @@ fn exit_codes_tell_what_went_wrong() {
 }
 
 #[test]
+fn a_server_that_cannot_be_reached_as_written_is_refused_by_flag_and_by_variable() {
+    let server = Server::start();
+    let port = server.address().port();
+    for (address, reason) in [
+        (format!("https://127.0.0.1:{port}"), "TLS"),
+        (format!("ftp://127.0.0.1:{port}"), "ftp"),
+        (format!("http://127.0.0.1:{port}/v1"), "path"),
+        (format!("http://user:secret@127.0.0.1:{port}"), "password"),
+        (format!("127.0.0.1:{port}?x=1"), "query"),
+        (String::new(), "empty"),
+    ] {
+        let flag = run(&mut server.client(&["health", "--server", &address]));
+        let variable = run(server.client(&["health"]).env("PERENNIAL_SERVER", &address));
+        for refused in [flag, variable] {
+            let said = stderr(&refused);
+            assert_eq!(refused.status.code(), Some(2), "{address}: {said}");
+            assert!(said.contains(reason) && said.contains("try "), "{address}: {said}");
+            assert!(!said.contains("secret") && refused.stdout.is_empty(), "{said}");
+        }
+    }
+    for address in [format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}")] {
+        assert!(printed(&server, &["health", "--server", &address]).contains("SERVING"), "{address}");
+    }
+}
+
+#[test]
+fn an_absent_server_is_reported_with_one_piece_of_advice() {
+    let server = Server::start();
+    let address = format!("127.0.0.1:{}", harness::free_port());
+    let absent = run(&mut server.client(&["health", "--server", &address]));
+    assert_eq!(stderr(&absent).matches("perenniald").count(), 1, "{}", stderr(&absent));
+}
+
+#[test]
 fn a_closed_pipe_is_quiet() {
     let server = Server::start();
     append(&server.log_file("big.log"), &"a line of a large file\n".repeat(500_000));

@@ -1,4 +1,4 @@
-//! What a call can fail with, and which failures may pass.
+//! The errors of a call, and which of them may pass.
 
 use std::{error::Error as _, time::Duration};
 
@@ -10,7 +10,7 @@ use tonic_types::StatusExt;
 pub struct Violation {
     /// Its name in the contract.
     pub field: String,
-    /// What was wrong and what would work.
+    /// The fault, and a value that would work.
     pub description: String,
 }
 
@@ -18,43 +18,53 @@ pub struct Violation {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not the URL of a server.
-    #[error("{url:?} is not the URL of a server; try http://127.0.0.1:50051")]
+    /// The address is not `http://HOST[:PORT]` or `HOST[:PORT]`.
+    #[error("the server {url:?} cannot be used: {reason}; try {hint}")]
     Url {
-        /// What was given.
+        /// The address as it was given, without a user name and a password.
         url: String,
+        /// What is wrong with it.
+        reason: String,
+        /// An address that works, or another way to reach the server.
+        hint: String,
     },
     /// No connection could be made.
-    #[error("{url} cannot be reached: {cause}; a server is started with: perenniald")]
+    #[error("{url} cannot be reached: {cause}")]
     Unreachable {
-        /// Where.
+        /// The URL of the server.
         url: String,
-        /// Why, in words.
+        /// The reason in words, and what to do where that is known.
         cause: String,
     },
-    /// Nothing came, not even a heartbeat.
+    /// The server sent nothing for some time, not even a heartbeat.
     #[error("nothing arrived for {waited:?}")]
     Silent {
-        /// Three heartbeats.
+        /// How long the client waited: three heartbeats for a stream.
         waited: Duration,
     },
     /// The server ended a flow of messages before it had answered all of them.
     #[error("the server ended the flow before it had answered all messages")]
     EndedEarly,
+    /// The response lacks a field that a server always sets.
+    #[error("the response has no {field}, so the server does not speak this version of the protocol")]
+    Incomplete {
+        /// Its name in the contract.
+        field: &'static str,
+    },
     /// The server, or the transport, ended the call.
     #[error("{message}")]
     Status {
         /// The gRPC code.
         code: Code,
-        /// The reason, where the server told one: `CURSOR_EXPIRED`.
+        /// The reason, if the error has an ErrorInfo: `CURSOR_EXPIRED`.
         reason: Option<String>,
         /// The fields that were wrong.
         violations: Vec<Violation>,
-        /// For people.
+        /// The text for people.
         message: String,
-        /// How long the server asks to wait.
+        /// The delay that the server asks for: the call may be repeated.
         retry_after: Option<Duration>,
-        /// It was the transport that failed, not the server that answered.
+        /// The transport failed; the server did not answer.
         transport: bool,
     },
 }
@@ -84,32 +94,38 @@ impl Error {
     }
 
     /// Whether the same call, with the last cursor, may succeed later.
+    ///
+    /// An error with an ErrorInfo comes from the server: it may pass if it also has a RetryInfo. One without comes from
+    /// the transport or from the client's library, which report a lost connection by several codes.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Url { .. } => false,
+            Self::Url { .. } | Self::Incomplete { .. } => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
-            Self::Status { code, transport, .. } => match code {
-                Code::Unavailable | Code::Cancelled => true,
-                Code::Internal | Code::Unknown | Code::ResourceExhausted => *transport,
+            Self::Status { reason: None, code, transport, .. } => match code {
+                Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
+                // HTTP/2's ENHANCE_YOUR_CALM. Without a failed transport it is a limit of this client, which the same
+                // response would exceed again.
+                Code::ResourceExhausted => *transport,
                 _ => false,
             },
         }
     }
 
-    /// The reason that the server told, if it told one: `CURSOR_EXPIRED`.
+    /// The reason, if the server sent one: `CURSOR_EXPIRED`.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Status { reason, .. } => reason.as_deref(),
-            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
+            _ => None,
         }
     }
 
-    /// The gRPC code that stands for it.
+    /// The gRPC code of the status, or the closest one.
     pub fn code(&self) -> Code {
         match self {
             Self::Url { .. } => Code::InvalidArgument,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
+            Self::Incomplete { .. } => Code::Internal,
             Self::Status { code, .. } => *code,
         }
     }
@@ -117,12 +133,12 @@ impl Error {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
-            Self::Url { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => None,
+            _ => None,
         }
     }
 }
 
-/// Why no connection could be made, if that is what happened: the last cause of the chain, which names it best.
+/// Why no connection could be made, or `None` for another failure. The last cause of the chain names it best.
 fn unreachable_because(status: &Status) -> Option<String> {
     let mut connecting = false;
     let mut last = None;
@@ -131,7 +147,7 @@ fn unreachable_because(status: &Status) -> Option<String> {
         connecting |= error.is::<tonic::ConnectError>();
         let io = error.downcast_ref::<std::io::Error>();
         if connecting && io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return Some("nothing listens there; start it with: perenniald".into());
+            return Some("no server listens there; start one with: perenniald".into());
         }
         last = Some(error);
         cause = error.source();
@@ -145,12 +161,21 @@ mod tests {
     use crate::{grpc::status::Failure, proto::ErrorReason};
 
     #[test]
-    fn the_reason_decides_whether_a_call_is_repeated_whatever_its_code() {
+    fn a_reason_decides_whether_a_call_is_repeated_whatever_its_code() {
         for reason in ErrorReason::all() {
             let status = Status::from(Failure::new(reason, ""));
             let error = Error::from_status(&status, "http://127.0.0.1:50051");
             assert_eq!(error.reason(), Some(reason.as_str_name()));
             assert_eq!(error.is_retryable(), reason.is_retried(), "{reason:?}");
+        }
+    }
+    #[test]
+    fn without_a_reason_the_codes_of_a_lost_connection_are_repeated_and_no_others() {
+        let retried = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+        for number in 1..=16 {
+            let code = Code::from(number);
+            let error = Error::from_status(&Status::new(code, ""), "http://127.0.0.1:50051");
+            assert_eq!(error.is_retryable(), retried.contains(&code), "{code:?}");
         }
     }
 }

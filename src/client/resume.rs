@@ -1,7 +1,7 @@
-//! One stream over many connections: what the three streams share.
+//! One stream over many connections, for all three kinds of stream.
 //!
-//! Promises that each response is given once and in order, and that `limit` counts over all attempts. A dropped stream
-//! ends its call.
+//! Promises that each response is yielded once and in order, and that `limit` counts over all attempts. Dropping the
+//! stream ends its call.
 
 use std::time::Duration;
 
@@ -9,8 +9,6 @@ use async_stream::try_stream;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::Stream;
 use tonic::{Response, Status, Streaming, transport::Channel};
-
-use uuid::Uuid;
 
 use super::{CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer};
 use crate::{
@@ -22,13 +20,13 @@ use crate::{
     stream::HEARTBEAT,
 };
 
-/// The first wait: a restarted proxy is back by then.
+/// The first wait: long enough for a proxy to restart.
 const MIN_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait: a reader is live again soon after its server is.
-const MAX_WAIT: Duration = Duration::from_secs(10);
-/// So many heartbeats missed mean that the stream is lost.
+/// The longest wait, however long the outage: a reader is live again within this time after its server is back.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// A stream that misses this number of heartbeats is lost.
 const MISSED_HEARTBEATS: u32 = 3;
-/// However short the heartbeat, a busy machine may pause for so long.
+/// A busy machine may pause for this time, so a short heartbeat does not shorten it.
 const MIN_SILENCE: Duration = Duration::from_secs(5);
 
 /// A request that can be continued.
@@ -91,12 +89,12 @@ pub(super) fn stream<R: Resumable>(
 
 struct Call<R: Resumable> {
     client: Client,
-    /// What to send next: it carries the last cursor, and what is left of the limit.
+    /// The request to send next, with the last cursor and the rest of the limit.
     request: R,
     open: Option<Streaming<R::Response>>,
     silence: Duration,
     waits: Waits,
-    /// As many items as the caller asked for were given.
+    /// The caller got the number of items that it asked for.
     complete: bool,
 }
 
@@ -112,11 +110,11 @@ impl<R: Resumable> Call<R> {
         loop {
             match self.attempt().await {
                 Ok(Some(response)) => {
-                    self.took(&response);
+                    self.on_response(&response);
                     return Ok(Some(response));
                 }
                 Ok(None) => return Ok(None),
-                // All was delivered; only the OK was lost.
+                // Every item was delivered; only the OK was lost.
                 Err(_) if self.complete => return Ok(None),
                 Err(error) => {
                     self.open = None;
@@ -139,7 +137,7 @@ impl<R: Resumable> Call<R> {
         within(self.silence, open.message(), &self.client.url).await
     }
 
-    fn took(&mut self, response: &R::Response) {
+    fn on_response(&mut self, response: &R::Response) {
         self.request.continue_after(R::cursor(response));
         let items = i64::try_from(R::items(response)).unwrap_or(i64::MAX);
         if let Some(left) = self.request.limit() {
@@ -161,11 +159,11 @@ async fn within<T>(
     }
 }
 
-/// Which failures are waited out, for how long, and what the observer is told.
+/// Decides which failures are waited out and for how long, and notifies the observer.
 pub(super) struct Waits {
     observer: Observer,
     delays: ExponentialBackoff,
-    /// The server has answered: from then on a failure may be waited out.
+    /// The server has answered once. Before that, every failure is returned at once.
     answered: bool,
     interrupted: bool,
 }
@@ -175,12 +173,12 @@ impl Waits {
         Self { observer, delays: delays(), answered: false, interrupted: false }
     }
 
-    /// The server took a call.
+    /// Records that the server accepted a call.
     pub(super) fn answered(&mut self) {
         self.answered = true;
     }
 
-    /// Something arrived: the next failure is a new one.
+    /// Records that a response arrived: the next failure starts with a short wait again.
     pub(super) fn delivered(&mut self) {
         self.delays = delays();
         if std::mem::take(&mut self.interrupted) {
@@ -188,7 +186,7 @@ impl Waits {
         }
     }
 
-    /// Waits before the next attempt, or gives the error back if there should be none.
+    /// Waits before the next attempt, or returns the error if there should be no other attempt.
     pub(super) async fn wait_out(&mut self, error: Error) -> Result<(), Error> {
         if !self.answered || !error.is_retryable() {
             return Err(error);
@@ -210,12 +208,9 @@ fn delays() -> ExponentialBackoff {
         .build()
 }
 
-/// Anything from nothing to `wait`, so that the readers of a restarted server do not all come at once.
+/// A random time from zero to `wait`, so that the readers of a restarted server do not all return at once.
 fn full_jitter(wait: Duration) -> Duration {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    // 32 of the bits that are random: the version stands in the lower half.
-    let share = u32::try_from(random >> 32).unwrap_or(u32::MAX);
-    wait.mul_f64(f64::from(share) / f64::from(u32::MAX))
+    wait.mul_f64(fastrand::f64())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    client::Client,
+    client::test_server,
     grpc::codec::Encoded,
     proto::{
         self, ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest,
@@ -122,30 +122,16 @@ impl MessageService for Cutting {
 }
 
 #[tokio::test]
-async fn what_was_unanswered_is_sent_again_and_published_once_in_order() {
+async fn unanswered_messages_are_sent_again_and_published_once_in_order() {
     let server = Cutting::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = listener.local_addr().unwrap().to_string();
     let routes = tonic::service::Routes::new(MessageServiceServer::new(server.clone()));
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-            tokio::spawn(async move {
-                let io = hyper_util::rt::TokioIo::new(socket);
-                let executor = hyper_util::rt::TokioExecutor::new();
-                let builder = hyper_util::server::conn::auto::Builder::new(executor);
-                builder.serve_connection(io, service).await.ok();
-            });
-        }
-    });
+    let client = test_server::serve(routes).await;
     let expected = (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>();
     let messages = expected.clone().into_iter().map(|text| PublishRequest {
         topic: "a".into(),
         content: Some(Content::Text(text)),
         ..PublishRequest::default()
     });
-    let client = Client::connect(&url).unwrap();
     let results = client.publish_all(futures::stream::iter(messages)).try_collect::<Vec<_>>().await.unwrap();
     assert_eq!(results.len(), expected.len());
     let log = server.0.lock().unwrap();

@@ -13,18 +13,22 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
-    client::resume::Call,
-    client::{Client, Error, Notice},
+    client::{
+        Client, Error, MAX_RESPONSE_BYTES, Notice,
+        resume::{Call, MAX_WAIT, MIN_WAIT, Waits},
+        test_server,
+    },
     grpc::codec::Encoded,
     proto::{
         CountdownRequest, CountdownResponse, Line, ListFilesRequest, ListFilesResponse, LongLine, OnGap,
-        ReadLinesRequest, ReadLinesResponse, countdown_request,
+        ReadLinesRequest, ReadLinesResponse, countdown_request, line,
         line_service_server::{LineService, LineServiceServer},
         read_lines_request::Start,
     },
 };
 
-/// Yields lines 0, 1, 2, … `numbers` in batches of three, and ends each call but the last by `cut` after `calls % 5` batches.
+/// Yields the lines 0 to `numbers` in batches of three, and ends each call but the last with `cut` after `calls % 5`
+/// batches.
 #[derive(Clone)]
 struct Cutting {
     numbers: i64,
@@ -69,26 +73,44 @@ impl LineService for Cutting {
     }
 }
 
+#[derive(Clone)]
+struct Large {
+    bytes: usize,
+    calls: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl LineService for Large {
+    type ReadLinesStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
+
+    async fn list_files(&self, _: Request<ListFilesRequest>) -> Result<Response<ListFilesResponse>, Status> {
+        Err(Status::unimplemented("there are no files"))
+    }
+
+    async fn read_lines(
+        &self,
+        _: Request<ReadLinesRequest>,
+    ) -> Result<Response<Self::ReadLinesStream>, Status> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let content = Some(line::Content::Data(vec![0; self.bytes].into()));
+        let line = Line { content, ..Line::default() };
+        let response = ReadLinesResponse { lines: vec![line], cursor: "1".into(), ..Default::default() };
+        let out = [Ok(Encoded::new(Vec::new(), &response))];
+        Ok(Response::new(futures::stream::iter(out).boxed()))
+    }
+}
+
 async fn serve(numbers: i64, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = listener.local_addr().unwrap().to_string();
     let service = LineServiceServer::new(Cutting { numbers, cut, calls: calls.clone() });
-    tokio::spawn(async move {
-        let routes = tonic::service::Routes::new(service);
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-            tokio::spawn(async move {
-                let io = hyper_util::rt::TokioIo::new(socket);
-                hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new())
-                    .serve_connection(io, service)
-                    .await
-                    .ok();
-            });
-        }
-    });
-    (Client::connect(&url).unwrap(), calls)
+    (test_server::serve(tonic::service::Routes::new(service)).await, calls)
+}
+
+/// Answers each call with one response of this size.
+async fn serve_large(bytes: usize) -> (Client, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let service = LineServiceServer::new(Large { bytes, calls: calls.clone() });
+    (test_server::serve(tonic::service::Routes::new(service)).await, calls)
 }
 
 async fn numbers(client: &Client, request: ReadLinesRequest) -> Result<Vec<i64>, Error> {
@@ -120,8 +142,8 @@ async fn a_limit_counts_over_reconnects() {
 }
 
 #[tokio::test]
-async fn what_will_not_pass_is_not_tried_again() {
-    for code in [Code::OutOfRange, Code::NotFound, Code::DataLoss, Code::Internal, Code::ResourceExhausted] {
+async fn an_error_that_will_not_pass_is_not_retried() {
+    for code in [Code::OutOfRange, Code::NotFound, Code::DataLoss, Code::ResourceExhausted] {
         let (client, calls) = serve(40, Some(code)).await;
         let error = numbers(&client, ReadLinesRequest::default()).await.unwrap_err();
         assert!(matches!(error, Error::Status { code: got, .. } if got == code), "{error:?}");
@@ -130,7 +152,7 @@ async fn what_will_not_pass_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_first_call_that_nobody_answers_fails_at_once() {
+async fn a_first_call_without_a_server_fails_at_once() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -140,7 +162,7 @@ async fn a_first_call_that_nobody_answers_fails_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_resumes_keeps_all_but_its_place_and_what_is_left_of_its_limit() {
+async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
     let request = ReadLinesRequest {
         path: "a/b".into(),
         start: Some(Start::FromLine(3)),
@@ -160,8 +182,8 @@ async fn a_request_that_resumes_keeps_all_but_its_place_and_what_is_left_of_its_
     };
     let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
     let lines = vec![Line::default(); 5];
-    call.took(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
-    call.took(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
+    call.on_response(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
+    call.on_response(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
     // The start is there, and the contract has the cursor win.
     assert_eq!(call.request, ReadLinesRequest { cursor: Some("C2".into()), limit: Some(2), ..request });
 }
@@ -171,6 +193,59 @@ async fn a_shared_countdown_is_resumed_under_its_name() {
     let target = Some(countdown_request::Target::Name("launch".into()));
     let request = CountdownRequest { target, ..CountdownRequest::default() };
     let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
-    call.took(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() });
+    call.on_response(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() });
     assert_eq!(call.request, CountdownRequest { cursor: Some("C".into()), ..request });
+}
+
+#[tokio::test]
+async fn a_message_above_the_clients_own_limit_ends_the_stream_and_is_not_asked_for_again() {
+    for (bytes, is_refused) in [(MAX_RESPONSE_BYTES / 2, false), (MAX_RESPONSE_BYTES + 1, true)] {
+        let (client, calls) = serve_large(bytes).await;
+        let all = client.lines(ReadLinesRequest::default()).try_collect::<Vec<_>>();
+        let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{bytes}");
+        assert_eq!(all.is_err(), is_refused, "{bytes}");
+        if let Err(error) = all {
+            assert!(matches!(error, Error::Status { code: Code::OutOfRange, .. }), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_is_tried_within_two_seconds_however_long_it_was_away() {
+    let begun = tokio::time::Instant::now();
+    let mut waits = Waits::new(Arc::new(|_| {}));
+    waits.answered();
+    let lost = || Error::Unreachable { url: String::new(), cause: String::new() };
+    let (mut last, mut attempts) = (begun, 0);
+    while begun.elapsed() < Duration::from_mins(10) {
+        waits.wait_out(lost()).await.unwrap();
+        assert!(last.elapsed() <= MAX_WAIT, "{:?}", last.elapsed());
+        last = tokio::time::Instant::now();
+        attempts += 1;
+    }
+    // A wait is a second on average.
+    assert!(attempts < 2 * 600, "{attempts}");
+    waits.delivered();
+    let again = tokio::time::Instant::now();
+    waits.wait_out(lost()).await.unwrap();
+    assert!(again.elapsed() <= MIN_WAIT, "{:?}", again.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_own_delay_is_the_least_wait() {
+    let mut waits = Waits::new(Arc::new(|_| {}));
+    waits.answered();
+    let delay = Duration::from_secs(7);
+    let error = Error::Status {
+        code: Code::Unavailable,
+        reason: Some("DRAINING".into()),
+        violations: Vec::new(),
+        message: String::new(),
+        retry_after: Some(delay),
+        transport: false,
+    };
+    let begun = tokio::time::Instant::now();
+    waits.wait_out(error).await.unwrap();
+    assert!(begun.elapsed() >= delay);
 }

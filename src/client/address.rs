@@ -1,0 +1,221 @@
+//! The address of a server as it may be written: `http://HOST[:PORT]` or `HOST[:PORT]`.
+//!
+//! Until there is TLS, any other form is refused with the reason and with a form that works, so that no caller
+//! believes in an encrypted or authenticated connection that is neither.
+
+use std::net::Ipv6Addr;
+
+use super::Error;
+
+/// The port where none is given: the server's own default.
+pub const DEFAULT_PORT: u16 = 50051;
+
+/// The longest name in the DNS.
+const MAX_HOST_BYTES: usize = 253;
+
+const SCHEME: &str = "http";
+const EXAMPLE: &str = "http://127.0.0.1:50051";
+
+/// The URL of an address, with its port.
+pub(super) fn url(address: &str) -> Result<String, Error> {
+    let authority = authority(address).and_then(|rest| host_and_port(rest).map_err(Fault::from));
+    match authority {
+        Ok((host, port)) => Ok(format!("{SCHEME}://{host}:{port}")),
+        Err(Fault { reason, hint }) => Err(Error::Url { url: without_credentials(address), reason, hint }),
+    }
+}
+
+/// Why an address is refused, and what works instead.
+struct Fault {
+    reason: String,
+    hint: String,
+}
+
+impl Fault {
+    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: hint.into() }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::new(reason, EXAMPLE)
+    }
+}
+
+/// What follows the scheme, if that is all there is.
+fn authority(address: &str) -> Result<&str, Fault> {
+    if address.is_empty() {
+        return Err("it is empty".to_owned().into());
+    }
+    let rest = match address.split_once("://") {
+        None => address,
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+            return Err(Fault::new(
+                "TLS is not supported yet, and the connection would not be encrypted",
+                "`ssh -N -L 50051:127.0.0.1:50051 HOST` and then http://127.0.0.1:50051",
+            ));
+        }
+        Some((scheme, _)) => {
+            return Err(format!("the scheme {scheme:?} is not supported").into());
+        }
+    };
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, extra) = rest.split_at(end);
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        return Err(Fault::new("a user name and a password are not supported", suggested(host)));
+    }
+    match extra.chars().next() {
+        None => Ok(authority),
+        Some('?') => Err(Fault::new("a query is not supported", suggested(authority))),
+        Some('#') => Err(Fault::new("a fragment is not supported", suggested(authority))),
+        Some(_) => Err(Fault::new("a path is not supported", suggested(authority))),
+    }
+}
+
+/// The address without what made it wrong, or the example if more is wrong.
+fn suggested(authority: &str) -> String {
+    host_and_port(authority)
+        .map_or_else(|_| EXAMPLE.to_owned(), |(host, port)| format!("{SCHEME}://{host}:{port}"))
+}
+
+/// The host as a URL writes it, and the port.
+fn host_and_port(authority: &str) -> Result<(String, u16), String> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (ip, port) = rest.split_once(']').ok_or("the `[` of an IPv6 address has no `]`")?;
+        let ip: Ipv6Addr = ip.parse().map_err(|_| format!("{ip:?} is not an IPv6 address"))?;
+        return match port.strip_prefix(':') {
+            Some(port) => Ok((format!("[{ip}]"), self::port(port)?)),
+            None if port.is_empty() => Ok((format!("[{ip}]"), DEFAULT_PORT)),
+            None => Err(format!("{port:?} follows the IPv6 address, where only a port may")),
+        };
+    }
+    if let Ok(ip) = authority.parse::<Ipv6Addr>() {
+        return match authority.rsplit_once(':') {
+            // `::1:8080` is an address, and may be meant as an address and a port.
+            Some((rest, last)) if rest.parse::<Ipv6Addr>().is_ok() && port(last).is_ok() => Err(format!(
+                "it may be the address {authority} or a port of {rest}; write [{authority}] or [{rest}]:{last}"
+            )),
+            _ => Ok((format!("[{ip}]"), DEFAULT_PORT)),
+        };
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => {
+            return Err(format!(
+                "{authority:?} is not HOST:PORT, and an IPv6 address with a port needs brackets"
+            ));
+        }
+        Some((host, port)) => (host, self::port(port)?),
+        None => (authority, DEFAULT_PORT),
+    };
+    if host.is_empty() {
+        return Err("it has no host".into());
+    }
+    if host.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{host} is not a host; a port alone needs one before it"));
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match host.len() <= MAX_HOST_BYTES && host.bytes().all(is_plain) {
+        true => Ok((host.to_owned(), port)),
+        false => Err(format!("{host:?} is not the name or the address of a host")),
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0 && text.bytes().all(|byte| byte.is_ascii_digit()));
+    port.ok_or_else(|| format!("{text:?} is not a port, which is 1 to 65535"))
+}
+
+/// The address as it may be shown: an error is often logged.
+fn without_credentials(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    match rest.get(..end).and_then(|authority| authority.rfind('@')) {
+        Some(at) if scheme.is_empty() => format!("***{}", &rest[at..]),
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn a_host_with_or_without_scheme_and_port_is_an_address() {
+        for (address, expected) in [
+            ("127.0.0.1", "http://127.0.0.1:50051"),
+            ("127.0.0.1:80", "http://127.0.0.1:80"),
+            ("http://127.0.0.1", "http://127.0.0.1:50051"),
+            ("http://127.0.0.1:50051", "http://127.0.0.1:50051"),
+            ("HTTP://h:1", "http://h:1"),
+            ("localhost", "http://localhost:50051"),
+            ("log-1.example.com.:65535", "http://log-1.example.com.:65535"),
+            ("my_service:1", "http://my_service:1"),
+            ("[::1]", "http://[::1]:50051"),
+            ("http://[::1]:7", "http://[::1]:7"),
+            ("http://[2001:db8::1]", "http://[2001:db8::1]:50051"),
+            ("::1", "http://[::1]:50051"),
+            ("http://::1", "http://[::1]:50051"),
+            ("fe80::1", "http://[fe80::1]:50051"),
+            ("2001:db8::a:fe", "http://[2001:db8::a:fe]:50051"),
+            ("1:2:3:4:5:6:7:8", "http://[1:2:3:4:5:6:7:8]:50051"),
+        ] {
+            assert_eq!(url(address).unwrap(), expected, "{address}");
+            assert!(tonic::transport::Endpoint::from_shared(expected.to_owned()).is_ok(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn any_other_address_is_refused_with_the_reason_and_what_works() {
+        for (address, reason, hint) in [
+            ("", "empty", EXAMPLE),
+            ("https://h", "TLS", "ssh -N -L"),
+            ("HTTPS://127.0.0.1:50051", "TLS", "ssh -N -L"),
+            ("ftp://h", "\"ftp\"", EXAMPLE),
+            ("grpc://h:50051", "\"grpc\"", EXAMPLE),
+            ("unix:///run/perennial", "\"unix\"", EXAMPLE),
+            ("://h", "\"\"", EXAMPLE),
+            ("http://", "no host", EXAMPLE),
+            (":50051", "no host", EXAMPLE),
+            ("http://:50051", "no host", EXAMPLE),
+            ("50051", "port alone", EXAMPLE),
+            ("http://h/", "path", "http://h:50051"),
+            ("http://h:7/v1", "path", "http://h:7"),
+            ("h/v1", "path", "http://h:50051"),
+            ("http:/h", "path", EXAMPLE),
+            ("h\\v1", "path", "http://h:50051"),
+            ("http://h?x=1", "query", "http://h:50051"),
+            ("http://h#x", "fragment", "http://h:50051"),
+            ("http://user:secret@h:7", "user name", "http://h:7"),
+            ("user:secret@h", "user name", "http://h:50051"),
+            ("http://user:secret@h/x", "user name", "http://h:50051"),
+            ("h:", "port", EXAMPLE),
+            ("h:0", "port", EXAMPLE),
+            ("h:65536", "port", EXAMPLE),
+            ("h:+80", "port", EXAMPLE),
+            ("h:http", "port", EXAMPLE),
+            ("mailto:x", "port", EXAMPLE),
+            ("h:1:2", "brackets", EXAMPLE),
+            ("[::1", "`]`", EXAMPLE),
+            ("[::1]x", "\"x\"", EXAMPLE),
+            ("[h]:1", "IPv6", EXAMPLE),
+            ("::1:8080", "[::1:8080] or [::1]:8080", EXAMPLE),
+            ("fe80::1%eth0", "brackets", EXAMPLE),
+            ("[fe80::1%eth0]:1", "IPv6", EXAMPLE),
+            (" h", "\" h\"", EXAMPLE),
+            ("h\n", "\"h\\n\"", EXAMPLE),
+            ("höst", "höst", EXAMPLE),
+            ("$HOST", "$HOST", EXAMPLE),
+        ] {
+            let error = url(address).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains(hint), "{address}: {text}");
+            assert!(!text.contains("secret"), "{text}");
+            assert!(matches!(error, Error::Url { .. }) && !error.is_retryable());
+        }
+    }
+}
