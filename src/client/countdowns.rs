@@ -1,7 +1,7 @@
-//! `CountdownService`: watching countdowns, and looking after the shared ones.
+//! `CountdownService`: watching countdowns, and creating, changing and listing shared ones.
 
 use futures::Stream;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
 use super::{
@@ -16,7 +16,7 @@ use crate::proto::{
 };
 
 impl Client {
-    /// The numbers of a countdown, one's own or a shared one, and what happens to it.
+    /// The numbers and events of a countdown: of one that belongs to this call, or of a shared one.
     pub fn countdown(
         &self,
         request: CountdownRequest,
@@ -26,8 +26,8 @@ impl Client {
 
     /// Creates a shared countdown; it is on disk when this returns.
     ///
-    /// A request without an id is given one, so that it can be repeated where an answer was lost: as long as the
-    /// failure may pass, as streams are. The first connection fails at once if nothing answers.
+    /// A request without an id gets one, so that the call can be repeated after a lost answer, by the same rule as
+    /// streams. The first connection fails at once if no server answers.
     pub async fn create_countdown(
         &self,
         mut request: CreateCountdownRequest,
@@ -49,24 +49,24 @@ impl Client {
         }
     }
 
-    /// Stops a shared countdown for a while, if it has this version: how it stands now. It is not repeated here.
+    /// Pauses a shared countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn pause_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = PauseCountdownRequest { name: name.to_owned(), version };
-        let answer = self.countdown_client().pause_countdown(request).await;
-        self.countdown_in(answer, |answer| answer.countdown)
+        self.changed(async |mut server| Ok(server.pause_countdown(request).await?.into_inner().countdown))
+            .await
     }
 
-    /// Lets a paused countdown go on, if it has this version: how it stands now. It is not repeated here.
+    /// Resumes a paused countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn resume_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = ResumeCountdownRequest { name: name.to_owned(), version };
-        let answer = self.countdown_client().resume_countdown(request).await;
-        self.countdown_in(answer, |answer| answer.countdown)
+        self.changed(async |mut server| Ok(server.resume_countdown(request).await?.into_inner().countdown))
+            .await
     }
 
-    /// Puts off the end of a shared countdown, or, below zero, brings it forward, if it has this version: how it
-    /// stands now.
+    /// Moves the end of a shared countdown later by `by`, or earlier if `by` is negative, if it still has `version`, and
+    /// returns its new state.
     ///
-    /// It is not repeated here: name a version to repeat it safely.
+    /// The call is not repeated here; give a version to repeat it safely.
     pub async fn extend_countdown(
         &self,
         name: &str,
@@ -74,26 +74,25 @@ impl Client {
         version: Option<i64>,
     ) -> Result<Countdown, Error> {
         let request = ExtendCountdownRequest { name: name.to_owned(), by: Some(by), version };
-        let answer = self.countdown_client().extend_countdown(request).await;
-        self.countdown_in(answer, |answer| answer.countdown)
+        self.changed(async |mut server| Ok(server.extend_countdown(request).await?.into_inner().countdown))
+            .await
     }
 
-    /// Ends a shared countdown before its time, for good, if it has this version: how it stands now. It is not
-    /// repeated here.
+    /// Ends a shared countdown before its time, for good, if it still has `version`, and returns its new state. The call
+    /// is not repeated.
     pub async fn cancel_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = CancelCountdownRequest { name: name.to_owned(), version };
-        let answer = self.countdown_client().cancel_countdown(request).await;
-        self.countdown_in(answer, |answer| answer.countdown)
+        self.changed(async |mut server| Ok(server.cancel_countdown(request).await?.into_inner().countdown))
+            .await
     }
 
-    /// How a shared countdown stands.
+    /// The state of a shared countdown.
     pub async fn get_countdown(&self, name: &str) -> Result<Countdown, Error> {
         let request = GetCountdownRequest { name: name.to_owned() };
-        let answer = self.countdown_client().get_countdown(request).await;
-        self.countdown_in(answer, |answer| answer.countdown)
+        self.changed(async |mut server| Ok(server.get_countdown(request).await?.into_inner().countdown)).await
     }
 
-    /// All shared countdowns, by name: all pages.
+    /// All shared countdowns, ordered by name, from all pages.
     pub async fn list_countdowns(&self) -> Result<Vec<Countdown>, Error> {
         let mut client = self.countdown_client();
         let mut request = ListCountdownsRequest::default();
@@ -109,21 +108,20 @@ impl Client {
         }
     }
 
-    /// Forgets a shared countdown, for good, if it has this version. It is not repeated here.
+    /// Deletes a shared countdown, for good, if it still has `version`. The call is not repeated.
     pub async fn delete_countdown(&self, name: &str, version: Option<i64>) -> Result<(), Error> {
         let request = DeleteCountdownRequest { name: name.to_owned(), version };
         let answer = self.countdown_client().delete_countdown(request).await;
         answer.map(drop).map_err(|status| self.error(&status))
     }
 
-    /// A server always tells how it stands.
-    fn countdown_in<A>(
+    /// Makes a call that answers with the state of one shared countdown.
+    async fn changed(
         &self,
-        answer: Result<Response<A>, Status>,
-        countdown: impl FnOnce(A) -> Option<Countdown>,
+        call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Option<Countdown>, Status>,
     ) -> Result<Countdown, Error> {
-        let answer = answer.map_err(|status| self.error(&status))?.into_inner();
-        Ok(countdown(answer).unwrap_or_default())
+        let countdown = call(self.countdown_client()).await.map_err(|status| self.error(&status))?;
+        countdown.ok_or(Error::Incomplete { field: "countdown" })
     }
 
     fn countdown_client(&self) -> CountdownServiceClient<Channel> {

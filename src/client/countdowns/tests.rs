@@ -9,14 +9,13 @@ use tonic::{Code, Request, Response, Status, body::Body};
 use tonic_prost::ProstCodec;
 
 use super::*;
+use crate::client::test_server;
 
 type Asked = Arc<Mutex<Vec<CreateCountdownRequest>>>;
 
 /// Answers each creation but the first ones, which end with `fault`.
 async fn serve(fault: Status, faults: usize) -> (Client, Asked) {
     let asked = Asked::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = listener.local_addr().unwrap().to_string();
     let all = asked.clone();
     let service = tower::service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (fault, asked) = (fault.clone(), all.clone());
@@ -33,20 +32,7 @@ async fn serve(fault: Status, faults: usize) -> (Client, Asked) {
             Ok::<http::Response<Body>, Infallible>(answer)
         }
     });
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let service = hyper_util::service::TowerToHyperService::new(service.clone());
-            tokio::spawn(async move {
-                let io = hyper_util::rt::TokioIo::new(socket);
-                hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new())
-                    .serve_connection(io, service)
-                    .await
-                    .ok();
-            });
-        }
-    });
-    (Client::connect(&url).unwrap(), asked)
+    (test_server::serve(service).await, asked)
 }
 
 fn named(name: &str) -> CreateCountdownRequest {
@@ -78,8 +64,15 @@ async fn a_creation_that_is_refused_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_creation_that_nobody_answers_fails_at_once() {
+async fn a_creation_without_a_server_fails_at_once() {
     let client = Client::connect("127.0.0.1:1").unwrap();
     let error = client.create_countdown(named("launch")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_change_can_be_made_by_a_task() {
+    let client = Client::connect("127.0.0.1:1").unwrap();
+    let change = tokio::spawn(async move { client.pause_countdown("launch", None).await });
+    assert!(matches!(change.await.unwrap(), Err(Error::Unreachable { .. })));
 }
