@@ -4,8 +4,7 @@ use futures::Stream;
 
 use super::{Client, Error, MAX_RESPONSE_BYTES, resume};
 use crate::proto::{
-    ListFilesRequest, ReadLinesRequest, ReadLinesResponse, ReadableFile,
-    line_service_client::LineServiceClient,
+    FileInfo, ListFilesRequest, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
 };
 
 impl Client {
@@ -18,7 +17,7 @@ impl Client {
     }
 
     /// The files below a root or a directory, or of all roots where `path` is empty: all pages.
-    pub async fn list_files(&self, path: &str) -> Result<Vec<ReadableFile>, Error> {
+    pub async fn list_files(&self, path: &str) -> Result<Vec<FileInfo>, Error> {
         let mut client =
             LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let mut request = ListFilesRequest { path: path.to_owned(), ..ListFilesRequest::default() };

@@ -210,9 +210,9 @@ fn found(found: Found) -> proto::FileResumedFound {
     }
 }
 
-fn file(file: FileInfo) -> proto::ReadableFile {
+fn file(file: FileInfo) -> proto::FileInfo {
     let FileInfo { path, size, modified, created, growing } = file;
-    proto::ReadableFile {
+    proto::FileInfo {
         path,
         size: Some(size.cast_signed()),
         modify_time: Some(modified.into()),

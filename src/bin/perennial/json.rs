@@ -10,9 +10,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::{
     messages::json::{Base64, Number, Object},
     proto::{
-        ConsumerInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse,
-        ReadLinesResponse, ReadableFile, StoredMessage, TopicInfo, line, line_stream_event,
-        message_stream_event, stored_message,
+        ConsumerInfo, FileInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse,
+        ReadLinesResponse, StoredMessage, TopicInfo, line, line_stream_event, message_stream_event,
+        stored_message,
     },
 };
 use serde::Serialize;
@@ -165,7 +165,7 @@ pub fn consumer(consumer: &ConsumerInfo) -> Value {
     })
 }
 
-pub fn file(file: &ReadableFile) -> Value {
+pub fn file(file: &FileInfo) -> Value {
     json!({
         "path": file.path,
         "size": file.size,

@@ -1,6 +1,6 @@
 //! What is answered at once: files, topics, countdowns, health.
 
-use perennial::proto::{ConsumerInfo, Countdown, ReadableFile, TopicInfo};
+use perennial::proto::{ConsumerInfo, Countdown, FileInfo, TopicInfo};
 use serde_json::{Value, json};
 
 use crate::{Failure, arguments::Format, countdown::event, json, output::Output, time};
@@ -8,8 +8,8 @@ use crate::{Failure, arguments::Format, countdown::event, json, output::Output, 
 const SERVING: &str = "SERVING";
 
 /// The files, a line each: size, when it was last changed and when it was made, whether it grows, path.
-pub fn files(files: &[ReadableFile], format: Format) -> Result<u8, Failure> {
-    let row = |file: &ReadableFile| {
+pub fn files(files: &[FileInfo], format: Format) -> Result<u8, Failure> {
+    let row = |file: &FileInfo| {
         let (modified, created) = (moment(file.modify_time.as_ref()), moment(file.create_time.as_ref()));
         let growing = if file.growing { "growing" } else { "-" };
         let size = file.size.unwrap_or_default();
