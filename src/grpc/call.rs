@@ -1,10 +1,10 @@
-//! What all streams share, and the only wrapper round one: quota, deadline, end on shutdown, end of a stalled reader,
-//! metrics, and one line in the log when it is over.
+//! The only wrapper of a call: quota, deadline, end on shutdown, eviction of a stalled reader, metrics, and one log line
+//! when a stream ends.
 //!
-//! A stream ends once, in one of these ways, and is counted once: it is through; its generator fails; its deadline
-//! passes; the server drains; its reader stalls; or its client goes away, and it is dropped. A reader that takes
-//! nothing is not polled either, so one task looks at all streams now and then, and takes the generator, and all that
-//! it holds, out of a stalled one; what is left tells the client why, should it ever read on.
+//! A stream ends once and is counted once, in one of these ways: its generator ends or fails; its deadline passes; the
+//! server drains; its reader stalls; or its client goes away and the stream is dropped. The transport does not poll a
+//! stream whose reader has no room, so one task inspects all streams from time to time. It takes the generator and all
+//! that it holds out of a stalled stream. What remains reports the reason if the client reads again.
 
 use std::{
     collections::HashMap,
@@ -18,100 +18,104 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::Stream;
 use prometheus_client::registry::Registry;
+use prost::Message;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
-use self::stall::{Stallable, Waiting};
+use self::stall::{Evictable, StallWatch};
 use super::{
+    codec::Encoded,
     metrics::{Metrics, Sent, code_name},
     status::{self, Failure},
 };
+use crate::stream::WakeGroup;
 
 mod stall;
 
-/// The default of [`Settings::max_streams`]: about 1 GiB of idle streams.
+/// The default of [`Config::max_streams`]: about 1 GiB of idle streams.
 const MAX_STREAMS: usize = 100_000;
 
-/// The default of [`Settings::stall`]: longer than a laptop's lid is closed between two meetings' rooms.
+/// The default of [`Config::stall`]: long enough for a laptop that sleeps between two meetings.
 const STALL: Duration = Duration::from_secs(300);
 
-/// What of a request the log repeats, in characters.
+/// The log repeats up to this many characters of a request.
 const MAX_SUBJECT: usize = 200;
 
-/// The operator's settings.
+/// The operator's limits on streams.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The most streams that are open at once.
+pub struct Config {
+    /// Up to this many streams are open at once.
     pub max_streams: usize,
-    /// How long a reader may take nothing though something waits.
+    /// A stream ends when its reader takes nothing for this long while a response waits.
     pub stall: Duration,
 }
 
-impl Default for Settings {
+impl Default for Config {
     fn default() -> Self {
         Self { max_streams: MAX_STREAMS, stall: STALL }
     }
 }
 
-/// The connection that a request came by: an extension of the request.
+/// The connection of a request: an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Tells it from the others of this server; not 0.
-    pub number: u64,
-    /// Its other end.
+    /// The streams of this connection are woken together, so that their writes coalesce.
+    pub wake_group: Option<WakeGroup>,
+    /// The address of the client.
     pub peer: SocketAddr,
-    /// Is cancelled when its streams are to end: it is old, or the server drains.
+    /// Cancelled when the streams of the connection must end: it has reached its maximum age, or the server drains.
     pub ends: CancellationToken,
 }
 
 /// What all calls of a server share. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Calls(Arc<Shared>);
+pub struct Calls(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
-    settings: Settings,
+struct Inner {
+    config: Config,
     shutdown: CancellationToken,
     metrics: Metrics,
     open: AtomicUsize,
     next_id: AtomicU64,
-    streams: Mutex<HashMap<u64, Weak<dyn Stallable>>>,
+    streams: Mutex<HashMap<u64, Weak<dyn Evictable>>>,
 }
 
-impl Shared {
-    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Stallable>>> {
-        // Every change of the map is one call: a panic elsewhere leaves it whole.
+impl Inner {
+    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Evictable>>> {
+        // Every change of the map is one call, so a panic elsewhere cannot leave it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Calls {
-    /// To be called on the runtime that serves the calls: the search for stalled streams runs there, until
-    /// `shutdown`.
-    pub fn new(settings: Settings, shutdown: CancellationToken, registry: &mut Registry) -> Self {
-        let shared = Arc::new(Shared {
-            settings,
+    /// Call this on the runtime that serves the calls: it starts the task that evicts stalled streams, which runs
+    /// until `shutdown`.
+    pub fn new(config: Config, shutdown: CancellationToken, registry: &mut Registry) -> Self {
+        let inner = Arc::new(Inner {
+            config,
             shutdown,
             metrics: Metrics::new(registry),
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
         });
-        tokio::spawn(stall::sweep(Arc::downgrade(&shared)));
-        Self(shared)
+        tokio::spawn(stall::sweep(Arc::downgrade(&inner)));
+        Self(inner)
     }
 
-    /// Begins a streaming call. `subject` says what it is about.
+    /// Begins a streaming call. `subject` is what the log names it by.
     pub fn begin<T>(
         &self,
         method: &'static str,
         request: &Request<T>,
         subject: impl std::fmt::Display,
     ) -> Result<Call, Status> {
-        let Shared { settings, metrics, open, shutdown, .. } = &*self.0;
+        let Inner { config, metrics, open, shutdown, .. } = &*self.0;
         metrics.opened(method);
         let others = open.fetch_add(1, Ordering::Relaxed);
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
@@ -124,8 +128,8 @@ impl Calls {
         let (items, bytes, ending) = (0, 0, None);
         let mut call =
             Call { calls, method, subject, peer, started, deadline, ends, sent, items, bytes, ending };
-        if others >= settings.max_streams {
-            return Err(call.end(status::too_many_streams(settings.max_streams)));
+        if others >= config.max_streams {
+            return Err(call.end(status::too_many_streams(config.max_streams)));
         }
         if call.ends.is_cancelled() {
             return Err(call.end(status::draining()));
@@ -133,16 +137,21 @@ impl Calls {
         Ok(call)
     }
 
-    /// Answers a unary call, within the time that its caller gives it.
-    pub async fn unary<T>(
+    /// Answers a unary call. A call whose deadline has passed ends with `DEADLINE_EXCEEDED`, before its answer begins or
+    /// while it runs.
+    pub async fn unary<Q, A>(
         &self,
         method: &'static str,
-        timeout: Option<Duration>,
-        answer: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<Response<T>, Status> {
+        request: Request<Q>,
+        answer: impl AsyncFnOnce(Q) -> Result<A, Failure>,
+    ) -> Result<Response<A>, Status> {
         let started = Instant::now();
+        let timeout = timeout(request.metadata());
+        let answer = answer(request.into_inner());
         let answer = match timeout {
             None => answer.await,
+            // A timer of tokio's is up to a millisecond late, and an answer may never wait for anything.
+            Some(timeout) if started.elapsed() >= timeout => Err(status::deadline_exceeded()),
             Some(timeout) => tokio::time::timeout(timeout, answer)
                 .await
                 .unwrap_or_else(|_| Err(status::deadline_exceeded())),
@@ -154,13 +163,13 @@ impl Calls {
         answer
     }
 
-    /// What is counted.
+    /// The counters of all calls.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 }
 
-/// A streaming call that has begun. Dropping it is its end: as cancelled, if it did not end otherwise before.
+/// A streaming call that has begun. Dropping it ends it: as cancelled, unless it has ended before.
 #[derive(Debug)]
 pub struct Call {
     calls: Calls,
@@ -177,7 +186,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Waits for a generator to be opened, no longer than the deadline and the server allow.
+    /// Opens a generator. Fails when that fails, at the deadline, or when the server drains.
     pub async fn open<S, E: Into<Failure>>(
         mut self,
         open: impl Future<Output = Result<S, E>>,
@@ -200,39 +209,39 @@ impl Call {
         }
     }
 
-    /// Serves a generator until it, or the call, is over.
+    /// Serves a generator until it ends or the call must end.
     pub fn serve<T: 'static, S>(self, stream: S) -> Responses<T>
     where
-        S: Stream<Item = Result<Served<T>, Failure>> + Send + 'static,
+        S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
         let ends = self.ends.clone();
         self.serve_until(stream, Some(ends))
     }
 
-    /// As [`serve`](Self::serve), for a generator that ends by itself when the server drains, and has a last word.
+    /// Like [`serve`](Self::serve), for a generator that ends by itself when the server drains, after last responses.
     pub fn serve_to_the_end<T: 'static, S>(self, stream: S) -> Responses<T>
     where
-        S: Stream<Item = Result<Served<T>, Failure>> + Send + 'static,
+        S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
         self.serve_until(stream, None)
     }
 
     fn serve_until<T: 'static, S>(self, stream: S, ends: Option<CancellationToken>) -> Responses<T>
     where
-        S: Stream<Item = Result<Served<T>, Failure>> + Send + 'static,
+        S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
-        let shared = self.calls.0.clone();
-        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let inner = self.calls.0.clone();
+        let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
         let deadline = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
-        let slot = Arc::new(Slot { waiting: Waiting::new(), serving: Mutex::new(serving) });
-        let weak: Weak<dyn Stallable> = Arc::downgrade(&(slot.clone() as Arc<dyn Stallable>));
-        shared.streams().insert(id, weak);
-        Responses { slot, id, shared, deadline, ends, is_over: false }
+        let shared = Arc::new(Shared { stall: StallWatch::new(), serving: Mutex::new(serving) });
+        let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
+        inner.streams().insert(id, weak);
+        Responses { shared, id, inner, deadline, ends, is_over: false }
     }
 
-    /// Is cancelled when the call is to end.
+    /// Cancelled when the call must end.
     pub fn ends(&self) -> &CancellationToken {
         &self.ends
     }
@@ -257,50 +266,59 @@ impl Drop for Call {
     }
 }
 
-/// A response, and what it counts for.
+/// A response that leaves, and what it counts for.
 #[derive(Debug)]
-pub struct Served<T> {
-    /// What the client gets.
+pub struct Outgoing<T> {
+    /// The response.
     pub response: T,
-    /// How many ticks, lines, messages or results.
+    /// How many ticks, lines, messages or results it holds. Refusals do not count.
     pub items: usize,
-    /// How many bytes they have.
+    /// How many bytes the items have.
     pub bytes: usize,
 }
 
-/// A generator, and its call.
-struct Serving<T> {
-    call: Call,
-    stream: Pin<Box<dyn Stream<Item = Result<Served<T>, Failure>> + Send>>,
-}
-
-struct Slot<T> {
-    waiting: Arc<Waiting>,
-    /// None when it is over.
-    serving: Mutex<Option<Serving<T>>>,
-}
-
-impl<T> std::fmt::Debug for Slot<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("waiting", &self.waiting).finish_non_exhaustive()
+impl Outgoing<Encoded> {
+    /// A batch: its encoded items, how many they are, and all other fields of the response.
+    pub fn batch(items: Vec<Bytes>, count: usize, rest: &impl Message) -> Self {
+        let bytes = items.iter().map(Bytes::len).sum();
+        Self { response: Encoded::new(items, rest), items: count, bytes }
     }
 }
 
-impl<T> Slot<T> {
+/// A generator and its call.
+struct Serving<T> {
+    call: Call,
+    stream: Pin<Box<dyn Stream<Item = Result<Outgoing<T>, Failure>> + Send>>,
+}
+
+/// What the responses of a call share with the task that evicts stalled streams.
+struct Shared<T> {
+    stall: Arc<StallWatch>,
+    /// `None` when the stream is over.
+    serving: Mutex<Option<Serving<T>>>,
+}
+
+impl<T> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("stall", &self.stall).finish_non_exhaustive()
+    }
+}
+
+impl<T> Shared<T> {
     fn serving(&self) -> MutexGuard<'_, Option<Serving<T>>> {
-        // A generator that panicked is not polled again: its task is gone.
+        // A generator that panicked is not polled again, because its task is gone.
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Stallable for Slot<T> {
-    fn end_if_stalled(&self, stall: Duration) {
-        // Locked, it is being polled, and so it is not stalled. Looked at under the lock: it may just have been.
+impl<T> Evictable for Shared<T> {
+    fn evict_if_stalled(&self, limit: Duration) {
+        // A locked stream is being polled, so it is not stalled. Check under the lock, because a poll may just have ended.
         let Ok(mut serving) = self.serving.try_lock() else { return };
-        let stalled = if self.waiting.is_longer_than(stall) { serving.take() } else { None };
+        let stalled = if self.stall.is_longer_than(limit) { serving.take() } else { None };
         drop(serving);
         if let Some(Serving { mut call, .. }) = stalled {
-            call.end(status::stalled(stall));
+            call.end(status::stalled(limit));
         }
     }
 }
@@ -308,9 +326,9 @@ impl<T> Stallable for Slot<T> {
 /// The responses of a call.
 #[derive(Debug)]
 pub struct Responses<T> {
-    slot: Arc<Slot<T>>,
+    shared: Arc<Shared<T>>,
     id: u64,
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     deadline: Option<Pin<Box<Sleep>>>,
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     is_over: bool,
@@ -323,28 +341,28 @@ impl<T> Stream for Responses<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let slot = self.slot.clone();
-        let mut serving = slot.serving();
-        let waker = slot.waiting.is_polled_by(context.waker());
+        let shared = self.shared.clone();
+        let mut serving = shared.serving();
+        let waker = shared.stall.on_poll(context.waker());
         let context = &mut Context::from_waker(&waker);
         let Some(Serving { call, stream }) = &mut *serving else {
             self.is_over = true;
-            return Poll::Ready(Some(Err(status::stalled(self.shared.settings.stall).into())));
+            return Poll::Ready(Some(Err(status::stalled(self.inner.config.stall).into())));
         };
-        if let Some(failure) = self.is_cut(context) {
+        if let Some(failure) = self.interruption(context) {
             let status = call.end(failure);
             self.is_over = true;
             *serving = None;
             return Poll::Ready(Some(Err(status)));
         }
-        // A generator that always has something would keep its worker from everybody else.
+        // A generator that is always ready would keep its worker from all other tasks.
         ready!(pin!(tokio::task::consume_budget()).poll(context));
         let item = match ready!(stream.as_mut().poll_next(context)) {
-            Some(Ok(Served { response, items, bytes })) => {
+            Some(Ok(Outgoing { response, items, bytes })) => {
                 call.items += items as u64;
                 call.bytes += bytes as u64;
                 call.sent.add(items, bytes);
-                slot.waiting.has_given();
+                shared.stall.on_response();
                 return Poll::Ready(Some(Ok(response)));
             }
             Some(Err(failure)) => Some(Err(call.end(failure))),
@@ -360,8 +378,8 @@ impl<T> Stream for Responses<T> {
 }
 
 impl<T> Responses<T> {
-    /// What ends the call from outside.
-    fn is_cut(&mut self, context: &mut Context<'_>) -> Option<Failure> {
+    /// The reason for which the call must end now, if there is one.
+    fn interruption(&mut self, context: &mut Context<'_>) -> Option<Failure> {
         let is_late =
             self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
         if is_late {
@@ -374,18 +392,18 @@ impl<T> Responses<T> {
 
 impl<T> Drop for Responses<T> {
     fn drop(&mut self) {
-        self.shared.streams().remove(&self.id);
-        // At once, and not when the search for stalled streams lets go of it.
-        let serving = self.slot.serving().take();
+        self.inner.streams().remove(&self.id);
+        // Drop the generator now, even if the task that evicts stalled streams still holds a reference.
+        let serving = self.shared.serving().take();
         drop(serving);
     }
 }
 
-/// The time that the caller gives a call: the header `grpc-timeout`, at most eight digits and a unit.
-pub fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+/// The time that the caller allows: the header `grpc-timeout`, up to eight digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    // Parsing alone would take a sign.
+    // `parse` alone would accept a sign.
     let is_amount = digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
     let amount = digits.parse::<u64>().ok().filter(|_| is_amount)?;
     Some(match unit {

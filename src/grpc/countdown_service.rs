@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{self, Connection, Responses, Served},
+    call::{Connection, Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -20,7 +20,7 @@ use crate::{
     },
     cursor::{self, Kind},
     proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
-    stream::{Batching, WakeGroup},
+    stream::Batching,
 };
 
 mod shared;
@@ -39,107 +39,98 @@ impl CountdownService for App {
         &self,
         request: Request<proto::CreateCountdownRequest>,
     ) -> Result<Response<proto::CreateCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let answer = async {
-            let (name, spec) = shared::spec(request.into_inner())?;
+        let answer = async |request: proto::CreateCountdownRequest| {
+            let (name, spec) = shared::spec(request)?;
             let (standing, already_existed) = self.countdowns.create(&name, spec).await?;
-            Ok(proto::CreateCountdownResponse { countdown: Some(self.told(&standing)), already_existed })
+            Ok(proto::CreateCountdownResponse { countdown: Some(self.shown(&standing)), already_existed })
         };
-        self.calls.unary("CreateCountdown", timeout, answer).await
+        self.calls.unary("CreateCountdown", request, answer).await
     }
 
     async fn pause_countdown(
         &self,
         request: Request<proto::PauseCountdownRequest>,
     ) -> Result<Response<proto::PauseCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::PauseCountdownRequest { name, version } = request.into_inner();
-        let answer = async {
-            let standing = self.countdowns.pause(&name, shared::version(version)?).await?;
-            Ok(proto::PauseCountdownResponse { countdown: Some(self.told(&standing)) })
+        let answer = async |request: proto::PauseCountdownRequest| {
+            let version = shared::version(request.version)?;
+            let standing = self.countdowns.pause(&request.name, version).await?;
+            Ok(proto::PauseCountdownResponse { countdown: Some(self.shown(&standing)) })
         };
-        self.calls.unary("PauseCountdown", timeout, answer).await
+        self.calls.unary("PauseCountdown", request, answer).await
     }
 
     async fn resume_countdown(
         &self,
         request: Request<proto::ResumeCountdownRequest>,
     ) -> Result<Response<proto::ResumeCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::ResumeCountdownRequest { name, version } = request.into_inner();
-        let answer = async {
-            let standing = self.countdowns.resume(&name, shared::version(version)?).await?;
-            Ok(proto::ResumeCountdownResponse { countdown: Some(self.told(&standing)) })
+        let answer = async |request: proto::ResumeCountdownRequest| {
+            let version = shared::version(request.version)?;
+            let standing = self.countdowns.resume(&request.name, version).await?;
+            Ok(proto::ResumeCountdownResponse { countdown: Some(self.shown(&standing)) })
         };
-        self.calls.unary("ResumeCountdown", timeout, answer).await
+        self.calls.unary("ResumeCountdown", request, answer).await
     }
 
     async fn cancel_countdown(
         &self,
         request: Request<proto::CancelCountdownRequest>,
     ) -> Result<Response<proto::CancelCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::CancelCountdownRequest { name, version } = request.into_inner();
-        let answer = async {
-            let standing = self.countdowns.cancel(&name, shared::version(version)?).await?;
-            Ok(proto::CancelCountdownResponse { countdown: Some(self.told(&standing)) })
+        let answer = async |request: proto::CancelCountdownRequest| {
+            let version = shared::version(request.version)?;
+            let standing = self.countdowns.cancel(&request.name, version).await?;
+            Ok(proto::CancelCountdownResponse { countdown: Some(self.shown(&standing)) })
         };
-        self.calls.unary("CancelCountdown", timeout, answer).await
+        self.calls.unary("CancelCountdown", request, answer).await
     }
 
     async fn extend_countdown(
         &self,
         request: Request<proto::ExtendCountdownRequest>,
     ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::ExtendCountdownRequest { name, by, version } = request.into_inner();
-        let answer = async {
-            let (by, version) = (shared::by(by)?, shared::version(version)?);
-            let standing = self.countdowns.extend(&name, version, by).await?;
-            Ok(proto::ExtendCountdownResponse { countdown: Some(self.told(&standing)) })
+        let answer = async |request: proto::ExtendCountdownRequest| {
+            let (by, version) = (shared::by(request.by)?, shared::version(request.version)?);
+            let standing = self.countdowns.extend(&request.name, version, by).await?;
+            Ok(proto::ExtendCountdownResponse { countdown: Some(self.shown(&standing)) })
         };
-        self.calls.unary("ExtendCountdown", timeout, answer).await
+        self.calls.unary("ExtendCountdown", request, answer).await
     }
 
     async fn get_countdown(
         &self,
         request: Request<proto::GetCountdownRequest>,
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
-        let answer = async {
-            let standing = self.countdowns.get(&request.get_ref().name)?;
-            Ok(proto::GetCountdownResponse { countdown: Some(self.told(&standing)) })
+        let answer = async |request: proto::GetCountdownRequest| {
+            let standing = self.countdowns.get(&request.name)?;
+            Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&standing)) })
         };
-        self.calls.unary("GetCountdown", None, answer).await
+        self.calls.unary("GetCountdown", request, answer).await
     }
 
     async fn list_countdowns(
         &self,
         request: Request<proto::ListCountdownsRequest>,
     ) -> Result<Response<proto::ListCountdownsResponse>, Status> {
-        let proto::ListCountdownsRequest { page_size, page_token } = request.into_inner();
-        let answer = async {
-            let page_size = field::page_size(page_size)?;
-            let page = self.countdowns.list(page_size, field::page_after(&page_token)?.as_deref());
-            let now = self.countdowns.now();
+        let answer = async |request: proto::ListCountdownsRequest| {
+            let page_size = field::page_size(request.page_size)?;
+            let after = field::page_after(&request.page_token)?;
+            let page = self.countdowns.list(page_size, after.as_deref());
             Ok(proto::ListCountdownsResponse {
-                countdowns: page.countdowns.iter().map(|standing| shared::countdown(standing, now)).collect(),
+                countdowns: page.countdowns.iter().map(|standing| self.shown(standing)).collect(),
                 next_page_token: field::page_token(page.next),
             })
         };
-        self.calls.unary("ListCountdowns", None, answer).await
+        self.calls.unary("ListCountdowns", request, answer).await
     }
 
     async fn delete_countdown(
         &self,
         request: Request<proto::DeleteCountdownRequest>,
     ) -> Result<Response<proto::DeleteCountdownResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::DeleteCountdownRequest { name, version } = request.into_inner();
-        let answer = async {
-            self.countdowns.delete(&name, shared::version(version)?).await?;
+        let answer = async |request: proto::DeleteCountdownRequest| {
+            self.countdowns.delete(&request.name, shared::version(request.version)?).await?;
             Ok(proto::DeleteCountdownResponse {})
         };
-        self.calls.unary("DeleteCountdown", timeout, answer).await
+        self.calls.unary("DeleteCountdown", request, answer).await
     }
 
     async fn countdown(
@@ -148,7 +139,7 @@ impl CountdownService for App {
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
         let connection = request.extensions().get::<Connection>();
-        let wake_group = connection.and_then(|connection| WakeGroup::new(connection.number));
+        let wake_group = connection.and_then(|connection| connection.wake_group);
         let open = async {
             let request = request.get_ref();
             let max_bytes = self.limits.batch_bytes;
@@ -181,20 +172,19 @@ impl App {
         &self,
         kind: Kind,
         batches: S,
-    ) -> impl Stream<Item = Result<Served<Encoded>, Failure>> + use<P, E, S> {
+    ) -> impl Stream<Item = Result<Outgoing<Encoded>, Failure>> + use<P, E, S> {
         let (metrics, countdowns) = (self.calls.metrics().clone(), self.countdowns.clone());
         batches.map(move |batch| {
             let batch = batch.map_err(Into::into)?;
             if let Some(late) = batch.progress.late {
                 metrics.ticked(late);
             }
-            let (items, bytes) = (batch.count, batch.bytes());
-            Ok(Served { response: response(kind, batch, &countdowns), items, bytes })
+            Ok(response(kind, batch, &countdowns))
         })
     }
 
-    /// How a shared countdown stands now.
-    fn told(&self, standing: &Standing) -> proto::Countdown {
+    /// The state of a shared countdown now.
+    fn shown(&self, standing: &Standing) -> proto::Countdown {
         shared::countdown(standing, self.countdowns.now())
     }
 }
@@ -251,8 +241,8 @@ fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure
     })
 }
 
-fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) -> Encoded {
-    let Batch { items, count: _, events, position, progress } = batch;
+fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {
+    let Batch { items, count, events, position, progress } = batch;
     let Progress { late: _, skipped, snapshot, sent } = progress;
     let rest = proto::CountdownResponse {
         ticks: Vec::new(),
@@ -262,22 +252,19 @@ fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) 
         sent_time: Some(sent.into()),
         skipped_ticks: i64::try_from(skipped).unwrap_or(i64::MAX),
     };
-    Encoded::new(items, &rest)
+    Outgoing::batch(items, count, &rest)
 }
 
 fn event(event: Event) -> proto::CountdownStreamEvent {
-    use proto::countdown_stream_event::Event as Told;
-    let told = match event {
+    use proto::countdown_stream_event::Event as E;
+    let event = match event {
         Event::ClockStepped { by_nanos } => {
-            Told::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
+            E::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
         }
         Event::Changed { change, by_nanos, previous_version, version } => {
             let by = by_nanos.map(|by| field::signed_duration(by.into()));
-            Told::Changed(proto::CountdownChanged {
-                by,
-                ..shared::changed(change, previous_version, version)
-            })
+            E::Changed(proto::CountdownChanged { by, ..shared::changed(change, previous_version, version) })
         }
     };
-    proto::CountdownStreamEvent { event: Some(told) }
+    proto::CountdownStreamEvent { event: Some(event) }
 }

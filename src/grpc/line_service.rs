@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{self, Responses, Served},
+    call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -35,32 +35,24 @@ impl LineService for App {
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        let responses = batches.map(|batch| {
-            let batch = batch?;
-            let (items, bytes) = (batch.count, batch.bytes());
-            Ok(Served { response: response(batch), items, bytes })
-        });
-        Ok(Response::new(call.serve(responses)))
+        Ok(Response::new(call.serve(batches.map(|batch| Ok(response(batch?))))))
     }
 
     async fn list_files(
         &self,
         request: Request<proto::ListFilesRequest>,
     ) -> Result<Response<proto::ListFilesResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::ListFilesRequest { path, page_size, page_token } = request.into_inner();
-        let answer = async {
-            let page_size = field::page_size(page_size)?;
-            let after = field::page_after(&page_token)?;
-            let path = Some(path.as_str()).filter(|path| !path.is_empty());
+        let answer = async |request: proto::ListFilesRequest| {
+            let page_size = field::page_size(request.page_size)?;
+            let after = field::page_after(&request.page_token)?;
+            let path = Some(request.path.as_str()).filter(|path| !path.is_empty());
             let page = self.files.list(path, page_size, after.as_deref(), self.clock.wall()).await?;
-            let next_page_token = field::page_token(page.next);
             Ok(proto::ListFilesResponse {
                 files: page.files.into_iter().map(file).collect(),
-                next_page_token,
+                next_page_token: field::page_token(page.next),
             })
         };
-        self.calls.unary("ListFiles", timeout, answer).await
+        self.calls.unary("ListFiles", request, answer).await
     }
 }
 
@@ -153,8 +145,8 @@ fn start(start: Option<read_lines_request::Start>) -> Result<Start, Failure> {
     })
 }
 
-fn response(batch: Batch) -> Encoded {
-    let Batch { items, count: _, events, position, progress } = batch;
+fn response(batch: Batch) -> Outgoing<Encoded> {
+    let Batch { items, count, events, position, progress } = batch;
     let Progress { caught_up, next_offset, size } = progress;
     let rest = proto::ReadLinesResponse {
         lines: Vec::new(),
@@ -164,33 +156,33 @@ fn response(batch: Batch) -> Encoded {
         next_offset: Some(next_offset.cast_signed()),
         size: Some(size.cast_signed()),
     };
-    Encoded::new(items, &rest)
+    Outgoing::batch(items, count, &rest)
 }
 
 fn event(event: &Event) -> proto::LineStreamEvent {
-    use proto::line_stream_event::Event as Told;
-    let told = match *event {
+    use proto::line_stream_event::Event as E;
+    let event = match *event {
         Event::Rotated { next_offset } => {
-            Told::Rotated(proto::FileRotated { next_offset: Some(next_offset.cast_signed()) })
+            E::Rotated(proto::FileRotated { next_offset: Some(next_offset.cast_signed()) })
         }
-        Event::Truncated { read_offset, size } => Told::Truncated(proto::FileTruncated {
+        Event::Truncated { read_offset, size } => E::Truncated(proto::FileTruncated {
             read_offset: Some(read_offset.cast_signed()),
             size: Some(size.cast_signed()),
         }),
-        Event::Deleted => Told::Deleted(proto::FileDeleted {}),
-        Event::Gap { reason, bytes } => Told::Gap(proto::LineGap {
+        Event::Deleted => E::Deleted(proto::FileDeleted {}),
+        Event::Gap { reason, bytes } => E::Gap(proto::LineGap {
             reason: gap_reason(reason).into(),
             byte_count: bytes.map(u64::cast_signed),
         }),
-        Event::Opened { size } => Told::Opened(proto::FileOpened { size: Some(size.cast_signed()) }),
-        Event::Hole { offset, bytes } => Told::Hole(proto::FileHole {
+        Event::Opened { size } => E::Opened(proto::FileOpened { size: Some(size.cast_signed()) }),
+        Event::Hole { offset, bytes } => E::Hole(proto::FileHole {
             offset: Some(offset.cast_signed()),
             byte_count: Some(bytes.cast_signed()),
         }),
-        Event::Late { offset } => Told::Late(proto::LateLines { offset: Some(offset.cast_signed()) }),
-        Event::Resumed(found) => Told::Resumed(proto::FileResumed { found: self::found(found).into() }),
+        Event::Late { offset } => E::Late(proto::LateLines { offset: Some(offset.cast_signed()) }),
+        Event::Resumed(found) => E::Resumed(proto::FileResumed { found: self::found(found).into() }),
     };
-    proto::LineStreamEvent { event: Some(told) }
+    proto::LineStreamEvent { event: Some(event) }
 }
 
 fn gap_reason(reason: GapReason) -> proto::LineGapReason {

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     App, Limits,
-    call::{self, Responses, Served},
+    call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -14,7 +14,7 @@ use crate::{
     cursor::{self, Kind},
     messages::{
         self, Batch, ConsumerInfo, Content, Event, MAX_LAST, NewMessage, OnGap, Progress, Published, Query,
-        Start, Stop, TopicInfo, topic,
+        Start, Stop, TopicInfo,
     },
     proto::{self, message_service_server::MessageService, messages_request, publish_request},
     stream::Batching,
@@ -41,42 +41,36 @@ impl MessageService for App {
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        let responses = batches.map(|batch| {
-            let batch = batch?;
-            let (items, bytes) = (batch.count, batch.bytes());
-            Ok(Served { response: response(batch), items, bytes })
-        });
-        Ok(Response::new(call.serve(responses)))
+        Ok(Response::new(call.serve(batches.map(|batch| Ok(response(batch?))))))
     }
 
     async fn publish(
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let answer = async {
-            let message = new_message(request.into_inner())?;
-            Ok(published(self.log.publish(message).await?))
+        let answer = async |request: proto::PublishRequest| {
+            let published = async {
+                let message = new_message(request)?;
+                Ok(published(self.log.publish(message).await?))
+            };
+            let published = published.await;
+            self.calls.metrics().published("Publish", 1, published.as_ref().err());
+            published
         };
-        self.calls.unary("Publish", timeout, answer).await
+        self.calls.unary("Publish", request, answer).await
     }
 
     async fn publish_batch(
         &self,
         request: Request<proto::PublishBatchRequest>,
     ) -> Result<Response<proto::PublishBatchResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let answer = async {
-            let messages = request.into_inner().messages;
-            check_count(messages.len())?;
-            let element = |(index, message)| {
-                new_message(message).map_err(|failure: Failure| failure.within(&format!("messages[{index}]")))
-            };
-            let messages = messages.into_iter().enumerate().map(element).collect::<Result<Vec<_>, _>>()?;
-            let results = self.log.publish_batch(messages).await?;
-            Ok(proto::PublishBatchResponse { results: results.into_iter().map(published).collect() })
+        let answer = async |request: proto::PublishBatchRequest| {
+            let count = request.messages.len();
+            let published = self.publish_all(request.messages).await;
+            self.calls.metrics().published("PublishBatch", count, published.as_ref().err());
+            Ok(proto::PublishBatchResponse { results: published? })
         };
-        self.calls.unary("PublishBatch", timeout, answer).await
+        self.calls.unary("PublishBatch", request, answer).await
     }
 
     async fn publish_stream(
@@ -92,92 +86,96 @@ impl MessageService for App {
         &self,
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::ListTopicsRequest { pattern, page_size, page_token } = request.into_inner();
-        let answer = async {
-            let page_size = field::page_size(page_size)?;
-            let after = field::page_after(&page_token)?;
-            let pattern = Some(pattern.as_str()).filter(|pattern| !pattern.is_empty());
+        let answer = async |request: proto::ListTopicsRequest| {
+            let page_size = field::page_size(request.page_size)?;
+            let after = field::page_after(&request.page_token)?;
+            let pattern = Some(request.pattern.as_str()).filter(|pattern| !pattern.is_empty());
             let page =
                 self.log.list_topics(pattern, page_size, after.as_deref()).map_err(|error| match error {
                     messages::Error::Pattern { error, .. } => Failure::field("pattern", error.to_string()),
                     error => error.into(),
                 })?;
-            let next_page_token = field::page_token(page.next);
             Ok(proto::ListTopicsResponse {
                 topics: page.topics.into_iter().map(topic).collect(),
-                next_page_token,
+                next_page_token: field::page_token(page.next),
             })
         };
-        self.calls.unary("ListTopics", timeout, answer).await
+        self.calls.unary("ListTopics", request, answer).await
     }
 
     async fn purge_topic(
         &self,
         request: Request<proto::PurgeTopicRequest>,
     ) -> Result<Response<proto::PurgeTopicResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::PurgeTopicRequest { topic, until_sequence } = request.into_inner();
-        let answer = async {
-            topic::check(&topic).map_err(messages::Error::Topic)?;
+        let answer = async |request: proto::PurgeTopicRequest| {
+            let proto::PurgeTopicRequest { topic, until_sequence } = request;
             let until = until_sequence.map(|s| field::at_least(s, 1, "until_sequence")).transpose()?;
             let removed = self.log.purge_topic(&topic, until).await?;
             Ok(proto::PurgeTopicResponse { message_count: Some(removed.cast_signed()) })
         };
-        self.calls.unary("PurgeTopic", timeout, answer).await
+        self.calls.unary("PurgeTopic", request, answer).await
     }
 
     async fn commit_cursor(
         &self,
         request: Request<proto::CommitCursorRequest>,
     ) -> Result<Response<proto::CommitCursorResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::CommitCursorRequest { consumer, cursor, rewind } = request.into_inner();
-        let answer = async {
-            messages::check_consumer(&consumer)?;
+        let answer = async |request: proto::CommitCursorRequest| {
+            let proto::CommitCursorRequest { consumer, cursor, rewind } = request;
             let position = field::position(Kind::Messages, &cursor)?;
             let time = self.log.commit_cursor(&consumer, position, rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })
         };
-        self.calls.unary("CommitCursor", timeout, answer).await
+        self.calls.unary("CommitCursor", request, answer).await
     }
 
     async fn list_consumers(
         &self,
         request: Request<proto::ListConsumersRequest>,
     ) -> Result<Response<proto::ListConsumersResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::ListConsumersRequest { page_size, page_token, consumer: only } = request.into_inner();
-        let answer = async {
-            let page_size = field::page_size(page_size)?;
-            let after = field::page_after(&page_token)?;
-            let page = match only {
+        let answer = async |request: proto::ListConsumersRequest| {
+            let page_size = field::page_size(request.page_size)?;
+            let after = field::page_after(&request.page_token)?;
+            let page = match request.consumer {
                 None => self.log.list_consumers(page_size, after.as_deref()).await?,
                 Some(only) => {
                     let consumers = self.log.consumer(&only).await?.into_iter().collect();
                     messages::ConsumerPage { consumers, next: None }
                 }
             };
-            let next_page_token = field::page_token(page.next);
             Ok(proto::ListConsumersResponse {
                 consumers: page.consumers.into_iter().map(consumer).collect(),
-                next_page_token,
+                next_page_token: field::page_token(page.next),
             })
         };
-        self.calls.unary("ListConsumers", timeout, answer).await
+        self.calls.unary("ListConsumers", request, answer).await
     }
 
     async fn delete_consumer(
         &self,
         request: Request<proto::DeleteConsumerRequest>,
     ) -> Result<Response<proto::DeleteConsumerResponse>, Status> {
-        let timeout = call::timeout(request.metadata());
-        let proto::DeleteConsumerRequest { consumer } = request.into_inner();
-        let answer = async {
-            self.log.delete_consumer(&consumer).await?;
+        let answer = async |request: proto::DeleteConsumerRequest| {
+            self.log.delete_consumer(&request.consumer).await?;
             Ok(proto::DeleteConsumerResponse {})
         };
-        self.calls.unary("DeleteConsumer", timeout, answer).await
+        self.calls.unary("DeleteConsumer", request, answer).await
+    }
+}
+
+impl App {
+    /// Publishes the messages of a `PublishBatch`, all or none.
+    async fn publish_all(
+        &self,
+        messages: Vec<proto::PublishRequest>,
+    ) -> Result<Vec<proto::PublishResponse>, Failure> {
+        check_count(messages.len())?;
+        let element = |(index, message)| {
+            new_message(message).map_err(|failure: Failure| failure.within(&format!("messages[{index}]")))
+        };
+        let messages = messages.into_iter().enumerate().map(element).collect::<Result<Vec<_>, _>>()?;
+        let results = self.log.publish_batch(messages).await?;
+        Ok(results.into_iter().map(published).collect())
     }
 }
 
@@ -236,8 +234,8 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
     })
 }
 
-fn response(batch: Batch) -> Encoded {
-    let Batch { items, count: _, events, position, progress: Progress { caught_up, head } } = batch;
+fn response(batch: Batch) -> Outgoing<Encoded> {
+    let Batch { items, count, events, position, progress: Progress { caught_up, head } } = batch;
     let rest = proto::MessagesResponse {
         messages: Vec::new(),
         events: events.into_iter().map(event).collect(),
@@ -245,7 +243,7 @@ fn response(batch: Batch) -> Encoded {
         caught_up,
         head_sequence: Some(head.cast_signed()),
     };
-    Encoded::new(items, &rest)
+    Outgoing::batch(items, count, &rest)
 }
 
 fn event(event: Event) -> proto::MessageStreamEvent {

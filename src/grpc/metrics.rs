@@ -8,6 +8,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::status::Failure;
+use crate::proto::ErrorReason;
+
 /// By method.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Method {
@@ -21,6 +24,13 @@ pub struct Ending {
     code: &'static str,
 }
 
+/// The labels of messages that were not published.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Refusal {
+    method: &'static str,
+    reason: &'static str,
+}
+
 /// The counters. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -29,6 +39,7 @@ pub struct Metrics {
     items: Family<Method, Counter>,
     bytes: Family<Method, Counter>,
     calls: Family<Ending, Counter>,
+    refusals: Family<Refusal, Counter>,
     lateness: Histogram,
 }
 
@@ -59,14 +70,19 @@ impl Metrics {
             items: Family::default(),
             bytes: Family::default(),
             calls: Family::default(),
+            refusals: Family::default(),
             lateness: Histogram::new(LATENESS_BUCKETS),
         };
-        let Self { open, ended, items, bytes, calls, lateness } = &metrics;
+        let Self { open, ended, items, bytes, calls, refusals, lateness } = &metrics;
         registry.register("streams_open", "Streams that are open", open.clone());
         registry.register("streams_ended", "Streams that have ended, by status code", ended.clone());
-        registry.register("items", "Ticks, lines and messages sent", items.clone());
-        registry.register("bytes", "Bytes of ticks, lines and messages sent", bytes.clone());
+        let help = "Ticks, lines and messages sent, and messages published and acknowledged";
+        registry.register("items", help, items.clone());
+        let help = "Bytes of ticks, lines, messages and results sent by streams";
+        registry.register("bytes", help, bytes.clone());
         registry.register("calls", "Unary calls answered, by status code", calls.clone());
+        let help = "Messages that were not published, by the reason of the error";
+        registry.register("refusals", help, refusals.clone());
         let help = "How long after its first tick was due a response left, in seconds";
         registry.register("countdown_lateness_seconds", help, lateness.clone());
         metrics
@@ -92,6 +108,20 @@ impl Metrics {
     /// A unary call was answered.
     pub fn answered(&self, method: &'static str, code: &'static str) {
         self.calls.get_or_create(&Ending { method, code }).inc();
+    }
+
+    /// A unary call published all of its messages, or none because of `failure`.
+    pub fn published(&self, method: &'static str, messages: usize, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) => self.refused(method, failure.reason(), messages),
+            None => drop(self.items.get_or_create(&Method { method }).inc_by(messages as u64)),
+        }
+    }
+
+    /// Messages were not published.
+    pub fn refused(&self, method: &'static str, reason: ErrorReason, messages: usize) {
+        let reason = reason.as_str_name();
+        self.refusals.get_or_create(&Refusal { method, reason }).inc_by(messages as u64);
     }
 
     /// Ticks left: the first of them so late.

@@ -24,6 +24,7 @@ use crate::proto::{
     line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
 };
 
+mod deadlines;
 mod fields;
 mod flow;
 
@@ -51,7 +52,7 @@ impl House {
         std::fs::create_dir(&root).unwrap();
         std::fs::create_dir(&log).unwrap();
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
-        let settings = call::Settings { stall: STALL, ..call::Settings::default() };
+        let settings = call::Config { stall: STALL, ..call::Config::default() };
         let log = messages::Log::open(&log, messages::Options::default()).unwrap().0;
         let (clock, limits) = (countdown::Clock::Tokio, countdown::Limits::default());
         let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), limits.clone()).await;

@@ -32,7 +32,10 @@ use tokio_util::{
 use tonic::{Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::grpc::{call::Connection, status};
+use crate::{
+    grpc::{call::Connection, status},
+    stream::WakeGroup,
+};
 use gather::Gather;
 
 mod gather;
@@ -160,7 +163,7 @@ async fn serve_connection(
     ends: CancellationToken,
 ) {
     let activity = Arc::new(Activity::new());
-    let connection = Connection { number, peer, ends: ends.clone() };
+    let connection = Connection { wake_group: WakeGroup::new(number), peer, ends: ends.clone() };
     let service = service_fn(|mut request: http::Request<Incoming>| {
         let busy = Busy::new(activity.clone());
         request.extensions_mut().insert(connection.clone());

@@ -236,7 +236,7 @@ pub struct Config {
     /// For requests.
     pub limits: grpc::Limits,
     /// For streams.
-    pub calls: grpc::call::Settings,
+    pub calls: grpc::call::Config,
     /// For connections.
     pub connections: accept::Settings,
 }
@@ -367,7 +367,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
             ..messages::Options::default()
         },
         limits: grpc::Limits::default(),
-        calls: grpc::call::Settings::default(),
+        calls: grpc::call::Config::default(),
         connections: accept::Settings {
             max_connections: super::descriptors() / 10 * 8,
             ..Default::default()

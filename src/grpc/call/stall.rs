@@ -1,10 +1,10 @@
-//! Readers that take nothing.
+//! Detection of readers that take nothing.
 //!
-//! A reader without room is not seen from here: the transport does not poll a stream whose last bytes it could not
-//! hand on. So a stream waits for its reader since it gave a response that was not followed by another poll, or since
-//! it was woken, having something to give or its heartbeat, and was not polled. The second matters: an encoder that
-//! fills a buffer polls once more behind the only response there is, and no stream that lives on single items would
-//! ever be found by the first.
+//! The transport does not poll a stream while it cannot hand on the bytes that it already has, so a stream does not see
+//! directly that its reader has no room. Instead, a [`StallWatch`] measures the time since the stream gave a response
+//! that was not followed by another poll, or since its generator woke it (with an item or a heartbeat) and no poll came.
+//! The second case is needed: an encoder that fills a buffer polls once more after the only response, so the first case
+//! alone would never find a stream of single items.
 
 use std::{
     sync::{
@@ -18,50 +18,50 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::Shared;
+use super::Inner;
 
-/// How often stalled streams are looked for: the shortest and the longest pause.
+/// The shortest and the longest pause between two inspections of all streams.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// A stream whose generator can be taken out from beside.
-pub(super) trait Stallable: std::fmt::Debug + Send + Sync {
-    /// Ends it if its reader took nothing for so long.
-    fn end_if_stalled(&self, stall: Duration);
+/// A stream whose generator another task can take out.
+pub(super) trait Evictable: std::fmt::Debug + Send + Sync {
+    /// Ends the stream if its reader took nothing for this long.
+    fn evict_if_stalled(&self, limit: Duration);
 }
 
-/// Since when a stream waits for its reader. It is also the stream's waker: being woken is what it learns from.
+/// Measures how long a stream has waited for its reader. It is also the waker of the stream, so that it sees wakes.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct StallWatch {
     started: Instant,
-    /// In milliseconds since the start, counted from 1; 0: it waits for nothing, or for its generator.
+    /// When the wait began, in milliseconds since `started` plus 1. 0 while the stream does not wait for its reader.
     since: AtomicU64,
     task: AtomicWaker,
 }
 
-impl Waiting {
-    /// For a stream that was never polled: its first response is ready, and waits.
+impl StallWatch {
+    /// For a stream that was never polled: its first response is ready and waits for the reader.
     pub(super) fn new() -> Arc<Self> {
         Self { started: Instant::now(), since: AtomicU64::new(1), task: AtomicWaker::new() }.into()
     }
 
-    /// The reader asks for more. What is returned wakes it.
-    pub(super) fn is_polled_by(self: &Arc<Self>, task: &Waker) -> Waker {
+    /// The reader asks for more. The returned waker wakes `task`.
+    pub(super) fn on_poll(self: &Arc<Self>, task: &Waker) -> Waker {
         self.since.store(0, Ordering::Relaxed);
         self.task.register(task);
         self.clone().into()
     }
 
-    /// The reader has got a response, and may not come back.
-    pub(super) fn has_given(&self) {
+    /// The reader got a response. The wait begins, in case it does not ask again.
+    pub(super) fn on_response(&self) {
         self.since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether the reader took nothing for so long.
-    pub(super) fn is_longer_than(&self, stall: Duration) -> bool {
-        let stall = u64::try_from(stall.as_millis()).unwrap_or(u64::MAX);
+    /// Whether the reader took nothing for longer than this.
+    pub(super) fn is_longer_than(&self, limit: Duration) -> bool {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         match self.since.load(Ordering::Relaxed) {
             0 => false,
-            since => self.now().saturating_sub(since) > stall,
+            since => self.now().saturating_sub(since) > limit,
         }
     }
 
@@ -70,33 +70,33 @@ impl Waiting {
     }
 }
 
-impl Wake for Waiting {
+impl Wake for StallWatch {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // What waits already has waited longer.
+        // A wait that has begun before is the longer one.
         let _ = self.since.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
         self.task.wake();
     }
 }
 
-/// Looks for stalled streams until the server is gone or drains. It holds nothing that keeps the server.
-pub(super) async fn sweep(shared: Weak<Shared>) {
+/// Evicts stalled streams until the server drains or is gone. It holds only a weak reference to the server.
+pub(super) async fn sweep(inner: Weak<Inner>) {
     loop {
-        let Some((stall, shutdown)) = shared.upgrade().map(|s| (s.settings.stall, s.shutdown.clone())) else {
+        let Some((limit, shutdown)) = inner.upgrade().map(|it| (it.config.stall, it.shutdown.clone())) else {
             return;
         };
-        let pause = (stall / 4).clamp(PAUSES.0, PAUSES.1);
+        let pause = (limit / 4).clamp(PAUSES.0, PAUSES.1);
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
-        let Some(shared) = shared.upgrade() else { return };
-        // Copied, so that no stream has to wait for the lock while generators are dropped.
-        let streams = shared.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        let Some(inner) = inner.upgrade() else { return };
+        // Copy the list, so that no stream waits for the lock while generators are dropped.
+        let streams = inner.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
         for stream in streams {
-            stream.end_if_stalled(stall);
+            stream.evict_if_stalled(limit);
         }
     }
 }

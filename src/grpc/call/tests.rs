@@ -23,8 +23,8 @@ struct Server {
 impl Server {
     fn new(max_streams: usize) -> Self {
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
-        let settings = Settings { max_streams, stall: STALL };
-        Self { calls: Calls::new(settings, shutdown.clone(), &mut registry), registry, shutdown }
+        let config = Config { max_streams, stall: STALL };
+        Self { calls: Calls::new(config, shutdown.clone(), &mut registry), registry, shutdown }
     }
 
     fn begin(&self) -> Result<Call, Status> {
@@ -33,7 +33,7 @@ impl Server {
 
     fn serve(
         &self,
-        stream: impl Stream<Item = Result<Served<u32>, Failure>> + Send + 'static,
+        stream: impl Stream<Item = Result<Outgoing<u32>, Failure>> + Send + 'static,
     ) -> Responses<u32> {
         self.begin().unwrap().serve(stream)
     }
@@ -64,8 +64,8 @@ impl Server {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an item of a stream")]
-fn served(response: u32) -> Result<Served<u32>, Failure> {
-    Ok(Served { response, items: 1, bytes: 10 })
+fn served(response: u32) -> Result<Outgoing<u32>, Failure> {
+    Ok(Outgoing { response, items: 1, bytes: 10 })
 }
 
 fn reason(status: &Status) -> String {
@@ -73,7 +73,7 @@ fn reason(status: &Status) -> String {
 }
 
 /// Never gives anything, and tells when it is dropped.
-fn silent() -> (impl Stream<Item = Result<Served<u32>, Failure>> + Send + 'static, oneshot::Receiver<()>) {
+fn silent() -> (impl Stream<Item = Result<Outgoing<u32>, Failure>> + Send + 'static, oneshot::Receiver<()>) {
     let (is_alive, dropped) = oneshot::channel::<()>();
     let stream = stream::unfold(is_alive, |is_alive| async move {
         std::future::pending::<()>().await;
@@ -173,8 +173,8 @@ async fn the_deadline_holds_while_a_stream_opens_and_for_a_unary_call() {
     let call = server.calls.begin("Test", &with_timeout("2S"), "").unwrap();
     let status = limited(call.open(std::future::pending::<Result<(), Failure>>())).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    let never = std::future::pending::<Result<(), Failure>>();
-    let status = limited(server.calls.unary("Test", Some(Duration::from_secs(2)), never)).await.unwrap_err();
+    let never = async |()| std::future::pending::<Result<(), Failure>>().await;
+    let status = limited(server.calls.unary("Test", with_timeout("2S"), never)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(server.metrics().contains("calls_total{method=\"Test\",code=\"DEADLINE_EXCEEDED\"} 1\n"));
 }
@@ -226,7 +226,7 @@ async fn shutdown_ends_a_stream_that_waits_with_a_reason_to_come_back() {
 async fn the_end_of_a_connection_ends_its_streams_alone() {
     let server = Server::new(3);
     let ends = server.shutdown.child_token();
-    let connection = Connection { number: 1, peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
+    let connection = Connection { wake_group: None, peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
     let mut request = Request::new(());
     request.extensions_mut().insert(connection);
     let call = server.calls.begin("Test", &request, "").unwrap();

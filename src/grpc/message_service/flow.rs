@@ -12,7 +12,8 @@ use super::{check_count, new_message, published};
 use crate::{
     grpc::{
         App,
-        call::Served,
+        call::Outgoing,
+        metrics::Metrics,
         status::{self, Failure},
     },
     messages::{self, Log, Published},
@@ -24,6 +25,7 @@ type Results = Vec<proto::PublishResult>;
 /// A `PublishStream`: messages in, results out, in order, no more than a window apart.
 pub struct Flow<R> {
     log: Log,
+    metrics: Metrics,
     ends: CancellationToken,
     /// None when the client has sent all.
     requests: Option<R>,
@@ -50,6 +52,7 @@ where
     pub fn new(app: &App, ends: CancellationToken, requests: R) -> Self {
         Self {
             log: app.log.clone(),
+            metrics: app.calls.metrics().clone(),
             ends,
             requests: Some(requests),
             window: app.limits.publish_window,
@@ -64,7 +67,7 @@ where
     /// answered then.
     pub fn answers(
         mut self,
-    ) -> impl Stream<Item = Result<Served<proto::PublishStreamResponse>, Failure>> + Send {
+    ) -> impl Stream<Item = Result<Outgoing<proto::PublishStreamResponse>, Failure>> + Send {
         stream!({
             let mut failure = None;
             while self.requests.is_some() || !self.waiting.is_empty() {
@@ -134,7 +137,7 @@ where
     }
 
     /// What is answered and not yet sent.
-    fn response(&mut self) -> Option<Served<proto::PublishStreamResponse>> {
+    fn response(&mut self) -> Option<Outgoing<proto::PublishStreamResponse>> {
         let mut bytes = 0;
         let fits = |result: &&proto::PublishResult| {
             let fits = bytes < self.batch_bytes.max(1);
@@ -146,8 +149,17 @@ where
             return None;
         }
         self.unanswered = self.unanswered.saturating_sub(items);
-        let results = self.results.drain(..items).collect();
-        Some(Served { response: proto::PublishStreamResponse { results }, items, bytes })
+        let results = self.results.drain(..items).collect::<Vec<_>>();
+        let refusals = results.iter().filter_map(|result| match &result.result {
+            Some(publish_result::Result::Error(error)) => Some(error.reason()),
+            _ => None,
+        });
+        let mut refused = 0;
+        for reason in refusals {
+            refused += 1;
+            self.metrics.refused("PublishStream", reason, 1);
+        }
+        Some(Outgoing { response: proto::PublishStreamResponse { results }, items: items - refused, bytes })
     }
 }
 
@@ -186,6 +198,7 @@ mod tests {
         let (synced, sync) = oneshot::channel::<Results>();
         let mut flow = Flow {
             log: Log::open(directory.path(), messages::Options::default()).unwrap().0,
+            metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
             ends: CancellationToken::new(),
             requests: Some(requests),
             window: WINDOW,

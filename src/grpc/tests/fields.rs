@@ -229,8 +229,12 @@ async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
         let (app, consumer) = (app.clone(), consumer.to_owned());
         async move { told(app.delete_consumer(Request::new(proto::DeleteConsumerRequest { consumer })).await) }
     };
+    let mut client = MessageServiceClient::new(house.connect().await);
+    let request = proto::MessagesRequest { topics: vec![">".into()], ..Default::default() };
+    let mut stream = limited(client.messages(request)).await.unwrap().into_inner();
+    let cursor = limited(stream.message()).await.unwrap().unwrap().cursor;
     for name in ["", ".", "a.", "a b", "a/b", "*", "a.>", "a.>.b", "a*", "$a", "ä", &"a".repeat(129)] {
-        assert_eq!(commit(name, "").await, invalid("consumer"), "{name}");
+        assert_eq!(commit(name, &cursor).await, invalid("consumer"), "{name}");
         assert_eq!(delete(name).await, invalid("consumer"), "{name}");
     }
     assert_eq!(delete(&"a".repeat(128)).await.0, "CONSUMER_NOT_FOUND");

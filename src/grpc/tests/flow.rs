@@ -92,6 +92,26 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
         "4",
     ];
     assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(house.metric("items_total{method=\"PublishStream\"}"), 4);
+    let refusals =
+        |reason| house.metric(&format!("refusals_total{{method=\"PublishStream\",reason=\"{reason}\"}}"));
+    assert_eq!((refusals("INVALID_FIELD"), refusals("SEQUENCE_MISMATCH")), (3, 1));
+}
+
+#[tokio::test]
+async fn published_messages_and_refused_ones_are_counted_apart() {
+    let mut house = House::new().await;
+    let mut client = MessageServiceClient::new(house.connect().await);
+    limited(client.publish(message("a", "x"))).await.unwrap();
+    limited(client.publish(message("no topic", "x"))).await.unwrap_err();
+    let batch = |topics: &[&str]| proto::PublishBatchRequest { messages: request(topics).messages };
+    limited(client.publish_batch(batch(&["a", "b", "c"]))).await.unwrap();
+    limited(client.publish_batch(batch(&["a", "*"]))).await.unwrap_err();
+    let counted = |method| {
+        let refusals = format!("refusals_total{{method=\"{method}\",reason=\"INVALID_FIELD\"}}");
+        (house.metric(&format!("items_total{{method=\"{method}\"}}")), house.metric(&refusals))
+    };
+    assert_eq!((counted("Publish"), counted("PublishBatch")), ((1, 1), (3, 2)));
 }
 
 #[tokio::test]
