@@ -218,7 +218,7 @@ fn forge(own: &Position, other: &Position) -> [String; 2] {
     let (own, mut forged) = (json(own), json(other));
     forged["path"] = own["path"].clone();
     let mut in_detour = own;
-    in_detour["back"] = serde_json::json!([forged["identity"], forged["standing"]]);
+    in_detour["resume_at"] = serde_json::json!([forged["identity"], forged["checkpoint"]]);
     [forged, in_detour].map(|forged| {
         let position = serde_json::from_value::<Position>(forged).unwrap();
         cursor::encode(Kind::Lines, &position)

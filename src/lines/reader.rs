@@ -18,18 +18,27 @@ use tokio::time::Instant;
 
 use super::{
     Batch, Error, Event, GapReason, Inner, Position, Progress, Query,
-    chain::{Chain, Late, Next},
-    place,
+    content::{
+        checkpoint::Checkpoint,
+        fill::{self, Ended, Filled},
+        pread::despite_truncation,
+        rules::{Delimiter, Rules},
+        split::{Bounds, End},
+    },
+    history::rotation::{LateFile, Next, Rotation},
+    identity::Identity,
     root::FilePath,
-    source::{self, Ended, Filled, Identity, Standing},
-    split::{Bounds, Delimiter, End, Rules},
-    start::{self, Opened},
+    seek::{
+        locate,
+        start::{self, Opened},
+    },
+    shared_read::Wanted,
     watch::Follow,
 };
 use crate::stream::Pacing;
-use settle::{Absent, AtEnd, Drained};
+use at_end::{Absent, AtEnd, Drained};
 
-mod settle;
+mod at_end;
 
 /// The shortest line that can be too long: a cut needs room for a character.
 const MIN_LINE_BYTES: usize = 4;
@@ -43,8 +52,8 @@ pub struct Reader {
     inner: Arc<Inner>,
     gone: Gone,
     follow: Option<Follow>,
-    chain: Chain,
-    standing: Standing,
+    rotation: Rotation,
+    checkpoint: Checkpoint,
     rules: Arc<Rules>,
     pacing: Pacing,
     partial_flush: Option<Duration>,
@@ -78,30 +87,9 @@ pub struct Reader {
     short_since: Option<Instant>,
     is_drained: Drained,
     /// The file that was left last.
-    late: Option<Late>,
+    late: Option<LateFile>,
     /// Where the present file is read on, while late lines of another one are read.
-    back: Option<(Identity, Standing)>,
-}
-
-/// What was read by a follower at the end of a file, for the others.
-#[derive(Debug)]
-pub struct Recent {
-    asked: Asked,
-    /// The change of the file that was the last when it was read.
-    version: u64,
-    /// When that began.
-    looked: Instant,
-    filled: Filled,
-}
-
-/// What makes two looks at a file yield the same.
-#[derive(Clone, Debug, PartialEq)]
-struct Asked {
-    file: Identity,
-    standing: Standing,
-    bounds: Bounds,
-    rules: Arc<Rules>,
-    flush: Option<End>,
+    resume_at: Option<(Identity, Checkpoint)>,
 }
 
 /// Tells a blocking search that its reader is gone.
@@ -126,15 +114,15 @@ impl Reader {
         };
         let Query { batching, partial_flush, mut rules, .. } = query;
         rules.max_line_bytes = rules.max_line_bytes.min(inner.options.max_line_bytes).max(MIN_LINE_BYTES);
-        let Opened { follow, chain, standing, skip_to, events, waits_for_file } = opened;
-        let absent = waits_for_file.then(|| Absent { since: chain.left(), is_history: false });
+        let Opened { follow, rotation, checkpoint, skip_to, events, waits_for_file } = opened;
+        let absent = waits_for_file.then(|| Absent { since: rotation.left(), is_history: false });
         let now = Instant::now();
         Ok(Self {
             inner: inner.clone(),
             gone,
             follow,
-            chain,
-            standing,
+            rotation,
+            checkpoint,
             rules: Arc::new(rules),
             pacing: Pacing::new(batching, now),
             partial_flush,
@@ -156,7 +144,7 @@ impl Reader {
             short_since: None,
             is_drained: Drained::No,
             late: None,
-            back: None,
+            resume_at: None,
         })
     }
 
@@ -186,7 +174,7 @@ impl Reader {
                 AtEnd::ReadOn => self.is_live = self.ended.take().is_some(),
                 AtEnd::Stop => return Ok(None),
                 AtEnd::Heartbeat | AtEnd::Tell => {
-                    let nothing = Filled::nothing(self.standing, ended, self.size);
+                    let nothing = Filled::nothing(self.checkpoint, ended, self.size);
                     return Ok(Some(nothing));
                 }
             }
@@ -196,9 +184,9 @@ impl Reader {
     /// Looks at the file.
     async fn fill(&mut self) -> Result<Filled, Error> {
         let version = self.follow.as_mut().map(Follow::mark);
-        let Some(file) = self.chain.file().cloned() else {
+        let Some(file) = self.rotation.file().cloned() else {
             let nothing = Ended::End { seen: 0, is_reserved: false };
-            return Ok(Filled::nothing(self.standing, nothing, 0));
+            return Ok(Filled::nothing(self.checkpoint, nothing, 0));
         };
         if self.skip_to.is_some()
             && let Some(nothing) = self.seek(&file).await?
@@ -206,29 +194,23 @@ impl Reader {
             return Ok(nothing);
         }
         let bounds = Bounds { max_items: self.pacing.max_items(), max_bytes: self.pacing.max_bytes() };
-        let asked = Asked {
-            file: self.chain.identity(),
-            standing: self.standing,
+        let wanted = Wanted {
+            file: self.rotation.identity(),
+            checkpoint: self.checkpoint,
             bounds,
             rules: self.rules.clone(),
             flush: self.flush.take().or(self.follow.is_none().then_some(End::Last)),
         };
+        let read = read(file, wanted.clone());
         match (&self.follow, version) {
             (Some(follow), Some(version)) if self.is_live => {
-                // Held while the file is read: whoever else wants the same waits for it.
-                let mut recent = follow.recent().lock().await;
-                // A look that nobody told to take is for what nobody tells: it is worth none of those before it.
-                let is_told = self.version.replace(version) != Some(version);
-                let is_new = |it: &&Recent| it.version >= version && (is_told || it.looked > self.looked);
-                if let Some(recent) = recent.as_ref().filter(is_new).filter(|it| it.asked == asked) {
-                    return Ok(recent.filled.clone());
-                }
-                let looked = Instant::now();
-                let filled = look(file, asked.clone()).await?;
-                *recent = Some(Recent { asked, version, looked, filled: filled.clone() });
-                Ok(filled)
+                // Without a notification this read looks for changes that inotify does not report, so an older shared
+                // read must not be reused.
+                let is_notified = self.version.replace(version) != Some(version);
+                let after = (!is_notified).then_some(self.looked);
+                follow.shared_read().get(&wanted, version, after, read).await
             }
-            _ => look(file, asked).await,
+            _ => read.await,
         }
     }
 
@@ -236,26 +218,26 @@ impl Reader {
     async fn seek(&mut self, file: &Arc<File>) -> Result<Option<Filled>, Error> {
         let Some(number) = self.skip_to else { return Ok(None) };
         let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
-        let (from, gone) = (self.standing, self.gone.0.clone());
+        let (from, gone) = (self.checkpoint, self.gone.0.clone());
         let sought = move || {
-            if from.place.offset > 0 && !from.is_intact(&file)? {
+            if from.line.offset > 0 && !from.is_intact(&file)? {
                 return Ok((None, 0, file.metadata()?.len()));
             }
             let (found, seen) = if rules.delimiter == Delimiter::Newline {
                 inner.indexes.line(&file, number, &gone)?
             } else {
-                place::line(&file, from.place, number, &rules.delimiter, &gone)?
+                locate::line(&file, from.line, number, &rules.delimiter, &gone)?
             };
-            Ok((Some(Standing::at(&file, found)?), seen, file.metadata()?.len()))
+            Ok((Some(Checkpoint::at(&file, found)?), seen, file.metadata()?.len()))
         };
-        let (standing, seen, size) = blocking(move || Ok(source::despite_truncation(sought)?)).await?;
-        let Some(standing) = standing else {
-            return Ok(Some(Filled::nothing(self.standing, Ended::Truncated, size)));
+        let (checkpoint, seen, size) = blocking(move || Ok(despite_truncation(sought)?)).await?;
+        let Some(checkpoint) = checkpoint else {
+            return Ok(Some(Filled::nothing(self.checkpoint, Ended::Truncated, size)));
         };
-        self.standing = standing;
-        if standing.place.number.is_some_and(|found| found < number) {
+        self.checkpoint = checkpoint;
+        if checkpoint.line.number.is_some_and(|found| found < number) {
             let ended = Ended::End { seen, is_reserved: false };
-            return Ok(Some(Filled::nothing(standing, ended, size)));
+            return Ok(Some(Filled::nothing(checkpoint, ended, size)));
         }
         self.skip_to = None;
         Ok(None)
@@ -263,8 +245,8 @@ impl Reader {
 
     /// Takes note of what a look at the file yielded.
     fn took(&mut self, filled: &Filled) {
-        let (before, old_size) = (self.standing, self.size);
-        (self.standing, self.size) = (filled.standing, filled.size);
+        let (before, old_size) = (self.checkpoint, self.size);
+        (self.checkpoint, self.size) = (filled.checkpoint, filled.size);
         let is_used_up = filled.count == 0 && matches!(filled.ended, Ended::End { .. });
         self.is_drained = match self.is_drained {
             Drained::Asked | Drained::Yes if is_used_up => Drained::Yes,
@@ -302,24 +284,24 @@ impl Reader {
     /// A remote file may seem to be short for a moment.
     fn is_confirmed(&mut self) -> bool {
         let since = *self.short_since.get_or_insert_with(Instant::now);
-        !self.chain.is_remote() || since.elapsed() >= REMOTE_CONFIRM
+        !self.rotation.is_remote() || since.elapsed() >= REMOTE_CONFIRM
     }
 
     /// Starts again at the head of a file that was truncated or written anew.
-    fn rewind(&mut self, read: Standing, old_size: u64, size: u64) {
-        let read_offset = read.place.offset;
+    fn rewind(&mut self, read: Checkpoint, old_size: u64, size: u64) {
+        let read_offset = read.line.offset;
         let unread = old_size.saturating_sub(read_offset);
         if unread > 0 {
             self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(unread) });
         }
         self.events.push(Event::Truncated { read_offset, size });
-        (self.standing, self.short_since, self.flush) = (Standing::start(), None, None);
+        (self.checkpoint, self.short_since, self.flush) = (Checkpoint::start(), None, None);
         (self.is_live, self.is_drained) = (false, Drained::No);
     }
 
     /// Nothing older is left behind this.
     fn is_caught_up(&self, filled: &Filled) -> bool {
-        filled.reaches_end && self.chain.next() != Next::Ready
+        filled.reaches_end && self.rotation.next() != Next::Ready
     }
 
     /// The batch of what [`wait`](Self::wait) returned.
@@ -333,22 +315,22 @@ impl Reader {
             events: std::mem::take(&mut self.events),
             position: Position {
                 path: self.path,
-                identity: self.chain.identity(),
-                standing: self.standing,
+                identity: self.rotation.identity(),
+                checkpoint: self.checkpoint,
                 skip_to: self.skip_to,
                 deleted: self.absent.is_some(),
-                back: self.back,
+                resume_at: self.resume_at,
             },
-            progress: Progress { caught_up, next_offset: self.standing.place.offset, size: self.size },
+            progress: Progress { caught_up, next_offset: self.checkpoint.line.offset, size: self.size },
         }
     }
 }
 
-/// Looks at a file on a thread that may block.
-async fn look(file: Arc<File>, asked: Asked) -> Result<Filled, Error> {
+/// Reads one batch on a thread that may block.
+async fn read(file: Arc<File>, wanted: Wanted) -> Result<Filled, Error> {
     blocking(move || {
-        let Asked { standing, bounds, rules, flush, .. } = &asked;
-        Ok(source::fill(&file, standing, bounds, rules, *flush)?)
+        let Wanted { checkpoint, bounds, rules, flush, .. } = &wanted;
+        Ok(fill::fill(&file, checkpoint, bounds, rules, *flush)?)
     })
     .await
 }

@@ -30,7 +30,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Error, FileInfo, Page, RootError, source::Identity};
+use super::{Error, FileInfo, Page, RootError, identity::Identity};
 use list::List;
 use rule::Globs;
 use walk::{Aim, Step};

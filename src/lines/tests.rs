@@ -4,7 +4,7 @@
 
 use std::{
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -13,8 +13,20 @@ use futures::StreamExt;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::{split::Within, *};
-use crate::proto::{self, line::Content};
+use super::{
+    content::{
+        checkpoint::Checkpoint,
+        fill,
+        position::{LinePosition, Within},
+        split,
+    },
+    identity::Identity,
+    *,
+};
+use crate::{
+    proto::{self, line::Content},
+    stream::Batching,
+};
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 
@@ -246,7 +258,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
     let writer = std::fs::File::options().write(true).open(log.path("app.log")).unwrap();
     let is_over = AtomicBool::new(false);
     let bounds = split::Bounds { max_items: 1, max_bytes: 1024 };
-    let rules = split::Rules { max_line_bytes: 1000, ..split::Rules::default() };
+    let rules = Rules { max_line_bytes: 1000, ..Rules::default() };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -254,8 +266,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
                 std::os::unix::fs::FileExt::write_all_at(&writer, b"a line\n", 0).unwrap();
             }
         });
-        let mut looks =
-            (0..5_000).map(|_| source::fill(&file, &source::Standing::start(), &bounds, &rules, None));
+        let mut looks = (0..5_000).map(|_| fill::fill(&file, &Checkpoint::start(), &bounds, &rules, None));
         let fault = looks.find_map(Result::err);
         is_over.store(true, Ordering::Relaxed);
         assert!(fault.is_none(), "{fault:?}");
@@ -461,8 +472,8 @@ proptest! {
             let made = next(&mut batches).await.unwrap().position;
             let identity = if own { made.identity } else { Identity::default() };
             let within = [Within::Start, Within::Continued, Within::Dropped][usize::from(within % 3)];
-            let standing = Standing { place: Place { offset, number, within }, ..made.standing };
-            let position = Position { identity, standing, skip_to, deleted, ..made };
+            let checkpoint = Checkpoint { line: LinePosition { offset, number, within }, ..made.checkpoint };
+            let position = Position { identity, checkpoint, skip_to, deleted, ..made };
             if let Ok(mut batches) = log.open(query(Start::Resume(position))).await {
                 while let Some(batch) = batches.next().await {
                     let Ok(batch) = batch else { break };

@@ -24,13 +24,16 @@ use rustix::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::root::{FilePath, Parent, Roots};
+use super::{
+    history::generation::Generation,
+    root::{FilePath, Parent, Roots},
+    shared_read::SharedRead,
+};
 use followed::Followed;
-pub use generation::Generation;
 
 mod events;
 mod followed;
-mod generation;
+mod names;
 
 /// How often a watched path is looked at all the same.
 const SAFETY: Duration = Duration::from_secs(1);
@@ -326,9 +329,8 @@ impl Follow {
         if told && lives { Ok(()) } else { Err(io::Error::other("the thread that watches files has ended")) }
     }
 
-    /// What was read last by a follower of this path.
-    pub fn recent(&self) -> &tokio::sync::Mutex<Option<super::reader::Recent>> {
-        &self.followed.recent
+    pub fn shared_read(&self) -> &SharedRead {
+        &self.followed.shared_read
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    lines::{Files, OnGap, Options, Root, Start, watch::Generation},
+    lines::{Files, OnGap, Options, Root, Start, history::generation::Generation},
     stream::Batching,
 };
 
@@ -31,8 +31,8 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     };
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.chain.identity());
-    reader.chain = Chain::generation(Generation::none(1).push(shared, identity, false, true));
+    let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.rotation.identity());
+    reader.rotation = Rotation::generation(Generation::none(1).push(shared, identity, false, true));
     assert!(next(&mut reader).await.progress.caught_up);
     (directory, file, reader)
 }

@@ -13,15 +13,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    events::{Names, Pending},
-    generation::Generation,
-};
+use super::names::{Names, Pending};
 use crate::lines::{
-    generations,
-    reader::Recent,
+    error::is_servers_own,
+    history::{generation::Generation, siblings},
+    identity::Identity,
     root::{FilePath, Parent},
-    source::Identity,
+    shared_read::SharedRead,
 };
 
 /// How long an event of a file that was seen at a path may take: it is in the queue by then.
@@ -32,8 +30,7 @@ const EVENT_PATIENCE: Duration = Duration::from_millis(100);
 pub struct Followed {
     /// As it was asked for.
     pub path: FilePath,
-    /// What was read last by a follower who was at the end: most others are there, too.
-    pub recent: tokio::sync::Mutex<Option<Recent>>,
+    pub shared_read: SharedRead,
     followers: AtomicUsize,
     polled: AtomicBool,
     changed: watch::Sender<u64>,
@@ -156,7 +153,7 @@ impl Followed {
     pub fn new(path: FilePath, max_open: usize) -> Self {
         Self {
             path,
-            recent: tokio::sync::Mutex::default(),
+            shared_read: SharedRead::default(),
             followers: AtomicUsize::new(0),
             polled: AtomicBool::new(true),
             changed: watch::Sender::new(0),
@@ -263,7 +260,7 @@ impl Followed {
         let mut files = Vec::new();
         if let Some(last) = &work.file {
             let last = last.metadata()?;
-            for sibling in generations::younger(parent, name, &last)? {
+            for sibling in siblings::younger(parent, name, &last)? {
                 if let Ok(file) = parent.open(&sibling.name)
                     && Identity::of(&file.metadata()?) == sibling.identity
                     && sibling.name != *name
@@ -279,7 +276,7 @@ impl Followed {
                 files.push((file, identity));
                 true
             }
-            Err(error) if is_own(&error) => return Err(error),
+            Err(error) if is_servers_own(&error) => return Err(error),
             Err(_) => false,
         };
         work.found = files.iter().map(|(_, identity)| *identity).collect();
@@ -330,11 +327,4 @@ impl Followed {
             tracing::debug!(%error, path = %self.path, "a followed file cannot be looked at");
         }
     }
-}
-
-/// An error of the server and not of the path.
-fn is_own(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let own = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| own.contains(&code))
 }

@@ -12,9 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
+use crate::lines::{
+    content::{checkpoint::Checkpoint, pread::read_at},
+    identity::Identity,
     root::{Parent, Sibling, rotated_name::is_rotation},
-    source::{Identity, Standing, read_at},
 };
 
 /// How many siblings are looked at: far more than a rotation keeps, few enough to look at all.
@@ -115,9 +116,9 @@ pub fn again<T>(mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<O
 
 /// A file was replaced by another one that begins with all that was read of it: an editor, or a tool that writes anew
 /// and renames, has appended to it. Of a long file, the start and the end of what was read are compared.
-pub fn is_replaced_by(old: &File, new: &File, standing: &Standing) -> io::Result<bool> {
-    let offset = standing.place.offset;
-    if offset == 0 || old.metadata()?.nlink() > 0 || !standing.is_copied(new)? {
+pub fn is_replaced_by(old: &File, new: &File, checkpoint: &Checkpoint) -> io::Result<bool> {
+    let offset = checkpoint.line.offset;
+    if offset == 0 || old.metadata()?.nlink() > 0 || !checkpoint.is_prefix_of(new)? {
         return Ok(false);
     }
     if offset <= 2 * COMPARED_BYTES {

@@ -7,14 +7,14 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{
+use super::locate;
+use crate::lines::{
     Error, Event, Found, GapReason, Inner, OnGap, Position, Query, Start,
-    chain::Chain,
-    generations, place,
+    content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
+    history::{generation::Generation, rotation::Rotation, siblings},
+    identity::Identity,
     root::{FilePath, Parent, Sibling},
-    source::{self, Identity, Standing},
-    split::HEAD,
-    watch::{Follow, Generation},
+    watch::Follow,
 };
 
 /// Where a reader starts, and what happened before.
@@ -23,9 +23,9 @@ pub struct Opened {
     /// Tells of changes, for one who follows.
     pub follow: Option<Follow>,
     /// Which file it is in.
-    pub chain: Chain,
+    pub rotation: Rotation,
     /// Where in it.
-    pub standing: Standing,
+    pub checkpoint: Checkpoint,
     /// No line before this number is wanted.
     pub skip_to: Option<u64>,
     /// What is to be told first.
@@ -40,7 +40,7 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
         Start::Line(0) => return Err(Error::LineZero),
         Start::Resume(position) if position.path != path.checksum() => return Err(Error::Mismatch),
         Start::Resume(position) if !position.is_sound() => return Err(Error::PositionInvalid),
-        Start::Resume(position) => position.standing.place.number.is_some(),
+        Start::Resume(position) => position.checkpoint.line.number.is_some(),
         Start::Head | Start::Line(_) => true,
         Start::Offset(offset) => *offset == 0,
         Start::Last(_) => false,
@@ -77,32 +77,32 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     fn begin(self, start: &Start, skip_to: Option<u64>, gone: &AtomicBool) -> Result<Opened, Error> {
-        let chain = match self.at_path() {
-            Ok(chain) => chain,
+        let rotation = match self.at_path() {
+            Ok(rotation) => rotation,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
-                return Ok(self.wait(Identity::default(), Standing::start(), Vec::new()));
+                return Ok(self.wait(Identity::default(), Checkpoint::start(), Vec::new()));
             }
             Err(error) => return Err(error),
         };
-        let Some(file) = chain.file() else { return Err(self.not_found()) };
+        let Some(file) = rotation.file() else { return Err(self.not_found()) };
         let delimiter = &self.query.rules.delimiter;
         let stand = || {
-            let place = match start {
-                Start::Last(count) => Some(place::last(file, *count, delimiter, gone)?),
+            let position = match start {
+                Start::Last(count) => Some(locate::last(file, *count, delimiter, gone)?),
                 // The reader itself counts on from here: the line may not be written yet.
                 Start::Head | Start::Line(_) | Start::Resume(_) => Some(HEAD),
-                Start::Offset(offset) => place::offset(file, *offset, delimiter, gone)?,
+                Start::Offset(offset) => locate::offset(file, *offset, delimiter, gone)?,
             };
-            place.map(|place| Standing::at(file, place)).transpose()
+            position.map(|position| Checkpoint::at(file, position)).transpose()
         };
-        let Some(standing) = source::despite_truncation(stand)? else {
+        let Some(checkpoint) = despite_truncation(stand)? else {
             let Start::Offset(offset) = *start else { return Err(self.not_found()) };
             return Err(Error::OffsetBeyondEnd { offset, size: file.metadata()?.len() });
         };
         Ok(Opened {
             follow: self.follow,
-            chain,
-            standing,
+            rotation,
+            checkpoint,
             skip_to,
             events: Vec::new(),
             waits_for_file: false,
@@ -110,18 +110,18 @@ impl Opener<'_> {
     }
 
     /// At the file that is at the path.
-    fn at_path(&self) -> Result<Chain, Error> {
+    fn at_path(&self) -> Result<Rotation, Error> {
         let last = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none());
         // Unless it was left just now.
-        if let Some(chain) = last.map(Chain::generation).filter(|chain| chain.file().is_some()) {
-            return Ok(chain);
+        if let Some(rotation) = last.map(Rotation::generation).filter(|rotation| rotation.file().is_some()) {
+            return Ok(rotation);
         }
         let open = || self.inner.roots.parent(self.path)?.open(&self.path.name);
         let file = open().map_err(|error| Error::of_open(error, &self.query.path))?;
         match self.follow.as_ref().map(Follow::last) {
             // It has just come, and is found again as the next one.
-            Some(last) => Ok(Chain::old(file, Some(last))?),
-            None => Ok(Chain::path(file)?),
+            Some(last) => Ok(Rotation::old(file, Some(last))?),
+            None => Ok(Rotation::path(file)?),
         }
     }
 
@@ -130,12 +130,12 @@ impl Opener<'_> {
     }
 
     /// Nothing is there: what comes is read from its start, unless it is the file that the reader stood in.
-    fn wait(self, identity: Identity, standing: Standing, events: Vec<Event>) -> Opened {
+    fn wait(self, identity: Identity, checkpoint: Checkpoint, events: Vec<Event>) -> Opened {
         let last = self.follow.as_ref().map_or_else(|| Generation::none(0), Follow::last);
         Opened {
             follow: self.follow,
-            chain: Chain::nothing(last, identity),
-            standing,
+            rotation: Rotation::nothing(last, identity),
+            checkpoint,
             skip_to: None,
             events,
             waits_for_file: true,
@@ -144,20 +144,20 @@ impl Opener<'_> {
 
     fn resume(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
         let mut opened = self.resume_at(position, skip_to)?;
-        opened.chain.remember(position.back);
+        opened.rotation.remember(position.resume_at);
         Ok(opened)
     }
 
     fn resume_at(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
-        let standing = position.standing;
-        let looked = generations::again(|| self.look(position))?;
-        let (chain, standing, events) = match looked {
-            Some(Looked::Exact(chain)) => (chain, standing, vec![Event::Resumed(Found::Exact)]),
-            Some(Looked::Moved(chain)) => (chain, standing, vec![Event::Resumed(Found::Moved)]),
-            Some(Looked::Truncated(chain, size)) => {
-                let read_offset = standing.place.offset;
+        let checkpoint = position.checkpoint;
+        let looked = siblings::again(|| self.look(position))?;
+        let (rotation, checkpoint, events) = match looked {
+            Some(Looked::Exact(rotation)) => (rotation, checkpoint, vec![Event::Resumed(Found::Exact)]),
+            Some(Looked::Moved(rotation)) => (rotation, checkpoint, vec![Event::Resumed(Found::Moved)]),
+            Some(Looked::Truncated(rotation, size)) => {
+                let read_offset = checkpoint.line.offset;
                 let truncated = Event::Truncated { read_offset, size };
-                (chain, Standing::start(), vec![Event::Resumed(Found::Truncated), truncated])
+                (rotation, Checkpoint::start(), vec![Event::Resumed(Found::Truncated), truncated])
             }
             None if position.deleted => return self.resume_after_deleted(position),
             None if self.query.on_gap == OnGap::Fail => return Err(Error::Expired),
@@ -165,41 +165,43 @@ impl Opener<'_> {
                 let gap = Event::Gap { reason: GapReason::Expired, bytes: None };
                 let events = vec![Event::Resumed(Found::Lost), gap];
                 match self.at_path() {
-                    Ok(chain) => (chain, Standing::start(), events),
+                    Ok(rotation) => (rotation, Checkpoint::start(), events),
                     Err(Error::NotFound { .. }) if self.follow.is_some() => {
-                        return Ok(self.wait(Identity::default(), Standing::start(), events));
+                        return Ok(self.wait(Identity::default(), Checkpoint::start(), events));
                     }
                     Err(error) => return Err(error),
                 }
             }
         };
-        Ok(Opened { follow: self.follow, chain, standing, skip_to, events, waits_for_file: false })
+        Ok(Opened { follow: self.follow, rotation, checkpoint, skip_to, events, waits_for_file: false })
     }
 
     /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next.
     fn resume_after_deleted(self, position: &Position) -> Result<Opened, Error> {
         let resumed = Event::Resumed(Found::Exact);
         match self.at_path() {
-            Ok(chain) => {
+            Ok(rotation) => {
                 let size =
-                    chain.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
+                    rotation.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
                 let events = vec![resumed, Event::Opened { size }];
-                let (follow, standing) = (self.follow, Standing::start());
-                Ok(Opened { follow, chain, standing, skip_to: None, events, waits_for_file: false })
+                let (follow, checkpoint) = (self.follow, Checkpoint::start());
+                Ok(Opened { follow, rotation, checkpoint, skip_to: None, events, waits_for_file: false })
             }
-            Err(Error::NotFound { .. }) => Ok(self.wait(position.identity, position.standing, vec![resumed])),
+            Err(Error::NotFound { .. }) => {
+                Ok(self.wait(position.identity, position.checkpoint, vec![resumed]))
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Looks for what a position points at, at the path first.
     fn look(&self, position: &Position) -> io::Result<Option<Looked>> {
-        let Position { identity, standing, .. } = position;
+        let Position { identity, checkpoint, .. } = position;
         let Ok(parent) = self.inner.roots.parent(self.path) else { return Ok(None) };
         let current = parent.open(&self.path.name).ok();
         if let Some(file) = current {
             if Identity::of(&file.metadata()?).is_same(identity) {
-                return if standing.is_intact(&file)? {
+                return if checkpoint.is_intact(&file)? {
                     Ok(Some(Looked::Exact(self.chain_of(file, true)?)))
                 } else {
                     let size = file.metadata()?.len();
@@ -209,7 +211,7 @@ impl Opener<'_> {
             if let Some(old) = self.find(&parent, position)? {
                 return Ok(Some(Looked::Moved(self.chain_of(old, false)?)));
             }
-            if standing.place.offset > 0 && standing.is_copied(&file)? {
+            if checkpoint.line.offset > 0 && checkpoint.is_prefix_of(&file)? {
                 return Ok(Some(Looked::Moved(self.chain_of(file, true)?)));
             }
         } else if let Some(old) = self.find(&parent, position)? {
@@ -223,32 +225,32 @@ impl Opener<'_> {
         let is_it = |sibling: &Sibling, _: &File| {
             Ok(position.identity.birth() != 0 && sibling.identity.is_same(&position.identity))
         };
-        let Some(file) = generations::find(parent, &self.path.name, is_it)? else { return Ok(None) };
+        let Some(file) = siblings::find(parent, &self.path.name, is_it)? else { return Ok(None) };
         let size = file.metadata()?.len();
         Ok(Some(Looked::Truncated(self.chain_of(file, false)?, size)))
     }
 
     /// The file that a position was in, wherever it was renamed to.
     fn find(&self, parent: &Parent, position: &Position) -> io::Result<Option<File>> {
-        generations::find(parent, &self.path.name, |sibling, file| {
-            Ok(sibling.identity.is_same(&position.identity) && position.standing.is_intact(file)?)
+        siblings::find(parent, &self.path.name, |sibling, file| {
+            Ok(sibling.identity.is_same(&position.identity) && position.checkpoint.is_intact(file)?)
         })
     }
 
-    fn chain_of(&self, file: File, is_at_path: bool) -> io::Result<Chain> {
+    fn chain_of(&self, file: File, is_at_path: bool) -> io::Result<Rotation> {
         let last = self.follow.as_ref().map(Follow::last);
         let identity = Identity::of(&file.metadata()?);
         match last {
-            Some(last) if last.identity == identity => Ok(Chain::opened(last, file)),
-            None if is_at_path => Chain::path(file),
-            last => Chain::old(file, last),
+            Some(last) if last.identity == identity => Ok(Rotation::opened(last, file)),
+            None if is_at_path => Rotation::path(file),
+            last => Rotation::old(file, last),
         }
     }
 }
 
 /// What was found where a position points.
 enum Looked {
-    Exact(Chain),
-    Moved(Chain),
-    Truncated(Chain, u64),
+    Exact(Rotation),
+    Moved(Rotation),
+    Truncated(Rotation, u64),
 }

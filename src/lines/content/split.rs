@@ -5,60 +5,15 @@
 //! lines of a chunk, and line by line only where that fails.
 
 use memchr::{memchr, memmem, memrchr};
-use serde::{Deserialize, Serialize};
 
+use super::{
+    position::{LinePosition, Within},
+    rules::{Delimiter, Hole, LongLine, Rules},
+};
 use crate::wire::line::{self, Line, OVERHEAD_BYTES};
 
 /// What one line is taken to have, to tell how much of a chunk a batch of few lines will use.
 pub const TYPICAL_LINE_BYTES: usize = 256;
-
-/// A run of so many NUL bytes where a line should begin is a hole: something that was reserved, or a writer's offset
-/// behind a truncation. A shorter one may be content, as in UTF-16.
-const HOLE_BYTES: usize = 64;
-
-/// What lines are, to one caller.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Rules {
-    /// What ends a line.
-    pub delimiter: Delimiter,
-    /// What becomes of a line that is too long.
-    pub long_line: LongLine,
-    /// A line with more bytes is too long. Limited by [`Options::max_line_bytes`](super::Options::max_line_bytes).
-    pub max_line_bytes: usize,
-    /// End behind the line with this number.
-    pub until_line: Option<u64>,
-    /// End before the first line at or behind this offset.
-    pub until_offset: Option<u64>,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        let (delimiter, long_line) = (Delimiter::default(), LongLine::default());
-        Self { delimiter, long_line, max_line_bytes: usize::MAX, until_line: None, until_offset: None }
-    }
-}
-
-/// What ends a line.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Delimiter {
-    /// LF or CR LF.
-    #[default]
-    Newline,
-    /// These bytes; at least one.
-    Bytes(Box<[u8]>),
-}
-
-/// What becomes of a line that is too long.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LongLine {
-    /// It is delivered in pieces.
-    #[default]
-    Split,
-    /// Its beginning is delivered.
-    Truncate,
-    /// It is told and not delivered.
-    Skip,
-}
 
 /// How far a batch may be filled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,32 +24,6 @@ pub struct Bounds {
     pub max_bytes: usize,
 }
 
-/// Where the next byte stands: what a position needs to know.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Place {
-    /// In bytes from the start of the file.
-    pub offset: u64,
-    /// The number of the line it belongs to, where known.
-    pub number: Option<u64>,
-    /// What was delivered of the line it stands in.
-    pub within: Within,
-}
-
-/// What was delivered of a line.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Within {
-    /// Nothing: it begins here.
-    #[default]
-    Start,
-    /// What comes before, and what follows is delivered too.
-    Continued,
-    /// All that will be: what follows is left out.
-    Dropped,
-}
-
-/// The head of a file.
-pub const HEAD: Place = Place { offset: 0, number: Some(1), within: Within::Start };
-
 /// Encoded lines.
 #[derive(Debug, Default)]
 pub struct Encoded {
@@ -102,17 +31,6 @@ pub struct Encoded {
     pub items: Vec<u8>,
     /// How many.
     pub count: usize,
-}
-
-/// Whether some NUL bytes are a hole.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Hole {
-    /// They are content, or there are none.
-    No,
-    /// They are, if nothing or more of them follows.
-    Perhaps,
-    /// They are.
-    Yes,
 }
 
 /// What the end of the bytes means.
@@ -138,55 +56,32 @@ impl Encoded {
     }
 }
 
-impl Rules {
-    /// The caller asked for no line from here on.
-    pub fn is_end(&self, place: &Place) -> bool {
-        place.within == Within::Start
-            && (self.until_offset.is_some_and(|until| place.offset >= until)
-                || self.until_line.zip(place.number).is_some_and(|(until, number)| number > until))
-    }
-
-    fn delimiter_bytes(&self) -> &[u8] {
-        match &self.delimiter {
-            Delimiter::Newline => b"\n",
-            Delimiter::Bytes(bytes) => bytes,
-        }
-    }
-
-    /// Whether the NUL bytes that stand where a line should begin are a hole.
-    pub fn hole(&self, rest: &[u8], place: &Place) -> Hole {
-        if rest.first() != Some(&0) || self.delimiter_bytes().contains(&0) || place.within == Within::Dropped
-        {
-            return Hole::No;
-        }
-        match rest.iter().take(HOLE_BYTES).position(|byte| *byte != 0) {
-            None if rest.len() < HOLE_BYTES && place.offset > 0 => Hole::Perhaps,
-            Some(_) if place.offset > 0 => Hole::No,
-            _ => Hole::Yes,
-        }
-    }
-}
-
-/// Moves whole lines from `chunk`, which stands at `place`, into `out`, until it is full, the caller's end is reached,
+/// Moves whole lines from `chunk`, which stands at `position`, into `out`, until it is full, the caller's end is reached,
 /// a hole comes, or only a part of a line is left; pieces of a line that is too long count as lines. Returns how many
-/// bytes were used, and moves `place`.
-pub fn split(chunk: &[u8], place: &mut Place, bounds: &Bounds, rules: &Rules, out: &mut Encoded) -> usize {
+/// bytes were used, and moves `position`.
+pub fn split(
+    chunk: &[u8],
+    position: &mut LinePosition,
+    bounds: &Bounds,
+    rules: &Rules,
+    out: &mut Encoded,
+) -> usize {
     match &rules.delimiter {
         Delimiter::Newline => {
             let find = |bytes: &[u8]| memchr(b'\n', bytes);
-            Splitter { place, bounds, rules, out, delimiter_bytes: 1, strips: true }.split(chunk, find)
+            Splitter { position, bounds, rules, out, delimiter_bytes: 1, strips: true }.split(chunk, find)
         }
         Delimiter::Bytes(bytes) => {
             let finder = memmem::Finder::new(bytes);
             let find = |bytes: &[u8]| finder.find(bytes);
-            Splitter { place, bounds, rules, out, delimiter_bytes: bytes.len(), strips: false }
+            Splitter { position, bounds, rules, out, delimiter_bytes: bytes.len(), strips: false }
                 .split(chunk, find)
         }
     }
 }
 
 struct Splitter<'a> {
-    place: &'a mut Place,
+    position: &'a mut LinePosition,
     bounds: &'a Bounds,
     rules: &'a Rules,
     out: &'a mut Encoded,
@@ -207,9 +102,9 @@ impl Splitter<'_> {
         let all_text = is_text(lines);
         self.out.items.reserve(lines.len() + lines.len() / 4 + OVERHEAD_BYTES);
         let mut used = 0;
-        while !self.out.is_full(self.bounds) && !self.rules.is_end(self.place) {
+        while !self.out.is_full(self.bounds) && !self.rules.is_end(self.position) {
             let rest = chunk.get(used..).unwrap_or_default();
-            if rest.first() == Some(&0) && self.rules.hole(rest, self.place) != Hole::No {
+            if rest.first() == Some(&0) && self.rules.hole(rest, self.position) != Hole::No {
                 break;
             }
             let taken = match find(rest) {
@@ -231,16 +126,16 @@ impl Splitter<'_> {
     /// A whole line, or its first piece.
     fn line(&mut self, line: &[u8], is_checked: bool) -> usize {
         let content = if self.strips { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-        if self.place.within != Within::Dropped {
+        if self.position.within != Within::Dropped {
             if let Some(piece) = piece(content, self.rules) {
-                return put_piece(piece, self.place, self.rules, self.out);
+                return put_piece(piece, self.position, self.rules, self.out);
             }
             let is_text = is_checked || is_text(content);
-            self.out.put(&Line { content, is_text, ..at(self.place) });
+            self.out.put(&Line { content, is_text, ..at(self.position) });
         }
         let bytes = line.len() + self.delimiter_bytes;
-        let Place { offset, number, .. } = *self.place;
-        *self.place = Place {
+        let LinePosition { offset, number, .. } = *self.position;
+        *self.position = LinePosition {
             offset: offset + bytes as u64,
             number: number.map(|number| number + 1),
             within: Within::Start,
@@ -250,21 +145,21 @@ impl Splitter<'_> {
 
     /// A piece of a line whose end is not here.
     fn part(&mut self, rest: &[u8]) -> usize {
-        if self.place.within == Within::Dropped {
-            return drop_part(rest, self.place, self.rules);
+        if self.position.within == Within::Dropped {
+            return drop_part(rest, self.position, self.rules);
         }
         // A delimiter that is still to come is no reason to split.
         if rest.len() <= self.rules.max_line_bytes + self.delimiter_bytes.max("\r\n".len()) {
             return 0;
         }
-        piece(rest, self.rules).map_or(0, |piece| put_piece(piece, self.place, self.rules, self.out))
+        piece(rest, self.rules).map_or(0, |piece| put_piece(piece, self.position, self.rules, self.out))
     }
 }
 
 /// Leaves out what is here of a line, but what may be the beginning of its delimiter.
-fn drop_part(rest: &[u8], place: &mut Place, rules: &Rules) -> usize {
-    let bytes = rest.len().saturating_sub(rules.delimiter_bytes().len() - 1);
-    place.offset += bytes as u64;
+fn drop_part(rest: &[u8], position: &mut LinePosition, rules: &Rules) -> usize {
+    let bytes = rest.len().saturating_sub(rules.delimiter.bytes().len() - 1);
+    position.offset += bytes as u64;
     bytes
 }
 
@@ -273,7 +168,7 @@ fn drop_part(rest: &[u8], place: &mut Place, rules: &Rules) -> usize {
 pub fn flush(
     rest: &[u8],
     end: End,
-    place: &mut Place,
+    position: &mut LinePosition,
     bounds: &Bounds,
     rules: &Rules,
     out: &mut Encoded,
@@ -282,20 +177,31 @@ pub fn flush(
     let mut used = 0;
     while !out.is_full(bounds) && used < rest.len() {
         let left = rest.get(used..).unwrap_or_default();
-        if place.within == Within::Dropped {
-            place.offset += left.len() as u64;
+        if position.within == Within::Dropped {
+            position.offset += left.len() as u64;
             used += left.len();
             continue;
         }
         if let Some(piece) = piece(left, rules) {
-            used += put_piece(piece, place, rules, out);
+            used += put_piece(piece, position, rules, out);
             continue;
         }
         let (no_newline, partial, has_more) = (end == End::Last, end == End::Partial, end == End::Hole);
-        out.put(&Line { content: left, is_text: is_text(left), no_newline, partial, has_more, ..at(place) });
+        out.put(&Line {
+            content: left,
+            is_text: is_text(left),
+            no_newline,
+            partial,
+            has_more,
+            ..at(position)
+        });
         used += left.len();
         // Should the file go on after all, its next byte belongs to this line.
-        *place = Place { offset: place.offset + left.len() as u64, within: Within::Continued, ..*place };
+        *position = LinePosition {
+            offset: position.offset + left.len() as u64,
+            within: Within::Continued,
+            ..*position
+        };
     }
     used
 }
@@ -323,15 +229,15 @@ fn is_begun(invalid: &[u8]) -> bool {
     std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none())
 }
 
-/// A line at a place, with nothing in it yet.
-fn at(place: &Place) -> Line<'static> {
+/// A line at a position, with nothing in it yet.
+fn at(position: &LinePosition) -> Line<'static> {
     Line {
-        offset: place.offset,
-        number: place.number,
+        offset: position.offset,
+        number: position.number,
         content: &[],
         is_text: true,
         no_newline: false,
-        continued: place.within == Within::Continued,
+        continued: position.within == Within::Continued,
         has_more: false,
         truncated: false,
         skipped: false,
@@ -343,15 +249,15 @@ fn is_text(bytes: &[u8]) -> bool {
     simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
-fn put_piece(content: &[u8], place: &mut Place, rules: &Rules, out: &mut Encoded) -> usize {
-    let line = at(place);
+fn put_piece(content: &[u8], position: &mut LinePosition, rules: &Rules, out: &mut Encoded) -> usize {
+    let line = at(position);
     match rules.long_line {
         LongLine::Split => out.put(&Line { content, is_text: is_text(content), has_more: true, ..line }),
         LongLine::Truncate => out.put(&Line { content, is_text: is_text(content), truncated: true, ..line }),
         LongLine::Skip => out.put(&Line { skipped: true, ..line }),
     }
     let within = if rules.long_line == LongLine::Split { Within::Continued } else { Within::Dropped };
-    *place = Place { offset: place.offset + content.len() as u64, within, ..*place };
+    *position = LinePosition { offset: position.offset + content.len() as u64, within, ..*position };
     content.len()
 }
 

@@ -5,20 +5,20 @@
 use proptest::prelude::*;
 use prost::Message;
 
-use super::*;
+use super::{super::position::HEAD, *};
 use crate::proto::{self, line::Content};
 
 /// Splits bytes that arrive in chunks, as a reader does; what is left at the end is flushed.
 fn lines(bytes: &[u8], chunk: usize, bounds: &Bounds, rules: &Rules) -> Vec<proto::Line> {
-    let mut place = HEAD;
+    let mut position = HEAD;
     let (mut start, mut end) = (0, 0);
     let mut all = Vec::new();
     loop {
         let mut out = Encoded::default();
-        start += split(&bytes[start..end], &mut place, bounds, rules, &mut out);
+        start += split(&bytes[start..end], &mut position, bounds, rules, &mut out);
         let at_end = end == bytes.len();
         if out.count == 0 && at_end {
-            start += flush(&bytes[start..], End::Last, &mut place, bounds, rules, &mut out);
+            start += flush(&bytes[start..], End::Last, &mut position, bounds, rules, &mut out);
         }
         if out.count == 0 && at_end {
             return all;
@@ -159,9 +159,9 @@ fn a_part_that_is_wanted_early_ends_with_a_character_and_without_half_a_delimite
         (&long, b"xxa", 2),
         (&long, b"xxb", 3),
     ] {
-        let (mut place, mut out) = (HEAD, Encoded::default());
-        assert_eq!(flush(part, End::Partial, &mut place, &WIDE, rules, &mut out), taken, "{part:?}");
-        assert_eq!((place.offset, place.within), (taken as u64, Within::Continued));
+        let (mut position, mut out) = (HEAD, Encoded::default());
+        assert_eq!(flush(part, End::Partial, &mut position, &WIDE, rules, &mut out), taken, "{part:?}");
+        assert_eq!((position.offset, position.within), (taken as u64, Within::Continued));
     }
 }
 
@@ -177,8 +177,8 @@ fn the_end_that_the_caller_asked_for_is_behind_a_whole_line() {
         (Some(9), None, 4),
     ] {
         let rules = Rules { until_line, until_offset, ..limit(3) };
-        let (mut place, mut out) = (HEAD, Encoded::default());
-        split(bytes, &mut place, &WIDE, &rules, &mut out);
+        let (mut position, mut out) = (HEAD, Encoded::default());
+        split(bytes, &mut position, &WIDE, &rules, &mut out);
         let all = proto::ReadLinesResponse::decode(out.items.as_slice()).unwrap().lines;
         let whole = all.iter().filter(|line| !line.has_more).count();
         assert_eq!(whole, expected, "{until_line:?} {until_offset:?}");
@@ -187,7 +187,7 @@ fn the_end_that_the_caller_asked_for_is_behind_a_whole_line() {
 
 /// What lines are, the slow and plain way: one whole line after another, each cut as the rules say.
 fn model(bytes: &[u8], rules: &Rules) -> Vec<String> {
-    let delimiter = rules.delimiter_bytes();
+    let delimiter = rules.delimiter.bytes();
     let strips = rules.delimiter == Delimiter::Newline;
     let (mut all, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {

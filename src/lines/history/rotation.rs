@@ -1,8 +1,8 @@
 //! Which file a reader is in, and which one comes next.
 //!
-//! A follower holds its place in the chain of the files that were at the path since it came, so that each stays open
+//! A follower holds its place in the rotation of the files that were at the path since it came, so that each stays open
 //! until it is read. A reader that was away is in an older file at first; from there it goes from one younger sibling to
-//! the next, until it arrives in the chain.
+//! the next, until it arrives in the rotation.
 
 use std::{
     collections::VecDeque,
@@ -15,11 +15,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    Event, GapReason, generations,
+use super::{generation::Generation, siblings};
+use crate::lines::{
+    Event, GapReason,
+    content::checkpoint::Checkpoint,
+    identity::Identity,
     root::{FilePath, Roots, Sibling},
-    source::{Identity, Standing},
-    watch::Generation,
 };
 
 /// How many files a reader remembers having left, should one come back to the path.
@@ -27,10 +28,10 @@ const MAX_LEFT: usize = 4;
 
 /// Which file a reader is in. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Chain {
+pub struct Rotation {
     at: At,
     /// Where the reader stood in the files that it left last.
-    left: VecDeque<(Identity, Standing)>,
+    left: VecDeque<(Identity, Checkpoint)>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,20 +48,20 @@ enum At {
 
 /// A file that was left, in which lines may still be written.
 #[derive(Clone, Debug)]
-pub struct Late {
+pub struct LateFile {
     /// The file.
     pub file: Arc<File>,
     /// Which file it is.
     pub identity: Identity,
     /// Where it was left.
-    pub standing: Standing,
-    /// Where it ended then: behind the standing by a part of a line.
+    pub checkpoint: Checkpoint,
+    /// Where it ended then: behind the checkpoint by a part of a line.
     pub seen: u64,
     /// For how long it is looked at.
     pub until: Instant,
 }
 
-impl Late {
+impl LateFile {
     /// It has grown since.
     pub fn has_grown(&self) -> bool {
         self.file.metadata().is_ok_and(|it| it.len() > self.seen)
@@ -82,9 +83,9 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Entered {
     /// Which file it is.
-    pub chain: Chain,
+    pub rotation: Rotation,
     /// Where it is read from.
-    pub standing: Standing,
+    pub checkpoint: Checkpoint,
     /// What happened.
     pub events: Vec<Event>,
 }
@@ -95,7 +96,7 @@ impl At {
     }
 }
 
-impl Chain {
+impl Rotation {
     /// At a file of a followed path, or where there is none yet.
     pub fn generation(generation: Arc<Generation>) -> Self {
         Self::at(At::of(generation))
@@ -128,17 +129,17 @@ impl Chain {
     }
 
     /// Remembers where the reader stands in another file that may come again.
-    pub fn remember(&mut self, known: Option<(Identity, Standing)>) {
+    pub fn remember(&mut self, known: Option<(Identity, Checkpoint)>) {
         self.left.extend(known);
     }
 
-    /// Back to a file that was left, for its late lines; then this one goes on from `standing`.
-    pub fn detour(&self, late: &Late, standing: Standing) -> Option<Self> {
+    /// Back to a file that was left, for its late lines; then this one goes on from `checkpoint`.
+    pub fn detour(&self, late: &LateFile, checkpoint: Checkpoint) -> Option<Self> {
         let At::Generation { generation, .. } = &self.at else { return None };
         let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
-        let mut chain = Self::at(At::Old { file, identity, left: Instant::now(), joined });
-        chain.left.push_front((self.identity(), standing));
-        Some(chain)
+        let mut rotation = Self::at(At::Old { file, identity, left: Instant::now(), joined });
+        rotation.left.push_front((self.identity(), checkpoint));
+        Some(rotation)
     }
 
     /// The file; none where there is none yet.
@@ -192,9 +193,9 @@ impl Chain {
         let Ok(parent) = roots.parent(path) else { return Ok(false) };
         let identity = self.identity();
         let is_it = |sibling: &Sibling| {
-            sibling.identity == identity && generations::is_generation(&path.name, &sibling.name)
+            sibling.identity == identity && siblings::is_generation(&path.name, &sibling.name)
         };
-        Ok(generations::find(&parent, &path.name, |sibling, _| Ok(is_it(sibling)))?.is_some())
+        Ok(siblings::find(&parent, &path.name, |sibling, _| Ok(is_it(sibling)))?.is_some())
     }
 
     /// What comes after this file.
@@ -222,28 +223,28 @@ impl Chain {
         &self,
         roots: &Roots,
         path: &FilePath,
-        standing: Standing,
+        checkpoint: Checkpoint,
         was_gone: bool,
     ) -> io::Result<Option<Entered>> {
         match &self.at {
             At::Generation { generation, .. } => {
                 let Some(next) = generation.next() else { return Ok(None) };
-                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+                self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some)
             }
             At::Path { .. } => Ok(None),
             At::Nothing { last, .. } => {
                 let is_back = last.file().is_some() && last.left().is_none();
                 let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
-                self.enter_generation(roots, path, next, standing, was_gone).map(Some)
+                self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some)
             }
             At::Old { file, identity, joined, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
                     let Some(next) = same.next() else { return Ok(None) };
-                    return self.enter_generation(roots, path, next, standing, was_gone).map(Some);
+                    return self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some);
                 }
                 if let Some(at) = next_old(roots, path, file, joined)? {
-                    return self.enter(at, standing, was_gone, false).map(Some);
+                    return self.enter(at, checkpoint, was_gone, false).map(Some);
                 }
                 let next = match joined {
                     Some(joined) if joined.is_start() => joined.next(),
@@ -251,7 +252,7 @@ impl Chain {
                     Some(joined) if joined.identity.birth() < identity.birth() => None,
                     joined => joined,
                 };
-                next.map(|next| self.enter_generation(roots, path, next, standing, was_gone)).transpose()
+                next.map(|next| self.enter_generation(roots, path, next, checkpoint, was_gone)).transpose()
             }
         }
     }
@@ -261,7 +262,7 @@ impl Chain {
         roots: &Roots,
         path: &FilePath,
         next: &Arc<Generation>,
-        standing: Standing,
+        checkpoint: Checkpoint,
         was_gone: bool,
     ) -> io::Result<Entered> {
         let (mut next, mut misses_some) = (next, next.misses_some);
@@ -275,42 +276,51 @@ impl Chain {
             misses_some |= file.is_none();
             let Some(later) = later else {
                 let at = At::Generation { generation: next.clone(), file };
-                return self.enter(at, standing, was_gone, misses_some);
+                return self.enter(at, checkpoint, was_gone, misses_some);
             };
             next = later;
             misses_some |= next.misses_some;
         }
     }
 
-    fn enter(&self, at: At, standing: Standing, was_gone: bool, misses_some: bool) -> io::Result<Entered> {
-        let mut chain = Self { at, left: self.left.clone() };
-        chain.left.push_front((self.identity(), standing));
-        chain.left.truncate(MAX_LEFT);
+    fn enter(
+        &self,
+        at: At,
+        checkpoint: Checkpoint,
+        was_gone: bool,
+        misses_some: bool,
+    ) -> io::Result<Entered> {
+        let mut rotation = Self { at, left: self.left.clone() };
+        rotation.left.push_front((self.identity(), checkpoint));
+        rotation.left.truncate(MAX_LEFT);
         let mut events = Vec::new();
         if misses_some {
             events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
         }
-        let Some(file) = chain.file().cloned() else {
-            return Ok(Entered { chain, standing: Standing::start(), events });
+        let Some(file) = rotation.file().cloned() else {
+            return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
         if let Some(old) = self.file()
-            && generations::is_replaced_by(old, &file, &standing)?
+            && siblings::is_replaced_by(old, &file, &checkpoint)?
         {
-            return Ok(Entered { chain, standing, events });
+            return Ok(Entered { rotation, checkpoint, events });
         }
-        let known =
-            chain.left.iter().find(|(identity, _)| *identity == chain.identity()).map(|(_, known)| *known);
-        let standing = match known {
+        let known = rotation
+            .left
+            .iter()
+            .find(|(identity, _)| *identity == rotation.identity())
+            .map(|(_, known)| *known);
+        let checkpoint = match known {
             Some(known) if known.is_intact(&file)? => known,
-            _ => Standing::start(),
+            _ => Checkpoint::start(),
         };
-        let next_offset = standing.place.offset;
+        let next_offset = checkpoint.line.offset;
         events.push(if was_gone && next_offset == 0 {
             Event::Opened { size: file.metadata()?.len() }
         } else {
             Event::Rotated { next_offset }
         });
-        Ok(Entered { chain, standing, events })
+        Ok(Entered { rotation, checkpoint, events })
     }
 }
 
@@ -318,11 +328,11 @@ impl Chain {
 fn reopen(roots: &Roots, path: &FilePath, generation: &Generation) -> io::Result<Option<Arc<File>>> {
     let Ok(parent) = roots.parent(path) else { return Ok(None) };
     let found =
-        generations::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == generation.identity))?;
+        siblings::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == generation.identity))?;
     Ok(found.map(Arc::new))
 }
 
-/// The next younger sibling of a file that was renamed away: in the chain, if it is there.
+/// The next younger sibling of a file that was renamed away: in the rotation, if it is there.
 fn next_old(
     roots: &Roots,
     path: &FilePath,
@@ -330,8 +340,8 @@ fn next_old(
     joined: Option<&Arc<Generation>>,
 ) -> io::Result<Option<At>> {
     let Ok(parent) = roots.parent(path) else { return Ok(None) };
-    generations::again(|| {
-        let younger = generations::younger(&parent, &path.name, &file.metadata()?)?;
+    siblings::again(|| {
+        let younger = siblings::younger(&parent, &path.name, &file.metadata()?)?;
         let Some(next) = younger.into_iter().next() else { return Ok(Some(None)) };
         // Renamed since it was listed: look again.
         let Ok(file) = parent.open(&next.name) else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Finds the place in a file where a reader is to start. Everything here blocks, in steps: a long search ends soon
+//! Finds the position in a file where a reader is to start. Everything here blocks, in steps: a long search ends soon
 //! after its reader has gone.
 
 use std::{
@@ -9,10 +9,11 @@ use std::{
 
 use memchr::{memmem, memrchr_iter};
 
-use super::{
+use crate::lines::content::{
     hole,
-    source::read_at,
-    split::{Delimiter, HEAD, Place, Within},
+    position::{HEAD, LinePosition, Within},
+    pread::read_at,
+    rules::Delimiter,
 };
 
 /// How much is looked at between two looks at whether the reader is still there.
@@ -22,14 +23,15 @@ const STEP_BYTES: usize = 64 * 1024;
 ///
 /// Searches backward, a block at a time, and passes over holes. Where a delimiter can overlap itself, as two newlines do
 /// in three, only reading from the head tells which of them delimit: then all lines are counted.
-pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<Place> {
+pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<LinePosition> {
     let size = size(file, gone)?;
-    let place = |offset| Place { offset, number: (offset == 0).then_some(1), within: Within::Start };
+    let position =
+        |offset| LinePosition { offset, number: (offset == 0).then_some(1), within: Within::Start };
     if count == 0 {
         // Within a line that is being written, what is still to come begins there.
-        return Ok(Place { within: within(file, size, delimiter)?, ..place(size) });
+        return Ok(LinePosition { within: within(file, size, delimiter)?, ..position(size) });
     }
-    let bytes = bytes_of(delimiter);
+    let bytes = delimiter.bytes();
     if overlaps(bytes) {
         let (end, _) = line(file, HEAD, u64::MAX, delimiter, gone)?;
         let is_part = u64::from(end.offset < size);
@@ -40,10 +42,10 @@ pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -
     for (start, end) in data(file, size)?.into_iter().rev() {
         let Some(end) = search.end_of_text(start, end, gone)? else { continue };
         if let Some(offset) = search.within(start, end, gone)? {
-            return Ok(place(offset));
+            return Ok(position(offset));
         }
     }
-    Ok(place(0))
+    Ok(position(0))
 }
 
 /// A delimiter begins as it ends.
@@ -155,36 +157,36 @@ fn size(file: &File, gone: &AtomicBool) -> io::Result<u64> {
 /// how far the file was looked at.
 pub fn line(
     file: &File,
-    from: Place,
+    from: LinePosition,
     number: u64,
     delimiter: &Delimiter,
     gone: &AtomicBool,
-) -> io::Result<(Place, u64)> {
-    let bytes = bytes_of(delimiter);
+) -> io::Result<(LinePosition, u64)> {
+    let bytes = delimiter.bytes();
     let finder = memmem::Finder::new(bytes);
-    let mut place = from;
+    let mut position = from;
     // The beginning of a delimiter may be at the end of a block: it is looked at again.
     let again = bytes.len() - 1;
     let mut buffer = vec![0; STEP_BYTES + again];
     let mut at = from.offset;
-    while place.number.is_some_and(|current| current < number) && !gone.load(Ordering::Relaxed) {
+    while position.number.is_some_and(|current| current < number) && !gone.load(Ordering::Relaxed) {
         let read = read_at(file, &mut buffer, at)?;
         if read <= again {
-            return Ok((place, at + read as u64));
+            return Ok((position, at + read as u64));
         }
         let block = buffer.get(..read).unwrap_or_default();
         let mut used = 0;
         for end in finder.find_iter(block).map(|found| found + bytes.len()) {
-            place.offset = at + end as u64;
-            place.number = place.number.map(|number| number + 1);
+            position.offset = at + end as u64;
+            position.number = position.number.map(|number| number + 1);
             used = end;
-            if place.number == Some(number) {
+            if position.number == Some(number) {
                 break;
             }
         }
         at += used.max(read - again) as u64;
     }
-    Ok((place, at.max(place.offset)))
+    Ok((position, at.max(position.offset)))
 }
 
 /// A byte offset. `None` if the file is shorter.
@@ -193,30 +195,23 @@ pub fn offset(
     offset: u64,
     delimiter: &Delimiter,
     gone: &AtomicBool,
-) -> io::Result<Option<Place>> {
+) -> io::Result<Option<LinePosition>> {
     if offset > size(file, gone)? {
         return Ok(None);
     }
     let number = (offset == 0).then_some(1);
-    Ok(Some(Place { offset, number, within: within(file, offset, delimiter)? }))
+    Ok(Some(LinePosition { offset, number, within: within(file, offset, delimiter)? }))
 }
 
 /// Whether a line starts at this offset, or goes on.
 fn within(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Within> {
-    let bytes = bytes_of(delimiter);
+    let bytes = delimiter.bytes();
     let mut before = vec![0; bytes.len()];
     let starts = match offset.checked_sub(bytes.len() as u64) {
         None => offset == 0,
         Some(from) => read_at(file, &mut before, from)? == bytes.len() && before == bytes,
     };
     Ok(if starts || offset == 0 { Within::Start } else { Within::Continued })
-}
-
-fn bytes_of(delimiter: &Delimiter) -> &[u8] {
-    match delimiter {
-        Delimiter::Newline => b"\n",
-        Delimiter::Bytes(bytes) => bytes,
-    }
 }
 
 #[cfg(test)]
@@ -244,8 +239,8 @@ mod tests {
         write(b"3\n4\n", 1 << 30);
         write(&[0; 100], (1 << 30) + 4);
         for (count, expected) in [(1, (1 << 30) + 2), (2, 1 << 30), (3, 2), (4, 0), (5, 0)] {
-            let place = last(&file, count, &Delimiter::Newline, &STAYS).unwrap();
-            assert_eq!(place.offset, expected, "{count}");
+            let position = last(&file, count, &Delimiter::Newline, &STAYS).unwrap();
+            assert_eq!(position.offset, expected, "{count}");
         }
     }
 
@@ -261,10 +256,10 @@ mod tests {
             if newline && !lines.is_empty() {
                 content.push('\n');
             }
-            let place = last(&file(content.as_bytes()), count, &Delimiter::Newline, &STAYS).unwrap();
+            let position = last(&file(content.as_bytes()), count, &Delimiter::Newline, &STAYS).unwrap();
             let all = content.split_inclusive('\n').collect::<Vec<_>>();
             let tail = &all[all.len().saturating_sub(count as usize)..];
-            prop_assert_eq!(&content[place.offset as usize..], tail.concat());
+            prop_assert_eq!(&content[position.offset as usize..], tail.concat());
         }
 
         #[test]
@@ -276,10 +271,10 @@ mod tests {
         ) {
             let content = content.concat();
             let delimiter = Delimiter::Bytes(b"\n\n".as_slice().into());
-            let place = last(&file(content.as_bytes()), count, &delimiter, &STAYS).unwrap();
+            let position = last(&file(content.as_bytes()), count, &delimiter, &STAYS).unwrap();
             let all = content.split_inclusive("\n\n").collect::<Vec<_>>();
             let tail = &all[all.len().saturating_sub(count as usize)..];
-            prop_assert_eq!(&content[place.offset as usize..], tail.concat());
+            prop_assert_eq!(&content[position.offset as usize..], tail.concat());
         }
 
         #[test]
@@ -288,10 +283,10 @@ mod tests {
             number in 1_u64..10,
         ) {
             let content = lengths.iter().map(|length| "x".repeat(*length) + "\n").collect::<String>();
-            let (place, _) = line(&file(content.as_bytes()), HEAD, number, &Delimiter::Newline, &STAYS).unwrap();
+            let (position, _) = line(&file(content.as_bytes()), HEAD, number, &Delimiter::Newline, &STAYS).unwrap();
             let before = content.split_inclusive('\n').take(number as usize - 1).collect::<String>();
-            prop_assert_eq!(place.offset as usize, before.len());
-            prop_assert_eq!(place.number, Some(number.min(lengths.len() as u64 + 1)));
+            prop_assert_eq!(position.offset as usize, before.len());
+            prop_assert_eq!(position.number, Some(number.min(lengths.len() as u64 + 1)));
         }
     }
 }

@@ -8,7 +8,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::source::read_at;
+use super::pread::read_at;
 
 /// How much is looked at at once.
 const STEP_BYTES: usize = 64 * 1024;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::lines::source::Identity;
+use crate::lines::identity::Identity;
 
 /// One file that was at a path.
 #[derive(Debug)]

@@ -7,9 +7,11 @@ use tokio::time::Instant;
 use super::{Reader, blocking};
 use crate::lines::{
     Error, Event,
-    chain::{Entered, Late, Next},
-    source::{self, Ended},
-    split::End,
+    content::{
+        fill::{self, Ended},
+        split::End,
+    },
+    history::rotation::{Entered, LateFile, Next},
     watch::Follow,
 };
 
@@ -65,12 +67,12 @@ impl Reader {
     pub async fn settle(&mut self, ended: Ended) -> Result<AtEnd, Error> {
         loop {
             let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
-                return if self.chain.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
+                return if self.rotation.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
             };
             if self.is_back() || self.detour() {
                 return Ok(AtEnd::ReadOn);
             }
-            if let Some(left) = self.chain.left() {
+            if let Some(left) = self.rotation.left() {
                 match self.at_left(left, exists).await? {
                     AtEnd::Stop => {}
                     next => return Ok(next),
@@ -83,7 +85,7 @@ impl Reader {
             }
             let next_look = self.next_look(ended);
             if next_look.is_some_and(|next| next <= now) {
-                let is_part = self.chain.left().is_none() && source::has_part(&self.standing, ended);
+                let is_part = self.rotation.left().is_none() && fill::has_part(&self.checkpoint, ended);
                 self.flush = is_part.then_some(End::Partial);
                 return Ok(AtEnd::ReadOn);
             }
@@ -106,7 +108,7 @@ impl Reader {
 
     /// The file that was gone is at its path again. It may have been, and be gone once more.
     fn is_back(&mut self) -> bool {
-        let left = self.chain.left();
+        let left = self.rotation.left();
         let is_back = self.absent.take_if(|absent| absent.since != left).is_some();
         if is_back {
             self.is_drained = Drained::No;
@@ -118,16 +120,16 @@ impl Reader {
     fn detour(&mut self) -> bool {
         let Some(late) = &self.late else { return false };
         let is_over = late.until <= Instant::now();
-        let has_part = late.seen > late.standing.place.offset;
+        let has_part = late.seen > late.checkpoint.line.offset;
         let is_wanted = late.has_grown() || is_over && has_part;
         if !is_wanted {
             self.late.take_if(|_| is_over);
             return false;
         }
-        let Some(chain) = self.chain.detour(late, self.standing) else { return false };
-        self.events.push(Event::Late { offset: late.standing.place.offset });
-        self.back = Some((self.chain.identity(), self.standing));
-        (self.chain, self.standing) = (chain, late.standing);
+        let Some(rotation) = self.rotation.detour(late, self.checkpoint) else { return false };
+        self.events.push(Event::Late { offset: late.checkpoint.line.offset });
+        self.resume_at = Some((self.rotation.identity(), self.checkpoint));
+        (self.rotation, self.checkpoint) = (rotation, late.checkpoint);
         (self.seen, self.is_live, self.is_drained) = (Some(late.seen), false, Drained::No);
         // What has no newline by now never gets one.
         (self.size, self.flush) = (0, is_over.then_some(End::Last));
@@ -137,7 +139,7 @@ impl Reader {
 
     /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
     async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
-        match (self.chain.next(), self.absent) {
+        match (self.rotation.next(), self.absent) {
             // Where there is a new file, its writer has not come to it yet: what it writes until then is in this one.
             (Next::None, Some(_)) | (Next::Empty, None) => return Ok(AtEnd::Stop),
             (_, Some(Absent { is_history: false, .. })) => return self.leave(exists).await,
@@ -148,8 +150,8 @@ impl Reader {
         }
         let grace = self.inner.options.rotation_grace;
         let is_quiet = left.max(self.quiet_since) + grace <= Instant::now();
-        let is_over = self.chain.next() == Next::Ready && left.elapsed() > grace * MAX_GRACES;
-        if self.back.is_some() || is_over && !is_quiet {
+        let is_over = self.rotation.next() == Next::Ready && left.elapsed() > grace * MAX_GRACES;
+        if self.resume_at.is_some() || is_over && !is_quiet {
             // What is written to it from now on comes late, lest its successor wait for ever.
             return self.leave(exists).await;
         }
@@ -163,25 +165,25 @@ impl Reader {
 
     /// Leaves a file that is used up for the next one, or tells that there is none. `Stop` if there is nothing to do.
     async fn leave(&mut self, exists: bool) -> Result<AtEnd, Error> {
-        let (chain, inner, absent) = (self.chain.clone(), self.inner.clone(), self.absent);
-        let (path, standing) = (self.file_path.clone(), self.standing);
+        let (rotation, inner, absent) = (self.rotation.clone(), self.inner.clone(), self.absent);
+        let (path, checkpoint) = (self.file_path.clone(), self.checkpoint);
         let (advanced, is_history) = blocking(move || {
-            let advanced = chain.advance(&inner.roots, &path, standing, absent.is_some())?;
-            let is_history = advanced.is_none() && chain.is_history(&inner.roots, &path)?;
+            let advanced = rotation.advance(&inner.roots, &path, checkpoint, absent.is_some())?;
+            let is_history = advanced.is_none() && rotation.is_history(&inner.roots, &path)?;
             Ok((advanced, is_history))
         })
         .await?;
-        if let Some(Entered { chain, standing, events }) = advanced {
+        if let Some(Entered { rotation, checkpoint, events }) = advanced {
             let is_ours = absent.is_none_or(|absent| absent.is_history);
-            self.late = self.chain.file().filter(|_| is_ours).map(|file| Late {
+            self.late = self.rotation.file().filter(|_| is_ours).map(|file| LateFile {
                 file: file.clone(),
-                identity: self.chain.identity(),
-                standing: self.standing,
-                seen: self.seen.unwrap_or(0).max(self.standing.place.offset),
+                identity: self.rotation.identity(),
+                checkpoint: self.checkpoint,
+                seen: self.seen.unwrap_or(0).max(self.checkpoint.line.offset),
                 until: Instant::now() + LATE_WINDOW,
             });
-            self.back = None;
-            (self.chain, self.standing) = (chain, standing);
+            self.resume_at = None;
+            (self.rotation, self.checkpoint) = (rotation, checkpoint);
             self.events.extend(events);
             (self.absent, self.is_drained, self.skip_to) = (None, Drained::No, None);
             (self.size, self.seen, self.is_live) = (0, None, false);
@@ -189,7 +191,7 @@ impl Reader {
             return Ok(AtEnd::ReadOn);
         }
         if !exists && self.absent.is_none() {
-            self.absent = Some(Absent { since: self.chain.left(), is_history });
+            self.absent = Some(Absent { since: self.rotation.left(), is_history });
             self.events.push(Event::Deleted);
             return Ok(AtEnd::Tell);
         }
@@ -198,14 +200,14 @@ impl Reader {
 
     /// When the file is to be looked at though nothing told of it.
     fn next_look(&self, ended: Ended) -> Option<Instant> {
-        if let Some(left) = self.chain.left().filter(|_| self.absent.is_none()) {
+        if let Some(left) = self.rotation.left().filter(|_| self.absent.is_none()) {
             let is_new = left.elapsed() < LATE_LINES_SOON;
             return Some(self.looked + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
         }
         match ended {
             Ended::Truncated => Some(self.looked + LATE_LINES_POLL),
             Ended::End { is_reserved: true, .. } => Some(self.looked + RESERVED_POLL),
-            Ended::End { .. } if source::has_part(&self.standing, ended) => {
+            Ended::End { .. } if fill::has_part(&self.checkpoint, ended) => {
                 self.partial_flush.map(|flush| self.looked.max(self.part_since + flush))
             }
             _ => None,

@@ -14,9 +14,13 @@ use std::{
 
 use memchr::{memchr_iter, memrchr};
 
-use super::{
-    source::{Identity, Standing, read_at},
-    split::{HEAD, Place},
+use crate::lines::{
+    content::{
+        checkpoint::Checkpoint,
+        position::{HEAD, LinePosition},
+        pread::read_at,
+    },
+    identity::Identity,
 };
 
 /// How far two counts are apart, at first: 64 KiB of memory a gigabyte.
@@ -55,10 +59,10 @@ struct Files {
 impl Indexes {
     /// The start of the line with this number, if the file has so many; else the start of the last one, whose newline
     /// is still to come. Also returns how far the file was looked at.
-    pub fn line(&self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
+    pub fn line(&self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(LinePosition, u64)> {
         let index = self.index(Identity::of(&file.metadata()?));
         let mut index = lock(&index);
-        if !index.proof.is_copied(file)? {
+        if !index.proof.is_prefix_of(file)? {
             *index = Index::new();
         }
         index.line(file, number, gone)
@@ -90,17 +94,17 @@ struct Index {
     /// How many newlines there are up to the end of each step.
     counts: Vec<u64>,
     /// Stands at the end of the last step.
-    proof: Standing,
+    proof: Checkpoint,
     /// Behind the last newline up to there.
     last: u64,
 }
 
 impl Index {
     fn new() -> Self {
-        Self { step: STEP_BYTES, counts: Vec::new(), proof: Standing::start(), last: 0 }
+        Self { step: STEP_BYTES, counts: Vec::new(), proof: Checkpoint::start(), last: 0 }
     }
 
-    fn line(&mut self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(Place, u64)> {
+    fn line(&mut self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(LinePosition, u64)> {
         let Some(wanted) = number.checked_sub(1).filter(|wanted| *wanted > 0) else { return Ok((HEAD, 0)) };
         while self.total() < wanted && !gone.load(Ordering::Relaxed) {
             if !self.extend(file)? {
@@ -141,7 +145,7 @@ impl Index {
             self.last = step.last.unwrap_or(self.last);
         }
         let end = start + counted.len() as u64 * step;
-        self.proof = Standing::at(file, Place { offset: end, ..HEAD })?;
+        self.proof = Checkpoint::at(file, LinePosition { offset: end, ..HEAD })?;
         while self.counts.len() >= MAX_COUNTS {
             self.counts = self.counts.iter().skip(1).step_by(2).copied().collect();
             self.step *= 2;
@@ -181,20 +185,20 @@ fn count(file: &File, start: u64, step: u64, steps: u64) -> io::Result<Vec<Count
 }
 
 /// Looks for the newline number `wanted` from `at` on, before which there are `before`.
-fn scan(file: &File, mut at: u64, before: u64, wanted: u64, last: u64) -> io::Result<(Place, u64)> {
+fn scan(file: &File, mut at: u64, before: u64, wanted: u64, last: u64) -> io::Result<(LinePosition, u64)> {
     let mut buffer = vec![0; READ_BYTES];
-    let mut place = Place { offset: last, number: Some(before + 1), ..HEAD };
+    let mut position = LinePosition { offset: last, number: Some(before + 1), ..HEAD };
     loop {
         let read = read_at(file, &mut buffer, at)?;
         if read == 0 {
-            return Ok((place, at.max(place.offset)));
+            return Ok((position, at.max(position.offset)));
         }
         let block = buffer.get(..read).unwrap_or_default();
         for newline in memchr_iter(b'\n', block) {
-            let number = place.number.unwrap_or(1) + 1;
-            place = Place { offset: at + newline as u64 + 1, number: Some(number), ..HEAD };
+            let number = position.number.unwrap_or(1) + 1;
+            position = LinePosition { offset: at + newline as u64 + 1, number: Some(number), ..HEAD };
             if number > wanted {
-                return Ok((place, place.offset));
+                return Ok((position, position.offset));
             }
         }
         at += read as u64;
@@ -235,10 +239,10 @@ mod tests {
                 content.push_str(&more);
                 let lines = content.split_inclusive('\n').collect::<Vec<_>>();
                 for number in &asked {
-                    let (place, _) = indexes.line(&file, *number, &STAYS).unwrap();
+                    let (position, _) = indexes.line(&file, *number, &STAYS).unwrap();
                     let before = lines.iter().take(*number as usize - 1).map(|line| line.len()).sum::<usize>();
-                    prop_assert_eq!(place.offset as usize, before);
-                    prop_assert_eq!(place.number, Some((*number).min(lines.len() as u64 + 1)));
+                    prop_assert_eq!(position.offset as usize, before);
+                    prop_assert_eq!(position.number, Some((*number).min(lines.len() as u64 + 1)));
                 }
             }
         }

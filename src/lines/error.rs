@@ -1,0 +1,99 @@
+//! Why lines cannot be read, and why a root cannot be served.
+
+use std::{io, path::PathBuf};
+
+/// Why a stream of lines or a list of files does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path has not the form `ROOT/relative/path`.
+    #[error("the path {fault}")]
+    PathInvalid {
+        /// What is wrong with the path, as the end of a sentence that starts with it.
+        fault: &'static str,
+    },
+    /// The file is missing, denied, not allowed, outside the root, or not a regular file. These cases look alike, so
+    /// that a caller learns nothing about files that it may not read.
+    #[error("no file `{path}`")]
+    NotFound {
+        /// The path that the caller asked for.
+        path: String,
+    },
+    /// The query starts with line 0; lines are counted from 1.
+    #[error("there is no line 0")]
+    LineZero,
+    /// The query ends at a line's number, but starts where the number is not known.
+    #[error("the numbers of the lines are not known")]
+    NumbersUnknown,
+    /// The query starts at an offset after the end of the file.
+    #[error("offset {offset} is beyond the end of the file, {size}")]
+    OffsetBeyondEnd {
+        /// The offset that the caller asked for.
+        offset: u64,
+        /// The size of the file in bytes.
+        size: u64,
+    },
+    /// The position belongs to another path.
+    #[error("a position in another file")]
+    Mismatch,
+    /// The file that the position is in was not found, and the query asks to fail then.
+    #[error("the file that was being read is gone")]
+    Expired,
+    /// No reader makes such a position.
+    #[error("an impossible position")]
+    PositionInvalid,
+    /// The file system reported an error that is not the path's fault.
+    #[error("the file system reported an error")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// The error of a file that cannot be opened: [`NotFound`](Self::NotFound), unless the server itself is at fault.
+    pub(super) fn of_open(error: io::Error, path: &str) -> Self {
+        if is_servers_own(&error) { Self::Io(error) } else { Self::NotFound { path: path.into() } }
+    }
+}
+
+/// Whether an error is the server's or the machine's fault: no descriptors or memory left, or a broken disk.
+pub(super) fn is_servers_own(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| own.contains(&code))
+}
+
+/// Why a root cannot be served; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The name has other characters than letters, digits, `_` and `-`, or none.
+    #[error("`{name}` is no name for a root: use letters, digits, `_` and `-`")]
+    Name {
+        /// The name as configured.
+        name: String,
+    },
+    /// Two roots have one name.
+    #[error("the root `{name}` is given twice")]
+    Twice {
+        /// The name as configured.
+        name: String,
+    },
+    /// The directory cannot be opened.
+    #[error("the root `{name}`: {}: {source}", path.display())]
+    Open {
+        /// The name of the root.
+        name: String,
+        /// The directory as configured.
+        path: PathBuf,
+        /// Why it cannot be opened.
+        source: io::Error,
+    },
+    /// The thread that watches followed files does not start.
+    #[error("files cannot be watched")]
+    Watch(#[source] io::Error),
+    /// There are too many globs, or one of them is too large.
+    #[error("the root `{name}`: its globs cannot be used together: {fault}")]
+    Globs {
+        /// The name of the root.
+        name: String,
+        /// What is wrong with the globs.
+        fault: String,
+    },
+}

@@ -1,0 +1,35 @@
+//! Which file a file is, whatever its name.
+
+use std::{os::unix::fs::MetadataExt, time::UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// The device, the inode and the birth of a file. The inode alone is no identity: a file that is created after another
+/// was deleted often gets its inode.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    /// In nanoseconds since 1970; 0 where the file system does not record it.
+    birth: u64,
+}
+
+impl Identity {
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let birth = birth.and_then(|birth| u64::try_from(birth.as_nanos()).ok()).unwrap_or(0);
+        Self { device: metadata.dev(), inode: metadata.ino(), birth }
+    }
+
+    /// When the file was created, in nanoseconds since 1970; 0 where the file system does not record it.
+    pub fn birth(&self) -> u64 {
+        self.birth
+    }
+
+    /// Whether it is the same file, also after a restart of the machine, which may renumber devices. Without a birth,
+    /// the device has to agree.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.inode, self.birth) == (other.inode, other.birth)
+            && (self.birth != 0 || self.device == other.device)
+    }
+}
