@@ -146,12 +146,12 @@ impl Display {
         let lines = frame(&self.view.shown(clock.timestamp()), room, self.has_colour, &clock);
         self.drawn = Some(Instant::now());
         self.is_changed = false;
-        self.screen.draw(&lines, size.columns)
+        self.screen.draw(&lines)
     }
 
     /// Leaves a line instead of the display.
     fn close(&mut self) -> io::Result<()> {
-        self.screen.clear(size().columns)?;
+        self.screen.clear()?;
         match self.view.last_line(&Zoned::now()) {
             Some(line) => writeln!(io::stdout(), "{}", output::harmless(&line)),
             None => Ok(()),

@@ -17,7 +17,7 @@ const PLAIN: Style = Style::new();
 /// What is left is shown in tenths of a second from here on.
 pub const TENTHS: SignedDuration = SignedDuration::from_secs(10);
 /// A longer bar is no easier to read.
-const MAX_BAR_COLUMNS: usize = 60;
+const MAX_BAR_COLUMNS: usize = 40;
 /// Of the bar in a single line.
 const SMALL_BAR_COLUMNS: usize = 20;
 /// What stands before each of several lines.
@@ -76,10 +76,6 @@ impl Line {
 
     pub fn text(&self) -> &str {
         &self.text
-    }
-
-    pub fn width(&self) -> usize {
-        self.width
     }
 }
 

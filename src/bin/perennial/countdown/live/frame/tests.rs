@@ -21,8 +21,8 @@ fn launch() -> Shown {
 fn lines(it: &Shown, columns: usize, rows: usize) -> Vec<String> {
     let lines = frame(it, Size { columns, rows }, false, &clock());
     for line in &lines {
-        assert_eq!(line.width(), line.text().chars().count());
-        assert!(line.width() <= columns, "{columns}: {line:?}");
+        assert_eq!(line.width, line.text().chars().count());
+        assert!(line.width <= columns, "{columns}: {line:?}");
     }
     assert!(lines.len() == 1 || lines.len() < rows, "{lines:#?}");
     lines.iter().map(|line| line.text().trim_end().to_owned()).collect()
@@ -40,7 +40,7 @@ fn a_terminal_with_room_shows_large_digits_a_bar_and_how_it_stands() {
             "  ██      ██      ██  ██  ██",
             "  ██████      ██████  ██████",
             "",
-            "  █████████████████████████████████████████████░░░░░░░░░░░░░░░  75 %",
+            "  ██████████████████████████████░░░░░░░░░░  75 %",
             "  launch · running · ends at 18:00:00 · number 7",
             "  17:56:00 resumed",
         ]
@@ -107,5 +107,5 @@ fn colours_are_used_where_they_are_wanted_and_take_no_room() {
     let size = Size { columns: 80, rows: 5 };
     let (plain, coloured) = (frame(&launch(), size, false, &clock()), frame(&launch(), size, true, &clock()));
     assert!(!plain[0].text().contains('\u{1b}') && coloured[0].text().contains('\u{1b}'));
-    assert_eq!(plain[0].width(), coloured[0].width());
+    assert_eq!(plain[0].width, coloured[0].width);
 }
