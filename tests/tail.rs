@@ -252,6 +252,37 @@ fn ctrl_c_prints_a_command_a_file() {
 }
 
 #[test]
+fn a_connection_of_several_files_is_reported_lost_once_and_resumed_once() {
+    let mut server = Server::start();
+    let names = ["a.log", "b.log", "c.log"];
+    for name in names {
+        append(&server.log_file(name), "1\n");
+    }
+    let arguments = ["lines", "-f", "-q", "logs/a.log", "logs/b.log", "logs/c.log"];
+    let mut run = Run::start(&server, &arguments);
+    names.iter().for_each(|_| assert_eq!(run.line(), "1"));
+    server.kill();
+    // A file that is gone when the server is back fails, and the others resume.
+    fs::remove_file(server.log_file("b.log")).unwrap();
+    server.restart();
+    for name in ["a.log", "c.log"] {
+        append(&server.log_file(name), "2\n");
+        assert_eq!(run.line(), "2");
+    }
+    let mut said = BufReader::new(run.child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !(text.contains("-- resumed --") && text.contains("error:")) {
+        assert!(said.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    signal(&run.child, Signal::INT);
+    said.read_to_string(&mut text).unwrap();
+    assert_eq!(wait(&mut run.child).code(), Some(130), "{text}");
+    assert_eq!(text.matches("connection lost").count(), 1, "{text}");
+    assert_eq!(text.matches("-- resumed --").count(), 1, "{text}");
+    assert!(text.contains("logs/b.log"), "{text}");
+}
+
+#[test]
 fn ctrl_c_prints_no_command_for_a_file_that_gave_all_that_was_asked_for() {
     let server = Server::start();
     append(&server.log_file("a.log"), "1\n2\n");

@@ -1,6 +1,6 @@
 //! The errors of a call, and which of them may pass.
 
-use std::{error::Error as _, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -60,6 +60,8 @@ pub enum Error {
         reason: Option<String>,
         /// The fields that were wrong.
         violations: Vec<Violation>,
+        /// Facts for programs, as the metadata of `ErrorInfo` has them.
+        metadata: BTreeMap<String, String>,
         /// The text for people.
         message: String,
         /// The delay that the server asks for: the call may be repeated.
@@ -83,9 +85,12 @@ impl Error {
             };
             bad.field_violations.iter().map(one).collect()
         });
+        let info = details.error_info();
+        let metadata = info.map(|info| info.metadata.clone().into_iter().collect());
         Self::Status {
             code: status.code(),
-            reason: details.error_info().map(|info| info.reason.clone()),
+            reason: info.map(|info| info.reason.clone()),
+            metadata: metadata.unwrap_or_default(),
             violations: violations.unwrap_or_default(),
             message: status.message().to_owned(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),

@@ -45,7 +45,7 @@ pub async fn run(client: &Client, it: Bench, format: Format, stop: CancellationT
     };
     let rows = tokio::select! {
         biased;
-        () = stop.cancelled() => Err(Failure::Told(INTERRUPTED)),
+        () = stop.cancelled() => Err(Failure::Reported(INTERRUPTED)),
         rows = work => rows,
     };
     let is_nobody_there = matches!(rows, Err(Failure::Call(Error::Unreachable { .. })));

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Failure, INTERRUPTED,
     arguments::{Countdown, Format, Watch},
-    code_of, json,
-    output::{self, Output},
+    can_resume, code_of, json,
+    output::{self, Output, Problem},
     quote,
     session::{self, Session},
     text,
@@ -128,9 +128,11 @@ impl Resume {
     }
 
     fn failed(&self, error: &Error) -> Failure {
-        output::call_failed(None, error);
-        self.tell();
-        Failure::Told(code_of(error))
+        output::report(&Problem::call(error));
+        if can_resume(error) {
+            self.tell();
+        }
+        Failure::Reported(code_of(error))
     }
 
     fn tell(&self) {

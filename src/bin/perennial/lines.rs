@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Failure, INTERRUPTED,
     arguments::{Format, Lines},
-    code_of,
-    output::{self, Output},
+    can_resume, code_of,
+    output::{self, Connection, Output, Problem},
     quote,
     session::{self, Session},
 };
@@ -81,6 +81,7 @@ struct Reading {
     out: Output,
     printer: Printer,
     progress: Progress,
+    connection: Connection,
     file: Option<CursorFile>,
     /// Something was printed that is not saved.
     is_unsaved: bool,
@@ -93,6 +94,9 @@ impl Session for Reading {
     type Item = Given;
 
     async fn received(&mut self, (n, given): Given) -> Result<ControlFlow<u8>, Failure> {
+        if !matches!(given, Some(Ok(_))) {
+            self.connection.closed(n);
+        }
         match given {
             Some(Ok(response)) => self.print(n, &response)?,
             Some(Err(error)) => self.stream_failed(n, &error)?,
@@ -165,6 +169,7 @@ impl Reading {
             sources: it.paths().iter().map(source).collect(),
             printer: Printer::new(&it, &out),
             progress: Progress::new(it.paths().len(), it.follows(), it.until_offset()),
+            connection: Connection::default(),
             it,
             prefix,
             out,
@@ -178,6 +183,7 @@ impl Reading {
     fn open(&self, client: &Client) -> SelectAll<BoxStream<'static, Given>> {
         let open = |client: &Client, (n, source): &(usize, &Source)| {
             let n = *n;
+            let client = client.clone().with_observer(self.connection.observer(n));
             let responses = client.lines(self.it.request(&source.path, source.printed.as_deref()));
             let end = stream::once(std::future::ready(None));
             responses.map(Some).chain(end).map(move |given| (n, given)).boxed()
@@ -240,31 +246,35 @@ impl Reading {
         let path = source.path.clone();
         self.save()?;
         let is_everybodys = matches!(error, Error::Unreachable { .. });
-        output::call_failed(Some(&path).filter(|_| self.sources.len() > 1 && !is_everybodys), error);
-        match self.it.resume() {
-            Some(file) if is_about_cursor(error) => self.tell_remedy(&path, file, error),
-            Some(_) => {}
-            None => self.tell_command(n),
+        let mut problem = Problem::call(error);
+        if self.sources.len() > 1 && !is_everybodys {
+            problem = problem.about(&path);
+        }
+        if let Some(file) = self.it.resume().filter(|_| is_about_cursor(error)) {
+            problem = problem.with_remedy(self.remedy(&path, file, error));
+        }
+        output::report(&problem);
+        if self.it.resume().is_none() && can_resume(error) {
+            self.tell_command(n);
         }
         self.failed.get_or_insert(code_of(error));
-        // The others would only say the same.
-        if is_everybodys { Err(Failure::Told(code_of(error))) } else { Ok(()) }
+        // The other streams would only repeat it.
+        if is_everybodys { Err(Failure::Reported(code_of(error))) } else { Ok(()) }
     }
 
-    /// Says how to go on with a saved place that the server does not take.
-    fn tell_remedy(&self, path: &str, file: &Path, error: &Error) {
+    /// How to continue when the server refuses a saved cursor.
+    fn remedy(&self, path: &str, file: &Path, error: &Error) -> String {
         let file = file.display();
-        let anew = if self.sources.len() > 1 {
-            format!("delete the line of {path} in {file} to start it anew")
+        let restart = if self.sources.len() > 1 {
+            format!("delete the line of {path} in {file} to read it from its start")
         } else {
-            format!("delete {file} to start anew")
+            format!("delete {file} to read from the start")
         };
-        let skip = if has_reason(error, "CURSOR_EXPIRED") {
-            ", or add --on-gap skip to go on with what is there"
+        if has_reason(error, "CURSOR_EXPIRED") {
+            format!("{restart}, or add --on-gap skip to continue after the gap")
         } else {
-            ""
-        };
-        output::line(&format!("  {anew}{skip}"));
+            restart
+        }
     }
 
     fn tell_command(&self, n: usize) {

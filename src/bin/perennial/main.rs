@@ -1,14 +1,17 @@
-//! The command of Perennial: streams, publishes and lists, from a terminal or a script.
+//! `perennial`, the command line client: it reads streams, publishes messages and lists what a server has.
 //!
-//! Data goes to stdout, everything else to stderr. Arguments become requests in [`arguments`]; nothing below sees a
-//! flag. A stream that is ended before its time says how it is continued.
+//! Data goes to stdout, everything else to stderr. Arguments become requests in [`arguments`]; no other module sees a
+//! flag. A stream that ends early prints the command that resumes it.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
-use perennial::client::{Client, Error};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use perennial::client::{Client, Code, Error};
 
-use crate::arguments::{Arguments, Format, Verb};
+use crate::{
+    arguments::{Arguments, Format, Verb},
+    output::{Connection, Problem},
+};
 
 mod arguments;
 mod bench;
@@ -27,6 +30,7 @@ mod session;
 mod table;
 mod text;
 mod time;
+mod usage;
 
 /// How a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,31 +41,33 @@ enum Failure {
     Output(#[from] std::io::Error),
     #[error(transparent)]
     Cursors(#[from] lines::cursor_file::Error),
-    /// What there was to say was said.
+    /// It was reported already; this is the exit code.
     #[error("")]
-    Told(u8),
+    Reported(u8),
 }
 
-/// The code of a run that was ended by Ctrl-C or SIGTERM, as shells have it.
+/// The exit code after Ctrl-C or SIGTERM, as in shells.
 const INTERRUPTED: u8 = 130;
+/// The exit code after wrong usage, as in clap.
 const USAGE: u8 = 2;
-/// The code of a gRPC error is this and its number.
+/// The exit code after a failed call is this number plus the gRPC code.
 const GRPC: u8 = 64;
 
 fn main() -> ExitCode {
-    let matches = Arguments::command().get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if let Err(text) = arguments.check() {
-        Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
-    }
+    let words = std::env::args_os().collect::<Vec<_>>();
+    let format = usage::format(&words);
+    output::report_as(format);
+    let (arguments, server_given) = match parse(&words) {
+        Ok(parsed) => parsed,
+        Err(error) => return refused(&error, format),
+    };
     arguments.notes().into_iter().for_each(output::note);
-    let server_given = matches.value_source("server") == Some(ValueSource::CommandLine);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Failure::Output(error)),
     };
     let result = runtime.block_on(run(arguments, server_given));
-    // A thread may still wait for stdin.
+    // A thread may still be waiting for stdin.
     runtime.shutdown_background();
     match result {
         Ok(code) => ExitCode::from(code),
@@ -69,8 +75,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Reads the arguments, and whether the server is one of them.
+fn parse(words: &[OsString]) -> Result<(Arguments, bool), clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(words)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    arguments.check().map_err(|text| Arguments::command().error(ErrorKind::ArgumentConflict, text))?;
+    Ok((arguments, matches.value_source("server") == Some(ValueSource::CommandLine)))
+}
+
+/// Prints help, the version, or why the arguments are refused.
+fn refused(error: &clap::Error, format: Format) -> ExitCode {
+    if error.use_stderr() && matches!(format, Format::Json | Format::Ndjson) {
+        output::report(&usage::problem(error));
+        return ExitCode::from(USAGE);
+    }
+    error.exit()
+}
+
 async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
-    let client = Client::connect(&arguments.server)?.with_observer(output::observer());
+    let client = Client::connect(&arguments.server)?.with_observer(Connection::default().observer(0));
     let stop = interrupt::token()?;
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);
@@ -88,7 +111,7 @@ async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
     }
 }
 
-/// What is not continued when it is ended before its time.
+/// Commands with one call, which cannot be resumed.
 async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure> {
     match verb {
         Verb::Files { path } => table::files(&client.list_files(&path.unwrap_or_default()).await?, format),
@@ -108,18 +131,18 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
     }
 }
 
-/// Says why, and gives the code.
+/// Reports why a run failed, and returns its exit code.
 fn failed(failure: &Failure) -> ExitCode {
     match failure {
-        Failure::Told(code) => ExitCode::from(*code),
-        // Whoever read has read enough.
+        Failure::Reported(code) => ExitCode::from(*code),
+        // The reader of a pipe has read enough.
         Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Failure::Output(_) | Failure::Cursors(_) => {
             output::error(&failure.to_string());
             ExitCode::FAILURE
         }
         Failure::Call(error) => {
-            output::call_failed(None, error);
+            output::report(&Problem::call(error));
             ExitCode::from(code_of(error))
         }
     }
@@ -131,4 +154,20 @@ fn code_of(error: &Error) -> u8 {
     }
     // The codes are 0 to 16.
     GRPC + u8::try_from(i32::from(error.code())).unwrap_or_default()
+}
+
+/// Whether the command that resumes can help after an error: not if the server would refuse the same request again.
+fn can_resume(error: &Error) -> bool {
+    let is_refused = matches!(
+        error.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+    );
+    // An expired cursor is accepted with --on-gap skip.
+    error.is_retryable() || !is_refused || error.reason() == Some("CURSOR_EXPIRED")
 }

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Failure, INTERRUPTED,
     arguments::{Format, Messages},
-    code_of, json,
-    output::{self, Output},
+    can_resume, code_of, json,
+    output::{self, Output, Problem},
     quote,
     session::{self, Session},
     text,
@@ -148,8 +148,7 @@ impl Reading {
     fn commit_failed(&mut self, error: &Error) -> Result<u8, Failure> {
         self.out.flush()?;
         self.lag.hide();
-        output::error("the place could not be committed:");
-        output::call_failed(None, error);
+        output::report(&Problem::call(error).about("the cursor could not be committed"));
         self.tell(false);
         Ok(code_of(error))
     }
@@ -159,17 +158,20 @@ impl Reading {
         if error.reason() == Some("CONSUMER_TAKEN_OVER") {
             self.out.flush()?;
             self.lag.hide();
-            output::call_failed(None, error);
+            output::report(&Problem::call(error));
             return Ok(code_of(error));
         }
         let closed = self.close().await;
-        output::call_failed(None, error);
+        output::report(&Problem::call(error));
         match closed {
             // The same server, and the same fault.
-            Err(Failure::Call(_)) => self.tell(false),
+            Err(Failure::Call(_)) if can_resume(error) => self.tell(false),
+            Err(Failure::Call(_)) => {}
             closed => {
                 closed?;
-                self.tell(true);
+                if can_resume(error) {
+                    self.tell(true);
+                }
             }
         }
         Ok(code_of(error))

@@ -1,18 +1,14 @@
-//! Where data and words go: one buffer for stdout, plain sentences for stderr, and nothing that moves a cursor.
+//! Where output goes: data through one buffer to stdout, and messages to stderr.
+//!
+//! On a terminal, control characters in text are escaped, so that a payload cannot move the cursor.
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
 use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style};
-use indicatif::ProgressBar;
-use perennial::client::{Error, Notice};
+use anstyle::Style;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     time::Timespec,
@@ -20,21 +16,28 @@ use rustix::{
 
 use crate::arguments::Format;
 
-/// Written out when it holds so much, or when nothing more is ready.
+mod connection;
+mod problem;
+mod stderr;
+
+pub use connection::Connection;
+pub use problem::Problem;
+pub use stderr::{error, keep_clear_of, line, note, question, report, report_as};
+
+/// The buffer is written out when it holds this many bytes, or when no item is ready.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// How often it is asked whether somebody still reads stdout.
+/// The time between two checks that stdout still has a reader.
 const READER_POLL: Duration = Duration::from_millis(500);
 
-const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// What is not the data itself.
+/// The style of text that is not data.
 pub const NOTE: Style = Style::new().dimmed();
 
 /// Stdout, buffered.
 pub struct Output {
     pub buffer: Vec<u8>,
     pub format: Format,
-    /// Control characters are made harmless.
+    /// Whether control characters are escaped.
     pub escapes: bool,
     pub is_terminal: bool,
     pub has_colour: bool,
@@ -156,82 +159,6 @@ pub fn harmless(text: &str) -> String {
         escape(&mut out, line.as_bytes());
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// A bar on stderr, which is taken away while words are said.
-static BAR: OnceLock<ProgressBar> = OnceLock::new();
-
-/// Says nothing over a bar from now on.
-pub fn keep_clear_of(bar: &ProgressBar) {
-    // There is one bar in a run.
-    let _ = BAR.set(bar.clone());
-}
-
-/// Writes to stderr beside no bar. A stderr that is gone has nobody to tell.
-fn say(write: impl FnOnce() -> io::Result<()>) {
-    let write = || {
-        let _ = write();
-    };
-    match BAR.get() {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
-}
-
-/// Says on stderr what went wrong.
-pub fn error(text: &str) {
-    say(|| writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", harmless(text)));
-}
-
-/// Says on stderr what happened.
-pub fn note(text: &str) {
-    say(|| writeln!(anstream::stderr(), "{NOTE}-- {} --{NOTE:#}", harmless(text)));
-}
-
-/// Prints a line on stderr as it is: it is meant to be copied.
-pub fn line(text: &str) {
-    say(|| writeln!(io::stderr(), "{text}"));
-}
-
-/// Asks on stderr; the answer is typed behind it.
-pub fn question(text: &str) {
-    say(|| write!(io::stderr(), "{}", harmless(text)));
-}
-
-/// Says why a call failed, for which of several files, and each field that was wrong.
-pub fn call_failed(path: Option<&String>, failure: &Error) {
-    let text = failure.to_string();
-    let why = if text.is_empty() { "the call failed without a word" } else { &text };
-    match path.filter(|path| !text.contains(path.as_str())) {
-        Some(path) => error(&format!("{path}: {why}")),
-        None => error(why),
-    }
-    if let Error::Status { code, reason, violations, .. } = failure {
-        for violation in violations.iter().filter(|violation| !text.contains(&violation.description)) {
-            line(&harmless(&format!("  {}: {}", violation.field, violation.description)));
-        }
-        let fields = violations.iter().map(|violation| format!(", field {}", violation.field));
-        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}"));
-        line(&harmless(&format!("  ({code:?}{reason}{})", fields.collect::<String>())));
-    }
-}
-
-/// Tells once that a connection is lost, and once that it is back.
-pub fn observer() -> impl Fn(&Notice<'_>) + Send + Sync + 'static {
-    let lost = AtomicBool::new(false);
-    move |notice| match notice {
-        Notice::Interrupted { error, .. } => {
-            if !lost.swap(true, Ordering::Relaxed) {
-                note(&format!("connection lost ({error}): resuming"));
-            }
-        }
-        Notice::Resumed => {
-            // Several streams share a connection.
-            if lost.swap(false, Ordering::Relaxed) {
-                note("resumed");
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
     Failure, GRPC, INTERRUPTED,
     arguments::{Format, Publish, Source},
     json,
-    output::{self, Output},
+    output::{self, Output, Problem},
     rate::Rate,
 };
 
@@ -38,7 +38,7 @@ pub async fn run(
             Ok(content) => content,
             Err(text) => {
                 output::error(&text);
-                return Err(Failure::Told(1));
+                return Err(Failure::Reported(1));
             }
         },
         _ => return flow(client, it, format, stop).await,
@@ -78,8 +78,8 @@ async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationTo
         let result = result.inspect_err(|_| told.tell(&source))?;
         rate.took(1);
         let place = source.answered();
-        if let Some(failure) = told.took(&mut out, result)? {
-            output::error(&format!("{}: {failure}", source.name(place)));
+        if let Some(problem) = told.took(&mut out, result)? {
+            output::report(&problem.about(&source.name(place)));
         }
     }
     rate.hide();
@@ -109,7 +109,7 @@ struct Summary {
 
 impl Summary {
     /// Takes note of a result; why it failed, if it did.
-    fn took(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<String>> {
+    fn took(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<Problem>> {
         match result.result {
             Some(publish_result::Result::Published(answer)) => {
                 self.published += 1;
@@ -124,7 +124,7 @@ impl Summary {
             }
             Some(publish_result::Result::Error(error)) => {
                 self.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
-                Ok(Some(format!("{} ({})", error.message, error.reason().as_str_name())))
+                Ok(Some(Problem::publish(&error)))
             }
             None => Ok(None),
         }

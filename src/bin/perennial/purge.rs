@@ -7,7 +7,8 @@ use perennial::client::Client;
 use crate::{
     Failure, USAGE,
     arguments::{Format, Purge},
-    output, table,
+    output::{self, Problem},
+    table,
 };
 
 /// The code of a run whose question was not answered with yes.
@@ -17,12 +18,13 @@ const DECLINED: u8 = 1;
 pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failure> {
     if !it.yes {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            output::error("a purge cannot be undone, and there is no terminal to ask: add --yes");
-            return Err(Failure::Told(USAGE));
+            let text = "a purge cannot be undone, and there is no terminal to ask: add --yes";
+            output::report(&Problem::usage(text, Some("--yes".into())));
+            return Err(Failure::Reported(USAGE));
         }
         if !is_wanted(client, &it).await? {
             output::note("nothing was removed");
-            return Err(Failure::Told(DECLINED));
+            return Err(Failure::Reported(DECLINED));
         }
     }
     let count = client.purge_topic(&it.topic, it.until_sequence).await?;
@@ -39,12 +41,15 @@ async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
         }
         (None, None) => format!("all messages of {}", it.topic),
     };
-    output::question(&format!("Remove {what}, for good? [y/N] "));
+    let question = output::question(&format!("Remove {what}, for good? [y/N] "));
     // A read of a terminal cannot be cancelled: a thread does it.
     let answer = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map(|_| answer)
     });
     let answer = answer.await.map_err(io::Error::other)??;
+    if answer.ends_with('\n') {
+        question.answered();
+    }
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -120,7 +120,7 @@ async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Resul
              streams on each by default",
             readers.subscribers
         ));
-        return Err(Failure::Told(1));
+        return Err(Failure::Reported(1));
     }
     Ok(tasks)
 }

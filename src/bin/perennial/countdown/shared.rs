@@ -35,7 +35,7 @@ pub async fn run(client: &Client, verb: CountdownVerb, format: Format) -> Result
 async fn create(client: &Client, it: Create) -> Result<Countdown, Failure> {
     let data = it.data_file().map(content).transpose().map_err(|fault| {
         output::error(&fault);
-        Failure::Told(1)
+        Failure::Reported(1)
     })?;
     let answer = client.create_countdown(it.request(data)).await?;
     if answer.already_existed {
