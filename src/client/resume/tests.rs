@@ -240,6 +240,7 @@ async fn the_servers_own_delay_is_the_least_wait() {
     let error = Error::Status {
         code: Code::Unavailable,
         reason: Some("DRAINING".into()),
+        metadata: std::collections::BTreeMap::new(),
         violations: Vec::new(),
         message: String::new(),
         retry_after: Some(delay),
