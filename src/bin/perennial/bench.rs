@@ -86,7 +86,7 @@ async fn watched<T>(count: &AtomicU64, work: impl Future<Output = T>) -> T {
             done = &mut work => return done,
             _ = ticks.tick() => {
                 let now = count.load(Ordering::Relaxed);
-                rate.took(now - seen);
+                rate.add(now - seen);
                 seen = now;
             }
         }

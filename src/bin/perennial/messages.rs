@@ -120,7 +120,7 @@ impl Reading {
     fn print(&mut self, response: &MessagesResponse) -> Result<(), Failure> {
         print(&mut self.out, &self.it, response, &self.zone)?;
         self.out.relieve()?;
-        self.lag.took(response);
+        self.lag.on_response(response);
         let messages = i64::try_from(response.messages.len()).unwrap_or(i64::MAX);
         self.delivered = self.delivered.saturating_add(messages);
         response.cursor.clone_into(self.cursor.get_or_insert_default());

@@ -76,7 +76,7 @@ async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationTo
     let mut rate = Rate::new(TEMPLATE, has_reader(&source, format));
     while let Some(result) = results.next().await {
         let result = result.inspect_err(|_| told.tell(&source))?;
-        rate.took(1);
+        rate.add(1);
         let place = source.answered();
         if let Some(problem) = told.took(&mut out, result)? {
             output::report(&problem.about(&source.name(place)));

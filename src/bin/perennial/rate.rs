@@ -1,6 +1,6 @@
-//! A line on stderr that tells a person who waits how fast it goes.
+//! A line on stderr that shows a person how fast a command goes.
 //!
-//! It is shown only where nothing else is printed on that terminal, and not for what is over at once.
+//! It is shown only if nothing else is printed on that terminal, and only for commands that take a while.
 
 use std::time::{Duration, Instant};
 
@@ -8,24 +8,25 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, Prog
 
 use crate::output;
 
-/// What takes less long shows nothing.
+/// Commands that end earlier show nothing.
 const DELAY: Duration = Duration::from_millis(500);
-/// Often enough for the eye.
+/// The time between redraws: short enough to look smooth.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// The line, or nothing where nobody would see it.
+/// The line, or nothing if it would not be seen.
 pub struct Rate {
     bar: Option<ProgressBar>,
-    /// Since when it has something to show.
+    /// The time of the first item.
     since: Option<Instant>,
-    /// What is not shown yet, and when it was shown last.
-    more: u64,
+    /// The items that are not shown yet.
+    unshown: u64,
+    /// The time of the last redraw.
     drawn: Instant,
     is_shown: bool,
 }
 
 impl Rate {
-    /// After a template of indicatif, in which `{rate}` is the number a second.
+    /// A line by a template of indicatif, in which `{rate}` is the number of items per second.
     pub fn new(template: &str, has_reader: bool) -> Self {
         let bar = has_reader.then(|| {
             let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
@@ -36,24 +37,24 @@ impl Rate {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("rate", rate);
             ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style)
         });
-        Self { bar, since: None, more: 0, drawn: Instant::now(), is_shown: false }
+        Self { bar, since: None, unshown: 0, drawn: Instant::now(), is_shown: false }
     }
 
-    /// Somebody sees it, or will.
+    /// Whether the line is shown, or will be.
     pub fn is_on(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// So many more.
-    pub fn took(&mut self, items: u64) {
+    /// Counts further items.
+    pub fn add(&mut self, items: u64) {
         let Some(bar) = &self.bar else { return };
         let since = *self.since.get_or_insert_with(Instant::now);
-        self.more += items;
+        self.unshown += items;
         if self.drawn.elapsed() < REDRAW {
             return;
         }
         self.drawn = Instant::now();
-        bar.inc(std::mem::take(&mut self.more));
+        bar.inc(std::mem::take(&mut self.unshown));
         if !self.is_shown && since.elapsed() >= DELAY {
             self.is_shown = true;
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -61,14 +62,14 @@ impl Rate {
         }
     }
 
-    /// What `{msg}` stands for.
-    pub fn say(&self, message: String) {
+    /// Sets the text for `{msg}`.
+    pub fn set_message(&self, message: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message);
         }
     }
 
-    /// Takes it away, until there is more for a while.
+    /// Removes the line until further items arrive.
     pub fn hide(&mut self) {
         self.since = None;
         if std::mem::take(&mut self.is_shown)
@@ -90,7 +91,7 @@ impl Drop for Rate {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a count a second, not below zero"
+    reason = "a rate is not negative, and its fraction is not shown"
 )]
 fn whole(rate: f64) -> u64 {
     rate as u64

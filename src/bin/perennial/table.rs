@@ -1,4 +1,4 @@
-//! What is answered at once: files, topics, countdowns, health.
+//! Lists and single values: files, topics, consumers, countdowns, health.
 
 use perennial::proto::{ConsumerInfo, Countdown, FileInfo, TopicInfo};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::{Failure, arguments::Format, countdown::event, json, output::Output, 
 
 const SERVING: &str = "SERVING";
 
-/// The files, a line each: size, when it was last changed and when it was made, whether it grows, path.
+/// Prints the files, a line each: size, modification time, creation time, whether it is growing, path.
 pub fn files(files: &[FileInfo], format: Format) -> Result<u8, Failure> {
     let row = |file: &FileInfo| {
         let (modified, created) = (moment(file.modify_time.as_ref()), moment(file.create_time.as_ref()));
@@ -18,13 +18,13 @@ pub fn files(files: &[FileInfo], format: Format) -> Result<u8, Failure> {
     list(files, format, |file| &file.path, row, json::file)
 }
 
-/// A time to the second, or a dash where it is not known.
+/// A time to the second in UTC, or a dash for an unknown one.
 fn moment(time: Option<&prost_types::Timestamp>) -> String {
     let time = time.and_then(time::from_proto);
     time.map_or_else(|| "-".into(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// The topics, a line each: messages, bytes, last sequence, name.
+/// Prints the topics, a line each: messages, bytes, last sequence, name.
 pub fn topics(topics: &[TopicInfo], format: Format) -> Result<u8, Failure> {
     let row = |topic: &TopicInfo| {
         format!(
@@ -38,21 +38,22 @@ pub fn topics(topics: &[TopicInfo], format: Format) -> Result<u8, Failure> {
     list(topics, format, |topic| &topic.name, row, json::topic)
 }
 
-/// The consumers, a line each: sequence, how far behind, whether someone reads, when it was committed, name. How far is
-/// a bound: the head counts the messages of all topics, and commits.
+/// Prints the consumers, a line each: sequence, newest sequence of the log, whether a reader is connected, time of the
+/// last commit, name.
 pub fn consumers(consumers: &[ConsumerInfo], format: Format) -> Result<u8, Failure> {
-    let row = |consumer: &ConsumerInfo| {
-        let sequence = consumer.sequence.unwrap_or_default();
-        let behind = consumer.head_sequence.unwrap_or_default().saturating_sub(sequence);
-        let connected = if consumer.connected { "connected" } else { "-" };
-        let committed = moment(consumer.commit_time.as_ref());
-        let name = &consumer.name;
-        format!("after {sequence:>10}  at most {behind:>10} behind  {connected:<9}  {committed:<20}  {name}")
-    };
-    list(consumers, format, |consumer| &consumer.name, row, json::consumer)
+    list(consumers, format, |consumer| &consumer.name, consumer, json::consumer)
 }
 
-/// The shared countdowns, a line each: state, what is left, when it ends, version, name.
+/// Both sequences count the messages of all topics, so their difference is not the number of messages to come.
+fn consumer(it: &ConsumerInfo) -> String {
+    let (sequence, newest) = (it.sequence.unwrap_or_default(), it.head_sequence.unwrap_or_default());
+    let log = if sequence >= newest { "caught up".into() } else { format!("log at {newest:>10}") };
+    let connected = if it.connected { "connected" } else { "-" };
+    let committed = moment(it.commit_time.as_ref());
+    format!("after {sequence:>10}  {log:<17}  {connected:<9}  {committed:<20}  {}", it.name)
+}
+
+/// Prints the shared countdowns, a line each: state, remaining time, end, version, name.
 pub fn countdowns(countdowns: &[Countdown], format: Format) -> Result<u8, Failure> {
     list(countdowns, format, |it| &it.name, countdown, json::countdowns::countdown)
 }
@@ -65,13 +66,13 @@ fn countdown(it: &Countdown) -> String {
     format!("{state:<9}  {left:>14}  {end:<20}  version {version:>6}  {}", it.name)
 }
 
-/// How many messages were removed.
+/// Prints the number of removed messages.
 pub fn purged(count: i64, format: Format) -> Result<u8, Failure> {
     let object = |_: &String| json!({ "messageCount": count });
     list(&[count.to_string()], format, String::as_str, String::clone, object)
 }
 
-/// The status; any but SERVING is a failure.
+/// Prints the status; every status but SERVING is a failure.
 pub fn health(status: &str, format: Format) -> Result<u8, Failure> {
     list(&[status], format, |status| status, ToString::to_string, |status| json!({ "status": status }))?;
     Ok(u8::from(status != SERVING))
@@ -104,6 +105,27 @@ fn list<T>(
 mod tests {
     use super::*;
     use perennial::proto::CountdownState;
+
+    #[test]
+    fn a_consumer_shows_two_sequences_and_no_difference() {
+        let mut it = ConsumerInfo {
+            name: "worker".into(),
+            sequence: Some(7),
+            head_sequence: Some(31),
+            connected: true,
+            ..ConsumerInfo::default()
+        };
+        assert_eq!(
+            consumer(&it),
+            "after          7  log at         31  connected  -                     worker"
+        );
+        // The position also counts the server's own records.
+        it.sequence = Some(32);
+        assert_eq!(
+            consumer(&it),
+            "after         32  caught up          connected  -                     worker"
+        );
+    }
 
     #[test]
     fn a_countdown_is_a_line_of_columns() {

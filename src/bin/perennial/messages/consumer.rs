@@ -1,7 +1,7 @@
-//! The place of a consumer, which the server keeps.
+//! The position of a consumer, which the server keeps.
 //!
-//! One commit at a time is under way, beside the printing. One that fails for a reason that may pass is made again with
-//! the next place; until then the server keeps the one before, and a run that dies repeats a little more.
+//! One commit at a time runs, while messages are printed. After a failure that may pass, the next position is committed
+//! instead; until then the server keeps the last one, and after a kill the next run repeats a few more messages.
 
 use std::time::{Duration, Instant};
 
@@ -13,36 +13,37 @@ use tokio::task::JoinHandle;
 
 use crate::{arguments::Messages, output};
 
-/// A place behind new messages is committed so often: each time costs the server a sync of its disk.
+/// The time between commits while messages arrive: each commit costs the server a sync of its disk.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// One that only heartbeats moved, so often: nothing comes twice for it, but `perennial consumers` shows it.
+/// The time between commits that only heartbeats moved: no message depends on them, but `perennial consumers` shows
+/// them.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
-/// At the end nobody waits longer for the server.
+/// The longest wait for the last commit.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The consumer that is read as.
+/// The consumer of this run.
 pub struct Consumer {
     client: Client,
     name: String,
-    /// The first commit may move it back: the place was given on the command line.
+    /// The first commit may move the position back, because it was given on the command line.
     rewinds: bool,
-    /// The last place before which all was printed.
+    /// The cursor after the last printed message.
     printed: Option<String>,
     /// Messages were printed since the last commit.
     has_news: bool,
     committed: Option<String>,
-    /// When the last commit was begun.
+    /// The start of the last commit.
     begun: Option<Instant>,
-    /// The commit that is under way, and of what.
+    /// The running commit, and the cursor that it commits.
     running: Option<(String, JoinHandle<Result<(), Error>>)>,
 }
 
 impl Consumer {
-    /// The consumer that is asked for, if one is; says on stderr where it continues.
+    /// Finds the consumer that the arguments name, if any, and reports on stderr where it continues.
     pub async fn find(client: &Client, it: &Messages) -> Result<Option<Self>, Error> {
         let Some(name) = it.consumer() else { return Ok(None) };
-        let there = client.consumer(name).await?;
-        output::note(&beginning(name, there.as_ref(), it));
+        let info = client.consumer(name).await?;
+        output::note(&beginning(name, info.as_ref(), it));
         Ok(Some(Self {
             client: client.clone(),
             name: name.to_owned(),
@@ -55,13 +56,13 @@ impl Consumer {
         }))
     }
 
-    /// All before a cursor was printed; it may still have to be flushed.
+    /// Records that every message before a cursor was printed. The output may not be flushed yet.
     pub fn printed(&mut self, cursor: &str, has_news: bool) {
         cursor.clone_into(self.printed.get_or_insert_default());
         self.has_news |= has_news;
     }
 
-    /// How long until there is a place to commit.
+    /// The time until the next commit, or `None` if there is no position to commit.
     pub fn due(&self) -> Option<Duration> {
         if self.running.is_some() || self.printed.is_none() || self.printed == self.committed {
             return None;
@@ -70,19 +71,19 @@ impl Consumer {
         Some(self.begun.map_or(Duration::ZERO, |begun| interval.saturating_sub(begun.elapsed())))
     }
 
-    /// Begins to commit the place: only after a flush.
+    /// Starts to commit the position. Call it only after a flush.
     pub fn commit(&mut self) {
         let Some(cursor) = self.printed.clone() else { return };
         let (client, name, rewinds) = (self.client.clone(), self.name.clone(), self.rewinds);
         let of = cursor.clone();
-        // A task, so that it goes on while messages are printed; [`Self::committed`] waits for it.
+        // A task runs while messages are printed; [`Self::committed`] waits for it.
         let call = tokio::spawn(async move { client.commit_cursor(&name, &cursor, rewinds).await });
         self.begun = Some(Instant::now());
         self.has_news = false;
         self.running = Some((of, call));
     }
 
-    /// Ends when the commit that is under way has, and never if there is none. An error is one that cannot pass.
+    /// Waits for the running commit; without one, it never returns. An error is one that cannot pass.
     pub async fn committed(&mut self) -> Result<(), Error> {
         match self.outcome().await {
             Err(error) if error.is_retryable() || is_behind(&error) => Ok(()),
@@ -104,12 +105,11 @@ impl Consumer {
                 self.has_news = true;
                 Err(error)
             }
-            // Nobody cancels it.
-            Err(_) => Ok(()),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
 
-    /// Commits the last place, unless someone else is ahead of it.
+    /// Commits the last position, unless another reader has committed a later one.
     pub async fn close(&mut self) -> Result<(), Error> {
         let last = async {
             if self.running.is_some() {
@@ -123,7 +123,9 @@ impl Consumer {
         };
         match tokio::time::timeout(CLOSE_LIMIT, last).await {
             Ok(Err(error)) if is_behind(&error) => {
-                output::note("another reader has brought the consumer further than this one: it stays there");
+                output::note(
+                    "another reader has committed a later position for this consumer, which is kept",
+                );
                 Ok(())
             }
             Ok(outcome) => outcome,
@@ -136,19 +138,27 @@ fn is_behind(error: &Error) -> bool {
     error.reason() == Some("COMMIT_BEHIND")
 }
 
-/// Where the consumer goes on, and what becomes of another reader, in words.
-fn beginning(name: &str, there: Option<&proto::ConsumerInfo>, it: &Messages) -> String {
-    let place = match there {
-        _ if it.has_cursor() => "is set to the cursor given".into(),
-        None => format!("is new, and begins {}", it.start_in_words()),
-        Some(there) => {
-            let (place, head) = (there.sequence.unwrap_or_default(), there.head_sequence.unwrap_or_default());
-            format!("continues after sequence {place} of {head}")
-        }
+/// Where the consumer continues, and whether it takes over from another reader, in words.
+fn beginning(name: &str, info: Option<&proto::ConsumerInfo>, it: &Messages) -> String {
+    let start = match info {
+        _ if it.has_cursor() => "is set to the given cursor".into(),
+        None => format!("is new, and starts {}", it.start_in_words()),
+        Some(info) => format!("continues {}", position(info)),
     };
-    let is_read = there.is_some_and(|there| there.connected);
-    let other = if is_read { ", and takes over from another reader" } else { "" };
-    format!("consumer {name} {place}{other}")
+    let is_connected = info.is_some_and(|info| info.connected);
+    let other = if is_connected { ", and takes over from another reader" } else { "" };
+    format!("consumer {name} {start}{other}")
+}
+
+/// The position of a consumer beside the newest message. Sequences count the messages of all topics and the server's own
+/// records, so their difference is not a number of messages to come, and the position may be above the newest message.
+fn position(info: &proto::ConsumerInfo) -> String {
+    let (sequence, newest) = (info.sequence.unwrap_or_default(), info.head_sequence.unwrap_or_default());
+    if sequence >= newest {
+        format!("after sequence {sequence}, with no newer message in any topic")
+    } else {
+        format!("after sequence {sequence}; the newest message of all topics has sequence {newest}")
+    }
 }
 
 #[cfg(test)]

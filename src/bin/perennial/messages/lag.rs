@@ -1,4 +1,4 @@
-//! How far behind the newest message a reader is: a line for a person who waits, until it has caught up.
+//! A line for a person who waits: the sequence that was read, and the newest one, until they meet.
 
 use std::io::{self, IsTerminal};
 
@@ -7,9 +7,9 @@ use perennial::proto::MessagesResponse;
 
 use crate::rate::Rate;
 
-const TEMPLATE: &str = "{msg} behind  {rate}";
+const TEMPLATE: &str = "{msg}  {rate}";
 
-/// The line, or nothing where nobody would see it.
+/// The line, or nothing if stderr is not a terminal or stdout is one.
 pub struct Lag(Rate);
 
 impl Lag {
@@ -17,24 +17,49 @@ impl Lag {
         Self(Rate::new(TEMPLATE, io::stderr().is_terminal() && !io::stdout().is_terminal()))
     }
 
-    /// Takes note of a response.
-    pub fn took(&mut self, response: &MessagesResponse) {
+    /// Shows the progress that a response makes.
+    pub fn on_response(&mut self, response: &MessagesResponse) {
         if !self.0.is_on() {
             return;
         }
         if response.caught_up {
             return self.0.hide();
         }
-        let last = response.messages.last().and_then(|message| message.sequence);
-        if let Some((last, head)) = last.zip(response.head_sequence) {
-            let behind = u64::try_from(head.saturating_sub(last)).unwrap_or_default();
-            self.0.say(HumanCount(behind).to_string());
-            self.0.took(response.messages.len().try_into().unwrap_or_default());
+        if let Some(text) = progress(response) {
+            self.0.set_message(text);
+            self.0.add(response.messages.len().try_into().unwrap_or(u64::MAX));
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn hide(&mut self) {
         self.0.hide();
+    }
+}
+
+/// Both sequences count the messages of all topics, so their difference would not be the number of messages to come.
+fn progress(response: &MessagesResponse) -> Option<String> {
+    let last = response.messages.last()?.sequence?;
+    let count = |sequence: i64| HumanCount(sequence.unsigned_abs());
+    Some(match response.head_sequence.filter(|newest| *newest >= last) {
+        Some(newest) => format!("sequence {} of {}", count(last), count(newest)),
+        None => format!("sequence {}", count(last)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perennial::proto::StoredMessage;
+
+    #[test]
+    fn progress_is_two_sequences_and_no_difference() {
+        let mut response = MessagesResponse { head_sequence: Some(12_000), ..MessagesResponse::default() };
+        assert_eq!(progress(&response), None);
+        response.messages.push(StoredMessage { sequence: Some(3_000), ..StoredMessage::default() });
+        assert_eq!(progress(&response).as_deref(), Some("sequence 3,000 of 12,000"));
+        // The server's own topics are not counted in the head.
+        response.head_sequence = Some(2_999);
+        assert_eq!(progress(&response).as_deref(), Some("sequence 3,000"));
     }
 }

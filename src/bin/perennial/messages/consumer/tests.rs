@@ -13,7 +13,7 @@ fn messages(line: &str) -> Messages {
     }
 }
 
-/// One that nothing was printed of, of a server that is not there.
+/// A consumer without a printed message, of a server that does not exist.
 fn consumer() -> Consumer {
     Consumer {
         client: Client::connect("127.0.0.1:1").unwrap(),
@@ -28,30 +28,33 @@ fn consumer() -> Consumer {
 }
 
 #[test]
-fn it_is_said_where_a_consumer_begins() {
-    let there =
-        proto::ConsumerInfo { sequence: Some(7), head_sequence: Some(9), ..proto::ConsumerInfo::default() };
-    let read = proto::ConsumerInfo { connected: true, ..there.clone() };
-    for (there, line, expected) in [
-        (None, "", "consumer c is new, and begins with what is published from now on"),
-        (None, "--from earliest", "consumer c is new, and begins with the oldest message there is"),
-        (Some(&there), "--from earliest", "consumer c continues after sequence 7 of 9"),
-        (Some(&read), "", "consumer c continues after sequence 7 of 9, and takes over from another reader"),
-        (Some(&there), "--cursor C", "consumer c is set to the cursor given"),
+fn a_consumer_reports_where_it_continues() {
+    let behind = proto::ConsumerInfo { sequence: Some(7), head_sequence: Some(9), ..Default::default() };
+    let is_connected = proto::ConsumerInfo { connected: true, ..behind.clone() };
+    // The position also counts the server's own records, which no reader gets.
+    let caught_up = proto::ConsumerInfo { sequence: Some(31), head_sequence: Some(30), ..behind.clone() };
+    let after_7 = "consumer c continues after sequence 7; the newest message of all topics has sequence 9";
+    for (info, line, expected) in [
+        (None, "", "consumer c is new, and starts with the next message published"),
+        (None, "--from earliest", "consumer c is new, and starts with the oldest message"),
+        (Some(&behind), "--from earliest", after_7),
+        (Some(&is_connected), "", &format!("{after_7}, and takes over from another reader")),
+        (Some(&caught_up), "", "consumer c continues after sequence 31, with no newer message in any topic"),
+        (Some(&behind), "--cursor C", "consumer c is set to the given cursor"),
     ] {
-        assert_eq!(beginning("c", there, &messages(line)), expected);
+        assert_eq!(beginning("c", info, &messages(line)), expected);
     }
 }
 
 #[tokio::test]
-async fn a_first_place_is_due_at_once_and_the_next_one_after_a_while() {
+async fn the_first_position_is_due_at_once_and_the_next_one_after_a_while() {
     let mut consumer = consumer();
     assert_eq!(consumer.due(), None);
     consumer.printed("C1", false);
     assert_eq!(consumer.due(), Some(Duration::ZERO));
     consumer.commit();
     assert_eq!(consumer.due(), None);
-    // Nobody answers, which may pass: the place is still to be kept.
+    // No server answers, which may pass, so the position is still due.
     consumer.committed().await.unwrap();
     assert!(consumer.due().unwrap() <= INTERVAL);
 
