@@ -1,4 +1,4 @@
-//! What can be said on the command line, the request it makes, and the command that continues it.
+//! The command line: its options, the requests they make, and the command that resumes a stream.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
@@ -18,31 +18,100 @@ pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
 
-// A paragraph is one line, so that clap wraps it at the width of the terminal.
+// In all help texts a paragraph is one line, so that clap wraps it at the width of the terminal.
+
+/// The forms of D, for the help of each command that takes one.
+const DURATION_FORMS: &str = "D is a duration: 500ms, 1s, 1h30m or 7d; a day has 24 hours.";
+
+/// The forms of TIME and D, for the help of each command that takes both.
+const TIME_FORMS: &str = "\
+TIME is one of: now, yesterday, \"tomorrow 9am\", 18:00, \"18:00 Europe/Berlin\", 2026-11-28, \"2026-11-28 18:00\", \
+2026-11-28T18:00:00Z, -24h, +90m, or Unix seconds as @1795456800. A day or a time of day without a zone is local.
+D is a duration: 500ms, 1s, 1h30m or 7d; a day has 24 hours.";
+
 const AFTER_HELP: &str = "\
+Examples:
+  perennial countdown 10
+  perennial lines logs/app.log -n 5 -f
+  perennial publish orders.new hello
+  perennial messages 'orders.>' --from yesterday
+
 Data goes to stdout, everything else to stderr. json and ndjson use the field names of the contract's JSON form, with \
 64-bit numbers as numbers.
 
-TIME is one of: now, yesterday, \"tomorrow 9am\", 18:00, \"18:00 Europe/Berlin\", 2026-11-28, \"2026-11-28 18:00\", \
-2026-11-28T18:00:00Z, -24h, +90m, or Unix seconds as @1795456800. A day or a time of day without a zone is local.
-D is a duration: 500ms, 1s, 1h30m or 7d; a day has 24 hours.
+Exit codes:
+    0  done, also when the reader of a pipe has gone
+    1  another error
+    2  wrong usage
+  64+  an error of a call: 64 plus its gRPC code, so 69 is not found and 78 is not reachable
+  130  Ctrl-C or SIGTERM
 
-Exit codes: 0 done (also when the reader of a pipe has gone), 1 another error, 2 wrong usage, 64 and the gRPC code \
-for an error of a call (69: not found, 78: cannot be reached), 130 Ctrl-C or SIGTERM. After these the last line on \
-stderr is the command that continues the stream; of several files, a line each; none after 74, when another reader \
-took over as the same consumer. Of several messages to publish, the first that failed gives the code.";
+A stream that ends early prints the command that resumes it as the last line on stderr, and several files print one line \
+each. A consumer that another reader took over (74) prints none. When several messages are published, the exit code is \
+that of the first failure.";
 
-const BENCH_AFTER_HELP: &str = "\
-p50, p99 and max are, for `publish`, how long an acknowledgement took, and for `deliver`, how old a message was when it
-arrived: at full speed that is how long it waited, so give --rate for the time it takes. MB is 1,000,000 bytes of
-payload. -o json prints an object a row. The messages stay in the topics bench.0, bench.1, … unless there is --purge. The exit
-code is 1 if a message was lost, refused or delivered twice.";
+const COUNTDOWN_EXAMPLES: &str = "\
+Examples:
+  perennial countdown 10
+  perennial countdown --until 18:00
+  perennial countdown create launch 10m --on-end launches --text liftoff
+  perennial countdown --name launch";
+
+const LINES_EXAMPLES: &str = "\
+Examples:
+  perennial lines logs/app.log -n 20
+  perennial lines logs/app.log -F --resume app.cursor
+  perennial lines logs/a.log logs/b.log -f";
+
+const TOPICS_HELP: &str = "\
+Examples:
+  perennial topics
+  perennial topics 'orders.*'";
+
+const FILES_HELP: &str = "\
+Examples:
+  perennial files
+  perennial files logs/nginx";
+
+const PURGE_HELP: &str = "\
+Examples:
+  perennial purge orders.new
+  perennial purge orders.new --until-sequence 1000 --yes";
+
+const CONSUMERS_HELP: &str = "\
+A row shows the sequence after which the consumer continues, whether it has caught up with the log or the highest \
+sequence of all topics, whether a reader is connected, the time of the last commit in UTC, and the name.
+
+Example:
+  perennial -o json consumers";
+
+const DELETE_CONSUMER_HELP: &str = "\
+Example:
+  perennial delete-consumer worker";
+
+const HEALTH_HELP: &str = "\
+The exit code is 0 only if the status is SERVING.
+
+Examples:
+  perennial health
+  perennial health perennial.v1.MessageService";
+
+const BENCH_HELP: &str = "\
+Examples:
+  perennial bench pub --messages 100000 --size 256
+  perennial bench sub bench.0
+  perennial bench pubsub --subscribers 10 --rate 1000 --purge
+
+p50, p99 and max are, for `publish`, the time until the acknowledgement, and for `deliver`, the age of a message when it \
+arrives. At full speed the age is mostly waiting time in a queue, so give --rate to measure the delay of delivery. MB is \
+1,000,000 bytes of payload. -o json prints one object per row. The messages stay in the topics bench.0, bench.1, … \
+unless --purge is given. The exit code is 1 if a message was lost, refused or delivered twice.";
 
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub struct Arguments {
-    /// The server
+    /// The server, as HOST, HOST:PORT or http://HOST:PORT; the default port is 50051
     #[arg(
         long,
         global = true,
@@ -51,16 +120,15 @@ pub struct Arguments {
         default_value = "http://127.0.0.1:50051"
     )]
     pub server: String,
-    /// How to print
+    /// The output format
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
-    /// What to do
     #[command(subcommand)]
     pub verb: Verb,
 }
 
 impl Arguments {
-    /// What no single option shows to be wrong.
+    /// Refuses combinations that clap's own rules do not cover.
     pub fn check(&self) -> Result<(), String> {
         match &self.verb {
             Verb::Countdown(it) => it.check(self.output),
@@ -71,7 +139,7 @@ impl Arguments {
         }
     }
 
-    /// How moments were read, where that is worth saying: a local time that daylight saving skips or repeats.
+    /// The readings of local times that daylight saving skips or repeats.
     pub fn notes(&self) -> Vec<&str> {
         match &self.verb {
             Verb::Countdown(it) => it.note().into_iter().collect(),
@@ -80,7 +148,7 @@ impl Arguments {
         }
     }
 
-    /// The words of a command up to the subcommand.
+    /// The words of a resuming command up to the subcommand.
     pub fn prefix(&self, server_given: bool) -> Vec<String> {
         let mut words = vec!["perennial".to_owned()];
         if server_given {
@@ -94,75 +162,83 @@ impl Arguments {
 /// How items are printed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// One readable object an item
+    /// One indented JSON object per item
     Json,
-    /// One object a line
+    /// One JSON object per line
     Ndjson,
-    /// The number, line or payload alone, as it is
+    /// Only the number, line or payload, unchanged
     Raw,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Count down, or look after countdowns that are shared
+    /// Count down, or manage shared countdowns
+    #[command(after_help = format!("{COUNTDOWN_EXAMPLES}\n\n{TIME_FORMS}"))]
     Countdown(Countdown),
-    /// Read the lines of files, and follow them
+    /// Print the lines of files, and follow them
+    #[command(after_help = format!("{LINES_EXAMPLES}\n\n{DURATION_FORMS}"))]
     Lines(Lines),
-    /// Read the messages of topics, and those to come
+    /// Print the messages of topics, and new ones as they are published
     Messages(Messages),
-    /// Publish a message, one a line of stdin, or one a file
+    /// Publish a message, each line of stdin, or files
     Publish(Publish),
     /// List the files that can be read
+    #[command(after_help = FILES_HELP)]
     Files {
-        /// A root, or a directory below one
-        #[arg(value_name = "ROOT")]
+        /// Only below this root or directory [default: all roots]
+        #[arg(value_name = "ROOT[/PATH]")]
         path: Option<String>,
     },
     /// List the topics
+    #[command(after_help = TOPICS_HELP)]
     Topics {
-        /// Those that match: orders.*
+        /// Only topics that match this pattern [default: all]
         pattern: Option<String>,
     },
     /// Remove the messages of a topic, for good
+    #[command(after_help = PURGE_HELP)]
     Purge(Purge),
-    /// List the consumers: where each is, and how far behind
+    /// List the consumers and their positions
+    #[command(after_help = CONSUMERS_HELP)]
     Consumers,
-    /// Forget a consumer and its place, for good
+    /// Delete a consumer and its position, for good
+    #[command(after_help = DELETE_CONSUMER_HELP)]
     DeleteConsumer {
-        /// Its name, as `perennial consumers` tells it
+        /// The consumer, as `perennial consumers` lists it
         name: String,
     },
     /// Measure publishing and delivery
-    #[command(subcommand, after_help = BENCH_AFTER_HELP)]
+    #[command(subcommand, after_help = BENCH_HELP)]
     Bench(Bench),
-    /// Ask whether the server serves
+    /// Report whether the server is serving
+    #[command(after_help = HEALTH_HELP)]
     Health {
-        /// One service, by its full name
+        /// One service, by its full name [default: the server as a whole]
         service: Option<String>,
     },
 }
 
 #[derive(Args, Debug)]
 pub struct Purge {
-    /// The topic: orders.new
+    /// The topic
     pub topic: String,
-    /// Remove the messages up to this sequence, it included [default: all]
+    /// Remove the messages up to and including sequence N [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub until_sequence: Option<i64>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
 
-/// What to do when what comes next is gone.
+/// The reaction to data that is gone and would come next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Gap {
     /// End with an error
     Fail,
-    /// Go on with what is there, and say what is missing
+    /// Report the gap and continue after it
     Skip,
 }
 
@@ -174,19 +250,19 @@ fn on_gap(gap: Option<Gap>) -> OnGap {
     }
 }
 
-/// What the three streams share.
+/// The options of all three streams.
 #[derive(Args, Debug, Default, PartialEq)]
 pub struct Batching {
-    /// End after N items
+    /// End after N items [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub limit: Option<i64>,
-    /// At most N items a response
+    /// Receive at most N items in a response [default: about 64 KiB of items]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub max_batch: Option<i32>,
-    /// Let the server give a sign of life after D of silence
+    /// Receive an empty response after each D without items [default: 15s]
     #[arg(long, value_name = "D", value_parser = time::duration)]
     pub heartbeat: Option<SignedDuration>,
-    /// Continue behind the response with this cursor
+    /// Continue after the response with this cursor
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
 }
@@ -202,10 +278,10 @@ impl Batching {
     }
 
     fn push_rest(&self, words: &mut Vec<String>, delivered: i64) {
-        // A stream with nothing left has ended, and needs no command.
+        // A stream that reached its limit has ended and needs no command, so at least one item is left.
         push(words, "--limit", self.limit.map(|limit| limit.saturating_sub(delivered).max(1)));
         push(words, "--max-batch", self.max_batch);
-        push(words, "--heartbeat", self.heartbeat.map(|duration| format!("{duration:#}")));
+        push(words, "--heartbeat", self.heartbeat.map(time::written));
     }
 }
 

@@ -7,11 +7,16 @@ mod moment;
 
 pub use moment::{Moment, coming, moment};
 
-/// A duration in the grammar of [`units`]; not negative.
+/// Reads a duration of zero or more in the grammar of [`units`].
 pub fn duration(text: &str) -> Result<SignedDuration, units::Error> {
     let duration = units::parse_duration(text)?;
-    // The grammar ends at a hundred years.
-    Ok(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX))
+    #[expect(clippy::expect_used, reason = "the grammar ends at a hundred years")]
+    Ok(SignedDuration::try_from(duration).expect("a hundred years fit"))
+}
+
+/// Writes a duration so that [`duration`] reads it back as the same.
+pub fn written(duration: SignedDuration) -> String {
+    units::duration_text(duration.unsigned_abs())
 }
 
 /// A duration in words, rounded up: to the millisecond below ten seconds, and to the second above.
@@ -28,13 +33,13 @@ pub fn in_words(duration: SignedDuration) -> String {
     }
 }
 
-/// How many units of so many nanoseconds a duration is, rounded up.
+/// A duration in units of `unit_nanos` nanoseconds, rounded up.
 pub fn ceiling(duration: SignedDuration, unit_nanos: i128) -> i128 {
     let nanos = duration.as_nanos();
     nanos.div_euclid(unit_nanos) + i128::from(nanos.rem_euclid(unit_nanos) > 0)
 }
 
-/// A moment as the clock on the wall shows it: with its date, unless that is today's.
+/// A moment in local time, with its date unless that is today's.
 pub fn on_the_wall(time: Timestamp, now: &Zoned) -> String {
     let time = time.to_zoned(now.time_zone().clone());
     let format = if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
@@ -58,7 +63,7 @@ pub fn from_proto(time: &prost_types::Timestamp) -> Option<Timestamp> {
 }
 
 pub fn duration_from_proto(duration: &prost_types::Duration) -> SignedDuration {
-    // Both parts have one sign; what is out of range is no duration that a server sends.
+    // Both parts have the same sign. A server sends no nanoseconds outside this range.
     let nanos = duration.nanos.clamp(-999_999_999, 999_999_999);
     SignedDuration::from_secs(duration.seconds).saturating_add(SignedDuration::from_nanos(nanos.into()))
 }
@@ -75,10 +80,12 @@ mod tests {
         assert_eq!(duration("1d 2h").unwrap(), SignedDuration::from_hours(26));
         assert!(duration("-1d").is_err() && duration("1mo").is_err());
         assert!(duration("-1s").is_err() && duration("1").is_err());
+        let long = duration("1d 1h 30m 1.5s").unwrap();
+        assert_eq!(duration(&written(long)), Ok(long));
     }
 
     #[test]
-    fn durations_are_told_in_words_rounded_up() {
+    fn durations_are_shown_rounded_up() {
         for (text, words) in [
             ("3m 20s", "3m 20s"),
             ("12.0001s", "13s"),
@@ -93,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_told_with_its_date_unless_that_is_todays() {
+    fn a_moment_is_shown_with_its_date_unless_that_is_today() {
         let now: Zoned = "2026-11-23T12:00:00+01:00[Europe/Berlin]".parse().unwrap();
-        let told = |text: &str| on_the_wall(text.parse().unwrap(), &now);
-        assert_eq!(told("2026-11-23T17:00:00.9Z"), "18:00:00");
-        assert_eq!(told("2026-11-23T23:00:00Z"), "2026-11-24 00:00:00");
+        let shown = |text: &str| on_the_wall(text.parse().unwrap(), &now);
+        assert_eq!(shown("2026-11-23T17:00:00.9Z"), "18:00:00");
+        assert_eq!(shown("2026-11-23T23:00:00Z"), "2026-11-24 00:00:00");
     }
 }

@@ -1,62 +1,62 @@
 //! The options of `perennial bench`.
 
 use clap::{Args, Subcommand};
-use perennial::client::Client;
+use perennial::{client::Client, units};
 
-/// What every message begins with: whose it is, its number, and when it was made.
+/// The size of the head of each message: its run, its publisher, its number, and the time at which it was made.
 pub const MIN_SIZE: usize = 32;
 
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Publish: how many a second, and how long an acknowledgement takes
+    /// Publish, and measure the rate and the time until the acknowledgement
     Pub(Load),
-    /// Read what is there: how many a second
+    /// Read the messages that exist, and measure the rate
     Sub(Replay),
-    /// Publish to subscribers that wait: how many deliveries a second, how old they are, and whether any is lost
+    /// Publish to waiting subscribers, and measure the rate, the age of the messages, and losses
     Pubsub(Fanout),
 }
 
-/// What is published.
+/// The messages to publish.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
-    /// How many messages
+    /// The number of messages
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub messages: u64,
-    /// The bytes of a message's payload, 32 at least
-    #[arg(long, value_name = "B", default_value_t = 256, value_parser = size)]
+    /// The size of a payload, at least 32 bytes: 256, 4KiB
+    #[arg(long, value_name = "SIZE", default_value_t = 256, value_parser = size)]
     pub size: usize,
-    /// To so many topics in turn: bench.0, bench.1, …
+    /// The number of topics, used in turn: bench.0, bench.1, …
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub topics: u64,
-    /// By so many publishers, each over a connection of its own
+    /// The number of publishers, each with its own connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub publishers: u16,
-    /// Leave at most N messages of a publisher unanswered
+    /// The most unanswered messages of a publisher
     #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "unary")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub in_flight: u32,
-    /// Make a call for each message, and the next one when it is answered
+    /// Make one call per message, each after the answer to the one before
     #[arg(long)]
     pub unary: bool,
-    /// Publish N messages a second in all [default: as many as possible]
+    /// The number of messages per second, of all publishers together [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Purge the topics afterwards
+    /// Purge the topics at the end
     #[arg(long)]
     pub purge: bool,
 }
 
-/// What is read.
+/// The messages to read.
 #[derive(Args, Clone, Debug)]
 pub struct Replay {
-    /// The topics to read: all, or bench.7
+    /// The topics to read: all of them, or one such as bench.7
     #[arg(default_value = ">")]
     pub pattern: String,
     #[command(flatten)]
     pub readers: Readers,
 }
 
-/// What is published, and to whom.
+/// The messages to publish, and their subscribers.
 #[derive(Args, Clone, Debug)]
 pub struct Fanout {
     #[command(flatten)]
@@ -65,27 +65,26 @@ pub struct Fanout {
     pub readers: Readers,
 }
 
-/// Who reads.
+/// The subscribers.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Readers {
-    /// By so many subscribers, each of which gets all
+    /// The number of subscribers, each of which gets all messages
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub subscribers: u32,
-    /// Over so many connections; a server takes 256 streams on each by default
+    /// The number of connections that the subscribers share; a server takes 256 streams on each by default
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
 }
 
 impl Readers {
-    /// Their connections.
+    /// Opens the connections.
     pub fn connect(self, client: &Client) -> Vec<Client> {
         (0..self.connections).map(|_| client.apart()).collect()
     }
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size) if size >= MIN_SIZE => Ok(size),
-        _ => Err(format!("not a size in bytes of {MIN_SIZE} or more")),
-    }
+    let size = units::parse_size(text).map_err(|error| error.to_string())?;
+    let size = usize::try_from(size).ok().filter(|size| *size >= MIN_SIZE);
+    size.ok_or_else(|| format!("a payload has {MIN_SIZE} bytes or more"))
 }

@@ -1,77 +1,85 @@
-//! The options of `perennial messages`: the request they make, and the commands that continue it.
+//! The options of `perennial messages`: the request they make, and the commands that resume it.
 
 use clap::Args;
 use perennial::proto::{MessagesRequest, messages_request::Start};
 
-use super::{Batching, Format, Gap, name, on_gap, push};
+use super::{Batching, Format, Gap, TIME_FORMS, name, on_gap, push};
 use crate::{
     messages::template::{PLACEHOLDERS, Template},
     time::{self, Moment},
 };
 
-// Where --help lists an option.
-const BEGIN: &str = "Where to begin";
-const END: &str = "Where to end";
+// Sections of --help.
+const BEGIN: &str = "Start";
+const END: &str = "End";
 
-/// A place in the history of the messages.
+const EXAMPLES: &str = "\
+Examples:
+  perennial messages orders.new
+  perennial messages 'orders.>' --from yesterday --until-caught-up
+  perennial messages sensors.* --last-per-topic
+  perennial messages orders.* --consumer billing -o ndjson";
+
+/// A point in the history of the messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Place {
+enum StartPoint {
     New,
     Earliest,
     Sequence(i64),
     Time(Moment),
 }
 
-fn place(text: &str) -> Result<Place, String> {
+fn start_point(text: &str) -> Result<StartPoint, String> {
     match text {
-        "new" => Ok(Place::New),
-        "earliest" => Ok(Place::Earliest),
+        "new" => Ok(StartPoint::New),
+        "earliest" => Ok(StartPoint::Earliest),
         _ => match text.parse() {
-            Ok(sequence) => Ok(Place::Sequence(sequence)),
+            Ok(sequence) => Ok(StartPoint::Sequence(sequence)),
             Err(_) => time::moment(text)
-                .map(Place::Time)
+                .map(StartPoint::Time)
                 .map_err(|error| format!("not new, earliest or a sequence, and {error}")),
         },
     }
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{TIME_FORMS}"))]
 pub struct Messages {
-    /// Topics, or patterns of them: orders.new, orders.*, 'orders.>'
+    /// Topics, or patterns: * matches one token, and > at the end matches all that follow
     #[arg(required = true, value_name = "PATTERN")]
     patterns: Vec<String>,
-    /// Begin at new, earliest, a SEQUENCE or a TIME [default: new]
-    #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true, help_heading = BEGIN)]
+    /// Start with the next message (new), the oldest one (earliest), a SEQUENCE, or a TIME [default: new]
+    #[arg(long, value_name = "START", value_parser = start_point, allow_hyphen_values = true, help_heading = BEGIN)]
     #[arg(conflicts_with_all = ["last", "last_per_topic", "cursor"])]
-    from: Option<Place>,
-    /// Begin with the last N messages
+    from: Option<StartPoint>,
+    /// Start with the last N messages
     #[arg(long, value_name = "N", conflicts_with_all = ["last_per_topic", "cursor"], help_heading = BEGIN)]
     last: Option<i64>,
-    /// Begin with the last message of each topic: the state, and then its changes
+    /// Start with the last message of each topic: the current state, and then its changes
     #[arg(long, conflicts_with = "cursor", help_heading = BEGIN)]
     last_per_topic: bool,
-    /// Continue behind the place that the server keeps under NAME, and keep it there
+    /// Continue after the position that the server keeps under NAME, and move it
     ///
-    /// A name that is new begins where the other options say; they are ignored from then on. The place is committed
-    /// after the messages before it were written to stdout, once a second and at the end: a run that is killed prints
-    /// again, the next time, what it printed in the last second. It loses no message. A second reader under the same
-    /// name takes over, and this one ends. With --cursor the place is set to that cursor, also backward.
+    /// A new NAME starts where the other options say; later runs ignore them. The position is committed after the
+    /// messages before it were written to stdout, once a second and at the end. After a run that was killed, the next
+    /// one repeats the messages of the last second; no message is lost. A second reader with the same NAME takes over,
+    /// and the first one ends. --cursor sets the position to that cursor, also backwards.
     #[arg(long, value_name = "NAME", help_heading = BEGIN)]
     consumer: Option<String>,
-    /// What to do when messages that come next were removed [default: fail]
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = BEGIN)]
+    /// The reaction to messages that were removed and would come next [default: fail]
+    #[arg(long, value_enum, value_name = "REACTION", help_heading = BEGIN)]
     on_gap: Option<Gap>,
-    /// Stop after this sequence
-    #[arg(long, value_name = "N", help_heading = END)]
+    /// End after this sequence
+    #[arg(long, value_name = "SEQUENCE", help_heading = END)]
     until_sequence: Option<i64>,
-    /// Stop before the first message later than this
+    /// End before the first message published after this time
     #[arg(long, value_name = "TIME", value_parser = time::moment, allow_hyphen_values = true, help_heading = END)]
     until_time: Option<Moment>,
-    /// Stop after what is there now
+    /// End after the messages that exist now
     #[arg(long, help_heading = END)]
     until_caught_up: bool,
-    /// Print each message so: '{time} {topic} {text}'
-    #[arg(long, value_name = "FORMAT", value_parser = Template::parse, allow_hyphen_values = true)]
+    /// Print each message by a template: '{time} {topic} {text}'
+    #[arg(long, value_name = "TEMPLATE", value_parser = Template::parse, allow_hyphen_values = true)]
     #[arg(long_help = template_help())]
     format: Option<Template>,
     #[command(flatten)]
@@ -80,64 +88,64 @@ pub struct Messages {
 
 fn template_help() -> String {
     format!(
-        "Print each message so: '{{time}} {{topic}} {{text}}'\n\n\
-         There are {PLACEHOLDERS}. {{text}} is the payload as it is, {{data}} the payload in base64, {{headers}} an \
-         object. {{{{ and }}}} stand for braces; \\n, \\t, \\0, \\\\ and \\xNN for what cannot be typed. A newline \
-         follows, unless the format ends with \\n or \\0."
+        "Print each message by a template: '{{time}} {{topic}} {{text}}'\n\n\
+         The placeholders are {PLACEHOLDERS}. {{text}} is the unchanged payload, {{data}} the payload in base64, \
+         {{headers}} a JSON object. Write {{{{ and }}}} for braces, and \\n, \\t, \\0, \\\\ and \\xNN for characters \
+         that cannot be typed. A newline follows, unless the template ends with \\n or \\0."
     )
 }
 
 impl Messages {
-    /// What no single option shows to be wrong.
+    /// Refuses two forms of output at once.
     pub fn check(&self, format: Format) -> Result<(), String> {
         if self.format.is_some() && format != Format::Text {
-            return Err(format!("--format is a form of its own; leave -o {}", name(&format)));
+            return Err(format!("--format and -o {} both say how to print; use one of them", name(&format)));
         }
         Ok(())
     }
 
-    /// What is worth saying about how moments were read.
+    /// The readings of local times that daylight saving skips or repeats.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         let from = match &self.from {
-            Some(Place::Time(from)) => Some(from),
+            Some(StartPoint::Time(from)) => Some(from),
             _ => None,
         };
         from.into_iter().chain(&self.until_time).filter_map(|moment| moment.note.as_deref())
     }
 
-    /// The name that the place is kept under.
+    /// The consumer whose position the server keeps.
     pub fn consumer(&self) -> Option<&str> {
         self.consumer.as_deref()
     }
 
-    /// The place was given, and is not the one that is kept.
+    /// Whether the position is given here and replaces the one that the server keeps.
     pub fn has_cursor(&self) -> bool {
         self.batching.cursor.is_some()
     }
 
-    /// How a message is printed.
+    /// The template by which messages are printed.
     pub fn template(&self) -> Option<&Template> {
         self.format.as_ref()
     }
 
-    /// Where a consumer that is new begins, in words.
+    /// Where a new consumer starts, in words.
     pub fn start_in_words(&self) -> String {
         match (&self.from, self.last, self.last_per_topic) {
             (_, Some(last), _) => format!("with the last {last} messages"),
             (_, _, true) => "with the last message of each topic".into(),
-            (Some(Place::Earliest), ..) => "with the oldest message there is".into(),
-            (Some(Place::Sequence(sequence)), ..) => format!("at sequence {sequence}"),
-            (Some(Place::Time(time)), ..) => format!("at {}", time.time),
-            (Some(Place::New) | None, ..) => "with what is published from now on".into(),
+            (Some(StartPoint::Earliest), ..) => "with the oldest message".into(),
+            (Some(StartPoint::Sequence(sequence)), ..) => format!("at sequence {sequence}"),
+            (Some(StartPoint::Time(time)), ..) => format!("at {}", time.time),
+            (Some(StartPoint::New) | None, ..) => "with the next message published".into(),
         }
     }
 
     pub fn request(&self) -> MessagesRequest {
-        let from = self.from.as_ref().and_then(|place| match place {
-            Place::New => None,
-            Place::Earliest => Some(Start::Earliest(true)),
-            Place::Sequence(sequence) => Some(Start::FromSequence(*sequence)),
-            Place::Time(time) => Some(Start::FromTime(time::timestamp_to_proto(time.time))),
+        let from = self.from.as_ref().and_then(|start| match start {
+            StartPoint::New => None,
+            StartPoint::Earliest => Some(Start::Earliest(true)),
+            StartPoint::Sequence(sequence) => Some(Start::FromSequence(*sequence)),
+            StartPoint::Time(time) => Some(Start::FromTime(time::timestamp_to_proto(time.time))),
         });
         let state = self.last_per_topic.then_some(Start::LastPerTopic(true));
         MessagesRequest {
@@ -155,14 +163,14 @@ impl Messages {
         }
     }
 
-    /// The words that continue it behind a cursor: as it was, without its start.
+    /// The command that continues after a cursor: the same options without the start.
     pub fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
         let mut words = self.words_as_consumer(delivered);
         push(&mut words, "--cursor", Some(cursor));
         words
     }
 
-    /// The words that continue it where its consumer is.
+    /// The command that continues after the position of the consumer.
     pub fn words_as_consumer(&self, delivered: i64) -> Vec<String> {
         let mut words = vec!["messages".to_owned()];
         words.extend(self.patterns.iter().cloned());

@@ -31,7 +31,7 @@ fn the_command_that_resumes_keeps_the_options_and_drops_the_start() {
     let messages = ["perennial", "-o", "raw", "--server", "h:1", "messages", "a.>", "b", "--from", "3"];
     assert_eq!(resume(&messages), "perennial --server h:1 -o raw messages 'a.>' b --cursor C");
     let bounded = ["perennial", "messages", "a", "--until-sequence", "7", "--heartbeat", "1m 30s"];
-    assert_eq!(resume(&bounded), "perennial messages a --until-sequence 7 --heartbeat '1m 30s' --cursor C");
+    assert_eq!(resume(&bounded), "perennial messages a --until-sequence 7 --heartbeat 1m30s --cursor C");
     let printed =
         ["perennial", "messages", "a", "--last-per-topic", "--on-gap", "skip", "--format", "{text}\\0"];
     assert_eq!(resume(&printed), "perennial messages a --on-gap skip --format '{text}\\0' --cursor C");
@@ -52,20 +52,20 @@ fn a_start_and_a_cursor_exclude_each_other() {
 }
 
 #[test]
-fn what_no_single_option_shows_to_be_wrong_is_told() {
-    for (line, told) in [
+fn options_that_exclude_each_other_are_refused_by_name() {
+    for (line, named) in [
         (&["perennial", "-o", "json", "messages", "a", "--format", "{text}"][..], "-o json"),
         (&["perennial", "publish", "a", "-", "--id", "1"], "--id"),
         (&["perennial", "publish", "--json", "--expect", "1"], "--expect"),
         (&["perennial", "publish", "a", "--file", "x", "--file", "y", "--id", "1"], "--id"),
     ] {
         let error = Arguments::try_parse_from(line).unwrap().check().unwrap_err();
-        assert!(error.contains(told), "{line:?}: {error}");
+        assert!(error.contains(named), "{line:?}: {error}");
     }
 }
 
 #[test]
-fn a_benchmark_is_not_of_nothing() {
+fn a_benchmark_without_messages_or_readers_is_refused() {
     for line in [
         &["perennial", "bench"][..],
         &["perennial", "bench", "pub", "--messages", "0"],
@@ -75,5 +75,47 @@ fn a_benchmark_is_not_of_nothing() {
         &["perennial", "bench", "pubsub", "--subscribers", "0"],
     ] {
         assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+    }
+}
+
+/// Every command, with the words that lead to it.
+fn commands(command: &clap::Command, words: &str) -> Vec<(String, clap::Command)> {
+    let mut all = vec![(words.to_owned(), command.clone())];
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        all.extend(commands(sub, &format!("{words} {}", sub.get_name())));
+    }
+    all
+}
+
+#[test]
+fn each_usage_names_the_arguments_in_the_order_in_which_they_are_read() {
+    let mut root = Arguments::command();
+    root.build();
+    for (words, mut command) in commands(&root, "perennial") {
+        let usage = command.render_usage().to_string();
+        for line in usage.lines() {
+            let names = command.get_positionals().map(|it| it.get_id().as_str().to_uppercase());
+            let places = names.filter_map(|name| line.find(&name)).collect::<Vec<_>>();
+            assert!(places.is_sorted(), "{words}: {line}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_an_example_that_is_read_as_it_is_written() {
+    let mut root = Arguments::command();
+    root.build();
+    for (words, mut command) in commands(&root, "perennial") {
+        let help = command.render_long_help().to_string();
+        let examples = help.lines().map(str::trim).filter(|line| line.starts_with("perennial "));
+        let examples = examples.filter(|line| !line.contains('[')).collect::<Vec<_>>();
+        let is_of_parent = words.matches(' ').count() > 1;
+        assert!(is_of_parent || !examples.is_empty(), "{words} has no example");
+        for example in examples {
+            let words = example.split_whitespace().map(|word| word.trim_matches('\''));
+            let arguments =
+                Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}"));
+            assert_eq!(arguments.check(), Ok(()), "{example}");
+        }
     }
 }

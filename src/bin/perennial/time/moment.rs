@@ -10,6 +10,8 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
+use perennial::units;
+
 use super::duration;
 
 /// The grammar by example, for a refusal.
@@ -86,7 +88,10 @@ fn absolute(text: &str, now: &Zoned) -> Result<Option<Timestamp>, String> {
 }
 
 fn from_now(now: &Zoned, text: &str, sign: i32) -> Result<Timestamp, String> {
-    let duration = duration(text.trim()).map_err(|_| unknown())?;
+    let duration = duration(text.trim()).map_err(|error| match error {
+        units::Error::NotADuration(_) | units::Error::Negative(_) => unknown(),
+        error => error.to_string(),
+    })?;
     now.timestamp().checked_add(duration * sign).map_err(|_| "too far from now".to_owned())
 }
 

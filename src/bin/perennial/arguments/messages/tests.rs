@@ -51,7 +51,7 @@ fn a_consumer_is_continued_by_its_name_alone() {
         quote::command(&it.words_as_consumer(2)),
         "messages a 'b.>' --consumer c --on-gap skip --limit 7"
     );
-    // Where the place could not be kept.
+    // The position could not be committed.
     assert_eq!(
         quote::command(&it.words(2, "C")),
         "messages a 'b.>' --consumer c --on-gap skip --limit 7 --cursor C"
@@ -59,7 +59,7 @@ fn a_consumer_is_continued_by_its_name_alone() {
 }
 
 #[test]
-fn an_unknown_placeholder_is_refused_with_those_there_are() {
+fn an_unknown_placeholder_is_refused_with_the_known_ones() {
     let line = ["perennial", "messages", "a", "--format", "{seq}"];
     let error = Arguments::try_parse_from(line).unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("{header.NAME}"), "{error}");

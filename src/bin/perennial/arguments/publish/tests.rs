@@ -51,7 +51,7 @@ fn each_option_is_a_field_of_the_message() {
 }
 
 #[test]
-fn what_the_command_line_says_wins_over_what_was_read() {
+fn the_command_line_replaces_the_fields_of_a_line() {
     let read = PublishRequest {
         topic: "read".into(),
         key: Some("read".into()),
@@ -67,4 +67,13 @@ fn what_the_command_line_says_wins_over_what_was_read() {
         ..read.clone()
     };
     assert_eq!(parsed("a --json --key k --header x=2").complete(read), expected);
+}
+
+#[test]
+fn the_usage_has_the_topic_before_the_text() {
+    let words = ["perennial", "publish", "orders.new"];
+    let refusal = Arguments::try_parse_from(words).unwrap_err().to_string();
+    assert!(refusal.contains("<TOPIC> <TEXT>"), "{refusal}");
+    let it = parsed("orders.new hello");
+    assert_eq!((it.topic(), it.source()), (Some("orders.new"), Source::Text("hello".into())));
 }
