@@ -39,7 +39,7 @@ func TestALogIsFollowedAcrossARotationLineByLine(t *testing.T) {
 	var writer sync.WaitGroup
 	defer writer.Wait()
 	defer cancel()
-	writer.Go(func() {
+	writeRest := func() {
 		for start := lines / 3; start < lines && ctx.Err() == nil; start += 500 {
 			if err := write(path, start, start+500); err != nil {
 				fail(err)
@@ -56,13 +56,18 @@ func TestALogIsFollowedAcrossARotationLineByLine(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-	})
+	}
 
-	next, rotations := 0, 0
+	next, rotations, isWriting := 0, 0, false
 	request := &perennialv1.ReadLinesRequest{Path: "logs/app.log", Follow: true, WaitForCreate: true}
 	for next < lines {
 		// The same request with the last cursor continues where the stream was cut.
 		err := read(ctx, proxy.address, request, func(response *perennialv1.ReadLinesResponse) error {
+			// The first response has the first cursor: without one, the reader would start with the second file.
+			if !isWriting {
+				isWriting = true
+				writer.Go(writeRest)
+			}
 			for _, event := range response.GetEvents() {
 				if event.GetRotated() != nil {
 					rotations++

@@ -1,4 +1,4 @@
-// A client generated from proto/ is cut again and again, and misses nothing.
+// Cuts the connection of a client that is generated from proto/ again and again, and compares every line.
 //
 // It needs target/release/perenniald, or the server that PERENNIALD names.
 
@@ -13,13 +13,14 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { CountdownService } from "./gen/perennial/v1/countdown_pb.js";
+import { ErrorReason } from "./gen/perennial/v1/errors_pb.js";
 import { LineService } from "./gen/perennial/v1/lines_pb.js";
+import { reason, resumed, retryDelay } from "./resume.js";
 
 const LIMIT_MILLISECONDS = 60_000;
 const LINES = 30_000;
-// What the transport says of a connection that was cut: Node closes its streams as if they had been cancelled.
-const CUT = [Code.Unavailable, Code.Aborted, Code.Internal, Code.Canceled];
 const BINARY = process.env.PERENNIALD ?? path.join(import.meta.dirname, "../../target/release/perenniald");
 
 const text = (n) => `line ${n} — ${"x".repeat(n % 90)}`;
@@ -42,9 +43,9 @@ class Server {
       ...["--root", `logs=${path.join(directory, "logs")}`, "--log", "error"],
     ], { stdio: ["ignore", "ignore", "pipe"] });
     this.exit = new Promise((resolve) => this.process.once("close", resolve).once("error", resolve));
-    let said = "";
+    let printed = "";
     for await (const line of readline.createInterface({ input: this.process.stderr })) {
-      said += line + "\n";
+      printed += line + "\n";
       const found = line.match(/^perenniald: listening on http:\/\/.*:(\d+)$/);
       if (found) {
         this.port = Number(found[1]);
@@ -52,7 +53,7 @@ class Server {
         return;
       }
     }
-    throw new Error(`the server did not start: ${said || (await this.exit)}`);
+    throw new Error(`the server did not start: ${printed || (await this.exit)}`);
   }
 
   async kill() {
@@ -61,7 +62,7 @@ class Server {
   }
 }
 
-/** Passes bytes on, and cuts each connection when some have passed. */
+/** Passes bytes on, and cuts each connection after 2,000 to 202,000 of them. */
 class Proxy {
   cuts = 0;
   sockets = new Set();
@@ -99,28 +100,6 @@ class Proxy {
   }
 }
 
-/** The responses of a stream, over as many connections as it takes; one at a time, each ended with its stream. */
-async function* resumed(port, request, signal) {
-  const baseUrl = `http://127.0.0.1:${port}`;
-  for (;;) {
-    const sessionManager = new Http2SessionManager(baseUrl);
-    const client = createClient(LineService, createGrpcTransport({ baseUrl, sessionManager }));
-    try {
-      for await (const response of client.readLines(request, { signal })) {
-        yield response;
-        request.cursor = response.cursor;
-      }
-      throw new Error("a stream that follows has ended");
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!(error instanceof ConnectError) || !CUT.includes(error.code)) throw error;
-      await sleep(50, undefined, { signal });
-    } finally {
-      sessionManager.abort();
-    }
-  }
-}
-
 test("a log is followed across a rotation, line by line", async () => {
   const directory = await mkdtemp(path.join(tmpdir(), "perennial-"));
   const server = new Server(directory);
@@ -147,12 +126,14 @@ test("a log is followed across a rotation, line by line", async () => {
     await append(file, 0, LINES / 3);
     await server.start();
     const port = await proxy.listen();
-    // What fails beside the reader ends it at once.
-    writer = write().catch((error) => over.abort(error));
-
     let next = 0;
     let rotations = 0;
-    for await (const response of resumed(port, { path: "logs/app.log", follow: true, waitForCreate: true }, over.signal)) {
+    const request = { path: "logs/app.log", follow: true, waitForCreate: true };
+    const url = `http://127.0.0.1:${port}`;
+    for await (const response of resumed(url, LineService, "readLines", request, over.signal)) {
+      // The first response has the first cursor: without one, the reader would start with the second file. A writer
+      // that fails ends the reader at once.
+      writer ??= write().catch((error) => over.abort(error));
       rotations += response.events.filter(({ event }) => event.case === "rotated").length;
       for (const { content } of response.lines) {
         assert.deepEqual([next, content.value], [next, text(next)]);
@@ -161,7 +142,7 @@ test("a log is followed across a rotation, line by line", async () => {
       if (next >= LINES) break;
     }
     assert.equal(next, LINES);
-    assert.equal(rotations, 1, "rotations that were told of");
+    assert.equal(rotations, 1, "rotations that were reported");
     assert.ok(proxy.cuts > 0, "nothing was cut");
     console.log(`${next} lines over ${proxy.cuts} cuts`);
   } finally {
@@ -170,6 +151,32 @@ test("a log is followed across a rotation, line by line", async () => {
     await writer;
     await server.kill();
     proxy.close();
+    await rm(directory, { recursive: true });
+  }
+});
+
+test("a refused call has its reason and is not tried again", async () => {
+  const directory = await mkdtemp(path.join(tmpdir(), "perennial-"));
+  const server = new Server(directory);
+  try {
+    await mkdir(path.join(directory, "logs"));
+    await server.start();
+    const transport = createGrpcTransport({ baseUrl: `http://127.0.0.1:${server.port}` });
+    const countdowns = createClient(CountdownService, transport);
+
+    const missing = await countdowns.getCountdown({ name: "missing" }).catch((error) => error);
+    assert.equal(reason(missing), ErrorReason.COUNTDOWN_NOT_FOUND);
+    assert.equal(retryDelay(missing), undefined);
+
+    const wrong = await countdowns.countdown({})[Symbol.asyncIterator]().next().catch((error) => error);
+    assert.equal(reason(wrong), ErrorReason.INVALID_FIELD);
+    assert.equal(retryDelay(wrong), undefined);
+
+    // This library refuses a response that is too large for it. The same one would come again.
+    assert.equal(retryDelay(new ConnectError("too large", Code.ResourceExhausted)), undefined);
+    assert.ok(retryDelay(new ConnectError("cut", Code.Canceled)) > 0);
+  } finally {
+    await server.kill();
     await rm(directory, { recursive: true });
   }
 });
