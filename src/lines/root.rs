@@ -1,12 +1,12 @@
 //! The sandbox: the roots that the operator named, and files below them.
 //!
-//! A root is a directory that is opened once: it stays the one that is served, also when it is renamed, and when it is
-//! removed there is nothing to read until the server starts again. Every file is opened beneath its descriptor, one
-//! name after another ([`walk`]), so that no path, link or race leads outside; then the open file is looked at, and
-//! only a regular one is read. A path is never checked as text and opened afterwards. Roots know nothing of each
-//! other: a file below two of them is read by the rules of the one that was asked for. Everything here blocks.
+//! A root is a directory that is opened once. It stays the one that is served when it is renamed; when it is removed,
+//! there is nothing to read until the server is restarted. Every file is opened below its descriptor, one name after
+//! another ([`walk`]), so that no path, link or race leads outside. The open file is inspected, and only a regular file
+//! is read; a path is never checked as text and opened afterwards. Roots are independent: a file below two of them is
+//! read by the rules of the root that the caller named. Everything here blocks.
 //!
-//! The rules of a root ([`rule`]) hold for the path that was asked for, and for the file that its links lead to: a link
+//! The rules of a root ([`rule`]) hold for the path that the caller asked for, and for the file that its links lead to: a link
 //! `ok.log` to `secret.key` is read only where both are allowed. The rotations of an allowed file, by a strict reading of
 //! their names ([`rotated_name`]), are its own history and need not be allowed themselves. Denying always wins: over a
 //! file's own name, and over those that it may have had before it was rotated.
@@ -43,26 +43,25 @@ mod walk;
 /// The longest path: Linux's own limit.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// A directory whose files can be read, by the operator's choice.
+/// A directory whose files can be read, as the operator configured it.
 #[derive(Clone, Debug)]
 pub struct Root {
-    /// Of letters, digits, `_` and `-`.
+    /// The first part of a path: letters, digits, `_` and `-`.
     pub name: String,
-    /// Where it is.
+    /// The directory.
     pub path: PathBuf,
-    /// What of it can be read.
+    /// Which of its files can be read.
     pub rules: rule::RootRules,
 }
 
 impl Root {
-    /// All of a directory.
+    /// A root without rules: all regular files of a directory can be read.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), path: path.into(), rules: rule::RootRules::default() }
     }
 }
 
-/// File systems that are written to from elsewhere, by their magic numbers (linux/magic.h, and the file systems' own
-/// sources).
+/// File systems that other machines write to, by their magic numbers (linux/magic.h, and the sources of the file systems).
 const REMOTE: [(&str, i64); 8] = [
     ("nfs", 0x6969),
     ("smb", 0xfe53_4d42),
@@ -74,7 +73,7 @@ const REMOTE: [(&str, i64); 8] = [
     ("lustre", 0x0bd0_0bd0),
 ];
 
-/// The roots, by name.
+/// All roots, by name.
 #[derive(Debug)]
 pub struct Roots {
     trees: BTreeMap<String, Arc<Tree>>,
@@ -84,7 +83,7 @@ pub struct Roots {
 #[derive(Debug)]
 struct Tree {
     directory: OwnedFd,
-    /// By what names absolute links may call it; none, if they are not followed.
+    /// The paths by which absolute links may name the directory; none if absolute links are not followed.
     homes: Vec<PathBuf>,
     globs: Globs,
     hard_links: bool,
@@ -95,7 +94,7 @@ impl Tree {
         let globs = Globs::new(&rules)
             .map_err(|error| RootError::Globs { name: name.clone(), fault: error.to_string() })?;
         let open = || -> io::Result<_> {
-            // By a link, too: the operator said so.
+            // The operator may name a link.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let directory = rustix::fs::open(&path, flags, Mode::empty())?;
             let homes = if rules.absolute_links {
@@ -111,7 +110,7 @@ impl Tree {
     }
 }
 
-/// A path below a root, taken apart.
+/// A path below a root, parsed.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FilePath {
     root: String,
@@ -122,7 +121,7 @@ pub struct FilePath {
 }
 
 impl FilePath {
-    /// Takes `ROOT/relative/path` apart.
+    /// Parses `ROOT/relative/path`.
     pub fn parse(path: &str) -> Result<Self, Error> {
         check(path)?;
         let Some((root, relative)) = path.split_once('/') else {
@@ -132,7 +131,7 @@ impl FilePath {
         Ok(Self { root: root.into(), directory: directory.into(), name: name.into() })
     }
 
-    /// A checksum that tells one path from another in a cursor.
+    /// A checksum by which a cursor names the path.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(self.to_string().as_bytes())
     }
@@ -149,7 +148,7 @@ impl std::fmt::Display for FilePath {
     }
 }
 
-/// What can be told of a path without looking.
+/// Checks a path as text.
 fn check(path: &str) -> Result<(), Error> {
     let fault = |fault| Err(Error::PathInvalid { fault });
     if path.len() > MAX_PATH_BYTES {
@@ -173,31 +172,28 @@ fn check(path: &str) -> Result<(), Error> {
 pub struct Parent {
     tree: Arc<Tree>,
     directory: OwnedFd,
-    /// Its path below the root, as it was asked for.
+    /// Its path below the root, as the caller gave it.
     asked: PathBuf,
-    /// Its path below the root, without links.
+    /// Its path below the root, with links resolved.
     real: PathBuf,
-    /// The file that was asked for; empty in a list, where no file is another's history.
+    /// The file that the caller asked for; empty in a list, where no file is the history of another.
     name: String,
 }
 
-/// A file that stands at a path, as far as can be told without opening it.
+/// A file at a path, as far as it is known without opening it for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// Which file it is.
     pub identity: Identity,
-    /// It is written to by another name, too: a link leads to it.
+    /// It has another name too, or is the target of a link, so it may be written to without an event in this directory.
     pub is_elsewhere: bool,
 }
 
-/// A file among its rotated generations.
+/// A file that may be a rotated generation of the one that the caller asked for.
 #[derive(Debug)]
 pub struct Sibling {
-    /// Its name.
     pub name: String,
-    /// Which file it is.
     pub identity: Identity,
-    /// When its content last changed.
+    /// When the content last changed.
     pub modified: SystemTime,
 }
 
@@ -231,7 +227,7 @@ impl Roots {
         Ok(Parent { tree, directory: found.handle, asked, real: found.path, name: name.into() })
     }
 
-    /// There is such a root.
+    /// Whether the root of a path exists.
     pub fn has(&self, path: &FilePath) -> bool {
         self.trees.contains_key(&path.root)
     }
@@ -250,7 +246,7 @@ impl Roots {
             list.add(&directory, &format!("{path}/"))?;
             return Ok(list.into_page());
         }
-        // Not in the order of the names: `a-b/` comes before `a/`.
+        // This is not the order of the names: `a-b/` comes before `a/`.
         let paths = self.trees.keys().map(|name| (format!("{name}/"), name)).collect::<BTreeMap<_, _>>();
         for (path, name) in paths {
             list.add(&self.directory(name, Path::new(""), "")?, &path)?;
@@ -260,13 +256,13 @@ impl Roots {
 }
 
 impl Parent {
-    /// Opens a file of this directory for reading. What is missing, denied, outside the root or no regular file gives
-    /// an error all the same.
+    /// Opens a file of this directory for reading. Fails alike for a file that is missing, denied, outside the root or
+    /// not regular.
     pub fn open(&self, name: &str) -> io::Result<File> {
         Ok(self.find(name, Aim::Read)?.0)
     }
 
-    /// Finds a file of this directory; and whether a link led to it.
+    /// Opens a file of this directory; true if a link led to it.
     fn find(&self, name: &str, aim: Aim) -> io::Result<(File, bool)> {
         if !self.allows(&self.asked, name) {
             return Err(Errno::NOENT.into());
@@ -274,10 +270,10 @@ impl Parent {
         let (file, is_link, is_allowed) = match walk::step(self.directory.as_fd(), OsStr::new(name), aim)? {
             Step::File(file) => (file, false, self.real == self.asked || self.allows(&self.real, name)),
             Step::Link(_) => {
-                // From the root on, since it may lead to another directory.
+                // Walk from the root, since the link may lead to another directory.
                 let Tree { directory, homes, globs, .. } = &*self.tree;
                 let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
-                // No file's history, whatever the name of the link: it is judged by itself.
+                // The name of the link does not make its target a rotation: the rules hold for the target itself.
                 (found.handle, true, globs.allow(&found.path))
             }
             Step::Directory(_) => return Err(Errno::ISDIR.into()),
@@ -288,7 +284,7 @@ impl Parent {
         Ok((file, is_link))
     }
 
-    /// The rules allow a file of this directory, which has this path.
+    /// Whether the rules admit a name of this directory, which has this path below the root.
     fn allows(&self, directory: &Path, name: &str) -> bool {
         let (globs, path) = (&self.tree.globs, directory.join(name));
         let is_history = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
@@ -296,25 +292,21 @@ impl Parent {
             || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
     }
 
-    /// Looks at a file without reading it, which takes no permission to read it. None where there is no regular file that
-    /// is allowed.
+    /// Inspects a file, which takes no permission to read it. `None` if no regular file is there that the rules admit.
     pub fn stat(&self, name: &str) -> Option<Found> {
         let (file, is_link) = self.find(name, Aim::Look).ok()?;
         let metadata = file.metadata().ok()?;
         Some(Found { identity: Identity::of(&metadata), is_elsewhere: is_link || metadata.nlink() > 1 })
     }
 
-    /// The device and the inode: tells whether a path leads to another directory now.
-    ///
-    /// # Errors
-    /// Where the system does not tell.
+    /// The device and the inode of the directory, to notice that a path leads to another one.
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&self.directory)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// The directory is on a file system that other machines write to: inotify does not tell of them, and what is read
-    /// may be out of date.
+    /// Whether other machines write to the file system of the directory. inotify does not report their changes, and what
+    /// is read may be out of date.
     pub fn is_remote(&self) -> bool {
         rustix::fs::fstatfs(&self.directory)
             .is_ok_and(|it| REMOTE.iter().any(|(_, magic)| it.f_type == *magic))
@@ -325,13 +317,13 @@ impl Parent {
         self.directory.try_clone()
     }
 
-    /// A path by which this process finds the directory, wherever it is moved.
+    /// A path by which this process finds an open file or directory, wherever it is moved.
     pub fn watch_path(descriptor: BorrowedFd<'_>) -> PathBuf {
         use std::os::fd::AsRawFd;
         Path::new("/proc/self/fd").join(descriptor.as_raw_fd().to_string())
     }
 
-    /// The regular files whose names are wanted, at most so many: those whose names rank first.
+    /// At most `most` regular files: those whose names rank first. Names without a rank are left out.
     pub fn siblings<R: Ord>(
         &self,
         most: usize,
@@ -352,9 +344,9 @@ impl Parent {
         Ok(siblings)
     }
 
-    /// The names in this directory, and what they stand for.
+    /// The names in this directory, and their types.
     fn read(&self) -> io::Result<impl Iterator<Item = io::Result<(OsString, FileType)>>> {
-        // Anew: a descriptor that only searches cannot be read, and others may read this one, too.
+        // Opened again: a descriptor that only searches cannot be read, and another thread may read this one.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = Dir::new(openat(&self.directory, ".", flags, Mode::empty())?)?;
         Ok(entries.filter_map(move |entry| match entry {
@@ -366,19 +358,19 @@ impl Parent {
                 };
                 (name != "." && name != "..").then_some(Ok((name, kind)))
             }
-            // The directory itself was removed.
+            // The directory was removed.
             Err(Errno::NOENT) => None,
             Err(error) => Some(Err(error.into())),
         }))
     }
 
-    /// For file systems whose directories do not tell.
+    /// The type of a name, for file systems whose directories do not hold it.
     fn kind(&self, name: &OsStr) -> FileType {
         let stat = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
     }
 
-    /// A directory of this one; links are not followed.
+    /// A subdirectory; links are not followed.
     fn child(&self, name: &str) -> io::Result<Self> {
         if self.real.components().count() >= walk::MAX_DEPTH {
             return Err(Errno::NAMETOOLONG.into());
@@ -395,7 +387,7 @@ impl Parent {
         self.tree.globs.deny_directory(&self.asked) || self.tree.globs.deny_directory(&self.real)
     }
 
-    /// The rules do not rule out, by the path alone, that a list has something under this name.
+    /// Whether a list may have an entry of this name, or below it, as far as the rules say.
     fn may_hold(&self, name: &str, is_directory: bool) -> bool {
         let path = self.asked.join(name);
         if is_directory { !self.tree.globs.deny_directory(&path) } else { self.tree.globs.allow(&path) }

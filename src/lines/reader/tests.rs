@@ -53,7 +53,7 @@ async fn news(reader: &mut Reader) -> Batch {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() {
+async fn a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() {
     let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
     file.set_len(2).unwrap();
     // Virtual time does not wait for the thread that tells of changes.
@@ -66,7 +66,7 @@ async fn case_29_a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_29_a_remote_file_that_stays_shorter_was_truncated() {
+async fn a_remote_file_that_stays_shorter_was_truncated() {
     let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
     file.set_len(2).unwrap();
     let since = Instant::now();

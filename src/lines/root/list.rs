@@ -1,9 +1,9 @@
 //! A page of the files below a directory, in the order of their paths.
 //!
-//! It lists what can be read, by opening it: what is denied, is no regular file, leads outside or may not be read is
-//! not listed. Names that are not UTF-8 cannot be asked for, and links to directories may lead in circles: both are left
-//! out, as is what lies too deep to be opened. Directories are walked in the order of the paths, so the walk ends when
-//! the page is full; of a directory only the next [`CHUNK`] names are held, however many it has.
+//! A file is listed if it can be opened for reading: files that are denied, not regular, outside the root or not readable
+//! are left out. So are names that are not UTF-8, which cannot be asked for, links to directories, which may lead in
+//! circles, and files that lie too deep to be opened. Directories are walked in the order of the paths, so the walk ends
+//! when the page is full. Of each directory at most the next [`CHUNK`] names are held.
 
 use std::{
     collections::BTreeMap,
@@ -16,33 +16,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, FileInfo, MAX_PATH_BYTES, Page, Parent};
 
-/// How many names of a directory are held at once.
+/// The most names of a directory that are held at once.
 const CHUNK: usize = 4096;
 
-/// A file that was written to so recently is growing.
+/// A file whose content changed within this time is growing.
 const GROWING: Duration = Duration::from_secs(60);
 
-/// Which part of a list.
+/// Which part of a list a caller wants.
 #[derive(Clone, Debug)]
 pub struct Range {
-    /// At most so many files.
+    /// The most files.
     pub most: usize,
-    /// Only those behind this path.
+    /// Only files after this path.
     pub after: Option<String>,
-    /// What tells which files grow.
+    /// Files that changed within [`GROWING`] before this are growing.
     pub now: SystemTime,
-    /// Nobody waits for the list any more.
+    /// Cancelled when the caller is gone.
     pub gone: CancellationToken,
 }
 
-/// A list in the making. It takes one file more than there is room for, to tell that there are more.
+/// A list being built. It takes one file more than the page has room for, to know whether there are more.
 #[derive(Debug)]
 pub struct List {
     range: Range,
     files: Vec<FileInfo>,
 }
 
-/// The names of a directory by the paths that they stand for; those of directories end with `/`.
+/// The names of a directory by their paths; the path of a directory ends with `/`.
 type Names = BTreeMap<String, String>;
 
 impl List {
@@ -61,7 +61,7 @@ impl List {
         self.files.len() > self.range.most || self.range.gone.is_cancelled()
     }
 
-    /// Adds what is below a directory; `path` is its own, with a `/` at its end. Directories have to be added in the
+    /// Adds the files below a directory; `path` is its own, with a `/` at its end. Directories have to be added in the
     /// order of these paths.
     pub fn add(&mut self, directory: &Parent, path: &str) -> Result<(), Error> {
         let mut from = None;
@@ -83,8 +83,7 @@ impl List {
         }
     }
 
-    /// The first names of a directory that come behind `from` and may stand for something on the page; and whether
-    /// there are no more.
+    /// The first names of a directory that come after `from` and may be on the page, and whether these are all.
     fn names(&self, directory: &Parent, path: &str, from: Option<&str>) -> io::Result<(Names, bool)> {
         let (mut names, mut is_last) = (Names::new(), true);
         for entry in directory.read()? {
@@ -94,7 +93,7 @@ impl List {
             let path = format!("{path}{name}{}", if is_directory { "/" } else { "" });
             let is_wanted = path.len() <= MAX_PATH_BYTES
                 && from.is_none_or(|from| path.as_str() > from)
-                && self.is_behind(&path)
+                && self.is_after_last_page(&path)
                 && directory.may_hold(&name, is_directory);
             if is_wanted {
                 names.insert(path, name);
@@ -107,8 +106,8 @@ impl List {
         Ok((names, is_last))
     }
 
-    /// The path of a file, or one below that of a directory, comes behind the page before.
-    fn is_behind(&self, path: &str) -> bool {
+    /// Whether the path of a file, or one below a directory, comes after the page before.
+    fn is_after_last_page(&self, path: &str) -> bool {
         let Some(after) = &self.range.after else { return true };
         path > after.as_str() || path.ends_with('/') && after.starts_with(path)
     }
@@ -124,7 +123,7 @@ impl List {
         let metadata = directory.open(name).and_then(|file| file.metadata()).map(Some);
         let Some(metadata) = vanished(metadata, path)? else { return Ok(()) };
         let modified = metadata.modified()?;
-        // Ahead by a little where another machine's clock wrote it.
+        // It is a little in the future where another machine's clock wrote it.
         let ago = self.range.now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
         self.files.push(FileInfo {
             path: path.into(),
@@ -137,8 +136,8 @@ impl List {
     }
 }
 
-/// What vanishes, or may not be read, while it is listed is not there. What lies with the server is an error: a list
-/// must not be short for want of descriptors.
+/// A file or directory that vanishes while it is listed, or may not be read, is left out. A fault of the server is an
+/// error: a list must not be short because the server ran out of descriptors.
 pub fn vanished<T: Default>(result: io::Result<T>, path: &str) -> Result<T, Error> {
     match result.map_err(|error| Error::of_open(error, path)) {
         Err(Error::NotFound { .. }) => Ok(T::default()),

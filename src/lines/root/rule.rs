@@ -1,8 +1,8 @@
-//! What of a root can be read: globs and links, as the operator chose.
+//! Which files of a root can be read: globs and links, as the operator configured them.
 //!
-//! A glob is matched against a path relative to the root. `*` and `?` stay within a name, `**` does not; `[a-z]` and
-//! `{a,b}` work as everywhere. As in .gitignore, a glob without a `/` holds at any depth, a `/` in front ties it to the
-//! root itself, and a glob that matches a directory holds for all below it. Denying wins, and ignores case: where the
+//! A glob is matched against a path relative to the root. `*` and `?` match within a name, `**` matches across
+//! directories; `[a-z]` and `{a,b}` work as usual. As in .gitignore, a glob without a `/` holds at any depth, a leading `/` ties it to the
+//! root itself, and a glob that matches a directory holds for everything below it. Denying wins, and ignores case: where the
 //! file system does so, `KEY.PEM` is `key.pem`. What denies a file also denies its rotations, wherever their marks
 //! stand: `*.key` denies `a.key.1.gz` and `a-20261123.key`.
 
@@ -12,16 +12,16 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::rotated_name;
 
-/// What of a root can be read.
+/// Which files of a root can be read.
 #[derive(Clone, Debug)]
 pub struct RootRules {
-    /// Only files that match one of these; all, if there is none.
+    /// Only files that match one of these can be read; all files if it is empty.
     pub allow: Vec<Glob>,
-    /// No file that matches one of these.
+    /// No file that matches one of these can be read.
     pub deny: Vec<Glob>,
-    /// Files that have another name as well, which may be outside the root.
+    /// Files with more than one name can be read. Another name may be outside the root.
     pub hard_links: bool,
-    /// Links by an absolute path, if it lies in the root's directory.
+    /// Links by an absolute path are followed, if the path lies in the directory of the root.
     pub absolute_links: bool,
 }
 
@@ -31,13 +31,13 @@ impl Default for RootRules {
     }
 }
 
-/// A pattern of paths that is known to be one.
+/// A valid pattern of paths.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Glob {
     text: String,
 }
 
-/// Why a text is no glob.
+/// Why a text is not a glob.
 #[derive(Debug, thiserror::Error)]
 #[error("`{glob}` is no glob: {fault}; write *.log, nginx/*.log or secrets/**")]
 pub struct GlobError {
@@ -73,16 +73,16 @@ impl Glob {
     }
 }
 
-/// The globs of a root, made ready.
+/// The globs of a root, compiled.
 #[derive(Debug)]
 pub struct Globs {
-    /// None: all are allowed.
+    /// `None`: all files are allowed.
     allow: Option<GlobSet>,
     deny: GlobSet,
 }
 
 impl Globs {
-    /// Makes them ready.
+    /// Compiles the globs of a root.
     pub fn new(rules: &RootRules) -> Result<Self, globset::Error> {
         let set = |globs: &[Glob], ignore_case| {
             let mut set = GlobSetBuilder::new();
@@ -95,13 +95,13 @@ impl Globs {
         Ok(Self { allow, deny: set(&rules.deny, true)? })
     }
 
-    /// The file of this path, relative to the root, can be read.
+    /// Whether the file of this path, relative to the root, can be read.
     pub fn allow(&self, path: &Path) -> bool {
         !self.deny_file(path) && self.allow.as_ref().is_none_or(|allow| holds(allow, path))
     }
 
-    /// The file of this path cannot be read, whatever allows it: it is denied by its own name, or by one that it had
-    /// before it was rotated.
+    /// Whether the file of this path is denied, by its own name or by one that it may have had before it was rotated.
+    /// Then it cannot be read, whatever allows it.
     pub fn deny_file(&self, path: &Path) -> bool {
         let is_base_denied = || {
             let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
@@ -111,13 +111,13 @@ impl Globs {
         !self.deny.is_empty() && (holds(&self.deny, path) || is_base_denied())
     }
 
-    /// Nothing below this directory can be read.
+    /// Whether everything below the directory of this path is denied.
     pub fn deny_directory(&self, path: &Path) -> bool {
         !self.deny.is_empty() && holds(&self.deny, path)
     }
 }
 
-/// A glob matches the path or a directory that it lies in.
+/// Whether a glob matches the path or a directory that it lies in.
 fn holds(globs: &GlobSet, path: &Path) -> bool {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).any(|path| globs.is_match(path))
 }

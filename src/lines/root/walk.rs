@@ -1,14 +1,14 @@
-//! From a root to what a path leads to, one name after another, and by which names.
+//! Walks from a root to the file that a path leads to, one name after another, and records the names.
 //!
 //! `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`, which cap-std uses, holds a path beneath a directory too,
-//! but does not tell where its links led, which the rules have to judge, and cannot follow an absolute one. After four
-//! renames elsewhere on the machine, or without `openat2`, cap-std does what is done here
+//! but does not report where its links led, which the rules need, and cannot follow an absolute link. After four renames
+//! elsewhere on the machine, or without `openat2`, cap-std does the same as this file
 //! (cap-primitives 4.0.3, src/rustix/linux/fs/open_impl.rs and src/fs/manually/open.rs).
 //!
 //! Each step opens one name in a directory that is open, and never follows a link (`O_NOFOLLOW`): a name without `/`
-//! that is not `..` cannot lead out of its directory, whatever is renamed meanwhile. A link's own text is read, and
-//! taken step by step; `..` goes back to the directory that was come from, which is held open, and never above the
-//! root. A link of /proc has a text like any other, and its magic is never asked for.
+//! that is not `..` cannot lead out of its directory, whatever is renamed meanwhile. The text of a link is read and
+//! walked step by step; `..` goes back to the directory that the walk came from, which is held open, and never above the
+//! root. A link of /proc is walked by its text like any other.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -26,50 +26,48 @@ use rustix::{
     io::Errno,
 };
 
-/// How many links a path may lead through: Linux's own limit.
+/// The most links in a path: Linux's own limit.
 const MAX_LINKS: usize = 40;
 
-/// How deep a path may lead: each directory on the way is held open while it is walked, and while what is below it is
-/// listed.
+/// The most directories in a path: each of them is held open while the path is walked, or the directory is listed.
 pub const MAX_DEPTH: usize = 64;
 
-/// How a directory on the way is opened, and a file to look at: neither takes permission to read it.
+/// The flags for a directory on the way, and for a file to inspect: neither takes permission to read it.
 #[cfg(target_os = "linux")]
 const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
-/// What a file is wanted for.
+/// What a file is opened for.
 #[derive(Clone, Copy, Debug)]
 pub enum Aim {
-    /// To read it.
+    /// Reading.
     Read,
-    /// To look at it, which takes no permission to read it.
+    /// Inspecting, which takes no permission to read it.
     Look,
 }
 
-/// What a name of a directory stands for.
+/// The meaning of a name in a directory.
 #[derive(Debug)]
 pub enum Step {
-    /// A regular file, open for what it is wanted for.
+    /// A regular file, open.
     File(File),
-    /// A directory, to go on from.
+    /// A directory to continue from.
     Directory(OwnedFd),
     /// A link, and its text.
     Link(PathBuf),
 }
 
-/// Where a path led.
+/// The end of a walk.
 #[derive(Debug)]
 pub struct Found<T> {
-    /// Open.
     pub handle: T,
-    /// By which names, relative to the root; none of them was a link.
+    /// The names from the root to it; none of them is a link.
     pub path: PathBuf,
 }
 
-/// Opens what a name of a directory stands for. What is neither a file, a directory nor a link is not there: it is not
-/// even opened, since that may wake a FIFO's writer or wind a tape.
+/// Opens a name in a directory. Other than a file, a directory or a link counts as missing and is not even opened, since
+/// that may wake a FIFO's writer or wind a tape.
 pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Step> {
     let mut parts = Path::new(name).components();
     let is_name = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
@@ -85,7 +83,7 @@ pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Ste
         }
         FileType::Directory => Ok(Step::Directory(open(SEARCH | OFlags::DIRECTORY)?)),
         FileType::RegularFile => {
-            // It may be another one by now: a FIFO must not block, nor a terminal become ours.
+            // The name may be another file by now: a FIFO must not block, and a terminal must not become ours.
             let flags = match aim {
                 Aim::Read => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
                 Aim::Look => SEARCH | OFlags::NONBLOCK | OFlags::NOCTTY,
@@ -97,8 +95,8 @@ pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Ste
     }
 }
 
-/// Opens the directory that a path below a root leads to. Absolute links are taken to be below the root if they begin
-/// with one of its `homes`.
+/// Opens the directory that a path below a root leads to. An absolute link is below the root if it begins with one of
+/// its `homes`.
 pub fn directory(root: &OwnedFd, homes: &[PathBuf], path: &Path) -> io::Result<Found<OwnedFd>> {
     let mut walk = Walk::new(root, homes, path);
     while let Some(name) = walk.ahead.pop() {
@@ -134,7 +132,7 @@ struct Walk<'a> {
     homes: &'a [PathBuf],
     /// The directories that were entered below the root, the innermost last.
     above: Vec<(OwnedFd, OsString)>,
-    /// What is still to be walked, the next name last.
+    /// The names still to be walked, the next one last.
     ahead: Vec<OsString>,
     links: usize,
 }
@@ -151,12 +149,12 @@ impl<'a> Walk<'a> {
         self.ahead.extend(names.map(|part| part.as_os_str().to_owned()));
     }
 
-    /// The names of the directory that was reached.
+    /// The path of the directory that was reached.
     fn path(&self) -> PathBuf {
         self.above.iter().map(|(_, name)| name).collect()
     }
 
-    /// Goes one name further. Gives a file that it comes to.
+    /// Walks one name further. Returns the file that it reaches, if it is one.
     fn step(&mut self, name: OsString, aim: Aim) -> io::Result<Option<Found<File>>> {
         if name == ".." {
             // Nothing is above the root.

@@ -49,7 +49,7 @@ impl Remote {
         }
     }
 
-    /// Reads on until this was told.
+    /// Reads on until this event came.
     pub async fn wait_for_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         while !self.events.iter().any(&is_it) {
             self.read(what).await;

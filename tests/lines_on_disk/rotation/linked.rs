@@ -9,7 +9,7 @@ use super::{is_gap, is_truncated};
 use crate::bed::{Bed, LOG, follow};
 
 #[tokio::test]
-async fn case_42_a_symlink_is_followed_where_it_leads_is_retargeted_dangles_and_comes_back() {
+async fn a_symlink_is_followed_where_it_leads_is_retargeted_dangles_and_comes_back() {
     for bed in Bed::both() {
         fs::create_dir(bed.path("day")).unwrap();
         bed.append("day/one", "1\n");
@@ -41,7 +41,7 @@ async fn case_42_a_symlink_is_followed_where_it_leads_is_retargeted_dangles_and_
 }
 
 #[tokio::test]
-async fn case_48_what_is_appended_by_another_name_of_the_file_is_noticed() {
+async fn lines_appended_by_another_name_of_the_file_are_noticed() {
     for bed in Bed::both() {
         fs::create_dir(bed.path("elsewhere")).unwrap();
         bed.append(LOG, "1\n");

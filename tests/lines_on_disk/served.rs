@@ -22,7 +22,7 @@ use crate::{
     harness::{Server, server_command, soon},
 };
 
-/// A user who owns nothing.
+/// A user that owns no file.
 const NOBODY: u32 = 65534;
 
 /// The unit of a process's times in /proc: a hundredth of a second, whatever the kernel's own clock.
@@ -59,7 +59,7 @@ impl Unprivileged {
             .find_map(|line| {
                 line.split_once("http://").map(|(_, address)| format!("http://{}", address.trim()))
             })
-            .expect("the server tells its address");
+            .expect("the server prints its address");
         std::thread::spawn(move || said.for_each(drop));
         let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
         let lines = LineServiceClient::new(channel);
@@ -122,14 +122,14 @@ async fn read_until(
 }
 
 #[tokio::test]
-async fn case_8_a_file_that_may_not_be_read_for_a_while_goes_on_without_replay() {
+async fn a_file_that_may_not_be_read_for_a_while_goes_on_without_replay() {
     let mut server = Unprivileged::start().await;
     append(&server.log(), "1\n");
     server.permit(0o644);
     let mut stream = server.open(&follow(None)).await.unwrap();
     let (lines, _, cursor) = read_until(&mut stream, "1").await;
     assert_eq!(lines, ["1"]);
-    // Who has it open reads on; who comes now is told that there is none, as of a file that is missing.
+    // A reader that has it open reads on; for a new one it looks like a file that is missing.
     server.permit(0o000);
     append(&server.log(), "2\n");
     let (lines, events, _) = read_until(&mut stream, "2").await;
@@ -148,7 +148,7 @@ async fn case_8_a_file_that_may_not_be_read_for_a_while_goes_on_without_replay()
 }
 
 #[tokio::test]
-async fn case_8_a_new_file_that_may_not_be_read_yet_is_read_when_it_may_be() {
+async fn a_new_file_that_may_not_be_read_yet_is_read_when_it_may_be() {
     let mut server = Unprivileged::start().await;
     append(&server.log(), "1\n");
     server.permit(0o644);
@@ -173,14 +173,14 @@ async fn case_8_a_new_file_that_may_not_be_read_yet_is_read_when_it_may_be() {
 /// How much time of a processor a process has used.
 fn cpu(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // Behind the name, which may hold anything: the twelfth and thirteenth field are user's and system's time.
+    // After the name, which may hold any byte, the twelfth and thirteenth field are the user's and the system's time.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum::<u64>();
     Duration::from_millis(ticks * TICK_MILLIS)
 }
 
 #[tokio::test]
-async fn case_10_who_waits_does_not_spin_whatever_for() {
+async fn a_waiting_reader_does_not_spin() {
     const EACH: usize = 5;
     let server = Server::start();
     let mut client = server.lines().await;
@@ -219,8 +219,8 @@ async fn case_10_who_waits_does_not_spin_whatever_for() {
     fs::remove_file(logs.join("gone")).unwrap();
     fs::rename(logs.join("rotated"), logs.join("rotated.1")).unwrap();
     for (_, stream) in streams.iter_mut().filter(|(path, _)| path == "logs/gone" || path == "logs/rotated") {
-        let told = soon("deleted", stream.message()).await.unwrap().unwrap();
-        assert!(matches!(told.events[0].event, Some(Event::Deleted(_))), "{told:?}");
+        let reported = soon("deleted", stream.message()).await.unwrap().unwrap();
+        assert!(matches!(reported.events[0].event, Some(Event::Deleted(_))), "{reported:?}");
     }
     let before = cpu(server.id());
     tokio::time::sleep(Duration::from_secs(1)).await;

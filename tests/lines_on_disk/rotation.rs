@@ -28,7 +28,7 @@ fn is_rotated(event: &Event) -> bool {
 }
 
 #[tokio::test]
-async fn case_30_lines_written_late_to_a_file_that_was_renamed_come_before_those_of_its_successor() {
+async fn lines_written_late_to_a_file_that_was_renamed_come_before_those_of_its_successor() {
     let grace = Options { rotation_grace: Duration::from_millis(200), ..options() };
     for bed in Bed::both_with(grace) {
         bed.append(LOG, "first\n");
@@ -49,7 +49,7 @@ async fn case_30_lines_written_late_to_a_file_that_was_renamed_come_before_those
 }
 
 #[tokio::test]
-async fn case_31_files_that_came_and_were_renamed_while_nobody_read_are_all_read_in_order() {
+async fn files_that_came_and_were_renamed_before_a_follower_read_them_are_all_read_in_order() {
     for bed in Bed::both() {
         bed.append(LOG, "0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -68,7 +68,7 @@ async fn case_31_files_that_came_and_were_renamed_while_nobody_read_are_all_read
 }
 
 #[tokio::test]
-async fn case_31_a_reader_that_was_away_reads_all_files_that_came_since() {
+async fn a_reader_that_was_away_reads_all_files_that_came_since() {
     for bed in Bed::both() {
         bed.append(LOG, "0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -92,7 +92,7 @@ async fn case_31_a_reader_that_was_away_reads_all_files_that_came_since() {
 
 /// It was truncated, and written to, and then put aside: what was written since is not lost.
 #[tokio::test]
-async fn case_31_a_reader_that_was_away_finds_a_file_that_was_truncated_before_it_was_renamed() {
+async fn a_reader_that_was_away_finds_a_file_that_was_truncated_before_it_was_renamed() {
     for bed in Bed::both() {
         bed.append(LOG, "1\n2\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -112,7 +112,7 @@ async fn case_31_a_reader_that_was_away_finds_a_file_that_was_truncated_before_i
 }
 
 #[tokio::test]
-async fn case_32_a_new_file_that_is_larger_than_the_offset_already_is_read_from_its_start() {
+async fn a_new_file_that_is_larger_than_the_offset_already_is_read_from_its_start() {
     for bed in Bed::both() {
         bed.append(LOG, "short\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -128,7 +128,7 @@ async fn case_32_a_new_file_that_is_larger_than_the_offset_already_is_read_from_
 }
 
 #[tokio::test]
-async fn case_33_rewritten_to_exactly_the_same_size_is_truncated() {
+async fn rewritten_to_exactly_the_same_size_is_truncated() {
     for bed in Bed::both() {
         bed.append(LOG, "round 0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -137,11 +137,11 @@ async fn case_33_rewritten_to_exactly_the_same_size_is_truncated() {
             let line = format!("round {round}");
             fs::write(bed.path(LOG), format!("{line}\n")).unwrap();
             reading.read_until(&line).await;
-            let told = reading.take_events();
-            assert!(matches!(told[..], [Event::Truncated { read_offset: 8, .. }]), "{told:?}");
+            let events = reading.take_events();
+            assert!(matches!(events[..], [Event::Truncated { read_offset: 8, .. }]), "{events:?}");
         }
         assert_eq!(reading.texts(), (0..10).map(|round| format!("round {round}")).collect::<Vec<_>>());
-        // It is seen by who was away, too.
+        // A reader that was away notices it, too.
         let start = reading.resume();
         fs::write(bed.path(LOG), "round x\n").unwrap();
         let mut reading = bed.open(follow(start)).await;
@@ -152,7 +152,7 @@ async fn case_33_rewritten_to_exactly_the_same_size_is_truncated() {
 }
 
 #[tokio::test]
-async fn case_34_truncated_to_a_shorter_length_is_read_from_its_start() {
+async fn truncated_to_a_shorter_length_is_read_from_its_start() {
     for bed in Bed::both() {
         bed.append(LOG, "a long line\nanother\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -172,7 +172,7 @@ async fn case_34_truncated_to_a_shorter_length_is_read_from_its_start() {
 
 /// A writer that keeps its offset leaves a hole where the file was truncated: in one block, and over many.
 #[tokio::test]
-async fn case_35_a_hole_that_copytruncate_leaves_is_told_and_no_text() {
+async fn a_hole_that_copytruncate_leaves_is_reported_and_is_no_text() {
     for bed in Bed::both() {
         for lines in [10, 100_000] {
             bed.append(LOG, "");
@@ -183,8 +183,8 @@ async fn case_35_a_hole_that_copytruncate_leaves_is_told_and_no_text() {
             reading.read_lines(lines).await;
             fs::copy(bed.path(LOG), bed.path("app.log.1")).unwrap();
             File::options().write(true).open(bed.path(LOG)).unwrap().set_len(0).unwrap();
-            writer.write_all(b"behind the hole\n").unwrap();
-            reading.read_until("behind the hole").await;
+            writer.write_all(b"after the hole\n").unwrap();
+            reading.read_until("after the hole").await;
             let bytes = before.len() as u64;
             assert_eq!(
                 (reading.lines.len(), reading.lines[lines].offset),
@@ -192,15 +192,15 @@ async fn case_35_a_hole_that_copytruncate_leaves_is_told_and_no_text() {
             );
             let hole = Event::Hole { offset: 0, bytes };
             assert!(
-                matches!(reading.events[..], [Event::Truncated { read_offset, .. }, told] if told == hole && read_offset == bytes),
+                matches!(reading.events[..], [Event::Truncated { read_offset, .. }, reported] if reported == hole && read_offset == bytes),
                 "{:?}",
                 reading.events
             );
             assert!(reading.texts().iter().all(|line| !line.contains('\0')));
-            // Who comes later is told of the hole, too.
+            // A reader that comes later gets the hole reported, too.
             let mut late = bed.open(query(Start::Head)).await;
             late.read_to_end().await;
-            assert_eq!((late.texts(), late.events), (vec!["behind the hole".to_string()], vec![hole]));
+            assert_eq!((late.texts(), late.events), (vec!["after the hole".to_string()], vec![hole]));
             bed.remove("app.log.1");
             bed.remove(LOG);
         }
@@ -208,7 +208,7 @@ async fn case_35_a_hole_that_copytruncate_leaves_is_told_and_no_text() {
 }
 
 #[tokio::test]
-async fn case_39_a_cursor_beyond_the_end_is_told_as_truncated_once() {
+async fn a_cursor_beyond_the_end_is_reported_as_truncated_once() {
     for bed in Bed::both() {
         bed.append(LOG, (0..10).map(|n| format!("line {n}\n")).collect::<String>());
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -232,7 +232,7 @@ async fn case_39_a_cursor_beyond_the_end_is_told_as_truncated_once() {
                 reading.events,
                 [Event::Resumed(Found::Truncated), Event::Truncated { read_offset: 70, size: 14 }]
             );
-            // It is not told again to who resumes behind it.
+            // It is not reported again to a reader that resumes after it.
             let mut again = bed.open(query(reading.resume())).await;
             again.read_to_end().await;
             assert_eq!((again.texts(), again.events), (vec![], vec![Event::Resumed(Found::Exact)]));
@@ -241,7 +241,7 @@ async fn case_39_a_cursor_beyond_the_end_is_told_as_truncated_once() {
 }
 
 #[tokio::test]
-async fn case_43_what_is_left_of_a_file_that_is_deleted_while_it_is_read_arrives() {
+async fn the_rest_of_a_file_that_is_deleted_while_it_is_read_is_delivered() {
     for bed in Bed::both() {
         let lines = 200_000;
         bed.append(LOG, (0..lines).map(|n| format!("line {n}\n")).collect::<String>());
@@ -260,7 +260,7 @@ async fn case_43_what_is_left_of_a_file_that_is_deleted_while_it_is_read_arrives
 }
 
 #[tokio::test]
-async fn case_43_one_who_does_not_follow_reads_a_deleted_file_to_its_end() {
+async fn a_reader_that_does_not_follow_reads_a_deleted_file_to_its_end() {
     for bed in Bed::both() {
         let lines = 200_000;
         bed.append(LOG, (0..lines).map(|n| format!("line {n}\n")).collect::<String>());

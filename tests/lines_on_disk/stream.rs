@@ -17,7 +17,7 @@ use crate::{
 /// More than are kept open.
 const GENERATIONS: usize = 300;
 
-/// The most files of one path that are kept open for who has not read them yet.
+/// The most files of one path that are kept open for readers that have not reached them.
 const MAX_OPEN: usize = 256;
 
 /// The file is put aside under a number that grows, and a new one holds this line.
@@ -50,7 +50,7 @@ fn watches(bed: &Bed) -> usize {
 }
 
 #[tokio::test]
-async fn case_58_a_slow_client_gets_all_that_is_on_disk_whatever_was_rotated_meanwhile() {
+async fn a_slow_client_gets_every_line_that_is_on_disk_whatever_was_rotated_meanwhile() {
     for bed in Bed::both() {
         bed.append(LOG, "0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -59,7 +59,7 @@ async fn case_58_a_slow_client_gets_all_that_is_on_disk_whatever_was_rotated_mea
             rotate(&bed, generation);
         }
         assert!(opened(&bed) <= MAX_OPEN + 10, "{} are open", opened(&bed));
-        // Each is quiet for so long before the next one is read.
+        // Each is quiet for this time before the next one is read.
         let all = reading.read_lines(GENERATIONS + 1);
         timeout(3 * LIMIT, all).await.expect("all lines");
         assert_eq!(reading.texts(), (0..=GENERATIONS).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -68,7 +68,7 @@ async fn case_58_a_slow_client_gets_all_that_is_on_disk_whatever_was_rotated_mea
 }
 
 #[tokio::test]
-async fn case_58_a_slow_client_is_told_of_a_gap_where_a_rotation_removed_what_it_had_not_read() {
+async fn a_slow_client_gets_a_gap_for_the_lines_that_a_rotation_removed_before_it_read_them() {
     for bed in Bed::both() {
         bed.append(LOG, "0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -81,7 +81,7 @@ async fn case_58_a_slow_client_is_told_of_a_gap_where_a_rotation_removed_what_it
             bed.remove(&format!("app.log.{generation}"));
         }
         reading.read_until(&GENERATIONS.to_string()).await;
-        // What was kept open comes, and what was not is told.
+        // The files that were kept open are read, and the others are reported as a gap.
         let read = reading.texts().iter().map(|line| line.parse().unwrap()).collect::<Vec<usize>>();
         assert!(read.is_sorted_by(|one, next| one < next), "{read:?}");
         assert!(read.len() <= GENERATIONS && read.last() == Some(&GENERATIONS), "{read:?}");
@@ -94,7 +94,7 @@ async fn case_58_a_slow_client_is_told_of_a_gap_where_a_rotation_removed_what_it
 
 /// A client that takes one batch of a file much larger than any buffer costs no memory meanwhile.
 #[tokio::test]
-async fn case_58_nothing_is_read_ahead_of_a_client_that_takes_nothing() {
+async fn nothing_is_read_ahead_of_a_client_that_takes_nothing() {
     for bed in Bed::both() {
         let line = "x".repeat(99) + "\n";
         bed.append(LOG, line.repeat(100_000));
@@ -111,7 +111,7 @@ async fn case_58_nothing_is_read_ahead_of_a_client_that_takes_nothing() {
 }
 
 #[tokio::test]
-async fn case_59_a_stream_that_is_dropped_while_it_waits_frees_all_it_has_at_once() {
+async fn a_stream_that_is_dropped_while_it_waits_frees_all_it_has_at_once() {
     for bed in Bed::both() {
         let at_first = opened(&bed);
         for is_gone in [false, true] {
@@ -122,7 +122,7 @@ async fn case_59_a_stream_that_is_dropped_while_it_waits_frees_all_it_has_at_onc
                 reading.read_until_caught_up().await;
                 all.push(reading);
             }
-            // One waits in a file that was renamed away, with others to come behind it.
+            // One waits in a file that was renamed away, with others to come after it.
             let mut reading = bed.open(follow(Start::Head)).await;
             reading.read_until("1").await;
             all.push(reading);

@@ -67,7 +67,7 @@ fn opened(server: &Server, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn case_31_files_that_came_and_went_before_anybody_could_open_them_are_a_gap() {
+async fn files_that_came_and_went_before_the_server_opened_them_are_a_gap() {
     let server = Server::start();
     append(&server.log_file("app.log"), "1\n");
     let mut remote = Remote::follow(&server, "app.log").await;
@@ -85,7 +85,7 @@ async fn case_31_files_that_came_and_went_before_anybody_could_open_them_are_a_g
     let gaps =
         remote.events.iter().filter(|event| matches!(event, Event::Gap(gap) if gap.reason() == reason));
     assert_eq!(gaps.count(), 1, "{:?}", remote.events);
-    // It is told where it is.
+    // The gap is reported where it is.
     assert!(
         matches!(remote.events[..], [Event::Rotated(_), Event::Gap(_), Event::Rotated(_), Event::Rotated(_)]),
         "{:?}",
@@ -94,7 +94,7 @@ async fn case_31_files_that_came_and_went_before_anybody_could_open_them_are_a_g
 }
 
 #[tokio::test]
-async fn case_46_no_line_is_lost_and_none_comes_twice_when_the_queue_overflows() {
+async fn no_line_is_lost_and_none_comes_twice_when_the_queue_overflows() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit = limit.trim().parse::<usize>().unwrap();
     let server = Server::start();
@@ -130,7 +130,7 @@ async fn case_46_no_line_is_lost_and_none_comes_twice_when_the_queue_overflows()
 
 /// After an overflow the files that came meanwhile are looked for by their names: another log's are not among them.
 #[tokio::test]
-async fn case_46_no_line_of_another_log_comes_when_the_queue_overflows() {
+async fn no_line_of_another_log_comes_when_the_queue_overflows() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit = limit.trim().parse::<usize>().unwrap();
     let server = Server::start();
@@ -189,7 +189,7 @@ async fn loses_nothing(server: &Server) {
 
 #[tokio::test]
 #[ignore = "needs user namespaces"]
-async fn case_47_with_no_watch_left_files_are_polled_and_nothing_is_lost() {
+async fn with_no_watch_left_files_are_polled_and_nothing_is_lost() {
     let server = limited("max_inotify_watches");
     loses_nothing(&server).await;
     server.wait_for_log("no watch: this file is polled");
@@ -197,7 +197,7 @@ async fn case_47_with_no_watch_left_files_are_polled_and_nothing_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs user namespaces"]
-async fn case_47_with_no_instance_left_files_are_polled_and_nothing_is_lost() {
+async fn with_no_instance_left_files_are_polled_and_nothing_is_lost() {
     let server = limited("max_inotify_instances");
     let says = |line: &String| line.contains("no inotify: followed files are polled");
     assert!(server.startup().iter().any(says), "{:?}", server.startup());
@@ -206,7 +206,7 @@ async fn case_47_with_no_instance_left_files_are_polled_and_nothing_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs to mount"]
-async fn case_49_a_directory_that_is_mounted_over_is_another_one_and_comes_back_without_replay() {
+async fn a_directory_that_is_mounted_over_is_another_one_and_comes_back_without_replay() {
     let server = Server::start_by(&["unshare", "--user", "--map-root-user", "--mount"]);
     let directory = server.log_file("mounted");
     fs::create_dir(&directory).unwrap();
@@ -233,7 +233,7 @@ async fn case_49_a_directory_that_is_mounted_over_is_another_one_and_comes_back_
 }
 
 #[tokio::test]
-async fn case_50_a_thousand_followers_of_one_file_cost_one_watch() {
+async fn a_thousand_followers_of_one_file_cost_one_watch() {
     let server = Server::start();
     append(&server.log_file("app.log"), "1\n");
     let mut all = Vec::new();

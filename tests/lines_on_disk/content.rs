@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn case_51_a_byte_order_mark_is_content_and_a_resume_behind_it_decodes() {
+async fn a_byte_order_mark_is_content_and_a_resume_after_it_decodes() {
     for bed in Bed::both() {
         bed.append("app.log", "\u{feff}1\n2\n");
         let batching = Batching { max_items: 1, ..Batching::default() };
@@ -42,7 +42,7 @@ async fn case_51_a_byte_order_mark_is_content_and_a_resume_behind_it_decodes() {
 }
 
 #[tokio::test]
-async fn case_52_what_is_no_utf_8_comes_raw_and_the_stream_goes_on() {
+async fn a_line_that_is_not_utf_8_is_delivered_as_bytes_and_the_stream_goes_on() {
     let invalid: [&[u8]; 6] =
         [b"\xff", b"a\xc3", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80"];
     for bed in Bed::both() {
@@ -63,7 +63,7 @@ async fn case_52_what_is_no_utf_8_comes_raw_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn case_55_the_last_line_of_a_sparse_file_is_found_without_reading_it() {
+async fn the_last_line_of_a_sparse_file_is_found_without_reading_it() {
     const SIZE: u64 = 20 << 30;
     let server = Server::start();
     let file = fs::File::create(server.log_file("app.log")).unwrap();
@@ -83,7 +83,7 @@ async fn case_55_the_last_line_of_a_sparse_file_is_found_without_reading_it() {
 }
 
 #[tokio::test]
-async fn case_55_the_holes_of_a_sparse_file_are_told_and_both_its_ends_are_read() {
+async fn the_holes_of_a_sparse_file_are_reported_and_both_its_ends_are_read() {
     const SIZE: u64 = 20 << 30;
     for bed in Bed::both() {
         let file = fs::File::create(bed.path("app.log")).unwrap();
@@ -108,7 +108,7 @@ async fn case_55_the_holes_of_a_sparse_file_are_told_and_both_its_ends_are_read(
 }
 
 #[tokio::test]
-async fn case_56_what_is_no_regular_file_is_not_found_and_blocks_nobody() {
+async fn other_than_regular_files_are_not_found_and_do_not_block() {
     for bed in Bed::both() {
         mkfifoat(CWD, bed.path("fifo"), Mode::RWXU).unwrap();
         let _socket = UnixListener::bind(bed.path("socket")).unwrap();
@@ -135,7 +135,7 @@ async fn case_56_what_is_no_regular_file_is_not_found_and_blocks_nobody() {
             }
         }
         assert!(bed.files.list(None, 10, None, SystemTime::now()).await.unwrap().files.is_empty());
-        // Who waits gets the file that takes its place.
+        // A reader that waits gets the file that takes its place.
         for name in names {
             let query = Query { follow: true, wait_for_create: true, ..query_of(name, Start::Head) };
             let mut reading = bed.open(query).await;
@@ -152,7 +152,7 @@ async fn case_56_what_is_no_regular_file_is_not_found_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn case_56_a_file_that_is_replaced_by_a_fifo_counts_as_deleted() {
+async fn a_file_that_is_replaced_by_a_fifo_counts_as_deleted() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -168,7 +168,7 @@ async fn case_56_a_file_that_is_replaced_by_a_fifo_counts_as_deleted() {
 }
 
 #[tokio::test]
-async fn case_57_names_that_are_not_utf_8_are_not_listed_and_do_no_harm() {
+async fn names_that_are_not_utf_8_are_not_listed_and_do_no_harm() {
     for bed in Bed::both() {
         let strange = |name: &[u8]| bed.path("").join(OsStr::from_bytes(name));
         for name in [&b"\xff"[..], b"app.log\xff", b"app.log.\xc3"] {
@@ -181,7 +181,7 @@ async fn case_57_names_that_are_not_utf_8_are_not_listed_and_do_no_harm() {
         assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["r/app.log"]);
         let mut reading = bed.open(follow(Start::Head)).await;
         reading.read_until("1").await;
-        // Renamed to a name that cannot be told, and written to there.
+        // Renamed to a name that is not UTF-8, and written to there.
         fs::rename(bed.path("app.log"), strange(b"app.log.\xff1")).unwrap();
         fs::write(strange(b"\xff"), "y\n").unwrap();
         bed.append("app.log", "2\n");
@@ -194,7 +194,7 @@ async fn case_57_names_that_are_not_utf_8_are_not_listed_and_do_no_harm() {
 }
 
 #[tokio::test]
-async fn case_57_names_with_newlines_and_other_signs_can_be_listed_read_and_followed() {
+async fn names_with_newlines_and_other_signs_can_be_listed_read_and_followed() {
     for bed in Bed::both() {
         let names = ["\n", " ", "-rf", "\\", "a\nb.log", "tab\t", "é€😀.log", "\u{202e}gol", "…", "%2e%2e"];
         let long = "x".repeat(255);
@@ -214,7 +214,7 @@ async fn case_57_names_with_newlines_and_other_signs_can_be_listed_read_and_foll
     }
 }
 
-/// Holds what came against the file: lines and holes lie one behind another, and only line ends between them.
+/// Compares what came with the file: lines and holes follow one another, with only line ends between them.
 fn reconstruct(reading: &Reading, file: &[u8]) {
     let index = |offset: Option<i64>| usize::try_from(offset.unwrap()).unwrap();
     let holes = reading.events.iter().filter_map(|event| match *event {
@@ -265,7 +265,7 @@ proptest! {
                 let mut whole = bed.open(of(Start::Head)).await;
                 whole.read_to_end().await;
                 reconstruct(&whole, &content);
-                // The same, cut behind every batch.
+                // The same, cut after every batch.
                 let (mut lines, mut events) = (Vec::new(), Vec::<Event>::new());
                 let mut start = Start::Head;
                 loop {

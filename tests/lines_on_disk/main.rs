@@ -1,4 +1,5 @@
-//! The conformance list of `ReadLines`: each case a test by its number and name, on real files of a disk and of memory.
+//! The behaviour of `ReadLines` on real files: the library reads a temporary directory on a disk and one in memory, in the
+//! process of the test. Only `served`, `remote` and `rotation::watched` start a server.
 
 #![allow(
     clippy::unwrap_used,

@@ -47,7 +47,7 @@ async fn race(bed: &Bed, query: Query, other: impl FnOnce() + Send + 'static) ->
 }
 
 #[tokio::test]
-async fn case_1_what_is_appended_between_the_end_and_the_watch_is_delivered() {
+async fn lines_appended_between_the_end_and_the_watch_are_delivered() {
     for bed in Bed::both() {
         for n in 0..RACES {
             let (name, path) = (format!("{n}.log"), bed.path(&format!("{n}.log")));
@@ -63,7 +63,7 @@ async fn case_1_what_is_appended_between_the_end_and_the_watch_is_delivered() {
 }
 
 #[tokio::test]
-async fn case_1_what_is_appended_while_the_place_is_looked_for_is_delivered_from_there_on() {
+async fn lines_appended_while_the_start_is_searched_are_delivered() {
     for bed in Bed::both() {
         for n in 0..RACES {
             let (name, path) = (format!("{n}.log"), bed.path(&format!("{n}.log")));
@@ -89,7 +89,7 @@ async fn case_1_what_is_appended_while_the_place_is_looked_for_is_delivered_from
 }
 
 #[tokio::test]
-async fn case_2_what_replaces_the_file_between_the_end_and_the_watch_is_delivered() {
+async fn a_file_that_replaces_the_other_between_its_end_and_the_watch_is_delivered() {
     for bed in Bed::both() {
         for n in 0..RACES {
             let path = |suffix: &str| bed.path(&format!("{n}.log{suffix}"));
@@ -125,7 +125,7 @@ async fn case_2_what_replaces_the_file_between_the_end_and_the_watch_is_delivere
 }
 
 #[tokio::test]
-async fn case_3_a_missing_file_is_not_found_or_waited_for() {
+async fn a_missing_file_is_not_found_or_waited_for() {
     for bed in Bed::both() {
         for query in [query(Start::Head), follow(Start::Head), follow(Start::Last(3))] {
             let error = bed.try_open(query).await.err().unwrap();
@@ -147,7 +147,7 @@ async fn case_3_a_missing_file_is_not_found_or_waited_for() {
 }
 
 #[tokio::test]
-async fn case_3_who_waits_for_a_file_does_not_get_one_that_was_deleted_but_is_still_open() {
+async fn a_reader_that_waits_for_a_file_does_not_get_one_that_was_deleted_but_is_still_open() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n");
         let mut other = bed.open(follow(Start::Head)).await;
@@ -172,7 +172,7 @@ async fn case_3_who_waits_for_a_file_does_not_get_one_that_was_deleted_but_is_st
 }
 
 #[tokio::test]
-async fn case_3_a_reader_that_resumes_while_its_file_is_away_goes_on_in_it_when_it_is_back() {
+async fn a_reader_that_resumes_while_its_file_is_away_goes_on_in_it_when_it_is_back() {
     for bed in Bed::both() {
         fs::create_dir(bed.path("dir")).unwrap();
         bed.append("app.log", "1\n");
@@ -196,7 +196,7 @@ async fn case_3_a_reader_that_resumes_while_its_file_is_away_goes_on_in_it_when_
 }
 
 #[tokio::test]
-async fn case_4_a_missing_parent_that_appears_later_is_waited_for() {
+async fn a_missing_parent_that_appears_later_is_waited_for() {
     for bed in Bed::both() {
         let mut reading = bed.open(waiting("a/b/app.log")).await;
         reading.batch().await.unwrap();
@@ -216,7 +216,7 @@ async fn case_4_a_missing_parent_that_appears_later_is_waited_for() {
 }
 
 #[tokio::test]
-async fn case_5_a_parent_that_is_removed_and_made_again_is_followed() {
+async fn a_parent_that_is_removed_and_made_again_is_followed() {
     for bed in Bed::both() {
         for turn in 0..2 {
             fs::create_dir(bed.path("dir")).unwrap();
@@ -238,7 +238,7 @@ async fn case_5_a_parent_that_is_removed_and_made_again_is_followed() {
 }
 
 #[tokio::test]
-async fn case_5_a_parent_that_is_moved_away_is_drained_before_the_new_one() {
+async fn a_parent_that_is_moved_away_is_drained_before_the_new_one() {
     for bed in Bed::both() {
         fs::create_dir(bed.path("dir")).unwrap();
         bed.append("dir/app.log", "1\n");
@@ -254,7 +254,7 @@ async fn case_5_a_parent_that_is_moved_away_is_drained_before_the_new_one() {
 }
 
 #[tokio::test]
-async fn case_6_a_directory_comes_first_and_its_file_later() {
+async fn a_directory_comes_first_and_its_file_later() {
     for bed in Bed::both() {
         fs::create_dir(bed.path("dir")).unwrap();
         let mut reading = bed.open(waiting("dir/app.log")).await;
@@ -268,7 +268,7 @@ async fn case_6_a_directory_comes_first_and_its_file_later() {
 }
 
 #[tokio::test]
-async fn case_7_a_file_that_becomes_a_directory_is_drained_and_told_and_the_next_one_waited_for() {
+async fn a_file_that_becomes_a_directory_is_drained_and_reported_and_the_next_file_is_waited_for() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -289,7 +289,7 @@ async fn case_7_a_file_that_becomes_a_directory_is_drained_and_told_and_the_next
 }
 
 #[tokio::test]
-async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
+async fn the_first_batch_leaves_before_the_stream_waits() {
     for bed in Bed::both() {
         bed.append("empty", "");
         bed.append("full", "1\n2\npart");
@@ -310,7 +310,7 @@ async fn case_9_the_first_batch_leaves_before_the_stream_waits() {
 }
 
 #[tokio::test]
-async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
+async fn the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n2\n3\npart");
         let batching = Batching { max_items: 1, ..Batching::default() };
@@ -325,7 +325,7 @@ async fn case_9_the_batch_that_reaches_the_end_says_so_also_if_it_is_full() {
 }
 
 #[tokio::test]
-async fn case_11_the_sizes_of_proc_and_sys_lie() {
+async fn files_of_proc_and_sys_are_read_whole_though_their_sizes_are_wrong() {
     let mut bed = Bed::on_disk();
     let roots = [("proc", "/proc"), ("sys", "/sys")];
     let roots = roots.map(|(name, path)| Root::new(name, path));
@@ -353,9 +353,9 @@ async fn case_11_the_sizes_of_proc_and_sys_lie() {
 }
 
 #[tokio::test]
-async fn case_12_the_last_lines_are_found_across_every_border_of_blocks() {
+async fn the_last_lines_are_found_across_every_border_of_blocks() {
     for bed in Bed::both() {
-        // Newlines just before, at and behind each border, counted from the end as the search does.
+        // Newlines just before, at and after each border, counted from the end as the search does.
         for (shift, tail) in
             [0, 1, 2, 3, BLOCK_BYTES / 2].into_iter().flat_map(|shift| [(shift, ""), (shift, "no newline")])
         {
@@ -386,7 +386,7 @@ async fn case_12_the_last_lines_are_found_across_every_border_of_blocks() {
 }
 
 #[tokio::test]
-async fn case_12_the_last_lines_of_more_than_4_gib_are_found() {
+async fn the_last_lines_of_more_than_4_gib_are_found() {
     const BEHIND_4_GIB: u64 = (4 << 30) + 12_345;
     for bed in Bed::both() {
         let file = fs::File::create(bed.path("app.log")).unwrap();
@@ -410,7 +410,7 @@ async fn case_12_the_last_lines_of_more_than_4_gib_are_found() {
 }
 
 #[tokio::test]
-async fn case_13_a_last_line_without_newline_is_counted_and_flagged() {
+async fn a_last_line_without_newline_is_counted_and_flagged() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n2\n3");
         for (start, expected) in [
@@ -423,7 +423,7 @@ async fn case_13_a_last_line_without_newline_is_counted_and_flagged() {
             reading.read_to_end().await;
             assert_eq!(reading.shown(), expected);
         }
-        // One who follows waits for its newline.
+        // A follower waits for its newline.
         let mut reading = bed.open(follow(Start::Last(2))).await;
         reading.read_until("2").await;
         bed.append("app.log", " and a half\n");
@@ -433,7 +433,7 @@ async fn case_13_a_last_line_without_newline_is_counted_and_flagged() {
 }
 
 #[tokio::test]
-async fn case_14_more_lines_than_there_are_none_and_an_empty_file() {
+async fn the_last_lines_are_all_lines_of_a_shorter_file_and_no_lines_of_an_empty_one() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n2\n");
         bed.append("empty", "");
@@ -455,7 +455,7 @@ async fn case_14_more_lines_than_there_are_none_and_an_empty_file() {
 }
 
 #[tokio::test]
-async fn case_14_the_last_0_lines_within_a_line_that_is_being_written_are_its_rest() {
+async fn the_last_0_lines_within_a_line_that_is_being_written_are_its_rest() {
     for bed in Bed::both() {
         bed.append("app.log", "1\nbegun");
         let mut reading = bed.open(follow(Start::Last(0))).await;

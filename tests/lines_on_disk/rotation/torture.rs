@@ -86,7 +86,7 @@ impl Writer<'_> {
     /// Puts all files aside by one, and writes on in the old one for a while.
     fn rotate(&mut self, mut log: File) -> File {
         if self.does.delete {
-            // The oldest goes, and is missed by nobody.
+            // The oldest goes; all readers have passed it.
             self.wait_for_reader();
             let _ = fs::remove_file(self.bed.path(&format!("app.log.{KEPT}")));
         }
@@ -115,7 +115,7 @@ impl Writer<'_> {
         while self.read.load(Ordering::Acquire) < self.written {
             assert!(
                 Instant::now() < end,
-                "the reader is behind: {} of {}",
+                "the reader has {} of {}",
                 self.read.load(Ordering::Acquire),
                 self.written
             );
@@ -124,7 +124,7 @@ impl Writer<'_> {
     }
 }
 
-/// Follows, is cut at random, and goes on behind the last batch that it took.
+/// Follows, is cut at random, and continues after the last batch that it took.
 async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec<Event> {
     let mut random = Random(seed | 1);
     let mut other = None;
@@ -134,7 +134,7 @@ async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec
         let query = Query { on_gap: OnGap::Fail, ..follow(start.clone()) };
         let mut reading = Bed::try_open_on(files, query)
             .await
-            .unwrap_or_else(|error| panic!("behind {next}: {error:?} {events:?}"));
+            .unwrap_or_else(|error| panic!("after {next}: {error:?} {events:?}"));
         let batches = 1 + random.below(20);
         for _ in 0..batches {
             if next == LINES {
@@ -161,7 +161,7 @@ async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec
     events
 }
 
-/// More of them than usual if `TORTURE_SEEDS` says how many; what is printed tells which one failed.
+/// `TORTURE_SEEDS` sets how many there are; the test prints which one failed.
 async fn torture(does: Does, first_seed: u64) {
     let seeds = std::env::var("TORTURE_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
     for seed in first_seed..first_seed + seeds {

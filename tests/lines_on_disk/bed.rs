@@ -1,8 +1,8 @@
 //! A directory on each kind of file system, files in it, and a reading of one of them that remembers what came.
 //!
-//! Whatever is waited for comes within [`LIMIT`], or the test fails and tells what came instead.
+//! What a test waits for comes within [`LIMIT`], or the test fails and prints what came instead.
 
-#![allow(dead_code, reason = "each group of cases uses a part of it")]
+#![allow(dead_code, reason = "each group of tests uses a part of it")]
 
 use std::{
     fs::File,
@@ -41,7 +41,7 @@ pub fn options() -> Options {
 }
 
 impl Bed {
-    /// One on a disk, one in memory: a test runs on each, and what it prints tells where it failed.
+    /// One on a disk, one in memory: a test runs on each, and prints which one it is on.
     pub fn both() -> impl Iterator<Item = Self> {
         Self::both_with(options())
     }
@@ -148,7 +148,7 @@ pub struct Reading {
     batches: Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>,
     pub lines: Vec<proto::Line>,
     pub events: Vec<Event>,
-    /// Behind the last batch.
+    /// The position after the last batch.
     pub position: Option<Position>,
     /// The last batch ended at the end of the file.
     pub caught_up: bool,
@@ -158,9 +158,9 @@ impl Reading {
     /// The next batch, taken note of; none at the end.
     pub async fn batch(&mut self) -> Option<Batch> {
         let Ok(next) = timeout(LIMIT, self.batches.next()).await else {
-            panic!("no batch within {LIMIT:?} behind {}", self.seen());
+            panic!("no batch within {LIMIT:?} after {}", self.seen());
         };
-        let batch = next.transpose().unwrap_or_else(|error| panic!("{error:?} behind {}", self.seen()))?;
+        let batch = next.transpose().unwrap_or_else(|error| panic!("{error:?} after {}", self.seen()))?;
         self.take_note(&batch);
         Some(batch)
     }
@@ -186,7 +186,7 @@ impl Reading {
             .await;
     }
 
-    /// Reads on until so many lines were read, all in all.
+    /// Reads on until this many lines were read, all in all.
     pub async fn read_lines(&mut self, count: usize) {
         let end = Instant::now() + LIMIT;
         while self.lines.len() < count {
@@ -195,7 +195,7 @@ impl Reading {
         }
     }
 
-    /// Reads on until this event was told; one that was told before does not count.
+    /// Reads on until this event comes; one that came before does not count.
     pub async fn wait_for_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         self.read_while(what, |_, events| !events.iter().any(&is_it)).await;
     }
@@ -217,7 +217,7 @@ impl Reading {
         while self.batch().await.is_some() {}
     }
 
-    /// Nothing comes for so long: no line, no event, no end.
+    /// No line, event or end comes for this time.
     pub async fn quiet_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while let Ok(next) = timeout_at(end, self.batches.next()).await {
@@ -248,7 +248,7 @@ impl Reading {
         std::mem::take(&mut self.events)
     }
 
-    /// A start behind the last batch.
+    /// A start after the last batch.
     pub fn resume(&self) -> Start {
         Start::Resume(self.position.clone().expect("a batch came"))
     }

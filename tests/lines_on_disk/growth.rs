@@ -47,7 +47,7 @@ fn joined(lines: &[proto::Line]) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn case_16_a_line_in_two_writes_is_one_line() {
+async fn a_line_in_two_writes_is_one_line() {
     for bed in Bed::both() {
         bed.append("app.log", "1\nfirst half,");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -62,7 +62,7 @@ async fn case_16_a_line_in_two_writes_is_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_16_thousands_of_lines_in_two_writes_are_whole() {
+async fn thousands_of_lines_in_two_writes_are_whole() {
     const LINES: usize = 5000;
     for bed in Bed::both() {
         bed.append("app.log", "");
@@ -82,7 +82,7 @@ async fn case_16_thousands_of_lines_in_two_writes_are_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_17_one_write_that_is_seen_in_two_parts_is_one_line() {
+async fn one_write_that_is_seen_in_two_parts_is_one_line() {
     const LINES: usize = 2000;
     // A file system may show a part of a write, up to the border of a page.
     let line = |n: usize| format!("{n} {}", "x".repeat(9000));
@@ -131,7 +131,7 @@ async fn follow_fragments(bed: &Bed, partial_flush: Option<Duration>) -> Reading
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_18_nothing_is_skipped_after_a_fragment() {
+async fn nothing_is_skipped_after_a_fragment() {
     for bed in Bed::both() {
         let reading = follow_fragments(&bed, None).await;
         assert!(reading.lines.iter().all(|line| !line.partial && !line.continued));
@@ -139,7 +139,7 @@ async fn case_18_nothing_is_skipped_after_a_fragment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_18_nothing_is_skipped_after_a_fragment_that_was_sent_early() {
+async fn nothing_is_skipped_after_a_fragment_that_was_sent_early() {
     for bed in Bed::both() {
         let reading = follow_fragments(&bed, Some(Duration::from_millis(1))).await;
         assert!(reading.lines.iter().any(|line| line.partial));
@@ -147,7 +147,7 @@ async fn case_18_nothing_is_skipped_after_a_fragment_that_was_sent_early() {
 }
 
 #[tokio::test]
-async fn case_19_a_part_is_held_or_sent_flagged_after_a_silence_and_its_rest_is_flagged_continued() {
+async fn a_partial_line_is_held_or_sent_flagged_after_a_silence_and_its_rest_is_flagged_continued() {
     for bed in Bed::both() {
         bed.append("app.log", "1\npar");
         let mut held = bed.open(follow(Start::Head)).await;
@@ -156,7 +156,7 @@ async fn case_19_a_part_is_held_or_sent_flagged_after_a_silence_and_its_rest_is_
         reading.read_until("par").await;
         assert_eq!(reading.shown(), ["1", "par~"]);
         reading.quiet_for(QUIET).await;
-        // Who resumes behind the part gets the rest as such.
+        // A reader that resumes after the part gets the rest flagged as continued.
         let mut resumed = bed.open(follow(reading.resume())).await;
         bed.append("app.log", "t\n2\n");
         for (reading, expected) in [
@@ -175,7 +175,7 @@ async fn case_19_a_part_is_held_or_sent_flagged_after_a_silence_and_its_rest_is_
 }
 
 #[tokio::test]
-async fn case_20_a_part_at_a_rotation_or_deletion_is_flagged_before_the_new_file() {
+async fn a_partial_line_at_a_rotation_or_deletion_is_flagged_before_the_new_file() {
     for bed in Bed::both() {
         bed.append("app.log", "1\npart");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -197,7 +197,7 @@ async fn case_20_a_part_at_a_rotation_or_deletion_is_flagged_before_the_new_file
 }
 
 #[tokio::test]
-async fn case_22_delimiters_are_found_across_every_border() {
+async fn delimiters_are_found_across_every_border() {
     for bed in Bed::both() {
         for (delimiter, rules) in
             [("\r\n", Rules::default()), ("\r\n", delimited(b"\r\n")), ("\n---\n", delimited(b"\n---\n"))]
@@ -219,7 +219,7 @@ async fn case_22_delimiters_are_found_across_every_border() {
 }
 
 #[tokio::test]
-async fn case_22_delimiters_that_are_written_byte_by_byte_are_found() {
+async fn delimiters_that_are_written_byte_by_byte_are_found() {
     for bed in Bed::both() {
         for (name, delimiter, rules) in [
             ("1", "\r\n", Rules::default()),
@@ -237,7 +237,7 @@ async fn case_22_delimiters_that_are_written_byte_by_byte_are_found() {
             for n in 0..3 {
                 for byte in format!("{n}{delimiter}").into_bytes() {
                     bed.append(name, [byte]);
-                    // At the pace of the one who is sent each part.
+                    // Only after the reader got the part before.
                     if byte == b'0' + n {
                         early.read_until(&n.to_string()).await;
                     }
@@ -254,7 +254,7 @@ async fn case_22_delimiters_that_are_written_byte_by_byte_are_found() {
 }
 
 #[tokio::test]
-async fn case_23_long_lines_are_whole_up_to_the_limit() {
+async fn long_lines_are_whole_up_to_the_limit() {
     const LENGTHS: [usize; 5] = [4097, 65 * 1024, 1024 * 1024, 10 * 1024 * 1024, 4095];
     let large = Options { max_line_bytes: 10 * 1024 * 1024, ..options() };
     for bed in Bed::both_with(large) {
@@ -272,7 +272,7 @@ async fn case_23_long_lines_are_whole_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn case_24_a_cut_never_splits_a_character() {
+async fn a_cut_never_splits_a_character() {
     let content = "aé€😀".repeat(500) + "\n" + &"😀".repeat(300) + "\n";
     for bed in Bed::both() {
         bed.append("app.log", &content);
@@ -296,7 +296,7 @@ async fn case_24_a_cut_never_splits_a_character() {
 }
 
 #[tokio::test]
-async fn case_25_one_endless_line_does_not_loop() {
+async fn one_endless_line_does_not_loop() {
     const PART_BYTES: usize = 2 * 1024 * 1024;
     const LIMIT_BYTES: usize = 64 * 1024;
     for bed in Bed::both() {
@@ -347,7 +347,7 @@ async fn case_25_one_endless_line_does_not_loop() {
 }
 
 #[tokio::test]
-async fn case_26_empty_lines_are_lines() {
+async fn empty_lines_are_lines() {
     for bed in Bed::both() {
         bed.append("app.log", "\n\n1\n\r\n\n");
         assert_eq!(bed.all(query(Start::Head)).await, ["", "", "1", "", ""]);
@@ -365,7 +365,7 @@ async fn case_26_empty_lines_are_lines() {
 }
 
 #[tokio::test]
-async fn case_27_append_only_files_are_read() {
+async fn append_only_files_are_read() {
     for bed in Bed::both() {
         bed.append("app.log", "1\n");
         fs::set_permissions(bed.path("app.log"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -390,7 +390,7 @@ async fn case_27_append_only_files_are_read() {
     }
 }
 
-/// Writes `2`, and a newline behind it, into a file of two bytes and one that is not written yet, by mmap alone.
+/// Writes `2`, and a newline after it, into a file of two bytes and one that is not written yet, by mmap alone.
 const MMAP: &str = "
 import mmap, sys
 with open(sys.argv[1], 'r+b') as file:
@@ -403,9 +403,9 @@ with open(sys.argv[1], 'r+b') as file:
 
 #[tokio::test]
 #[ignore = "needs python3"]
-async fn case_28_what_mmap_writes_is_seen_within_a_second() {
+async fn lines_written_by_mmap_are_seen_within_a_second() {
     for bed in Bed::both() {
-        // Reserved first, as one who writes by mmap must.
+        // Reserved first, as a writer by mmap must.
         bed.append("app.log", "1\n\0\0");
         let mut writer = Command::new("python3")
             .args(["-c", MMAP])

@@ -13,7 +13,7 @@ use crate::bed::{Bed, LOG, follow, query, query_of};
 
 /// ext4 gives the inode of the file that was deleted to the one that is made next.
 #[tokio::test]
-async fn case_38_a_file_made_after_another_was_deleted_is_a_new_one_though_it_has_its_inode() {
+async fn a_file_made_after_another_was_deleted_is_a_new_one_though_it_has_its_inode() {
     for bed in Bed::both() {
         bed.append(LOG, "round 0\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -39,7 +39,7 @@ async fn case_38_a_file_made_after_another_was_deleted_is_a_new_one_though_it_ha
 
 /// The same for one that was away: the file that was read is gone, and the new one must not pass for it.
 #[tokio::test]
-async fn case_38_a_reader_that_was_away_is_not_fooled_by_an_inode_that_came_again() {
+async fn a_reader_that_was_away_is_not_fooled_by_an_inode_that_came_again() {
     for bed in Bed::both() {
         bed.append(LOG, "old 1\nold 2\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -54,7 +54,7 @@ async fn case_38_a_reader_that_was_away_is_not_fooled_by_an_inode_that_came_agai
 }
 
 #[tokio::test]
-async fn case_40_a_file_that_is_renamed_away_and_back_continues_without_replay() {
+async fn a_file_that_is_renamed_away_and_back_continues_without_replay() {
     for bed in Bed::both() {
         bed.append(LOG, "1\n");
         let mut reading = bed.open(follow(Start::Head)).await;
@@ -64,7 +64,7 @@ async fn case_40_a_file_that_is_renamed_away_and_back_continues_without_replay()
         bed.rename("elsewhere", LOG);
         bed.append(LOG, "2\n");
         reading.read_until("2").await;
-        // Behind its back, after it was told to be gone.
+        // After it was reported as deleted.
         for away in ["app.log.1", "elsewhere"] {
             bed.rename(LOG, away);
             reading.wait_for_event("deleted", |event| *event == Event::Deleted).await;
@@ -92,7 +92,7 @@ async fn case_40_a_file_that_is_renamed_away_and_back_continues_without_replay()
 }
 
 #[tokio::test]
-async fn case_41_a_file_that_is_moved_over_another_one_is_read_by_the_followers_of_both() {
+async fn a_file_that_is_moved_over_another_one_is_read_by_the_followers_of_both() {
     for bed in Bed::both() {
         bed.append("a", "a1\n");
         bed.append("b", "b1\n");
@@ -118,9 +118,9 @@ async fn case_41_a_file_that_is_moved_over_another_one_is_read_by_the_followers_
     }
 }
 
-/// An editor, or a tool that writes anew and renames, has appended; or has written something else.
+/// An editor, or a tool that writes a new file and renames it, has appended; or has written something else.
 #[tokio::test]
-async fn case_44_a_replacement_that_begins_alike_is_an_append_and_any_other_a_new_file() {
+async fn a_replacement_that_begins_alike_is_an_append_and_any_other_a_new_file() {
     for bed in Bed::both() {
         for lines in [2, 100_000] {
             let _ = fs::remove_file(bed.path(LOG));
@@ -146,10 +146,10 @@ async fn case_44_a_replacement_that_begins_alike_is_an_append_and_any_other_a_ne
     }
 }
 
-/// A writer replaces, renames away and deletes the file all the time: whoever opens or lists it finds a whole file, or
+/// A writer replaces, renames away and deletes the file all the time: a reader that opens or lists it finds a whole file, or
 /// none, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn case_45_a_rename_or_delete_between_list_and_open_is_a_file_or_none() {
+async fn a_rename_or_delete_between_list_and_open_is_a_file_or_none() {
     for bed in Bed::both() {
         let ends = AtomicBool::new(false);
         let writes = || {
@@ -201,7 +201,7 @@ async fn case_45_a_rename_or_delete_between_list_and_open_is_a_file_or_none() {
 
 /// Followers come and go while it is replaced, and each of them reads only whole files, and ends up in the last.
 #[tokio::test]
-async fn case_45_a_follower_that_comes_while_the_file_is_replaced_ends_up_in_the_last_one() {
+async fn a_follower_that_comes_while_the_file_is_replaced_ends_up_in_the_last_one() {
     for bed in Bed::both() {
         for round in 0..10 {
             let _ = fs::remove_file(bed.path(LOG));
