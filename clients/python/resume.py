@@ -10,6 +10,7 @@ import pathlib
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from perennial.v1 import errors_pb2
 
 # For the channel. Without a bound, grpcio waits up to two minutes between two attempts to connect. The pings find a
 # connection that died in silence.
@@ -36,6 +37,15 @@ def retry_delay(error):
     if is_from_the_server:
         return delay
     return 0.5 if error.code() in LOST else None
+
+
+def reason(error):
+    """Why the server refused a call: a value of ErrorReason, which is 0 if this client does not know the reason."""
+    status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
+    for detail in status.details if status else ():
+        if detail.Unpack(info) and info.domain == "perennial":
+            return dict(errors_pb2.ErrorReason.items()).get(info.reason, 0)
+    return 0
 
 
 async def resumed(method, request):

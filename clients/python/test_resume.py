@@ -1,10 +1,12 @@
-"""A client generated from proto/ uses all three streams, is cut again and again, and misses nothing.
+"""Cuts the connection of a client that is generated from proto/ again and again, and compares every item it gets.
 
-Run with the Python of a virtual environment that has grpcio and grpcio-tools; it needs target/release/perenniald, or
-the server that PERENNIALD names. Every connection goes through a proxy that cuts it after some bytes, and the server
-is killed in the middle. The names of tests as arguments run these alone.
+Run with the Python of a virtual environment that has grpcio, grpcio-status and grpcio-tools; it needs
+target/release/perenniald, or the server that PERENNIALD names. Every connection goes through a proxy that cuts it after
+some bytes, and the server is killed in the middle. With names of tests as arguments, only these run.
 """
 
+import asyncio
+import contextlib
 import os
 import pathlib
 import random
@@ -20,7 +22,7 @@ import time
 import grpc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-# A test takes some seconds.
+# A test takes a few seconds.
 LIMIT_SECONDS = 90
 SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 
@@ -28,20 +30,22 @@ SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 def generate(out):
     from grpc_tools import protoc
 
-    files = ["countdown", "gap", "lines", "messages"]
-    paths = [f"perennial/v1/{name}.proto" for name in files]
+    paths = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
     well_known = str(pathlib.Path(protoc.__file__).parent / "_proto")
     arguments = ["protoc", f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
     assert protoc.main(arguments + paths) == 0, "protoc"
     sys.path.insert(0, str(out))
+    # It imports what was generated.
+    global resume
+    import resume
 
 
 class Stop(Exception):
-    """Why a test cannot go on: its time is over, or what runs beside it failed."""
+    """The reason why a test is ended: its time is over, or a thread of it failed."""
 
 
 class Beside(threading.Thread):
-    """Runs beside a test, which fails with it at once, wherever it waits."""
+    """A thread of a test. If it fails, the test fails at once, wherever it waits."""
 
     why = None
 
@@ -60,7 +64,7 @@ class Beside(threading.Thread):
 
 
 def stop(number, frame):
-    """Python runs it in the main thread, where it interrupts any wait; what is to be ended there is ended."""
+    """Handles a signal. Python does so in the main thread, where the exception interrupts any wait."""
     if number == signal.SIGTERM:
         sys.exit("ended by a signal")
     raise Stop(f"not done within {LIMIT_SECONDS} s" if number == signal.SIGALRM else Beside.why)
@@ -81,20 +85,20 @@ class Server:
                  "--root", f"logs={self.directory / 'logs'}", "--log", "error"],
                 stderr=subprocess.PIPE, text=True,
             )
-        said = ""
+        printed = ""
         for line in self.process.stderr:
-            said += line
+            printed += line
             if found := re.match(r"perenniald: listening on http://(.*)", line):
                 self.address = found[1]
                 return
-        raise AssertionError(f"the server did not start: {said}")
+        raise AssertionError(f"the server did not start: {printed}")
 
     def kill(self):
         self.process.kill()
         self.process.wait()
 
     def end(self):
-        """Ends it for good, whoever may be about to start it again."""
+        """Ends it for good: a thread that would start it again fails."""
         with self.lock:
             self.has_ended = True
         if self.process:
@@ -102,7 +106,7 @@ class Server:
 
 
 class Proxy:
-    """Passes bytes on, and cuts each connection when some have passed."""
+    """Passes bytes on, and cuts each connection after 2,000 to `most` of them."""
 
     def __init__(self, server, most=200_000):
         self.server, self.cuts, self.most = server, 0, most
@@ -146,8 +150,8 @@ class Proxy:
 
 
 def channel(address):
-    # A local pool: a channel that was cut must not be shared with the next one.
-    return grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    # With a pool of its own, so that a connection that was cut is not shared with the next channel.
+    return grpc.insecure_channel(address, options=[*resume.OPTIONS, ("grpc.use_local_subchannel_pool", 1)])
 
 
 def resumed(address, service, method, request):
@@ -160,8 +164,9 @@ def resumed(address, service, method, request):
                     request.cursor = response.cursor
                 return
             except grpc.RpcError as error:
-                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL), error
-                time.sleep(0.05)
+                delay = resume.retry_delay(error)
+                assert delay is not None, error
+                time.sleep(delay / 10)
 
 
 def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
@@ -181,7 +186,7 @@ def a_countdown_delivers_or_counts_every_number(server, proxy, pb):
     assert len(seen) + skipped == 401, (len(seen), skipped)
 
 
-def a_shared_countdown_is_told_number_by_number_and_published_once(server, proxy, pb):
+def every_number_of_a_shared_countdown_comes_or_is_counted_and_its_end_is_published_once(server, proxy, pb):
     def call(method, request):
         with channel(server.address) as connection:
             stub = pb.countdown_grpc.CountdownServiceStub(connection)
@@ -192,7 +197,7 @@ def a_shared_countdown_is_told_number_by_number_and_published_once(server, proxy
     create.interval.FromNanoseconds(interval)
     create.on_end.topic, create.on_end.text = "over", "it is over"
     call("CreateCountdown", create)
-    # Paused, it shows which numbers are to come.
+    # While it is paused, the time that is left says how many numbers are still to come.
     paused = call("PauseCountdown", pb.countdown.PauseCountdownRequest(name="show"))
     left = -(-paused.remaining_duration.ToNanoseconds() // interval)
     proxy.most = 5_000
@@ -241,7 +246,7 @@ def a_log_is_read_and_followed_line_by_line(server, proxy, pb):
     seen, last, writer = [], None, None
     try:
         for last in resumed(proxy.address, pb.lines_grpc.LineServiceStub, "ReadLines", request):
-            # Not before: who has no cursor begins with the file that is at the path, and must not find the second one.
+            # The first response has the first cursor: without one, the reader would start with the second file.
             writer = writer or Beside(server, write)
             lines = [line.text for line in last.lines]
             wanted = expected[len(seen):len(seen) + len(lines)]
@@ -276,7 +281,7 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
                         stub.PublishBatch(batch, wait_for_ready=True, timeout=30)
                         break
                     except grpc.RpcError as error:
-                        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                        assert resume.retry_delay(error) is not None, error
                 if start == 1_500:
                     server.kill()
                     server.start()
@@ -295,11 +300,101 @@ def messages_are_published_and_each_is_read_once(server, proxy, pb):
     assert sequences == sorted(set(sequences))
 
 
+def one_asyncio_program_reads_all_three_streams(server, proxy, pb):
+    expected = [f"line {n}" for n in range(2_000)]
+    path = server.directory / "logs" / "app.log"
+    path.write_text("".join(line + "\n" for line in expected[:1_000]))
+    proxy.most = 50_000
+    countdown = pb.countdown.CountdownRequest(start=100, on_lag=pb.countdown.ON_LAG_BURST)
+    countdown.interval.FromMilliseconds(20)
+    lines = pb.lines.ReadLinesRequest(path="logs/app.log", follow=True)
+    messages = pb.messages.MessagesRequest(topics=["t"], earliest=True)
+
+    async def publish(channel, start):
+        stub = pb.messages_grpc.MessageServiceStub(channel)
+        batch = [pb.messages.PublishRequest(topic="t", text=text, message_id=text) for text in expected[start:][:1_000]]
+        while True:
+            try:
+                await stub.PublishBatch(pb.messages.PublishBatchRequest(messages=batch), wait_for_ready=True)
+                return
+            except grpc.aio.AioRpcError as error:
+                delay = resume.retry_delay(error)
+                assert delay is not None, error
+                await asyncio.sleep(delay)
+
+    async def read(method, request, items, count, has_begun):
+        """The items of a stream: `count` of them, or all if it is None."""
+        seen = []
+        async with contextlib.aclosing(resume.resumed(method, request)) as responses:
+            async for response in responses:
+                has_begun.set()
+                seen += items(response)
+                if len(seen) == count:
+                    break
+        return seen
+
+    def restart():
+        server.kill()
+        server.start()
+
+    async def main():
+        async with grpc.aio.insecure_channel(proxy.address, options=resume.OPTIONS) as channel:
+            await publish(channel, 0)
+            have_begun = [asyncio.Event() for _ in range(3)]
+            streams = [
+                (pb.countdown_grpc.CountdownServiceStub(channel).Countdown, countdown,
+                 lambda response: [tick.remaining for tick in response.ticks], None),
+                (pb.lines_grpc.LineServiceStub(channel).ReadLines, lines,
+                 lambda response: [line.text for line in response.lines], len(expected)),
+                (pb.messages_grpc.MessageServiceStub(channel).Messages, messages,
+                 lambda response: [message.text for message in response.messages], len(expected)),
+            ]
+            readers = [asyncio.create_task(read(*stream, begun)) for stream, begun in zip(streams, have_begun)]
+            for begun in have_begun:
+                await begun.wait()
+            await asyncio.to_thread(restart)
+            with path.open("a") as file:
+                file.writelines(line + "\n" for line in expected[1_000:])
+            await publish(channel, 1_000)
+            return await asyncio.gather(*readers)
+
+    ticks, seen_lines, seen_messages = asyncio.run(main())
+    assert ticks == list(range(100, -1, -1)), ticks
+    assert seen_lines == expected, len(seen_lines)
+    assert seen_messages == expected, len(seen_messages)
+
+
+def a_refused_call_has_its_reason_and_is_not_tried_again(server, proxy, pb):
+    with channel(server.address) as connection:
+        stub = pb.countdown_grpc.CountdownServiceStub(connection)
+        calls = [
+            (lambda: stub.GetCountdown(pb.countdown.GetCountdownRequest(name="missing"), wait_for_ready=True),
+             pb.errors.COUNTDOWN_NOT_FOUND),
+            (lambda: list(stub.Countdown(pb.countdown.CountdownRequest())), pb.errors.INVALID_FIELD),
+        ]
+        for call, expected in calls:
+            try:
+                raise AssertionError(call())
+            except grpc.RpcError as error:
+                assert resume.reason(error) == expected, (resume.reason(error), error)
+                assert resume.retry_delay(error) is None, error
+        try:
+            raise AssertionError(list(stub.Countdown(pb.countdown.CountdownRequest(start=1_000), timeout=0.2)))
+        except grpc.RpcError as error:
+            # From the server, with a reason, or from this library, without one.
+            assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and resume.retry_delay(error) is None, error
+
+
+# Tests without a proxy that cuts.
+UNCUT = {a_refused_call_has_its_reason_and_is_not_tried_again}
+
+
 class Generated:
     def __init__(self):
-        from perennial.v1 import countdown_pb2, countdown_pb2_grpc, lines_pb2, lines_pb2_grpc
+        from perennial.v1 import countdown_pb2, countdown_pb2_grpc, errors_pb2, lines_pb2, lines_pb2_grpc
         from perennial.v1 import messages_pb2, messages_pb2_grpc
 
+        self.errors = errors_pb2
         self.countdown, self.countdown_grpc = countdown_pb2, countdown_pb2_grpc
         self.lines, self.lines_grpc = lines_pb2, lines_pb2_grpc
         self.messages, self.messages_grpc = messages_pb2, messages_pb2_grpc
@@ -314,7 +409,7 @@ def passes(test, pb):
             server.start()
             proxy = Proxy(server)
             test(server, proxy, pb)
-            assert proxy.cuts > 0, "nothing was cut"
+            assert proxy.cuts > 0 or test in UNCUT, "nothing was cut"
             print(f"ok      {test.__name__} ({proxy.cuts} cuts)", flush=True)
             return True
         except Exception as error:
@@ -331,9 +426,11 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     tests = [
         a_countdown_delivers_or_counts_every_number,
-        a_shared_countdown_is_told_number_by_number_and_published_once,
+        every_number_of_a_shared_countdown_comes_or_is_counted_and_its_end_is_published_once,
         a_log_is_read_and_followed_line_by_line,
         messages_are_published_and_each_is_read_once,
+        one_asyncio_program_reads_all_three_streams,
+        a_refused_call_has_its_reason_and_is_not_tried_again,
     ]
     if sys.argv[1:]:
         tests = [test for test in tests if test.__name__ in sys.argv[1:]]
