@@ -109,6 +109,55 @@ fn one_countdown_beside_the_verbs_is_as_it_was() {
 }
 
 #[test]
+fn a_duration_counts_its_seconds_or_its_intervals() {
+    let server = Server::start();
+    let first = |arguments: &[&str]| {
+        printed(&server, &[&["-o", "raw", "countdown", "--limit", "1"], arguments].concat())
+    };
+    assert_eq!(first(&["5m"]), "300\n");
+    assert_eq!(first(&["1h30m"]), "5400\n");
+    assert_eq!(first(&["1h", "30m"]), "5400\n");
+    assert_eq!(first(&["90s", "--interval", "500ms"]), "180\n");
+    assert_eq!(first(&["7"]), "7\n");
+    let all = printed(&server, &["-o", "raw", "countdown", "60ms", "--interval", "20ms", "--burst"]);
+    assert_eq!(all, "3\n2\n1\n0\n");
+}
+
+#[test]
+fn a_time_of_day_counts_towards_the_next_such_moment() {
+    let server = Server::start();
+    let seconds_left = |arguments: &[&str]| {
+        let text = printed(&server, &[&["-o", "raw", "countdown", "--limit", "1"], arguments].concat());
+        text.trim().parse::<i64>().unwrap()
+    };
+    let day = 24 * 60 * 60;
+    // A day with a step of an hour is the longest.
+    for time in [&["00:00"][..], &["12:00", "Europe/Berlin"], &["9am"]] {
+        assert!((0..=day + 3_600).contains(&seconds_left(time)), "{time:?}");
+    }
+    assert!(seconds_left(&["tomorrow", "11:59pm"]) >= day - 3_600);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((0..=1_000).contains(&seconds_left(&[&format!("@{}", now + 1_000)])));
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused_with_what_would_work() {
+    let server = Server::start();
+    for (arguments, remedy) in [
+        (&["5:00"][..], "05:00"),
+        (&["1500ms"], "--interval 500ms"),
+        (&["5m", "--to", "1"], "write a number"),
+        (&["18:00", "--align"], "not with a time"),
+        (&["yesterday"], "in the past"),
+        (&["99999999999"], "@99999999999"),
+    ] {
+        let (code, said) = refused(&server, arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(remedy), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_before_anything_is_asked_of_a_server() {
     let server = Server::start();
     for arguments in [

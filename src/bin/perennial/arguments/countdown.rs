@@ -15,7 +15,12 @@ use perennial::{
 use super::{Batching, Format, publish::header, push};
 use crate::time::{self, Moment};
 
-const USAGE: &str = "perennial countdown [OPTIONS] <N | --until TIME | --name NAME | --cursor CURSOR>
+mod count;
+
+use count::Count;
+
+const USAGE: &str =
+    "perennial countdown [OPTIONS] <N | DURATION | TIME | --until TIME | --name NAME | --cursor CURSOR>
        perennial countdown [OPTIONS] <COMMAND>";
 
 const CREATE_USAGE: &str = "perennial countdown create [OPTIONS] <NAME> <DURATION | --until TIME | --from N>";
@@ -35,7 +40,7 @@ impl Countdown {
     pub fn note(&self) -> Option<&str> {
         let until = match &self.verb {
             Some(CountdownVerb::Create(it)) => it.until.as_ref(),
-            _ => self.watch.until.as_ref(),
+            _ => self.watch.moment(),
         };
         until?.note.as_deref()
     }
@@ -57,10 +62,8 @@ impl Countdown {
 #[derive(Args, Debug, Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "they are options of the command line")]
 pub struct Watch {
-    /// The number to start from
-    #[arg(allow_negative_numbers = true, required_unless_present_any = ["until", "name", "cursor"])]
-    #[arg(conflicts_with_all = ["until", "name", "cursor"], value_parser = number)]
-    n: Option<i32>,
+    #[command(flatten)]
+    count: Count,
     /// Count towards a moment
     #[arg(long, value_name = "TIME", value_parser = time::coming, allow_hyphen_values = true, conflicts_with_all = ["name", "cursor"])]
     until: Option<Moment>,
@@ -95,13 +98,6 @@ pub struct Watch {
     batching: Batching,
 }
 
-fn number(text: &str) -> Result<i32, String> {
-    text.parse().map_err(|_| {
-        "not a number; --name NAME watches a shared countdown, and `perennial countdown list` lists them"
-            .into()
-    })
-}
-
 impl Watch {
     /// A line a number, whatever stdout is.
     pub fn is_plain(&self) -> bool {
@@ -119,14 +115,18 @@ impl Watch {
 
     /// The moment that it counts towards, where it was given.
     pub fn until(&self) -> Option<Timestamp> {
-        self.until.as_ref().map(|until| until.time)
+        self.moment().map(|until| until.time)
+    }
+
+    fn moment(&self) -> Option<&Moment> {
+        self.until.as_ref().or(self.count.until())
     }
 
     pub fn request(&self) -> CountdownRequest {
         use countdown_request::Target;
         let until = self.until.as_ref().map(|until| Target::UntilTime(time::timestamp_to_proto(until.time)));
         CountdownRequest {
-            target: self.n.map(Target::Start).or(until).or(self.name.clone().map(Target::Name)),
+            target: self.count.target().or(until).or(self.name.clone().map(Target::Name)),
             to: self.to,
             step: self.step,
             interval: self.interval.map(time::to_proto),
