@@ -58,6 +58,15 @@ impl Server {
         Self::start_over(directory_in(parent), "127.0.0.1:0", &[])
     }
 
+    /// Starts a server over a directory that has `data` and `logs` in it: by this program, or by today's.
+    pub fn start_over_data(directory: TempDir, program: Option<&Path>, arguments: &[&str]) -> Self {
+        let mut command = command_of(program.unwrap_or(today()), directory.path(), "127.0.0.1:0");
+        command.args(arguments);
+        let arguments = arguments.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (child, address, stderr, startup) = spawn_command(command);
+        Self { child, address, arguments, directory, stderr, startup }
+    }
+
     /// Starts a server at an address of its own: while it is down, neither another server nor the end of a connection
     /// gets its port.
     pub fn start_apart() -> Self {
@@ -235,7 +244,16 @@ fn spawn_command(mut command: Command) -> Spawned {
 
 /// `perenniald` over the data and the root in a directory.
 pub fn server_command(directory: &Path, listen: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
+    command_of(today(), directory, listen)
+}
+
+/// The server of this build.
+fn today() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_perenniald"))
+}
+
+fn command_of(program: &Path, directory: &Path, listen: &str) -> Command {
+    let mut command = Command::new(program);
     command
         .args(["--listen", listen])
         .arg("--data")
