@@ -347,7 +347,7 @@ fn taken_over(consumer: &str) -> Failure {
 fn commit_behind(sequence: u64, committed: u64) -> Failure {
     let text = format!(
         "the consumer is at sequence {committed}, and this cursor at {sequence}: \
-         commit a later one, or set `rewind` to move the consumer back",
+         commit a later one, or set `allow_rewind` to move the consumer back",
     );
     Failure::new(ErrorReason::CommitBehind, text).with("committed", committed)
 }

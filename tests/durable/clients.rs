@@ -110,8 +110,8 @@ async fn publish_flow(
     let mut acknowledged = Vec::new();
     let mut results = pin!(client.publish_all(messages));
     while let Some(result) = within(LIMIT, "an answer", results.next()).await {
-        let result = result.unwrap().result.unwrap();
-        let publish_result::Result::Published(published) = result else { panic!("{result:?}") };
+        let result = result.unwrap().outcome.unwrap();
+        let publish_result::Outcome::Published(published) = result else { panic!("{result:?}") };
         let id = Id { publisher, number: acknowledged.len() as u64 };
         acknowledged.push((id, topic(id), published.sequence.unwrap()));
         room.add_permits(1);

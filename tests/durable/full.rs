@@ -88,7 +88,9 @@ async fn a_full_disk_refuses_messages_serves_those_it_has_and_takes_more_when_th
     let flow = [PublishStreamRequest { messages: vec![large(0)] }];
     let answers = published.client.publish_stream(tokio_stream::iter(flow)).await.unwrap();
     let answer = soon("an answer", answers.into_inner().message()).await.unwrap().unwrap();
-    let Some(publish_result::Result::Error(error)) = &answer.results[0].result else { panic!("{answer:?}") };
+    let Some(publish_result::Outcome::Error(error)) = &answer.results[0].outcome else {
+        panic!("{answer:?}")
+    };
     assert_eq!((error.code, error.reason()), (Code::ResourceExhausted as i32, ErrorReason::LogFull));
 
     fs::remove_file(ballast).unwrap();

@@ -80,7 +80,7 @@ async fn every_acknowledged_message_outlives_kill_9() {
         // The server is killed with messages in flight; answers that were on their way still arrive.
         while let Ok(Some(response)) = soon("answers", answers.message()).await {
             for result in response.results {
-                let Some(publish_result::Result::Published(published)) = result.result else {
+                let Some(publish_result::Outcome::Published(published)) = result.outcome else {
                     panic!("{result:?}")
                 };
                 let text = format!("{round}/{}/{}", answered / 50, answered % 50);
@@ -128,12 +128,12 @@ async fn a_bad_message_of_a_flow_is_answered_alone_and_in_its_place() {
     let mut answers = client.publish_stream(tokio_stream::iter(flow)).await.unwrap().into_inner();
     let mut results = Vec::new();
     while let Some(response) = soon("answers", answers.message()).await.unwrap() {
-        results.extend(response.results.into_iter().map(|result| result.result.unwrap()));
+        results.extend(response.results.into_iter().map(|result| result.outcome.unwrap()));
     }
     let published =
-        results.iter().map(|r| matches!(r, publish_result::Result::Published(_))).collect::<Vec<_>>();
+        results.iter().map(|r| matches!(r, publish_result::Outcome::Published(_))).collect::<Vec<_>>();
     assert_eq!(published, [true, false, true, true]);
-    let publish_result::Result::Error(error) = &results[1] else { panic!() };
+    let publish_result::Outcome::Error(error) = &results[1] else { panic!() };
     assert_eq!((error.reason(), error.field.as_str()), (ErrorReason::InvalidField, "topic"));
     let stored = everything(&server).await;
     assert_eq!(stored.into_values().collect::<Vec<_>>(), ["1", "3", "4"]);

@@ -110,8 +110,8 @@ struct Summary {
 impl Summary {
     /// Takes note of a result; why it failed, if it did.
     fn took(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<Problem>> {
-        match result.result {
-            Some(publish_result::Result::Published(answer)) => {
+        match result.outcome {
+            Some(publish_result::Outcome::Published(answer)) => {
                 self.published += 1;
                 self.duplicates += u64::from(answer.duplicate);
                 self.last = answer.sequence;
@@ -122,7 +122,7 @@ impl Summary {
                 }
                 Ok(None)
             }
-            Some(publish_result::Result::Error(error)) => {
+            Some(publish_result::Outcome::Error(error)) => {
                 self.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
                 Ok(Some(Problem::publish(&error)))
             }

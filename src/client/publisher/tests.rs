@@ -48,8 +48,8 @@ impl Cutting {
             } else {
                 log.repeated += 1;
             }
-            let published = publish_result::Result::Published(PublishResponse::default());
-            results.push(PublishResult { result: Some(published) });
+            let published = publish_result::Outcome::Published(PublishResponse::default());
+            results.push(PublishResult { outcome: Some(published) });
         }
         PublishStreamResponse { results }
     }

@@ -150,8 +150,8 @@ where
         }
         self.unanswered = self.unanswered.saturating_sub(items);
         let results = self.results.drain(..items).collect::<Vec<_>>();
-        let refusals = results.iter().filter_map(|result| match &result.result {
-            Some(publish_result::Result::Error(error)) => Some(error.reason()),
+        let refusals = results.iter().filter_map(|result| match &result.outcome {
+            Some(publish_result::Outcome::Error(error)) => Some(error.reason()),
             _ => None,
         });
         let mut refused = 0;
@@ -165,10 +165,10 @@ where
 
 fn result(result: Result<Published, Failure>) -> proto::PublishResult {
     let result = match result {
-        Ok(done) => publish_result::Result::Published(published(done)),
-        Err(failure) => publish_result::Result::Error(failure.into_publish_error()),
+        Ok(done) => publish_result::Outcome::Published(published(done)),
+        Err(failure) => publish_result::Outcome::Error(failure.into_publish_error()),
     };
-    proto::PublishResult { result: Some(result) }
+    proto::PublishResult { outcome: Some(result) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `PublishStream`.
 
 use super::*;
-use crate::proto::{publish_request::Content, publish_result::Result as Answer};
+use crate::proto::{publish_request::Content, publish_result::Outcome as Answer};
 
 pub(super) fn message(topic: &str, text: &str) -> proto::PublishRequest {
     let content = Some(Content::Text(text.into()));
@@ -24,7 +24,7 @@ async fn publish(
         match limited(stream.message()).await {
             Ok(Some(response)) => {
                 assert!(!response.results.is_empty());
-                answers.extend(response.results.into_iter().map(|result| result.result.unwrap()));
+                answers.extend(response.results.into_iter().map(|result| result.outcome.unwrap()));
             }
             Ok(None) => return (answers, Ok(())),
             Err(status) => return (answers, Err(status)),

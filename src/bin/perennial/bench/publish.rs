@@ -137,8 +137,8 @@ async fn unary(
     while let Some(number) = numbers.next().await {
         let message = maker.message(number);
         let made = Instant::now();
-        let answer = publish_result::Result::Published(client.publish(message).await?);
-        published.took(PublishResult { result: Some(answer) }, made.elapsed());
+        let answer = publish_result::Outcome::Published(client.publish(message).await?);
+        published.took(PublishResult { outcome: Some(answer) }, made.elapsed());
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(published)
@@ -146,13 +146,13 @@ async fn unary(
 
 impl Published {
     fn took(&mut self, result: PublishResult, took: Duration) {
-        match result.result {
-            Some(publish_result::Result::Published(answer)) => {
+        match result.outcome {
+            Some(publish_result::Outcome::Published(answer)) => {
                 self.acknowledged += 1;
                 self.duplicates += u64::from(answer.duplicate);
                 self.latency.add(took);
             }
-            Some(publish_result::Result::Error(error)) => {
+            Some(publish_result::Outcome::Error(error)) => {
                 self.failed += 1;
                 self.error.get_or_insert(format!("{} ({})", error.message, error.reason().as_str_name()));
             }
