@@ -126,6 +126,22 @@ fn an_absent_server_is_reported_with_one_piece_of_advice() {
 }
 
 #[test]
+fn advice_names_commands_and_no_calls() {
+    let server = Server::start();
+    for (arguments, command) in [
+        (&["lines", "logs/absent.log"][..], "perennial files"),
+        (&["delete-consumer", "absent"], "perennial consumers"),
+        (&["purge", "absent", "--yes"], "perennial topics"),
+        (&["countdown", "get", "absent"], "perennial countdown list"),
+    ] {
+        for format in ["text", "json"] {
+            let said = stderr(&run(&mut server.client(&[&["-o", format], arguments].concat())));
+            assert!(said.contains(command) && !said.contains("List"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn a_closed_pipe_is_quiet() {
     let server = Server::start();
     append(&server.log_file("big.log"), &"a line of a large file\n".repeat(500_000));

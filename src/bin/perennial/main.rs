@@ -13,6 +13,7 @@ use crate::{
     output::{Connection, Problem},
 };
 
+mod advice;
 mod arguments;
 mod bench;
 mod countdown;

@@ -11,6 +11,8 @@ use perennial::{
 };
 use serde::Serialize;
 
+use crate::advice::for_commands;
+
 /// An error, and what there is to know about it.
 #[derive(Debug)]
 pub struct Problem {
@@ -62,10 +64,11 @@ impl Problem {
     /// A call that failed.
     pub fn call(error: &Error) -> Self {
         let text = error.to_string();
-        let message = if text.is_empty() { "the call failed without a message".into() } else { text };
+        let message =
+            if text.is_empty() { "the call failed without a message".into() } else { for_commands(&text) };
         let problem = Self { code: error.code(), is_retryable: error.is_retryable(), ..Self::local(message) };
         let Error::Status { reason, violations, metadata, .. } = error else { return problem };
-        let fields = violations.iter().map(|it| (it.field.clone(), it.description.clone()));
+        let fields = violations.iter().map(|it| (it.field.clone(), for_commands(&it.description)));
         Self {
             reason: reason.clone(),
             fields: fields.collect(),
@@ -85,7 +88,7 @@ impl Problem {
             metadata: error.metadata.clone().into_iter().collect(),
             is_retryable: error.retry_delay.is_some(),
             has_status: true,
-            ..Self::local(error.message.clone())
+            ..Self::local(for_commands(&error.message))
         }
     }
 
