@@ -1,7 +1,8 @@
 //! `perennial bench`: measures publishing and delivery against a running server.
 //!
-//! Both ends are this process, so that an age has one clock, and what a server can do alone is more than what is told
-//! here when they share their cores. Every message carries whose it is, its number and when it was made.
+//! This process is both publisher and subscriber, so that the age of a message is measured by one clock. If it shares
+//! its cores with the server, the server alone could do more. Every message carries its run, its publisher, its number
+//! and the time at which it was made.
 
 use std::{
     io::{self, IsTerminal},
@@ -24,17 +25,17 @@ use crate::{
 };
 
 mod fanout;
-mod histogram;
+mod latency;
 mod message;
 mod publish;
 mod replay;
 mod report;
 
 const TEMPLATE: &str = "{human_pos} messages  {rate}  {elapsed}";
-/// Often enough for the eye.
+/// The time between updates of the displayed rate.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs a benchmark, and prints what it found.
+/// Runs a benchmark, and prints its results.
 pub async fn run(client: &Client, it: Bench, format: Format, stop: CancellationToken) -> Result<u8, Failure> {
     let work = async {
         match &it {
@@ -48,17 +49,17 @@ pub async fn run(client: &Client, it: Bench, format: Format, stop: CancellationT
         () = stop.cancelled() => Err(Failure::Reported(INTERRUPTED)),
         rows = work => rows,
     };
-    let is_nobody_there = matches!(rows, Err(Failure::Call(Error::Unreachable { .. })));
+    let is_unreachable = matches!(rows, Err(Failure::Call(Error::Unreachable { .. })));
     let printed = rows.and_then(|rows| report::print(&rows, format));
     if let Bench::Pub(load) | Bench::Pubsub(Fanout { load, .. }) = &it
-        && !is_nobody_there
+        && !is_unreachable
     {
         clear_up(client, load).await?;
     }
     printed
 }
 
-/// Removes what was published, if that is asked for, and says what is left.
+/// Removes the messages if the user asked for it, and otherwise reports that they stay.
 async fn clear_up(client: &Client, load: &Load) -> Result<(), Failure> {
     if !load.purge {
         output::note("the messages stay in the topics bench.*; --purge removes them");
@@ -66,7 +67,7 @@ async fn clear_up(client: &Client, load: &Load) -> Result<(), Failure> {
     }
     for topic in message::topics(load) {
         match client.purge_topic(&topic, None).await {
-            // Not every topic got a message.
+            // A topic without a message does not exist.
             Err(error) if error.reason() == Some("TOPIC_NOT_FOUND") => {}
             outcome => drop(outcome?),
         }
@@ -75,7 +76,7 @@ async fn clear_up(client: &Client, load: &Load) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for some work, and shows a person how fast `count` grows.
+/// Waits for some work, and shows the rate at which `count` grows.
 async fn watched<T>(count: &AtomicU64, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut rate = Rate::new(TEMPLATE, io::stderr().is_terminal());
@@ -93,11 +94,11 @@ async fn watched<T>(count: &AtomicU64, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// The first failure of several tasks, or what they gave.
+/// The results of several tasks, or the first failure.
 async fn all<T: 'static>(mut tasks: tokio::task::JoinSet<Result<T, Error>>) -> Result<Vec<T>, Failure> {
-    let mut given = Vec::new();
+    let mut results = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        given.push(task.map_err(io::Error::other)??);
+        results.push(task.map_err(io::Error::other)??);
     }
-    Ok(given)
+    Ok(results)
 }

@@ -23,6 +23,7 @@ mod json;
 mod lines;
 mod messages;
 mod output;
+mod payload;
 mod publish;
 mod purge;
 mod quote;

@@ -14,8 +14,8 @@ use crate::{
         event,
         lateness::{Lateness, Offset},
     },
-    messages::template,
     output::{Output, note},
+    payload::payload,
     time,
 };
 
@@ -102,7 +102,7 @@ fn one_message(out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io
         out.text(message.topic.as_bytes());
         out.buffer.push(b' ');
     }
-    out.text(template::payload(message));
+    out.text(payload(message));
     out.buffer.push(b'\n');
     Ok(())
 }

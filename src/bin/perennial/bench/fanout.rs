@@ -1,4 +1,4 @@
-//! `perennial bench pubsub`: publishes to subscribers that wait, and counts what arrives, how late, and what does not.
+//! `perennial bench pubsub`: publishes to waiting subscribers, and measures deliveries, their age, and losses.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     all,
-    histogram::Histogram,
+    latency::Latency,
     message::{self, Head},
     publish,
     report::Row,
@@ -29,37 +29,37 @@ use crate::{
     output,
 };
 
-/// Subscribers that are not there by then will not be.
+/// The longest wait for all subscriptions.
 const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(10);
-/// After the last message was published, one that is not there after so long without any is lost.
+/// After the last message was published, a message is lost if no message arrives for this time.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How often a subscriber that gets nothing asks itself whether that is the end.
+/// The time between checks for the end, while a subscriber gets no message.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What the subscribers know of the publishers.
+/// The progress of the publishers and of all subscribers.
 struct Sent {
     run: u64,
     publishers: usize,
-    /// How many each subscriber is to get.
+    /// The messages that each subscriber should get.
     expected: AtomicU64,
     is_over: AtomicBool,
-    /// What all subscribers got.
+    /// The messages that all subscribers got.
     count: AtomicU64,
 }
 
-/// What a subscriber got.
+/// The deliveries to one subscriber.
 #[derive(Default)]
 struct Got {
     messages: u64,
     duplicates: u64,
-    ages: Histogram,
-    /// The last number of each publisher.
+    ages: Latency,
+    /// The last number from each publisher.
     last: Vec<u64>,
-    /// When the last one came.
+    /// The arrival of the last message.
     end: Option<Instant>,
 }
 
-/// Publishes to all subscribers, and gives a row for each side.
+/// Publishes to all subscribers, and returns a row for each side.
 pub async fn run(client: &Client, it: &Fanout) -> Result<Vec<Row>, Failure> {
     let sent = Arc::new(Sent {
         run: message::now(),
@@ -79,7 +79,7 @@ pub async fn run(client: &Client, it: &Fanout) -> Result<Vec<Row>, Failure> {
     })
     .await?;
     let expected = published.acknowledged * u64::from(it.readers.subscribers);
-    let mut ages = Histogram::default();
+    let mut ages = Latency::default();
     for got in &got {
         ages.merge(&got.ages);
     }
@@ -88,7 +88,7 @@ pub async fn run(client: &Client, it: &Fanout) -> Result<Vec<Row>, Failure> {
         what: "deliver",
         messages,
         bytes: messages * it.load.size as u64,
-        // The silence in which nothing came is no part of it.
+        // The silence at the end does not count.
         wall: got.iter().filter_map(|got| got.end).max().map_or(Duration::ZERO, |end| end - begun),
         latency: ages,
         lost: Some(expected.saturating_sub(messages)),
@@ -99,7 +99,7 @@ pub async fn run(client: &Client, it: &Fanout) -> Result<Vec<Row>, Failure> {
 
 type Subscribers = JoinSet<Result<Got, Error>>;
 
-/// Subscribers, all of which are there.
+/// Starts all subscribers, and waits until each has its subscription.
 async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Result<Subscribers, Failure> {
     let mut tasks = JoinSet::new();
     let (ready, mut arrived) = mpsc::unbounded_channel();
@@ -116,7 +116,7 @@ async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Resul
     };
     if tokio::time::timeout(SUBSCRIBE_LIMIT, waiting).await.is_err() {
         output::error(&format!(
-            "{there} of {} subscribers are there after {SUBSCRIBE_LIMIT:?}: give more --connections, a server takes 256 \
+            "{there} of {} subscriptions were open after {SUBSCRIBE_LIMIT:?}: give more --connections, a server takes 256 \
              streams on each by default",
             readers.subscribers
         ));
@@ -128,13 +128,13 @@ async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Resul
 async fn receive(client: Client, sent: Arc<Sent>, ready: mpsc::UnboundedSender<()>) -> Result<Got, Error> {
     let request = MessagesRequest { topics: vec!["bench.*".into()], ..MessagesRequest::default() };
     let mut stream = std::pin::pin!(client.messages(request));
-    // The first response says: subscribed.
+    // The first response confirms the subscription.
     let mut next = stream.next().await;
-    // Who waits for it may have given up.
+    // The receiver may have given up.
     let _ = ready.send(());
     let mut got = Got { last: vec![0; sent.publishers], ..Got::default() };
     while let Some(response) = next {
-        got.took(&response?, &sent);
+        got.add(&response?, &sent);
         if got.messages >= sent.expected.load(Ordering::Relaxed) {
             break;
         }
@@ -143,8 +143,8 @@ async fn receive(client: Client, sent: Arc<Sent>, ready: mpsc::UnboundedSender<(
     Ok(got)
 }
 
-/// The next response; nothing when there will be no message any more: nobody got one for a while. On a busy machine one
-/// subscriber may wait long while others are served.
+/// The next response, or `None` after a silence of all subscribers: on a busy machine, one may wait long while others are
+/// served.
 async fn next_or_end<S: Stream + Unpin>(stream: &mut S, sent: &Sent, got: &Got) -> Option<S::Item> {
     let (mut count, mut quiet_since) = (0, Instant::now());
     loop {
@@ -164,20 +164,20 @@ async fn next_or_end<S: Stream + Unpin>(stream: &mut S, sent: &Sent, got: &Got) 
 }
 
 impl Got {
-    fn took(&mut self, response: &MessagesResponse, sent: &Sent) {
+    fn add(&mut self, response: &MessagesResponse, sent: &Sent) {
         let now = message::now();
         let before = self.messages;
         for head in response.messages.iter().filter_map(Head::of).filter(|head| head.run == sent.run) {
             let publisher = usize::try_from(head.publisher).unwrap_or(usize::MAX);
             let Some(last) = self.last.get_mut(publisher) else { continue };
-            // Those of a publisher come in the order of their numbers.
+            // The messages of a publisher arrive in the order of their numbers.
             if head.number <= *last {
                 self.duplicates += 1;
                 continue;
             }
             *last = head.number;
             self.messages += 1;
-            self.ages.add(head.age(now));
+            self.ages.record(head.age(now));
         }
         if self.messages > before {
             self.end = Some(Instant::now());

@@ -6,15 +6,15 @@ use perennial::proto::{PublishRequest, StoredMessage, publish_request::Content, 
 
 use crate::arguments::bench::{Load, MIN_SIZE};
 
-/// What a payload begins with.
+/// The first bytes of a payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Head {
-    /// Which run it is of, so that others on the same topics do not count.
+    /// The run, so that messages of other runs on the same topics do not count.
     pub run: u64,
     pub publisher: u64,
-    /// Of those of its publisher, counted from 1.
+    /// Counted from 1 for each publisher.
     pub number: u64,
-    /// When it was made, in nanoseconds since 1970.
+    /// The time at which the message was made, in nanoseconds since 1970.
     pub nanos: u64,
 }
 
@@ -28,7 +28,7 @@ impl Head {
         bytes
     }
 
-    /// That of a message, if it is one of a benchmark.
+    /// The head of a message, or `None` if it is not from a benchmark.
     pub fn of(message: &StoredMessage) -> Option<Self> {
         let Some(stored_message::Content::Data(data)) = &message.content else { return None };
         let mut fields = data.get(..MIN_SIZE)?.chunks_exact(size_of::<u64>());
@@ -36,7 +36,6 @@ impl Head {
         Some(Self { run: next()?, publisher: next()?, number: next()?, nanos: next()? })
     }
 
-    /// How old it is.
     pub fn age(&self, now: u64) -> Duration {
         Duration::from_nanos(now.saturating_sub(self.nanos))
     }
@@ -67,13 +66,13 @@ impl Maker {
         Self { run, publisher, topics: topics(load), size: load.size }
     }
 
-    /// The message with a number, made now.
+    /// Makes the message with this number.
     pub fn message(&self, number: u64) -> PublishRequest {
         let head = Head { run: self.run, publisher: self.publisher, number, nanos: now() };
         let mut data = Vec::with_capacity(self.size);
         data.extend_from_slice(&head.to_bytes());
         data.resize(self.size, b'.');
-        // Publishers begin at topics of their own.
+        // Each publisher starts at another topic.
         let topic =
             usize::try_from(number.wrapping_add(self.publisher)).unwrap_or_default() % self.topics.len();
         PublishRequest {
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_message_carries_is_read_back() {
+    fn the_head_of_a_message_is_read_back() {
         let head = Head { run: u64::MAX, publisher: 2, number: 3, nanos: 4_000 };
         let mut data = head.to_bytes().to_vec();
         data.resize(100, b'.');

@@ -1,4 +1,4 @@
-//! `perennial bench pub`: how many messages a second, and how long an acknowledgement takes.
+//! `perennial bench pub`: the rate of publishing, and the time until the acknowledgement.
 
 use std::{
     collections::VecDeque,
@@ -19,35 +19,35 @@ use tokio::task::JoinSet;
 
 use super::{
     all,
-    histogram::Histogram,
+    latency::Latency,
     message::{self, Maker},
     report::Row,
     watched,
 };
 use crate::{Failure, arguments::bench::Load, output};
 
-/// What a publisher, or all of them, found.
+/// The results of one publisher, or of all.
 #[derive(Default)]
 pub struct Published {
     pub acknowledged: u64,
-    /// Answered with an error.
+    /// The messages that were answered with an error.
     pub failed: u64,
-    /// Those that the server had already: a connection was lost.
+    /// The messages that the server had already, because a connection was lost.
     pub duplicates: u64,
-    pub latency: Histogram,
+    pub latency: Latency,
     pub wall: Duration,
-    /// Of the first that failed.
+    /// The first error.
     error: Option<String>,
 }
 
-/// Publishes, and gives the row.
+/// Publishes, and returns the row.
 pub async fn run(client: &Client, load: &Load) -> Result<Vec<Row>, Failure> {
     let count = Arc::new(AtomicU64::new(0));
     let published = watched(&count, publish(client, load, message::now(), count.clone())).await?;
     Ok(vec![published.row(load)])
 }
 
-/// Publishes a load by all its publishers; `count` grows with what is answered.
+/// Publishes a load with all its publishers; `count` grows with each answer.
 pub async fn publish(
     client: &Client,
     load: &Load,
@@ -86,7 +86,7 @@ pub async fn publish(
     Ok(total)
 }
 
-/// From 1 to `count`, one every so many seconds if there is a pace.
+/// Yields 1 to `count`, at once or one every `pace` seconds.
 fn numbers(count: u64, pace: Option<f64>) -> impl Stream<Item = u64> + Send {
     stream!({
         let begun = tokio::time::Instant::now();
@@ -120,7 +120,7 @@ async fn flow(
     let mut results = std::pin::pin!(client.publish_all(messages));
     while let Some(result) = results.next().await {
         let made = made.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        published.took(result?, made.map_or(Duration::ZERO, |made| made.elapsed()));
+        published.add(result?, made.map_or(Duration::ZERO, |made| made.elapsed()));
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(published)
@@ -138,19 +138,19 @@ async fn unary(
         let message = maker.message(number);
         let made = Instant::now();
         let answer = publish_result::Outcome::Published(client.publish(message).await?);
-        published.took(PublishResult { outcome: Some(answer) }, made.elapsed());
+        published.add(PublishResult { outcome: Some(answer) }, made.elapsed());
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(published)
 }
 
 impl Published {
-    fn took(&mut self, result: PublishResult, took: Duration) {
+    fn add(&mut self, result: PublishResult, latency: Duration) {
         match result.outcome {
             Some(publish_result::Outcome::Published(answer)) => {
                 self.acknowledged += 1;
                 self.duplicates += u64::from(answer.duplicate);
-                self.latency.add(took);
+                self.latency.record(latency);
             }
             Some(publish_result::Outcome::Error(error)) => {
                 self.failed += 1;

@@ -1,4 +1,4 @@
-//! `perennial bench sub`: how fast what is there is read.
+//! `perennial bench sub`: the rate of reading messages that exist.
 
 use std::{
     sync::{
@@ -15,10 +15,10 @@ use perennial::{
 };
 use tokio::task::JoinSet;
 
-use super::{all, histogram::Histogram, report::Row, watched};
-use crate::{Failure, arguments::bench::Replay, messages::template::payload, output};
+use super::{all, latency::Latency, report::Row, watched};
+use crate::{Failure, arguments::bench::Replay, output, payload::payload};
 
-/// What a reader found.
+/// The results of one reader.
 #[derive(Default)]
 struct Read {
     messages: u64,
@@ -27,7 +27,7 @@ struct Read {
     gaps: u64,
 }
 
-/// Reads all that matches, by every reader.
+/// Reads all messages that match, with every reader.
 pub async fn run(client: &Client, it: &Replay) -> Result<Row, Failure> {
     let count = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
@@ -41,17 +41,17 @@ pub async fn run(client: &Client, it: &Replay) -> Result<Row, Failure> {
     let sum = |field: fn(&Read) -> u64| all.iter().map(field).sum::<u64>();
     let (messages, gaps) = (sum(|it| it.messages), sum(|it| it.gaps));
     if messages == 0 {
-        output::note(&format!("nothing matches {}: publish first, with perennial bench pub", it.pattern));
+        output::note(&format!("no message matches {}: publish some with `perennial bench pub`", it.pattern));
     }
     if gaps > 0 {
-        output::note(&format!("{gaps} gaps, where messages were removed or are damaged"));
+        output::note(&format!("{gaps} gaps: messages were removed or are damaged"));
     }
     Ok(Row {
         what: "deliver",
         messages,
         bytes: sum(|it| it.bytes),
         wall,
-        latency: Histogram::default(),
+        latency: Latency::default(),
         lost: None,
         duplicates: sum(|it| it.duplicates),
     })

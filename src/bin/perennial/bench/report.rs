@@ -1,11 +1,11 @@
-//! What a run found, as a table or as objects.
+//! The results of a run, as a table or as objects.
 
 use std::time::Duration;
 
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use super::histogram::Histogram;
+use super::latency::Latency;
 use crate::{Failure, arguments::Format, output::Output};
 
 /// One side of a run.
@@ -15,8 +15,8 @@ pub struct Row {
     /// Of payload.
     pub bytes: u64,
     pub wall: Duration,
-    pub latency: Histogram,
-    /// Those that should have arrived and did not; nothing where that is not known.
+    pub latency: Latency,
+    /// The messages that should have arrived and did not, or `None` if that is not known.
     pub lost: Option<u64>,
     pub duplicates: u64,
 }
@@ -24,7 +24,7 @@ pub struct Row {
 const COLUMNS: [&str; 10] =
     ["", "messages", "time", "messages/s", "MB/s", "p50", "p99", "max", "lost", "duplicates"];
 
-/// Prints the rows; a loss is a failure.
+/// Prints the rows. A loss or a duplicate is a failure.
 pub fn print(rows: &[Row], format: Format) -> Result<u8, Failure> {
     let mut out = Output::new(format);
     match format {
@@ -64,8 +64,8 @@ impl Row {
             format!("{:.2} s", self.wall.as_secs_f64()),
             HumanCount(whole(self.a_second(self.messages))).to_string(),
             format!("{:.1}", self.a_second(self.bytes) / 1e6),
-            latency(self.latency.percentile(50)),
-            latency(self.latency.percentile(99)),
+            latency(self.latency.percentile(50.0)),
+            latency(self.latency.percentile(99.0)),
             latency(self.latency.max()),
             self.lost.map_or_else(|| "-".into(), |lost| HumanCount(lost).to_string()),
             HumanCount(self.duplicates).to_string(),
@@ -80,8 +80,8 @@ impl Row {
             "seconds": self.wall.as_secs_f64(),
             "messagesPerSecond": self.a_second(self.messages),
             "bytesPerSecond": self.a_second(self.bytes),
-            "p50Ms": self.latency.percentile(50).map(millis),
-            "p99Ms": self.latency.percentile(99).map(millis),
+            "p50Ms": self.latency.percentile(50.0).map(millis),
+            "p99Ms": self.latency.percentile(99.0).map(millis),
             "maxMs": self.latency.max().map(millis),
             "lost": self.lost,
             "duplicates": self.duplicates,
@@ -102,7 +102,7 @@ fn millis(duration: Duration) -> f64 {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a count a second, not below zero"
+    reason = "a rate is not negative, and its fraction is not shown"
 )]
 fn whole(rate: f64) -> u64 {
     rate as u64

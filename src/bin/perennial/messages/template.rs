@@ -1,18 +1,18 @@
-//! How a message is printed with `--format`: text with `{placeholders}` and `\escapes`.
+//! The template of `--format`: text with `{placeholders}` and `\escapes`.
 
 use std::{collections::BTreeMap, io, str::Chars};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::tz::TimeZone;
-use perennial::proto::{StoredMessage, stored_message};
+use perennial::proto::StoredMessage;
 
-use crate::{escape, output::Output, text};
+use crate::{escape, output::Output, payload::payload, text};
 
-/// What there is, as a refusal and --help tell it.
+/// The placeholders, for a refusal and for --help.
 pub const PLACEHOLDERS: &str =
     "{sequence} {topic} {time} {key} {text} {data} {headers} {header.NAME} {id} {expire_time}";
 
-/// A format that was understood.
+/// A template that was parsed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template {
     source: String,
@@ -23,10 +23,10 @@ pub struct Template {
 enum Part {
     Literal(Vec<u8>),
     Sequence,
-    TopicInfo,
+    Topic,
     Time,
     Key,
-    /// The payload as it is.
+    /// The unchanged payload.
     Text,
     /// The payload in base64.
     Data,
@@ -38,7 +38,7 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a format.
+    /// Parses a template.
     pub fn parse(source: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = Vec::new();
@@ -54,7 +54,7 @@ impl Template {
                     rest.next();
                     literal.push(b'}');
                 }
-                '}' => return Err("a } without its {; }} stands for one".into()),
+                '}' => return Err("a } without a {; write }} for a brace".into()),
                 '{' => {
                     if !literal.is_empty() {
                         parts.push(Part::Literal(std::mem::take(&mut literal)));
@@ -64,7 +64,7 @@ impl Template {
                 _ => literal.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        // Who ends a message by something else says so.
+        // Any other end of a message is written out in the template.
         if !matches!(literal.last(), Some(b'\n' | 0)) {
             literal.push(b'\n');
         }
@@ -72,7 +72,7 @@ impl Template {
         Ok(Self { source: source.to_owned(), parts })
     }
 
-    /// What it was read from.
+    /// The text that was parsed.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -84,12 +84,12 @@ impl Template {
 }
 
 fn placeholder(rest: &mut Chars<'_>) -> Result<Part, String> {
-    let Some((name, behind)) = rest.as_str().split_once('}') else {
-        return Err("a { without its }; {{ stands for one".into());
+    let Some((name, after)) = rest.as_str().split_once('}') else {
+        return Err("a { without a }; write {{ for a brace".into());
     };
     let part = match name {
         "sequence" => Part::Sequence,
-        "topic" => Part::TopicInfo,
+        "topic" => Part::Topic,
         "time" => Part::Time,
         "key" => Part::Key,
         "text" => Part::Text,
@@ -99,10 +99,10 @@ fn placeholder(rest: &mut Chars<'_>) -> Result<Part, String> {
         "expire_time" => Part::ExpireTime,
         _ => match name.strip_prefix("header.").filter(|header| !header.is_empty()) {
             Some(header) => Part::Header(header.to_owned()),
-            None => return Err(format!("{{{name}}} is unknown; there are {PLACEHOLDERS}")),
+            None => return Err(format!("{{{name}}} is unknown; the placeholders are {PLACEHOLDERS}")),
         },
     };
-    *rest = behind.chars();
+    *rest = after.chars();
     Ok(part)
 }
 
@@ -112,7 +112,7 @@ impl Part {
         match self {
             Self::Literal(bytes) => out.buffer.extend_from_slice(bytes),
             Self::Sequence => out.text(message.sequence.unwrap_or_default().to_string().as_bytes()),
-            Self::TopicInfo => out.text(message.topic.as_bytes()),
+            Self::Topic => out.text(message.topic.as_bytes()),
             Self::Time => out.text(time(message.publish_time.as_ref()).as_bytes()),
             Self::Key => out.text(message.key.as_deref().unwrap_or_default().as_bytes()),
             Self::Text => out.text(payload(message)),
@@ -131,18 +131,11 @@ impl Part {
     }
 }
 
-/// The payload, whatever form it has.
-pub fn payload(message: &StoredMessage) -> &[u8] {
-    match &message.content {
-        Some(stored_message::Content::Text(text)) => text.as_bytes(),
-        Some(stored_message::Content::Data(data)) => data,
-        None => &[],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use perennial::proto::stored_message;
 
     use super::*;
     use crate::arguments::Format;
@@ -181,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_ended_as_the_format_says_and_by_a_newline_otherwise() {
+    fn a_message_ends_with_a_newline_unless_the_template_ends_it() {
         for (template, expected) in [
             ("{text}", "hello\n"),
             ("{text}\\n", "hello\n"),
@@ -195,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_refused_with_what_there_is() {
-        for (template, told) in [
+    fn an_unknown_placeholder_is_refused_with_the_known_ones() {
+        for (template, hint) in [
             ("{seq}", "{sequence}"),
             ("{header.}", "{header.NAME}"),
             ("{text", "{{"),
@@ -205,7 +198,7 @@ mod tests {
             ("{}", "{topic}"),
         ] {
             let error = Template::parse(template).unwrap_err();
-            assert!(error.contains(told), "{template}: {error}");
+            assert!(error.contains(hint), "{template}: {error}");
         }
     }
 }
