@@ -57,7 +57,10 @@ pub async fn read(
 ) -> Result<u8, Failure> {
     let mut reading = Reading::new(it, prefix, format)?;
     let streams = reading.open(client);
-    session::run(&mut reading, streams, &stop).await
+    match session::run(&mut reading, streams, &stop).await {
+        Err(Failure::Cursors(error)) => Ok(reading.save_failed(&error)),
+        done => done,
+    }
 }
 
 /// A stream, as far as it was read.
@@ -260,6 +263,19 @@ impl Reading {
         self.failed.get_or_insert(code_of(error));
         // The other streams would only repeat it.
         if is_everybodys { Err(Failure::Reported(code_of(error))) } else { Ok(()) }
+    }
+
+    /// The file keeps its last cursors, so that the next run would repeat lines: the commands continue exactly.
+    fn save_failed(&mut self, error: &cursor_file::Error) -> u8 {
+        self.progress.hide();
+        output::report(&Problem::local(error.to_string()));
+        for n in 0..self.sources.len() {
+            if let Some(source) = self.sources.get_mut(n).filter(|source| !source.is_over) {
+                source.cursor.clone_from(&source.printed);
+                self.tell_command(n);
+            }
+        }
+        1
     }
 
     /// How to continue when the server refuses a saved cursor.

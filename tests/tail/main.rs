@@ -1,4 +1,4 @@
-//! `perennial lines` as a reader that is stopped, killed and started again, and as one of several files.
+//! `perennial lines`: several files, pipes, and (in [`resume`]) runs that are stopped, killed and started again.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,20 +7,20 @@
     reason = "a test stops at its first surprise"
 )]
 
+#[path = "../harness/mod.rs"]
 mod harness;
+mod resume;
 
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
     process::{Child, ChildStdout, Output, Stdio},
-    time::{Duration, Instant},
 };
 
-use harness::{PATIENCE, Server, append, signal, wait};
+use harness::{Server, append, signal, wait};
 use rustix::process::Signal;
 
-/// A client that runs, and what it prints.
+/// A running client.
 struct Run {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -40,7 +40,7 @@ impl Run {
         line.trim_end().to_owned()
     }
 
-    /// What it printed but was not read yet, and what it said, after it was stopped in this way.
+    /// Sends a signal, and returns the exit code, the rest of stdout, and stderr.
     fn end(mut self, how: Signal) -> (Option<i32>, String, String) {
         signal(&self.child, how);
         let (mut rest, mut said) = (String::new(), String::new());
@@ -56,123 +56,8 @@ fn ran(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-fn place(server: &Server) -> (PathBuf, String) {
-    let path = server.directory().join("place");
-    let text = path.to_str().unwrap().to_owned();
-    (path, text)
-}
-
-/// Waits until a file has another content than this.
-fn wait_for_change(path: &Path, before: &str) -> String {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let now = fs::read_to_string(path).unwrap_or_default();
-        if now != before {
-            return now;
-        }
-        assert!(Instant::now() < end, "{} does not change", path.display());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn numbered(range: std::ops::Range<usize>) -> String {
-    range.map(|n| format!("line {n}\n")).collect()
-}
-
 #[test]
-fn a_stopped_run_is_continued_exactly() {
-    let server = Server::start();
-    let log = server.log_file("app.log");
-    let (file, place) = place(&server);
-    append(&log, &numbered(0..5));
-    let arguments = ["lines", "logs/app.log", "-n", "2", "-f", "--max-batch", "1", "--resume", &place];
-    let mut first = Run::start(&server, &arguments);
-    assert_eq!([first.line(), first.line()], ["line 3", "line 4"]);
-    append(&log, &numbered(5..6));
-    assert_eq!(first.line(), "line 5");
-    let (code, rest, said) = first.end(Signal::INT);
-    assert_eq!((code, rest.as_str()), (Some(130), ""));
-    // The command that continues names the file, and needs no cursor.
-    let command = said.lines().last().unwrap();
-    assert!(command.ends_with(&format!("lines logs/app.log -f --max-batch 1 --resume {place}")), "{said}");
-    let kept = fs::read_to_string(&file).unwrap();
-    assert!(kept.starts_with("perennial cursor 1 lines\n") && kept.ends_with(" logs/app.log\n"), "{kept}");
-
-    append(&log, &numbered(6..9));
-    let mut second = Run::start(&server, &arguments);
-    assert_eq!([second.line(), second.line(), second.line()], ["line 6", "line 7", "line 8"]);
-    let (_, rest, said) = second.end(Signal::INT);
-    assert_eq!(rest, "");
-    assert_eq!(said.matches(&format!("-- continuing from {place} --")).count(), 1, "{said}");
-
-    append(&log, &numbered(9..10));
-    let third = ["lines", "logs/app.log", "--resume", &place];
-    assert_eq!(ran(&server, &third).1, "line 9\n");
-    assert_eq!(ran(&server, &third).1, "");
-}
-
-#[test]
-fn a_live_run_that_is_killed_repeats_nothing_that_was_saved() {
-    let server = Server::start();
-    let log = server.log_file("app.log");
-    let (file, place) = place(&server);
-    append(&log, "");
-    let arguments = ["lines", "logs/app.log", "-f", "--max-batch", "1", "--resume", &place];
-    for n in 0..4 {
-        let mut run = Run::start(&server, &arguments);
-        let before = fs::read_to_string(&file).unwrap_or_default();
-        append(&log, &numbered(n..n + 1));
-        assert_eq!(run.line(), format!("line {n}"));
-        // Live, the place is saved at once.
-        let mut kept = wait_for_change(&file, &before);
-        while !kept.contains(" logs/app.log") {
-            kept = wait_for_change(&file, &kept);
-        }
-        let (_, rest, _) = run.end(Signal::KILL);
-        assert_eq!(rest, "");
-    }
-}
-
-#[test]
-fn a_run_that_is_killed_in_bulk_loses_no_line() {
-    const LINES: usize = 400_000;
-    let server = Server::start();
-    append(&server.log_file("big.log"), &numbered(0..LINES));
-    let (file, place) = place(&server);
-    let arguments = ["lines", "logs/big.log", "--resume", &place];
-    let number = |line: &str| line.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok());
-    let mut run = Run::start(&server, &arguments);
-    let mut printed = 0;
-    let mut paced = Instant::now();
-    // Slow enough that the place is saved on the way; and then it goes on.
-    let mut left = 20_000;
-    while left > 0 {
-        assert_eq!(number(&run.line()), Some(printed));
-        printed += 1;
-        if printed.is_multiple_of(1_000) {
-            std::thread::sleep(Duration::from_millis(20).saturating_sub(paced.elapsed()));
-            paced = Instant::now();
-        }
-        let is_saved = left < 20_000 || fs::read_to_string(&file).unwrap().contains(" logs/big.log");
-        left -= usize::from(is_saved);
-    }
-    let (_, rest, _) = run.end(Signal::KILL);
-    // The last one may be cut in the middle.
-    let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
-    for line in whole.lines() {
-        assert_eq!(number(line), Some(printed));
-        printed += 1;
-    }
-    assert!(printed < LINES);
-    let (code, out, said) = ran(&server, &arguments);
-    assert_eq!(code, Some(0), "{said}");
-    let again = out.lines().map(|line| number(line).unwrap()).collect::<Vec<_>>();
-    assert!(0 < again[0] && again[0] <= printed, "{} of {printed}", again[0]);
-    assert!(again.iter().copied().eq(again[0]..LINES));
-}
-
-#[test]
-fn several_files_are_told_apart() {
+fn each_line_of_several_files_carries_the_name_of_its_file() {
     let server = Server::start();
     append(&server.log_file("a.log"), "1\n2\n");
     append(&server.log_file("b.log"), "3");
@@ -197,7 +82,7 @@ fn several_files_are_told_apart() {
 }
 
 #[test]
-fn long_lines_are_not_mixed_though_they_come_in_pieces() {
+fn long_lines_of_two_files_are_not_mixed() {
     let server = Server::start();
     let long = |letter: &str| format!("{}\n", letter.repeat(20_000)).repeat(50);
     append(&server.log_file("a.log"), &long("a"));
@@ -210,7 +95,7 @@ fn long_lines_are_not_mixed_though_they_come_in_pieces() {
 }
 
 #[test]
-fn an_error_of_one_file_is_told_and_the_others_go_on() {
+fn an_error_of_one_file_does_not_end_the_others() {
     let server = Server::start();
     append(&server.log_file("a.log"), "1\n");
     append(&server.log_file("b.log"), "2\n");
@@ -283,7 +168,7 @@ fn a_connection_of_several_files_is_reported_lost_once_and_resumed_once() {
 }
 
 #[test]
-fn ctrl_c_prints_no_command_for_a_file_that_gave_all_that_was_asked_for() {
+fn ctrl_c_prints_no_command_for_a_file_that_has_reached_its_limit() {
     let server = Server::start();
     append(&server.log_file("a.log"), "1\n2\n");
     append(&server.log_file("b.log"), "3\n");
@@ -298,7 +183,7 @@ fn ctrl_c_prints_no_command_for_a_file_that_gave_all_that_was_asked_for() {
 }
 
 #[test]
-fn it_ends_when_nobody_reads_a_quiet_stream_any_more() {
+fn a_quiet_stream_ends_when_its_pipe_has_no_reader() {
     let server = Server::start();
     append(&server.log_file("app.log"), "1\n");
     for arguments in [&["lines", "-f", "logs/app.log"][..], &["messages", "a"]] {
@@ -325,7 +210,7 @@ fn more_files_than_a_connection_carries_are_read_at_once() {
 }
 
 #[test]
-fn a_list_that_is_not_answered_ends_at_the_first_signal() {
+fn a_call_without_an_answer_ends_at_the_first_signal() {
     let server = Server::start();
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = mute.local_addr().unwrap().to_string();
@@ -335,100 +220,7 @@ fn a_list_that_is_not_answered_ends_at_the_first_signal() {
 }
 
 #[test]
-fn several_files_are_continued_from_one() {
-    let server = Server::start();
-    let (file, place) = place(&server);
-    append(&server.log_file("a.log"), "1\n");
-    append(&server.log_file("b.log"), "2\n");
-    let both = ["lines", "logs/a.log", "logs/b.log", "-q", "--resume", &place];
-    assert_eq!(ran(&server, &both).1.len(), 4);
-    assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 3);
-    append(&server.log_file("b.log"), "3\n");
-    assert_eq!(ran(&server, &both).1, "3\n");
-    // One more begins at its start, and the others go on.
-    append(&server.log_file("c.log"), "4\n");
-    assert_eq!(ran(&server, &[&both[..], &["logs/c.log"]].concat()).1, "4\n");
-    assert_eq!(ran(&server, &[&both[..], &["logs/c.log"]].concat()).1, "");
-}
-
-#[test]
-fn a_file_that_does_not_fit_is_refused_and_left_alone() {
-    let server = Server::start();
-    let (file, place) = place(&server);
-    append(&server.log_file("a.log"), "1\n");
-    append(&server.log_file("b.log"), "2\n");
-    assert_eq!(ran(&server, &["lines", "logs/a.log", "--resume", &place]).1, "1\n");
-    let kept = fs::read_to_string(&file).unwrap();
-    let (code, out, said) = ran(&server, &["lines", "logs/b.log", "--resume", &place]);
-    assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(said.contains("logs/a.log") && said.contains(&place), "{said}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), kept);
-    fs::write(&file, "buy milk\n").unwrap();
-    let (code, _, said) = ran(&server, &["lines", "logs/a.log", "--resume", &place]);
-    assert_eq!(code, Some(1));
-    assert!(said.contains("not a file of cursors"), "{said}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "buy milk\n");
-}
-
-#[test]
-fn a_place_that_the_server_refuses_is_told_with_the_remedy() {
-    let server = Server::start();
-    let (file, place) = place(&server);
-    append(&server.log_file("a.log"), "1\n");
-    let arguments = ["lines", "logs/a.log", "--resume", &place];
-    fs::write(&file, "perennial cursor 1 lines\nnonsense logs/a.log\n").unwrap();
-    let (code, out, said) = ran(&server, &arguments);
-    assert_eq!((code, out.as_str()), (Some(64 + 3), ""), "{said}");
-    assert!(said.contains("CURSOR_MALFORMED") && said.contains(&format!("delete {place}")), "{said}");
-    assert!(fs::read_to_string(&file).unwrap().contains("nonsense"));
-    fs::remove_file(&file).unwrap();
-    assert_eq!(ran(&server, &arguments).1, "1\n");
-    fs::remove_file(server.log_file("a.log")).unwrap();
-    append(&server.log_file("a.log"), "another file altogether\n");
-    let (code, _, said) = ran(&server, &arguments);
-    assert_eq!(code, Some(64 + 11), "{said}");
-    assert!(said.contains("--on-gap skip") && said.contains(&format!("delete {place}")), "{said}");
-    let (code, out, said) = ran(&server, &[&arguments[..], &["--on-gap", "skip"]].concat());
-    assert_eq!((code, out.as_str()), (Some(0), "another file altogether\n"), "{said}");
-    assert!(said.contains("gone") && !said.contains("LINE_GAP"), "{said}");
-}
-
-#[test]
-fn two_runs_do_not_share_a_file() {
-    let server = Server::start();
-    let (file, place) = place(&server);
-    append(&server.log_file("a.log"), "1\n");
-    let arguments = ["lines", "logs/a.log", "-f", "--resume", &place];
-    let mut run = Run::start(&server, &arguments);
-    assert_eq!(run.line(), "1");
-    wait_for_change(&file, "perennial cursor 1 lines\n");
-    let (code, out, said) = ran(&server, &arguments);
-    assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(said.contains("another perennial uses") && said.contains(&place), "{said}");
-    assert_eq!(run.end(Signal::TERM).0, Some(130));
-    append(&server.log_file("a.log"), "2\n");
-    assert_eq!(ran(&server, &["lines", "logs/a.log", "--resume", &place]).1, "2\n");
-}
-
-#[test]
-fn an_end_holds_over_runs() {
-    let server = Server::start();
-    let (_, place) = place(&server);
-    append(&server.log_file("app.log"), &numbered(1..9));
-    let arguments = ["lines", "logs/app.log", "-n", "+2", "--until-line", "4", "--resume", &place];
-    let limited = [&arguments[..], &["--limit", "2"]].concat();
-    assert_eq!(ran(&server, &limited).1, "line 2\nline 3\n");
-    assert_eq!(
-        ran(&server, &arguments),
-        (Some(0), "line 4\n".into(), format!("-- continuing from {place} --\n"))
-    );
-    assert_eq!(ran(&server, &arguments).1, "");
-    let by_offset = ["lines", "logs/app.log", "--until-offset", "8"];
-    assert_eq!(ran(&server, &by_offset).1, "line 1\nline 2\n");
-}
-
-#[test]
-fn long_lines_become_what_was_asked() {
+fn long_lines_are_split_truncated_or_skipped() {
     let server = Server::start();
     append(&server.log_file("app.log"), &format!("short\n{}\nlast\n", "x".repeat(300)));
     let read =
@@ -450,7 +242,7 @@ fn lines_end_where_the_delimiter_says() {
 }
 
 #[test]
-fn files_that_are_still_to_come_are_waited_for() {
+fn a_file_that_does_not_exist_yet_is_awaited() {
     let server = Server::start();
     append(&server.log_file("here.log"), "1\n");
     let mut run = Run::start(&server, &["lines", "-F", "logs/coming.log", "logs/here.log"]);
@@ -468,7 +260,7 @@ fn files_that_are_still_to_come_are_waited_for() {
 }
 
 #[test]
-fn a_line_that_is_still_written_is_shown_in_part() {
+fn an_unfinished_line_is_shown_in_part() {
     let server = Server::start();
     append(&server.log_file("a.log"), "login: ");
     append(&server.log_file("b.log"), "");
@@ -485,7 +277,7 @@ fn a_line_that_is_still_written_is_shown_in_part() {
 }
 
 #[test]
-fn what_grows_is_listed_as_such() {
+fn a_growing_file_is_listed_as_growing() {
     let server = Server::start();
     append(&server.log_file("app.log"), "1\n");
     let (_, out, _) = ran(&server, &["files"]);
