@@ -7,13 +7,55 @@
     reason = "a test stops at its first surprise"
 )]
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use perennial::proto::ErrorReason;
 use tonic::Code;
 
 fn document(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// README.md and the manual, by name.
+fn documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = vec![root.join("README.md")];
+    let manual = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    paths.extend(manual.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let read = |path: PathBuf| (path.display().to_string(), std::fs::read_to_string(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+/// The texts in backticks outside of fenced blocks.
+fn code_spans(document: &str) -> Vec<String> {
+    let fences = document.split("```").step_by(2);
+    fences.flat_map(|text| text.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// The words of a text: letters, digits, `_` and `-`.
+fn words(text: &str) -> BTreeSet<String> {
+    let is_of_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    text.split(|letter| !is_of_word(letter)).map(str::to_owned).collect()
+}
+
+/// The help of a command and of its commands.
+fn help(binary: &str, command: &[&str]) -> String {
+    let output = Command::new(binary).args(command).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{binary} {command:?} --help");
+    let mut text = String::from_utf8(output.stdout).unwrap();
+    let commands =
+        text.split("\nCommands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    for name in names.map(str::to_owned).collect::<Vec<_>>() {
+        let command = command.iter().copied().chain([name.as_str()]).collect::<Vec<_>>();
+        text += &help(binary, &command);
+    }
+    text
 }
 
 /// The cells of each row of a document's tables, and the heading above it.
@@ -87,6 +129,58 @@ fn errors_md_lists_every_reason_with_its_code_and_whether_it_is_retried() {
     let mut expected = ErrorReason::all().map(reason).collect::<Vec<_>>();
     expected.sort();
     assert_eq!(listed, expected);
+}
+
+#[test]
+fn every_option_that_a_document_names_is_in_a_help() {
+    let known =
+        words(&(help(env!("CARGO_BIN_EXE_perenniald"), &[]) + &help(env!("CARGO_BIN_EXE_perennial"), &[])));
+    for (name, document) in documents() {
+        for span in code_spans(&document).iter().filter(|span| span.starts_with("--")) {
+            let option = span.split([' ', '=']).next().unwrap();
+            // `--quick` and its like are of `cargo bench`.
+            assert!(known.contains(option) || name.ends_with("benchmarks.md"), "{name}: {span}");
+        }
+    }
+}
+
+/// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
+const NOT_OF_THE_CONTRACT: [&str; 10] = [
+    "BENCH_NATS_SERVER",
+    "BENCH_PYTHON",
+    "GRPC_ARG_KEEPALIVE_TIMEOUT_MS",
+    "GRPC_ARG_KEEPALIVE_TIME_MS",
+    "GRPC_ARG_MAX_RECONNECT_BACKOFF_MS",
+    "authorized_keys",
+    "channel_args",
+    "countdown_service",
+    "node_filesystem_avail_bytes",
+    "sleep_until",
+];
+
+/// The names of the metrics, without the parts that the encoding adds.
+fn is_metric(name: &str) -> bool {
+    let registered = words(&document("src/grpc/metrics.rs"));
+    let name = name.strip_prefix("perennial_").unwrap_or_default();
+    registered.contains(name.strip_suffix("_total").unwrap_or(name))
+}
+
+#[test]
+fn every_name_of_the_contract_that_a_document_uses_is_there() {
+    // Of HTTP/2, of Python's example.
+    let mut known = String::from("too_many_data_frames ") + &document("clients/python/resume.py");
+    for name in ["countdown", "errors", "gap", "lines", "messages"] {
+        known += &document(&format!("proto/perennial/v1/{name}.proto"));
+    }
+    let known = words(&known);
+    let mut unknown = BTreeSet::new();
+    for (_, document) in documents() {
+        let spans = code_spans(&document).into_iter();
+        let is_name = |span: &String| span.contains('_') && words(span).len() == 1 && !known.contains(span);
+        let is_known = |span: &str| NOT_OF_THE_CONTRACT.contains(&span) || is_metric(span);
+        unknown.extend(spans.filter(is_name).filter(|span| !is_known(span)));
+    }
+    assert!(unknown.is_empty(), "neither in the contract nor listed above: {unknown:?}");
 }
 
 #[test]
