@@ -15,7 +15,7 @@ use async_stream::try_stream;
 use futures::Stream;
 
 use super::{Batch, Clock, Limits, schedule};
-use crate::messages::{self, Content, Log, NewMessage, topic};
+use crate::messages::{self, Content, Expected, Log, NewMessage, Sequence, topic};
 use registry::Registry;
 use watcher::Watcher;
 
@@ -153,7 +153,7 @@ impl Countdowns {
                 place = Some(registry.place(name)?);
             }
             let last = registry.log.last_text(&topic).await?;
-            let (last, text) = last.map_or((0, None), |(sequence, _, text)| (sequence, text));
+            let (last, text) = last.map_or((0, None), |last| (last.sequence.get(), last.text));
             let there = text.and_then(|text| Record::from_json(&text));
             if there.is_some_and(|there| !matches!(there.phase, Phase::Deleted)) {
                 // Somebody else was a little faster; or it is forgotten here, and will be by the log.
@@ -164,11 +164,13 @@ impl Countdowns {
             }
             match registry.log.publish_own(state_message(name, last, &record, None)).await {
                 Ok(published) => {
-                    registry.reached(published.sequence).await?;
-                    let standing = Standing::new(name.into(), published.sequence, record, None);
+                    registry.reached(published.sequence.get()).await?;
+                    let standing = Standing::new(name.into(), published.sequence.get(), record, None);
                     return Ok((standing.into(), false));
                 }
-                Err(messages::Error::SequenceMismatch { current, .. }) => registry.reached(current).await?,
+                Err(messages::Error::SequenceMismatch { current, .. }) => {
+                    registry.reached(current.map_or(0, Sequence::get)).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -287,12 +289,14 @@ impl Countdowns {
             };
             match registry.log.publish_own(state_message(name, version, &record, ttl)).await {
                 Ok(published) => {
-                    registry.reached(published.sequence).await?;
-                    return Ok(Standing::new(name.into(), published.sequence, record, None).into());
+                    registry.reached(published.sequence.get()).await?;
+                    return Ok(Standing::new(name.into(), published.sequence.get(), record, None).into());
                 }
                 // The log has forgotten it a little sooner.
-                Err(messages::Error::SequenceMismatch { current: 0, .. }) => registry.forget(&standing),
-                Err(messages::Error::SequenceMismatch { current, .. }) => registry.reached(current).await?,
+                Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.forget(&standing),
+                Err(messages::Error::SequenceMismatch { current, .. }) => {
+                    registry.reached(current.map_or(0, Sequence::get)).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -304,7 +308,7 @@ fn state_message(name: &str, version: u64, record: &Record, ttl: Option<Duration
     NewMessage {
         topic: format!("{PREFIX}{name}"),
         content: Content::Text(record.to_json()),
-        expected_sequence: Some(version),
+        expected: Expected::from_number(version),
         ttl,
         ..NewMessage::default()
     }

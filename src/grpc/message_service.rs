@@ -13,8 +13,8 @@ use super::{
 use crate::{
     cursor::{self, Kind},
     messages::{
-        self, Batch, ConsumerInfo, Content, Event, MAX_LAST, NewMessage, OnGap, Progress, Published, Query,
-        Start, Stop, TopicInfo,
+        self, Batch, ConsumerInfo, Content, Event, Expected, MAX_LAST, NewMessage, OnGap, Progress,
+        Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
     },
     proto::{self, message_service_server::MessageService, messages_request, publish_request},
     stream::Batching,
@@ -109,8 +109,8 @@ impl MessageService for App {
     ) -> Result<Response<proto::PurgeTopicResponse>, Status> {
         let answer = async |request: proto::PurgeTopicRequest| {
             let proto::PurgeTopicRequest { topic, until_sequence } = request;
-            let until = until_sequence.map(|s| field::at_least(s, 1, "until_sequence")).transpose()?;
-            let removed = self.log.purge_topic(&topic, until).await?;
+            let up_to = until_sequence.map(|s| sequence(s, "until_sequence")).transpose()?;
+            let removed = self.log.purge_topic(&topic, up_to).await?;
             Ok(proto::PurgeTopicResponse { message_count: Some(removed.cast_signed()) })
         };
         self.calls.unary("PurgeTopic", request, answer).await
@@ -211,7 +211,7 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
         Some(cursor) => Start::Resume(field::position(Kind::Messages, &cursor)?),
         None => self::start(start)?,
     };
-    let sequence = until_sequence.map(|s| field::at_least(s, 1, "until_sequence")).transpose()?;
+    let sequence = until_sequence.map(|s| sequence(s, "until_sequence")).transpose()?;
     let time = until_time.map(|time| field::time(time, "until_time")).transpose()?;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     Ok(Query { topics, start, stop: Stop { sequence, time, caught_up }, on_gap, consumer, batching })
@@ -223,9 +223,7 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
         None | Some(Asked::Earliest(false) | Asked::LastPerTopic(false)) => Start::New,
         Some(Asked::Earliest(true)) => Start::Earliest,
         Some(Asked::LastPerTopic(true)) => Start::LastPerTopic,
-        Some(Asked::FromSequence(sequence)) => {
-            Start::Sequence(field::at_least(sequence, 1, "from_sequence")?)
-        }
+        Some(Asked::FromSequence(sequence)) => Start::Sequence(self::sequence(sequence, "from_sequence")?),
         Some(Asked::FromTime(time)) => Start::Time(field::time(time, "from_time")?),
         Some(Asked::Last(last)) => match u64::try_from(last) {
             Ok(last) if last <= MAX_LAST => Start::Last(last),
@@ -241,22 +239,33 @@ fn response(batch: Batch) -> Outgoing<Encoded> {
         events: events.into_iter().map(event).collect(),
         cursor: cursor::encode(Kind::Messages, &position),
         caught_up,
-        head_sequence: Some(head.cast_signed()),
+        head_sequence: Some(head.map_or(0, number)),
     };
     Outgoing::batch(items, count, &rest)
 }
 
 fn event(event: Event) -> proto::MessageStreamEvent {
-    let (from, to, reason) = match event {
-        Event::Damaged { from, to } => (from, to, proto::MessageGapReason::Damaged),
-        Event::Removed { from, to } => (from, to, proto::MessageGapReason::Removed),
+    let (SequenceRange { first, last }, reason) = match event {
+        Event::Damaged(range) => (range, proto::MessageGapReason::Damaged),
+        Event::Removed(range) => (range, proto::MessageGapReason::Removed),
     };
     let gap = proto::MessageGap {
-        first_sequence: Some(from.cast_signed()),
-        last_sequence: Some(to.cast_signed()),
+        first_sequence: Some(number(first)),
+        last_sequence: Some(number(last)),
         reason: reason.into(),
     };
     proto::MessageStreamEvent { event: Some(proto::message_stream_event::Event::Gap(gap)) }
+}
+
+/// A sequence of a request: 1 or more.
+fn sequence(number: i64, field: &str) -> Result<Sequence, Failure> {
+    let number = field::at_least(number, 1, field)?;
+    Sequence::new(number).ok_or_else(|| Failure::field(field, "is 0: sequences begin at 1"))
+}
+
+/// A sequence of a response.
+fn number(sequence: Sequence) -> i64 {
+    sequence.get().cast_signed()
 }
 
 fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {
@@ -268,16 +277,17 @@ fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {
     };
     let mut headers = headers.into_iter().collect::<Vec<_>>();
     headers.sort();
-    let expected_sequence =
+    let expected =
         expected_sequence.map(|sequence| field::at_least(sequence, 0, "expected_sequence")).transpose()?;
+    let expected = expected.map_or(Expected::Any, Expected::from_number);
     let ttl = ttl.map(field::ttl).transpose()?;
-    Ok(NewMessage { topic, content, key, headers, message_id, expected_sequence, ttl })
+    Ok(NewMessage { topic, content, key, headers, message_id, expected, ttl })
 }
 
 fn published(published: Published) -> proto::PublishResponse {
     let Published { sequence, time, duplicate } = published;
     proto::PublishResponse {
-        sequence: Some(sequence.cast_signed()),
+        sequence: Some(number(sequence)),
         publish_time: Some(time.into()),
         duplicate,
         durability: proto::Durability::Fsynced.into(),
@@ -290,10 +300,10 @@ fn topic(topic: TopicInfo) -> proto::TopicInfo {
         name,
         message_count: Some(messages.cast_signed()),
         byte_count: Some(bytes.cast_signed()),
-        first_sequence: Some(first.0.cast_signed()),
-        last_sequence: Some(last.0.cast_signed()),
-        first_time: Some(first.1.into()),
-        last_time: Some(last.1.into()),
+        first_sequence: Some(number(first.sequence)),
+        last_sequence: Some(number(last.sequence)),
+        first_time: Some(first.time.into()),
+        last_time: Some(last.time.into()),
     }
 }
 
@@ -303,8 +313,8 @@ fn consumer(consumer: ConsumerInfo) -> proto::ConsumerInfo {
         name,
         cursor: cursor::encode(Kind::Messages, &position),
         commit_time: Some(time.into()),
-        sequence: Some(position.sequence().cast_signed()),
-        head_sequence: Some(head.cast_signed()),
+        sequence: Some(position.sequence().map_or(0, number)),
+        head_sequence: Some(head.map_or(0, number)),
         connected: is_connected,
     }
 }

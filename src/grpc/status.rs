@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     countdown, lines,
-    messages::{self, BatchError, topic},
+    messages::{self, BatchError, Sequence, topic},
     proto::{ErrorReason, PublishError},
     stream,
 };
@@ -258,21 +258,17 @@ impl From<messages::Error> for Failure {
                 let max = messages::MAX_MESSAGE_ID_BYTES;
                 Self::field("message_id", format!("has {bytes} bytes: from 1 to {max} are possible"))
             }
-            E::SequenceMismatch { expected, current } => Self::new(
-                ErrorReason::SequenceMismatch,
-                format!("the last message of the topic has sequence {current}, not {expected} as expected"),
-            )
-            .with("current", current),
+            E::SequenceMismatch { expected, current } => sequence_mismatch(expected, current),
             E::TooManyTopics { limit } => {
                 let text =
                     format!("there are {limit} topics, and no more are possible: use one that is there");
                 Self::new(ErrorReason::TooManyTopics, text).with("limit", limit)
             }
-            E::Mismatch => Self::new(
+            E::OtherLog => Self::new(
                 ErrorReason::CursorMismatch,
                 "the cursor is one of another log: start anew, or ask the server that it came from",
             ),
-            E::Removed { oldest, newest, through } => removed(oldest, newest, through),
+            E::Removed { oldest, newest, removed_up_to } => removed(oldest, newest, removed_up_to),
             E::TakenOver { name } => taken_over(&name),
             E::Consumer(error) => {
                 let fault = name_fault(error, messages::MAX_CONSUMER_BYTES, "billing.eu");
@@ -291,8 +287,12 @@ impl From<messages::Error> for Failure {
                 Self::field("ttl", format!("is {}: from 1 ms to 10 years is possible", show(ttl)))
             }
             E::Ahead { newest } => {
-                let text =
-                    format!("the cursor is ahead of the log, whose newest sequence is {newest}: start anew");
+                let text = match newest {
+                    Some(newest) => format!("whose newest sequence is {newest}"),
+                    None => "which holds no message".into(),
+                };
+                let text = format!("the cursor is ahead of the log, {text}: start anew");
+                let newest = newest.map_or(0, Sequence::get);
                 Self::new(ErrorReason::CursorAhead, text).with("newest", newest)
             }
             E::Full => Self::new(
@@ -312,30 +312,48 @@ impl From<messages::Error> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Self {
         let BatchError { index, error } = error;
-        // Of one message alone; whatever else there is befalls all of them.
-        let is_its_own = matches!(error, messages::Error::SequenceMismatch { .. });
+        // Other errors concern the log, and so the whole batch.
+        let is_of_one = matches!(error, messages::Error::SequenceMismatch { .. });
         let failure = Self::from(error);
-        if failure.field.is_some() {
-            failure.within(&format!("messages[{index}]"))
-        } else if is_its_own {
-            failure.with("index", index)
-        } else {
-            failure
+        match index {
+            Some(index) if failure.field.is_some() => failure.within(&format!("messages[{index}]")),
+            Some(index) if is_of_one => failure.with("index", index),
+            _ => failure,
         }
     }
 }
 
-/// A sequence of 0 stands for none.
-fn removed(oldest: u64, newest: u64, through: u64) -> Failure {
+fn sequence_mismatch(expected: Option<Sequence>, current: Option<Sequence>) -> Failure {
+    let text = match (current, expected) {
+        (None, Some(expected)) => {
+            format!("the topic holds no message: sequence {expected} was expected as its last one")
+        }
+        (Some(current), None) => {
+            format!("the last message of the topic has sequence {current}: no message was expected")
+        }
+        (current, expected) => {
+            let [current, expected] = [current, expected].map(|sequence| sequence.map_or(0, Sequence::get));
+            format!("the last message of the topic has sequence {current}, not {expected} as expected")
+        }
+    };
+    let current = current.map_or(0, Sequence::get);
+    Failure::new(ErrorReason::SequenceMismatch, text).with("current", current)
+}
+
+fn removed(oldest: Option<Sequence>, newest: Sequence, removed_up_to: Sequence) -> Failure {
     let left = match oldest {
-        0 => "nothing is left".into(),
-        oldest => format!("the log has sequences {oldest} to {newest}"),
+        None => "the log holds no message any more".into(),
+        Some(oldest) => format!("the log has sequences {oldest} to {newest}"),
     };
     let text = format!(
-        "messages that come next, up to sequence {through}, were removed, and {left}: \
-         start anew, or set `on_gap` to ON_GAP_SKIP to go on and be told what is missing",
+        "messages up to sequence {removed_up_to} were removed before they were read, and {left}: \
+         start anew, or set `on_gap` to ON_GAP_SKIP to continue with an event that reports the gap",
     );
-    Failure::new(ErrorReason::CursorExpired, text).with("oldest", oldest).with("newest", newest)
+    let failure = Failure::new(ErrorReason::CursorExpired, text).with("newest", newest);
+    match oldest {
+        Some(oldest) => failure.with("oldest", oldest),
+        None => failure,
+    }
 }
 
 /// Who resumes would take over from the other one in turn, and so on without end.
@@ -344,7 +362,8 @@ fn taken_over(consumer: &str) -> Failure {
     Failure::new(ErrorReason::ConsumerTakenOver, text)
 }
 
-fn commit_behind(sequence: u64, committed: u64) -> Failure {
+fn commit_behind(sequence: Option<Sequence>, committed: Sequence) -> Failure {
+    let sequence = sequence.map_or(0, Sequence::get);
     let text = format!(
         "the consumer is at sequence {committed}, and this cursor at {sequence}: \
          commit a later one, or set `allow_rewind` to move the consumer back",

@@ -2,132 +2,138 @@
 
 use std::{io, time::Duration};
 
-use super::topic;
+use super::{Sequence, topic};
 
 /// Why messages cannot be read or published.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The topic of a message.
+    /// The topic of a message is not valid.
     #[error("the topic {0}")]
     Topic(topic::Error),
-    /// A pattern of a subscription.
+    /// A pattern is not valid.
     #[error("the pattern {error}")]
     Pattern {
-        /// Its place in the list.
+        /// The index of the pattern in the query, from 0.
         index: usize,
         /// What is wrong with it.
         error: topic::Error,
     },
-    /// A subscription without patterns.
+    /// A subscription without a pattern.
     #[error("no pattern")]
     NoPatterns,
-    /// More than [`Options::max_message_bytes`].
+    /// The message is larger than [`Config::max_message_bytes`](super::Config::max_message_bytes).
     #[error("the message has {bytes} bytes, at most {limit} are allowed")]
     TooLarge {
-        /// Payload, key and headers.
+        /// The size of payload, key and headers.
         bytes: usize,
-        /// The most.
+        /// The limit.
         limit: usize,
     },
-    /// More than [`MAX_KEY_BYTES`].
+    /// The key is longer than [`MAX_KEY_BYTES`](super::MAX_KEY_BYTES).
     #[error("the key has {bytes} bytes")]
     KeyTooLong {
-        /// Its length.
+        /// The length of the key.
         bytes: usize,
     },
-    /// A header without a name.
-    #[error("a header's name is empty")]
+    /// A header has an empty name.
+    #[error("the name of a header is empty")]
     HeaderNameEmpty,
-    /// More than [`MAX_HEADERS`].
+    /// More than [`MAX_HEADERS`](super::MAX_HEADERS).
     #[error("{count} headers")]
     TooManyHeaders {
-        /// How many.
+        /// The number of headers.
         count: usize,
     },
-    /// Empty, or more than [`MAX_MESSAGE_ID_BYTES`].
+    /// The message id is empty, or longer than [`MAX_MESSAGE_ID_BYTES`](super::MAX_MESSAGE_ID_BYTES).
     #[error("a message id of {bytes} bytes")]
     MessageIdLength {
-        /// Its length.
+        /// The length of the id.
         bytes: usize,
     },
-    /// Someone else published first.
-    #[error("the last message of the topic has sequence {current}, not {expected}")]
-    SequenceMismatch {
-        /// As asked for.
-        expected: u64,
-        /// As it is; 0: there is none.
-        current: u64,
+    /// The time to live is not in [`TTLS`](super::TTLS).
+    #[error("a ttl of {ttl:?}")]
+    Ttl {
+        /// The time to live.
+        ttl: Duration,
     },
-    /// One topic more than [`Options::max_topics`].
+    /// The topic does not hold what the publisher expected: another publisher was first. `None` means no message.
+    #[error("the last sequence of the topic is {}, not {}", or_none(*current), or_none(*expected))]
+    SequenceMismatch {
+        /// The last sequence that the publisher expected.
+        expected: Option<Sequence>,
+        /// The last sequence of the topic.
+        current: Option<Sequence>,
+    },
+    /// The message would begin a topic, and there are [`Config::max_topics`](super::Config::max_topics).
     #[error("there are {limit} topics")]
     TooManyTopics {
-        /// The most.
+        /// The limit.
         limit: usize,
     },
     /// The position is one of another log.
     #[error("a position in another log")]
-    Mismatch,
-    /// Messages that come next were removed, and the reader did not ask to skip them.
-    #[error("messages up to {through} were removed before they were read")]
-    Removed {
-        /// The oldest sequence that is there, of the topics asked for or not; 0 if there is none.
-        oldest: u64,
-        /// The newest sequence.
-        newest: u64,
-        /// The newest one of the topics asked for that was removed.
-        through: u64,
+    OtherLog,
+    /// The position is ahead of the log: the log has never been there.
+    #[error("a position ahead of the log, whose newest sequence is {}", or_none(*newest))]
+    Ahead {
+        /// The newest sequence of the log; `None` if it never had a message.
+        newest: Option<Sequence>,
     },
-    /// Another reader came under the same consumer.
-    #[error("another reader came under the consumer {name}")]
+    /// The next messages of the subscription were removed before it read them, and it asked for [`OnGap::Fail`].
+    ///
+    /// [`OnGap::Fail`]: super::OnGap::Fail
+    #[error("messages up to {removed_up_to} were removed before they were read")]
+    Removed {
+        /// The oldest sequence that the log holds, of any topic; `None` if it holds no message.
+        oldest: Option<Sequence>,
+        /// The newest sequence of the log.
+        newest: Sequence,
+        /// The highest removed sequence of the subscribed topics.
+        removed_up_to: Sequence,
+    },
+    /// Another subscription reads as the same consumer now.
+    #[error("another subscription reads as the consumer {name} now")]
     TakenOver {
         /// The consumer.
         name: String,
     },
-    /// Not a name for a consumer.
+    /// The name of a consumer is not valid.
     #[error("the consumer {0}")]
     Consumer(topic::Error),
-    /// There is no such consumer.
+    /// There is no consumer of this name.
     #[error("no consumer")]
     NoConsumer,
-    /// A commit would move the consumer back.
-    #[error("a commit at {sequence}, where {committed} is committed")]
+    /// The commit would move the consumer back.
+    #[error("a commit at {}, before the committed {committed}", or_none(*sequence))]
     CommitBehind {
-        /// As asked for.
-        sequence: u64,
-        /// As it is.
-        committed: u64,
+        /// The sequence of the commit; `None` is the start of the log.
+        sequence: Option<Sequence>,
+        /// The committed sequence.
+        committed: Sequence,
     },
-    /// The topic has no messages.
+    /// The topic holds no message.
     #[error("a topic without messages")]
     NoTopic,
-    /// Out of [`TTLS`](super::TTLS).
-    #[error("a ttl of {ttl:?}")]
-    Ttl {
-        /// As asked for.
-        ttl: Duration,
-    },
-    /// The log has never been that far.
-    #[error("a position ahead of the log, whose newest sequence is {newest}")]
-    Ahead {
-        /// As it is.
-        newest: u64,
-    },
-    /// No room on the disk: nothing was published.
+    /// The disk is full; nothing was published.
     #[error("no room on the disk")]
     Full,
-    /// A write went wrong; whether the message is on disk is not known.
+    /// A write or a sync failed. Whether the message is on disk is unknown; no message is accepted until a restart.
     #[error("the log cannot be written")]
     Failed,
-    /// The log takes no more messages.
+    /// The log is closed, and accepts no more messages.
     #[error("the log is closed")]
     Closed,
-    /// The file system gave an error while reading.
-    #[error("reading went wrong")]
+    /// An I/O error while reading.
+    #[error("the log cannot be read")]
     Io(#[from] io::Error),
 }
 
+fn or_none(sequence: Option<Sequence>) -> String {
+    sequence.map_or_else(|| "none".into(), |sequence| sequence.to_string())
+}
+
 impl Error {
-    /// The same for another message of a commit.
+    /// The same error for another message of the same commit.
     pub(super) fn repeat(&self) -> Self {
         match self {
             Self::Full => Self::Full,
@@ -138,10 +144,10 @@ impl Error {
 
 /// Why a batch was not published.
 #[derive(Debug, thiserror::Error)]
-#[error("message {index}: {error}")]
+#[error("{}{error}", index.map_or_else(String::new, |index| format!("message {index}: ")))]
 pub struct BatchError {
-    /// The message, from 0; none where all were refused alike.
-    pub index: usize,
+    /// The index of the refused message, from 0; `None` if the log refused all of them.
+    pub index: Option<usize>,
     /// What is wrong with it.
     pub error: Error,
 }

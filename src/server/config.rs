@@ -232,7 +232,7 @@ pub struct Config {
     /// For lines.
     pub lines: lines::Options,
     /// For messages.
-    pub messages: messages::Options,
+    pub messages: messages::Config,
     /// For requests.
     pub limits: grpc::Limits,
     /// For streams.
@@ -362,9 +362,9 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         log: given.log.or(file.log).unwrap_or_else(|| "info".into()),
         countdown: countdown::Limits::default(),
         lines: lines::Options::default(),
-        messages: messages::Options {
+        messages: messages::Config {
             retention: pick(&given.retain, &file.retain).to_vec(),
-            ..messages::Options::default()
+            ..messages::Config::default()
         },
         limits: grpc::Limits::default(),
         calls: grpc::call::Config::default(),

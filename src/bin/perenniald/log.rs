@@ -178,9 +178,9 @@ fn text(stats: &Stats) -> String {
     let mut lines = vec![
         ("directory", stats.directory.clone()),
         ("log", known(stats.log.clone())),
-        ("made", known(stats.create_time.map(|time| time.to_string()))),
+        ("created", known(stats.create_time.map(|time| time.to_string()))),
         ("format", format!("version {}", stats.format_version)),
-        ("segments", format!("{}, of which {} were rewritten", stats.segments, stats.rewritten_segments)),
+        ("segments", format!("{}, of which {} were compacted", stats.segments, stats.compacted_segments)),
         ("topics", stats.topics.to_string()),
         ("messages", format!("{}, {} bytes", stats.messages, stats.bytes)),
         ("server's own", format!("{} messages, {} bytes", stats.system_messages, stats.system_bytes)),
@@ -199,8 +199,8 @@ fn text(stats: &Stats) -> String {
     for consumer in &stats.consumers {
         let number = |number: Option<u64>| known(number.map(|number| number.to_string()));
         let time = known(consumer.commit_time.map(|time| time.to_string()));
-        let (sequence, behind) = (number(consumer.sequence), number(consumer.behind));
-        lines.push(("consumer", format!("{}: at {sequence}, {behind} behind, {time}", consumer.name)));
+        let (sequence, lag) = (number(consumer.sequence), number(consumer.lag));
+        lines.push(("consumer", format!("{}: at {sequence}, lag {lag}, {time}", consumer.name)));
     }
     lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
 }

@@ -71,7 +71,7 @@ async fn end(registry: &Registry, standing: Arc<Standing>) -> Result<(), Error> 
     messages.extend(record.on_end.as_ref().map(|on_end| last_words(name, on_end, &record, now)));
     match registry.log.publish_own_batch(messages).await {
         // Somebody else was first: what is to be done about that is known as soon as it is read.
-        Ok(_) | Err(BatchError { index: 0, error: Error::SequenceMismatch { .. } }) => Ok(()),
+        Ok(_) | Err(BatchError { index: Some(0), error: Error::SequenceMismatch { .. } }) => Ok(()),
         Err(BatchError { error, .. }) => {
             // Else nothing can be published before the next start.
             if !matches!(error, Error::Closed | Error::Failed) {

@@ -73,5 +73,5 @@ fn apply(registry: &Registry, batch: &Batch) {
             registry.apply(name, found.sequence, record, forgotten);
         }
     }
-    registry.has_read(batch.position.sequence());
+    registry.has_read(batch.position.sequence().map_or(0, messages::Sequence::get));
 }

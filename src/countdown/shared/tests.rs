@@ -39,10 +39,10 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        Self::over(tempfile::tempdir().unwrap(), messages::Options::default(), Clock::still()).await
+        Self::over(tempfile::tempdir().unwrap(), messages::Config::default(), Clock::still()).await
     }
 
-    async fn over(directory: tempfile::TempDir, options: messages::Options, clock: Clock) -> Self {
+    async fn over(directory: tempfile::TempDir, options: messages::Config, clock: Clock) -> Self {
         let (log, _) = Log::open(directory.path(), options).unwrap();
         let (countdowns, work) = open(&log, &clock, Limits::default()).await;
         Self { directory, log, clock, countdowns, work }
@@ -57,7 +57,7 @@ impl House {
 
     async fn restart(self) -> Self {
         let (directory, clock) = self.stop().await;
-        Self::over(directory, messages::Options::default(), clock).await
+        Self::over(directory, messages::Config::default(), clock).await
     }
 
     async fn create(&self, name: &str, spec: Spec) -> Arc<Standing> {
@@ -235,7 +235,7 @@ async fn they_are_listed_by_name_page_by_page() {
 #[tokio::test]
 async fn what_is_over_is_forgotten_when_the_log_forgets_it_and_its_name_is_free() {
     let log_clock = messages::clock::Clock::manual();
-    let options = messages::Options { clock: log_clock.clone(), ..messages::Options::default() };
+    let options = messages::Config { clock: log_clock.clone(), ..messages::Config::default() };
     let house = House::over(tempfile::tempdir().unwrap(), options, Clock::still()).await;
     house.create("ended", seconds(1)).await;
     house.create("cancelled", seconds(1)).await;

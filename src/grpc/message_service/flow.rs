@@ -197,7 +197,7 @@ mod tests {
         // The disk takes its time with a whole window of messages.
         let (synced, sync) = oneshot::channel::<Results>();
         let mut flow = Flow {
-            log: Log::open(directory.path(), messages::Options::default()).unwrap().0,
+            log: Log::open(directory.path(), messages::Config::default()).unwrap().0,
             metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
             ends: CancellationToken::new(),
             requests: Some(requests),

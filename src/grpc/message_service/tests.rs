@@ -23,7 +23,7 @@ fn all() -> proto::MessagesRequest {
 /// A place in a log without messages.
 async fn position() -> Position {
     let directory = tempfile::tempdir().unwrap();
-    let log = Log::open(directory.path(), messages::Options::default()).unwrap().0;
+    let log = Log::open(directory.path(), messages::Config::default()).unwrap().0;
     let query = Query {
         topics: vec![">".into()],
         start: Start::New,
@@ -77,10 +77,10 @@ async fn a_cursor_wins_over_the_start_and_the_consumer_stays() {
 #[test]
 fn what_is_missing_is_told_with_its_reason() {
     use proto::MessageGapReason as Reason;
-    for (told, reason) in [
-        (Event::Damaged { from: 3, to: 5 }, Reason::Damaged),
-        (Event::Removed { from: 3, to: 5 }, Reason::Removed),
-    ] {
+    let [first, last] = [3, 5].map(|number| Sequence::new(number).unwrap());
+    let range = SequenceRange { first, last };
+    for (told, reason) in [(Event::Damaged(range), Reason::Damaged), (Event::Removed(range), Reason::Removed)]
+    {
         let gap =
             proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
         assert_eq!(event(told).event, Some(proto::message_stream_event::Event::Gap(gap)));
@@ -117,7 +117,7 @@ async fn a_consumer_is_shown_with_a_cursor_that_can_be_given_back() {
         name: "billing".into(),
         position: position.clone(),
         time: UNIX_EPOCH + Duration::from_secs(7),
-        head: 9,
+        head: Sequence::new(9),
         is_connected: true,
     };
     let shown = consumer(info);

@@ -6,7 +6,7 @@ use std::{collections::HashSet, io, mem::discriminant};
 use tonic::metadata::MetadataMap;
 
 use super::*;
-use crate::messages::topic;
+use crate::messages::{Sequence, topic};
 
 /// What must not reach a client.
 const SECRET: &str = "/srv/secret";
@@ -201,6 +201,10 @@ fn every_error_of_lines_is_told() {
     });
 }
 
+fn sequence(number: u64) -> Sequence {
+    Sequence::new(number).unwrap()
+}
+
 #[test]
 fn every_error_of_messages_is_told() {
     use messages::Error as E;
@@ -213,17 +217,17 @@ fn every_error_of_messages_is_told() {
         E::HeaderNameEmpty,
         E::TooManyHeaders { count: 65 },
         E::MessageIdLength { bytes: 0 },
-        E::SequenceMismatch { expected: 7, current: 9 },
+        E::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) },
         E::TooManyTopics { limit: 5 },
-        E::Mismatch,
-        E::Removed { oldest: 7, newest: 9, through: 6 },
+        E::OtherLog,
+        E::Removed { oldest: Sequence::new(7), newest: sequence(9), removed_up_to: sequence(6) },
         E::TakenOver { name: "billing".into() },
         E::Consumer(topic::Error::Empty),
         E::NoConsumer,
-        E::CommitBehind { sequence: 7, committed: 9 },
+        E::CommitBehind { sequence: Sequence::new(7), committed: sequence(9) },
         E::NoTopic,
         E::Ttl { ttl: Duration::ZERO },
-        E::Ahead { newest: 9 },
+        E::Ahead { newest: Sequence::new(9) },
         E::Full,
         E::Failed,
         E::Closed,
@@ -239,7 +243,7 @@ fn every_error_of_messages_is_told() {
         E::MessageIdLength { .. } => (ErrorReason::InvalidField, Some("message_id")),
         E::SequenceMismatch { .. } => (ErrorReason::SequenceMismatch, None),
         E::TooManyTopics { .. } => (ErrorReason::TooManyTopics, None),
-        E::Mismatch => (ErrorReason::CursorMismatch, None),
+        E::OtherLog => (ErrorReason::CursorMismatch, None),
         E::Removed { .. } => (ErrorReason::CursorExpired, None),
         E::TakenOver { .. } => (ErrorReason::ConsumerTakenOver, None),
         E::Consumer(_) => (ErrorReason::InvalidField, Some("consumer")),
@@ -283,12 +287,16 @@ fn every_fault_of_a_topic_says_what_would_work() {
 #[test]
 fn a_reader_behind_what_was_removed_is_told_what_is_left() {
     let text = |oldest| {
-        let told = Told::of(messages::Error::Removed { oldest, newest: 9, through: 6 });
+        let told = Told::of(messages::Error::Removed {
+            oldest: Sequence::new(oldest),
+            newest: sequence(9),
+            removed_up_to: sequence(6),
+        });
         told.check();
         told.status.message().to_owned()
     };
     assert!(text(7).contains("up to sequence 6") && text(7).contains("sequences 7 to 9"), "{}", text(7));
-    assert!(text(0).contains("nothing is left") && text(0).contains("ON_GAP_SKIP"), "{}", text(0));
+    assert!(text(0).contains("holds no message") && text(0).contains("ON_GAP_SKIP"), "{}", text(0));
 }
 
 #[test]
@@ -313,13 +321,18 @@ fn what_ends_a_call_from_outside_is_told() {
 fn programs_get_the_facts_too() {
     let told = Told::of(lines::Error::OffsetBeyondEnd { offset: 9, size: 7 });
     assert_eq!(told.metadata("size"), Some("7"));
-    let told = Told::of(messages::Error::Ahead { newest: 9 });
+    let told = Told::of(messages::Error::Ahead { newest: Sequence::new(9) });
     assert_eq!(told.metadata("newest"), Some("9"));
-    let told = Told::of(messages::Error::SequenceMismatch { expected: 7, current: 9 });
+    let told =
+        Told::of(messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) });
     assert_eq!(told.metadata("current"), Some("9"));
-    let told = Told::of(messages::Error::Removed { oldest: 7, newest: 9, through: 6 });
+    let told = Told::of(messages::Error::Removed {
+        oldest: Sequence::new(7),
+        newest: sequence(9),
+        removed_up_to: sequence(6),
+    });
     assert_eq!((told.metadata("oldest"), told.metadata("newest")), (Some("7"), Some("9")));
-    let told = Told::of(messages::Error::CommitBehind { sequence: 7, committed: 9 });
+    let told = Told::of(messages::Error::CommitBehind { sequence: Sequence::new(7), committed: sequence(9) });
     assert_eq!(told.metadata("committed"), Some("9"));
     let told = Told::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
     assert_eq!(told.metadata("limit"), Some("1048576"));
@@ -327,11 +340,12 @@ fn programs_get_the_facts_too() {
 
 #[test]
 fn a_fault_within_a_batch_names_the_message() {
-    let fault = |error| Told::of(BatchError { index: 2, error });
+    let fault = |error| Told::of(BatchError { index: Some(2), error });
     let told = fault(messages::Error::Topic(topic::Error::Empty));
     told.check();
     assert_eq!(told.field(), Some("messages[2].topic"));
-    let told = fault(messages::Error::SequenceMismatch { expected: 7, current: 9 });
+    let told =
+        fault(messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) });
     assert_eq!(told.metadata("index"), Some("2"));
     // No message is to blame for these.
     assert_eq!(fault(messages::Error::Full).metadata("index"), None);
@@ -343,7 +357,7 @@ fn the_error_of_one_message_of_a_flow_holds_all_facts_of_the_status_that_publish
     let samples = || {
         [
             messages::Error::Topic(topic::Error::Reserved),
-            messages::Error::SequenceMismatch { expected: 7, current: 9 },
+            messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) },
             messages::Error::TooManyTopics { limit: 3 },
             messages::Error::Full,
         ]

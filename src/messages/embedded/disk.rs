@@ -1,7 +1,7 @@
-//! The seam between the log and the disk: what tests make lose power, run full and fail.
+//! The seam between the log and the disk: tests make it lose power, run full, and fail.
 //!
-//! All that the log asks of a file system, and no more. Nothing is promised to be on disk before [`File::sync`] for the
-//! bytes of a file, and [`Disk::sync_directory`] for its name.
+//! It has the calls that the log needs of a file system. The bytes of a file are on disk only after [`File::sync`], and its
+//! name only after [`Disk::sync_directory`].
 
 use std::{
     fs, io,
@@ -14,10 +14,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 #[cfg(test)]
 pub mod simulated;
 
-/// Where the log's files are.
+/// The file system of a log.
 #[derive(Clone, Debug, Default)]
 pub enum Disk {
-    /// The file system.
+    /// The real one.
     #[default]
     Real,
     /// In memory, with faults.
@@ -36,7 +36,7 @@ pub enum File {
 }
 
 impl Disk {
-    /// Makes a directory, and those above it.
+    /// Creates a directory, and its parents.
     pub fn create_directory(&self, path: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::create_dir_all(path),
@@ -45,7 +45,7 @@ impl Disk {
         }
     }
 
-    /// The paths of the files in a directory, in no order.
+    /// The paths of the files in a directory, in any order.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         match self {
             Self::Real => fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect(),
@@ -54,7 +54,7 @@ impl Disk {
         }
     }
 
-    /// Opens a file that is there, to read it and, if asked for, to write it.
+    /// Opens an existing file for reading, and for writing if `writes`.
     pub fn open(&self, path: &Path, writes: bool) -> io::Result<File> {
         match self {
             Self::Real => fs::File::options().read(true).write(writes).open(path).map(File::Real),
@@ -63,7 +63,7 @@ impl Disk {
         }
     }
 
-    /// Makes an empty file, or empties the one that is there.
+    /// Creates a file, or truncates the existing one.
     pub fn create(&self, path: &Path) -> io::Result<File> {
         match self {
             Self::Real => {
@@ -75,7 +75,7 @@ impl Disk {
         }
     }
 
-    /// Gives a file another name; what had that name is gone.
+    /// Renames a file, and replaces the file that had the new name.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::rename(from, to),
@@ -84,7 +84,7 @@ impl Disk {
         }
     }
 
-    /// Removes a file's name; who has it open still reads it.
+    /// Removes the name of a file; open handles stay valid.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::remove_file(path),
@@ -104,7 +104,7 @@ impl Disk {
 }
 
 impl File {
-    /// Reads just so many bytes; [`io::ErrorKind::UnexpectedEof`] if there are fewer.
+    /// Fills `bytes` from an offset; [`io::ErrorKind::UnexpectedEof`] if the file has fewer.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
             Self::Real(file) => file.read_exact_at(bytes, offset),
@@ -113,14 +113,14 @@ impl File {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `length` bytes from an offset.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// Writes all bytes at an offset. After an error some may be written.
+    /// Writes bytes at an offset. After an error, some of them may be written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self {
             Self::Real(file) => file.write_all_at(bytes, offset),
@@ -129,7 +129,7 @@ impl File {
         }
     }
 
-    /// How many bytes it has.
+    /// The length of the file in bytes.
     pub fn len(&self) -> io::Result<u64> {
         match self {
             Self::Real(file) => Ok(file.metadata()?.len()),
@@ -138,7 +138,7 @@ impl File {
         }
     }
 
-    /// Cuts it, or fills it up with zeros.
+    /// Truncates the file, or extends it with zeros.
     pub fn set_len(&self, bytes: u64) -> io::Result<()> {
         match self {
             Self::Real(file) => file.set_len(bytes),
@@ -147,8 +147,8 @@ impl File {
         }
     }
 
-    /// Fills it up with zeros to so many bytes, and takes the room on the disk now. Where the file system cannot, only
-    /// the length is set, and room is found wanting at a write.
+    /// Extends the file with zeros to a length, and reserves the room on the disk. On a file system that cannot reserve room,
+    /// this only sets the length, and a write may find the disk full.
     pub fn allocate(&self, bytes: u64) -> io::Result<()> {
         match self {
             Self::Real(file) => match fallocate(file, FallocateFlags::empty(), 0, bytes) {
@@ -160,7 +160,7 @@ impl File {
         }
     }
 
-    /// Waits until its bytes and its length are on disk.
+    /// Waits until the bytes and the length of the file are on disk.
     pub fn sync(&self) -> io::Result<()> {
         match self {
             Self::Real(file) => file.sync_data(),

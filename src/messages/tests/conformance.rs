@@ -17,7 +17,7 @@ mod topics;
 /// A kind of log: how one is made, opened again, and moved through time.
 trait Kind: Sized {
     /// An empty log. Its clock stands still, and retention runs when it is asked for.
-    async fn make(set: impl FnOnce(&mut Options)) -> Self;
+    async fn make(set: impl FnOnce(&mut Config)) -> Self;
 
     /// The log.
     fn log(&self) -> &Log;
@@ -33,7 +33,7 @@ trait Kind: Sized {
 }
 
 impl Kind for retention::Bed {
-    async fn make(set: impl FnOnce(&mut Options)) -> Self {
+    async fn make(set: impl FnOnce(&mut Config)) -> Self {
         Self::with(&[], set).await
     }
 
@@ -46,7 +46,7 @@ impl Kind for retention::Bed {
     }
 
     fn pass(&self, time: Duration) {
-        self.options.clock.advance(time);
+        self.config.clock.advance(time);
     }
 
     async fn keep(&self) {
@@ -61,11 +61,11 @@ async fn make<K: Kind>() -> K {
 /// A log with rules of retention.
 async fn make_with<K: Kind>(rules: &[&str]) -> K {
     let rules = rules.iter().map(|rule| rule.parse::<Rule>().unwrap()).collect();
-    K::make(|options| options.retention = rules).await
+    K::make(|config| config.retention = rules).await
 }
 
 async fn publish(log: &Log, topic: &str, content: &str) -> u64 {
-    log.publish(text(topic, content)).await.unwrap().sequence
+    log.publish(text(topic, content)).await.unwrap().sequence.get()
 }
 
 /// Publishes one message for each pair of topic and text.
@@ -210,6 +210,7 @@ macro_rules! every {
                 a_reader_is_told_of_messages_of_its_own_that_went_unread
                 a_reader_that_asked_to_fail_fails_at_once
                 a_reader_that_asked_to_fail_fails_on_the_way
+                a_start_reports_no_gap_for_messages_removed_before_its_first_batch
                 a_gap_is_told_once_also_after_a_resume
                 a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap
                 who_starts_with_what_there_is_is_told_of_no_gap

@@ -96,7 +96,7 @@ fn a_disk_that_runs_full_refuses_until_there_is_room_and_loses_nothing() {
 
 /// Waits until all is done that is done in the background.
 async fn settle(log: &Log) {
-    assert!(matches!(embedded(log).purge("none", 1).await, Err(Error::NoTopic)));
+    assert!(matches!(embedded(log).purge_topic("none", None).await, Err(Error::NoTopic)));
 }
 
 /// A log with full segments of which little is left, and one with little in it that is written.
@@ -149,8 +149,8 @@ async fn a_removal_that_could_not_be_written_down_is_written_down_the_next_time(
     let log = with_garbage(&disk).await;
     let last = log.publish(text("a", "last")).await.unwrap().sequence;
     disk.fail_at(disk.calls(), Fault::Error);
-    assert!(log.purge_topic("a", Some(last - 1)).await.is_err());
-    assert_eq!(log.purge_topic("a", Some(last - 1)).await.unwrap(), 0);
+    assert!(log.purge_topic("a", Some(sequence(last.get() - 1))).await.is_err());
+    assert_eq!(log.purge_topic("a", Some(sequence(last.get() - 1))).await.unwrap(), 0);
     let log = open(&disk.lose_power(1)).unwrap().0;
     assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["last"], "purged for good");
 }
@@ -175,8 +175,8 @@ async fn the_mark_of_a_clean_end_that_is_in_the_page_cache_alone_does_not_look_l
 #[tokio::test]
 async fn a_commit_that_was_refused_for_want_of_room_does_not_come_back_after_a_power_cut() {
     let disk = Simulation::new();
-    let options = Options { segment_bytes: 1024 * 1024, ..small(&disk, SEGMENT_BYTES) };
-    let (log, _) = Log::open(Path::new(DIRECTORY), options.clone()).unwrap();
+    let config = Config { segment_bytes: 1024 * 1024, ..small(&disk, SEGMENT_BYTES) };
+    let (log, _) = Log::open(Path::new(DIRECTORY), config.clone()).unwrap();
     log.publish(text("a", "1")).await.unwrap();
     // Two blocks: the first half of the write is a whole one.
     disk.fail_at(disk.calls(), Fault::Full);
@@ -185,8 +185,8 @@ async fn a_commit_that_was_refused_for_want_of_room_does_not_come_back_after_a_p
     assert!(refused.iter().all(|result| matches!(result, Err(Error::Full))));
     for seed in 0..50 {
         let disk = disk.lose_power(seed);
-        let options = Options { disk: Storage::Simulated(disk), ..options.clone() };
-        let (log, opened) = Log::open(Path::new(DIRECTORY), options).unwrap();
+        let config = Config { disk: Storage::Simulated(disk), ..config.clone() };
+        let (log, opened) = Log::open(Path::new(DIRECTORY), config).unwrap();
         assert_eq!((opened.torn, opened.damaged), (vec![], vec![]));
         assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1"], "seed {seed}");
     }

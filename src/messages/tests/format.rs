@@ -202,7 +202,7 @@ fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64;
 #[tokio::test]
 async fn a_log_is_read_by_what_is_documented_of_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (log, _) = open_with(&directory, options());
+    let (log, _) = open_with(&directory, config());
     for n in 1..=400_u64 {
         let message_id = (n % 3 == 0).then(|| format!("id-{n}"));
         let ttl = (n % 5 == 0).then(|| Duration::from_secs(1000));
@@ -213,7 +213,7 @@ async fn a_log_is_read_by_what_is_documented_of_it() {
     log.publish_batch(vec![super::text("b", "1"), super::text("a", "2"), super::text("b", "3")])
         .await
         .unwrap();
-    log.purge_topic("t.1", Some(100)).await.unwrap();
+    log.purge_topic("t.1", Some(sequence(100))).await.unwrap();
     log.close().await;
 
     let mut paths = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());

@@ -47,8 +47,8 @@ async fn follow(log: Log, patterns: &'static [&'static str], reader: usize) -> (
             let batch = next(&mut batches).await.unwrap();
             for event in &batch.events {
                 match *event {
-                    Event::Removed { from, to } => gaps.push((from, to)),
-                    event @ Event::Damaged { .. } => panic!("{event:?}"),
+                    Event::Removed(SequenceRange { first, last }) => gaps.push((first.get(), last.get())),
+                    event @ Event::Damaged(_) => panic!("{event:?}"),
                 }
             }
             let is_end = |message: &proto::StoredMessage| text_of(message) == "end";
@@ -83,7 +83,7 @@ async fn publish(log: &Log) -> Vec<Seen> {
         let results = log.publish_each(messages.clone()).await.await;
         for (message, result) in messages.into_iter().zip(results) {
             let Content::Text(text) = message.content else { panic!() };
-            published.push(Seen { sequence: result.unwrap().sequence, topic: message.topic, text });
+            published.push(Seen { sequence: result.unwrap().sequence.get(), topic: message.topic, text });
         }
         if n % 20 == 7 {
             log.purge_topic("purged", None).await.unwrap();

@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::wire::message;
-use embedded::block::{Block, Entry};
+use embedded::format::block::{Block, Entry};
 
 /// How many calls a workload makes, about.
 const CALLS: u64 = 150;

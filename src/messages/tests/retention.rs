@@ -4,13 +4,13 @@ use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
 
 mod files;
-mod keeper;
 mod list;
+mod maintenance;
 
 /// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.
 pub struct Bed {
     pub disk: Arc<Simulation>,
-    pub options: Options,
+    pub config: Config,
     pub log: Log,
 }
 
@@ -19,32 +19,32 @@ impl Bed {
         Self::with(rules, |_| ()).await
     }
 
-    pub async fn with(rules: &[&str], set: impl FnOnce(&mut Options)) -> Self {
+    pub async fn with(rules: &[&str], set: impl FnOnce(&mut Config)) -> Self {
         let disk = Simulation::new();
-        let mut options = Options {
+        let mut config = Config {
             segment_bytes: 8 * 1024,
             dedupe_window: Duration::from_secs(1),
             retention: rules.iter().map(|rule| rule.parse::<Rule>().unwrap()).collect(),
             retention_interval: Duration::from_secs(3600),
             disk: Storage::Simulated(disk.clone()),
             clock: Clock::manual(),
-            ..Options::default()
+            ..Config::default()
         };
-        set(&mut options);
-        let log = Self::open(&options).await;
-        Self { disk, options, log }
+        set(&mut config);
+        let log = Self::open(&config).await;
+        Self { disk, config, log }
     }
 
     /// Retention is enforced at once after a start, and when this returns.
-    async fn open(options: &Options) -> Log {
-        let log = Log::open(Path::new("/log"), options.clone()).unwrap().0;
+    async fn open(config: &Config) -> Log {
+        let log = Log::open(Path::new("/log"), config.clone()).unwrap().0;
         enforce(&log).await;
         log
     }
 
     pub async fn reopen(&mut self) {
         self.log.close().await;
-        self.log = Self::open(&self.options).await;
+        self.log = Self::open(&self.config).await;
     }
 
     pub async fn enforce(&self) {
@@ -52,11 +52,11 @@ impl Bed {
     }
 
     fn advance(&self, milliseconds: u64) {
-        self.options.clock.advance(Duration::from_millis(milliseconds));
+        self.config.clock.advance(Duration::from_millis(milliseconds));
     }
 
     async fn publish(&self, topic: &str, content: &str) -> u64 {
-        self.log.publish(text(topic, content)).await.unwrap().sequence
+        self.log.publish(text(topic, content)).await.unwrap().sequence.get()
     }
 
     /// Fills segments with a topic's messages.
@@ -68,12 +68,12 @@ impl Bed {
 
     /// The segments, by name, and their lengths.
     fn segments(&self) -> Vec<(u64, u64)> {
-        let paths = self.options.disk.list(Path::new("/log")).unwrap();
+        let paths = self.config.disk.list(Path::new("/log")).unwrap();
         let mut segments = Vec::new();
         for path in paths {
             let name = path.file_name().unwrap().to_str().unwrap();
             if let Some(sequence) = name.strip_suffix(".log") {
-                let length = self.options.disk.open(&path, false).unwrap().len().unwrap();
+                let length = self.config.disk.open(&path, false).unwrap().len().unwrap();
                 segments.push((sequence.parse().unwrap(), length));
             }
         }
@@ -91,6 +91,6 @@ impl Bed {
 }
 
 async fn enforce(log: &Log) {
-    let Log::Embedded(log) = log;
+    let Kind::Embedded(log) = &log.0;
     log.enforce().await;
 }

@@ -42,11 +42,11 @@ async fn sample(
     let mut published = Messages::new();
     for (n, topic) in topics.iter().enumerate() {
         let text = format!("{n}-text");
-        let sequence = log.publish(super::text(topic, &text)).await.unwrap().sequence;
+        let sequence = log.publish(super::text(topic, &text)).await.unwrap().sequence.get();
         published.insert(sequence, ((*topic).into(), text));
     }
     if let Some(through) = purge {
-        log.purge_topic("a", Some(through)).await.unwrap();
+        log.purge_topic("a", Some(sequence(through))).await.unwrap();
     }
     enforce(&log).await;
     let expected = read_all(&log, name).await.0;
@@ -82,7 +82,7 @@ async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize,
         let missing = sample.expected.keys().filter(|sequence| !messages.contains_key(sequence));
         let missing = missing.copied().collect::<Vec<_>>();
         let is_told = |sequence: &u64| {
-            let is_in = |event: &Event| matches!(event, Event::Damaged { from, to } if (from..=to).contains(&sequence));
+            let is_in = |event: &Event| matches!(event, Event::Damaged(range) if (range.first.get()..=range.last.get()).contains(sequence));
             events.iter().any(is_in)
                 || !sample.is_clean && sample.expected.keys().next_back() == Some(sequence)
         };
@@ -95,11 +95,11 @@ async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize,
     }
     let (log, _) = open(disk, sample.segment_bytes);
     let newest = sample.published.keys().next_back().copied().unwrap_or(0);
-    let published = log.publish(super::text("new", "new")).await.unwrap();
-    assert!(published.sequence > newest, "{name}, {what}: a sequence is given twice");
+    let sequence = log.publish(super::text("new", "new")).await.unwrap().sequence.get();
+    assert!(sequence > newest, "{name}, {what}: a sequence is given twice");
     enforce(&log).await;
     let (messages, _) = read(&log, query(&["new"], Start::Earliest)).await;
-    assert_eq!(messages, [(published.sequence, "new".into())], "{name}, {what}");
+    assert_eq!(messages, [(sequence, "new".into())], "{name}, {what}");
 }
 
 fn flip_each_byte(sample: &Sample) {
@@ -200,7 +200,7 @@ async fn spoil_some(seed: u64) {
         }
         let new = log.publish(super::text("new", "new")).await.unwrap();
         // What is cut off at the end of the last segment, between two commits, has left no trace.
-        let is_served_twice = messages.iter().any(|seen| seen.sequence >= new.sequence);
+        let is_served_twice = messages.iter().any(|seen| seen.sequence >= new.sequence.get());
         assert!(!is_served_twice, "{} of {newest}", new.sequence);
         enforce(&log).await;
         let (messages, _) = seen(&log, query(&["new"], Start::Earliest)).await;
@@ -234,7 +234,7 @@ async fn a_segment_that_is_cut_off_between_two_blocks_is_told() {
     assert_eq!(opened.damaged.len(), 1);
     let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
     assert_eq!(messages.len(), 6);
-    assert_eq!(events, [Event::Damaged { from: 4, to: 4 }]);
+    assert_eq!(events, [damaged(4, 4)]);
 }
 
 #[tokio::test]
@@ -291,8 +291,13 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
     let disk = Simulation::new();
     let (log, _) = open(&disk, 4096);
     log.publish(super::text("a", "1")).await.unwrap();
-    let position =
-        Position { log: embedded(&log).id(), sequence: 1, is_awaited: false, told: 0, snapshot: 0 };
+    let position = Position {
+        log: embedded(&log).id(),
+        delivered_up_to: 1,
+        is_awaited: false,
+        reported_up_to: 0,
+        snapshot: 0,
+    };
     log.commit_cursor("one", position.clone(), false).await.unwrap();
     let path = Path::new(DIRECTORY).join("00000000000000000001.log");
     let bytes = disk.read_file(&path);
@@ -307,14 +312,14 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
 
 /// Opens a log again and again, and each time has the segment that was written followed by the next one, so that all
 /// that should have an index get it: what is damaged is told each time.
-async fn told_at_each_start(disk: &Arc<Simulation>, damaged: (u64, u64), left: usize) {
+async fn told_at_each_start(disk: &Arc<Simulation>, (first, last): (u64, u64), left: usize) {
     for start in 0..3 {
         let (log, opened) = open(disk, 1);
         assert_eq!(opened.damaged.len(), 1, "start {start}: {:?}", opened.damaged);
         log.publish(super::text("b", "new")).await.unwrap();
         enforce(&log).await;
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
-        assert_eq!(events, [Event::Damaged { from: damaged.0, to: damaged.1 }], "start {start}");
+        assert_eq!(events, [damaged(first, last)], "start {start}");
         assert_eq!(messages.len(), left);
         log.close().await;
     }
@@ -346,7 +351,7 @@ async fn a_segment_that_was_full_is_not_written_on_when_its_index_is_damaged() {
     // The last one that is left has an index.
     disk.remove(&paths[3]).unwrap();
     let length = disk.read_file(&paths[2]).len();
-    let trailer = length - embedded::footer::TRAILER_BYTES;
+    let trailer = length - embedded::format::footer::TRAILER_BYTES;
     let pages = u64::from_le_bytes(disk.read_file(&paths[2])[trailer + 8..trailer + 16].try_into().unwrap());
     disk.flip(&paths[2], pages, 1);
     let (log, opened) = open(&disk, 64 * 1024);
@@ -375,7 +380,7 @@ async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
     let (log, _) = open(&disk, 4096);
     let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
     let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
-    assert_eq!((sequences, events), (vec![1, 2, 3, 4, 6], vec![Event::Damaged { from: 5, to: 5 }]));
+    assert_eq!((sequences, events), (vec![1, 2, 3, 4, 6], vec![damaged(5, 5)]));
 }
 
 #[tokio::test]
@@ -403,7 +408,7 @@ async fn a_block_that_was_moved_by_some_bytes_takes_nothing_with_it_that_is_writ
         let (log, _) = open(&disk, 4096);
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
         let sequences = messages.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>();
-        let damaged = vec![Event::Damaged { from: 3, to: 3 }];
+        let damaged = vec![damaged(3, 3)];
         assert_eq!((sequences, events), (vec![1, 2, 4, 5, 6], damaged), "by {shift}");
     }
 }

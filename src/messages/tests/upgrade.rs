@@ -70,20 +70,21 @@ async fn a_log_of_version_1_is_written_anew_with_its_identity_sequences_and_time
     write(&directory, 5, &[header(5), block(5..=7, 7_000), tail.to_vec()]);
     std::fs::write(first.with_extension("new"), "PRNLSEG").unwrap();
 
-    let (log, opened) = open_with(&directory, options());
+    let (log, opened) = open_with(&directory, config());
     assert_eq!((opened.upgraded, opened.messages, opened.segments), (2, 7, 2));
     assert_eq!(opened.damaged, Vec::<String>::new());
     assert_eq!(std::fs::read(&opened.torn[0].0).unwrap(), tail);
-    let Log::Embedded(embedded) = &log;
+    let Kind::Embedded(embedded) = &log.0;
     assert_eq!(embedded.id(), LOG);
     assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
     let topic = &log.list_topics(None, 10, None).unwrap().topics[0];
     let time = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-    assert_eq!((topic.first, topic.last), ((1, time(5_000)), (7, time(7_000))));
-    assert!(log.publish(text("b", "x")).await.unwrap().sequence > 1_000_000);
+    let [first, last] = [topic.first, topic.last].map(|stamp| (number(stamp.sequence), stamp.time));
+    assert_eq!((first, last), ((1, time(5_000)), (7, time(7_000))));
+    assert!(number(log.publish(text("b", "x")).await.unwrap().sequence) > 1_000_000);
     log.close().await;
 
-    let (log, opened) = open_with(&directory, options());
+    let (log, opened) = open_with(&directory, config());
     assert_eq!((opened.upgraded, opened.messages, opened.torn.len()), (0, 8, 0));
     assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
 }
@@ -100,7 +101,7 @@ async fn what_is_damaged_in_version_1_is_told_and_all_else_is_kept() {
         write(&directory, 1, &[flipped]);
         write(&directory, 6, &[header(6), block(6..=6, 7)]);
         // Of the first twelve bytes each says that it is no such segment, or one of a newer version.
-        let Ok((log, opened)) = Log::open(directory.path(), options()) else {
+        let Ok((log, opened)) = Log::open(directory.path(), config()) else {
             assert!((8..12).contains(&at), "byte {at}");
             continue;
         };

@@ -69,13 +69,13 @@ impl Drop for Named {
 }
 
 /// Segments so small that a workload fills several; retention only when it is asked for.
-pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Options {
-    Options {
+pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Config {
+    Config {
         segment_bytes,
         retention: vec!["few=count:5".parse().unwrap(), "last=last".parse().unwrap()],
         retention_interval: Duration::from_secs(3600),
         disk: Storage::Simulated(disk.clone()),
-        ..Options::default()
+        ..Config::default()
     }
 }
 
@@ -151,8 +151,8 @@ impl Client {
         }
         for (messages, is_atomic, outcome) in waiting {
             let outcomes = outcome.await.into_iter().map(|result| match result {
-                Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence),
-                Ok(Published { sequence, .. }) => Outcome::Done(sequence),
+                Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence.get()),
+                Ok(Published { sequence, .. }) => Outcome::Done(sequence.get()),
                 Err(Error::Full) => Outcome::Refused,
                 Err(Error::Failed) => Outcome::Unknown,
                 Err(error) => panic!("{error}"),
@@ -194,16 +194,21 @@ impl Client {
 
     async fn purge(&mut self, log: &Log) {
         let topic = TOPICS[self.random.index(TOPICS.len())];
-        let through = embedded(log).head().saturating_sub(self.random.below(40));
-        let result = log.purge_topic(topic, Some(through)).await;
+        let through = embedded(log).head().saturating_sub(self.random.below(40)).max(1);
+        let result = log.purge_topic(topic, Some(sequence(through))).await;
         let outcome = outcome(&result.map(|_| 0));
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
     }
 
     async fn commit(&mut self, log: &Log) {
         let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
-        let position =
-            Position { log: embedded(log).id(), sequence: at, is_awaited: false, told: 0, snapshot: 0 };
+        let position = Position {
+            log: embedded(log).id(),
+            delivered_up_to: at,
+            is_awaited: false,
+            reported_up_to: 0,
+            snapshot: 0,
+        };
         let outcome = outcome(&log.commit_cursor(consumer, position, true).await.map(|_| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
     }
@@ -219,19 +224,20 @@ impl Client {
         let topics: &[&str] = if self.random.one_in(2) { &[">"] } else { &["a", "b.*", "c", "few", "last"] };
         let batching = Batching { max_items: 1 + self.random.index(200), ..Batching::default() };
         let (seen, events) = self::seen(log, Query { batching, ..query(topics, Start::Earliest) }).await;
-        let is_damage = |event: &&Event| matches!(event, Event::Damaged { .. });
+        let is_damage = |event: &&Event| matches!(event, Event::Damaged(_));
         assert_eq!(events.iter().find(is_damage), None);
         self.resume(log, &seen).await;
         self.facts.push(Fact::Read(seen));
         let consumers = log.list_consumers(10, None).await.unwrap().consumers;
-        let consumers = consumers.into_iter().map(|consumer| (consumer.name, consumer.position.sequence()));
+        let consumers =
+            consumers.into_iter().map(|consumer| (consumer.name, number(consumer.position.sequence())));
         self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
     }
 
     /// A position that was handed out once, before a power cut perhaps, is still one behind which all is read.
     async fn resume(&mut self, log: &Log, all: &[Seen]) {
         if let Some(position) = self.position.take() {
-            let after = position.sequence();
+            let after = number(position.sequence());
             let (resumed, _) = seen(log, query(&[">"], Start::Resume(position))).await;
             let resumed = resumed.into_iter().filter(is_kept).collect::<Vec<_>>();
             let expected = all.iter().filter(|seen| seen.sequence > after && is_kept(seen));
@@ -267,7 +273,7 @@ pub async fn seen(log: &Log, query: Query) -> (Vec<Seen>, Vec<Event>) {
 }
 
 pub fn embedded(log: &Log) -> &Embedded {
-    let Log::Embedded(embedded) = log;
+    let Kind::Embedded(embedded) = &log.0;
     embedded
 }
 

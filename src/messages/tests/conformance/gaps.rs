@@ -23,9 +23,9 @@ pub async fn a_reader_is_told_of_messages_of_its_own_that_went_unread<K: Kind>()
         (&["b", "c"], 1, None, &[2, 4, 6]),
         (&["*.x"], 1, None, &[]),
     ] {
-        let (messages, events) = read(kind.log(), query(topics, Start::Sequence(from))).await;
+        let (messages, events) = read(kind.log(), query(topics, from_sequence(from))).await;
         let sequences = messages.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
-        let gap = gap.map(|(from, to)| Event::Removed { from, to });
+        let gap = gap.map(|(first, last)| removed(first, last));
         assert_eq!(events, gap.into_iter().collect::<Vec<_>>(), "{topics:?} from {from}");
         assert_eq!(sequences, expected, "{topics:?} from {from}");
     }
@@ -34,9 +34,12 @@ pub async fn a_reader_is_told_of_messages_of_its_own_that_went_unread<K: Kind>()
 pub async fn a_reader_that_asked_to_fail_fails_at_once<K: Kind>() {
     let mut kind = trimmed::<K>().await;
     for _ in 0..2 {
-        let failing = |topics, from| Query { on_gap: OnGap::Fail, ..query(topics, Start::Sequence(from)) };
+        let failing = |topics, from| Query { on_gap: OnGap::Fail, ..query(topics, from_sequence(from)) };
         let refused = error(kind.log(), failing(ALL, 2)).await;
-        assert!(matches!(refused, Error::Removed { oldest: 2, newest: 6, through: 3 }), "{refused:?}");
+        assert!(
+            matches!(refused, Error::Removed { oldest, newest, removed_up_to } if number(oldest) == 2 && number(newest) == 6 && number(removed_up_to) == 3),
+            "{refused:?}"
+        );
         assert_eq!(texts(kind.log(), failing(ALL, 4)).await, ["4", "5", "6"]);
         assert_eq!(texts(kind.log(), failing(&["b"], 1)).await, ["2", "4", "6"]);
         kind.reopen().await;
@@ -56,17 +59,43 @@ pub async fn a_reader_that_asked_to_fail_fails_on_the_way<K: Kind>() {
     kind.pass(Duration::from_secs(2));
     kind.keep().await;
     let ended = failing.next().await.unwrap();
-    assert!(matches!(ended, Err(Error::Removed { newest: 4, through: 4, .. })), "{ended:?}");
-    assert_eq!(next(&mut skipping).await.unwrap().events, [Event::Removed { from: 2, to: 4 }]);
+    assert!(
+        matches!(ended, Err(Error::Removed { newest, removed_up_to, .. }) if number(newest) == 4 && number(removed_up_to) == 4),
+        "{ended:?}"
+    );
+    assert_eq!(next(&mut skipping).await.unwrap().events, [removed(2, 4)]);
     assert_eq!(texts_in(&next(&mut skipping).await.unwrap()), ["3"]);
+}
+
+pub async fn a_start_reports_no_gap_for_messages_removed_before_its_first_batch<K: Kind>() {
+    for start in [Start::Earliest, Start::Last(4), Start::Time(SystemTime::UNIX_EPOCH)] {
+        for on_gap in [OnGap::Fail, OnGap::Skip] {
+            let kind: K = make().await;
+            publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")]).await;
+            let what = format!("{start:?} {on_gap:?}");
+            let query = Query { on_gap, ..live(ALL, start.clone()) };
+            let mut stream = subscribe(kind.log(), query).await.unwrap();
+            kind.log().purge_topic("a", None).await.unwrap();
+            let first = next(&mut stream).await.unwrap();
+            assert_eq!((texts_in(&first), first.events), (vec!["2".into(), "4".into()], vec![]), "{what}");
+            // What is removed after the first batch is a gap.
+            publish_all(kind.log(), &[("a", "5")]).await;
+            kind.log().purge_topic("a", None).await.unwrap();
+            match (on_gap, stream.next().await.unwrap()) {
+                (OnGap::Fail, Err(Error::Removed { removed_up_to, .. })) => assert_eq!(removed_up_to, 5),
+                (OnGap::Skip, Ok(batch)) => assert_eq!(batch.events, [removed(5, 5)]),
+                (_, other) => panic!("{what}: {other:?}"),
+            }
+        }
+    }
 }
 
 pub async fn a_gap_is_told_once_also_after_a_resume<K: Kind>() {
     let mut kind = trimmed::<K>().await;
-    let all = one_by_one(query(ALL, Start::Sequence(1)));
+    let all = one_by_one(query(ALL, from_sequence(1)));
     let mut stream = subscribe(kind.log(), all.clone()).await.unwrap();
     let told = next(&mut stream).await.unwrap();
-    assert_eq!((told.events, told.count), (vec![Event::Removed { from: 1, to: 3 }], 0));
+    assert_eq!((told.events, told.count), (vec![removed(1, 3)], 0));
     let behind = next(&mut stream).await.unwrap();
     assert_eq!((behind.events.len(), texts_in(&behind)), (0, vec!["2".into()]));
     drop(stream);
@@ -111,7 +140,7 @@ pub async fn a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap<K: Kind>
 
 pub async fn who_starts_with_what_there_is_is_told_of_no_gap<K: Kind>() {
     let kind = trimmed::<K>().await;
-    let first = kind.log().list_topics(Some("b"), 1, None).unwrap().topics[0].first.1;
+    let first = kind.log().list_topics(Some("b"), 1, None).unwrap().topics[0].first.time;
     for (start, count) in [
         (Start::New, 0),
         (Start::Earliest, 4),
@@ -133,7 +162,7 @@ pub async fn what_has_expired_is_no_gap<K: Kind>() {
     publish_all(kind.log(), &[("a", "3"), ("b", "4")]).await;
     kind.pass(Duration::from_secs(2));
     for _ in 0..3 {
-        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, Start::Sequence(1)) };
+        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, from_sequence(1)) };
         assert_eq!(texts(kind.log(), failing).await, ["3", "4"]);
         kind.keep().await;
         kind.reopen().await;
@@ -144,31 +173,31 @@ pub async fn what_was_superseded_is_no_gap<K: Kind>() {
     let mut kind: K = make_with(&["a=last"]).await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3"), ("a", "4")]).await;
     for _ in 0..3 {
-        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, Start::Sequence(1)) };
+        let failing = Query { on_gap: OnGap::Fail, ..query(ALL, from_sequence(1)) };
         assert_eq!(texts(kind.log(), failing).await, ["2", "4"], "the last one, at once");
         let topics = kind.log().list_topics(Some("a"), 1, None).unwrap().topics;
-        assert_eq!((topics[0].messages, topics[0].first.0), (1, 4));
+        assert_eq!((topics[0].messages, number(topics[0].first.sequence)), (1, 4));
         kind.keep().await;
         kind.reopen().await;
     }
     kind.log().purge_topic("a", None).await.unwrap();
-    let (_, events) = read(kind.log(), query(&["a"], Start::Sequence(1))).await;
-    assert_eq!(events, [Event::Removed { from: 1, to: 4 }], "a purge is");
+    let (_, events) = read(kind.log(), query(&["a"], from_sequence(1))).await;
+    assert_eq!(events, [removed(1, 4)], "a purge is");
 }
 
 pub async fn a_gap_is_told_after_a_restart<K: Kind>() {
     let mut kind = trimmed::<K>().await;
     let early = position(kind.log(), query(&["none"], Start::Resume(start_of(&kind).await))).await;
-    assert_eq!(early.sequence(), 6);
+    assert_eq!(number(early.sequence()), 6);
     for _ in 0..2 {
         kind.reopen().await;
-        let (messages, events) = read(kind.log(), query(&["a"], Start::Sequence(1))).await;
-        assert_eq!((messages, events), (vec![(5, "5".into())], vec![Event::Removed { from: 1, to: 3 }]));
+        let (messages, events) = read(kind.log(), query(&["a"], from_sequence(1))).await;
+        assert_eq!((messages, events), (vec![(5, "5".into())], vec![removed(1, 3)]));
     }
 }
 
 async fn start_of<K: Kind>(kind: &K) -> Position {
-    let stop = Stop { sequence: Some(1), ..Stop::default() };
+    let stop = Stop { sequence: Sequence::new(1), ..Stop::default() };
     position(kind.log(), Query { stop, ..query(&["none"], Start::Earliest) }).await
 }
 
@@ -181,7 +210,7 @@ pub async fn a_topic_without_messages_has_its_gap_still<K: Kind>() {
     for _ in 0..3 {
         for topics in [ALL, &["a"]] {
             let (_, events) = read(kind.log(), query(topics, Start::Resume(begun.clone()))).await;
-            assert_eq!(events, [Event::Removed { from: 2, to: 2 }]);
+            assert_eq!(events, [removed(2, 2)]);
         }
         kind.keep().await;
         kind.reopen().await;
@@ -189,7 +218,7 @@ pub async fn a_topic_without_messages_has_its_gap_still<K: Kind>() {
     publish(kind.log(), "a", "4").await;
     kind.reopen().await;
     let (messages, events) = read(kind.log(), query(&["a"], Start::Resume(begun))).await;
-    assert_eq!((messages.len(), events), (1, vec![Event::Removed { from: 2, to: 2 }]));
+    assert_eq!((messages.len(), events), (1, vec![removed(2, 2)]));
 }
 
 pub async fn what_has_expired_is_not_read_live_or_from_disk<K: Kind>() {
@@ -208,7 +237,7 @@ pub async fn what_has_expired_is_not_read_live_or_from_disk<K: Kind>() {
         kind.pass(Duration::from_secs(passed));
         for _ in 0..2 {
             for start in
-                [Start::Earliest, Start::Last(9), Start::Sequence(1), Start::Time(SystemTime::UNIX_EPOCH)]
+                [Start::Earliest, Start::Last(9), from_sequence(1), Start::Time(SystemTime::UNIX_EPOCH)]
             {
                 assert_eq!(texts(kind.log(), query(&["a"], start)).await, expected);
             }

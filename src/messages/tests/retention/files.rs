@@ -110,7 +110,7 @@ async fn read_to_the_end(log: &Log, topics: &[&str]) -> Position {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_while_retention_is_enforced_is_not_removed_with_what_is_old() {
-    // The second rule gives the keeper something to do between looking at the clock and at the topics.
+    // The second rule gives the maintenance something to do between looking at the clock and at the topics.
     let bed = Bed::new(&["a=age:500ms", "b.*=total:200000"]).await;
     for part in 0..20 {
         let many = (0..100).map(|n| text(&format!("b.{}", part * 100 + n), &"x".repeat(100)));
@@ -171,11 +171,11 @@ async fn a_topic_that_is_published_to_all_the_while_is_kept_within_its_limits() 
 async fn a_message_is_there_for_its_whole_time_to_live_and_not_longer() {
     let mut bed = Bed::new(&[]).await;
     for _ in 0..20 {
-        bed.options.clock.advance(Duration::from_micros(137));
+        bed.config.clock.advance(Duration::from_micros(137));
         let published = bed.log.publish(with_ttl("a", "1", 5)).await.unwrap();
-        bed.options.clock.advance(Duration::from_micros(4999));
+        bed.config.clock.advance(Duration::from_micros(4999));
         assert_eq!(bed.texts(&["a"]).await, ["1"], "{published:?}");
-        bed.options.clock.advance(Duration::from_micros(1001));
+        bed.config.clock.advance(Duration::from_micros(1001));
         assert!(bed.texts(&["a"]).await.is_empty());
     }
     bed.reopen().await;
@@ -218,10 +218,10 @@ async fn readers_are_told_after_a_restart_of_what_was_removed_while_the_disk_was
     bed.enforce().await;
     assert!(bed.segments().len() <= 2, "{:?}", bed.segments());
     let disk = bed.disk.kill();
-    bed.options.disk = Storage::Simulated(disk);
-    bed.log = Bed::open(&bed.options).await;
-    let (messages, events) = read(&bed.log, query(&["a"], Start::Sequence(1))).await;
-    assert_eq!((messages, events), (vec![], vec![Event::Removed { from: 1, to: 30 }]));
+    bed.config.disk = Storage::Simulated(disk);
+    bed.log = Bed::open(&bed.config).await;
+    let (messages, events) = read(&bed.log, query(&["a"], from_sequence(1))).await;
+    assert_eq!((messages, events), (vec![], vec![removed(1, 30)]));
 }
 
 #[tokio::test]
@@ -231,8 +231,8 @@ async fn a_purge_that_the_disk_refused_holds_when_it_is_repeated() {
     bed.disk.fail_at(bed.disk.calls(), Fault::Full);
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::Io(_))));
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
-    bed.options.disk = Storage::Simulated(bed.disk.kill());
-    bed.log = Bed::open(&bed.options).await;
+    bed.config.disk = Storage::Simulated(bed.disk.kill());
+    bed.log = Bed::open(&bed.config).await;
     assert!(bed.texts(&["a"]).await.is_empty() && bed.topic("a").is_none());
 }
 
@@ -258,7 +258,7 @@ async fn a_purge_holds_for_a_reader_of_a_snapshot_that_is_under_way() {
 
 #[tokio::test]
 async fn an_id_is_known_for_its_window_also_when_its_message_is_removed() {
-    let mut bed = Bed::with(&["a=count:1"], |options| options.dedupe_window = Duration::from_secs(60)).await;
+    let mut bed = Bed::with(&["a=count:1"], |config| config.dedupe_window = Duration::from_secs(60)).await;
     let with_id = |n: usize| NewMessage { message_id: Some(n.to_string()), ..text("a", &"x".repeat(1000)) };
     let mut first = Vec::new();
     for n in 0..50 {
@@ -281,12 +281,12 @@ async fn an_id_is_known_for_its_window_also_when_its_message_is_removed() {
 
 #[tokio::test]
 async fn all_topics_together_keep_so_many_ids() {
-    let mut bed = Bed::with(&[], |options| options.max_all_dedupe_ids = 20).await;
+    let mut bed = Bed::with(&[], |config| config.max_all_dedupe_ids = 20).await;
     let with_id =
         |n: usize| NewMessage { message_id: Some(n.to_string()), ..text(&format!("t.{}", n % 3), "x") };
     for n in 0..100 {
         bed.log.publish(with_id(n)).await.unwrap();
-        bed.options.clock.advance(Duration::from_millis(50));
+        bed.config.clock.advance(Duration::from_millis(50));
         assert!(bed.log.publish(with_id(n)).await.unwrap().duplicate, "{n}");
     }
     bed.reopen().await;

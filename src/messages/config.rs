@@ -1,0 +1,135 @@
+//! The operator's settings of a log, and the report of opening it.
+
+use std::{
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{clock::Clock, embedded::Storage, retention};
+
+/// The default of [`Config::max_message_bytes`].
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// The limits of [`Config::segment_bytes`]: offsets within a segment have 32 bits, and a smaller segment is mostly index.
+pub const SEGMENT_SIZES: RangeInclusive<usize> = 1024 * 1024..=1024 * 1024 * 1024;
+
+/// The default of [`Config::segment_bytes`].
+const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// The default of [`Config::max_topics`]: a topic takes about 200 bytes of memory.
+const MAX_TOPICS: usize = 1_000_000;
+
+/// The default of [`Config::dedupe_window`]: longer than clients retry by themselves.
+const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
+
+/// The default of [`Config::max_dedupe_ids`].
+const MAX_DEDUPE_IDS: usize = 100_000;
+
+/// The default of [`Config::max_all_dedupe_ids`]: about 500 MB of memory, if that many are published within the window.
+const MAX_ALL_DEDUPE_IDS: usize = 10_000_000;
+
+/// The default of [`Config::retention_interval`]: a message over a limit is removed within a minute.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The operator's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The largest message: payload, key and headers together, in bytes.
+    pub max_message_bytes: usize,
+    /// The most topics that hold messages.
+    pub max_topics: usize,
+    /// A segment that has reached this size, in bytes, is followed by the next.
+    pub segment_bytes: usize,
+    /// How long a message id is remembered.
+    pub dedupe_window: Duration,
+    /// The most message ids that are remembered of one topic.
+    pub max_dedupe_ids: usize,
+    /// The most message ids that are remembered of all topics.
+    pub max_all_dedupe_ids: usize,
+    /// Which messages are kept. The first rule whose pattern matches a topic applies to it; a topic that no rule matches
+    /// keeps all messages.
+    pub retention: Vec<retention::Rule>,
+    /// The pause between two runs of retention.
+    pub retention_interval: Duration,
+    /// The file system; tests simulate one.
+    pub disk: Storage,
+    /// The wall clock; tests set it.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            max_topics: MAX_TOPICS,
+            segment_bytes: SEGMENT_BYTES,
+            dedupe_window: DEDUPE_WINDOW,
+            max_dedupe_ids: MAX_DEDUPE_IDS,
+            max_all_dedupe_ids: MAX_ALL_DEDUPE_IDS,
+            retention: Vec::new(),
+            retention_interval: RETENTION_INTERVAL,
+            disk: Storage::default(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// What opening a log found, for the operator.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    /// The number of messages on disk, removed ones included.
+    pub messages: u64,
+    /// The number of segment files.
+    pub segments: usize,
+    /// Torn tails that were set aside: their files, and their sizes in bytes.
+    pub torn: Vec<(PathBuf, u64)>,
+    /// A description of each damage.
+    pub damaged: Vec<String>,
+    /// The number of segments that were converted from version 1 of the format.
+    pub upgraded: usize,
+}
+
+/// Why a log cannot be opened, for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// An I/O error.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A segment in another version of the format.
+    #[error("{}: written in version {version} of the format; {}", path.display(), remedy(*version))]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A segment of another log.
+    #[error("{}: a segment of another log; move it out of the directory", path.display())]
+    Foreign {
+        /// The segment.
+        path: PathBuf,
+    },
+}
+
+impl OpenError {
+    /// Says where an I/O error happened.
+    pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+}
+
+fn remedy(version: u32) -> &'static str {
+    if version == 1 {
+        "a server converts it when it starts: start perenniald with this data directory once"
+    } else {
+        "use the version of Perennial that wrote it, or a newer one"
+    }
+}

@@ -1,0 +1,223 @@
+//! Batches of messages: slices of the bytes of blocks.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::messages::{
+    Event,
+    embedded::{
+        format::block::{Block, Entry},
+        index::topics::Topics,
+    },
+    topic::Pattern,
+};
+
+/// The number of batches in the cache: one for each group of followers that have read equally far.
+const MAX_BATCHES: usize = 16;
+
+/// A batch of more slices is joined before it is shared.
+const MAX_SLICES: usize = 4;
+
+/// The limits of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most messages.
+    pub max_items: usize,
+    /// The size at which no further message is added.
+    pub max_bytes: usize,
+    /// The last sequence.
+    pub last: u64,
+    /// The latest time, in nanoseconds since 1970.
+    pub until: Option<u64>,
+    /// The time now, in milliseconds since 1970: expired messages are left out.
+    pub now_millis: u64,
+}
+
+/// Messages that were read, and how far the reading has come.
+#[derive(Clone, Debug, Default)]
+pub struct ReadBatch {
+    /// Slices of encoded messages.
+    pub items: Vec<Bytes>,
+    /// The number of messages.
+    pub count: usize,
+    /// Every message up to this sequence is in the batch, did not match, or is reported in `event`.
+    pub delivered_up_to: u64,
+    /// What happened; then there are no items.
+    pub event: Option<Event>,
+    /// The next message is later than the latest time.
+    pub is_past_time: bool,
+    /// The size of the messages.
+    pub bytes: usize,
+    /// Some of the messages read expire: the batch will not be the same later.
+    pub expires: bool,
+}
+
+/// The batches that were read lately. Many followers of the same topics have read equally far, and share a batch.
+#[derive(Debug, Default)]
+pub struct BatchCache(Mutex<VecDeque<(BatchKey, ReadBatch)>>);
+
+/// What two readings must have in common to share a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchKey {
+    /// The sequence before the batch.
+    pub after: u64,
+    /// The log's removal epoch.
+    pub removal_epoch: u64,
+    /// The most messages, the size, and the last sequence.
+    pub limits: (usize, usize, u64),
+    /// The topics.
+    pub patterns: Arc<[Pattern]>,
+}
+
+impl BatchCache {
+    fn entries(&self) -> MutexGuard<'_, VecDeque<(BatchKey, ReadBatch)>> {
+        // Each change is one call, so a panic elsewhere leaves the cache whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The batch of a key.
+    pub fn find(&self, key: &BatchKey) -> Option<ReadBatch> {
+        self.entries().iter().rev().find(|(of, _)| of == key).map(|(_, batch)| batch.clone())
+    }
+
+    /// Keeps a batch, unless it changes with time.
+    pub fn keep(&self, key: BatchKey, batch: &mut ReadBatch) {
+        if batch.expires {
+            return;
+        }
+        if batch.items.len() > MAX_SLICES {
+            // Join it once here, instead of in each connection.
+            batch.items = vec![Bytes::from(batch.items.concat())];
+        }
+        let mut entries = self.entries();
+        entries.push_back((key, batch.clone()));
+        if entries.len() > MAX_BATCHES {
+            entries.pop_front();
+        }
+    }
+}
+
+/// How far blocks were read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Taken {
+    /// To the end.
+    All,
+    /// Until the batch was full.
+    Full,
+    /// Up to this sequence, whose bytes are damaged.
+    Damaged(u64),
+}
+
+impl ReadBatch {
+    /// No messages up to a sequence.
+    pub fn empty(delivered_up_to: u64) -> Self {
+        Self { delivered_up_to, ..Self::default() }
+    }
+
+    /// Whether there is no room for another message.
+    pub fn is_full(&self, bounds: &Bounds) -> bool {
+        self.count >= bounds.max_items || self.bytes >= bounds.max_bytes
+    }
+
+    /// Adds the messages of blocks that match and are not removed, after those that it has.
+    pub fn take(
+        &mut self,
+        blocks: &[Arc<Block>],
+        patterns: &[Pattern],
+        topics: &Topics,
+        bounds: &Bounds,
+        is_checked: bool,
+    ) -> Taken {
+        let after = self.delivered_up_to;
+        for block in blocks.iter().filter(|block| block.last_sequence > after) {
+            if block.first_sequence > bounds.last {
+                break;
+            }
+            if bounds.until.is_some_and(|until| block.time > until) {
+                self.is_past_time = true;
+                return Taken::Full;
+            }
+            let wanted = wanted(block, patterns, topics);
+            match self.take_from(block, &wanted, bounds, is_checked) {
+                Taken::All => {}
+                taken => return taken,
+            }
+        }
+        Taken::All
+    }
+
+    fn take_from(
+        &mut self,
+        block: &Block,
+        wanted: &[Option<u64>],
+        bounds: &Bounds,
+        is_checked: bool,
+    ) -> Taken {
+        let mut run = 0..0;
+        let mut taken = Taken::All;
+        let after = self.delivered_up_to;
+        for entry in block.entries.iter().filter(|entry| entry.sequence > after) {
+            if entry.sequence > bounds.last {
+                break;
+            }
+            let is_wanted = is_wanted(entry, wanted, bounds.now_millis);
+            self.expires |= entry.expires != 0;
+            if is_wanted {
+                if self.is_full(bounds) {
+                    taken = Taken::Full;
+                    break;
+                }
+                if !is_checked && !block.is_intact(entry) {
+                    taken = Taken::Damaged(entry.sequence);
+                    break;
+                }
+                let range = entry.range();
+                if run.end != range.start {
+                    self.push(block, &run);
+                    run.start = range.start;
+                }
+                run.end = range.end;
+                self.count += 1;
+                self.bytes += range.len();
+            }
+            self.delivered_up_to = entry.sequence;
+        }
+        self.push(block, &run);
+        taken
+    }
+
+    /// Adds adjacent messages as one slice.
+    fn push(&mut self, block: &Block, run: &Range<usize>) {
+        if !run.is_empty() {
+            self.items.push(block.body.slice(run.clone()));
+        }
+    }
+}
+
+/// For each topic of a block that matches, the first sequence that is kept; `None` for the others.
+fn wanted(block: &Block, patterns: &[Pattern], topics: &Topics) -> Vec<Option<u64>> {
+    let first_kept = |topic: &str| {
+        let may_be_removed = topic.starts_with('$') || block.first_sequence < topics.max_first_kept();
+        if may_be_removed { topics.first_kept(topic) } else { 0 }
+    };
+    let wanted =
+        |topic: &Arc<str>| patterns.iter().any(|pattern| pattern.matches(topic)).then(|| first_kept(topic));
+    block.topics.iter().map(wanted).collect()
+}
+
+fn is_wanted(entry: &Entry, wanted: &[Option<u64>], now_millis: u64) -> bool {
+    let first_kept = wanted.get(entry.topic as usize).copied().flatten();
+    first_kept.is_some_and(|first_kept| entry.sequence >= first_kept) && !entry.has_expired(now_millis)
+}
+
+/// The sequences of the messages of a block that match, and are neither removed nor expired.
+pub fn matching(block: &Block, patterns: &[Pattern], topics: &Topics, now_millis: u64) -> Vec<u64> {
+    let wanted = wanted(block, patterns, topics);
+    let matching = block.entries.iter().filter(|entry| is_wanted(entry, &wanted, now_millis));
+    matching.map(|entry| entry.sequence).collect()
+}

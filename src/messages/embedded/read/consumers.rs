@@ -1,0 +1,199 @@
+//! Consumers: cursors that are kept by name in the log itself.
+//!
+//! The commit of a consumer is the last message of the topic `$consumer.NAME`, which belongs to the server. Only the last
+//! message of such a topic is kept, so a commit is on disk when it is acknowledged, survives retention, and is gone when
+//! the topic is purged. One subscription at a time reads as a consumer: a second one takes the lease, and the first ends.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cursor::{self, Kind},
+    messages::{
+        ConsumerInfo, ConsumerPage, Content, Error, Expected, LastText, NewMessage, Position, Sequence,
+        check_consumer, embedded::Embedded, topic::Pattern,
+    },
+    wire::message,
+};
+
+/// The prefix of the topics of consumers.
+pub const PREFIX: &str = "$consumer.";
+
+/// The commit of a consumer, as the log has it.
+#[derive(Clone, Debug)]
+struct Commit {
+    sequence: Sequence,
+    time: SystemTime,
+    /// `None` if it is damaged on disk.
+    position: Option<Position>,
+}
+
+impl Embedded {
+    /// Stores a position under the name of a consumer. It is on disk when this returns the time of the commit.
+    pub async fn commit_cursor(
+        &self,
+        consumer: &str,
+        position: Position,
+        may_rewind: bool,
+    ) -> Result<SystemTime, Error> {
+        let topic = topic_of(consumer)?;
+        position.check(self.id(), self.head())?;
+        loop {
+            // A commit that can no longer be read is replaced all the same.
+            let last = self.last_of(&topic);
+            let commit = self.last_commit(&topic).await?;
+            let committed = commit.as_ref().and_then(|commit| commit.position.as_ref()?.sequence());
+            if let Some(committed) = committed
+                && position.sequence() < Some(committed)
+                && !may_rewind
+            {
+                return Err(Error::CommitBehind { sequence: position.sequence(), committed });
+            }
+            let last = commit.map(|commit| commit.sequence).or(last);
+            let message = NewMessage {
+                topic: topic.clone(),
+                content: Content::Text(cursor::encode(Kind::Messages, &position)),
+                expected: last.map_or(Expected::Empty, Expected::Last),
+                ..NewMessage::default()
+            };
+            match self.publish_own(message).await {
+                // Another commit came in between.
+                Err(Error::SequenceMismatch { .. }) => {}
+                result => return Ok(result?.time),
+            }
+        }
+    }
+
+    /// The position that a consumer has committed; `None` if it has not.
+    pub async fn consumer_position(&self, consumer: &str) -> Result<Option<Position>, Error> {
+        let topic = topic_of(consumer)?;
+        let last = self.last_of(&topic);
+        let commit = self.last_commit(&topic).await?;
+        // To start elsewhere would skip messages in silence.
+        let is_unreadable = commit.is_none() && last.is_some() && self.last_of(&topic) == last;
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the commit of a consumer is damaged");
+        match commit {
+            Some(commit) => Ok(Some(commit.position.ok_or_else(damaged)?)),
+            None if is_unreadable => Err(damaged().into()),
+            None => Ok(None),
+        }
+    }
+
+    async fn last_commit(&self, topic: &str) -> Result<Option<Commit>, Error> {
+        Ok(self.last_text(topic).await?.map(|LastText { sequence, time, text }| {
+            let position = text.and_then(|text| cursor::decode(Kind::Messages, &text).ok());
+            Commit { sequence, time, position }
+        }))
+    }
+
+    /// The last message of a topic of the server's own that has not expired.
+    pub async fn last_text(&self, topic: &str) -> Result<Option<LastText>, Error> {
+        let last = self.read_last(topic.into()).await?;
+        Ok(last.map(|(sequence, time, bytes)| {
+            let text = bytes.as_ref().and_then(|bytes| message::text(bytes)).map(str::to_owned);
+            LastText { sequence: Sequence::of_message(sequence), time, text }
+        }))
+    }
+
+    /// The consumers, sorted by name: at most `page_size`, after the name `after`.
+    pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
+        let after = format!("{PREFIX}{}", after.unwrap_or_default());
+        let pattern = Pattern::parse(&format!("{PREFIX}>")).map_err(Error::Consumer)?;
+        let page = self.list_topics(&pattern, page_size, Some(&after));
+        let mut consumers = Vec::with_capacity(page.topics.len());
+        for topic in page.topics {
+            let Some(name) = topic.name.strip_prefix(PREFIX) else { continue };
+            consumers.extend(self.consumer(name).await?);
+        }
+        let next = page.next.and_then(|topic| Some(topic.strip_prefix(PREFIX)?.to_owned()));
+        Ok(ConsumerPage { consumers, next })
+    }
+
+    /// A consumer; `None` if there is none of this name.
+    pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
+        let commit = self.last_commit(&topic_of(name)?).await?;
+        Ok(commit.and_then(|Commit { time, position, .. }| {
+            let (head, is_connected) = (self.newest(), self.is_leased(name));
+            Some(ConsumerInfo { name: name.into(), position: position?, time, head, is_connected })
+        }))
+    }
+
+    /// Deletes a consumer for good.
+    pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
+        match self.purge_topic(&topic_of(name)?, None).await {
+            Err(Error::NoTopic) => Err(Error::NoConsumer),
+            result => result.map(|_| ()),
+        }
+    }
+}
+
+/// The topic of a consumer.
+fn topic_of(consumer: &str) -> Result<String, Error> {
+    check_consumer(consumer)?;
+    Ok(format!("{PREFIX}{consumer}"))
+}
+
+/// The leases of consumers that subscriptions hold.
+#[derive(Clone, Debug, Default)]
+pub struct Leases(Arc<Mutex<HashMap<String, CancellationToken>>>);
+
+impl Leases {
+    fn map(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        // Each change is one call, so a panic elsewhere leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lease of a consumer. The subscription that held it ends.
+    pub fn take(&self, consumer: &str) -> Lease {
+        let is_over = CancellationToken::new();
+        if let Some(before) = self.map().insert(consumer.into(), is_over.clone()) {
+            before.cancel();
+        }
+        Lease { leases: self.clone(), consumer: consumer.into(), is_over }
+    }
+
+    /// A subscription reads as this consumer.
+    pub fn is_taken(&self, consumer: &str) -> bool {
+        self.map().contains_key(consumer)
+    }
+}
+
+/// The right to read as a consumer, until this is dropped or another subscription takes it.
+#[derive(Debug)]
+pub struct Lease {
+    leases: Leases,
+    consumer: String,
+    is_over: CancellationToken,
+}
+
+impl Lease {
+    /// Fails if another subscription has taken the lease.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_over.is_cancelled() {
+            Err(Error::TakenOver { name: self.consumer.clone() })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits until another subscription takes the lease.
+    pub async fn over(&self) {
+        self.is_over.cancelled().await;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Once it is over, the entry is another subscription's.
+        let mut leases = self.leases.map();
+        if !self.is_over.is_cancelled() {
+            leases.remove(&self.consumer);
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Reads messages in the order of their sequence: the newest from memory, the others from disk.
+//!
+//! From disk they are read run by run, or one by one by the index if few messages of a segment match. Reading from disk runs
+//! on a thread that may block.
+
+use std::{io, sync::Arc, time::SystemTime};
+
+use bytes::{Bytes, BytesMut};
+
+use super::batch::{self, BatchKey, Bounds, ReadBatch, Taken};
+use crate::messages::{
+    Event, SequenceRange,
+    embedded::{
+        Embedded, Shared,
+        format::footer::Posting,
+        index::{
+            block_run::{blocks_of, time_at},
+            segment::{Found, Plan, Segment},
+            topics::Topic,
+        },
+        millis, nanos, time_of,
+    },
+    topic::Pattern,
+};
+
+/// The number of runs that are read for one batch; after that, the subscription can report how far it has come.
+const MAX_RUNS: usize = 64;
+
+/// The number of times that a reading is repeated because an index was damaged; after that, memory must be damaged.
+const MAX_RETRIES: usize = 100;
+
+/// The most messages that are read one by one for a batch.
+const MAX_POSTINGS: usize = 1024;
+
+impl Embedded {
+    /// Reads a batch after a sequence.
+    pub async fn read(
+        &self,
+        after: u64,
+        patterns: &Arc<[Pattern]>,
+        mut bounds: Bounds,
+    ) -> io::Result<ReadBatch> {
+        {
+            let state = self.shared.state();
+            let damaged = state.damaged.iter().find(|(_, to)| **to > after).map(|(from, to)| (*from, *to));
+            if let Some((from, to)) = damaged.filter(|(from, _)| *from <= bounds.last) {
+                if from <= after + 1 {
+                    let event = Some(Event::Damaged(SequenceRange::of_messages(from, to)));
+                    return Ok(ReadBatch {
+                        delivered_up_to: to.min(bounds.last),
+                        event,
+                        ..ReadBatch::default()
+                    });
+                }
+                bounds.last = from - 1;
+            }
+            let limits = (bounds.max_items, bounds.max_bytes, bounds.last);
+            let key = BatchKey {
+                after,
+                removal_epoch: state.topics.removal_epoch(),
+                limits,
+                patterns: patterns.clone(),
+            };
+            if bounds.until.is_none()
+                && let Some(batch) = self.shared.batch_cache.find(&key)
+            {
+                return Ok(batch);
+            }
+            if let Some(blocks) = state.recent.from(after + 1, bounds.max_bytes) {
+                let mut batch = ReadBatch::empty(after);
+                if batch.take(&blocks, patterns, &state.topics, &bounds, true) == Taken::All {
+                    let last =
+                        blocks.last().map_or(bounds.last, |block| block.last_sequence.min(bounds.last));
+                    batch.delivered_up_to = batch.delivered_up_to.max(last);
+                }
+                if bounds.until.is_none() {
+                    self.shared.batch_cache.keep(key, &mut batch);
+                }
+                return Ok(batch);
+            }
+        }
+        let (shared, patterns) = (self.shared.clone(), patterns.clone());
+        blocking(move || shared.read(after, &patterns, bounds)).await
+    }
+
+    /// Reads these messages, each of which is the last of its topic, in the order of their sequence.
+    pub async fn read_each(&self, messages: Vec<(u64, Arc<str>)>, bounds: Bounds) -> io::Result<ReadBatch> {
+        let shared = self.shared.clone();
+        blocking(move || shared.read_each(&messages, bounds)).await
+    }
+
+    /// The last messages of the topics that match, in the order of their sequence: those after `after` and up to `up_to`,
+    /// at most `most` of them.
+    pub async fn latest_per_topic(
+        &self,
+        patterns: &Arc<[Pattern]>,
+        after: u64,
+        up_to: u64,
+        most: usize,
+        now: u64,
+    ) -> io::Result<Vec<(u64, Arc<str>)>> {
+        let (shared, patterns) = (self.shared.clone(), patterns.clone());
+        blocking(move || shared.latest_per_topic(&patterns, after, up_to, most, now)).await
+    }
+
+    /// The last message of a topic that has not expired: its sequence, its time, and its bytes unless they are damaged.
+    pub async fn read_last(&self, topic: String) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let (known, segments) = {
+                let state = shared.state();
+                (state.topics.get(&topic).cloned(), state.segments.clone())
+            };
+            let Some(known) = known else { return Ok(None) };
+            let last = last_live(&shared, &segments, &topic, &known, millis(shared.now()))?;
+            let Some((segment, posting)) = last else { return Ok(None) };
+            let time = time_of(time_at(&segment, posting.offset)?);
+            let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
+            let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
+            if !is_intact {
+                shared.note_damage(posting.sequence, posting.sequence);
+            }
+            Ok(Some((posting.sequence, time, is_intact.then(|| bytes.into()))))
+        })
+        .await
+    }
+
+    /// The sequence before the last `count` messages that match.
+    pub async fn start_of_last(
+        &self,
+        count: u64,
+        patterns: &Arc<[Pattern]>,
+        head: u64,
+        now: u64,
+    ) -> io::Result<u64> {
+        let (shared, patterns) = (self.shared.clone(), patterns.clone());
+        blocking(move || shared.start_of_last(count, &patterns, head, now)).await
+    }
+
+    /// The sequence before the first message published at a time or later; at most `head`.
+    pub async fn before_time(&self, time: SystemTime, head: u64) -> io::Result<u64> {
+        let shared = self.shared.clone();
+        blocking(move || Ok(shared.before_time(nanos(time))?.min(head))).await
+    }
+}
+
+impl Shared {
+    /// The segments that may hold messages from a sequence on.
+    fn segments_from(&self, sequence: u64) -> Vec<Arc<Segment>> {
+        let state = self.state();
+        let start = state.segments.partition_point(|segment| segment.first_sequence <= sequence);
+        state.segments.iter().skip(start.saturating_sub(1)).cloned().collect()
+    }
+
+    fn read(&self, after: u64, patterns: &[Pattern], bounds: Bounds) -> io::Result<ReadBatch> {
+        let mut batch = ReadBatch::empty(after);
+        let segments = self.segments_from(after + 1);
+        for (place, segment) in segments.iter().enumerate() {
+            if segment.summary().last_sequence <= batch.delivered_up_to {
+                continue;
+            }
+            if segment.first_sequence > bounds.last {
+                break;
+            }
+            // Messages before the next segment are in this one or in none.
+            let end = segments.get(place + 1).map_or(u64::MAX, |next| next.first_sequence.saturating_sub(1));
+            let bounds = Bounds { last: bounds.last.min(end), ..bounds };
+            let is_done = match self.sound(segment.plan(&self.cache, patterns), segment)? {
+                Plan::Runs => self.read_runs(segment, patterns, &bounds, &mut batch)?,
+                Plan::Topics(topics) => self.read_topics(segment, &topics, &bounds, &mut batch)?,
+            };
+            if !is_done {
+                return Ok(batch);
+            }
+            batch.delivered_up_to =
+                batch.delivered_up_to.max(bounds.last.min(segment.summary().last_sequence));
+        }
+        batch.delivered_up_to = batch.delivered_up_to.max(bounds.last);
+        Ok(batch)
+    }
+
+    /// Reads a part of a segment by runs. True if nothing is left to read in it.
+    fn read_runs(
+        &self,
+        segment: &Segment,
+        patterns: &[Pattern],
+        bounds: &Bounds,
+        batch: &mut ReadBatch,
+    ) -> io::Result<bool> {
+        for _ in 0..MAX_RUNS {
+            let Some(run) = segment.run_from_sequence(batch.delivered_up_to + 1) else { return Ok(true) };
+            if run.entry.first_sequence > bounds.last {
+                return Ok(true);
+            }
+            let (blocks, missing) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+            let mut bounds = *bounds;
+            if let Some((from, to)) = missing.into_iter().find(|(_, to)| *to > batch.delivered_up_to) {
+                self.note_damage(from, to);
+                // The next read reports it.
+                bounds.last = bounds.last.min(from.saturating_sub(1));
+            }
+            let taken = batch.take(&blocks, patterns, &self.state().topics, &bounds, false);
+            match taken {
+                Taken::All => {}
+                Taken::Full => return Ok(false),
+                Taken::Damaged(sequence) => {
+                    self.note_damage(sequence, sequence);
+                    return Ok(false);
+                }
+            }
+            if bounds.last < run.entry.last_sequence {
+                batch.delivered_up_to = batch.delivered_up_to.max(bounds.last);
+                return Ok(false);
+            }
+            batch.delivered_up_to = batch.delivered_up_to.max(run.entry.last_sequence);
+        }
+        Ok(false)
+    }
+
+    /// Reads a part of a segment by runs. True if nothing is left to read in it.
+    fn read_topics(
+        &self,
+        segment: &Arc<Segment>,
+        topics: &[Arc<str>],
+        bounds: &Bounds,
+        batch: &mut ReadBatch,
+    ) -> io::Result<bool> {
+        let next = batch.delivered_up_to + 1;
+        let (mut postings, mut horizon) = (Vec::new(), bounds.last);
+        for topic in topics {
+            let first_kept = self.state().topics.first_kept(topic);
+            let found = segment.postings_from(&self.cache, topic, next.max(first_kept), MAX_POSTINGS);
+            let found = self.sound(found, segment)?;
+            if found.len() == MAX_POSTINGS
+                && let Some(last) = found.last()
+            {
+                horizon = horizon.min(last.sequence);
+            }
+            postings.extend(found);
+        }
+        postings.retain(|posting| posting.sequence <= horizon && !posting.has_expired(bounds.now_millis));
+        postings.sort_unstable_by_key(|posting| posting.sequence);
+        if let Some(until) = bounds.until {
+            let past = postings.iter().position(|posting| {
+                segment.summary().last_time > until
+                    && time_at(segment, posting.offset).is_ok_and(|time| time > until)
+            });
+            if let Some(past) = past {
+                postings.truncate(past);
+                let is_done = self.read_postings(segment, &postings, bounds, batch)?;
+                batch.is_past_time = is_done;
+                return Ok(false);
+            }
+        }
+        if !self.read_postings(segment, &postings, bounds, batch)? {
+            return Ok(false);
+        }
+        batch.delivered_up_to = batch.delivered_up_to.max(horizon.min(segment.summary().last_sequence));
+        Ok(horizon == bounds.last)
+    }
+
+    /// Reads messages one by one. True if all were read.
+    fn read_postings(
+        &self,
+        segment: &Segment,
+        postings: &[Posting],
+        bounds: &Bounds,
+        batch: &mut ReadBatch,
+    ) -> io::Result<bool> {
+        let mut out = BytesMut::new();
+        let mut is_done = true;
+        for posting in postings {
+            if batch.is_full(bounds) {
+                is_done = false;
+                break;
+            }
+            let start = out.len();
+            out.resize(start + posting.length as usize, 0);
+            let bytes = out.get_mut(start..).unwrap_or_default();
+            segment.file.read_exact_at(bytes, posting.offset.into())?;
+            if crc32c::crc32c(bytes) != posting.checksum {
+                out.truncate(start);
+                self.note_damage(posting.sequence, posting.sequence);
+                is_done = false;
+                break;
+            }
+            batch.count += 1;
+            batch.bytes += posting.length as usize;
+            batch.delivered_up_to = posting.sequence;
+        }
+        if !out.is_empty() {
+            batch.items.push(out.freeze());
+        }
+        Ok(is_done)
+    }
+
+    fn read_each(&self, messages: &[(u64, Arc<str>)], bounds: Bounds) -> io::Result<ReadBatch> {
+        let mut batch = ReadBatch::default();
+        for (sequence, topic) in messages {
+            if batch.is_full(&bounds) {
+                return Ok(batch);
+            }
+            let segments = self.segments_from(*sequence);
+            let Some(segment) = segments.first() else { continue };
+            let found = segment.postings_from(&self.cache, topic, *sequence, 1);
+            let postings = self.sound(found, segment)?;
+            // It may have been removed or have expired since it was found.
+            let is_it = *sequence >= self.state().topics.first_kept(topic)
+                && postings.iter().all(|it| it.sequence == *sequence && !it.has_expired(bounds.now_millis));
+            if is_it && !self.read_postings(segment, &postings, &bounds, &mut batch)? {
+                let event = Some(Event::Damaged(SequenceRange::of_messages(*sequence, *sequence)));
+                if batch.count == 0 {
+                    return Ok(ReadBatch { delivered_up_to: *sequence, event, ..batch });
+                }
+                return Ok(batch);
+            }
+            batch.delivered_up_to = *sequence;
+        }
+        Ok(batch)
+    }
+
+    fn latest_per_topic(
+        &self,
+        patterns: &[Pattern],
+        after: u64,
+        up_to: u64,
+        most: usize,
+        now: u64,
+    ) -> io::Result<Vec<(u64, Arc<str>)>> {
+        let (mut latest, mut expired, segments) = {
+            let state = self.state();
+            let mut latest = Vec::new();
+            let mut expired = Vec::new();
+            for (name, topic) in state.topics.matching(patterns) {
+                if topic.held.last_expires != 0 && topic.held.last_expires <= now {
+                    expired.push((name.clone(), topic.clone()));
+                } else if (after + 1..=up_to).contains(&topic.held.last.sequence) {
+                    latest.push((topic.held.last.sequence, name.clone()));
+                }
+            }
+            (latest, expired, state.segments.clone())
+        };
+        for (name, topic) in expired.drain(..) {
+            let last = last_live(self, &segments, &name, &topic, now)?;
+            let sequence = last.map_or(0, |(_, posting)| posting.sequence);
+            if (after + 1..=up_to).contains(&sequence) {
+                latest.push((sequence, name));
+            }
+        }
+        if latest.len() > most {
+            latest.select_nth_unstable_by_key(most, |(sequence, _)| *sequence);
+            latest.truncate(most);
+        }
+        latest.sort_unstable_by_key(|(sequence, _)| *sequence);
+        Ok(latest)
+    }
+
+    fn start_of_last(&self, count: u64, patterns: &[Pattern], head: u64, now: u64) -> io::Result<u64> {
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(head);
+        }
+        for segment in self.segments_from(0).iter().rev() {
+            let mut sequences = match self.sound(segment.plan(&self.cache, patterns), segment)? {
+                Plan::Runs => {
+                    let mut place = segment.run_count();
+                    while let Some(before) = place.checked_sub(1) {
+                        place = before;
+                        let Some(run) = segment.run(place) else { break };
+                        let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+                        let state = self.state();
+                        let found = blocks
+                            .iter()
+                            .flat_map(|block| batch::matching(block, patterns, &state.topics, now));
+                        let found = found.filter(|sequence| *sequence <= head).collect::<Vec<_>>();
+                        match found.len().checked_sub(left) {
+                            Some(over) => return Ok(found.get(over).map_or(head, |sequence| sequence - 1)),
+                            None => left -= found.len(),
+                        }
+                    }
+                    continue;
+                }
+                Plan::Topics(topics) => {
+                    let mut sequences = Vec::new();
+                    for topic in &topics {
+                        let first_kept = self.state().topics.first_kept(topic);
+                        let postings = self.sound(segment.postings(&self.cache, topic), segment)?;
+                        let live =
+                            postings.iter().filter(|p| p.sequence >= first_kept && !p.has_expired(now));
+                        sequences.extend(live.map(|posting| posting.sequence));
+                    }
+                    sequences
+                }
+            };
+            sequences.retain(|sequence| *sequence <= head);
+            sequences.sort_unstable();
+            match sequences.len().checked_sub(left) {
+                Some(over) => return Ok(sequences.get(over).map_or(head, |sequence| sequence - 1)),
+                None => left -= sequences.len(),
+            }
+        }
+        Ok(0)
+    }
+
+    /// The sequence before the first message of a time, in nanoseconds since 1970, or later; the highest number if there is
+    /// no such message.
+    pub fn before_time(&self, time: u64) -> io::Result<u64> {
+        for segment in self.segments_from(0) {
+            if segment.summary().last_time < time || segment.summary().messages == 0 {
+                continue;
+            }
+            for place in segment.first_run_at_time(time)..segment.run_count() {
+                let Some(run) = segment.run(place) else { break };
+                let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+                if let Some(block) = blocks.iter().find(|block| block.time >= time) {
+                    return Ok(block.first_sequence - 1);
+                }
+            }
+        }
+        Ok(u64::MAX)
+    }
+
+    /// Unwraps what was read from an index. If the footer is damaged, this builds the index again from the blocks, and the
+    /// error [`io::ErrorKind::Interrupted`] makes [`retrying`] repeat the reading.
+    pub fn sound<T>(&self, found: Found<T>, segment: &Segment) -> io::Result<T> {
+        if let Ok(found) = found? {
+            return Ok(found);
+        }
+        tracing::error!(path = %segment.path.display(), "the index of a segment is damaged: it is built again from the messages");
+        self.rebuild(segment)?;
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Records that messages are damaged on disk.
+    pub fn note_damage(&self, from: u64, to: u64) {
+        tracing::error!(from, to, "messages are damaged on disk and are not served");
+        self.state_mut().damaged.insert(from, to);
+    }
+}
+
+/// The last message of a topic that has not expired, and its segment.
+pub fn last_live(
+    shared: &Shared,
+    segments: &[Arc<Segment>],
+    name: &str,
+    topic: &Topic,
+    now: u64,
+) -> io::Result<Option<(Arc<Segment>, Posting)>> {
+    let holding = segments.iter().rev().filter(|segment| segment.first_sequence <= topic.held.last.sequence);
+    for segment in holding.take_while(|segment| segment.summary().last_sequence >= topic.held.first.sequence)
+    {
+        let postings = shared.sound(segment.postings(&shared.cache, name), segment)?;
+        let mut live = postings.iter().rev();
+        let live =
+            live.find(|posting| posting.sequence >= topic.trim_point.first_kept && !posting.has_expired(now));
+        if let Some(posting) = live {
+            return Ok(Some((segment.clone(), *posting)));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs work on a thread that may block, and repeats it while indexes are built again.
+async fn blocking<T: Send + 'static>(work: impl Fn() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let work = move || retrying(work);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// Repeats work until no index had to be built again.
+pub fn retrying<T>(work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..MAX_RETRIES {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+    work()
+}

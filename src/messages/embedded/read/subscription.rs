@@ -1,0 +1,395 @@
+//! A subscription: history and live by one path. It reads the log up to the head, then waits until it is notified.
+//!
+//! A subscription that starts with the last message of each topic reads these first, as they were at a head that its
+//! position keeps, and continues after that head.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    batch::{Bounds, ReadBatch},
+    consumers::Lease,
+    notifier::Registration,
+};
+use crate::{
+    messages::{
+        Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Start, Stop,
+        embedded::{Embedded, millis, nanos},
+        topic::Pattern,
+    },
+    stream::Pacing,
+};
+
+/// A message may reach the disk this long after the time that it carries.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The number of last messages that are looked up at once: what a slow reader of a snapshot holds in memory.
+const LATEST_AT_ONCE: usize = 4096;
+
+/// The number of times that a fresh start is tried while retention removes messages: far more than one run can disturb.
+const START_TRIES: u32 = 10_000;
+
+/// Reads the messages that match, batch by batch.
+#[derive(Debug)]
+pub struct Subscription {
+    log: Arc<Embedded>,
+    /// Made before anything is read, so that no message is missed between history and live.
+    registration: Registration,
+    lease: Option<Lease>,
+    patterns: Arc<[Pattern]>,
+    pacing: Pacing,
+    on_gap: OnGap,
+    /// Every message up to this sequence was delivered, did not match, or was reported. While there is a `snapshot`, this
+    /// is about the last messages of topics only.
+    delivered_up_to: u64,
+    snapshot: Option<Snapshot>,
+    /// Gaps up to this sequence were reported, or were there before the subscription started.
+    reported_up_to: u64,
+    /// Set until a fresh start has found its first message.
+    search: Option<Search>,
+    /// The log's loss epoch when the subscription last looked for gaps.
+    loss_epoch: Option<u64>,
+    /// Deliver no message after this sequence.
+    last: Option<u64>,
+    /// Deliver no message with a later time.
+    until: Option<SystemTime>,
+    /// Set once for each heartbeat, not for each message, so it may elapse early.
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// A fresh start looks for its first message. Messages that are removed meanwhile are not a gap, because the caller has
+/// asked for what the log holds, and not for a sequence: the start is then tried again.
+#[derive(Debug)]
+struct Search {
+    /// The head at the start: messages after it are live.
+    head: u64,
+    tries_left: u32,
+}
+
+/// The last messages of topics, as they were at a head.
+#[derive(Debug)]
+struct Snapshot {
+    /// The head, which the position keeps.
+    head: u64,
+    /// Deliver no message after this sequence.
+    last: u64,
+    /// The next of the messages.
+    next: VecDeque<(u64, Arc<str>)>,
+    /// `next` holds all that are left.
+    is_all: bool,
+}
+
+impl Subscription {
+    /// Checks a query and finds where it starts.
+    pub async fn open(log: Arc<Embedded>, query: Query) -> Result<Self, Error> {
+        let patterns = query.patterns()?;
+        let Query { start, stop, on_gap, consumer, batching, .. } = query;
+        let start = start_of_consumer(&log, consumer.as_deref(), start).await?;
+        let registration = log.follow(&patterns);
+        let head = log.head();
+        let start = find(&log, &patterns, start, head).await?;
+        let Stop { sequence, time, caught_up } = stop;
+        let last = match (sequence.map(Sequence::get), caught_up) {
+            (Some(sequence), true) => Some(sequence.min(head)),
+            (sequence, false) => sequence,
+            (None, true) => Some(head),
+        };
+        let mut subscription = Self {
+            log,
+            registration,
+            lease: None,
+            patterns,
+            pacing: Pacing::new(batching, Instant::now()),
+            on_gap,
+            delivered_up_to: start.delivered_up_to,
+            snapshot: None,
+            reported_up_to: start.reported_up_to,
+            search: start.is_fresh.then_some(Search { head, tries_left: START_TRIES }),
+            loss_epoch: None,
+            last,
+            until: time,
+            alarm: Box::pin(tokio::time::sleep_until(Instant::now())),
+        };
+        if let Some(head) = start.snapshot {
+            subscription.begin_snapshot(head).await?;
+        }
+        // Fail before the first batch if possible.
+        if on_gap == OnGap::Fail
+            && subscription.search.is_none()
+            && let Some(gap) = subscription.gap()
+        {
+            return Err(subscription.removed(gap));
+        }
+        // Take the lease last, so that a failed open does not evict the current reader.
+        subscription.lease = consumer.map(|consumer| subscription.log.lease(&consumer));
+        Ok(subscription)
+    }
+
+    async fn begin_snapshot(&mut self, head: u64) -> Result<(), Error> {
+        let mut last = self.last.map_or(head, |last| last.min(head));
+        if let Some(until) = self.until {
+            last = last.min(self.log.before_time(until + Duration::from_nanos(1), head).await?);
+        }
+        self.snapshot = Some(Snapshot { head, last, next: VecDeque::new(), is_all: false });
+        Ok(())
+    }
+
+    /// Whether the end that the caller asked for has been reached.
+    pub fn is_over(&self) -> bool {
+        self.pacing.is_over()
+    }
+
+    /// The first batch, which is ready at once.
+    pub async fn first(&mut self) -> Result<Batch, Error> {
+        let (read, head) = self.read_on().await?;
+        Ok(self.batch(read, head))
+    }
+
+    /// The next batch: waits for messages or events, or until a heartbeat is due. Do not call it after an error.
+    pub async fn next(&mut self) -> Result<Batch, Error> {
+        loop {
+            let (read, head) = self.read_on().await?;
+            if read.count > 0 || read.event.is_some() || self.is_over() {
+                return Ok(self.batch(read, head));
+            }
+            if self.delivered_up_to >= head && self.snapshot.is_none() && !self.wait().await {
+                self.skip_quiet();
+                return Ok(self.batch(ReadBatch::default(), self.log.head()));
+            }
+        }
+    }
+
+    /// Reads on, up to the head or until a batch is full. Returns the batch and the head.
+    async fn read_on(&mut self) -> Result<(ReadBatch, u64), Error> {
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+        }
+        // A subscription that lags is always ready: let other tasks run too.
+        tokio::task::consume_budget().await;
+        let head = self.log.head();
+        let is_snapshot = self.snapshot.is_some();
+        if self.search.is_some() {
+            self.loss_epoch = Some(self.log.loss_epoch());
+            let lost_up_to = self.log.lost_up_to(&self.patterns, self.delivered_up_to);
+            self.reported_up_to = self.reported_up_to.max(lost_up_to);
+        }
+        let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
+        // Look for gaps after reading, because reading skips what was removed meanwhile.
+        let gap = if is_snapshot { None } else { self.gap() };
+        if let Some(gap) = gap {
+            let nothing = ReadBatch::empty(self.delivered_up_to);
+            match &mut self.search {
+                Some(search) if search.tries_left > 0 => {
+                    search.tries_left -= 1;
+                    return Ok((nothing, head));
+                }
+                _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap)),
+                _ => {
+                    self.reported_up_to = gap.last.get();
+                    return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, head));
+                }
+            }
+        }
+        self.delivered_up_to = self.delivered_up_to.max(read.delivered_up_to);
+        if read.count > 0 || self.search.as_ref().is_some_and(|search| self.delivered_up_to >= search.head) {
+            self.search = None;
+        }
+        let is_at_last =
+            self.snapshot.is_none() && self.last.is_some_and(|last| self.delivered_up_to >= last);
+        let is_past = read.is_past_time || self.delivered_up_to >= head && self.is_late();
+        if is_at_last || is_past {
+            self.pacing.end();
+        }
+        Ok((read, head))
+    }
+
+    async fn read(&self, head: u64) -> Result<ReadBatch, Error> {
+        let last = self.last.map_or(head, |last| last.min(head));
+        if self.delivered_up_to >= last {
+            return Ok(ReadBatch::empty(self.delivered_up_to));
+        }
+        Ok(self.log.read(self.delivered_up_to, &self.patterns, self.bounds(last)).await?)
+    }
+
+    /// Reads some of the last messages of topics. Drops the snapshot when all were read.
+    async fn read_snapshot(&mut self) -> Result<ReadBatch, Error> {
+        let Some(snapshot) = &mut self.snapshot else { return Ok(ReadBatch::empty(self.delivered_up_to)) };
+        if snapshot.next.is_empty() && !snapshot.is_all {
+            let (patterns, after, last) = (&self.patterns, self.delivered_up_to, snapshot.last);
+            let now = millis(self.log.now());
+            let latest = self.log.latest_per_topic(patterns, after, last, LATEST_AT_ONCE, now).await?;
+            snapshot.is_all = latest.len() < LATEST_AT_ONCE;
+            snapshot.next = latest.into();
+        }
+        let (last, wanted) = (snapshot.last, snapshot.next.iter().cloned().collect::<Vec<_>>());
+        let mut read = if wanted.is_empty() {
+            ReadBatch::empty(self.delivered_up_to)
+        } else {
+            self.log.read_each(wanted, self.bounds(last)).await?
+        };
+        let Some(snapshot) = &mut self.snapshot else { return Ok(read) };
+        while snapshot.next.front().is_some_and(|(sequence, _)| *sequence <= read.delivered_up_to) {
+            snapshot.next.pop_front();
+        }
+        if snapshot.next.is_empty() && snapshot.is_all {
+            read.delivered_up_to = snapshot.head;
+            self.reported_up_to = self.reported_up_to.max(snapshot.head);
+            self.snapshot = None;
+        }
+        Ok(read)
+    }
+
+    fn bounds(&self, last: u64) -> Bounds {
+        Bounds {
+            max_items: self.pacing.max_items(),
+            max_bytes: self.pacing.max_bytes(),
+            last,
+            until: self.until.map(nanos),
+            now_millis: millis(self.log.now()),
+        }
+    }
+
+    /// The removed messages that match, and that the subscription has neither read nor reported.
+    fn gap(&mut self) -> Option<SequenceRange> {
+        // Messages that were lost after the snapshot's head are reported when the snapshot has been read.
+        if self.snapshot.is_some() {
+            return None;
+        }
+        let loss_epoch = self.log.loss_epoch();
+        if self.loss_epoch.replace(loss_epoch) == Some(loss_epoch) {
+            return None;
+        }
+        let after = self.delivered_up_to.max(self.reported_up_to);
+        let lost_up_to = self.log.lost_up_to(&self.patterns, after).min(self.last.unwrap_or(u64::MAX));
+        (lost_up_to > after).then(|| SequenceRange::of_messages(after + 1, lost_up_to))
+    }
+
+    fn removed(&self, gap: SequenceRange) -> Error {
+        let newest = Sequence::of_message(self.log.head());
+        Error::Removed { oldest: self.log.oldest(), newest, removed_up_to: gap.last }
+    }
+
+    fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
+        self.pacing.record(read.count, Instant::now());
+        let position = Position {
+            log: self.log.id(),
+            delivered_up_to: self.delivered_up_to,
+            is_awaited: self.delivered_up_to > head,
+            reported_up_to: if self.reported_up_to > self.delivered_up_to { self.reported_up_to } else { 0 },
+            snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
+        };
+        Batch {
+            items: read.items,
+            count: read.count,
+            events: read.event.into_iter().collect(),
+            position,
+            progress: Progress {
+                caught_up: self.snapshot.is_none() && self.delivered_up_to >= head,
+                head: self.log.newest(),
+            },
+        }
+    }
+
+    /// Every further message will have a later time than the caller asked for.
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| self.log.now() > until + SETTLE)
+    }
+
+    /// Skips messages that do not match, up to where the notifier has come.
+    fn skip_quiet(&mut self) {
+        if let Some(quiet_up_to) = self.registration.quiet_up_to() {
+            let quiet_up_to = self.last.map_or(quiet_up_to, |last| last.min(quiet_up_to));
+            self.delivered_up_to = self.delivered_up_to.max(quiet_up_to);
+        }
+    }
+
+    /// Waits until there may be something to read. False if a heartbeat or the end is due before that.
+    async fn wait(&mut self) -> bool {
+        let heartbeat = self.pacing.heartbeat_at();
+        let left =
+            self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
+        let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
+        let Self { registration, lease, log, last, alarm, .. } = self;
+        if alarm.is_elapsed() || alarm.deadline() > due {
+            alarm.as_mut().reset(due);
+        }
+        let over = async {
+            match lease {
+                Some(lease) => lease.over().await,
+                None => std::future::pending().await,
+            }
+        };
+        // A message that does not match may be the last one: it ends the stream.
+        let reached = async {
+            match *last {
+                Some(last) => log.reached(last).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = registration.notified() => true,
+            () = over => true,
+            () = reached => true,
+            () = alarm.as_mut() => Instant::now() < due || due < heartbeat,
+        }
+    }
+}
+
+/// A consumer starts where it has committed, unless the caller resumes from a position.
+async fn start_of_consumer(log: &Embedded, consumer: Option<&str>, start: Start) -> Result<Start, Error> {
+    let Some(consumer) = consumer else { return Ok(start) };
+    let committed = log.consumer_position(consumer).await?;
+    Ok(match (start, committed) {
+        (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
+        (start, None) => start,
+    })
+}
+
+/// Where a subscription starts.
+#[derive(Clone, Copy, Debug)]
+struct StartPoint {
+    delivered_up_to: u64,
+    reported_up_to: u64,
+    /// The head at which a snapshot of last messages is taken.
+    snapshot: Option<u64>,
+    /// The caller asked for what the log holds, not for a sequence.
+    is_fresh: bool,
+}
+
+async fn find(
+    log: &Embedded,
+    patterns: &Arc<[Pattern]>,
+    start: Start,
+    head: u64,
+) -> Result<StartPoint, Error> {
+    let now = millis(log.now());
+    // A start never reports a gap for messages that were removed before it.
+    let fresh = |delivered_up_to| {
+        let reported_up_to = log.lost_up_to(patterns, delivered_up_to);
+        StartPoint { delivered_up_to, reported_up_to, snapshot: None, is_fresh: true }
+    };
+    Ok(match start {
+        Start::New | Start::Last(0) => fresh(head),
+        Start::Earliest => fresh(0),
+        Start::Time(time) => fresh(log.before_time(time, head).await?),
+        Start::Last(count) => fresh(log.start_of_last(count, patterns, head, now).await?),
+        Start::LastPerTopic => StartPoint { snapshot: Some(head), is_fresh: false, ..fresh(0) },
+        // The log may not have reached the sequence: then the subscription waits for it.
+        Start::Sequence(sequence) => {
+            let delivered_up_to = sequence.get() - 1;
+            StartPoint { delivered_up_to, reported_up_to: 0, snapshot: None, is_fresh: false }
+        }
+        Start::Resume(position) => {
+            position.check(log.id(), head)?;
+            let Position { delivered_up_to, reported_up_to, snapshot, .. } = position;
+            let snapshot = Some(snapshot).filter(|head| *head > 0);
+            StartPoint { delivered_up_to, reported_up_to, snapshot, is_fresh: false }
+        }
+    })
+}

@@ -1,0 +1,294 @@
+//! Recovers the state of a log from its directory.
+//!
+//! A segment with a footer is known by it, without reading its blocks. Others are read: the one that was written last, and
+//! any that was full when the server died. In the last one, bytes that a power cut may have torn are set aside in a file of
+//! their own, not deleted. Damage anywhere else stays where it is, and its sequences are reported to readers. The last commit
+//! is written again and synced before it is served: after a failed sync the page cache may show bytes that the disk does not
+//! have.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use self::directory::{Candidate, Files};
+use super::{
+    State,
+    disk::{Disk, File},
+    format::{
+        block::{self, Identity, SEGMENT_HEADER_BYTES},
+        footer::Footer,
+        scan::Scan,
+        trim_points,
+    },
+    index::{
+        dedupe::Dedupe,
+        segment::{Cache, IndexBuilder, Segment},
+        topics::Topics,
+    },
+    nanos,
+};
+use crate::messages::{Config, OpenError, Opened};
+
+pub mod directory;
+mod upgrade;
+
+/// The sequence jumps by this much over a torn tail: more than a commit holds, so that no sequence that a reader may have
+/// seen is given again.
+const SEQUENCE_JUMP: u64 = 1_000_000;
+
+/// The recovered state.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The log; `None` for an empty directory.
+    pub log: Option<Identity>,
+    /// The state that readers see.
+    pub state: State,
+    /// The message ids of the dedupe window.
+    pub dedupe: Dedupe,
+    /// The sequence of the next message.
+    pub next_sequence: u64,
+    /// The time of the newest message, in nanoseconds since 1970.
+    pub last_time: u64,
+    /// The segment to continue, and the offset of its next block; `None` to begin a new one.
+    pub active: Option<(Arc<Segment>, u64)>,
+    /// Full segments without a footer.
+    pub unsealed: Vec<Arc<Segment>>,
+    /// The report for the operator.
+    pub opened: Opened,
+    /// The previous segment, if its end may be missing.
+    open_end: Option<OpenEnd>,
+}
+
+/// A segment whose end may be missing: only the first sequence of the next segment shows that.
+#[derive(Debug)]
+struct OpenEnd {
+    path: PathBuf,
+    /// Bytes at its end that are not a record.
+    bytes: Range<u64>,
+    next_sequence: u64,
+}
+
+/// Recovers the state of the log in a directory.
+pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recovered, OpenError> {
+    let at = OpenError::at;
+    let disk = &config.disk;
+    disk.create_directory(directory).map_err(at(directory))?;
+    let upgraded = upgrade::all(disk, directory)?;
+    let files = Files::list(disk, directory, true)?;
+    for path in files.unfinished.iter().chain(&files.superseded) {
+        // It was being created or deleted when the server ended.
+        disk.remove(path).map_err(at(path))?;
+    }
+    let log = files.log;
+    let mut opened = Opened { upgraded, ..Opened::default() };
+    for (path, first) in &files.misnamed {
+        opened.damaged.push(format!("{}: a wrong name, it begins with sequence {first}", path.display()));
+    }
+    let mut candidates = files.segments;
+    let mut topics = Topics::new(config.retention.clone());
+    if let Some(log) = log {
+        match trim_points::read(disk, directory, log.id).map_err(at(directory))? {
+            Ok(points) => topics.restore(points),
+            Err(fault) => opened.damaged.push(fault),
+        }
+    }
+    let state = State { topics, ..State::default() };
+    let dedupe = Dedupe::new(config.dedupe_window, config.max_dedupe_ids, config.max_all_dedupe_ids);
+    let mut recovered = Recovered {
+        log,
+        state,
+        dedupe,
+        next_sequence: 1,
+        last_time: 0,
+        active: None,
+        unsealed: Vec::new(),
+        opened,
+        open_end: None,
+    };
+    let last = candidates.pop();
+    for candidate in candidates {
+        let path = candidate.path.clone();
+        recovered.take(candidate, None, cache, config).map_err(at(&path))?;
+    }
+    if let Some(last) = last {
+        let path = last.path.clone();
+        recovered.take(last, Some(disk), cache, config).map_err(at(&path))?;
+    }
+    recovered.next_sequence = recovered.next_sequence.max(files.unused);
+    Ok(recovered)
+}
+
+impl Recovered {
+    /// Adds a segment. `last`: it is the one that was being written.
+    fn take(
+        &mut self,
+        candidate: Candidate,
+        last: Option<&Disk>,
+        cache: &Cache,
+        config: &Config,
+    ) -> io::Result<()> {
+        let Candidate { path, file, first_sequence, header, footer, salt } = candidate;
+        let replaces_up_to = header.map_or(0, |header| header.replaces_up_to);
+        self.check_open_end(first_sequence);
+        if header.is_none() {
+            if let Some(disk) = last
+                && Self::was_being_made(&file)?
+            {
+                return disk.remove(&path);
+            }
+            self.opened.damaged.push(format!("{}: the header", path.display()));
+        }
+        self.opened.segments += 1;
+        if let Some(footer) = footer {
+            let sealed = Segment::sealed(path.clone(), file.clone(), first_sequence, replaces_up_to, footer)?;
+            if let Ok(segment) = sealed
+                && self.take_sealed(&segment, cache, config)?
+            {
+                self.state.segments.push(Arc::new(segment));
+                return Ok(());
+            }
+            self.opened.damaged.push(format!("{}: the index, which is built again", path.display()));
+        }
+        // A segment with an index was full: nothing was torn there, and it is not continued.
+        let last = last.filter(|_| footer.is_none());
+        let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
+        let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
+        let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence), salt);
+        if let Some(disk) = last {
+            self.set_torn_aside(disk, &path, &file, &bytes, &mut scan)?;
+        }
+        self.take_scanned(&path, &scan);
+        if last.is_none() {
+            // Its footer was not written completely, or not at all: the next segment shows whether messages are missing.
+            self.open_end = Some(OpenEnd {
+                path: path.clone(),
+                bytes: scan.tail.clone(),
+                next_sequence: scan.next_sequence,
+            });
+        }
+        let mut index = IndexBuilder::new(salt);
+        for found in &scan.blocks {
+            index.add(&found.block, found.start, found.body, found.end);
+        }
+        index.extend(scan.end);
+        let segment = Arc::new(Segment::open(path, file, first_sequence, replaces_up_to, index));
+        self.state.segments.push(segment.clone());
+        if last.is_some() && header.is_some() {
+            self.active = Some((segment, scan.end));
+        } else if scan.damage.is_empty() {
+            self.unsealed.push(segment);
+        }
+        if let Some(Footer { summary, .. }) = footer {
+            let end = summary.last_sequence + 1;
+            self.check_open_end(end);
+            self.next_sequence = self.next_sequence.max(end);
+        }
+        Ok(())
+    }
+
+    /// A file without a header and without content: the power failed when it was created.
+    fn was_being_made(file: &File) -> io::Result<bool> {
+        let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        let bytes = file.read(0, length)?;
+        Ok(bytes.iter().skip(SEGMENT_HEADER_BYTES).all(|byte| *byte == 0))
+    }
+
+    /// Adds a segment by its footer. False if that is damaged.
+    fn take_sealed(&mut self, segment: &Segment, cache: &Cache, config: &Config) -> io::Result<bool> {
+        let summary = segment.summary();
+        let mut held = Vec::new();
+        let read = segment.for_each_topic(cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
+        if read.is_err() {
+            return Ok(false);
+        }
+        for (name, held) in &held {
+            self.state.topics.add_held(name, held);
+        }
+        if summary.messages > 0 {
+            self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
+            self.last_time = self.last_time.max(summary.last_time);
+        }
+        self.opened.messages += summary.messages;
+        let window = u64::try_from(config.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
+        if summary.ids > 0 && summary.last_time >= nanos(config.clock.now()).saturating_sub(window) {
+            let bytes = segment.read(0, segment.blocks_end())?;
+            let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
+            scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
+        }
+        Ok(true)
+    }
+
+    fn take_scanned(&mut self, path: &Path, scan: &Scan) {
+        for damage in &scan.damage {
+            let Range { start, end } = damage.bytes.clone();
+            self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
+            let (from, to) = damage.sequences;
+            if from <= to {
+                self.state.damaged.insert(from, to);
+            }
+        }
+        for found in &scan.blocks {
+            self.state.topics.add(&found.block);
+            self.dedupe.add(&found.block);
+            self.last_time = self.last_time.max(found.block.time);
+            self.opened.messages += found.block.entries.len() as u64;
+        }
+        self.next_sequence = self.next_sequence.max(scan.next_sequence);
+    }
+
+    /// Records the missing end of the previous segment, if the next one begins at a higher sequence.
+    fn check_open_end(&mut self, first_sequence: u64) {
+        if let Some(OpenEnd { path, bytes, next_sequence }) = self.open_end.take()
+            && next_sequence < first_sequence
+        {
+            let Range { start, end } = bytes;
+            self.opened.damaged.push(format!("{}: bytes {start} to {end}", path.display()));
+            self.state.damaged.insert(next_sequence, first_sequence - 1);
+            // Its index would overwrite the bytes that are left there.
+            self.unsealed.retain(|segment| segment.path != path);
+        }
+    }
+
+    /// Sets aside what may have been torn, and makes sure that the rest is on disk.
+    fn set_torn_aside(
+        &mut self,
+        disk: &Disk,
+        path: &Path,
+        file: &File,
+        bytes: &Bytes,
+        scan: &mut Scan,
+    ) -> io::Result<()> {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let torn = scan.torn();
+        if let Some(torn) = torn {
+            let end = scan.tail.end.max(scan.end);
+            let aside = path.with_extension(format!("torn-{torn}"));
+            let copy = disk.create(&aside)?;
+            copy.write_all_at(bytes.get(at(torn)..at(end)).unwrap_or_default(), 0)?;
+            copy.sync()?;
+            disk.sync_directory(path.parent().unwrap_or(path))?;
+            scan.truncate(torn);
+            scan.next_sequence += SEQUENCE_JUMP;
+            // Nothing was lost: its messages were never acknowledged. The mark after the zeros says so from now on.
+            let zeros = vec![0; at(end - torn)];
+            file.write_all_at(&zeros, torn)?;
+            self.opened.torn.push((aside, end - torn));
+        }
+        let unsure = scan.unsure();
+        let tail = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
+        if !tail.is_empty() {
+            file.write_all_at(tail, unsure)?;
+        }
+        if torn.is_some() {
+            let mark = block::mark(scan.next_sequence, scan.salt());
+            file.write_all_at(&mark, scan.end)?;
+            scan.end += mark.len() as u64;
+        }
+        file.sync()
+    }
+}

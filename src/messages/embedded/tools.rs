@@ -1,0 +1,223 @@
+//! Tools for a log at rest, or beside the server that writes it. They read its directory, and need no server.
+//!
+//! [`verify`] reads every byte, [`Archive::stats`] reads the indexes, [`Export`] writes the messages that a reader would get,
+//! and [`import`] makes a new log of such messages. All but the last only read: they take no lock and never write into the
+//! directory. A commit that the server is writing at the end of the log is left out, and is not damage.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use crate::messages::{OpenError, SequenceRange};
+
+mod archive;
+mod export;
+mod import;
+mod object;
+mod stats;
+mod verify;
+
+pub use archive::Archive;
+pub use export::{Export, Selection};
+pub use import::{Imported, import};
+pub use stats::{ConsumerStats, End, Stats, TopicStats};
+pub use verify::{Verified, verify};
+
+/// Why a tool fails. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no log in the directory.
+    #[error("there is no log in {}: name the server's data directory with --data", directory.display())]
+    NoLog {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An I/O error.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The export cannot be written.
+    #[error("the output: {0}")]
+    Output(io::Error),
+    /// The import cannot be read.
+    #[error("the input: {0}")]
+    Input(io::Error),
+    /// The directory to import into holds messages.
+    #[error(
+        "{} holds a log with {messages} messages: import makes a new one, so give it another directory with --data",
+        directory.display()
+    )]
+    Occupied {
+        /// The directory.
+        directory: PathBuf,
+        /// The number of messages that it holds.
+        messages: u64,
+    },
+    /// Lines of the import are wrong.
+    #[error("nothing is imported: {}", Listed(lines, *more))]
+    Lines {
+        /// The numbers of the first wrong lines, from 1, and what is wrong with them.
+        lines: Vec<(u64, String)>,
+        /// The number of further wrong lines.
+        more: u64,
+    },
+}
+
+struct Listed<'a>(&'a [(u64, String)], u64);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(lines, more) = self;
+        for (place, (number, fault)) in lines.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "\n  " };
+            write!(f, "{separator}line {number}: {fault}")?;
+        }
+        if *more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
+    }
+}
+
+/// Something that a tool found in the directory of a log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// The bytes of the file that it is about; `None` for the whole file.
+    pub bytes: Option<Range<u64>>,
+    /// What was found.
+    pub fault: Fault,
+}
+
+impl Finding {
+    fn new(path: &Path, bytes: impl Into<Option<Range<u64>>>, fault: Fault) -> Self {
+        Self { path: path.into(), bytes: bytes.into(), fault }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, bytes, fault } = self;
+        write!(f, "{}: ", path.display())?;
+        if let Some(bytes) = bytes {
+            write!(f, "bytes {} to {}: ", bytes.start, bytes.end)?;
+        }
+        write!(f, "{fault}")
+    }
+}
+
+/// What a tool found. Not every fault is damage: see [`Fault::is_damage`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// The header of a segment is damaged.
+    #[error("the header is damaged")]
+    Header,
+    /// A segment was renamed.
+    #[error("the name says that sequences begin with {name}, the header says {header}")]
+    Name {
+        /// The first sequence in the name.
+        name: u64,
+        /// The first sequence in the header.
+        header: u64,
+    },
+    /// Bytes between records that are not a record.
+    #[error("damaged{}", Missing(*missing))]
+    NoRecord {
+        /// The sequences that may be missing; `None` if no message is missing.
+        missing: Option<SequenceRange>,
+    },
+    /// The checksum of a message is wrong.
+    #[error("sequence {sequence}, a message of `{topic}`, is damaged")]
+    Message {
+        /// Its sequence.
+        sequence: u64,
+        /// Its topic.
+        topic: String,
+    },
+    /// A message differs from the table of its block, though the checksums of both are right.
+    #[error("sequence {sequence}, a message of `{topic}`, differs from the table of its block")]
+    Disagrees {
+        /// Its sequence.
+        sequence: u64,
+        /// Its topic.
+        topic: String,
+    },
+    /// The time of a block is lower than that of an earlier one.
+    #[error("the time of the block with sequence {sequence} is before that of an earlier block")]
+    Time {
+        /// The first sequence of the block.
+        sequence: u64,
+    },
+    /// A part of an index is damaged.
+    #[error("the index is damaged: {part}; the server builds it again from the messages when it starts")]
+    Index {
+        /// The part.
+        part: String,
+    },
+    /// An index differs from the messages.
+    #[error("the index differs from the messages: {part}")]
+    IndexDisagrees {
+        /// The part.
+        part: String,
+    },
+    /// The last commit is not complete, and is not being written.
+    #[error(
+        "the last commit is not complete, from sequence {from} on: the server sets it aside when it starts"
+    )]
+    Torn {
+        /// The first sequence that may be in it.
+        from: u64,
+    },
+    /// The file of trim points is not valid.
+    #[error("{0}: removed messages that are still on disk will be served again")]
+    TrimPoints(String),
+    /// A full segment has no index yet. Not damage.
+    #[error("has no index yet: the server writes it when it starts")]
+    NoIndex,
+    /// A file with a tail that was torn off the log. Not damage.
+    #[error("a torn tail of {bytes} bytes that was set aside: it was never acknowledged")]
+    SetAside {
+        /// The size of the tail.
+        bytes: u64,
+    },
+    /// A segment that a compacted one replaces. Not damage.
+    #[error("was compacted: the server removes it")]
+    Superseded,
+}
+
+impl Fault {
+    /// Whether bytes are not as they were written. Other faults are only worth knowing.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::NoIndex | Self::SetAside { .. } | Self::Superseded)
+    }
+}
+
+/// Sequences that may be missing.
+struct Missing(Option<SequenceRange>);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => write!(f, ", no message is missing"),
+            Some(SequenceRange { first, last }) if first == last => {
+                write!(f, ", sequence {first} may be missing")
+            }
+            Some(SequenceRange { first, last }) => write!(f, ", sequences {first} to {last} may be missing"),
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_path_buf();
+    move |source| Error::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! A log that is only read, as it was at one moment, although a server may be writing it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{Error, Fault, Finding, at};
+use crate::messages::{
+    OpenError, SequenceRange,
+    embedded::{
+        disk::Disk,
+        format::{
+            block::{Block, Identity},
+            footer::{Footer, Held, Posting},
+            scan::{Found, Scan},
+            trim_points,
+        },
+        index::{
+            segment::{Cache, IndexBuilder, Segment},
+            topics::Topics,
+        },
+        recovery::directory::{Candidate, Files},
+    },
+    retention::Rule,
+};
+
+/// The number of times that reading is repeated because the server deleted or truncated a file meanwhile.
+const MAX_TRIES: usize = 20;
+
+/// An incomplete end of a log is being written if it changes within this pause, repeated this many times.
+const SETTLE: (Duration, usize) = (Duration::from_millis(if cfg!(test) { 1 } else { 100 }), 10);
+
+/// A log that is only read.
+#[derive(Debug)]
+pub struct Archive {
+    pub(super) directory: PathBuf,
+    /// `None` if no file says it.
+    pub(super) log: Option<Identity>,
+    pub(super) files: Files,
+    /// In the order of their sequences.
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) topics: Topics,
+    pub(super) cache: Cache,
+    /// What is wrong with the file of trim points.
+    pub(super) trim_points_fault: Option<Finding>,
+    /// The highest sequence that it has given.
+    pub(super) head: u64,
+}
+
+impl Archive {
+    /// Reads the log in a directory: the indexes, and the messages of segments that have none. `rules` say which topics keep
+    /// only their last message.
+    ///
+    /// # Errors
+    /// [`Error::NoLog`], [`Error::Open`] and [`Error::Io`].
+    pub fn open(directory: &Path, rules: &[Rule]) -> Result<Self, Error> {
+        let mut tries = 0;
+        loop {
+            match Self::try_open(directory, rules) {
+                Err(error) if is_moving(&error) && tries < MAX_TRIES => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_open(directory: &Path, rules: &[Rule]) -> Result<Self, Error> {
+        let files = list(directory)?;
+        let log = files.log;
+        let mut topics = Topics::new(rules.to_vec());
+        let mut trim_points_fault = None;
+        if let Some(log) = log {
+            match trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))? {
+                Ok(points) => topics.restore(points),
+                Err(fault) => trim_points_fault = Some(trim_points_finding(directory, &fault)),
+            }
+        }
+        let (segments, cache) = (Vec::new(), Cache::default());
+        let directory = directory.into();
+        let mut archive = Self {
+            directory,
+            log,
+            files: Files::default(),
+            segments,
+            topics,
+            cache,
+            trim_points_fault,
+            head: 0,
+        };
+        let count = files.segments.len();
+        for (place, candidate) in files.segments.iter().enumerate() {
+            archive.take(candidate, place + 1 == count).map_err(at(&candidate.path))?;
+        }
+        archive.files = files;
+        Ok(archive)
+    }
+
+    fn take(&mut self, candidate: &Candidate, is_last: bool) -> io::Result<()> {
+        let Candidate { path, file, first_sequence, header, footer, .. } = candidate;
+        let replaces_up_to = header.map_or(0, |header| header.replaces_up_to);
+        if let Some(footer) = footer {
+            let sealed =
+                Segment::sealed(path.clone(), file.clone(), *first_sequence, replaces_up_to, *footer)?;
+            if let Ok(segment) = sealed {
+                let mut held = Vec::new();
+                let each = segment
+                    .for_each_topic(&self.cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
+                if each.is_ok() {
+                    for (name, held) in &held {
+                        self.topics.add_held(name, held);
+                    }
+                    self.head = self.head.max(segment.summary().last_sequence);
+                    self.segments.push(Arc::new(segment));
+                    return Ok(());
+                }
+            }
+        }
+        let loaded = Loaded::read(candidate, (*first_sequence).max(self.head + 1), is_last)?;
+        for found in &loaded.scan.blocks {
+            self.topics.add(&found.block);
+        }
+        self.head = self.head.max(loaded.scan.next_sequence.saturating_sub(1));
+        let index = index_of(&loaded.scan);
+        let segment = Segment::open(path.clone(), file.clone(), *first_sequence, replaces_up_to, index);
+        self.segments.push(Arc::new(segment));
+        Ok(())
+    }
+
+    /// What a segment holds of each topic.
+    pub(super) fn topics_of(&self, segment: &Segment) -> Result<Vec<(String, Held)>, Error> {
+        let mut topics = Vec::new();
+        let mut add = |name: &str, held: &Held| topics.push((name.to_owned(), *held));
+        if segment.for_each_topic(&self.cache, &mut add).map_err(at(&segment.path))?.is_err() {
+            topics.clear();
+            let mut add = |name: &str, held: &Held| topics.push((name.to_owned(), *held));
+            let _ = self.rebuilt(segment)?.for_each_topic(&self.cache, &mut add);
+        }
+        Ok(topics)
+    }
+
+    /// Whether a reader would get all messages of a topic in a segment.
+    pub(super) fn is_all_live(&self, topic: &str, held: &Held) -> bool {
+        self.topics.first_kept(topic) <= held.first.sequence && held.all_expired == 0
+    }
+
+    /// The messages of a topic in a segment that a reader would get at a time in milliseconds since 1970.
+    pub(super) fn live(
+        &self,
+        segment: &Segment,
+        topic: &str,
+        now_millis: u64,
+    ) -> Result<Vec<Posting>, Error> {
+        let first_kept = self.topics.first_kept(topic);
+        let found =
+            segment.postings_from(&self.cache, topic, first_kept, usize::MAX).map_err(at(&segment.path))?;
+        let mut live = if let Ok(postings) = found {
+            postings
+        } else {
+            let rebuilt = self.rebuilt(segment)?;
+            let found = rebuilt.postings_from(&self.cache, topic, first_kept, usize::MAX);
+            found.map_err(at(&segment.path))?.unwrap_or_default()
+        };
+        live.retain(|posting| !posting.has_expired(now_millis));
+        Ok(live)
+    }
+
+    /// Builds the index of a segment from its messages.
+    fn rebuilt(&self, segment: &Segment) -> Result<Segment, Error> {
+        let candidate = self.files.segments.iter().find(|candidate| candidate.path == segment.path);
+        let index = if let Some(candidate) = candidate {
+            let loaded = Loaded::read(candidate, candidate.first_sequence, false);
+            index_of(&loaded.map_err(at(&segment.path))?.scan)
+        } else {
+            IndexBuilder::new(segment.salt())
+        };
+        let Segment { path, file, first_sequence, replaces_up_to, .. } = segment;
+        Ok(Segment::open(path.clone(), file.clone(), *first_sequence, *replaces_up_to, index))
+    }
+
+    /// What is wrong with files other than segments.
+    pub fn faults(&self) -> impl Iterator<Item = &Finding> {
+        self.trim_points_fault.iter()
+    }
+}
+
+/// The files of a log.
+pub fn list(directory: &Path) -> Result<Files, Error> {
+    let no_log = || Error::NoLog { directory: directory.into() };
+    match Files::list(&Disk::Real, directory, false) {
+        Err(OpenError::Io { path, source })
+            if path == directory && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Err(no_log())
+        }
+        Ok(files) if files.segments.is_empty() => Err(no_log()),
+        result => Ok(result?),
+    }
+}
+
+/// As [`list`], repeated while files are deleted meanwhile.
+pub fn list_stable(directory: &Path) -> Result<Files, Error> {
+    let mut tries = 0;
+    loop {
+        match list(directory) {
+            Err(error) if is_moving(&error) && tries < MAX_TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Whether the server has deleted or truncated a file since it was listed.
+fn is_moving(error: &Error) -> bool {
+    let (Error::Open(OpenError::Io { source, .. }) | Error::Io { source, .. }) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+}
+
+/// The finding that the file of trim points is not valid.
+pub fn trim_points_finding(directory: &Path, fault: &str) -> Finding {
+    let path = directory.join(trim_points::NAME);
+    let text = fault.strip_prefix(&format!("{}: ", path.display())).unwrap_or(fault);
+    Finding::new(&path, None, Fault::TrimPoints(text.into()))
+}
+
+/// The bytes of a segment, and its records.
+#[derive(Debug)]
+pub struct Loaded {
+    /// All bytes.
+    pub bytes: Bytes,
+    /// The trailer of its footer.
+    pub footer: Option<Footer>,
+    /// Its records; of the last segment, without a commit that is being written.
+    pub scan: Scan,
+    /// Incomplete bytes at the end of the last segment that do not change.
+    pub torn: Option<std::ops::Range<u64>>,
+}
+
+impl Loaded {
+    /// Reads a segment in which no sequence is below `from`. `is_last`: the server may be writing to its end.
+    pub fn read(candidate: &Candidate, from: u64, is_last: bool) -> io::Result<Self> {
+        let mut loaded = Self::read_stable(candidate, from)?;
+        if !is_last {
+            return Ok(loaded);
+        }
+        let mut torn = loaded.torn_at();
+        for _ in 0..SETTLE.1 {
+            let Some(start) = torn else { break };
+            thread::sleep(SETTLE.0);
+            let now = Self::read_stable(candidate, from)?;
+            if now.torn_at() == Some(start) {
+                continue;
+            }
+            // It was being written, and another commit may be by now.
+            loaded = now;
+            if let Some(start) = loaded.torn_at() {
+                loaded.scan.truncate(start);
+            }
+            torn = None;
+        }
+        if let Some(start) = torn {
+            loaded.torn = Some(start..loaded.scan.tail.end.max(loaded.scan.end));
+            loaded.scan.truncate(start);
+        }
+        Ok(loaded)
+    }
+
+    fn torn_at(&self) -> Option<u64> {
+        if self.footer.is_some() { None } else { self.scan.torn() }
+    }
+
+    fn read_stable(candidate: &Candidate, from: u64) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            match Self::read_once(candidate, from) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && tries < MAX_TRIES => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn read_once(candidate: &Candidate, from: u64) -> io::Result<Self> {
+        let footer = Footer::read(&candidate.file, candidate.salt)?;
+        let length = usize::try_from(candidate.file.len()?).map_err(io::Error::other)?;
+        let bytes = Bytes::from(candidate.file.read(0, length)?);
+        let end = footer.map_or(length, |footer| usize::try_from(footer.blocks_end()).unwrap_or(length));
+        let scan = Scan::new(&bytes.slice(..end.min(length)), from, candidate.salt);
+        Ok(Self { bytes, footer, scan, torn: None })
+    }
+
+    /// The damage among its messages. `next` is the first sequence of the next segment.
+    pub fn damage(&self, path: &Path, next: Option<u64>) -> Vec<Finding> {
+        let scan = &self.scan;
+        let mut findings = Vec::new();
+        for damage in &scan.damage {
+            let (first, last) = damage.sequences;
+            let missing = (first <= last).then(|| SequenceRange::of_messages(first, last));
+            findings.push(Finding::new(path, damage.bytes.clone(), Fault::NoRecord { missing }));
+        }
+        for found in scan.blocks.iter().filter(|found| !found.is_intact) {
+            findings.extend(broken(path, found));
+        }
+        let from = scan.next_sequence;
+        if let Some(torn) = &self.torn {
+            let broken = scan.blocks.last().map_or(from, |found| found.block.last_sequence + 1);
+            findings.push(Finding::new(path, torn.clone(), Fault::Torn { from: from.min(broken) }));
+        } else if !scan.tail.is_empty() {
+            let to = match self.footer {
+                Some(footer) => footer.summary.last_sequence,
+                None => next.map_or(0, |next| next - 1),
+            };
+            // Without a footer the bytes may be an incomplete one: the check of the index reports that.
+            if self.footer.is_some() || from <= to {
+                let missing = (from <= to).then(|| SequenceRange::of_messages(from, to));
+                findings.push(Finding::new(path, scan.tail.clone(), Fault::NoRecord { missing }));
+            }
+        }
+        findings
+    }
+}
+
+/// The messages of a block whose checksums are wrong.
+fn broken(path: &Path, found: &Found) -> Vec<Finding> {
+    let Block { entries, .. } = &found.block;
+    let broken = entries.iter().filter(|entry| !found.block.is_intact(entry));
+    let finding = |entry| {
+        let topic = found.block.topic(entry).map_or_else(String::new, ToString::to_string);
+        let bytes = found.body + u64::from(entry.start)..found.body + u64::from(entry.end);
+        Finding::new(path, bytes, Fault::Message { sequence: entry.sequence, topic })
+    };
+    broken.map(finding).collect()
+}
+
+/// The index of the blocks that a scan has found.
+pub fn index_of(scan: &Scan) -> IndexBuilder {
+    let mut index = IndexBuilder::new(scan.salt());
+    for found in &scan.blocks {
+        index.add(&found.block, found.start, found.body, found.end);
+    }
+    index
+}

@@ -1,0 +1,6 @@
+//! Writing: publishers queue requests, and one thread commits them in groups.
+
+pub mod commit;
+pub mod committer;
+mod publish;
+pub mod queue;

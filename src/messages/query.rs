@@ -1,0 +1,143 @@
+//! What a subscription asks for, and what it yields.
+
+use std::{sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Sequence, SequenceRange, topic::Pattern};
+use crate::stream::{self, Batching};
+
+/// The highest count of [`Start::Last`].
+pub const MAX_LAST: u64 = 1_000_000;
+
+/// Which messages to read.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Patterns, as the caller gave them; at least one. A message is read if any of them matches its topic.
+    pub topics: Vec<String>,
+    /// Where to start.
+    pub start: Start,
+    /// Where to stop.
+    pub stop: Stop,
+    /// What to do about removed messages.
+    pub on_gap: OnGap,
+    /// Read as this consumer: start where it has committed, unless `start` is [`Start::Resume`]. The subscription
+    /// replaces an open one of the same consumer.
+    pub consumer: Option<String>,
+    /// How the stream is divided into batches.
+    pub batching: Batching,
+}
+
+impl Query {
+    /// The patterns, parsed.
+    pub(super) fn patterns(&self) -> Result<Arc<[Pattern]>, Error> {
+        if self.topics.is_empty() {
+            return Err(Error::NoPatterns);
+        }
+        let parse = |(index, text): (usize, &String)| {
+            Pattern::parse(text).map_err(|error| Error::Pattern { index, error })
+        };
+        self.topics.iter().enumerate().map(parse).collect()
+    }
+}
+
+/// What to do when the next messages of a subscription were removed before it read them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnGap {
+    /// End with [`Error::Removed`].
+    #[default]
+    Fail,
+    /// Continue, and report the gap in an event.
+    Skip,
+}
+
+/// Where to start.
+#[derive(Clone, Debug, Default)]
+pub enum Start {
+    /// With the next message that is published.
+    #[default]
+    New,
+    /// With the oldest message.
+    Earliest,
+    /// With this sequence, or the next higher one. The log may not have reached it yet.
+    Sequence(Sequence),
+    /// With the first message published at this time or later.
+    Time(SystemTime),
+    /// With the last messages that match: this many of them, at most [`MAX_LAST`].
+    Last(u64),
+    /// With the last message of each topic that matches, followed by new messages.
+    LastPerTopic,
+    /// After a batch that was delivered.
+    Resume(Position),
+}
+
+/// Where to stop: at the first of these that is reached. All unset: never.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// After this sequence.
+    pub sequence: Option<Sequence>,
+    /// Before the first message published later than this.
+    pub time: Option<SystemTime>,
+    /// After the newest message at the time of the call.
+    pub caught_up: bool,
+}
+
+/// The decoded content of a cursor: which log, and how far a subscription has read.
+///
+/// Cursors on disk have this encoding, so its fields stay numbers, with 0 for none.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Position {
+    pub(super) log: [u8; 16],
+    /// Every message up to this sequence was delivered, did not match, or was reported as missing.
+    pub(super) delivered_up_to: u64,
+    /// The subscription waits for a sequence that the log has not reached.
+    pub(super) is_awaited: bool,
+    /// Gaps up to this sequence were reported; 0 where that is `delivered_up_to`.
+    pub(super) reported_up_to: u64,
+    /// While a snapshot of last messages is delivered: the head at which it was taken; else 0.
+    pub(super) snapshot: u64,
+}
+
+impl Position {
+    /// Every message up to this sequence was delivered; `None` if no message was.
+    pub fn sequence(&self) -> Option<Sequence> {
+        Sequence::new(self.delivered_up_to)
+    }
+
+    /// Checks that the position is one of the log with this identity and this head.
+    pub(super) fn check(&self, log: [u8; 16], head: u64) -> Result<(), Error> {
+        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot } = self;
+        if *of != log {
+            return Err(Error::OtherLog);
+        }
+        let is_ahead = *delivered_up_to > head && !is_awaited;
+        // Gaps and snapshots are never ahead of the log.
+        let is_impossible = *reported_up_to > head || *snapshot > head;
+        if is_ahead || is_impossible || *snapshot > 0 && delivered_up_to > snapshot {
+            return Err(Error::Ahead { newest: Sequence::new(head) });
+        }
+        Ok(())
+    }
+}
+
+/// Messages, encoded by [`wire::message`](crate::wire::message) as `MessagesResponse.messages`, and the position after
+/// them.
+pub type Batch = stream::Batch<Event, Position, Progress>;
+
+/// How far the stream of a subscription is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Progress {
+    /// The batch ends at the head of the log.
+    pub caught_up: bool,
+    /// The highest sequence of the users' topics when the batch was made; `None` if they never had a message.
+    pub head: Option<Sequence>,
+}
+
+/// Something that happened to the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Messages with these sequences may have been damaged on disk; they are not served.
+    Damaged(SequenceRange),
+    /// Retention or a purge removed messages of the subscribed topics in this range before they were read.
+    Removed(SequenceRange),
+}
