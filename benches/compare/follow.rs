@@ -11,9 +11,8 @@ use std::{
 use crate::{
     Plan, Result, crowd, directory,
     follower::{Follower, LOG, Reader, SILENCE, Sink},
-    measure::{head, milliseconds, now, percentile, row},
+    measure::{between, head, milliseconds, now, percentile, row},
     process::{Kind, Server},
-    random::Random,
 };
 
 /// How many single lines are appended.
@@ -49,9 +48,9 @@ fn stamp(path: &Path) -> std::io::Result<()> {
 }
 
 fn stamps(path: &Path, lines: usize) -> std::io::Result<()> {
-    let mut random = Random::new(1);
+    let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..lines {
-        thread::sleep(random.between(GAPS.0, GAPS.1));
+        thread::sleep(between(&mut random, GAPS));
         stamp(path)?;
     }
     Ok(())

@@ -20,8 +20,8 @@ use tonic::Streaming;
 
 use crate::{
     Result,
+    measure::between,
     process::{Server, call},
-    random::Random,
 };
 
 /// Our method.
@@ -103,7 +103,7 @@ impl<'a> Follower<'a> {
 /// When to cut the connection.
 #[derive(Debug)]
 struct Cuts {
-    random: Random,
+    random: fastrand::Rng,
     next: Instant,
 }
 
@@ -112,13 +112,13 @@ impl Cuts {
     const LIFE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
     fn new(seed: u64) -> Self {
-        let mut cuts = Self { random: Random::new(seed), next: Instant::now() };
+        let mut cuts = Self { random: fastrand::Rng::with_seed(seed), next: Instant::now() };
         cuts.plan();
         cuts
     }
 
     fn plan(&mut self) {
-        self.next = Instant::now() + self.random.between(Self::LIFE.0, Self::LIFE.1);
+        self.next = Instant::now() + between(&mut self.random, Self::LIFE);
     }
 }
 

@@ -20,7 +20,6 @@ mod messages;
 mod peer;
 mod places;
 mod process;
-mod random;
 mod torture;
 mod writer;
 

@@ -8,6 +8,12 @@ pub fn now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// A random time from the first to the second, to the microsecond.
+pub fn between(random: &mut fastrand::Rng, (least, most): (Duration, Duration)) -> Duration {
+    let range = u64::try_from(most.saturating_sub(least).as_micros()).unwrap_or(u64::MAX);
+    least + Duration::from_micros(random.u64(..=range))
+}
+
 /// One cost an item, in nanoseconds.
 pub fn each(total: Duration, items: u64) -> f64 {
     total.as_secs_f64() * 1e9 / to_f64(items.max(1))

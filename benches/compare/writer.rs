@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{follower::LOG, random::Random};
+use crate::follower::LOG;
 
 /// Lines that are all different, equally long, and can be checked to the last byte: the name of the scenario, the
 /// number of the run, the number of the line, and words that follow from it.
@@ -26,9 +26,9 @@ impl Story {
     /// A line with its newline.
     pub fn line(&self, number: usize) -> Vec<u8> {
         let mut line = format!("{} {} {number:07} ", self.name, self.run).into_bytes();
-        let mut random = Random::new(u64::try_from(number).unwrap_or_default());
+        let mut random = fastrand::Rng::with_seed(u64::try_from(number).unwrap_or_default());
         while line.len() + 1 < self.width {
-            let word = format!("{:016x}.", random.number());
+            let word = format!("{:016x}.", random.u64(..));
             let left = self.width - 1 - line.len();
             line.extend(word.bytes().take(left));
         }

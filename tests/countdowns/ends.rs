@@ -13,7 +13,6 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     calls::{Client, announced, is, is_lost, list, messages, moment, now, text},
     harness::{Server, server_command, until, within},
-    random::Random,
 };
 
 /// Countdowns a round.
@@ -52,7 +51,7 @@ type Down = (i128, i128);
 async fn crash(rounds: u64) {
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut server = Server::start_apart();
     let (mut created, mut downs, mut missed) = (HashMap::new(), Vec::new(), 0);
     for round in 0..rounds {
@@ -60,7 +59,7 @@ async fn crash(rounds: u64) {
         let requests = (0..COUNT).map(|n| request(round, n, &mut random)).collect::<Vec<_>>();
         let creating = tokio::spawn(create_all(channel, requests));
         for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(random.below(LONGEST))).await;
+            tokio::time::sleep(Duration::from_millis(random.u64(..LONGEST))).await;
             downs.push(kill_and_restart(&mut server, &mut random).await);
         }
         created.extend(within(LIMIT, "all are created", creating).await.unwrap());
@@ -73,9 +72,9 @@ async fn crash(rounds: u64) {
     assert!(missed > 0, "no server was missed");
 }
 
-fn request(round: u64, n: u64, random: &mut Random) -> CreateCountdownRequest {
+fn request(round: u64, n: u64, random: &mut fastrand::Rng) -> CreateCountdownRequest {
     let name = format!("round{round}.{n}");
-    let millis = i64::try_from(1 + random.below(LONGEST)).unwrap();
+    let millis = i64::try_from(1 + random.u64(..LONGEST)).unwrap();
     let request = announced(&name, millis, &format!("ends.{}", n % TOPICS));
     CreateCountdownRequest { request_id: Some(name), ..request }
 }
@@ -99,21 +98,21 @@ async fn create_all(channel: Channel, requests: Vec<CreateCountdownRequest>) -> 
 }
 
 /// Now and then the next server is killed while it starts, or just after. Returns when none ran.
-async fn kill_and_restart(server: &mut Server, random: &mut Random) -> Down {
+async fn kill_and_restart(server: &mut Server, random: &mut fastrand::Rng) -> Down {
     server.kill();
     let dead = now();
-    if random.one_in(3) {
+    if random.u64(..3) == 0 {
         // Elsewhere: it ends what is due, and nobody is told.
         let mut command = server_command(server.directory(), "127.0.0.1:0");
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let started = now();
-        tokio::time::sleep(Duration::from_micros(random.below(200_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.u64(..200_000))).await;
         child.kill().unwrap();
         child.wait().unwrap();
         server.restart();
         return (dead, started);
     }
-    tokio::time::sleep(Duration::from_millis(random.below(300))).await;
+    tokio::time::sleep(Duration::from_millis(random.u64(..300))).await;
     let alive = now();
     server.restart();
     (dead, alive)

@@ -11,7 +11,6 @@ use crate::{
         Client, Verb, change, create, delete, get, is, is_lost, length, list, moment, running_for, told,
     },
     harness::{Server, until, within},
-    random::Random,
 };
 
 /// Countdowns, each with somebody who changes it.
@@ -43,7 +42,7 @@ async fn every_acknowledged_change_outlives_kill_9_and_no_other_one_is_there_by_
     const ROUNDS: u64 = 6;
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut server = Server::start_apart();
     let new = |n| Known { name: format!("kept.{n}"), countdown: None, open: None };
     let mut all = (0..COUNT).map(new).collect::<Vec<_>>();
@@ -51,11 +50,11 @@ async fn every_acknowledged_change_outlives_kill_9_and_no_other_one_is_there_by_
         let client = server.countdown().await;
         let answers = watch::Sender::new(0);
         let work = |known: Known| {
-            let random = Random::new(random.number());
+            let random = fastrand::Rng::with_seed(random.u64(..));
             tokio::spawn(change_on(client.clone(), known, random, answers.clone()))
         };
         let workers: Vec<JoinHandle<Known>> = all.drain(..).map(work).collect();
-        let enough = 20 + random.below(200);
+        let enough = 20 + random.u64(..200);
         let mut progress = answers.subscribe();
         within(LIMIT, "answers", progress.wait_for(|now| *now >= enough)).await.unwrap();
         server.kill();
@@ -112,7 +111,7 @@ async fn a_countdown_outlives_what_retention_removes() {
 async fn change_on(
     client: Client,
     mut known: Known,
-    mut random: Random,
+    mut random: fastrand::Rng,
     answers: watch::Sender<u64>,
 ) -> Known {
     loop {
@@ -136,15 +135,15 @@ async fn change_on(
 
 impl Known {
     /// Something that changes it as it stands.
-    fn next(&self, random: &mut Random) -> Deed {
+    fn next(&self, random: &mut fastrand::Rng) -> Deed {
         let Some(countdown) = &self.countdown else { return Deed::Create };
         match countdown.state() {
-            CountdownState::Running | CountdownState::Paused if !random.one_in(4) => {
-                let by = 1 + i64::try_from(random.below(100)).unwrap();
+            CountdownState::Running | CountdownState::Paused if random.u64(..4) != 0 => {
+                let by = 1 + i64::try_from(random.u64(..100)).unwrap();
                 let turn = if is(countdown, CountdownState::Running) { Verb::Pause } else { Verb::Resume };
-                Deed::Change(if random.one_in(2) { turn } else { Verb::Extend(by) })
+                Deed::Change(if random.u64(..2) == 0 { turn } else { Verb::Extend(by) })
             }
-            CountdownState::Running | CountdownState::Paused if random.one_in(2) => {
+            CountdownState::Running | CountdownState::Paused if random.u64(..2) == 0 => {
                 Deed::Change(Verb::Cancel)
             }
             _ => Deed::Delete,

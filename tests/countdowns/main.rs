@@ -20,8 +20,6 @@ mod kept;
 mod limits;
 mod many;
 mod races;
-#[path = "../../src/messages/embedded/disk/simulated/random.rs"]
-mod random;
 mod refused;
 mod watcher;
 mod watchers;

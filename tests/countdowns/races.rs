@@ -12,7 +12,6 @@ use crate::{
         moment, now, running_for, text, told,
     },
     harness::{Server, soon, until},
-    random::Random,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -129,7 +128,7 @@ async fn a_change_that_races_the_end_comes_in_time_or_too_late_and_what_it_says_
     const COUNT: usize = 30;
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let server = Server::start();
     let clients = clients(&server).await;
     let (mut raced, mut in_time) = (0, 0);
@@ -140,7 +139,7 @@ async fn a_change_that_races_the_end_comes_in_time_or_too_late_and_what_it_says_
             let countdown = create(&client, announced(&name, 200, "over")).await.unwrap();
             let verbs = [Verb::Extend(HOUR), Verb::Extend(2 * HOUR), Verb::Cancel];
             let verbs =
-                (0..=random.index(2)).map(|_| (verbs[random.index(3)], random.below(10_000))).collect();
+                (0..=random.usize(..2)).map(|_| (verbs[random.usize(..3)], random.u64(..10_000))).collect();
             races.push((name, tokio::spawn(race_the_end(client, countdown, verbs))));
         }
         for (name, race) in races {

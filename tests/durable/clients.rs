@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     harness::{Server, within},
     history::{Id, Read, Reading},
-    random::Random,
 };
 
 const PUBLISHERS: usize = 3;
@@ -52,7 +51,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub async fn start(server: &Server, random: &mut Random) -> Self {
+    pub async fn start(server: &Server, random: &mut fastrand::Rng) -> Self {
         let (progress, stop, last) = (
             watch::Sender::new([0; PUBLISHERS + READERS]),
             CancellationToken::new(),
@@ -62,7 +61,7 @@ impl Clients {
             let (progress, last) = (progress.clone(), last.subscribe());
             let responded = move || count(&progress, PUBLISHERS + place);
             let reader = Reader { name, client: client(server), request, cut, last };
-            tokio::spawn(reader.read(Random::new(random.number()), responded))
+            tokio::spawn(reader.read(fastrand::Rng::with_seed(random.u64(..)), responded))
         };
         let readers = requests(server).await.into_iter().enumerate().map(reader).collect();
         let publisher = |publisher| {
@@ -177,7 +176,7 @@ pub async fn read_afterwards(server: &Server) -> Reading {
     let request = MessagesRequest { until_caught_up: true, ..request() };
     let last = watch::Sender::new(None).subscribe();
     let reader = Reader { name: "afterwards", client: client(server), request, cut: None, last };
-    reader.read(Random::new(0), || {}).await
+    reader.read(fastrand::Rng::with_seed(0), || {}).await
 }
 
 struct Reader {
@@ -191,13 +190,13 @@ struct Reader {
 
 impl Reader {
     /// Reads until the stream ends or the last sequence was passed.
-    async fn read(self, mut random: Random, responded: impl Fn()) -> Reading {
+    async fn read(self, mut random: fastrand::Rng, responded: impl Fn()) -> Reading {
         let Self { name, client, mut request, cut, last } = self;
         let topic = request.topics.first().filter(|topic| *topic != ">").cloned();
         let mut reading = Reading { reader: name.into(), topic, messages: Vec::new() };
         loop {
             let mut responses = pin!(client.messages(request.clone()));
-            let left = cut.map_or(u64::MAX, |most| random.below(most));
+            let left = cut.map_or(u64::MAX, |most| random.u64(..most));
             for _ in 0..left {
                 let response = match within(LIMIT, "a response", responses.next()).await {
                     Some(Ok(response)) => response,
@@ -249,10 +248,10 @@ fn headers(id: Id) -> HashMap<String, String> {
 }
 
 fn payload(id: Id) -> Vec<u8> {
-    let mut random = Random::new((id.publisher as u64) << 32 | id.number);
-    let most = [64, 300, 300, 1_500].get(random.index(4)).copied().unwrap_or(0);
-    let most = if random.one_in(1_000) { 200_000 } else { most };
-    let numbers = (0..random.below(most) / 8).map(|_| random.number());
+    let mut random = fastrand::Rng::with_seed((id.publisher as u64) << 32 | id.number);
+    let most = [64, 300, 300, 1_500].get(random.usize(..4)).copied().unwrap_or(0);
+    let most = if random.u64(..1_000) == 0 { 200_000 } else { most };
+    let numbers = (0..random.u64(..most) / 8).map(|_| random.u64(..));
     numbers.flat_map(u64::to_le_bytes).collect()
 }
 

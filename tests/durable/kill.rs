@@ -8,7 +8,6 @@ use crate::{
     clients::{Clients, LIMIT, Progress, read_afterwards},
     harness::{Server, server_command, within},
     history::History,
-    random::Random,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +26,7 @@ async fn every_acknowledged_message_is_read_once_and_in_order_over_200_crashes()
 async fn crash(rounds: usize) {
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut server = Server::start_apart();
     let clients = Clients::start(&server, &mut random).await;
     // A client whose first call finds no server gives up.
@@ -35,9 +34,9 @@ async fn crash(rounds: usize) {
     within(LIMIT, "all clients", progress.wait_for(|now| !now.contains(&0))).await.unwrap();
     for round in 0..rounds {
         let before = *progress.borrow();
-        let answers = random.below(4).min(1) * random.below(600);
+        let answers = random.u64(..4).min(1) * random.u64(..600);
         // Who waits longer the more often it finds no server would else hardly ever find one.
-        let waits_for_all = random.one_in(2);
+        let waits_for_all = random.u64(..2) == 0;
         let is_due = |now: &Progress| {
             let has_come = |(now, before): (&u64, &u64)| now > before || !waits_for_all;
             Clients::answers(now) >= Clients::answers(&before) + answers
@@ -47,7 +46,7 @@ async fn crash(rounds: usize) {
         assert!(!clients.publishers.iter().any(JoinHandle::is_finished), "a publisher failed");
         assert!(!clients.readers.iter().any(JoinHandle::is_finished), "a reader failed");
         server.kill();
-        if random.one_in(4) {
+        if random.u64(..4) == 0 {
             kill_while_it_starts(&server, &mut random).await;
         }
         server.restart();
@@ -59,10 +58,10 @@ async fn crash(rounds: usize) {
 }
 
 /// Ends a start in its middle: what it does to the data has to be as safe as what it found.
-async fn kill_while_it_starts(server: &Server, random: &mut Random) {
+async fn kill_while_it_starts(server: &Server, random: &mut fastrand::Rng) {
     let mut command = server_command(server.directory(), "127.0.0.1:0");
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-    tokio::time::sleep(Duration::from_micros(random.below(100_000))).await;
+    tokio::time::sleep(Duration::from_micros(random.u64(..100_000))).await;
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -14,8 +14,6 @@ mod clients;
 mod full;
 mod history;
 mod kill;
-#[path = "../../src/messages/embedded/disk/simulated/random.rs"]
-mod random;
 
 use std::{collections::BTreeMap, process::Stdio};
 

@@ -10,8 +10,6 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::random::Random;
-
 /// The size of a payload in bytes.
 pub const SIZE: usize = 256;
 
@@ -39,9 +37,9 @@ pub struct Messages {
 
 impl Messages {
     pub fn new(topics: usize, size: usize) -> Self {
-        let mut random = Random::new(1);
+        let mut random = fastrand::Rng::with_seed(1);
         let mut payload = || -> Bytes {
-            std::iter::repeat_with(|| random.number().to_le_bytes()).flatten().take(size).collect()
+            std::iter::repeat_with(|| random.u64(..).to_le_bytes()).flatten().take(size).collect()
         };
         Self {
             topics: (0..topics).map(|n| topic(n).into()).collect(),

@@ -26,18 +26,6 @@ const SEEDS: u64 = 3;
 /// How many rotated files it keeps.
 const KEPT: usize = 5;
 
-/// Numbers that look random, and come again with the same seed: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % most
-    }
-}
-
 /// What the writer does besides writing lines.
 #[derive(Clone, Copy)]
 struct Does {
@@ -48,7 +36,7 @@ struct Does {
 /// Writes numbered lines into a file that it rotates.
 struct Writer<'a> {
     bed: &'a Bed,
-    random: Random,
+    random: fastrand::Rng,
     does: Does,
     /// How many lines were read: it waits for the reader before it destroys what would be missed.
     read: Arc<AtomicUsize>,
@@ -59,10 +47,10 @@ impl Writer<'_> {
     fn run(mut self) {
         let mut log = self.open();
         while self.written < LINES {
-            match self.random.below(200) {
+            match self.random.u64(..200) {
                 0 => log = self.rotate(log),
                 1 if self.does.copytruncate => self.copytruncate(),
-                2 => thread::sleep(Duration::from_millis(self.random.below(20))),
+                2 => thread::sleep(Duration::from_millis(self.random.u64(..20))),
                 _ => self.write(&mut log),
             }
         }
@@ -75,8 +63,8 @@ impl Writer<'_> {
     /// A line in one write, or in two.
     fn write(&mut self, log: &mut File) {
         let line =
-            format!("line {} {}\n", self.written, "x".repeat(self.random.below(300).try_into().unwrap()));
-        let cut = if self.random.below(3) == 0 { self.random.below(line.len() as u64) } else { 0 };
+            format!("line {} {}\n", self.written, "x".repeat(self.random.u64(..300).try_into().unwrap()));
+        let cut = if self.random.u64(..3) == 0 { self.random.u64(..line.len() as u64) } else { 0 };
         let (before, behind) = line.split_at(cut.try_into().unwrap());
         log.write_all(before.as_bytes()).unwrap();
         log.write_all(behind.as_bytes()).unwrap();
@@ -98,7 +86,7 @@ impl Writer<'_> {
             fs::rename(name(number), name(number + 1)).unwrap();
         }
         let new = self.open();
-        for _ in 0..self.random.below(5) {
+        for _ in 0..self.random.u64(..5) {
             self.write(&mut log);
         }
         new
@@ -126,7 +114,7 @@ impl Writer<'_> {
 
 /// Follows, is cut at random, and continues after the last batch that it took.
 async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec<Event> {
-    let mut random = Random(seed | 1);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut other = None;
     let (mut next, mut events) = (0, Vec::new());
     while next < LINES {
@@ -135,12 +123,12 @@ async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec
         let mut reading = Bed::try_open_on(files, query)
             .await
             .unwrap_or_else(|error| panic!("after {next}: {error:?} {events:?}"));
-        let batches = 1 + random.below(20);
+        let batches = 1 + random.u64(..20);
         for _ in 0..batches {
             if next == LINES {
                 break;
             }
-            let patience = Duration::from_millis(random.below(300));
+            let patience = Duration::from_millis(random.u64(..300));
             let Ok(batch) = tokio::time::timeout(patience, reading.batch()).await else { break };
             batch.expect("the stream goes on");
             for line in reading.take_texts() {
@@ -152,7 +140,7 @@ async fn read(bed: &Bed, mut start: Start, seed: u64, read: &AtomicUsize) -> Vec
             start = reading.resume();
             read.store(next, Ordering::Release);
         }
-        other = match random.below(4) {
+        other = match random.u64(..4) {
             0 => Some(Files::new(vec![Root::new(ROOT, bed.path(""))], options()).unwrap()),
             1 => None,
             _ => other,
@@ -174,7 +162,7 @@ async fn torture(does: Does, first_seed: u64) {
             let start = first.resume();
             drop(first);
             let count = Arc::new(AtomicUsize::new(0));
-            let random = Random(0x9E37_79B9_7F4A_7C15 ^ (seed + 1));
+            let random = fastrand::Rng::with_seed(seed);
             let writer = Writer { bed: &bed, random, does, read: count.clone(), written: 0 };
             let events = thread::scope(|scope| {
                 scope.spawn(|| writer.run());
