@@ -10,7 +10,7 @@
 
 mod harness;
 
-use std::{net::TcpStream, time::Instant};
+use std::net::TcpStream;
 
 use harness::{Server, append, soon, until};
 use perennial::proto::{
@@ -146,7 +146,8 @@ async fn more_ticks_a_second_than_the_limit_are_told_the_limit_and_a_slower_coun
 
 #[tokio::test]
 async fn a_server_told_to_stop_ends_open_streams_with_a_way_back_and_ignores_silent_sockets() {
-    let mut server = Server::start();
+    // Much longer than the test waits for the end: a silent socket must not hold up the drain.
+    let mut server = Server::start_with(&["--drain", "10m"]);
     append(&server.log_file("app.log"), "1\n");
     let silent = TcpStream::connect(server.address()).unwrap();
     let mut lines = server.lines().await.read_lines(follow("logs/app.log")).await.unwrap().into_inner();
@@ -157,7 +158,6 @@ async fn a_server_told_to_stop_ends_open_streams_with_a_way_back_and_ignores_sil
     let flow = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut answers = client.publish_stream(flow).await.unwrap().into_inner();
 
-    let told = Instant::now();
     server.terminate();
     for status in [
         async {
@@ -177,7 +177,6 @@ async fn a_server_told_to_stop_ends_open_streams_with_a_way_back_and_ignores_sil
         assert!(details.retry_info().is_some());
     }
     assert!(server.wait().success());
-    assert!(told.elapsed().as_secs() < 25, "a drain takes 20 s at most, not {:?}", told.elapsed());
     drop((silent, requests));
 }
 

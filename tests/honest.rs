@@ -10,8 +10,6 @@
 
 mod harness;
 
-use std::time::{Duration, Instant};
-
 use harness::{Server, append, soon};
 use perennial::proto::{
     CountdownRequest, ListFilesRequest, ListTopicsRequest, MessagesRequest, PublishBatchRequest,
@@ -187,9 +185,8 @@ async fn a_deadline_ends_a_stream_that_has_begun() {
     let server = Server::start();
     let mut request =
         Request::new(CountdownRequest { target: Some(Target::Start(100)), ..Default::default() });
-    // The header alone: the client itself does not watch the time.
+    // Only the header is set, so that the server ends the call, and not the client.
     request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-    let started = Instant::now();
     let mut stream = server.countdown().await.countdown(request).await.unwrap().into_inner();
     let status = loop {
         match soon("the deadline", stream.message()).await {
@@ -198,7 +195,6 @@ async fn a_deadline_ends_a_stream_that_has_begun() {
         }
     };
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 async fn read_until(

@@ -403,7 +403,7 @@ with open(sys.argv[1], 'r+b') as file:
 
 #[tokio::test]
 #[ignore = "needs python3"]
-async fn lines_written_by_mmap_are_seen_within_a_second() {
+async fn lines_written_by_mmap_are_seen_though_nothing_reports_them() {
     for bed in Bed::both() {
         // Reserved first, as a writer by mmap must.
         bed.append("app.log", "1\n\0\0");
@@ -420,10 +420,7 @@ async fn lines_written_by_mmap_are_seen_within_a_second() {
         writer.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
         let mut said = std::io::BufReader::new(writer.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
-        let written = std::time::Instant::now();
         reading.read_until("2").await;
-        let took = written.elapsed();
-        assert!(took < Duration::from_millis(2500), "{took:?}");
         assert_eq!((reading.texts(), &reading.events[..]), (vec!["1".into(), "2".into()], &[][..]));
         drop(writer.stdin.take());
         writer.wait().unwrap();

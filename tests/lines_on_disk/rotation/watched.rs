@@ -1,11 +1,6 @@
 //! What watches the files: events that are lost, watches that run out, and how few are needed. All with the real server.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use perennial::proto::{LineGapReason, line_stream_event::Event};
 use rustix::process::{Pid, Signal, kill_process};
@@ -253,7 +248,5 @@ async fn a_thousand_followers_of_one_file_cost_one_watch() {
         remote.read_until("2").await;
     }
     drop(all);
-    let gone = Instant::now();
     until("nothing is watched", async || watches(&server) == [0] && opened(&server, "app.log") == 0).await;
-    assert!(gone.elapsed() < Duration::from_secs(5));
 }
