@@ -1,8 +1,9 @@
-//! The typed client: the same verbs as the contract, in streams that reconnect and resume by themselves.
+//! The typed client: the calls of the contract, with streams that reconnect and resume by themselves.
 //!
-//! A stream keeps the cursor of the last response. When it is lost for a reason that may pass, it waits, sends the
-//! same request with that cursor, and goes on: nothing is missed and nothing comes twice, and `limit` counts over all
-//! of it. The first connection fails at once if nothing answers. Printing and arguments are left to the caller.
+//! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
+//! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
+//! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
+//! answers. Printing and arguments are left to the caller.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -28,37 +29,37 @@ pub use address::DEFAULT_PORT;
 pub use error::{Error, Violation};
 pub use tonic::Code;
 
-/// Of a connection: many streams share it, and an unread one must not hold up the others.
+/// The window of a connection. Many streams share it, and a stream that is not read must not block the others.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// Of a stream: 64 of the largest usual batches in flight.
+/// The window of a stream: 64 of the largest usual batches.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Under the time after which middleboxes forget a connection, as the server does.
+/// Shorter than the time after which middleboxes drop an idle connection; the server uses the same.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A ping unanswered for so long means that the connection is gone.
+/// A connection that does not answer a ping for this time is lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A host that answers none of the three SYNs sent in this time is unreachable. It is short, so that a host that is
 /// back is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above any batch, also where the operator raised the limit of a line or a message.
+/// Above any batch, even if the operator raised the limit of a line or a message.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// What befell a stream, told to the observer.
+/// An event of a stream, for the observer.
 #[derive(Debug)]
 pub enum Notice<'a> {
     /// The stream was lost, and is opened again after `wait`.
     Interrupted {
-        /// Why.
+        /// The reason.
         error: &'a Error,
-        /// How long until the next attempt.
+        /// The time until the next attempt.
         wait: Duration,
     },
-    /// A response arrived again.
+    /// The first response after an interruption arrived.
     Resumed,
 }
 
 type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 
-/// A client of one server; cheap to clone, all clones share a connection.
+/// A client of one server. It is cheap to clone, and all clones share a connection.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
@@ -100,29 +101,29 @@ impl Client {
         })
     }
 
-    /// The same over a connection of its own: one carries as many streams at once as the server allows, 256 by default.
+    /// A client with its own connection. The server limits the streams on one connection, to 256 by default.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self { channel: self.endpoint.connect_lazy(), ..self.clone() }
     }
 
-    /// Tells each interruption and recovery of this client's streams to `observer`.
+    /// Reports each interruption and each recovery of this client's streams to `observer`.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
         self
     }
 
-    /// Leaves at most so many messages of a flow of [`Self::publish_all`] unanswered; 8,192 by default, at least 1.
+    /// Sets the most unanswered messages of a flow of [`Self::publish_all`]; the default is 8,192, the least is 1.
     ///
-    /// Fewer wait less long in the queue before them; more keep a server busy that is far away.
+    /// A small window shortens the time that a message waits in the queue; a large one keeps a distant server busy.
     #[must_use]
     pub fn with_publish_window(mut self, messages: usize) -> Self {
         self.publish_window = messages;
         self
     }
 
-    /// Whether a service is served, by its full name; the server as a whole where it is empty.
+    /// The status of a service, by its full name, or of the whole server if `service` is empty.
     pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = HealthClient::new(self.channel.clone()).check(request).await;

@@ -127,7 +127,7 @@ fn a_topic_is_copied_by_what_messages_prints() {
     assert_eq!(objects(&read("b"))[1]["messageId"], "own");
     // Once more: the one that has an id is known.
     let again = fed(&server, &["publish", "b", "--json"], original.as_bytes());
-    assert!(stderr(&again).contains("1 of them were there already"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("1 of them were published before"), "{}", stderr(&again));
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Client {
         call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Option<Countdown>, Status>,
     ) -> Result<Countdown, Error> {
         let countdown = call(self.countdown_client()).await.map_err(|status| self.error(&status))?;
-        countdown.ok_or(Error::Incomplete { field: "countdown" })
+        countdown.ok_or(Error::Protocol { fault: "its response has no countdown" })
     }
 
     fn countdown_client(&self) -> CountdownServiceClient<Channel> {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::proto::ErrorReason;
+
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Violation {
@@ -45,11 +47,11 @@ pub enum Error {
     /// The server ended a flow of messages before it had answered all of them.
     #[error("the server ended the flow before it had answered all messages")]
     EndedEarly,
-    /// The response lacks a field that a server always sets.
-    #[error("the response has no {field}, so the server does not speak this version of the protocol")]
-    Incomplete {
-        /// Its name in the contract.
-        field: &'static str,
+    /// The server does not keep to the protocol, so it is not a server of this version.
+    #[error("the server does not keep to the protocol: {fault}")]
+    Protocol {
+        /// What it did.
+        fault: &'static str,
     },
     /// The server, or the transport, ended the call.
     #[error("{message}")]
@@ -104,7 +106,7 @@ impl Error {
     /// the transport or from the client's library, which report a lost connection by several codes.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::Incomplete { .. } => false,
+            Self::Url { .. } | Self::Protocol { .. } => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
             Self::Status { reason: None, code, transport, .. } => match code {
@@ -125,12 +127,17 @@ impl Error {
         }
     }
 
+    /// Whether the server sent this reason.
+    pub fn has_reason(&self, reason: ErrorReason) -> bool {
+        self.reason() == Some(reason.as_str_name())
+    }
+
     /// The gRPC code of the status, or the closest one.
     pub fn code(&self) -> Code {
         match self {
             Self::Url { .. } => Code::InvalidArgument,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
-            Self::Incomplete { .. } => Code::Internal,
+            Self::Protocol { .. } => Code::Internal,
             Self::Status { code, .. } => *code,
         }
     }
@@ -163,7 +170,7 @@ fn unreachable_because(status: &Status) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{grpc::status::Failure, proto::ErrorReason};
+    use crate::grpc::status::Failure;
 
     #[test]
     fn a_reason_decides_whether_a_call_is_repeated_whatever_its_code() {

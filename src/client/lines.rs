@@ -1,4 +1,4 @@
-//! `LineService`: the lines of files, and which files there are.
+//! `LineService`: reading and listing files.
 
 use futures::Stream;
 
@@ -16,7 +16,7 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
-    /// The files below a root or a directory, or of all roots where `path` is empty: all pages.
+    /// The files below a root or a directory, or of all roots if `path` is empty, from all pages.
     pub async fn list_files(&self, path: &str) -> Result<Vec<FileInfo>, Error> {
         let mut client =
             LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);

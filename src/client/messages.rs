@@ -1,4 +1,4 @@
-//! `MessageService`: reading and publishing messages, and what is kept of topics and consumers.
+//! `MessageService`: reading and publishing messages, and managing topics and consumers.
 
 use futures::Stream;
 use tonic::transport::Channel;
@@ -11,7 +11,7 @@ use crate::proto::{
 };
 
 impl Client {
-    /// The messages of topics; read as a consumer, the place is committed by the caller, with [`Self::commit_cursor`].
+    /// The messages of topics. A caller that reads as a consumer commits its position with [`Self::commit_cursor`].
     pub fn messages(
         &self,
         request: MessagesRequest,
@@ -19,23 +19,23 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
-    /// Publishes one message, once: it is not repeated here. Set `message_id` to repeat it safely.
+    /// Publishes one message. The call is not repeated here; set `message_id` to repeat it safely.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
         let answer = self.message_client().publish(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
     }
 
-    /// Publishes several messages, all or none; one answer for each, in their order. It is not repeated here.
+    /// Publishes several messages, all or none, and returns one answer for each, in their order. The call is not repeated.
     pub async fn publish_batch(&self, messages: Vec<PublishRequest>) -> Result<Vec<PublishResponse>, Error> {
         let answer = self.message_client().publish_batch(PublishBatchRequest { messages }).await;
         Ok(answer.map_err(|status| self.error(&status))?.into_inner().results)
     }
 
-    /// Publishes a flow of messages, each on its own; one result for each, in their order.
+    /// Publishes a flow of messages, each on its own, and yields one result for each, in their order.
     ///
-    /// A message without an id is given one, and what was unanswered when a connection was lost is sent again with
-    /// the same ids: within the dedupe window of the server nothing is published twice. What is unanswered is
-    /// bounded: `messages` is not polled while the window is full.
+    /// A message without an id gets one. After a lost connection, the unanswered messages are sent again with the same
+    /// ids, so that within the dedupe window of the server no message is published twice. The number of unanswered
+    /// messages is bounded: `messages` is not polled while the window is full.
     pub fn publish_all(
         &self,
         messages: impl Stream<Item = PublishRequest> + Send,
@@ -43,7 +43,7 @@ impl Client {
         publisher::stream(self.clone(), messages)
     }
 
-    /// The topics that match a pattern, or all where it is empty: all pages.
+    /// The topics that match a pattern, or all topics if it is empty, from all pages.
     pub async fn list_topics(&self, pattern: &str) -> Result<Vec<TopicInfo>, Error> {
         let mut client = self.message_client();
         let mut request = ListTopicsRequest { pattern: pattern.to_owned(), ..ListTopicsRequest::default() };
@@ -59,18 +59,18 @@ impl Client {
         }
     }
 
-    /// Removes the messages of a topic, all or up to a sequence, for good: how many they were.
+    /// Removes the messages of a topic, all or up to a sequence, for good, and returns their number.
     pub async fn purge_topic(&self, topic: &str, until_sequence: Option<i64>) -> Result<i64, Error> {
         let request = PurgeTopicRequest { topic: topic.to_owned(), until_sequence };
         let answer = self.message_client().purge_topic(request).await;
         let answer = answer.map_err(|status| self.error(&status))?.into_inner();
-        Ok(answer.message_count.unwrap_or_default())
+        answer.message_count.ok_or(Error::Protocol { fault: "its response has no message_count" })
     }
 
-    /// Keeps a cursor of [`Self::messages`] under the name of a consumer; it is on disk when this returns.
+    /// Commits a cursor of [`Self::messages`] as the position of a consumer; it is on disk when this returns.
     ///
-    /// Commit after what the cursor stands behind was dealt with. Without `allow_rewind`, a commit that would move the
-    /// consumer back fails (`COMMIT_BEHIND`). It is safe to repeat.
+    /// Commit after the messages before the cursor were processed. Without `allow_rewind`, a commit that would move the
+    /// consumer back fails (`COMMIT_BEHIND`). The call is safe to repeat.
     pub async fn commit_cursor(&self, consumer: &str, cursor: &str, allow_rewind: bool) -> Result<(), Error> {
         let request =
             CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), allow_rewind };
@@ -78,7 +78,7 @@ impl Client {
         answer.map(drop).map_err(|status| self.error(&status))
     }
 
-    /// All consumers, by name: all pages.
+    /// All consumers, ordered by name, from all pages.
     pub async fn list_consumers(&self) -> Result<Vec<ConsumerInfo>, Error> {
         let mut client = self.message_client();
         let mut request = ListConsumersRequest::default();
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// A consumer, if there is one of this name.
+    /// The consumer with this name, if it exists.
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let request =
             ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
@@ -102,7 +102,7 @@ impl Client {
         Ok(answer.map_err(|status| self.error(&status))?.into_inner().consumers.pop())
     }
 
-    /// Forgets a consumer, for good. Who reads under its name is not disturbed.
+    /// Deletes a consumer, for good. A reader under its name continues.
     pub async fn delete_consumer(&self, consumer: &str) -> Result<(), Error> {
         let request = DeleteConsumerRequest { consumer: consumer.to_owned() };
         let answer = self.message_client().delete_consumer(request).await;

@@ -1,7 +1,7 @@
 //! A flow of messages over many connections.
 //!
-//! Promises one result a message, in order. A message keeps its id over all attempts, so the server knows it again:
-//! what was published before a connection was lost is answered, not published, the second time.
+//! Promises one result per message, in order. A message keeps its id over all attempts, so the server recognizes it: a
+//! message that was published before the connection was lost is answered the second time, and not published again.
 
 use std::pin::Pin;
 
@@ -23,9 +23,9 @@ use frames::Frames;
 mod codec;
 mod frames;
 
-/// Unanswered messages: what the server's own default window takes, less what may be under way to it.
+/// The default window: the messages that the server's own window takes, minus those that may be on their way.
 pub(super) const WINDOW_MESSAGES: usize = 8_192;
-/// Frames ready for the transport: one in its hands, one behind it. More would only make smaller frames.
+/// Frames that wait for the transport, beside the one that it sends. More would only make the frames smaller.
 const FRAMES_READY: usize = 1;
 
 const METHOD: &str = "/perennial.v1.MessageService/PublishStream";
@@ -71,7 +71,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         Self { client, messages, ids: Ids::new(), unanswered, open: None, waits }
     }
 
-    /// Some results, or none after the last message was answered.
+    /// The next results, or `None` after the last message was answered.
     async fn next(&mut self) -> Result<Option<Vec<PublishResult>>, Error> {
         loop {
             let step = match self.step().await {
@@ -85,10 +85,12 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
             match step {
                 Step::Answer(Ok(Some(answer))) => {
                     self.waits.delivered();
-                    self.unanswered.answered(answer.results.len());
+                    if !self.unanswered.answered(answer.results.len()) {
+                        return Err(Error::Protocol { fault: "it answered messages that it did not get" });
+                    }
                     return Ok(Some(answer.results));
                 }
-                // The server owes an answer or more: this is how a connection that was cut may look.
+                // Answers are missing: a cut connection may look like this.
                 Step::Answer(Ok(None)) => self.lost(Error::EndedEarly).await?,
                 Step::Answer(Err(status)) => self.refused(&status).await?,
                 Step::Message(Some(message)) => self.take(message),
@@ -146,21 +148,21 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         self.waits.wait_out(error).await
     }
 
-    /// Takes a message and those that are ready behind it, so that they share a frame.
+    /// Takes a message and those that are ready after it, so that they share a frame.
     fn take(&mut self, message: PublishRequest) {
         let mut next = Some(message);
         while let Some(mut message) = next {
             message.message_id.get_or_insert_with(|| self.ids.next());
             let is_frame_full = self.unanswered.push(&message);
-            let goes_on = !is_frame_full && self.unanswered.has_room();
-            next = if goes_on { self.messages.next().now_or_never().flatten() } else { None };
+            let continues = !is_frame_full && self.unanswered.has_room();
+            next = if continues { self.messages.next().now_or_never().flatten() } else { None };
         }
     }
 }
 
-/// Ids that no other flow makes: one UUID, and a number a message.
+/// Ids that no other flow makes: one UUID for the flow, and a number for each message.
 struct Ids {
-    /// The UUID in base64: the server keeps each id for a while, so they are short.
+    /// The UUID in base64. The server keeps each id for a while, so they are short.
     flow: String,
     next: u64,
 }

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use perennial::client::{Client, Error};
+use perennial::{
+    client::{Client, Error},
+    proto::ErrorReason,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +71,7 @@ async fn clear_up(client: &Client, load: &Load) -> Result<(), Failure> {
     for topic in message::topics(load) {
         match client.purge_topic(&topic, None).await {
             // A topic without a message does not exist.
-            Err(error) if error.reason() == Some("TOPIC_NOT_FOUND") => {}
+            Err(error) if error.has_reason(ErrorReason::TopicNotFound) => {}
             outcome => drop(outcome?),
         }
     }

@@ -1,4 +1,4 @@
-//! Items as objects, named as the JSON form of the contract names them.
+//! Items as JSON objects, with the field names of the contract's JSON form.
 
 use std::{
     borrow::Cow,
@@ -55,7 +55,7 @@ struct LineObject<'a> {
     partial: bool,
 }
 
-/// The events and lines; with their path, where they are from several.
+/// Prints the events and lines, with their path if there are several files.
 pub fn lines(out: &mut Output, response: &ReadLinesResponse, path: Option<&str>) -> io::Result<()> {
     response.events.iter().try_for_each(|event| {
         let mut object = line_event(event);

@@ -1,7 +1,7 @@
-//! `perennial messages`: prints the messages of topics, and keeps the place of a consumer.
+//! `perennial messages`: prints the messages of topics, and commits the position of a consumer.
 //!
-//! Promises that a place is committed only after all before it was written to stdout: a run that is killed repeats some
-//! messages, and loses none.
+//! Promises that a position is committed only after the messages before it were written to stdout: after a kill, the next
+//! run repeats some messages and loses none.
 
 use std::{io, ops::ControlFlow, time::Duration};
 
@@ -9,7 +9,7 @@ use futures::FutureExt;
 use jiff::tz::TimeZone;
 use perennial::{
     client::{Client, Error},
-    proto::MessagesResponse,
+    proto::{ErrorReason, MessagesResponse},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,7 @@ struct Reading {
     consumer: Option<Consumer>,
     lag: Lag,
     delivered: i64,
-    /// All before it was printed.
+    /// The cursor after the last printed message.
     cursor: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl Session for Reading {
 
     async fn interrupted(&mut self) -> Result<u8, Failure> {
         self.close().await?;
-        self.tell(true);
+        self.print_resume(true);
         Ok(INTERRUPTED)
     }
 }
@@ -126,7 +126,7 @@ impl Reading {
         response.cursor.clone_into(self.cursor.get_or_insert_default());
         let Some(consumer) = &mut self.consumer else { return Ok(()) };
         consumer.printed(&response.cursor, !(response.messages.is_empty() && response.events.is_empty()));
-        // In bulk there is no quiet moment to wait for.
+        // `idle` does not run while messages are always ready, so check here, too.
         consumer.committed().now_or_never().unwrap_or(Ok(()))?;
         if consumer.due().is_some_and(|due| due.is_zero()) {
             self.out.flush()?;
@@ -135,7 +135,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Writes all out, and commits the place.
+    /// Writes the buffered output, and commits the position.
     async fn close(&mut self) -> Result<(), Failure> {
         self.out.flush()?;
         self.lag.hide();
@@ -149,13 +149,13 @@ impl Reading {
         self.out.flush()?;
         self.lag.hide();
         output::report(&Problem::call(error).about("the cursor could not be committed"));
-        self.tell(false);
+        self.print_resume(false);
         Ok(code_of(error))
     }
 
     async fn failed(&mut self, error: &Error) -> Result<u8, Failure> {
-        // Who took over has begun behind the last commit, and commits from there on.
-        if error.reason() == Some("CONSUMER_TAKEN_OVER") {
+        // The other reader started after the last commit, and commits from now on.
+        if error.has_reason(ErrorReason::ConsumerTakenOver) {
             self.out.flush()?;
             self.lag.hide();
             output::report(&Problem::call(error));
@@ -164,24 +164,24 @@ impl Reading {
         let closed = self.close().await;
         output::report(&Problem::call(error));
         match closed {
-            // The same server, and the same fault.
-            Err(Failure::Call(_)) if can_resume(error) => self.tell(false),
+            // The commit failed as well, so the server does not have the position.
+            Err(Failure::Call(_)) if can_resume(error) => self.print_resume(false),
             Err(Failure::Call(_)) => {}
             closed => {
                 closed?;
                 if can_resume(error) {
-                    self.tell(true);
+                    self.print_resume(true);
                 }
             }
         }
         Ok(code_of(error))
     }
 
-    /// Prints the command that continues it: where the server keeps the place, that is what it was.
-    fn tell(&self, is_kept: bool) {
+    /// Prints the command that resumes: by the consumer's name if its position `is_committed`, otherwise by the cursor.
+    fn print_resume(&self, is_committed: bool) {
         let words = match &self.cursor {
             None => return,
-            Some(_) if is_kept && self.consumer.is_some() => self.it.words_as_consumer(self.delivered),
+            Some(_) if is_committed && self.consumer.is_some() => self.it.words_as_consumer(self.delivered),
             Some(cursor) => self.it.words(self.delivered, cursor),
         };
         let words = self.prefix.iter().cloned().chain(words).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Publishes one message, or many: one a line of stdin, or one a file.
+//! `perennial publish`: publishes one message, or one for each line of stdin or each file.
 
 use std::io::{self, IsTerminal};
 
@@ -24,7 +24,7 @@ use source::Messages;
 
 const TEMPLATE: &str = "{human_pos} published  {rate}  {elapsed}";
 
-/// Publishes what the arguments say.
+/// Publishes the messages that the arguments describe.
 pub async fn run(
     client: &Client,
     it: Publish,
@@ -64,32 +64,32 @@ async fn one(client: &Client, message: PublishRequest, format: Format) -> Result
     Ok(0)
 }
 
-/// Publishes many messages, and says on stderr how it went.
+/// Publishes many messages, and prints a summary on stderr.
 async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationToken) -> Result<u8, Failure> {
     let topic = it.topic().map_or_else(String::new, |topic| format!(" to {topic}"));
     let (messages, source) = Messages::open(it);
-    // After Ctrl-C no more is taken, and what was taken is published.
+    // Ctrl-C ends the reading; the messages that were read are still published.
     let messages = messages.take_until(stop.clone().cancelled_owned());
     let mut results = std::pin::pin!(client.publish_all(messages));
     let mut out = Output::new(format);
-    let mut told = Summary { topic, ..Summary::default() };
+    let mut summary = Summary { topic, ..Summary::default() };
     let mut rate = Rate::new(TEMPLATE, has_reader(&source, format));
     while let Some(result) = results.next().await {
-        let result = result.inspect_err(|_| told.tell(&source))?;
+        let result = result.inspect_err(|_| summary.print(&source))?;
         rate.add(1);
-        let place = source.answered();
-        if let Some(problem) = told.took(&mut out, result)? {
-            output::report(&problem.about(&source.name(place)));
+        let number = source.answered();
+        if let Some(problem) = summary.add(&mut out, result)? {
+            output::report(&problem.about(&source.name(number)));
         }
     }
     rate.hide();
     out.flush()?;
-    told.tell(&source);
-    let failed = told.failed.or(source.has_failed().then_some(1));
+    summary.print(&source);
+    let failed = summary.failed.or(source.has_failed().then_some(1));
     Ok(if stop.is_cancelled() { INTERRUPTED } else { failed.unwrap_or_default() })
 }
 
-/// Somebody waits at a terminal that shows nothing else: no typing, no answers.
+/// Whether a person watches stderr, and the terminal shows neither typing nor results.
 fn has_reader(source: &Messages, format: Format) -> bool {
     let is_typed = source.is_stdin() && io::stdin().is_terminal();
     let is_printed = matches!(format, Format::Json | Format::Ndjson) && io::stdout().is_terminal();
@@ -103,13 +103,13 @@ struct Summary {
     duplicates: u64,
     first: Option<i64>,
     last: Option<i64>,
-    /// The code of the first one that failed.
+    /// The exit code of the first failure.
     failed: Option<u8>,
 }
 
 impl Summary {
-    /// Takes note of a result; why it failed, if it did.
-    fn took(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<Problem>> {
+    /// Counts and prints a result, or returns why the message was not published.
+    fn add(&mut self, out: &mut Output, result: PublishResult) -> io::Result<Option<Problem>> {
         match result.outcome {
             Some(publish_result::Outcome::Published(answer)) => {
                 self.published += 1;
@@ -126,17 +126,23 @@ impl Summary {
                 self.failed.get_or_insert(GRPC.saturating_add(u8::try_from(error.code).unwrap_or_default()));
                 Ok(Some(Problem::publish(&error)))
             }
-            None => Ok(None),
+            None => {
+                self.failed.get_or_insert(1);
+                Ok(Some(Problem::local("the server sent an empty result: the message may not be published")))
+            }
         }
     }
 
-    fn tell(&self, source: &Messages) {
+    fn print(&self, source: &Messages) {
         let mut text = format!("published {} of {}{}", self.published, source.total(), self.topic);
         if let Some((first, last)) = self.first.zip(self.last) {
             text.push_str(&format!(", sequences {first} to {last}"));
         }
         if self.duplicates > 0 {
-            text.push_str(&format!(", {} of them were there already", self.duplicates));
+            text.push_str(&format!(", {} of them were published before", self.duplicates));
+        }
+        if source.expired() > 0 {
+            text.push_str(&format!(", {} had expired", source.expired()));
         }
         output::note(&text);
     }

@@ -1,4 +1,4 @@
-//! `perennial purge`: removes what cannot be brought back, and so asks before it does.
+//! `perennial purge`: removes the messages of a topic. They cannot be restored, so it asks first.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -11,10 +11,10 @@ use crate::{
     table,
 };
 
-/// The code of a run whose question was not answered with yes.
+/// The exit code if the answer is not yes.
 const DECLINED: u8 = 1;
 
-/// Purges a topic, if that is what is wanted.
+/// Purges a topic, after a confirmation.
 pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failure> {
     if !it.yes {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -22,7 +22,7 @@ pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failu
             output::report(&Problem::usage(text, Some("--yes".into())));
             return Err(Failure::Reported(USAGE));
         }
-        if !is_wanted(client, &it).await? {
+        if !is_confirmed(client, &it).await? {
             output::note("nothing was removed");
             return Err(Failure::Reported(DECLINED));
         }
@@ -31,8 +31,8 @@ pub async fn run(client: &Client, it: Purge, format: Format) -> Result<u8, Failu
     table::purged(count, format)
 }
 
-/// Asks.
-async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
+/// Asks for confirmation on the terminal.
+async fn is_confirmed(client: &Client, it: &Purge) -> Result<bool, Failure> {
     let topics = client.list_topics(&it.topic).await?;
     let what = match (it.until_sequence, topics.first().filter(|topic| topic.name == it.topic)) {
         (Some(until), _) => format!("the messages of {} up to sequence {until}", it.topic),
@@ -42,7 +42,7 @@ async fn is_wanted(client: &Client, it: &Purge) -> Result<bool, Failure> {
         (None, None) => format!("all messages of {}", it.topic),
     };
     let question = output::question(&format!("Remove {what}, for good? [y/N] "));
-    // A read of a terminal cannot be cancelled: a thread does it.
+    // A read of a terminal cannot be cancelled, so a thread does it.
     let answer = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map(|_| answer)

@@ -1,7 +1,7 @@
-//! Words as a POSIX shell takes them.
+//! Quotes words for a POSIX shell.
 
-/// A word that a shell reads back as `word`. Control characters, which could move a terminal, are written as bash and
-/// others read them.
+/// Quotes a word so that a shell reads it back unchanged. Control characters, which could move a terminal, are escaped
+/// in the `$'…'` form of bash, ksh and zsh.
 pub fn word(word: &str) -> String {
     if word.chars().any(char::is_control) {
         let escape = |byte: u8| match byte {
@@ -19,7 +19,7 @@ pub fn word(word: &str) -> String {
     }
 }
 
-/// A command line of `words`.
+/// Joins `words` to a command line.
 pub fn command(words: &[String]) -> String {
     words.iter().map(|each| word(each)).collect::<Vec<_>>().join(" ")
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+    fn words_are_quoted_if_a_shell_would_change_them() {
         for (given, quoted) in [
             ("logs/app.log", "logs/app.log"),
             ("", "''"),

@@ -76,3 +76,10 @@ async fn a_change_can_be_made_by_a_task() {
     let change = tokio::spawn(async move { client.pause_countdown("launch", None).await });
     assert!(matches!(change.await.unwrap(), Err(Error::Unreachable { .. })));
 }
+
+#[tokio::test]
+async fn a_response_without_a_countdown_is_an_error_and_no_countdown_of_defaults() {
+    let (client, _) = serve(Status::unavailable("unused"), 0).await;
+    let error = client.pause_countdown("launch", None).await.unwrap_err();
+    assert!(matches!(error, Error::Protocol { .. }) && !error.is_retryable(), "{error:?}");
+}

@@ -9,10 +9,10 @@ use tonic_prost::ProstCodec;
 
 use crate::proto::{PublishStreamRequest, PublishStreamResponse};
 
-/// As prost would have it.
+/// The codec of the generated client.
 type Plain = ProstCodec<PublishStreamRequest, PublishStreamResponse>;
 
-/// Writes frames as they are; decodes answers as prost does.
+/// Writes encoded frames unchanged; decodes answers with prost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FrameCodec;
 

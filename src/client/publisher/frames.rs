@@ -1,7 +1,9 @@
-//! The unanswered messages of a flow, encoded once, in the frames in which they go out.
+//! The unanswered messages of a flow, encoded once, in the frames that are sent.
 //!
-//! What was sent is kept until it is answered, and goes out again as it is over another connection: neither a copy nor
-//! a second encoding is made of a message, however often it is sent.
+//! A frame is kept until its messages are answered, and is sent again unchanged over another connection: a message is
+//! encoded once and never copied, however often it is sent. A frame is a `PublishStreamRequest`, whose only field is
+//! `messages`, so its encoding is that of each message with the field's tag, one after another. prost writes both; only
+//! the number of the field is repeated here, and a test decodes frames as the generated type.
 
 use std::collections::VecDeque;
 
@@ -11,23 +13,24 @@ use crate::proto::PublishRequest;
 
 /// The field number of `PublishStreamRequest.messages`.
 const MESSAGES: u32 = 1;
-/// Unanswered bytes, but for one message: what a client may hold for the sake of sending it again.
+/// The most unanswered bytes that a client keeps to send them again. One message may exceed it.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
-/// Of a frame: far under the contract's 10,000, so that the first answers are not held up by the last message.
+/// The most messages of a frame: far below the contract's 10,000, so that the first answers need not wait for the last
+/// message.
 const FRAME_MESSAGES: usize = 1_024;
-/// Of a frame, but for one message: larger ones gain nothing.
+/// The size of a full frame. Larger frames are not faster. One message may exceed it.
 const FRAME_BYTES: usize = 256 * 1024;
-/// So many frames fill a window: while one is synced, others are encoded, on their way, and taken in.
+/// The frames in a full window: while the server syncs one, others are encoded, sent and received.
 const FRAMES_A_WINDOW: usize = 4;
 
-/// In order; those that were sent, and then those that were not.
+/// The frames in order: first those that were sent on the open connection, then the others.
 pub(super) struct Frames {
     sealed: VecDeque<Frame>,
-    /// How many of the sealed ones went out on the connection that is open.
+    /// The number of sealed frames that were sent on the open connection.
     sent: usize,
     /// The frame that still takes messages.
     filling: BytesMut,
-    /// How large the last frame was: so much room is made for the next one at once.
+    /// The size of the last frame, which is reserved for the next one at once.
     usual_bytes: usize,
     lengths: VecDeque<usize>,
     messages: usize,
@@ -39,12 +42,12 @@ pub(super) struct Frames {
 /// A request of the flow, without the messages that were answered.
 struct Frame {
     bytes: Bytes,
-    /// Of each message, in bytes, with its tag.
+    /// The bytes of each message, with its tag.
     lengths: VecDeque<usize>,
 }
 
 impl Frames {
-    /// With room for so many unanswered messages.
+    /// With room for `window_messages` unanswered messages, at least one.
     pub(super) fn new(window_messages: usize) -> Self {
         let window_messages = window_messages.max(1);
         Self {
@@ -60,7 +63,7 @@ impl Frames {
         }
     }
 
-    /// All were answered.
+    /// Whether every message was answered.
     pub(super) fn is_empty(&self) -> bool {
         self.messages == 0
     }
@@ -69,12 +72,12 @@ impl Frames {
         self.messages < self.window_messages && self.bytes < WINDOW_BYTES
     }
 
-    /// There is something to send.
+    /// Whether a frame can be sent.
     pub(super) fn is_ready(&self) -> bool {
         self.sent < self.sealed.len() || !self.lengths.is_empty()
     }
 
-    /// Takes a message in, and tells whether it was the last that its frame takes.
+    /// Adds a message, and returns whether its frame is full now.
     pub(super) fn push(&mut self, message: &PublishRequest) -> bool {
         let before = self.filling.len();
         if before == 0 {
@@ -112,22 +115,24 @@ impl Frames {
         self.sealed.push_back(Frame { bytes, lengths: std::mem::take(&mut self.lengths) });
     }
 
-    /// Lets go of the first so many messages that were sent.
-    pub(super) fn answered(&mut self, results: usize) {
+    /// Removes the first messages that were sent, and returns whether there were as many as `results`.
+    pub(super) fn answered(&mut self, results: usize) -> bool {
         for _ in 0..results {
-            let Some(frame) = self.sealed.front_mut().filter(|_| self.sent > 0) else { return };
-            let length = frame.lengths.pop_front().unwrap_or_default();
-            frame.bytes.advance(length.min(frame.bytes.len()));
-            self.messages = self.messages.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(length);
+            let Some(frame) = self.sealed.front_mut().filter(|_| self.sent > 0) else { return false };
+            #[expect(clippy::expect_used, reason = "a frame is removed with its last message")]
+            let length = frame.lengths.pop_front().expect("a sealed frame has a message");
+            frame.bytes.advance(length);
+            self.messages -= 1;
+            self.bytes -= length;
             if frame.lengths.is_empty() {
                 self.sealed.pop_front();
                 self.sent -= 1;
             }
         }
+        true
     }
 
-    /// The connection is lost: all that is unanswered is to be sent again.
+    /// Marks every unanswered message as unsent, because the connection was lost.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
     }
@@ -160,22 +165,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unanswered_is_sent_again_and_nothing_else() {
+    fn only_unanswered_messages_are_sent_again() {
         let mut frames = Frames::new(8);
         assert!(frames.is_empty() && !frames.is_ready());
         let full = ["1", "2", "3"].map(|text| frames.push(&message(text)));
         assert_eq!(full, [false, true, false]);
         assert_eq!(sent(&mut frames), [vec!["1", "2"], vec!["3"]]);
-        frames.answered(1);
+        assert!(frames.answered(1));
         frames.push(&message("4"));
         frames.rewind();
         assert_eq!(sent(&mut frames), [vec!["2"], vec!["3"], vec!["4"]]);
-        frames.answered(2);
-        // An answer to what was never asked.
+        assert!(frames.answered(2));
+        // An answer to a message that was not sent.
         frames.rewind();
-        frames.answered(9);
+        assert!(!frames.answered(9));
         assert_eq!(sent(&mut frames), [vec!["4"]]);
-        frames.answered(1);
+        assert!(frames.answered(1));
         assert!(frames.is_empty() && !frames.is_ready() && frames.bytes == 0);
     }
 

@@ -1,4 +1,4 @@
-//! Countdowns and their numbers as objects.
+//! Countdowns and their numbers as JSON objects.
 
 use std::{borrow::Cow, io};
 
@@ -16,7 +16,7 @@ use super::{moment, sorted};
 use crate::output::Output;
 
 fn seconds(duration: &prost_types::Duration) -> String {
-    // Both parts have one sign, which is lost in the first one where that is 0.
+    // Both parts have the same sign, which zero seconds do not show.
     let sign = if duration.seconds < 0 || duration.nanos < 0 { "-" } else { "" };
     let text = format!("{sign}{}.{:09}", duration.seconds.unsigned_abs(), duration.nanos.unsigned_abs());
     format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
@@ -36,7 +36,7 @@ struct TickObject {
     version: Option<i64>,
 }
 
-/// What happened, how a shared countdown stands since then, and the numbers.
+/// Prints the events, the state of a shared countdown after them, and the numbers.
 pub fn ticks(out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
     response.events.iter().try_for_each(|event| out.object(&event_object(event)))?;
     if let Some(it) = &response.countdown {
@@ -131,7 +131,6 @@ fn end_message(it: &EndMessage) -> Object<'_> {
     }
 }
 
-/// A shared countdown.
 pub fn countdown(it: &Countdown) -> Value {
     json!(CountdownObject::from(it))
 }

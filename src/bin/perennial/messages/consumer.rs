@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use perennial::{
     client::{Client, Error},
-    proto,
+    proto::{self, ErrorReason},
 };
 use tokio::task::JoinHandle;
 
@@ -135,7 +135,7 @@ impl Consumer {
 }
 
 fn is_behind(error: &Error) -> bool {
-    error.reason() == Some("COMMIT_BEHIND")
+    error.has_reason(ErrorReason::CommitBehind)
 }
 
 /// Where the consumer continues, and whether it takes over from another reader, in words.

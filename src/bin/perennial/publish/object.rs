@@ -1,4 +1,4 @@
-//! A message as an object: what `messages -o ndjson` prints, and what people write by hand.
+//! The messages of `publish --json`: one JSON object per line, as `messages -o ndjson` prints it or as people write it.
 
 use std::borrow::Cow;
 
@@ -8,39 +8,49 @@ use perennial::{
     proto::{PublishRequest, publish_request::Content},
 };
 
+use super::source::Line;
 use crate::{arguments::Publish, output, time};
 
-/// The message that a line describes, with what the arguments say of all; none for a line without one.
-pub fn message(line: &[u8], it: &Publish) -> Result<Option<PublishRequest>, String> {
-    let Some(message) = read(line, Timestamp::now())? else { return Ok(None) };
-    let message = it.complete(message);
-    if message.topic.is_empty() { Err("no topic in it, and none is given".into()) } else { Ok(Some(message)) }
+/// Reads the message that a line describes, and completes it with the fields that all messages get.
+pub fn message(line: &[u8], it: &Publish) -> Result<Line, String> {
+    match read(line, Timestamp::now())? {
+        Line::Message(message) => {
+            let message = it.complete(*message);
+            if message.topic.is_empty() {
+                return Err("the line has no topic, and the command line has none".into());
+            }
+            Ok(Line::Message(message.into()))
+        }
+        other => Ok(other),
+    }
 }
 
-fn read(line: &[u8], now: Timestamp) -> Result<Option<PublishRequest>, String> {
+fn read(line: &[u8], now: Timestamp) -> Result<Line, String> {
     if line.trim_ascii().is_empty() {
-        return Ok(None);
+        return Ok(Line::Empty);
     }
     // The new message gets its own sequence and time, so those of the old one are ignored.
     let object = Object::read(line)?;
     if object.gap.is_some() {
-        output::note("the messages read have a gap here");
-        return Ok(None);
+        output::note("messages are missing here: the line reports a gap");
+        return Ok(Line::Empty);
     }
     let content = match (object.text, object.data) {
-        (Some(_), Some(_)) => return Err("text and data in it: a message has one of them".into()),
+        (Some(_), Some(_)) => {
+            return Err("the line has text and data, and a message has only one of them".into());
+        }
         (text, None) => Content::Text(text.map(Cow::into_owned).unwrap_or_default()),
         (None, Some(Base64(data))) => Content::Data(data.into_owned()),
     };
     let ttl =
         object.ttl.as_deref().map(time::duration).transpose().map_err(|error| format!("ttl: {error}"))?;
-    // A message that was read has an expireTime: the new one lives as long as the old one would have.
+    // The copy of a message expires when the original does.
     let left = object.expire_time.map(|end| end.duration_since(now));
     if ttl.is_none() && left.is_some_and(|left| !left.is_positive()) {
-        return Ok(None);
+        return Ok(Line::Expired);
     }
     let headers = object.headers.into_iter();
-    Ok(Some(PublishRequest {
+    let message = PublishRequest {
         topic: object.topic.map(Cow::into_owned).unwrap_or_default(),
         content: Some(content),
         key: object.key.map(Cow::into_owned),
@@ -48,7 +58,8 @@ fn read(line: &[u8], now: Timestamp) -> Result<Option<PublishRequest>, String> {
         message_id: object.message_id.map(Cow::into_owned),
         expected_sequence: object.expected_sequence.map(|Number(sequence)| sequence),
         ttl: ttl.or(left).map(time::to_proto),
-    }))
+    };
+    Ok(Line::Message(message.into()))
 }
 
 #[cfg(test)]
@@ -57,15 +68,22 @@ mod tests {
 
     use super::*;
 
-    fn of(line: &str) -> Result<Option<PublishRequest>, String> {
+    fn of(line: &str) -> Result<Line, String> {
         read(line.as_bytes(), "2026-11-23T18:00:00Z".parse().unwrap())
     }
 
+    fn message_of(line: &str) -> PublishRequest {
+        match of(line).unwrap() {
+            Line::Message(message) => *message,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn what_was_read_can_be_published() {
+    fn a_message_that_was_read_can_be_published() {
         let line = r#"{"sequence":7,"topic":"a","publishTime":"2026-11-23T17:00:00Z","key":"k","headers":{"h":"v"},
             "text":"ü","messageId":"x","expireTime":"2026-11-23T18:00:01.5Z"}"#;
-        let message = of(line).unwrap().unwrap();
+        let message = message_of(line);
         let ttl = prost_types::Duration { seconds: 1, nanos: 500_000_000 };
         let expected = PublishRequest {
             topic: "a".into(),
@@ -77,23 +95,23 @@ mod tests {
             ttl: Some(ttl),
         };
         assert_eq!(message, expected);
-        let data = of(r#"{"topic":"a","data":"/w==","ttl":"1h"}"#).unwrap().unwrap();
+        let data = message_of(r#"{"topic":"a","data":"/w==","ttl":"1h"}"#);
         assert_eq!(data.content, Some(Content::Data(vec![0xff])));
         assert_eq!(data.ttl.unwrap().seconds, 3_600);
     }
 
     #[test]
-    fn a_line_without_a_message_is_passed_over() {
+    fn a_line_without_a_message_is_skipped() {
         for line in ["", "  \r", r#"{"gap":{"firstSequence":1,"lastSequence":2}}"#] {
-            assert_eq!(of(line), Ok(None), "{line}");
+            assert_eq!(of(line), Ok(Line::Empty), "{line}");
         }
         let expired = r#"{"topic":"a","text":"","expireTime":"2026-11-23T17:59:59Z"}"#;
-        assert_eq!(of(expired), Ok(None));
+        assert_eq!(of(expired), Ok(Line::Expired));
     }
 
     #[test]
-    fn a_line_that_is_no_message_is_told_why() {
-        for (line, told) in [
+    fn a_line_that_is_not_a_message_is_refused_with_the_reason() {
+        for (line, reason) in [
             ("hello", "not a message"),
             ("[]", "not a message"),
             (r#"{"topic":"a","payload":"x"}"#, "payload"),
@@ -102,7 +120,7 @@ mod tests {
             (r#"{"topic":"a","ttl":"soon"}"#, "ttl"),
         ] {
             let error = of(line).unwrap_err();
-            assert!(error.contains(told), "{line}: {error}");
+            assert!(error.contains(reason), "{line}: {error}");
         }
     }
 }

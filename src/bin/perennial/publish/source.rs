@@ -1,7 +1,7 @@
-//! Where the messages of a flow come from, and how each is named when something is wrong with it.
+//! The messages of a flow, and the name of each for reports: the number of its line, or its file.
 //!
-//! They are read by a thread, because a read of a terminal cannot be cancelled. What cannot be read is told and passed
-//! over; the others are published.
+//! A thread reads them, because a read of a terminal cannot be cancelled. A line or a file that cannot be read is
+//! reported and skipped; the others are published.
 
 use std::{
     collections::VecDeque,
@@ -27,25 +27,36 @@ use crate::{
 
 /// Messages read ahead of the flow: enough for a full frame.
 const MESSAGES_READY: usize = 1_024;
-/// Above any limit of a server: what is larger is refused before it is read.
+/// Above any limit of a server, so that a larger file is refused before it is read.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The messages as they were read.
+/// A line of stdin.
+#[derive(Debug, PartialEq)]
+pub enum Line {
+    Message(Box<PublishRequest>),
+    /// A message that has expired, so that no reader would get it.
+    Expired,
+    /// A line without a message.
+    Empty,
+}
+
+/// The messages that were read.
 #[derive(Clone)]
 pub struct Messages(Arc<Shared>);
 
 struct Shared {
-    /// The files, where they are files.
+    /// Empty if the messages come from stdin.
     files: Vec<PathBuf>,
-    /// Counted from 1: where the message is that is answered next, in order.
+    /// The numbers of the unanswered messages, in order: of their lines or files, counted from 1.
     unanswered: Mutex<VecDeque<u64>>,
-    /// How many there were, with those that could not be read.
+    /// All messages, with those that could not be read.
     total: AtomicU64,
+    expired: AtomicU64,
     has_failed: AtomicBool,
 }
 
 impl Messages {
-    /// Begins to read.
+    /// Starts to read.
     pub fn open(it: Publish) -> (impl Stream<Item = PublishRequest> + Send, Self) {
         let source = it.source();
         let files = if let Source::Files(files) = &source { files.clone() } else { Vec::new() };
@@ -53,6 +64,7 @@ impl Messages {
             files,
             unanswered: Mutex::default(),
             total: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
         }));
         let (sender, receiver) = mpsc::channel(MESSAGES_READY);
@@ -60,27 +72,34 @@ impl Messages {
         std::thread::spawn(move || match source {
             Source::Files(files) => reading.files(&files),
             Source::Objects => reading.lines(|it, line| object::message(&line, it)),
-            Source::Lines | Source::Text(_) => reading.lines(|it, line| Ok(Some(it.message(content(line))))),
+            Source::Lines | Source::Text(_) => {
+                reading.lines(|it, line| Ok(Line::Message(it.message(content(line)).into())))
+            }
         });
         (ReceiverStream::new(receiver), this)
     }
 
-    /// The next one was answered: where it was.
+    /// The number of the next message in order, which was answered.
+    #[expect(clippy::expect_used, reason = "the client yields one result for each message")]
     pub fn answered(&self) -> u64 {
         let mut unanswered = self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
-        unanswered.pop_front().unwrap_or_default()
+        unanswered.pop_front().expect("a result belongs to a message that was read")
     }
 
-    /// What a place is called.
-    pub fn name(&self, place: u64) -> String {
-        self.0.name(place)
+    /// The name of the message with a number, for a report.
+    pub fn name(&self, number: u64) -> String {
+        self.0.name(number)
     }
 
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// Something could not be read, which was told.
+    pub fn expired(&self) -> u64 {
+        self.0.expired.load(Ordering::Relaxed)
+    }
+
+    /// Whether a message could not be read, which was reported.
     pub fn has_failed(&self) -> bool {
         self.0.has_failed.load(Ordering::Relaxed)
     }
@@ -91,9 +110,9 @@ impl Messages {
 }
 
 impl Shared {
-    fn name(&self, place: u64) -> String {
-        let file = usize::try_from(place).ok().and_then(|place| self.files.get(place.checked_sub(1)?));
-        file.map_or_else(|| format!("line {place}"), |file| file.display().to_string())
+    fn name(&self, number: u64) -> String {
+        let file = usize::try_from(number).ok().and_then(|number| self.files.get(number.checked_sub(1)?));
+        file.map_or_else(|| format!("line {number}"), |file| file.display().to_string())
     }
 
     fn fail(&self, text: &str) {
@@ -109,9 +128,9 @@ struct Reading {
 }
 
 impl Reading {
-    /// Sends a message that was read at a place, and tells whether anybody wants more.
-    fn send(&self, place: u64, message: PublishRequest) -> bool {
-        self.shared.unanswered.lock().unwrap_or_else(PoisonError::into_inner).push_back(place);
+    /// Sends the message with a number, and returns whether more messages are wanted.
+    fn send(&self, number: u64, message: PublishRequest) -> bool {
+        self.shared.unanswered.lock().unwrap_or_else(PoisonError::into_inner).push_back(number);
         self.shared.total.fetch_add(1, Ordering::Relaxed);
         self.sender.blocking_send(message).is_ok()
     }
@@ -121,11 +140,11 @@ impl Reading {
         self.shared.fail(text);
     }
 
-    /// The lines of stdin, without their newline, and what is made of each.
-    fn lines(&self, message: impl Fn(&Publish, Vec<u8>) -> Result<Option<PublishRequest>, String>) {
+    /// Reads the lines of stdin without their newline, and sends the message of each.
+    fn lines(&self, message: impl Fn(&Publish, Vec<u8>) -> Result<Line, String>) {
         let mut stdin = std::io::stdin().lock();
         let mut line = Vec::new();
-        for place in 1.. {
+        for number in 1.. {
             match stdin.read_until(b'\n', &mut line) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -133,22 +152,26 @@ impl Reading {
             }
             line.pop_if(|last| *last == b'\n');
             match message(&self.it, std::mem::take(&mut line)) {
-                Ok(None) => {}
-                Ok(Some(message)) => {
-                    if !self.send(place, message) {
+                Ok(Line::Empty) => {}
+                Ok(Line::Expired) => {
+                    self.shared.total.fetch_add(1, Ordering::Relaxed);
+                    self.shared.expired.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Line::Message(message)) => {
+                    if !self.send(number, *message) {
                         return;
                     }
                 }
-                Err(fault) => self.skip(&format!("{}: {fault}", self.shared.name(place))),
+                Err(fault) => self.skip(&format!("{}: {fault}", self.shared.name(number))),
             }
         }
     }
 
     fn files(&self, files: &[PathBuf]) {
-        for (path, place) in files.iter().zip(1..) {
+        for (path, number) in files.iter().zip(1..) {
             match file(path) {
                 Ok(content) => {
-                    if !self.send(place, self.it.message(content)) {
+                    if !self.send(number, self.it.message(content)) {
                         return;
                     }
                 }
@@ -158,7 +181,7 @@ impl Reading {
     }
 }
 
-/// The content of a file.
+/// Reads a file as the content of a message.
 pub fn file(path: &Path) -> Result<Content, String> {
     let read = || {
         let mut bytes = Vec::new();

@@ -85,7 +85,7 @@ fn a_countdown_is_named_as_the_contract_names_it() {
 }
 
 #[test]
-fn events_come_before_how_it_stands_and_that_before_the_numbers() {
+fn events_come_first_then_the_state_then_the_numbers() {
     let changed = CountdownChanged {
         change: CountdownChange::Extended.into(),
         previous_version: Some(2),
