@@ -112,7 +112,6 @@ fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rul
     };
     let delimiter = match &request.delimiter {
         None => Delimiter::Newline,
-        Some(text) if text == "\n" => Delimiter::Newline,
         Some(text) if DELIMITERS.contains(&text.len()) => Delimiter::Bytes(text.as_bytes().into()),
         Some(text) => {
             let text = format!("has {} bytes: from 1 to 16 are possible", text.len());

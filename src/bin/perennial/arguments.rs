@@ -18,6 +18,9 @@ pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
 
+/// The width of help on a terminal that has room for it: longer lines are harder to read.
+const HELP_COLUMNS: usize = 80;
+
 // In all help texts a paragraph is one line, so that clap wraps it at the width of the terminal.
 
 /// The forms of D, for the help of each command that takes one.
@@ -37,23 +40,29 @@ Examples:
   perennial messages 'orders.>' --from yesterday
 
 Data goes to stdout, everything else to stderr. json and ndjson use the field names of the contract's JSON form, with \
-64-bit numbers as numbers.
+64-bit numbers as numbers. With both, an error is one object on a line of stderr that begins with {: code (the name of a \
+gRPC code), reason, field, message, metadata and retryable.
+
+raw prints the number, the line or the payload alone: each line with the line break that the file has, a payload of text \
+and a newline, and a payload of bytes with nothing after it.
 
 Exit codes:
     0  done, also when the reader of a pipe has gone
     1  another error
     2  wrong usage
-  64+  an error of a call: 64 plus its gRPC code, so 69 is not found and 78 is not reachable
+  64+  a call failed: 64 plus its gRPC code (69 not found, 78 not reachable)
   130  Ctrl-C or SIGTERM
 
-A stream that ends early prints the command that resumes it as the last line on stderr, and several files print one line \
-each. A consumer that another reader took over (74) prints none. When several messages are published, the exit code is \
+A stream that ends early prints the command that resumes it as the last line on stderr, unless the server would refuse \
+that, too. Several files print one line each. A consumer that another reader took over (74) prints none. When several messages are published, the exit code is \
 that of the first failure.";
 
 const COUNTDOWN_EXAMPLES: &str = "\
 Examples:
   perennial countdown 10
-  perennial countdown --until 18:00
+  perennial countdown 5m
+  perennial countdown 18:00
+  perennial countdown tomorrow 9am
   perennial countdown create launch 10m --on-end launches --text liftoff
   perennial countdown --name launch";
 
@@ -110,6 +119,7 @@ unless --purge is given. The exit code is 1 if a message was lost, refused or de
 /// Time, files and messages as streams that can be cut anywhere and continue exactly where they stopped.
 #[derive(Debug, Parser)]
 #[command(name = "perennial", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(max_term_width = HELP_COLUMNS)]
 pub struct Arguments {
     /// The server, as HOST, HOST:PORT or http://HOST:PORT; the default port is 50051
     #[arg(

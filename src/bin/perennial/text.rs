@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use perennial::proto::{
     Countdown, CountdownResponse, MessageGapReason, MessageStreamEvent, MessagesResponse, StoredMessage,
-    message_stream_event,
+    message_stream_event, stored_message::Content,
 };
 
 use crate::{
@@ -103,7 +103,11 @@ fn one_message(out: &mut Output, message: &StoredMessage, zone: &TimeZone) -> io
         out.buffer.push(b' ');
     }
     out.text(payload(message));
-    out.buffer.push(b'\n');
+    // Any byte more would change what `-o raw` gives of bytes; a text is a line.
+    let is_exact = out.format == Format::Raw && matches!(message.content, Some(Content::Data(_)));
+    if !is_exact {
+        out.buffer.push(b'\n');
+    }
     Ok(())
 }
 

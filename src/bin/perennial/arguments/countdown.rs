@@ -19,11 +19,12 @@ mod count;
 
 use count::Count;
 
-const USAGE: &str =
-    "perennial countdown [OPTIONS] <N | DURATION | TIME | --until TIME | --name NAME | --cursor CURSOR>
+const USAGE: &str = "perennial countdown [OPTIONS] <N | DURATION | TIME>
+       perennial countdown [OPTIONS] <--until TIME | --name NAME | --cursor C>
        perennial countdown [OPTIONS] <COMMAND>";
 
-const CREATE_USAGE: &str = "perennial countdown create [OPTIONS] <NAME> <DURATION | --until TIME | --from N>";
+const CREATE_USAGE: &str = "perennial countdown create [OPTIONS] <NAME> <DURATION>
+       perennial countdown create [OPTIONS] <NAME> <--until TIME | --from N>";
 
 #[derive(Args, Debug)]
 #[command(subcommand_negates_reqs = true, override_usage = USAGE)]

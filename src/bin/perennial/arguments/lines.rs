@@ -162,8 +162,8 @@ impl Lines {
         Ok(())
     }
 
-    /// The request for one of the paths, behind its cursor if there is one.
-    pub fn request(&self, path: &str, cursor: Option<&str>) -> ReadLinesRequest {
+    /// The request for one of the paths, after its cursor if there is one.
+    pub fn request(&self, path: &str, cursor: Option<&str>, format: Format) -> ReadLinesRequest {
         let tail = self.last.map(|tail| match tail {
             Tail::Last(last) => Start::Last(last),
             Tail::FromLine(line) => Start::FromLine(line),
@@ -183,7 +183,8 @@ impl Lines {
             heartbeat: self.batching.heartbeat(),
             max_batch: self.batching.max_batch,
             partial_flush: self.partial_flush.map(time::to_proto),
-            delimiter: self.delimiter.clone(),
+            // By default a \r before the \n is not part of a line, but -o raw prints every byte.
+            delimiter: self.delimiter.clone().or((format == Format::Raw).then(|| "\n".into())),
             max_line_bytes: self.max_line,
         }
     }

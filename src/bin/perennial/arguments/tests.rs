@@ -119,3 +119,29 @@ fn each_command_has_an_example_that_is_read_as_it_is_written() {
         }
     }
 }
+
+#[test]
+fn help_is_as_wide_as_eighty_columns_allow() {
+    let mut root = Arguments::command();
+    root.build();
+    for (words, command) in commands(&root, "perennial") {
+        let at = |columns: usize| {
+            let mut command = command.clone().max_term_width(columns).term_width(columns);
+            [command.render_help().to_string(), command.render_long_help().to_string()]
+        };
+        let help = at(80);
+        let lines = help.iter().flat_map(|help| help.lines());
+        let wide = lines.filter(|line| line.chars().count() > 80).collect::<Vec<_>>();
+        assert!(wide.is_empty(), "{words}: {wide:#?}");
+        // Without a limit each paragraph is one line: none is broken before clap wraps it.
+        for help in at(10_000) {
+            for (line, next) in help.lines().zip(help.lines().skip(1)) {
+                let is_text = |line: &str| !(line.is_empty() || line.starts_with([' ', '\t']));
+                let is_whole = line.ends_with(['.', ':']) || !is_text(line) || !is_text(next);
+                assert!(is_whole, "{words}: {line:?} goes on with {next:?}");
+            }
+        }
+    }
+    let help = Arguments::command().render_long_help().to_string();
+    assert!(help.lines().all(|line| line.chars().count() <= HELP_COLUMNS), "{help}");
+}

@@ -19,7 +19,7 @@ fn parsed(line: &str) -> Lines {
 
 fn request(line: &str) -> ReadLinesRequest {
     let lines = parsed(line);
-    lines.request("a/b", None)
+    lines.request("a/b", None, Format::Text)
 }
 
 #[test]
@@ -49,6 +49,13 @@ fn each_option_is_a_field_of_the_request() {
         ..follow
     };
     assert_eq!(request(all), expected);
+}
+
+#[test]
+fn raw_lines_keep_their_carriage_returns() {
+    let delimiter = |line: &str| parsed(line).request("a/b", None, Format::Raw).delimiter;
+    assert_eq!(delimiter("a/b").as_deref(), Some("\n"));
+    assert_eq!(delimiter("a/b --delimiter \\0").as_deref(), Some("\0"));
 }
 
 #[test]
