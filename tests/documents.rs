@@ -144,6 +144,12 @@ fn every_option_that_a_document_names_is_in_a_help() {
     }
 }
 
+/// The files of `proto/`, as one text.
+fn contract() -> String {
+    let names = ["countdown", "errors", "gap", "lines", "messages"];
+    names.map(|name| document(&format!("proto/perennial/v1/{name}.proto"))).concat()
+}
+
 /// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
 const NOT_OF_THE_CONTRACT: [&str; 10] = [
     "BENCH_NATS_SERVER",
@@ -167,12 +173,8 @@ fn is_metric(name: &str) -> bool {
 
 #[test]
 fn every_name_of_the_contract_that_a_document_uses_is_there() {
-    // Of HTTP/2, of Python's example.
-    let mut known = String::from("too_many_data_frames ") + &document("clients/python/resume.py");
-    for name in ["countdown", "errors", "gap", "lines", "messages"] {
-        known += &document(&format!("proto/perennial/v1/{name}.proto"));
-    }
-    let known = words(&known);
+    // The last one is of HTTP/2.
+    let known = words(&(contract() + &document("clients/python/resume.py") + " too_many_data_frames"));
     let mut unknown = BTreeSet::new();
     for (_, document) in documents() {
         let spans = code_spans(&document).into_iter();
@@ -181,6 +183,16 @@ fn every_name_of_the_contract_that_a_document_uses_is_there() {
         unknown.extend(spans.filter(is_name).filter(|span| !is_known(span)));
     }
     assert!(unknown.is_empty(), "neither in the contract nor listed above: {unknown:?}");
+}
+
+#[test]
+fn the_new_names_in_the_changelog_are_those_of_the_contract() {
+    let contract = words(&contract());
+    for (_, cells) in rows(&document("CHANGELOG.md")) {
+        for name in code_spans(&cells[2]) {
+            assert!(contract.contains(&name), "{name} is the new name for {cells:?}");
+        }
+    }
 }
 
 #[test]
