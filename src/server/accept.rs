@@ -64,9 +64,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The paths of the services whose streams end by themselves, with their cursor, when their connection is to end.
 const RESUMABLE: &str = "/perennial.";
 
-/// The operator's settings.
+/// The operator's config.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct Config {
     /// The most connections; one more is closed at once.
     pub max_connections: usize,
     /// The most streams of a connection.
@@ -85,7 +85,7 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-impl Default for Settings {
+impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: usize::MAX,
@@ -101,9 +101,9 @@ impl Default for Settings {
 }
 
 /// Serves connections until `shutdown`; then ends them within the drain.
-pub async fn serve(listener: TcpListener, routes: Routes, settings: Settings, shutdown: CancellationToken) {
-    let settings = Arc::new(settings);
-    let room = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
+pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdown: CancellationToken) {
+    let config = Arc::new(config);
+    let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let tracker = TaskTracker::new();
     let killed = CancellationToken::new();
     let routes = routes.prepare();
@@ -111,12 +111,12 @@ pub async fn serve(listener: TcpListener, routes: Routes, settings: Settings, sh
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
         let Ok(place) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = settings.max_connections, "too many connections: closed");
+            tracing::warn!(%peer, limit = config.max_connections, "too many connections: closed");
             continue;
         };
         number += 1;
         let ends = shutdown.child_token();
-        let connection = serve_connection(stream, (number, peer), routes.clone(), settings.clone(), ends);
+        let connection = serve_connection(stream, (number, peer), routes.clone(), config.clone(), ends);
         let killed = killed.clone();
         tracker.spawn(async move {
             killed.run_until_cancelled(connection).await;
@@ -125,7 +125,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, settings: Settings, sh
     }
     drop(listener);
     tracker.close();
-    if tokio::time::timeout(settings.drain, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(config.drain, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "the drain is over: connections are cut");
         killed.cancel();
         tracker.wait().await;
@@ -159,7 +159,7 @@ async fn serve_connection(
     stream: TcpStream,
     (number, peer): (u64, SocketAddr),
     routes: Routes,
-    settings: Arc<Settings>,
+    config: Arc<Config>,
     ends: CancellationToken,
 ) {
     let activity = Arc::new(Activity::new());
@@ -178,50 +178,48 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
-    let served = builder(&settings).serve_connection(TokioIo::new(Gather::new(stream)), service);
+    let served = builder(&config).serve_connection(TokioIo::new(Gather::new(stream)), service);
     let mut served = pin!(served);
-    let old = Instant::now() + jittered(settings.age);
+    let old = Instant::now() + jittered(config.age);
     loop {
         // A request changes when to look next, and does not wake this.
-        let look = activity.next_look(&settings).min(Instant::now() + settings.idle).min(old);
+        let look = activity.next_look(&config).min(Instant::now() + config.idle).min(old);
         tokio::select! {
             // An error is the client's: it went away, or spoke no HTTP/2.
             _ = &mut served => return,
             () = ends.cancelled() => break,
             () = tokio::time::sleep_until(look) => {}
         }
-        if activity.is_idle(&settings) || Instant::now() >= old {
+        if activity.is_idle(&config) || Instant::now() >= old {
             break;
         }
     }
     // Its streams end with their cursor, and the client is told to open no more.
     ends.cancel();
     served.as_mut().graceful_shutdown();
-    let limit = if activity.is_busy() { settings.drain } else { FAREWELL };
+    let limit = if activity.is_busy() { config.drain } else { FAREWELL };
     let _ = tokio::time::timeout(limit, served).await;
 }
 
-fn builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+fn builder(config: &Config) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_streams)
+        .max_concurrent_streams(config.max_streams)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(WINDOWS_BYTES.0)
         .initial_connection_window_size(WINDOWS_BYTES.1)
-        .keep_alive_interval(settings.ping_interval)
-        .keep_alive_timeout(settings.ping_timeout);
+        .keep_alive_interval(config.ping_interval)
+        .keep_alive_timeout(config.ping_timeout);
     builder
 }
 
-/// A duration, 10 % more or less, so that connections that were opened together do not end together.
+/// A duration ± 10 %, so that connections that were opened together do not end together.
 fn jittered(duration: Duration) -> Duration {
-    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-    let percent = 90 + u32::try_from(random % 21).unwrap_or(10);
-    duration.saturating_mul(percent) / 100
+    duration.saturating_mul(fastrand::u32(90..=110)) / 100
 }
 
 /// What a connection is doing.
@@ -247,19 +245,19 @@ impl Activity {
     }
 
     /// When it will have been idle for too long, if nothing happens.
-    fn next_look(&self, settings: &Settings) -> Instant {
+    fn next_look(&self, config: &Config) -> Instant {
         let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
         if self.requests.load(Ordering::Relaxed) == 0 {
-            self.since + settings.first_request
+            self.since + config.first_request
         } else if self.is_busy() {
-            Instant::now() + settings.idle
+            Instant::now() + config.idle
         } else {
-            last + settings.idle
+            last + config.idle
         }
     }
 
-    fn is_idle(&self, settings: &Settings) -> bool {
-        !self.is_busy() && self.next_look(settings) <= Instant::now()
+    fn is_idle(&self, config: &Config) -> bool {
+        !self.is_busy() && self.next_look(config) <= Instant::now()
     }
 }
 

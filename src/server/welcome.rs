@@ -1,12 +1,12 @@
-//! What the server says when it is ready: where it listens, and what to try first. On stderr, plain: it is to be
-//! copied.
+//! The text that the server prints when it is ready: its address, its data, its roots, warnings, and with the demo the
+//! first commands to try. It goes to stderr without colours, so that it can be copied.
 
 use std::{net::SocketAddr, path::Path};
 
 use super::{Config, demo};
 use crate::lines::Root;
 
-/// Prints it.
+/// Prints the text.
 pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[Root]) {
     let mut text = format!("perenniald: listening on http://{address}\n");
     text += &format!("perenniald: messages are kept in {}\n", data.display());
@@ -14,11 +14,19 @@ pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[Root]) 
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
     if !address.ip().is_loopback() {
-        text +=
-            "perenniald: anyone who reaches this address can read and publish: there is no authentication\n";
+        text += &format!(
+            "perenniald: warning: every client that reaches {address} can read, publish and purge, because there is no \
+             authentication\n"
+        );
     }
     if let Some(metrics) = config.metrics {
         text += &format!("perenniald: metrics are at http://{metrics}/metrics\n");
+        if !metrics.ip().is_loopback() {
+            text += &format!(
+                "perenniald: warning: every client that reaches {metrics} can read the metrics, because there is no \
+                 authentication\n"
+            );
+        }
     }
     if config.demo {
         text += &commands(address);
@@ -45,12 +53,12 @@ fn commands(address: SocketAddr) -> String {
             "perennial.v1.LineService/ReadLines",
         ),
         grpcurl(r#"{"topics": ["demo.>"], "last": 3}"#, "perennial.v1.MessageService/Messages"),
-        "\nKill the server, start it again: the streams go on.\n".into(),
+        "\nKill the server and start it again: the streams continue.\n".into(),
     ]
     .concat()
 }
 
-/// The client as it can be called from here: beside the server, if it is there and not on the PATH.
+/// How to call the client from the current directory: by its path beside the server, unless it is on the PATH.
 fn client() -> String {
     let beside = std::env::current_exe().ok().map(|server| server.with_file_name("perennial"));
     let on_path = std::env::var_os("PATH").is_some_and(|path| {

@@ -163,6 +163,11 @@ impl Server {
         }
     }
 
+    /// All further lines on stderr, after the process has ended.
+    pub fn rest_of_log(&self) -> Vec<String> {
+        self.stderr.iter().collect()
+    }
+
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }

@@ -1,4 +1,4 @@
-//! `perenniald`: arguments in, exit code out. Without a command it serves; with `log` it looks after the log.
+//! `perenniald`: arguments in, exit code out. Without a command it serves; `log` inspects and copies the message log.
 
 use std::process::ExitCode;
 
@@ -8,16 +8,15 @@ use tracing_subscriber::EnvFilter;
 
 mod log;
 
-/// Something went wrong.
+/// The exit code of a failure.
 const FAILURE: u8 = 1;
 
-/// The arguments, the environment or the file are wrong.
+/// The exit code of a wrong argument, variable or configuration file.
 const USAGE: u8 = 2;
 
-/// What else it does than serve.
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Look after the log of messages in the data directory, without a server or beside it
+    /// Verify, measure, export or import the log of messages in the data directory
     #[command(subcommand, after_help = log::HELP)]
     Log(log::Command),
 }
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
         Ok((config, Some(Command::Log(command)))) => return log::run(&config, command),
         Ok((config, None)) => config,
         Err(config::Error::Arguments(error)) => {
-            // Help and version go to stdout and are no failure.
+            // clap prints help and version to stdout; they are not failures.
             let _ = error.print();
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -64,21 +63,31 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> Result<(), server::Error> {
     let interrupt = signal(SignalKind::interrupt())?;
     let terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(ignore_hangups(signal(SignalKind::hangup())?));
     let listener = server::bind(config.listen).await?;
-    server::run(listener, config, told_to_stop(interrupt, terminate)).await
+    server::run(listener, config, stop_signal(interrupt, terminate)).await
 }
 
-/// Ends at the first signal; a second one ends the process at once.
-async fn told_to_stop(mut interrupt: Signal, mut terminate: Signal) {
-    any(&mut interrupt, &mut terminate).await;
+/// Without a handler, SIGHUP would end the process: operators and service managers send it to have settings read again.
+async fn ignore_hangups(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::info!(
+            "SIGHUP ignored: settings are read only at the start; restart the server to change them"
+        );
+    }
+}
+
+/// Ends at the first signal. A second one ends the process at once.
+async fn stop_signal(mut interrupt: Signal, mut terminate: Signal) {
+    either(&mut interrupt, &mut terminate).await;
     tokio::spawn(async move {
-        any(&mut interrupt, &mut terminate).await;
-        anstream::eprintln!("perenniald: stopped at once");
+        either(&mut interrupt, &mut terminate).await;
+        anstream::eprintln!("perenniald: stopped at once by a second signal");
         std::process::exit(FAILURE.into());
     });
 }
 
-async fn any(interrupt: &mut Signal, terminate: &mut Signal) {
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

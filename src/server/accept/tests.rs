@@ -43,13 +43,13 @@ struct Server {
 }
 
 impl Server {
-    async fn start(settings: Settings) -> Self {
+    async fn start(config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let routes = Routes::new(service).add_service(Stubborn);
-        let served = tokio::spawn(serve(listener, routes, settings, shutdown.clone()));
+        let served = tokio::spawn(serve(listener, routes, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 
@@ -100,13 +100,13 @@ async fn closed(stream: &mut TcpStream) {
 #[tokio::test]
 async fn a_connection_that_never_asks_is_closed() {
     let first_request = Duration::from_millis(50);
-    let server = Server::start(Settings { first_request, ..Settings::default() }).await;
+    let server = Server::start(Config { first_request, ..Config::default() }).await;
     closed(&mut server.silent().await).await;
 }
 
 #[tokio::test]
 async fn one_connection_more_than_the_limit_is_closed_at_once_and_a_place_is_free_again_later() {
-    let server = Server::start(Settings { max_connections: 1, ..Settings::default() }).await;
+    let server = Server::start(Config { max_connections: 1, ..Config::default() }).await;
     let stream = server.watch().await;
     closed(&mut server.silent().await).await;
     drop(stream);
@@ -117,7 +117,7 @@ async fn one_connection_more_than_the_limit_is_closed_at_once_and_a_place_is_fre
 #[tokio::test]
 async fn a_drain_ends_in_its_time_though_a_socket_is_silent_and_a_stream_endless() {
     let drain = Duration::from_millis(300);
-    let server = Server::start(Settings { drain, ..Settings::default() }).await;
+    let server = Server::start(Config { drain, ..Config::default() }).await;
     let (silent, mut stream) = (server.silent().await, server.stubborn().await);
     let told = Instant::now();
     server.shutdown.cancel();
@@ -130,7 +130,7 @@ async fn a_drain_ends_in_its_time_though_a_socket_is_silent_and_a_stream_endless
 #[tokio::test]
 async fn a_client_that_watches_health_does_not_hold_up_a_drain() {
     let drain = Duration::from_secs(600);
-    let server = Server::start(Settings { drain, ..Settings::default() }).await;
+    let server = Server::start(Config { drain, ..Config::default() }).await;
     let mut stream = server.watch().await;
     server.shutdown.cancel();
     assert_eq!(soon(stream.message()).await.unwrap_err().code(), Code::Unavailable);
@@ -141,7 +141,7 @@ async fn a_client_that_watches_health_does_not_hold_up_a_drain() {
 #[tokio::test]
 async fn an_old_connection_is_told_to_go_and_its_streams_end() {
     let age = Duration::from_millis(100);
-    let server = Server::start(Settings { age, ..Settings::default() }).await;
+    let server = Server::start(Config { age, ..Config::default() }).await;
     let mut stream = server.watch().await;
     assert_eq!(soon(stream.message()).await.unwrap_err().code(), Code::Unavailable);
     assert!(!server.served.is_finished(), "only the connection has ended");
@@ -150,7 +150,7 @@ async fn an_old_connection_is_told_to_go_and_its_streams_end() {
 #[tokio::test]
 async fn a_connection_without_a_stream_is_closed_when_it_has_been_idle() {
     let idle = Duration::from_millis(50);
-    let server = Server::start(Settings { idle, max_connections: 1, ..Settings::default() }).await;
+    let server = Server::start(Config { idle, max_connections: 1, ..Config::default() }).await;
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     let channel = channel.connect().await.unwrap();
     let mut client = tonic_health::pb::health_client::HealthClient::new(channel.clone());

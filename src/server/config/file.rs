@@ -1,27 +1,27 @@
-//! The file of settings: a table whose keys are the flags.
+//! The configuration file: a TOML table whose keys are the names of the flags.
 
 use std::path::Path;
 
 use clap::Args;
 
-use super::{Error, Settings};
+use super::{Error, settings::Settings};
 
-/// How like a known key an unknown one must be to be taken for it.
+/// An unknown key suggests a known one if they are at least this similar.
 const SIMILAR: f64 = 0.8;
 
-/// Reads it.
+/// Reads a file.
 pub fn read(path: &Path) -> Result<Settings, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
     parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })
 }
 
-/// Reads its text. What is wrong with it, in words.
+/// Reads the text of a file. The error says what is wrong and what would work.
 pub fn parse(text: &str) -> Result<Settings, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
     let known = known_keys();
     if let Some(key) = table.keys().find(|key| !known.contains(key)) {
         if table.get(key).is_some_and(toml::Value::is_table) {
-            return Err(format!("there is no table `[{key}]`: all settings stand at the top of the file."));
+            return Err(format!("there is no table `[{key}]`: all settings are at the top of the file."));
         }
         let is_of = |line: &str| {
             line.split('=').next().is_some_and(|name| name.trim().trim_matches(['"', '\'']) == key)
@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<Settings, String> {
     toml::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The keys of the file: the flags, but for the one that names the file.
+/// The keys of the file: all flags but `--config`.
 fn known_keys() -> Vec<String> {
     let command = Settings::augment_args(clap::Command::new(""));
     command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned).collect()

@@ -1,8 +1,8 @@
-//! The settings that make roots: directories by name, and rules for them by the same names.
+//! The settings of roots: directories by name, and rules for them by the same names.
 
 use std::{path::PathBuf, str::FromStr};
 
-use super::{Error, Settings, pick};
+use super::{Error, pick, settings::Settings};
 use crate::lines::{self, Glob};
 
 /// `NAME=DIR`
@@ -41,12 +41,12 @@ impl FromStr for Rule {
                 let glob = glob.parse::<Glob>().map_err(|error| error.to_string())?;
                 Ok(Self { root: root.into(), glob })
             }
-            _ => Err(format!("`{text}` is not NAME=GLOB, as in logs=*.log; commas stand between several")),
+            _ => Err(format!("`{text}` is not NAME=GLOB, as in logs=*.log; separate several by commas")),
         }
     }
 }
 
-/// The roots with their rules; each setting from where it was given, or from the file.
+/// The roots with their rules. Each list is from the flags, or else from the file.
 pub fn resolve(given: &Settings, file: &Settings) -> Result<Vec<lines::Root>, Error> {
     let mut roots = pick(&given.root, &file.root)
         .iter()
@@ -67,7 +67,7 @@ pub fn resolve(given: &Settings, file: &Settings) -> Result<Vec<lines::Root>, Er
     Ok(roots)
 }
 
-/// A rule for a root that is not there protects nothing, so it is an error.
+/// The rules of a root. An unknown root is an error, because a rule without a root would protect nothing.
 fn rules<'a>(
     roots: &'a mut [lines::Root],
     setting: &'static str,
@@ -78,8 +78,8 @@ fn rules<'a>(
         return Ok(&mut root.rules);
     }
     let remedy = match &known[..] {
-        [] => format!("name one with --root {name}=DIR"),
-        known => format!("write one of {}, or name another one with --root {name}=DIR", known.join(", ")),
+        [] => format!("add it with --root {name}=DIR"),
+        known => format!("write one of {}, or add it with --root {name}=DIR", known.join(", ")),
     };
     Err(Error::UnknownRoot { setting, name: name.into(), remedy })
 }

@@ -1,8 +1,10 @@
 //! Settings from each place, and what is said of wrong ones.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use clap::{Args, CommandFactory, Parser};
 
 use super::*;
 
@@ -82,7 +84,7 @@ fn a_rule_for_a_root_that_is_not_there_is_told_with_those_that_are() {
         assert!(error.contains("`logs`, `app`") && error.contains("--root log=DIR"), "{error}");
     }
     let error = resolve(given(&["--deny", "log=*", "--data", "/d"]), Settings::default()).unwrap_err();
-    assert!(error.to_string().ends_with("name one with --root log=DIR"), "{error}");
+    assert!(error.to_string().ends_with("add it with --root log=DIR"), "{error}");
 }
 
 #[test]
@@ -150,10 +152,57 @@ fn the_demo_is_switched_on_by_its_flag_alone_and_by_what_variables_hold() {
 
 #[test]
 fn every_setting_is_a_flag_a_variable_and_a_key() {
-    let command = Settings::augment_args(clap::Command::new(""));
+    let mut command = Arguments::full_command();
     for argument in command.get_arguments() {
         let flag = argument.get_long().unwrap();
         assert_eq!(argument.get_env().unwrap().to_str().unwrap(), variable(flag));
     }
-    Arguments::command().debug_assert();
+    command.build();
+    command.debug_assert();
+}
+
+#[test]
+fn the_help_prints_the_default_that_the_part_has() {
+    let help = Arguments::full_command().render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (flag, default) in [
+        ("--listen", "127.0.0.1:50051"),
+        ("--stall", "5m"),
+        ("--max-line", "1MiB"),
+        ("--segment", "64MiB"),
+        ("--max-tick-rate", "1000000"),
+        ("--keep-ended", "1d"),
+    ] {
+        let text = help.split(&format!("{flag} <")).nth(1).unwrap();
+        let text = text.split("[env: ").next().unwrap();
+        assert!(text.ends_with(&format!("[default: {default}] ")), "{flag}: {text}");
+    }
+    // What a default changes in the part, it changes in the help.
+    let mut config = Config::with_data("/d".into());
+    config.calls.stall = Duration::from_secs(7);
+    assert!(Settings::defaults(&config).contains(&("stall".into(), "7s".into())));
+}
+
+#[test]
+fn each_default_is_read_back_and_each_least_value_is_a_value() {
+    let defaults = Config::with_data("/d".into());
+    Settings::check(&defaults).unwrap();
+    let defaults = Settings::defaults(&defaults);
+    assert!(defaults.len() > 30, "{defaults:?}");
+    for (flag, default) in &defaults {
+        let flags = [format!("--{flag}"), default.clone(), "--data".into(), "/d".into()];
+        let flags = flags.iter().map(String::as_str).collect::<Vec<_>>();
+        let config = resolve(given(&flags), Settings::default()).unwrap();
+        assert_eq!(Settings::defaults(&config), defaults, "{flag}");
+    }
+}
+
+#[test]
+fn a_duration_has_one_grammar_in_flags_retention_and_the_file() {
+    let week = Duration::from_secs(7 * 24 * 60 * 60);
+    let config = resolve(given(&["--keep-ended", "7d", "--data", "/d"]), Settings::default()).unwrap();
+    assert_eq!(config.countdown.keep_ended, week);
+    let file = file::parse("keep-ended = '1w'").unwrap();
+    let config = resolve(given(&["--data", "/d", "--retain", "a=age:1w"]), file).unwrap();
+    assert_eq!((config.countdown.keep_ended, config.messages.retention[0].age), (week, Some(week)));
 }

@@ -1,13 +1,13 @@
-//! The values of settings as people write them, on the command line and in the file.
+//! The values of settings, read from the command line, the environment and the file by one grammar.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
 use super::roots::{Root, Rule};
-use crate::{messages::retention, units};
+use crate::{countdown::Rates, messages::retention, units};
 
-/// Yes or no, as variables of the environment write it too.
+/// Reads true or false; environment variables also use 1 and 0.
 pub fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -17,7 +17,7 @@ pub fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// A duration, in the grammar of [`units`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Span(Duration);
 
 impl FromStr for Span {
@@ -34,8 +34,20 @@ impl From<Span> for Duration {
     }
 }
 
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&units::duration_text(self.0))
+    }
+}
+
 /// A number of bytes that fits in memory, in the grammar of [`units`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Size(usize);
 
 impl FromStr for Size {
@@ -53,7 +65,50 @@ impl From<Size> for usize {
     }
 }
 
-/// In the file these are written as on the command line; a number alone does as well.
+impl From<usize> for Size {
+    fn from(bytes: usize) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&units::size_text(self.0 as u64))
+    }
+}
+
+/// The most ticks a second of all countdowns.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(transparent)]
+pub struct TickRate(u64);
+
+impl FromStr for TickRate {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<TickRate> for Rates {
+    fn from(rate: TickRate) -> Self {
+        rate.0.into()
+    }
+}
+
+impl From<Rates> for TickRate {
+    fn from(rates: Rates) -> Self {
+        Self(rates.limit())
+    }
+}
+
+impl fmt::Display for TickRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The file has the texts of the command line, or a plain number.
 macro_rules! deserialize_from_text {
     ($($name:ty),*) => {$(
         impl<'de> Deserialize<'de> for $name {
@@ -61,7 +116,7 @@ macro_rules! deserialize_from_text {
                 let text = match toml::Value::deserialize(deserializer)? {
                     toml::Value::String(text) => text,
                     toml::Value::Integer(number) => number.to_string(),
-                    _ => return Err(de::Error::custom("a text is wanted, in quotes")),
+                    _ => return Err(de::Error::custom("write a text in quotes")),
                 };
                 text.parse().map_err(de::Error::custom)
             }

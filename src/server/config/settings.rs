@@ -1,0 +1,246 @@
+//! The table of settings. Each is a flag, an environment variable and a key of the file, under the same name.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Command, CommandFactory, Parser};
+use serde::Deserialize;
+
+use super::{
+    Config, Error,
+    roots::{Root, Rule},
+    value::{Size, Span, TickRate, switch},
+    variable,
+};
+use crate::messages::retention;
+
+const EXAMPLES: &str = "\
+Examples:
+  perenniald --demo
+      Serve a demo log and a demo topic at 127.0.0.1:50051. `perennial countdown 5` is a first client.
+  perenniald --root logs=/var/log --allow 'logs=*.log'
+      Serve the .log files below /var/log, as logs/…
+  perenniald --data /srv/perennial --retain 'orders.>=age:7d'
+      Keep messages in /srv/perennial, and those of the topics below `orders` for a week.
+
+There is no authentication: every client that reaches the address can read, publish and purge.";
+
+/// Serves time, files and messages as gRPC streams that continue exactly where they were cut
+///
+/// perenniald serves countdowns, the lines of files, and messages as gRPC streams. A client can cut a stream anywhere
+/// and continue exactly where it stopped, also after a restart of the server.
+///
+/// Without a command, perenniald serves until SIGINT or SIGTERM. `perenniald log` inspects the log of messages.
+///
+/// Every setting is a flag, an environment variable and a key of the file given with --config. A flag wins over the
+/// variable, and the variable over the file: --max-streams 100, PERENNIAL_MAX_STREAMS=100, max-streams = 100. TIME is
+/// a duration such as 500ms, 20s, 1h30m or 7d. SIZE is a number of bytes, or a size such as 64KiB, 10MB or 1GiB.
+#[derive(Debug, Parser)]
+#[command(name = "perenniald", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl Arguments {
+    /// The command line, with the variable and the default of each setting.
+    pub fn full_command() -> Command {
+        let defaults = Settings::defaults(&Config::with_data(PathBuf::new()));
+        Self::command().mut_args(|argument| {
+            let Some(flag) = argument.get_long().map(str::to_owned) else { return argument };
+            let argument = argument.env(variable(&flag)).hide_env_values(true);
+            let default = defaults.iter().find(|(name, _)| *name == flag).map(|(_, default)| default);
+            let help = argument.get_help().map(ToString::to_string);
+            match (help, default) {
+                (Some(help), Some(default)) => argument.help(format!("{help} [default: {default}]")),
+                _ => argument,
+            }
+        })
+    }
+}
+
+/// Declares all settings: those with a rule of their own in `special`, and under a heading of the help each those that
+/// set one value of a part of the server. The part has the default, which the help prints, and `>=` is the least value.
+macro_rules! settings {
+    (
+        special { $($special:tt)* }
+        $($heading:literal { $(
+            $(#[doc = $doc:literal])+
+            $field:ident: $type:ident $value_name:literal => $($target:ident).+ $(>= $least:literal)?;
+        )* })*
+    ) => {
+        /// What can be set, from one source.
+        #[derive(Args, Clone, Debug, Default, Deserialize)]
+        #[serde(rename_all = "kebab-case", default)]
+        pub struct Settings {
+            $($special)*
+            $($(
+                $(#[doc = $doc])+
+                #[arg(long, value_name = $value_name, help_heading = $heading)]
+                $field: Option<$type>,
+            )*)*
+        }
+
+        impl Settings {
+            /// Sets the values of the parts: from the first source, or else from the second.
+            pub fn apply(first: &Self, second: &Self, config: &mut Config) {
+                $($(
+                    if let Some(value) = first.$field.or(second.$field) {
+                        config.$($target).+ = value.into();
+                    }
+                )*)*
+            }
+
+            /// The default of each flag, as the help prints it.
+            pub fn defaults(config: &Config) -> Vec<(String, String)> {
+                let flag = |field: &str| field.replace('_', "-");
+                vec![
+                    ("listen".into(), config.listen.to_string()),
+                    ("log".into(), config.log.clone()),
+                    $($((
+                        flag(stringify!($field)),
+                        <$type>::from(config.$($target).+.clone()).to_string(),
+                    ),)*)*
+                ]
+            }
+
+            /// Refuses a value that is too small for its part.
+            pub fn check(config: &Config) -> Result<(), Error> {
+                $($(
+                    let least = None::<&'static str>$(.or(Some($least)))?;
+                    check_least(stringify!($field), <$type>::from(config.$($target).+.clone()), least)?;
+                )*)*
+                Ok(())
+            }
+        }
+    };
+}
+
+settings! {
+    special {
+        /// Listen on this address
+        #[arg(long, value_name = "ADDR")]
+        pub listen: Option<SocketAddr>,
+        /// Keep messages, consumers and shared countdowns in this directory [default: $XDG_DATA_HOME/perennial, or
+        /// perennial-demo with --demo]
+        #[arg(long, value_name = "DIR", global = true)]
+        pub data: Option<PathBuf>,
+        /// Serve a demo: a root `demo` with a log that grows, and a topic `demo.clock`
+        #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = switch,
+            global = true)]
+        pub demo: Option<bool>,
+        /// Serve metrics for Prometheus at http://ADDR/metrics
+        #[arg(long, value_name = "ADDR")]
+        pub metrics: Option<SocketAddr>,
+        /// Log this to stderr: error, warn, info, debug, or a filter such as perennial=debug
+        #[arg(long, value_name = "FILTER")]
+        pub log: Option<String>,
+        /// Serve the files below this directory as NAME/…; can be repeated
+        #[arg(long, value_name = "NAME=DIR", value_delimiter = ',', help_heading = "Files")]
+        pub root: Vec<Root>,
+        /// Serve only files of the root that match: *.log at any depth, nginx/*.log from the root on, app/** all below;
+        /// can be repeated
+        #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
+        pub allow: Vec<Rule>,
+        /// Do not serve files of the root that match, nor links to them; wins over --allow and ignores the case of A to
+        /// Z; can be repeated
+        #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
+        pub deny: Vec<Rule>,
+        /// Do not serve files of this root that have a second name, which may be outside the root; can be repeated
+        #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Files")]
+        pub no_hard_links: Vec<String>,
+        /// Follow absolute links of this root, if they lead into its directory; can be repeated
+        #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Files")]
+        pub absolute_links: Vec<String>,
+        /// Limit what is kept of the topics that match: age:7d, bytes:1GiB and count:1000 for each topic, total:20GiB
+        /// for all of them, separated by spaces, or only `last`. The first rule that matches a topic applies. Topics
+        /// without a rule are kept forever. Can be repeated
+        #[arg(long, value_name = "PATTERN=LIMITS", value_delimiter = ',', global = true, help_heading = "Messages")]
+        pub retain: Vec<retention::Rule>,
+        /// Close a connection above this number at once [default: 0.8 times the limit of descriptors]
+        #[arg(long, value_name = "N", help_heading = "Streams and connections")]
+        pub max_connections: Option<usize>,
+    }
+    "Files" {
+        /// Split a line that is longer than this
+        max_line: Size "SIZE" => lines.max_line_bytes >= "1KiB";
+        /// Read the successor of a renamed file after the renamed file was quiet for this long
+        rotation_grace: Span "TIME" => lines.rotation_grace;
+        /// Keep up to this many rotated files of a path open for slow readers
+        max_rotated: usize "N" => lines.max_rotated;
+    }
+    "Messages" {
+        /// Enforce retention this often; with 20s, what a rule removes is gone within a minute
+        retention_interval: Span "TIME" => messages.retention_interval >= "1ms";
+        /// Refuse a message whose payload, key and headers are together larger than this; up to 16MiB
+        max_message: Size "SIZE" => messages.max_message_bytes >= "1B";
+        /// Refuse a larger request that publishes
+        max_publish: Size "SIZE" => limits.publish_bytes;
+        /// Stop reading a PublishStream while more messages than this wait for their answers
+        publish_window: usize "N" => limits.publish_window >= "1";
+        /// Allow up to this many patterns in a subscription
+        max_patterns: usize "N" => limits.max_patterns >= "1";
+        /// Allow up to this many topics with messages
+        max_topics: usize "N" => messages.max_topics >= "1";
+        /// Remember the id of a message for this long
+        dedupe_window: Span "TIME" => messages.dedupe_window;
+        /// Remember up to this many message ids per topic
+        max_dedupe_ids: usize "N" => messages.max_dedupe_ids;
+        /// Remember up to this many message ids in all; ten million need about 500 MB of memory
+        max_all_dedupe_ids: usize "N" => messages.max_all_dedupe_ids >= "1";
+        /// Begin a new file of the log at this size, from 1MiB to 1GiB; two files are reserved on the disk
+        segment: Size "SIZE" => messages.segment_bytes;
+    }
+    "Countdowns" {
+        /// Refuse a countdown with a shorter interval
+        min_interval: Span "TIME" => countdown.min_interval >= "1ms";
+        /// Refuse a longer countdown
+        max_length: Span "TIME" => countdown.max_length;
+        /// Allow up to this many ticks a second of all open countdowns together
+        max_tick_rate: TickRate "N" => countdown.rates >= "1";
+        /// Allow up to this many shared countdowns
+        max_countdowns: usize "N" => countdown.max_countdowns;
+        /// Delete a shared countdown this long after it has ended or was cancelled
+        keep_ended: Span "TIME" => countdown.keep_ended >= "1ms";
+    }
+    "Streams and connections" {
+        /// Send a response when it has this size
+        max_response: Size "SIZE" => limits.batch_bytes >= "1KiB";
+        /// Refuse a larger request that does not publish
+        max_request: Size "SIZE" => limits.request_bytes >= "1KiB";
+        /// Allow up to this many open streams
+        max_streams: usize "N" => calls.max_streams >= "1";
+        /// Allow up to this many open streams per connection
+        max_streams_per_connection: u32 "N" => connections.max_streams >= "1";
+        /// End a stream whose reader takes nothing for this long while a response waits
+        stall: Span "TIME" => calls.stall >= "1ms";
+        /// Close a new connection that sends no request for this long
+        first_request: Span "TIME" => connections.first_request >= "1ms";
+        /// Close a connection that has had no stream for this long
+        idle: Span "TIME" => connections.idle >= "1ms";
+        /// Ask the clients of a connection of this age, give or take 10 %, to connect again
+        connection_age: Span "TIME" => connections.age >= "1ms";
+        /// Ping a quiet client this often
+        ping_interval: Span "TIME" => connections.ping_interval >= "1ms";
+        /// Close the connection of a client that does not answer a ping for this long
+        ping_timeout: Span "TIME" => connections.ping_timeout >= "1ms";
+        /// Allow streams this long to end when the server stops
+        drain: Span "TIME" => connections.drain;
+    }
+}
+
+fn check_least<T>(field: &str, value: T, least: Option<&'static str>) -> Result<(), Error>
+where
+    T: std::str::FromStr<Err: std::fmt::Debug> + Ord + std::fmt::Display,
+{
+    let Some(least) = least else { return Ok(()) };
+    #[expect(clippy::expect_used, reason = "a test reads the least value of each setting")]
+    let bound = least.parse::<T>().expect("the least value has the form of a value");
+    if value >= bound {
+        return Ok(());
+    }
+    let name = format!("--{}", field.replace('_', "-"));
+    Err(Error::Value { name, value: value.to_string(), remedy: format!("it must be {least} or more") })
+}
