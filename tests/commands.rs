@@ -1,4 +1,4 @@
-//! The commands as people use them: what they print, where, and what they exit with.
+//! The commands as people use them: their stdout, their stderr and their exit codes.
 
 #![allow(
     clippy::unwrap_used,
@@ -74,7 +74,7 @@ fn messages_published_from_stdin_are_read_back_in_order() {
 }
 
 #[test]
-fn exit_codes_tell_what_went_wrong() {
+fn each_kind_of_error_has_its_exit_code() {
     let server = Server::start();
     let absent = run(&mut server.client(&["lines", "logs/absent.log"]));
     assert_eq!(absent.status.code(), Some(64 + 5), "{}", stderr(&absent));
@@ -84,10 +84,10 @@ fn exit_codes_tell_what_went_wrong() {
     let wrong = run(&mut server.client(&["publish", "a b", "text"]));
     assert_eq!(wrong.status.code(), Some(64 + 3), "{}", stderr(&wrong));
     assert!(stderr(&wrong).contains("topic"), "{}", stderr(&wrong));
-    let nobody = format!("127.0.0.1:{}", harness::free_port());
-    let alone = run(server.client(&["health"]).env("PERENNIAL_SERVER", &nobody));
+    let absent_server = format!("127.0.0.1:{}", harness::free_port());
+    let alone = run(server.client(&["health"]).env("PERENNIAL_SERVER", &absent_server));
     assert_eq!(alone.status.code(), Some(64 + 14), "{}", stderr(&alone));
-    assert!(stderr(&alone).contains(&nobody), "{}", stderr(&alone));
+    assert!(stderr(&alone).contains(&absent_server), "{}", stderr(&alone));
     assert!(printed(&server, &["health"]).contains("SERVING"));
 }
 
@@ -225,7 +225,7 @@ fn the_client_goes_on_by_itself_when_the_server_was_killed() {
     wait(&mut child);
 }
 
-/// Runs a printed command in a shell, until it has printed something, and returns that.
+/// Runs a command in a shell until it prints a line, and returns the line.
 fn first_output(command: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_BIN_EXE_perennial")).parent().unwrap();
     let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());

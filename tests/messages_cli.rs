@@ -1,4 +1,4 @@
-//! `perennial publish`, `messages` and what goes with them, as people and scripts use them.
+//! `perennial publish`, `messages`, `consumers`, `purge` and `bench`, as people and scripts use them.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 const ALL: [&str; 4] = ["messages", ">", "--from", "earliest"];
 
-/// Runs a command with a stdin.
+/// Runs a command with this stdin.
 fn fed(server: &Server, arguments: &[&str], stdin: &[u8]) -> Output {
     let mut command = server.client(arguments);
     let mut child =
@@ -38,7 +38,7 @@ fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A reader whose stdout is read here.
+/// Starts a reader, and returns it with its stdout.
 fn reader(server: &Server, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let mut child = server.client(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
@@ -51,14 +51,14 @@ fn line(out: &mut BufReader<ChildStdout>) -> String {
     line.trim_end().to_owned()
 }
 
-/// Waits for the end of a reader, and gives its code and what it said.
+/// Waits for the end of a reader, and returns its exit code and its stderr.
 fn end(mut child: Child) -> (Option<i32>, String) {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (wait(&mut child).code(), said)
 }
 
-/// Looks again and again until a command prints what is wanted.
+/// Repeats a command until it prints the `wanted` text.
 fn until_printed(server: &Server, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
     let begun = Instant::now();
     loop {
@@ -97,7 +97,7 @@ fn a_dash_publishes_each_line_of_stdin_and_a_file_is_one_message() {
 }
 
 #[test]
-fn a_topic_is_copied_by_what_messages_prints() {
+fn the_output_of_messages_copies_a_topic() {
     let server = Server::start();
     let file = server.directory().join("bytes");
     std::fs::write(&file, [0xff]).unwrap();
@@ -125,13 +125,13 @@ fn a_topic_is_copied_by_what_messages_prints() {
     };
     assert_eq!(content(&original, false), content(&read("b"), false));
     assert_eq!(objects(&read("b"))[1]["messageId"], "own");
-    // Once more: the one that has an id is known.
+    // The message with an id is recognized the second time.
     let again = fed(&server, &["publish", "b", "--json"], original.as_bytes());
     assert!(stderr(&again).contains("1 of them were published before"), "{}", stderr(&again));
 }
 
 #[test]
-fn what_is_wrong_with_one_message_is_told_with_its_line_and_the_others_are_published() {
+fn a_refused_message_is_reported_with_its_line_and_the_others_are_published() {
     let server = Server::start();
     let lines = concat!(
         "{\"topic\":\"a\",\"text\":\"1\"}\n",
@@ -215,7 +215,7 @@ fn a_consumer_loses_nothing_however_often_its_reader_is_killed() {
             }
         }
     });
-    // What was read so far is 0 to `next`, and nothing else.
+    // The numbers below `next` were read.
     let (mut next, mut rounds, mut took, mut kept) = (0, 0, 1, None);
     while next < MESSAGES {
         let (mut child, mut out) = reader(&server, &arguments);
@@ -229,7 +229,7 @@ fn a_consumer_loses_nothing_however_often_its_reader_is_killed() {
         }
         next = next.max(at);
         if rounds % 3 == 2 {
-            // It commits behind all that it printed.
+            // It commits the position after the last printed message.
             signal(&child, Signal::INT);
             let mut rest = String::new();
             out.read_to_string(&mut rest).unwrap();
@@ -245,7 +245,7 @@ fn a_consumer_loses_nothing_however_often_its_reader_is_killed() {
         } else {
             std::thread::sleep(Duration::from_millis(rounds % 5 * 300));
             child.kill().unwrap();
-            // What is in the pipe was printed: the reader has it.
+            // The messages in the pipe were printed, so they count as read.
             let mut rest = String::new();
             out.read_to_string(&mut rest).unwrap();
             for text in rest.split_inclusive('\n').filter(|text| text.ends_with('\n')) {
@@ -260,7 +260,7 @@ fn a_consumer_loses_nothing_however_often_its_reader_is_killed() {
     }
     writer.join().unwrap();
     assert!(wait(&mut publish).success());
-    // Ended as it was asked to, it is behind the last one.
+    // It ended by itself, so its position is after the last message.
     let rest = [&arguments[..], &["--until-caught-up"]].concat();
     printed(&server, &rest);
     assert_eq!(printed(&server, &rest), "");
@@ -288,7 +288,7 @@ fn a_consumer_goes_on_by_itself_when_the_server_was_killed() {
 }
 
 #[test]
-fn a_place_that_cannot_be_kept_is_said_at_the_end() {
+fn a_position_that_cannot_be_committed_is_reported_at_the_end() {
     let mut server = Server::start();
     printed(&server, &["publish", "a", "1"]);
     let (child, mut out) = reader(&server, &["-o", "raw", "messages", "a", "--consumer", "w", "--from", "1"]);
@@ -300,7 +300,7 @@ fn a_place_that_cannot_be_kept_is_said_at_the_end() {
     signal(&child, Signal::INT);
     let (code, said) = end(child);
     let last = said.lines().last().unwrap();
-    // It was kept in time, or the cursor itself continues it.
+    // The position was committed in time, or the command has the cursor.
     assert!(code == Some(130) || code == Some(64 + 14) && last.contains("--cursor "), "{code:?} {said}");
     assert!(last.contains("--consumer w"), "{said}");
     server.restart();
@@ -331,7 +331,7 @@ fn a_second_reader_of_a_consumer_takes_over_and_the_first_one_ends() {
 }
 
 #[test]
-fn a_consumer_is_set_back_by_a_cursor_listed_and_forgotten() {
+fn a_consumer_is_set_back_by_a_cursor_listed_and_deleted() {
     let server = Server::start();
     for text in ["1", "2", "3"] {
         printed(&server, &["publish", "a", text]);
@@ -356,7 +356,7 @@ fn a_consumer_is_set_back_by_a_cursor_listed_and_forgotten() {
 }
 
 #[test]
-fn a_purge_is_not_made_unasked_and_leaves_a_gap() {
+fn a_purge_needs_a_confirmation_and_leaves_a_gap() {
     let server = Server::start();
     for text in ["1", "2", "3"] {
         printed(&server, &["publish", "a", text]);

@@ -112,7 +112,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
             biased;
             answer = answers.message() => Step::Answer(answer),
             frame = frames.reserve(), if self.unanswered.is_ready() => {
-                // A closed channel is told by the answers, with the reason.
+                // If the channel is closed, the answers report the reason.
                 let Ok(frame) = frame else { return Ok(Some(Step::Answer(answers.message().await))) };
                 if let Some(bytes) = self.unanswered.send() {
                     frame.send(bytes);

@@ -29,7 +29,7 @@ const MISSED_HEARTBEATS: u32 = 3;
 /// A busy machine may pause for this time, so a short heartbeat does not shorten it.
 const MIN_SILENCE: Duration = Duration::from_secs(5);
 
-/// A request that can be continued.
+/// A request that can be resumed.
 pub(super) trait Resumable: Clone + Send + Sync + 'static {
     type Response: Send + 'static;
 

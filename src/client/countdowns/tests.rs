@@ -13,7 +13,7 @@ use crate::client::test_server;
 
 type Asked = Arc<Mutex<Vec<CreateCountdownRequest>>>;
 
-/// Answers each creation but the first ones, which end with `fault`.
+/// Answers the first `faults` calls with `fault`, and the others with success.
 async fn serve(fault: Status, faults: usize) -> (Client, Asked) {
     let asked = Asked::default();
     let all = asked.clone();

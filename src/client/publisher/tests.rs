@@ -24,7 +24,7 @@ use crate::{
 
 type Answers = Pin<Box<dyn Stream<Item = Result<PublishStreamResponse, Status>> + Send>>;
 
-/// What was published, and the ids that are known.
+/// The texts that were published, and their ids.
 #[derive(Default)]
 struct Log {
     texts: Vec<String>,
@@ -33,7 +33,7 @@ struct Log {
     calls: usize,
 }
 
-/// Takes messages once an id, and cuts every call but the last ones after a frame whose answer it withholds.
+/// Publishes each id once. It cuts the first four calls after a frame that it does not answer.
 #[derive(Clone, Default)]
 struct Cutting(Arc<Mutex<Log>>);
 

@@ -184,7 +184,7 @@ async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
     let lines = vec![Line::default(); 5];
     call.on_response(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
     call.on_response(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
-    // The start is there, and the contract has the cursor win.
+    // The start stays in the request: the server ignores it beside a cursor.
     assert_eq!(call.request, ReadLinesRequest { cursor: Some("C2".into()), limit: Some(2), ..request });
 }
 
@@ -198,7 +198,7 @@ async fn a_shared_countdown_is_resumed_under_its_name() {
 }
 
 #[tokio::test]
-async fn a_message_above_the_clients_own_limit_ends_the_stream_and_is_not_asked_for_again() {
+async fn a_message_above_the_clients_own_limit_ends_the_stream_and_is_not_requested_again() {
     for (bytes, is_refused) in [(MAX_RESPONSE_BYTES / 2, false), (MAX_RESPONSE_BYTES + 1, true)] {
         let (client, calls) = serve_large(bytes).await;
         let all = client.lines(ReadLinesRequest::default()).try_collect::<Vec<_>>();

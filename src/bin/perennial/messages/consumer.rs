@@ -86,7 +86,7 @@ impl Consumer {
     /// Waits for the running commit; without one, it never returns. An error is one that cannot pass.
     pub async fn committed(&mut self) -> Result<(), Error> {
         match self.outcome().await {
-            Err(error) if error.is_retryable() || is_behind(&error) => Ok(()),
+            Err(error) if error.is_retryable() || has_later_commit(&error) => Ok(()),
             outcome => outcome,
         }
     }
@@ -122,7 +122,7 @@ impl Consumer {
             self.outcome().await
         };
         match tokio::time::timeout(CLOSE_LIMIT, last).await {
-            Ok(Err(error)) if is_behind(&error) => {
+            Ok(Err(error)) if has_later_commit(&error) => {
                 output::note(
                     "another reader has committed a later position for this consumer, which is kept",
                 );
@@ -134,7 +134,7 @@ impl Consumer {
     }
 }
 
-fn is_behind(error: &Error) -> bool {
+fn has_later_commit(error: &Error) -> bool {
     error.has_reason(ErrorReason::CommitBehind)
 }
 

@@ -1,4 +1,4 @@
-//! A line for a person who waits: the sequence that was read, and the newest one, until they meet.
+//! A progress line on stderr: the sequence that was read and the newest one, until they meet.
 
 use std::io::{self, IsTerminal};
 
