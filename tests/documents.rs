@@ -186,6 +186,15 @@ fn every_name_of_the_contract_that_a_document_uses_is_there() {
 }
 
 #[test]
+fn operate_md_lists_every_metric() {
+    let (metrics, operate) = (document("src/grpc/metrics.rs"), words(&document("docs/operate.md")));
+    for registered in metrics.split(".register(\"").skip(1) {
+        let name = format!("perennial_{}", registered.split('"').next().unwrap());
+        assert!(operate.contains(&name) || operate.contains(&format!("{name}_total")), "{name}");
+    }
+}
+
+#[test]
 fn the_new_names_in_the_changelog_are_those_of_the_contract() {
     let contract = words(&contract());
     for (_, cells) in rows(&document("CHANGELOG.md")) {
