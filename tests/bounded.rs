@@ -1,5 +1,5 @@
-//! Promise 3: a slow reader costs a cursor, not a queue; every limit has a number and an error that tells it; what
-//! goes away is forgotten, and a server that is told to stop does stop.
+//! Promise 3: a slow reader costs a cursor, not a queue; the error of every limit names it; a client that disconnects
+//! leaves nothing behind on the server, and a server that is asked to stop stops.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,8 +45,8 @@ async fn readers_that_take_nothing_cost_little_and_lose_nothing() {
         let first = soon("the first response", stream.message()).await.unwrap().unwrap();
         streams.push((stream, first.lines.len()));
     }
-    // 50 × 27 MB is not there; 50 × a window, a send buffer and a batch or two is. A debug build is no measure of
-    // more than that: `cargo bench -- stalled` is.
+    // Each reader costs a window, a send buffer and a batch or two, not 27 MB. `cargo bench -- stalled` measures it
+    // exactly, on an optimised build.
     let grown = resident_kib(server.id()).saturating_sub(before) / READERS;
     assert!(grown < 2_048, "{grown} KiB a reader that takes nothing");
     let (mut stream, mut count) = streams.pop().unwrap();
@@ -98,7 +98,7 @@ async fn scrape(address: &str) -> String {
 }
 
 #[tokio::test]
-async fn more_streams_than_the_limit_are_told_the_limit_and_may_come_back() {
+async fn a_stream_over_the_limit_is_refused_with_the_limit_and_can_be_opened_later() {
     let server = Server::start_with(&["--max-streams", "2"]);
     append(&server.log_file("app.log"), "1\n");
     let mut client = server.lines().await;
@@ -116,7 +116,7 @@ async fn more_streams_than_the_limit_are_told_the_limit_and_may_come_back() {
 }
 
 #[tokio::test]
-async fn more_ticks_a_second_than_the_limit_are_told_the_limit_and_a_slower_countdown_is_served() {
+async fn a_countdown_over_the_tick_rate_is_refused_with_the_limit_and_a_slower_one_is_served() {
     let server = Server::start_with(&["--max-tick-rate", "1100"]);
     let client = server.countdown().await;
     let ticking = |milliseconds: i64| {
@@ -145,7 +145,7 @@ async fn more_ticks_a_second_than_the_limit_are_told_the_limit_and_a_slower_coun
 }
 
 #[tokio::test]
-async fn a_server_told_to_stop_ends_open_streams_with_a_way_back_and_ignores_silent_sockets() {
+async fn a_server_that_is_stopped_ends_open_streams_with_retry_info_and_ignores_silent_sockets() {
     // Much longer than the test waits for the end: a silent socket must not hold up the drain.
     let mut server = Server::start_with(&["--drain", "10m"]);
     append(&server.log_file("app.log"), "1\n");

@@ -125,8 +125,8 @@ async fn a_consumer_goes_on_where_it_committed_also_after_kill_9() {
     server.kill();
     server.restart();
     assert_eq!(texts(&next(&mut open(&server, asked.clone()).await).await), ["4", "5"]);
-    let behind = server.messages().await.commit_cursor(commit(&first.cursor, false)).await.unwrap_err();
-    assert_eq!((behind.code(), reason(&behind)), (Code::FailedPrecondition, "COMMIT_BEHIND".into()));
+    let moved_back = server.messages().await.commit_cursor(commit(&first.cursor, false)).await.unwrap_err();
+    assert_eq!((moved_back.code(), reason(&moved_back)), (Code::FailedPrecondition, "COMMIT_BEHIND".into()));
     server.messages().await.commit_cursor(commit(&first.cursor, true)).await.unwrap();
     assert_eq!(texts(&next(&mut open(&server, asked.clone()).await).await), ["2", "3"]);
     let listed = server.messages().await.list_consumers(ListConsumersRequest::default()).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_reader_that_is_taken_over_is_told_and_our_client_does_not_come_back()
     assert!(!ended.is_retryable());
     assert!(soon("the end", first.next()).await.is_none());
     publish(&server, "jobs", "2").await;
-    assert_eq!(texts(&next(&mut second).await), ["2"], "nobody has taken the second one over");
+    assert_eq!(texts(&next(&mut second).await), ["2"], "the second one was not replaced");
     let third = open(&server, asked).await;
     let ended = soon("the end", second.message()).await.unwrap_err();
     assert_eq!((ended.code(), self::reason(&ended)), (Code::Aborted, "CONSUMER_TAKEN_OVER".into()));
@@ -186,13 +186,13 @@ async fn what_was_purged_is_an_error_with_both_ends_of_the_log_or_told_in_an_eve
     assert_eq!(detail(&refused, "newest").as_deref(), Some("6"));
     let skipping = MessagesRequest { on_gap: OnGap::Skip.into(), ..resumed.clone() };
     let mut stream = open(&server, skipping).await;
-    let told = next(&mut stream).await;
+    let response = next(&mut stream).await;
     let gap = MessageGap {
         first_sequence: Some(2),
         last_sequence: Some(3),
         reason: MessageGapReason::Removed.into(),
     };
-    assert_eq!(told.events.iter().map(|event| event.event).collect::<Vec<_>>(), [Some(Event::Gap(gap))]);
+    assert_eq!(response.events.iter().map(|event| event.event).collect::<Vec<_>>(), [Some(Event::Gap(gap))]);
     assert_eq!(texts(&next(&mut stream).await), ["2", "4", "5", "6"]);
     let of_b = MessagesRequest { topics: vec!["b".into()], ..resumed };
     assert_eq!(all(&server, of_b).await, ["2", "4", "6"], "no message of b is gone");

@@ -1,5 +1,5 @@
-//! Promise 2: what cannot be delivered is said in the stream; a stream ends with OK only where the caller asked for
-//! an end; an error names the field, what was wrong, and what would work.
+//! Promise 2: what cannot be delivered is reported in the stream; a stream ends with OK only where the caller asked for
+//! an end; an error names the field, what is wrong, and what would work.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 
 /// One wrong request: its code, its reason, the field it names, and a word of the remedy.
-fn assert_told(status: &Status, code: Code, reason: &str, field: Option<&str>, remedy: &str) {
+fn assert_refused(status: &Status, code: Code, reason: &str, field: Option<&str>, remedy: &str) {
     let details = status.get_error_details();
     assert_eq!(status.code(), code, "{status:?}");
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
@@ -34,7 +34,7 @@ fn assert_told(status: &Status, code: Code, reason: &str, field: Option<&str>, r
 }
 
 fn invalid(status: &Status, field: &str, remedy: &str) {
-    assert_told(status, Code::InvalidArgument, "INVALID_FIELD", Some(field), remedy);
+    assert_refused(status, Code::InvalidArgument, "INVALID_FIELD", Some(field), remedy);
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the field is")]
@@ -67,7 +67,7 @@ async fn each_wrong_field_of_a_countdown_is_named_with_what_would_work() {
     }
     let status =
         client.countdown(CountdownRequest { cursor: Some("?".into()), ..good.clone() }).await.unwrap_err();
-    assert_told(&status, Code::InvalidArgument, "CURSOR_MALFORMED", Some("cursor"), "cursor");
+    assert_refused(&status, Code::InvalidArgument, "CURSOR_MALFORMED", Some("cursor"), "cursor");
     client.countdown(good).await.expect("the server goes on");
 }
 
@@ -101,11 +101,11 @@ async fn each_wrong_field_of_a_read_is_named_with_what_would_work() {
     }
     for absent in ["logs/none.log", "nowhere/app.log", "logs/dir", "logs/link", "logs/up"] {
         let status = client.read_lines(read(absent)).await.unwrap_err();
-        assert_told(&status, Code::NotFound, "FILE_NOT_FOUND", None, absent);
+        assert_refused(&status, Code::NotFound, "FILE_NOT_FOUND", None, absent);
         assert!(!status.message().contains("/etc/passwd"), "{status:?}");
     }
     let status = client.read_lines(start(read_lines_request::Start::FromOffset(3))).await.unwrap_err();
-    assert_told(&status, Code::OutOfRange, "OFFSET_BEYOND_END", None, "2");
+    assert_refused(&status, Code::OutOfRange, "OFFSET_BEYOND_END", None, "2");
     let status =
         client.list_files(ListFilesRequest { page_size: Some(0), ..Default::default() }).await.unwrap_err();
     invalid(&status, "page_size", "10,000");
@@ -176,7 +176,7 @@ async fn each_wrong_field_of_a_message_is_named_with_what_would_work() {
     let first = client.publish(good.clone()).await.unwrap().into_inner().sequence;
     let status =
         client.publish(PublishRequest { expected_sequence: Some(0), ..good.clone() }).await.unwrap_err();
-    assert_told(&status, Code::Aborted, "SEQUENCE_MISMATCH", None, &first.unwrap().to_string());
+    assert_refused(&status, Code::Aborted, "SEQUENCE_MISMATCH", None, &first.unwrap().to_string());
     client.publish(PublishRequest { expected_sequence: first, ..good }).await.expect("the server goes on");
 }
 
@@ -216,7 +216,7 @@ async fn read_until(
 }
 
 #[tokio::test]
-async fn rotation_truncation_and_deletion_are_told_where_they_happened() {
+async fn rotation_truncation_and_deletion_are_reported_where_they_happened() {
     let server = Server::start();
     let path = server.log_file("app.log");
     append(&path, "1\n2\n");

@@ -153,7 +153,7 @@ async fn a_log_that_is_being_written_is_sound() {
     }
     writer.abort();
     let _ = writer.await;
-    // Who would write has to wait for the lock.
+    // A writer has to wait for the lock.
     let (code, _, err) = log(&data, &["import", "-"], b"");
     assert!(code == 1 && err.contains("is in use by process"), "{err}");
 }

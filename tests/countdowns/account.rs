@@ -1,4 +1,4 @@
-//! What a watcher must have been told: reckoned from how a countdown stood after each change.
+//! Which ticks a watcher must have received: computed from the state of a countdown after each change.
 
 use perennial::proto::{Countdown, CountdownState};
 
@@ -7,7 +7,7 @@ use crate::{
     watcher::Seen,
 };
 
-/// How a countdown stood: after its creation, and after each change.
+/// The states of a countdown: after its creation, and after each change.
 #[derive(Debug, Default)]
 pub struct History(Vec<Countdown>);
 
@@ -22,7 +22,7 @@ impl History {
         self.0.last().unwrap()
     }
 
-    /// Each version that ticks, with the moments behind which and up to which its ticks are due.
+    /// Each version that ticks. Its ticks are due after the first moment and up to the second.
     fn stretches(&self) -> impl Iterator<Item = (&Countdown, i128, i128)> {
         self.0.iter().enumerate().filter(|(_, it)| is(it, CountdownState::Running)).map(|(n, it)| {
             let (from, end) = (moment(it.update_time), moment(it.end_time));
@@ -33,19 +33,19 @@ impl History {
         })
     }
 
-    /// How many ticks were due behind a moment.
-    pub fn due_behind(&self, moment: i128) -> usize {
+    /// How many ticks were due after a moment.
+    pub fn due_after(&self, moment: i128) -> usize {
         let count = |(countdown, from, until): (&Countdown, i128, i128)| {
             let (end, interval) = (super::calls::moment(countdown.end_time), length(countdown.interval));
             let passed = |at: i128| (end - at.min(end)).div_euclid(interval);
-            // Those at `end − j × interval` behind the one moment, up to the other.
+            // Those at `end − j × interval` after the one moment, up to the other.
             let from = from.max(moment);
             if from >= until {
                 return 0;
             }
-            let behind = passed(from) + i128::from((end - from) % interval != 0);
+            let first = passed(from) + i128::from((end - from) % interval != 0);
             let beyond = passed(until) + i128::from((end - until) % interval != 0);
-            usize::try_from(behind - beyond).unwrap()
+            usize::try_from(first - beyond).unwrap()
         };
         self.stretches().map(count).sum()
     }
@@ -69,8 +69,14 @@ impl History {
             // Due when the change was made, and delivered before it was on disk.
             extra += usize::from(due > until);
         }
-        let told = seen.ticks.len() - extra + usize::try_from(seen.skipped).unwrap();
-        let due = self.due_behind(seen.since.expect("it was paused when the watcher came"));
-        assert_eq!(told, due, "{} ticks, {extra} of them extra, {} skipped", seen.ticks.len(), seen.skipped);
+        let accounted = seen.ticks.len() - extra + usize::try_from(seen.skipped).unwrap();
+        let due = self.due_after(seen.since.expect("it was paused when the watcher came"));
+        assert_eq!(
+            accounted,
+            due,
+            "{} ticks, {extra} of them extra, {} skipped",
+            seen.ticks.len(),
+            seen.skipped
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The calls that all tests make, in short.
+//! Short forms of the calls that all tests make.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ const NANOS_PER_SECOND: i128 = 1_000_000_000;
 pub enum Verb {
     Pause,
     Resume,
-    /// By so many milliseconds.
+    /// By this number of milliseconds.
     Extend(i64),
     Cancel,
 }
@@ -60,7 +60,7 @@ pub async fn change_if(
     Ok(countdown.unwrap())
 }
 
-/// A countdown for so many milliseconds.
+/// A countdown that runs for this number of milliseconds.
 pub fn running_for(name: &str, millis: i64) -> CreateCountdownRequest {
     let target = Some(Target::Duration(span(millis)));
     CreateCountdownRequest { name: name.into(), target, ..Default::default() }
@@ -155,16 +155,16 @@ pub fn now() -> i128 {
     jiff::Timestamp::now().as_nanosecond()
 }
 
-/// Why a call was refused: its code, its reason, and the field that it names.
-pub fn told(status: &Status) -> (Code, String, Option<String>) {
+/// Why a call was refused: the code, the reason, and the field that the error names.
+pub fn refusal(status: &Status) -> (Code, String, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
     let field = details.bad_request().map(|bad| bad.field_violations[0].field.clone());
     (status.code(), info.reason.clone(), field)
 }
 
-pub fn assert_told(status: &Status, code: Code, reason: &str) {
-    assert_eq!(told(status), (code, reason.to_owned(), None), "{status:?}");
+pub fn assert_refused(status: &Status, code: Code, reason: &str) {
+    assert_eq!(refusal(status), (code, reason.to_owned(), None), "{status:?}");
 }
 
 /// A fact that came with an error.
@@ -172,7 +172,7 @@ pub fn fact(status: &Status, key: &str) -> Option<String> {
     status.get_error_details().error_info()?.metadata.get(key).cloned()
 }
 
-/// The answer was lost on its way: whatever the server says has a reason.
+/// The answer was lost: an error that the server makes has a reason.
 pub fn is_lost(status: &Status) -> bool {
     status.get_error_details().error_info().is_none()
 }

@@ -1,4 +1,4 @@
-//! What a countdown publishes at its end is published once, however the server dies.
+//! The message of a countdown's end is published once, however often the server is killed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,24 +23,24 @@ const LONGEST: u64 = 800;
 
 const TOPICS: u64 = 3;
 
-/// How many are being created at once.
+/// How many calls create countdowns at once.
 const AT_ONCE: usize = 16;
 
 /// How long a round may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Between attempts to reach a server that may not be there.
+/// Between attempts to reach a server that may be down.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_countdown_publishes_at_its_end_is_published_once_over_9_crashes() {
+async fn each_end_message_is_published_once_over_9_crashes() {
     crash(3).await;
 }
 
 /// As many rounds as `PERENNIAL_ROUNDS` says, or 40, with three crashes in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "40 rounds: some minutes"]
-async fn what_a_countdown_publishes_at_its_end_is_published_once_over_120_crashes() {
+async fn each_end_message_is_published_once_over_120_crashes() {
     let rounds = std::env::var("PERENNIAL_ROUNDS");
     crash(rounds.map_or(40, |rounds| rounds.parse().expect("PERENNIAL_ROUNDS is a number"))).await;
 }
@@ -54,7 +54,9 @@ async fn crash(rounds: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut server = Server::start_apart();
     let (mut created, mut downs, mut missed) = (HashMap::new(), Vec::new(), 0);
-    for round in 0..rounds {
+    // More rounds if on a busy machine none ended while no server ran.
+    let mut round = 0;
+    while round < rounds || missed == 0 {
         let channel = Endpoint::from_shared(server.url()).unwrap().connect_lazy();
         let requests = (0..COUNT).map(|n| request(round, n, &mut random)).collect::<Vec<_>>();
         let creating = tokio::spawn(create_all(channel, requests));
@@ -67,9 +69,9 @@ async fn crash(rounds: u64) {
         until("all ends", async || list(&client).await.values().all(|it| is(it, CountdownState::Ended)))
             .await;
         missed = check(&created, &list(&client).await, &messages(&server, "ends.*").await, &downs);
+        round += 1;
     }
     println!("{missed} of {} ended while no server ran", created.len());
-    assert!(missed > 0, "no server was missed");
 }
 
 fn request(round: u64, n: u64, random: &mut fastrand::Rng) -> CreateCountdownRequest {
@@ -79,7 +81,7 @@ fn request(round: u64, n: u64, random: &mut fastrand::Rng) -> CreateCountdownReq
     CreateCountdownRequest { request_id: Some(name), ..request }
 }
 
-/// Creates them, each again and again until it is answered: what was answered.
+/// Creates them, each again and again until it is answered. Returns the answers.
 async fn create_all(channel: Channel, requests: Vec<CreateCountdownRequest>) -> Vec<(String, Countdown)> {
     let client = Client::new(channel);
     let create = |request: CreateCountdownRequest| {
@@ -102,7 +104,7 @@ async fn kill_and_restart(server: &mut Server, random: &mut fastrand::Rng) -> Do
     server.kill();
     let dead = now();
     if random.u64(..3) == 0 {
-        // Elsewhere: it ends what is due, and nobody is told.
+        // At another address: it ends the countdowns that are due while no client is connected.
         let mut command = server_command(server.directory(), "127.0.0.1:0");
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let started = now();
@@ -147,7 +149,7 @@ fn check(
             missed += 1;
             assert!(late >= alive - end, "{name} is {late} ns late, and no server ran for {}", alive - end);
         }
-        // In one append: behind the state there is nothing else.
+        // One append holds both: the message follows the ended state at once.
         assert_eq!(message.sequence.unwrap(), countdown.version.unwrap() + 1, "{name}");
     }
     missed

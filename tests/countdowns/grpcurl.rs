@@ -1,4 +1,4 @@
-//! The same with grpcurl, which knows no more than reflection tells it.
+//! The calls by grpcurl, which knows only what reflection reports.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use crate::harness::Server;
 
 const SERVICE: &str = "perennial.v1.CountdownService";
 
-/// What a call answers: the objects, or what grpcurl says where it fails.
+/// The objects that a call returns, or the text of grpcurl if it fails.
 fn call(server: &Server, method: &str, request: &Value) -> Result<Vec<Value>, String> {
     let output = Command::new("grpcurl")
         .args(["-plaintext", "-max-time", "20", "-d", &request.to_string()])
@@ -23,7 +23,7 @@ fn call(server: &Server, method: &str, request: &Value) -> Result<Vec<Value>, St
 }
 
 fn one(server: &Server, method: &str, request: &Value) -> Value {
-    let mut answers = call(server, method, request).unwrap_or_else(|said| panic!("{method}: {said}"));
+    let mut answers = call(server, method, request).unwrap_or_else(|error| panic!("{method}: {error}"));
     assert_eq!(answers.len(), 1, "{answers:?}");
     answers.remove(0)
 }

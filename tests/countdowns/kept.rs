@@ -1,4 +1,4 @@
-//! What was acknowledged outlives `kill -9`; what was not is there whole, or not at all.
+//! An acknowledged change outlives `kill -9`; one without an answer is made as a whole, or not at all.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tonic::{Code, Status};
 
 use crate::{
     calls::{
-        Client, Verb, change, create, delete, get, is, is_lost, length, list, moment, running_for, told,
+        Client, Verb, change, create, delete, get, is, is_lost, length, list, moment, refusal, running_for,
     },
     harness::{Server, until, within},
 };
 
-/// Countdowns, each with somebody who changes it.
+/// The number of countdowns, each with a task that changes it.
 const COUNT: u64 = 8;
 
-/// In milliseconds: none ends.
+/// In milliseconds: longer than the test.
 const HOUR: i64 = 3_600_000;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What somebody does.
+/// What a task does.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Create,
@@ -29,7 +29,7 @@ enum Deed {
     Delete,
 }
 
-/// What is known of a countdown: how it stood when that was answered last, and what was not answered.
+/// What is known of a countdown: its state in the last answer, and the call without an answer.
 #[derive(Debug)]
 struct Known {
     name: String,
@@ -38,7 +38,7 @@ struct Known {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_acknowledged_change_outlives_kill_9_and_no_other_one_is_there_by_half() {
+async fn every_acknowledged_change_outlives_kill_9_and_no_change_is_made_by_half() {
     const ROUNDS: u64 = 6;
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     println!("seed {seed}");
@@ -70,7 +70,7 @@ async fn every_acknowledged_change_outlives_kill_9_and_no_other_one_is_there_by_
 }
 
 #[tokio::test]
-async fn a_countdown_outlives_what_retention_removes() {
+async fn retention_does_not_remove_the_state_of_a_countdown() {
     let settings =
         ["--segment", "1MiB", "--retain", ">=count:1", "--retention-interval", "100ms", "--keep-ended", "1h"];
     let mut server = Server::start_with(&settings);
@@ -155,7 +155,7 @@ impl Known {
         let found = match found {
             Ok(countdown) => Some(countdown),
             Err(status) => {
-                assert_eq!(told(&status).1, "COUNTDOWN_NOT_FOUND", "{status:?}");
+                assert_eq!(refusal(&status).1, "COUNTDOWN_NOT_FOUND", "{status:?}");
                 assert_eq!(status.code(), Code::NotFound);
                 None
             }

@@ -1,4 +1,4 @@
-//! The operator's limits: what is over one is refused, with the limit, and what is under it is not.
+//! The operator's limits: a request above one is refused with the limit, and one below it is served.
 
 use futures::future::join_all;
 use perennial::proto::{CountdownState, CreateCountdownRequest, OnLag};
@@ -6,25 +6,25 @@ use tonic::{Code, Status};
 
 use crate::{
     calls::{
-        Verb, announced, assert_told, change, create, delete, fact, get, is, list, messages, running_for,
-        span, told, words,
+        Verb, announced, assert_refused, change, create, delete, fact, get, is, list, messages, refusal,
+        running_for, span, words,
     },
     harness::{Server, soon, until},
     watcher::Watcher,
 };
 
 fn over(status: &Status, reason: &str, limit: &str) {
-    assert_told(status, Code::ResourceExhausted, reason);
+    assert_refused(status, Code::ResourceExhausted, reason);
     assert_eq!(fact(status, "limit").as_deref(), Some(limit), "{status:?}");
 }
 
 fn invalid(status: &Status, field: &str) {
     let expected = (Code::InvalidArgument, "INVALID_FIELD".to_owned(), Some(field.to_owned()));
-    assert_eq!(told(status), expected, "{status:?}");
+    assert_eq!(refusal(status), expected, "{status:?}");
 }
 
 #[tokio::test]
-async fn there_are_as_many_countdowns_as_the_operator_allows() {
+async fn the_operator_limits_the_number_of_countdowns() {
     let server = Server::start_with(&["--max-countdowns", "3"]);
     let client = server.countdown().await;
     for n in 0..3 {
@@ -43,7 +43,7 @@ async fn there_are_as_many_countdowns_as_the_operator_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_creations_that_race_for_the_last_places_as_many_are_made_as_there_are_places() {
+async fn of_creations_that_race_for_the_last_places_exactly_the_limit_is_made() {
     for round in 0..5 {
         let server = Server::start_with(&["--max-countdowns", "10"]);
         let clients = join_all((0..4).map(|_| server.countdown())).await;
@@ -61,7 +61,7 @@ async fn of_creations_that_race_for_the_last_places_as_many_are_made_as_there_ar
 }
 
 #[tokio::test]
-async fn no_countdown_is_longer_or_faster_than_the_operator_allows() {
+async fn the_operator_limits_the_length_and_the_rate_of_a_countdown() {
     const HOUR: i64 = 3_600_000;
     let server = Server::start_with(&["--max-length", "1h", "--min-interval", "100ms"]);
     let client = server.countdown().await;
@@ -80,7 +80,7 @@ async fn no_countdown_is_longer_or_faster_than_the_operator_allows() {
 }
 
 #[tokio::test]
-async fn all_watchers_together_have_as_many_ticks_a_second_as_the_operator_allows() {
+async fn the_operator_limits_the_ticks_a_second_of_all_watchers_together() {
     let server = Server::start_with(&["--max-tick-rate", "100"]);
     let client = server.countdown().await;
     let request = CreateCountdownRequest { interval: Some(span(20)), ..running_for("fast", 60_000) };
@@ -98,7 +98,7 @@ async fn all_watchers_together_have_as_many_ticks_a_second_as_the_operator_allow
 }
 
 #[tokio::test]
-async fn what_is_over_is_gone_after_a_while_for_good_and_its_name_is_free() {
+async fn countdowns_that_are_over_are_forgotten_after_a_while_and_their_names_are_free() {
     let mut server = Server::start_with(&["--keep-ended", "1s"]);
     let client = server.countdown().await;
     create(&client, announced("ends", 50, "over")).await.unwrap();
@@ -112,7 +112,7 @@ async fn what_is_over_is_gone_after_a_while_for_good_and_its_name_is_free() {
             false
         }
         Err(status) => {
-            assert_told(&status, Code::NotFound, "COUNTDOWN_NOT_FOUND");
+            assert_refused(&status, Code::NotFound, "COUNTDOWN_NOT_FOUND");
             true
         }
     };
@@ -130,7 +130,7 @@ async fn what_is_over_is_gone_after_a_while_for_good_and_its_name_is_free() {
 }
 
 #[tokio::test]
-async fn a_list_of_countdowns_with_large_messages_fits_into_what_a_client_takes() {
+async fn a_list_of_countdowns_with_large_messages_stays_below_the_limit_of_a_client() {
     const COUNT: usize = 100;
     let server = Server::start();
     let mut client = server.countdown().await;

@@ -1,5 +1,5 @@
-//! Shared countdowns, as their clients see them: what is acknowledged is kept, each end is published once, and a
-//! watcher is told of every number, whatever becomes of the server.
+//! Shared countdowns over real sockets: an acknowledged change is kept, each end is published once, and a watcher gets
+//! or counts every number, also when the server is killed.
 
 #![allow(
     clippy::unwrap_used,

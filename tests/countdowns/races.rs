@@ -1,4 +1,4 @@
-//! Of changes that race, each is made as a whole or refused, and one with a version only once.
+//! Concurrent changes: each is made as a whole or refused, and of those with one version only one is made.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 
 use crate::{
     calls::{
-        Client, Verb, announced, assert_told, change, change_if, create, fact, get, is, length, messages,
-        moment, now, running_for, text, told,
+        Client, Verb, announced, assert_refused, change, change_if, create, fact, get, is, length, messages,
+        moment, now, refusal, running_for, text,
     },
     harness::{Server, soon, until},
 };
@@ -38,7 +38,7 @@ async fn at_once(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_changes_with_one_version_one_is_made_and_the_others_are_told_the_current_one() {
+async fn of_changes_with_one_version_one_is_made_and_the_others_are_refused_with_the_current_version() {
     let server = Server::start();
     let clients = clients(&server).await;
     for round in 0..10_i64 {
@@ -58,7 +58,7 @@ async fn of_changes_with_one_version_one_is_made_and_the_others_are_told_the_cur
         assert_eq!((found.version, found.state), (winner.version, winner.state));
         for (verb, result) in refused {
             let status = result.unwrap_err();
-            assert_told(&status, Code::Aborted, "VERSION_MISMATCH");
+            assert_refused(&status, Code::Aborted, "VERSION_MISMATCH");
             let current = fact(&status, "current").map(|current| current.parse().unwrap());
             assert_eq!(current, winner.version, "{verb:?}: {status:?}");
         }
@@ -112,7 +112,7 @@ async fn race_the_end(client: Client, countdown: Countdown, verbs: Vec<(Verb, u6
                     true
                 }
                 Err(status) => {
-                    assert_eq!(told(&status).1, "COUNTDOWN_OVER", "{status:?}");
+                    assert_eq!(refusal(&status).1, "COUNTDOWN_OVER", "{status:?}");
                     assert_eq!(status.code(), Code::FailedPrecondition);
                     false
                 }
@@ -123,7 +123,7 @@ async fn race_the_end(client: Client, countdown: Countdown, verbs: Vec<(Verb, u6
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_races_the_end_comes_in_time_or_too_late_and_what_it_says_is_so() {
+async fn a_change_that_races_the_end_is_made_or_refused_and_its_answer_holds() {
     const ROUNDS: usize = 5;
     const COUNT: usize = 30;
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;

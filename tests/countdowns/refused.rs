@@ -1,4 +1,4 @@
-//! What is wrong with a request is told before anything is done: by field and reason, with what would work.
+//! A wrong request is refused before anything is done, with the field, the reason, and what would work.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 
 use crate::{
     calls::{
-        Client, Verb, assert_told, change, change_if, create, delete, get, is_lost, list, running_for, span,
-        told, words,
+        Client, Verb, assert_refused, change, change_if, create, delete, get, is_lost, list, refusal,
+        running_for, span, words,
     },
     harness::Server,
     watcher::Watcher,
@@ -24,7 +24,7 @@ const LONG: i64 = 400_000_000;
 fn invalid<T: std::fmt::Debug>(result: Result<T, Status>, field: &str, remedy: &str) {
     let status = result.unwrap_err();
     let expected = (Code::InvalidArgument, "INVALID_FIELD".to_owned(), Some(field.to_owned()));
-    assert_eq!(told(&status), expected, "{status:?}");
+    assert_eq!(refusal(&status), expected, "{status:?}");
     let text = status.message();
     assert!(text.contains(remedy), "{text:?} does not say {remedy:?}");
 }
@@ -88,7 +88,7 @@ async fn each_wrong_field_of_a_countdown_to_make_is_named_with_what_would_work()
     for (request, field, remedy) in cases {
         invalid(create(&client, request).await, field, remedy);
     }
-    assert!(list(&client).await.is_empty(), "one was made all the same");
+    assert!(list(&client).await.is_empty(), "a refused countdown was made");
     create(&client, good).await.expect("the server goes on");
 }
 
@@ -116,8 +116,8 @@ async fn each_wrong_field_of_a_message_for_the_end_is_named_with_what_would_work
         invalid(create(&client, request).await, field, remedy);
     }
     let huge = create(&client, on_end(words("over", &"x".repeat(65 * 1024)))).await.unwrap_err();
-    assert_told(&huge, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
-    assert!(list(&client).await.is_empty(), "one was made all the same");
+    assert_refused(&huge, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+    assert!(list(&client).await.is_empty(), "a refused countdown was made");
 }
 
 #[tokio::test]
@@ -146,9 +146,9 @@ async fn each_wrong_field_of_a_change_is_named_with_what_would_work() {
             invalid(change_if(&client, "good", verb, Some(version)).await, "version", "1 or more");
         }
         let absent = change(&client, "absent", verb).await.unwrap_err();
-        assert_told(&absent, Code::NotFound, "COUNTDOWN_NOT_FOUND");
+        assert_refused(&absent, Code::NotFound, "COUNTDOWN_NOT_FOUND");
         let other = change_if(&client, "good", verb, Some(i64::MAX)).await.unwrap_err();
-        assert_told(&other, Code::Aborted, "VERSION_MISMATCH");
+        assert_refused(&other, Code::Aborted, "VERSION_MISMATCH");
     }
     let extend = async |by| {
         let request = ExtendCountdownRequest { name: "good".into(), by, version: None };
@@ -169,7 +169,7 @@ async fn each_wrong_field_of_a_change_is_named_with_what_would_work() {
 }
 
 #[tokio::test]
-async fn a_countdown_is_not_extended_to_more_numbers_than_there_are() {
+async fn a_countdown_cannot_be_extended_beyond_the_largest_number() {
     let server = Server::start();
     let client = server.countdown().await;
     let fast = CreateCountdownRequest { interval: Some(span(1)), ..running_for("fast", 60_000) };
@@ -191,8 +191,8 @@ async fn each_wrong_field_of_a_question_is_named_with_what_would_work() {
         invalid(get(&client, name).await, "name", "A-Z");
         invalid(delete(&client, name).await, "name", "A-Z");
     }
-    assert_told(&get(&client, "absent").await.unwrap_err(), Code::NotFound, "COUNTDOWN_NOT_FOUND");
-    assert_told(&delete(&client, "absent").await.unwrap_err(), Code::NotFound, "COUNTDOWN_NOT_FOUND");
+    assert_refused(&get(&client, "absent").await.unwrap_err(), Code::NotFound, "COUNTDOWN_NOT_FOUND");
+    assert_refused(&delete(&client, "absent").await.unwrap_err(), Code::NotFound, "COUNTDOWN_NOT_FOUND");
     let page = async |page_size, page_token: &str| {
         let request = ListCountdownsRequest { page_size, page_token: page_token.into() };
         client.clone().list_countdowns(request).await
@@ -205,7 +205,7 @@ async fn each_wrong_field_of_a_question_is_named_with_what_would_work() {
 }
 
 #[tokio::test]
-async fn a_watcher_takes_the_schedule_as_it_is() {
+async fn a_watcher_cannot_change_the_schedule() {
     let server = Server::start();
     let client = server.countdown().await;
     create(&client, running_for("good", 60_000)).await.unwrap();
@@ -222,7 +222,7 @@ async fn a_watcher_takes_the_schedule_as_it_is() {
     }
     invalid(client.clone().countdown(Watcher::request("", OnLag::Skip)).await, "name", "1 to 128");
     let absent = client.clone().countdown(Watcher::request("absent", OnLag::Skip)).await.unwrap_err();
-    assert_told(&absent, Code::NotFound, "COUNTDOWN_NOT_FOUND");
+    assert_refused(&absent, Code::NotFound, "COUNTDOWN_NOT_FOUND");
 
     let own = CountdownRequest { target: Some(countdown_request::Target::Start(60)), ..Default::default() };
     let mut stream = client.clone().countdown(own.clone()).await.unwrap().into_inner();
@@ -232,12 +232,12 @@ async fn a_watcher_takes_the_schedule_as_it_is() {
     for request in [CountdownRequest { cursor, ..watch }, CountdownRequest { cursor: shared, ..own }] {
         let status = client.clone().countdown(request).await.unwrap_err();
         let malformed = (Code::InvalidArgument, "CURSOR_MALFORMED".to_owned(), Some("cursor".to_owned()));
-        assert_eq!(told(&status), malformed, "{status:?}");
+        assert_eq!(refusal(&status), malformed, "{status:?}");
     }
 }
 
 #[tokio::test]
-async fn a_name_is_taken_until_it_is_deleted_but_for_the_request_that_took_it() {
+async fn a_name_is_taken_until_it_is_deleted_and_creating_it_can_be_repeated() {
     let mut server = Server::start_apart();
     let mut client = server.countdown().await;
     let request = CreateCountdownRequest { request_id: Some("one".into()), ..running_for("good", 60_000) };
@@ -252,7 +252,7 @@ async fn a_name_is_taken_until_it_is_deleted_but_for_the_request_that_took_it() 
         for other in [None, Some("two".to_owned())] {
             let request = CreateCountdownRequest { request_id: other, ..request.clone() };
             let taken = create(&client, request).await.unwrap_err();
-            assert_told(&taken, Code::AlreadyExists, "COUNTDOWN_EXISTS");
+            assert_refused(&taken, Code::AlreadyExists, "COUNTDOWN_EXISTS");
         }
         let again = client.clone().create_countdown(request.clone()).await.unwrap().into_inner();
         assert!(again.already_existed);
@@ -261,15 +261,15 @@ async fn a_name_is_taken_until_it_is_deleted_but_for_the_request_that_took_it() 
         assert!(again.version > made.version, "as it is now");
     }
     let over = change(&client, "good", Verb::Pause).await.unwrap_err();
-    assert_told(&over, Code::FailedPrecondition, "COUNTDOWN_OVER");
+    assert_refused(&over, Code::FailedPrecondition, "COUNTDOWN_OVER");
     delete(&client, "good").await.unwrap();
-    let anew = client.clone().create_countdown(request).await.unwrap().into_inner();
-    assert!(!anew.already_existed);
-    assert!(anew.countdown.unwrap().version > made.version);
+    let new = client.clone().create_countdown(request).await.unwrap().into_inner();
+    assert!(!new.already_existed);
+    assert!(new.countdown.unwrap().version > made.version);
 }
 
 #[tokio::test]
-async fn who_reaches_no_server_is_told_nothing_by_one() {
+async fn a_call_that_reaches_no_server_has_no_reason() {
     let mut server = Server::start_apart();
     let client: Client = server.countdown().await;
     server.kill();

@@ -1,4 +1,4 @@
-//! Somebody who watches a countdown, and notes what there is to see.
+//! A client that watches a countdown and records what it receives.
 
 use perennial::proto::{
     Countdown, CountdownChange, CountdownRequest, CountdownResponse, CountdownState, OnLag, Tick,
@@ -11,21 +11,21 @@ use crate::{
     harness::soon,
 };
 
-/// What a watcher was told, over all its calls.
+/// What a watcher received, over all its calls.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub ticks: Vec<Tick>,
     pub skipped: i64,
     /// What was done, with the version before and since.
     pub changes: Vec<(CountdownChange, i64, i64)>,
-    /// How it stood, whenever that was told.
+    /// Each state that a response had.
     pub countdowns: Vec<Countdown>,
     /// The moment since when its ticks are due, if that is known: when the countdown was paused.
     pub since: Option<i128>,
 }
 
 impl Seen {
-    /// What holds of all that anybody sees.
+    /// Checks what holds for every watcher.
     pub fn check(&self) {
         let versions = self.countdowns.iter().map(|it| it.version.unwrap()).collect::<Vec<_>>();
         assert!(versions.is_sorted(), "{versions:?}");
@@ -73,7 +73,7 @@ impl Watcher {
         let call = client.clone().countdown(self.request.clone()).await;
         self.stream = Some(call.unwrap().into_inner());
         let first = self.next().await.unwrap().expect("a first response");
-        assert!(first.countdown.is_some(), "the first response tells how it stands");
+        assert!(first.countdown.is_some(), "the first response has the state");
     }
 
     pub fn leave(&mut self) {
@@ -99,7 +99,7 @@ impl Watcher {
             if let Some(Event::Changed(changed)) = &event.event {
                 let versions = (changed.previous_version.unwrap(), changed.version.unwrap());
                 self.seen.changes.push((changed.change(), versions.0, versions.1));
-                let countdown = response.countdown.as_ref().expect("how it stands since a change");
+                let countdown = response.countdown.as_ref().expect("the state after the change");
                 assert_eq!(countdown.version, changed.version, "{response:?}");
             }
         }
@@ -122,7 +122,7 @@ impl Watcher {
         soon(what, wait).await;
     }
 
-    /// So many more ticks.
+    /// Waits for this number of further ticks.
     pub async fn ticks(&mut self, more: usize) {
         let enough = self.seen.ticks.len() + more;
         self.until("ticks", |seen| seen.ticks.len() >= enough).await;

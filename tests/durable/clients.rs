@@ -32,7 +32,7 @@ const TOPICS: u64 = 5;
 /// How long anything may take: a client that finds no server a few times waits for 10 s before it looks again.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// Between attempts to reach a server that may not be there.
+/// Between attempts to reach a server that may be down.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// How many answers each publisher and how many responses each reader got.
@@ -90,7 +90,7 @@ fn count(progress: &watch::Sender<Progress>, client: usize) {
     progress.send_modify(|progress| progress[client] += 1);
 }
 
-/// Publishes by one flow, until told to stop, and waits for the last answer.
+/// Publishes by one flow until `stop`, and waits for the last answer.
 async fn publish_flow(
     client: Client,
     publisher: usize,
@@ -119,7 +119,7 @@ async fn publish_flow(
     acknowledged
 }
 
-/// Publishes one message at a time, until told to stop; what is not answered is repeated under its id.
+/// Publishes one message at a time until `stop`. A message without an answer is repeated under its id.
 async fn publish_each(
     client: Client,
     publisher: usize,
@@ -171,7 +171,7 @@ fn request() -> MessagesRequest {
     }
 }
 
-/// All that is there when everybody has ended.
+/// Reads the whole log after the other clients have ended.
 pub async fn read_afterwards(server: &Server) -> Reading {
     let request = MessagesRequest { until_caught_up: true, ..request() };
     let last = watch::Sender::new(None).subscribe();
@@ -183,7 +183,7 @@ struct Reader {
     name: &'static str,
     client: Client,
     request: MessagesRequest,
-    /// After at most so many responses the stream is dropped, and another one goes on.
+    /// The stream is dropped after up to this number of responses, and another one continues.
     cut: Option<u64>,
     last: watch::Receiver<Option<i64>>,
 }

@@ -38,7 +38,7 @@ impl Published {
         Ok(())
     }
 
-    /// Publishes until it is refused, and sees to it that it is told why.
+    /// Publishes until a message is refused, and checks the reason.
     async fn fill(&mut self) {
         let refused = loop {
             assert!(self.count < 1_000, "the disk does not get full");

@@ -9,7 +9,7 @@ use std::{
     fmt,
 };
 
-/// A message, known by who published it as its how many.
+/// A message, by its publisher and its number there.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Id {
     pub publisher: usize,
@@ -43,7 +43,7 @@ pub struct History {
     pub readings: Vec<Reading>,
 }
 
-/// What no log may do.
+/// A broken promise of the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Violation {
     /// Acknowledged, and not read.
@@ -95,7 +95,7 @@ impl History {
         found
     }
 
-    /// Fails and tells what is wrong, if anything is.
+    /// Panics with the violations, if there are any.
     pub fn check(&self) {
         let found = self.violations();
         let first = found.iter().take(10).collect::<Vec<_>>();

@@ -35,7 +35,7 @@ async fn crash(rounds: usize) {
     for round in 0..rounds {
         let before = *progress.borrow();
         let answers = random.u64(..4).min(1) * random.u64(..600);
-        // Who waits longer the more often it finds no server would else hardly ever find one.
+        // A client waits longer after each failed attempt: without this it would rarely find a server that runs.
         let waits_for_all = random.u64(..2) == 0;
         let is_due = |now: &Progress| {
             let has_come = |(now, before): (&u64, &u64)| now > before || !waits_for_all;
@@ -57,7 +57,7 @@ async fn crash(rounds: usize) {
     history.check();
 }
 
-/// Ends a start in its middle: what it does to the data has to be as safe as what it found.
+/// Kills a server while it starts: its changes to the data must be as safe as the data that it found.
 async fn kill_while_it_starts(server: &Server, random: &mut fastrand::Rng) {
     let mut command = server_command(server.directory(), "127.0.0.1:0");
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -67,7 +67,7 @@ async fn kill_while_it_starts(server: &Server, random: &mut fastrand::Rng) {
 }
 
 impl Clients {
-    /// Tells the publishers to stop, waits until the readers have read the last message, and gives what all saw.
+    /// Stops the publishers, waits until the readers have read the last message, and returns what all saw.
     async fn stop(self) -> History {
         self.stop.cancel();
         let mut history = History::default();

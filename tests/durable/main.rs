@@ -101,7 +101,7 @@ async fn every_acknowledged_message_outlives_kill_9() {
 }
 
 #[tokio::test]
-async fn a_message_published_again_under_its_id_is_there_once_also_after_a_restart() {
+async fn a_message_published_again_under_its_id_is_stored_once_also_after_a_restart() {
     let mut server = Server::start();
     let request = PublishRequest { message_id: Some("order-1".into()), ..text("a", "hello") };
     let first = server.messages().await.publish(request.clone()).await.unwrap().into_inner();
@@ -116,7 +116,7 @@ async fn a_message_published_again_under_its_id_is_there_once_also_after_a_resta
 }
 
 #[tokio::test]
-async fn a_bad_message_of_a_flow_is_answered_alone_and_in_its_place() {
+async fn a_bad_message_of_a_flow_gets_its_own_error_in_its_place() {
     let server = Server::start();
     let flow = [
         PublishStreamRequest { messages: vec![text("a", "1"), text("a b", "2"), text("a", "3")] },
@@ -138,7 +138,7 @@ async fn a_bad_message_of_a_flow_is_answered_alone_and_in_its_place() {
 }
 
 #[test]
-fn a_second_server_over_the_same_data_is_told_who_holds_it() {
+fn a_second_server_over_the_same_data_is_refused_with_the_process_that_holds_it() {
     let server = Server::start();
     let output = server_command(server.directory(), "127.0.0.1:0").stderr(Stdio::piped()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

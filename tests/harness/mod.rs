@@ -23,13 +23,13 @@ use tonic::transport::{Channel, Endpoint};
 pub mod mount;
 pub mod output;
 
-/// How long anything may take that should happen at once: generous, because the machine may be busy.
+/// How long a test waits for something that should happen at once: long, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a start may take: there may be a log to check, by a server that is not optimised.
+/// How long a start may take: an unoptimised server may have a log to check.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the server prints, to the letter, before its URL.
+/// What the server prints before its URL.
 const LISTENING: &str = "perenniald: listening on http://";
 
 /// A server, its data directory, and one root named `logs`.
@@ -67,8 +67,7 @@ impl Server {
         Self { child, address, arguments, directory, stderr, startup }
     }
 
-    /// Starts a server at an address of its own: while it is down, neither another server nor the end of a connection
-    /// gets its port.
+    /// Starts a server at an IP address of its own, so that while it is down nothing else can take its port.
     pub fn start_apart() -> Self {
         let [_, a, b, c] = std::process::id().to_be_bytes();
         Self::start_over(directory(), &format!("127.{}.{b}.{c}:0", a.wrapping_add(1)), &[])
@@ -80,7 +79,7 @@ impl Server {
         Self { child, address, arguments, directory, stderr, startup }
     }
 
-    /// Starts a server by a command that is to execute its own last arguments, and by its process.
+    /// Starts a server by a wrapper: a command that executes its last arguments in its own process.
     pub fn start_by(wrapper: &[&str]) -> Self {
         let directory = directory();
         let server = server_command(directory.path(), "127.0.0.1:0");
@@ -145,7 +144,7 @@ impl Server {
         })
     }
 
-    /// What it said up to the line with its URL.
+    /// The lines on stderr up to the one with the URL.
     pub fn startup(&self) -> &[String] {
         &self.startup
     }
@@ -155,8 +154,10 @@ impl Server {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let line =
-                self.stderr.recv_timeout(left).unwrap_or_else(|_| panic!("the server never said {needle:?}"));
+            let line = self
+                .stderr
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("the server never printed {needle:?}"));
             if line.contains(needle) {
                 return line;
             }
@@ -294,13 +295,13 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     within(PATIENCE, what, future).await
 }
 
-/// Waits for a future, for so long.
+/// Waits for a future, up to a limit.
 pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(limit, future).await;
     result.unwrap_or_else(|_| panic!("{what}: nothing within {limit:?}"))
 }
 
-/// Looks again and again until something holds, within [`PATIENCE`].
+/// Polls a condition until it holds, within [`PATIENCE`].
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     soon(what, async {
         while !holds().await {
@@ -321,7 +322,7 @@ pub fn append(path: &Path, text: &str) {
         .unwrap();
 }
 
-/// A free port, free at least a moment ago.
+/// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Of the file system.
+/// The size of the file system.
 const MOUNT: &str = "160m";
 
 /// What is removed to make room: more than a segment takes.
