@@ -1,4 +1,4 @@
-"""The peer in Python: the three classic async generators behind grpc.aio. It needs grpcio-tools."""
+"""The peer in Python: the three classic async generators, served by grpc.aio. It needs grpcio-tools."""
 
 import asyncio
 import pathlib

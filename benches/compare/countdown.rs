@@ -9,7 +9,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use self::ticks::{Late, Phase, Ticks, open_behind};
+use self::ticks::{Late, Phase, Ticks, open_after};
 use crate::{
     Plan, Result,
     measure::{each, head, kib, milliseconds, now, percentile, ratio, row, to_f64},
@@ -179,8 +179,8 @@ async fn open(
 }
 
 /// How fast a reader that was away gets each tick that it missed.
-async fn catch_up(behind: i32) -> Result<()> {
-    let title = format!("Countdown: {behind} ticks that were missed, each delivered");
+async fn catch_up(missed: i32) -> Result<()> {
+    let title = format!("Countdown: {missed} ticks that were missed, each delivered");
     head(&title, &["server", "ticks", "ticks a second", "CPU a tick"]);
     let mut both = Vec::new();
     for kind in [Kind::Perennial, Kind::Tonic] {
@@ -188,9 +188,9 @@ async fn catch_up(behind: i32) -> Result<()> {
         let channels = server.connections(1).await?;
         let channel = channels.first().ok_or("no connection")?;
         let (cpu, begin) = (server.cpu()?, Instant::now());
-        let mut ticks = open_behind(kind, channel, MILLISECOND, behind).await?;
+        let mut ticks = open_after(kind, channel, MILLISECOND, missed).await?;
         let (mut late, mut count) = (Late::default(), 0);
-        while count < usize::try_from(behind)? {
+        while count < usize::try_from(missed)? {
             count += ticks.next(&mut late, i64::MAX).await?;
         }
         let rate = to_f64(count.try_into()?) / begin.elapsed().as_secs_f64();

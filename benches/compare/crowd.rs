@@ -36,7 +36,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// How long the line that ends the rest may take to reach all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many follow one file, and how it grows: a line each so often, for so long.
+/// How many clients follow one file, and how it grows: the time between two lines, and the time of a run.
 const READERS: usize = 1_000;
 const GAP: Duration = Duration::from_micros(500);
 const LINES: usize = 10_000;
@@ -110,7 +110,7 @@ async fn open(channel: &Channel, file: &str) -> Result<Streaming<ReadLinesRespon
     Ok(stream)
 }
 
-/// Reads so many lines of a file, unless none comes for `silence`.
+/// Reads this number of lines of a file, unless none comes for `silence`.
 async fn follow(
     mut stream: Streaming<ReadLinesResponse>,
     name: String,

@@ -1,5 +1,5 @@
 //! The durable feed beside JetStream and tonic: what it takes to publish, to read again, to deliver to many, to hold
-//! many topics and to open a large log. Each line has an aim, and tells whether it was reached.
+//! many topics and to open a large log. Each line has an aim, and says whether it was reached.
 
 use crate::{Plan, Result};
 

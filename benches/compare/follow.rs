@@ -40,7 +40,7 @@ impl Sink for Ages {
     }
 }
 
-/// Appends a line that tells when.
+/// Appends a line with the time.
 fn stamp(path: &Path) -> std::io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let line = format!("{}\n", now());
@@ -62,7 +62,7 @@ async fn ages(reader: Reader, lines: usize) -> Result<Ages> {
     let log: PathBuf = root.path().join(LOG);
     stamp(&log)?;
     let mut follower = Follower::open(reader, root.path(), server.as_ref()).await?;
-    // One line that was there, and one that tells that it follows: neither counts.
+    // One line from before, and one that shows that the reader follows: neither counts.
     for _ in 0..2 {
         let mut warm_up = Ages { target: 1, ..Ages::default() };
         if !follower.fill(&mut warm_up, SILENCE).await? {

@@ -30,7 +30,7 @@ pub const READ_LINES: &str = "/perennial.v1.LineService/ReadLines";
 /// The name of the log that is followed.
 pub const LOG: &str = "app.log";
 
-/// A reader that gets no line for so long gets none any more.
+/// A reader that receives no line for this time receives no more.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// Takes the lines that a follower reads, without their newline.
@@ -79,7 +79,7 @@ impl<'a> Follower<'a> {
         Ok(Self::Ours(Box::new(Ours::open(server, cuts).await?)))
     }
 
-    /// Reads until the sink is full, or until no line came for `silence`; tells whether it is full.
+    /// Reads until the sink is full, or until no line came for `silence`; returns whether it is full.
     pub async fn fill(&mut self, sink: &mut (impl Sink + Send), silence: Duration) -> Result<bool> {
         let mut end = Instant::now() + silence;
         while !sink.is_full() {

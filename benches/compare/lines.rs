@@ -140,7 +140,7 @@ fn python_client(root: &Path, lines: u64) -> Result<(f64, f64)> {
         .output()?;
     let cpu = server.cpu()?.saturating_sub(cpu);
     let output = String::from_utf8(output.stdout)?;
-    let (count, seconds) = output.trim().split_once(' ').ok_or("read.py told nothing")?;
+    let (count, seconds) = output.trim().split_once(' ').ok_or("read.py printed nothing")?;
     if count.parse::<u64>()? != lines {
         return Err(format!("{count} lines of {lines}").into());
     }

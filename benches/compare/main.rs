@@ -1,4 +1,4 @@
-//! Compares Perennial with what one would write without it. `docs/benchmarks.md` tells what is measured, and how.
+//! Compares Perennial with what one would write without it. `docs/benchmarks.md` says what is measured, and how.
 //!
 //! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs,
 //! `--gib N` how large a log `feed` opens, `--part NAME` which
@@ -42,7 +42,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// How often to run: as asked, or so often by default.
+    /// The number of runs: as asked, or this default.
     fn runs(self, full: usize, quick: usize) -> usize {
         self.runs.unwrap_or(if self.quick { quick } else { full })
     }

@@ -32,7 +32,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value that so many per cent don't exceed.
+/// The value that this part of the values, in per cent, does not exceed.
 pub fn percentile(sorted: &[i64], per_cent: usize) -> i64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * per_cent / 100).copied().unwrap_or_default()

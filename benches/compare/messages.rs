@@ -48,7 +48,7 @@ const MESSAGES_PACED: u64 = 10_000;
 const QUICK_MESSAGES_PACED: u64 = 3_000;
 const SLOW_DOWN: u32 = 10;
 
-/// A subscriber that got its last message so long ago gets none any more: it has lost the last one too.
+/// A subscriber that received nothing for this time receives no more: the last message is lost for it, too.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// What one run publishes: `pace` is the time from one message to the next, if not full speed.
@@ -82,7 +82,7 @@ struct Got {
 }
 
 impl Got {
-    /// Counts a message, and tells whether it was the last.
+    /// Counts a message, and returns whether it was the last.
     fn take(&mut self, text: &str, last: u64) -> Result<bool> {
         let (number, age) = read(text).ok_or("not a message of ours")?;
         self.count += 1;

@@ -1,4 +1,4 @@
-//! The peer in Rust: the three streams as one writes them with tonic and nothing else, one item a message, behind
+//! The peer in Rust: the three streams as one writes them with tonic and nothing else, one item a message, served by
 //! tonic's own server with its defaults. `peer.proto` is its contract; what protoc would generate is written out.
 
 use std::{
@@ -111,7 +111,7 @@ async fn publish(
     let mut stream = request.into_inner();
     let mut count = 0_u64;
     while let Some(Text { text }) = stream.message().await? {
-        // An error means that nobody listens.
+        // An error means that there is no receiver.
         let _ = messages.send(text);
         count += 1;
     }

@@ -64,7 +64,7 @@ fn write(root: &Path, lines: u64) -> Result<()> {
     Ok(writeln!(sparse, "{LAST}")?)
 }
 
-/// A place in a file, and what stands there.
+/// A place in a file, and the text there.
 struct Place {
     title: String,
     request: ReadLinesRequest,

@@ -86,17 +86,17 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Self { child: command.spawn()? };
         let mut lines = BufReader::new(process.child.stderr.take().ok_or("no stderr")?).lines();
-        let mut told = Vec::new();
+        let mut printed = Vec::new();
         let address = loop {
             let Some(line) = lines.next().transpose()? else {
-                return Err(format!("{name} did not start: {}", told.join("\n")).into());
+                return Err(format!("{name} did not start: {}", printed.join("\n")).into());
             };
             if let Some((_, address)) = line.split_once(mark) {
                 break address.trim().to_owned();
             }
-            told.push(line);
+            printed.push(line);
         };
-        // Somebody has to read on, lest the server wait; errors tell why a scenario fails.
+        // Read on, so that the server does not block on a full pipe. Its errors show why a scenario fails.
         let errors = lines.map_while(io::Result::ok).filter(|line| ERRORS.iter().any(|e| line.contains(e)));
         thread::spawn(move || errors.for_each(|error| eprintln!("{error}")));
         Ok((process, address))
@@ -129,7 +129,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already; there is nothing left to tell then.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -254,12 +254,12 @@ impl Server {
         let (mut instances, mut watches) = (0, 0);
         for descriptor in fs::read_dir(process.join("fd"))? {
             let descriptor = descriptor?;
-            // A descriptor may be closed meanwhile, and is none of these then.
+            // A descriptor that was closed meanwhile does not count.
             if fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:inotify")
             {
-                let told = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()))?;
+                let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()))?;
                 instances += 1;
-                watches += told.lines().filter(|line| line.starts_with("inotify wd:")).count();
+                watches += info.lines().filter(|line| line.starts_with("inotify wd:")).count();
             }
         }
         Ok((instances, watches))

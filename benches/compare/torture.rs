@@ -21,7 +21,7 @@ const QUICK_RUNS: usize = 2;
 const LINGER: Duration = Duration::from_millis(1_500);
 
 /// Both readers see each of these by itself before the writer starts in earnest: the first may have been there when
-/// they opened the file, the second tells that they follow it.
+/// they opened the file, the second shows that they follow it.
 const WARM_UP: usize = 2;
 
 struct Scenario {
@@ -101,7 +101,7 @@ struct Tally {
     /// When the last line came.
     last: Option<Instant>,
     /// How long that was after the last write.
-    behind: Duration,
+    lag: Duration,
     /// Why its stream ended, if it did.
     fault: Option<String>,
 }
@@ -126,7 +126,7 @@ impl Sink for Tally {
 impl Tally {
     fn new(story: Story) -> Self {
         let seen = vec![0; story.lines];
-        Self { story, seen, distinct: 0, torn: 0, target: 0, last: None, behind: Duration::ZERO, fault: None }
+        Self { story, seen, distinct: 0, torn: 0, target: 0, last: None, lag: Duration::ZERO, fault: None }
     }
 
     fn lost(&self) -> usize {
@@ -166,7 +166,7 @@ async fn run(scenario: &Scenario, reader: Reader, run: usize) -> Result<Tally> {
         tally.fault = Some(error.to_string());
     }
     let written = writing.await??;
-    tally.behind = tally.last.map_or(Duration::ZERO, |last| last - written);
+    tally.lag = tally.last.map_or(Duration::ZERO, |last| last - written);
     Ok(tally)
 }
 
@@ -191,8 +191,8 @@ fn show(scenario: &Scenario, reader: Reader, tallies: &[Tally]) {
     let mut cells = vec![scenario.title.into(), scenario.lines.to_string(), reader.name().into()];
     cells.extend(counts.map(|count| range(tallies.iter().map(count))));
     cells.push(counts.map(|count| tallies.iter().map(count).sum::<usize>().to_string()).join(" / "));
-    let behind = tallies.iter().map(|tally| tally.behind).max().unwrap_or_default();
-    cells.push(format!("{:.1} ms", behind.as_secs_f64() * 1e3));
+    let lag = tallies.iter().map(|tally| tally.lag).max().unwrap_or_default();
+    cells.push(format!("{:.1} ms", lag.as_secs_f64() * 1e3));
     row(&cells);
 }
 

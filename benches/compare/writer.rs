@@ -1,4 +1,4 @@
-//! A writer of a log that is rotated under its readers. It buffers nothing: one write a line, if not told otherwise.
+//! A writer of a log that is rotated under its readers. It buffers nothing: one write a line by default.
 
 use std::{
     collections::VecDeque,

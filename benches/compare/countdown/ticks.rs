@@ -85,7 +85,7 @@ impl Ticks {
         })
     }
 
-    /// Takes the next response; tells how many ticks it has.
+    /// Reads the next response, and returns the number of its ticks.
     pub async fn next(&mut self, late: &mut Late, after: i64) -> Result<usize> {
         match self {
             Self::Ours(stream) => {
@@ -121,7 +121,7 @@ fn request(interval: Duration, phase: Phase) -> Result<CountdownRequest> {
     })
 }
 
-/// A countdown of ours as one reads its cursor that was cut so long ago. The cursor is the server's own, moved back.
+/// The request of a client that was cut this long ago. The cursor is the server's own, moved back.
 #[derive(serde::Deserialize, serde::Serialize)]
 struct Position {
     start: i128,
@@ -133,10 +133,10 @@ struct Position {
     next: u64,
 }
 
-/// Opens a stream that is so many ticks behind, and delivers all of them.
-pub async fn open_behind(kind: Kind, channel: &Channel, interval: Duration, behind: i32) -> Result<Ticks> {
+/// Opens a stream that has missed this number of ticks, and delivers all of them.
+pub async fn open_after(kind: Kind, channel: &Channel, interval: Duration, missed: i32) -> Result<Ticks> {
     use perennial::cursor::{Kind::Countdown, decode, encode};
-    let nanos = i64::try_from(interval.as_nanos())? * i64::from(behind);
+    let nanos = i64::try_from(interval.as_nanos())? * i64::from(missed);
     if kind != Kind::Perennial {
         let count =
             Count { from: FROM, interval_nanos: interval.as_nanos().try_into()?, start: now() - nanos };

@@ -50,7 +50,7 @@ const PACE: Duration = Duration::from_millis(4);
 const PACED_COUNT: u64 = 2_500;
 const QUICK_PACED_COUNT: u64 = 500;
 
-/// What gets nothing for so long gets no more.
+/// A subscriber that receives nothing for this time receives nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
 /// What takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -129,7 +129,7 @@ async fn kept(system: System, load: &Load) -> Result<Cost> {
     meter.stop(server.process(), load.messages * SUBSCRIBERS)
 }
 
-/// Subscribes often over one connection, and has tasks take so many messages each.
+/// Opens many subscriptions over one connection, each with a task that reads this number of messages.
 async fn subscribe(server: &Server, messages: u64, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
     let count = SUBSCRIBERS / CONNECTIONS;
     match server.connect().await? {

@@ -44,7 +44,7 @@ const THEIR_SIZE: usize = 1024;
 /// How long is published before a server is killed.
 const BEFORE_KILL: Duration = Duration::from_millis(500);
 
-/// A server that does not serve for so long is given up.
+/// The run fails if the server does not serve within this time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The memory of many topics.
@@ -136,7 +136,7 @@ async fn open_both(system: System, bytes: u64) -> Result<[Cost; 2]> {
     Ok([stopped, killed])
 }
 
-/// Opens a log that is not in the cache, until it tells its last sequence.
+/// Opens a log that is not in the cache, and waits for its last sequence.
 async fn open(system: System, data: TempDir, last: u64, note: &str) -> Result<(Server, Cost)> {
     forget(data.path())?;
     let start = Instant::now();

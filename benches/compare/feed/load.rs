@@ -87,7 +87,7 @@ impl Load {
         Self { time, messages: u64::MAX, window, frame, ..Self::counted(0) }
     }
 
-    /// So many, as fast as it goes.
+    /// This number of messages, as fast as possible.
     pub fn counted(messages: u64) -> Self {
         Self {
             first: 0,

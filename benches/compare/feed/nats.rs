@@ -32,10 +32,10 @@ const ACK_WAIT: Duration = Duration::from_secs(22 * 3600);
 const INSTALL: &str =
     "no nats-server: go install github.com/nats-io/nats-server/v2@latest, or set BENCH_NATS_SERVER";
 
-/// Where the server is: as told, in the path, or where Go puts it.
+/// The path of the server: from the environment, from `PATH`, or where Go installs it.
 fn program() -> Option<PathBuf> {
-    if let Some(told) = std::env::var_os("BENCH_NATS_SERVER").map(PathBuf::from) {
-        return told.is_file().then_some(told);
+    if let Some(given) = std::env::var_os("BENCH_NATS_SERVER").map(PathBuf::from) {
+        return given.is_file().then_some(given);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let go = std::env::var_os("HOME").map(|home| PathBuf::from(home).join("go/bin"));
@@ -48,10 +48,10 @@ pub fn missing() -> Option<&'static str> {
     program().is_none().then_some(INSTALL)
 }
 
-/// Its name and version, as it tells them.
+/// Its name and version, as it prints them.
 pub fn version() -> Result<String> {
-    let told = Command::new(program().ok_or(INSTALL)?).arg("--version").output()?;
-    Ok(String::from_utf8(told.stdout)?.trim().to_owned())
+    let printed = Command::new(program().ok_or(INSTALL)?).arg("--version").output()?;
+    Ok(String::from_utf8(printed.stdout)?.trim().to_owned())
 }
 
 /// When a message is on disk.
@@ -87,11 +87,11 @@ impl Server {
         let config = data.path().join("nats.conf");
         let always = if sync == Sync::Always { ", sync_interval: always" } else { "" };
         let store = data.path().join("store");
-        let told = format!(
+        let settings = format!(
             "host: 127.0.0.1\nport: -1\njetstream {{ store_dir: {:?}{always} }}\n",
             store.display().to_string()
         );
-        fs::write(&config, told)?;
+        fs::write(&config, settings)?;
         let mut command = Command::new(program().ok_or(INSTALL)?);
         command.arg("-c").arg(config);
         let (process, address) = Process::start("nats-server", command, LISTENING)?;
@@ -125,8 +125,8 @@ impl Server {
 
     /// The last sequence of the stream.
     pub async fn head(&self) -> Result<u64> {
-        let told = ask(&mut self.connect().await?, &format!("STREAM.INFO.{STREAM}"), &json!({})).await?;
-        Ok(told.pointer("/state/last_seq").and_then(Value::as_u64).ok_or("no last_seq")?)
+        let answer = ask(&mut self.connect().await?, &format!("STREAM.INFO.{STREAM}"), &json!({})).await?;
+        Ok(answer.pointer("/state/last_seq").and_then(Value::as_u64).ok_or("no last_seq")?)
     }
 }
 
@@ -140,7 +140,7 @@ async fn ask(connection: &mut Connection, call: &str, request: &Value) -> Result
     }
 }
 
-/// The sequence that an answer to a published message tells.
+/// The sequence in the answer to a published message.
 fn sequence(answer: &[u8]) -> Result<u64> {
     const SEQUENCE: &[u8] = b"\"seq\":";
     let at = memmem::find(answer, SEQUENCE).map(|at| at + SEQUENCE.len());
@@ -259,7 +259,7 @@ impl Consumers {
         }
     }
 
-    /// Takes what comes until all together have had so many.
+    /// Reads until all together have received this number.
     pub async fn read(&mut self, messages: u64) -> Result<()> {
         while self.received < messages {
             self.receive().await?;
@@ -267,7 +267,7 @@ impl Consumers {
         Ok(())
     }
 
-    /// Reads all that there is with one more consumer, and returns how many messages came.
+    /// Reads the whole stream with one more consumer, and returns the number of messages.
     pub async fn replay(&mut self, subject: &str) -> Result<u64> {
         self.add(subject, false).await?;
         while self.pending > 0 {
@@ -288,7 +288,7 @@ impl Consumers {
                 return Ok(());
             }
             let place = Place::parse(msg.reply).ok_or("a message without its place")?;
-            let last = last.get_mut(msg.id - 1).ok_or("a message of nobody's")?;
+            let last = last.get_mut(msg.id - 1).ok_or("a message of no publisher")?;
             if place.stream <= last.0 || place.own != last.1 + 1 {
                 return Err("a message was lost, or came out of order".into());
             }

@@ -183,7 +183,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to what is to be published; it has begun when this returns.
+    /// Subscribes to the messages that follow; the subscription has begun when this returns.
     pub async fn live(grpc: &mut Grpc<Channel>, pattern: &str) -> Result<Self> {
         let request = MessagesRequest { topics: vec![pattern.into()], ..MessagesRequest::default() };
         let mut stream = read(grpc, request).await?;
@@ -192,7 +192,7 @@ impl Subscription {
         Ok(Self { stream, last: 0, received: 0 })
     }
 
-    /// Takes what comes until it has so many.
+    /// Reads until it has this number.
     pub async fn read(&mut self, messages: u64) -> Result<()> {
         while self.received < messages {
             let batch = self.stream.message().await?.ok_or("it ended")?;
@@ -213,7 +213,7 @@ impl Subscription {
     }
 }
 
-/// Reads all that there is, and returns how many messages came, each after the one before.
+/// Reads the whole log in order, and returns the number of messages.
 pub async fn replay(grpc: &mut Grpc<Channel>, pattern: &str) -> Result<u64> {
     let request = MessagesRequest {
         topics: vec![pattern.into()],
@@ -229,7 +229,7 @@ pub async fn replay(grpc: &mut Grpc<Channel>, pattern: &str) -> Result<u64> {
     Ok(subscription.received)
 }
 
-/// The last sequence of the log, which is told with the last message.
+/// The last sequence of the log, which comes with the last message.
 pub async fn head(server: &Server) -> Result<u64> {
     let request = MessagesRequest {
         topics: vec![ALL.into()],

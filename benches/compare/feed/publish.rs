@@ -32,7 +32,7 @@ const FRAME: usize = 100;
 /// How many callers publish at once, each on its own connection, each one message after the other.
 const CALLERS: usize = 64;
 
-/// What the disk takes is measured so often, before and after each run, with blocks of 4 KiB.
+/// How often the speed of the disk is measured before and after each run, with blocks of 4 KiB.
 const SYNCS: u64 = 100;
 const BLOCK: [u8; 4096] = [7; 4096];
 

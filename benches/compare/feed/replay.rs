@@ -19,7 +19,7 @@ const QUICK_RUNS: usize = 1;
 const MESSAGES: u64 = 4_000_000;
 const QUICK_MESSAGES: u64 = 400_000;
 
-/// Topics are read one after the other for so long, but none twice.
+/// How long topics are read, one after the other, each once.
 const TIME: Duration = Duration::from_secs(5);
 const QUICK_TIME: Duration = Duration::from_secs(1);
 

@@ -36,7 +36,7 @@ impl Cost {
         each(self.server, self.items)
     }
 
-    /// So many per cent of the items took no longer, in milliseconds.
+    /// This part of the items, in per cent, took no longer, in milliseconds.
     pub fn took(&self, per_cent: usize) -> f64 {
         let last = self.took.len().saturating_sub(1);
         let nanos = self.took.get(last * per_cent / 100).copied().unwrap_or_default();
@@ -71,7 +71,7 @@ pub type Figure = Result<f64, String>;
 pub struct Runs(Vec<(System, Result<Vec<Cost>, String>)>);
 
 impl Runs {
-    /// Runs each system so often; they alternate. One that goes wrong is not tried again.
+    /// Runs each system this number of times, in alternation. A system that fails is not run again.
     pub async fn take(systems: &[System], runs: usize, run: impl AsyncFn(System) -> Result<Cost>) -> Self {
         let mut all: Vec<_> = systems
             .iter()
@@ -190,14 +190,14 @@ fn thousands(value: f64) -> String {
     out
 }
 
-/// What a figure of ours is to be.
+/// The aim for a figure of ours.
 #[derive(Clone, Copy, Debug)]
 pub enum Aim {
     AtLeast(f64),
     AtMost(f64),
-    /// At most so much of tonic's.
+    /// At most this part of tonic's.
     OfTonic(f64),
-    /// Nothing: it is told for comparison.
+    /// None: the figure is for comparison.
     None,
 }
 
@@ -224,12 +224,12 @@ impl Line {
     }
 
     fn reached(&self) -> &'static str {
-        let told = |reached| if reached { "yes" } else { "no" };
+        let said = |reached| if reached { "yes" } else { "no" };
         match (self.aim, &self.ours, &self.tonic) {
             (Aim::None, _, _) => "–",
-            (Aim::AtLeast(aim), Ok(ours), _) => told(*ours >= aim),
-            (Aim::AtMost(aim), Ok(ours), _) => told(*ours <= aim),
-            (Aim::OfTonic(part), Ok(ours), Ok(tonic)) => told(*ours <= part * tonic),
+            (Aim::AtLeast(aim), Ok(ours), _) => said(*ours >= aim),
+            (Aim::AtMost(aim), Ok(ours), _) => said(*ours <= aim),
+            (Aim::OfTonic(part), Ok(ours), Ok(tonic)) => said(*ours <= part * tonic),
             _ => "not measured",
         }
     }

@@ -1,4 +1,4 @@
-//! The protocol of NATS, as much of it as a benchmark speaks: text lines, and payloads behind them. It does less for a
+//! The protocol of NATS, as much of it as a benchmark speaks: text lines, and payloads after them. It does less for a
 //! message than any client library, so that what is measured is the server.
 
 use bytes::{Buf, BytesMut};
@@ -24,7 +24,7 @@ const FLOW_CONTROL: &[u8] = b"NATS/1.0 100 FlowControl Request";
 const STALLED: &[u8] = b"Nats-Consumer-Stalled: ";
 const STATUS: &[u8] = b"NATS/1.0 ";
 
-const NOBODY: &[u8] = b"NATS/1.0 503";
+const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
 
 /// The subscription to what answers requests.
 pub const INBOX_ID: usize = 0;
@@ -129,7 +129,7 @@ impl Connection {
         }
     }
 
-    /// Deals with what stands at a place of the input, and tells its length, if it is whole.
+    /// Handles the item at an offset of the input, and returns its length, if it is whole.
     fn frame(&mut self, at: usize, take: &mut impl FnMut(Msg<'_>) -> Result<()>) -> Result<Option<usize>> {
         let rest = self.input.get(at..).unwrap_or_default();
         let Some(end) = memchr(b'\n', rest) else { return Ok(None) };
@@ -149,8 +149,8 @@ impl Connection {
             Arguments::parse(arguments, verb == b"HMSG").ok_or("a line that is no message")?;
         let Some((content, _)) = body.split_at_checked(total + 2) else { return Ok(None) };
         let (header, payload) = content.get(..total).unwrap_or_default().split_at(head);
-        if header.starts_with(NOBODY) {
-            return Err("nobody answers: is JetStream on?".into());
+        if header.starts_with(NO_RESPONDERS) {
+            return Err("no responders: is JetStream on?".into());
         }
         if header.starts_with(STATUS) {
             let to =
