@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::stream;
 use reader::Reader;
-use root::{Roots, list::Range};
+use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
 use watch::Watches;
 
@@ -71,6 +71,13 @@ struct Inner {
     watches: Watches,
     indexes: Indexes,
     options: Options,
+}
+
+impl Inner {
+    /// See [`Watches::is_foreign`].
+    fn is_foreign(&self, path: &FilePath, file: &std::fs::File) -> bool {
+        self.watches.is_foreign(path, file)
+    }
 }
 
 /// The operator's settings.

@@ -1,8 +1,10 @@
-//! Reads a file and its successors, batch by batch: what there is, then what is still to be written.
+//! Reads the file at a path and its successors, batch by batch: first the lines that there are, then those that are
+//! written.
 //!
-//! Nothing is read ahead of the caller but the rest of a chunk, and an idle reader holds no buffer. Followers of one file
-//! who are at its end share what one of them reads. Dropping a reader frees all it has; a search that is under way on a
-//! blocking thread ends soon after.
+//! [`State`] says where a reader is in the life of the files at its path; `at_end` decides what it does at the end of a
+//! file. Nothing is read ahead of the caller but the rest of a chunk, and an idle reader holds no buffer. Followers that
+//! are at the end of one file share one read. Dropping a reader frees everything it has; a search on a blocking thread
+//! ends soon after.
 
 use std::{
     fs::File,
@@ -25,8 +27,7 @@ use super::{
         rules::{Delimiter, Rules},
         split::{Bounds, End},
     },
-    history::rotation::{LateFile, Next, Rotation},
-    identity::Identity,
+    history::rotation::{LateFile, Rotation, Successor},
     root::FilePath,
     seek::{
         locate,
@@ -36,63 +37,117 @@ use super::{
     watch::Follow,
 };
 use crate::stream::Pacing;
-use at_end::{Absent, AtEnd, Drained};
+use at_end::Next;
+use state::{Drained, State};
 
 mod at_end;
+mod state;
 
 /// The shortest line that can be too long: a cut needs room for a character.
 const MIN_LINE_BYTES: usize = 4;
 
-/// For how long a remote file must be shorter than what was read of it: its size may be out of date for a moment.
+/// How long a remote file must be shorter than the part that was read, before it counts as truncated: its size may be out
+/// of date for a moment.
 const REMOTE_CONFIRM: Duration = Duration::from_secs(3);
 
-/// Reads a file and its successors.
+/// One stream of lines.
 #[derive(Debug)]
 pub struct Reader {
     inner: Arc<Inner>,
     gone: Gone,
+    /// Reports changes, for a stream that follows.
     follow: Option<Follow>,
-    rotation: Rotation,
-    checkpoint: Checkpoint,
     rules: Arc<Rules>,
     pacing: Pacing,
     partial_flush: Option<Duration>,
-    /// No line before this number is delivered.
-    skip_to: Option<u64>,
     file_path: FilePath,
-    path: u32,
-    size: u64,
-    events: Vec<Event>,
-    /// There is no file at the path, which was told.
-    absent: Option<Absent>,
-    /// How the last look at the file ended; none if it is to be looked at.
+    path_checksum: u32,
+    /// Which file is read.
+    rotation: Rotation,
+    /// How far it is read.
+    checkpoint: Checkpoint,
+    state: State,
+    /// How the last read of the file ended; `None` if it has to be read.
     ended: Option<Ended>,
-    /// The change of the file that was the last when it was looked at.
-    version: Option<u64>,
-    /// The last look but one ended at the end of the file, too.
-    is_live: bool,
-    /// The last batch said that nothing older is left; none before the first batch.
-    told_caught_up: Option<bool>,
-    /// What is left at the end is wanted.
-    flush: Option<End>,
-    /// Where the file ended when it was last read to its end.
-    seen: Option<u64>,
-    /// Since when that is so.
-    part_since: Instant,
-    /// Since when it is so though the reader was there: late lines would have been seen.
-    quiet_since: Instant,
-    /// When the file was last looked at.
-    looked: Instant,
-    /// The file was shorter than what was read of it.
+    tail: Tail,
+    /// The size of the file when it was last read.
+    size: u64,
+    /// Lines before this number are not delivered.
+    skip_to: Option<u64>,
+    /// The file became another log's after it had left the path: from this offset on, its lines are not this log's.
+    foreign_from: Option<u64>,
+    /// Since when a remote file is shorter than the part that was read.
     short_since: Option<Instant>,
-    is_drained: Drained,
-    /// The file that was left last.
+    /// Deliver the part of a line at the end of the file with the next read.
+    flush: Option<End>,
+    /// The file before, which is checked for late lines.
     late: Option<LateFile>,
-    /// Where the present file is read on, while late lines of another one are read.
-    resume_at: Option<(Identity, Checkpoint)>,
+    /// The events of the next batch.
+    events: Vec<Event>,
+    /// Whether the last batch said that the stream is caught up; `None` before the first batch.
+    reported_caught_up: Option<bool>,
+    /// The last reported change of the path when the file was last read.
+    version: Option<u64>,
 }
 
-/// Tells a blocking search that its reader is gone.
+/// What a reader knows of the end of its file.
+#[derive(Debug)]
+pub struct Tail {
+    /// Where the file ended when it was last read to its end.
+    seen: Option<u64>,
+    /// Since when it ends there.
+    end_since: Instant,
+    /// Since when it ends there while the reader was at its end, so that it would have seen late lines.
+    quiet_since: Instant,
+    /// When the file was last read.
+    read_at: Instant,
+    /// The read before the last one reached the end, too.
+    is_live: bool,
+}
+
+impl Tail {
+    /// Of a file that was not read yet; it counts as quiet for `grace`.
+    fn new(grace: Duration) -> Self {
+        let now = Instant::now();
+        let quiet_since = now.checked_sub(grace).unwrap_or(now);
+        Self { seen: None, end_since: now, quiet_since, read_at: now, is_live: false }
+    }
+
+    /// Of a file that ended at `seen` when it was left.
+    fn of_late_file(seen: u64) -> Self {
+        let now = Instant::now();
+        Self { seen: Some(seen), end_since: now, quiet_since: now, read_at: now, is_live: false }
+    }
+
+    /// Another file is read from here on.
+    fn forget(&mut self) {
+        (self.seen, self.is_live) = (None, false);
+    }
+
+    fn record(&mut self, ended: Ended) {
+        self.read_at = Instant::now();
+        if let Ended::End { seen, .. } = ended
+            && self.seen.replace(seen) != Some(seen)
+        {
+            self.end_since = self.read_at;
+            if self.is_live {
+                self.quiet_since = self.read_at;
+            }
+        }
+        self.is_live &= ended != Ended::More;
+    }
+}
+
+/// A reader that is in another file for a while: what it needs to continue in this one.
+#[derive(Debug)]
+pub struct Paused {
+    rotation: Rotation,
+    checkpoint: Checkpoint,
+    state: State,
+    tail: Tail,
+}
+
+/// Cancels the blocking searches of a reader that is dropped.
 #[derive(Debug, Default)]
 struct Gone(Arc<AtomicBool>);
 
@@ -103,7 +158,7 @@ impl Drop for Gone {
 }
 
 impl Reader {
-    /// Finds the file and the place to start.
+    /// Finds the file, and the position in it where the stream starts.
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
         let path = FilePath::parse(&query.path)?;
         start::check(&query, &path)?;
@@ -115,36 +170,34 @@ impl Reader {
         let Query { batching, partial_flush, mut rules, .. } = query;
         rules.max_line_bytes = rules.max_line_bytes.min(inner.options.max_line_bytes).max(MIN_LINE_BYTES);
         let Opened { follow, rotation, checkpoint, skip_to, events, waits_for_file } = opened;
-        let absent = waits_for_file.then(|| Absent { since: rotation.left(), is_history: false });
-        let now = Instant::now();
+        let state = if waits_for_file {
+            State::Absent { since: rotation.left(), drained: Drained::No }
+        } else {
+            State::AtPath
+        };
         Ok(Self {
             inner: inner.clone(),
             gone,
             follow,
+            rules: Arc::new(rules),
+            pacing: Pacing::new(batching, Instant::now()),
+            partial_flush,
+            path_checksum: path.checksum(),
+            file_path: path,
             rotation,
             checkpoint,
-            rules: Arc::new(rules),
-            pacing: Pacing::new(batching, now),
-            partial_flush,
-            skip_to,
-            path: path.checksum(),
-            file_path: path,
-            size: 0,
-            events,
-            absent,
+            state,
             ended: None,
-            version: None,
-            is_live: false,
-            told_caught_up: None,
-            flush: None,
-            seen: None,
-            part_since: now,
-            quiet_since: now.checked_sub(inner.options.rotation_grace).unwrap_or(now),
-            looked: now,
+            tail: Tail::new(inner.options.rotation_grace),
+            size: 0,
+            skip_to,
+            foreign_from: None,
             short_since: None,
-            is_drained: Drained::No,
+            flush: None,
             late: None,
-            resume_at: None,
+            events,
+            reported_caught_up: None,
+            version: None,
         })
     }
 
@@ -156,33 +209,33 @@ impl Reader {
                 return Ok(None);
             }
             let Some(ended) = self.ended else {
-                let filled = self.fill().await?;
-                self.took(&filled);
-                let tells = !self.events.is_empty() && self.ended.is_some();
-                let is_news = match self.told_caught_up {
+                let filled = self.read().await?;
+                self.record(&filled);
+                // Events of a file that has more lines leave with these.
+                let has_events = !self.events.is_empty() && self.ended.is_some();
+                let is_news = match self.reported_caught_up {
                     None => true,
-                    Some(told) => !told && self.follow.is_some() && self.is_caught_up(&filled),
+                    Some(reported) => !reported && self.follow.is_some() && self.is_caught_up(&filled),
                 };
-                if filled.count > 0 || tells || is_news {
+                if filled.count > 0 || has_events || is_news {
                     return Ok(Some(filled));
                 }
                 continue;
             };
-            let next = if ended == Ended::Until { AtEnd::Stop } else { self.settle(ended).await? };
+            let next = if ended == Ended::Until { Next::End } else { self.at_end(ended).await? };
             match next {
-                // Not so in a file that was entered just now, whose last look there was none.
-                AtEnd::ReadOn => self.is_live = self.ended.take().is_some(),
-                AtEnd::Stop => return Ok(None),
-                AtEnd::Heartbeat | AtEnd::Tell => {
-                    let nothing = Filled::nothing(self.checkpoint, ended, self.size);
-                    return Ok(Some(nothing));
+                // A file that was just entered was not read to its end yet.
+                Next::Read => self.tail.is_live = self.ended.take().is_some(),
+                Next::End => return Ok(None),
+                Next::Heartbeat | Next::Report => {
+                    return Ok(Some(Filled::nothing(self.checkpoint, ended, self.size)));
                 }
             }
         }
     }
 
-    /// Looks at the file.
-    async fn fill(&mut self) -> Result<Filled, Error> {
+    /// Reads a batch of the file.
+    async fn read(&mut self) -> Result<Filled, Error> {
         let version = self.follow.as_mut().map(Follow::mark);
         let Some(file) = self.rotation.file().cloned() else {
             let nothing = Ended::End { seen: 0, is_reserved: false };
@@ -200,26 +253,57 @@ impl Reader {
             bounds,
             rules: self.rules.clone(),
             flush: self.flush.take().or(self.follow.is_none().then_some(End::Last)),
+            end: self.find_limit(&file),
         };
         let read = read(file, wanted.clone());
-        match (&self.follow, version) {
-            (Some(follow), Some(version)) if self.is_live => {
+        let filled = match (&self.follow, version) {
+            (Some(follow), Some(version)) if self.tail.is_live => {
                 // Without a notification this read looks for changes that inotify does not report, so an older shared
                 // read must not be reused.
                 let is_notified = self.version.replace(version) != Some(version);
-                let after = (!is_notified).then_some(self.looked);
-                follow.shared_read().get(&wanted, version, after, read).await
+                let after = (!is_notified).then_some(self.tail.read_at);
+                follow.shared_read().get(&wanted, version, after, read).await?
             }
-            _ => read.await,
-        }
+            _ => read.await?,
+        };
+        let truncated_limit = wanted.end.filter(|_| filled.ended == Ended::Truncated);
+        Ok(truncated_limit.map_or(filled, |limit| self.lose_foreign_file(limit)))
     }
 
-    /// Goes to the line that the caller asked for. What there is to tell, if it is not written yet.
+    /// The offset from which the lines of the file are not this log's: it left the path, and was renamed to a name that
+    /// the rules deny or that is followed itself.
+    fn limit(&self) -> Option<u64> {
+        let limit = self.foreign_from.or_else(|| self.rotation.limit());
+        // The file may have been read further before its renaming was noticed.
+        limit.map(|limit| limit.max(self.checkpoint.line.offset))
+    }
+
+    /// [`limit`](Self::limit), after a check whether the file became another log's since it was last read.
+    fn find_limit(&mut self, file: &File) -> Option<u64> {
+        let may_become_foreign = self.rotation.left().is_some() && self.limit().is_none();
+        if may_become_foreign && self.inner.is_foreign(&self.file_path, file) {
+            self.foreign_from = Some(self.tail.seen.unwrap_or(0));
+        }
+        self.limit()
+    }
+
+    /// The other log truncated or rewrote the file before it was read up to the limit.
+    fn lose_foreign_file(&mut self, limit: u64) -> Filled {
+        let seen = self.checkpoint.line.offset;
+        let bytes = limit.saturating_sub(seen);
+        if bytes > 0 && !self.state.is_drained() {
+            self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(bytes) });
+        }
+        self.state.give_up_file();
+        Filled::nothing(self.checkpoint, Ended::End { seen, is_reserved: false }, self.size)
+    }
+
+    /// Moves to the line that the caller asked for. Returns an empty read if that line is not written yet.
     async fn seek(&mut self, file: &Arc<File>) -> Result<Option<Filled>, Error> {
         let Some(number) = self.skip_to else { return Ok(None) };
         let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
         let (from, gone) = (self.checkpoint, self.gone.0.clone());
-        let sought = move || {
+        let search = move || {
             if from.line.offset > 0 && !from.is_intact(&file)? {
                 return Ok((None, 0, file.metadata()?.len()));
             }
@@ -230,7 +314,7 @@ impl Reader {
             };
             Ok((Some(Checkpoint::at(&file, found)?), seen, file.metadata()?.len()))
         };
-        let (checkpoint, seen, size) = blocking(move || Ok(despite_truncation(sought)?)).await?;
+        let (checkpoint, seen, size) = blocking(move || Ok(despite_truncation(search)?)).await?;
         let Some(checkpoint) = checkpoint else {
             return Ok(Some(Filled::nothing(self.checkpoint, Ended::Truncated, size)));
         };
@@ -243,27 +327,14 @@ impl Reader {
         Ok(None)
     }
 
-    /// Takes note of what a look at the file yielded.
-    fn took(&mut self, filled: &Filled) {
+    /// Moves to the end of a read.
+    fn record(&mut self, filled: &Filled) {
         let (before, old_size) = (self.checkpoint, self.size);
         (self.checkpoint, self.size) = (filled.checkpoint, filled.size);
-        let is_used_up = filled.count == 0 && matches!(filled.ended, Ended::End { .. });
-        self.is_drained = match self.is_drained {
-            Drained::Asked | Drained::Yes if is_used_up => Drained::Yes,
-            _ => Drained::No,
-        };
-        self.looked = Instant::now();
-        if let Ended::End { seen, .. } = filled.ended
-            && self.seen.replace(seen) != Some(seen)
-        {
-            self.part_since = self.looked;
-            self.quiet_since = if self.is_live { self.looked } else { self.quiet_since };
-        }
+        self.state.record_read(filled.count == 0 && matches!(filled.ended, Ended::End { .. }));
+        self.tail.record(filled.ended);
         self.ended = match filled.ended {
-            Ended::More => {
-                self.is_live = false;
-                None
-            }
+            Ended::More => None,
             Ended::Hole { offset, bytes } => {
                 self.events.push(Event::Hole { offset, bytes });
                 None
@@ -272,7 +343,7 @@ impl Reader {
                 self.rewind(before, old_size, filled.size);
                 None
             }
-            // Asked for again in a moment.
+            // It is read again in a moment.
             Ended::Truncated => Some(Ended::Truncated),
             ended @ (Ended::End { .. } | Ended::Until) => {
                 self.short_since = None;
@@ -281,13 +352,13 @@ impl Reader {
         };
     }
 
-    /// A remote file may seem to be short for a moment.
+    /// Whether a truncation is certain: a remote file may seem to be shorter for a moment.
     fn is_confirmed(&mut self) -> bool {
         let since = *self.short_since.get_or_insert_with(Instant::now);
         !self.rotation.is_remote() || since.elapsed() >= REMOTE_CONFIRM
     }
 
-    /// Starts again at the head of a file that was truncated or written anew.
+    /// Starts again at the head of a file that was truncated or rewritten.
     fn rewind(&mut self, read: Checkpoint, old_size: u64, size: u64) {
         let read_offset = read.line.offset;
         let unread = old_size.saturating_sub(read_offset);
@@ -296,30 +367,30 @@ impl Reader {
         }
         self.events.push(Event::Truncated { read_offset, size });
         (self.checkpoint, self.short_since, self.flush) = (Checkpoint::start(), None, None);
-        (self.is_live, self.is_drained) = (false, Drained::No);
+        self.tail.is_live = false;
     }
 
-    /// Nothing older is left behind this.
+    /// Whether nothing older is left to deliver.
     fn is_caught_up(&self, filled: &Filled) -> bool {
-        filled.reaches_end && self.rotation.next() != Next::Ready
+        filled.reaches_end && self.rotation.successor() != Successor::Ready
     }
 
     /// The batch of what [`wait`](Self::wait) returned.
     pub fn batch(&mut self, filled: Filled) -> Batch {
         let caught_up = self.is_caught_up(&filled);
-        self.told_caught_up = Some(caught_up);
+        self.reported_caught_up = Some(caught_up);
         self.pacing.record(filled.count, Instant::now());
         Batch {
             items: Some(filled.items).filter(|items| !items.is_empty()).into_iter().collect(),
             count: filled.count,
             events: std::mem::take(&mut self.events),
             position: Position {
-                path: self.path,
+                path: self.path_checksum,
                 identity: self.rotation.identity(),
                 checkpoint: self.checkpoint,
                 skip_to: self.skip_to,
-                deleted: self.absent.is_some(),
-                resume_at: self.resume_at,
+                deleted: self.state.is_absent(),
+                resume_at: self.state.resume_at(),
             },
             progress: Progress { caught_up, next_offset: self.checkpoint.line.offset, size: self.size },
         }
@@ -329,13 +400,13 @@ impl Reader {
 /// Reads one batch on a thread that may block.
 async fn read(file: Arc<File>, wanted: Wanted) -> Result<Filled, Error> {
     blocking(move || {
-        let Wanted { checkpoint, bounds, rules, flush, .. } = &wanted;
-        Ok(fill::fill(&file, checkpoint, bounds, rules, *flush)?)
+        let Wanted { checkpoint, bounds, rules, flush, end, .. } = &wanted;
+        Ok(fill::fill(&file, checkpoint, bounds, rules, *flush, *end)?)
     })
     .await
 }
 
-/// Does something on a thread that may block.
+/// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

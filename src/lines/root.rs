@@ -131,6 +131,17 @@ impl FilePath {
         Ok(Self { root: root.into(), directory: directory.into(), name: name.into() })
     }
 
+    /// The path of a file below the root of this one.
+    fn sibling(&self, relative: &Path) -> Option<Self> {
+        let (name, directory) = (relative.file_name()?.to_str()?, relative.parent()?);
+        Some(Self { root: self.root.clone(), directory: directory.into(), name: name.into() })
+    }
+
+    /// Whether both are in one directory, as far as their text says.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (&self.root, &self.directory) == (&other.root, &other.directory)
+    }
+
     /// A checksum by which a cursor names the path.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(self.to_string().as_bytes())
@@ -225,6 +236,24 @@ impl Roots {
         let found = walk::directory(&tree.directory, &tree.homes, asked)?;
         let (tree, asked) = (tree.clone(), asked.to_owned());
         Ok(Parent { tree, directory: found.handle, asked, real: found.path, name: name.into() })
+    }
+
+    /// The path below the same root at which an open file is now. `None` if it was deleted, is outside the root, has a
+    /// name that is not UTF-8, or the system does not report it.
+    pub fn present_path(&self, path: &FilePath, file: &File) -> Option<FilePath> {
+        let tree = self.trees.get(&path.root)?;
+        if file.metadata().ok()?.nlink() == 0 {
+            return None;
+        }
+        let path_of = |descriptor| std::fs::read_link(Parent::watch_path(descriptor)).ok();
+        let (root, present) = (path_of(tree.directory.as_fd())?, path_of(file.as_fd())?);
+        path.sibling(present.strip_prefix(root).ok()?)
+    }
+
+    /// Whether the rules deny a path.
+    pub fn denies(&self, path: &FilePath) -> bool {
+        let tree = self.trees.get(&path.root);
+        tree.is_none_or(|tree| tree.globs.deny_file(&path.directory.join(&path.name)))
     }
 
     /// Whether the root of a path exists.

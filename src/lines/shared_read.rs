@@ -42,6 +42,8 @@ pub struct Wanted {
     pub bounds: Bounds,
     pub rules: Arc<Rules>,
     pub flush: Option<End>,
+    /// See [`fill`](super::content::fill::fill).
+    pub end: Option<u64>,
 }
 
 impl SharedRead {

@@ -266,7 +266,8 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
                 std::os::unix::fs::FileExt::write_all_at(&writer, b"a line\n", 0).unwrap();
             }
         });
-        let mut looks = (0..5_000).map(|_| fill::fill(&file, &Checkpoint::start(), &bounds, &rules, None));
+        let mut looks =
+            (0..5_000).map(|_| fill::fill(&file, &Checkpoint::start(), &bounds, &rules, None, None));
         let fault = looks.find_map(Result::err);
         is_over.store(true, Ordering::Relaxed);
         assert!(fault.is_none(), "{fault:?}");

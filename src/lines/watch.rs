@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     io,
     os::fd::OwnedFd,
     sync::{
@@ -26,7 +27,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     history::generation::Generation,
-    root::{FilePath, Parent, Roots},
+    root::{FilePath, Parent, Roots, rotated_name::is_rotation},
     shared_read::SharedRead,
 };
 use followed::Followed;
@@ -124,6 +125,12 @@ impl Watches {
             std::thread::sleep(PAUSE);
         }
         Ok(follow)
+    }
+
+    /// Whether a file that is no longer at its path became another log's: its present name is denied by the rules, or
+    /// followed itself. A rotation of the path is the path's own, also if it is followed.
+    pub fn is_foreign(&self, path: &FilePath, file: &File) -> bool {
+        self.shared.is_foreign(path, file)
     }
 
     /// How many watches there are.
@@ -225,7 +232,7 @@ impl Shared {
             }
             work.parent = parent;
         }
-        let looked = followed.look(&mut work, was_watched);
+        let looked = followed.look(&mut work, was_watched, &|file| self.is_foreign(&followed.path, file));
         // Only where its directory does not tell of it: the file is elsewhere, or has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
         if wanted != work.watched_inode {
@@ -236,6 +243,16 @@ impl Shared {
         let tells = work.directory.is_some() && (!work.is_elsewhere || work.file_watch.is_some());
         followed.set_polled(!tells || work.is_remote);
         looked
+    }
+
+    /// See [`Watches::is_foreign`].
+    fn is_foreign(&self, path: &FilePath, file: &File) -> bool {
+        let Some(present) = self.roots.present_path(path, file) else { return false };
+        if present == *path || self.roots.denies(&present) {
+            return present != *path;
+        }
+        let is_rotation = present.is_beside(path) && is_rotation(&path.name, &present.name);
+        !is_rotation && self.table().followed.contains_key(&present)
     }
 
     fn watch_directory(&self, followed: &Arc<Followed>, parent: &Parent) -> Option<i32> {

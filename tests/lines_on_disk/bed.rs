@@ -14,7 +14,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use perennial::{
-    lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Root, Rules, Start},
+    lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Root, RootRules, Rules, Start},
     proto::{self, line::Content},
     stream::Batching,
 };
@@ -59,9 +59,19 @@ impl Bed {
         Self::below(env!("CARGO_TARGET_TMPDIR"), options())
     }
 
+    /// The same, with rules.
+    pub fn on_disk_with(rules: RootRules) -> Self {
+        Self::with_rules(env!("CARGO_TARGET_TMPDIR"), options(), rules)
+    }
+
     fn below(parent: &str, options: Options) -> Self {
+        Self::with_rules(parent, options, RootRules::default())
+    }
+
+    fn with_rules(parent: &str, options: Options, rules: RootRules) -> Self {
         let directory = TempDir::new_in(parent).unwrap();
-        let files = Files::new(vec![Root::new(ROOT, directory.path())], options).unwrap();
+        let root = Root { rules, ..Root::new(ROOT, directory.path()) };
+        let files = Files::new(vec![root], options).unwrap();
         Self { directory, files }
     }
 

@@ -12,6 +12,7 @@ use crate::bed::{Bed, LOG, follow, options, query};
 
 mod identity;
 mod linked;
+mod out_of_sight;
 mod torture;
 mod watched;
 

@@ -82,21 +82,23 @@ impl Filled {
     }
 }
 
-/// Reads on until a batch is full or the end of the file is reached.
+/// Reads until a batch is full or the end of the file is reached.
 ///
-/// A part of a line at the end stays, unless `flush` says that it is wanted. The bytes before the position are checked
-/// each time: a truncation shows nowhere else when the file has grown to its old size again.
+/// A part of a line at the end is left, unless `flush` says that it is wanted. The bytes before the checkpoint are checked
+/// each time: nothing else shows that a file was truncated and has grown to its old size again. From `end` on, the file
+/// is not read: its bytes are another log's.
 pub fn fill(
     file: &File,
     checkpoint: &Checkpoint,
     bounds: &Bounds,
     rules: &Rules,
     flush: Option<End>,
+    end: Option<u64>,
 ) -> io::Result<Filled> {
     let buffer = BUFFER.take();
-    let chunk = Chunk { file, buffer, start: 0, end: 0 };
+    let chunk = Chunk { file, buffer, start: 0, end: 0, limit: end.unwrap_or(u64::MAX) };
     let metadata = file.metadata()?;
-    let size = metadata.len();
+    let size = metadata.len().min(chunk.limit);
     let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
     let mut fill =
         Fill { chunk, size, is_sparse, checkpoint, position: checkpoint.line, bounds, rules, flush };
@@ -194,7 +196,7 @@ impl Fill<'_> {
 
     /// What becomes of a hole, and of a part of a line before it.
     fn at_hole(&mut self, from: u64, lines: &mut Encoded) -> io::Result<Ended> {
-        let text = hole::first_text(self.chunk.file, from)?;
+        let text = hole::first_text(self.chunk.file, from)?.filter(|text| *text < self.chunk.limit);
         if text.is_none() && self.flush != Some(End::Last) {
             // Nothing was written behind it: it may be filled in yet.
             if from > self.position.offset {
@@ -262,6 +264,8 @@ struct Chunk<'a> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The offset at which the file counts as ended.
+    limit: u64,
 }
 
 impl Chunk<'_> {
@@ -284,6 +288,7 @@ impl Chunk<'_> {
             // A line that does not end doubles it, so that it is not copied for every read.
             self.buffer.resize(room.max(2 * self.end), 0);
         }
+        let room = room.min(self.end + clamp(self.limit.saturating_sub(offset), wanted));
         let free = self.buffer.get_mut(self.end..room).unwrap_or_default();
         let read = read_at(self.file, free, offset)?;
         self.end += read;

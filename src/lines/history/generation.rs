@@ -1,10 +1,10 @@
 //! The files that were at a path, one after another: a chain in which every reader holds its place, so that a file stays
-//! open for as long as somebody has not read it, and no longer.
+//! open until all readers have read it, and no longer.
 
 use std::{
     fs::File,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -18,40 +18,63 @@ use crate::lines::identity::Identity;
 pub struct Generation {
     /// See [`file`](Self::file).
     file: Mutex<Option<Arc<File>>>,
-    /// Which file it is.
     pub identity: Identity,
-    /// Others were at the path before it, and are gone.
+    /// Other files were at the path before it, and are gone.
     pub misses_some: bool,
     /// What is read of it may be out of date for a moment.
     pub is_remote: bool,
-    left: Mutex<Option<Instant>>,
+    left: Mutex<Option<Left>>,
     next: OnceLock<Arc<Self>>,
     /// How many files of the chain are open.
     open: Arc<AtomicUsize>,
     max_open: usize,
 }
 
+/// How a file came to its path.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Other files were at the path before it, and are gone.
+    pub misses_some: bool,
+    /// What is read of it may be out of date for a moment.
+    pub is_remote: bool,
+}
+
+/// How a file left its path.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    since: Instant,
+    /// See [`Generation::limit`].
+    limit: Option<u64>,
+}
+
 impl Generation {
-    /// The start of a chain: no file. Of those that follow, so many are kept open.
+    /// The start of a chain, which has no file. At most `max_open` files of the chain are kept open.
     pub fn none(max_open: usize) -> Arc<Self> {
         Arc::new(Self {
             file: Mutex::default(),
             identity: Identity::default(),
             misses_some: false,
             is_remote: false,
-            left: Mutex::new(Some(Instant::now())),
+            left: Mutex::new(Some(Left { since: Instant::now(), limit: None })),
             next: OnceLock::new(),
             open: Arc::default(),
             max_open,
         })
     }
 
-    /// Puts a file behind this one, which must be the last of its chain.
-    pub fn push(&self, file: Arc<File>, identity: Identity, misses_some: bool, is_remote: bool) -> Arc<Self> {
+    /// Puts a file after this one, which must be the last of its chain, and which leaves the path with this limit.
+    pub fn push(
+        &self,
+        file: Arc<File>,
+        identity: Identity,
+        arrival: Arrival,
+        limit: Option<u64>,
+    ) -> Arc<Self> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         if open > self.max_open && self.close().is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
+        let Arrival { misses_some, is_remote } = arrival;
         let next = Arc::new(Self {
             file: Mutex::new(Some(file)),
             identity,
@@ -62,16 +85,16 @@ impl Generation {
             open: self.open.clone(),
             max_open: self.max_open,
         });
-        self.leave();
+        self.leave(limit);
         self.next.get_or_init(|| next).clone()
     }
 
-    /// The file: none at the start of the chain, and where too many are open. The last one of a chain has it.
+    /// The file. `None` at the start of the chain, and where too many files are open. The last one of a chain has it.
     pub fn file(&self) -> Option<Arc<File>> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The start of a chain: there was no file yet.
+    /// Whether it is the start of a chain: there was no file yet.
     pub fn is_start(&self) -> bool {
         self.identity == Identity::default()
     }
@@ -85,22 +108,32 @@ impl Generation {
         self.next.get()
     }
 
+    fn lock_left(&self) -> MutexGuard<'_, Option<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Since when it is no longer at the path.
     pub fn left(&self) -> Option<Instant> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock_left().map(|left| left.since)
+    }
+
+    /// The offset from which its lines are not this log's. It was its size when it was found to have left the path for a
+    /// name that the rules deny or that is followed itself; `None` in all other cases.
+    pub fn limit(&self) -> Option<u64> {
+        self.lock_left().and_then(|left| left.limit)
     }
 
     /// It is no longer at the path. True if it was until now.
-    pub fn leave(&self) -> bool {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn leave(&self, limit: Option<u64>) -> bool {
+        let mut left = self.lock_left();
         let was_here = left.is_none();
-        left.get_or_insert_with(Instant::now);
+        left.get_or_insert_with(|| Left { since: Instant::now(), limit });
         was_here
     }
 
     /// It is at the path, again. True if it was not until now.
     pub fn come_back(&self) -> bool {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        self.lock_left().take().is_some()
     }
 }
 
@@ -109,7 +142,7 @@ impl Drop for Generation {
         if self.close().is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
-        // One by one: a long chain would take as many frames of the stack.
+        // One by one: a long chain would need a stack frame for each.
         let mut next = self.next.take();
         while let Some(mut generation) = next.and_then(Arc::into_inner) {
             next = generation.next.take();

@@ -20,7 +20,7 @@ use crate::lines::{
     Event, GapReason,
     content::checkpoint::Checkpoint,
     identity::Identity,
-    root::{FilePath, Roots, Sibling},
+    root::{FilePath, Roots},
 };
 
 /// How many files a reader remembers having left, should one come back to the path.
@@ -46,47 +46,44 @@ enum At {
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
 
-/// A file that was left, in which lines may still be written.
+/// A file that was left, to which late lines may still be written.
 #[derive(Clone, Debug)]
 pub struct LateFile {
-    /// The file.
     pub file: Arc<File>,
-    /// Which file it is.
     pub identity: Identity,
     /// Where it was left.
     pub checkpoint: Checkpoint,
-    /// Where it ended then: behind the checkpoint by a part of a line.
+    /// Where it ended then: after the checkpoint, by a part of a line.
     pub seen: u64,
-    /// For how long it is looked at.
+    /// It is checked until then.
     pub until: Instant,
 }
 
 impl LateFile {
-    /// It has grown since.
+    /// Whether it has grown since it was left.
     pub fn has_grown(&self) -> bool {
         self.file.metadata().is_ok_and(|it| it.len() > self.seen)
     }
 }
 
-/// What comes after a file.
+/// The file that comes after another one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Next {
-    /// Nothing yet.
+pub enum Successor {
+    /// There is none yet.
     None,
-    /// A file at the path in which nothing is written yet.
+    /// A file is at the path, to which nothing is written yet.
     Empty,
-    /// A file that can be read.
+    /// A file can be read.
     Ready,
 }
 
-/// The next file, and what there is to tell of it.
+/// The next file of a reader.
 #[derive(Debug)]
 pub struct Entered {
-    /// Which file it is.
     pub rotation: Rotation,
-    /// Where it is read from.
+    /// Where the file is read from.
     pub checkpoint: Checkpoint,
-    /// What happened.
+    /// The events of the change.
     pub events: Vec<Event>,
 }
 
@@ -133,13 +130,18 @@ impl Rotation {
         self.left.extend(known);
     }
 
-    /// Back to a file that was left, for its late lines; then this one goes on from `checkpoint`.
-    pub fn detour(&self, late: &LateFile, checkpoint: Checkpoint) -> Option<Self> {
-        let At::Generation { generation, .. } = &self.at else { return None };
-        let (file, identity, joined) = (late.file.clone(), late.identity, Some(generation.clone()));
-        let mut rotation = Self::at(At::Old { file, identity, left: Instant::now(), joined });
-        rotation.left.push_front((self.identity(), checkpoint));
-        Some(rotation)
+    /// In the file that was left, for its late lines.
+    pub fn visit(&self, late: &LateFile) -> Self {
+        let (file, identity) = (late.file.clone(), late.identity);
+        Self::at(At::Old { file, identity, left: Instant::now(), joined: None })
+    }
+
+    /// The late lines of a file that was left were read up to here.
+    pub fn record_visit(&mut self, late: &LateFile) {
+        let known = self.left.iter_mut().find(|(identity, _)| *identity == late.identity);
+        if let Some((_, checkpoint)) = known {
+            *checkpoint = late.checkpoint;
+        }
     }
 
     /// The file; none where there is none yet.
@@ -183,36 +185,33 @@ impl Rotation {
         }
     }
 
-    /// What is still written to the file, which is no longer at its path, belongs to the path: it was deleted, or it has
-    /// a name that a rotation gives. Blocks.
-    pub fn is_history(&self, roots: &Roots, path: &FilePath) -> io::Result<bool> {
-        let Some(file) = self.file() else { return Ok(false) };
-        if file.metadata()?.nlink() == 0 {
-            return Ok(true);
+    /// The offset from which the lines of the file belong to another log, if it was renamed to that log's name.
+    pub fn limit(&self) -> Option<u64> {
+        match &self.at {
+            At::Generation { generation, .. } => generation.limit(),
+            At::Path { .. } | At::Old { .. } | At::Nothing { .. } => None,
         }
-        let Ok(parent) = roots.parent(path) else { return Ok(false) };
-        let identity = self.identity();
-        let is_it = |sibling: &Sibling| {
-            sibling.identity == identity && siblings::is_generation(&path.name, &sibling.name)
-        };
-        Ok(siblings::find(&parent, &path.name, |sibling, _| Ok(is_it(sibling)))?.is_some())
     }
 
-    /// What comes after this file.
-    pub fn next(&self) -> Next {
+    /// The state of the file that comes after this one.
+    pub fn successor(&self) -> Successor {
         match &self.at {
-            At::Path { .. } => Next::None,
-            At::Old { .. } => Next::Ready,
+            At::Path { .. } => Successor::None,
+            At::Old { .. } => Successor::Ready,
             At::Nothing { last, .. } => {
                 let is_back = last.file().is_some() && last.left().is_none();
-                if is_back || last.next().is_some() { Next::Ready } else { Next::None }
+                if is_back || last.next().is_some() { Successor::Ready } else { Successor::None }
             }
             At::Generation { generation, .. } => match generation.next() {
-                None => Next::None,
+                None => Successor::None,
                 Some(next) => {
                     let is_last = next.left().is_none() && next.next().is_none();
                     let size = next.file().filter(|_| is_last).map(|file| file.metadata());
-                    if matches!(size, Some(Ok(it)) if it.len() == 0) { Next::Empty } else { Next::Ready }
+                    if matches!(size, Some(Ok(it)) if it.len() == 0) {
+                        Successor::Empty
+                    } else {
+                        Successor::Ready
+                    }
                 }
             },
         }

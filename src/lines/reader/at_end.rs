@@ -1,123 +1,164 @@
-//! What a reader does at the end of a file: it waits, goes on in the next file, or goes back for late lines.
+//! What a reader does at the end of a file: it waits, continues in the next file, or returns to the file before for late
+//! lines.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Reader, blocking};
+use super::{Paused, Reader, Tail, blocking, state::State};
 use crate::lines::{
-    Error, Event,
+    Error, Event, GapReason,
     content::{
         fill::{self, Ended},
         split::End,
     },
-    history::rotation::{Entered, LateFile, Next},
+    history::rotation::{Entered, LateFile, Successor},
     watch::Follow,
 };
 
-/// How often a file that was renamed away is looked at for late lines: it may have gone where nobody tells of it.
+/// How often a renamed file is read for late lines: it may be where no event reports them.
 const LATE_LINES_POLL: Duration = Duration::from_millis(20);
 
-/// For how long that often; then as often as reserved space.
+/// How long it is read that often; then it is read every [`RESERVED_POLL`].
 const LATE_LINES_SOON: Duration = Duration::from_secs(2);
 
-/// For how many times the grace a file that is still written to keeps its readers from its successor.
+/// A renamed file that keeps growing delays its successor by at most this many grace periods.
 const MAX_GRACES: u32 = 5;
 
-/// For how long a file that was left is looked at: one more line of it makes that anew.
+/// How long a file that was left is checked for late lines; each late line starts this time again.
 const LATE_WINDOW: Duration = Duration::from_secs(60);
 
-/// How often reserved space is looked at: what is written there by mmap is not told.
+/// How often reserved space is read: no event reports what is written to it by mmap.
 const RESERVED_POLL: Duration = Duration::from_secs(1);
 
-/// There is no file at the path.
-#[derive(Clone, Copy, Debug)]
-pub struct Absent {
-    /// Since when the file is gone.
-    pub since: Option<Instant>,
-    /// What is still written to it is the path's: it was deleted, or has the name that a rotation gives.
-    pub is_history: bool,
-}
-
-/// Whether a file that is no longer at its path may be left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Drained {
-    /// It may not.
-    No,
-    /// It is looked at for the last time.
-    Asked,
-    /// Nothing more was found.
-    Yes,
-}
-
-/// What to do at the end of the file.
-pub enum AtEnd {
-    /// There may be something new.
-    ReadOn,
-    /// There is something to tell.
-    Tell,
-    /// Nothing will come.
-    Stop,
-    /// Nothing happened for so long that the caller should hear of it.
+/// What to do next at the end of the file.
+pub enum Next {
+    /// Read: there may be something new.
+    Read,
+    /// Send a batch: there is an event to report.
+    Report,
+    /// Send a heartbeat: it is due.
     Heartbeat,
+    /// End the stream.
+    End,
 }
 
 impl Reader {
-    /// Looks what is to be done at the end of the file, and waits where there is nothing to do.
-    pub async fn settle(&mut self, ended: Ended) -> Result<AtEnd, Error> {
+    /// Decides what to do at the end of the file, and waits where there is nothing to do.
+    pub async fn at_end(&mut self, ended: Ended) -> Result<Next, Error> {
         loop {
             let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
-                return if self.rotation.is_current() { Ok(AtEnd::Stop) } else { self.leave(true).await };
+                let is_last = self.rotation.is_current();
+                return if is_last {
+                    Ok(Next::End)
+                } else {
+                    Ok(self.move_on(true).await?.unwrap_or(Next::End))
+                };
             };
-            if self.is_back() || self.detour() {
-                return Ok(AtEnd::ReadOn);
+            if self.state.come_back(self.rotation.left()) || self.visit_late_file() {
+                return Ok(Next::Read);
             }
-            if let Some(left) = self.rotation.left() {
-                match self.at_left(left, exists).await? {
-                    AtEnd::Stop => {}
-                    next => return Ok(next),
-                }
+            if let Some(left) = self.rotation.left()
+                && let Some(next) = self.while_renamed(left, exists).await?
+            {
+                return Ok(next);
             }
             let now = Instant::now();
             let heartbeat = self.pacing.heartbeat_at();
             if heartbeat <= now {
-                return Ok(AtEnd::Heartbeat);
+                return Ok(Next::Heartbeat);
             }
-            let next_look = self.next_look(ended);
-            if next_look.is_some_and(|next| next <= now) {
+            let next_read = self.next_read(ended);
+            if next_read.is_some_and(|next| next <= now) {
                 let is_part = self.rotation.left().is_none() && fill::has_part(&self.checkpoint, ended);
                 self.flush = is_part.then_some(End::Partial);
-                return Ok(AtEnd::ReadOn);
+                return Ok(Next::Read);
             }
             let late = self.late.as_ref().map(|_| now + RESERVED_POLL);
-            let until = [next_look, late].into_iter().flatten().fold(heartbeat, Instant::min);
-            let Some(follow) = &mut self.follow else { return Ok(AtEnd::Stop) };
+            let until = [next_read, late].into_iter().flatten().fold(heartbeat, Instant::min);
+            let Some(follow) = &mut self.follow else { return Ok(Next::End) };
             tokio::select! {
                 changed = follow.changed() => {
                     changed?;
-                    // Another path's file by now: what is written to it is not for this one.
-                    if self.absent.is_none_or(|absent| absent.is_history) {
-                        return Ok(AtEnd::ReadOn);
-                    }
-                    follow.mark();
+                    return Ok(Next::Read);
                 }
                 () = tokio::time::sleep_until(until) => {}
             }
         }
     }
 
-    /// The file that was gone is at its path again. It may have been, and be gone once more.
-    fn is_back(&mut self) -> bool {
-        let left = self.rotation.left();
-        let is_back = self.absent.take_if(|absent| absent.since != left).is_some();
-        if is_back {
-            self.is_drained = Drained::No;
+    /// The file is no longer at its path, since `left`: its writer may not have reopened the log yet. `None` where there
+    /// is nothing to do but to wait.
+    async fn while_renamed(&mut self, left: Instant, exists: bool) -> Result<Option<Next>, Error> {
+        self.state.notice_renamed();
+        if matches!(self.state, State::LateLines { .. }) {
+            self.return_from_late_lines();
+            return Ok(Some(Next::Read));
         }
-        is_back
+        let successor = self.rotation.successor();
+        let is_foreign = self.limit().is_some();
+        let has_file = self.rotation.file().is_some();
+        match successor {
+            Successor::None if self.state.is_absent() => return Ok(None),
+            // The writer has not come to the new file yet: what it writes until then is in this one.
+            Successor::Empty if !self.state.is_absent() && !is_foreign => return Ok(None),
+            _ => {}
+        }
+        if self.state.is_drained() || !has_file {
+            return self.move_on(exists).await;
+        }
+        let grace = self.inner.options.rotation_grace;
+        let is_quiet = is_foreign || left.max(self.tail.quiet_since) + grace <= Instant::now();
+        let is_overdue = successor == Successor::Ready && left.elapsed() > grace * MAX_GRACES;
+        if is_overdue && !is_quiet {
+            // Its successor must not wait for ever: what is written to this file from now on comes late.
+            return self.move_on(exists).await;
+        }
+        if !is_quiet {
+            return Ok(None);
+        }
+        self.state.ask_for_last_read();
+        // A line that has no newline by now never gets one.
+        self.flush = Some(End::Last);
+        Ok(Some(Next::Read))
     }
 
-    /// Goes back to the file that was left, if it has grown since. True if so.
-    fn detour(&mut self) -> bool {
+    /// Leaves a file that is read to its end for the next one, or reports that there is none. `None` where both is done.
+    async fn move_on(&mut self, exists: bool) -> Result<Option<Next>, Error> {
+        let (rotation, inner, was_absent) =
+            (self.rotation.clone(), self.inner.clone(), self.state.is_absent());
+        let (path, checkpoint) = (self.file_path.clone(), self.checkpoint);
+        let next =
+            blocking(move || Ok(rotation.advance(&inner.roots, &path, checkpoint, was_absent)?)).await?;
+        let Some(Entered { rotation, checkpoint, events }) = next else {
+            let is_news = !exists && self.state.report_absent(self.rotation.left());
+            if is_news {
+                self.events.push(Event::Deleted);
+            }
+            return Ok(is_news.then_some(Next::Report));
+        };
+        // A file that is another log's by now has no late lines for this one.
+        self.late = if self.limit().is_none() { self.late_file() } else { None };
+        self.events.extend(events);
+        (self.rotation, self.checkpoint, self.state) = (rotation, checkpoint, State::AtPath);
+        (self.size, self.skip_to, self.ended, self.foreign_from) = (0, None, None, None);
+        self.tail.forget();
+        Ok(Some(Next::Read))
+    }
+
+    /// The present file, to be checked for late lines after it is left.
+    fn late_file(&self) -> Option<LateFile> {
+        Some(LateFile {
+            file: self.rotation.file()?.clone(),
+            identity: self.rotation.identity(),
+            checkpoint: self.checkpoint,
+            seen: self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset),
+            until: Instant::now() + LATE_WINDOW,
+        })
+    }
+
+    /// Returns to the file before, if it has grown since it was left. True if so.
+    fn visit_late_file(&mut self) -> bool {
         let Some(late) = &self.late else { return false };
         let is_over = late.until <= Instant::now();
         let has_part = late.seen > late.checkpoint.line.offset;
@@ -126,89 +167,59 @@ impl Reader {
             self.late.take_if(|_| is_over);
             return false;
         }
-        let Some(rotation) = self.rotation.detour(late, self.checkpoint) else { return false };
+        if self.inner.is_foreign(&self.file_path, &late.file) {
+            // Nobody knows which of the new lines were written before the file became another log's.
+            self.late = None;
+            self.events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
+            return false;
+        }
+        let visit = self.rotation.visit(late);
         self.events.push(Event::Late { offset: late.checkpoint.line.offset });
-        self.resume_at = Some((self.rotation.identity(), self.checkpoint));
-        (self.rotation, self.checkpoint) = (rotation, late.checkpoint);
-        (self.seen, self.is_live, self.is_drained) = (Some(late.seen), false, Drained::No);
-        // What has no newline by now never gets one.
-        (self.size, self.flush) = (0, is_over.then_some(End::Last));
+        let paused = Paused {
+            rotation: std::mem::replace(&mut self.rotation, visit),
+            checkpoint: std::mem::replace(&mut self.checkpoint, late.checkpoint),
+            state: std::mem::replace(&mut self.state, State::AtPath),
+            tail: std::mem::replace(&mut self.tail, Tail::of_late_file(late.seen)),
+        };
+        self.state = State::LateLines { paused: Box::new(paused) };
+        self.size = 0;
+        // A line that has no newline by now never gets one.
+        self.flush = is_over.then_some(End::Last);
         self.late = None;
         true
     }
 
-    /// The file is no longer at its path: its writer may not have noticed yet. `Stop` if there is nothing to do.
-    async fn at_left(&mut self, left: Instant, exists: bool) -> Result<AtEnd, Error> {
-        match (self.rotation.next(), self.absent) {
-            // Where there is a new file, its writer has not come to it yet: what it writes until then is in this one.
-            (Next::None, Some(_)) | (Next::Empty, None) => return Ok(AtEnd::Stop),
-            (_, Some(Absent { is_history: false, .. })) => return self.leave(exists).await,
-            _ => {}
+    /// The late lines are read: the newer file is read on.
+    fn return_from_late_lines(&mut self) {
+        let (late, is_foreign) = (self.late_file(), self.foreign_from.is_some());
+        if let State::LateLines { paused } = std::mem::replace(&mut self.state, State::AtPath) {
+            let Paused { mut rotation, checkpoint, state, tail } = *paused;
+            if let Some(late) = &late {
+                rotation.record_visit(late);
+            }
+            self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });
+            (self.rotation, self.checkpoint, self.state, self.tail) = (rotation, checkpoint, state, tail);
+            (self.size, self.ended, self.foreign_from) = (0, None, None);
+            self.late = late.filter(|_| !is_foreign);
         }
-        if self.is_drained == Drained::Yes {
-            return self.leave(exists).await;
-        }
-        let grace = self.inner.options.rotation_grace;
-        let is_quiet = left.max(self.quiet_since) + grace <= Instant::now();
-        let is_over = self.rotation.next() == Next::Ready && left.elapsed() > grace * MAX_GRACES;
-        if self.resume_at.is_some() || is_over && !is_quiet {
-            // What is written to it from now on comes late, lest its successor wait for ever.
-            return self.leave(exists).await;
-        }
-        if !is_quiet {
-            return Ok(AtEnd::Stop);
-        }
-        // What has no newline by now never gets one.
-        (self.is_drained, self.flush) = (Drained::Asked, Some(End::Last));
-        Ok(AtEnd::ReadOn)
     }
 
-    /// Leaves a file that is used up for the next one, or tells that there is none. `Stop` if there is nothing to do.
-    async fn leave(&mut self, exists: bool) -> Result<AtEnd, Error> {
-        let (rotation, inner, absent) = (self.rotation.clone(), self.inner.clone(), self.absent);
-        let (path, checkpoint) = (self.file_path.clone(), self.checkpoint);
-        let (advanced, is_history) = blocking(move || {
-            let advanced = rotation.advance(&inner.roots, &path, checkpoint, absent.is_some())?;
-            let is_history = advanced.is_none() && rotation.is_history(&inner.roots, &path)?;
-            Ok((advanced, is_history))
-        })
-        .await?;
-        if let Some(Entered { rotation, checkpoint, events }) = advanced {
-            let is_ours = absent.is_none_or(|absent| absent.is_history);
-            self.late = self.rotation.file().filter(|_| is_ours).map(|file| LateFile {
-                file: file.clone(),
-                identity: self.rotation.identity(),
-                checkpoint: self.checkpoint,
-                seen: self.seen.unwrap_or(0).max(self.checkpoint.line.offset),
-                until: Instant::now() + LATE_WINDOW,
-            });
-            self.resume_at = None;
-            (self.rotation, self.checkpoint) = (rotation, checkpoint);
-            self.events.extend(events);
-            (self.absent, self.is_drained, self.skip_to) = (None, Drained::No, None);
-            (self.size, self.seen, self.is_live) = (0, None, false);
-            self.ended = None;
-            return Ok(AtEnd::ReadOn);
-        }
-        if !exists && self.absent.is_none() {
-            self.absent = Some(Absent { since: self.rotation.left(), is_history });
-            self.events.push(Event::Deleted);
-            return Ok(AtEnd::Tell);
-        }
-        Ok(AtEnd::Stop)
-    }
-
-    /// When the file is to be looked at though nothing told of it.
-    fn next_look(&self, ended: Ended) -> Option<Instant> {
-        if let Some(left) = self.rotation.left().filter(|_| self.absent.is_none()) {
+    /// When the file has to be read though no event reports a change.
+    fn next_read(&self, ended: Ended) -> Option<Instant> {
+        let is_waiting = !self.state.is_absent() || self.rotation.successor() != Successor::None;
+        if let Some(left) = self.rotation.left().filter(|_| is_waiting) {
             let is_new = left.elapsed() < LATE_LINES_SOON;
-            return Some(self.looked + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
+            return Some(self.tail.read_at + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
         }
         match ended {
-            Ended::Truncated => Some(self.looked + LATE_LINES_POLL),
-            Ended::End { is_reserved: true, .. } => Some(self.looked + RESERVED_POLL),
+            Ended::Truncated => Some(self.tail.read_at + LATE_LINES_POLL),
+            // The file may be where no event reports a change.
+            _ if self.state.is_absent() && self.rotation.file().is_some() => {
+                Some(self.tail.read_at + RESERVED_POLL)
+            }
+            Ended::End { is_reserved: true, .. } => Some(self.tail.read_at + RESERVED_POLL),
             Ended::End { .. } if fill::has_part(&self.checkpoint, ended) => {
-                self.partial_flush.map(|flush| self.looked.max(self.part_since + flush))
+                self.partial_flush.map(|flush| self.tail.read_at.max(self.tail.end_since + flush))
             }
             _ => None,
         }

@@ -1,4 +1,4 @@
-//! What only a remote file system shows: in virtual time, on a file that is taken for a remote one.
+//! What only a remote file system shows: in virtual time, on a file that is treated as a remote one.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -9,7 +9,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    lines::{Files, OnGap, Options, Root, Start, history::generation::Generation},
+    lines::{
+        Files, OnGap, Options, Root, Start,
+        history::generation::{Arrival, Generation},
+    },
     stream::Batching,
 };
 
@@ -32,7 +35,12 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.rotation.identity());
-    reader.rotation = Rotation::generation(Generation::none(1).push(shared, identity, false, true));
+    reader.rotation = Rotation::generation(Generation::none(1).push(
+        shared,
+        identity,
+        Arrival { misses_some: false, is_remote: true },
+        None,
+    ));
     assert!(next(&mut reader).await.progress.caught_up);
     (directory, file, reader)
 }
@@ -56,7 +64,7 @@ async fn news(reader: &mut Reader) -> Batch {
 async fn a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() {
     let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
     file.set_len(2).unwrap();
-    // Virtual time does not wait for the thread that tells of changes.
+    // Virtual time does not wait for the thread that reports changes.
     reader.ended = None;
     let waited = timeout(REMOTE_CONFIRM / 2, news(&mut reader)).await;
     assert!(waited.is_err() && reader.short_since.is_some(), "{waited:?}");

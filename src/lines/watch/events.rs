@@ -31,7 +31,7 @@ impl Shared {
             let mut again = Vec::new();
             for (followed, opened) in told.into_iter().zip(opened) {
                 let mut work = followed.work();
-                followed.take_told(&mut work, opened);
+                followed.take_told(&mut work, opened, &|file| self.is_foreign(&followed.path, file));
                 if work.names.has_pending() {
                     again.push(followed.clone());
                 }

@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use super::names::{Names, Pending};
 use crate::lines::{
     error::is_servers_own,
-    history::{generation::Generation, siblings},
+    history::{
+        generation::{Arrival, Generation},
+        siblings,
+    },
     identity::Identity,
     root::{FilePath, Parent},
     shared_read::SharedRead,
@@ -25,7 +28,10 @@ use crate::lines::{
 /// How long an event of a file that was seen at a path may take: it is in the queue by then.
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A path that is followed, by however many.
+/// Whether a file that is no longer at the path became another log's file.
+pub type IsForeign<'a> = dyn Fn(&File) -> bool + 'a;
+
+/// A path that is followed, by any number of followers.
 #[derive(Debug)]
 pub struct Followed {
     /// As it was asked for.
@@ -136,6 +142,12 @@ impl Work {
         self.suspect.is_some()
     }
 
+    /// The size of the last file, if it became another log's file. See [`Generation::limit`].
+    fn limit(&self, is_foreign: &IsForeign<'_>) -> Option<u64> {
+        let file = self.file().filter(|file| is_foreign(file))?;
+        file.metadata().ok().map(|metadata| metadata.len())
+    }
+
     /// The last file.
     pub fn file(&self) -> Option<&File> {
         self.file.as_deref()
@@ -217,19 +229,24 @@ impl Followed {
         self.chain().exists
     }
 
+    /// The last file is no longer at the path. True if it was until now.
+    fn leave(&self, last: &Generation, work: &Work, is_foreign: &IsForeign<'_>) -> bool {
+        last.left().is_none() && last.leave(work.limit(is_foreign))
+    }
+
     fn set_exists(&self, exists: bool) -> bool {
         std::mem::replace(&mut self.chain().exists, exists) != exists
     }
 
-    /// Looks which file is at the path, and whether it changed; wakes the followers if so. `was_watched`: so was the
-    /// directory, and an event tells, or is about to tell, of another file in it.
-    pub fn look(&self, work: &mut Work, was_watched: bool) -> io::Result<()> {
+    /// Checks which file is at the path, and whether it changed; wakes the followers if so. `was_watched`: so was the
+    /// directory, and an event reports, or is about to report, another file in it.
+    pub fn look(&self, work: &mut Work, was_watched: bool, is_foreign: &IsForeign<'_>) -> io::Result<()> {
         let found = work.parent.as_ref().and_then(|parent| parent.stat(&self.path.name));
         let last = self.last();
         let changed = match found {
             None => {
                 work.suspect = None;
-                last.leave() | self.set_exists(false)
+                self.leave(&last, work, is_foreign) | self.set_exists(false)
             }
             Some(found) if last.identity == found.identity && work.file.is_some() => {
                 (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
@@ -240,7 +257,7 @@ impl Followed {
                 if was_watched && !found.is_elsewhere && work.waits_for_event() {
                     return Ok(());
                 }
-                self.find(work)?
+                self.find(work, is_foreign)?
             }
         };
         let seen = work
@@ -254,7 +271,7 @@ impl Followed {
     }
 
     /// Takes the file at the path, and those that were there since the last one as far as they can be found.
-    fn find(&self, work: &mut Work) -> io::Result<bool> {
+    fn find(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
         let Some(parent) = &work.parent else { return Ok(false) };
         let name = &self.path.name;
         let mut files = Vec::new();
@@ -281,7 +298,7 @@ impl Followed {
         };
         work.found = files.iter().map(|(_, identity)| *identity).collect();
         for (file, identity) in files {
-            self.push(work, file, identity);
+            self.push(work, file, identity, is_foreign);
         }
         if can_be_read {
             work.suspect = None;
@@ -289,21 +306,23 @@ impl Followed {
         }
         // What is there may not be read, which looks like nothing: the last file is left all the same. It stays
         // suspect, and is tried again at every look.
-        Ok(self.last().leave() | self.set_exists(false))
+        Ok(self.leave(&self.last(), work, is_foreign) | self.set_exists(false))
     }
 
-    fn push(&self, work: &mut Work, file: File, identity: Identity) {
+    fn push(&self, work: &mut Work, file: File, identity: Identity, is_foreign: &IsForeign<'_>) {
+        let limit = work.limit(is_foreign);
         let mut chain = self.chain();
-        let misses_some = std::mem::take(&mut work.misses_some);
+        let arrival =
+            Arrival { misses_some: std::mem::take(&mut work.misses_some), is_remote: work.is_remote };
         let file = Arc::new(file);
-        chain.last = chain.last.push(file.clone(), identity, misses_some, work.is_remote);
+        chain.last = chain.last.push(file.clone(), identity, arrival, limit);
         chain.exists = true;
         work.file = Some(file);
     }
 
     /// Takes the files that events told of, as far as they still have the names under which they were opened, and looks
     /// at the path.
-    pub fn take_told(&self, work: &mut Work, opened: Vec<Told>) {
+    pub fn take_told(&self, work: &mut Work, opened: Vec<Told>, is_foreign: &IsForeign<'_>) {
         let count = work.names.confirmed(opened.iter().map(|told| &told.pending));
         let is_last = work.names.take_pending(count);
         for (Told { file, .. }, is_last) in opened.into_iter().zip(is_last) {
@@ -314,16 +333,16 @@ impl Followed {
                 }
                 Some((_, identity)) if work.found.contains(&identity) => {}
                 Some((file, identity)) => {
-                    self.push(work, file, identity);
+                    self.push(work, file, identity, is_foreign);
                     if !is_last {
-                        self.last().leave();
+                        self.leave(&self.last(), work, is_foreign);
                     }
                 }
                 None => work.misses_some |= !is_last,
             }
         }
         self.wake();
-        if let Err(error) = self.look(work, true) {
+        if let Err(error) = self.look(work, true, is_foreign) {
             tracing::debug!(%error, path = %self.path, "a followed file cannot be looked at");
         }
     }
