@@ -1,4 +1,4 @@
-//! `perennial countdown`, one's own and shared ones, as people and scripts use it.
+//! `perennial countdown` and its commands for shared countdowns, as people and scripts use them.
 
 #![allow(
     clippy::unwrap_used,
@@ -96,7 +96,7 @@ impl Drop for Watcher {
 }
 
 #[test]
-fn one_countdown_beside_the_verbs_is_as_it_was() {
+fn a_countdown_prints_numbers_and_their_lateness() {
     let server = Server::start();
     let own = ["-o", "raw", "countdown", "2", "--interval", "20ms", "--burst"];
     assert_eq!(printed(&server, &own), "2\n1\n0\n");
@@ -158,7 +158,7 @@ fn what_could_be_read_in_two_ways_is_refused_with_what_would_work() {
 }
 
 #[test]
-fn what_is_wrong_is_told_before_anything_is_asked_of_a_server() {
+fn wrong_usage_is_refused_without_a_call() {
     let server = Server::start();
     for arguments in [
         &["10", "--name", "launch"][..],
@@ -174,7 +174,7 @@ fn what_is_wrong_is_told_before_anything_is_asked_of_a_server() {
 }
 
 #[test]
-fn a_shared_countdown_is_created_and_looked_after() {
+fn a_shared_countdown_is_created_changed_and_deleted() {
     let server = Server::start();
     let made =
         object(&server, &["create", "launch", "10m", "--interval", "500ms", "--to", "1", "--step", "2"]);
@@ -230,7 +230,7 @@ fn errors_of_shared_countdowns_have_their_exit_codes() {
     assert_eq!(code, Some(64 + 6), "{said}");
     assert!(said.contains("COUNTDOWN_EXISTS"), "{said}");
     let again = run(&mut server.client(&["countdown", "create", "launch", "1h", "--request-id", "one"]));
-    assert!(again.status.success() && stderr(&again).contains("there already"), "{}", stderr(&again));
+    assert!(again.status.success() && stderr(&again).contains("existed already"), "{}", stderr(&again));
 
     object(&server, &["pause", "launch"]);
     let version = made["version"].to_string();
@@ -244,7 +244,7 @@ fn errors_of_shared_countdowns_have_their_exit_codes() {
 }
 
 #[test]
-fn a_watcher_prints_numbers_and_is_told_what_happens() {
+fn a_watcher_prints_numbers_and_reports_changes() {
     let server = Server::start();
     object(&server, &["create", "launch", "1h", "--interval", "50ms"]);
     let mut watcher = Watcher::start(&server, &["countdown", "--name", "launch"]);
@@ -262,14 +262,14 @@ fn a_watcher_prints_numbers_and_is_told_what_happens() {
     object(&server, &["cancel", "launch"]);
     watcher.stderr.until("cancelled");
     assert_eq!(watcher.code(), Some(0));
-    // One that was cancelled before is told, too.
+    // A watcher that comes later gets the state.
     let late = run(&mut server.client(&["countdown", "--name", "launch"]));
     assert!(late.status.success() && late.stdout.is_empty());
     assert!(stderr(&late).contains("launch was cancelled"), "{}", stderr(&late));
 }
 
 #[test]
-fn a_watcher_gets_objects_for_what_happens() {
+fn a_watcher_prints_changes_as_objects() {
     let server = Server::start();
     let made = object(&server, &["create", "launch", "1h", "--interval", "50ms"]);
     let mut watcher = Watcher::start(&server, &["-o", "ndjson", "countdown", "--name", "launch"]);
@@ -321,7 +321,7 @@ fn a_countdown_that_ends_publishes_its_message_and_ends_its_watchers() {
 }
 
 #[test]
-fn ctrl_c_prints_the_command_that_watches_on() {
+fn ctrl_c_prints_the_command_that_resumes_watching() {
     let server = Server::start();
     object(&server, &["create", "launch", "1h", "--interval", "50ms"]);
     let mut watcher = Watcher::start(&server, &["-o", "raw", "countdown", "--name", "launch"]);
@@ -346,7 +346,7 @@ fn ctrl_c_prints_the_command_that_watches_on() {
 }
 
 #[test]
-fn a_watcher_goes_on_by_itself_when_the_server_was_killed() {
+fn a_watcher_resumes_by_itself_after_the_server_was_killed() {
     let mut server = Server::start();
     let made = object(&server, &["create", "launch", "1h", "--interval", "50ms"]);
     let watcher = Watcher::start(&server, &["-o", "ndjson", "countdown", "--name", "launch"]);

@@ -1,4 +1,4 @@
-//! `perennial countdown`: watches one, as lines or as a display on a terminal, and looks after those that are shared.
+//! `perennial countdown`: prints or displays a countdown, and manages shared ones.
 
 use std::{
     io::{self, IsTerminal},
@@ -27,7 +27,7 @@ pub mod lateness;
 mod live;
 mod shared;
 
-/// Prints or shows a countdown, or does what is to be done with a shared one.
+/// Prints or displays a countdown, or calls a method for a shared one.
 pub async fn run(
     client: &Client,
     it: Countdown,
@@ -55,7 +55,7 @@ fn is_screen() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Prints a countdown to its end, an error, or Ctrl-C: a line or an object a number.
+/// Prints a countdown to its end, an error, or Ctrl-C: one line or object per number.
 async fn read(
     client: &Client,
     resume: Resume,
@@ -63,12 +63,12 @@ async fn read(
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
     let responses = client.countdown(resume.it.request());
-    let printer = text::Ticks::new(resume.it.tells_lateness());
+    let printer = text::Ticks::new(resume.it.shows_lateness());
     let mut reading = Reading { resume, printer, out: Output::new(format) };
     session::run(&mut reading, responses, &stop).await
 }
 
-/// A countdown that is printed.
+/// A countdown that is printed number by number.
 struct Reading {
     resume: Resume,
     printer: text::Ticks,
@@ -91,7 +91,7 @@ impl Session for Reading {
             Format::Json | Format::Ndjson => json::countdowns::ticks(&mut self.out, &response)?,
         }
         self.out.relieve()?;
-        self.resume.took(&response);
+        self.resume.record(&response);
         Ok(ControlFlow::Continue(()))
     }
 
@@ -107,12 +107,12 @@ impl Session for Reading {
 
     async fn interrupted(&mut self) -> Result<u8, Failure> {
         self.out.flush()?;
-        self.resume.tell();
+        self.resume.print_command();
         Ok(INTERRUPTED)
     }
 }
 
-/// The command that continues it.
+/// What the command that resumes a countdown is made of.
 struct Resume {
     prefix: Vec<String>,
     it: Watch,
@@ -121,7 +121,7 @@ struct Resume {
 }
 
 impl Resume {
-    fn took(&mut self, response: &CountdownResponse) {
+    fn record(&mut self, response: &CountdownResponse) {
         let ticks = i64::try_from(response.ticks.len()).unwrap_or(i64::MAX);
         self.delivered = self.delivered.saturating_add(ticks);
         response.cursor.clone_into(self.cursor.get_or_insert_default());
@@ -130,12 +130,12 @@ impl Resume {
     fn failed(&self, error: &Error) -> Failure {
         output::report(&Problem::call(error));
         if can_resume(error) {
-            self.tell();
+            self.print_command();
         }
         Failure::Reported(code_of(error))
     }
 
-    fn tell(&self) {
+    fn print_command(&self) {
         if let Some(cursor) = &self.cursor {
             let words = self.prefix.iter().cloned().chain(self.it.words(self.delivered, cursor));
             output::line(&quote::command(&words.collect::<Vec<_>>()));

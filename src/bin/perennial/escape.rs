@@ -1,8 +1,8 @@
-//! Characters that cannot be typed, as they are written on the command line: `\0`, `\n`, `\r`, `\t`, `\\` and `\xNN`.
+//! Escapes for characters that cannot be typed on a command line: `\0`, `\n`, `\r`, `\t`, `\\` and `\xNN`.
 
 use std::str::Chars;
 
-/// What the characters behind a `\` stand for.
+/// Reads the characters after a `\`.
 pub fn after_backslash(rest: &mut Chars<'_>) -> Result<u8, String> {
     Ok(match rest.next() {
         Some('0') => 0,
@@ -14,9 +14,9 @@ pub fn after_backslash(rest: &mut Chars<'_>) -> Result<u8, String> {
             let digits = rest.by_ref().take(2).collect::<String>();
             let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
             let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
-            byte.ok_or_else(|| format!("\\x{digits} is no byte; try \\x1e"))?
+            byte.ok_or_else(|| format!("\\x{digits} is not a byte; try \\x1e"))?
         }
         Some(other) => return Err(format!("\\{other} is unknown; try \\0, \\n, \\r, \\t, \\\\ or \\xNN")),
-        None => return Err("a \\ at the end; \\\\ stands for one".into()),
+        None => return Err("a \\ at the end; write \\\\ for a backslash".into()),
     })
 }

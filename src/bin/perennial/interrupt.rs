@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::INTERRUPTED;
 
-/// Cancelled by the first Ctrl-C or SIGTERM; the second ends the process, whatever it is doing.
+/// A token that the first Ctrl-C or SIGTERM cancels. The second one ends the process at once.
 pub fn token() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let stopped = stop.clone();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -20,7 +20,7 @@ pub fn token() -> io::Result<CancellationToken> {
                 _ = terminate.recv() => {}
             }
             if is_first {
-                told.cancel();
+                stopped.cancel();
             }
         }
         std::process::exit(INTERRUPTED.into());

@@ -1,7 +1,8 @@
-//! `perennial lines`: reads files, each as a stream of its own, and keeps their cursors.
+//! `perennial lines`: prints files, each from a stream of its own, and keeps their cursors.
 //!
-//! Promises that a cursor is saved only after all before it was written to stdout: a run that is killed repeats some
-//! lines, and loses none. A stream that fails is told, and the others go on; the exit code is that of the first one.
+//! Promises that a cursor is saved only after everything before it was written to stdout. So the next run after a kill
+//! repeats some lines and loses no line. A stream that fails is reported and the others continue; the exit code is that
+//! of the first failure.
 
 use std::{
     ops::ControlFlow,
@@ -38,13 +39,13 @@ use cursor_file::CursorFile;
 use printer::Printer;
 use progress::Progress;
 
-/// In bulk, cursors are saved so often: each time costs a sync of the disk.
+/// The time between two saves in bulk: each save waits for the disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many streams share a connection: servers allow some hundred.
+/// The streams on one connection. A server allows 256 by default.
 const MAX_STREAMS: usize = 100;
 
-/// What a stream gave: a response, why it ended, or nothing when it ended as it was asked to.
+/// The number of a stream, and what it yielded: a response, an error, or `None` when it ended with OK.
 type Given = (usize, Option<Result<ReadLinesResponse, Error>>);
 
 /// Prints the files to their ends, an error, or Ctrl-C.
@@ -63,17 +64,17 @@ pub async fn read(
     }
 }
 
-/// A stream, as far as it was read.
+/// The stream of one file.
 struct Source {
     path: String,
-    /// That of the last response.
+    /// The cursor of the last response.
     cursor: Option<String>,
-    /// How many lines this run was given.
+    /// The lines that this run received.
     delivered: i64,
-    /// All before this one was printed.
+    /// The last cursor before which everything was printed.
     printed: Option<String>,
     is_live: bool,
-    /// It ended, or failed, which was told.
+    /// The stream ended, or failed and that was reported.
     is_over: bool,
 }
 
@@ -86,10 +87,10 @@ struct Reading {
     progress: Progress,
     connection: Connection,
     file: Option<CursorFile>,
-    /// Something was printed that is not saved.
+    /// A cursor has moved since the last save.
     is_unsaved: bool,
     saved: Instant,
-    /// The code of the first stream that failed.
+    /// The exit code for the first stream that failed.
     failed: Option<u8>,
 }
 
@@ -105,7 +106,7 @@ impl Session for Reading {
             Some(Err(error)) => self.stream_failed(n, &error)?,
             None => {
                 self.printer.finish(&mut self.out, n);
-                // Nothing more comes of it.
+                // It does not delay the next save.
                 self.sources.get_mut(n).into_iter().for_each(|it| (it.is_live, it.is_over) = (true, true));
             }
         }
@@ -140,11 +141,11 @@ impl Session for Reading {
         if let Some(file) = self.it.resume() {
             let delivered = self.sources.first().map_or(0, |source| source.delivered);
             let words = self.it.words_with_file(delivered, &file.to_string_lossy());
-            self.tell(words);
+            self.print_words(words);
         } else {
             let is_over = |source: &Source| source.is_over || self.it.is_limit(source.delivered);
-            let go_on = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
-            go_on.for_each(|(n, _)| self.tell_command(n));
+            let open = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
+            open.for_each(|(n, _)| self.print_command(n));
         }
         Ok(INTERRUPTED)
     }
@@ -152,18 +153,18 @@ impl Session for Reading {
 
 impl Reading {
     fn new(it: Lines, prefix: Vec<String>, format: Format) -> Result<Self, Failure> {
-        let (file, kept) = match it.resume() {
-            Some(file) => CursorFile::open(file, it.paths()).map(|(file, kept)| (Some(file), kept))?,
+        let (file, entries) = match it.resume() {
+            Some(file) => CursorFile::open(file, it.paths()).map(|(file, entries)| (Some(file), entries))?,
             None => (None, Vec::new()),
         };
-        if let (false, Some(file)) = (kept.is_empty(), it.resume()) {
+        if let (false, Some(file)) = (entries.is_empty(), it.resume()) {
             output::note(&format!("continuing from {}", file.display()));
         }
         let source = |path: &String| Source {
             path: path.clone(),
             cursor: None,
             delivered: 0,
-            printed: kept.iter().find(|(of, _)| of == path).map(|(_, cursor)| cursor.clone()),
+            printed: entries.iter().find(|(of, _)| of == path).map(|(_, cursor)| cursor.clone()),
             is_live: false,
             is_over: false,
         };
@@ -202,7 +203,7 @@ impl Reading {
 
     fn print(&mut self, n: usize, response: &ReadLinesResponse) -> Result<(), Failure> {
         self.printer.print(&mut self.out, n, response)?;
-        self.progress.took(n, response);
+        self.progress.record(n, response);
         let Some(source) = self.sources.get_mut(n) else { return Ok(()) };
         let lines = i64::try_from(response.lines.len()).unwrap_or(i64::MAX);
         source.delivered = source.delivered.saturating_add(lines);
@@ -215,19 +216,18 @@ impl Reading {
         Ok(())
     }
 
-    /// Saves the place: only after a flush. It waits for the disk, so that nothing is printed meanwhile.
+    /// Saves the cursors. Call it only after a flush. It waits for the disk, so that no line is printed meanwhile.
     fn save(&mut self) -> Result<(), cursor_file::Error> {
         if let Some(file) = &mut self.file {
-            let kept = self.sources.iter();
-            let kept = kept.filter_map(|it| Some((it.path.as_str(), it.printed.as_deref()?)));
-            file.save(kept)?;
+            let entries = self.sources.iter();
+            file.save(entries.filter_map(|it| Some((it.path.as_str(), it.printed.as_deref()?))))?;
         }
         self.is_unsaved = false;
         self.saved = Instant::now();
         Ok(())
     }
 
-    /// Prints what is held, writes all out, and saves the place.
+    /// Prints the pieces that are held, flushes, and saves the cursors.
     fn close(&mut self) -> Result<(), Failure> {
         for (n, source) in self.sources.iter_mut().enumerate() {
             self.printer.finish(&mut self.out, n);
@@ -249,9 +249,9 @@ impl Reading {
         source.is_over = true;
         let path = source.path.clone();
         self.save()?;
-        let is_everybodys = matches!(error, Error::Unreachable { .. });
+        let is_of_all = matches!(error, Error::Unreachable { .. });
         let mut problem = Problem::call(error);
-        if self.sources.len() > 1 && !is_everybodys {
+        if self.sources.len() > 1 && !is_of_all {
             problem = problem.about(&path);
         }
         if let Some(file) = self.it.resume().filter(|_| is_about_cursor(error)) {
@@ -259,21 +259,22 @@ impl Reading {
         }
         output::report(&problem);
         if self.it.resume().is_none() && can_resume(error) {
-            self.tell_command(n);
+            self.print_command(n);
         }
         self.failed.get_or_insert(code_of(error));
         // The other streams would only repeat it.
-        if is_everybodys { Err(Failure::Reported(code_of(error))) } else { Ok(()) }
+        if is_of_all { Err(Failure::Reported(code_of(error))) } else { Ok(()) }
     }
 
-    /// The file keeps its last cursors, so that the next run would repeat lines: the commands continue exactly.
+    /// Prints commands that continue exactly. The file still holds the cursors of the last save, so that the next run
+    /// with it would repeat lines.
     fn save_failed(&mut self, error: &cursor_file::Error) -> u8 {
         self.progress.hide();
         output::report(&Problem::local(error.to_string()));
         for n in 0..self.sources.len() {
             if let Some(source) = self.sources.get_mut(n).filter(|source| !source.is_over) {
                 source.cursor.clone_from(&source.printed);
-                self.tell_command(n);
+                self.print_command(n);
             }
         }
         1
@@ -294,14 +295,15 @@ impl Reading {
         }
     }
 
-    fn tell_command(&self, n: usize) {
+    /// Prints the command that resumes a file, if a response has arrived.
+    fn print_command(&self, n: usize) {
         let source = self.sources.get(n);
         if let Some((source, cursor)) = source.and_then(|it| Some((it, it.cursor.as_ref()?))) {
-            self.tell(self.it.words(&source.path, source.delivered, cursor));
+            self.print_words(self.it.words(&source.path, source.delivered, cursor));
         }
     }
 
-    fn tell(&self, words: Vec<String>) {
+    fn print_words(&self, words: Vec<String>) {
         let words = self.prefix.iter().cloned().chain(words).collect::<Vec<_>>();
         output::line(&quote::command(&words));
     }

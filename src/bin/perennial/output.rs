@@ -51,7 +51,7 @@ impl Output {
         Self::over(Box::new(stdout), format, is_terminal, has_colour())
     }
 
-    /// Over something else, as if it were a terminal or not.
+    /// Writes to something else than stdout.
     pub fn over(stdout: Box<dyn Write>, format: Format, is_terminal: bool, has_colour: bool) -> Self {
         let escapes = is_terminal && format != Format::Raw;
         Self {
@@ -64,12 +64,12 @@ impl Output {
         }
     }
 
-    /// Text as it is, or harmless.
+    /// Appends text, escaped if it goes to a terminal.
     pub fn text(&mut self, bytes: &[u8]) {
         if self.escapes { escape(&mut self.buffer, bytes) } else { self.buffer.extend_from_slice(bytes) }
     }
 
-    /// One object, readable or on a line.
+    /// Appends an object, indented or on one line.
     pub fn object(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
         let text = match self.format {
             Format::Json => serde_json::to_string_pretty(value)?,
@@ -90,12 +90,12 @@ impl Output {
         Ok(())
     }
 
-    /// Writes out what is large enough.
+    /// Writes the buffer out if it is large.
     pub fn relieve(&mut self) -> io::Result<()> {
         if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes all out.
+    /// Writes the buffer out.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -106,12 +106,12 @@ impl Output {
     }
 }
 
-/// Stdout is a terminal with colours, and they are wanted.
+/// Whether stdout is a terminal with colours, and the environment allows them.
 pub fn has_colour() -> bool {
     AutoStream::choice(&io::stdout()) != ColorChoice::Never
 }
 
-/// Ends when whoever read stdout through a pipe is gone: a quiet stream would notice at its next item only.
+/// Ends when the reader of a pipe at stdout is gone. Without it, a quiet stream would notice only at its next item.
 pub async fn reader_gone() -> io::Error {
     let is_gone = || {
         let stdout = io::stdout();
@@ -129,7 +129,7 @@ fn is_c1_or_delete(char: char) -> bool {
     matches!(char, '\u{7f}'..='\u{9f}')
 }
 
-/// Control characters but the tab, and bytes that are no UTF-8, as `\x1b`.
+/// Writes control characters except the tab, and bytes that are not UTF-8, as `\x1b`.
 pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         out.extend_from_slice(bytes);
@@ -149,7 +149,7 @@ pub fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Text without what could move a terminal.
+/// Text without control characters, so that it cannot move the cursor of a terminal.
 pub fn harmless(text: &str) -> String {
     let mut out = Vec::new();
     for (n, line) in text.lines().enumerate() {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_move_a_terminal_is_made_harmless() {
+    fn control_characters_are_escaped() {
         for (given, expected) in [
             (&b"plain\ttext"[..], "plain\ttext"),
             ("ünïcode — 😀".as_bytes(), "ünïcode — 😀"),

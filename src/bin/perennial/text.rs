@@ -1,4 +1,4 @@
-//! Items as text: for people, or raw.
+//! Items as text, for people or raw.
 
 use std::io::{self, Write};
 
@@ -19,28 +19,28 @@ use crate::{
     time,
 };
 
-/// Prints the numbers of a countdown, a line each; what happens to it is said on stderr.
+/// Prints the numbers of a countdown, one per line, and its events on stderr.
 pub struct Ticks {
-    /// Tell how late each is.
-    tells_lateness: bool,
+    /// The lateness of each number is printed.
+    shows_lateness: bool,
     offset: Offset,
-    /// How a shared one stood last.
+    /// The last known state of a shared countdown.
     countdown: Option<Countdown>,
 }
 
 impl Ticks {
-    /// Of a call that is made now.
-    pub fn new(tells_lateness: bool) -> Self {
-        Self { tells_lateness, offset: Offset::new(Timestamp::now()), countdown: None }
+    /// The printer for a call that is made now.
+    pub fn new(shows_lateness: bool) -> Self {
+        Self { shows_lateness, offset: Offset::new(Timestamp::now()), countdown: None }
     }
 
     pub fn print(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
         let now = Timestamp::now();
-        self.offset.took(response, now);
-        self.say(out, response)?;
+        self.offset.record(response, now);
+        self.print_events(out, response)?;
         for tick in &response.ticks {
             write!(out.buffer, "{}", tick.remaining.unwrap_or_default())?;
-            if self.tells_lateness
+            if self.shows_lateness
                 && let Some(late) = Lateness::of(tick, response, self.offset.at_server(now))
             {
                 write!(out.buffer, "  {}", late.in_words())?;
@@ -50,19 +50,19 @@ impl Ticks {
         Ok(())
     }
 
-    /// Says what happened before the first number, behind what was printed before.
-    fn say(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
+    /// Prints what happened before the first number, after the numbers that were printed before.
+    fn print_events(&mut self, out: &mut Output, response: &CountdownResponse) -> io::Result<()> {
         let (clock, now) = (Zoned::now(), response.countdown.as_ref());
-        let told = |event| event::sentence(event, now, &clock);
-        let mut told = response.events.iter().map(told).collect::<Vec<_>>();
-        // How it stands at first; from then on the events tell.
-        if self.countdown.is_none() && told.is_empty() {
-            told.extend(now.map(|now| event::standing(now, &clock)));
+        let sentence = |event| event::sentence(event, now, &clock);
+        let mut sentences = response.events.iter().map(sentence).collect::<Vec<_>>();
+        // The first response has the state; later ones have an event for each change.
+        if self.countdown.is_none() && sentences.is_empty() {
+            sentences.extend(now.map(|now| event::state_sentence(now, &clock)));
         }
-        told.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
-        if !told.is_empty() {
+        sentences.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
+        if !sentences.is_empty() {
             out.flush()?;
-            for text in &told {
+            for text in &sentences {
                 note(text);
             }
         }
@@ -78,7 +78,7 @@ pub fn messages(out: &mut Output, response: &MessagesResponse, zone: &TimeZone) 
     response.messages.iter().try_for_each(|message| one_message(out, message, zone))
 }
 
-/// Says what happened, behind what was printed before.
+/// Prints the events, after the messages that were printed before.
 pub fn message_events(out: &mut Output, response: &MessagesResponse) -> io::Result<()> {
     if !response.events.is_empty() {
         out.flush()?;
@@ -87,7 +87,7 @@ pub fn message_events(out: &mut Output, response: &MessagesResponse) -> io::Resu
     Ok(())
 }
 
-/// A moment as it is on the wall.
+/// A moment in local time.
 pub fn moment(time: Option<&prost_types::Timestamp>, zone: &TimeZone) -> Option<String> {
     let local = time::from_proto(time?)?.to_zoned(zone.clone());
     Some(local.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string())

@@ -1,4 +1,4 @@
-//! The options of `perennial countdown`: of one that is watched, and of the verbs that look after shared ones.
+//! The options of `perennial countdown`: those of a countdown that is watched, and those of the commands for shared ones.
 
 use std::path::{Path, PathBuf};
 
@@ -26,18 +26,29 @@ const USAGE: &str = "perennial countdown [OPTIONS] <N | DURATION | TIME>
 const CREATE_USAGE: &str = "perennial countdown create [OPTIONS] <NAME> <DURATION>
        perennial countdown create [OPTIONS] <NAME> <--until TIME | --from N>";
 
+const CREATE_HELP: &str = "\
+Examples:
+  perennial countdown create launch 10m
+  perennial countdown create break --until 10:30
+  perennial countdown create auction.42 --from 10 --interval 1m
+  perennial countdown create launch 10m --on-end launches --text liftoff";
+
+const EXTEND_HELP: &str = "\
+Examples:
+  perennial countdown extend launch 30s
+  perennial countdown extend launch -1m30s --version 7";
+
 #[derive(Args, Debug)]
 #[command(subcommand_negates_reqs = true, override_usage = USAGE)]
 pub struct Countdown {
     #[command(flatten)]
     pub watch: Watch,
-    /// What to do with a shared countdown, instead of watching one
     #[command(subcommand)]
     pub verb: Option<CountdownVerb>,
 }
 
 impl Countdown {
-    /// What is worth saying about how a moment was read.
+    /// The reading of a local time that daylight saving skips or repeats.
     pub fn note(&self) -> Option<&str> {
         let until = match &self.verb {
             Some(CountdownVerb::Create(it)) => it.until.as_ref(),
@@ -46,14 +57,19 @@ impl Countdown {
         until?.note.as_deref()
     }
 
-    /// What no single option shows to be wrong.
+    /// Refuses combinations that clap's own rules do not cover.
     pub fn check(&self, format: Format) -> Result<(), String> {
-        // clap's own rule would refuse the options of all commands, too: `countdown -o json list`.
+        // clap's own rule would also refuse the options of every command: `countdown -o json list`.
         if self.verb.is_some() && self.watch != Watch::default() {
-            return Err("what is counted is given without a command, or a command without that".into());
+            return Err(
+                "a command such as create or list takes no options of a countdown that is watched".into()
+            );
         }
         if self.watch.lateness && format != Format::Text {
-            return Err(format!("--lateness is told in text; leave -o {}", super::name(&format)));
+            return Err(format!(
+                "--lateness prints text, so it cannot be used with -o {}",
+                super::name(&format)
+            ));
         }
         Ok(())
     }
@@ -61,14 +77,14 @@ impl Countdown {
 
 /// A countdown that is watched.
 #[derive(Args, Debug, Default, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are options of the command line")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Watch {
     #[command(flatten)]
     count: Count,
-    /// Count towards a moment
+    /// Count towards TIME
     #[arg(long, value_name = "TIME", value_parser = time::coming, allow_hyphen_values = true, conflicts_with_all = ["name", "cursor"])]
     until: Option<Moment>,
-    /// Watch the shared countdown of this name
+    /// Watch the shared countdown NAME
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// The time between two numbers [default: 1s]
@@ -77,22 +93,22 @@ pub struct Watch {
     /// The last number [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with_all = ["name", "cursor"])]
     to: Option<i32>,
-    /// By how much the number falls [default: 1]
+    /// The difference between two numbers [default: 1]
     #[arg(long, value_name = "N", conflicts_with_all = ["name", "cursor"])]
     step: Option<i32>,
-    /// Pause before the first number
+    /// Wait one interval before the first number
     #[arg(long, conflicts_with_all = ["until", "name", "cursor"])]
     wait_first: bool,
-    /// Put the numbers on whole intervals of the clock: each second on the second
+    /// Print the numbers at whole intervals of the clock: each second on the second
     #[arg(long, conflicts_with_all = ["until", "name", "cursor"])]
     align: bool,
-    /// Yield numbers that are late too, instead of skipping them
+    /// Print late numbers in a burst instead of skipping them
     #[arg(long)]
     burst: bool,
-    /// Print a number a line on a terminal too, instead of a display
+    /// Print one number per line on a terminal, too, instead of a display
     #[arg(long)]
     plain: bool,
-    /// Tell how late a number was when it was sent, and when it arrived
+    /// Print how late each number was when it was sent and when it arrived
     #[arg(long)]
     lateness: bool,
     #[command(flatten)]
@@ -100,12 +116,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A line a number, whatever stdout is.
+    /// Whether one number per line is printed on a terminal, too.
     pub fn is_plain(&self) -> bool {
         self.plain
     }
 
-    pub fn tells_lateness(&self) -> bool {
+    pub fn shows_lateness(&self) -> bool {
         self.lateness
     }
 
@@ -114,7 +130,7 @@ impl Watch {
         self.name.as_deref()
     }
 
-    /// The moment that it counts towards, where it was given.
+    /// The moment that it counts towards, if that was given.
     pub fn until(&self) -> Option<Timestamp> {
         self.moment().map(|until| until.time)
     }
@@ -141,7 +157,7 @@ impl Watch {
         }
     }
 
-    /// The words that continue it: as it was, without its start.
+    /// The words of the command that resumes it: the same options without the start.
     pub fn words(&self, delivered: i64, cursor: &str) -> Vec<String> {
         let mut words = vec!["countdown".to_owned()];
         push(&mut words, "--name", self.name.as_ref());
@@ -157,45 +173,53 @@ impl Watch {
 
 #[derive(Debug, Subcommand)]
 pub enum CountdownVerb {
-    /// Create a shared countdown, which runs from now on
+    /// Create a shared countdown, which starts at once
+    #[command(after_help = CREATE_HELP)]
     Create(Box<Create>),
-    /// Stop one for a while
+    /// Pause a shared countdown
+    #[command(after_help = "Example:\n  perennial countdown pause launch")]
     Pause(Versioned),
-    /// Let a paused one go on
+    /// Let a paused countdown run again
+    #[command(after_help = "Example:\n  perennial countdown resume launch")]
     Resume(Versioned),
-    /// Put off the end of one, or bring it forward
+    /// Move the end of a countdown
+    #[command(after_help = EXTEND_HELP)]
     Extend {
-        /// Its name
+        /// The name of the countdown
         name: String,
-        /// By how much: 30s, or -30s to bring the end forward
+        /// The time to add: 30s, or -30s for an earlier end
         #[arg(value_name = "D", value_parser = units::parse_signed_duration, allow_hyphen_values = true)]
         by: SignedDuration,
         #[command(flatten)]
         version: Version,
     },
-    /// End one before its time, for good
+    /// End a countdown early, for good
+    #[command(after_help = "Example:\n  perennial countdown cancel launch")]
     Cancel(Versioned),
-    /// Tell how one stands
+    /// Print the state of a countdown
+    #[command(after_help = "Example:\n  perennial countdown get launch")]
     Get {
-        /// Its name
+        /// The name of the countdown
         name: String,
     },
-    /// List them: state, what is left, end, version, name
+    /// List the shared countdowns: state, time left, end, version, name
+    #[command(after_help = "Example:\n  perennial -o json countdown list")]
     List,
-    /// Forget one, for good; its name can be used again
+    /// Delete a countdown, for good; its name can be used again
+    #[command(after_help = "Example:\n  perennial countdown delete launch")]
     Delete(Versioned),
 }
 
 #[derive(Args, Debug)]
 pub struct Version {
-    /// Do it only if this is still its version
+    /// Change the countdown only if V is still its version
     #[arg(long, value_name = "V")]
     pub version: Option<i64>,
 }
 
 #[derive(Args, Debug)]
 pub struct Versioned {
-    /// Its name
+    /// The name of the countdown
     pub name: String,
     #[command(flatten)]
     pub version: Version,
@@ -205,12 +229,12 @@ pub struct Versioned {
 #[command(group = clap::ArgGroup::new("length").args(["duration", "until", "from"]).required(true))]
 #[command(override_usage = CREATE_USAGE)]
 pub struct Create {
-    /// Its name: launch, auction.42
+    /// The name of the countdown: launch, auction.42
     name: String,
-    /// How long it runs: 10m
+    /// The time until it ends: 10m
     #[arg(value_name = "DURATION", value_parser = time::duration)]
     duration: Option<SignedDuration>,
-    /// When it ends
+    /// End at TIME
     #[arg(long, value_name = "TIME", value_parser = time::coming, allow_hyphen_values = true)]
     until: Option<Moment>,
     /// The number to start from
@@ -222,36 +246,36 @@ pub struct Create {
     /// The last number [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     to: Option<i32>,
-    /// By how much the number falls [default: 1]
+    /// The difference between two numbers [default: 1]
     #[arg(long, value_name = "N")]
     step: Option<i32>,
-    /// Publish a message to this topic when it ends
+    /// Publish a message to TOPIC when it ends
     #[arg(long, value_name = "TOPIC")]
     on_end: Option<String>,
     /// The text of the message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "on_end")]
     text: Option<String>,
-    /// The file with the message: text, or data if it is not UTF-8
+    /// The file with the payload of the message: text, or data if it is not UTF-8
     #[arg(long, value_name = "PATH", requires = "on_end", conflicts_with = "text")]
     data_file: Option<PathBuf>,
-    /// What the message is about
+    /// The key of the message
     #[arg(long, requires = "on_end")]
     key: Option<String>,
-    /// Anything else that the message tells; can be given again
+    /// A header of the message; can be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header, requires = "on_end")]
     headers: Vec<(String, String)>,
-    /// The id that makes it safe to create it again
+    /// An id of this creation: repeated with the same id, it returns the same countdown
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
 impl Create {
-    /// The file that the message is in.
+    /// The file with the payload of the message.
     pub fn data_file(&self) -> Option<&Path> {
         self.data_file.as_deref()
     }
 
-    /// The request, with what was in the file.
+    /// The request, with the content of that file.
     pub fn request(self, data: Option<Content>) -> CreateCountdownRequest {
         use create_countdown_request::Target;
         let duration = self.duration.map(|duration| Target::Duration(time::to_proto(duration)));

@@ -19,15 +19,15 @@ const MAX_DELIMITER_BYTES: usize = 16;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Long {
-    /// Print all of it
+    /// Print the whole line
     Split,
     /// Print its beginning
     Truncate,
-    /// Leave it out, and say so
+    /// Omit it, and report that on stderr
     Skip,
 }
 
-/// What `-n` names, as in tail.
+/// The value of `-n`, as in tail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Tail {
     Last(i64),
@@ -37,65 +37,68 @@ enum Tail {
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Lines {
-    /// The files, as `perennial files` names them; several are read at once, and the options hold for each
+    /// The files, as `perennial files` lists them; each option applies to every file
     #[arg(required = true, value_name = "ROOT/PATH")]
     paths: Vec<String>,
-    /// Begin with the last N lines; +N: with line N
+    /// Begin with the last N lines, or at line N with +N [default: the first line]
     #[arg(short = 'n', long, value_name = "[+]N", value_parser = tail, help_heading = BEGIN, allow_hyphen_values = true)]
     #[arg(conflicts_with_all = ["from_line", "from_offset", "cursor"])]
     last: Option<Tail>,
-    /// Begin with this line, counted from 1
+    /// Begin at line N, counted from 1
     #[arg(long, value_name = "N", conflicts_with_all = ["from_offset", "cursor"], help_heading = BEGIN)]
     from_line: Option<i64>,
-    /// Begin at this byte, counted from 0
+    /// Begin at byte B, counted from 0
     #[arg(long, value_name = "B", conflicts_with = "cursor", help_heading = BEGIN)]
     from_offset: Option<i64>,
-    /// End behind the line with this number
+    /// End after line N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..), help_heading = END)]
     until_line: Option<i64>,
-    /// End before the first line that starts at this byte or behind it
+    /// End before the first line that starts at byte B or later
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(0..), help_heading = END)]
     until_offset: Option<i64>,
-    /// Stay, and yield lines as they are written
+    /// Wait for new lines at the end of the file, and print them as they are written
     #[arg(short, long, help_heading = END)]
     follow: bool,
-    /// Follow, and wait for a file that is not there yet
+    /// Follow, and wait for a file that does not exist yet
     #[arg(long, help_heading = END)]
     wait_for_create: bool,
-    /// --follow --wait-for-create, as in tail
+    /// The same as --follow --wait-for-create, as in tail
     #[arg(short = 'F', help_heading = END)]
     follow_and_wait: bool,
-    /// Keep the place in FILE: continue from it if it has one, and the start options are then ignored
+    /// Save the cursor in FILE, and continue after the cursor that FILE holds
     ///
-    /// FILE is replaced, never changed, and only after the lines before the place were written to stdout: a run that
-    /// is killed prints again what it printed in the last second, or, when it had caught up, at most one batch
-    /// (--max-batch 1: one line). It loses no line. Only one run at a time can have FILE.
+    /// FILE is created if it does not exist. If it holds a cursor, the start options are ignored. An empty or damaged
+    /// FILE is an error. FILE is replaced in one step, after the lines before the cursor were written to stdout. So a
+    /// run that is killed loses no line. The next run repeats the lines of the last second or, once the run had caught
+    /// up, at most one batch (--max-batch 1: one line). One run at a time can use FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "cursor", help_heading = BEGIN)]
     resume: Option<PathBuf>,
-    /// What to do when the place of the cursor is gone [default: fail]
+    /// When the data after the cursor is gone [default: fail]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = BEGIN)]
     on_gap: Option<Gap>,
-    /// What to do with a line that is longer than --max-line [default: split]
+    /// When a line is longer than --max-line [default: split]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = LINES)]
     long_line: Option<Long>,
-    /// The bytes above which a line is long [default: the server's limit]
+    /// The length above which a line is long [default: the server's limit, usually 1 MiB]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i32).range(16..), help_heading = LINES)]
     max_line: Option<i32>,
-    /// With --follow: print a last line without newline when it did not grow for D
+    /// With --follow, print an unfinished last line when it has not grown for D
     #[arg(long, value_name = "D", value_parser = time::duration, help_heading = LINES)]
     partial_flush: Option<SignedDuration>,
-    /// What ends a line: text with \0, \n, \r, \t, \\ and \xNN [default: \n or \r\n]
+    /// The text that ends a line [default: \n or \r\n]
     ///
-    /// With -o raw each line is printed with it, otherwise with a newline.
+    /// TEXT has up to 16 bytes and can contain \0, \n, \r, \t, \\ and \xNN. With -o raw each line is printed with
+    /// its delimiter, and the default is \n, so that a \r is printed, too. Otherwise each line is printed with a
+    /// newline.
     #[arg(long, value_name = "TEXT", value_parser = unescape, allow_hyphen_values = true, help_heading = LINES)]
     delimiter: Option<String>,
-    /// Do not say which file a line is from
+    /// Do not print the name of the file with each line
     #[arg(short = 'q', long, conflicts_with = "names", help_heading = LINES)]
     no_names: bool,
-    /// Say which file a line is from, also if there is only one
+    /// Print the name of the file with each line [default for several files]
     ///
-    /// That is the default for several: `NAME | ` before each line on a terminal, `ROOT/PATH: ` otherwise, and a
-    /// field `path` with -o json and ndjson. -o raw has no place for it, so that several files need --no-names there.
+    /// On a terminal `NAME | ` is printed before each line, otherwise `ROOT/PATH: `. With -o json and ndjson the field
+    /// `path` holds it. -o raw cannot print it, so several files need --no-names there.
     #[arg(short = 'v', long, help_heading = LINES)]
     names: bool,
     #[command(flatten)]
@@ -107,17 +110,17 @@ impl Lines {
         &self.paths
     }
 
-    /// The file that keeps the cursors.
+    /// The file with the cursors.
     pub fn resume(&self) -> Option<&PathBuf> {
         self.resume.as_ref()
     }
 
-    /// A file of which so many lines were given has no more to give.
+    /// Whether a file has reached the limit after this number of lines.
     pub fn is_limit(&self, delivered: i64) -> bool {
         self.batching.limit.is_some_and(|limit| delivered >= limit)
     }
 
-    /// It waits for what is still to come.
+    /// Whether the stream waits for new lines.
     pub fn follows(&self) -> bool {
         self.follow || self.waits()
     }
@@ -126,12 +129,12 @@ impl Lines {
         self.wait_for_create || self.follow_and_wait
     }
 
-    /// Each line is told with its file.
+    /// Whether each line is printed with the name of its file.
     pub fn has_names(&self) -> bool {
         self.names || self.paths.len() > 1 && !self.no_names
     }
 
-    /// The bytes above which a line is long, if they were chosen here.
+    /// The length above which a line is long, if it was given.
     pub fn max_line_bytes(&self) -> Option<i32> {
         self.max_line
     }
@@ -140,23 +143,23 @@ impl Lines {
         self.until_offset
     }
 
-    /// What ends a raw line.
+    /// The text after a raw line.
     pub fn delimiter(&self) -> &str {
         self.delimiter.as_deref().unwrap_or("\n")
     }
 
-    /// What no single option shows to be wrong.
+    /// Refuses combinations that clap's own rules do not cover.
     pub fn check(&self, format: Format) -> Result<(), String> {
         let mut seen = std::collections::HashSet::new();
         if let Some(twice) = self.paths.iter().find(|path| !seen.insert(*path)) {
             return Err(format!("{twice} is given twice"));
         }
         if self.paths.len() > 1 && self.batching.cursor.is_some() {
-            return Err("--cursor is the place in one file; use --resume FILE for several".into());
+            return Err("--cursor is for one file; use --resume FILE for several".into());
         }
         if format == Format::Raw && self.has_names() {
             return Err(
-                "-o raw does not say which file a line is from; add --no-names, or leave -o raw".into()
+                "-o raw cannot print the names of several files; add --no-names, or omit -o raw".into()
             );
         }
         Ok(())
@@ -189,7 +192,7 @@ impl Lines {
         }
     }
 
-    /// The words that continue the stream of one path behind a cursor.
+    /// The words of the command that resumes one path after a cursor.
     pub fn words(&self, path: &str, delivered: i64, cursor: &str) -> Vec<String> {
         let mut words = vec!["lines".to_owned(), path.to_owned()];
         words.extend(self.has_names().then(|| "-v".to_owned()));
@@ -198,14 +201,14 @@ impl Lines {
         words
     }
 
-    /// The words that continue all streams from the file that keeps their cursors.
+    /// The words of the command that resumes all paths from the file with their cursors.
     pub fn words_with_file(&self, delivered: i64, file: &str) -> Vec<String> {
         let mut words = vec!["lines".to_owned()];
         words.extend(self.paths.iter().cloned());
         words.extend(self.names.then(|| "-v".to_owned()));
         words.extend(self.no_names.then(|| "-q".to_owned()));
         self.push_options(&mut words);
-        // What is left of the limit of each of several cannot be said in one command.
+        // One command cannot give each of several files what is left of its limit.
         let delivered = if self.paths.len() == 1 { delivered } else { 0 };
         self.batching.push_rest(&mut words, delivered);
         push(&mut words, "--resume", Some(file));
@@ -248,7 +251,7 @@ fn tail(text: &str) -> Result<Tail, String> {
     }
 }
 
-/// A delimiter as it is written on the command line.
+/// Reads a delimiter with escapes.
 fn unescape(text: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     let mut rest = text.chars();
@@ -265,7 +268,7 @@ fn unescape(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "not UTF-8, which a delimiter must be".into())
 }
 
-/// What [`unescape`] reads back as `text`.
+/// Writes a delimiter so that [`unescape`] reads it back.
 fn escape(text: &str) -> String {
     text.chars()
         .map(|char| match char {

@@ -1,4 +1,4 @@
-//! What happened to a countdown, and how it stands, in words.
+//! The events and the state of a countdown as sentences.
 
 use jiff::Zoned;
 use perennial::proto::{
@@ -8,7 +8,7 @@ use perennial::proto::{
 
 use crate::time;
 
-/// A sentence for people: `now` is how the countdown stands since then, as far as that is known.
+/// The sentence for an event. `now` is the state after it, if that is known.
 pub fn sentence(event: &CountdownStreamEvent, now: Option<&Countdown>, clock: &Zoned) -> String {
     match &event.event {
         Some(Event::ClockStepped(it)) => stepped(it),
@@ -41,7 +41,7 @@ fn changed(it: CountdownChanged, now: Option<&Countdown>, clock: &Zoned) -> Stri
     }
 }
 
-/// By how much the end was moved.
+/// The sentence for a moved end.
 fn extended(by: Option<prost_types::Duration>) -> String {
     match by.as_ref().map(time::duration_from_proto) {
         Some(by) if by.is_positive() => format!("extended by {}", time::in_words(by)),
@@ -50,8 +50,8 @@ fn extended(by: Option<prost_types::Duration>) -> String {
     }
 }
 
-/// How a shared countdown stands.
-pub fn standing(it: &Countdown, clock: &Zoned) -> String {
+/// The sentence for the state of a shared countdown.
+pub fn state_sentence(it: &Countdown, clock: &Zoned) -> String {
     let left = left(it).map_or_else(String::new, |left| format!(", {left} left"));
     let end = end(it, clock);
     match it.state() {
@@ -68,7 +68,7 @@ pub fn standing(it: &Countdown, clock: &Zoned) -> String {
     }
 }
 
-/// Its state as a word.
+/// The state as a word.
 pub fn state(state: CountdownState) -> &'static str {
     match state {
         CountdownState::Running => "running",
@@ -115,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_is_told_in_plain_words() {
+    fn each_change_has_a_sentence() {
         use CountdownState::{Cancelled, Ended, Paused, Running};
         let by = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-        for (change, now, by, told) in [
+        for (change, now, by, expected) in [
             (CountdownChange::Created, launch(Running, 600), None, "created, ends at 18:00:00"),
             (CountdownChange::Paused, launch(Paused, 600), None, "paused, 3m 20s left"),
             (CountdownChange::Resumed, launch(Running, 600), None, "resumed, 3m 20s left, ends at 18:00:00"),
@@ -134,34 +134,34 @@ mod tests {
         ] {
             let changed = CountdownChanged { change: change.into(), by, ..CountdownChanged::default() };
             let event = CountdownStreamEvent { event: Some(Event::Changed(changed)) };
-            assert_eq!(sentence(&event, Some(&now), &clock()), told);
+            assert_eq!(sentence(&event, Some(&now), &clock()), expected);
             let unknown = sentence(&event, None, &clock());
-            assert!(told.starts_with(&unknown) || unknown == "its end was moved", "{unknown}");
+            assert!(expected.starts_with(&unknown) || unknown == "its end was moved", "{unknown}");
         }
     }
 
     #[test]
-    fn a_step_of_the_clock_is_told_with_its_direction() {
-        let told = |by| {
+    fn a_step_of_the_clock_is_reported_with_its_direction() {
+        let said = |by| {
             let stepped = CountdownClockStepped { by };
             let event = CountdownStreamEvent { event: Some(Event::ClockStepped(stepped)) };
             sentence(&event, None, &clock())
         };
         let back = Some(prost_types::Duration { seconds: -1, nanos: -500_000_000 });
-        assert_eq!(told(back), "clock stepped by -1s 500ms: it was set back");
-        assert_eq!(told(seconds(3_600)), "clock stepped by 1h: it was set forward, or the machine slept");
+        assert_eq!(said(back), "clock stepped by -1s 500ms: it was set back");
+        assert_eq!(said(seconds(3_600)), "clock stepped by 1h: it was set forward, or the machine slept");
     }
 
     #[test]
-    fn how_a_countdown_stands_is_told_in_plain_words() {
+    fn each_state_has_a_sentence() {
         use CountdownState::{Cancelled, Ended, Paused, Running};
-        for (state, told) in [
+        for (state, expected) in [
             (Running, "launch is running, 3m 20s left, ends at 18:00:00"),
             (Paused, "launch is paused, 3m 20s left"),
             (Ended, "launch ended at 18:00:00"),
             (Cancelled, "launch was cancelled, 3m 20s left"),
         ] {
-            assert_eq!(standing(&launch(state, 600), &clock()), told);
+            assert_eq!(state_sentence(&launch(state, 600), &clock()), expected);
         }
     }
 }

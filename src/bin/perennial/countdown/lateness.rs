@@ -1,4 +1,4 @@
-//! How late a number is: when it was sent, by the clock of the server, and when it arrived, by the clock here.
+//! The lateness of a number: when it was sent, and when it arrived, both compared with the time it was due.
 
 use std::collections::VecDeque;
 
@@ -7,30 +7,30 @@ use perennial::proto::{CountdownResponse, Tick};
 
 use crate::time;
 
-/// Of so many responses the one that was fastest tells best how the clocks differ: enough to have one that met no
-/// delay, and few enough to notice soon that a clock was set.
+/// The number of responses of which the fastest one gives the offset. With more, a clock that is set would be noticed
+/// later; with fewer, all of them may have been delayed.
 const SAMPLES: usize = 10;
 
-/// How far the clock here is ahead of the server's.
+/// How far the clock of this machine is ahead of the server's.
 ///
-/// A response arrives after it was sent, so each tells how far that is at most. Clocks that may agree are taken to: they
-/// do where no more was observed than the way of a response explains, which was no longer than the whole first call.
+/// A response arrives after it was sent, so each response gives an upper bound. If the bound is no larger than the
+/// duration of the first call, network delay explains it, and both clocks are assumed to agree.
 #[derive(Debug)]
 pub struct Offset {
     asked: Timestamp,
-    /// How long the first call took, there and back.
+    /// The duration of the first call.
     round_trip: Option<SignedDuration>,
     ahead: VecDeque<SignedDuration>,
 }
 
 impl Offset {
-    /// Of a call that is made at this moment.
+    /// The offset for a call that is made at this time.
     pub fn new(asked: Timestamp) -> Self {
         Self { asked, round_trip: None, ahead: VecDeque::with_capacity(SAMPLES) }
     }
 
-    /// Takes note of a response that arrived now.
-    pub fn took(&mut self, response: &CountdownResponse, now: Timestamp) {
+    /// Records a response that arrived now.
+    pub fn record(&mut self, response: &CountdownResponse, now: Timestamp) {
         let Some(sent) = response.sent_time.as_ref().and_then(time::from_proto) else { return };
         if self.ahead.len() == SAMPLES {
             self.ahead.pop_front();
@@ -39,7 +39,7 @@ impl Offset {
         self.round_trip.get_or_insert_with(|| now.duration_since(self.asked));
     }
 
-    /// What the clock of the server shows when the one here shows `now`.
+    /// The time on the server's clock when this machine's clock shows `now`.
     pub fn at_server(&self, now: Timestamp) -> Timestamp {
         let least = self.ahead.iter().min().copied().unwrap_or_default();
         let may_agree = !least.is_negative() && self.round_trip.is_none_or(|longest| least <= longest);
@@ -47,7 +47,7 @@ impl Offset {
     }
 }
 
-/// Of one number.
+/// The lateness of one number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lateness {
     sent: SignedDuration,
@@ -55,7 +55,7 @@ pub struct Lateness {
 }
 
 impl Lateness {
-    /// Of a number in a response that arrived when the clock of the server showed `arrived`.
+    /// The lateness of a number in a response that arrived at the time `arrived` of the server's clock.
     pub fn of(tick: &Tick, response: &CountdownResponse, arrived: Timestamp) -> Option<Self> {
         let due = time::from_proto(tick.due_time.as_ref()?)?;
         let sent = time::from_proto(response.sent_time.as_ref()?)?;
@@ -87,42 +87,42 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_may_agree_are_taken_to() {
+    fn clocks_that_may_agree_are_assumed_to_agree() {
         let mut offset = Offset::new(at(0));
         assert_eq!(offset.at_server(at(7)), at(7));
-        offset.took(&sent(40), at(50));
+        offset.record(&sent(40), at(50));
         assert_eq!(offset.at_server(at(60)), at(60));
     }
 
     #[test]
-    fn a_clock_that_is_behind_is_corrected_by_the_fastest_response() {
+    fn a_slow_clock_is_corrected_by_the_fastest_response() {
         let mut offset = Offset::new(at(0));
-        // The server's is an hour ahead, and the way is of 5 ms at least.
-        offset.took(&sent(3_600_040), at(60));
-        offset.took(&sent(3_600_095), at(100));
-        offset.took(&sent(3_600_200), at(300));
+        // The server's clock is an hour ahead, and a response takes at least 5 ms.
+        offset.record(&sent(3_600_040), at(60));
+        offset.record(&sent(3_600_095), at(100));
+        offset.record(&sent(3_600_200), at(300));
         assert_eq!(offset.at_server(at(300)), at(3_600_295));
     }
 
     #[test]
-    fn a_clock_that_is_ahead_of_what_the_way_explains_is_corrected() {
+    fn a_clock_that_is_ahead_by_more_than_the_delay_explains_is_corrected() {
         let mut offset = Offset::new(at(1_000));
-        offset.took(&sent(20), at(1_030));
+        offset.record(&sent(20), at(1_030));
         assert_eq!(offset.at_server(at(1_040)), at(30));
     }
 
     #[test]
-    fn a_clock_that_is_set_is_noticed_after_some_responses() {
+    fn a_clock_that_is_set_is_noticed_after_ten_responses() {
         let mut offset = Offset::new(at(0));
-        offset.took(&sent(10), at(11));
+        offset.record(&sent(10), at(11));
         for n in 0..10 {
-            offset.took(&sent(1_000 * n), at(1_000 * n + 500_000));
+            offset.record(&sent(1_000 * n), at(1_000 * n + 500_000));
         }
         assert_eq!(offset.at_server(at(500_000)), at(0));
     }
 
     #[test]
-    fn a_number_is_late_by_both_clocks() {
+    fn lateness_is_that_of_sending_and_that_of_arrival() {
         let due_time = Some(time::timestamp_to_proto(at(10)));
         let tick = Tick { due_time, ..Tick::default() };
         let late = Lateness::of(&tick, &sent(11), at(13)).unwrap();

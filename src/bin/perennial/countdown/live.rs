@@ -1,4 +1,4 @@
-//! A countdown on a terminal: a display that runs on between the numbers, and leaves a line behind.
+//! A countdown on a terminal: a display that keeps running between the numbers, and leaves one line at the end.
 
 use std::{
     io::{self, Write},
@@ -32,12 +32,12 @@ mod frame;
 mod screen;
 mod view;
 
-/// Two frames are so far apart at least: as tenths of a second are, less what a timer is late.
+/// The shortest time between two frames: a tenth of a second, less the lateness of a timer.
 const MIN_INTERVAL: Duration = Duration::from_millis(90);
-/// Of a terminal that does not tell.
+/// The size of a terminal that does not report one.
 const USUAL_SIZE: Size = Size { columns: 80, rows: 24 };
 
-/// Shows a countdown to its end, an error, or Ctrl-C.
+/// Displays a countdown to its end, an error, or Ctrl-C.
 pub async fn run(client: &Client, resume: Resume, stop: CancellationToken) -> Result<u8, Failure> {
     let (connection, lost) = watch::channel(None);
     let client = client.clone().with_observer(move |notice| {
@@ -71,8 +71,8 @@ impl Session for Display {
     async fn received(&mut self, response: Self::Item) -> Result<ControlFlow<u8>, Failure> {
         match response {
             Ok(response) => {
-                self.view.took(&response, &Zoned::now());
-                self.resume.took(&response);
+                self.view.record(&response, &Zoned::now());
+                self.resume.record(&response);
                 self.is_changed = true;
                 self.draw_if_due()?;
                 Ok(ControlFlow::Continue(()))
@@ -108,7 +108,7 @@ impl Session for Display {
 
     async fn interrupted(&mut self) -> Result<u8, Failure> {
         self.close()?;
-        self.resume.tell();
+        self.resume.print_command();
         Ok(INTERRUPTED)
     }
 }
@@ -149,7 +149,7 @@ impl Display {
         self.screen.draw(&lines)
     }
 
-    /// Leaves a line instead of the display.
+    /// Replaces the display by one line.
     fn close(&mut self) -> io::Result<()> {
         self.screen.clear()?;
         match self.view.last_line(&Zoned::now()) {

@@ -1,4 +1,4 @@
-//! The verbs that look after shared countdowns: each prints how the countdown stands after it.
+//! The commands for shared countdowns. Each prints the state of the countdown after the call.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ async fn create(client: &Client, it: Create) -> Result<Countdown, Failure> {
     })?;
     let answer = client.create_countdown(it.request(data)).await?;
     if answer.already_existed {
-        output::note("it was there already, created with the same id");
+        output::note("it existed already, created with the same request id");
     }
     Ok(answer.countdown.unwrap_or_default())
 }

@@ -1,11 +1,11 @@
 //! The file in which `perennial lines --resume FILE` keeps cursors from one run to the next.
 //!
-//! The first line is a header, then there is one line a cursor, and the last line holds the number of cursors:
+//! The first line is a header, then there is one line for each cursor, and the last line marks the end:
 //!
 //! ```text
 //! perennial cursor 2 lines
 //! CURSOR logs/app.log
-//! end 1
+//! end
 //! ```
 //!
 //! Promises that the file at the path is always whole: a new file is written beside it, synced, and renamed. One process
@@ -26,8 +26,8 @@ const HEADER: &str = "perennial cursor 2 lines";
 const HEADER_1: &str = "perennial cursor 1 lines";
 /// The beginning of every version's first line.
 const ANY_HEADER: &str = "perennial cursor ";
-/// The beginning of the last line.
-const END: &str = "end ";
+/// The last line: a file without it was cut.
+const END: &str = "end";
 /// The number of symbolic links that Linux follows in a path.
 const MAX_LINKS: usize = 40;
 /// Larger than any of our files: a thousand paths and cursors of the largest size.
@@ -107,8 +107,8 @@ impl CursorFile {
 }
 
 fn text<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let lines = entries.map(|(path, cursor)| format!("{cursor} {path}\n")).collect::<Vec<_>>();
-    format!("{HEADER}\n{}{END}{}\n", lines.concat(), lines.len())
+    let lines = entries.map(|(path, cursor)| format!("{cursor} {path}\n")).collect::<String>();
+    format!("{HEADER}\n{lines}{END}\n")
 }
 
 /// The path to which symbolic links lead, even if nothing is there yet: a link stays, and its target is replaced.
@@ -228,12 +228,9 @@ fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Error> {
     };
     // An editor may have added line breaks, or removed the last one.
     let body = if has_end { body.trim_end() } else { body };
-    let (lines, count) = match body.rsplit_once('\n').unwrap_or(("", body)) {
-        (lines, last) if has_end => match last.strip_prefix(END).map(str::parse::<usize>) {
-            Some(Ok(count)) => (lines, Some(count)),
-            Some(Err(_)) | None => return Err(Error::Truncated(file())),
-        },
-        (lines, "") => (lines, None),
+    let last = if has_end { END } else { "" };
+    let lines = match body.rsplit_once('\n').unwrap_or(("", body)) {
+        (lines, end) if end == last => lines,
         _ => return Err(Error::Truncated(file())),
     };
     let mut entries = Vec::<Entry>::new();
@@ -246,9 +243,6 @@ fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Error> {
             return Err(Error::Twice { file: file(), path: path.to_owned() });
         }
         entries.push((path.to_owned(), cursor.to_owned()));
-    }
-    if count.is_some_and(|count| count != entries.len()) {
-        return Err(Error::Truncated(file()));
     }
     Ok(entries)
 }

@@ -1,28 +1,30 @@
-//! What happened to a file, in words.
+//! The events of a file as sentences.
 
 use perennial::proto::{
     FileResumed, FileResumedFound, LineGap, LineGapReason, LineStreamEvent, line_stream_event::Event,
 };
 
-/// A sentence for people; nothing where all is as it should be.
+/// The sentence for an event, or `None` if there is nothing to report.
 pub fn sentence(event: &LineStreamEvent) -> Option<String> {
     Some(match &event.event {
-        Some(Event::Rotated(_)) => "rotated: what follows is from the new file".into(),
+        Some(Event::Rotated(_)) => "rotated: the next lines are from the new file".into(),
         Some(Event::Truncated(it)) => format!(
             "truncated from {} bytes to {}: it is read again from its start",
             it.read_offset.unwrap_or(0),
             it.size.unwrap_or(0)
         ),
-        Some(Event::Deleted(_)) => "deleted: there is no file at the path now".into(),
+        Some(Event::Deleted(_)) => "deleted: no file is at the path now".into(),
         Some(Event::Gap(it)) => gap(it),
-        Some(Event::Opened(it)) => format!("opened: there is a file now, of {} bytes", it.size.unwrap_or(0)),
+        Some(Event::Opened(it)) => {
+            format!("opened: a file of {} bytes is at the path now", it.size.unwrap_or(0))
+        }
         Some(Event::Hole(it)) => format!(
-            "{} bytes from byte {} on were never written, and are passed over",
+            "skipped {} bytes from byte {} on that were never written",
             it.byte_count.unwrap_or(0),
             it.offset.unwrap_or(0)
         ),
         Some(Event::Late(it)) => format!(
-            "late: what follows was written to the rotated file, from byte {} on",
+            "late: the next lines were written to the rotated file, from byte {} on",
             it.offset.unwrap_or(0)
         ),
         Some(Event::Resumed(it)) => return resumed(*it),
@@ -36,7 +38,7 @@ fn gap(gap: &LineGap) -> String {
     let why = match gap.reason() {
         LineGapReason::Truncated => "they were truncated away before they were read",
         LineGapReason::Deleted => "their file was rotated away and deleted before it was read",
-        LineGapReason::Expired => "the place to continue from is gone, and all up to what follows",
+        LineGapReason::Expired => "the data after the cursor is gone, up to the next line",
         LineGapReason::Unspecified => return missing,
     };
     format!("{missing}: {why}")
@@ -49,7 +51,7 @@ fn resumed(resumed: FileResumed) -> Option<String> {
             Some("resumed in the file that was read: it has been renamed or replaced since".into())
         }
         FileResumedFound::Truncated => {
-            Some("resumed from the start: the file has been truncated or written anew since".into())
+            Some("resumed from the start: the file has been truncated or rewritten since".into())
         }
         FileResumedFound::Lost => Some("resumed from the start: the file that was read is gone".into()),
         FileResumedFound::Unspecified => Some("resumed".into()),
@@ -62,7 +64,7 @@ mod tests {
     use perennial::proto::{FileDeleted, FileHole, FileOpened, FileRotated, FileTruncated};
 
     #[test]
-    fn events_are_told_in_plain_words() {
+    fn each_event_has_a_sentence() {
         let all = [
             Event::Rotated(FileRotated::default()),
             Event::Truncated(FileTruncated { read_offset: Some(9), size: Some(3) }),
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_goes_on_where_it_was_says_nothing() {
+    fn a_stream_that_resumes_exactly_reports_nothing() {
         let event = Event::Resumed(FileResumed { found: FileResumedFound::Exact.into() });
         assert_eq!(sentence(&LineStreamEvent { event: Some(event) }), None);
     }

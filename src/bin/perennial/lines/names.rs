@@ -1,10 +1,10 @@
-//! What stands before each line, to tell which file it is from.
+//! The labels before lines that name their files.
 
 use anstyle::{AnsiColor, Color, Style};
 
 use crate::output;
 
-/// Told apart on dark and on light ground; red is for errors.
+/// Colours that differ on dark and on light backgrounds. Red is for errors.
 const COLOURS: [AnsiColor; 10] = [
     AnsiColor::Cyan,
     AnsiColor::Yellow,
@@ -18,13 +18,12 @@ const COLOURS: [AnsiColor; 10] = [
     AnsiColor::BrightBlue,
 ];
 
-/// The labels for a program that reads them: `logs/a.log: `.
+/// The labels for a program: `logs/a.log: `.
 pub fn plain(paths: &[String]) -> Vec<Vec<u8>> {
     paths.iter().map(|path| format!("{path}: ").into_bytes()).collect()
 }
 
-/// The labels for a person: the short name, padded to the width of the longest, and in a colour that is always the
-/// same for a path.
+/// The labels for a person: the short name, padded to the width of the longest one. A path always has the same colour.
 pub fn aligned(paths: &[String], has_colour: bool) -> Vec<Vec<u8>> {
     let names = paths.iter().map(|path| {
         let mut name = Vec::new();
@@ -40,7 +39,7 @@ pub fn aligned(paths: &[String], has_colour: bool) -> Vec<Vec<u8>> {
     names.iter().zip(paths).map(label).collect()
 }
 
-/// The last part of a path, where no other of the paths has it.
+/// The last part of a path, if no other path has the same one.
 fn short<'a>(path: &'a str, paths: &[String]) -> &'a str {
     let last = |path: &'a str| path.rsplit('/').next().unwrap_or(path);
     let name = last(path);
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_where_they_can_be_and_all_of_one_width() {
+    fn names_are_as_short_as_possible_and_padded_to_one_width() {
         let some = paths(&["logs/a.log", "logs/long.log"]);
         assert_eq!(labels(&aligned(&some, false)), ["a.log    | ", "long.log | "]);
         assert_eq!(labels(&plain(&some)), ["logs/a.log: ", "logs/long.log: "]);
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_the_same_colour_whatever_stands_beside_it() {
+    fn a_path_has_the_same_colour_in_every_run() {
         let alone = labels(&aligned(&paths(&["logs/a.log"]), true));
         let beside = labels(&aligned(&paths(&["logs/b.log", "logs/a.log"]), true));
         assert_eq!(alone.first(), beside.last());

@@ -1,8 +1,8 @@
 //! The lines of several streams on one stdout.
 //!
-//! Promises that the lines of two streams are never mixed within a line. A line that comes in pieces is held until it is
-//! whole when there is another stream; a line that is still being written is shown as far as it is, and ended when
-//! another stream has something to say: its rest then is a line of its own. Alone, a stream is printed as it comes.
+//! Promises that no line contains text of two streams. With several streams, a line that arrives in pieces is held until
+//! it is complete. An unfinished line is shown at once, and is ended when another stream prints; its rest is then a line
+//! of its own. A single stream is printed as it arrives.
 
 use std::io;
 
@@ -15,30 +15,30 @@ use crate::{
     output::{self, NOTE, Output},
 };
 
-/// The pieces of a line that are held: eight of the server's largest.
+/// The size above which the pieces of a line are printed unfinished: eight of the server's largest pieces.
 const HELD_BYTES: usize = 8 * 1024 * 1024;
 
-/// Prints what streams give.
+/// Prints the responses of streams.
 pub struct Printer {
     paths: Vec<String>,
-    /// What stands before each line of a stream, if anything.
+    /// The label before each line of a stream; empty if there is none.
     labels: Vec<Vec<u8>>,
     has_names: bool,
-    /// What ends a raw line.
+    /// The text after a raw line.
     delimiter: Vec<u8>,
     max_line_bytes: Option<i32>,
     pieces: Vec<Pieces>,
-    /// The stream whose line is printed in part.
+    /// The stream whose line is printed, but not ended.
     open: Option<usize>,
 }
 
-/// What is left of a stream's last line.
+/// The unfinished line of a stream.
 #[derive(Default)]
 struct Pieces {
     held: Vec<u8>,
-    /// The first of those held is not the beginning of its line.
+    /// The first piece that is held is not the beginning of its line.
     is_continued: bool,
-    /// The line was ended for the sake of another stream.
+    /// The line was ended because another stream printed.
     is_broken: bool,
 }
 
@@ -61,7 +61,7 @@ impl Printer {
         }
     }
 
-    /// Prints a response of a stream: the lines to stdout, what happened to stderr.
+    /// Prints a response of a stream: its lines to stdout, its events to stderr.
     pub fn print(&mut self, out: &mut Output, source: usize, response: &ReadLinesResponse) -> io::Result<()> {
         if matches!(out.format, Format::Json | Format::Ndjson) {
             let path = self.paths.get(source).filter(|_| self.has_names);
@@ -71,12 +71,12 @@ impl Printer {
         response.lines.iter().try_for_each(|line| self.line(out, source, line))
     }
 
-    /// Not all that was given of a stream is printed.
+    /// Whether pieces of a stream are held.
     pub fn holds(&self, source: usize) -> bool {
         self.pieces.get(source).is_some_and(|it| !it.held.is_empty())
     }
 
-    /// Prints what is held of a stream: there will be no more of it.
+    /// Prints the pieces that are held of a stream, because the stream is over.
     pub fn finish(&mut self, out: &mut Output, source: usize) {
         if let Some(pieces) = self.pieces.get_mut(source)
             && !pieces.held.is_empty()
@@ -94,7 +94,7 @@ impl Printer {
         event::sentence(event).map_or(Ok(()), |text| self.note(out, source, &text))
     }
 
-    /// Says on stderr, behind the lines already printed, what befell a stream.
+    /// Prints a note about a stream, after the lines that were printed before.
     fn note(&mut self, out: &mut Output, source: usize, text: &str) -> io::Result<()> {
         if out.escapes {
             self.break_off(out);
@@ -139,7 +139,7 @@ impl Printer {
         if !(line.continued && self.open == Some(source)) {
             let was_broken = self.pieces.get_mut(source).is_some_and(|it| std::mem::take(&mut it.is_broken));
             if was_broken && line.continued && text.is_empty() && !goes_on {
-                return; // It was ended already.
+                return; // The line is ended already.
             }
             self.break_off(out);
             out.buffer.extend_from_slice(self.labels.get(source).map_or(&[], Vec::as_slice));
@@ -155,7 +155,7 @@ impl Printer {
         }
     }
 
-    /// Ends a line that is printed in part.
+    /// Ends a line whose rest is still to come.
     fn break_off(&mut self, out: &mut Output) {
         if let Some(source) = self.open.take()
             && !self.is_bare(out)
@@ -176,7 +176,7 @@ impl Printer {
         self.paths.len() > 1
     }
 
-    /// Nothing is printed but what the file has.
+    /// Whether only the bytes of the file are printed.
     fn is_bare(&self, out: &Output) -> bool {
         out.format == Format::Raw && !self.is_shared()
     }

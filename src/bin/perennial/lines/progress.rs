@@ -1,6 +1,6 @@
-//! How much of the files is read: one bar for all, for a person who waits.
+//! The progress of reading: one bar for all files.
 //!
-//! It is shown only where it does not stand between the lines, and not for a read that is over at once.
+//! It is shown on a terminal that does not show the lines themselves, and only if the read takes some time.
 
 use std::{
     io::{self, IsTerminal},
@@ -17,19 +17,19 @@ const DELAY: Duration = Duration::from_millis(500);
 
 const TEMPLATE: &str = "{wide_bar} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
-/// A bar, or nothing where nobody would see it.
+/// The bar, if there is a terminal to show it on.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    places: Vec<Place>,
+    ranges: Vec<Range>,
     until_offset: Option<i64>,
     start: Instant,
     is_shown: bool,
 }
 
-/// How far one of the streams is, in bytes.
+/// The offsets of one stream.
 #[derive(Clone, Copy, Default)]
-struct Place {
-    /// Where it began.
+struct Range {
+    /// The offset at which it began.
     first: Option<i64>,
     next: i64,
     end: i64,
@@ -45,22 +45,22 @@ impl Progress {
         });
         Self {
             bar,
-            places: vec![Place::default(); sources],
+            ranges: vec![Range::default(); sources],
             until_offset,
             start: Instant::now(),
             is_shown: false,
         }
     }
 
-    /// Takes note of a response of a stream.
-    pub fn took(&mut self, source: usize, response: &ReadLinesResponse) {
+    /// Records a response of a stream.
+    pub fn record(&mut self, source: usize, response: &ReadLinesResponse) {
         let Some(bar) = &self.bar else { return };
-        if let Some((place, (next, size))) =
-            self.places.get_mut(source).zip(response.next_offset.zip(response.size))
+        if let Some((range, (next, size))) =
+            self.ranges.get_mut(source).zip(response.next_offset.zip(response.size))
         {
-            place.took(next, self.until_offset.map_or(size, |until| until.min(size)));
+            range.record(next, self.until_offset.map_or(size, |until| until.min(size)));
         }
-        let (done, all) = total(&self.places);
+        let (done, all) = total(&self.ranges);
         bar.set_length(all);
         bar.set_position(done);
         if !self.is_shown && self.start.elapsed() >= DELAY {
@@ -70,7 +70,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn hide(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -84,20 +84,20 @@ impl Drop for Progress {
     }
 }
 
-impl Place {
-    fn took(&mut self, next: i64, end: i64) {
+impl Range {
+    fn record(&mut self, next: i64, end: i64) {
         // After a rotation the new file is read from its start.
         let first = self.first.unwrap_or(next).min(next);
         *self = Self { first: Some(first), next, end: end.max(next) };
     }
 }
 
-/// How many bytes were read, of how many to read.
-fn total(places: &[Place]) -> (u64, u64) {
+/// The bytes that were read, and those that are to be read in all.
+fn total(ranges: &[Range]) -> (u64, u64) {
     let bytes = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or_default();
-    places.iter().fold((0, 0), |(done, all), place| {
-        let first = place.first.unwrap_or_default();
-        (done + bytes(first, place.next), all + bytes(first, place.end))
+    ranges.iter().fold((0, 0), |(done, all), range| {
+        let first = range.first.unwrap_or_default();
+        (done + bytes(first, range.next), all + bytes(first, range.end))
     })
 }
 
@@ -106,17 +106,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_counts_from_where_a_stream_began_and_over_all() {
-        let mut places = [Place::default(); 2];
-        assert_eq!(total(&places), (0, 0));
-        places[0].took(900, 1_000);
-        places[1].took(0, 100);
-        assert_eq!(total(&places), (0, 200));
-        places[0].took(950, 1_000);
-        places[1].took(100, 100);
-        assert_eq!(total(&places), (150, 200));
+    fn progress_is_the_sum_over_all_streams_from_their_starts() {
+        let mut ranges = [Range::default(); 2];
+        assert_eq!(total(&ranges), (0, 0));
+        ranges[0].record(900, 1_000);
+        ranges[1].record(0, 100);
+        assert_eq!(total(&ranges), (0, 200));
+        ranges[0].record(950, 1_000);
+        ranges[1].record(100, 100);
+        assert_eq!(total(&ranges), (150, 200));
         // Rotated: another file, from its start.
-        places[0].took(0, 10);
-        assert_eq!(total(&places), (100, 110));
+        ranges[0].record(0, 10);
+        assert_eq!(total(&ranges), (100, 110));
     }
 }

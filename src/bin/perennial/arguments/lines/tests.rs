@@ -95,8 +95,8 @@ fn a_delimiter_is_read_as_it_is_written() {
         ("12345678901234567", "17 bytes"),
         ("\\", "at the end"),
         ("\\q", "\\q is unknown"),
-        ("\\x1", "is no byte"),
-        ("\\x+1", "is no byte"),
+        ("\\x1", "is not a byte"),
+        ("\\x+1", "is not a byte"),
         ("\\xff", "not UTF-8"),
     ] {
         assert!(unescape(wrong).unwrap_err().contains(why), "{wrong}");

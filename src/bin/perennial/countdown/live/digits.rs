@@ -1,9 +1,9 @@
-//! A time in letters of several lines.
+//! A time in digits that are several lines high.
 
-/// How many lines a letter takes.
+/// The height of a digit in lines.
 pub const ROWS: usize = 5;
 
-/// Lit points, a row a number: the highest of `width` bits is the leftmost one.
+/// The lit points, one number per row: the highest of `width` bits is the leftmost point.
 struct Glyph {
     width: usize,
     rows: [u8; ROWS],
@@ -29,7 +29,7 @@ fn glyph(char: char) -> Glyph {
     Glyph { width, rows }
 }
 
-/// The lines of a text of digits, `d`, `:`, `.` and spaces, where each point is so many columns wide.
+/// The lines of a text of digits, `d`, `:`, `.` and spaces. Each point is `columns` wide.
 pub fn lines(text: &str, columns: usize) -> [String; ROWS] {
     let glyphs = text.chars().map(glyph).collect::<Vec<_>>();
     std::array::from_fn(|row| {
@@ -42,7 +42,7 @@ pub fn lines(text: &str, columns: usize) -> [String; ROWS] {
     })
 }
 
-/// How many columns that takes.
+/// The width of those lines in columns.
 pub fn width(text: &str, columns: usize) -> usize {
     let points = text.chars().map(|char| glyph(char).width + 1).sum::<usize>();
     points.saturating_sub(1) * columns
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_is_said() {
+    fn no_line_is_wider_than_the_width() {
         for text in ["0123456789", "12d 03:04:05", "0:09.9", ""] {
             for columns in [1, 2] {
                 let widest = lines(text, columns).iter().map(|line| line.chars().count()).max();

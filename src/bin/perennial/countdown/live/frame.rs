@@ -1,4 +1,4 @@
-//! What a display looks like: from what is known to lines of a given width, and nothing else.
+//! The layout of the display: from the state of a countdown to lines of a given width. It does not draw them.
 
 use anstyle::{AnsiColor, Style};
 use jiff::{SignedDuration, Zoned};
@@ -14,41 +14,41 @@ const PAUSED: Style = AnsiColor::Yellow.on_default();
 const CANCELLED: Style = AnsiColor::Red.on_default();
 const PLAIN: Style = Style::new();
 
-/// What is left is shown in tenths of a second from here on.
+/// The remaining time below which tenths of a second are shown.
 pub const TENTHS: SignedDuration = SignedDuration::from_secs(10);
 /// A longer bar is no easier to read.
 const MAX_BAR_COLUMNS: usize = 40;
-/// Of the bar in a single line.
+/// The width of the bar in a single line.
 const SMALL_BAR_COLUMNS: usize = 20;
-/// What stands before each of several lines.
+/// The margin before each of several lines.
 const MARGIN: &str = "  ";
-/// The letters, a line between, the bar and the line below it.
+/// The digits, an empty line, the bar and the line below it.
 const LARGE_ROWS: usize = digits::ROWS + 3;
 
-/// A terminal.
+/// The size of a terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub columns: usize,
     pub rows: usize,
 }
 
-/// All that is shown.
+/// The content of a frame.
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub name: Option<String>,
     pub state: CountdownState,
-    /// Unset until it is known.
+    /// `None` until it is known.
     pub left: Option<SignedDuration>,
     pub total: Option<SignedDuration>,
     pub end: Option<jiff::Timestamp>,
-    /// The last number, where it is not the seconds that are left.
+    /// The last number, unless it equals the remaining seconds.
     pub number: Option<i32>,
     pub lateness: Option<String>,
-    /// What happened last.
+    /// The last event.
     pub note: Option<String>,
 }
 
-/// A line that is not wider than there is room.
+/// A line that is cut at the width of the terminal.
 #[derive(Clone, Debug)]
 pub struct Line {
     text: String,
@@ -62,7 +62,7 @@ impl Line {
         Self { text: String::new(), width: 0, room: columns, has_colour }
     }
 
-    /// Appends as much as there is room for. What could move a terminal is left out.
+    /// Appends as much text as fits, without control characters.
     pub fn push(&mut self, style: Style, text: &str) {
         let free = self.room.saturating_sub(self.width);
         let text = text.chars().filter(|char| !char.is_control()).take(free).collect::<String>();
@@ -79,7 +79,7 @@ impl Line {
     }
 }
 
-/// The lines for a terminal, less than it has rows; a single one where it is narrow or short.
+/// The lines for a terminal: fewer than it has rows, and a single one if it is narrow or short.
 pub fn frame(it: &Shown, size: Size, has_colour: bool, clock: &Zoned) -> Vec<Line> {
     let left = it.left.map_or_else(|| "-:--".into(), clock_face);
     let room = size.columns.saturating_sub(MARGIN.len());
@@ -98,7 +98,7 @@ pub fn frame(it: &Shown, size: Size, has_colour: bool, clock: &Zoned) -> Vec<Lin
     let mut lines = digits::lines(&left, scale).iter().map(|row| with(style(it), row)).collect::<Vec<_>>();
     lines.push(line());
     let mut below = with(PLAIN, "");
-    // Behind the bar: ` 100 %`.
+    // After the bar: ` 100 %`.
     bar(&mut below, it, MAX_BAR_COLUMNS.min(room.saturating_sub(6)));
     lines.push(below);
     let mut below = with(PLAIN, "");
@@ -108,7 +108,7 @@ pub fn frame(it: &Shown, size: Size, has_colour: bool, clock: &Zoned) -> Vec<Lin
     lines
 }
 
-/// All in one line: what matters most comes first.
+/// Everything in one line: the most important part comes first, because the end may be cut.
 fn single(it: &Shown, left: &str, mut line: Line, clock: &Zoned) -> Line {
     line.push(style(it), left);
     if line.room >= 3 * SMALL_BAR_COLUMNS {
@@ -138,7 +138,7 @@ fn words(line: &mut Line, it: &Shown, clock: &Zoned) {
     }
 }
 
-/// How much of the whole has passed.
+/// The share of the total time that has passed.
 fn bar(line: &mut Line, it: &Shown, columns: usize) {
     let share = match it.left.zip(it.total) {
         Some((left, total)) if total.is_positive() => {
@@ -172,7 +172,7 @@ fn style(it: &Shown) -> Style {
     }
 }
 
-/// What is left as clocks show it, rounded up, so that it shows nothing only when nothing is left: `1:02:03`.
+/// The remaining time as a clock shows it: `1:02:03`. It is rounded up, so that it is zero only at the end.
 fn clock_face(left: SignedDuration) -> String {
     if left < TENTHS {
         let tenths = time::ceiling(left, 100_000_000);

@@ -1,6 +1,6 @@
-//! What is known of the countdown that is watched, and what that makes at a moment.
+//! The state of the countdown that is watched, and what the display shows of it at a given time.
 //!
-//! Between numbers it runs on by the moment of the last one, so numbers that come late change nothing.
+//! The display counts towards the end that the last number carried, so a number that arrives late changes nothing.
 
 use std::time::Duration;
 
@@ -19,30 +19,30 @@ use crate::{
 
 pub struct View {
     name: Option<String>,
-    tells_lateness: bool,
+    shows_lateness: bool,
     offset: Offset,
     state: CountdownState,
-    /// The moment of the last number, by the clock of the server.
+    /// The end of the countdown by the server's clock.
     end: Option<Timestamp>,
-    /// What is left while it stands still.
+    /// The remaining time of a countdown that is paused or cancelled.
     left: Option<SignedDuration>,
     total: Option<SignedDuration>,
     number: Option<i32>,
     lateness: Option<Lateness>,
-    /// How a shared one stood last.
+    /// The last known state of a shared countdown.
     countdown: Option<Countdown>,
-    /// What happened last.
+    /// The last event.
     note: Option<String>,
-    /// The connection is lost, and why.
+    /// Why the connection is lost, while it is.
     lost: Option<String>,
 }
 
 impl View {
-    /// Of a call that is made now.
+    /// The view of a call that is made now.
     pub fn new(it: &Watch, now: Timestamp) -> Self {
         Self {
             name: it.name().map(str::to_owned),
-            tells_lateness: it.tells_lateness(),
+            shows_lateness: it.shows_lateness(),
             offset: Offset::new(now),
             state: CountdownState::Unspecified,
             end: it.until(),
@@ -56,18 +56,18 @@ impl View {
         }
     }
 
-    /// Takes note of a response that arrived now.
-    pub fn took(&mut self, response: &CountdownResponse, now: &Zoned) {
+    /// Records a response that arrived now.
+    pub fn record(&mut self, response: &CountdownResponse, now: &Zoned) {
         let arrived = now.timestamp();
-        self.offset.took(response, arrived);
-        self.happened(response, now);
+        self.offset.record(response, arrived);
+        self.record_events(response, now);
         if let Some(it) = &response.countdown {
-            self.stands(it);
+            self.record_state(it);
         } else if self.state == CountdownState::Unspecified {
             self.state = CountdownState::Running;
         }
         if let Some(tick) = response.ticks.last().filter(|tick| !self.is_stale(tick)) {
-            self.ticked(tick);
+            self.record_tick(tick);
             self.lateness = Lateness::of(tick, response, self.offset.at_server(arrived));
         }
         if self.total.is_none() {
@@ -75,28 +75,29 @@ impl View {
         }
     }
 
-    /// The connection is lost, or is back.
+    /// The connection is lost, with the reason, or is back.
     pub fn connection(&mut self, lost: Option<String>) {
         self.lost = lost;
     }
 
-    /// The stream ended with OK. One's own countdown has then ended, unless that was the end of its limit.
+    /// The stream ended with OK. Then a countdown that is not shared has ended, unless the limit was reached.
     pub fn ended(&mut self, now: Timestamp) {
         if self.countdown.is_none() && self.left(now).is_some_and(|left| left.is_zero()) {
             self.state = CountdownState::Ended;
         }
     }
 
-    fn happened(&mut self, response: &CountdownResponse, now: &Zoned) {
+    fn record_events(&mut self, response: &CountdownResponse, now: &Zoned) {
         let after = response.countdown.as_ref();
-        let mut told = response.events.iter().map(|it| event::sentence(it, after, now)).collect::<Vec<_>>();
-        told.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
-        if !told.is_empty() {
-            self.note = Some(format!("{} {}", now.strftime("%H:%M:%S"), told.join(", ")));
+        let mut sentences =
+            response.events.iter().map(|it| event::sentence(it, after, now)).collect::<Vec<_>>();
+        sentences.extend((response.skipped_ticks > 0).then(|| format!("skipped {}", response.skipped_ticks)));
+        if !sentences.is_empty() {
+            self.note = Some(format!("{} {}", now.strftime("%H:%M:%S"), sentences.join(", ")));
         }
     }
 
-    fn stands(&mut self, it: &Countdown) {
+    fn record_state(&mut self, it: &Countdown) {
         self.state = it.state();
         self.end = it.end_time.as_ref().and_then(time::from_proto);
         self.left = it.remaining_duration.as_ref().map(time::duration_from_proto);
@@ -104,22 +105,22 @@ impl View {
         self.countdown = Some(it.clone());
     }
 
-    /// It was made before the last change.
+    /// Whether the tick is older than the last change.
     fn is_stale(&self, tick: &Tick) -> bool {
         let version = self.countdown.as_ref().and_then(|it| it.version);
         tick.version.zip(version).is_some_and(|(tick, now)| tick < now)
     }
 
-    fn ticked(&mut self, tick: &Tick) {
+    fn record_tick(&mut self, tick: &Tick) {
         self.end = tick.end_time.as_ref().and_then(time::from_proto).or(self.end);
         let left = tick.remaining_duration.as_ref().map(time::duration_from_proto);
         self.total = self.total.max(left);
-        // A number that says what the clock says needs no words.
+        // A number that equals the remaining seconds is not shown twice.
         let is_seconds = left == tick.remaining.map(|number| SignedDuration::from_secs(number.into()));
         self.number = tick.remaining.filter(|_| !is_seconds);
     }
 
-    /// What is left at this moment, if that is known.
+    /// The remaining time, if it is known.
     fn left(&self, now: Timestamp) -> Option<SignedDuration> {
         match self.state {
             CountdownState::Running => {
@@ -132,21 +133,21 @@ impl View {
         }
     }
 
-    /// How long until it looks different, if it will by itself.
+    /// The time until the display changes without a response, if it does.
     pub fn next_change(&self, now: Timestamp) -> Option<Duration> {
         if self.state != CountdownState::Running {
             return None;
         }
         let left = self.left(now).filter(SignedDuration::is_positive)?;
         let unit = if left <= TENTHS { 100_000_000 } else { 1_000_000_000 };
-        // What is shown is rounded up: it changes when it falls below a whole unit.
+        // The shown time is rounded up, so it changes when the remaining time falls below a whole unit.
         let until = left.as_nanos() - (time::ceiling(left, unit) - 1) * unit;
         Some(Duration::from_nanos(u64::try_from(until).unwrap_or_default()))
     }
 
-    /// All that is shown at a moment.
+    /// The content of the frame at a given time.
     pub fn shown(&self, now: Timestamp) -> Shown {
-        let lateness = self.lateness.filter(|_| self.tells_lateness);
+        let lateness = self.lateness.filter(|_| self.shows_lateness);
         Shown {
             name: self.name.clone(),
             state: self.state,
@@ -159,14 +160,14 @@ impl View {
         }
     }
 
-    /// The line that stays behind, if there is something to tell.
+    /// The line that is left at the end, if a response has arrived.
     pub fn last_line(&self, now: &Zoned) -> Option<String> {
         let mut it = self.countdown.clone().unwrap_or_default();
         it.state = self.state.into();
         it.name = self.name.clone().unwrap_or_else(|| "countdown".into());
         it.remaining_duration = self.left(now.timestamp()).map(time::to_proto);
         it.end_time = self.end.map(time::timestamp_to_proto);
-        (self.state != CountdownState::Unspecified).then(|| event::standing(&it, now))
+        (self.state != CountdownState::Unspecified).then(|| event::state_sentence(&it, now))
     }
 }
 

@@ -27,7 +27,7 @@ fn saved_cursors_are_read_back() {
     drop(file);
     assert_eq!(
         fs::read_to_string(&path).unwrap(),
-        "perennial cursor 2 lines\nC1 logs/a b.log\nC2 logs/ü.log\nend 2\n"
+        "perennial cursor 2 lines\nC1 logs/a b.log\nC2 logs/ü.log\nend\n"
     );
     let (_file, entries) = CursorFile::open(&path, &asked).unwrap();
     assert_eq!(entries, [entry("logs/a b.log", "C1"), entry("logs/ü.log", "C2")]);
@@ -48,8 +48,8 @@ fn the_file_is_replaced_and_never_changed() {
     file.save([("a/b", "C2")].into_iter()).unwrap();
     let mut text = String::new();
     before.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "perennial cursor 2 lines\nC1 a/b\nend 1\n");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "perennial cursor 2 lines\nC2 a/b\nend 1\n");
+    assert_eq!(text, "perennial cursor 2 lines\nC1 a/b\nend\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "perennial cursor 2 lines\nC2 a/b\nend\n");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -87,7 +87,7 @@ fn an_empty_file_is_an_error_and_no_fresh_start() {
 
 #[test]
 fn a_file_that_is_cut_anywhere_is_an_error() {
-    for whole in ["perennial cursor 2 lines\nC a/b\nD a/b c\nend 2\n", "perennial cursor 2 lines\nend 0\n"] {
+    for whole in ["perennial cursor 2 lines\nC a/b\nD a/b c\nend\n", "perennial cursor 2 lines\nend\n"] {
         // Without its last line break it is still whole.
         for end in 1..whole.len() - 1 {
             let error = refused(&whole[..end], &["a/b", "a/b c", "a/b "]);
@@ -105,9 +105,9 @@ fn a_file_that_is_cut_anywhere_is_an_error() {
 fn a_file_of_the_version_before_is_read_and_one_that_an_editor_saved() {
     for content in [
         "perennial cursor 1 lines\nC a/b\n",
-        "perennial cursor 2 lines\nC a/b\nend 1\n",
-        "perennial cursor 2 lines\nC a/b\nend 1",
-        "perennial cursor 2 lines\nC a/b\nend 1\n\n  \n",
+        "perennial cursor 2 lines\nC a/b\nend\n",
+        "perennial cursor 2 lines\nC a/b\nend",
+        "perennial cursor 2 lines\nC a/b\nend\n\n  \n",
     ] {
         let directory = directory();
         let path = directory.path().join("place");
@@ -120,12 +120,12 @@ fn a_file_of_the_version_before_is_read_and_one_that_an_editor_saved() {
 #[test]
 fn a_file_that_holds_something_else_is_an_error() {
     for content in
-        [&b"buy milk\n"[..], b"\xff\xfe", b"CURSOR", b"perennial\n", b"\nperennial cursor 2 lines\nend 0\n"]
+        [&b"buy milk\n"[..], b"\xff\xfe", b"CURSOR", b"perennial\n", b"\nperennial cursor 2 lines\nend\n"]
     {
         let error = refused(content, &["a/b"]);
         assert!(matches!(error, Error::Foreign(_)), "{error}");
     }
-    for content in ["perennial cursor 3 lines\nC a/b\nend 1\n", "perennial cursor 2 messages\nC a\nend 1\n"] {
+    for content in ["perennial cursor 3 lines\nC a/b\nend\n", "perennial cursor 2 messages\nC a\nend\n"] {
         let error = refused(content, &["a/b"]);
         assert!(matches!(error, Error::OtherVersion { .. }), "{error}");
     }
@@ -136,18 +136,18 @@ fn a_file_that_holds_something_else_is_an_error() {
 #[test]
 fn a_line_that_is_damaged_or_comes_twice_is_an_error() {
     for (content, line) in [
-        ("perennial cursor 2 lines\nC a/b\nC\nend 2\n", 3),
-        ("perennial cursor 2 lines\n a/b\nend 1\n", 2),
-        ("perennial cursor 2 lines\nC a/b\r\nend 1\n", 2),
+        ("perennial cursor 2 lines\nC a/b\nC\nend\n", 3),
+        ("perennial cursor 2 lines\n a/b\nend\n", 2),
+        ("perennial cursor 2 lines\nC a/b\r\nend\n", 2),
         ("perennial cursor 1 lines\nC a/b\nC\n", 3),
     ] {
         let error = refused(content, &["a/b"]);
         assert!(matches!(error, Error::Damaged { line: found, .. } if found == line), "{content:?}: {error}");
     }
-    let error = refused("perennial cursor 2 lines\nC a/b\nD a/b\nend 2\n", &["a/b"]);
+    let error = refused("perennial cursor 2 lines\nC a/b\nD a/b\nend\n", &["a/b"]);
     assert!(matches!(&error, Error::Twice { path, .. } if path == "a/b"), "{error}");
     // Two files in one, as `cat` makes them.
-    let one = "perennial cursor 2 lines\nC a/b\nend 1\n";
+    let one = "perennial cursor 2 lines\nC a/b\nend\n";
     let error = refused(format!("{one}{one}"), &["a/b"]);
     assert!(
         matches!(error, Error::Damaged { .. } | Error::Twice { .. } | Error::OtherPath { .. }),
@@ -170,7 +170,7 @@ fn something_that_is_no_regular_file_is_an_error() {
 fn a_file_that_cannot_be_replaced_is_an_error_at_once_and_keeps_its_cursors() {
     let directory = directory();
     let path = directory.path().join("place");
-    let content = "perennial cursor 2 lines\nC a/b\nend 1\n";
+    let content = "perennial cursor 2 lines\nC a/b\nend\n";
     fs::write(&path, content).unwrap();
     // No file can be created where there is a directory.
     fs::create_dir(directory.path().join(".place.perennial-new")).unwrap();
@@ -183,7 +183,7 @@ fn a_file_that_cannot_be_replaced_is_an_error_at_once_and_keeps_its_cursors() {
 fn the_cursor_of_another_path_is_not_thrown_away() {
     let directory = directory();
     let path = directory.path().join("place");
-    let kept = "perennial cursor 2 lines\nC a/b\nend 1\n";
+    let kept = "perennial cursor 2 lines\nC a/b\nend\n";
     fs::write(&path, kept).unwrap();
     let error = CursorFile::open(&path, &paths(&["c/d"])).unwrap_err();
     assert!(matches!(&error, Error::OtherPath { path, .. } if path == "a/b"), "{error}");

@@ -31,7 +31,7 @@ fn rest(line: Line) -> Line {
     Line { continued: true, ..line }
 }
 
-/// What is on stdout after lines of the streams with these numbers.
+/// The output for lines of the streams with these numbers.
 fn printed(line: &str, is_terminal: bool, lines: &[(usize, Line)]) -> String {
     let (mut printer, mut out) = printer(line, is_terminal);
     for (source, line) in lines {
@@ -45,7 +45,7 @@ const ONE: &str = "lines x/a";
 const TWO: &str = "lines x/a x/b";
 
 #[test]
-fn a_line_of_several_files_has_its_name_before_it() {
+fn a_line_of_several_files_has_the_name_before_it() {
     let lines = [(0, whole("1")), (1, whole("2")), (0, whole("3"))];
     assert_eq!(printed(TWO, false, &lines), "x/a: 1\nx/b: 2\nx/a: 3\n");
     assert_eq!(printed(TWO, true, &lines), "a | 1\nb | 2\na | 3\n");
@@ -91,7 +91,7 @@ fn the_pieces_of_a_long_line_are_not_mixed_with_other_lines() {
 }
 
 #[test]
-fn what_is_held_has_a_limit() {
+fn the_held_pieces_have_a_limit() {
     let (mut printer, mut out) = printer(TWO, false);
     let mut at = piece(&"x".repeat(HELD_BYTES / 2));
     for _ in 0..2 {
@@ -106,7 +106,7 @@ fn what_is_held_has_a_limit() {
 }
 
 #[test]
-fn a_line_that_is_still_written_is_shown_and_continued() {
+fn an_unfinished_line_is_shown_and_continued() {
     let lines = [(0, partial("user: ")), (0, rest(whole("root")))];
     assert_eq!(printed(ONE, false, &lines), "user: root\n");
     assert_eq!(printed(TWO, false, &lines), "x/a: user: root\n");
@@ -121,14 +121,14 @@ fn a_line_that_is_still_written_is_shown_and_continued() {
 }
 
 #[test]
-fn raw_is_what_the_file_has() {
+fn raw_output_is_the_bytes_of_the_file() {
     let last = Line { no_newline: true, ..whole("2") };
     let lines = [(0, whole("1")), (0, last)];
     assert_eq!(printed("-o raw lines x/a", false, &lines), "1\n2");
     assert_eq!(printed(ONE, false, &lines), "1\n2\n");
     assert_eq!(printed("-o raw lines x/a --delimiter \\0", false, &lines), "1\x002");
     assert_eq!(printed("lines x/a --delimiter \\0", false, &lines), "1\n2\n");
-    // Of several, each is ended, so that it does not run into the next one's.
+    // With several files each line is ended, so that two lines are never joined.
     let both = [lines[1].clone(), (1, whole("3"))];
     assert_eq!(printed("-o raw lines x/a x/b -q", false, &both), "2\n3\n");
 }
@@ -142,7 +142,7 @@ fn a_person_sees_that_a_line_was_cut() {
 }
 
 #[test]
-fn a_line_that_was_left_out_is_named() {
+fn a_skipped_line_is_reported() {
     let (chosen, _) = printer("lines x/a --max-line 64", false);
     let line = Line { skipped: true, offset: Some(9), ..Line::default() };
     assert_eq!(chosen.skipped(&line), "the line at byte 9 skipped: longer than 64 bytes");

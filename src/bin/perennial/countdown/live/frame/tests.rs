@@ -29,7 +29,7 @@ fn lines(it: &Shown, columns: usize, rows: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_terminal_with_room_shows_large_digits_a_bar_and_how_it_stands() {
+fn a_terminal_with_room_shows_large_digits_a_bar_and_the_state() {
     let it = Shown { note: Some("17:56:00 resumed".into()), number: Some(7), ..launch() };
     assert_eq!(
         lines(&it, 80, 24),
@@ -48,7 +48,7 @@ fn a_terminal_with_room_shows_large_digits_a_bar_and_how_it_stands() {
 }
 
 #[test]
-fn digits_are_narrower_where_there_is_less_room() {
+fn digits_are_narrower_on_a_narrower_terminal() {
     assert_eq!(
         lines(&launch(), 20, 10),
         [
@@ -65,7 +65,7 @@ fn digits_are_narrower_where_there_is_less_room() {
 }
 
 #[test]
-fn a_terminal_that_is_narrow_or_short_shows_one_line() {
+fn a_narrow_or_short_terminal_shows_one_line() {
     let words = "launch · running · ends at 18:00:00";
     assert_eq!(lines(&launch(), 80, 8), [format!("2:30  ███████████████░░░░░  75 %  {words}")]);
     assert_eq!(lines(&launch(), 50, 8), [format!("2:30  {words}")]);
@@ -79,13 +79,13 @@ fn a_terminal_that_is_narrow_or_short_shows_one_line() {
 }
 
 #[test]
-fn a_countdown_of_which_nothing_is_known_yet_shows_that() {
+fn a_countdown_without_a_response_yet_shows_dashes() {
     let it = Shown { name: None, left: None, total: None, end: None, ..launch() };
     assert_eq!(lines(&it, 50, 24), ["-:--  running"]);
 }
 
 #[test]
-fn what_is_left_is_rounded_up_and_in_tenths_at_last() {
+fn the_remaining_time_is_rounded_up_and_ends_in_tenths() {
     for (text, face) in [
         ("90061s", "1d 01:01:01"),
         ("3723s", "1:02:03"),
@@ -103,7 +103,7 @@ fn what_is_left_is_rounded_up_and_in_tenths_at_last() {
 }
 
 #[test]
-fn colours_are_used_where_they_are_wanted_and_take_no_room() {
+fn colours_are_optional_and_take_no_room() {
     let size = Size { columns: 80, rows: 5 };
     let (plain, coloured) = (frame(&launch(), size, false, &clock()), frame(&launch(), size, true, &clock()));
     assert!(!plain[0].text().contains('\u{1b}') && coloured[0].text().contains('\u{1b}'));

@@ -9,7 +9,7 @@ use perennial::proto::{
 use super::*;
 use crate::arguments::{Arguments, Verb};
 
-/// So many milliseconds after the beginning.
+/// The time after this many milliseconds.
 fn at(millis: i64) -> Zoned {
     Timestamp::from_millisecond(1_795_453_200_000 + millis).unwrap().to_zoned(jiff::tz::TimeZone::UTC)
 }
@@ -60,14 +60,14 @@ fn left(view: &View, millis: i64) -> Option<i128> {
 }
 
 #[test]
-fn it_runs_on_between_numbers_and_a_late_one_does_not_set_it_back() {
+fn the_display_keeps_running_between_numbers_and_a_late_one_does_not_set_it_back() {
     let mut view = view("10");
     assert_eq!(left(&view, 0), None);
-    view.took(&number(10), &at(1));
+    view.record(&number(10), &at(1));
     assert_eq!(left(&view, 1), Some(9_999));
     assert_eq!(left(&view, 4_500), Some(5_500));
-    // It was under way for three seconds.
-    view.took(&number(9), &at(4_600));
+    // It took three seconds to arrive.
+    view.record(&number(9), &at(4_600));
     assert_eq!(left(&view, 4_700), Some(5_300));
     assert_eq!(left(&view, 11_000), Some(0));
     assert_eq!(view.shown(at(0).timestamp()).total, Some(SignedDuration::from_secs(10)));
@@ -75,31 +75,31 @@ fn it_runs_on_between_numbers_and_a_late_one_does_not_set_it_back() {
 }
 
 #[test]
-fn the_clock_of_the_server_counts() {
+fn the_remaining_time_follows_the_clock_of_the_server() {
     let mut view = view("10");
     let mut response = number(10);
-    // Its clock is an hour behind; the way took a millisecond.
+    // The server's clock is an hour slow, and the response took a millisecond.
     response.sent_time = proto(-3_600_000);
     response.ticks[0].end_time = proto(10_000 - 3_600_000);
-    view.took(&response, &at(1));
+    view.record(&response, &at(1));
     assert_eq!(left(&view, 1), Some(10_000));
     assert_eq!(left(&view, 4_001), Some(6_000));
 }
 
 #[test]
-fn a_number_that_is_not_the_seconds_left_is_shown() {
+fn a_number_that_differs_from_the_remaining_seconds_is_shown() {
     let mut view = view("10 --interval 2s");
     let mut response = number(7);
     response.ticks[0].remaining_duration = seconds(14);
-    view.took(&response, &at(3_000));
+    view.record(&response, &at(3_000));
     assert_eq!(view.shown(at(0).timestamp()).number, Some(7));
 }
 
 #[test]
-fn it_is_drawn_again_when_what_is_shown_changes() {
+fn the_next_frame_is_due_when_the_shown_time_changes() {
     let mut view = view("10");
     assert_eq!(view.next_change(at(0).timestamp()), None);
-    view.took(&number(10), &at(0));
+    view.record(&number(10), &at(0));
     for (now, next) in [(-2_700, 700), (-2_000, 1_000), (0, 100), (550, 50), (9_999, 1)] {
         assert_eq!(view.next_change(at(now).timestamp()), Some(Duration::from_millis(next)), "{now}");
     }
@@ -107,10 +107,10 @@ fn it_is_drawn_again_when_what_is_shown_changes() {
 }
 
 #[test]
-fn a_paused_countdown_stands_still_and_a_number_from_before_is_dropped() {
+fn a_paused_countdown_does_not_run_and_an_older_number_is_dropped() {
     let mut view = view("--name launch --lateness");
     let countdown = Some(launch(CountdownState::Running, 1, Some(60_000), 60));
-    view.took(&CountdownResponse { countdown, sent_time: proto(0), ..Default::default() }, &at(0));
+    view.record(&CountdownResponse { countdown, sent_time: proto(0), ..Default::default() }, &at(0));
     assert_eq!(left(&view, 10_000), Some(50_000));
     let changed = CountdownChanged { change: CountdownChange::Paused.into(), ..CountdownChanged::default() };
     let paused = CountdownResponse {
@@ -119,10 +119,10 @@ fn a_paused_countdown_stands_still_and_a_number_from_before_is_dropped() {
         sent_time: proto(11_000),
         ..CountdownResponse::default()
     };
-    view.took(&paused, &at(11_000));
+    view.record(&paused, &at(11_000));
     let mut stale = number(9);
     stale.ticks[0].version = Some(1);
-    view.took(&stale, &at(11_500));
+    view.record(&stale, &at(11_500));
     let shown = view.shown(at(20_000).timestamp());
     assert_eq!((shown.state, shown.left), (CountdownState::Paused, Some(SignedDuration::from_secs(49))));
     assert_eq!(shown.lateness, None);
@@ -134,7 +134,7 @@ fn a_paused_countdown_stands_still_and_a_number_from_before_is_dropped() {
 #[test]
 fn a_lost_connection_is_shown_until_it_is_back() {
     let mut view = view("10 --lateness");
-    view.took(&CountdownResponse { skipped_ticks: 3, ..number(7) }, &at(3_000));
+    view.record(&CountdownResponse { skipped_ticks: 3, ..number(7) }, &at(3_000));
     let note = |view: &View| view.shown(at(3_000).timestamp()).note;
     assert_eq!(note(&view).unwrap(), "17:00:03 skipped 3");
     view.connection(Some("connection lost".into()));
@@ -145,28 +145,28 @@ fn a_lost_connection_is_shown_until_it_is_back() {
 }
 
 #[test]
-fn the_line_that_stays_tells_how_it_ended() {
+fn the_last_line_says_how_the_countdown_ended() {
     let mut own = view("10");
     assert_eq!(own.last_line(&at(0)), None);
-    own.took(&number(10), &at(0));
-    // Its limit was reached.
+    own.record(&number(10), &at(0));
+    // The limit was reached.
     own.ended(at(3_000).timestamp());
     assert_eq!(own.last_line(&at(3_000)).unwrap(), "countdown is running, 7s left, ends at 17:00:10");
-    own.took(&number(0), &at(10_000));
+    own.record(&number(0), &at(10_000));
     own.ended(at(10_000).timestamp());
     assert_eq!(own.last_line(&at(10_000)).unwrap(), "countdown ended at 17:00:10");
 
     let mut shared = view("--name launch");
     let countdown = Some(launch(CountdownState::Cancelled, 2, None, 12));
-    shared.took(&CountdownResponse { countdown, ..CountdownResponse::default() }, &at(0));
+    shared.record(&CountdownResponse { countdown, ..CountdownResponse::default() }, &at(0));
     shared.ended(at(0).timestamp());
     assert_eq!(shared.last_line(&at(0)).unwrap(), "launch was cancelled, 12s left");
 }
 
 #[test]
-fn towards_a_moment_it_runs_before_the_first_number() {
+fn a_countdown_towards_a_moment_runs_before_the_first_number() {
     let mut view = view("--until 2026-11-23T17:00:30Z");
-    view.took(&CountdownResponse { sent_time: proto(0), ..CountdownResponse::default() }, &at(0));
+    view.record(&CountdownResponse { sent_time: proto(0), ..CountdownResponse::default() }, &at(0));
     assert_eq!(left(&view, 100), Some(29_900));
     assert_eq!(view.shown(at(0).timestamp()).total, Some(SignedDuration::from_secs(30)));
 }
