@@ -329,11 +329,34 @@ impl Embedded {
         purged.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Enforces retention now. Everything is done when this returns.
+    /// Enforces retention now. Everything that follows from it is done when this returns.
     #[cfg(test)]
     pub async fn enforce(&self) {
         let (reply, done) = oneshot::channel();
         self.maintenance.request(Task::Enforce(reply));
+        let _ = done.await;
+        self.settle().await;
+    }
+
+    /// Waits until the threads have done everything that they were asked for, and everything that follows from it.
+    #[cfg(test)]
+    pub async fn settle(&self) {
+        // The maintenance thread gives orders to the committer, which gives tasks to the maintenance thread; those give
+        // no more orders.
+        self.settle_maintenance().await;
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(orders) = orders {
+            let (reply, done) = oneshot::channel();
+            let _ = orders.send(Order::Settle(reply)).await;
+            let _ = done.await;
+        }
+        self.settle_maintenance().await;
+    }
+
+    #[cfg(test)]
+    async fn settle_maintenance(&self) {
+        let (reply, done) = oneshot::channel();
+        self.maintenance.request(Task::Settle(reply));
         let _ = done.await;
     }
 

@@ -60,6 +60,9 @@ pub enum Task {
     /// Enforce retention now.
     #[cfg(test)]
     Enforce(oneshot::Sender<()>),
+    /// Reply when everything that was queued before is done.
+    #[cfg(test)]
+    Settle(oneshot::Sender<()>),
     /// End the thread.
     Stop,
 }
@@ -196,6 +199,8 @@ impl Worker {
                 Ok(Task::Prepare) => self.prepare(),
                 Ok(Task::Seal(segment)) => self.seal(&segment),
                 Ok(Task::Purge { topic, up_to, reply }) => _ = reply.send(self.purge(&topic, up_to)),
+                #[cfg(test)]
+                Ok(Task::Settle(reply)) => _ = reply.send(()),
                 #[cfg(test)]
                 Ok(Task::Enforce(reply)) => {
                     self.enforce();

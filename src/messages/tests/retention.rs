@@ -59,10 +59,12 @@ impl Bed {
         self.log.publish(text(topic, content)).await.unwrap().sequence.get()
     }
 
-    /// Fills segments with a topic's messages.
+    /// Fills segments with a topic's messages. The threads of the log keep pace, so that it is always the same calls of
+    /// the disk that come in the same order.
     async fn fill(&self, topic: &str, messages: usize) {
         for _ in 0..messages {
             self.publish(topic, &"x".repeat(1000)).await;
+            settle(&self.log).await;
         }
     }
 
@@ -88,6 +90,12 @@ impl Bed {
     fn topic(&self, name: &str) -> Option<TopicInfo> {
         self.log.list_topics(Some(name), 10, None).unwrap().topics.pop()
     }
+}
+
+/// Waits until the threads of the log have done everything.
+async fn settle(log: &Log) {
+    let Kind::Embedded(log) = &log.0;
+    log.settle().await;
 }
 
 async fn enforce(log: &Log) {

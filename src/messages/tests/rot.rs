@@ -306,7 +306,7 @@ async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
     let read_as = Query { consumer: Some("one".into()), ..query(&["a"], Start::New) };
     assert!(matches!(log.subscribe(read_as.clone()).await.err(), Some(Error::Io(_))));
     let commit = log.commit_cursor("one", position, false);
-    tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, commit).await.unwrap().unwrap();
     assert!(log.subscribe(read_as).await.is_ok());
 }
 

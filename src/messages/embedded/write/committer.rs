@@ -69,10 +69,14 @@ impl Committer {
             let mut commit = self.begin();
             let mut next = Some(order);
             let mut rolls = false;
+            #[cfg(test)]
+            let mut settled = Vec::new();
             while let Some(order) = next {
                 match order {
                     Order::Publish(request) => self.take(&mut commit, request),
                     Order::Roll => rolls = true,
+                    #[cfg(test)]
+                    Order::Settle(reply) => settled.push(reply),
                 }
                 next = if commit.builder.bytes() < COMMIT_BYTES { orders.try_recv().ok() } else { None };
             }
@@ -80,6 +84,10 @@ impl Committer {
             if rolls && self.segment.summary().messages > 0 && !self.shared.has_failed() {
                 // If this fails, the next run of retention asks for it again.
                 let _ = self.roll(false);
+            }
+            #[cfg(test)]
+            for reply in settled {
+                let _ = reply.send(());
             }
         }
         self.end();

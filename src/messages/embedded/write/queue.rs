@@ -19,6 +19,9 @@ pub enum Order {
     Publish(Request),
     /// Begin the next segment, so that the current one can be compacted.
     Roll,
+    /// Reply when everything that was queued before is done.
+    #[cfg(test)]
+    Settle(oneshot::Sender<()>),
 }
 
 /// Messages to publish. They have been checked.

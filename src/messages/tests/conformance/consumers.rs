@@ -85,7 +85,7 @@ pub async fn a_waiting_reader_is_told_that_it_was_taken_over<K: Kind>() {
     let other = reading("other", live(&["a"], Start::New));
     let mut undisturbed = subscribe(kind.log(), other).await.unwrap();
     let mut second = subscribe(kind.log(), asked).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Error::TakenOver { name }) if name == "c"));
     publish(kind.log(), "a", "1").await;
     for stream in [&mut second, &mut undisturbed] {

@@ -97,7 +97,10 @@ pub async fn each_stop_is_where_it_says<K: Kind>() {
 pub async fn a_sequence_to_stop_at_is_reached_by_messages_of_others<K: Kind>() {
     let kind: K = make().await;
     let stop = Stop { sequence: Sequence::new(3), ..Stop::default() };
-    let mut stream = subscribe(kind.log(), Query { stop, ..query(&["a"], Start::New) }).await.unwrap();
+    // No heartbeat wakes the stream.
+    let batching = Batching { heartbeat: 10 * PATIENCE, ..Batching::default() };
+    let query = Query { stop, batching, ..query(&["a"], Start::New) };
+    let mut stream = subscribe(kind.log(), query).await.unwrap();
     assert_eq!(next(&mut stream).await.unwrap().count, 0);
     let end = tokio::spawn(async move {
         while let Some(batch) = stream.next().await {
@@ -105,8 +108,7 @@ pub async fn a_sequence_to_stop_at_is_reached_by_messages_of_others<K: Kind>() {
         }
     });
     publish_all(kind.log(), &[("b", "1"), ("b", "2"), ("b", "3")]).await;
-    // Far sooner than a heartbeat.
-    tokio::time::timeout(Duration::from_secs(5), end).await.expect("the stream ends").unwrap();
+    tokio::time::timeout(PATIENCE, end).await.expect("the stream ends").unwrap();
 }
 
 pub async fn the_first_stop_that_is_reached_holds<K: Kind>() {

@@ -10,12 +10,6 @@ use embedded::format::footer::TRAILER_BYTES;
 /// How many calls it takes to write down what was removed.
 const WRITE_DOWN_CALLS: u64 = 5;
 
-/// Waits until all is done that was asked for in the background.
-async fn settle(log: &Log) {
-    let Kind::Embedded(log) = &log.0;
-    assert!(matches!(log.purge_topic("none", None).await, Err(Error::NoTopic)));
-}
-
 impl Bed {
     /// A segment was made before it is needed.
     fn is_one_ready(&self) -> bool {
@@ -141,14 +135,14 @@ async fn retention_is_enforced_in_time_though_there_is_always_something_else_to_
     let ((is_held, held), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
     bed.disk.before(bed.disk.calls(), move || {
         is_held.send(()).unwrap();
-        goes_on.recv_timeout(Duration::from_secs(20)).unwrap();
+        goes_on.recv_timeout(PATIENCE).unwrap();
     });
     let purge = |topic: &'static str| {
         let log = bed.log.clone();
         tokio::spawn(async move { log.purge_topic(topic, None).await })
     };
     let first = purge("b");
-    tokio::task::spawn_blocking(move || held.recv_timeout(Duration::from_secs(20))).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE)).await.unwrap().unwrap();
     let second = purge("a");
     bed.advance(2000);
     tokio::time::sleep(2 * interval).await;
