@@ -1,4 +1,4 @@
-//! The wall clock of a log: the only place where it is read.
+//! The wall clock of a log. Nothing else in the log reads it.
 
 use std::time::SystemTime;
 #[cfg(test)]
@@ -7,19 +7,19 @@ use std::{
     time::Duration,
 };
 
-/// What tells the time of messages, and when they are too old.
+/// The source of the time of messages, and of the time that their age is measured against.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's.
+    /// The system's clock.
     #[default]
     System,
-    /// One that a test sets.
+    /// A clock that a test sets.
     #[cfg(test)]
     Manual(Arc<Mutex<SystemTime>>),
 }
 
 impl Clock {
-    /// Now.
+    /// The time now.
     pub fn now(&self) -> SystemTime {
         match self {
             Self::System => SystemTime::now(),
@@ -28,13 +28,13 @@ impl Clock {
         }
     }
 
-    /// One that stands still, at the time that it is now.
+    /// A clock that does not move by itself, set to the time now.
     #[cfg(test)]
     pub fn manual() -> Self {
         Self::Manual(Arc::new(Mutex::new(SystemTime::now())))
     }
 
-    /// Lets time pass.
+    /// Moves a manual clock forward.
     #[cfg(test)]
     pub fn advance(&self, by: Duration) {
         match self {

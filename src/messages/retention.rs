@@ -1,65 +1,59 @@
-//! What is kept for how long: rules by topic pattern.
+//! Retention: which messages are kept, by rules for topic patterns.
 //!
 //! A rule is written `PATTERN=LIMIT …`, with spaces between its limits:
 //!
-//! | limit | what it keeps |
+//! | limit | keeps |
 //! |---|---|
 //! | `age:7d` | messages that are not older, in the grammar of [`units`](crate::units) |
 //! | `bytes:1GiB` | the newest messages, up to this many bytes, in the grammar of [`units`](crate::units) |
 //! | `count:1000` | the newest messages, up to this many |
 //! | `total:20GiB` | as `bytes`, but of all topics of the rule together |
-//! | `last` | the last message; stands alone |
+//! | `last` | the last message; no other limit can be beside it |
 //!
-//! Every limit holds for each topic by itself, but `total`, which the topics of the rule share. A message goes as soon
-//! as one limit says so. The first rule whose pattern matches a topic holds, and the ones after it do not: so
-//! `orders.eu=age:30d` comes before `orders.>=age:7d`. A topic that no rule matches is kept for ever, and so are the
-//! server's own, whatever the rules say.
+//! A limit applies to each topic by itself, except `total`, which the topics of the rule share. A message is removed as soon as
+//! one limit says so. Only the first rule whose pattern matches a topic applies to it: so `orders.eu=age:30d` comes before
+//! `orders.>=age:7d`. A topic that no rule matches keeps all messages, and so do the server's own topics.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use super::topic::{self, Pattern};
 use crate::units;
 
-/// How much of the topics that a pattern matches is kept. A message is removed as soon as any limit says so.
+/// The messages to keep of the topics that a pattern matches. A message is removed as soon as any limit says so.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
-    /// The topics it is for.
+    /// The topics that the rule applies to.
     pub pattern: Pattern,
-    /// Messages that are older are removed.
+    /// Remove messages that are older.
     pub age: Option<Duration>,
-    /// The most bytes a topic.
+    /// The most bytes of a topic.
     pub bytes: Option<u64>,
-    /// The most messages a topic.
+    /// The most messages of a topic.
     pub count: Option<u64>,
     /// The most bytes of all topics of the rule together.
     pub total: Option<u64>,
-    /// Only the last message of a topic is kept; what it supersedes is no gap.
+    /// Keep only the last message of a topic. The superseded ones are not a gap.
     pub is_last_only: bool,
 }
 
-/// Why a text is no rule.
+/// Why a text is not a rule.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The pattern.
+    /// The pattern is not valid.
     #[error("the pattern {0}")]
     Pattern(#[from] topic::Error),
-    /// Something else.
+    /// The limits are not valid.
     #[error("{0}")]
     Syntax(String),
 }
 
 impl Rule {
-    /// The rule that holds for a topic: the first one whose pattern matches it.
-    pub fn find<'a>(rules: &'a [Self], topic: &str) -> Option<&'a Self> {
-        rules.iter().find(|rule| rule.pattern.matches(topic))
-    }
-
-    /// Whether there is any limit but [`Rule::is_last_only`].
+    /// Whether the rule has a limit other than [`Rule::is_last_only`].
     fn has_limit(&self) -> bool {
         self.age.is_some() || self.bytes.is_some() || self.count.is_some() || self.total.is_some()
     }
 
-    /// Adds a limit as it is written.
+    /// Adds a limit.
     fn add(&mut self, limit: &str) -> Result<(), Error> {
         let Self { age, bytes, count, total, is_last_only, .. } = self;
         if limit == "last" {
@@ -72,8 +66,8 @@ impl Rule {
             Some(("count", value)) => set(count, "count", read_count(value)?),
             Some(("total", value)) => set(total, "total", read_size("total", value)?),
             _ => Err(syntax(format!(
-                "`{limit}` is no limit: age:7d, bytes:1GiB, count:1000, total:20GiB and last are possible, with \
-                 spaces between"
+                "`{limit}` is not a limit: write age:7d, bytes:1GiB, count:1000, total:20GiB or last, with spaces \
+                 between them"
             ))),
         }
     }
@@ -85,8 +79,8 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Self, Error> {
         let no_rule = || {
             syntax(format!(
-                "`{text}` is not PATTERN=LIMITS, as in orders.>=age:7d or state.>=last; spaces stand \
-                 between limits, commas between rules"
+                "`{text}` is not PATTERN=LIMITS, as in orders.>=age:7d or state.>=last; write spaces \
+                 between limits and commas between rules"
             ))
         };
         let (pattern, limits) = text.split_once('=').ok_or_else(no_rule)?;
@@ -100,9 +94,9 @@ impl FromStr for Rule {
             rule.add(limit)?;
         }
         match (rule.has_limit(), rule.is_last_only) {
-            (false, false) => Err(syntax(format!("`{text}` has no limit: write one at least, as in age:7d"))),
+            (false, false) => Err(syntax(format!("`{text}` has no limit: write at least one, as in age:7d"))),
             (true, true) => Err(syntax(format!(
-                "`{text}` has another limit beside last, which stands alone: leave one of them out"
+                "`{text}` has another limit beside last, which excludes all others: leave one of them out"
             ))),
             _ => Ok(rule),
         }
@@ -130,7 +124,7 @@ fn syntax(text: impl Into<String>) -> Error {
 }
 
 fn twice(name: &str) -> Error {
-    syntax(format!("{name} is there twice: leave one of them out"))
+    syntax(format!("{name} is given twice: leave one of them out"))
 }
 
 fn set<T>(limit: &mut Option<T>, name: &str, value: T) -> Result<(), Error> {
@@ -182,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_read_as_it_is_written() {
+    fn a_rule_is_parsed() {
         let none = |pattern: &str| Rule {
             pattern: Pattern::parse(pattern).unwrap(),
             age: None,
@@ -226,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_shown_as_it_is_written() {
+    fn a_rule_is_printed_so_that_it_can_be_parsed() {
         for (text, shown) in [
             ("a.>=last", "a.>=last"),
             ("a=count:1000 age:168h", "a=age:7d count:1000"),
@@ -240,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_told_with_what_would_be_one() {
+    fn a_text_that_is_not_a_rule_is_refused_with_an_example() {
         for (text, wrong, remedy) in [
             ("", "`` is not", "PATTERN=LIMITS"),
             ("orders.>", "`orders.>` is not", "orders.>=age:7d"),
@@ -250,11 +244,11 @@ mod tests {
             ("$countdown.>=age:7d", "starts with `$`", "the server's own"),
             ("a=", "`a=` has no limit", "age:7d"),
             ("a=   ", "no limit", "age:7d"),
-            ("a=7d", "`7d` is no limit", "age:7d, bytes:1GiB, count:1000, total:20GiB and last"),
-            ("a=days:7", "`days:7` is no limit", "age:7d"),
-            ("a=last:1", "`last:1` is no limit", "last"),
+            ("a=7d", "`7d` is not a limit", "age:7d, bytes:1GiB, count:1000, total:20GiB or last"),
+            ("a=days:7", "`days:7` is not a limit", "age:7d"),
+            ("a=last:1", "`last:1` is not a limit", "last"),
             ("a=age:7d,count:1", "age: `7d,count:1` is not a duration", "7d"),
-            ("a=bytes:1 GiB", "`GiB` is no limit", "bytes:1GiB"),
+            ("a=bytes:1 GiB", "`GiB` is not a limit", "bytes:1GiB"),
             ("a=age:", "age: `` is not a duration", "7d"),
             ("a=age:7", "age: `7` has no unit", "7s"),
             ("a=age:d", "age: `d` is not a duration", "7d"),
@@ -272,9 +266,9 @@ mod tests {
             ("a=bytes:0", "bytes is 0", "leave it out"),
             ("a=count:0", "count is 0", "leave it out"),
             ("a=total:0GiB", "total is 0", "leave it out"),
-            ("a=age:1d age:2d", "age is there twice", "leave one of them out"),
-            ("a=count:1 bytes:1 count:1", "count is there twice", "leave one of them out"),
-            ("a=last last", "last is there twice", "leave one of them out"),
+            ("a=age:1d age:2d", "age is given twice", "leave one of them out"),
+            ("a=count:1 bytes:1 count:1", "count is given twice", "leave one of them out"),
+            ("a=last last", "last is given twice", "leave one of them out"),
             ("a=last age:7d", "another limit beside last", "leave one of them out"),
             ("a=count:1 last", "another limit beside last", "leave one of them out"),
         ] {
@@ -282,16 +276,5 @@ mod tests {
             assert!(fault.contains(wrong) && fault.contains(remedy), "{text}: {fault}");
             assert!(!fault.ends_with('.'), "{fault}");
         }
-    }
-
-    #[test]
-    fn the_first_rule_that_matches_holds() {
-        let rules = ["a.b=count:1", "a.>=count:2", "a.c=count:3", ">=count:4"].map(rule);
-        for (topic, count) in
-            [("a.b", Some(1)), ("a.c", Some(2)), ("a", Some(4)), ("b", Some(4)), ("$countdown.x", None)]
-        {
-            assert_eq!(Rule::find(&rules, topic).and_then(|rule| rule.count), count, "{topic}");
-        }
-        assert_eq!(Rule::find(&[], "a"), None);
     }
 }

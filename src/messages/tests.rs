@@ -266,7 +266,7 @@ async fn readers_go_from_history_to_live_without_a_gap_while_publishers_run() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_refuses_and_goes_on_when_there_is_room() {
+async fn a_full_disk_refuses_messages_until_there_is_room() {
     let disk = Simulation::new();
     let log = on(&disk);
     log.publish(text("a", "1")).await.unwrap();
@@ -278,7 +278,7 @@ async fn a_disk_that_is_full_refuses_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn after_a_failed_sync_nothing_is_taken_until_a_restart_and_reading_goes_on() {
+async fn after_a_failed_sync_no_message_is_accepted_until_a_restart_and_reading_goes_on() {
     let disk = Simulation::new();
     let log = on(&disk);
     log.publish(text("a", "1")).await.unwrap();
@@ -358,7 +358,7 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
 }
 
 #[tokio::test]
-async fn a_byte_that_flips_while_the_server_runs_is_told_in_the_stream() {
+async fn a_byte_that_flips_while_the_server_runs_is_reported_in_the_stream() {
     use std::os::unix::fs::FileExt;
     let directory = tempfile::tempdir().unwrap();
     let log = open(&directory);
@@ -433,7 +433,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_log_is_a_list_whatever_is_done_to_it(steps in steps()) {
+    fn a_log_behaves_like_a_list(steps in steps()) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let directory = tempfile::tempdir().unwrap();

@@ -2,36 +2,36 @@
 //!
 //! A topic is tokens of `A-Z a-z 0-9 _ -` joined by dots, at most 255 bytes. In a pattern a token may be `*`, which
 //! matches any one token, and the last may be `>`, which matches one token or more. A topic whose first token starts
-//! with `$` is the server's own: nobody else publishes there, and wildcards do not match it.
+//! with `$` is the server's own: users cannot publish there, and wildcards do not match it.
 
 /// The longest topic or pattern, in bytes.
 pub const MAX_BYTES: usize = 255;
 
-/// Why a text is no topic, or no pattern.
+/// Why a text is not a topic, or not a pattern.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// Nothing.
+    /// The text is empty.
     #[error("is empty: name a topic, as in `orders.eu.created`")]
     Empty,
     /// Longer than [`MAX_BYTES`].
     #[error("has {bytes} bytes: at most {MAX_BYTES} are allowed")]
     TooLong {
-        /// Its length.
+        /// The length of the text.
         bytes: usize,
     },
     /// Two dots in a row, or one at an end.
     #[error("has an empty token: put something before, between and after the dots")]
     EmptyToken,
-    /// Another character.
-    #[error("has {character:?} in it: tokens are of A-Z, a-z, 0-9, `_` and `-`, joined by dots")]
+    /// A character that is not allowed.
+    #[error("contains {character:?}: tokens are of A-Z, a-z, 0-9, `_` and `-`, joined by dots")]
     Character {
-        /// The first one that is not allowed.
+        /// The first such character.
         character: char,
     },
-    /// A pattern where a topic is wanted.
-    #[error("has the wildcard `{wildcard}` in it: a message has one topic, without `*` and `>`")]
+    /// A pattern instead of a topic.
+    #[error("contains the wildcard `{wildcard}`: a message has one topic, without `*` and `>`")]
     Wildcard {
-        /// The first one.
+        /// The first wildcard.
         wildcard: char,
     },
     /// A wildcard beside other characters.
@@ -43,17 +43,17 @@ pub enum Error {
     /// `>` before the end.
     #[error("has `>` before its end: only the last token may be `>`")]
     TailNotLast,
-    /// The server's own.
+    /// A topic of the server's own.
     #[error("starts with `$`: these topics are the server's own")]
     Reserved,
 }
 
-/// The topic is one of the server's own.
+/// Whether a topic is one of the server's own.
 pub fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$')
 }
 
-/// Checks the topic of a message that someone wants to publish.
+/// Checks the topic of a message of a user.
 pub fn check(topic: &str) -> Result<(), Error> {
     if let Some(wildcard) = topic.chars().find(|c| ['*', '>'].contains(c)) {
         return Err(Error::Wildcard { wildcard });
@@ -64,7 +64,7 @@ pub fn check(topic: &str) -> Result<(), Error> {
     Pattern::parse(topic).map(|_| ())
 }
 
-/// Matches topics.
+/// A pattern, which matches topics.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pattern {
     text: String,
@@ -72,7 +72,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if text.is_empty() {
             return Err(Error::Empty);
@@ -90,22 +90,22 @@ impl Pattern {
         Ok(Self { text: text.into(), is_literal: !text.contains(['*', '>']) })
     }
 
-    /// The topic, if the pattern matches just one.
+    /// The topic, if the pattern has no wildcard.
     pub fn literal(&self) -> Option<&str> {
         self.is_literal.then_some(self.text.as_str())
     }
 
-    /// As it was given.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Matches every topic that is not the server's own.
+    /// Whether it matches every topic of users.
     pub fn matches_all(&self) -> bool {
         self.text == ">"
     }
 
-    /// Matches a topic.
+    /// Whether it matches a topic.
     pub fn matches(&self, topic: &str) -> bool {
         if self.is_literal {
             return self.text == topic;
@@ -113,7 +113,7 @@ impl Pattern {
         if topic.starts_with('$') != self.text.starts_with('$') {
             return false;
         }
-        // The usual ones without a look at each token: `>`, and `a.b.>`.
+        // The usual patterns `>` and `a.b.>` need no comparison of tokens.
         if let Some(prefix) = self.text.strip_suffix('>').filter(|prefix| !prefix.contains('*')) {
             return topic.len() > prefix.len() && topic.starts_with(prefix);
         }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_told_apart() {
+    fn each_error_is_distinguished() {
         for (text, error) in [
             ("", Error::Empty),
             ("a..b", Error::EmptyToken),

@@ -290,7 +290,7 @@ impl Worker {
         is_there
     }
 
-    /// BatchCache the head of a topic. How many messages went; none if the topic has changed meanwhile.
+    /// Removes the oldest messages of a topic. Returns how many; `None` if the topic has changed meanwhile.
     fn trim_topic(&self, name: &str, known: &Topic, limit: Limit, purged: u64) -> io::Result<Option<u64>> {
         let mut trimmed = retrying(|| self.shared.trim(name, known, limit))?;
         trimmed.trim_point.purged_up_to = trimmed.trim_point.purged_up_to.max(purged);

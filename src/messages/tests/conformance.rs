@@ -148,25 +148,25 @@ macro_rules! every {
         suite! { $kind;
             topics {
                 a_topic_is_tokens_joined_by_dots
-                a_topic_of_the_server_is_nobody_elses
+                users_cannot_publish_to_topics_of_the_server
                 wildcards_do_not_match_topics_of_the_server
                 a_pattern_subscription_gets_each_message_once
-                one_sequence_numbers_all_topics_and_none_is_given_twice
+                one_sequence_numbers_all_topics_and_is_never_reused
                 topics_are_listed_with_what_they_hold
                 topics_are_listed_page_by_page
-                topics_of_the_server_are_not_listed_unasked
+                topics_of_the_server_are_listed_only_by_name
                 a_topic_more_than_the_limit_is_refused
             }
             publish {
                 a_message_is_read_as_it_was_published
-                what_is_acknowledged_is_there_after_a_restart
-                each_limit_of_a_message_is_told
+                an_acknowledged_message_is_there_after_a_restart
+                each_limit_of_a_message_is_an_error_with_its_numbers
                 a_ttl_is_from_a_millisecond_to_ten_years
                 an_id_is_scoped_to_its_topic_and_known_for_the_window
                 an_id_is_checked_before_the_expected_sequence
-                a_topic_keeps_so_many_ids_also_after_a_restart
+                the_ids_of_a_topic_are_limited_also_after_a_restart
                 an_expected_sequence_is_that_of_the_topics_last_message
-                an_expected_sequence_knows_what_has_expired
+                an_expected_sequence_ignores_expired_messages
                 a_batch_is_published_as_neighbours
                 a_batch_is_refused_as_a_whole
                 an_id_that_was_refused_with_its_batch_is_not_known
@@ -188,37 +188,37 @@ macro_rules! every {
             }
             live {
                 the_first_batch_is_ready_at_once
-                history_goes_over_into_what_is_published
-                caught_up_is_said_at_the_end_of_the_log
+                history_continues_into_live_messages
+                caught_up_is_set_at_the_head
                 a_heartbeat_carries_the_head_and_moves_over_messages_of_others
                 a_stream_wakes_for_its_own_messages_while_others_are_published
                 a_slow_reader_loses_nothing
                 a_time_to_stop_at_is_waited_for
-                a_dropped_stream_leaves_nothing_behind
+                a_dropped_stream_frees_what_it_held
             }
             snapshot {
-                the_last_message_of_each_topic_comes_in_order_and_then_what_is_published
-                a_snapshot_goes_on_at_every_border
+                the_last_message_of_each_topic_comes_in_order_before_live_messages
+                a_snapshot_can_be_resumed_after_every_batch
                 a_topic_that_changes_comes_with_its_change
                 a_topic_whose_last_message_has_expired_comes_with_the_one_before
-                a_snapshot_goes_on_after_topics_were_purged
-                a_snapshot_that_is_resumed_tells_of_what_was_lost_since
+                a_snapshot_continues_after_topics_were_purged
+                a_resumed_snapshot_reports_messages_lost_since
                 a_snapshot_of_nothing_is_empty
                 a_snapshot_ends_at_its_limit_and_stops
             }
             gaps {
-                a_reader_is_told_of_messages_of_its_own_that_went_unread
+                a_reader_sees_a_gap_for_its_own_messages_that_it_could_not_read
                 a_reader_that_asked_to_fail_fails_at_once
                 a_reader_that_asked_to_fail_fails_on_the_way
                 a_start_reports_no_gap_for_messages_removed_before_its_first_batch
-                a_gap_is_told_once_also_after_a_resume
-                a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap
-                who_starts_with_what_there_is_is_told_of_no_gap
-                what_has_expired_is_no_gap
-                what_was_superseded_is_no_gap
-                a_gap_is_told_after_a_restart
+                a_gap_is_reported_once_also_after_a_resume
+                a_caught_up_reader_of_a_quiet_topic_never_sees_a_gap
+                a_start_reports_no_gap_for_messages_removed_before_it
+                an_expired_message_is_not_a_gap
+                a_superseded_message_is_not_a_gap
+                a_gap_is_reported_after_a_restart
                 a_topic_without_messages_has_its_gap_still
-                what_has_expired_is_not_read_live_or_from_disk
+                an_expired_message_is_read_neither_live_nor_from_disk
                 the_first_rule_that_matches_holds_and_others_do_not
             }
             purge {
@@ -226,23 +226,23 @@ macro_rules! every {
                 a_topic_is_purged_up_to_a_sequence
                 a_topic_without_messages_cannot_be_purged
                 only_a_topic_of_users_is_purged
-                ids_of_what_was_purged_can_be_published_anew
-                what_was_purged_is_a_gap_for_who_had_not_read_it
-                what_was_purged_stays_away_after_a_restart
+                ids_of_purged_messages_can_be_published_again
+                a_purged_message_is_a_gap_for_a_reader_that_had_not_read_it
+                a_purged_message_stays_purged_after_a_restart
             }
             consumers {
-                a_consumer_goes_on_where_it_has_committed
+                a_consumer_continues_where_it_has_committed
                 a_position_wins_over_the_commit
                 a_commit_behind_is_refused_unless_it_rewinds
                 a_commit_is_checked_as_a_position_is
-                a_waiting_reader_is_told_that_it_was_taken_over
-                a_busy_reader_is_told_that_it_was_taken_over
+                a_waiting_subscription_ends_when_another_takes_its_consumer
+                a_busy_subscription_ends_when_another_takes_its_consumer
                 a_request_that_fails_takes_nothing_over
                 a_consumer_is_connected_while_someone_reads
                 consumers_are_listed_page_by_page
-                a_deleted_consumer_begins_anew
+                a_deleted_consumer_starts_again
                 a_consumer_survives_restarts_and_retention
-                a_consumer_goes_on_within_a_snapshot
+                a_consumer_continues_within_a_snapshot
                 a_consumer_has_a_name_like_a_topic
             }
         }

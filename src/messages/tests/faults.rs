@@ -60,7 +60,7 @@ async fn fail(seed: u64) {
 }
 
 #[test]
-fn whichever_call_fails_nothing_acknowledged_is_lost_and_a_restart_serves_it() {
+fn after_any_failed_call_a_restart_serves_every_acknowledged_message() {
     for_each_seed(seeds(900), fail);
 }
 
@@ -119,7 +119,7 @@ async fn with_garbage(disk: &Arc<Simulation>) -> Log {
 }
 
 #[tokio::test]
-async fn what_fails_in_the_background_does_not_keep_anyone_from_publishing() {
+async fn a_failure_in_maintenance_does_not_stop_publishing() {
     for call in 0..60 {
         let disk = Simulation::new();
         let log = with_garbage(&disk).await;
@@ -144,7 +144,7 @@ async fn what_fails_in_the_background_does_not_keep_anyone_from_publishing() {
 }
 
 #[tokio::test]
-async fn a_removal_that_could_not_be_written_down_is_written_down_the_next_time() {
+async fn a_trim_point_that_could_not_be_written_is_written_the_next_time() {
     let disk = Simulation::new();
     let log = with_garbage(&disk).await;
     let last = log.publish(text("a", "last")).await.unwrap().sequence;
@@ -194,7 +194,7 @@ async fn a_commit_that_was_refused_for_want_of_room_does_not_come_back_after_a_p
 }
 
 #[tokio::test]
-async fn segments_of_which_all_is_kept_are_not_written_again_and_again() {
+async fn segments_that_are_kept_whole_are_not_written_again() {
     let disk = Simulation::new();
     let (log, _) = open(&disk).unwrap();
     for _ in 0..200 {
@@ -207,7 +207,7 @@ async fn segments_of_which_all_is_kept_are_not_written_again_and_again() {
 }
 
 #[tokio::test]
-async fn no_room_for_the_name_of_the_next_segment_leaves_nothing_behind_in_the_one_before() {
+async fn without_room_for_the_next_segment_a_refused_message_leaves_nothing_in_the_current_one() {
     for call in 0..24 {
         let disk = Simulation::new();
         let (log, _) = open(&disk).unwrap();

@@ -200,7 +200,7 @@ fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64;
 }
 
 #[tokio::test]
-async fn a_log_is_read_by_what_is_documented_of_it() {
+async fn the_documented_format_is_enough_to_read_a_log() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _) = open_with(&directory, config());
     for n in 1..=400_u64 {

@@ -99,7 +99,7 @@ async fn publish(log: &Log) -> Vec<Seen> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_miss_nothing_untold_while_messages_are_published_purged_removed_and_rewritten() {
+async fn readers_miss_nothing_unreported_under_publishing_purging_retention_and_compaction() {
     const READERS: [&[&str]; 7] =
         [&[">"], &["a"], &["b.*"], &["few", "a"], &["purged"], &["*", "c.>"], &["few", "last"]];
     let disk = Simulation::new();

@@ -62,7 +62,7 @@ async fn lose_power(seed: u64) {
 }
 
 #[test]
-fn whenever_the_power_goes_off_what_was_acknowledged_is_there_once_and_in_order() {
+fn after_a_power_cut_acknowledged_messages_are_there_once_and_in_order() {
     for_each_seed(seeds(2_000), lose_power);
 }
 

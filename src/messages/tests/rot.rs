@@ -137,7 +137,7 @@ async fn each_byte_of_segments_that_have_an_index_is_checked() {
 }
 
 #[tokio::test]
-async fn each_byte_of_a_segment_that_was_rewritten_and_of_what_tells_what_was_removed_is_checked() {
+async fn each_byte_of_a_compacted_segment_and_of_the_trim_points_is_checked() {
     let topics = ["a", "last", "last", "a", "last", "last", "b", "last", "last", "last"];
     flip_each_byte(&sample("rewritten", 300, &topics, Some(1), true).await);
 }
@@ -210,7 +210,7 @@ async fn spoil_some(seed: u64) {
 }
 
 #[test]
-fn whatever_happens_to_the_files_a_log_opens_serves_no_other_payload_and_goes_on() {
+fn with_any_damage_a_log_opens_serves_no_wrong_payload_and_accepts_messages() {
     for_each_seed(seeds(300), spoil_some);
 }
 
@@ -225,7 +225,7 @@ async fn segments() -> (Arc<Simulation>, Vec<PathBuf>) {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_cut_off_between_two_blocks_is_told() {
+async fn a_segment_that_ends_between_two_blocks_is_reported() {
     let (disk, paths) = segments().await;
     let bytes = disk.read_file(&paths[1]);
     let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
@@ -238,7 +238,7 @@ async fn a_segment_that_is_cut_off_between_two_blocks_is_told() {
 }
 
 #[tokio::test]
-async fn segments_whose_names_were_exchanged_are_told_and_served() {
+async fn segments_with_exchanged_names_are_reported_and_served() {
     let (disk, paths) = segments().await;
     let [first, second] = [&paths[0], &paths[2]].map(|path| disk.read_file(path));
     disk.write_file(&paths[0], &second);
@@ -249,7 +249,7 @@ async fn segments_whose_names_were_exchanged_are_told_and_served() {
 }
 
 #[tokio::test]
-async fn a_segment_without_messages_whose_header_is_damaged_is_not_written_over_or_deleted_with_its_name() {
+async fn an_empty_segment_with_a_damaged_header_is_neither_overwritten_nor_deleted() {
     let (disk, paths) = segments().await;
     let (log, _) = open(&disk, 1);
     // The next commit begins a segment, of which only the mark of a clean end is left.
@@ -274,7 +274,7 @@ async fn a_segment_without_messages_whose_header_is_damaged_is_not_written_over_
 }
 
 #[tokio::test]
-async fn a_log_whose_only_header_is_damaged_is_still_the_same_log_and_what_was_purged_stays_purged() {
+async fn a_log_whose_only_header_is_damaged_keeps_its_identity_and_its_trim_points() {
     let sample = sample("purged", 4096, &["a", "a", "b"], Some(2), true).await;
     let disk = &sample.disk;
     let (log, _) = open(disk, 4096);
@@ -287,7 +287,7 @@ async fn a_log_whose_only_header_is_damaged_is_still_the_same_log_and_what_was_p
 }
 
 #[tokio::test]
-async fn a_consumer_whose_commit_is_damaged_is_told_and_can_commit_anew() {
+async fn a_damaged_commit_of_a_consumer_is_an_error_until_it_commits_again() {
     let disk = Simulation::new();
     let (log, _) = open(&disk, 4096);
     log.publish(super::text("a", "1")).await.unwrap();
@@ -326,7 +326,7 @@ async fn told_at_each_start(disk: &Arc<Simulation>, (first, last): (u64, u64), l
 }
 
 #[tokio::test]
-async fn damage_is_told_at_each_start_also_when_its_segment_is_full() {
+async fn damage_is_reported_at_each_start_also_in_a_full_segment() {
     for nth in 0..5 {
         let disk = sample("damaged", 4096, &["a"; 6], None, false).await.disk;
         let path = Path::new(DIRECTORY).join("00000000000000000001.log");
@@ -337,7 +337,7 @@ async fn damage_is_told_at_each_start_also_when_its_segment_is_full() {
 }
 
 #[tokio::test]
-async fn a_full_segment_without_an_index_whose_end_is_damaged_is_told_at_each_start() {
+async fn a_damaged_end_of_a_full_segment_without_an_index_is_reported_at_each_start() {
     let (disk, paths) = segments().await;
     let bytes = disk.read_file(&paths[1]);
     let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
@@ -364,7 +364,7 @@ async fn a_segment_that_was_full_is_not_written_on_when_its_index_is_damaged() {
 }
 
 #[tokio::test]
-async fn a_copy_of_an_earlier_block_hides_none_of_those_behind_it() {
+async fn a_copy_of_an_earlier_block_does_not_hide_the_blocks_after_it() {
     let disk = Simulation::new();
     let (log, _) = open(&disk, 4096);
     for length in [1, 300, 1, 1, 30, 500] {

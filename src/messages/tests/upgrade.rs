@@ -62,7 +62,7 @@ async fn sequences(log: &Log) -> (Vec<u64>, Vec<Event>) {
 }
 
 #[tokio::test]
-async fn a_log_of_version_1_is_written_anew_with_its_identity_sequences_and_times() {
+async fn a_log_of_version_1_is_converted_with_its_identity_sequences_and_times() {
     let directory = tempfile::tempdir().unwrap();
     let first = write(&directory, 1, &[header(1), block(1..=3, 5_000), block(4..=4, 6_000)]);
     // The second one was torn, and the first one half done when the power went.
@@ -90,7 +90,7 @@ async fn a_log_of_version_1_is_written_anew_with_its_identity_sequences_and_time
 }
 
 #[tokio::test]
-async fn what_is_damaged_in_version_1_is_told_and_all_else_is_kept() {
+async fn damage_in_version_1_is_reported_and_everything_else_is_kept() {
     let blocks = [block(1..=2, 5), block(3..=3, 5), block(4..=5, 6)];
     let whole = [header(1), blocks.concat()].concat();
     let second = header(1).len() + blocks[0].len();

@@ -126,7 +126,7 @@ fn rules_of_retention_are_kept_in_their_order_from_flags_or_from_the_file() {
 fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
     for (wrong, fault, remedy) in [
         ("orders.>", "PATTERN=LIMITS", "orders.>=age:7d"),
-        ("orders.>=7d", "`7d` is no limit", "age:7d"),
+        ("orders.>=7d", "`7d` is not a limit", "age:7d"),
         ("orders.>=count:0", "count is 0", "leave it out"),
         ("orders.>.a=age:7d", "the pattern has `>` before its end", "only the last token"),
         ("$countdown.>=age:7d", "`$`", "the server's own"),
@@ -139,7 +139,7 @@ fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_wou
     }
     // A comma stands between two rules, and no limit is one.
     let error = Arguments::try_parse_from(["perenniald", "--retain", "a=age:7d,count:1"]).unwrap_err();
-    assert!(error.to_string().contains("spaces stand between limits"), "{error}");
+    assert!(error.to_string().contains("spaces between limits"), "{error}");
 }
 
 #[test]

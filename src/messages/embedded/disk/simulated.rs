@@ -1,14 +1,14 @@
 //! A disk in memory that loses power, runs full and fails, for tests.
 //!
-//! What it promises is what Linux does, and where file systems differ, the least that any of them does:
-//! - Reads see every write at once. On disk is only what was synced: bytes and length of a file by [`Handle::sync`],
+//! It promises what Linux promises; where file systems differ, the least that any of them promises:
+//! - Reads see every write at once. On disk is only what was synced: the bytes and the length of a file by [`Handle::sync`],
 //!   names by [`Simulation::sync_directory`].
-//! - A power cut leaves of what was not synced any part: see [`content`] and [`names`].
-//! - After a failed sync, reads still show what was written, and no later sync brings it to the disk unless it is
-//!   written again: the kernel took it for clean.
-//! - Between two calls a test can do something itself, as another thread might: see [`Simulation::before`].
-//! - A disk is copied by [`Simulation::lose_power`] and [`Simulation::kill`]: who still writes to the old one does
-//!   not disturb the new one, so a test can cut the power of a log that runs.
+//! - A power cut leaves any part of what was not synced: see [`content`] and [`names`].
+//! - After a failed sync, reads still show what was written, and no later sync brings it to the disk unless it is written
+//!   again: the kernel has marked it clean.
+//! - Between two calls a test can act, as another thread might: see [`Simulation::before`].
+//! - [`Simulation::lose_power`] and [`Simulation::kill`] copy a disk. Writes to the old one do not change the copy, so a test
+//!   can cut the power of a log that is running.
 //!
 //! The same calls and the same seeds give the same bytes.
 
@@ -41,33 +41,33 @@ pub struct Simulation {
     state: Arc<Mutex<State>>,
 }
 
-/// An open file of a [`Simulation`]; it can be read and written also when it has no name any more.
+/// An open file of a [`Simulation`]. It can still be read and written after its name was removed.
 pub struct Handle {
     state: Arc<Mutex<State>>,
     file: u64,
 }
 
-/// How a call goes wrong.
+/// How a call fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// No room: a write writes half of its bytes, anything else does nothing.
+    /// The disk is full: a write writes half of its bytes, other calls do nothing.
     Full,
-    /// EIO: a write writes some of its bytes, anything else does nothing. A sync that fails takes what was not on
-    /// disk for clean, whatever the error.
+    /// EIO: a write writes some of its bytes, other calls do nothing. A failed sync marks what was not on disk as clean,
+    /// whatever the error.
     Error,
-    /// EIO at the first sync of a file or a directory, at this call or after it.
+    /// EIO at the first sync of a file or a directory, at this call or later.
     Sync,
-    /// The power goes off in the middle of this call: it and all that come get EIO. What [`Simulation::lose_power`]
-    /// then leaves is any part of what the calls up to this one did.
+    /// The power fails during this call: it and all later calls get EIO. [`Simulation::lose_power`] then leaves any part of
+    /// what the calls up to this one did.
     Power,
 }
 
 #[derive(Clone, Default)]
 struct State {
     names: Names,
-    /// Kept when they lose their name: a power cut may give it back.
+    /// Kept when their name is removed: a power cut may bring it back.
     files: BTreeMap<u64, File>,
-    /// Steps up at each change, so that changes of names and of bytes have one order.
+    /// Rises with each change, so that changes of names and of bytes have one order.
     clock: u64,
     calls: u64,
     faults: BTreeMap<u64, Fault>,
@@ -76,7 +76,7 @@ struct State {
     is_off: bool,
 }
 
-/// What a test does before a call. It is done once: a copy of the disk has none.
+/// What a test does before a call, once. A copy of the disk has none.
 #[derive(Default)]
 struct Deed(Option<(u64, Box<dyn FnOnce() + Send>)>);
 
@@ -98,7 +98,7 @@ impl Simulation {
         Arc::default()
     }
 
-    /// What a power cut now leaves.
+    /// The disk after a power cut now.
     pub fn lose_power(&self, seed: u64) -> Arc<Self> {
         let state = self.state();
         let oldest = state.files.values().filter_map(|file| file.content.oldest_unsynced()).min();
@@ -113,54 +113,54 @@ impl Simulation {
         State { names, files, clock, capacity, ..State::default() }.into_disk()
     }
 
-    /// What another process finds after the death of the one that wrote: all of it, on disk or not.
+    /// The disk as another process finds it after the writing process was killed: with everything, synced or not.
     pub fn kill(&self) -> Arc<Self> {
         let mut state = self.state().clone();
         state.files.values_mut().for_each(|file| file.handles = 0);
         State { calls: 0, faults: BTreeMap::new(), is_off: false, ..state }.into_disk()
     }
 
-    /// How many calls there were that change something: create, rename, remove, `sync_directory` and of a file write,
-    /// `set_len`, allocate, sync; those that failed count too.
+    /// The number of calls so far that change something, failed ones included: create, rename, remove, `sync_directory`,
+    /// and of files write, `set_len`, allocate, sync.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// Lets a call go wrong: the first is 0.
+    /// Makes a call fail, counted from 0.
     pub fn fail_at(&self, call: u64, fault: Fault) {
         self.state().faults.insert(call, fault);
     }
 
-    /// Does something before a call, when the one before it is done: as another thread might just then.
+    /// Acts before a call and after the previous one, as another thread might.
     pub fn before(&self, call: u64, deed: impl FnOnce() + Send + 'static) {
         self.state().deed = Deed(Some((call, Box::new(deed))));
     }
 
-    /// How many bytes there is room for, in all files together, whole sectors each; none: no end.
+    /// Limits the room for all files together, each in whole sectors; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
     }
 
-    /// How many bytes are taken: by files that have a name or are open.
+    /// The room that is taken by files that have a name or are open.
     pub fn used(&self) -> u64 {
         self.state().used()
     }
 
-    /// Changes a byte, as rot does: no write, and for good.
+    /// Changes a byte for good, without a write, as rot does.
     pub fn flip(&self, path: &Path, byte: u64, mask: u8) {
         let mut state = self.state();
         let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         state.file(file).content.flip(byte, mask);
     }
 
-    /// The bytes of a file, as they are seen.
+    /// The bytes of a file as readers see them.
     pub fn read_file(&self, path: &Path) -> Vec<u8> {
         let mut state = self.state();
         let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         state.file(file).content.to_vec()
     }
 
-    /// Puts a file there, with its directory, on disk at once.
+    /// Creates a file and its directory, on disk at once.
     pub fn write_file(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state();
         let file = state.new_file();
@@ -170,7 +170,7 @@ impl Simulation {
         state.file(file).content = Content::durable(bytes);
     }
 
-    /// Makes a directory, and those above it. It does not fail and is no call that counts.
+    /// Creates a directory and its parents. This does not fail, and is not counted as a call.
     pub fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.clock += 1;
@@ -178,19 +178,19 @@ impl Simulation {
         state.names.create_directory(path, clock)
     }
 
-    /// All that is in a directory, in no order that one could rely on.
+    /// The files and directories in a directory, in any order.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.state().names.list(path)
     }
 
-    /// Opens a file that is there.
+    /// Opens an existing file.
     pub fn open(&self, path: &Path) -> io::Result<Handle> {
         let mut state = self.state();
         let file = state.names.find(path)?;
         Ok(self.handle(&mut state, file))
     }
 
-    /// Makes an empty file, or empties the one that is there.
+    /// Creates a file, or truncates the existing one.
     pub fn create(&self, path: &Path) -> io::Result<Handle> {
         let mut state = self.state();
         let file = state.change(|state, clock| {
@@ -204,18 +204,18 @@ impl Simulation {
         Ok(self.handle(&mut state, file))
     }
 
-    /// Gives a file another name.
+    /// Renames a file.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.state().change(|state, clock| state.names.rename(from, to, clock))
     }
 
-    /// Removes a file's name.
+    /// Removes the name of a file.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.state().change(|state, clock| state.names.remove(path, clock))
     }
 
-    /// Brings the names in a directory to the disk. After an error they are where they were, and a later sync brings
-    /// them: they are in a journal, not in the page cache.
+    /// Brings the names in a directory to the disk. After an error a later sync can still bring them, because they are in a
+    /// journal and not in the page cache.
     pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         match state.call(true)? {
@@ -242,12 +242,12 @@ impl fmt::Debug for Simulation {
 }
 
 impl Handle {
-    /// Reads just so many bytes.
+    /// Fills `bytes` from an offset.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.state().file(self.file).content.read(bytes, offset)
     }
 
-    /// Writes bytes at an offset; after an error the first of them may be written.
+    /// Writes bytes at an offset. After an error, the first of them may be written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         let fault = state.call(false)?;
@@ -268,7 +268,7 @@ impl Handle {
         }
     }
 
-    /// How many bytes it has.
+    /// The length of the file.
     pub fn len(&self) -> u64 {
         self.state().file(self.file).content.len()
     }

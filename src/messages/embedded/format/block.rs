@@ -14,7 +14,7 @@ use crate::wire::{put_varint, take_varint};
 pub const VERSION: u32 = 2;
 
 /// The only version with a shorter header. Headers of all other versions have the same length and checksum, so a newer
-/// version can be told from a damaged header.
+/// version can be distinguished from a damaged header.
 const SHORT_VERSION: u32 = 1;
 
 /// The first bytes of every segment.

@@ -1,8 +1,8 @@
 //! The file of trim points: for each topic that retention or a purge has trimmed, how far.
 //!
 //! The file is replaced as a whole before a removal that it records is carried out. If it cannot be read, removed messages
-//! that are still in a segment are served again, and readers are not told about messages that are gone. The server logs
-//! that; no message is lost.
+//! that are still in a segment are served again, and gaps are not reported to readers. The server logs that; no message is
+//! lost.
 
 use std::{io, path::Path, sync::Arc};
 

@@ -1,8 +1,8 @@
 //! What is known of each topic in memory: how much it holds, and what was removed from it.
 //!
 //! Retention, a purge, and a later message where only the last one is kept all remove the oldest messages of a topic: a
-//! message is removed when its sequence is below the `first_kept` of its topic. Readers are told about `lost_up_to`, the
-//! highest removed sequence that they could have read; superseded and expired messages do not count.
+//! message is removed when its sequence is below the `first_kept` of its topic. A gap is reported for `lost_up_to`, the
+//! highest removed sequence that a reader could have read; superseded and expired messages do not count.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

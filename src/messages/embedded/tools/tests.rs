@@ -115,7 +115,7 @@ async fn damage_is_named_by_its_sequence_and_all_else_is_exported() {
 }
 
 #[tokio::test]
-async fn what_was_set_aside_is_told_and_is_no_damage() {
+async fn a_tail_that_was_set_aside_is_reported_and_is_not_damage() {
     let directory = tempfile::tempdir().unwrap();
     make(directory.path()).await.close().await;
     let is_segment = |path: &PathBuf| path.extension().is_some();
@@ -133,7 +133,7 @@ async fn what_was_set_aside_is_told_and_is_no_damage() {
 }
 
 #[tokio::test]
-async fn what_is_exported_is_imported_as_it_was() {
+async fn an_export_can_be_imported() {
     let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let log = make(old.path()).await;
     log.commit_cursor("billing", position(&log), false).await.unwrap();
@@ -173,7 +173,7 @@ fn position(log: &Log) -> Position {
 }
 
 #[tokio::test]
-async fn only_what_a_reader_would_get_is_exported_and_counted() {
+async fn only_messages_that_a_reader_would_get_are_exported_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     let log = make(directory.path()).await;
     let brief = NewMessage { ttl: Some(Duration::from_millis(1)), ..text("a", "gone") };
@@ -222,7 +222,7 @@ fn wrong_lines_are_named_by_number_and_nothing_is_imported() {
         ("{\"sequence\":2,\"text\":\"\"}\n".to_owned(), "`topic` is missing"),
         (line(2, "a", 0).replace("\"text\"", "\"ttl\":\"1s\",\"text\""), "for publishing"),
         (line(1, "a", 0), "sequences rise"),
-        (line(2, "a b", 0), "the topic has ' ' in it"),
+        (line(2, "a b", 0), "the topic contains ' '"),
         (line(2, "a.*", 0), "wildcard"),
         (line(0, "a", 0), "1 or more"),
         (line(2, "a", 0).replace("03:36", "03:35"), "times do not fall"),

@@ -16,7 +16,7 @@ async fn places<K: Kind>(kind: &K) -> Vec<Position> {
     places
 }
 
-pub async fn a_consumer_goes_on_where_it_has_committed<K: Kind>() {
+pub async fn a_consumer_continues_where_it_has_committed<K: Kind>() {
     let mut kind: K = make().await;
     let places = places(&kind).await;
     let asked = |start| reading("c", query(&["a"], start));
@@ -76,7 +76,7 @@ pub async fn a_commit_is_checked_as_a_position_is<K: Kind>() {
     assert!(kind.log().list_consumers(9, None).await.unwrap().consumers.is_empty());
 }
 
-pub async fn a_waiting_reader_is_told_that_it_was_taken_over<K: Kind>() {
+pub async fn a_waiting_subscription_ends_when_another_takes_its_consumer<K: Kind>() {
     let kind: K = make().await;
     let asked = reading("c", live(&["a"], Start::New));
     let mut first = subscribe(kind.log(), asked.clone()).await.unwrap();
@@ -93,7 +93,7 @@ pub async fn a_waiting_reader_is_told_that_it_was_taken_over<K: Kind>() {
     }
 }
 
-pub async fn a_busy_reader_is_told_that_it_was_taken_over<K: Kind>() {
+pub async fn a_busy_subscription_ends_when_another_takes_its_consumer<K: Kind>() {
     let kind: K = make().await;
     places(&kind).await;
     let asked = reading("c", one_by_one(query(&["a"], Start::Earliest)));
@@ -166,7 +166,7 @@ pub async fn consumers_are_listed_page_by_page<K: Kind>() {
     }
 }
 
-pub async fn a_deleted_consumer_begins_anew<K: Kind>() {
+pub async fn a_deleted_consumer_starts_again<K: Kind>() {
     let mut kind: K = make().await;
     let places = places(&kind).await;
     assert!(matches!(kind.log().delete_consumer("c").await, Err(Error::NoConsumer)));
@@ -202,7 +202,7 @@ pub async fn a_consumer_survives_restarts_and_retention<K: Kind>() {
     }
 }
 
-pub async fn a_consumer_goes_on_within_a_snapshot<K: Kind>() {
+pub async fn a_consumer_continues_within_a_snapshot<K: Kind>() {
     let mut kind: K = make().await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("c", "3"), ("a", "4")]).await;
     let asked = || reading("c", one_by_one(query(&[">"], Start::LastPerTopic)));

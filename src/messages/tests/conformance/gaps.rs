@@ -12,7 +12,7 @@ async fn trimmed<K: Kind>() -> K {
     kind
 }
 
-pub async fn a_reader_is_told_of_messages_of_its_own_that_went_unread<K: Kind>() {
+pub async fn a_reader_sees_a_gap_for_its_own_messages_that_it_could_not_read<K: Kind>() {
     let kind = trimmed::<K>().await;
     for (topics, from, gap, expected) in [
         (ALL, 1, Some((1, 3)), &[2, 4, 5, 6][..]),
@@ -90,7 +90,7 @@ pub async fn a_start_reports_no_gap_for_messages_removed_before_its_first_batch<
     }
 }
 
-pub async fn a_gap_is_told_once_also_after_a_resume<K: Kind>() {
+pub async fn a_gap_is_reported_once_also_after_a_resume<K: Kind>() {
     let mut kind = trimmed::<K>().await;
     let all = one_by_one(query(ALL, from_sequence(1)));
     let mut stream = subscribe(kind.log(), all.clone()).await.unwrap();
@@ -112,7 +112,7 @@ pub async fn a_gap_is_told_once_also_after_a_resume<K: Kind>() {
     }
 }
 
-pub async fn a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap<K: Kind>() {
+pub async fn a_caught_up_reader_of_a_quiet_topic_never_sees_a_gap<K: Kind>() {
     let mut kind: K = make_with(&["busy=count:2"]).await;
     publish_all(kind.log(), &[("quiet", "1"), ("busy", "2")]).await;
     let mut place = position(kind.log(), query(&["quiet"], Start::Earliest)).await;
@@ -138,7 +138,7 @@ pub async fn a_caught_up_reader_of_a_quiet_topic_is_never_told_of_a_gap<K: Kind>
     assert_eq!(texts(kind.log(), resumed).await, ["last"]);
 }
 
-pub async fn who_starts_with_what_there_is_is_told_of_no_gap<K: Kind>() {
+pub async fn a_start_reports_no_gap_for_messages_removed_before_it<K: Kind>() {
     let kind = trimmed::<K>().await;
     let first = kind.log().list_topics(Some("b"), 1, None).unwrap().topics[0].first.time;
     for (start, count) in [
@@ -154,7 +154,7 @@ pub async fn who_starts_with_what_there_is_is_told_of_no_gap<K: Kind>() {
     }
 }
 
-pub async fn what_has_expired_is_no_gap<K: Kind>() {
+pub async fn an_expired_message_is_not_a_gap<K: Kind>() {
     let mut kind: K = make().await;
     for content in ["1", "2"] {
         kind.log().publish(with_ttl("a", content, 1000)).await.unwrap();
@@ -169,7 +169,7 @@ pub async fn what_has_expired_is_no_gap<K: Kind>() {
     }
 }
 
-pub async fn what_was_superseded_is_no_gap<K: Kind>() {
+pub async fn a_superseded_message_is_not_a_gap<K: Kind>() {
     let mut kind: K = make_with(&["a=last"]).await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3"), ("a", "4")]).await;
     for _ in 0..3 {
@@ -185,7 +185,7 @@ pub async fn what_was_superseded_is_no_gap<K: Kind>() {
     assert_eq!(events, [removed(1, 4)], "a purge is");
 }
 
-pub async fn a_gap_is_told_after_a_restart<K: Kind>() {
+pub async fn a_gap_is_reported_after_a_restart<K: Kind>() {
     let mut kind = trimmed::<K>().await;
     let early = position(kind.log(), query(&["none"], Start::Resume(start_of(&kind).await))).await;
     assert_eq!(number(early.sequence()), 6);
@@ -221,7 +221,7 @@ pub async fn a_topic_without_messages_has_its_gap_still<K: Kind>() {
     assert_eq!((messages.len(), events), (1, vec![removed(2, 2)]));
 }
 
-pub async fn what_has_expired_is_not_read_live_or_from_disk<K: Kind>() {
+pub async fn an_expired_message_is_read_neither_live_nor_from_disk<K: Kind>() {
     let mut kind: K = make().await;
     let mut stream = subscribe(kind.log(), live(&["a"], Start::New)).await.unwrap();
     next(&mut stream).await.unwrap();

@@ -22,7 +22,7 @@ pub async fn the_first_batch_is_ready_at_once<K: Kind>() {
     }
 }
 
-pub async fn history_goes_over_into_what_is_published<K: Kind>() {
+pub async fn history_continues_into_live_messages<K: Kind>() {
     let kind: K = make().await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("a", "3")]).await;
     let mut stream = subscribe(kind.log(), live(&["a"], Start::Earliest)).await.unwrap();
@@ -34,7 +34,7 @@ pub async fn history_goes_over_into_what_is_published<K: Kind>() {
     }
 }
 
-pub async fn caught_up_is_said_at_the_end_of_the_log<K: Kind>() {
+pub async fn caught_up_is_set_at_the_head<K: Kind>() {
     let kind: K = make().await;
     publish_all(kind.log(), &[("a", "1"), ("a", "2"), ("a", "3")]).await;
     let mut stream = subscribe(kind.log(), one_by_one(live(&["a"], Start::Earliest))).await.unwrap();
@@ -124,7 +124,7 @@ pub async fn a_time_to_stop_at_is_waited_for<K: Kind>() {
     }
 }
 
-pub async fn a_dropped_stream_leaves_nothing_behind<K: Kind>() {
+pub async fn a_dropped_stream_frees_what_it_held<K: Kind>() {
     let kind: K = make().await;
     let as_reader = Query { consumer: Some("reader".into()), ..live(&["a"], Start::New) };
     let mut stream = subscribe(kind.log(), as_reader).await.unwrap();

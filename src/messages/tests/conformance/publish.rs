@@ -45,7 +45,7 @@ pub async fn a_message_is_read_as_it_was_published<K: Kind>() {
     }
 }
 
-pub async fn what_is_acknowledged_is_there_after_a_restart<K: Kind>() {
+pub async fn an_acknowledged_message_is_there_after_a_restart<K: Kind>() {
     let mut kind: K = make().await;
     let mut expected = Vec::new();
     for round in 0..3 {
@@ -59,7 +59,7 @@ pub async fn what_is_acknowledged_is_there_after_a_restart<K: Kind>() {
     }
 }
 
-pub async fn each_limit_of_a_message_is_told<K: Kind>() {
+pub async fn each_limit_of_a_message_is_an_error_with_its_numbers<K: Kind>() {
     let kind = K::make(|config| config.max_message_bytes = 1000).await;
     let refuse = async |message: NewMessage| kind.log().publish(message).await.unwrap_err();
     let fitting = NewMessage {
@@ -132,7 +132,7 @@ pub async fn an_id_is_checked_before_the_expected_sequence<K: Kind>() {
     assert!(!kind.log().publish(right).await.unwrap().duplicate, "what was refused is not known");
 }
 
-pub async fn a_topic_keeps_so_many_ids_also_after_a_restart<K: Kind>() {
+pub async fn the_ids_of_a_topic_are_limited_also_after_a_restart<K: Kind>() {
     let mut kind = K::make(|config| config.max_dedupe_ids = 3).await;
     for n in 0..6 {
         kind.log().publish(with_id("a", &n.to_string(), "x")).await.unwrap();
@@ -173,7 +173,7 @@ pub async fn an_expected_sequence_is_that_of_the_topics_last_message<K: Kind>() 
     publish(&kind, "a", 0).await.unwrap();
 }
 
-pub async fn an_expected_sequence_knows_what_has_expired<K: Kind>() {
+pub async fn an_expected_sequence_ignores_expired_messages<K: Kind>() {
     let mut kind: K = make().await;
     let first = publish(kind.log(), "a", "1").await;
     kind.log().publish(with_ttl("a", "2", 100)).await.unwrap();

@@ -57,7 +57,7 @@ pub async fn only_a_topic_of_users_is_purged<K: Kind>() {
     assert_eq!(kind.log().list_consumers(9, None).await.unwrap().consumers.len(), 1);
 }
 
-pub async fn ids_of_what_was_purged_can_be_published_anew<K: Kind>() {
+pub async fn ids_of_purged_messages_can_be_published_again<K: Kind>() {
     let mut kind: K = make().await;
     let with_id = |id: &str| NewMessage { message_id: Some(id.into()), ..text("a", id) };
     let first = kind.log().publish(with_id("1")).await.unwrap();
@@ -79,7 +79,7 @@ pub async fn ids_of_what_was_purged_can_be_published_anew<K: Kind>() {
     assert_eq!(texts(kind.log(), query(&["a"], Start::Earliest)).await, ["1", "2"]);
 }
 
-pub async fn what_was_purged_is_a_gap_for_who_had_not_read_it<K: Kind>() {
+pub async fn a_purged_message_is_a_gap_for_a_reader_that_had_not_read_it<K: Kind>() {
     let mut kind: K = make().await;
     publish_all(kind.log(), &[("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")]).await;
     let begun = position(kind.log(), with_limit(query(&[">"], Start::Earliest), 1)).await;
@@ -102,7 +102,7 @@ pub async fn what_was_purged_is_a_gap_for_who_had_not_read_it<K: Kind>() {
     }
 }
 
-pub async fn what_was_purged_stays_away_after_a_restart<K: Kind>() {
+pub async fn a_purged_message_stays_purged_after_a_restart<K: Kind>() {
     let mut kind: K = make_with(&["c=last"]).await;
     for n in 0..30 {
         publish_all(kind.log(), &[("a", &n.to_string()), ("b", &"x".repeat(600)), ("c", "1")]).await;

@@ -4,7 +4,7 @@ use super::*;
 
 const ALL: &[&str] = &[">"];
 
-pub async fn the_last_message_of_each_topic_comes_in_order_and_then_what_is_published<K: Kind>() {
+pub async fn the_last_message_of_each_topic_comes_in_order_before_live_messages<K: Kind>() {
     let mut kind: K = make_with(&["l.>=last"]).await;
     let all = [("b", "1"), ("a", "2"), ("l.x", "3"), ("b", "4"), ("l.x", "5"), ("c.d", "6"), ("l.y", "7")];
     publish_all(kind.log(), &all).await;
@@ -25,7 +25,7 @@ pub async fn the_last_message_of_each_topic_comes_in_order_and_then_what_is_publ
     assert_eq!(until_text(&mut stream, "9").await, ["8", "9"]);
 }
 
-pub async fn a_snapshot_goes_on_at_every_border<K: Kind>() {
+pub async fn a_snapshot_can_be_resumed_after_every_batch<K: Kind>() {
     let mut kind: K = make().await;
     let mut expected = Vec::new();
     for n in 0..40 {
@@ -87,7 +87,7 @@ pub async fn a_topic_whose_last_message_has_expired_comes_with_the_one_before<K:
     }
 }
 
-pub async fn a_snapshot_goes_on_after_topics_were_purged<K: Kind>() {
+pub async fn a_snapshot_continues_after_topics_were_purged<K: Kind>() {
     let mut kind: K = make_with(&["d=age:1s"]).await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")]).await;
     let begun = position(kind.log(), with_limit(query(ALL, Start::LastPerTopic), 1)).await;
@@ -101,7 +101,7 @@ pub async fn a_snapshot_goes_on_after_topics_were_purged<K: Kind>() {
     }
 }
 
-pub async fn a_snapshot_that_is_resumed_tells_of_what_was_lost_since<K: Kind>() {
+pub async fn a_resumed_snapshot_reports_messages_lost_since<K: Kind>() {
     let mut kind: K = make().await;
     publish_all(kind.log(), &[("a", "1"), ("b", "2"), ("c", "3")]).await;
     let begun = position(kind.log(), with_limit(query(ALL, Start::LastPerTopic), 1)).await;

@@ -15,7 +15,7 @@ pub async fn a_topic_is_tokens_joined_by_dots<K: Kind>() {
     assert_eq!(texts(kind.log(), query(&[">"], Start::Earliest)).await.len(), 4);
 }
 
-pub async fn a_topic_of_the_server_is_nobody_elses<K: Kind>() {
+pub async fn users_cannot_publish_to_topics_of_the_server<K: Kind>() {
     let kind: K = make().await;
     for topic in ["$a", "$consumer.a", "$"] {
         let refused = kind.log().publish(text(topic, "x")).await;
@@ -60,7 +60,7 @@ pub async fn a_pattern_subscription_gets_each_message_once<K: Kind>() {
     }
 }
 
-pub async fn one_sequence_numbers_all_topics_and_none_is_given_twice<K: Kind>() {
+pub async fn one_sequence_numbers_all_topics_and_is_never_reused<K: Kind>() {
     let mut kind: K = make_with(&["a=age:1ms"]).await;
     let mut last = 0;
     for round in 0..4 {
@@ -123,7 +123,7 @@ pub async fn topics_are_listed_page_by_page<K: Kind>() {
     }
 }
 
-pub async fn topics_of_the_server_are_not_listed_unasked<K: Kind>() {
+pub async fn topics_of_the_server_are_listed_only_by_name<K: Kind>() {
     let kind: K = make().await;
     publish(kind.log(), "a", "1").await;
     let here = position(kind.log(), query(&[">"], Start::Earliest)).await;

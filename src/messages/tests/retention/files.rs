@@ -7,7 +7,7 @@ fn with_ttl(topic: &str, content: &str, milliseconds: u64) -> NewMessage {
 }
 
 #[tokio::test]
-async fn a_segment_of_which_nothing_is_left_is_unlinked() {
+async fn a_segment_that_holds_nothing_is_deleted() {
     let mut bed = Bed::new(&["a=age:1s"]).await;
     bed.fill("a", 40).await;
     bed.advance(2000);
@@ -25,7 +25,7 @@ async fn a_segment_of_which_nothing_is_left_is_unlinked() {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_mostly_dead_is_written_anew_with_its_sequences_kept() {
+async fn a_mostly_dead_segment_is_compacted_with_its_sequences_kept() {
     let mut bed = Bed::new(&["a=count:1"]).await;
     let mut kept = Vec::new();
     for n in 0..40 {
@@ -65,7 +65,7 @@ async fn many_small_segments_become_one() {
 }
 
 #[tokio::test]
-async fn what_was_written_anew_is_left_alone_while_nothing_more_is_removed() {
+async fn a_compacted_segment_is_left_alone_while_nothing_more_is_removed() {
     let bed = Bed::new(&["a.>=last"]).await;
     for n in 0..2000 {
         bed.publish(&format!("a.a-topic-with-a-name-much-longer-than-its-message.{}", n % 50), "").await;
@@ -82,7 +82,7 @@ async fn what_was_written_anew_is_left_alone_while_nothing_more_is_removed() {
 }
 
 #[tokio::test]
-async fn what_the_server_keeps_for_itself_survives_every_rule() {
+async fn topics_of_the_server_survive_every_rule() {
     let mut bed = Bed::new(&[">=age:1ms count:1 bytes:1 total:1"]).await;
     let head = read_to_the_end(&bed.log, &[">"]).await;
     bed.log.commit_cursor("reader", head.clone(), false).await.unwrap();
@@ -109,7 +109,7 @@ async fn read_to_the_end(log: &Log, topics: &[&str]) -> Position {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_published_while_retention_is_enforced_is_not_removed_with_what_is_old() {
+async fn messages_published_during_retention_are_not_removed_with_old_ones() {
     // The second rule gives the maintenance something to do between looking at the clock and at the topics.
     let bed = Bed::new(&["a=age:500ms", "b.*=total:200000"]).await;
     for part in 0..20 {
@@ -138,7 +138,7 @@ async fn what_is_published_while_retention_is_enforced_is_not_removed_with_what_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_published_to_all_the_while_is_kept_within_its_limits() {
+async fn a_busy_topic_is_kept_within_its_limits() {
     let mut bed = Bed::new(&["a=count:10", "b=last", "c=bytes:2KiB"]).await;
     let publishers = ["a", "b", "c"].map(|topic| {
         let log = bed.log.clone();
@@ -168,7 +168,7 @@ async fn a_topic_that_is_published_to_all_the_while_is_kept_within_its_limits() 
 }
 
 #[tokio::test]
-async fn a_message_is_there_for_its_whole_time_to_live_and_not_longer() {
+async fn a_message_lives_for_exactly_its_ttl() {
     let mut bed = Bed::new(&[]).await;
     for _ in 0..20 {
         bed.config.clock.advance(Duration::from_micros(137));
@@ -183,7 +183,7 @@ async fn a_message_is_there_for_its_whole_time_to_live_and_not_longer() {
 }
 
 #[tokio::test]
-async fn what_has_expired_and_left_the_disk_counts_no_more() {
+async fn an_expired_message_that_left_the_disk_is_not_counted() {
     let mut bed = Bed::new(&["a=count:10"]).await;
     bed.publish("a", "first").await;
     for _ in 0..9 {
@@ -205,7 +205,7 @@ async fn what_has_expired_and_left_the_disk_counts_no_more() {
 }
 
 #[tokio::test]
-async fn readers_are_told_after_a_restart_of_what_was_removed_while_the_disk_was_full() {
+async fn removals_on_a_full_disk_are_reported_after_a_restart() {
     let mut bed = Bed::new(&["a=age:1s"]).await;
     bed.fill("a", 29).await;
     bed.publish("a", &"x".repeat(10_000)).await;
@@ -280,7 +280,7 @@ async fn an_id_is_known_for_its_window_also_when_its_message_is_removed() {
 }
 
 #[tokio::test]
-async fn all_topics_together_keep_so_many_ids() {
+async fn the_ids_of_all_topics_are_limited() {
     let mut bed = Bed::with(&[], |config| config.max_all_dedupe_ids = 20).await;
     let with_id =
         |n: usize| NewMessage { message_id: Some(n.to_string()), ..text(&format!("t.{}", n % 3), "x") };

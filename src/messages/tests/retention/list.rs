@@ -65,7 +65,7 @@ impl Item {
 
 impl Model {
     fn rule(&self, topic: &str) -> Option<&Rule> {
-        Rule::find(&self.rules, topic)
+        self.rules.iter().find(|rule| rule.pattern.matches(topic))
     }
 
     fn has_expired(&self, item: &Item) -> bool {
@@ -404,7 +404,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_is_left_is_what_a_list_would_have_left(
+    fn retention_leaves_what_a_model_leaves(
         rules in rules(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
@@ -420,7 +420,7 @@ proptest! {
     }
 
     #[test]
-    fn what_expires_takes_nothing_of_what_is_within_a_limit_with_it(
+    fn an_expired_message_does_not_take_others_within_a_limit_along(
         most in 1_usize..12,
         steps in proptest::collection::vec((0_usize..3000, proptest::option::of(1_u64..200), 0_u64..60, 0..8), 1..80),
     ) {

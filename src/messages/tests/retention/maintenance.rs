@@ -36,7 +36,7 @@ impl Bed {
 }
 
 #[tokio::test]
-async fn a_segment_made_ready_gives_its_room_for_writing_down_what_is_removed() {
+async fn the_prepared_segment_gives_its_room_to_the_trim_points() {
     let mut bed = Bed::new(&["a=age:1s"]).await;
     let last = bed.fill_with_old(true).await;
     bed.advance(2000);
@@ -49,7 +49,7 @@ async fn a_segment_made_ready_gives_its_room_for_writing_down_what_is_removed() 
 }
 
 #[tokio::test]
-async fn what_a_full_disk_kept_from_being_written_down_is_done_when_there_is_room() {
+async fn a_removal_that_a_full_disk_could_not_record_is_done_when_there_is_room() {
     let mut bed = Bed::new(&["a=age:1s"]).await;
     let last = bed.fill_with_old(false).await;
     let before = bed.segments();
@@ -86,7 +86,7 @@ async fn a_segment_that_cannot_be_freed_keeps_no_other_from_being_freed() {
 }
 
 #[tokio::test]
-async fn an_index_made_anew_while_its_segment_is_rewritten_loses_none_of_the_others() {
+async fn an_index_rebuilt_during_compaction_loses_no_message() {
     for damaged in 0..4 {
         let mut bed = Bed::new(&["few=age:1s"]).await;
         let mut expected = Vec::new();
@@ -153,7 +153,7 @@ async fn retention_is_enforced_in_time_though_there_is_always_something_else_to_
 }
 
 #[tokio::test]
-async fn a_topic_whose_last_message_expires_while_its_segment_is_rewritten_is_none_without_messages() {
+async fn a_topic_whose_last_message_expires_during_compaction_is_not_listed_without_messages() {
     let mut bed = Bed::new(&["few=age:1s"]).await;
     let ttl = Some(Duration::from_millis(2100));
     bed.log.publish(NewMessage { ttl, ..text("a", "1") }).await.unwrap();

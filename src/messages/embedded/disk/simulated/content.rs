@@ -1,10 +1,10 @@
 //! The bytes of a simulated file.
 //!
-//! They change on disk in sectors of 512 bytes, each whole and for itself. A power cut leaves of each sector, of all
-//! that it was since it was last on disk for certain, any one. In a torn one, of the bytes that were changing the
-//! first are changed and the rest is as it was, or garbage; those that were not changing are as they were, which
-//! SQLite calls powersafe overwrite. The length covers what is left of the writes that made the file longer, and a
-//! cut that survives takes what was written before it.
+//! They change on disk in sectors of 512 bytes, each independent of the others. A power cut leaves of each sector any one of
+//! the states that it had since it was last on disk for certain. In a torn sector, the first of the bytes that were changing
+//! have changed, and the rest are as before, or garbage; bytes that were not changing stay as they were (SQLite calls this
+//! powersafe overwrite). The length covers what is left of the writes that extended the file, and a truncation that survives
+//! removes what was written before it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,33 +16,33 @@ use super::{
     random::Random,
 };
 
-/// What a disk writes at once.
+/// The unit in which a disk writes.
 const SECTOR: usize = 512;
 const SECTOR_BYTES: u64 = SECTOR as u64;
 
 type Image = Box<[u8; SECTOR]>;
 
-/// What is seen, what is on disk, and what may be.
+/// What readers see, what is on disk, and what may be.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
-    /// Those that are not here are zeros.
+    /// Sectors that are not here are zeros.
     sectors: BTreeMap<u64, Sector>,
     len: u64,
     durable_len: u64,
-    /// What made the length what it is, since it was on disk.
+    /// The changes of the length since it was on disk.
     lengths: Vec<Length>,
-    /// What the next sync brings to the disk: sectors.
+    /// The sectors that the next sync brings to the disk.
     dirty: BTreeSet<u64>,
-    /// What the next sync brings to the disk: the length.
+    /// The next sync brings the length to the disk.
     is_longer_or_shorter: bool,
-    /// How many bytes have room, written or not.
+    /// The number of bytes that have room, written or not.
     allocated: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Sector {
     durable: Image,
-    /// What it was since, the oldest first. The last is what is seen.
+    /// Its later states, oldest first. The last one is what readers see.
     versions: Vec<Version>,
 }
 
@@ -55,9 +55,9 @@ struct Version {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// Written, up to this place in the file.
+    /// A write, up to this offset in the file.
     Write { end: u64, is_longer: bool },
-    /// The end of the file came before it, or into it.
+    /// A truncation before the sector, or within it.
     Cut,
 }
 
@@ -68,7 +68,7 @@ struct Length {
 }
 
 impl Content {
-    /// All of them on disk.
+    /// Bytes that are all on disk.
     pub fn durable(bytes: &[u8]) -> Self {
         let mut new = Self::default();
         new.write(bytes, 0, u64::MAX, &mut 0);
@@ -76,19 +76,19 @@ impl Content {
         new
     }
 
-    /// How many are seen.
+    /// The length that readers see.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// All that are seen.
+    /// The bytes that readers see.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
         self.copy(&mut bytes, 0);
         bytes
     }
 
-    /// Reads so many, or fails.
+    /// Fills `bytes` from an offset, or fails.
     pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.saturating_add(bytes.len() as u64) > self.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -108,7 +108,7 @@ impl Content {
         }
     }
 
-    /// Writes as many as there is room for, and tells how many.
+    /// Writes as many bytes as there is room for, and returns how many.
     pub fn write(&mut self, bytes: &[u8], offset: u64, mut room: u64, clock: &mut u64) -> usize {
         let mut written = 0;
         for (index, at, part) in parts(offset, bytes.len()) {
@@ -139,7 +139,7 @@ impl Content {
         }
     }
 
-    /// Cuts, or fills up with zeros.
+    /// Truncates, or extends with zeros.
     pub fn set_len(&mut self, len: u64, time: u64) {
         for (index, sector) in self.sectors.range_mut(len / SECTOR_BYTES..) {
             let keeps = len.saturating_sub(index * SECTOR_BYTES).min(SECTOR_BYTES);
@@ -158,18 +158,18 @@ impl Content {
         }
     }
 
-    /// Fills up with zeros that have their room.
+    /// Extends with zeros that have room.
     pub fn allocate(&mut self, len: u64, time: u64) {
         self.set_len(self.len.max(len), time);
         self.allocated = self.allocated.max(len);
     }
 
-    /// How much room is taken by [`Self::allocate`].
+    /// The room that [`Self::allocate`] would take.
     pub fn room_to_allocate(&self, len: u64) -> u64 {
         self.room_with(self.allocated.max(len)).saturating_sub(self.room())
     }
 
-    /// How much room they take.
+    /// The room that is taken.
     pub fn room(&self) -> u64 {
         self.room_with(self.allocated)
     }
@@ -191,7 +191,7 @@ impl Content {
         self.lengths.push(Length { time, len });
     }
 
-    /// Brings to the disk what was written since the last sync, whether that went well or not.
+    /// Brings to the disk what was written since the last sync, successful or not.
     pub fn sync(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
         if !std::mem::take(&mut self.is_longer_or_shorter) && dirty.is_empty() {
@@ -202,19 +202,19 @@ impl Content {
         }
         self.durable_len = self.len;
         let shortest = self.lengths.drain(..).map(|length| length.len).min().unwrap_or(u64::MAX);
-        // What a cut took does not come back from behind the new length.
+        // What a truncation removed does not come back after the new length.
         for sector in self.sectors.range_mut(shortest / SECTOR_BYTES..).map(|(_, sector)| sector) {
             sector.settle(sector.through_cut(u64::MAX));
         }
     }
 
-    /// Takes what was written for clean.
+    /// Marks what was written as clean.
     pub fn fail_sync(&mut self) {
         self.dirty.clear();
         self.is_longer_or_shorter = false;
     }
 
-    /// Changes a byte, seen or on disk.
+    /// Changes a byte in all its states.
     pub fn flip(&mut self, byte: u64, mask: u8) {
         assert!(byte < self.len, "byte {byte} of {}", self.len);
         let at = usize::try_from(byte % SECTOR_BYTES).unwrap_or(0);
@@ -225,14 +225,14 @@ impl Content {
         }
     }
 
-    /// When the oldest change was made that may not be on disk.
+    /// The time of the oldest change that may not be on disk.
     pub fn oldest_unsynced(&self) -> Option<u64> {
         let versions = self.sectors.values().filter_map(|sector| sector.versions.first());
         let versions = versions.map(|version| version.time);
         versions.chain(self.lengths.first().map(|length| length.time)).min()
     }
 
-    /// What a power cut leaves.
+    /// The file after a power cut.
     pub fn lose_power(&self, loss: &mut Loss) -> Self {
         let kept = loss.kept();
         let mut chosen = BTreeMap::new();
@@ -275,13 +275,13 @@ impl Sector {
         self.image(self.versions.len())
     }
 
-    /// What it was after so many of its versions.
+    /// The state after `count` versions.
     fn image(&self, count: usize) -> &Image {
         let last = count.checked_sub(1).and_then(|last| self.versions.get(last));
         last.map_or(&self.durable, |version| &version.image)
     }
 
-    /// The first so many of its versions are on disk for certain.
+    /// Records that the first `count` versions are on disk for certain.
     fn settle(&mut self, count: usize) {
         let count = count.min(self.versions.len());
         if let Some(last) = self.versions.drain(..count).next_back() {
@@ -289,14 +289,14 @@ impl Sector {
         }
     }
 
-    /// How many of its versions are made certain by the cuts up to a time.
+    /// The number of versions that the truncations up to a time make certain.
     fn through_cut(&self, time: u64) -> usize {
         let last =
             self.versions.iter().rposition(|version| version.kind == Kind::Cut && version.time <= time);
         last.map_or(0, |last| last + 1)
     }
 
-    /// How many of its versions the disk took.
+    /// The number of versions that the disk wrote.
     fn survivors(&self, kept: Kept, loss: &mut Loss) -> usize {
         match kept {
             Kept::All => self.versions.len(),
@@ -307,13 +307,13 @@ impl Sector {
         }
     }
 
-    /// When the length was last changed for the first so many of its versions.
+    /// The time of the last change of the length among the first `count` versions.
     fn length_time(&self, count: usize) -> u64 {
         let changes = |version: &&Version| !matches!(version.kind, Kind::Write { is_longer: false, .. });
         self.versions.iter().take(count).rfind(changes).map_or(0, |version| version.time)
     }
 
-    /// How far the file goes at least if the first so many of its versions are there.
+    /// The least length of the file if the first `count` versions are on disk.
     fn end(&self, count: usize) -> u64 {
         let versions = self.versions.iter().take(count).rev();
         let ends = versions.map_while(|version| match version.kind {
@@ -323,7 +323,7 @@ impl Sector {
         ends.max().unwrap_or(0)
     }
 
-    /// What the disk gives back after it took the first so many versions.
+    /// The bytes that are left after the disk wrote the first `count` versions.
     fn left(&self, count: usize, loss: &mut Loss) -> Image {
         let mut image = self.image(count).clone();
         let last = count.checked_sub(1).and_then(|last| self.versions.get(last));
@@ -334,7 +334,7 @@ impl Sector {
     }
 }
 
-/// Leaves of a change only what comes before some byte; the rest is as it was before, or garbage.
+/// Keeps a change only up to some byte; the rest is as before, or garbage.
 fn tear(image: &mut [u8; SECTOR], before: &[u8; SECTOR], random: &mut Random) {
     let changed = |at: &usize| before.get(*at) != image.get(*at);
     let (Some(first), Some(last)) = ((0..SECTOR).find(changed), (0..SECTOR).rfind(changed)) else { return };
@@ -345,7 +345,7 @@ fn tear(image: &mut [u8; SECTOR], before: &[u8; SECTOR], random: &mut Random) {
     }
 }
 
-/// The sectors that a range of bytes lies in: which, where in it, and which of the bytes.
+/// The sectors of a range of bytes: the index of the sector, the offset in it, and the part of the range.
 fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

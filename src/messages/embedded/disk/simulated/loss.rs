@@ -1,23 +1,23 @@
-//! How much of what was not synced a power cut leaves.
+//! How much a power cut leaves of what was not synced.
 
 use std::ops::RangeInclusive;
 
 use super::random::Random;
 
-/// A power cut: what it leaves is drawn from a seed.
+/// A power cut. A seed decides what it leaves.
 #[derive(Debug)]
 pub struct Loss {
-    /// The rest of the draws.
+    /// The source of further decisions.
     pub random: Random,
-    /// When there was something that was not synced.
+    /// The times at which something was not synced.
     times: RangeInclusive<u64>,
-    /// The same for every file and for the names, or each gets its own.
+    /// The same for all files and names; `None`: each gets its own.
     alike: Option<Kept>,
     /// Sectors may be torn.
     pub tears: bool,
 }
 
-/// What is left of the changes to a file or to the names.
+/// What is left of the changes to a file, or to the names.
 #[derive(Clone, Copy, Debug)]
 pub enum Kept {
     /// The disk had just written everything.
@@ -31,7 +31,7 @@ pub enum Kept {
 }
 
 impl Loss {
-    /// The cut of a seed.
+    /// The power cut of a seed.
     pub fn new(seed: u64, times: RangeInclusive<u64>) -> Self {
         let mut loss = Self { random: Random::new(seed), times, alike: None, tears: false };
         loss.tears = loss.random.one_in(3);

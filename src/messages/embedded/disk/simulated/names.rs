@@ -1,9 +1,9 @@
 //! The names on a simulated disk.
 //!
-//! A name on disk changes only by a sync of its directory. A power cut undoes, of the changes in a directory since
-//! its last sync, the latest ones, any number of them: a rename is done or not done, and none is done before one that
-//! was asked for earlier. A change in two directories is one change, and waits for what came before it in both. A
-//! directory is on disk when it or the one above it was synced, as ext4, XFS and Btrfs have it.
+//! A name on disk changes only by a sync of its directory. A power cut undoes any number of the latest changes in a directory
+//! since its last sync: a rename is done or not done, and no change is done before an earlier one. A change in two directories
+//! is one change, and waits for the earlier ones in both. A directory is on disk when it or its parent was synced, as in ext4,
+//! XFS and Btrfs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +13,12 @@ use std::{
 
 use super::loss::{Kept, Loss};
 
-/// What is seen, what is on disk, and what leads from the one to the other.
+/// What processes see, what is on disk, and the changes between the two.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     seen: Tree,
     durable: Tree,
-    /// With their times, the oldest first.
+    /// The changes and their times, oldest first.
     unsynced: Vec<(u64, Change)>,
 }
 
@@ -37,7 +37,7 @@ enum Change {
 }
 
 impl Names {
-    /// The file that is seen under a name.
+    /// The file with a name.
     pub fn find(&self, path: &Path) -> io::Result<u64> {
         self.seen.files.get(path).copied().ok_or(io::ErrorKind::NotFound.into())
     }
@@ -47,17 +47,17 @@ impl Names {
         self.seen.files.values().any(|named| *named == file)
     }
 
-    /// Whether a file has a name now, or had one that is not off the disk yet.
+    /// Whether a file has a name now, or has one on disk.
     pub fn has(&self, file: u64) -> bool {
         self.sees(file) || self.durable.files.values().any(|named| *named == file)
     }
 
-    /// When the oldest change was made that is not on disk.
+    /// The time of the oldest change that is not on disk.
     pub fn oldest_unsynced(&self) -> Option<u64> {
         self.unsynced.first().map(|(time, _)| *time)
     }
 
-    /// The files and directories in a directory: the last name first.
+    /// The files and directories in a directory, in descending order.
     pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         self.seen.has_directory(path)?;
         let names = self.seen.files.keys().chain(&self.seen.directories);
@@ -67,7 +67,7 @@ impl Names {
         Ok(names)
     }
 
-    /// Makes a directory and those above it; one that is there stays.
+    /// Creates a directory and its parents. An existing one stays.
     pub fn create_directory(&mut self, path: &Path, time: u64) -> io::Result<()> {
         let missing = path.ancestors().take_while(|above| self.seen.has_directory(above).is_err());
         let missing = missing.map(Path::to_path_buf).collect::<Vec<_>>();
@@ -87,7 +87,7 @@ impl Names {
         Ok(())
     }
 
-    /// Names a file anew.
+    /// Renames a file.
     pub fn rename(&mut self, from: &Path, to: &Path, time: u64) -> io::Result<()> {
         self.find(from)?;
         self.seen.has_directory(directory_of(to))?;
@@ -95,14 +95,14 @@ impl Names {
         Ok(())
     }
 
-    /// Takes a file's name.
+    /// Removes the name of a file.
     pub fn remove(&mut self, path: &Path, time: u64) -> io::Result<()> {
         self.find(path)?;
         self.change(Change::Remove(path.into()), time);
         Ok(())
     }
 
-    /// Brings the names in a directory to the disk, and what they wait for.
+    /// Brings the names in a directory to the disk, and the changes that they wait for.
     pub fn sync(&mut self, path: &Path) -> io::Result<()> {
         self.seen.has_directory(path)?;
         let mut directories = BTreeSet::from([path.to_path_buf()]);
@@ -120,22 +120,22 @@ impl Names {
         Ok(())
     }
 
-    /// Puts a file under a name, on disk at once.
+    /// Names a file, on disk at once.
     pub fn put(&mut self, path: &Path, file: u64, time: u64) {
         let directory = directory_of(path);
-        // Nothing is in the way: a directory that has the name of a file is a mistake of the test.
+        // This fails only if a directory has the name of a file, which is a mistake of the test.
         let made = self.create_directory(directory, time);
         self.change(Change::Create(path.into(), file), time);
         made.and_then(|()| self.sync(directory))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// What a power cut leaves.
+    /// The names after a power cut.
     pub fn lose_power(&self, loss: &mut Loss) -> Self {
         let kept = loss.kept();
         let mut durable = self.durable.clone();
         let mut cut = BTreeSet::new();
-        // Once in so many changes a directory is cut: few changes or many survive, from one seed to the next.
+        // The probability that a directory loses its further changes: with some seeds few survive, with others many.
         let one_in = [2, 4, 16].get(loss.random.index(3)).copied().unwrap_or(2);
         for (time, change) in &self.unsynced {
             let is_kept = match kept {
@@ -187,7 +187,7 @@ impl Tree {
 }
 
 impl Change {
-    /// Where it is made.
+    /// The directories that it changes.
     fn directories(&self) -> [&Path; 2] {
         match self {
             Self::Directory(path) => [directory_of(path), path],

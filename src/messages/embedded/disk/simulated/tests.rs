@@ -44,7 +44,7 @@ fn after_cuts(disk: &Simulation, name: &str) -> BTreeSet<Vec<u8>> {
 }
 
 #[test]
-fn what_is_synced_stays() {
+fn synced_bytes_survive() {
     let disk = disk();
     let file = file(&disk, "a");
     file.write_all_at(&[1; 3000], 0).unwrap();
@@ -53,7 +53,7 @@ fn what_is_synced_stays() {
 }
 
 #[test]
-fn of_what_is_not_synced_any_sectors_stay_and_the_length_covers_them() {
+fn any_unsynced_sectors_survive_and_the_length_covers_them() {
     let disk = disk();
     let file = file(&disk, "a");
     file.write_all_at(&[1; 512 * 3], 0).unwrap();
@@ -103,7 +103,7 @@ fn a_torn_sector_is_torn_only_in_bytes_that_were_changing() {
 }
 
 #[test]
-fn a_sector_written_twice_is_what_it_was_at_some_time() {
+fn a_sector_written_twice_has_one_of_its_states() {
     let disk = disk();
     let file = file(&disk, "a");
     file.write_all_at(&[1; 512], 0).unwrap();
@@ -142,7 +142,7 @@ fn a_failed_sync_is_not_made_good_by_the_next_one_but_by_writing_again() {
 }
 
 #[test]
-fn a_length_that_is_not_synced_stays_or_not_and_what_was_cut_does_not_come_back() {
+fn an_unsynced_length_survives_or_not_and_truncated_bytes_do_not_return() {
     let disk = disk();
     let file = file(&disk, "a");
     file.write_all_at(&[1; 1000], 0).unwrap();
@@ -227,7 +227,7 @@ fn a_directory_is_lost_with_all_that_is_in_it_until_it_or_the_one_above_is_synce
 }
 
 #[test]
-fn a_rename_into_a_directory_that_is_synced_brings_what_it_waits_for() {
+fn a_rename_into_a_synced_directory_brings_the_changes_before_it() {
     let disk = disk();
     let inner = path("inner");
     disk.create_directory(&inner).unwrap();
@@ -340,7 +340,7 @@ fn a_disk_is_full_until_there_is_room() {
 }
 
 #[test]
-fn rot_is_there_for_good() {
+fn rot_is_permanent() {
     let disk = disk();
     disk.write_file(&path("a"), &[0; 1000]);
     disk.flip(&path("a"), 700, 0x81);
@@ -386,7 +386,7 @@ fn sector(bytes: &[u8], index: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_to_be_done_before_a_call_is_done_once_and_may_use_the_disk() {
+fn an_act_before_a_call_runs_once_and_may_use_the_disk() {
     let disk = disk();
     let file = file(&disk, "a");
     let of_deed = disk.clone();
@@ -404,7 +404,7 @@ fn what_is_to_be_done_before_a_call_is_done_once_and_may_use_the_disk() {
 
 proptest! {
     #[test]
-    fn each_sector_is_what_it_was_at_some_time_since_the_last_good_sync(
+    fn each_sector_has_one_of_its_states_since_the_last_good_sync(
         steps in prop::collection::vec(step(), 0..30),
         seeds in prop::collection::vec(any::<u64>(), 16),
     ) {
@@ -461,7 +461,7 @@ proptest! {
     }
 
     #[test]
-    fn names_are_what_they_were_at_some_time_since_the_last_sync(
+    fn names_have_one_of_their_states_since_the_last_sync(
         steps in prop::collection::vec((0..4_u8, 0..4_u8, 0..4_u8), 0..30),
         seeds in prop::collection::vec(any::<u64>(), 16),
     ) {
