@@ -15,7 +15,7 @@ pub enum Error {
     Pattern {
         /// The index of the pattern in the query, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// Why it is not valid.
         error: topic::Error,
     },
     /// A subscription without a pattern.
@@ -148,6 +148,6 @@ impl Error {
 pub struct BatchError {
     /// The index of the refused message, from 0; `None` if the log refused all of them.
     pub index: Option<usize>,
-    /// What is wrong with it.
+    /// Why the batch was not published.
     pub error: Error,
 }

@@ -1,4 +1,4 @@
-//! What any log must do, and what this one does when its disk does not.
+//! What every log must do, and what the embedded log does when its disk fails.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -288,7 +288,7 @@ async fn after_a_failed_sync_no_message_is_accepted_until_a_restart_and_reading_
     assert!(*log.failed().borrow());
     assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1"]);
     log.close().await;
-    // What the page cache shows of 2 is written anew before it is served: then no power cut takes it back.
+    // What the page cache shows of 2 is written again before it is served: then no power cut takes it back.
     let disk = disk.kill();
     let log = on(&disk);
     log.publish(text("a", "4")).await.unwrap();
@@ -343,7 +343,7 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(segment(&directory), &flipped).unwrap();
-        // It tells which log it is where the only segment does not.
+        // It holds the identity of the log if the header of the only segment is damaged.
         std::fs::copy(source.path().join("removed"), directory.path().join("removed")).unwrap();
         let Ok((log, opened)) = Log::open(directory.path(), config()) else { continue };
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
@@ -352,8 +352,8 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
         }
         let missing = 5 - messages.len();
         assert!(missing <= 1, "byte {at}: {messages:?}");
-        let is_told = !events.is_empty() || !opened.torn.is_empty();
-        assert!(missing == 0 || is_told, "byte {at}: a message is missing and nobody says so");
+        let is_reported = !events.is_empty() || !opened.torn.is_empty();
+        assert!(missing == 0 || is_reported, "byte {at}: a message is missing and no event reports it");
     }
 }
 

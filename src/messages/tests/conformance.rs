@@ -16,7 +16,7 @@ mod topics;
 
 /// A kind of log: how one is made, opened again, and moved through time.
 trait Kind: Sized {
-    /// An empty log. Its clock stands still, and retention runs when it is asked for.
+    /// An empty log. Its clock moves only by `pass`, and retention runs only by `keep`.
     async fn make(set: impl FnOnce(&mut Config)) -> Self;
 
     /// The log.

@@ -1,4 +1,4 @@
-//! A call fails, each in its turn, or there is no room: what was acknowledged stays, and reading goes on.
+//! Each call of the disk fails in turn, or the disk is full: acknowledged messages stay, and reading goes on.
 
 use super::{
     history::{Fact, Outcome, Sent},
@@ -29,7 +29,7 @@ async fn restart_and_check(mut client: Client, disk: Arc<Simulation>) {
         if after_power_cut {
             log.close().await;
         } else {
-            // What is published and read here is not on the disk that loses power.
+            // Facts from here on are not about the disk that loses power.
             client.position.clone_from(&position);
             client
                 .facts
@@ -110,7 +110,7 @@ async fn with_garbage(disk: &Arc<Simulation>) -> Log {
     for n in 60..90 {
         log.publish(text("few", &format!("{n}-{}", "x".repeat(300)))).await.unwrap();
     }
-    // What is written now is all to be kept.
+    // Everything in the current segment is kept.
     for n in 90..100 {
         log.publish(text("a", &format!("{n}-{}", "x".repeat(300)))).await.unwrap();
     }

@@ -1,26 +1,26 @@
-//! What a log was asked for and what it answered, held against what it must do.
+//! A history of requests and answers of a log, and the check that the log kept its promises.
 //!
-//! A history is a list of facts in the order in which they came to be known to one client that asks one thing after
-//! another. [`check`] finds the first promise that is broken: an acknowledged message that is not there, one that is
-//! there twice, at another place, out of order or with another payload, one that was refused or purged and is there,
-//! half a batch, an id that is forgotten, a consumer that is not where it was put.
+//! A history is a list of facts in the order in which one client, which sends one request after another, learned them.
+//! [`check`] finds the first broken promise: an acknowledged message that is missing, doubled, at another sequence, out of
+//! order or with another payload; a refused or purged message that is there; half a batch; a forgotten message id; a consumer
+//! with another position.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It is done. For a message: at this sequence.
+    /// It was done; a message was published at this sequence.
     Done(u64),
-    /// The message was there already, at this sequence.
+    /// The message was a duplicate of the one at this sequence.
     Duplicate(u64),
-    /// It was not done.
+    /// It was refused.
     Refused,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 
-/// A message that was published. Its text is unlike that of any other.
+/// A message that was published. Its text is unique.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub topic: String,
@@ -59,7 +59,7 @@ pub enum Fact {
 /// How many of the newest messages of a topic are kept, if not all of them.
 pub type Keeps = fn(&str) -> Option<usize>;
 
-/// The first promise that is broken.
+/// Checks a history. The error is the first broken promise.
 pub fn check(facts: &[Fact], keeps: Keeps) -> Result<(), String> {
     let mut checker = Checker { keeps, ..Checker::default() };
     for (at, fact) in facts.iter().enumerate() {
@@ -87,12 +87,12 @@ struct Checker {
 #[derive(Clone, Debug)]
 struct Message {
     topic: String,
-    /// None: nobody knows whether it is there.
+    /// `None` if it is unknown whether the message is there.
     sequence: Option<u64>,
     expires: bool,
-    /// Nobody knows whether it was there once.
+    /// It is unknown whether the message was there once.
     is_unknown: bool,
-    /// It was refused, or was not there when it had to be: it must not come.
+    /// It was refused, or was missing when it had to be there: it must not appear.
     is_barred: bool,
     /// Those of a batch.
     group: Option<usize>,
@@ -198,7 +198,7 @@ impl Checker {
         let texts = sent.id.clone().and_then(|id| self.ids.get(&(sent.topic.clone(), id)));
         let known = |text: &String| {
             let message = &self.messages[text];
-            // What nobody read may have been removed before.
+            // A message that no reader has seen may have been removed before.
             let may_be_removed = message.expires || (self.keeps)(&message.topic).is_some();
             if message.is_barred && message.sequence.is_none() && !may_be_removed {
                 return None;
@@ -222,7 +222,7 @@ impl Checker {
             _ if places.contains(&Some(sequence)) => Ok(()),
             [] => Err(format!("{sent:?} is not one of {earlier:?} at {places:?}")),
             [((text, _), _)] => self.place(text, sequence),
-            // Nobody knows which.
+            // It is unknown which one.
             _ => Ok(()),
         }
     }
@@ -245,7 +245,7 @@ impl Checker {
         }
         for Seen { sequence, topic, text } in seen {
             let known =
-                self.messages.get(text).ok_or_else(|| format!("{sequence}: nobody sent {text:.40}"))?;
+                self.messages.get(text).ok_or_else(|| format!("{sequence}: {text:.40} was never sent"))?;
             if known.topic != *topic {
                 return Err(format!("{sequence} is of {topic}, not of {}", known.topic));
             }
@@ -264,7 +264,7 @@ impl Checker {
         let texts = seen.iter().map(|seen| seen.text.as_str()).collect::<BTreeSet<_>>();
         self.check_missing(&texts)?;
         self.check_groups(&texts)?;
-        // What was not there after a start will never be; what retention removed, once that is on disk.
+        // A message that is missing after a start stays missing, and so does a removed one once the trim point is on disk.
         for (text, message) in &mut self.messages {
             let is_decided = message.sequence.is_none() && message.opened < self.opened;
             message.is_barred |= !texts.contains(text.as_str()) && (is_decided || self.is_enforced);
@@ -304,7 +304,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Of a batch of which nobody knows, there are all messages or none.
+    /// Of a batch with an unknown outcome, either all messages are there or none.
     fn check_groups(&self, texts: &BTreeSet<&str>) -> Result<(), String> {
         let mut groups = HashMap::<usize, (bool, bool)>::new();
         for (text, message) in &self.messages {
@@ -334,7 +334,7 @@ impl Checker {
             }
         }
         match found.keys().find(|consumer| !self.consumers.contains_key(*consumer)) {
-            Some(consumer) => Err(format!("nobody made {consumer}")),
+            Some(consumer) => Err(format!("{consumer} was never made")),
             None => Ok(()),
         }
     }
@@ -425,7 +425,7 @@ fn each_fault_of_a_history_is_found() {
             ],
             "was sent after",
         ),
-        (vec![one(), seen(&[(1, "a", "other")])], "nobody sent other"),
+        (vec![one(), seen(&[(1, "a", "other")])], "other was never sent"),
         (vec![one(), seen(&[(1, "b", "1")])], "is of b, not of a"),
         (vec![one(), purged(), seen(&[first])], "is there after"),
         (vec![published("a", "1", Outcome::Refused), seen(&[first])], "was refused"),
@@ -440,7 +440,7 @@ fn each_fault_of_a_history_is_found() {
             vec![at(Some(1), done), at(None, unknown), Fact::Opened, consumers(&[]), consumers(&[1])],
             "c is at Some(1)",
         ),
-        (vec![consumers(&[1])], "nobody made c"),
+        (vec![consumers(&[1])], "c was never made"),
     ] {
         let broken = broken(&facts);
         assert!(broken.contains(expected), "{broken:?} instead of {expected:?}");

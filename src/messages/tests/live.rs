@@ -11,10 +11,10 @@ use super::{
 /// How many messages are published a round.
 const COUNT: u64 = 1500;
 
-/// Of `purged`, what is there is removed now and then.
+/// `purged` is purged now and then.
 const TOPICS: [&str; 7] = ["a", "b.x", "b.y", "c.d.e", "few", "last", "purged"];
 
-/// What is told as removed may be missing; everything else is there, once, in order.
+/// Messages in reported gaps may be missing; all others are there, once, in order.
 fn check(name: &str, published: &[Seen], seen: &[Seen], gaps: &[(u64, u64)], patterns: &[&str]) {
     assert!(seen.is_sorted_by(|a, b| a.sequence < b.sequence), "{name}: not in order, or twice");
     let patterns = patterns.iter().map(|text| topic::Pattern::parse(text).unwrap()).collect::<Vec<_>>();
@@ -27,7 +27,7 @@ fn check(name: &str, published: &[Seen], seen: &[Seen], gaps: &[(u64, u64)], pat
             None => assert!(
                 ["few", "purged"].contains(&sent.topic.as_str())
                     && gaps.iter().any(|(from, to)| (*from..=*to).contains(&sent.sequence)),
-                "{name}: {} of {} is missing, and only {gaps:?} were told",
+                "{name}: {} of {} is missing, and only {gaps:?} were reported",
                 sent.sequence,
                 sent.topic
             ),
@@ -116,7 +116,7 @@ async fn readers_miss_nothing_unreported_under_publishing_purging_retention_and_
         let (seen, gaps) = reader.await.unwrap();
         check(&format!("{patterns:?}"), &published, &seen, &gaps, patterns);
     }
-    // Who comes later reads what is left, by any way.
+    // A later reader gets everything that is left, with any patterns.
     let kept = |topic: &str| match topic {
         "few" => 5,
         "last" => 1,

@@ -1,4 +1,4 @@
-//! The power goes off, at any call and between calls, also while the log is opened; what was acknowledged is there.
+//! The power fails during any call and between calls, also while the log is being opened: acknowledged messages stay.
 
 use super::{
     history::Fact,
@@ -93,7 +93,7 @@ fn block(sequence: u64, topic: &str) -> Vec<u8> {
         ..Block::default()
     };
     let mut bytes = Vec::new();
-    // Who publishes does not know the log's salt.
+    // A publisher does not know the log's salt.
     block.put(&mut bytes, 0, 0);
     bytes
 }
@@ -132,7 +132,10 @@ async fn the_mark_of_a_torn_end_stays_when_the_index_of_its_segment_is_written()
         let _ = log.publish(text("a", "3")).await;
         log.close().await;
         let (log, opened) = open(&disk.lose_power(seed), 1).unwrap();
-        assert_eq!(opened.damaged, [""; 0], "call {call}, seed {seed}: what was never there is told as lost");
+        assert_eq!(
+            opened.damaged, [""; 0],
+            "call {call}, seed {seed}: a message that was never there is reported as lost"
+        );
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
         assert_eq!((messages[0].1.as_str(), events), ("1", vec![]), "call {call}, seed {seed}");
     }

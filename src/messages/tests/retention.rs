@@ -1,4 +1,4 @@
-//! What retention, expiry and purges leave, against a list that does the same.
+//! What retention, expiry and purges leave, compared with a model.
 
 use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
@@ -7,7 +7,7 @@ mod files;
 mod list;
 mod maintenance;
 
-/// A log in memory, whose clock stands still until it is moved, and whose retention runs when it is asked for.
+/// A log in memory. Its clock moves only when a test moves it, and retention runs only when a test asks for it.
 pub struct Bed {
     pub disk: Arc<Simulation>,
     pub config: Config,

@@ -1,4 +1,4 @@
-//! Bytes change on disk: detected or harmless, never another payload, and what is lost is named.
+//! Bytes change on disk: that is detected or harmless, never gives a wrong payload, and lost messages are reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,7 +68,7 @@ async fn read_all(log: &Log, what: &str) -> (Messages, Vec<Event>) {
     (messages, events)
 }
 
-/// Opens it, and sees whether all is there but what is told.
+/// Opens a log, and checks that every message is there or reported.
 async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize, may_come_back: bool) {
     let name = sample.name;
     for again in [false, true] {
@@ -81,12 +81,15 @@ async fn check(sample: &Sample, disk: &Arc<Simulation>, what: &str, most: usize,
         }
         let missing = sample.expected.keys().filter(|sequence| !messages.contains_key(sequence));
         let missing = missing.copied().collect::<Vec<_>>();
-        let is_told = |sequence: &u64| {
+        let is_reported = |sequence: &u64| {
             let is_in = |event: &Event| matches!(event, Event::Damaged(range) if (range.first.get()..=range.last.get()).contains(sequence));
             events.iter().any(is_in)
                 || !sample.is_clean && sample.expected.keys().next_back() == Some(sequence)
         };
-        assert!(missing.iter().all(is_told), "{name}, {what}, {again}: {missing:?} {events:?} {opened:?}");
+        assert!(
+            missing.iter().all(is_reported),
+            "{name}, {what}, {again}: {missing:?} {events:?} {opened:?}"
+        );
         assert!(missing.len() <= most, "{name}, {what}: {missing:?} are missing");
         if sample.is_clean && !missing.is_empty() {
             assert!(opened.torn.is_empty(), "{name}, {what}: rot is taken for a torn tail");
@@ -107,7 +110,7 @@ fn flip_each_byte(sample: &Sample) {
     let places = files
         .iter()
         .flat_map(|path| (0..sample.disk.read_file(path).len() as u64).map(move |byte| (path.clone(), byte)));
-    // What is behind the mark, or behind the last block, is preallocated.
+    // The bytes after the mark, or after the last block, are preallocated room.
     let places = places.collect::<Vec<_>>();
     for_each_seed(places.len() as u64, |place| {
         let (path, byte) = &places[usize::try_from(place).unwrap()];
@@ -199,7 +202,7 @@ async fn spoil_some(seed: u64) {
             assert_eq!(published.get(&one.sequence), Some(&(one.topic.clone(), one.text.clone())));
         }
         let new = log.publish(super::text("new", "new")).await.unwrap();
-        // What is cut off at the end of the last segment, between two commits, has left no trace.
+        // A last segment that was cut off between two commits shows no trace of that.
         let is_served_twice = messages.iter().any(|seen| seen.sequence >= new.sequence.get());
         assert!(!is_served_twice, "{} of {newest}", new.sequence);
         enforce(&log).await;
@@ -311,8 +314,8 @@ async fn a_damaged_commit_of_a_consumer_is_an_error_until_it_commits_again() {
 }
 
 /// Opens a log again and again, and each time has the segment that was written followed by the next one, so that all
-/// that should have an index get it: what is damaged is told each time.
-async fn told_at_each_start(disk: &Arc<Simulation>, (first, last): (u64, u64), left: usize) {
+/// that should have an index get it: damage is reported each time.
+async fn reported_at_each_start(disk: &Arc<Simulation>, (first, last): (u64, u64), left: usize) {
     for start in 0..3 {
         let (log, opened) = open(disk, 1);
         assert_eq!(opened.damaged.len(), 1, "start {start}: {:?}", opened.damaged);
@@ -332,7 +335,7 @@ async fn damage_is_reported_at_each_start_also_in_a_full_segment() {
         let path = Path::new(DIRECTORY).join("00000000000000000001.log");
         let block = memchr::memmem::find_iter(&disk.read_file(&path), b"PBLK").nth(nth).unwrap() as u64;
         disk.flip(&path, block + 1, 1);
-        told_at_each_start(&disk, (nth as u64 + 1, nth as u64 + 1), 5).await;
+        reported_at_each_start(&disk, (nth as u64 + 1, nth as u64 + 1), 5).await;
     }
 }
 
@@ -342,7 +345,7 @@ async fn a_damaged_end_of_a_full_segment_without_an_index_is_reported_at_each_st
     let bytes = disk.read_file(&paths[1]);
     let second = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
     disk.write_file(&paths[1], &bytes[..second + 20]);
-    told_at_each_start(&disk, (4, 4), 6).await;
+    reported_at_each_start(&disk, (4, 4), 6).await;
 }
 
 #[tokio::test]
@@ -395,7 +398,7 @@ async fn a_block_that_was_moved_by_some_bytes_takes_nothing_with_it_that_is_writ
         let path = Path::new(DIRECTORY).join("00000000000000000001.log");
         let mut bytes = disk.read_file(&path);
         let last = memchr::memmem::rfind(&bytes, b"PBLK").unwrap();
-        // By what its header says it now reaches into what comes behind it.
+        // By its header, it now reaches into the bytes that follow it.
         bytes.copy_within(last..last + 100, last + shift);
         bytes[last + 1] ^= 1;
         disk.write_file(&path, &bytes);

@@ -57,7 +57,7 @@ pub fn for_each_seed<F: Future<Output = ()>>(count: u64, run: impl Fn(u64) -> F 
     });
 }
 
-/// Tells which seed it was.
+/// Prints the seed if its run panics.
 struct Named(u64);
 
 impl Drop for Named {
@@ -89,7 +89,7 @@ pub struct Client {
     pub count: u64,
     /// Ids that were sent, with their topics.
     ids: Vec<(String, String)>,
-    /// Behind what was read once, of everything.
+    /// A position after messages of all topics that were read once.
     pub position: Option<Position>,
 }
 
@@ -234,14 +234,14 @@ impl Client {
         self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
     }
 
-    /// A position that was handed out once, before a power cut perhaps, is still one behind which all is read.
+    /// A position that was handed out, perhaps before a power cut, is still followed by every later message.
     async fn resume(&mut self, log: &Log, all: &[Seen]) {
         if let Some(position) = self.position.take() {
             let after = number(position.sequence());
             let (resumed, _) = seen(log, query(&[">"], Start::Resume(position))).await;
             let resumed = resumed.into_iter().filter(is_kept).collect::<Vec<_>>();
             let expected = all.iter().filter(|seen| seen.sequence > after && is_kept(seen));
-            assert_eq!(resumed, expected.cloned().collect::<Vec<_>>(), "behind {after}");
+            assert_eq!(resumed, expected.cloned().collect::<Vec<_>>(), "after {after}");
         }
         let limit = Some(1 + self.random.below(50));
         let batching = Batching { limit, ..Batching::default() };
@@ -252,7 +252,7 @@ impl Client {
     }
 }
 
-/// Retention removes none of its topic, and it does not expire.
+/// Whether the message neither expires nor is in a topic with retention.
 fn is_kept(seen: &Seen) -> bool {
     KEEPS(&seen.topic).is_none() && !seen.text.contains(EXPIRES)
 }

@@ -47,7 +47,7 @@ pub async fn a_commit_behind_is_refused_unless_it_rewinds<K: Kind>() {
         kind.log().commit_cursor("c", places[place].clone(), may_rewind).await
     };
     commit(&kind, 2, false).await.unwrap();
-    commit(&kind, 2, false).await.expect("the same is not behind");
+    commit(&kind, 2, false).await.expect("the same position is not a rewind");
     for _ in 0..2 {
         let refused = commit(&kind, 1, false).await;
         assert!(
@@ -183,7 +183,7 @@ pub async fn a_deleted_consumer_starts_again<K: Kind>() {
         assert_eq!(texts(kind.log(), reading("c", query(&["a"], Start::Last(1)))).await, ["5"]);
         kind.reopen().await;
     }
-    kind.log().commit_cursor("c", places[0].clone(), false).await.expect("a commit behind nothing");
+    kind.log().commit_cursor("c", places[0].clone(), false).await.expect("the first commit");
     kind.reopen().await;
     assert_eq!(kind.log().list_consumers(9, None).await.unwrap().consumers[0].position, places[0]);
 }

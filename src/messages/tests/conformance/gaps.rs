@@ -1,4 +1,4 @@
-//! What was removed, and who is told of it.
+//! Gaps: which removed messages are reported, and to which readers.
 
 use super::*;
 
@@ -78,7 +78,7 @@ pub async fn a_start_reports_no_gap_for_messages_removed_before_its_first_batch<
             kind.log().purge_topic("a", None).await.unwrap();
             let first = next(&mut stream).await.unwrap();
             assert_eq!((texts_in(&first), first.events), (vec!["2".into(), "4".into()], vec![]), "{what}");
-            // What is removed after the first batch is a gap.
+            // A message that is removed after the first batch is a gap.
             publish_all(kind.log(), &[("a", "5")]).await;
             kind.log().purge_topic("a", None).await.unwrap();
             match (on_gap, stream.next().await.unwrap()) {

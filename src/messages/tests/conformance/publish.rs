@@ -1,4 +1,4 @@
-//! Publishing: what is checked, what is promised, and when it is safe to repeat.
+//! Publishing: what is checked, what an acknowledgement promises, and when a publish is safe to repeat.
 
 use super::*;
 

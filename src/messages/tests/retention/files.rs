@@ -1,4 +1,4 @@
-//! What becomes of segments, and of what they hold.
+//! What happens to segments, and to the messages in them.
 
 use super::*;
 
@@ -212,7 +212,7 @@ async fn removals_on_a_full_disk_are_reported_after_a_restart() {
     bed.fill("b", 1).await;
     bed.enforce().await;
     bed.advance(2000);
-    // What was removed is written down first.
+    // The first call writes the trim points.
     bed.disk.fail_at(bed.disk.calls(), Fault::Full);
     bed.enforce().await;
     bed.enforce().await;

@@ -28,7 +28,7 @@ struct Item {
 struct Model {
     rules: Vec<Rule>,
     clock: Clock,
-    /// What is not removed.
+    /// The messages that are not removed.
     held: Vec<Item>,
     lost: BTreeMap<&'static str, u64>,
     head: u64,
@@ -294,7 +294,7 @@ impl Pair {
         assert!(purged <= count && purged + expired >= count, "{topic}: {purged} purged, not {count}");
     }
 
-    /// What a reader is to get, from where it asks, and what it was told before.
+    /// The messages that a reader must get from a start, and up to where gaps were reported before.
     fn expect(&self, from: &From, patterns: &[&str]) -> Option<(Start, Vec<Item>, u64)> {
         let served = || self.model.served().filter(|item| matches(patterns, item.topic));
         let behind = |after: u64| served().filter(|item| item.sequence > after).cloned().collect::<Vec<_>>();
@@ -378,7 +378,7 @@ impl Pair {
     }
 }
 
-/// What is listed of a topic: what has expired may count, and may not.
+/// Compares a listed topic with the model. Expired messages may be counted or not.
 fn compare(info: &TopicInfo, held: &[&Item], served: &[&Item]) {
     let within = |value: u64, low: u64, high: u64| (low..=high).contains(&value);
     let sum = |items: &[&Item]| items.iter().map(|item| item.bytes).sum::<u64>();

@@ -1,4 +1,4 @@
-//! What becomes of a removal when something gets in its way: no room, a call that fails, a reader, other work, time.
+//! Removals that something gets in the way of: a full disk, a failing call, a reader, other tasks, time.
 
 use std::sync::mpsc;
 
@@ -7,27 +7,27 @@ use tokio::runtime::Handle;
 use super::*;
 use embedded::format::footer::TRAILER_BYTES;
 
-/// How many calls it takes to write down what was removed.
-const WRITE_DOWN_CALLS: u64 = 5;
+/// The number of calls that write the trim points.
+const TRIM_POINT_CALLS: u64 = 5;
 
 impl Bed {
-    /// A segment was made before it is needed.
-    fn is_one_ready(&self) -> bool {
+    /// Whether a segment is prepared.
+    fn is_one_prepared(&self) -> bool {
         self.disk.list(Path::new("/log")).unwrap().iter().any(|path| path.ends_with("next.segment"))
     }
 
-    /// Fills segments with messages of "a", and the one that is written with some of "b" alone, so that one more is made
-    /// ready, or there is none. The last sequence of "a".
-    async fn fill_with_old(&self, is_one_ready: bool) -> u64 {
+    /// Fills segments with messages of "a", and the current one with messages of "b" only, so that a further segment is
+    /// prepared or not. Returns the last sequence of "a".
+    async fn fill_with_old(&self, is_one_prepared: bool) -> u64 {
         self.fill("a", 39).await;
         let last = self.publish("a", &"x".repeat(10_000)).await;
-        self.fill("b", if is_one_ready { 6 } else { 1 }).await;
+        self.fill("b", if is_one_prepared { 6 } else { 1 }).await;
         settle(&self.log).await;
-        assert!(self.segments().len() > 4 && self.is_one_ready() == is_one_ready);
+        assert!(self.segments().len() > 4 && self.is_one_prepared() == is_one_prepared);
         last
     }
 
-    /// What a server finds that is started after this one was killed.
+    /// Kills the server and starts another one.
     async fn kill(&mut self) {
         self.disk = self.disk.kill();
         self.config.disk = Storage::Simulated(self.disk.clone());
@@ -56,7 +56,7 @@ async fn a_removal_that_a_full_disk_could_not_record_is_done_when_there_is_room(
     bed.advance(2000);
     bed.disk.set_capacity(Some(bed.disk.used()));
     bed.enforce().await;
-    assert_eq!(bed.segments(), before, "nothing is done that is not written down");
+    assert_eq!(bed.segments(), before, "no segment is freed before the trim points are on disk");
     bed.disk.set_capacity(None);
     bed.enforce().await;
     assert!(bed.segments().len() <= 2, "{:?}", bed.segments());
@@ -67,7 +67,7 @@ async fn a_removal_that_a_full_disk_could_not_record_is_done_when_there_is_room(
 
 #[tokio::test]
 async fn a_segment_that_cannot_be_freed_keeps_no_other_from_being_freed() {
-    for call in WRITE_DOWN_CALLS.. {
+    for call in TRIM_POINT_CALLS.. {
         let bed = Bed::new(&["a=age:1s"]).await;
         bed.fill("a", 40).await;
         settle(&bed.log).await;
@@ -79,7 +79,7 @@ async fn a_segment_that_cannot_be_freed_keeps_no_other_from_being_freed() {
         let after = bed.segments().len();
         assert!(before > 4 && after <= 3, "call {call}: {after} of {before} segments are left");
         if bed.disk.calls() <= start + call {
-            assert!(call > WRITE_DOWN_CALLS + 4, "segments are deleted");
+            assert!(call > TRIM_POINT_CALLS + 4, "segments are deleted");
             return;
         }
     }
@@ -97,7 +97,7 @@ async fn an_index_rebuilt_during_compaction_loses_no_message() {
             bed.fill("few", 8).await;
         }
         settle(&bed.log).await;
-        // What was published lately is in memory.
+        // The newest messages are in memory; after a restart they are read from disk.
         bed.kill().await;
         let segments = bed.segments();
         assert_eq!(segments.len(), 5);
@@ -108,8 +108,8 @@ async fn an_index_rebuilt_during_compaction_loses_no_message() {
         let postings = &bed.disk.read_file(&path)[postings..postings + 8];
         bed.disk.flip(&path, u64::from_le_bytes(postings.try_into().unwrap()), 1);
         let (runtime, log, (sender, seen)) = (Handle::current(), bed.log.clone(), mpsc::channel());
-        // The file of the one that is to stand for all of them is made.
-        bed.disk.before(bed.disk.calls() + WRITE_DOWN_CALLS + 1, move || {
+        // Before the first write to the compacted segment.
+        bed.disk.before(bed.disk.calls() + TRIM_POINT_CALLS + 1, move || {
             sender.send(runtime.block_on(texts(&log, query(&["a"], Start::Earliest)))).unwrap();
         });
         bed.advance(2000);
@@ -162,7 +162,7 @@ async fn a_topic_whose_last_message_expires_during_compaction_is_not_listed_with
     settle(&bed.log).await;
     let before = bed.segments();
     bed.advance(2000);
-    // Between the removal of what is too old, and the freeing of its room.
+    // Between the removal of old messages and the freeing of their room.
     let clock = bed.config.clock.clone();
     bed.disk.before(bed.disk.calls() + 1, move || clock.advance(Duration::from_millis(200)));
     bed.enforce().await;

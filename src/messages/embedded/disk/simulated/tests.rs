@@ -1,4 +1,4 @@
-//! What the simulated disk promises: the proofs about the log stand on it.
+//! What the simulated disk promises: the tests of the log rely on it.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -323,7 +323,7 @@ fn a_disk_is_full_until_there_is_room() {
     assert_eq!((disk.used(), a.len()), (2048, 2048));
     assert_eq!(a.allocate(5000).unwrap_err().kind(), ErrorKind::StorageFull);
     b.set_len(1 << 40).unwrap();
-    assert_eq!(disk.used(), 2048, "zeros that nobody wrote take no room");
+    assert_eq!(disk.used(), 2048, "zeros that were never written take no room");
     assert_eq!(b.write_all_at(&[1; 3000], 0).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(disk.used(), 4096);
     a.write_all_at(&[1; 2048], 0).unwrap();
