@@ -43,10 +43,10 @@ pub struct Verified {
 pub fn verify(directory: &Path, report: impl FnMut(&Finding)) -> Result<Verified, Error> {
     let files = archive::list_stable(directory)?;
     let mut verifier = Verifier { report, verified: Verified::default(), next_sequence: 1, last_time: 0 };
-    if let Some(log) = files.log {
-        if let Err(fault) = trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))? {
-            verifier.report(&archive::trim_points_finding(directory, &fault));
-        }
+    if let Some(log) = files.log
+        && let Err(fault) = trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))?
+    {
+        verifier.report(&archive::trim_points_finding(directory, &fault));
     }
     for path in &files.torn {
         let bytes = std::fs::metadata(path).map_err(at(path))?.len();
