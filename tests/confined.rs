@@ -13,7 +13,7 @@ use std::{
 use futures::StreamExt;
 use harness::{Server, append, server_command, soon, wait};
 use perennial::{
-    cursor::{self, Kind},
+    cursor,
     lines::{self, Files, Position, Root},
     proto::{ListFilesRequest, ListFilesResponse, ReadLinesRequest, line::Content},
 };
@@ -221,7 +221,7 @@ fn forge(own: &Position, other: &Position) -> [String; 2] {
     in_detour["resume_at"] = serde_json::json!([forged["identity"], forged["checkpoint"]]);
     [forged, in_detour].map(|forged| {
         let position = serde_json::from_value::<Position>(forged).unwrap();
-        cursor::encode(Kind::Lines, &position)
+        cursor::encode(&position)
     })
 }
 

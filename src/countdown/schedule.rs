@@ -13,7 +13,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Limits, OnLag, Spec, Target};
-use crate::wire::tick::{self, Tick};
+use crate::{
+    cursor,
+    wire::tick::{self, Tick},
+};
 
 /// The first moment that a protobuf timestamp can tell: 0001-01-01T00:00:00Z.
 const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
@@ -67,6 +70,11 @@ pub struct Position {
     pinned: bool,
     /// The first tick that was neither delivered nor skipped; `count` after the last one.
     next: u64,
+}
+
+impl cursor::Position for Position {
+    const KIND: cursor::Kind = cursor::Kind::Countdown;
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
 }
 
 impl Position {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use serde::Serialize;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -18,7 +17,7 @@ use crate::{
         self, Batch, Event, OnLag, Progress, Query, Spec, Start, Target,
         shared::{Countdowns, Standing},
     },
-    cursor::{self, Kind},
+    cursor,
     proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
     stream::Batching,
 };
@@ -148,10 +147,10 @@ impl CountdownService for App {
             let Some(asked::Target::Name(name)) = &request.target else {
                 let query = Query { start: start(request)?, on_lag, batching };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
-                return Ok(self.responses(Kind::Countdown, batches).left_stream());
+                return Ok(self.responses(batches).left_stream());
             };
             shared::only_name(request)?;
-            let resume = request.cursor.as_deref().map(|cursor| field::position(Kind::Shared, cursor));
+            let resume = request.cursor.as_deref().map(field::position);
             let query = countdown::shared::Query {
                 name: name.clone(),
                 resume: resume.transpose()?,
@@ -159,7 +158,7 @@ impl CountdownService for App {
                 batching,
             };
             let batches = self.countdowns.watch(query)?;
-            Ok::<_, Failure>(self.responses(Kind::Shared, batches).right_stream())
+            Ok::<_, Failure>(self.responses(batches).right_stream())
         };
         let (call, responses) = call.open(open).await?;
         Ok(Response::new(call.serve(responses)))
@@ -167,10 +166,9 @@ impl CountdownService for App {
 }
 
 impl App {
-    /// Batches as responses, with cursors of a kind.
-    fn responses<P: Serialize, E: Into<Failure>, S: Stream<Item = Result<Batch<P>, E>>>(
+    /// Batches as responses.
+    fn responses<P: cursor::Position, E: Into<Failure>, S: Stream<Item = Result<Batch<P>, E>>>(
         &self,
-        kind: Kind,
         batches: S,
     ) -> impl Stream<Item = Result<Outgoing<Encoded>, Failure>> + use<P, E, S> {
         let (metrics, countdowns) = (self.calls.metrics().clone(), self.countdowns.clone());
@@ -179,7 +177,7 @@ impl App {
             if let Some(late) = batch.progress.late {
                 metrics.ticked(late);
             }
-            Ok(response(kind, batch, &countdowns))
+            Ok(response(batch, &countdowns))
         })
     }
 
@@ -217,7 +215,7 @@ fn batching(request: &proto::CountdownRequest, defaults: Batching) -> Result<Bat
 
 fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
     if let Some(cursor) = &request.cursor {
-        return Ok(Start::Resume(field::position(Kind::Countdown, cursor)?));
+        return Ok(Start::Resume(field::position(cursor)?));
     }
     let target = match &request.target {
         Some(asked::Target::Start(from)) => Target::From(*from),
@@ -241,14 +239,14 @@ fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure
     })
 }
 
-fn response<P: Serialize>(kind: Kind, batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {
+fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {
     let Batch { items, count, events, position, progress } = batch;
     let Progress { late: _, skipped, snapshot, sent } = progress;
     let rest = proto::CountdownResponse {
         ticks: Vec::new(),
         events: events.into_iter().map(event).collect(),
         countdown: snapshot.map(|snapshot| shared::countdown(&snapshot, countdowns.now())),
-        cursor: cursor::encode(kind, &position),
+        cursor: cursor::encode(&position),
         sent_time: Some(sent.into()),
         skipped_ticks: i64::try_from(skipped).unwrap_or(i64::MAX),
     };

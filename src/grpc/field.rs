@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::de::DeserializeOwned;
 
 use super::status::{self, Failure};
 use crate::{
@@ -94,9 +93,9 @@ pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Fai
 }
 
 /// The position that a request's cursor names.
-pub fn position<P: DeserializeOwned>(kind: Kind, text: &str) -> Result<P, Failure> {
-    cursor::decode(kind, text).map_err(|error| {
-        let method = match kind {
+pub fn position<P: cursor::Position>(text: &str) -> Result<P, Failure> {
+    cursor::decode(text).map_err(|error| {
+        let method = match P::KIND {
             Kind::Countdown => "Countdown without a `name`",
             Kind::Shared => "Countdown with a `name`",
             Kind::Lines => "ReadLines",

@@ -13,7 +13,7 @@ use super::{
     status::Failure,
 };
 use crate::{
-    cursor::{self, Kind},
+    cursor,
     lines::{
         Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules, Start,
     },
@@ -94,7 +94,7 @@ fn query(
         Batching { max_bytes, ..Batching::default() },
     )?;
     let start = match cursor {
-        Some(cursor) => Start::Resume(field::position(Kind::Lines, &cursor)?),
+        Some(cursor) => Start::Resume(field::position(&cursor)?),
         None => self::start(start)?,
     };
     Ok(Query { path, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
@@ -150,7 +150,7 @@ fn response(batch: Batch) -> Outgoing<Encoded> {
     let rest = proto::ReadLinesResponse {
         lines: Vec::new(),
         events: events.iter().map(event).collect(),
-        cursor: cursor::encode(Kind::Lines, &position),
+        cursor: cursor::encode(&position),
         caught_up,
         next_offset: Some(next_offset.cast_signed()),
         size: Some(size.cast_signed()),

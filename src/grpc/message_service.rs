@@ -11,7 +11,7 @@ use super::{
     status::Failure,
 };
 use crate::{
-    cursor::{self, Kind},
+    cursor,
     messages::{
         self, Batch, ConsumerInfo, Content, Event, Expected, MAX_LAST, NewMessage, OnGap, Progress,
         Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
@@ -122,7 +122,7 @@ impl MessageService for App {
     ) -> Result<Response<proto::CommitCursorResponse>, Status> {
         let answer = async |request: proto::CommitCursorRequest| {
             let proto::CommitCursorRequest { consumer, cursor, allow_rewind } = request;
-            let position = field::position(Kind::Messages, &cursor)?;
+            let position = field::position(&cursor)?;
             let time = self.log.commit_cursor(&consumer, position, allow_rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })
         };
@@ -208,7 +208,7 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
     let defaults = Batching { max_bytes: limits.batch_bytes, ..Batching::default() };
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
-        Some(cursor) => Start::Resume(field::position(Kind::Messages, &cursor)?),
+        Some(cursor) => Start::Resume(field::position(&cursor)?),
         None => self::start(start)?,
     };
     let sequence = until_sequence.map(|s| sequence(s, "until_sequence")).transpose()?;
@@ -237,7 +237,7 @@ fn response(batch: Batch) -> Outgoing<Encoded> {
     let rest = proto::MessagesResponse {
         messages: Vec::new(),
         events: events.into_iter().map(event).collect(),
-        cursor: cursor::encode(Kind::Messages, &position),
+        cursor: cursor::encode(&position),
         caught_up,
         head_sequence: Some(head.map_or(0, number)),
     };
@@ -311,7 +311,7 @@ fn consumer(consumer: ConsumerInfo) -> proto::ConsumerInfo {
     let ConsumerInfo { name, position, time, head, is_connected } = consumer;
     proto::ConsumerInfo {
         name,
-        cursor: cursor::encode(Kind::Messages, &position),
+        cursor: cursor::encode(&position),
         commit_time: Some(time.into()),
         sequence: Some(position.sequence().map_or(0, number)),
         head_sequence: Some(head.map_or(0, number)),

@@ -8,7 +8,7 @@ use super::{
     content::{checkpoint::Checkpoint, position::LinePosition, rules::Rules},
     identity::Identity,
 };
-use crate::stream::Batching;
+use crate::{cursor, stream::Batching};
 
 /// Which lines to read.
 #[derive(Clone, Debug)]
@@ -71,6 +71,11 @@ pub struct Position {
     pub(super) deleted: bool,
     /// While late lines of an older file are read: where the newer file is read on.
     pub(super) resume_at: Option<(Identity, Checkpoint)>,
+}
+
+impl cursor::Position for Position {
+    const KIND: cursor::Kind = cursor::Kind::Lines;
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
 }
 
 impl Position {

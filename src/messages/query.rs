@@ -5,7 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Sequence, SequenceRange, topic::Pattern};
-use crate::stream::{self, Batching};
+use crate::{
+    cursor,
+    stream::{self, Batching},
+};
 
 /// The highest count of [`Start::Last`].
 pub const MAX_LAST: u64 = 1_000_000;
@@ -96,6 +99,11 @@ pub struct Position {
     pub(super) reported_up_to: u64,
     /// While a snapshot of last messages is delivered: the head at which it was taken; else 0.
     pub(super) snapshot: u64,
+}
+
+impl cursor::Position for Position {
+    const KIND: cursor::Kind = cursor::Kind::Messages;
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
 }
 
 impl Position {

@@ -387,7 +387,7 @@ async fn a_commit_that_rots_is_replaced_by_the_next_one() {
     log.publish(text("a", "2")).await.unwrap();
     log.close().await;
     let mut bytes = std::fs::read(segment(&directory)).unwrap();
-    let cursor = crate::cursor::encode(crate::cursor::Kind::Messages, &position);
+    let cursor = crate::cursor::encode(&position);
     let at = memchr::memmem::find(&bytes, cursor.as_bytes()).unwrap();
     bytes[at] ^= 1;
     std::fs::write(segment(&directory), bytes).unwrap();

@@ -26,6 +26,7 @@ use std::{
 };
 
 use harness::{Server, soon};
+use perennial::{countdown, cursor};
 use tempfile::TempDir;
 use tonic::Streaming;
 
@@ -95,4 +96,26 @@ async fn all<T>(mut stream: Streaming<T>) -> Vec<T> {
         all.push(response);
     }
     all
+}
+
+/// A cursor of a kind, decoded and encoded again.
+fn again<P: cursor::Position>(facts: &Facts, name: &str) -> (String, String) {
+    let text = facts.cursor(name).unwrap();
+    (cursor::encode(&cursor::decode::<P>(&text).unwrap()), text)
+}
+
+#[test]
+fn each_cursor_is_decoded_in_full_and_is_of_the_version_that_is_written_today() {
+    let facts = Facts::read(&left());
+    let is_cursor = |name: &&str| !name.contains("number") && !name.contains("last-gap");
+    for name in facts.0.keys().map(String::as_str).filter(is_cursor) {
+        let (again, text) = match name.split_once('.').unwrap().0 {
+            "countdown" => again::<countdown::Position>(&facts, name),
+            "shared" => again::<countdown::shared::Position>(&facts, name),
+            "lines" => again::<perennial::lines::Position>(&facts, name),
+            "messages" => again::<perennial::messages::Position>(&facts, name),
+            other => panic!("a cursor of {other}"),
+        };
+        assert_eq!(again, text, "{name}");
+    }
 }

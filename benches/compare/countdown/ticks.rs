@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use perennial::proto::{CountdownRequest, OnLag, countdown_request::Target};
+use perennial::{
+    cursor,
+    proto::{CountdownRequest, OnLag, countdown_request::Target},
+};
 use prost::Message;
 use prost_types::Timestamp;
 use tonic::{Streaming, transport::Channel};
@@ -133,9 +136,13 @@ struct Position {
     next: u64,
 }
 
+impl cursor::Position for Position {
+    const KIND: cursor::Kind = cursor::Kind::Countdown;
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
+}
+
 /// Opens a stream that has missed this number of ticks, and delivers all of them.
 pub async fn open_after(kind: Kind, channel: &Channel, interval: Duration, missed: i32) -> Result<Ticks> {
-    use perennial::cursor::{Kind::Countdown, decode, encode};
     let nanos = i64::try_from(interval.as_nanos())? * i64::from(missed);
     if kind != Kind::Perennial {
         let count =
@@ -146,9 +153,9 @@ pub async fn open_after(kind: Kind, channel: &Channel, interval: Duration, misse
     let mut stream: Streaming<Response> = call(channel, OURS, request.clone()).await?;
     let cursor = stream.message().await?.ok_or("it ended")?.cursor;
     drop(stream);
-    let mut position: Position = decode(Countdown, &cursor)?;
+    let mut position: Position = cursor::decode(&cursor)?;
     position.start -= i128::from(nanos);
-    let cursor = Some(encode(Countdown, &position));
+    let cursor = Some(cursor::encode(&position));
     let request = CountdownRequest { cursor, on_lag: OnLag::Burst.into(), ..request };
     Ok(Ticks::Ours(call(channel, OURS, request).await?))
 }

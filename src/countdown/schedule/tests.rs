@@ -208,9 +208,9 @@ fn each_field_of_a_position_is_checked() {
 fn a_position_takes_some_thirty_bytes_of_a_cursor() {
     let now = 1_800_000_000 * NANOS_PER_SECOND;
     let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Limits::default()).unwrap();
-    let text = crate::cursor::encode(crate::cursor::Kind::Countdown, &position);
+    let text = crate::cursor::encode(&position);
     assert!(text.len() <= 64, "{text}");
-    assert_eq!(crate::cursor::decode(crate::cursor::Kind::Countdown, &text), Ok(position));
+    assert_eq!(crate::cursor::decode(&text), Ok(position));
 }
 
 /// Mostly what could be, so that the checks let some through, and the edges of the type, where overflow lives.

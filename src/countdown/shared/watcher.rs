@@ -18,6 +18,7 @@ use crate::{
         Batch, Clock, Event, OnLag, Progress, Rate, Steps, roughly,
         schedule::{self, Mark, Taken},
     },
+    cursor,
     stream::{Batching, Pacing},
 };
 
@@ -33,6 +34,11 @@ pub struct Position {
     pub(super) version: u64,
     /// How many ticks were delivered or counted, over all stretches.
     pub(super) next: u64,
+}
+
+impl cursor::Position for Position {
+    const KIND: cursor::Kind = cursor::Kind::Shared;
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
 }
 
 /// How to watch.

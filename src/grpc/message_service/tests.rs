@@ -60,7 +60,7 @@ async fn a_cursor_wins_over_the_start_and_the_consumer_stays() {
     let expected = position().await;
     let request = proto::MessagesRequest {
         start: Some(Asked::LastPerTopic(true)),
-        cursor: Some(cursor::encode(Kind::Messages, &expected)),
+        cursor: Some(cursor::encode(&expected)),
         consumer: Some("billing.eu".into()),
         ..all()
     };
@@ -121,7 +121,7 @@ async fn a_consumer_is_shown_with_a_cursor_that_can_be_given_back() {
         is_connected: true,
     };
     let shown = consumer(info);
-    assert_eq!(field::position::<Position>(Kind::Messages, &shown.cursor).unwrap(), position);
+    assert_eq!(field::position::<Position>(&shown.cursor).unwrap(), position);
     let facts = (shown.name.as_str(), shown.sequence, shown.head_sequence, shown.connected);
     assert_eq!(facts, ("billing", Some(0), Some(9), true));
     assert_eq!(shown.commit_time, Some(prost_types::Timestamp { seconds: 7, nanos: 0 }));

@@ -1,4 +1,4 @@
-//! Logs of version 1 of the format, written here byte by byte as its servers did.
+//! Logs of version 1 of the format, written here byte by byte as its servers did; and a commit of a later version.
 
 use bytes::BufMut;
 
@@ -117,4 +117,36 @@ async fn damage_in_version_1_is_reported_and_everything_else_is_kept() {
         }
         log.close().await;
     }
+}
+
+/// The position of a consumer, as a later version writes it.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Later(Position, u64);
+
+impl crate::cursor::Position for Later {
+    const KIND: crate::cursor::Kind = crate::cursor::Kind::Messages;
+    const DECODERS: &'static [crate::cursor::Decoder<Self>] = &[
+        |bytes| crate::cursor::decode_fields(bytes).map(|first| Self(first, 0)),
+        crate::cursor::decode_fields,
+    ];
+}
+
+#[tokio::test]
+async fn a_commit_of_a_newer_server_is_not_called_damaged_and_only_a_rewind_replaces_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    log.publish(text("a", "1")).await.unwrap();
+    let mut batches = subscribe(&log, query(&["a"], Start::Earliest)).await.unwrap();
+    let position = next(&mut batches).await.unwrap().position;
+    let later = crate::cursor::encode(&Later(position.clone(), 7));
+    log.publish_own(text("$consumer.c", &later)).await.unwrap();
+    let as_consumer = || Query { consumer: Some("c".into()), ..query(&["a"], Start::Earliest) };
+    let refused = subscribe(&log, as_consumer()).await.err().unwrap();
+    assert!(
+        matches!(&refused, Error::Io(error) if error.to_string().contains("a newer server")),
+        "{refused:?}"
+    );
+    assert!(matches!(log.commit_cursor("c", position.clone(), false).await, Err(Error::Io(_))));
+    log.commit_cursor("c", position, true).await.unwrap();
+    assert!(subscribe(&log, as_consumer()).await.is_ok());
 }

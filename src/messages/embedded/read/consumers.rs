@@ -14,7 +14,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cursor::{self, Kind},
+    cursor,
     messages::{
         ConsumerInfo, ConsumerPage, Content, Error, Expected, LastText, NewMessage, Position, Sequence,
         check_consumer, embedded::Embedded, topic::Pattern,
@@ -30,8 +30,8 @@ pub const PREFIX: &str = "$consumer.";
 struct Commit {
     sequence: Sequence,
     time: SystemTime,
-    /// `None` if it is damaged on disk.
-    position: Option<Position>,
+    /// An error if it is damaged on disk, or if a newer server wrote it.
+    position: Result<Position, cursor::Error>,
 }
 
 impl Embedded {
@@ -45,20 +45,15 @@ impl Embedded {
         let topic = topic_of(consumer)?;
         position.check(self.id(), self.head())?;
         loop {
-            // A commit that can no longer be read is replaced all the same.
             let last = self.last_of(&topic);
             let commit = self.last_commit(&topic).await?;
-            let committed = commit.as_ref().and_then(|commit| commit.position.as_ref()?.sequence());
-            if let Some(committed) = committed
-                && position.sequence() < Some(committed)
-                && !may_rewind
-            {
-                return Err(Error::CommitBehind { sequence: position.sequence(), committed });
+            if let Some(commit) = commit.as_ref().filter(|_| !may_rewind) {
+                check_not_behind(consumer, &position, commit)?;
             }
             let last = commit.map(|commit| commit.sequence).or(last);
             let message = NewMessage {
                 topic: topic.clone(),
-                content: Content::Text(cursor::encode(Kind::Messages, &position)),
+                content: Content::Text(cursor::encode(&position)),
                 expected: last.map_or(Expected::Empty, Expected::Last),
                 ..NewMessage::default()
             };
@@ -77,17 +72,16 @@ impl Embedded {
         let commit = self.last_commit(&topic).await?;
         // To start elsewhere would skip messages in silence.
         let is_unreadable = commit.is_none() && last.is_some() && self.last_of(&topic) == last;
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the commit of a consumer is damaged");
         match commit {
-            Some(commit) => Ok(Some(commit.position.ok_or_else(damaged)?)),
-            None if is_unreadable => Err(damaged().into()),
+            Some(commit) => commit.position.map(Some).map_err(|error| unreadable(consumer, error)),
+            None if is_unreadable => Err(unreadable(consumer, cursor::Error::Malformed)),
             None => Ok(None),
         }
     }
 
     async fn last_commit(&self, topic: &str) -> Result<Option<Commit>, Error> {
         Ok(self.last_text(topic).await?.map(|LastText { sequence, time, text }| {
-            let position = text.and_then(|text| cursor::decode(Kind::Messages, &text).ok());
+            let position = text.ok_or(cursor::Error::Malformed).and_then(|text| cursor::decode(&text));
             Commit { sequence, time, position }
         }))
     }
@@ -120,7 +114,7 @@ impl Embedded {
         let commit = self.last_commit(&topic_of(name)?).await?;
         Ok(commit.and_then(|Commit { time, position, .. }| {
             let (head, is_connected) = (self.newest(), self.is_leased(name));
-            Some(ConsumerInfo { name: name.into(), position: position?, time, head, is_connected })
+            Some(ConsumerInfo { name: name.into(), position: position.ok()?, time, head, is_connected })
         }))
     }
 
@@ -131,6 +125,26 @@ impl Embedded {
             result => result.map(|_| ()),
         }
     }
+}
+
+/// Checks that a position is not before a commit. A damaged commit is before every position: nothing reads it any more.
+fn check_not_behind(consumer: &str, position: &Position, commit: &Commit) -> Result<(), Error> {
+    match &commit.position {
+        Ok(before) => match before.sequence() {
+            Some(committed) if position.sequence() < Some(committed) => {
+                Err(Error::CommitBehind { sequence: position.sequence(), committed })
+            }
+            _ => Ok(()),
+        },
+        Err(error @ cursor::Error::Version { .. }) => Err(unreadable(consumer, *error)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The commit of a consumer cannot be read.
+fn unreadable(consumer: &str, error: cursor::Error) -> Error {
+    let text = format!("the commit of the consumer `{consumer}` is {error}");
+    io::Error::new(io::ErrorKind::InvalidData, text).into()
 }
 
 /// The topic of a consumer.

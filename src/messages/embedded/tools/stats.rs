@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Archive, Error, at, object};
 use crate::{
-    cursor::{self, Kind},
+    cursor,
     messages::{
         Position, Sequence,
         clock::Clock,
@@ -202,7 +202,7 @@ impl Archive {
             posting.zip(segment).map(|(posting, segment)| read(segment, &posting)).transpose()?.flatten();
         let found = bytes.as_deref().and_then(message::read);
         let text = found.as_ref().and_then(|found| std::str::from_utf8(found.content).ok());
-        let position = text.and_then(|text| cursor::decode::<Position>(Kind::Messages, text).ok());
+        let position = text.and_then(|text| cursor::decode::<Position>(text).ok());
         let sequence = position.map(|position| position.sequence().map_or(0, Sequence::get));
         Ok(ConsumerStats {
             name: consumer.into(),
