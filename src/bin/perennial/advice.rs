@@ -42,18 +42,32 @@ const NAMES: [(&str, &str); 34] = [
     ("wait_for_create", "--wait-for-create"),
 ];
 
+/// Calls whose names are also words. The server's sentences begin in lower case, so a capital within one is a call.
+const WORDS: [(&str, &str); 3] = [
+    ("Countdown", "`perennial countdown`"),
+    ("Messages", "`perennial messages`"),
+    ("Publish", "`perennial publish`"),
+];
+
 /// Marks that may surround a word. A slash or a dot makes it a part of something else: `logs/on_gap`, `on_gap.log`.
 const MARKS: [char; 8] = ['`', '"', '(', ')', ',', ';', ':', '.'];
 
 /// A text of the server for a person at the command line.
 pub fn for_commands(text: &str) -> String {
-    text.split_inclusive(char::is_whitespace).map(named_here).collect()
+    let mut is_within = false;
+    let mut out = String::new();
+    for piece in text.split_inclusive(char::is_whitespace) {
+        out.push_str(&named_here(piece, is_within));
+        is_within = !piece.trim_end().ends_with(['.', ':', ';']);
+    }
+    out
 }
 
-fn named_here(piece: &str) -> String {
+fn named_here(piece: &str, is_within: bool) -> String {
     let is_around = |char: char| char.is_whitespace() || MARKS.contains(&char);
     let word = piece.trim_matches(is_around);
-    let Some((_, here)) = NAMES.iter().find(|(name, _)| *name == word) else { return piece.to_owned() };
+    let mut names = NAMES.iter().chain(WORDS.iter().filter(|_| is_within));
+    let Some((_, here)) = names.find(|(name, _)| *name == word) else { return piece.to_owned() };
     let (before, after) = piece.split_once(word).unwrap_or((piece, ""));
     // A call may have backticks already.
     let is_quoted = before.ends_with('`') && after.starts_with('`');
@@ -79,6 +93,11 @@ mod tests {
             ("see `ListTopics`.", "see `perennial topics`."),
             ("set `on_gap` to ON_GAP_SKIP", "set `--on-gap` to skip"),
             ("max_batch is 0: 1 or more", "--max-batch is 0: 1 or more"),
+            (
+                "it came in a response of Messages, unchanged",
+                "it came in a response of `perennial messages`, unchanged",
+            ),
+            ("Messages are missing", "Messages are missing"),
             ("GetCountdown", "`perennial countdown get`"),
             // A path, a topic and a word that only contains a name.
             ("no file logs/on_gap", "no file logs/on_gap"),
@@ -96,9 +115,7 @@ mod tests {
         let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
         let methods = files.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
         for method in methods.map(|method| method.name()) {
-            // `Countdown`, `Messages` and `Publish` are also words, and the commands have the same names.
-            let is_word = matches!(method, "Countdown" | "Messages" | "Publish");
-            assert!(is_word || for_commands(method).contains("perennial "), "{method}");
+            assert!(for_commands(&format!("see {method}")).contains("perennial "), "{method}");
         }
     }
 

@@ -32,6 +32,9 @@ TIME is one of: now, yesterday, \"tomorrow 9am\", 18:00, \"18:00 Europe/Berlin\"
 2026-11-28T18:00:00Z, -24h, +90m, or Unix seconds as @1795456800. A day or a time of day without a zone is local.
 D is a duration: 500ms, 1s, 1h30m or 7d; a day has 24 hours.";
 
+/// The section of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
 const AFTER_HELP: &str = "\
 Examples:
   perennial countdown 10
@@ -125,13 +128,14 @@ pub struct Arguments {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         env = "PERENNIAL_SERVER",
         value_name = "URL",
         default_value = "http://127.0.0.1:50051"
     )]
     pub server: String,
     /// The output format
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
     #[command(subcommand)]
     pub verb: Verb,

@@ -37,7 +37,11 @@ pub fn format(words: &[OsString]) -> Format {
 
 /// The facts of a refusal, without the usage and the colours that are meant for people.
 pub fn problem(error: &clap::Error) -> Problem {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    // clap reports the first kind only if no option is set, not even by the environment.
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    ) {
         return Problem::usage("a command is missing; --help lists the commands", None);
     }
     let text = error.render().to_string();

@@ -17,8 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   perennial messages orders.new
   perennial messages 'orders.>' --from yesterday --until-caught-up
-  perennial messages sensors.* --last-per-topic
-  perennial messages orders.* --consumer billing -o ndjson";
+  perennial messages 'sensors.*' --last-per-topic
+  perennial messages 'orders.*' --consumer billing -o ndjson";
 
 /// A point in the history of the messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
