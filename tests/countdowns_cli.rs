@@ -141,7 +141,7 @@ fn a_time_of_day_counts_towards_the_next_such_moment() {
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused_with_what_would_work() {
+fn an_ambiguous_count_is_refused_with_a_remedy() {
     let server = Server::start();
     for (arguments, remedy) in [
         (&["5:00"][..], "05:00"),

@@ -1,4 +1,4 @@
-//! `perennial` on a terminal: what it draws there, and what it leaves behind.
+//! `perennial` on a terminal: questions, and the display of a countdown.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at its first surprise")]
 

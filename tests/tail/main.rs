@@ -145,7 +145,9 @@ fn a_connection_of_several_files_is_reported_lost_once_and_resumed_once() {
     }
     let arguments = ["lines", "-f", "-q", "logs/a.log", "logs/b.log", "logs/c.log"];
     let mut run = Run::start(&server, &arguments);
-    names.iter().for_each(|_| assert_eq!(run.line(), "1"));
+    for _ in names {
+        assert_eq!(run.line(), "1");
+    }
     server.kill();
     // A file that is gone when the server is back fails, and the others resume.
     fs::remove_file(server.log_file("b.log")).unwrap();

@@ -9,10 +9,10 @@ use perennial::proto::{LongLine, ReadLinesRequest, read_lines_request::Start};
 use super::{Batching, Format, Gap, name, on_gap, push};
 use crate::{escape, time};
 
-// Where --help lists an option.
-const BEGIN: &str = "Where to begin";
-const END: &str = "Where to end";
-const LINES: &str = "What a line is, and how it is printed";
+// The sections of --help.
+const BEGIN: &str = "Start";
+const END: &str = "End";
+const LINES: &str = "Lines";
 
 /// As the contract has it.
 const MAX_DELIMITER_BYTES: usize = 16;

@@ -32,7 +32,9 @@ impl Connection {
                 }
                 Notice::Resumed => this.change(|it| it.resumed(stream)).then(|| "resumed".into()),
             };
-            text.iter().for_each(|text| note(text));
+            if let Some(text) = text {
+                note(&text);
+            }
         }
     }
 
@@ -48,7 +50,7 @@ impl Connection {
     }
 }
 
-/// Each returns whether that is to be reported.
+/// Each method returns whether to report the change.
 impl Streams {
     fn lost(&mut self, stream: usize) -> bool {
         let is_first = self.lost.is_empty();

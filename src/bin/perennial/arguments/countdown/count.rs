@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_or_cannot_be_counted_is_refused_with_what_would_work() {
+    fn an_ambiguous_or_impossible_count_is_refused_with_a_remedy() {
         for (text, remedy) in [
             ("5:00", "05:00, 5:00am or 5m00s"),
             ("1.5", "1.5s"),

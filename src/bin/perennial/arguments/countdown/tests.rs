@@ -44,7 +44,7 @@ fn a_countdown_is_from_a_number_until_a_moment_or_a_shared_one() {
 }
 
 #[test]
-fn what_a_shared_countdown_has_of_its_own_cannot_be_given_with_its_name() {
+fn a_shared_countdown_cannot_be_watched_with_options_of_its_own_schedule() {
     for line in [
         "10 --name a",
         "--until +5m --name a",
@@ -74,7 +74,7 @@ fn a_shared_countdown_is_resumed_by_its_name_and_cursor() {
 }
 
 #[test]
-fn lateness_is_told_in_text() {
+fn lateness_is_printed_as_text_only() {
     let it = parse("10 --lateness").unwrap();
     assert_eq!(it.check(Format::Text), Ok(()));
     assert!(it.check(Format::Ndjson).unwrap_err().contains("-o ndjson"));
@@ -95,7 +95,7 @@ fn a_shared_countdown_is_created_for_a_duration_until_a_moment_or_from_a_number(
 }
 
 #[test]
-fn what_is_published_at_the_end_needs_a_topic() {
+fn an_end_message_needs_a_topic() {
     let message =
         create("create a 1s --on-end b --text -x --key k --header h=1 --header i=a=b").on_end.unwrap();
     assert_eq!(message.topic, "b");
@@ -123,7 +123,7 @@ fn what_is_published_at_the_end_needs_a_topic() {
 }
 
 #[test]
-fn an_end_is_put_off_or_brought_forward() {
+fn extend_moves_the_end_in_both_directions() {
     for (line, seconds, expected) in [
         ("extend launch 30s", 30, None),
         ("extend launch -30s", -30, None),

@@ -125,7 +125,7 @@ fn the_command_that_continues_has_all_that_still_matters() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn options_that_contradict_each_other_are_refused() {
     let refused = |line: &str, format| parsed(line).check(format).unwrap_err();
     assert!(refused("a/b c/d a/b", Format::Text).contains("a/b is given twice"));
     assert!(refused("a/b c/d --cursor C", Format::Text).contains("--resume"));
