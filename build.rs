@@ -1,7 +1,7 @@
-//! Compiles `proto/` in pure Rust: no protoc to install.
+//! Compiles `proto/` in pure Rust, so that protoc need not be installed.
 //!
-//! Messages and clients come from tonic-prost-build. The servers are described here by hand, because the responses
-//! of the three streams are encoded by [`wire`](src/wire.rs) before they reach tonic and need their own codec.
+//! tonic-prost-build generates messages and clients. The services are described here by hand, because the responses of
+//! the three streams are encoded by [`wire`](src/wire.rs) before they reach tonic, and need a codec of their own.
 
 use std::{env, path::PathBuf};
 
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
     std::fs::write(out.join("perennial.v1.bin"), compiler.encode_file_descriptor_set())?;
 
-    // Reflection wants the imports too; the code of Duration and Timestamp is prost-types' own.
+    // Reflection needs the imports. prost-types has the code of Duration and Timestamp.
     let files: FileDescriptorSet = compiler.file_descriptor_set();
     tonic_prost_build::configure().build_server(false).build_transport(false).compile_fds(files)?;
 
@@ -105,7 +105,7 @@ fn method(
         .codec_path(codec)
 }
 
-/// A method that does something to one shared countdown.
+/// A unary method that reads or changes one shared countdown.
 fn on_countdown(verb: &str) -> tonic_build::manual::MethodBuilder {
     let (first, rest) = verb.split_at(1);
     let route = format!("{}{rest}Countdown", first.to_uppercase());
@@ -114,7 +114,7 @@ fn on_countdown(verb: &str) -> tonic_build::manual::MethodBuilder {
     method(&name, &route, &input, &output, PROST)
 }
 
-/// A server-streaming method whose responses arrive encoded.
+/// A server-streaming method whose responses are already encoded.
 fn encoded(name: &str, route: &str, input: &str) -> tonic_build::manual::MethodBuilder {
     Method::builder()
         .name(name)

@@ -32,9 +32,6 @@ pub const REQUEST_BYTES: usize = 64 * 1024;
 /// The default of [`Limits::publish_bytes`]: a few of the largest messages.
 pub const PUBLISH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The default of [`Limits::max_patterns`]: each is matched against each topic of a block.
-pub const MAX_PATTERNS: usize = 64;
-
 /// The default of [`Limits::publish_window`]: enough for the disk to be the bound, not the round trip.
 pub const PUBLISH_WINDOW: usize = 10_000;
 
@@ -47,8 +44,6 @@ pub struct Limits {
     pub publish_bytes: usize,
     /// When a batch leaves, in bytes.
     pub batch_bytes: usize,
-    /// The most patterns of a subscription.
-    pub max_patterns: usize,
     /// The most messages of a `PublishStream` that are not yet answered.
     pub publish_window: usize,
 }
@@ -59,7 +54,6 @@ impl Default for Limits {
             request_bytes: REQUEST_BYTES,
             publish_bytes: PUBLISH_BYTES,
             batch_bytes: BATCH_BYTES,
-            max_patterns: MAX_PATTERNS,
             publish_window: PUBLISH_WINDOW,
         }
     }

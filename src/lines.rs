@@ -17,6 +17,7 @@
 //! opens every file.
 
 use std::{
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -41,13 +42,17 @@ mod seek;
 mod shared_read;
 mod watch;
 
-pub use content::rules::{Delimiter, LongLine, Rules};
+pub use content::rules::{Delimiter, LongLine, MAX_DELIMITER_BYTES, MIN_ASKED_LINE_BYTES, Rules};
 pub use error::{Error, RootError};
 pub use query::{OnGap, Position, Query, Start};
 pub use root::{
     Root,
     rule::{Glob, GlobError, RootRules},
 };
+
+/// The pauses after which a caller may ask for a partial line.
+pub const PARTIAL_FLUSHES: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60 * 60);
 
 /// The default of [`Options::max_line_bytes`]: people do not read longer lines, and a reader holds one in memory.
 const MAX_LINE_BYTES: usize = 1024 * 1024;

@@ -35,7 +35,8 @@ pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consum
 pub use embedded::tools;
 pub use error::{BatchError, Error};
 pub use message::{
-    Content, Expected, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, Published, TTLS,
+    Content, Expected, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, PUBLISH_COUNTS,
+    Published, TTLS, check_publish_count,
 };
 pub use query::{Batch, Event, MAX_LAST, OnGap, Position, Progress, Query, Start, Stop};
 pub use sequence::{Sequence, SequenceRange};

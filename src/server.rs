@@ -1,8 +1,9 @@
-//! The server: configuration, data, log, roots, services, listener, put together and taken apart in order.
+//! The server: composes configuration, data, log, roots, services and listener, and shuts them down in order.
 //!
-//! [`run`] gets a bound listener and a future that ends when it is to stop. Then, in this order: health says
-//! NOT_SERVING; no connection is accepted; every stream ends with its cursor, and every connection with a GOAWAY,
-//! within the drain; the demo stops; the log writes what was queued, and is closed; the data directory is free.
+//! [`run`] takes a bound listener and a future that ends when the server must stop. It then shuts down in this order:
+//! health reports NOT_SERVING; no connection is accepted; every stream ends with its cursor, and every connection with a
+//! GOAWAY, within the time for the drain; the demo stops; the log writes its queue and closes; the data directory is
+//! unlocked.
 
 use std::{future::Future, net::SocketAddr};
 
@@ -31,56 +32,58 @@ mod welcome;
 
 pub use config::Config;
 
-/// The services whose health is told, beside the server's own under the empty name.
+/// The services whose health is reported, besides that of the server under the empty name.
 const SERVICES: [&str; 3] =
     ["perennial.v1.CountdownService", "perennial.v1.LineService", "perennial.v1.MessageService"];
 
-/// The one that cannot serve whole when the log has failed.
+/// The service that reports NOT_SERVING when the log has failed.
 const MESSAGE_SERVICE: &str = "perennial.v1.MessageService";
 
-/// Why the server does not start. Its text is for the operator.
+/// Why the server does not start. The message is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened at.
-    #[error("{flag} is {address}, which cannot be listened at: {source}{}", remedy(source))]
+    /// The server cannot listen on the address.
+    #[error("{flag} is {address}: the server cannot listen there: {source}{}", remedy(source))]
     Listen {
-        /// The setting.
+        /// The setting, as a flag.
         flag: &'static str,
-        /// As configured.
+        /// The address as configured.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The data directory.
+    /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] data::Error),
-    /// The log.
+    /// The log cannot be opened.
     #[error("the log: {0}")]
     Log(#[from] messages::OpenError),
-    /// The shared countdowns in the log.
+    /// The shared countdowns cannot be read from the log.
     #[error("the countdowns in the log: {0}")]
     Countdowns(messages::Error),
-    /// A root.
+    /// A root cannot be served.
     #[error(transparent)]
     Root(#[from] lines::RootError),
-    /// Reflection was built wrong.
+    /// The reflection service cannot be built.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// Something else of the system's.
+    /// Another error of the system.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => ": something else listens there; stop it, or choose another address",
-        std::io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
+        std::io::ErrorKind::AddrInUse => {
+            ": another process listens there; stop it, or choose another address"
+        }
+        std::io::ErrorKind::PermissionDenied => ": choose a port of 1024 or higher",
         std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address; choose another",
         _ => "",
     }
 }
 
-/// Binds an address, with a text for what may be wrong with it.
+/// Binds an address. An error says what would work.
 ///
 /// # Errors
 /// [`Error::Listen`].
@@ -92,10 +95,10 @@ async fn bind_as(flag: &'static str, address: SocketAddr) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|source| Error::Listen { flag, address, source })
 }
 
-/// Serves until `shutdown`, and then until all is ended in order.
+/// Serves until `shutdown`, then shuts down in order.
 ///
 /// # Errors
-/// What keeps the server from starting.
+/// Why the server does not start.
 pub async fn run(
     listener: TcpListener,
     mut config: Config,
@@ -106,7 +109,7 @@ pub async fn run(
         Some(address) => Some(bind_as("--metrics", address).await?),
         None => None,
     };
-    // With port 0 the system has chosen one.
+    // With port 0, the system has chosen a port.
     config.metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut data = DataDirectory::open(&config.data)?;
     data.sign(address)?;
@@ -117,10 +120,10 @@ pub async fn run(
         roots.push(lines::Root::new(demo::ROOT, demo_root));
     }
     let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
-    tell(&opened);
+    log_opened(&opened);
     let ending = CancellationToken::new();
-    // Also where this future fails or is dropped, nothing that it has started goes on.
-    let _ends_with_us = ending.clone().drop_guard();
+    // If this future fails or is dropped, everything that it started ends, too.
+    let _ends_tasks = ending.clone().drop_guard();
     let mut registry = Registry::with_prefix("perennial");
     let clock = Clock::precise()?;
     let (countdowns, ends_countdowns) =
@@ -160,7 +163,7 @@ pub async fn run(
     not_serving(&health).await;
     ending.cancel();
     if let Err(error) = accepting.await {
-        tracing::error!(%error, "the accept path ended");
+        tracing::error!(%error, "accepting connections failed");
     }
     tasks.close();
     tasks.wait().await;
@@ -185,7 +188,7 @@ fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
     Ok((health, routes))
 }
 
-/// Says that messages are not served whole any more when their log has failed.
+/// Reports the service of messages as NOT_SERVING after the log has failed.
 async fn watch_health(health: HealthReporter, log: Log, ending: CancellationToken) {
     let mut failed = log.failed();
     let has_failed = async { failed.wait_for(|failed| *failed).await.is_ok() };
@@ -200,24 +203,24 @@ async fn not_serving(health: &HealthReporter) {
     }
 }
 
-fn tell(opened: &messages::Opened) {
+fn log_opened(opened: &messages::Opened) {
     let messages::Opened { messages, segments, torn, damaged, upgraded } = opened;
     if *upgraded > 0 {
-        tracing::info!(segments = upgraded, "the log was of version 1 of the format: it was written anew");
+        tracing::info!(segments = upgraded, "the log had version 1 of the format and was upgraded");
     }
     tracing::info!(messages, segments, "the log is open");
     for (path, bytes) in torn {
-        tracing::warn!(bytes, path = %path.display(), "a torn tail of the log was set aside: it was never acknowledged");
+        tracing::warn!(bytes, path = %path.display(), "an incomplete write at the end of the log was set aside; its messages were never acknowledged");
     }
     for place in damaged {
         tracing::error!(
             place,
-            "the log is damaged: what is not readable is told to readers, all else is served"
+            "the log is damaged: readers get a gap event for what cannot be read, and everything else"
         );
     }
 }
 
-/// How many descriptors this process can have. Raises its limit to what it may be.
+/// The number of descriptors that this process may have. Raises the soft limit to the hard limit.
 fn descriptors() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

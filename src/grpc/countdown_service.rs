@@ -233,10 +233,7 @@ fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
 
 fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure> {
     let Some(interval) = interval else { return Ok(INTERVAL) };
-    field::duration(interval).ok_or_else(|| {
-        let text = format!("is {}: it must be 1 ms or more", field::show(&interval));
-        Failure::field("interval", text)
-    })
+    field::duration(interval, "interval", "it must be 1 ms or more, and up to 10 years by default")
 }
 
 fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {

@@ -7,7 +7,6 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::status::{self, Failure};
 use crate::{
     cursor::{self, Kind},
-    messages::TTLS,
     proto::{self, ErrorReason},
     stream::Batching,
 };
@@ -25,7 +24,7 @@ const NANOS: u32 = 1_000_000_000;
 const MAX_SECONDS: u64 = 315_576_000_000;
 
 /// The last second of a `google.protobuf.Timestamp`: 9999-12-31T23:59:59Z.
-const LAST_SECOND: i64 = 253_402_300_799;
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The fields that say how a stream is cut into batches.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +40,7 @@ pub struct Fields {
 /// How a stream is divided into batches; `defaults` holds for fields that are not set.
 pub fn batching(fields: Fields, defaults: Batching) -> Result<Batching, Failure> {
     let Fields { limit, heartbeat, max_batch } = fields;
-    let checked = |asked| {
-        let is = || status::out_of_range("heartbeat", show(&asked), status::HEARTBEATS);
-        duration(asked).ok_or_else(is)
-    };
-    let heartbeat = heartbeat.map(checked).transpose()?;
+    let heartbeat = heartbeat.map(|it| duration(it, "heartbeat", status::HEARTBEAT)).transpose()?;
     Ok(Batching::new(limit, heartbeat, max_batch, defaults)?)
 }
 
@@ -55,12 +50,23 @@ pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
     u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
 }
 
-/// A duration that is valid and not negative. Checked by hand: the conversions of prost-types normalise what they get,
-/// and that overflows for what strangers may send.
-pub fn duration(duration: prost_types::Duration) -> Option<Duration> {
+/// A duration that is valid and not negative; `possible` ends the error text. The conversions of prost-types are not
+/// used, because they normalise the parts, which overflows for some values that a client can send.
+pub fn duration(duration: prost_types::Duration, field: &str, possible: &str) -> Result<Duration, Failure> {
     let prost_types::Duration { seconds, nanos } = duration;
-    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
-    (seconds <= MAX_SECONDS && nanos < NANOS).then(|| Duration::new(seconds, nanos))
+    if seconds.unsigned_abs() > MAX_SECONDS {
+        let text = format!("is {seconds} s, which is out of range for a duration: {possible}");
+        return Err(Failure::field(field, text));
+    }
+    if nanos.unsigned_abs() >= NANOS || seconds.signum() * i64::from(nanos.signum()) < 0 {
+        let text =
+            format!("has {nanos} nanoseconds beside {seconds} seconds, which is not valid: {possible}");
+        return Err(Failure::field(field, text));
+    }
+    let negative = || Failure::field(field, format!("is {}: {possible}", show(&duration)));
+    let seconds = u64::try_from(seconds).map_err(|_| negative())?;
+    let nanos = u32::try_from(nanos).map_err(|_| negative())?;
+    Ok(Duration::new(seconds, nanos))
 }
 
 /// A duration as people write it, whatever is in it.
@@ -85,11 +91,13 @@ pub fn signed_duration(nanos: i128) -> prost_types::Duration {
 
 /// A moment from 1970 on.
 pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Failure> {
-    let fault =
-        || Failure::field(field, "is no time: RFC 3339 is wanted, as in 2026-11-23T18:00:00Z, from 1970 on");
+    let fault = || {
+        Failure::field(field, "is not a time from 1970 to 9999: write RFC 3339, as in 2026-11-23T18:00:00Z")
+    };
     let prost_types::Timestamp { seconds, nanos } = time;
-    let since = duration(prost_types::Duration { seconds, nanos }).filter(|_| seconds <= LAST_SECOND);
-    since.map(|since| SystemTime::UNIX_EPOCH + since).ok_or_else(fault)
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST_SECOND).ok_or_else(fault)?;
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < NANOS).ok_or_else(fault)?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos))
 }
 
 /// The position that a request's cursor names.
@@ -116,12 +124,6 @@ pub fn skips_gaps(on_gap: i32) -> Result<bool, Failure> {
             Err(Failure::field("on_gap", text))
         }
     }
-}
-
-/// The time to live of a message.
-pub fn ttl(ttl: prost_types::Duration) -> Result<Duration, Failure> {
-    let fault = || Failure::field("ttl", format!("is {}: from 1 ms to 10 years is possible", show(&ttl)));
-    duration(ttl).filter(|ttl| TTLS.contains(ttl)).ok_or_else(fault)
 }
 
 /// How many items a page has.

@@ -1,7 +1,5 @@
 //! `LineService`.
 
-use std::{ops::RangeInclusive, time::Duration};
-
 use futures::StreamExt;
 use tonic::{Request, Response, Status};
 
@@ -10,7 +8,7 @@ use super::{
     call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
-    status::Failure,
+    status::{Failure, PARTIAL_FLUSH},
 };
 use crate::{
     cursor,
@@ -56,15 +54,6 @@ impl LineService for App {
     }
 }
 
-/// What `max_line_bytes` may be, at least.
-const MIN_LINE_BYTES: i32 = 16;
-
-/// What `partial_flush` may be.
-const PARTIAL_FLUSHES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60 * 60);
-
-/// What `delimiter` may have in bytes.
-const DELIMITERS: RangeInclusive<usize> = 1..=16;
-
 fn query(
     request: proto::ReadLinesRequest,
     max_bytes: usize,
@@ -75,20 +64,8 @@ fn query(
         request;
     let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
-    let needs_follow =
-        |field| Failure::field(field, "is set without `follow`: set that, too, or leave this out");
-    if wait_for_create && !follow {
-        return Err(needs_follow("wait_for_create"));
-    }
-    let partial_flush = match partial_flush {
-        None => None,
-        Some(_) if !follow => return Err(needs_follow("partial_flush")),
-        Some(flush) => {
-            let range = || format!("is {}: from 10 ms to 1 h is possible", field::show(&flush));
-            let valid = field::duration(flush).filter(|flush| PARTIAL_FLUSHES.contains(flush));
-            Some(valid.ok_or_else(|| Failure::field("partial_flush", range()))?)
-        }
-    };
+    let partial_flush = partial_flush.map(|pause| field::duration(pause, "partial_flush", PARTIAL_FLUSH));
+    let partial_flush = partial_flush.transpose()?;
     let batching = field::batching(
         Fields { limit, heartbeat, max_batch },
         Batching { max_bytes, ..Batching::default() },
@@ -110,24 +87,8 @@ fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rul
             return Err(Failure::field("long_line", format!("is {}: {possible}", unknown.0)));
         }
     };
-    let delimiter = match &request.delimiter {
-        None => Delimiter::Newline,
-        Some(text) if DELIMITERS.contains(&text.len()) => Delimiter::Bytes(text.as_bytes().into()),
-        Some(text) => {
-            let text = format!("has {} bytes: from 1 to 16 are possible", text.len());
-            return Err(Failure::field("delimiter", text));
-        }
-    };
-    let max_line_bytes = match request.max_line_bytes {
-        None => max_line_bytes,
-        Some(asked) => match usize::try_from(asked) {
-            Ok(bytes) if asked >= MIN_LINE_BYTES && bytes <= max_line_bytes => bytes,
-            _ => {
-                let text = format!("is {asked}: from {MIN_LINE_BYTES} to {max_line_bytes} is possible here");
-                return Err(Failure::field("max_line_bytes", text));
-            }
-        },
-    };
+    let delimiter = Delimiter::parse(request.delimiter.as_deref())?;
+    let max_line_bytes = Rules::line_bytes(request.max_line_bytes.map(i64::from), max_line_bytes)?;
     let until_line = request.until_line.map(|line| field::at_least(line, 1, "until_line")).transpose()?;
     let until_offset =
         request.until_offset.map(|offset| field::at_least(offset, 0, "until_offset")).transpose()?;

@@ -8,13 +8,13 @@ use super::{
     call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
-    status::Failure,
+    status::{self, Failure},
 };
 use crate::{
     cursor,
     messages::{
-        self, Batch, ConsumerInfo, Content, Event, Expected, MAX_LAST, NewMessage, OnGap, Progress,
-        Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
+        self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Progress, Published, Query,
+        Sequence, SequenceRange, Start, Stop, TopicInfo,
     },
     proto::{self, message_service_server::MessageService, messages_request, publish_request},
     stream::Batching,
@@ -22,9 +22,6 @@ use crate::{
 use flow::Flow;
 
 mod flow;
-
-/// The most messages of one request.
-const MAX_PUBLISHED: usize = 10_000;
 
 #[tonic::async_trait]
 impl MessageService for App {
@@ -169,7 +166,7 @@ impl App {
         &self,
         messages: Vec<proto::PublishRequest>,
     ) -> Result<Vec<proto::PublishResponse>, Failure> {
-        check_count(messages.len())?;
+        messages::check_publish_count(messages.len())?;
         let element = |(index, message)| {
             new_message(message).map_err(|failure: Failure| failure.within(&format!("messages[{index}]")))
         };
@@ -177,13 +174,6 @@ impl App {
         let results = self.log.publish_batch(messages).await?;
         Ok(results.into_iter().map(published).collect())
     }
-}
-
-fn check_count(count: usize) -> Result<(), Failure> {
-    if (1..=MAX_PUBLISHED).contains(&count) {
-        return Ok(());
-    }
-    Err(Failure::field("messages", format!("has {count} messages: from 1 to 10,000 are possible")))
 }
 
 fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Failure> {
@@ -200,11 +190,6 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
         on_gap,
         consumer,
     } = request;
-    let max_patterns = limits.max_patterns;
-    if topics.len() > max_patterns {
-        let text = format!("has {} patterns: at most {max_patterns} are possible", topics.len());
-        return Err(Failure::field("topics", text).with("limit", max_patterns));
-    }
     let defaults = Batching { max_bytes: limits.batch_bytes, ..Batching::default() };
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
@@ -225,10 +210,7 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
         Some(Asked::LastPerTopic(true)) => Start::LastPerTopic,
         Some(Asked::FromSequence(sequence)) => Start::Sequence(self::sequence(sequence, "from_sequence")?),
         Some(Asked::FromTime(time)) => Start::Time(field::time(time, "from_time")?),
-        Some(Asked::Last(last)) => match u64::try_from(last) {
-            Ok(last) if last <= MAX_LAST => Start::Last(last),
-            _ => return Err(Failure::field("last", format!("is {last}: from 0 to 1,000,000 is possible"))),
-        },
+        Some(Asked::Last(last)) => Start::Last(field::at_least(last, 0, "last")?),
     })
 }
 
@@ -280,7 +262,7 @@ fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {
     let expected =
         expected_sequence.map(|sequence| field::at_least(sequence, 0, "expected_sequence")).transpose()?;
     let expected = expected.map_or(Expected::Any, Expected::from_number);
-    let ttl = ttl.map(field::ttl).transpose()?;
+    let ttl = ttl.map(|ttl| field::duration(ttl, "ttl", status::TTL)).transpose()?;
     Ok(NewMessage { topic, content, key, headers, message_id, expected, ttl })
 }
 

@@ -106,21 +106,26 @@ impl From<Failure> for Status {
     }
 }
 
-/// The heartbeats that a call may ask for, in words.
-pub const HEARTBEATS: &str = "from 100 ms to 1 h";
+/// The range of a heartbeat, as the end of an error text.
+pub const HEARTBEAT: &str = "from 100 ms to 1 h is possible";
 
-/// A field's value is not in its range.
-pub fn out_of_range(field: &str, value: impl std::fmt::Display, range: &str) -> Failure {
-    Failure::field(field, format!("is {value}: {range} is possible"))
-}
+/// The range of `partial_flush`, as the end of an error text.
+pub const PARTIAL_FLUSH: &str = "from 10 ms to 1 h is possible";
+
+/// The range of a `ttl`, as the end of an error text.
+pub const TTL: &str = "from 1 ms to 10 years is possible";
 
 impl From<stream::Error> for Failure {
     fn from(error: stream::Error) -> Self {
         use stream::Error as E;
         match error {
             E::Limit { limit } => Self::field("limit", format!("is {limit}: it must be 1 or more")),
-            E::Heartbeat { heartbeat } => out_of_range("heartbeat", format!("{heartbeat:?}"), HEARTBEATS),
-            E::MaxBatch { max_batch } => out_of_range("max_batch", max_batch, "from 1 to 100,000"),
+            E::Heartbeat { heartbeat } => {
+                Self::field("heartbeat", format!("is {}: {HEARTBEAT}", show(heartbeat)))
+            }
+            E::MaxBatch { max_batch } => {
+                Self::field("max_batch", format!("is {max_batch}: from 1 to 100,000 is possible"))
+            }
         }
     }
 }
@@ -209,6 +214,21 @@ impl From<lines::Error> for Failure {
                 ),
             ),
             E::LineZero => Self::field("from_line", "is 0: lines are counted from 1"),
+            E::NeedsFollow { field } => {
+                Self::field(field, "is set without `follow`: set `follow`, too, or leave this out")
+            }
+            E::PartialFlush { pause } => {
+                Self::field("partial_flush", format!("is {}: {PARTIAL_FLUSH}", show(pause)))
+            }
+            E::DelimiterLength { bytes } => Self::field(
+                "delimiter",
+                format!("has {bytes} bytes: from 1 to {} are possible", lines::MAX_DELIMITER_BYTES),
+            ),
+            E::LineBytes { asked, limit } => {
+                let text =
+                    format!("is {asked}: from {} to {limit} is possible here", lines::MIN_ASKED_LINE_BYTES);
+                Self::field("max_line_bytes", text)
+            }
             E::NumbersUnknown => Self::field(
                 "until_line",
                 "needs a stream that knows its line numbers: start at the head or with `from_line`, or set `until_offset`",
@@ -239,6 +259,16 @@ impl From<messages::Error> for Failure {
             E::Topic(error) => Self::field("topic", error.to_string()),
             E::Pattern { index, error } => Self::field(&format!("topics[{index}]"), error.to_string()),
             E::NoPatterns => Self::field("topics", "is empty: give a pattern at least, as in `orders.>`"),
+            E::TooManyPatterns { count, limit } => {
+                let text = format!("has {count} patterns: at most {limit} are possible");
+                Self::field("topics", text).with("limit", limit)
+            }
+            E::LastTooMany { last } => {
+                Self::field("last", format!("is {last}: from 0 to 1,000,000 is possible"))
+            }
+            E::PublishCount { count } => {
+                Self::field("messages", format!("has {count} messages: from 1 to 10,000 are possible"))
+            }
             E::TooLarge { bytes, limit } => {
                 let text = format!(
                     "makes the message too large: payload, key and headers have {bytes} bytes, at most {} are possible",
@@ -283,9 +313,7 @@ impl From<messages::Error> for Failure {
                 ErrorReason::TopicNotFound,
                 "the topic has no messages: ListTopics tells which topics have some",
             ),
-            E::Ttl { ttl } => {
-                Self::field("ttl", format!("is {}: from 1 ms to 10 years is possible", show(ttl)))
-            }
+            E::Ttl { ttl } => Self::field("ttl", format!("is {}: {TTL}", show(ttl))),
             E::Ahead { newest } => {
                 let text = match newest {
                     Some(newest) => format!("whose newest sequence is {newest}"),

@@ -1,6 +1,6 @@
 //! Why lines cannot be read, and why a root cannot be served.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 /// Why a stream of lines or a list of files does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,32 @@ pub enum Error {
     /// The query ends at a line's number, but starts where the number is not known.
     #[error("the numbers of the lines are not known")]
     NumbersUnknown,
+    /// The query sets a field that has no effect unless it follows the file.
+    #[error("{field} needs a query that follows")]
+    NeedsFollow {
+        /// The name of the field.
+        field: &'static str,
+    },
+    /// The pause before a partial line is yielded is not in [`PARTIAL_FLUSHES`](super::PARTIAL_FLUSHES).
+    #[error("a partial line after {pause:?}")]
+    PartialFlush {
+        /// The pause.
+        pause: Duration,
+    },
+    /// The delimiter is empty, or longer than [`MAX_DELIMITER_BYTES`](super::MAX_DELIMITER_BYTES).
+    #[error("a delimiter of {bytes} bytes")]
+    DelimiterLength {
+        /// The length of the delimiter.
+        bytes: usize,
+    },
+    /// The longest line is below [`MIN_ASKED_LINE_BYTES`](super::MIN_ASKED_LINE_BYTES), or above the operator's limit.
+    #[error("lines of {asked} bytes, where {limit} is the limit")]
+    LineBytes {
+        /// The number of bytes that the caller asked for.
+        asked: i64,
+        /// The operator's limit.
+        limit: usize,
+    },
     /// The query starts at an offset after the end of the file.
     #[error("offset {offset} is beyond the end of the file, {size}")]
     OffsetBeyondEnd {

@@ -18,6 +18,9 @@ pub const SEGMENT_SIZES: RangeInclusive<usize> = 1024 * 1024..=1024 * 1024 * 102
 /// The default of [`Config::segment_bytes`].
 const SEGMENT_BYTES: usize = 64 * 1024 * 1024;
 
+/// The default of [`Config::max_patterns`]: each pattern is matched against each topic of a block.
+const MAX_PATTERNS: usize = 64;
+
 /// The default of [`Config::max_topics`]: a topic takes about 200 bytes of memory.
 const MAX_TOPICS: usize = 1_000_000;
 
@@ -38,6 +41,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
 pub struct Config {
     /// The largest message: payload, key and headers together, in bytes.
     pub max_message_bytes: usize,
+    /// The most patterns of a subscription.
+    pub max_patterns: usize,
     /// The most topics that hold messages.
     pub max_topics: usize,
     /// A segment that has reached this size, in bytes, is followed by the next.
@@ -63,6 +68,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_message_bytes: MAX_MESSAGE_BYTES,
+            max_patterns: MAX_PATTERNS,
             max_topics: MAX_TOPICS,
             segment_bytes: SEGMENT_BYTES,
             dedupe_window: DEDUPE_WINDOW,

@@ -251,6 +251,10 @@ impl Embedded {
     }
 
     /// The limit of the size of a message.
+    pub fn max_patterns(&self) -> usize {
+        self.shared.config.max_patterns
+    }
+
     pub fn max_message_bytes(&self) -> usize {
         self.shared.config.max_message_bytes
     }

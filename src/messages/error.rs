@@ -21,6 +21,26 @@ pub enum Error {
     /// A subscription without a pattern.
     #[error("no pattern")]
     NoPatterns,
+    /// A subscription with more patterns than [`Config::max_patterns`](super::Config::max_patterns).
+    #[error("{count} patterns, at most {limit} are allowed")]
+    TooManyPatterns {
+        /// The number of patterns.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A subscription that starts with more than the last [`MAX_LAST`](super::MAX_LAST) messages.
+    #[error("the last {last} messages")]
+    LastTooMany {
+        /// The number of messages.
+        last: u64,
+    },
+    /// The number of messages to publish at once is not in [`PUBLISH_COUNTS`](super::PUBLISH_COUNTS).
+    #[error("{count} messages at once")]
+    PublishCount {
+        /// The number of messages.
+        count: usize,
+    },
     /// The message is larger than [`Config::max_message_bytes`](super::Config::max_message_bytes).
     #[error("the message has {bytes} bytes, at most {limit} are allowed")]
     TooLarge {

@@ -123,3 +123,14 @@ impl NewMessage {
         if bytes > max_bytes { Err(Error::TooLarge { bytes, limit: max_bytes }) } else { Ok(()) }
     }
 }
+
+/// The numbers of messages that a caller may publish at once.
+pub const PUBLISH_COUNTS: RangeInclusive<usize> = 1..=10_000;
+
+/// Checks how many messages a caller publishes at once.
+///
+/// # Errors
+/// [`Error::PublishCount`].
+pub fn check_publish_count(count: usize) -> Result<(), Error> {
+    if PUBLISH_COUNTS.contains(&count) { Ok(()) } else { Err(Error::PublishCount { count }) }
+}

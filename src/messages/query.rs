@@ -32,8 +32,17 @@ pub struct Query {
 }
 
 impl Query {
-    /// The patterns, parsed.
-    pub(super) fn patterns(&self) -> Result<Arc<[Pattern]>, Error> {
+    /// Checks what needs no log, and returns the parsed patterns.
+    pub(super) fn check(&self, max_patterns: usize) -> Result<Arc<[Pattern]>, Error> {
+        let count = self.topics.len();
+        if count > max_patterns {
+            return Err(Error::TooManyPatterns { count, limit: max_patterns });
+        }
+        if let Start::Last(last) = self.start
+            && last > MAX_LAST
+        {
+            return Err(Error::LastTooMany { last });
+        }
         if self.topics.is_empty() {
             return Err(Error::NoPatterns);
         }

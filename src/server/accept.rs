@@ -1,8 +1,8 @@
 //! The accept path: from a listening socket to requests, over hyper.
 //!
-//! It is our own because tonic's server leaves out what long streams need: bounds on streams and resets, a small send
-//! buffer, a GOAWAY for old connections after which their streams end with their cursor, a drain that silent sockets
-//! and endless streams cannot hold up, and rest when descriptors run out.
+//! tonic's server is not used, because it lacks what long streams need: limits on streams and resets, a small send buffer,
+//! a GOAWAY for old connections whose streams then end with their cursor, a drain that silent sockets and endless streams
+//! cannot delay, and a pause when descriptors run out.
 
 use std::{
     convert::Infallible,
@@ -36,52 +36,52 @@ use crate::{
     grpc::{call::Connection, status},
     stream::WakeGroup,
 };
-use gather::Gather;
+use coalesce::Coalescing;
 
-mod gather;
+mod coalesce;
 
-/// Bytes that a stream may have in the send buffer: what a stalled reader costs beside its window.
+/// The send buffer of a stream, in bytes: the memory of a stalled reader, besides its window.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Streams that hyper resets for a client's own errors before it ends the connection (CVE-2025-8671).
+/// hyper ends a connection after it has reset this many of its streams for errors of the client (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 1024;
 
-/// Streams that a client has opened and reset before they were served (CVE-2023-44487).
+/// hyper ends a connection with this many streams that the client reset before they were served (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 64;
 
-/// All headers of a request.
+/// The largest headers of a request, together.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// What a client may send ahead on one stream, and on all: a PublishStream at full speed.
+/// The flow-control windows of a stream and of a connection: enough for a PublishStream at full speed.
 const WINDOWS_BYTES: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
 
-/// How long to rest when there is no descriptor for a connection: accepting again at once would spin.
+/// The pause after an error of accept, as when no descriptor is left: accepting again at once would spin.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a connection without a stream may take to say goodbye.
+/// How long a connection without a stream may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The paths of the services whose streams end by themselves, with their cursor, when their connection is to end.
+/// The prefix of the paths whose streams end by themselves, with their cursor, when their connection must end.
 const RESUMABLE: &str = "/perennial.";
 
-/// The operator's config.
+/// The operator's limits on connections.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The most connections; one more is closed at once.
+    /// Up to this many connections are open. A further one is closed at once.
     pub max_connections: usize,
-    /// The most streams of a connection.
+    /// Up to this many streams are open on a connection.
     pub max_streams: u32,
-    /// How long a new connection may be silent.
+    /// A new connection without a request for this long is closed.
     pub first_request: Duration,
-    /// How long a connection may be without a stream.
+    /// A connection without a stream for this long is closed.
     pub idle: Duration,
-    /// How old a connection may become, ± 10 %.
+    /// A connection of this age, ± 10 %, is closed after its streams have ended.
     pub age: Duration,
-    /// How often a quiet client is asked whether it is there.
+    /// A quiet client is pinged this often.
     pub ping_interval: Duration,
-    /// How long it may take to answer.
+    /// A client that does not answer a ping for this long is disconnected.
     pub ping_timeout: Duration,
-    /// How long connections may take to end their streams.
+    /// Connections are cut when their streams have not ended after this long.
     pub drain: Duration,
 }
 
@@ -100,7 +100,7 @@ impl Default for Config {
     }
 }
 
-/// Serves connections until `shutdown`; then ends them within the drain.
+/// Serves connections until `shutdown`, then ends them within the time for the drain.
 pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdown: CancellationToken) {
     let config = Arc::new(config);
     let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -111,7 +111,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdo
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
         let Ok(place) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = config.max_connections, "too many connections: closed");
+            tracing::warn!(%peer, limit = config.max_connections, "connection refused: the limit of connections is reached");
             continue;
         };
         number += 1;
@@ -126,24 +126,24 @@ pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdo
     drop(listener);
     tracker.close();
     if tokio::time::timeout(config.drain, tracker.wait()).await.is_err() {
-        tracing::warn!(connections = tracker.len(), "the drain is over: connections are cut");
+        tracing::warn!(connections = tracker.len(), "the drain took too long: connections are cut");
         killed.cancel();
         tracker.wait().await;
     }
 }
 
-/// The next connection. Errors of one connection are its own; without descriptors there is nothing to do but rest.
+/// The next connection. Skips errors that concern one connection, and pauses after others.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // A tick must not wait for the one after it.
+                // Without this, a tick would wait for the next one.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer);
             }
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
+                tracing::error!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(NO_DESCRIPTOR_PAUSE).await;
             }
         }
@@ -178,23 +178,23 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
-    let served = builder(&config).serve_connection(TokioIo::new(Gather::new(stream)), service);
+    let served = builder(&config).serve_connection(TokioIo::new(Coalescing::new(stream)), service);
     let mut served = pin!(served);
     let old = Instant::now() + jittered(config.age);
     loop {
-        // A request changes when to look next, and does not wake this.
-        let look = activity.next_look(&config).min(Instant::now() + config.idle).min(old);
+        // A request changes the time of the next inspection without waking this task.
+        let inspect = activity.idle_at(&config).min(Instant::now() + config.idle).min(old);
         tokio::select! {
-            // An error is the client's: it went away, or spoke no HTTP/2.
+            // An error means that the client went away, or did not speak HTTP/2.
             _ = &mut served => return,
             () = ends.cancelled() => break,
-            () = tokio::time::sleep_until(look) => {}
+            () = tokio::time::sleep_until(inspect) => {}
         }
         if activity.is_idle(&config) || Instant::now() >= old {
             break;
         }
     }
-    // Its streams end with their cursor, and the client is told to open no more.
+    // The streams end with their cursor, and a GOAWAY tells the client to open no more.
     ends.cancel();
     served.as_mut().graceful_shutdown();
     let limit = if activity.is_busy() { config.drain } else { FAREWELL };
@@ -222,15 +222,15 @@ fn jittered(duration: Duration) -> Duration {
     duration.saturating_mul(fastrand::u32(90..=110)) / 100
 }
 
-/// What a connection is doing.
+/// The activity of a connection.
 #[derive(Debug)]
 struct Activity {
     since: Instant,
-    /// Requests so far.
+    /// The number of requests.
     requests: AtomicU64,
-    /// Requests whose responses are not through.
+    /// The number of requests whose response has not ended.
     open: AtomicUsize,
-    /// When the last one was, in milliseconds behind `since`.
+    /// When the last response ended, in milliseconds after `since`.
     last: AtomicU64,
 }
 
@@ -244,8 +244,8 @@ impl Activity {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    /// When it will have been idle for too long, if nothing happens.
-    fn next_look(&self, config: &Config) -> Instant {
+    /// When the connection will have been idle for too long, if nothing happens.
+    fn idle_at(&self, config: &Config) -> Instant {
         let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
         if self.requests.load(Ordering::Relaxed) == 0 {
             self.since + config.first_request
@@ -257,11 +257,11 @@ impl Activity {
     }
 
     fn is_idle(&self, config: &Config) -> bool {
-        !self.is_busy() && self.next_look(config) <= Instant::now()
+        !self.is_busy() && self.idle_at(config) <= Instant::now()
     }
 }
 
-/// A request that is being answered.
+/// Counts a request while it is answered.
 #[derive(Debug)]
 struct Busy(Arc<Activity>);
 
@@ -281,11 +281,11 @@ impl Drop for Busy {
     }
 }
 
-/// A response's body, which keeps its connection busy.
+/// The body of a response. The connection is busy until it is dropped.
 struct Tracked {
     body: Body,
-    /// Ends a stream that knows nothing of its connection's end, as those of health and reflection: a client that
-    /// watches our health would otherwise hold up each drain to its limit.
+    /// Ends a stream that does not observe the end of its connection, as those of health and reflection. Otherwise a
+    /// client that watches the health would delay each drain to its limit.
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _busy: Busy,
 }
@@ -299,7 +299,7 @@ impl HttpBody for Tracked {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        // What the stream still has to say goes first: that the server serves no more.
+        // A last frame of the stream goes first, such as NOT_SERVING.
         let at_end = frame.is_pending()
             && self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
         if !at_end {

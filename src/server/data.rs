@@ -1,4 +1,4 @@
-//! The data directory: private, and one server's at a time.
+//! The data directory: readable only by its owner, and locked by one server at a time.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -9,18 +9,18 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Holds the lock, and says who does.
+/// The file that is locked. Its content names the process that holds the lock.
 const LOCK: &str = "LOCK";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another server has it.
+    /// Another process has locked the directory.
     #[error("{} is in use by {holder}: stop it, or name another directory with --data", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
-        /// Who it is, as far as it tells.
+        /// The process, as the lock file names it.
         holder: String,
     },
     /// The file system gave an error.
@@ -28,12 +28,12 @@ pub enum Error {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// A data directory that is ours until this is dropped, or the process ends.
+/// A data directory that is locked until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
@@ -41,7 +41,7 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Makes it, if need be, and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let at = |source| Error::Io { path: path.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
@@ -60,19 +60,19 @@ impl DataDirectory {
         Ok(Self { path, lock })
     }
 
-    /// Says who holds the lock, for others to read.
+    /// Writes the address of this server into the lock file.
     pub fn sign(&mut self, address: std::net::SocketAddr) -> io::Result<()> {
         self.sign_as(&format!("at http://{address}"))
     }
 
-    /// Says what its holder does.
+    /// Writes what this process does into the lock file.
     pub fn sign_as(&mut self, what: &str) -> io::Result<()> {
         self.lock.set_len(0)?;
         self.lock.rewind()?;
         writeln!(self.lock, "process {} {what}", std::process::id())
     }
 
-    /// Where it is.
+    /// The canonical path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_private_and_a_second_server_is_told_who_has_it_until_it_is_free() {
+    fn it_is_private_and_names_the_process_that_holds_the_lock() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("new/data");
         let mut first = DataDirectory::open(&path).unwrap();

@@ -1,7 +1,7 @@
-//! The demo: something to show for every stream, in a directory that survives a restart.
+//! The demo: data for every stream, in a directory that survives a restart.
 //!
 //! A root `demo` with an application log that grows every half second and is rotated every minute, and a topic
-//! `demo.clock` with a message every second: the classic simulated message stream.
+//! `demo.clock` with a message every second.
 
 use std::{
     fs::{self, File},
@@ -16,25 +16,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::messages::{Content, Log, NewMessage};
 
-/// The name of the root.
+/// The name of the demo root.
 pub const ROOT: &str = "demo";
 
-/// The topic.
+/// The topic of the demo messages.
 const TOPIC: &str = "demo.clock";
 
-/// How often the log grows.
+/// The pause between two lines.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After how many lines the log is rotated: every minute.
+/// The log is rotated after this many lines, that is every minute.
 const LINES_A_FILE: u64 = 120;
 
-/// How many rotated files are kept.
+/// Up to this many rotated files are kept.
 const KEPT: u32 = 5;
 
-/// How many lines there are from the start.
+/// A new log begins with this many lines.
 const FIRST_LINES: u64 = 50;
 
-/// What the application did, over and over.
+/// The messages of the log, in turn.
 const STORIES: [&str; 8] = [
     "INFO  GET /orders 200 3.1ms",
     "INFO  POST /orders 201 12.4ms",
@@ -46,7 +46,7 @@ const STORIES: [&str; 8] = [
     "ERROR POST /payments 502 upstream closed the connection",
 ];
 
-/// The application log.
+/// The log of an imaginary application.
 #[derive(Debug)]
 pub struct AppLog {
     path: PathBuf,
@@ -54,7 +54,7 @@ pub struct AppLog {
 }
 
 impl AppLog {
-    /// Opens it, or makes it with some lines in it.
+    /// Opens the log, or creates it with some lines.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let path = directory.join("app.log");
@@ -89,7 +89,7 @@ fn rotated(path: &Path, generation: u32) -> PathBuf {
     if generation == 0 { path.into() } else { path.with_extension(format!("log.{generation}")) }
 }
 
-/// The number of the last request in a log.
+/// The number of the last request in a log file.
 fn last_number(path: &Path) -> io::Result<Option<u64>> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -101,7 +101,7 @@ fn last_number(path: &Path) -> io::Result<Option<u64>> {
     Ok(tail.lines().rev().find_map(number))
 }
 
-/// Runs until the server drains. What goes wrong is logged, and tried again at the next turn.
+/// Runs until the server drains. Logs errors, and tries again at the next interval.
 pub async fn run(mut app_log: AppLog, log: Log, shutdown: CancellationToken) {
     let mut lines = interval(LINE_INTERVAL);
     let mut clock = interval(Duration::from_secs(1));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_log_has_something_to_show_and_goes_on_where_it_was_after_a_restart() {
+    fn a_new_log_has_lines_and_continues_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         drop(AppLog::open(directory.path()).unwrap());
         let mut log = AppLog::open(directory.path()).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_rotated_just_before_a_restart_is_not_begun_again() {
+    fn a_log_that_was_rotated_just_before_a_restart_continues_its_numbers() {
         let directory = tempfile::tempdir().unwrap();
         let log = AppLog::open(directory.path()).unwrap();
         fs::rename(&log.path, rotated(&log.path, 1)).unwrap();

@@ -8,10 +8,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// How many scrapes are answered at once.
+/// Up to this many scrapes are answered at once. A further connection is closed.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long a scraper may take for its request.
+/// A scraper must send its request within this time.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Answers scrapes until it is dropped.
@@ -35,7 +35,7 @@ pub async fn serve(listener: TcpListener, registry: Registry) {
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME);
-            // An error is the scraper's.
+            // An error means that the scraper went away.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }

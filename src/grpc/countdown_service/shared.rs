@@ -16,15 +16,13 @@ pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Fa
     let proto::CreateCountdownRequest { name, target, to, step, interval, on_end, request_id } = request;
     let target = match target {
         Some(Asked::Duration(duration)) => {
-            let fault = || {
-                Failure::field("duration", format!("is {}: it must be above zero", field::show(&duration)))
-            };
-            Target::For(field::duration(duration).ok_or_else(fault)?)
+            let possible = "it must be above zero, and up to 10 years by default";
+            Target::For(field::duration(duration, "duration", possible)?)
         }
         Some(Asked::UntilTime(until)) => Target::Until(field::time(until, "until_time")?),
         Some(Asked::Start(start)) => Target::From(start),
         None => {
-            let text = "is not set: set `duration`, as in \"600s\", `until`, a moment, or `from`, a number";
+            let text = "is not set: set `duration`, as in \"600s\", `until_time` to a moment, or `start` to a number";
             return Err(Failure::field("target", text));
         }
     };

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{check_count, new_message, published};
+use super::{new_message, published};
 use crate::{
     grpc::{
         App,
@@ -112,7 +112,7 @@ where
     }
 
     async fn publish(&mut self, request: proto::PublishStreamRequest) -> Result<(), Failure> {
-        check_count(request.messages.len())?;
+        messages::check_publish_count(request.messages.len())?;
         self.unanswered += request.messages.len();
         let (mut good, mut checks) = (Vec::new(), Vec::new());
         for message in request.messages {

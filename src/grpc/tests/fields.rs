@@ -300,3 +300,32 @@ async fn a_list_is_read_page_by_page() {
     }
     assert!(names.is_empty() && request.page_token.is_empty() && files.page_token.is_empty());
 }
+
+#[tokio::test]
+async fn a_duration_out_of_range_is_reported_as_such() {
+    let house = House::new().await;
+    let duration = prost_types::Duration { seconds: 1 << 60, nanos: 0 };
+    let create = proto::CreateCountdownRequest {
+        name: "a".into(),
+        target: Some(proto::create_countdown_request::Target::Duration(duration)),
+        ..Default::default()
+    };
+    let interval = proto::CountdownRequest { interval: Some(duration), ..from(3) };
+    let heartbeat = proto::CountdownRequest { heartbeat: Some(duration), ..from(3) };
+    let flush = proto::ReadLinesRequest {
+        path: "root/a".into(),
+        partial_flush: Some(duration),
+        ..Default::default()
+    };
+    let ttl = proto::PublishRequest { ttl: Some(duration), ..flow::message("a", "x") };
+    for refused in [
+        house.app.create_countdown(Request::new(create)).await.err(),
+        house.app.countdown(Request::new(interval)).await.err(),
+        house.app.countdown(Request::new(heartbeat)).await.err(),
+        house.app.read_lines(Request::new(flush)).await.err(),
+        house.app.publish(Request::new(ttl)).await.err(),
+    ] {
+        let text = refused.unwrap().message().to_owned();
+        assert!(text.contains("is 1152921504606846976 s, which is out of range"), "{text}");
+    }
+}

@@ -1,10 +1,17 @@
 //! What a caller takes for a line, and which line is its last.
 
 use super::position::{LinePosition, Within};
+use crate::lines::Error;
 
 /// A run of this many NUL bytes where a line should start is a hole: reserved space, or the offset that a writer kept
 /// when its file was truncated. A shorter run may be content, as in UTF-16.
 const HOLE_BYTES: usize = 64;
+
+/// The smallest [`Rules::max_line_bytes`] that a caller may ask for.
+pub const MIN_ASKED_LINE_BYTES: usize = 16;
+
+/// The longest delimiter that a caller may ask for.
+pub const MAX_DELIMITER_BYTES: usize = 16;
 
 /// What a line is, and where to stop.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +26,20 @@ pub struct Rules {
     pub until_line: Option<u64>,
     /// The stream ends before the first line that starts at or after this offset.
     pub until_offset: Option<u64>,
+}
+
+impl Rules {
+    /// The longest line that a caller may ask for: at least [`MIN_ASKED_LINE_BYTES`], at most the operator's limit, which
+    /// applies if the caller does not ask.
+    ///
+    /// # Errors
+    /// [`Error::LineBytes`].
+    pub fn line_bytes(asked: Option<i64>, limit: usize) -> Result<usize, Error> {
+        let Some(asked) = asked else { return Ok(limit) };
+        let bytes =
+            usize::try_from(asked).ok().filter(|bytes| (MIN_ASKED_LINE_BYTES..=limit).contains(bytes));
+        bytes.ok_or(Error::LineBytes { asked, limit })
+    }
 }
 
 impl Default for Rules {
@@ -36,6 +57,22 @@ pub enum Delimiter {
     Newline,
     /// These bytes, at least one.
     Bytes(Box<[u8]>),
+}
+
+impl Delimiter {
+    /// The delimiter that a caller asks for: none is LF or CR LF, and so is LF.
+    ///
+    /// # Errors
+    /// [`Error::DelimiterLength`].
+    pub fn parse(asked: Option<&str>) -> Result<Self, Error> {
+        match asked {
+            None | Some("\n") => Ok(Self::Newline),
+            Some(text) if (1..=MAX_DELIMITER_BYTES).contains(&text.len()) => {
+                Ok(Self::Bytes(text.as_bytes().into()))
+            }
+            Some(text) => Err(Error::DelimiterLength { bytes: text.len() }),
+        }
+    }
 }
 
 impl Delimiter {

@@ -9,7 +9,7 @@ use std::{
 
 use super::locate;
 use crate::lines::{
-    Error, Event, Found, GapReason, Inner, OnGap, Position, Query, Start,
+    Error, Event, Found, GapReason, Inner, OnGap, PARTIAL_FLUSHES, Position, Query, Start,
     content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
     history::{generation::Generation, rotation::Rotation, siblings},
     identity::Identity,
@@ -36,6 +36,17 @@ pub struct Opened {
 
 /// What can be told of a query without looking at the file.
 pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
+    if query.wait_for_create && !query.follow {
+        return Err(Error::NeedsFollow { field: "wait_for_create" });
+    }
+    if let Some(pause) = query.partial_flush {
+        if !query.follow {
+            return Err(Error::NeedsFollow { field: "partial_flush" });
+        }
+        if !PARTIAL_FLUSHES.contains(&pause) {
+            return Err(Error::PartialFlush { pause });
+        }
+    }
     let counts = match &query.start {
         Start::Line(0) => return Err(Error::LineZero),
         Start::Resume(position) if position.path != path.checksum() => return Err(Error::Mismatch),

@@ -12,7 +12,7 @@ use tower::Service;
 
 use super::*;
 
-/// A service whose one stream neither yields nor ends, whatever it is told.
+/// A service whose one stream neither yields nor ends, even when the server drains.
 #[derive(Clone)]
 struct Stubborn;
 
@@ -57,7 +57,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A new connection has a place.
+    /// Whether the server accepts a new connection.
     async fn answers(&self) -> bool {
         let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let Ok(channel) = channel.connect().await else { return false };
@@ -98,31 +98,31 @@ async fn closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_connection_that_never_asks_is_closed() {
+async fn a_connection_without_a_request_is_closed() {
     let first_request = Duration::from_millis(50);
     let server = Server::start(Config { first_request, ..Config::default() }).await;
     closed(&mut server.silent().await).await;
 }
 
 #[tokio::test]
-async fn one_connection_more_than_the_limit_is_closed_at_once_and_a_place_is_free_again_later() {
+async fn a_connection_over_the_limit_is_closed_at_once_and_accepted_after_another_has_ended() {
     let server = Server::start(Config { max_connections: 1, ..Config::default() }).await;
     let stream = server.watch().await;
     closed(&mut server.silent().await).await;
     drop(stream);
-    // The place is free when the server has seen the end of the first connection.
+    // The server accepts again after it has seen the end of the first connection.
     soon(async { while !server.answers().await {} }).await;
 }
 
 #[tokio::test]
-async fn a_drain_ends_in_its_time_though_a_socket_is_silent_and_a_stream_endless() {
+async fn a_drain_ends_in_time_despite_a_silent_socket_and_an_endless_stream() {
     let drain = Duration::from_millis(300);
     let server = Server::start(Config { drain, ..Config::default() }).await;
     let (silent, mut stream) = (server.silent().await, server.stubborn().await);
-    let told = Instant::now();
+    let began = Instant::now();
     server.shutdown.cancel();
     soon(server.served).await.unwrap();
-    assert!(told.elapsed() >= drain, "the stream had its time");
+    assert!(began.elapsed() >= drain, "the stream had its time");
     assert!(soon(stream.message()).await.is_err());
     drop(silent);
 }
@@ -139,7 +139,7 @@ async fn a_client_that_watches_health_does_not_hold_up_a_drain() {
 }
 
 #[tokio::test]
-async fn an_old_connection_is_told_to_go_and_its_streams_end() {
+async fn an_old_connection_gets_a_goaway_and_its_streams_end() {
     let age = Duration::from_millis(100);
     let server = Server::start(Config { age, ..Config::default() }).await;
     let mut stream = server.watch().await;
@@ -155,7 +155,7 @@ async fn a_connection_without_a_stream_is_closed_when_it_has_been_idle() {
     let channel = channel.connect().await.unwrap();
     let mut client = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
-    // Its place is taken until it is closed, though its client is still there.
+    // The limit holds until the server closes the idle connection; its client is still connected.
     soon(async { while !server.answers().await {} }).await;
     drop(channel);
 }

@@ -181,7 +181,7 @@ settings! {
         /// Stop reading a PublishStream while more messages than this wait for their answers
         publish_window: usize "N" => limits.publish_window >= "1";
         /// Allow up to this many patterns in a subscription
-        max_patterns: usize "N" => limits.max_patterns >= "1";
+        max_patterns: usize "N" => messages.max_patterns >= "1";
         /// Allow up to this many topics with messages
         max_topics: usize "N" => messages.max_topics >= "1";
         /// Remember the id of a message for this long

@@ -4,7 +4,7 @@
 
 use std::{path::Path, time::Duration};
 
-use clap::{Args, CommandFactory, Parser};
+use clap::Parser;
 
 use super::*;
 

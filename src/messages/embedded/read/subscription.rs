@@ -88,7 +88,7 @@ struct Snapshot {
 impl Subscription {
     /// Checks a query and finds where it starts.
     pub async fn open(log: Arc<Embedded>, query: Query) -> Result<Self, Error> {
-        let patterns = query.patterns()?;
+        let patterns = query.check(log.max_patterns())?;
         let Query { start, stop, on_gap, consumer, batching, .. } = query;
         let start = start_of_consumer(&log, consumer.as_deref(), start).await?;
         let registration = log.follow(&patterns);
