@@ -87,20 +87,22 @@ fn what_is_missing_is_told_with_its_reason() {
     }
 }
 
-#[test]
-fn a_ttl_is_taken_within_its_range_and_the_range_is_told() {
+#[tokio::test]
+async fn a_ttl_is_accepted_within_its_range_and_an_error_names_the_range() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Log::open(directory.path(), messages::Config::default()).unwrap().0;
     let ttl = |seconds, nanos| {
         let ttl = Some(prost_types::Duration { seconds, nanos });
-        let message = new_message(proto::PublishRequest { topic: "a".into(), ttl, ..Default::default() });
-        message.map(|message| message.ttl)
+        let message = new_message(proto::PublishRequest { topic: "a".into(), ttl, ..Default::default() })?;
+        log.check(&message).map_err(Failure::from)?;
+        Ok::<_, Failure>(message.ttl)
     };
     let ten_years = *messages::TTLS.end();
     let seconds = ten_years.as_secs().cast_signed();
     assert_eq!(ttl(0, 1_000_000).unwrap(), Some(Duration::from_millis(1)));
     assert_eq!(ttl(seconds, 0).unwrap(), Some(ten_years));
     assert_eq!(new_message(proto::PublishRequest::default()).unwrap().ttl, None);
-    for (seconds, nanos, shown) in [(0, 0, "is 0 s"), (-1, 0, "is -1 s"), (0, 1_000, "is 1000 ns")] {
-        // As one message of a flow is told it, which is how all are.
+    for (seconds, nanos, shown) in [(0, 0, "is 0 ms"), (-1, 0, "is -1 s"), (0, 1_000, "is 1µs")] {
         let error = ttl(seconds, nanos).unwrap_err().into_publish_error();
         assert_eq!((error.reason(), error.field.as_str()), (ErrorReason::InvalidField, "ttl"));
         assert!(
