@@ -183,7 +183,7 @@ pub enum Format {
     Json,
     /// One JSON object per line
     Ndjson,
-    /// Only the number, line or payload, unchanged
+    /// The number, line or payload alone: a text payload as one line, bytes and the lines of a file exactly
     Raw,
 }
 
