@@ -116,10 +116,10 @@ fn host_and_port(authority: &str) -> Result<(String, u16), String> {
         return Err(format!("{host} is not a host; a port alone needs one before it"));
     }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    match host.len() <= MAX_HOST_BYTES && host.bytes().all(is_plain) {
-        true => Ok((host.to_owned(), port)),
-        false => Err(format!("{host:?} is not the name or the address of a host")),
+    if host.len() > MAX_HOST_BYTES || !host.bytes().all(is_plain) {
+        return Err(format!("{host:?} is not the name or the address of a host"));
     }
+    Ok((host.to_owned(), port))
 }
 
 fn port(text: &str) -> Result<u16, String> {

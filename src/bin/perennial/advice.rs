@@ -114,7 +114,7 @@ mod tests {
     fn every_call_of_the_contract_has_a_command() {
         let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
         let methods = files.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
-        for method in methods.map(|method| method.name()) {
+        for method in methods.map(prost_types::MethodDescriptorProto::name) {
             assert!(for_commands(&format!("see {method}")).contains("perennial "), "{method}");
         }
     }

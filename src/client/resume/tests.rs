@@ -92,7 +92,7 @@ impl LineService for Large {
         _: Request<ReadLinesRequest>,
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let content = Some(line::Content::Data(vec![0; self.bytes].into()));
+        let content = Some(line::Content::Data(vec![0; self.bytes]));
         let line = Line { content, ..Line::default() };
         let response = ReadLinesResponse { lines: vec![line], cursor: "1".into(), ..Default::default() };
         let out = [Ok(Encoded::new(Vec::new(), &response))];

@@ -12,7 +12,7 @@ use crate::{Failure, arguments::Format, output::Output};
 pub struct Row {
     pub what: &'static str,
     pub messages: u64,
-    /// Of payload.
+    /// The bytes of payload.
     pub bytes: u64,
     pub wall: Duration,
     pub latency: Latency,

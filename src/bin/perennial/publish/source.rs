@@ -73,7 +73,7 @@ impl Messages {
             Source::Files(files) => reading.files(&files),
             Source::Objects => reading.lines(|it, line| object::message(&line, it)),
             Source::Lines | Source::Text(_) => {
-                reading.lines(|it, line| Ok(Line::Message(it.message(content(line)).into())))
+                reading.lines(|it, line| Ok(Line::Message(it.message(content(line)).into())));
             }
         });
         (ReceiverStream::new(receiver), this)

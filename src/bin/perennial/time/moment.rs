@@ -116,8 +116,8 @@ fn local(text: &str, now: &Zoned, passed: Passed) -> Result<Moment, String> {
     let now = &zone.map_or_else(|| now.clone(), |zone| now.with_time_zone(zone));
     let words = text.split_whitespace().collect::<Vec<_>>();
     let day = |word: &str| day(word, now.date());
-    let (date, time) = match words.as_slice() {
-        &[word] => match (day(word), time_of_day(word)) {
+    let (date, time) = match *words.as_slice() {
+        [word] => match (day(word), time_of_day(word)) {
             (Some(date), _) => (date, Time::midnight()),
             (None, Some(time)) if passed == Passed::IsTomorrow => return next(time, now),
             (None, Some(time)) => (now.date(), time),
@@ -126,7 +126,7 @@ fn local(text: &str, now: &Zoned, passed: Passed) -> Result<Moment, String> {
                 (at.date(), at.time())
             }
         },
-        &[first, second] => {
+        [first, second] => {
             let in_order = day(first).zip(time_of_day(second));
             in_order.or_else(|| day(second).zip(time_of_day(first))).ok_or_else(unknown)?
         }
@@ -163,7 +163,7 @@ fn readings(local: DateTime, zone: &TimeZone) -> Result<Vec<Moment>, String> {
             Ok(vec![Moment { time, note: Some(note) }])
         }
         AmbiguousOffset::Fold { .. } => {
-            let earlier = at.clone().earlier().map_err(out_of_range)?;
+            let earlier = at.earlier().map_err(out_of_range)?;
             let later = at.later().map_err(out_of_range)?;
             let note = |taken, other| {
                 let (taken, other) = (shown(taken), shown(other));
@@ -218,9 +218,9 @@ fn joined(text: &str) -> String {
 /// Takes a zone off the end: `Europe/Berlin`, `UTC`, `Z` or `+02:00`.
 fn split_zone(text: &str) -> Result<(&str, Option<TimeZone>), String> {
     let Some((rest, word)) = text.rsplit_once(' ') else { return Ok((text, None)) };
-    let begins = |with: fn(&char) -> bool| word.chars().next().filter(with).is_some();
-    let is_name = begins(char::is_ascii_alphabetic) && day(word, Date::ZERO).is_none();
-    if !(is_name || begins(|char| matches!(char, '+' | '-'))) {
+    let is_name =
+        word.starts_with(|first: char| first.is_ascii_alphabetic()) && day(word, Date::ZERO).is_none();
+    if !(is_name || word.starts_with(['+', '-'])) {
         return Ok((text, None));
     }
     if word.eq_ignore_ascii_case("z") {

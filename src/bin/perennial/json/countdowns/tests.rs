@@ -8,7 +8,7 @@ use perennial::proto::{CountdownChange, CountdownChanged, CountdownClockStepped,
 use super::*;
 use crate::arguments::Format;
 
-/// What is written, where a test can look at it.
+/// Output that a test can read.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
