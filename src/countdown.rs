@@ -99,7 +99,7 @@ pub struct Progress {
     /// How many ticks before the first one of the batch are left out.
     pub skipped: u64,
     /// The shared countdown after the batch's events: in the first batch, and whenever it has changed.
-    pub snapshot: Option<Arc<shared::Standing>>,
+    pub snapshot: Option<Arc<shared::Snapshot>>,
     /// When the batch was made.
     pub sent: SystemTime,
 }
@@ -125,9 +125,9 @@ pub enum Event {
     },
 }
 
-/// The operator's limits.
+/// The operator's config.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct Config {
     /// The shortest interval.
     pub min_interval: Duration,
     /// The longest countdown, from its first tick to its last.
@@ -140,7 +140,7 @@ pub struct Limits {
     pub keep_ended: Duration,
 }
 
-impl Default for Limits {
+impl Default for Config {
     /// 1 ms, which is what timers are good for; ten years, which outlasts the machine; [`Rates::default`]; as many
     /// shared countdowns as take some 100 MB; and a day, in which whoever asks how one ended has asked.
     fn default() -> Self {
@@ -228,9 +228,9 @@ pub enum Error {
 pub fn open(
     query: Query,
     clock: &Clock,
-    limits: &Limits,
+    config: &Config,
 ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
-    let mut countdown = Countdown::new(query, clock, limits)?;
+    let mut countdown = Countdown::new(query, clock, config)?;
     Ok(stream!({
         yield Ok(countdown.batch());
         while !countdown.is_over() {
@@ -257,15 +257,15 @@ struct Countdown {
 }
 
 impl Countdown {
-    fn new(query: Query, clock: &Clock, limits: &Limits) -> Result<Self, Error> {
+    fn new(query: Query, clock: &Clock, config: &Config) -> Result<Self, Error> {
         let Query { start, on_lag, batching } = query;
         let clock = clock.with_wake_group(batching.wake_group);
         let opened = clock.both();
         let position = match start {
-            Start::New(spec) => Position::new(&spec, opened.0, limits)?,
-            Start::Resume(position) => position.check(limits).map(|()| position)?,
+            Start::New(spec) => Position::new(&spec, opened.0, config)?,
+            Start::Resume(position) => position.check(config).map(|()| position)?,
         };
-        let rate = limits.rates.take(position.interval())?;
+        let rate = config.rates.take(position.interval())?;
         let (pacing, steps) = (Pacing::new(batching, opened.1), Steps::at(opened));
         Ok(Self { position, on_lag, pacing, clock, opened, seen: None, steps, stepped: None, _rate: rate })
     }
@@ -313,7 +313,7 @@ impl Countdown {
     fn look(&mut self) -> (i128, Instant) {
         if self.position.is_pinned() {
             let both = self.clock.both();
-            if let Some(by) = self.steps.look_at(both) {
+            if let Some(by) = self.steps.inspect(both) {
                 self.stepped = Some(self.stepped.unwrap_or(0) + by);
             }
             return both;

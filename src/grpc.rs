@@ -65,7 +65,7 @@ pub struct App {
     /// For countdowns.
     pub clock: countdown::Clock,
     /// For countdowns.
-    pub countdown: countdown::Limits,
+    pub countdown: countdown::Config,
     /// The shared ones.
     pub countdowns: countdown::shared::Countdowns,
     /// For `ReadLines` and `ListFiles`.

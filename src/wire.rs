@@ -22,13 +22,18 @@ pub(crate) const fn varint_len(value: u64) -> usize {
     (((value | 1).ilog2() / 7) + 1) as usize
 }
 
-/// Writes a varint.
-pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
+/// Passes on the bytes of a varint.
+pub(crate) fn varint_bytes(mut value: u64, mut put: impl FnMut(u8)) {
     while value >= 0x80 {
-        out.put_u8(value.to_le_bytes()[0] | 0x80);
+        put(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.put_u8(value.to_le_bytes()[0]);
+    put(value.to_le_bytes()[0]);
+}
+
+/// Writes a varint.
+pub(crate) fn put_varint(out: &mut impl BufMut, value: u64) {
+    varint_bytes(value, |byte| out.put_u8(byte));
 }
 
 /// Reads a varint of 64 bits, and moves behind it.

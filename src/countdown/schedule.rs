@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Limits, OnLag, Spec, Target};
+use super::{Config, Error, OnLag, Spec, Target};
 use crate::{
     cursor,
     wire::tick::{self, Tick},
@@ -79,29 +79,29 @@ impl cursor::Position for Position {
 
 impl Position {
     /// The position before the first tick of a new countdown that starts at `now`.
-    pub(super) fn new(spec: &Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+    pub(super) fn new(spec: &Spec, now: i128, config: &Config) -> Result<Self, Error> {
         if spec.step < 1 {
             return Err(Error::StepTooSmall { step: spec.step });
         }
-        let interval = checked_interval(spec.interval, limits)?;
+        let interval = checked_interval(spec.interval, config)?;
         let position = match spec.target {
-            Target::From(from) => Self::down_from(from, spec, interval, now, limits)?,
-            Target::Until(moment) => Self::down_to(nanos(moment), spec, interval, now, limits)?,
+            Target::From(from) => Self::down_from(from, spec, interval, now, config)?,
+            Target::Until(moment) => Self::down_to(nanos(moment), spec, interval, now, config)?,
         };
-        let too_long = |_| Error::TooLong { length: position.length(), max: limits.max_length };
-        position.check(limits).map_err(too_long)?;
+        let too_long = |_| Error::TooLong { length: position.length(), max: config.max_length };
+        position.check(config).map_err(too_long)?;
         Ok(position)
     }
 
-    fn down_from(from: i32, spec: &Spec, interval: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
+    fn down_from(from: i32, spec: &Spec, interval: u64, now: i128, config: &Config) -> Result<Self, Error> {
         let fall = u64::try_from(i64::from(from) - i64::from(spec.to))
             .map_err(|_| Error::FromBelowTo { from, to: spec.to })?;
         let last = fall / u64::from(spec.step.unsigned_abs());
         let pauses = u128::from(last) + u128::from(spec.wait_first);
         // At most 2³² pauses of at most 2⁹⁴ ns.
         let length = duration(pauses * spec.interval.as_nanos());
-        if length > limits.max_length {
-            return Err(Error::TooLong { length, max: limits.max_length });
+        if length > config.max_length {
+            return Err(Error::TooLong { length, max: config.max_length });
         }
         // To the next whole interval; one that begins now has its tick now.
         let ahead = if spec.align { (-now).rem_euclid(i128::from(interval)) } else { 0 };
@@ -110,7 +110,7 @@ impl Position {
         Ok(Self { start, interval, from, step: spec.step, count, pinned: spec.align, next: 0 })
     }
 
-    fn down_to(moment: i128, spec: &Spec, interval: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
+    fn down_to(moment: i128, spec: &Spec, interval: u64, now: i128, config: &Config) -> Result<Self, Error> {
         if spec.wait_first {
             return Err(Error::WaitFirstWithUntil);
         }
@@ -121,8 +121,8 @@ impl Position {
         let moment = moment.max(FIRST_MOMENT);
         let ahead_nanos = u128::try_from(moment - now).unwrap_or(0);
         let ahead = duration(ahead_nanos);
-        if ahead > limits.max_length {
-            return Err(Error::UntilTooFar { ahead, max: limits.max_length });
+        if ahead > config.max_length {
+            return Err(Error::UntilTooFar { ahead, max: config.max_length });
         }
         let left = ahead_nanos / spec.interval.as_nanos();
         // Both bounds: the first number fits, and so does the count of those left.
@@ -144,15 +144,15 @@ impl Position {
         let from = i32::try_from(i64::from(to).checked_add(fall)?).ok()?;
         let start = end.checked_sub(i128::from(last) * i128::from(interval))?;
         let position = Self { start, interval, from, step, count: ticks, pinned: true, next: 0 };
-        let any = Limits { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Limits::default() };
+        let any = Config { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Config::default() };
         position.check(&any).is_ok().then_some(position)
     }
 
     /// Checks each field again, as if a stranger had chosen it: one did, unless this server made the position.
-    pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
+    pub(super) fn check(&self, config: &Config) -> Result<(), Error> {
         let refused = |what| Err(Error::PositionInvalid(what));
         let interval = Duration::from_nanos(self.interval);
-        if interval.is_zero() || interval < limits.min_interval {
+        if interval.is_zero() || interval < config.min_interval {
             return refused("its interval is shorter than this server allows");
         }
         if self.step < 1 {
@@ -165,8 +165,8 @@ impl Position {
             return refused("its numbers leave the range of int32");
         }
         let length = u128::from(self.count - 1) * u128::from(self.interval);
-        if interval > limits.max_length
-            || length > limits.max_length.as_nanos()
+        if interval > config.max_length
+            || length > config.max_length.as_nanos()
             || u64::try_from(length).is_err()
         {
             return refused("it is longer than this server allows");
@@ -251,9 +251,9 @@ impl Position {
         }
         let ticks = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut out = Vec::with_capacity(ticks.saturating_mul(TICK_BYTES).min(max_bytes) + tick::MAX_BYTES);
-        let (mut pen, mut count) = (tick::Pen::default(), 0);
+        let (mut encoder, mut count) = (tick::TickEncoder::default(), 0);
         for k in range {
-            pen.put(&mut out, &self.tick(k, mark));
+            encoder.put(&mut out, &self.tick(k, mark));
             count += 1;
             if out.len() >= max_bytes {
                 break;
@@ -296,17 +296,17 @@ impl Position {
 }
 
 /// An interval in the unit of a position, if it is one that the operator allows.
-pub(super) fn checked_interval(interval: Duration, limits: &Limits) -> Result<u64, Error> {
+pub(super) fn checked_interval(interval: Duration, config: &Config) -> Result<u64, Error> {
     // An interval of nothing has no ticks to count, whatever the operator allows.
-    let min = limits.min_interval.max(Duration::from_nanos(1));
+    let min = config.min_interval.max(Duration::from_nanos(1));
     if interval < min {
         return Err(Error::IntervalTooShort { interval, min });
     }
-    if interval > limits.max_length {
-        return Err(Error::TooLong { length: interval, max: limits.max_length });
+    if interval > config.max_length {
+        return Err(Error::TooLong { length: interval, max: config.max_length });
     }
     // Longer than 584 years only where an operator allows that.
-    let too_long = |_| Error::TooLong { length: interval, max: limits.max_length };
+    let too_long = |_| Error::TooLong { length: interval, max: config.max_length };
     u64::try_from(interval.as_nanos()).map_err(too_long)
 }
 

@@ -6,7 +6,7 @@
 //! the log, by one path for what was there at the start and for what comes: whoever changes a countdown sees it
 //! because it is in the log, and so would another server over the same log.
 //!
-//! [`Countdowns`] answers and changes; [`watch`] is the stream of one; the [`ender`] publishes ends when they have come,
+//! [`Countdowns`] answers and changes; [`watch`] is the stream of one; the [`expiry`] publishes ends when they have come,
 //! whether or not somebody watches.
 
 use std::{sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use async_stream::try_stream;
 use futures::Stream;
 
-use super::{Batch, Clock, Limits, schedule};
+use super::{Batch, Clock, Config, schedule};
 use crate::messages::{self, Content, Expected, Log, NewMessage, Sequence, topic};
 use registry::Registry;
 use watcher::Watcher;
@@ -23,8 +23,8 @@ pub use error::Error;
 pub use record::{Change, OnEnd, Phase, Record, Spec, Target};
 pub use watcher::{Position, Query};
 
-mod ender;
 mod error;
+mod expiry;
 mod follow;
 mod record;
 mod registry;
@@ -49,14 +49,14 @@ pub const MAX_HEADERS: usize = 60;
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// What a countdown takes in a page beside its name and what it publishes at its end.
-const STANDING_BYTES: usize = 160;
+const SNAPSHOT_BYTES: usize = 160;
 
 /// How long what was deleted stays in the log: every server over it has seen it by then.
 const DELETED_TTL: Duration = Duration::from_secs(3600);
 
 /// A shared countdown, as it stands.
 #[derive(Debug)]
-pub struct Standing {
+pub struct Snapshot {
     /// Its name.
     pub name: Arc<str>,
     /// The sequence of its last change.
@@ -68,12 +68,12 @@ pub struct Standing {
     encoded: watcher::Encoded,
 }
 
-impl Standing {
+impl Snapshot {
     fn new(name: Arc<str>, version: u64, record: Record, forgotten: Option<i128>) -> Self {
         Self { name, version, record, forgotten, encoded: watcher::Encoded::default() }
     }
 
-    /// The version under which the ticks of its stretch are due.
+    /// The version under which the ticks of its run are due.
     fn tick_version(&self) -> u64 {
         match self.record.phase {
             Phase::Ended { .. } => self.record.previous_version,
@@ -83,7 +83,7 @@ impl Standing {
 
     /// What it takes in a page, roughly.
     fn bytes(&self) -> usize {
-        STANDING_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
+        SNAPSHOT_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
     }
 
     /// When there is something to do about it: it ends, or is forgotten.
@@ -103,7 +103,7 @@ pub struct Countdowns(Arc<Registry>);
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Sorted by name.
-    pub countdowns: Vec<Arc<Standing>>,
+    pub countdowns: Vec<Arc<Snapshot>>,
     /// The name to go on after, if there are more.
     pub next: Option<String>,
 }
@@ -117,13 +117,13 @@ impl Countdowns {
     pub async fn open(
         log: Log,
         clock: Clock,
-        limits: Limits,
+        config: Config,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), messages::Error> {
-        let registry = Arc::new(Registry::new(log, clock, limits));
+        let registry = Arc::new(Registry::new(log, clock, config));
         let changes = follow::load(&registry).await?;
-        let (follower, ender) = (registry.clone(), registry.clone());
+        let (follower, expiry) = (registry.clone(), registry.clone());
         let work = async move {
-            tokio::join!(follow::run(follower, changes), ender::run(ender));
+            tokio::join!(follow::run(follower, changes), expiry::run(expiry));
         };
         Ok((Self(registry), work))
     }
@@ -137,17 +137,17 @@ impl Countdowns {
     ///
     /// # Errors
     /// What is wrong with the request, [`Error::Exists`], [`Error::TooMany`], or what is wrong with the log.
-    pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Standing>, bool), Error> {
+    pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Snapshot>, bool), Error> {
         let registry = &*self.0;
         let topic = topic_of(name)?;
         registry.check(&spec)?;
-        let record = Record::create(spec, self.now(), &registry.limits)?;
+        let record = Record::create(spec, self.now(), &registry.config)?;
         let mut place = None;
         loop {
-            if let Some(standing) = registry.find(name) {
+            if let Some(snapshot) = registry.find(name) {
                 let is_same =
-                    standing.record.request_id.is_some() && standing.record.request_id == record.request_id;
-                return if is_same { Ok((standing, true)) } else { Err(Error::Exists) };
+                    snapshot.record.request_id.is_some() && snapshot.record.request_id == record.request_id;
+                return if is_same { Ok((snapshot, true)) } else { Err(Error::Exists) };
             }
             if place.is_none() {
                 place = Some(registry.place(name)?);
@@ -165,8 +165,8 @@ impl Countdowns {
             match registry.log.publish_own(state_message(name, last, &record, None)).await {
                 Ok(published) => {
                     registry.reached(published.sequence.get()).await?;
-                    let standing = Standing::new(name.into(), published.sequence.get(), record, None);
-                    return Ok((standing.into(), false));
+                    let snapshot = Snapshot::new(name.into(), published.sequence.get(), record, None);
+                    return Ok((snapshot.into(), false));
                 }
                 Err(messages::Error::SequenceMismatch { current, .. }) => {
                     registry.reached(current.map_or(0, Sequence::get)).await?;
@@ -180,7 +180,7 @@ impl Countdowns {
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`], [`Error::VersionMismatch`], [`Error::Over`], or what is wrong with the log.
-    pub async fn pause(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
+    pub async fn pause(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::pause).await
     }
 
@@ -188,7 +188,7 @@ impl Countdowns {
     ///
     /// # Errors
     /// As of [`pause`](Self::pause).
-    pub async fn resume(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
+    pub async fn resume(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::resume).await
     }
 
@@ -196,9 +196,9 @@ impl Countdowns {
     ///
     /// # Errors
     /// As of [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and [`Error::TooManyNumbers`].
-    pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Standing>, Error> {
-        let limits = &self.0.limits;
-        self.change(name, expected, |record, version, now| record.extend(by, version, now, limits).map(Some))
+    pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Snapshot>, Error> {
+        let config = &self.0.config;
+        self.change(name, expected, |record, version, now| record.extend(by, version, now, config).map(Some))
             .await
     }
 
@@ -206,7 +206,7 @@ impl Countdowns {
     ///
     /// # Errors
     /// As of [`pause`](Self::pause).
-    pub async fn cancel(&self, name: &str, expected: Option<u64>) -> Result<Arc<Standing>, Error> {
+    pub async fn cancel(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::cancel).await
     }
 
@@ -223,7 +223,7 @@ impl Countdowns {
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`].
-    pub fn get(&self, name: &str) -> Result<Arc<Standing>, Error> {
+    pub fn get(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
         check_name(name)?;
         self.0.find(name).ok_or(Error::NotFound)
     }
@@ -232,9 +232,9 @@ impl Countdowns {
     pub fn list(&self, page_size: usize, after: Option<&str>) -> Page {
         let mut countdowns = self.0.behind(after, page_size.saturating_add(1));
         let mut bytes = 0;
-        let fit = countdowns.iter().take(page_size).take_while(|standing| {
+        let fit = countdowns.iter().take(page_size).take_while(|snapshot| {
             let is_first = bytes == 0;
-            bytes += standing.bytes();
+            bytes += snapshot.bytes();
             is_first || bytes <= MAX_PAGE_BYTES
         });
         let fit = fit.count();
@@ -256,7 +256,7 @@ impl Countdowns {
         check_name(&query.name)?;
         let changes = self.0.changes(&query.name).ok_or(Error::NotFound)?;
         let interval = Duration::from_nanos(changes.borrow().record.interval_nanos);
-        let rate = self.0.limits.rates.take(interval)?;
+        let rate = self.0.config.rates.take(interval)?;
         let mut watcher = Watcher::new(changes, query, &self.0.clock, rate)?;
         Ok(try_stream!({
             yield watcher.batch()?;
@@ -273,27 +273,27 @@ impl Countdowns {
         name: &str,
         expected: Option<u64>,
         what: impl Fn(&Record, u64, i128) -> Result<Option<Record>, Error>,
-    ) -> Result<Arc<Standing>, Error> {
+    ) -> Result<Arc<Snapshot>, Error> {
         let registry = &*self.0;
         loop {
-            let standing = self.get(name)?;
-            let version = standing.version;
+            let snapshot = self.get(name)?;
+            let version = snapshot.version;
             if let Some(expected) = expected.filter(|expected| *expected != version) {
                 return Err(Error::VersionMismatch { expected, current: version });
             }
-            let Some(record) = what(&standing.record, version, self.now())? else { return Ok(standing) };
+            let Some(record) = what(&snapshot.record, version, self.now())? else { return Ok(snapshot) };
             let ttl = match record.phase {
                 Phase::Deleted => Some(DELETED_TTL),
-                Phase::Cancelled { .. } => Some(registry.limits.keep_ended),
+                Phase::Cancelled { .. } => Some(registry.config.keep_ended),
                 _ => None,
             };
             match registry.log.publish_own(state_message(name, version, &record, ttl)).await {
                 Ok(published) => {
                     registry.reached(published.sequence.get()).await?;
-                    return Ok(Standing::new(name.into(), published.sequence.get(), record, None).into());
+                    return Ok(Snapshot::new(name.into(), published.sequence.get(), record, None).into());
                 }
                 // The log has forgotten it a little sooner.
-                Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.forget(&standing),
+                Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.forget(&snapshot),
                 Err(messages::Error::SequenceMismatch { current, .. }) => {
                     registry.reached(current.map_or(0, Sequence::get)).await?;
                 }

@@ -33,7 +33,7 @@ fn run(query: Query) -> impl Stream<Item = Batch> + Unpin {
 }
 
 fn run_by(clock: &Clock, query: Query) -> impl Stream<Item = Batch> + Unpin + use<> {
-    let stream = open(query, clock, &Limits::default()).unwrap();
+    let stream = open(query, clock, &Config::default()).unwrap();
     Box::pin(stream.map(Result::unwrap))
 }
 
@@ -280,10 +280,10 @@ async fn aligned_ticks_fall_on_whole_intervals_of_the_wall_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_a_query_is_told_before_the_first_batch() {
-    let opened = |query| open(query, &Clock::Tokio, &Limits::default()).err();
+    let opened = |query| open(query, &Clock::Tokio, &Config::default()).err();
     let below = new(Spec { to: 4, ..spec(Target::From(3)) });
     assert_eq!(opened(below), Some(Error::FromBelowTo { from: 3, to: 4 }));
-    let raised = Limits { min_interval: 2 * SECOND, ..Limits::default() };
+    let raised = Config { min_interval: 2 * SECOND, ..Config::default() };
     let position = run(new(spec(Target::From(3)))).next().await.unwrap().position;
     let error = open(query(Start::Resume(position)), &Clock::Tokio, &raised).err();
     assert!(matches!(error, Some(Error::PositionInvalid(_))));
@@ -292,7 +292,7 @@ async fn what_is_wrong_with_a_query_is_told_before_the_first_batch() {
 #[tokio::test]
 async fn a_stream_costs_less_than_a_kibibyte() {
     let clock = Clock::precise().unwrap();
-    let stream = open(new(spec(Target::From(3))), &clock, &Limits::default()).unwrap();
+    let stream = open(new(spec(Target::From(3))), &clock, &Config::default()).unwrap();
     let bytes = size_of_val(&stream);
     assert!(bytes <= 1024, "{bytes}");
 }
@@ -307,7 +307,7 @@ async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
         if until {
             spec.target = Target::Until(clock.wall() + Duration::from_millis(40));
         }
-        let stream = open(new(spec), &clock, &Limits::default()).unwrap();
+        let stream = open(new(spec), &clock, &Config::default()).unwrap();
         let all = stream.map(Result::unwrap).collect::<Vec<_>>();
         let batches = tokio::time::timeout(20 * SECOND, all).await.unwrap();
         assert!(clock.now() - begin >= Duration::from_millis(39));
@@ -322,7 +322,7 @@ async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
 #[tokio::test]
 async fn a_stream_that_was_dropped_leaves_no_timer_behind() {
     let clock = Clock::precise().unwrap();
-    let stream = open(new(spec(Target::From(3))), &clock, &Limits::default()).unwrap();
+    let stream = open(new(spec(Target::From(3))), &clock, &Config::default()).unwrap();
     let mut stream = Box::pin(stream);
     stream.next().await.unwrap().unwrap();
     assert!(stream.next().now_or_never().is_none());

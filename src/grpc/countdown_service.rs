@@ -15,7 +15,7 @@ use super::{
 use crate::{
     countdown::{
         self, Batch, Event, OnLag, Progress, Query, Spec, Start, Target,
-        shared::{Countdowns, Standing},
+        shared::{Countdowns, Snapshot},
     },
     cursor,
     proto::{self, countdown_request as asked, countdown_service_server::CountdownService},
@@ -40,8 +40,8 @@ impl CountdownService for App {
     ) -> Result<Response<proto::CreateCountdownResponse>, Status> {
         let answer = async |request: proto::CreateCountdownRequest| {
             let (name, spec) = shared::spec(request)?;
-            let (standing, already_existed) = self.countdowns.create(&name, spec).await?;
-            Ok(proto::CreateCountdownResponse { countdown: Some(self.shown(&standing)), already_existed })
+            let (snapshot, already_existed) = self.countdowns.create(&name, spec).await?;
+            Ok(proto::CreateCountdownResponse { countdown: Some(self.shown(&snapshot)), already_existed })
         };
         self.calls.unary("CreateCountdown", request, answer).await
     }
@@ -52,8 +52,8 @@ impl CountdownService for App {
     ) -> Result<Response<proto::PauseCountdownResponse>, Status> {
         let answer = async |request: proto::PauseCountdownRequest| {
             let version = shared::version(request.version)?;
-            let standing = self.countdowns.pause(&request.name, version).await?;
-            Ok(proto::PauseCountdownResponse { countdown: Some(self.shown(&standing)) })
+            let snapshot = self.countdowns.pause(&request.name, version).await?;
+            Ok(proto::PauseCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("PauseCountdown", request, answer).await
     }
@@ -64,8 +64,8 @@ impl CountdownService for App {
     ) -> Result<Response<proto::ResumeCountdownResponse>, Status> {
         let answer = async |request: proto::ResumeCountdownRequest| {
             let version = shared::version(request.version)?;
-            let standing = self.countdowns.resume(&request.name, version).await?;
-            Ok(proto::ResumeCountdownResponse { countdown: Some(self.shown(&standing)) })
+            let snapshot = self.countdowns.resume(&request.name, version).await?;
+            Ok(proto::ResumeCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("ResumeCountdown", request, answer).await
     }
@@ -76,8 +76,8 @@ impl CountdownService for App {
     ) -> Result<Response<proto::CancelCountdownResponse>, Status> {
         let answer = async |request: proto::CancelCountdownRequest| {
             let version = shared::version(request.version)?;
-            let standing = self.countdowns.cancel(&request.name, version).await?;
-            Ok(proto::CancelCountdownResponse { countdown: Some(self.shown(&standing)) })
+            let snapshot = self.countdowns.cancel(&request.name, version).await?;
+            Ok(proto::CancelCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("CancelCountdown", request, answer).await
     }
@@ -88,8 +88,8 @@ impl CountdownService for App {
     ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
         let answer = async |request: proto::ExtendCountdownRequest| {
             let (by, version) = (shared::by(request.by)?, shared::version(request.version)?);
-            let standing = self.countdowns.extend(&request.name, version, by).await?;
-            Ok(proto::ExtendCountdownResponse { countdown: Some(self.shown(&standing)) })
+            let snapshot = self.countdowns.extend(&request.name, version, by).await?;
+            Ok(proto::ExtendCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("ExtendCountdown", request, answer).await
     }
@@ -99,8 +99,8 @@ impl CountdownService for App {
         request: Request<proto::GetCountdownRequest>,
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
         let answer = async |request: proto::GetCountdownRequest| {
-            let standing = self.countdowns.get(&request.name)?;
-            Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&standing)) })
+            let snapshot = self.countdowns.get(&request.name)?;
+            Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("GetCountdown", request, answer).await
     }
@@ -114,7 +114,7 @@ impl CountdownService for App {
             let after = field::page_after(&request.page_token)?;
             let page = self.countdowns.list(page_size, after.as_deref());
             Ok(proto::ListCountdownsResponse {
-                countdowns: page.countdowns.iter().map(|standing| self.shown(standing)).collect(),
+                countdowns: page.countdowns.iter().map(|snapshot| self.shown(snapshot)).collect(),
                 next_page_token: field::page_token(page.next),
             })
         };
@@ -182,8 +182,8 @@ impl App {
     }
 
     /// The state of a shared countdown now.
-    fn shown(&self, standing: &Standing) -> proto::Countdown {
-        shared::countdown(standing, self.countdowns.now())
+    fn shown(&self, snapshot: &Snapshot) -> proto::Countdown {
+        shared::countdown(snapshot, self.countdowns.now())
     }
 }
 

@@ -54,7 +54,7 @@ impl House {
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
         let settings = call::Config { stall: STALL, ..call::Config::default() };
         let log = messages::Log::open(&log, messages::Config::default()).unwrap().0;
-        let (clock, limits) = (countdown::Clock::Tokio, countdown::Limits::default());
+        let (clock, limits) = (countdown::Clock::Tokio, countdown::Config::default());
         let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), limits.clone()).await;
         let (countdowns, work) = opened.unwrap();
         tokio::spawn(work);

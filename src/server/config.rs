@@ -45,7 +45,7 @@ pub struct Config {
     /// The filter of the log on stderr.
     pub log: String,
     /// The limits of countdowns.
-    pub countdown: countdown::Limits,
+    pub countdown: countdown::Config,
     /// The options of lines.
     pub lines: lines::Options,
     /// The configuration of messages.
@@ -151,7 +151,7 @@ impl Config {
             demo: false,
             metrics: None,
             log: "info".into(),
-            countdown: countdown::Limits::default(),
+            countdown: countdown::Config::default(),
             lines: lines::Options::default(),
             messages: messages::Config::default(),
             limits: grpc::Limits::default(),

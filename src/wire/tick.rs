@@ -1,8 +1,9 @@
 //! `perennial.v1.Tick`, as an item of `CountdownResponse.ticks`.
 //!
-//! A reader that was away gets millions of them, and they are made of some twenty parts of one to five bytes. So each
-//! is written on the stack and copied once, and what it shares with the one before it is not encoded again.
+//! A client that catches up gets millions of ticks, each of some twenty parts of one to five bytes. So a tick is written
+//! on the stack and copied once, and the parts that it shares with the tick before it are not encoded again.
 
+use arrayvec::ArrayVec;
 use bytes::BufMut;
 
 /// `CountdownResponse.ticks`.
@@ -23,7 +24,7 @@ const NANOS: u8 = 2;
 const VARINT_TAG: u8 = 0;
 const LENGTH_TAG: u8 = 2;
 
-/// The longest that a tick is. No message in it is longer either, so that every length is one byte.
+/// The longest encoding of a tick. No message in it is longer either, so that every length is one byte.
 pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -50,19 +51,19 @@ fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
 
-/// Writes ticks of one countdown, one after another: what a tick has in common with the one before it is not made
-/// again. That is its end, and mostly the second of its moment.
+/// Writes the ticks of one countdown, one after another. The parts that a tick shares with the one before it are not
+/// encoded again: the end of the countdown, and mostly the second in which the tick is due.
 #[derive(Debug, Default)]
-pub struct Pen {
+pub struct TickEncoder {
     left: Span,
     due: Span,
     end: Span,
 }
 
-impl Pen {
+impl TickEncoder {
     /// Appends a tick as an item of `CountdownResponse.ticks`.
     pub fn put(&mut self, out: &mut impl BufMut, tick: &Tick) {
-        let mut item = Text::<MAX_BYTES>::default();
+        let mut item = Stack::<MAX_BYTES>::default();
         item.message(TICKS, |item| {
             item.number(REMAINING, signed(tick.remaining.into()));
             self.left.put(item, REMAINING_TIME, tick.remaining_time.into());
@@ -75,109 +76,83 @@ impl Pen {
                 item.number(VERSION, signed(version));
             }
         });
-        out.put_slice(item.written());
+        out.put_slice(&item.0);
     }
 }
 
-/// The longest that seconds are when they are encoded, with their tag: of a moment before 1970.
+/// The longest encoding of seconds, with their tag: those of a moment before 1970.
 const SECONDS_BYTES: usize = 11;
 
 /// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
 #[derive(Debug, Default)]
 struct Span {
-    /// The second that was written last: in nanoseconds, and encoded.
+    /// The second that was written last, in nanoseconds since 1970.
     second: i128,
-    seconds: Text<SECONDS_BYTES>,
+    seconds: Stack<SECONDS_BYTES>,
 }
 
 impl Span {
-    fn put(&mut self, item: &mut Text<MAX_BYTES>, field: u8, nanos: i128) {
+    fn put(&mut self, item: &mut Stack<MAX_BYTES>, field: u8, nanos: i128) {
         let nanos = match u64::try_from(nanos - self.second) {
             Ok(nanos) if nanos < NANOS_PER_SECOND.unsigned_abs() => nanos,
-            _ => self.turn_to(nanos),
+            _ => self.switch_to(nanos),
         };
         item.message(field, |item| {
-            item.append(self.seconds.written());
+            item.append(&self.seconds.0);
             item.number_unless_0(NANOS, nanos);
         });
     }
 
-    /// Encodes another second; the nanoseconds behind it.
-    fn turn_to(&mut self, nanos: i128) -> u64 {
+    /// Encodes the second of a moment, and returns the nanoseconds after it.
+    #[expect(clippy::expect_used, reason = "a wrong moment would be wrong data")]
+    fn switch_to(&mut self, nanos: i128) -> u64 {
         // A division of 128 bits costs more than all else here, and is needed from the year 2262 on.
         let (seconds, nanos) = if let Ok(nanos) = i64::try_from(nanos) {
             (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND))
         } else {
             let second = i128::from(NANOS_PER_SECOND);
-            let seconds = i64::try_from(nanos.div_euclid(second)).unwrap_or(i64::MAX);
-            (seconds, i64::try_from(nanos.rem_euclid(second)).unwrap_or(0))
+            let narrow = |part: i128| i64::try_from(part).expect("a moment is within the years 1 to 9999");
+            (narrow(nanos.div_euclid(second)), narrow(nanos.rem_euclid(second)))
         };
         self.second = i128::from(seconds) * i128::from(NANOS_PER_SECOND);
-        self.seconds = Text::default();
+        self.seconds = Stack::default();
         self.seconds.number_unless_0(SECONDS, signed(seconds));
         signed(nanos)
     }
 }
 
-/// What was written, on the stack.
-#[derive(Debug)]
-struct Text<const MAX: usize> {
-    bytes: [u8; MAX],
-    len: usize,
-}
+/// Encoded bytes, on the stack. To write more than it holds is a fault of this module, and panics.
+#[derive(Debug, Default)]
+struct Stack<const MAX: usize>(ArrayVec<u8, MAX>);
 
-impl<const MAX: usize> Default for Text<MAX> {
-    fn default() -> Self {
-        Self { bytes: [0; MAX], len: 0 }
-    }
-}
-
-impl<const MAX: usize> Text<MAX> {
-    fn written(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    fn byte(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len += 1;
-        }
-    }
-
+impl<const MAX: usize> Stack<MAX> {
+    #[expect(clippy::expect_used, reason = "a tick cut short would be wrong data")]
     fn append(&mut self, bytes: &[u8]) {
-        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
-            place.copy_from_slice(bytes);
-            self.len += bytes.len();
-        }
+        self.0.try_extend_from_slice(bytes).expect("a tick has a longest encoding");
     }
 
-    fn number(&mut self, field: u8, mut value: u64) {
-        self.byte(field << 3 | VARINT_TAG);
-        while value >= 0x80 {
-            self.byte(value.to_le_bytes()[0] | 0x80);
-            value >>= 7;
-        }
-        self.byte(value.to_le_bytes()[0]);
+    fn number(&mut self, field: u8, value: u64) {
+        self.0.push(field << 3 | VARINT_TAG);
+        super::varint_bytes(value, |byte| self.0.push(byte));
     }
 
-    /// What is 0 is left out, as protobuf does where a field has no presence.
+    /// 0 is left out, as protobuf does where a field has no presence.
     fn number_unless_0(&mut self, field: u8, value: u64) {
         if value != 0 {
             self.number(field, value);
         }
     }
 
-    /// Its length is written when it is known.
+    /// A message. Its length is written when it is known.
+    #[expect(clippy::expect_used, reason = "a wrong length would be wrong data")]
     fn message(&mut self, field: u8, content: impl FnOnce(&mut Self)) {
-        self.byte(field << 3 | LENGTH_TAG);
-        let length_at = self.len;
-        self.byte(0);
+        self.0.push(field << 3 | LENGTH_TAG);
+        let length_at = self.0.len();
+        self.0.push(0);
         content(self);
-        if let (Some(place), Ok(length)) =
-            (self.bytes.get_mut(length_at), u8::try_from(self.len - length_at - 1))
-        {
-            *place = length;
-        }
+        let length = u8::try_from(self.0.len() - length_at - 1).ok().filter(|length| *length < 0x80);
+        let byte = self.0.get_mut(length_at).expect("it was written above");
+        *byte = length.expect("no message in a tick is longer than 127 bytes");
     }
 }
 
@@ -206,7 +181,7 @@ pub(crate) mod tests {
     }
 
     fn put(out: &mut Vec<u8>, tick: &Tick) {
-        Pen::default().put(out, tick);
+        TickEncoder::default().put(out, tick);
     }
 
     /// Ticks as a client reads them.
@@ -232,17 +207,17 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn ticks_of_one_pen_are_as_each_alone(
+        fn ticks_of_one_encoder_are_as_each_alone(
             ticks in prop::collection::vec((any::<i32>(), any::<u64>(), moment(), moment(), 0..3_i128), 1..20),
             apart in prop_oneof![Just(1_i128), 1..2_000_000_000_i128],
         ) {
-            let (mut pen, mut together, mut alone) = (Pen::default(), Vec::new(), Vec::new());
+            let (mut encoder, mut together, mut alone) = (TickEncoder::default(), Vec::new(), Vec::new());
             for (remaining, remaining_time, due, end, more) in ticks {
                 for k in 0..=more {
                     let due = (due - k * apart).max(MOMENTS.start);
                     let remaining_time = remaining_time.saturating_sub(u64::try_from(k * apart).unwrap_or(0));
                     let tick = Tick { remaining, remaining_time, due, end, state: None, version: None };
-                    pen.put(&mut together, &tick);
+                    encoder.put(&mut together, &tick);
                     put(&mut alone, &tick);
                 }
             }

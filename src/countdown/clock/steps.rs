@@ -6,7 +6,7 @@
 
 use tokio::time::Instant;
 
-use super::{super::schedule::nanos_of, Clock};
+use super::super::schedule::nanos_of;
 
 /// What is no step, in nanoseconds, however little time has passed: nobody sees a clock jump by less.
 const SLACK: i128 = 20_000_000;
@@ -22,23 +22,13 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// To compare from now on.
-    pub fn new(clock: &Clock) -> Self {
-        Self::at(clock.both())
-    }
-
     /// From a reading of both clocks on.
     pub fn at((wall, monotonic): (i128, Instant)) -> Self {
         Self { wall, monotonic }
     }
 
-    /// By how many nanoseconds the wall clock was set since the last look, if it was: above zero, forward.
-    pub fn look(&mut self, clock: &Clock) -> Option<i128> {
-        self.look_at(clock.both())
-    }
-
-    /// As [`look`](Self::look), by a reading of both clocks.
-    pub fn look_at(&mut self, (wall, monotonic): (i128, Instant)) -> Option<i128> {
+    /// By how many nanoseconds the wall clock was set since the last reading, if it was: above zero, forward.
+    pub fn inspect(&mut self, (wall, monotonic): (i128, Instant)) -> Option<i128> {
         let passed = nanos_of(monotonic.saturating_duration_since(self.monotonic));
         let by = wall - self.wall - passed;
         *self = Self { wall, monotonic };
@@ -57,7 +47,7 @@ mod tests {
     fn look(passed: u64, moved: i128) -> Option<i128> {
         let now = Instant::now();
         let later = now + Duration::from_nanos(passed);
-        Steps::at((0, now)).look_at((i128::from(passed) + moved, later))
+        Steps::at((0, now)).inspect((i128::from(passed) + moved, later))
     }
 
     #[test]

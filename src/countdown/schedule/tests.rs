@@ -42,7 +42,7 @@ fn spec(target: Target) -> Spec {
 }
 
 fn new(spec: &Spec) -> Result<Position, Error> {
-    Position::new(spec, 0, &Limits::default())
+    Position::new(spec, 0, &Config::default())
 }
 
 fn all(mut position: Position) -> Vec<Tick> {
@@ -115,7 +115,7 @@ fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
 
 #[test]
 fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
-    let max = Limits::default().max_length;
+    let max = Config::default().max_length;
     let min = Duration::from_millis(1);
     let longer = max + SECOND;
     let short = Duration::from_nanos(999_999);
@@ -157,7 +157,7 @@ fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
 
 #[test]
 fn what_the_limits_just_allow_can_be_had() {
-    let max = Limits::default().max_length;
+    let max = Config::default().max_length;
     for spec in [
         Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) },
         Spec { interval: max, wait_first: true, ..spec(Target::From(0)) },
@@ -166,15 +166,15 @@ fn what_the_limits_just_allow_can_be_had() {
         spec(Target::Until(NOW + max)),
     ] {
         let position = new(&spec).unwrap();
-        assert_eq!(position.check(&Limits::default()), Ok(()));
+        assert_eq!(position.check(&Config::default()), Ok(()));
     }
 }
 
 #[test]
 fn a_position_is_refused_where_the_operator_has_lowered_the_limits() {
     let position = new(&spec(Target::From(10))).unwrap();
-    let slower = Limits { min_interval: 2 * SECOND, ..Limits::default() };
-    let shorter = Limits { max_length: 9 * SECOND, ..Limits::default() };
+    let slower = Config { min_interval: 2 * SECOND, ..Config::default() };
+    let shorter = Config { max_length: 9 * SECOND, ..Config::default() };
     assert!(matches!(position.check(&slower), Err(Error::PositionInvalid(_))));
     assert!(matches!(position.check(&shorter), Err(Error::PositionInvalid(_))));
 }
@@ -197,9 +197,9 @@ fn each_field_of_a_position_is_checked() {
         Position { count: u64::MAX, ..good.clone() },
         Position { next: 12, ..good.clone() },
     ];
-    assert_eq!(good.check(&Limits::default()), Ok(()));
+    assert_eq!(good.check(&Config::default()), Ok(()));
     for position in forged {
-        let checked = position.check(&Limits::default());
+        let checked = position.check(&Config::default());
         assert!(matches!(checked, Err(Error::PositionInvalid(_))), "{position:?}");
     }
 }
@@ -207,7 +207,7 @@ fn each_field_of_a_position_is_checked() {
 #[test]
 fn a_position_takes_some_thirty_bytes_of_a_cursor() {
     let now = 1_800_000_000 * NANOS_PER_SECOND;
-    let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Limits::default()).unwrap();
+    let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Config::default()).unwrap();
     let text = crate::cursor::encode(&position);
     assert!(text.len() <= 64, "{text}");
     assert_eq!(crate::cursor::decode(&text), Ok(position));
@@ -244,12 +244,12 @@ proptest! {
         burst: bool,
         unlimited: bool,
     ) {
-        let limits = if unlimited {
-            Limits { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Limits::default() }
+        let config = if unlimited {
+            Config { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Config::default() }
         } else {
-            Limits::default()
+            Config::default()
         };
-        prop_assume!(position.check(&limits).is_ok());
+        prop_assume!(position.check(&config).is_ok());
         let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
         let near = position.start;
         for now in nows.into_iter().chain([near, near + 5, i128::MIN, i128::MAX]) {
@@ -271,8 +271,8 @@ proptest! {
             Some(ahead) => Target::Until(now + Duration::from_nanos(ahead.unsigned_abs())),
         };
         let spec = Spec { target, to, step, interval: Duration::from_nanos(interval), wait_first, align };
-        if let Ok(position) = Position::new(&spec, nanos(now), &Limits::default()) {
-            prop_assert_eq!(position.check(&Limits::default()), Ok(()));
+        if let Ok(position) = Position::new(&spec, nanos(now), &Config::default()) {
+            prop_assert_eq!(position.check(&Config::default()), Ok(()));
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Error {
         /// As it is.
         current: u64,
     },
-    /// One more than [`Limits::max_countdowns`](countdown::Limits::max_countdowns).
+    /// One more than [`Config::max_countdowns`](countdown::Config::max_countdowns).
     #[error("there are {limit} countdowns")]
     TooMany {
         /// The most.
@@ -48,7 +48,7 @@ pub enum Error {
         /// The field that says so.
         field: &'static str,
     },
-    /// It would be longer than [`Limits::max_length`](countdown::Limits::max_length).
+    /// It would be longer than [`Config::max_length`](countdown::Config::max_length).
     #[error("a length of {length:?} is over the maximum of {max:?}")]
     TooLong {
         /// The field that says so.

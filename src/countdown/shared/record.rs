@@ -1,8 +1,8 @@
 //! How a shared countdown stands, and what becomes of it: pure, with the time as an argument.
 //!
 //! A [`Record`] is the last message of the topic `$countdown.NAME`, as JSON. While a countdown runs its ticks are laid
-//! backward from its end, `end − j × interval`; each change begins a new *stretch* of them, behind the moment of the
-//! change. Ticks are counted over all stretches, so that a reader who was away while it was paused, extended and
+//! backward from its end, `end − j × interval`; each change begins a new *run* of them, behind the moment of the
+//! change. Ticks are counted over all runs, so that a reader who was away while it was paused, extended and
 //! resumed is told exactly how many it has missed. All moments are the wall clock's.
 
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    countdown::{self, Limits, schedule},
+    countdown::{self, Config, schedule},
     messages::{Content, NewMessage},
 };
 
@@ -66,7 +66,7 @@ pub enum Phase {
     Running {
         /// When its last tick is due.
         end_time: Timestamp,
-        /// How many ticks this stretch has, from its beginning to the end.
+        /// How many ticks this run has, from its beginning to the end.
         ticks: u64,
     },
     /// It stands still.
@@ -78,7 +78,7 @@ pub enum Phase {
     Ended {
         /// When its last tick was due.
         end_time: Timestamp,
-        /// How many ticks the last stretch had.
+        /// How many ticks the last run had.
         ticks: u64,
     },
     /// It was cancelled.
@@ -180,12 +180,12 @@ fn whole(nanos: i128) -> u64 {
 
 impl Record {
     /// A new countdown, which runs from `now` on, in nanoseconds since 1970.
-    pub fn create(spec: Spec, now: i128, limits: &Limits) -> Result<Self, Error> {
+    pub fn create(spec: Spec, now: i128, config: &Config) -> Result<Self, Error> {
         let Spec { target, to, step, interval, on_end, request_id } = spec;
         if step < 1 {
             return Err(countdown::Error::StepTooSmall { step }.into());
         }
-        let interval_nanos = schedule::checked_interval(interval, limits)?;
+        let interval_nanos = schedule::checked_interval(interval, config)?;
         let length = match target {
             Target::For(duration) => schedule::nanos_of(duration),
             Target::Until(moment) => schedule::nanos(moment) - now,
@@ -201,7 +201,7 @@ impl Record {
         if length < 0 || length == 0 && !matches!(target, Target::From(_)) {
             return Err(Error::NothingLeft { field: target.field() });
         }
-        check_length(length, target.field(), limits)?;
+        check_length(length, target.field(), config)?;
         let mut record = Self {
             id: Uuid::new_v4(),
             previous_version: 0,
@@ -223,7 +223,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The stretch whose ticks are due behind `after`, up to `end`.
+    /// The run whose ticks are due behind `after`, up to `end`.
     fn running(&self, after: i128, end: i128) -> Result<Phase, countdown::Error> {
         let last = (end - after - 1) / i128::from(self.interval_nanos);
         // Both bounds: the first number fits, and so does the count of those left.
@@ -280,12 +280,12 @@ impl Record {
     }
 
     /// With its end moved by so many nanoseconds.
-    pub fn extend(&self, by: i128, version: u64, now: i128, limits: &Limits) -> Result<Self, Error> {
+    pub fn extend(&self, by: i128, version: u64, now: i128, config: &Config) -> Result<Self, Error> {
         let left = self.left(now)? + by;
         if left <= 0 {
             return Err(Error::NothingLeft { field: "by" });
         }
-        check_length(left, "by", limits)?;
+        check_length(left, "by", config)?;
         // Also one that is paused: it has to be able to go on.
         let running = self.running(now, now + left).map_err(|error| match error {
             countdown::Error::TooManyNumbers { left, max } => Error::TooManyNumbers { left, max },
@@ -316,7 +316,7 @@ impl Record {
         let has_come = end_time.as_nanosecond() <= now;
         has_come.then(|| Self {
             phase: Phase::Ended { end_time, ticks },
-            // Its last stretch stays: who was away gets the last number of it.
+            // Its last run stays: who was away gets the last number of it.
             ticks_before: self.ticks_before,
             ..self.after(version, Change::Ended, now)
         })
@@ -338,8 +338,8 @@ impl Record {
         matches!(self.phase, Phase::Ended { .. } | Phase::Cancelled { .. } | Phase::Deleted)
     }
 
-    /// The ticks of its stretch, if it has one; none of them taken.
-    pub fn stretch(&self) -> Option<schedule::Position> {
+    /// The ticks of its run, if it has one; none of them taken.
+    pub fn run(&self) -> Option<schedule::Position> {
         let (Phase::Running { end_time, ticks } | Phase::Ended { end_time, ticks }) = self.phase else {
             return None;
         };
@@ -347,9 +347,9 @@ impl Record {
         schedule::Position::backward(end_time.as_nanosecond(), ticks, interval_nanos, to, step)
     }
 
-    /// How many ticks were due at `now`, over all stretches.
+    /// How many ticks were due at `now`, over all runs.
     pub fn due_by(&self, now: i128) -> u64 {
-        let here = self.stretch().map_or(0, |stretch| stretch.due_by(now));
+        let here = self.run().map_or(0, |run| run.due_by(now));
         self.ticks_before.saturating_add(here)
     }
 
@@ -362,8 +362,8 @@ impl Record {
     /// Reads what [`to_json`](Self::to_json) wrote; none where it is not that.
     pub fn from_json(text: &str) -> Option<Self> {
         let record = serde_json::from_str::<Self>(text).ok()?;
-        let has_stretch = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });
-        (!has_stretch || record.stretch().is_some()).then_some(record)
+        let has_run = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });
+        (!has_run || record.run().is_some()).then_some(record)
     }
 }
 
@@ -377,10 +377,10 @@ impl Target {
     }
 }
 
-fn check_length(nanos: i128, field: &'static str, limits: &Limits) -> Result<(), Error> {
+fn check_length(nanos: i128, field: &'static str, config: &Config) -> Result<(), Error> {
     let length = Duration::from_nanos(whole(nanos));
-    if length > limits.max_length {
-        return Err(Error::TooLong { field, length, max: limits.max_length });
+    if length > config.max_length {
+        return Err(Error::TooLong { field, length, max: config.max_length });
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_REQUEST_ID_BYTES, Phase, Record, Spec, Standing};
+use super::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_REQUEST_ID_BYTES, Phase, Record, Snapshot, Spec};
 use crate::{
-    countdown::{Clock, Limits, schedule},
+    countdown::{Clock, Config, schedule},
     messages::{self, Log},
 };
 
@@ -19,24 +19,24 @@ use crate::{
 pub(super) struct Registry {
     pub log: Log,
     pub clock: Clock,
-    pub limits: Limits,
-    by_name: RwLock<BTreeMap<Arc<str>, watch::Sender<Arc<Standing>>>>,
+    pub config: Config,
+    by_name: RwLock<BTreeMap<Arc<str>, watch::Sender<Arc<Snapshot>>>>,
     /// Changes of the log up to this sequence are known.
     read: watch::Sender<u64>,
     /// The names of those that are being created, with how many requests do that.
     creating: Mutex<BTreeMap<String, usize>>,
     /// By the moment and the version.
-    moments: Mutex<BTreeMap<(i128, u64), Arc<Standing>>>,
+    moments: Mutex<BTreeMap<(i128, u64), Arc<Snapshot>>>,
     /// The first of the moments is another one.
     moved: Notify,
 }
 
 impl Registry {
-    pub fn new(log: Log, clock: Clock, limits: Limits) -> Self {
+    pub fn new(log: Log, clock: Clock, config: Config) -> Self {
         Self {
             log,
             clock,
-            limits,
+            config,
             by_name: RwLock::default(),
             read: watch::Sender::new(0),
             creating: Mutex::default(),
@@ -45,21 +45,21 @@ impl Registry {
         }
     }
 
-    fn by_name(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, watch::Sender<Arc<Standing>>>> {
+    fn by_name(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, watch::Sender<Arc<Snapshot>>>> {
         // Every change is one call.
         self.by_name.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn by_name_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Arc<str>, watch::Sender<Arc<Standing>>>> {
+    fn by_name_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Arc<str>, watch::Sender<Arc<Snapshot>>>> {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn moments(&self) -> MutexGuard<'_, BTreeMap<(i128, u64), Arc<Standing>>> {
+    fn moments(&self) -> MutexGuard<'_, BTreeMap<(i128, u64), Arc<Snapshot>>> {
         // Every change is one call.
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn find(&self, name: &str) -> Option<Arc<Standing>> {
+    pub fn find(&self, name: &str) -> Option<Arc<Snapshot>> {
         self.by_name().get(name).map(|changes| changes.borrow().clone())
     }
 
@@ -86,7 +86,7 @@ impl Registry {
 
     /// A place for one that is about to be created, until what is returned is dropped: it is known by then.
     pub fn place(&self, name: &str) -> Result<Place<'_>, Error> {
-        let limit = self.limits.max_countdowns;
+        let limit = self.config.max_countdowns;
         let mut creating = self.creating();
         if !creating.contains_key(name) {
             let by_name = self.by_name();
@@ -100,7 +100,7 @@ impl Registry {
     }
 
     /// The countdowns behind a name, at most so many.
-    pub fn behind(&self, after: Option<&str>, at_most: usize) -> Vec<Arc<Standing>> {
+    pub fn behind(&self, after: Option<&str>, at_most: usize) -> Vec<Arc<Snapshot>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let by_name = self.by_name();
         let behind = by_name.range::<str, _>((from, Bound::Unbounded));
@@ -108,7 +108,7 @@ impl Registry {
     }
 
     /// How a countdown stands, now and from now on.
-    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Arc<Standing>>> {
+    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Arc<Snapshot>>> {
         self.by_name().get(name).map(watch::Sender::subscribe)
     }
 
@@ -132,20 +132,20 @@ impl Registry {
         }
         let is_deleted = matches!(record.phase, Phase::Deleted);
         let name = known.as_ref().map_or_else(|| name.into(), |known| known.name.clone());
-        let standing = Arc::new(Standing::new(name.clone(), version, record, forgotten));
+        let snapshot = Arc::new(Snapshot::new(name.clone(), version, record, forgotten));
         let changes = if is_deleted { by_name.remove(&name) } else { by_name.get(&name).cloned() };
         match changes {
             // Under the lock: changes of one are told in their order.
-            Some(changes) => _ = changes.send_replace(standing.clone()),
+            Some(changes) => _ = changes.send_replace(snapshot.clone()),
             None if is_deleted => {}
-            None => _ = by_name.insert(name, watch::Sender::new(standing.clone())),
+            None => _ = by_name.insert(name, watch::Sender::new(snapshot.clone())),
         }
         drop(by_name);
         if let Some(known) = known {
             self.unschedule(&known);
         }
-        if !is_deleted && let Some(moment) = standing.moment() {
-            self.schedule(moment, standing);
+        if !is_deleted && let Some(moment) = snapshot.moment() {
+            self.schedule(moment, snapshot);
         }
     }
 
@@ -158,9 +158,9 @@ impl Registry {
         });
     }
 
-    pub fn schedule(&self, moment: i128, standing: Arc<Standing>) {
+    pub fn schedule(&self, moment: i128, snapshot: Arc<Snapshot>) {
         let mut moments = self.moments();
-        moments.insert((moment, standing.version), standing);
+        moments.insert((moment, snapshot.version), snapshot);
         let is_first = moments.first_key_value().is_some_and(|(key, _)| key.0 == moment);
         drop(moments);
         if is_first {
@@ -168,22 +168,22 @@ impl Registry {
         }
     }
 
-    fn unschedule(&self, standing: &Standing) {
-        if let Some(moment) = standing.moment() {
-            self.moments().remove(&(moment, standing.version));
+    fn unschedule(&self, snapshot: &Snapshot) {
+        if let Some(moment) = snapshot.moment() {
+            self.moments().remove(&(moment, snapshot.version));
         }
     }
 
     /// Takes out what is due, at most so many of it; what is over for long is forgotten.
-    pub fn take_due(&self, at_most: usize) -> Vec<Arc<Standing>> {
+    pub fn take_due(&self, at_most: usize) -> Vec<Arc<Snapshot>> {
         let now = schedule::nanos(self.clock.wall());
         let mut due = Vec::new();
         while due.len() < at_most {
             let mut moments = self.moments();
             let Some(first) = moments.first_entry().filter(|first| first.key().0 <= now) else { break };
-            let standing = first.remove();
+            let snapshot = first.remove();
             drop(moments);
-            if standing.record.is_over() { self.forget(&standing) } else { due.push(standing) }
+            if snapshot.record.is_over() { self.forget(&snapshot) } else { due.push(snapshot) }
         }
         due
     }
@@ -193,17 +193,17 @@ impl Registry {
     }
 
     /// Nothing was done to it since.
-    pub fn is_current(&self, standing: &Standing) -> bool {
-        self.find(&standing.name).is_some_and(|current| current.version == standing.version)
+    pub fn is_current(&self, snapshot: &Snapshot) -> bool {
+        self.find(&snapshot.name).is_some_and(|current| current.version == snapshot.version)
     }
 
     /// Forgets a countdown that the log has forgotten.
-    pub fn forget(&self, standing: &Standing) {
+    pub fn forget(&self, snapshot: &Snapshot) {
         let mut by_name = self.by_name_mut();
         let is_current =
-            |changes: &watch::Sender<Arc<Standing>>| changes.borrow().version == standing.version;
-        if by_name.get(&standing.name).is_some_and(is_current) {
-            by_name.remove(&standing.name);
+            |changes: &watch::Sender<Arc<Snapshot>>| changes.borrow().version == snapshot.version;
+        if by_name.get(&snapshot.name).is_some_and(is_current) {
+            by_name.remove(&snapshot.name);
         }
     }
 }

@@ -44,7 +44,7 @@ impl House {
 
     async fn over(directory: tempfile::TempDir, options: messages::Config, clock: Clock) -> Self {
         let (log, _) = Log::open(directory.path(), options).unwrap();
-        let (countdowns, work) = open(&log, &clock, Limits::default()).await;
+        let (countdowns, work) = open(&log, &clock, Config::default()).await;
         Self { directory, log, clock, countdowns, work }
     }
 
@@ -60,7 +60,7 @@ impl House {
         Self::over(directory, messages::Config::default(), clock).await
     }
 
-    async fn create(&self, name: &str, spec: Spec) -> Arc<Standing> {
+    async fn create(&self, name: &str, spec: Spec) -> Arc<Snapshot> {
         limited(self.countdowns.create(name, spec)).await.unwrap().0
     }
 
@@ -73,13 +73,13 @@ impl House {
     }
 
     /// Waits until a countdown is in some state.
-    async fn reaches(&self, name: &str, is_it: impl Fn(&Standing) -> bool) -> Arc<Standing> {
+    async fn reaches(&self, name: &str, is_it: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut changes = self.countdowns.0.changes(name).unwrap();
-        limited(changes.wait_for(|standing| is_it(standing))).await.unwrap().clone()
+        limited(changes.wait_for(|snapshot| is_it(snapshot))).await.unwrap().clone()
     }
 
-    async fn has_ended(&self, name: &str) -> Arc<Standing> {
-        self.reaches(name, |standing| matches!(standing.record.phase, Phase::Ended { .. })).await
+    async fn has_ended(&self, name: &str) -> Arc<Snapshot> {
+        self.reaches(name, |snapshot| matches!(snapshot.record.phase, Phase::Ended { .. })).await
     }
 
     /// What was published to a topic: the text and the headers of each.
@@ -107,8 +107,8 @@ impl House {
     }
 }
 
-async fn open(log: &Log, clock: &Clock, limits: Limits) -> (Countdowns, JoinHandle<()>) {
-    let (countdowns, work) = limited(Countdowns::open(log.clone(), clock.clone(), limits)).await.unwrap();
+async fn open(log: &Log, clock: &Clock, config: Config) -> (Countdowns, JoinHandle<()>) {
+    let (countdowns, work) = limited(Countdowns::open(log.clone(), clock.clone(), config)).await.unwrap();
     (countdowns, tokio::spawn(work))
 }
 
@@ -242,7 +242,7 @@ async fn what_is_over_is_forgotten_when_the_log_forgets_it_and_its_name_is_free(
     house.countdowns.cancel("cancelled", None).await.unwrap();
     house.clock.step(SECOND);
     house.has_ended("ended").await;
-    let keep = Limits::default().keep_ended;
+    let keep = Config::default().keep_ended;
     house.clock.step(schedule::nanos_of(keep) - 10 * SECOND);
     log_clock.advance(keep + Duration::from_secs(1));
     // The log has forgotten them already, and nobody is told otherwise when asking for a change.
@@ -265,7 +265,7 @@ async fn a_name_that_is_forgotten_is_free_at_once_though_the_log_forgets_later()
     let mut changes = house.countdowns.0.changes("cancelled").unwrap();
     changes.mark_unchanged();
     // The log has a clock of its own.
-    house.clock.step(2 * schedule::nanos_of(Limits::default().keep_ended));
+    house.clock.step(2 * schedule::nanos_of(Config::default().keep_ended));
     assert!(limited(changes.changed()).await.is_err());
     let second = house.create("cancelled", seconds(60)).await;
     assert!(second.version > first.version);
@@ -275,8 +275,8 @@ async fn a_name_that_is_forgotten_is_free_at_once_though_the_log_forgets_later()
 #[tokio::test]
 async fn one_more_than_the_limit_is_refused_however_many_come_at_once() {
     let house = House::new().await;
-    let limits = Limits { max_countdowns: 5, ..Limits::default() };
-    let (countdowns, _work) = open(&house.log, &house.clock, limits).await;
+    let config = Config { max_countdowns: 5, ..Config::default() };
+    let (countdowns, _work) = open(&house.log, &house.clock, config).await;
     let create = |n: usize| {
         let countdowns = countdowns.clone();
         async move { countdowns.create(&format!("n{n}"), seconds(60)).await }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use super::{Error, Phase, Standing};
+use super::{Error, Phase, Snapshot};
 use crate::{
     countdown::{
         Batch, Clock, Event, OnLag, Progress, Rate, Steps, roughly,
@@ -32,7 +32,7 @@ pub struct Position {
     pub(super) id: Uuid,
     /// The version that was told.
     pub(super) version: u64,
-    /// How many ticks were delivered or counted, over all stretches.
+    /// How many ticks were delivered or counted, over all runs.
     pub(super) next: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct Query {
     pub batching: Batching,
 }
 
-/// The last tick that was encoded, for all watchers, with its number in the stretch.
+/// The last tick that was encoded, for all watchers, with its number in the run.
 #[derive(Debug, Default)]
 pub(super) struct Encoded(Mutex<Option<(u64, Bytes)>>);
 
@@ -70,39 +70,39 @@ impl Encoded {
     }
 }
 
-/// The stretch that ticks are taken from.
+/// The run that ticks are taken from.
 #[derive(Debug)]
-struct Stretch {
-    standing: Arc<Standing>,
+struct Run {
+    snapshot: Arc<Snapshot>,
     position: schedule::Position,
 }
 
-impl Stretch {
-    /// That of a countdown which has one, behind so many ticks over all stretches.
-    fn of(standing: &Arc<Standing>, delivered: u64) -> Option<Self> {
-        let mut position = standing.record.stretch()?;
-        position.pass(delivered.saturating_sub(standing.record.ticks_before));
-        Some(Self { standing: standing.clone(), position })
+impl Run {
+    /// That of a countdown which has one, behind so many ticks over all runs.
+    fn of(snapshot: &Arc<Snapshot>, delivered: u64) -> Option<Self> {
+        let mut position = snapshot.record.run()?;
+        position.pass(delivered.saturating_sub(snapshot.record.ticks_before));
+        Some(Self { snapshot: snapshot.clone(), position })
     }
 
-    /// How many ticks were delivered or counted, over all stretches.
+    /// How many ticks were delivered or counted, over all runs.
     fn delivered(&self) -> u64 {
-        self.standing.record.ticks_before.saturating_add(self.position.passed())
+        self.snapshot.record.ticks_before.saturating_add(self.position.passed())
     }
 }
 
 /// What a stream knows between two batches.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    changes: watch::Receiver<Arc<Standing>>,
+    changes: watch::Receiver<Arc<Snapshot>>,
     id: Uuid,
     /// The version that was told last, or that the reader knew when it came.
     version: u64,
     /// None while there are no ticks, and as long as the reader only knows a version that is past.
-    stretch: Option<Stretch>,
+    run: Option<Run>,
     delivered: u64,
     /// Ticks that were left out and not told yet.
-    untold: u64,
+    unreported: u64,
     on_lag: OnLag,
     pacing: Pacing,
     clock: Clock,
@@ -115,35 +115,35 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Watches from now on, or behind a position.
     pub fn new(
-        changes: watch::Receiver<Arc<Standing>>,
+        changes: watch::Receiver<Arc<Snapshot>>,
         query: Query,
         clock: &Clock,
         rate: Rate,
     ) -> Result<Self, Error> {
         let Query { resume, on_lag, batching, .. } = query;
         let clock = clock.with_wake_group(batching.wake_group);
-        let standing = changes.borrow().clone();
-        let record = &standing.record;
+        let snapshot = changes.borrow().clone();
+        let record = &snapshot.record;
         let reading = clock.both();
         let (version, delivered) = match resume {
             Some(position) if position.id != record.id => return Err(Error::Mismatch),
-            Some(position) if position.version > standing.version => {
-                return Err(Error::Ahead { version: standing.version });
+            Some(position) if position.version > snapshot.version => {
+                return Err(Error::Ahead { version: snapshot.version });
             }
             Some(position) => (position.version, position.next),
             None => {
                 // Who comes when it is over gets the last number.
                 let last = u64::from(matches!(record.phase, Phase::Ended { .. }));
-                (standing.version, record.due_by(reading.0).saturating_sub(last))
+                (snapshot.version, record.due_by(reading.0).saturating_sub(last))
             }
         };
-        let stretch = (version == standing.version).then(|| Stretch::of(&standing, delivered)).flatten();
+        let run = (version == snapshot.version).then(|| Run::of(&snapshot, delivered)).flatten();
         Ok(Self {
             id: record.id,
             version,
-            stretch,
+            run,
             delivered,
-            untold: 0,
+            unreported: 0,
             on_lag,
             pacing: Pacing::new(batching, reading.1),
             clock,
@@ -160,7 +160,7 @@ impl Watcher {
 
     /// What is to be told now, and the position behind it.
     pub fn batch(&mut self) -> Result<Batch<Position>, Error> {
-        let (wall, now) = self.look_at_clock();
+        let (wall, now) = self.read_clocks();
         let newest = self.changes.borrow_and_update().clone();
         if matches!(newest.record.phase, Phase::Deleted) {
             return Err(Error::NotFound);
@@ -176,13 +176,13 @@ impl Watcher {
                 previous_version: self.version,
                 version: newest.version,
             });
-            self.turn_to(&newest);
+            self.switch_to(&newest);
             taken = self.take(wall);
         }
         let is_told = self.pacing.is_first() || has_changed && self.version == newest.version;
-        let skipped = taken.skipped + std::mem::take(&mut self.untold);
+        let skipped = taken.skipped + std::mem::take(&mut self.unreported);
         self.pacing.record(taken.count, now);
-        let is_through = self.stretch.as_ref().is_none_or(|stretch| stretch.position.is_end());
+        let is_through = self.run.as_ref().is_none_or(|run| run.position.is_end());
         if self.version == newest.version && newest.record.is_over() && is_through {
             self.pacing.end();
         }
@@ -202,7 +202,7 @@ impl Watcher {
     }
 
     /// Whether there is a change to tell, and up to which moment ticks are to be delivered before.
-    fn look_back(&mut self, newest: &Arc<Standing>, wall: i128) -> (bool, i128) {
+    fn look_back(&mut self, newest: &Arc<Snapshot>, wall: i128) -> (bool, i128) {
         if newest.version == self.version {
             return (false, wall);
         }
@@ -211,11 +211,11 @@ impl Watcher {
         if matches!(record.phase, Phase::Ended { .. }) {
             // The last number comes before the end is told, also to a reader who was away for longer.
             if !follows {
-                // From here on the position is one in the last stretch, wherever the stream is cut.
-                self.leave_out(record.ticks_before);
+                // From here on the position is one in the last run, wherever the stream is cut.
+                self.skip_to(record.ticks_before);
                 self.version = record.previous_version;
             }
-            self.stretch = Stretch::of(newest, self.delivered);
+            self.run = Run::of(newest, self.delivered);
             return (true, i128::MAX);
         }
         let is_behind = follows && self.on_lag == OnLag::Burst && self.delivered < record.ticks_before;
@@ -225,45 +225,45 @@ impl Watcher {
 
     /// Takes ticks that were due at a moment.
     fn take(&mut self, moment: i128) -> Taken {
-        let Some(stretch) = &mut self.stretch else { return Taken::default() };
-        let Stretch { standing, position } = stretch;
+        let Some(run) = &mut self.run else { return Taken::default() };
+        let Run { snapshot, position } = run;
         let mark = Some(Mark {
             state: RUNNING,
-            version: i64::try_from(standing.tick_version()).unwrap_or(i64::MAX),
+            version: i64::try_from(snapshot.tick_version()).unwrap_or(i64::MAX),
         });
         let range = position.ready(moment, self.on_lag, self.pacing.max_items());
         let (items, count) = if range.end - range.start == 1 {
-            (standing.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
+            (snapshot.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
         } else {
             position.encode(range.clone(), self.pacing.max_bytes(), mark)
         };
         let taken = position.taken(&range, items, count);
-        self.delivered = stretch.delivered();
+        self.delivered = run.delivered();
         taken
     }
 
     /// Goes on with what a countdown has become.
-    fn turn_to(&mut self, newest: &Arc<Standing>) {
+    fn switch_to(&mut self, newest: &Arc<Snapshot>) {
         self.version = newest.version;
         if matches!(newest.record.phase, Phase::Ended { .. }) {
             return;
         }
-        self.leave_out(newest.record.ticks_before);
-        // A tick that was due between a change and its way to the disk belongs to neither stretch.
+        self.skip_to(newest.record.ticks_before);
+        // A tick that was due between a change and its way to the disk belongs to neither run.
         self.delivered = newest.record.ticks_before;
-        self.stretch = Stretch::of(newest, self.delivered);
+        self.run = Run::of(newest, self.delivered);
     }
 
     /// Counts the ticks up to a number as left out.
-    fn leave_out(&mut self, ticks: u64) {
-        self.untold += ticks.saturating_sub(self.delivered);
+    fn skip_to(&mut self, ticks: u64) {
+        self.unreported += ticks.saturating_sub(self.delivered);
         self.delivered = ticks;
     }
 
     /// Both clocks; takes note of a step of the wall clock.
-    fn look_at_clock(&mut self) -> (i128, Instant) {
+    fn read_clocks(&mut self) -> (i128, Instant) {
         let both = self.clock.both();
-        if let Some(by) = self.steps.look_at(both) {
+        if let Some(by) = self.steps.inspect(both) {
             self.stepped = Some(self.stepped.unwrap_or(0) + by);
         }
         both
@@ -272,9 +272,9 @@ impl Watcher {
     /// Waits until there is something to tell: a tick, a change, a heartbeat, or that the wall clock was set.
     pub async fn wait(&mut self) -> Result<(), Error> {
         loop {
-            let (wall, now) = self.look_at_clock();
+            let (wall, now) = self.read_clocks();
             let has_changed = self.changes.borrow().version != self.version;
-            let ticking = self.stretch.as_ref().map(|stretch| &stretch.position);
+            let ticking = self.run.as_ref().map(|run| &run.position);
             let tick = ticking.filter(|position| !position.is_end()).map(schedule::Position::next_due);
             let heartbeat = self.pacing.heartbeat_at();
             let is_due = tick.is_some_and(|tick| tick <= wall) || heartbeat <= now;

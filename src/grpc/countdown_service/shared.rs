@@ -5,7 +5,7 @@ use super::super::{
     status::Failure,
 };
 use crate::{
-    countdown::shared::{Change, OnEnd, Phase, Spec, Standing, Target},
+    countdown::shared::{Change, OnEnd, Phase, Snapshot, Spec, Target},
     messages::Content,
     proto::{self, create_countdown_request, end_message},
 };
@@ -73,8 +73,8 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
 }
 
 /// How a countdown stands, at a moment in nanoseconds since 1970.
-pub fn countdown(standing: &Standing, now: i128) -> proto::Countdown {
-    let Standing { name, version, record, .. } = standing;
+pub fn countdown(snapshot: &Snapshot, now: i128) -> proto::Countdown {
+    let Snapshot { name, version, record, .. } = snapshot;
     let end = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
     let (state, end_time, remaining) = match record.phase {
         Phase::Running { end_time, .. } => {

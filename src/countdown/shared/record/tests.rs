@@ -21,19 +21,19 @@ fn spec(target: Target) -> Spec {
 }
 
 fn create(target: Target) -> Record {
-    Record::create(spec(target), NOW, &Limits::default()).unwrap()
+    Record::create(spec(target), NOW, &Config::default()).unwrap()
 }
 
 /// The numbers that are due behind `after`, up to a moment, and when.
 fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
-    let Some(mut stretch) = record.stretch() else { return Vec::new() };
+    let Some(mut run) = record.run() else { return Vec::new() };
     let mut ticks = Vec::new();
-    while !stretch.is_end() && stretch.next_due() <= until {
-        let due = stretch.next_due();
-        let left = (stretch.end() - due) / i128::from(record.interval_nanos);
+    while !run.is_end() && run.next_due() <= until {
+        let due = run.next_due();
+        let left = (run.end() - due) / i128::from(record.interval_nanos);
         let number = i64::from(record.to) + i64::try_from(left).unwrap() * i64::from(record.step);
-        let range = stretch.ready(due, OnLag::Burst, 1);
-        stretch.taken(&range, bytes::Bytes::new(), 1);
+        let range = run.ready(due, OnLag::Burst, 1);
+        run.taken(&range, bytes::Bytes::new(), 1);
         ticks.push((number, due - NOW));
     }
     ticks
@@ -59,7 +59,7 @@ fn one_of_some_length_has_its_last_tick_at_the_end_of_it() {
 #[test]
 fn steps_and_a_last_number_are_its_own() {
     let spec = Spec { to: -1, step: 3, ..spec(Target::From(9)) };
-    let record = Record::create(spec, NOW, &Limits::default()).unwrap();
+    let record = Record::create(spec, NOW, &Config::default()).unwrap();
     // Laid backward from the end: the last number is `to`.
     assert_eq!(ticks(&record, i128::MAX), [(8, 0), (5, SECOND), (2, 2 * SECOND), (-1, 3 * SECOND)]);
 }
@@ -67,11 +67,11 @@ fn steps_and_a_last_number_are_its_own() {
 #[test]
 fn a_running_and_a_paused_one_are_extended_to_as_many_numbers_as_there_are() {
     let fast = Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) };
-    let running = Record::create(fast, NOW, &Limits::default()).unwrap();
+    let running = Record::create(fast, NOW, &Config::default()).unwrap();
     let paused = running.pause(7, NOW).unwrap().unwrap();
     let most = (i128::from(i32::MAX) + 1) * SECOND / 1000;
     for record in [running, paused] {
-        let extend = |by| record.extend(by - SECOND / 1000, 8, NOW, &Limits::default());
+        let extend = |by| record.extend(by - SECOND / 1000, 8, NOW, &Config::default());
         let more = extend(most + 1).unwrap_err();
         assert!(matches!(more, Error::TooManyNumbers { max: 2_147_483_647, .. }), "{more:?}");
         extend(most).unwrap().resume(9, NOW).unwrap();
@@ -84,7 +84,7 @@ fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
     let paused = record.pause(7, NOW + SECOND * 14 / 10).unwrap().unwrap();
     assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 1_600_000_000 });
     assert_eq!((paused.ticks_before, paused.previous_version, paused.change), (2, 7, Change::Paused));
-    assert!(paused.stretch().is_none());
+    assert!(paused.run().is_none());
     assert_eq!(paused.pause(8, NOW + 5 * SECOND).unwrap(), None);
     let resumed = paused.resume(8, NOW + 100 * SECOND).unwrap().unwrap();
     assert_eq!(ticks(&resumed, i128::MAX), [(1, SECOND * 1006 / 10), (0, SECOND * 1016 / 10)]);
@@ -95,19 +95,19 @@ fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
 
 #[test]
 fn its_end_can_be_put_off_and_brought_forward_while_it_runs_and_while_it_is_paused() {
-    let limits = Limits::default();
+    let config = Config::default();
     let record = create(Target::For(Duration::from_secs(10)));
-    let longer = record.extend(5 * SECOND, 1, NOW + SECOND / 2, &limits).unwrap();
+    let longer = record.extend(5 * SECOND, 1, NOW + SECOND / 2, &config).unwrap();
     assert_eq!((longer.total_nanos, longer.due_by(NOW + 100 * SECOND)), (15_000_000_000, 16));
-    let shorter = longer.extend(-13 * SECOND, 2, NOW + SECOND, &limits).unwrap();
+    let shorter = longer.extend(-13 * SECOND, 2, NOW + SECOND, &config).unwrap();
     assert_eq!(ticks(&shorter, i128::MAX), [(0, 2 * SECOND)]);
     let paused = record.pause(1, NOW + 4 * SECOND).unwrap().unwrap();
-    let paused = paused.extend(SECOND, 2, NOW + 60 * SECOND, &limits).unwrap();
+    let paused = paused.extend(SECOND, 2, NOW + 60 * SECOND, &config).unwrap();
     assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 7_000_000_000 });
     for record in [&record, &paused] {
-        let nothing = record.extend(-10 * SECOND, 1, NOW + SECOND, &limits);
+        let nothing = record.extend(-10 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(nothing, Err(Error::NothingLeft { field: "by" })), "{nothing:?}");
-        let century = record.extend(100 * 366 * 86_400 * SECOND, 1, NOW + SECOND, &limits);
+        let century = record.extend(100 * 366 * 86_400 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(century, Err(Error::TooLong { field: "by", .. })), "{century:?}");
     }
 }
@@ -125,7 +125,7 @@ fn it_ends_when_its_end_has_come_and_not_before_and_then_nothing_can_be_done() {
         let results = [
             record.pause(1, now).map(drop),
             record.resume(1, now).map(drop),
-            record.extend(SECOND, 1, now, &Limits::default()).map(drop),
+            record.extend(SECOND, 1, now, &Config::default()).map(drop),
             record.cancel(1, now).map(drop),
         ];
         for result in results {
@@ -146,8 +146,8 @@ fn one_that_was_cancelled_stays_so() {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_field_that_says_so() {
-    let limits = Limits::default();
-    let refused = |spec: Spec| Record::create(spec, NOW, &limits).unwrap_err();
+    let config = Config::default();
+    let refused = |spec: Spec| Record::create(spec, NOW, &config).unwrap_err();
     let field = |error: Error| match error {
         Error::NothingLeft { field } | Error::TooLong { field, .. } => field,
         error => panic!("{error:?}"),
@@ -167,7 +167,7 @@ fn what_cannot_be_is_refused_with_the_field_that_says_so() {
             Spec { interval: Duration::from_micros(999), ..spec(Target::From(1)) },
             countdown::Error::IntervalTooShort {
                 interval: Duration::from_micros(999),
-                min: limits.min_interval,
+                min: config.min_interval,
             },
         ),
         (
@@ -186,7 +186,7 @@ fn a_record_is_readable_and_what_is_none_is_refused() {
     let headers = vec![("a".to_owned(), "b".to_owned())];
     let on_end = OnEnd { topic: "launches".into(), key: Some("7".into()), headers, content };
     let spec = Spec { on_end: Some(on_end), request_id: Some("r".into()), ..spec(Target::From(3)) };
-    let record = Record::create(spec, NOW, &Limits::default()).unwrap();
+    let record = Record::create(spec, NOW, &Config::default()).unwrap();
     let json = record.to_json();
     assert!(json.contains(r#""state":"RUNNING","endTime":"2026-11-23T18:00:03Z""#), "{json}");
     assert!(
@@ -227,7 +227,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// What is left falls by what passes while it runs, and by nothing else than extensions; the ticks of all stretches
+    /// What is left falls by what passes while it runs, and by nothing else than extensions; the ticks of all runs
     /// are those that a walk over time sees.
     #[test]
     fn what_is_left_and_what_was_due_is_exact_over_any_changes(
@@ -235,10 +235,10 @@ proptest! {
         interval in 1_000_000..3_000_000_000_u64,
         steps in prop::collection::vec((step(), 0..4_000_000_000_i64), 0..20),
     ) {
-        let limits = Limits::default();
+        let config = Config::default();
         let interval_span = Duration::from_nanos(interval);
         let spec = Spec { interval: interval_span, ..spec(Target::For(Duration::from_nanos(length))) };
-        let mut record = Record::create(spec, NOW, &limits).unwrap();
+        let mut record = Record::create(spec, NOW, &config).unwrap();
         let (mut now, mut left, mut runs, mut seen) = (NOW, i128::from(length), true, 0_u64);
         // The first tick may fall on the very beginning.
         let mut from = NOW - 1;
@@ -266,7 +266,7 @@ proptest! {
                     record = record.resume(version, now).unwrap().unwrap_or(record);
                     runs = true;
                 }
-                Step::Extend(by) => match record.extend(by.into(), version, now, &limits) {
+                Step::Extend(by) => match record.extend(by.into(), version, now, &config) {
                     Ok(next) => (record, left) = (next, left + i128::from(by)),
                     Err(error) => prop_assert!(left + i128::from(by) <= 0, "{:?}", error),
                 },
@@ -274,8 +274,8 @@ proptest! {
             }
             prop_assert_eq!(record.left(now).unwrap(), left);
             prop_assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));
-            if let Some(stretch) = record.stretch() {
-                prop_assert_eq!(stretch.end(), now + left);
+            if let Some(run) = record.run() {
+                prop_assert_eq!(run.end(), now + left);
             }
         }
     }

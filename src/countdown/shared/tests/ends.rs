@@ -63,12 +63,12 @@ async fn an_end_that_came_while_no_server_ran_is_published_by_the_next_one_with_
 #[tokio::test]
 async fn of_two_servers_over_one_log_each_sees_what_the_other_does_and_one_publishes_the_end() {
     let house = House::new().await;
-    let (other, _work) = open(&house.log, &house.clock, Limits::default()).await;
+    let (other, _work) = open(&house.log, &house.clock, Config::default()).await;
     for n in 0..50 {
         house.create(&format!("n{n}"), ending(seconds(3), &n.to_string())).await;
     }
     let paused = other.pause("n7", None).await.unwrap();
-    house.reaches("n7", |standing| standing.version == paused.version).await;
+    house.reaches("n7", |snapshot| snapshot.version == paused.version).await;
     let mut stream = house.watch("n8");
     stream.next().await.unwrap();
     other.extend("n8", None, SECOND).await.unwrap();

@@ -92,10 +92,10 @@ async fn at_the_end_a_change_comes_before_it_or_is_refused() {
                 house.has_ended(&name).await;
                 published += 1;
             }
-            Ok(standing) => {
-                assert!(standing.record.change == if cancels { Change::Cancelled } else { Change::Extended });
+            Ok(snapshot) => {
+                assert!(snapshot.record.change == if cancels { Change::Cancelled } else { Change::Extended });
                 if !cancels {
-                    assert_eq!(house.countdowns.get(&name).unwrap().version, standing.version);
+                    assert_eq!(house.countdowns.get(&name).unwrap().version, snapshot.version);
                     house.clock.step(50 * SECOND);
                     house.has_ended(&name).await;
                     published += 1;

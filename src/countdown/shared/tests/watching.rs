@@ -170,8 +170,8 @@ async fn a_limit_counts_the_ticks_of_a_call_and_rates_count_its_streams() {
     let (first, second) = (stream.tells().await, stream.tells().await);
     assert_eq!((first.count, second.count), (5, 2));
     assert!(stream.end().await.is_none());
-    let limits = Limits { rates: crate::countdown::Rates::new(1_500), ..Limits::default() };
-    let (countdowns, _work) = open(&house.log, &house.clock, limits).await;
+    let config = Config { rates: crate::countdown::Rates::new(1_500), ..Config::default() };
+    let (countdowns, _work) = open(&house.log, &house.clock, config).await;
     let one = countdowns.watch(query("launch")).unwrap();
     let refused = countdowns.watch(query("launch")).map(drop);
     let expected = crate::countdown::Error::TooManyTicks { limit: 1_500 };
@@ -256,24 +256,24 @@ async fn accounts(on_lag: OnLag, interval: u64, steps: Vec<Step>) {
             }
         }
         let due = house.countdowns.now();
-        let standing = house.countdowns.get("launch").unwrap();
-        let is_past = matches!(standing.record.phase, Phase::Running { end_time, .. } if end_time.as_nanosecond() <= due);
-        let standing = if is_past { house.has_ended("launch").await } else { standing };
-        let next = standing.record.due_by(due);
+        let snapshot = house.countdowns.get("launch").unwrap();
+        let is_past = matches!(snapshot.record.phase, Phase::Running { end_time, .. } if end_time.as_nanosecond() <= due);
+        let snapshot = if is_past { house.has_ended("launch").await } else { snapshot };
+        let next = snapshot.record.due_by(due);
         // What was due when they came is not theirs.
         let start = *began.get_or_insert_with(|| {
-            if matches!(standing.record.phase, Phase::Ended { .. }) { next - 1 } else { next }
+            if matches!(snapshot.record.phase, Phase::Ended { .. }) { next - 1 } else { next }
         });
-        stays.read(&house, on_lag, next, standing.version).await;
+        stays.read(&house, on_lag, next, snapshot.version).await;
         assert_eq!(stays.accounted, next - start);
         if leaves.position.is_none() || !has_left {
-            leaves.read(&house, on_lag, next, standing.version).await;
+            leaves.read(&house, on_lag, next, snapshot.version).await;
         }
         if has_left {
             leaves.stream = None;
         }
         if matches!(step, Step::Pass(1)) {
-            leaves.read(&house, on_lag, next, standing.version).await;
+            leaves.read(&house, on_lag, next, snapshot.version).await;
             assert_eq!(leaves.accounted, next - start);
         }
     }

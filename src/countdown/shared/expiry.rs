@@ -10,7 +10,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::{OnEnd, Record, Standing, registry::Registry, state_message};
+use super::{OnEnd, Record, Snapshot, registry::Registry, state_message};
 use crate::{
     countdown::schedule,
     messages::{BatchError, Error, NewMessage},
@@ -37,8 +37,8 @@ pub(super) async fn run(registry: Arc<Registry>) {
     let (mut ending, mut failures) = (FuturesUnordered::new(), Failures::default());
     loop {
         let room = AT_ONCE.saturating_sub(ending.len());
-        for standing in registry.take_due(room) {
-            ending.push(end(&registry, standing));
+        for snapshot in registry.take_due(room) {
+            ending.push(end(&registry, snapshot));
         }
         let next = if ending.len() < AT_ONCE { registry.next_moment() } else { None };
         let due = async {
@@ -56,26 +56,26 @@ pub(super) async fn run(registry: Arc<Registry>) {
 }
 
 /// Records the end of a countdown. Where that cannot be done yet, it is due again.
-async fn end(registry: &Registry, standing: Arc<Standing>) -> Result<(), Error> {
-    let Standing { name, version, .. } = &*standing;
-    if !registry.is_current(&standing) {
+async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> {
+    let Snapshot { name, version, .. } = &*snapshot;
+    if !registry.is_current(&snapshot) {
         return Ok(());
     }
     let now = schedule::nanos(registry.clock.wall());
-    let Some(record) = standing.record.end(*version, now) else {
+    let Some(record) = snapshot.record.end(*version, now) else {
         // The clock was set back since it was due.
-        standing.moment().into_iter().for_each(|moment| registry.schedule(moment, standing.clone()));
+        snapshot.moment().into_iter().for_each(|moment| registry.schedule(moment, snapshot.clone()));
         return Ok(());
     };
-    let mut messages = vec![state_message(name, *version, &record, Some(registry.limits.keep_ended))];
-    messages.extend(record.on_end.as_ref().map(|on_end| last_words(name, on_end, &record, now)));
+    let mut messages = vec![state_message(name, *version, &record, Some(registry.config.keep_ended))];
+    messages.extend(record.on_end.as_ref().map(|on_end| end_message(name, on_end, &record, now)));
     match registry.log.publish_own_batch(messages).await {
         // Somebody else was first: what is to be done about that is known as soon as it is read.
         Ok(_) | Err(BatchError { index: Some(0), error: Error::SequenceMismatch { .. } }) => Ok(()),
         Err(BatchError { error, .. }) => {
             // Else nothing can be published before the next start.
             if !matches!(error, Error::Closed | Error::Failed) {
-                registry.schedule(now + RETRY_NANOS, standing.clone());
+                registry.schedule(now + RETRY_NANOS, snapshot.clone());
             }
             Err(error)
         }
@@ -85,25 +85,25 @@ async fn end(registry: &Registry, standing: Arc<Standing>) -> Result<(), Error> 
 /// Ends that could not be recorded, told once a second however many they are.
 #[derive(Default)]
 struct Failures {
-    untold: usize,
+    unreported: usize,
     told: Option<Instant>,
 }
 
 impl Failures {
     fn note(&mut self, ended: Result<(), Error>) {
         let Err(error) = ended else { return };
-        self.untold += 1;
+        self.unreported += 1;
         if self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-            tracing::warn!(%error, tries = self.untold, "ends of countdowns cannot be recorded yet");
-            *self = Self { untold: 0, told: Some(Instant::now()) };
+            tracing::warn!(%error, tries = self.unreported, "ends of countdowns cannot be recorded yet");
+            *self = Self { unreported: 0, told: Some(Instant::now()) };
         }
     }
 }
 
 /// What a countdown publishes when it ends.
-fn last_words(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
+fn end_message(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
     let mut message = on_end.message();
-    let due = record.stretch().map_or(now, |stretch| stretch.end());
+    let due = record.run().map_or(now, |run| run.end());
     let late = SignedDuration::from_nanos_i128((now - due).max(0));
     let due = Timestamp::from_nanosecond(due).unwrap_or_default();
     let headers = [
