@@ -91,6 +91,8 @@ pub struct Shared {
     identity: Identity,
     config: Config,
     directory: PathBuf,
+    /// Which directory that is, should another one take its place.
+    directory_id: (u64, u64),
     cache: Cache,
     state: RwLock<State>,
     /// The newest sequence on disk; 0 for none.
@@ -141,6 +143,15 @@ impl Shared {
         tracing::error!(%error, "the log cannot be written: publishing is refused until a restart, reading goes on");
         self.failed.send_replace(true);
         Error::Failed
+    }
+
+    /// Fails if the directory was moved away or replaced. Another server may have the path now, and find nothing of what is
+    /// written here.
+    fn check_directory(&self) -> Result<(), Error> {
+        let moved = || io::Error::other("the directory of the log was moved or replaced");
+        let id = self.config.disk.directory_id(&self.directory);
+        let is_ours = id.and_then(|id| if id == self.directory_id { Ok(()) } else { Err(moved()) });
+        is_ours.map_err(|error| self.fail(&error))
     }
 
     /// Builds the index of a segment again from its blocks.
@@ -194,12 +205,14 @@ impl Embedded {
         let Recovered { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, .. } =
             recovered;
         let identity = log.unwrap_or_else(Identity::new);
+        let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
         let head = next_sequence - 1;
         let shared = Arc::new(Shared {
             identity,
             config,
             directory: directory.into(),
+            directory_id,
             cache,
             state: RwLock::new(state),
             head: watch::Sender::new(head),

@@ -300,6 +300,24 @@ async fn after_a_failed_sync_no_message_is_accepted_until_a_restart_and_reading_
     }
 }
 
+#[tokio::test]
+async fn a_log_whose_directory_was_moved_or_replaced_accepts_no_message() {
+    for is_replaced in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let [path, moved] = ["log", "moved"].map(|name| parent.path().join(name));
+        let (log, _) = Log::open(&path, config()).unwrap();
+        log.publish(text("a", "1")).await.unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        let other = is_replaced.then(|| Log::open(&path, config()).unwrap().0);
+        assert!(matches!(log.publish(text("a", "2")).await, Err(Error::Failed)));
+        assert!(*log.failed().borrow());
+        assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await, ["1"], "reading goes on");
+        if let Some(other) = other {
+            other.publish(text("a", "3")).await.unwrap();
+        }
+    }
+}
+
 fn segment(directory: &tempfile::TempDir) -> PathBuf {
     directory.path().join("00000000000000000001.log")
 }

@@ -38,26 +38,36 @@ pub enum Error {
 pub struct DataDirectory {
     path: PathBuf,
     lock: File,
+    /// Locked too, so that removing the file `LOCK` does not let a second server in.
+    _directory: File,
 }
 
 impl DataDirectory {
     /// Creates the directory if it does not exist, and locks it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let at = |source| Error::Io { path: path.into(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        create(path).map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
+        let directory = File::open(&path).map_err(at)?;
+        let is_free = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            // Some network file systems cannot lock a directory; the file is locked all the same.
+            Err(error) => error != rustix::io::Errno::WOULDBLOCK,
+            Ok(()) => true,
+        };
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = lock.map_err(at)?;
-        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(at(error.into()));
-            }
+        let is_locked = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => false,
+            Err(error) => return Err(at(error.into())),
+            Ok(()) => true,
+        };
+        if !is_free || !is_locked {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
             let holder = Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("another server");
             return Err(Error::Locked { path, holder: holder.into() });
         }
-        Ok(Self { path, lock })
+        Ok(Self { path, lock, _directory: directory })
     }
 
     /// Writes the address of this server into the lock file.
@@ -76,6 +86,17 @@ impl DataDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Creates a directory and its parents, if they are missing, with their names on disk.
+fn create(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|above| !above.is_dir()).count();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let path = fs::canonicalize(path)?;
+    for parent in path.ancestors().skip(1).take(missing) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -100,6 +121,20 @@ mod tests {
         );
         assert!(text.contains("--data"), "{text}");
 
+        drop(first);
+        assert!(DataDirectory::open(&path).is_ok());
+    }
+
+    #[test]
+    fn removing_the_lock_file_does_not_let_a_second_server_in() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let first = DataDirectory::open(&path).unwrap();
+        for _ in 0..2 {
+            fs::remove_file(path.join(LOCK)).unwrap();
+            let refused = DataDirectory::open(&path).unwrap_err();
+            assert!(matches!(refused, Error::Locked { .. }), "{refused}");
+        }
         drop(first);
         assert!(DataDirectory::open(&path).is_ok());
     }

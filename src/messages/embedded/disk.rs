@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -36,12 +36,40 @@ pub enum File {
 }
 
 impl Disk {
-    /// Creates a directory, and its parents.
+    /// Creates a directory and its parents, if they are missing. Their names are on disk when this returns.
     pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+        let missing = path.ancestors().take_while(|above| !self.has_directory(above)).count();
         match self {
-            Self::Real => fs::create_dir_all(path),
+            Self::Real => fs::create_dir_all(path)?,
             #[cfg(test)]
-            Self::Simulated(simulation) => simulation.create_directory(path),
+            Self::Simulated(simulation) => simulation.create_directory(path)?,
+        }
+        // The directory itself may be there since a run that was killed before this.
+        for created in path.ancestors().take(missing.max(1)) {
+            // A relative path of one name has an empty parent.
+            let parent =
+                created.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
+            if let Some(parent) = parent {
+                self.sync_directory(parent)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_directory(&self, path: &Path) -> bool {
+        match self {
+            Self::Real => path == Path::new("") || path.is_dir(),
+            #[cfg(test)]
+            Self::Simulated(simulation) => simulation.list(path).is_ok(),
+        }
+    }
+
+    /// What tells the directory at a path from another one that takes its place.
+    pub fn directory_id(&self, path: &Path) -> io::Result<(u64, u64)> {
+        match self {
+            Self::Real => fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())),
+            #[cfg(test)]
+            Self::Simulated(_) => Ok((0, 0)),
         }
     }
 

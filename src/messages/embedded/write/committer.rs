@@ -218,6 +218,7 @@ impl Committer {
         if blocks.is_empty() {
             return Ok(Vec::new());
         }
+        self.shared.check_directory()?;
         let is_full =
             self.offset >= self.shared.segment_bytes() || self.segment.summary().messages >= SEGMENT_MESSAGES;
         if is_full {

@@ -2,8 +2,8 @@
 //!
 //! A name on disk changes only by a sync of its directory. A power cut undoes any number of the latest changes in a directory
 //! since its last sync: a rename is done or not done, and no change is done before an earlier one. A change in two directories
-//! is one change, and waits for the earlier ones in both. A directory is on disk when it or its parent was synced, as in ext4,
-//! XFS and Btrfs.
+//! is one change, and waits for the earlier ones in both. A new directory is on disk when its parent was synced; ext4, XFS and
+//! Btrfs also bring it to disk with its own sync, but POSIX does not promise that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -190,8 +190,7 @@ impl Change {
     /// The directories that it changes.
     fn directories(&self) -> [&Path; 2] {
         match self {
-            Self::Directory(path) => [directory_of(path), path],
-            Self::Create(path, _) | Self::Remove(path) => [directory_of(path); 2],
+            Self::Directory(path) | Self::Create(path, _) | Self::Remove(path) => [directory_of(path); 2],
             Self::Rename(from, to) => [directory_of(from), directory_of(to)],
         }
     }
