@@ -1,7 +1,7 @@
 //! The layer between the generators and the wire: it translates and decides nothing.
 //!
-//! A request becomes a query, a batch a response, an error a status. What a stream shares with every other, its
-//! deadline, its quota, its end on shutdown, its metrics and its line in the log, is [`call`]'s and no one else's.
+//! A request becomes a query, a batch a response, and an error a status. [`call`] alone handles what all calls share:
+//! deadline, quota, end on shutdown, metrics, and the log line at the end.
 
 use std::sync::Arc;
 
@@ -32,19 +32,19 @@ pub const REQUEST_BYTES: usize = 64 * 1024;
 /// The default of [`Limits::publish_bytes`]: a few of the largest messages.
 pub const PUBLISH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The default of [`Limits::publish_window`]: enough for the disk to be the bound, not the round trip.
+/// The default of [`Limits::publish_window`]: large enough that the disk limits the rate, and not the round trip.
 pub const PUBLISH_WINDOW: usize = 10_000;
 
-/// What requests may ask for.
+/// The operator's limits on requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest request, in bytes.
     pub request_bytes: usize,
     /// The largest request that publishes, in bytes.
     pub publish_bytes: usize,
-    /// When a batch leaves, in bytes.
+    /// The size at which a batch leaves, in bytes.
     pub batch_bytes: usize,
-    /// The most messages of a `PublishStream` that are not yet answered.
+    /// A `PublishStream` is not read while more messages than this are unanswered.
     pub publish_window: usize,
 }
 
@@ -59,22 +59,22 @@ impl Default for Limits {
     }
 }
 
-/// All that the services serve.
+/// What the services need.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// For countdowns.
+    /// The clock of countdowns.
     pub clock: countdown::Clock,
-    /// For countdowns.
+    /// The limits of countdowns.
     pub countdown: countdown::Config,
-    /// The shared ones.
+    /// The shared countdowns.
     pub countdowns: countdown::shared::Countdowns,
-    /// For `ReadLines` and `ListFiles`.
+    /// The files of `ReadLines` and `ListFiles`.
     pub files: lines::Files,
-    /// For messages.
+    /// The log of messages.
     pub log: messages::Log,
-    /// What every call goes through.
+    /// The wrapper of all calls.
     pub calls: call::Calls,
-    /// What requests may ask for.
+    /// The limits of requests.
     pub limits: Limits,
 }
 
@@ -82,7 +82,7 @@ pub struct App {
 pub fn routes(app: App) -> Routes {
     let Limits { request_bytes, publish_bytes, .. } = app.limits;
     let app = Arc::new(app);
-    // Requests of a service share one bound; those of messages that publish nothing are checked by their fields.
+    // The limit is per service. Requests of messages that do not publish are limited by the checks of their fields.
     let services =
         Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
             .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
@@ -90,7 +90,7 @@ pub fn routes(app: App) -> Routes {
     services.into_axum_router().layer(MapResponseLayer::new(explained)).into()
 }
 
-/// A request that is too large or malformed is refused before a service sees it.
+/// Replaces the transport's error for a request that is too large or malformed, which no service sees.
 fn explained<B: Default>(response: http::Response<B>) -> http::Response<B> {
     let refusal = Status::from_header_map(response.headers());
     refusal.as_ref().and_then(status::explained).map_or(response, Status::into_http)

@@ -1,7 +1,7 @@
 //! A codec for responses that are encoded before they reach tonic.
 //!
-//! The items of a batch were written by [`wire`](crate::wire); here they are followed by the response's other fields,
-//! as prost encodes them, and copied once into the frame.
+//! [`wire`](crate::wire) has encoded the items of a batch. This codec copies them once into the frame, followed by the
+//! other fields of the response, which prost encodes.
 
 use std::marker::PhantomData;
 
@@ -13,24 +13,24 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// What a stream's buffer begins with: room for a tick or two. Each stream holds one for as long as it is open, and
-/// tonic's 8 KiB are most of what a waiting stream takes; a batch makes its own room, as large as it is.
+/// The initial buffer of a stream: enough for one or two ticks. Each open stream holds one, and tonic's default of 8 KiB
+/// would be most of the memory of a waiting stream. A batch enlarges the buffer to its size.
 const BUFFER_BYTES: usize = 512;
 
-/// What ready responses may add up to before they leave: as tonic has it.
+/// Responses that are ready leave together when they have this size: tonic's default.
 const LEAVES_AT_BYTES: usize = 32 * 1024;
 
 /// A response: encoded items, then the encoding of all its other fields.
 #[derive(Clone, Debug, Default)]
 pub struct Encoded {
-    /// In order; together a valid encoding of the repeated field.
+    /// The items in order: together a valid encoding of the repeated field.
     pub items: Vec<Bytes>,
-    /// The response without its items.
+    /// The encoding of the response without its items.
     pub rest: Vec<u8>,
 }
 
 impl Encoded {
-    /// Joins items to a response whose own items are empty.
+    /// Adds encoded items to a response without items.
     pub fn new(items: Vec<Bytes>, rest: &impl Message) -> Self {
         Self { items, rest: rest.encode_to_vec() }
     }
@@ -61,7 +61,7 @@ impl<U: Message + Default + Send + 'static> Codec for EncodedCodec<Encoded, U> {
     }
 }
 
-/// See [`EncodedCodec`].
+/// The encoder of [`EncodedCodec`].
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedEncoder;
 

@@ -1,4 +1,4 @@
-//! Checks that fields of several requests share: each error names the field, what was wrong, and what would work.
+//! Conversions of fields that several requests share. Each error names the field, what is wrong, and what would work.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,22 +11,22 @@ use crate::{
     stream::Batching,
 };
 
-/// What `page_size` may be.
+/// The range of `page_size`.
 const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
 
 /// The default of `page_size`.
 const PAGE_SIZE: usize = 1_000;
 
-/// How many nanoseconds a second has.
+/// The nanoseconds of a second.
 const NANOS: u32 = 1_000_000_000;
 
-/// The most seconds of a `google.protobuf.Duration`: some 10,000 years.
+/// The most seconds of a `google.protobuf.Duration`: about 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;
 
 /// The last second of a `google.protobuf.Timestamp`: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The fields that say how a stream is cut into batches.
+/// The fields that say how a stream is divided into batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     /// `limit`
@@ -44,7 +44,7 @@ pub fn batching(fields: Fields, defaults: Batching) -> Result<Batching, Failure>
     Ok(Batching::new(limit, heartbeat, max_batch, defaults)?)
 }
 
-/// A number that must not be below a bound.
+/// A number of at least `least`.
 pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
     let fault = || Failure::field(field, format!("is {value}: it must be {least} or more"));
     u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
@@ -69,7 +69,7 @@ pub fn duration(duration: prost_types::Duration, field: &str, possible: &str) ->
     Ok(Duration::new(seconds, nanos))
 }
 
-/// A duration as people write it, whatever is in it.
+/// A duration as text, valid or not.
 pub fn show(duration: &prost_types::Duration) -> String {
     let prost_types::Duration { seconds, nanos } = duration;
     let nanoseconds = i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos);
@@ -82,14 +82,14 @@ pub fn show(duration: &prost_types::Duration) -> String {
     }
 }
 
-/// So many nanoseconds; seconds and nanoseconds have one sign.
+/// A duration of this many nanoseconds. Seconds and nanoseconds have the same sign.
 pub fn signed_duration(nanos: i128) -> prost_types::Duration {
     let seconds =
         i64::try_from(nanos / i128::from(NANOS)).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX });
     prost_types::Duration { seconds, nanos: i32::try_from(nanos % i128::from(NANOS)).unwrap_or(0) }
 }
 
-/// A moment from 1970 on.
+/// A moment from 1970 to 9999.
 pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Failure> {
     let fault = || {
         Failure::field(field, "is not a time from 1970 to 9999: write RFC 3339, as in 2026-11-23T18:00:00Z")
@@ -100,7 +100,7 @@ pub fn time(time: prost_types::Timestamp, field: &str) -> Result<SystemTime, Fai
     Ok(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos))
 }
 
-/// The position that a request's cursor names.
+/// The position in the cursor of a request.
 pub fn position<P: cursor::Position>(text: &str) -> Result<P, Failure> {
     cursor::decode(text).map_err(|error| {
         let method = match P::KIND {
@@ -114,7 +114,7 @@ pub fn position<P: cursor::Position>(text: &str) -> Result<P, Failure> {
     })
 }
 
-/// Whether a stream goes on where what comes next is gone.
+/// Whether a stream continues after a gap.
 pub fn skips_gaps(on_gap: i32) -> Result<bool, Failure> {
     match proto::OnGap::try_from(on_gap) {
         Ok(proto::OnGap::Unspecified | proto::OnGap::Fail) => Ok(false),
@@ -126,7 +126,7 @@ pub fn skips_gaps(on_gap: i32) -> Result<bool, Failure> {
     }
 }
 
-/// How many items a page has.
+/// The number of items of a page.
 pub fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     match page_size {
         None => Ok(PAGE_SIZE),
@@ -135,18 +135,22 @@ pub fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     }
 }
 
-/// The token of the page that follows a name.
+/// The token of the page after a name; empty if there is no further page.
 pub fn page_token(next: Option<String>) -> String {
     next.map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
 }
 
-/// The name that a page follows.
+/// The name in the token of a page; `None` for the first page.
 pub fn page_after(token: &str) -> Result<Option<String>, Failure> {
     if token.is_empty() {
         return Ok(None);
     }
     let name = URL_SAFE_NO_PAD.decode(token).ok().and_then(|name| String::from_utf8(name).ok());
-    let fault =
-        || Failure::field("page_token", "is none: give `next_page_token` of the response before, unchanged");
+    let fault = || {
+        Failure::field(
+            "page_token",
+            "is not valid: give `next_page_token` of the previous response, unchanged",
+        )
+    };
     name.map(Some).ok_or_else(fault)
 }

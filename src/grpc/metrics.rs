@@ -1,4 +1,4 @@
-//! What is counted of the calls, for Prometheus.
+//! The counters of calls, for Prometheus.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use prometheus_client::{
 use super::status::Failure;
 use crate::proto::ErrorReason;
 
-/// By method.
+/// The label of a counter by method.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Method {
     method: &'static str,
 }
 
-/// By method and status code.
+/// The labels of a counter by method and status code.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct Ending {
     method: &'static str,
@@ -43,7 +43,7 @@ pub struct Metrics {
     lateness: Histogram,
 }
 
-/// The counters of what a stream sends: looked up once, and not for each response.
+/// The counters of a stream, looked up once for all its responses.
 #[derive(Clone, Debug)]
 pub struct Sent {
     items: Counter,
@@ -58,7 +58,7 @@ impl Sent {
     }
 }
 
-/// From a tenth of a millisecond to a second, in seconds.
+/// The buckets of lateness in seconds, from 0.1 ms to 1 s.
 const LATENESS_BUCKETS: [f64; 9] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
 
 impl Metrics {
@@ -99,7 +99,7 @@ impl Metrics {
         self.ended.get_or_create(&Ending { method, code }).inc();
     }
 
-    /// What a stream counts by.
+    /// The counters of a stream.
     pub fn sent(&self, method: &'static str) -> Sent {
         let of = |family: &Family<Method, Counter>| family.get_or_create(&Method { method }).clone();
         Sent { items: of(&self.items), bytes: of(&self.bytes) }
@@ -124,7 +124,7 @@ impl Metrics {
         self.refusals.get_or_create(&Refusal { method, reason }).inc_by(messages as u64);
     }
 
-    /// Ticks left: the first of them so late.
+    /// Ticks left, and the first of them was this late.
     pub fn ticked(&self, late: Duration) {
         self.lateness.observe(late.as_secs_f64());
     }

@@ -1,7 +1,7 @@
 //! The only place where an error becomes a status: its code, its reason, its text, its details.
 //!
-//! Every error of every module has a line in one of the tables below; they have no `_` arm, so that a new variant does
-//! not compile before it is decided what a client is told. No host path and no inner error leaves the server.
+//! Every error of every module has an arm in one of the tables below. They have no `_` arm, so that a new variant does
+//! not compile without a decision on its status. No host path and no inner error leaves the server.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,7 +20,7 @@ mod shared;
 /// The domain of every reason.
 pub const DOMAIN: &str = "perennial";
 
-/// When to try again, for what passes by itself: clients add their own growing delay.
+/// The delay in RetryInfo. Clients add a growing backoff of their own.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The most characters of what a caller sent that a text repeats: a status travels in headers, percent-encoded, and
@@ -37,31 +37,31 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// For a reason, with a text that says what was wrong and what would work.
+    /// A failure with a reason, and a text that says what is wrong and what would work.
     pub fn new(reason: ErrorReason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
     }
 
-    /// A field is wrong; `fault` goes on after its name.
+    /// A wrong field. `fault` continues the sentence after its name.
     pub fn field(field: &str, fault: impl AsRef<str>) -> Self {
         let text = format!("{field} {}", fault.as_ref());
         Self { field: Some(field.into()), ..Self::new(ErrorReason::InvalidField, text) }
     }
 
-    /// With another reason.
+    /// Replaces the reason.
     #[must_use]
     pub fn with_reason(self, reason: ErrorReason) -> Self {
         Self { reason, ..self }
     }
 
-    /// With a fact for programs.
+    /// Adds a fact for programs.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.metadata.insert(key.into(), format!("{value}"));
         self
     }
 
-    /// With a prefix to the field, where it is in an element of a list.
+    /// Prefixes the field with the element that contains it.
     #[must_use]
     pub fn within(mut self, element: &str) -> Self {
         if let Some(field) = &mut self.field {
@@ -71,12 +71,12 @@ impl Failure {
         self
     }
 
-    /// Why the call ended.
+    /// The reason of the failure.
     pub fn reason(&self) -> ErrorReason {
         self.reason
     }
 
-    /// As the error of one message of a `PublishStream`.
+    /// The failure as the error of one message of a `PublishStream`.
     pub fn into_publish_error(self) -> PublishError {
         let Self { reason, text, field, metadata } = self;
         PublishError {
@@ -173,7 +173,7 @@ impl From<countdown::Error> for Failure {
     }
 }
 
-/// A countdown is longer than the operator allows.
+/// The error text of a countdown that is longer than the operator allows.
 fn too_long(length: Duration, max: Duration) -> String {
     let (length, max) = show_lengths(length, max);
     format!("makes the countdown {length} long: at most {max} are possible, by default 10 years")
@@ -189,7 +189,7 @@ fn show_lengths(length: Duration, max: Duration) -> (String, String) {
     (length, max)
 }
 
-/// A short duration as people write it.
+/// A short duration as text.
 fn show(duration: Duration) -> String {
     if duration.subsec_nanos().is_multiple_of(1_000_000) {
         format!("{} ms", duration.as_millis())
@@ -416,7 +416,7 @@ fn name_fault(error: topic::Error, max: usize, example: &str) -> String {
     }
 }
 
-/// A size as people write it.
+/// A size as text.
 fn size(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1024 * 1024 && bytes.is_multiple_of(1024 * 1024) => {
@@ -427,7 +427,7 @@ fn size(bytes: usize) -> String {
     }
 }
 
-/// What the caller sent, where it is long no more than its beginning.
+/// A text of the caller in backticks; only the beginning of a long one.
 fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED) {
         None => format!("`{text}`"),
@@ -435,13 +435,13 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The operator is told what it was; the client, that it was not the client.
+/// Logs the error for the operator. The client learns only that it is not at fault.
 fn read_error(error: &std::io::Error) -> Failure {
-    tracing::error!(%error, "reading for a stream went wrong");
-    Failure::new(ErrorReason::ReadError, "the server could not read its disk: its log tells why")
+    tracing::error!(%error, "the server could not read its disk for a stream");
+    Failure::new(ErrorReason::ReadError, "the server could not read its disk; its log has the error")
 }
 
-/// A request that could not be read. What reads requests tells them apart by code, and the sizes in its text alone.
+/// A request that could not be decoded. tonic distinguishes the causes by code, and has the sizes only in its text.
 pub fn unreadable(refusal: &Status) -> Failure {
     if !matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted) {
         let text = "the request could not be read: its bytes are not a message of this method";
@@ -457,15 +457,15 @@ pub fn unreadable(refusal: &Status) -> Failure {
     }
 }
 
-/// What the transport made of a request that it could not read, in the words of this service.
+/// Translates the transport's error for a request that it could not decode.
 pub fn explained(refusal: &Status) -> Option<Status> {
-    // An error of this service has details, and the others of the transport are not about the request's bytes.
+    // An error of this service has details. Other errors of the transport are not about the bytes of the request.
     let is_refusal = refusal.details().is_empty()
         && matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted | Code::Internal);
     is_refusal.then(|| unreadable(refusal).into())
 }
 
-/// The caller's own deadline.
+/// The deadline of the caller has passed.
 pub fn deadline_exceeded() -> Failure {
     Failure::new(
         ErrorReason::DeadlineExceeded,
@@ -473,7 +473,7 @@ pub fn deadline_exceeded() -> Failure {
     )
 }
 
-/// The server is told to stop, or the connection is old.
+/// The server shuts down, or the connection has reached its maximum age.
 pub fn draining() -> Failure {
     Failure::new(
         ErrorReason::Draining,
@@ -481,7 +481,7 @@ pub fn draining() -> Failure {
     )
 }
 
-/// The reader takes nothing.
+/// The reader took nothing for too long.
 pub fn stalled(stall: Duration) -> Failure {
     let text = format!(
         "nothing was taken for {} s though something waited; the last cursor resumes",
@@ -490,7 +490,7 @@ pub fn stalled(stall: Duration) -> Failure {
     Failure::new(ErrorReason::Stalled, text)
 }
 
-/// No further stream.
+/// The server has as many streams as it allows.
 pub fn too_many_streams(limit: usize) -> Failure {
     let text = format!("{limit} streams are open on this server, and no more are possible: try again later");
     Failure::new(ErrorReason::TooManyStreams, text).with("limit", limit)

@@ -1,4 +1,4 @@
-//! Shared countdowns: requests become what is to be done, and how one stands becomes a message.
+//! Conversions of shared countdowns: from requests to changes, and from states to messages.
 
 use super::super::{
     field::{self, signed_duration},
@@ -10,7 +10,7 @@ use crate::{
     proto::{self, create_countdown_request, end_message},
 };
 
-/// What to create: its name, and how it is to be.
+/// The name and the specification of a countdown to create.
 pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Failure> {
     use create_countdown_request::Target as Asked;
     let proto::CreateCountdownRequest { name, target, to, step, interval, on_end, request_id } = request;
@@ -49,15 +49,16 @@ fn on_end(message: proto::EndMessage) -> OnEnd {
     OnEnd { topic, key, headers, content }
 }
 
-/// The version that a countdown must have.
+/// The version that the countdown must have.
 pub fn version(version: Option<i64>) -> Result<Option<u64>, Failure> {
     version.map(|version| field::at_least(version, 1, "version")).transpose()
 }
 
-/// By how many nanoseconds to move an end.
+/// How far to move an end, in nanoseconds.
 pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
     let Some(by) = by else {
-        let text = "is not set: tell by how much, as in \"60s\", or \"-60s\" to bring the end forward";
+        let text =
+            "is not set: say how far to move the end, as in \"60s\", or \"-60s\" to bring the end forward";
         return Err(Failure::field("by", text));
     };
     let prost_types::Duration { seconds, nanos } = by;
@@ -65,10 +66,10 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
     match i128::from(seconds) * 1_000_000_000 + i128::from(nanos) {
         0 => Err(Failure::field(
             "by",
-            "is 0: it must be above zero to put the end off, or below to bring it forward",
+            "is 0: it must be above zero to move the end later, or below zero to move it earlier",
         )),
         by if is_valid => Ok(by),
-        _ => Err(Failure::field("by", "is no duration: seconds and nanoseconds of one sign are wanted")),
+        _ => Err(Failure::field("by", "is not valid: seconds and nanoseconds must have the same sign")),
     }
 }
 
@@ -113,7 +114,7 @@ fn message(on_end: &OnEnd) -> proto::EndMessage {
     proto::EndMessage { topic, key, headers: headers.into_iter().collect(), content: Some(content) }
 }
 
-/// A change, as it is told.
+/// A change as an event.
 pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::CountdownChanged {
     let change = match change {
         Change::Created => proto::CountdownChange::Created,
@@ -133,12 +134,12 @@ pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::Co
     }
 }
 
-/// Sequences are far below the bound.
+/// A version as the contract has it. Sequences are far below the maximum.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A watcher takes the schedule as it is.
+/// Refuses fields that the shared countdown defines.
 pub fn only_name(request: &proto::CountdownRequest) -> Result<(), Failure> {
     let proto::CountdownRequest { to, step, interval, wait_first, align, .. } = request;
     let fields = [

@@ -1,4 +1,4 @@
-//! `PublishStream`: a flow of messages in, their results out.
+//! `PublishStream`: messages in, their results out.
 
 use std::collections::VecDeque;
 
@@ -22,22 +22,22 @@ use crate::{
 
 type Results = Vec<proto::PublishResult>;
 
-/// A `PublishStream`: messages in, results out, in order, no more than a window apart.
+/// A `PublishStream`: reads messages and yields their results in order, with up to a window of unanswered messages.
 pub struct Flow<R> {
     log: Log,
     metrics: Metrics,
     ends: CancellationToken,
-    /// None when the client has sent all.
+    /// `None` after the client has closed its side.
     requests: Option<R>,
     window: usize,
-    /// A response leaves when its results have so many bytes.
+    /// A response leaves when its results have this many bytes.
     batch_bytes: usize,
     waiting: FuturesOrdered<futures::future::BoxFuture<'static, Results>>,
     unanswered: usize,
     results: VecDeque<proto::PublishResult>,
 }
 
-/// What a flow can do next.
+/// The next step of a flow.
 enum Step {
     Request(Option<Result<proto::PublishStreamRequest, Status>>),
     Results(Results),
@@ -48,7 +48,7 @@ impl<R> Flow<R>
 where
     R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
 {
-    /// From the first request on, until the server drains.
+    /// A flow that reads `requests` until the server drains.
     pub fn new(app: &App, ends: CancellationToken, requests: R) -> Self {
         Self {
             log: app.log.clone(),
@@ -63,8 +63,8 @@ where
         }
     }
 
-    /// Answers until the client has sent all, sends what cannot be read, or the server drains: what was taken is still
-    /// answered then.
+    /// Answers until the client closes its side, sends a request that cannot be decoded, or the server drains. Messages
+    /// that were read are answered first.
     pub fn answers(
         mut self,
     ) -> impl Stream<Item = Result<Outgoing<proto::PublishStreamResponse>, Failure>> + Send {
@@ -136,7 +136,7 @@ where
         Ok(())
     }
 
-    /// What is answered and not yet sent.
+    /// A response of results that are ready, if there are any.
     fn response(&mut self) -> Option<Outgoing<proto::PublishStreamResponse>> {
         let mut bytes = 0;
         let fits = |result: &&proto::PublishResult| {
