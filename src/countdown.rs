@@ -1,15 +1,15 @@
 //! Countdown: a schedule, and the stream of its ticks.
 //!
 //! Tick k is due at `start + k × interval`, so a countdown does not drift. Ticks come in order, each at most once, and
-//! never early. A stream that is behind skips and says how many, or delivers all of them late, as the caller chose;
-//! the last tick is always delivered. Each batch carries the [`Position`] behind it, and time goes on while nobody
-//! listens: a stream that was resumed stands where it would stand had it never been cut. Nothing runs beside the
-//! stream: who drops it has cancelled it.
+//! never early. A stream that lags skips ticks and reports how many, or delivers all of them late, as the caller chose;
+//! the last tick is always delivered. Each batch carries the [`Position`] after it. Time goes on while a stream is cut:
+//! a resumed stream continues where it would be without the cut. No task runs beside the stream: dropping the stream
+//! cancels it.
 //!
-//! A countdown from a number follows the monotonic clock from when its stream was opened, whatever becomes of the wall
-//! clock; only resuming looks at the latter again. One until a moment follows the wall clock, also when that is set:
-//! back, and the next tick comes later, but none comes twice; forward, and ticks are skipped. Deadlines, quotas and
-//! shutdown are the business of who polls the stream.
+//! A countdown from a number follows the monotonic clock from the moment when its stream was opened, and reads the wall
+//! clock again only when it is resumed. A countdown until a moment follows the wall clock, also when that is set: set
+//! back, the next tick comes later, and no tick comes twice; set forward, ticks are skipped. Deadlines, quotas and
+//! shutdown are left to the caller that polls the stream.
 
 use std::{
     sync::Arc,
@@ -39,7 +39,7 @@ pub struct Query {
     pub start: Start,
     /// What to do when ticks could not be delivered in time.
     pub on_lag: OnLag,
-    /// How the stream is cut into batches.
+    /// How the stream is divided into batches.
     pub batching: Batching,
 }
 
@@ -55,11 +55,11 @@ pub enum Start {
 /// A countdown as asked for.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// What it runs towards.
+    /// The number or the moment that it counts from or to.
     pub target: Target,
-    /// The last number, or rather the bound that it does not pass.
+    /// The bound of the numbers: the last one is not below it.
     pub to: i32,
-    /// The fall from tick to tick; at least 1.
+    /// The difference between two numbers; at least 1.
     pub step: i32,
     /// The time between two ticks.
     pub interval: Duration,
@@ -78,13 +78,13 @@ pub enum Target {
     Until(SystemTime),
 }
 
-/// What to do when the stream is behind.
+/// What to do when the stream lags.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnLag {
-    /// The newest due tick, and the number left out.
+    /// Deliver the newest tick that is due, and report how many were skipped.
     #[default]
     Skip,
-    /// Every tick.
+    /// Deliver every tick.
     Burst,
 }
 
@@ -114,25 +114,25 @@ pub enum Event {
     },
     /// A shared countdown has changed.
     Changed {
-        /// What was done last.
+        /// The last change.
         change: shared::Change,
-        /// By how many nanoseconds its end was moved, where that was done last.
+        /// By how many nanoseconds its end was moved, if that was the last change.
         by_nanos: Option<i64>,
-        /// The version that the reader knew.
+        /// The version that the client knew.
         previous_version: u64,
         /// Its version since then.
         version: u64,
     },
 }
 
-/// The operator's config.
+/// What the operator allows.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The shortest interval.
     pub min_interval: Duration,
     /// The longest countdown, from its first tick to its last.
     pub max_length: Duration,
-    /// The ticks a second of all open streams; what is cloned counts with what it was cloned from.
+    /// The ticks a second of all open streams. Clones share one count.
     pub rates: Rates,
     /// The most shared countdowns.
     pub max_countdowns: usize,
@@ -141,8 +141,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 1 ms, which is what timers are good for; ten years, which outlasts the machine; [`Rates::default`]; as many
-    /// shared countdowns as take some 100 MB; and a day, in which whoever asks how one ended has asked.
+    /// 1 ms, the accuracy of timers; ten years, longer than a machine lives; [`Rates::default`]; as many shared
+    /// countdowns as take some 100 MB; and a day, long enough to ask how a countdown ended.
     fn default() -> Self {
         const DAY: u64 = 24 * 60 * 60;
         Self {
@@ -155,7 +155,7 @@ impl Default for Config {
     }
 }
 
-/// Why a countdown cannot be had.
+/// Why a countdown cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The interval is below the operator's minimum.
@@ -166,7 +166,7 @@ pub enum Error {
         /// The shortest allowed.
         min: Duration,
     },
-    /// From now to the last tick, or the interval alone, it is longer than the operator's maximum.
+    /// The time from now to the last tick, or the interval alone, is over the operator's maximum.
     #[error("a length of {length:?} is over the maximum of {max:?}")]
     TooLong {
         /// As asked for.
@@ -174,7 +174,7 @@ pub enum Error {
         /// The longest allowed.
         max: Duration,
     },
-    /// It cannot fall to a number that is higher.
+    /// The first number is below the last.
     #[error("the first number {from} is below the last number {to}")]
     FromBelowTo {
         /// The first number.
@@ -182,13 +182,13 @@ pub enum Error {
         /// The last number.
         to: i32,
     },
-    /// It would not fall.
+    /// The step is below 1.
     #[error("the step {step} is below 1")]
     StepTooSmall {
         /// As asked for.
         step: i32,
     },
-    /// Ticks laid backward from a moment leave no room for a pause before the first.
+    /// Ticks that are computed back from a moment leave no room for a pause before the first.
     #[error("a countdown until a moment has no pause before its first number")]
     WaitFirstWithUntil,
     /// The number of the first tick, or the count of ticks left, does not fit an `i32`.
@@ -207,16 +207,16 @@ pub enum Error {
         /// The furthest allowed.
         max: Duration,
     },
-    /// Ticks on whole intervals of the clock, and ticks laid backward from a moment, are two things.
+    /// Ticks are either on whole intervals of the clock, or computed back from a moment.
     #[error("a countdown until a moment cannot be aligned to the clock")]
     AlignWithUntil,
-    /// The ticks a second of all streams would be over the operator's maximum.
+    /// All streams together would exceed the operator's maximum of ticks a second.
     #[error("all streams together would have more than {limit} ticks a second")]
     TooManyTicks {
         /// The most there can be.
         limit: u64,
     },
-    /// No countdown of this server has such a position: it was forged, or the limits were lowered since.
+    /// No countdown of this server has such a position: it was forged, or the limits were lowered later.
     #[error("the position cannot be resumed: {0}")]
     PositionInvalid(&'static str),
 }
@@ -224,7 +224,7 @@ pub enum Error {
 /// Opens the stream of a countdown. The first batch is ready at once, empty if no tick is due.
 ///
 /// # Errors
-/// Whatever is wrong with the query; the stream itself never fails.
+/// The first fault of the query. The stream itself never fails.
 pub fn open(
     query: Query,
     clock: &Clock,
@@ -240,7 +240,7 @@ pub fn open(
     }))
 }
 
-/// What a stream of ticks knows between two batches.
+/// The state of a stream between two batches.
 struct Countdown {
     position: Position,
     on_lag: OnLag,
@@ -248,10 +248,10 @@ struct Countdown {
     clock: Clock,
     /// When the stream was opened, by both clocks.
     opened: (i128, Instant),
-    /// What the clocks showed when the wait was over.
+    /// The readings of both clocks at the end of the wait.
     seen: Option<(i128, Instant)>,
     steps: Steps,
-    /// By how much the wall clock was set since the last batch.
+    /// By how many nanoseconds the wall clock was set after the last batch.
     stepped: Option<i128>,
     _rate: Rate,
 }
@@ -274,7 +274,7 @@ impl Countdown {
         self.position.is_end() || self.pacing.is_over()
     }
 
-    /// What is due now, and the position behind it.
+    /// The ticks that are due now, and the position after them.
     fn batch(&mut self) -> Batch {
         let (time, now) = self.seen.take().unwrap_or_else(|| self.look());
         let (max_items, max_bytes) = (self.pacing.max_items(), self.pacing.max_bytes());
@@ -289,7 +289,7 @@ impl Countdown {
         Batch { items, count, events, position, progress }
     }
 
-    /// Waits until a tick is due, or a heartbeat, or there is something to tell.
+    /// Waits until a tick or a heartbeat is due, or the wall clock was set.
     async fn wait(&mut self) {
         loop {
             let (time, now) = self.look();
@@ -297,7 +297,7 @@ impl Countdown {
             let due = self.position.next_due();
             if due <= time || heartbeat <= now || self.stepped.is_some() {
                 self.seen = Some((time, now));
-                // A reader that is far behind always finds something due; others want the worker too.
+                // A stream that lags far always finds a tick due; let other tasks use the worker.
                 return tokio::task::consume_budget().await;
             }
             if self.position.is_pinned() {
@@ -323,7 +323,7 @@ impl Countdown {
     }
 }
 
-/// A moment after so long, on whose nanosecond nothing hangs: the same one for all that come within some milliseconds.
+/// A moment after a wait, rounded up to 10 ms, so that streams that wait for about the same moment share it.
 fn roughly(time: i128, wait: Duration) -> i128 {
     const GRAIN: i128 = 10_000_000;
     let moment = time + schedule::nanos_of(wait);

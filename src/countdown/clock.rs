@@ -1,8 +1,7 @@
-//! Where a countdown's time comes from: two clocks and a way to sleep until either shows a moment.
+//! The time of countdowns: a monotonic clock, a wall clock, and sleeps until either shows a moment.
 //!
-//! The monotonic clock tells how much time passed, the wall clock what people call it; this is the only place of the
-//! crate's countdowns that reads the latter. A sleep never ends before its moment, with one exception: one until a
-//! moment of the wall clock ends when that is set. Cancel a sleep by dropping it: nothing of it stays behind.
+//! No other file of the countdowns reads the wall clock. A sleep never ends before its moment, with one exception: a
+//! sleep until a moment of the wall clock ends when that clock is set. Dropping a sleep cancels it and leaves nothing.
 
 use std::{
     io,
@@ -25,22 +24,22 @@ pub use timer::Timer;
 use super::schedule::{nanos, nanos_of, span};
 use crate::stream::WakeGroup;
 
-/// The longest sleep: timers have bounds, and positions of strangers may lie far ahead.
+/// The longest sleep: timers have bounds, and the position of a stranger may be far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
-/// How late it is noticed that the wall clock was set, where nothing tells.
+/// How late a step of the wall clock is noticed where the system does not report it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Both clocks are read anew where more than this lies between: whoever reads them was kept from it.
+/// Both clocks are read again if more than this passed between the two readings: the thread was preempted.
 const TOGETHER: Duration = Duration::from_millis(1);
 
 /// A source of time. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// tokio's timers, to the next millisecond, and a wall clock that was read once and moves with them: virtual
-    /// where tokio's time is. It does not notice when somebody sets the system's clock.
+    /// where tokio's time is. It does not notice when the system's clock is set.
     Tokio,
-    /// tokio's timers, and the system's wall clock: where there is nothing better.
+    /// tokio's timers, and the system's wall clock: for systems without a better timer.
     System,
     /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the wake group of its sleeps.
     #[cfg(target_os = "linux")]
@@ -50,7 +49,7 @@ pub enum Clock {
     Manual(std::sync::Arc<manual::Manual>),
 }
 
-/// What [`Clock::Tokio`] counts from.
+/// The moment from which [`Clock::Tokio`] counts, by both clocks.
 static BASE: LazyLock<(SystemTime, Instant)> =
     LazyLock::new(|| (SystemTime::now(), Instant::from_std(std::time::Instant::now())));
 
@@ -95,7 +94,7 @@ impl Clock {
             Self::Tokio => {
                 let (wall, base) = *BASE;
                 let now = Instant::now();
-                // A runtime whose time stands still can be older than the base.
+                // A runtime whose time is paused can be older than the base.
                 wall + now.saturating_duration_since(base) - base.saturating_duration_since(now)
             }
             Self::System => SystemTime::now(),
@@ -134,8 +133,8 @@ impl Clock {
         }
     }
 
-    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set: who waits
-    /// looks at it again. May also end for no reason, once an hour.
+    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set. It may also end
+    /// for no reason, once an hour: the caller reads the clock again.
     pub async fn sleep_until_moment(&self, moment: i128) {
         match self {
             // Its wall clock cannot be set.

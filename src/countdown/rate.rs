@@ -1,7 +1,7 @@
-//! How many ticks a second the server has promised in all.
+//! The ticks a second of all open streams.
 //!
-//! A tick costs a wake and a write, so it is not the streams that fill a machine but their ticks. Each stream holds a
-//! [`Rate`] of its own for as long as it is open.
+//! A tick costs a wake and a write, so ticks, not streams, are the load of a machine. Each stream holds a [`Rate`] while
+//! it is open.
 
 use std::{
     fmt,
@@ -14,10 +14,10 @@ use std::{
 
 use super::Error;
 
-/// The unit: millionths of a tick a second, so that a tick a day counts for something.
+/// The unit is a millionth of a tick a second, so that one tick a day still counts.
 const UNIT: u64 = 1_000_000;
 
-/// The ticks a second of all streams, and the most there can be. Cheap to clone.
+/// The ticks a second of all streams, and their maximum. Cheap to clone.
 #[derive(Clone)]
 pub struct Rates {
     used: Arc<AtomicU64>,
@@ -25,7 +25,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// For so many ticks a second.
+    /// A maximum of `limit` ticks a second.
     pub fn new(limit: u64) -> Self {
         Self { used: Arc::default(), limit }
     }
@@ -35,7 +35,7 @@ impl Rates {
         self.limit
     }
 
-    /// Counts a stream that ticks once an interval, until what is returned is dropped.
+    /// Counts a stream that ticks once an interval, until the returned [`Rate`] is dropped.
     ///
     /// # Errors
     /// [`Error::TooManyTicks`].
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_over_the_limit_is_refused_and_what_is_dropped_leaves_room() {
+    fn a_stream_over_the_limit_is_refused_and_a_dropped_one_leaves_room() {
         let rates = Rates::new(1_000);
         let ms = Duration::from_millis;
         let half = rates.take(ms(2)).unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_of_nothing_is_over_any_limit_and_nothing_overflows() {
+    fn an_interval_of_zero_is_over_any_limit_and_nothing_overflows() {
         let rates = Rates::new(u64::MAX);
         let _all = rates.take(Duration::ZERO).unwrap();
         assert!(Rates::new(1_000_000).take(Duration::ZERO).is_err());

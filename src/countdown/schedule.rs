@@ -1,4 +1,4 @@
-//! The arithmetic of a countdown: which number is due when, and what a reader who comes at some moment gets.
+//! The arithmetic of a countdown: when each number is due, and which ticks a batch at some moment has.
 //!
 //! Pure: time comes in as an argument. Moments are nanoseconds since the Unix epoch in `i128`, and tick k is due at
 //! `start + k × interval`: computed, never accumulated, so nothing drifts. A [`Position`] may have come from a
@@ -18,7 +18,7 @@ use crate::{
     wire::tick::{self, Tick},
 };
 
-/// The first moment that a protobuf timestamp can tell: 0001-01-01T00:00:00Z.
+/// The first moment that a protobuf timestamp can express: 0001-01-01T00:00:00Z.
 const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
 
 /// The last one: 9999-12-31T23:59:59.999999999Z.
@@ -26,17 +26,17 @@ const LAST_MOMENT: i128 = 253_402_300_800 * NANOS_PER_SECOND - 1;
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// What a tick takes when it is encoded, in our time: room for it is made at once.
+/// The usual size of an encoded tick: room for all ticks of a batch is reserved at once.
 const TICK_BYTES: usize = 48;
 
-/// Ticks that were taken.
+/// The ticks of one batch.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Taken {
     /// Encoded, in order.
     pub(super) items: Vec<Bytes>,
-    /// How many they are.
+    /// How many ticks there are.
     pub(super) count: usize,
-    /// How many before them were left out.
+    /// How many ticks before them were skipped.
     pub(super) skipped: u64,
     /// When the first of them was due.
     pub(super) first_due: Option<i128>,
@@ -51,9 +51,10 @@ pub(super) struct Mark {
     pub(super) version: i64,
 }
 
-/// A place in a countdown: its schedule, anchored to the wall clock, and the next tick.
+/// A position in a countdown: its schedule, anchored to the wall clock, and the next tick.
 ///
-/// Serialised it takes some 30 bytes. What it says is believed only after it was checked.
+/// Serialised it takes some 30 bytes. It may come from a stranger: nothing but `check` relies on its fields before the
+/// check.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// When tick 0 is due.
@@ -117,7 +118,7 @@ impl Position {
         if spec.align {
             return Err(Error::AlignWithUntil);
         }
-        // What lies before all calendars is past like any other moment.
+        // A moment before the year 1 is in the past, like any other past moment.
         let moment = moment.max(FIRST_MOMENT);
         let ahead_nanos = u128::try_from(moment - now).unwrap_or(0);
         let ahead = duration(ahead_nanos);
@@ -137,7 +138,8 @@ impl Position {
         Ok(Self { start, interval, from, step: spec.step, count, pinned: true, next: 0 })
     }
 
-    /// The position before the first of so many ticks, laid backward from `end`; none where there is no such schedule.
+    /// The position before the first of `ticks` ticks, of which the last is due at `end`; `None` if no such schedule
+    /// exists.
     pub(super) fn backward(end: i128, ticks: u64, interval: u64, to: i32, step: i32) -> Option<Self> {
         let last = ticks.checked_sub(1)?;
         let fall = i64::try_from(last).ok()?.checked_mul(step.into())?;
@@ -193,7 +195,7 @@ impl Position {
         self.pinned
     }
 
-    /// When the next tick is due; long past when there is none.
+    /// When the next tick is due; `i128::MIN` after the last one.
     pub(super) fn next_due(&self) -> i128 {
         if self.is_end() { i128::MIN } else { self.due(self.next) }
     }
@@ -208,19 +210,19 @@ impl Position {
         self.next
     }
 
-    /// Has so many ticks behind it, or all of them if there are fewer.
+    /// Moves to the place after the first `ticks` ticks, or to the end if there are fewer.
     pub(super) fn pass(&mut self, ticks: u64) {
         self.next = ticks.min(self.count);
     }
 
-    /// Takes the ticks that are due at `now`, at most so many and in so many bytes, and moves behind them.
+    /// Takes the ticks that are due at `now`, up to `at_most` ticks and about `max_bytes`, and moves after them.
     pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize, max_bytes: usize) -> Taken {
         let range = self.ready(now, on_lag, at_most);
         let (items, count) = self.encode(range.clone(), max_bytes, None);
         self.taken(&range, items, count)
     }
 
-    /// The ticks to be delivered at `now`, at most so many.
+    /// The ticks to deliver at `now`, up to `at_most`.
     pub(super) fn ready(&self, now: i128, on_lag: OnLag, at_most: usize) -> Range<u64> {
         // The wall clock may have been set back since the last call: never below `next`.
         let due = self.due_by(now).max(self.next);
@@ -235,7 +237,7 @@ impl Position {
         }
     }
 
-    /// Moves behind the first ticks of a range, which were encoded.
+    /// Moves after the first `count` ticks of a range, which were encoded.
     pub(super) fn taken(&mut self, range: &Range<u64>, items: Bytes, count: usize) -> Taken {
         let skipped = range.start - self.next;
         self.next = range.start + count as u64;
@@ -244,7 +246,7 @@ impl Position {
         Taken { items, count, skipped, first_due }
     }
 
-    /// Encodes ticks until they have so many bytes, but one in any case; tells how many.
+    /// Encodes ticks until they have `max_bytes`, but at least one; returns how many.
     pub(super) fn encode(&self, range: Range<u64>, max_bytes: usize, mark: Option<Mark>) -> (Bytes, usize) {
         if range.is_empty() {
             return (Bytes::new(), 0);
@@ -310,7 +312,7 @@ pub(super) fn checked_interval(interval: Duration, config: &Config) -> Result<u6
     u64::try_from(interval.as_nanos()).map_err(too_long)
 }
 
-/// The duration of so many nanoseconds, or the longest there is.
+/// A duration in nanoseconds, or the longest duration.
 pub(super) fn duration(nanos: u128) -> Duration {
     let per_second = NANOS_PER_SECOND.unsigned_abs();
     match (u64::try_from(nanos / per_second), u32::try_from(nanos % per_second)) {
@@ -319,7 +321,7 @@ pub(super) fn duration(nanos: u128) -> Duration {
     }
 }
 
-/// So many nanoseconds; none, if they are below zero.
+/// A duration in nanoseconds; zero if they are below zero.
 pub(super) fn span(nanos: i128) -> Duration {
     duration(u128::try_from(nanos).unwrap_or(0))
 }

@@ -54,16 +54,16 @@ const SNAPSHOT_BYTES: usize = 160;
 /// How long what was deleted stays in the log: every server over it has seen it by then.
 const DELETED_TTL: Duration = Duration::from_secs(3600);
 
-/// A shared countdown, as it stands.
+/// A shared countdown at one of its versions.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Its name.
     pub name: Arc<str>,
     /// The sequence of its last change.
     pub version: u64,
-    /// How it stands.
+    /// Its state.
     pub record: Record,
-    /// When it is forgotten, in nanoseconds since 1970.
+    /// When the log forgets it, in nanoseconds since 1970.
     forgotten: Option<i128>,
     encoded: watcher::Encoded,
 }
@@ -81,7 +81,7 @@ impl Snapshot {
         }
     }
 
-    /// What it takes in a page, roughly.
+    /// About how many bytes it takes in a page.
     fn bytes(&self) -> usize {
         SNAPSHOT_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
     }
@@ -219,7 +219,7 @@ impl Countdowns {
         Ok(())
     }
 
-    /// How a countdown stands.
+    /// The snapshot of a countdown.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`].
@@ -303,7 +303,7 @@ impl Countdowns {
     }
 }
 
-/// How a countdown stands, as a message that follows the one of a version.
+/// The state of a countdown, as the message that follows the one of `version`.
 fn state_message(name: &str, version: u64, record: &Record, ttl: Option<Duration>) -> NewMessage {
     NewMessage {
         topic: format!("{PREFIX}{name}"),

@@ -1,4 +1,4 @@
-//! Why a shared countdown cannot be had, or changed.
+//! Why a shared countdown cannot be read or changed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     messages::{self, topic},
 };
 
-/// Why a shared countdown cannot be had, or changed.
+/// Why a shared countdown cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not a name for a countdown.

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 1_024;
 /// How long to wait before an end that could not be recorded is tried again, in nanoseconds.
 const RETRY_NANOS: i128 = 1_000_000_000;
 
-/// How often it is told that ends cannot be recorded.
+/// The log reports at most once in this time that ends cannot be recorded.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Names the countdown.
@@ -32,7 +32,7 @@ const DUE_HEADER: &str = "countdown-due-time";
 /// How late it was published.
 const LATENESS_HEADER: &str = "countdown-lateness";
 
-/// Ends what has come to its end, and forgets what is over for long, for ever.
+/// Ends countdowns when they are due, and forgets those that ended long ago. Never returns.
 pub(super) async fn run(registry: Arc<Registry>) {
     let (mut ending, mut failures) = (FuturesUnordered::new(), Failures::default());
     loop {
@@ -82,7 +82,7 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
     }
 }
 
-/// Ends that could not be recorded, told once a second however many they are.
+/// Ends that could not be recorded, reported at most once a second.
 #[derive(Default)]
 struct Failures {
     unreported: usize,
@@ -100,7 +100,7 @@ impl Failures {
     }
 }
 
-/// What a countdown publishes when it ends.
+/// The message that a countdown publishes when it ends.
 fn end_message(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
     let mut message = on_end.message();
     let due = record.run().map_or(now, |run| run.end());
