@@ -281,7 +281,10 @@ fn refusal(directory: &Path, change: impl FnOnce(&mut Command) -> &mut Command) 
 fn a_wrong_rule_keeps_the_server_from_starting_and_is_told_with_its_setting_and_what_would_work() {
     let directory = tempfile::tempdir().unwrap();
     let text = refusal(directory.path(), |command| command.args(["--deny", "log=*.key"]));
-    assert!(text.contains("--deny names the root `log`, which is not there: write one of `logs`"), "{text}");
+    assert!(
+        text.contains("--deny names the root `log`, which does not exist: write one of `logs`"),
+        "{text}"
+    );
     let text = refusal(directory.path(), |command| command.args(["--allow", "logs=[a"]));
     assert!(text.contains("--allow <NAME=GLOB>") && text.contains("`[a` is no glob: "), "{text}");
     let text = refusal(directory.path(), |command| command.env("PERENNIAL_DENY", "logs=../secret"));
