@@ -21,6 +21,10 @@ impl Identity {
         Self { device: metadata.dev(), inode: metadata.ino(), birth }
     }
 
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// When the file was created, in nanoseconds since 1970; 0 where the file system does not record it.
     pub fn birth(&self) -> u64 {
         self.birth

@@ -1,4 +1,4 @@
-//! Reads the file at a path and its successors, batch by batch: first the lines that there are, then those that are
+//! Reads the file at a path and its successors, batch by batch: first the existing lines, then those that are
 //! written.
 //!
 //! [`State`] says where a reader is in the life of the files at its path; `at_end` decides what it does at the end of a

@@ -73,6 +73,17 @@ const REMOTE: [(&str, i64); 8] = [
     ("lustre", 0x0bd0_0bd0),
 ];
 
+/// The magic number of overlayfs.
+const OVERLAY: i64 = 0x794c_7630;
+
+/// An entry of a directory.
+#[derive(Debug)]
+struct Entry {
+    name: OsString,
+    kind: FileType,
+    inode: u64,
+}
+
 /// All roots, by name.
 #[derive(Debug)]
 pub struct Roots {
@@ -200,7 +211,7 @@ pub struct Found {
 }
 
 /// A file that may be a rotated generation of the one that the caller asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sibling {
     pub name: String,
     pub identity: Identity,
@@ -352,29 +363,40 @@ impl Parent {
         Path::new("/proc/self/fd").join(descriptor.as_raw_fd().to_string())
     }
 
-    /// At most `most` regular files: those whose names rank first. Names without a rank are left out.
-    pub fn siblings<R: Ord>(
-        &self,
-        most: usize,
-        rank: impl Fn(&str) -> Option<R>,
-    ) -> io::Result<Vec<Sibling>> {
+    /// The regular files whose names are wanted, sorted by name.
+    pub fn siblings(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Sibling>> {
         let mut names = Vec::new();
         for entry in self.read()? {
-            let Ok(found) = entry?.0.into_string() else { continue };
-            names.extend(rank(&found).map(|rank| (rank, found)));
+            names.extend(entry?.name.into_string().ok().filter(|name| is_wanted(name)));
         }
         names.sort();
         let mut siblings = Vec::new();
-        for (_, found) in names.into_iter().take(most) {
-            let Ok(metadata) = self.open(&found).and_then(|file| file.metadata()) else { continue };
+        for name in names {
+            let Ok(metadata) = self.open(&name).and_then(|file| file.metadata()) else { continue };
             let identity = Identity::of(&metadata);
-            siblings.push(Sibling { name: found, identity, modified: metadata.modified()? });
+            siblings.push(Sibling { name, identity, modified: metadata.modified()? });
         }
         Ok(siblings)
     }
 
-    /// The names in this directory, and their types.
-    fn read(&self) -> io::Result<impl Iterator<Item = io::Result<(OsString, FileType)>>> {
+    /// The names in this directory that may be those of a file with this inode, as far as the directory says. A link may
+    /// lead to any file.
+    pub fn names_of(&self, inode: u64) -> io::Result<Vec<String>> {
+        // There the inodes of directory entries may differ from those of the files.
+        let is_overlay = rustix::fs::fstatfs(&self.directory).is_ok_and(|it| it.f_type == OVERLAY);
+        let mut names = Vec::new();
+        for entry in self.read()? {
+            let Entry { name, kind, inode: found } = entry?;
+            if found == inode || kind == FileType::Symlink || is_overlay {
+                names.extend(name.into_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The names in this directory.
+    fn read(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
         // Opened again: a descriptor that only searches cannot be read, and another thread may read this one.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let entries = Dir::new(openat(&self.directory, ".", flags, Mode::empty())?)?;
@@ -385,7 +407,8 @@ impl Parent {
                     FileType::Unknown => self.kind(&name),
                     kind => kind,
                 };
-                (name != "." && name != "..").then_some(Ok((name, kind)))
+                let inode = entry.ino();
+                (name != "." && name != "..").then_some(Ok(Entry { name, kind, inode }))
             }
             // The directory was removed.
             Err(Errno::NOENT) => None,

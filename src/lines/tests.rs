@@ -335,10 +335,10 @@ async fn a_renamed_file_that_is_written_to_for_ever_does_not_keep_its_successor_
     std::fs::rename(log.path("app.log"), log.path("app.log.1")).unwrap();
     log.append("app.log", "new\n");
     let (ends, path) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), log.path("app.log.1"));
-    let told = ends.clone();
+    let writer_ends = ends.clone();
     let writer = std::thread::spawn(move || {
         let mut written = 0;
-        while !told.load(std::sync::atomic::Ordering::Relaxed) {
+        while !writer_ends.load(std::sync::atomic::Ordering::Relaxed) {
             append(&path, "old\n");
             written += 1;
             std::thread::sleep(Duration::from_millis(10));
@@ -372,9 +372,9 @@ async fn a_deleted_file_is_told_once_and_its_successor_is_read_also_by_a_reader_
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
     read_to(&mut batches, "1").await;
     std::fs::remove_file(log.path("app.log")).unwrap();
-    let told = next(&mut batches).await.unwrap();
-    assert_eq!(told.events, [Event::Deleted]);
-    let mut resumed = log.open(follow(Start::Resume(told.position))).await.unwrap();
+    let reported = next(&mut batches).await.unwrap();
+    assert_eq!(reported.events, [Event::Deleted]);
+    let mut resumed = log.open(follow(Start::Resume(reported.position))).await.unwrap();
     assert_eq!(next(&mut resumed).await.unwrap().events, [Event::Resumed(Found::Exact)]);
     log.append("app.log", "2\n");
     for batches in [&mut batches, &mut resumed] {

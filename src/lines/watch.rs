@@ -1,10 +1,10 @@
-//! Tells followers when to look, and which file is at a path: one inotify instance and one thread for the whole server,
+//! Reports to followers when to read, and which file is at a path: one inotify instance and one thread for the whole server,
 //! one watch a directory, one [`Followed`] a path however many follow it.
 //!
 //! Events only wake, and say in which order files came to a path; what is in them is found by looking. inotify misses
 //! what mmap and remote file systems write, its queue overflows, and its watches run out: so every followed path is
-//! looked at once a second all the same, and four times a second where nothing can be told. The thread ends with the
-//! [`Watches`]; if it should fail, its followers are told.
+//! looked at once a second all the same, and four times a second where no event can report a change. The thread ends with
+//! the [`Watches`]; if it fails, its followers get an error.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,8 @@ mod names;
 /// How often a watched path is looked at all the same.
 const SAFETY: Duration = Duration::from_secs(1);
 
-/// How often a path is looked at for which nothing can be told: a remote file system, no watch left, no directory yet.
+/// How often a path is polled for which no event can report a change: on a remote file system, or without a watch or a
+/// directory.
 const POLL: Duration = Duration::from_millis(250);
 
 /// How often, and for how long, a new follower waits for the thread to take note of a file that has just come.
@@ -68,7 +69,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     followed: HashMap<FilePath, Arc<Followed>>,
-    /// By inotify's number: a directory, or a file that its directory does not tell of.
+    /// By the number of the watch: a directory, or a file whose changes its directory does not report.
     watched: HashMap<i32, Arc<Vec<Arc<Followed>>>>,
 }
 
@@ -121,7 +122,7 @@ impl Watches {
             if !follow.followed.work().is_suspect() {
                 break;
             }
-            // The file at the path is a new one, of which an event is to tell.
+            // The file at the path is a new one, which an event is about to report.
             std::thread::sleep(PAUSE);
         }
         Ok(follow)
@@ -145,7 +146,7 @@ impl Drop for Watches {
         self.shared.ends.store(true, Ordering::Release);
         let woken = self.shared.wake();
         if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
-            // What it panicked with was told when it did.
+            // A panic was printed when it happened.
             let _ = thread.join();
         }
     }
@@ -169,16 +170,16 @@ impl Shared {
         let _told = TellOnExit(self);
         let mut next = Instant::now() + POLL;
         let mut all = Instant::now() + SAFETY;
-        let mut behind = Vec::new();
+        let mut pending = Vec::new();
         while !self.ends.load(Ordering::Acquire) {
             let is_idle = self.table().followed.is_empty();
             let wait = next.saturating_duration_since(Instant::now());
-            let wait = if behind.is_empty() { wait } else { Duration::ZERO };
+            let wait = if pending.is_empty() { wait } else { Duration::ZERO };
             if let Err(error) = self.wait((!is_idle).then_some(wait)) {
                 tracing::error!(%error, "followed files cannot be watched");
                 return;
             }
-            behind = self.read_events(behind);
+            pending = self.read_events(pending);
             let now = Instant::now();
             if now < next {
                 continue;
@@ -206,7 +207,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Looks at a path that nobody told of. True if it must be looked at again soon.
+    /// Polls a path without an event. True if it has to be polled again soon.
     fn check(&self, followed: &Arc<Followed>) -> bool {
         if let Err(error) = self.look(followed) {
             tracing::debug!(%error, path = %followed.path, "a followed file cannot be looked at");
@@ -233,15 +234,15 @@ impl Shared {
             work.parent = parent;
         }
         let looked = followed.look(&mut work, was_watched, &|file| self.is_foreign(&followed.path, file));
-        // Only where its directory does not tell of it: the file is elsewhere, or has another name, too.
+        // Only where its directory does not report its changes: the file is elsewhere, or has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
         if wanted != work.watched_inode {
             self.unwatch(followed, work.file_watch.take());
             work.file_watch = work.file().and_then(|file| self.watch(followed, file, WatchFlags::MODIFY));
             work.watched_inode = wanted;
         }
-        let tells = work.directory.is_some() && (!work.is_elsewhere || work.file_watch.is_some());
-        followed.set_polled(!tells || work.is_remote);
+        let is_reported = work.directory.is_some() && (!work.is_elsewhere || work.file_watch.is_some());
+        followed.set_polled(!is_reported || work.is_remote);
         looked
     }
 
@@ -274,7 +275,7 @@ impl Shared {
         flags: WatchFlags,
     ) -> Option<i32> {
         let inotify = self.inotify.as_ref()?;
-        // Under the lock, so that nobody removes the watch between its being made and its being counted.
+        // Under the lock, so that the watch is not removed between its creation and its registration.
         let mut table = self.table();
         if !followed.is_followed() {
             return None;
@@ -331,7 +332,7 @@ impl Follow {
         self.followed.last()
     }
 
-    /// Takes note that the file is looked at now: what changes from here on is told. Returns which change was the last.
+    /// Marks all changes so far as seen, and returns the number of the last one. Later changes are reported.
     pub fn mark(&mut self) -> u64 {
         *self.changed.borrow_and_update()
     }
@@ -339,11 +340,15 @@ impl Follow {
     /// Waits until something changed since [`mark`](Self::mark). Cancelling it loses nothing.
     ///
     /// # Errors
-    /// Nothing will be told any more.
+    /// If the thread that watches files has ended.
     pub async fn changed(&mut self) -> io::Result<()> {
-        let told = self.changed.changed().await.is_ok();
+        let is_changed = self.changed.changed().await.is_ok();
         let lives = self.shared.upgrade().is_some_and(|shared| !shared.ends.load(Ordering::Acquire));
-        if told && lives { Ok(()) } else { Err(io::Error::other("the thread that watches files has ended")) }
+        if is_changed && lives {
+            Ok(())
+        } else {
+            Err(io::Error::other("the thread that watches files has ended"))
+        }
     }
 
     pub fn shared_read(&self) -> &SharedRead {

@@ -91,6 +91,30 @@ async fn a_reader_that_was_away_reads_all_files_that_came_since() {
     }
 }
 
+/// More files than any list of siblings should be cut to.
+#[tokio::test]
+async fn a_reader_that_was_away_for_1500_rotations_reads_all_files_that_came_since() {
+    const ROTATIONS: usize = 1500;
+    for bed in Bed::both() {
+        bed.append(LOG, "0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("0").await;
+        let start = reading.resume();
+        drop(reading);
+        bed.rename(LOG, &format!("app.log.{ROTATIONS}"));
+        for rotation in 1..=ROTATIONS {
+            let name =
+                if rotation == ROTATIONS { LOG.into() } else { format!("app.log.{}", ROTATIONS - rotation) };
+            bed.append(&name, format!("{rotation}\n"));
+        }
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_lines(ROTATIONS).await;
+        assert_eq!(reading.texts(), (1..=ROTATIONS).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(reading.events.len(), 1 + ROTATIONS);
+        assert!(reading.events[1..].iter().all(is_rotated), "{:?}", reading.events);
+    }
+}
+
 /// It was truncated, and written to, and then put aside: what was written since is not lost.
 #[tokio::test]
 async fn a_reader_that_was_away_finds_a_file_that_was_truncated_before_it_was_renamed() {

@@ -90,9 +90,14 @@ impl Checkpoint {
         or_false(|| Ok(Fingerprint::before(file, self.line.offset)? == self.before))
     }
 
+    /// Whether the file still begins with the same bytes.
+    pub fn has_head(&self, file: &File) -> io::Result<bool> {
+        or_false(|| Ok(Fingerprint::head(file, self.line.offset)? == self.head))
+    }
+
     /// Whether the file begins with all that was read, as far as fingerprints of its start and its end can prove.
     pub fn is_prefix_of(&self, file: &File) -> io::Result<bool> {
-        or_false(|| Ok(Fingerprint::head(file, self.line.offset)? == self.head && self.is_intact(file)?))
+        Ok(self.has_head(file)? && self.is_intact(file)?)
     }
 }
 

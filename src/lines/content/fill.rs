@@ -25,7 +25,7 @@ const KEPT_BYTES: usize = 256 * 1024;
 
 thread_local! {
     /// What a blocking thread reads into. It belongs to the thread and not to the reader: a reader that waits, for its
-    /// file or for its client, holds no buffer. What is left of a chunk behind a batch is read again.
+    /// file or for its client, holds no buffer. The rest of a chunk after a batch is read again.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -45,7 +45,7 @@ pub struct Filled {
     pub reaches_end: bool,
     /// The size of the file.
     pub size: u64,
-    /// Behind the lines.
+    /// After the lines.
     pub checkpoint: Checkpoint,
 }
 
@@ -58,19 +58,19 @@ pub enum Ended {
     End {
         /// Where the file ended.
         seen: u64,
-        /// NUL bytes are left, which a writer may still fill in without anybody being told.
+        /// NUL bytes are left, which a writer may still fill in without an event.
         is_reserved: bool,
     },
     /// The caller asked for no more.
     Until,
-    /// What comes next was never written; the checkpoint is behind it.
+    /// The next bytes were never written; the checkpoint is after them.
     Hole {
         /// Where it starts.
         offset: u64,
         /// How long it is.
         bytes: u64,
     },
-    /// The file is shorter than what was read, or was written anew.
+    /// The file is shorter than the part that was read, or was rewritten.
     Truncated,
 }
 
@@ -154,7 +154,7 @@ impl Fill<'_> {
                 break self
                     .at_hole(if nuls == Hole::No { next } else { self.position.offset }, &mut lines)?;
             }
-            // The size is a hint for how much to ask for: it may lie. One byte more than there should be tells the end.
+            // The size is only a hint for how much to ask for: it may be wrong. One byte more shows the end of the file.
             // What is here of a line that does not end is searched again after each read: reads that double keep that short.
             let most = most.max(self.chunk.bytes().len());
             let ahead = clamp(self.size.saturating_sub(next), most);
@@ -172,7 +172,7 @@ impl Fill<'_> {
         self.filled(lines, ended)
     }
 
-    /// Reads the bytes before the position together with those behind it, and compares them.
+    /// Reads the bytes before the position together with those after it, and compares them.
     fn check(&mut self, most: usize) -> io::Result<bool> {
         let Checkpoint { line: position, before: fingerprint, .. } = *self.checkpoint;
         let lead = usize::from(fingerprint.bytes);
@@ -186,7 +186,10 @@ impl Fill<'_> {
         }
         self.chunk.start = lead;
         let before = self.chunk.buffer.get(..lead).unwrap_or_default();
-        Ok(Fingerprint::of(before) == fingerprint)
+        // In /proc a file says that it is empty, and may change with every read.
+        let has_head = position.offset > lead as u64 && self.size >= position.offset;
+        Ok(Fingerprint::of(before) == fingerprint
+            && (!has_head || self.checkpoint.has_head(self.chunk.file)?))
     }
 
     /// The first byte that was not read.
@@ -198,7 +201,7 @@ impl Fill<'_> {
     fn at_hole(&mut self, from: u64, lines: &mut Encoded) -> io::Result<Ended> {
         let text = hole::first_text(self.chunk.file, from)?.filter(|text| *text < self.chunk.limit);
         if text.is_none() && self.flush != Some(End::Last) {
-            // Nothing was written behind it: it may be filled in yet.
+            // Nothing was written after it: it may still be filled in.
             if from > self.position.offset {
                 self.at_end(lines);
             }
@@ -273,12 +276,12 @@ impl Chunk<'_> {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// So many used bytes before the ones that are left, if they are still here.
+    /// The last used bytes, if this many are still here.
     fn before(&self, bytes: usize) -> Option<&[u8]> {
         self.buffer.get(self.start.checked_sub(bytes)?..self.start)
     }
 
-    /// Reads so many bytes at an offset behind those that are here.
+    /// Reads up to `wanted` bytes from an offset, and appends them.
     fn read(&mut self, offset: u64, wanted: usize) -> io::Result<usize> {
         let kept = self.start.saturating_sub(FINGERPRINT_BYTES);
         self.buffer.copy_within(kept..self.end, 0);

@@ -1,4 +1,4 @@
-//! Parts of a file that were never written: the file system tells them, without their being read. Everything here
+//! Parts of a file that were never written: the file system reports them, without a read. Everything here
 //! blocks.
 
 use std::{fs::File, io};
@@ -14,13 +14,13 @@ use super::pread::read_at;
 const STEP_BYTES: usize = 64 * 1024;
 
 /// Where the data at an offset ends and a hole begins: the offset itself, if it lies in a hole. None where no hole
-/// follows, or the file system does not tell.
+/// follows, or the file system does not report it.
 pub fn end_of_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     // Every file has a hole at its end; that is not one.
     Ok(seek_to(file, SeekFrom::Hole(offset))?.filter(|hole| file.metadata().is_ok_and(|it| *hole < it.len())))
 }
 
-/// The next data at or behind an offset. None if only a hole follows.
+/// The next data at or after an offset. `None` if only a hole follows.
 pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     match seek(file, SeekFrom::Data(offset)) {
         Ok(data) => Ok(Some(data)),
@@ -30,7 +30,7 @@ pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// The first byte at or behind an offset that is not NUL. None if there is none.
+/// The first byte at or after an offset that is not NUL. `None` if all are.
 pub fn first_text(file: &File, offset: u64) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; STEP_BYTES];
     let mut at = offset;

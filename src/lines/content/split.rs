@@ -12,15 +12,15 @@ use super::{
 };
 use crate::wire::line::{self, Line, OVERHEAD_BYTES};
 
-/// What one line is taken to have, to tell how much of a chunk a batch of few lines will use.
+/// The assumed bytes of a line, to estimate how much of a chunk a batch of few lines uses.
 pub const TYPICAL_LINE_BYTES: usize = 256;
 
 /// How far a batch may be filled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bounds {
-    /// At most so many lines.
+    /// The most lines.
     pub max_items: usize,
-    /// No further line when the encoded ones have so many bytes.
+    /// No further line is added when the encoded lines have this many bytes.
     pub max_bytes: usize,
 }
 
@@ -56,7 +56,7 @@ impl Encoded {
     }
 }
 
-/// Moves whole lines from `chunk`, which stands at `position`, into `out`, until it is full, the caller's end is reached,
+/// Moves whole lines from `chunk`, which starts at `position`, into `out`, until it is full, the caller's end is reached,
 /// a hole comes, or only a part of a line is left; pieces of a line that is too long count as lines. Returns how many
 /// bytes were used, and moves `position`.
 pub fn split(
@@ -96,7 +96,7 @@ impl Splitter<'_> {
         let Bounds { max_bytes, max_items } = *self.bounds;
         let window = max_bytes.min(max_items.saturating_mul(TYPICAL_LINE_BYTES)).min(chunk.len());
         let (window, _) = chunk.split_at(window);
-        // Cut behind an LF, which is never a part of a character.
+        // Cut after an LF, which is never a part of a character.
         let checked = memrchr(b'\n', window).map_or(0, |last| last + 1);
         let (lines, _) = window.split_at(checked);
         let all_text = is_text(lines);
@@ -267,7 +267,7 @@ fn piece<'a>(line: &'a [u8], rules: &Rules) -> Option<&'a [u8]> {
     if line.len() <= most {
         return None;
     }
-    // UTF-8 puts at most three more bytes behind a character's first.
+    // In UTF-8 at most three more bytes follow the first of a character.
     let is_start = |at: usize| line.get(at).is_some_and(|byte| byte & 0b1100_0000 != 0b1000_0000);
     let near = most.saturating_sub(3)..=most;
     let cut = near.rev().find(|at| *at > 0 && is_start(*at)).unwrap_or(most);

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::siblings::CommonPrefix;
 use crate::lines::identity::Identity;
 
 /// One file that was at a path.
@@ -25,6 +26,8 @@ pub struct Generation {
     pub is_remote: bool,
     left: Mutex<Option<Left>>,
     next: OnceLock<Arc<Self>>,
+    /// How much of it is equal to another file, which was at the path before.
+    prefix: Mutex<(Identity, CommonPrefix)>,
     /// How many files of the chain are open.
     open: Arc<AtomicUsize>,
     max_open: usize,
@@ -57,6 +60,7 @@ impl Generation {
             is_remote: false,
             left: Mutex::new(Some(Left { since: Instant::now(), limit: None })),
             next: OnceLock::new(),
+            prefix: Mutex::default(),
             open: Arc::default(),
             max_open,
         })
@@ -82,6 +86,7 @@ impl Generation {
             is_remote,
             left: Mutex::default(),
             next: OnceLock::new(),
+            prefix: Mutex::default(),
             open: self.open.clone(),
             max_open: self.max_open,
         });
@@ -121,6 +126,15 @@ impl Generation {
     /// name that the rules deny or that is followed itself; `None` in all other cases.
     pub fn limit(&self) -> Option<u64> {
         self.lock_left().and_then(|left| left.limit)
+    }
+
+    /// Runs `compare` with the common prefix of this file and `old`. Others that compare them wait.
+    pub fn with_prefix<T>(&self, old: Identity, compare: impl FnOnce(&mut CommonPrefix) -> T) -> T {
+        let mut known = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != old {
+            *known = (old, CommonPrefix::default());
+        }
+        compare(&mut known.1)
     }
 
     /// It is no longer at the path. True if it was until now.

@@ -15,12 +15,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{generation::Generation, siblings};
+use super::{
+    generation::Generation,
+    siblings::{self, CommonPrefix},
+};
 use crate::lines::{
     Event, GapReason,
     content::checkpoint::Checkpoint,
     identity::Identity,
-    root::{FilePath, Roots},
+    root::{FilePath, Parent, Roots, Sibling},
 };
 
 /// How many files a reader remembers having left, should one come back to the path.
@@ -30,7 +33,7 @@ const MAX_LEFT: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Rotation {
     at: At,
-    /// Where the reader stood in the files that it left last.
+    /// How far the reader read the files that it left last.
     left: VecDeque<(Identity, Checkpoint)>,
 }
 
@@ -41,7 +44,8 @@ enum At {
     /// The file at the path, of which no more is known.
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
-    Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>> },
+    /// `joined` was the last generation when the reader came, and `ahead` are the files after this one.
+    Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>>, ahead: Ahead },
     /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
@@ -113,7 +117,7 @@ impl Rotation {
 
     /// At a file that was renamed away; `joined` was the last one when the reader came.
     pub fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
-        Ok(Self::at(old(file, joined)?))
+        Ok(Self::at(old(file, joined, Ahead::default())?))
     }
 
     /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
@@ -125,7 +129,7 @@ impl Rotation {
         Self { at, left: VecDeque::new() }
     }
 
-    /// Remembers where the reader stands in another file that may come again.
+    /// Remembers how far another file was read that may come again.
     pub fn remember(&mut self, known: Option<(Identity, Checkpoint)>) {
         self.left.extend(known);
     }
@@ -133,7 +137,7 @@ impl Rotation {
     /// In the file that was left, for its late lines.
     pub fn visit(&self, late: &LateFile) -> Self {
         let (file, identity) = (late.file.clone(), late.identity);
-        Self::at(At::Old { file, identity, left: Instant::now(), joined: None })
+        Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: Ahead::default() })
     }
 
     /// The late lines of a file that was left were read up to here.
@@ -236,18 +240,18 @@ impl Rotation {
                 let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
                 self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some)
             }
-            At::Old { file, identity, joined, .. } => {
+            At::Old { file, identity, joined, ahead, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
                     let Some(next) = same.next() else { return Ok(None) };
                     return self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some);
                 }
-                if let Some(at) = next_old(roots, path, file, joined)? {
+                if let Some(at) = next_old(roots, path, file, joined, ahead)? {
                     return self.enter(at, checkpoint, was_gone, false).map(Some);
                 }
                 let next = match joined {
                     Some(joined) if joined.is_start() => joined.next(),
-                    // It is about to be told that the reader's own file came after it.
+                    // An event is about to report that the reader's own file came after it.
                     Some(joined) if joined.identity.birth() < identity.birth() => None,
                     joined => joined,
                 };
@@ -300,7 +304,7 @@ impl Rotation {
             return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
         if let Some(old) = self.file()
-            && siblings::is_replaced_by(old, &file, &checkpoint)?
+            && rotation.is_replacement(self.identity(), old, &file, &checkpoint)?
         {
             return Ok(Entered { rotation, checkpoint, events });
         }
@@ -323,41 +327,96 @@ impl Rotation {
     }
 }
 
-/// Looks for a file that came to the path, whatever its name is by now.
+impl Rotation {
+    /// See [`siblings::is_replaced_by`].
+    fn is_replacement(
+        &self,
+        old_identity: Identity,
+        old: &File,
+        new: &File,
+        checkpoint: &Checkpoint,
+    ) -> io::Result<bool> {
+        match &self.at {
+            At::Generation { generation, .. } => generation
+                .with_prefix(old_identity, |prefix| siblings::is_replaced_by(old, new, checkpoint, prefix)),
+            _ => siblings::is_replaced_by(old, new, checkpoint, &mut CommonPrefix::default()),
+        }
+    }
+}
+
+/// Finds a file that came to the path, under its present name.
 fn reopen(roots: &Roots, path: &FilePath, generation: &Generation) -> io::Result<Option<Arc<File>>> {
     let Ok(parent) = roots.parent(path) else { return Ok(None) };
-    let found =
-        siblings::find(&parent, &path.name, |sibling, _| Ok(sibling.identity == generation.identity))?;
+    let wanted = generation.identity;
+    let found = siblings::find(&parent, &path.name, wanted.inode(), |found, _| Ok(*found == wanted))?;
     Ok(found.map(Arc::new))
 }
 
-/// The next younger sibling of a file that was renamed away: in the rotation, if it is there.
+/// The files that come after one that was renamed away, as they were listed: so that a reader that was away for many
+/// rotations lists the directory once.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    listed: Arc<[Sibling]>,
+    /// How many of them were read.
+    read: usize,
+}
+
+impl Ahead {
+    fn next(&self) -> Option<&Sibling> {
+        self.listed.get(self.read)
+    }
+
+    fn rest(&self) -> Self {
+        Self { read: self.read + 1, ..self.clone() }
+    }
+}
+
+/// The next younger sibling of a file that was renamed away: in the chain, if it is there.
 fn next_old(
     roots: &Roots,
     path: &FilePath,
     file: &File,
     joined: Option<&Arc<Generation>>,
+    ahead: &Ahead,
 ) -> io::Result<Option<At>> {
     let Ok(parent) = roots.parent(path) else { return Ok(None) };
+    // The file at the path may have been replaced since it was listed.
+    if let Some(next) = ahead.next().filter(|next| next.name != path.name)
+        && let Some(at) = enter_old(&parent, path, next, joined, ahead.rest())?
+    {
+        return Ok(Some(at));
+    }
     siblings::again(|| {
-        let younger = siblings::younger(&parent, &path.name, &file.metadata()?)?;
-        let Some(next) = younger.into_iter().next() else { return Ok(Some(None)) };
-        // Renamed since it was listed: look again.
-        let Ok(file) = parent.open(&next.name) else { return Ok(None) };
-        let identity = Identity::of(&file.metadata()?);
-        if identity != next.identity {
-            return Ok(None);
-        }
-        if let Some(generation) = in_chain(joined, next.identity) {
-            let file = generation.file().unwrap_or_else(|| Arc::new(file));
-            return Ok(Some(Some(At::Generation { generation: generation.clone(), file: Some(file) })));
-        }
-        let is_path = next.name == path.name && joined.is_none();
-        let at =
-            if is_path { At::Path { file: Arc::new(file), identity } } else { old(file, joined.cloned())? };
-        Ok(Some(Some(at)))
+        let listed = siblings::younger(&parent, &path.name, &file.metadata()?)?;
+        let ahead = Ahead { listed: listed.into(), read: 0 };
+        let Some(next) = ahead.next() else { return Ok(Some(None)) };
+        // It may be renamed since it was listed; then list again.
+        Ok(enter_old(&parent, path, next, joined, ahead.rest())?.map(Some))
     })
     .map(Option::flatten)
+}
+
+/// Opens a file that was listed. `None` if its name is another file's by now.
+fn enter_old(
+    parent: &Parent,
+    path: &FilePath,
+    next: &Sibling,
+    joined: Option<&Arc<Generation>>,
+    ahead: Ahead,
+) -> io::Result<Option<At>> {
+    let Ok(file) = parent.open(&next.name) else { return Ok(None) };
+    let identity = Identity::of(&file.metadata()?);
+    if identity != next.identity {
+        return Ok(None);
+    }
+    if let Some(generation) = in_chain(joined, identity) {
+        let file = generation.file().unwrap_or_else(|| Arc::new(file));
+        return Ok(Some(At::Generation { generation: generation.clone(), file: Some(file) }));
+    }
+    if next.name == path.name && joined.is_none() {
+        return Ok(Some(At::Path { file: Arc::new(file), identity }));
+    }
+    old(file, joined.cloned(), ahead).map(Some)
 }
 
 fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc<Generation>> {
@@ -368,7 +427,7 @@ fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc
     generation
 }
 
-fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<At> {
+fn old(file: File, joined: Option<Arc<Generation>>, ahead: Ahead) -> io::Result<At> {
     let metadata = file.metadata()?;
     // A rename changes the time of the file's change of state: since then a writer may have been late.
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
@@ -376,5 +435,5 @@ fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<At> {
     let now = Instant::now();
     let age = changed.elapsed().unwrap_or_default();
     let left = now.checked_sub(age).unwrap_or(now);
-    Ok(At::Old { identity: Identity::of(&metadata), file: Arc::new(file), left, joined })
+    Ok(At::Old { identity: Identity::of(&metadata), file: Arc::new(file), left, joined, ahead })
 }

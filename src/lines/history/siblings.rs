@@ -1,8 +1,8 @@
-//! A file and those it was rotated from or to, as their names and ages tell: for a reader that was away, and for events
-//! that were lost. Everything here blocks.
+//! The files beside a log that may be generations of it, by their names and ages: for a reader that was away, and for
+//! events that were lost. Everything here blocks.
 //!
-//! A log is rotated by renaming it (`app.log` → `app.log.1`) and making a new one at its path. Which files belong to it
-//! is told by their names, and in which order by when they were made.
+//! A log is rotated by renaming it (`app.log` to `app.log.1`) and creating a new one at its path. The names say which files
+//! belong to it, and the times of their creation say in which order.
 
 use std::{
     cmp::Reverse,
@@ -18,13 +18,10 @@ use crate::lines::{
     root::{Parent, Sibling, rotated_name::is_rotation},
 };
 
-/// How many siblings are looked at: far more than a rotation keeps, few enough to look at all.
-const MAX_SIBLINGS: usize = 1000;
-
-/// How often a file that was there a moment ago is looked for.
+/// How often a file that was there a moment ago is searched.
 const ATTEMPTS: usize = 5;
 
-/// How long to wait in between: a rotation of a few files takes less.
+/// The time between two attempts: the rotation of a few files takes less.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// How much of two files is compared at once.
@@ -33,37 +30,76 @@ const STEP_BYTES: usize = 64 * 1024;
 /// How much of two long files is compared at their start, and at their end.
 const COMPARED_BYTES: u64 = 32 * 1024 * 1024;
 
-/// How often a directory is listed until a listing is like the one before.
+/// The most listings of a directory that changes while it is listed.
 const LISTINGS: usize = 20;
 
-/// The siblings that are younger than a file, the oldest first; the one at the path comes last.
+/// The generations that are younger than a file, the oldest first; the one at the path comes last.
+///
+/// Where all of them are numbered, the numbers give the order, since the clock may have been set back; otherwise the times
+/// of their creation do.
 pub fn younger(parent: &Parent, name: &str, than: &Metadata) -> io::Result<Vec<Sibling>> {
     let identity = Identity::of(than);
-    let mut younger = listed(parent, |found| is_generation(name, found).then_some(()))?;
-    // What was rotated out of sight was the oldest.
+    let mut younger = generations(parent, name)?;
+    if !order_by_number(&mut younger, name) {
+        younger.sort_by_cached_key(|sibling| (sibling.name == name, age(sibling), sibling.name.clone()));
+    } else if let Some(own) =
+        younger.iter().position(|sibling| sibling.identity == identity && sibling.name != name)
+    {
+        return Ok(younger.split_off(own + 1));
+    }
+    // A file that was rotated out of sight was the oldest.
     let own = younger.iter().find(|sibling| sibling.identity == identity);
     let own = own.map_or((identity.birth(), Reverse(Some(u64::MAX)), than.modified()?), age);
-    // A file that was put at the path though it is older is what its reader wants, too.
+    // A reader continues in the file at the path also if that one is older.
     younger.retain(|sibling| sibling.identity != identity && (sibling.name == name || age(sibling) > own));
-    younger.sort_by_cached_key(|sibling| (sibling.name == name, age(sibling), sibling.name.clone()));
     Ok(younger)
 }
 
-/// When a file was made, as far as is known: several may be made within one tick of the file system's clock, or it does
-/// not tell, and then the numbers that rotation gives tell; where there are none, the last change.
+/// Sorts generations by their numbers, the one at the path last. False, and nothing is done, if one has no number.
+///
+/// Most rotations give the oldest the highest number, but some count up. The times of creation of most neighbours show which
+/// it is; a clock that was set back misleads only for one pair.
+fn order_by_number(generations: &mut [Sibling], name: &str) -> bool {
+    let number = |sibling: &Sibling| number(name, &sibling.name);
+    if generations.iter().any(|sibling| sibling.name != name && number(sibling).is_none()) {
+        return false;
+    }
+    // The one at the path has no number, and comes first.
+    generations.sort_by_key(number);
+    let births =
+        generations.iter().filter(|sibling| sibling.name != name).map(|sibling| sibling.identity.birth());
+    let births = births.collect::<Vec<_>>();
+    let (mut ascending, mut descending) = (0, 0);
+    for pair in births.windows(2) {
+        if let [lower, higher] = pair {
+            ascending += usize::from(lower < higher);
+            descending += usize::from(lower > higher);
+        }
+    }
+    if ascending > descending {
+        generations.sort_by_key(|sibling| (sibling.name == name, number(sibling)));
+    } else {
+        generations.sort_by_key(|sibling| (sibling.name == name, Reverse(number(sibling))));
+    }
+    true
+}
+
+/// The number of a rotation. Dates and Unix times have more digits.
+fn number(name: &str, sibling: &str) -> Option<u64> {
+    sibling.strip_prefix(name)?.strip_prefix('.')?.parse().ok().filter(|number| *number < 1_000_000)
+}
+
+/// When a file was created. Files that were created within one tick of the file system's clock, or whose file system does
+/// not record it, are ordered by the numbers that rotation gives them, and without numbers by their last change.
 fn age(sibling: &Sibling) -> (u64, Reverse<Option<u64>>, SystemTime) {
     let number = sibling.name.rsplit('.').next().and_then(|suffix| suffix.parse::<u64>().ok());
     (sibling.identity.birth(), Reverse(number), sibling.modified)
 }
 
-/// The siblings that are wanted, those that rank first. A listing misses a file that is renamed meanwhile, so that one is
-/// taken that holds still.
-fn listed<R: Ord>(parent: &Parent, rank: impl Fn(&str) -> Option<R>) -> io::Result<Vec<Sibling>> {
-    let list = || -> io::Result<Vec<Sibling>> {
-        let mut siblings = parent.siblings(MAX_SIBLINGS, &rank)?;
-        siblings.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(siblings)
-    };
+/// All generations in a directory, sorted by name. A listing misses a file that is renamed meanwhile, so the directory is
+/// listed until two listings agree.
+fn generations(parent: &Parent, name: &str) -> io::Result<Vec<Sibling>> {
+    let list = || parent.siblings(|found| is_generation(name, found));
     let mut last = list()?;
     for _ in 1..LISTINGS {
         let next = list()?;
@@ -78,67 +114,79 @@ fn listed<R: Ord>(parent: &Parent, rank: impl Fn(&str) -> Option<R>) -> io::Resu
     Ok(last)
 }
 
-/// The sibling that a reader stood in, wherever it was renamed to.
+/// The file with this inode among those whose names begin with `name`. `is_it` proves that it is the one.
 pub fn find(
     parent: &Parent,
     name: &str,
-    is_it: impl Fn(&Sibling, &File) -> io::Result<bool>,
+    inode: u64,
+    is_it: impl Fn(&Identity, &File) -> io::Result<bool>,
 ) -> io::Result<Option<File>> {
-    // The names that rotation gives come first; others are many where `name` is short.
-    let rank = |found: &str| found.starts_with(name).then(|| !is_generation(name, found));
-    for _ in 0..LISTINGS {
-        let mut holds_still = true;
-        for sibling in listed(parent, rank)? {
-            let Ok(file) = parent.open(&sibling.name) else { continue };
-            if Identity::of(&file.metadata()?) != sibling.identity {
-                holds_still = false;
-            } else if is_it(&sibling, &file)? {
+    // A listing misses a file that is renamed meanwhile.
+    for _ in 0..2 {
+        for found in parent.names_of(inode)?.iter().filter(|found| found.starts_with(name)) {
+            let Ok(file) = parent.open(found) else { continue };
+            if is_it(&Identity::of(&file.metadata()?), &file)? {
                 return Ok(Some(file));
             }
-        }
-        if holds_still {
-            break;
         }
     }
     Ok(None)
 }
 
-/// Looks again for a file that is not found: a rotation may be moving it, and all its siblings, just now.
-pub fn again<T>(mut look: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+/// Repeats a search for a file that is not found: a rotation may be renaming it, and all its siblings, just now.
+pub fn again<T>(mut search: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
     for _ in 1..ATTEMPTS {
-        if let Some(found) = look()? {
+        if let Some(found) = search()? {
             return Ok(Some(found));
         }
         std::thread::sleep(PAUSE);
     }
-    look()
+    search()
 }
 
-/// A file was replaced by another one that begins with all that was read of it: an editor, or a tool that writes anew
-/// and renames, has appended to it. Of a long file, the start and the end of what was read are compared.
-pub fn is_replaced_by(old: &File, new: &File, checkpoint: &Checkpoint) -> io::Result<bool> {
+/// Whether a file was replaced by another one that begins with everything that was read of it: an editor, or a tool that
+/// writes a new file and renames it, has appended to it. Of a long file, only the start and the end of the part that was
+/// read are compared.
+pub fn is_replaced_by(
+    old: &File,
+    new: &File,
+    checkpoint: &Checkpoint,
+    prefix: &mut CommonPrefix,
+) -> io::Result<bool> {
     let offset = checkpoint.line.offset;
     if offset == 0 || old.metadata()?.nlink() > 0 || !checkpoint.is_prefix_of(new)? {
         return Ok(false);
     }
     if offset <= 2 * COMPARED_BYTES {
-        return is_equal(old, new, 0, offset);
+        return prefix.covers(old, new, offset);
     }
-    Ok(is_equal(old, new, 0, COMPARED_BYTES)? && is_equal(old, new, offset - COMPARED_BYTES, offset)?)
+    let mut tail = CommonPrefix { compared: offset - COMPARED_BYTES };
+    Ok(prefix.covers(old, new, COMPARED_BYTES)? && tail.covers(old, new, offset)?)
 }
 
-fn is_equal(old: &File, new: &File, from: u64, to: u64) -> io::Result<bool> {
-    let (mut left, mut right) = (vec![0; STEP_BYTES], vec![0; STEP_BYTES]);
-    let mut at = from;
-    while at < to {
-        let read = read_at(old, &mut left, at)?.min(read_at(new, &mut right, at)?);
-        let read = read.min(usize::try_from(to - at).unwrap_or(read));
-        if read == 0 || left.get(..read) != right.get(..read) {
-            return Ok(false);
+/// How many bytes of two files are known to be equal. It is kept by the newer file, so that many followers, which may have
+/// read the older one up to different offsets, compare them once.
+#[derive(Debug, Default)]
+pub struct CommonPrefix {
+    compared: u64,
+}
+
+impl CommonPrefix {
+    /// Whether the files are equal up to this offset.
+    fn covers(&mut self, old: &File, new: &File, offset: u64) -> io::Result<bool> {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        while self.compared < offset {
+            left.resize(STEP_BYTES, 0);
+            right.resize(STEP_BYTES, 0);
+            let read = read_at(old, &mut left, self.compared)?.min(read_at(new, &mut right, self.compared)?);
+            let equal = left.iter().zip(&right).take(read).take_while(|(left, right)| left == right).count();
+            self.compared += equal as u64;
+            if equal < read || read == 0 {
+                break;
+            }
         }
-        at += read as u64;
+        Ok(self.compared >= offset)
     }
-    Ok(true)
 }
 
 /// The file's own name, or one that a rotation gives. Others, `app.log.bak` or `app.log.1.gz`, are copies whose lines

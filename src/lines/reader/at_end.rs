@@ -123,7 +123,7 @@ impl Reader {
         Ok(Some(Next::Read))
     }
 
-    /// Leaves a file that is read to its end for the next one, or reports that there is none. `None` where both is done.
+    /// Leaves a file that is read to its end for the next one, or reports that there is none. `None` if both were done before.
     async fn move_on(&mut self, exists: bool) -> Result<Option<Next>, Error> {
         let (rotation, inner, was_absent) =
             (self.rotation.clone(), self.inner.clone(), self.state.is_absent());
@@ -168,7 +168,7 @@ impl Reader {
             return false;
         }
         if self.inner.is_foreign(&self.file_path, &late.file) {
-            // Nobody knows which of the new lines were written before the file became another log's.
+            // It is unknown which of the new lines were written before the file became another log's.
             self.late = None;
             self.events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
             return false;

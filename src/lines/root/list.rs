@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, FileInfo, MAX_PATH_BYTES, Page, Parent};
+use super::{Entry, Error, FileInfo, MAX_PATH_BYTES, Page, Parent};
 
 /// The most names of a directory that are held at once.
 const CHUNK: usize = 4096;
@@ -87,7 +87,7 @@ impl List {
     fn names(&self, directory: &Parent, path: &str, from: Option<&str>) -> io::Result<(Names, bool)> {
         let (mut names, mut is_last) = (Names::new(), true);
         for entry in directory.read()? {
-            let (name, kind) = entry?;
+            let Entry { name, kind, .. } = entry?;
             let Ok(name) = name.into_string() else { continue };
             let is_directory = kind == FileType::Directory;
             let path = format!("{path}{name}{}", if is_directory { "/" } else { "" });

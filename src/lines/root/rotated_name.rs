@@ -2,8 +2,8 @@
 //! compressed.
 //!
 //! [`is_rotation`] is strict, because a file with such a name is read as history of the other although the rules of the
-//! root may not allow it by itself: `node10` is no rotation of `node1`, and `access-20` none of `access`. [`bases`] is
-//! generous, because it only serves to deny: it also finds marks that stand before the extension or in front.
+//! root may not allow it by itself: `node10` is no rotation of `node1`, and `access-20` is no rotation of `access`. [`bases`] is
+//! generous, because it only serves to deny: it also finds marks before the extension and at the front.
 //!
 //! Names are bytes, since a link may lead to one that is not UTF-8.
 

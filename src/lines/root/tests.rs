@@ -58,7 +58,7 @@ impl House {
     }
 }
 
-/// What a caller gets who asks for a file.
+/// What a caller gets that asks for a file.
 fn read(roots: &Roots, path: &str) -> Result<String, Error> {
     let parsed = FilePath::parse(path)?;
     let file = roots.parent(&parsed).and_then(|parent| parent.open(&parsed.name));
@@ -67,10 +67,10 @@ fn read(roots: &Roots, path: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Fails unless the file cannot be told from one that is not there.
+/// Fails unless the file looks like one that does not exist.
 fn assert_missing(roots: &Roots, path: &str) {
     match read(roots, path) {
-        Err(Error::NotFound { path: told }) if told == path => {}
+        Err(Error::NotFound { path: reported }) if reported == path => {}
         other => panic!("{path:?}: {other:?}"),
     }
 }

@@ -62,7 +62,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Found<T> {
     pub handle: T,
-    /// The names from the root to it; none of them is a link.
+    /// The names from the root to it; no name is a link.
     pub path: PathBuf,
 }
 

@@ -22,7 +22,7 @@ const STEP_BYTES: usize = 64 * 1024;
 /// The start of the last `count` lines. A last line without a delimiter counts as one.
 ///
 /// Searches backward, a block at a time, and passes over holes. Where a delimiter can overlap itself, as two newlines do
-/// in three, only reading from the head tells which of them delimit: then all lines are counted.
+/// in three, only reading from the head shows which of them delimit: then all lines are counted.
 pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<LinePosition> {
     let size = size(file, gone)?;
     let position =
@@ -53,7 +53,7 @@ fn overlaps(bytes: &[u8]) -> bool {
     (1..bytes.len()).any(|shift| bytes.get(shift..).is_some_and(|end| bytes.starts_with(end)))
 }
 
-/// The parts of a file that are data: all of it, where the file system does not tell.
+/// The parts of a file that are data: the whole file, where the file system does not report holes.
 fn data(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
     let (mut parts, mut at) = (Vec::new(), 0);
     while at < size
@@ -100,24 +100,24 @@ impl Backward<'_> {
         let mut block_end = end;
         while block_end > start && !gone.load(Ordering::Relaxed) {
             let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(start);
-            // A delimiter may stand across the border.
+            // A delimiter may cross the border.
             let over = (self.bytes.len() as u64 - 1).min(end - block_end);
             let length = usize::try_from(block_end - block_start + over).unwrap_or(STEP_BYTES);
             let Some(block) = self.buffer.get_mut(..length) else { break };
             let read = read_at(self.file, block, block_start)?;
             let block = block.get(..read).unwrap_or_default();
             let (found, count) = (&mut self.found, self.count);
-            let behind = |at: usize| block_start + (at + self.bytes.len()) as u64;
+            let after = |at: usize| block_start + (at + self.bytes.len()) as u64;
             let next = match self.bytes {
-                [byte] => count_back(memrchr_iter(*byte, block).map(behind), end, found, count),
-                bytes => count_back(memmem::rfind_iter(block, bytes).map(behind), end, found, count),
+                [byte] => count_back(memrchr_iter(*byte, block).map(after), end, found, count),
+                bytes => count_back(memmem::rfind_iter(block, bytes).map(after), end, found, count),
             };
             if next.is_some() {
                 return Ok(next);
             }
             block_end = block_start;
         }
-        // Behind a hole something begins, too; at the head of the file the search ends anyway.
+        // A line also starts after a hole; at the head of the file the search ends anyway.
         if start == 0 {
             return Ok(None);
         }

@@ -1,5 +1,5 @@
-//! Where a reader starts: at a place of the file at the path, or where another reader stopped, wherever that is by now.
-//! Everything here blocks.
+//! Finds the file and the position where a reader starts: in the file at the path, or where another reader stopped, under
+//! whatever name that file has now. Everything here blocks.
 
 use std::{
     fs::File,
@@ -13,14 +13,14 @@ use crate::lines::{
     content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
     history::{generation::Generation, rotation::Rotation, siblings},
     identity::Identity,
-    root::{FilePath, Parent, Sibling},
+    root::{FilePath, Parent},
     watch::Follow,
 };
 
 /// Where a reader starts, and what happened before.
 #[derive(Debug)]
 pub struct Opened {
-    /// Tells of changes, for one who follows.
+    /// Reports changes, for a stream that follows.
     pub follow: Option<Follow>,
     /// Which file it is in.
     pub rotation: Rotation,
@@ -28,13 +28,13 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// No line before this number is wanted.
     pub skip_to: Option<u64>,
-    /// What is to be told first.
+    /// The events of the first batch.
     pub events: Vec<Event>,
     /// There is no file yet.
     pub waits_for_file: bool,
 }
 
-/// What can be told of a query without looking at the file.
+/// Checks a query as far as that is possible without the file.
 pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
     if query.wait_for_create && !query.follow {
         return Err(Error::NeedsFollow { field: "wait_for_create" });
@@ -212,43 +212,46 @@ impl Opener<'_> {
         let current = parent.open(&self.path.name).ok();
         if let Some(file) = current {
             if Identity::of(&file.metadata()?).is_same(identity) {
-                return if checkpoint.is_intact(&file)? {
-                    Ok(Some(Looked::Exact(self.chain_of(file, true)?)))
+                return if checkpoint.is_prefix_of(&file)? {
+                    Ok(Some(Looked::Exact(self.rotation_of(file, true)?)))
                 } else {
                     let size = file.metadata()?.len();
-                    Ok(Some(Looked::Truncated(self.chain_of(file, true)?, size)))
+                    Ok(Some(Looked::Truncated(self.rotation_of(file, true)?, size)))
                 };
             }
             if let Some(old) = self.find(&parent, position)? {
-                return Ok(Some(Looked::Moved(self.chain_of(old, false)?)));
+                return Ok(Some(Looked::Moved(self.rotation_of(old, false)?)));
             }
             if checkpoint.line.offset > 0 && checkpoint.is_prefix_of(&file)? {
-                return Ok(Some(Looked::Moved(self.chain_of(file, true)?)));
+                return Ok(Some(Looked::Moved(self.rotation_of(file, true)?)));
             }
         } else if let Some(old) = self.find(&parent, position)? {
-            return Ok(Some(Looked::Moved(self.chain_of(old, false)?)));
+            return Ok(Some(Looked::Moved(self.rotation_of(old, false)?)));
         }
         self.find_truncated(&parent, position)
     }
 
-    /// The file that a position was in, truncated first and then renamed. Only its birth can tell that it is the same.
+    /// The file that a position is in, if it was truncated first and then renamed. Only its birth can prove that it is the
+    /// same file.
     fn find_truncated(&self, parent: &Parent, position: &Position) -> io::Result<Option<Looked>> {
-        let is_it = |sibling: &Sibling, _: &File| {
-            Ok(position.identity.birth() != 0 && sibling.identity.is_same(&position.identity))
+        let wanted = &position.identity;
+        let is_it = |found: &Identity, _: &File| Ok(wanted.birth() != 0 && found.is_same(wanted));
+        let Some(file) = siblings::find(parent, &self.path.name, wanted.inode(), is_it)? else {
+            return Ok(None);
         };
-        let Some(file) = siblings::find(parent, &self.path.name, is_it)? else { return Ok(None) };
         let size = file.metadata()?.len();
-        Ok(Some(Looked::Truncated(self.chain_of(file, false)?, size)))
+        Ok(Some(Looked::Truncated(self.rotation_of(file, false)?, size)))
     }
 
-    /// The file that a position was in, wherever it was renamed to.
+    /// The file that a position is in, under any name that begins with its own.
     fn find(&self, parent: &Parent, position: &Position) -> io::Result<Option<File>> {
-        siblings::find(parent, &self.path.name, |sibling, file| {
-            Ok(sibling.identity.is_same(&position.identity) && position.checkpoint.is_intact(file)?)
+        let wanted = &position.identity;
+        siblings::find(parent, &self.path.name, wanted.inode(), |found, file| {
+            Ok(found.is_same(wanted) && position.checkpoint.is_prefix_of(file)?)
         })
     }
 
-    fn chain_of(&self, file: File, is_at_path: bool) -> io::Result<Rotation> {
+    fn rotation_of(&self, file: File, is_at_path: bool) -> io::Result<Rotation> {
         let last = self.follow.as_ref().map(Follow::last);
         let identity = Identity::of(&file.metadata()?);
         match last {

@@ -1,4 +1,4 @@
-//! What inotify tells: that something was written, and which files came to a path, in which order, and where they were
+//! The events of inotify: that something was written, and which files came to a path, in which order, and where they were
 //! renamed to.
 
 use std::{mem::MaybeUninit, sync::Arc};
@@ -14,24 +14,24 @@ const QUEUE_BYTES: usize = 8 * 1024;
 const ATTEMPTS: usize = 20;
 
 impl Shared {
-    /// Reads the queue until it is empty, and opens the files that came to followed paths. `told` are the paths to which
+    /// Reads the queue until it is empty, and opens the files that came to followed paths. `arrived` are the paths to which
     /// some came that are not opened yet; so are those that are returned: to be called again.
-    pub fn read_events(&self, mut told: Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
+    pub fn read_events(&self, mut arrived: Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
         for followed in self.take_events() {
-            add(&mut told, &followed);
+            add(&mut arrived, &followed);
         }
         for _ in 0..ATTEMPTS {
-            if told.is_empty() {
+            if arrived.is_empty() {
                 break;
             }
-            let opened = told.iter().map(|followed| followed.work().open_told()).collect::<Vec<_>>();
+            let opened = arrived.iter().map(|followed| followed.work().open_arrived()).collect::<Vec<_>>();
             // A file may have been renamed, and another one have got its name, since the events were read: what these
             // say decides. Those that were not confirmed are tried again.
             let since = self.take_events();
             let mut again = Vec::new();
-            for (followed, opened) in told.into_iter().zip(opened) {
+            for (followed, opened) in arrived.into_iter().zip(opened) {
                 let mut work = followed.work();
-                followed.take_told(&mut work, opened, &|file| self.is_foreign(&followed.path, file));
+                followed.take_arrived(&mut work, opened, &|file| self.is_foreign(&followed.path, file));
                 if work.names.has_pending() {
                     again.push(followed.clone());
                 }
@@ -39,9 +39,9 @@ impl Shared {
             for followed in since {
                 add(&mut again, &followed);
             }
-            told = again;
+            arrived = again;
         }
-        told
+        arrived
     }
 
     /// Takes what is in the queue; wakes the followers of what was written to. Returns the paths to which files came.

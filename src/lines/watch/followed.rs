@@ -52,7 +52,7 @@ struct Chain {
     exists: bool,
 }
 
-/// What those who look at the path know of it.
+/// What is known about the path.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
 pub struct Work {
@@ -62,7 +62,7 @@ pub struct Work {
     pub is_stale: bool,
     /// The watch of the directory.
     pub directory: Option<i32>,
-    /// The watch of the file, where its directory does not tell of it.
+    /// The watch of the file, where its directory does not report its changes.
     pub file_watch: Option<i32>,
     /// Which file that is.
     pub watched_inode: Option<(u64, u64)>,
@@ -70,25 +70,25 @@ pub struct Work {
     pub is_elsewhere: bool,
     /// What is read may be out of date for a moment.
     pub is_remote: bool,
-    /// What events told of the names of files.
+    /// The names of files that events reported.
     pub names: Names,
     /// The last file.
     file: Option<Arc<File>>,
     /// How it looked.
     seen: Option<[i64; 5]>,
-    /// Another file was at the path though no event told of it: when so many events had come, and since when.
+    /// Another file was at the path without an event: how many events had come then, and since when.
     suspect: Option<(u64, Instant)>,
-    /// Events were lost: none will tell of the file at the path.
-    is_untold: bool,
+    /// Events were lost: the file at the path may come without one.
+    has_lost_events: bool,
     /// A file was at the path and is gone before it could be opened.
     misses_some: bool,
     /// Files that were found without an event; the event may come yet.
     found: Vec<Identity>,
 }
 
-/// A file that events told of, opened under its present name if that can be.
+/// A file that events reported, opened under its present name if possible.
 #[derive(Debug)]
-pub struct Told {
+pub struct Arrived {
     pending: Pending,
     file: Option<(File, Identity)>,
 }
@@ -104,40 +104,40 @@ impl Work {
         }
     }
 
-    /// Opens the first files that events told of, under the names that they have by now.
-    pub fn open_told(&self) -> Vec<Told> {
+    /// Opens the first files that events reported, under their present names.
+    pub fn open_arrived(&self) -> Vec<Arrived> {
         let open = |name: &str| {
             let file = self.parent.as_ref()?.open(name).ok()?;
             let identity = Identity::of(&file.metadata().ok()?);
             Some((file, identity))
         };
-        let opened = |pending: Pending| Told { file: pending.name().and_then(open), pending };
+        let opened = |pending: Pending| Arrived { file: pending.name().and_then(open), pending };
         self.names.pending().map(opened).collect()
     }
 
     /// Events were lost: the next look believes what it finds.
     pub fn lose_events(&mut self) {
         self.names.forget();
-        self.is_untold = true;
+        self.has_lost_events = true;
     }
 
-    /// An event will tell of the file at the path, and in which order it came; if none does in time, it is taken at a
+    /// Whether an event is about to report the file at the path, and in which order it came; if none does in time, it is taken at a
     /// later look.
     fn waits_for_event(&mut self) -> bool {
-        if std::mem::take(&mut self.is_untold) || self.file.is_none() || self.directory.is_none() {
+        if std::mem::take(&mut self.has_lost_events) || self.file.is_none() || self.directory.is_none() {
             return false;
         }
-        let told = self.names.changes();
+        let changes = self.names.changes();
         match self.suspect {
-            Some((then, since)) if then == told => since.elapsed() < EVENT_PATIENCE,
+            Some((then, since)) if then == changes => since.elapsed() < EVENT_PATIENCE,
             _ => {
-                self.suspect = Some((told, Instant::now()));
+                self.suspect = Some((changes, Instant::now()));
                 true
             }
         }
     }
 
-    /// Another file is at the path, of which no event told yet.
+    /// Whether another file is at the path, which no event reported yet.
     pub fn is_suspect(&self) -> bool {
         self.suspect.is_some()
     }
@@ -189,7 +189,7 @@ impl Followed {
         self.followers.load(Ordering::Relaxed) > 0
     }
 
-    /// Nothing tells of the file: it must be looked at often.
+    /// Whether no event reports changes of the file, so that it has to be polled.
     pub fn is_polled(&self) -> bool {
         self.polled.load(Ordering::Relaxed)
     }
@@ -199,7 +199,7 @@ impl Followed {
         self.polled.store(polled, Ordering::Relaxed);
     }
 
-    /// Is told when something changed.
+    /// Notifies of changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -320,15 +320,15 @@ impl Followed {
         work.file = Some(file);
     }
 
-    /// Takes the files that events told of, as far as they still have the names under which they were opened, and looks
+    /// Takes the files that events reported, as far as they still have the names under which they were opened, and looks
     /// at the path.
-    pub fn take_told(&self, work: &mut Work, opened: Vec<Told>, is_foreign: &IsForeign<'_>) {
-        let count = work.names.confirmed(opened.iter().map(|told| &told.pending));
+    pub fn take_arrived(&self, work: &mut Work, opened: Vec<Arrived>, is_foreign: &IsForeign<'_>) {
+        let count = work.names.confirmed(opened.iter().map(|arrived| &arrived.pending));
         let is_last = work.names.take_pending(count);
-        for (Told { file, .. }, is_last) in opened.into_iter().zip(is_last) {
+        for (Arrived { file, .. }, is_last) in opened.into_iter().zip(is_last) {
             match file {
                 Some((_, identity)) if identity == self.last().identity => {
-                    // It may be away again by now: then it is told to be gone once more.
+                    // It may be away again by now; then it is reported as gone once more.
                     self.last().come_back();
                 }
                 Some((_, identity)) if work.found.contains(&identity) => {}

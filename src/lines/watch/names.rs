@@ -10,7 +10,7 @@ const OPENED_AT_ONCE: usize = 8;
 /// The most names that are remembered of one path: a rotation keeps far fewer.
 const MAX_NAMES: usize = 1000;
 
-/// The names of the files that were at a path, as events told them.
+/// The names of the files that were at a path, as events reported them.
 #[derive(Debug, Default)]
 pub struct Names {
     /// Which of the files that were at the path has this name now, and which change gave it.
@@ -58,7 +58,7 @@ impl Names {
         self.pending().zip(opened).take_while(|(now, then)| now == *then).count()
     }
 
-    /// The first so many were opened. For each, whether it is the one that came last.
+    /// The first `count` were opened. For each, whether it is the one that came last.
     pub fn take_pending(&mut self, count: usize) -> impl Iterator<Item = bool> + use<> {
         let last = self.pending.len();
         self.pending.drain(..count.min(last));
@@ -103,7 +103,7 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn told(names: &Names) -> Vec<Option<String>> {
+    fn present(names: &Names) -> Vec<Option<String>> {
         names.pending().map(|pending| pending.name().map(String::from)).collect()
     }
 
@@ -121,10 +121,10 @@ mod tests {
         take(ReadFlags::MOVED_TO, "log.1", 3);
         take(ReadFlags::MOVED_TO, "log", 4);
         take(ReadFlags::CREATE, "other", 0);
-        assert_eq!(told(&names), [Some("log.2".into()), Some("log.1".into()), Some("log".into())]);
+        assert_eq!(present(&names), [Some("log.2".into()), Some("log.1".into()), Some("log".into())]);
         names.take("log", ReadFlags::DELETE, "log.2", 0);
         names.take("log", ReadFlags::MOVED_FROM, "log.1", 5);
-        assert_eq!(told(&names), [None, None, Some("log".into())]);
+        assert_eq!(present(&names), [None, None, Some("log".into())]);
         assert_eq!(names.take_pending(2).collect::<Vec<_>>(), [false, false]);
         assert_eq!(names.take_pending(1).collect::<Vec<_>>(), [true]);
         assert!(!names.has_pending());

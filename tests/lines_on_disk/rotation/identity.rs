@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use perennial::lines::{Error, Event, Start};
+use perennial::lines::{Error, Event, Found, Start};
 
 use super::{is_gap, is_rotated, is_truncated};
 use crate::bed::{Bed, LOG, follow, query, query_of};
@@ -143,6 +143,78 @@ async fn a_replacement_that_begins_alike_is_an_append_and_any_other_a_new_file()
             assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
             assert_eq!(reading.lines.len(), (lines + 2) + (lines + 3));
         }
+    }
+}
+
+/// A job that starts its log again with `>`, and writes as many bytes with the same end.
+#[tokio::test]
+async fn a_file_that_is_rewritten_with_the_same_size_and_end_but_another_head_is_read_again() {
+    for bed in Bed::both() {
+        let run = |run: usize| {
+            let end = (0..20).map(|n| format!("the same line {n}\n"));
+            std::iter::once(format!("run {run}\n")).chain(end).collect::<String>()
+        };
+        let lines = run(0).lines().count();
+        bed.append(LOG, run(0));
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_lines(lines).await;
+        let bytes = run(0).len() as u64;
+        for n in 1..4 {
+            // In one write, so that no other size is seen.
+            let file = fs::File::options().write(true).open(bed.path(LOG)).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, run(n).as_bytes(), 0).unwrap();
+            reading.read_lines((n + 1) * lines).await;
+            assert_eq!(reading.take_events(), [Event::Truncated { read_offset: bytes, size: bytes }]);
+        }
+        assert_eq!(reading.texts().join("\n") + "\n", (0..4).map(run).collect::<String>());
+        // A reader that was away notices it, too.
+        let start = reading.resume();
+        fs::write(bed.path(LOG), run(4)).unwrap();
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_lines(lines).await;
+        assert_eq!(reading.texts().join("\n") + "\n", run(4));
+        let truncated = Event::Truncated { read_offset: bytes, size: bytes };
+        assert_eq!(reading.events, [Event::Resumed(Found::Truncated), truncated]);
+    }
+}
+
+/// Its time of creation is earlier than that of the file before it, as when the clock is set back in between.
+#[tokio::test]
+async fn a_numbered_generation_that_seems_older_than_the_one_before_it_is_not_skipped() {
+    for bed in Bed::both() {
+        bed.append("early", "2\n");
+        bed.append(LOG, "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        let start = reading.resume();
+        drop(reading);
+        bed.rename(LOG, "app.log.3");
+        bed.rename("early", "app.log.2");
+        bed.append("app.log.1", "3\n");
+        bed.append(LOG, "4\n");
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("4").await;
+        assert_eq!(reading.texts(), ["2", "3", "4"]);
+        assert!(!reading.events.iter().any(is_gap), "{:?}", reading.events);
+    }
+}
+
+/// Some rotations give the newest file the highest number.
+#[tokio::test]
+async fn generations_that_are_numbered_upward_are_read_in_order() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        let start = reading.resume();
+        drop(reading);
+        for number in 1..6 {
+            bed.rename(LOG, &format!("app.log.{number}"));
+            bed.append(LOG, format!("{}\n", number + 1));
+        }
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("6").await;
+        assert_eq!(reading.texts(), ["2", "3", "4", "5", "6"]);
     }
 }
 

@@ -71,7 +71,7 @@ proptest! {
             let found = walk::file(&root, &[], Path::new(path), Aim::Read).ok();
             let inode = found.as_ref().map(|found| found.handle.metadata().unwrap().ino());
             prop_assert_eq!(inode, by_kernel(&root, path), "{}", path);
-            // The names that are told are those of the file, without any link.
+            // The reported names are those of the file, without any link.
             if let Some(found) = found {
                 let real = house.root().canonicalize().unwrap().join(&found.path);
                 prop_assert_eq!(real.canonicalize().unwrap(), real);

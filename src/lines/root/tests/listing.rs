@@ -1,4 +1,4 @@
-//! Which files are listed, in which order, and what is told of them.
+//! Which files are listed, in which order, and with which facts.
 
 use std::{ffi::OsStr, time::Duration};
 
@@ -45,7 +45,7 @@ fn all_that_is_listed_can_be_read_and_links_to_directories_are_not_followed() {
     for path in listed(&roots) {
         read(&roots, &path).unwrap();
     }
-    // Who names the link gets what is below it.
+    // A caller that names the link gets the files below it.
     let page = list(&roots, Some("r/dir"), 9, None).unwrap();
     assert_eq!(page.files.iter().map(|file| &file.path).collect::<Vec<_>>(), ["r/dir/b/c.log", "r/dir/up"]);
 }
@@ -54,7 +54,7 @@ fn all_that_is_listed_can_be_read_and_links_to_directories_are_not_followed() {
 fn pages_of_any_size_give_each_file_once_in_the_order_of_the_paths() {
     let house = House::new();
     let other = House::new();
-    // `-` and `.` come before `/`, letters behind it.
+    // `-` and `.` come before `/`, letters after it.
     let names = ["a/1", "a/2/3", "a-b", "a.log", "a-c/1", "ab", "b/1", "b0", "z/z/z/z"];
     for name in names {
         house.write(name, "x");
@@ -101,12 +101,12 @@ fn a_list_that_nobody_waits_for_ends() {
 
 #[test]
 fn a_list_is_not_short_for_want_of_descriptors() {
-    let told = |error: Errno| list::vanished::<Vec<()>>(Err(error.into()), "r/app.log");
+    let listed_after = |error: Errno| list::vanished::<Vec<()>>(Err(error.into()), "r/app.log");
     for servers_own in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO] {
-        assert!(matches!(told(servers_own), Err(Error::Io(_))), "{servers_own}");
+        assert!(matches!(listed_after(servers_own), Err(Error::Io(_))), "{servers_own}");
     }
     for files_own in [Errno::NOENT, Errno::ACCESS, Errno::LOOP, Errno::XDEV, Errno::NOTDIR] {
-        assert!(told(files_own).is_ok(), "{files_own}");
+        assert!(listed_after(files_own).is_ok(), "{files_own}");
     }
 }
 

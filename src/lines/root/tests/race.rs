@@ -102,7 +102,7 @@ fn traps() -> Vec<Trap> {
     ]
 }
 
-/// Readers read the path and list its root while the names are swapped so often.
+/// Readers read the path and list its root while the names are swapped this many times.
 fn spring(trap: &Trap, swaps: usize) {
     let roots = trap.house.roots(RootRules { absolute_links: true, ..deny(&["*.key"]) });
     let (done, good, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
