@@ -186,6 +186,18 @@ fn every_name_of_the_contract_that_a_document_uses_is_there() {
 }
 
 #[test]
+fn every_file_that_a_document_names_exists() {
+    const FOLDERS: [&str; 7] = ["src/", "tests/", "benches/", "clients/", "proto/", "docs/", ".ci/"];
+    for (name, document) in documents() {
+        let spans = code_spans(&document).into_iter();
+        for span in spans.filter(|span| FOLDERS.iter().any(|folder| span.starts_with(folder))) {
+            let path = span.split(' ').next().unwrap();
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{name}: {span}");
+        }
+    }
+}
+
+#[test]
 fn operate_md_lists_every_metric() {
     let (metrics, operate) = (document("src/grpc/metrics.rs"), words(&document("docs/operate.md")));
     for registered in metrics.split(".register(\"").skip(1) {
