@@ -88,15 +88,14 @@ pub fn parse_signed_duration(text: &str) -> Result<SignedDuration, Error> {
         return Err(Error::NoUnit(text.into()));
     }
     // A `Span` knows days and has narrower limits for hours and below; a `SignedDuration` is the other way round.
-    let duration = match text.trim().parse::<SignedDuration>() {
-        Ok(duration) => duration,
-        Err(_) => {
-            let span = text.trim().parse::<Span>().map_err(|error| fault(&error))?;
-            if span.get_years() != 0 || span.get_months() != 0 {
-                return Err(Error::NoFixedLength(text.into()));
-            }
-            span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| fault(&error))?
+    let duration = if let Ok(duration) = text.trim().parse::<SignedDuration>() {
+        duration
+    } else {
+        let span = text.trim().parse::<Span>().map_err(|error| fault(&error))?;
+        if span.get_years() != 0 || span.get_months() != 0 {
+            return Err(Error::NoFixedLength(text.into()));
         }
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|error| fault(&error))?
     };
     if duration.unsigned_abs() > MAX_DURATION {
         return Err(Error::DurationOutOfRange(text.into()));

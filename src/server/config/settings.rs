@@ -110,7 +110,7 @@ macro_rules! settings {
             pub fn check(config: &Config) -> Result<(), Error> {
                 $($(
                     let least = None::<&'static str>$(.or(Some($least)))?;
-                    check_least(stringify!($field), <$type>::from(config.$($target).+.clone()), least)?;
+                    check_least(stringify!($field), &<$type>::from(config.$($target).+.clone()), least)?;
                 )*)*
                 Ok(())
             }
@@ -231,14 +231,14 @@ settings! {
     }
 }
 
-fn check_least<T>(field: &str, value: T, least: Option<&'static str>) -> Result<(), Error>
+fn check_least<T>(field: &str, value: &T, least: Option<&'static str>) -> Result<(), Error>
 where
     T: std::str::FromStr<Err: std::fmt::Debug> + Ord + std::fmt::Display,
 {
     let Some(least) = least else { return Ok(()) };
     #[expect(clippy::expect_used, reason = "a test reads the least value of each setting")]
     let bound = least.parse::<T>().expect("the least value has the form of a value");
-    if value >= bound {
+    if *value >= bound {
         return Ok(());
     }
     let name = format!("--{}", field.replace('_', "-"));
