@@ -119,6 +119,7 @@ fn newest<P: Position>() -> u8 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;

@@ -36,7 +36,7 @@ fn texts(responses: &[ReadLinesResponse]) -> Vec<&str> {
 }
 
 fn events(response: &ReadLinesResponse) -> Vec<Event> {
-    response.events.iter().map(|event| event.event.clone().unwrap()).collect()
+    response.events.iter().map(|event| event.event.unwrap()).collect()
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_cursor_of_lines_resumes_exactly_in_a_copy_of_the_file() {
             break response;
         }
     };
-    assert_eq!((texts(&[eight.clone()]), eight.lines[0].number), (vec!["eight"], Some(8)));
+    assert_eq!((texts(std::slice::from_ref(&eight)), eight.lines[0].number), (vec!["eight"], Some(8)));
 }
 
 #[tokio::test]
@@ -89,5 +89,5 @@ async fn a_cursor_after_a_deletion_waits_for_the_next_file() {
             break response;
         }
     };
-    assert_eq!((texts(&[new.clone()]), new.lines[0].number), (vec!["new"], Some(1)));
+    assert_eq!((texts(std::slice::from_ref(&new)), new.lines[0].number), (vec!["new"], Some(1)));
 }
