@@ -60,13 +60,13 @@ pub enum Delimiter {
 }
 
 impl Delimiter {
-    /// The delimiter that a caller asks for: none is LF or CR LF, and so is LF.
+    /// The delimiter that a caller asks for: LF or CR LF by default. Any text is taken literally, a lone LF, too.
     ///
     /// # Errors
     /// [`Error::DelimiterLength`].
     pub fn parse(asked: Option<&str>) -> Result<Self, Error> {
         match asked {
-            None | Some("\n") => Ok(Self::Newline),
+            None => Ok(Self::Newline),
             Some(text) if (1..=MAX_DELIMITER_BYTES).contains(&text.len()) => {
                 Ok(Self::Bytes(text.as_bytes().into()))
             }
