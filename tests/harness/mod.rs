@@ -1,7 +1,12 @@
 //! Drives the real binaries over real sockets: a server in a directory of its own, on a port of its own.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at its first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
 
 use std::{
     io::{BufRead, BufReader, Write},
