@@ -7,7 +7,7 @@
 //! - Messages are removed from the oldest end of their topic, and the log keeps the trim point of each topic for as long
 //!   as a reader could ask for it.
 //!
-//! The rooms, each of which uses those before it:
+//! The rooms. Each uses those before it, and `maintenance` also gives orders to the queue of `write`:
 //!
 //! | room | holds |
 //! |---|---|
@@ -15,8 +15,8 @@
 //! | `format` | the bytes on disk: blocks, footers, trim points; reading them without an index |
 //! | `index` | what is known in memory: segments, topics, recent blocks, message ids |
 //! | `read` | subscriptions, the batches that they read, notification, consumers |
-//! | `write` | publishing: the queue, the committer, the commit in progress |
 //! | `maintenance` | retention, purge, expiry, compaction, and segments prepared ahead |
+//! | `write` | publishing: the queue, the committer, the commit in progress |
 //! | `recovery` | what a directory holds at the start |
 //! | `tools` | verify, stats, export and import, without a server |
 

@@ -64,7 +64,7 @@ impl Disk {
         }
     }
 
-    /// What tells the directory at a path from another one that takes its place.
+    /// The device and the inode of a directory: another directory at the same path has others.
     pub fn directory_id(&self, path: &Path) -> io::Result<(u64, u64)> {
         match self {
             Self::Real => fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())),

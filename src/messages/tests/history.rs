@@ -178,7 +178,7 @@ impl Checker {
                     }
                     let newest = self.places.last_key_value().map_or(0, |(newest, _)| *newest);
                     if sequence <= newest {
-                        return Err(format!("{sent:?} has its place behind {newest}"));
+                        return Err(format!("{sent:?} is not after {newest}"));
                     }
                     self.place(&sent.text, sequence)?;
                 }
@@ -416,7 +416,7 @@ fn each_fault_of_a_history_is_found() {
         (vec![one(), seen(&[first, first])], "1 comes before 1"),
         (vec![one(), seen(&[first, (2, "a", "1")])], "is at 2 and at Some(1)"),
         (vec![one(), two(), seen(&[second, first])], "2 comes before 1"),
-        (vec![one(), published("a", "2", Outcome::Done(1))], "behind 1"),
+        (vec![one(), published("a", "2", Outcome::Done(1))], "not after 1"),
         (
             vec![
                 published("a", "1", unknown),

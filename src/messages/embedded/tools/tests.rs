@@ -107,10 +107,10 @@ async fn damage_is_named_by_its_sequence_and_all_else_is_exported() {
     assert_eq!(findings[0].fault, Fault::Message { sequence: 1, topic: "a".into() });
 
     let archive = Archive::open(directory.path(), &[]).unwrap();
-    let (mut out, mut told) = (Vec::new(), Vec::new());
+    let (mut out, mut reported) = (Vec::new(), Vec::new());
     let export = Export::new(&archive, Selection::default());
-    assert_eq!(export.write(&mut out, |finding| told.push(finding.clone())).unwrap(), 11);
-    assert_eq!(told, findings);
+    assert_eq!(export.write(&mut out, |finding| reported.push(finding.clone())).unwrap(), 11);
+    assert_eq!(reported, findings);
     assert_eq!(sequences(std::str::from_utf8(&out).unwrap()), (2..=12).collect::<Vec<_>>());
 }
 

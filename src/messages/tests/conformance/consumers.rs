@@ -175,7 +175,7 @@ pub async fn a_deleted_consumer_starts_again<K: Kind>() {
     next(&mut stream).await.unwrap();
     kind.log().delete_consumer("c").await.unwrap();
     publish(kind.log(), "a", "5").await;
-    assert_eq!(texts_in(&news(&mut stream).await), ["5"], "who reads is not disturbed");
+    assert_eq!(texts_in(&news(&mut stream).await), ["5"], "the reader is not disturbed");
     drop(stream);
     for _ in 0..2 {
         assert!(matches!(kind.log().delete_consumer("c").await, Err(Error::NoConsumer)));

@@ -94,14 +94,14 @@ pub async fn a_gap_is_reported_once_also_after_a_resume<K: Kind>() {
     let mut kind = trimmed::<K>().await;
     let all = one_by_one(query(ALL, from_sequence(1)));
     let mut stream = subscribe(kind.log(), all.clone()).await.unwrap();
-    let told = next(&mut stream).await.unwrap();
-    assert_eq!((told.events, told.count), (vec![removed(1, 3)], 0));
-    let behind = next(&mut stream).await.unwrap();
-    assert_eq!((behind.events.len(), texts_in(&behind)), (0, vec!["2".into()]));
+    let at_gap = next(&mut stream).await.unwrap();
+    assert_eq!((at_gap.events, at_gap.count), (vec![removed(1, 3)], 0));
+    let after_gap = next(&mut stream).await.unwrap();
+    assert_eq!((after_gap.events.len(), texts_in(&after_gap)), (0, vec!["2".into()]));
     drop(stream);
     for _ in 0..2 {
         for (position, expected) in
-            [(&told.position, &["2", "4", "5", "6"][..]), (&behind.position, &["4", "5", "6"])]
+            [(&at_gap.position, &["2", "4", "5", "6"][..]), (&after_gap.position, &["4", "5", "6"])]
         {
             for on_gap in [OnGap::Skip, OnGap::Fail] {
                 let resumed = Query { on_gap, start: Start::Resume(position.clone()), ..all.clone() };

@@ -94,7 +94,7 @@ pub async fn a_ttl_is_from_a_millisecond_to_ten_years<K: Kind>() {
     }
     for ttl in [Duration::ZERO, Duration::from_micros(999), *TTLS.end() + Duration::from_nanos(1)] {
         let refused = kind.log().publish(with(ttl)).await.unwrap_err();
-        assert!(matches!(refused, Error::Ttl { ttl: told } if told == ttl), "{refused}");
+        assert!(matches!(refused, Error::Ttl { ttl: refused } if refused == ttl), "{refused}");
     }
 }
 
@@ -183,8 +183,8 @@ pub async fn an_expected_sequence_ignores_expired_messages<K: Kind>() {
         for topic in ["a", "b"] {
             let current = if topic == "a" { first } else { 0 };
             let refused = kind.log().publish(expecting(topic, 77)).await;
-            let Err(Error::SequenceMismatch { current: told, .. }) = refused else { panic!("{refused:?}") };
-            assert_eq!(number(told), current, "{topic}");
+            let Err(Error::SequenceMismatch { current: found, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(number(found), current, "{topic}");
         }
         kind.reopen().await;
     }

@@ -65,9 +65,9 @@ pub async fn ids_of_purged_messages_can_be_published_again<K: Kind>() {
     kind.log().purge_topic("a", Some(first.sequence)).await.unwrap();
     kind.reopen().await;
     assert!(kind.log().publish(with_id("2")).await.unwrap().duplicate);
-    let anew = kind.log().publish(with_id("1")).await.unwrap();
-    assert!(!anew.duplicate);
-    assert_eq!(kind.log().publish(with_id("1")).await.unwrap(), Published { duplicate: true, ..anew });
+    let again = kind.log().publish(with_id("1")).await.unwrap();
+    assert!(!again.duplicate);
+    assert_eq!(kind.log().publish(with_id("1")).await.unwrap(), Published { duplicate: true, ..again });
     kind.log().purge_topic("a", None).await.unwrap();
     for id in ["1", "2"] {
         assert!(!kind.log().publish(with_id(id)).await.unwrap().duplicate, "{id}");

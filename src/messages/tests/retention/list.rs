@@ -297,10 +297,10 @@ impl Pair {
     /// The messages that a reader must get from a start, and up to where gaps were reported before.
     fn expect(&self, from: &From, patterns: &[&str]) -> Option<(Start, Vec<Item>, u64)> {
         let served = || self.model.served().filter(|item| matches(patterns, item.topic));
-        let behind = |after: u64| served().filter(|item| item.sequence > after).cloned().collect::<Vec<_>>();
+        let later = |after: u64| served().filter(|item| item.sequence > after).cloned().collect::<Vec<_>>();
         let lost = self.model.lost(patterns);
         Some(match *from {
-            From::Earliest => (Start::Earliest, behind(0), lost),
+            From::Earliest => (Start::Earliest, later(0), lost),
             From::Last(count) => {
                 let over = served().count().saturating_sub(usize::try_from(count).unwrap());
                 (Start::Last(count), served().skip(over).cloned().collect(), lost)
@@ -316,12 +316,12 @@ impl Pair {
                 let time = place.map_or(now, |place| self.model.held[place].time);
                 (Start::Time(time), served().filter(|item| item.time >= time).cloned().collect(), lost)
             }
-            From::Sequence(sequence) => (from_sequence(sequence), behind(sequence - 1), sequence - 1),
+            From::Sequence(sequence) => (from_sequence(sequence), later(sequence - 1), sequence - 1),
             From::Resume(place) => {
                 let position = self.places[place.checked_rem(self.places.len())?].clone();
-                let (after, told) =
+                let (after, reported) =
                     (position.delivered_up_to, position.delivered_up_to.max(position.reported_up_to));
-                (Start::Resume(position), behind(after), told)
+                (Start::Resume(position), later(after), reported)
             }
         })
     }
@@ -329,7 +329,7 @@ impl Pair {
     async fn read(&mut self, asked: Asked) {
         let Asked { pattern, from, limit, fails, max_items } = asked;
         let patterns = PATTERNS[pattern];
-        let Some((start, mut expected, told)) = self.expect(&from, patterns) else { return };
+        let Some((start, mut expected, reported)) = self.expect(&from, patterns) else { return };
         let lost = self.model.lost(patterns);
         if let Some(limit) = limit {
             expected.truncate(usize::try_from(limit).unwrap());
@@ -338,7 +338,7 @@ impl Pair {
         let on_gap = if fails { OnGap::Fail } else { OnGap::Skip };
         let what = format!("{patterns:?} {start:?} {limit:?}");
         let stream = subscribe(&self.bed.log, Query { on_gap, batching, ..query(patterns, start) }).await;
-        if fails && lost > told {
+        if fails && lost > reported {
             let Err(Error::Removed { oldest: _, newest, removed_up_to }) = stream else {
                 panic!("{what}: no gap")
             };
@@ -358,7 +358,7 @@ impl Pair {
         }
         let expected = expected.into_iter().map(|item| (item.sequence, item.topic.to_owned(), item.text));
         assert_eq!(seen, expected.collect::<Vec<_>>(), "{what}");
-        let gap = (lost > told).then(|| removed(told + 1, lost));
+        let gap = (lost > reported).then(|| removed(reported + 1, lost));
         assert_eq!(events, gap.into_iter().collect::<Vec<_>>(), "{what}");
     }
 

@@ -117,7 +117,7 @@ async fn an_index_rebuilt_during_compaction_loses_no_message() {
         assert_eq!(seen.recv().unwrap(), expected);
         for _ in 0..3 {
             assert_eq!(bed.texts(&["a"]).await, expected, "segment {damaged}");
-            assert!(bed.segments().len() <= 3, "one stands for all of them: {:?}", bed.segments());
+            assert!(bed.segments().len() <= 3, "one segment replaces all of them: {:?}", bed.segments());
             bed.enforce().await;
             assert_eq!(bed.texts(&["a"]).await, expected, "segment {damaged}");
             bed.kill().await;
