@@ -1,4 +1,4 @@
-//! What the operator does not let out stays in: the rules of roots, against the real server.
+//! The rules of roots hold, against the real server: by any path, rotation or cursor.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at its first surprise")]
 
@@ -38,8 +38,8 @@ async fn read(server: &Server, path: &str) -> Result<String, tonic::Status> {
     Ok(text)
 }
 
-/// All that a caller is told, but for the path that it gave itself.
-fn told(status: &tonic::Status, path: &str) -> String {
+/// Everything that a caller can see of an error, but for the path that it gave.
+fn visible(status: &tonic::Status, path: &str) -> String {
     let details = status.get_error_details();
     format!("{:?} {} {details:?}", status.code(), status.message()).replace(path, "PATH")
 }
@@ -59,30 +59,30 @@ fn tree(server: &Server) {
 }
 
 #[tokio::test]
-async fn what_is_denied_not_allowed_outside_or_missing_looks_alike_and_is_not_listed() {
+async fn denied_not_allowed_outside_and_missing_files_look_alike_and_are_not_listed() {
     let server =
         Server::start_with(&["--allow", "logs=*.log", "--deny", "logs=private*", "--no-hard-links=logs"]);
     tree(&server);
     assert_eq!(read(&server, "logs/app.log").await.unwrap(), "good");
     let missing = read(&server, "logs/none.log").await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
-    let missing = told(&missing, "logs/none.log");
+    let missing = visible(&missing, "logs/none.log");
     for path in
         ["notes.txt", "private.log", "link.log", "out.log", "absolute.log", "hard.log", "dir.log", "x/y.log"]
     {
         let path = format!("logs/{path}");
-        assert_eq!(told(&read(&server, &path).await.unwrap_err(), &path), missing, "{path}");
+        assert_eq!(visible(&read(&server, &path).await.unwrap_err(), &path), missing, "{path}");
     }
     let files = list(&server, "").await.unwrap().files;
     assert_eq!(files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["logs/app.log"]);
     assert!(files[0].growing && files[0].size == Some(5) && files[0].create_time.is_some());
-    let missing = told(&list(&server, "logs/none").await.unwrap_err(), "logs/none");
-    assert_eq!(told(&list(&server, "logs/private").await.unwrap_err(), "logs/private"), missing);
+    let missing = visible(&list(&server, "logs/none").await.unwrap_err(), "logs/none");
+    assert_eq!(visible(&list(&server, "logs/private").await.unwrap_err(), "logs/private"), missing);
     assert_eq!(list(&server, "logs/..").await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
-async fn who_waits_for_a_file_that_is_denied_waits_as_for_one_that_is_missing() {
+async fn waiting_for_a_denied_file_looks_like_waiting_for_a_missing_one() {
     let server = Server::start_with(&["--deny", "logs=private*"]);
     tree(&server);
     for path in ["none.log", "private.log", "link.log", "out.log", "private/app.log", "private/none.log"] {
@@ -96,8 +96,8 @@ async fn who_waits_for_a_file_that_is_denied_waits_as_for_one_that_is_missing() 
         let mut stream = server.lines().await.read_lines(request).await.unwrap().into_inner();
         for _ in 0..3 {
             let response = soon(path, stream.message()).await.unwrap().unwrap();
-            let told = (response.lines, response.events, response.size, response.next_offset);
-            assert_eq!(told, (Vec::new(), Vec::new(), Some(0), Some(0)), "{path}");
+            let seen = (response.lines, response.events, response.size, response.next_offset);
+            assert_eq!(seen, (Vec::new(), Vec::new(), Some(0), Some(0)), "{path}");
             append(&server.log_file("private.log"), "secret\n");
         }
     }
@@ -119,7 +119,7 @@ async fn absolute_links_and_hard_links_are_followed_as_the_file_of_settings_says
 }
 
 #[tokio::test]
-async fn who_follows_an_allowed_file_gets_its_rotated_lines_though_only_its_own_name_is_allowed() {
+async fn a_follower_of_an_allowed_file_gets_its_rotated_lines_though_only_its_own_name_is_allowed() {
     let server = Server::start_with(&["--allow", "logs=*.log"]);
     append(&server.log_file("app.log"), "1\n");
     let request = ReadLinesRequest { path: "logs/app.log".into(), follow: true, ..Default::default() };
@@ -267,7 +267,7 @@ async fn a_forged_cursor_never_gives_a_byte_of_a_file_that_the_rules_refuse() {
     assert_eq!(listed.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["logs/node1"]);
 }
 
-/// What the server says that does not start.
+/// The error text of a server that does not start.
 fn refusal(directory: &Path, change: impl FnOnce(&mut Command) -> &mut Command) -> String {
     let mut command = server_command(directory, "127.0.0.1:0");
     let mut child = change(&mut command).stderr(Stdio::piped()).spawn().unwrap();
@@ -278,7 +278,7 @@ fn refusal(directory: &Path, change: impl FnOnce(&mut Command) -> &mut Command) 
 }
 
 #[test]
-fn a_wrong_rule_keeps_the_server_from_starting_and_is_told_with_its_setting_and_what_would_work() {
+fn a_wrong_rule_keeps_the_server_from_starting_with_an_error_that_names_its_setting_and_what_would_work() {
     let directory = tempfile::tempdir().unwrap();
     let text = refusal(directory.path(), |command| command.args(["--deny", "log=*.key"]));
     assert!(

@@ -275,7 +275,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
 }
 
 #[tokio::test]
-async fn lines_written_to_a_file_that_was_moved_where_nobody_watches_are_read() {
+async fn lines_written_to_a_file_that_was_moved_to_an_unwatched_directory_are_read() {
     let log = Log::new();
     log.append("app.log", "1\n");
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
@@ -354,7 +354,7 @@ async fn a_renamed_file_that_is_written_to_for_ever_does_not_keep_its_successor_
 }
 
 #[tokio::test]
-async fn a_file_written_anew_to_the_same_size_is_read_again() {
+async fn a_file_rewritten_to_the_same_size_is_read_again() {
     let log = Log::new();
     log.append("app.log", "old\n");
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
@@ -366,7 +366,7 @@ async fn a_file_written_anew_to_the_same_size_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_told_once_and_its_successor_is_read_also_by_a_reader_that_was_away() {
+async fn a_deleted_file_is_reported_once_and_its_successor_is_read_also_by_a_reader_that_was_away() {
     let log = Log::new();
     log.append("app.log", "1\n");
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
@@ -397,7 +397,7 @@ async fn quiet_is_broken_by_heartbeats() {
 }
 
 #[tokio::test]
-async fn a_thousand_followers_cost_one_watch_and_leave_none_behind() {
+async fn a_thousand_followers_cost_one_watch_which_ends_with_them() {
     let log = Log::new();
     log.append("app.log", "1\n");
     let mut all = Vec::new();

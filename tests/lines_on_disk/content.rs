@@ -240,7 +240,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn holes_at_any_place_are_told_and_lose_no_byte(
+    fn holes_at_any_offset_are_reported_and_lose_no_byte(
         writes in proptest::collection::vec(
             (prop_oneof![0_u64..200_000, 0_u64..10_000, Just(65_536_u64), Just(4096)], "[ab\n\r]{1,200}"), 0..6),
         size in prop_oneof![Just(0_u64), 0_u64..300_000],

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hole_is_told_from_data_and_from_the_end() {
+    fn a_hole_differs_from_data_and_from_the_end() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(b"head", 0).unwrap();
         file.write_all_at(b"tail", 1 << 30).unwrap();

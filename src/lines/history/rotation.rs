@@ -135,7 +135,7 @@ impl Rotation {
     }
 
     /// In the file that was left, for its late lines.
-    pub fn visit(&self, late: &LateFile) -> Self {
+    pub fn visit(late: &LateFile) -> Self {
         let (file, identity) = (late.file.clone(), late.identity);
         Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: Ahead::default() })
     }

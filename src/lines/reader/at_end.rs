@@ -12,7 +12,7 @@ use crate::lines::{
         fill::{self, Ended},
         split::End,
     },
-    history::rotation::{Entered, LateFile, Successor},
+    history::rotation::{Entered, LateFile, Rotation, Successor},
     watch::Follow,
 };
 
@@ -173,7 +173,7 @@ impl Reader {
             self.events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
             return false;
         }
-        let visit = self.rotation.visit(late);
+        let visit = Rotation::visit(late);
         self.events.push(Event::Late { offset: late.checkpoint.line.offset });
         let paused = Paused {
             rotation: std::mem::replace(&mut self.rotation, visit),

@@ -119,7 +119,7 @@ fn is_time(text: &[u8]) -> bool {
     let minutes = hours.and_then(|rest| two(rest, b"-._:", 0..=59));
     let seconds = minutes.and_then(|rest| two(rest, b"-._:", 0..=60));
     [hours, minutes, seconds].into_iter().flatten().any(|rest| is_index(rest) || is_zone(rest))
-        || seconds.is_some_and(|rest| is_fraction(rest))
+        || seconds.is_some_and(is_fraction)
 }
 
 fn is_fraction(text: &[u8]) -> bool {

@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_line_is_found_as_by_counting_also_after_the_file_has_grown_or_was_written_anew(
+        fn every_line_is_found_as_by_counting_also_after_the_file_has_grown_or_was_rewritten(
             parts in proptest::collection::vec(
                 proptest::collection::vec(prop_oneof![0_usize..5, 100_000_usize..300_000], 0..6), 1..3),
             anew: bool,

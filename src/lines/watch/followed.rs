@@ -230,7 +230,7 @@ impl Followed {
     }
 
     /// The last file is no longer at the path. True if it was until now.
-    fn leave(&self, last: &Generation, work: &Work, is_foreign: &IsForeign<'_>) -> bool {
+    fn leave(last: &Generation, work: &Work, is_foreign: &IsForeign<'_>) -> bool {
         last.left().is_none() && last.leave(work.limit(is_foreign))
     }
 
@@ -246,7 +246,7 @@ impl Followed {
         let changed = match found {
             None => {
                 work.suspect = None;
-                self.leave(&last, work, is_foreign) | self.set_exists(false)
+                Self::leave(&last, work, is_foreign) | self.set_exists(false)
             }
             Some(found) if last.identity == found.identity && work.file.is_some() => {
                 (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
@@ -306,7 +306,7 @@ impl Followed {
         }
         // What is there may not be read, which looks like nothing: the last file is left all the same. It stays
         // suspect, and is tried again at every look.
-        Ok(self.leave(&self.last(), work, is_foreign) | self.set_exists(false))
+        Ok(Self::leave(&self.last(), work, is_foreign) | self.set_exists(false))
     }
 
     fn push(&self, work: &mut Work, file: File, identity: Identity, is_foreign: &IsForeign<'_>) {
@@ -335,7 +335,7 @@ impl Followed {
                 Some((file, identity)) => {
                     self.push(work, file, identity, is_foreign);
                     if !is_last {
-                        self.leave(&self.last(), work, is_foreign);
+                        Self::leave(&self.last(), work, is_foreign);
                     }
                 }
                 None => work.misses_some |= !is_last,

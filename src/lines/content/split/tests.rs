@@ -166,7 +166,7 @@ fn a_part_that_is_wanted_early_ends_with_a_character_and_without_half_a_delimite
 }
 
 #[test]
-fn the_end_that_the_caller_asked_for_is_behind_a_whole_line() {
+fn the_end_that_the_caller_asked_for_is_after_a_whole_line() {
     let bytes = b"one\ntwo\nthree\nfour\n";
     for (until_line, until_offset, expected) in [
         (Some(2), None, 2),

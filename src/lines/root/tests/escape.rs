@@ -8,7 +8,7 @@ use rustix::fs::{CWD, makedev, mkfifoat, mknodat};
 use super::*;
 
 #[test]
-fn a_path_with_dots_empty_parts_or_a_nul_is_told_as_what_it_is_wherever_it_leads() {
+fn a_path_with_dots_empty_parts_or_a_nul_is_invalid_wherever_it_leads() {
     let house = House::new();
     let roots = house.roots(RootRules::default());
     let long = format!("r/{}", "a".repeat(MAX_PATH_BYTES));
@@ -183,7 +183,7 @@ fn the_magic_links_of_proc_are_links_like_any_other() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_not_there_and_blocks_nobody() {
+fn other_than_regular_files_are_missing_and_do_not_block() {
     let house = House::new();
     fs::create_dir(house.path("directory")).unwrap();
     mkfifoat(CWD, house.path("fifo"), Mode::RWXU).unwrap();
@@ -207,7 +207,7 @@ fn what_is_no_regular_file_is_not_there_and_blocks_nobody() {
 }
 
 #[test]
-fn a_writer_who_waits_at_a_fifo_is_not_woken() {
+fn a_writer_that_waits_at_a_fifo_is_not_woken() {
     let house = House::new();
     mkfifoat(CWD, house.path("fifo"), Mode::RWXU).unwrap();
     let roots = house.roots(RootRules::default());
@@ -257,7 +257,7 @@ fn a_root_that_is_renamed_is_still_served_and_one_that_is_removed_is_empty() {
 }
 
 #[test]
-fn a_root_that_is_no_directory_is_told_when_the_server_starts() {
+fn a_root_that_is_no_directory_is_an_error_when_the_server_starts() {
     let house = House::new();
     for (name, path) in [("r", house.path("app.log")), ("r", house.path("none"))] {
         let error = Roots::open(vec![Root::new(name, &path)]).unwrap_err();

@@ -91,7 +91,7 @@ fn a_directory_with_more_names_than_are_held_at_once_is_listed_whole_though_most
 }
 
 #[test]
-fn a_list_that_nobody_waits_for_ends() {
+fn a_list_whose_caller_is_gone_ends() {
     let house = House::new();
     let gone = tokio_util::sync::CancellationToken::new();
     gone.cancel();

@@ -34,7 +34,7 @@ fn a_glob_holds_at_any_depth_from_the_root_on_or_for_all_below() {
 }
 
 #[test]
-fn a_text_that_is_no_glob_is_told_with_what_is_wrong_and_what_would_work() {
+fn an_error_of_a_text_that_is_no_glob_says_what_is_wrong_and_what_would_work() {
     for glob in ["", "/", "//", "a//b", "../a", "a/..", "./a", "[a", "{a", "a{b,{c", "a\\"] {
         let error = glob.parse::<rule::Glob>().unwrap_err().to_string();
         assert!(error.starts_with(&format!("`{glob}` is no glob: ")) && error.contains("*.log"), "{error}");
@@ -211,7 +211,9 @@ fn a_rotation_of_what_is_denied_is_denied_wherever_its_marks_stand_and_is_not_li
 fn a_file_whose_name_only_begins_like_that_of_an_allowed_one_is_judged_by_its_own_name() {
     let house = House::new();
     let names = ["node1", "node1.1", "node10", "node1-20", "node1.log", "node1.1.2", "node12.old"];
-    names.iter().for_each(|name| house.write(name, "x"));
+    for name in names {
+        house.write(name, "x");
+    }
     let roots = house.roots(allow(&["/node1"]));
     let parent = roots.parent(&FilePath::parse("r/node1").unwrap()).unwrap();
     let can_be_read = names.iter().filter(|name| parent.open(name).is_ok()).collect::<Vec<_>>();
@@ -219,7 +221,7 @@ fn a_file_whose_name_only_begins_like_that_of_an_allowed_one_is_judged_by_its_ow
 }
 
 #[test]
-fn what_is_looked_at_is_judged_as_what_is_read() {
+fn inspecting_a_file_obeys_the_same_rules_as_reading_it() {
     let house = House::new();
     house.write("secret.key", "secret");
     house.link("key.log", "secret.key");
