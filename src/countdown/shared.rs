@@ -1,13 +1,13 @@
-//! Shared countdowns: named, in the log, watched by anybody.
+//! Shared countdowns: they have a name, are stored in the log, and many clients can watch one.
 //!
-//! How one stands is the last message of the topic `$countdown.NAME`; a change is the next one, published under the
-//! condition that the one that it was made from is still the last. So changes are on disk when they are acknowledged,
-//! survive any end of the server, and of two that race one is told that it came too late. What is known here follows
-//! the log, by one path for what was there at the start and for what comes: whoever changes a countdown sees it
-//! because it is in the log, and so would another server over the same log.
+//! The last message of the topic `$countdown.NAME` is the countdown's state. A change publishes the next message, on
+//! the condition that the message it was computed from is still the last one. So a change is on disk when it is
+//! acknowledged, it survives a crash of the server, and of two concurrent changes the later one gets an error. The
+//! state in memory follows the log, on one path for history and for new messages. A change is visible because it is in
+//! the log, so another server on the same log would see it too.
 //!
-//! [`Countdowns`] answers and changes; [`watch`] is the stream of one; the [`expiry`] publishes ends when they have come,
-//! whether or not somebody watches.
+//! [`Countdowns`] reads and changes them, [`watcher`] is the stream of one countdown, and [`expiry`] publishes the end
+//! of a countdown when it is due, also if no client watches.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ mod record;
 mod registry;
 mod watcher;
 
-/// The topics of shared countdowns begin with this.
+/// The prefix of the topics of shared countdowns.
 const PREFIX: &str = "$countdown.";
 
 /// The longest name, in bytes.
@@ -39,41 +39,39 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// The longest request id, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// The names of headers that the server adds begin with this.
+/// The prefix of the names of headers that the server adds.
 pub const HEADER_PREFIX: &str = "countdown";
 
-/// The most headers of a message that is published at the end: the server's own are added.
+/// The most headers of an end message. The server adds its own headers to them.
 pub const MAX_HEADERS: usize = 60;
 
-/// A page ends when its countdowns take so many bytes: many clients take 4 MiB a response and no more.
+/// A page ends when its countdowns have about this size: many clients refuse a response over 4 MiB.
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a countdown takes in a page beside its name and what it publishes at its end.
+/// The size of a countdown in a page, without its name and its end message.
 const SNAPSHOT_BYTES: usize = 160;
 
-/// How long what was deleted stays in the log: every server over it has seen it by then.
+/// How long the record of a deletion stays in the log: every server on the log has read it by then.
 const DELETED_TTL: Duration = Duration::from_secs(3600);
 
 /// A shared countdown at one of its versions.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The sequence of its last change.
     pub version: u64,
-    /// Its state.
-    pub record: Record,
-    /// When the log forgets it, in nanoseconds since 1970.
-    forgotten: Option<i128>,
+    pub(crate) record: Record,
+    /// When its last message expires in the log, in nanoseconds since 1970.
+    expires: Option<i128>,
     encoded: watcher::Encoded,
 }
 
 impl Snapshot {
-    fn new(name: Arc<str>, version: u64, record: Record, forgotten: Option<i128>) -> Self {
-        Self { name, version, record, forgotten, encoded: watcher::Encoded::default() }
+    fn new(name: Arc<str>, version: u64, record: Record, expires: Option<i128>) -> Self {
+        Self { name, version, record, expires, encoded: watcher::Encoded::default() }
     }
 
-    /// The version under which the ticks of its run are due.
+    /// The version that the ticks of its run carry.
     fn tick_version(&self) -> u64 {
         match self.record.phase {
             Phase::Ended { .. } => self.record.previous_version,
@@ -81,16 +79,16 @@ impl Snapshot {
         }
     }
 
-    /// About how many bytes it takes in a page.
+    /// Its approximate size in a page.
     fn bytes(&self) -> usize {
         SNAPSHOT_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
     }
 
-    /// When there is something to do about it: it ends, or is forgotten.
+    /// When the server must act next: the countdown ends, or its last message expires.
     fn moment(&self) -> Option<i128> {
         match self.record.phase {
             Phase::Running { end_time, .. } => Some(end_time.as_nanosecond()),
-            _ => self.forgotten,
+            _ => self.expires,
         }
     }
 }
@@ -99,21 +97,21 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct Countdowns(Arc<Registry>);
 
-/// Some countdowns.
+/// One page of a list of countdowns.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Sorted by name.
     pub countdowns: Vec<Arc<Snapshot>>,
-    /// The name to go on after, if there are more.
+    /// The name after which the next page starts, if there are more countdowns.
     pub next: Option<String>,
 }
 
 impl Countdowns {
-    /// Reads how the countdowns of a log stand. What is returned beside them follows the log and ends what has come to
-    /// its end, for as long as it is polled, and never ends by itself.
+    /// Reads the countdowns of a log. While the returned future is polled, it follows the log and ends countdowns that
+    /// are due. The future never completes.
     ///
     /// # Errors
-    /// What keeps the log from being read.
+    /// The log cannot be read.
     pub async fn open(
         log: Log,
         clock: Clock,
@@ -128,35 +126,36 @@ impl Countdowns {
         Ok((Self(registry), work))
     }
 
-    /// The moment by the wall clock, in nanoseconds since 1970: for what is left of a countdown that runs.
+    /// The time of the wall clock, in nanoseconds since 1970. The remaining duration of a running countdown is counted
+    /// from it.
     pub fn now(&self) -> i128 {
         schedule::nanos(self.0.clock.wall())
     }
 
-    /// Creates a countdown, unless this was done by the same request before; whether it was.
+    /// Creates a countdown, unless a request with the same id already created it. Returns it, and whether it existed.
     ///
     /// # Errors
-    /// What is wrong with the request, [`Error::Exists`], [`Error::TooMany`], or what is wrong with the log.
+    /// The first fault of `spec`, [`Error::Exists`], [`Error::TooMany`], or [`Error::Log`].
     pub async fn create(&self, name: &str, spec: Spec) -> Result<(Arc<Snapshot>, bool), Error> {
         let registry = &*self.0;
         let topic = topic_of(name)?;
         registry.check(&spec)?;
         let record = Record::create(spec, self.now(), &registry.config)?;
-        let mut place = None;
+        let mut reservation = None;
         loop {
             if let Some(snapshot) = registry.find(name) {
                 let is_same =
                     snapshot.record.request_id.is_some() && snapshot.record.request_id == record.request_id;
                 return if is_same { Ok((snapshot, true)) } else { Err(Error::Exists) };
             }
-            if place.is_none() {
-                place = Some(registry.place(name)?);
+            if reservation.is_none() {
+                reservation = Some(registry.reserve(name)?);
             }
             let last = registry.log.last_text(&topic).await?;
             let (last, text) = last.map_or((0, None), |last| (last.sequence.get(), last.text));
-            let there = text.and_then(|text| Record::from_json(&text));
-            if there.is_some_and(|there| !matches!(there.phase, Phase::Deleted)) {
-                // Somebody else was a little faster; or it is forgotten here, and will be by the log.
+            let stored = text.and_then(|text| Record::from_json(&text));
+            if stored.is_some_and(|stored| !matches!(stored.phase, Phase::Deleted)) {
+                // Another request has just created it; or it is already removed here, and not yet from the log.
                 registry.reached(last).await?;
                 if registry.find(name).is_some() {
                     continue;
@@ -176,44 +175,45 @@ impl Countdowns {
         }
     }
 
-    /// Stops a countdown for a while.
+    /// Pauses a countdown; one that is paused stays as it is.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::NotFound`], [`Error::VersionMismatch`], [`Error::Over`], or what is wrong with the log.
+    /// [`Error::Name`], [`Error::NotFound`], [`Error::VersionMismatch`], [`Error::Over`], or [`Error::Log`].
     pub async fn pause(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::pause).await
     }
 
-    /// Lets a paused countdown go on.
+    /// Resumes a paused countdown; one that runs stays as it is.
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause).
+    /// The same as [`pause`](Self::pause).
     pub async fn resume(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::resume).await
     }
 
-    /// Moves the end of a countdown by so many nanoseconds.
+    /// Moves the end of a countdown by `by` nanoseconds, later or (below zero) earlier.
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and [`Error::TooManyNumbers`].
+    /// The same as [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and
+    /// [`Error::TooManyNumbers`].
     pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Snapshot>, Error> {
         let config = &self.0.config;
         self.change(name, expected, |record, version, now| record.extend(by, version, now, config).map(Some))
             .await
     }
 
-    /// Ends a countdown before its time.
+    /// Ends a countdown before its time; one that was cancelled stays as it is.
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause).
+    /// The same as [`pause`](Self::pause).
     pub async fn cancel(&self, name: &str, expected: Option<u64>) -> Result<Arc<Snapshot>, Error> {
         self.change(name, expected, Record::cancel).await
     }
 
-    /// Forgets a countdown, for good.
+    /// Deletes a countdown, so that its name is free. Its streams end with [`Error::NotFound`].
     ///
     /// # Errors
-    /// As of [`pause`](Self::pause), without [`Error::Over`].
+    /// The same as [`pause`](Self::pause), without [`Error::Over`].
     pub async fn delete(&self, name: &str, expected: Option<u64>) -> Result<(), Error> {
         self.change(name, expected, |record, version, now| Ok(Some(record.delete(version, now)))).await?;
         Ok(())
@@ -228,9 +228,9 @@ impl Countdowns {
         self.0.find(name).ok_or(Error::NotFound)
     }
 
-    /// The countdowns, sorted by name: at most `page_size`, or fewer that are large, those behind `after`.
+    /// Up to `page_size` countdowns after the name `after`, sorted by name. A page of large countdowns has fewer.
     pub fn list(&self, page_size: usize, after: Option<&str>) -> Page {
-        let mut countdowns = self.0.behind(after, page_size.saturating_add(1));
+        let mut countdowns = self.0.list_after(after, page_size.saturating_add(1));
         let mut bytes = 0;
         let fit = countdowns.iter().take(page_size).take_while(|snapshot| {
             let is_first = bytes == 0;
@@ -267,12 +267,12 @@ impl Countdowns {
         }))
     }
 
-    /// Does something to a countdown, if it is as expected: none is done where it is so already.
+    /// Changes a countdown, if it has the expected version. Where `apply` returns `None`, nothing is to change.
     async fn change(
         &self,
         name: &str,
         expected: Option<u64>,
-        what: impl Fn(&Record, u64, i128) -> Result<Option<Record>, Error>,
+        apply: impl Fn(&Record, u64, i128) -> Result<Option<Record>, Error>,
     ) -> Result<Arc<Snapshot>, Error> {
         let registry = &*self.0;
         loop {
@@ -281,7 +281,7 @@ impl Countdowns {
             if let Some(expected) = expected.filter(|expected| *expected != version) {
                 return Err(Error::VersionMismatch { expected, current: version });
             }
-            let Some(record) = what(&snapshot.record, version, self.now())? else { return Ok(snapshot) };
+            let Some(record) = apply(&snapshot.record, version, self.now())? else { return Ok(snapshot) };
             let ttl = match record.phase {
                 Phase::Deleted => Some(DELETED_TTL),
                 Phase::Cancelled { .. } => Some(registry.config.keep_ended),
@@ -292,8 +292,8 @@ impl Countdowns {
                     registry.reached(published.sequence.get()).await?;
                     return Ok(Snapshot::new(name.into(), published.sequence.get(), record, None).into());
                 }
-                // The log has forgotten it a little sooner.
-                Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.forget(&snapshot),
+                // Its message has just expired in the log.
+                Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.remove(&snapshot),
                 Err(messages::Error::SequenceMismatch { current, .. }) => {
                     registry.reached(current.map_or(0, Sequence::get)).await?;
                 }
@@ -303,7 +303,7 @@ impl Countdowns {
     }
 }
 
-/// The state of a countdown, as the message that follows the one of `version`.
+/// The message that records a state, to be published after the message with the sequence `version`.
 fn state_message(name: &str, version: u64, record: &Record, ttl: Option<Duration>) -> NewMessage {
     NewMessage {
         topic: format!("{PREFIX}{name}"),
@@ -320,7 +320,6 @@ fn check_name(name: &str) -> Result<(), Error> {
     length.and_then(|()| topic::check(name)).map_err(Error::Name)
 }
 
-/// The topic of a countdown.
 fn topic_of(name: &str) -> Result<String, Error> {
     check_name(name)?;
     Ok(format!("{PREFIX}{name}"))

@@ -10,87 +10,87 @@ use crate::{
 /// Why a shared countdown cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not a name for a countdown.
+    /// The name is not valid.
     #[error("the name {0}")]
     Name(topic::Error),
-    /// There is no such countdown, or no more.
+    /// The countdown does not exist, or was deleted.
     #[error("no countdown")]
     NotFound,
-    /// There is one of this name that was not created by the same request.
-    #[error("a countdown of this name is there")]
+    /// Another request created a countdown of this name.
+    #[error("a countdown of this name exists")]
     Exists,
     /// It has ended, or was cancelled.
     #[error("the countdown is over")]
     Over {
-        /// It was cancelled.
+        /// Whether it was cancelled.
         is_cancelled: bool,
     },
-    /// It has changed since.
+    /// The countdown was changed after the version that the caller expects.
     #[error("the countdown has version {current}, not {expected}")]
     VersionMismatch {
-        /// As asked for.
+        /// The version that the caller expects.
         expected: u64,
-        /// As it is.
+        /// The version that the countdown has.
         current: u64,
     },
-    /// One more than [`Config::max_countdowns`](countdown::Config::max_countdowns).
+    /// There are already [`Config::max_countdowns`](countdown::Config::max_countdowns).
     #[error("there are {limit} countdowns")]
     TooMany {
-        /// The most.
+        /// The most that the operator allows.
         limit: usize,
     },
-    /// As it was asked for, no countdown can be.
+    /// The schedule is not valid.
     #[error(transparent)]
     Countdown(#[from] countdown::Error),
     /// Its end would not be in the future.
-    #[error("nothing would be left")]
+    #[error("no time would be left")]
     NothingLeft {
-        /// The field that says so.
+        /// The field that sets its end.
         field: &'static str,
     },
     /// It would be longer than [`Config::max_length`](countdown::Config::max_length).
     #[error("a length of {length:?} is over the maximum of {max:?}")]
     TooLong {
-        /// The field that says so.
+        /// The field that sets its length.
         field: &'static str,
-        /// As asked for.
+        /// The length that it would have.
         length: Duration,
-        /// The longest allowed.
+        /// The longest length that the operator allows.
         max: Duration,
     },
-    /// So long, it would have more numbers than there are.
+    /// The extension would need numbers above the range of an `i32`.
     #[error("{left} intervals would be left, more than the maximum of {max}")]
     TooManyNumbers {
         /// Whole intervals until the end.
         left: i64,
-        /// The most there can be with its last number and step.
+        /// The most that its last number and its step allow.
         max: i64,
     },
-    /// Empty, or more than [`MAX_REQUEST_ID_BYTES`](super::MAX_REQUEST_ID_BYTES).
+    /// The request id is empty, or longer than [`MAX_REQUEST_ID_BYTES`](super::MAX_REQUEST_ID_BYTES).
     #[error("a request id of {bytes} bytes")]
     RequestIdLength {
-        /// Its length.
+        /// The length of the request id.
         bytes: usize,
     },
-    /// The message to publish at the end.
-    #[error("the message at the end: {0}")]
+    /// The end message cannot be published.
+    #[error("the end message: {0}")]
     OnEnd(messages::Error),
-    /// A header of that message with a name that is the server's.
-    #[error("a header {name:?}")]
+    /// A header of the end message has a name that is reserved for the server.
+    #[error("the header name {name:?} is reserved")]
     HeaderReserved {
-        /// Its name.
+        /// The name of the header.
         name: String,
     },
-    /// The position is one of another countdown.
+    /// The position belongs to another countdown.
     #[error("a position in another countdown")]
     Mismatch,
-    /// The countdown has never been that far.
+    /// The position names a version that the countdown does not have yet.
     #[error("a position ahead of the countdown, whose version is {version}")]
     Ahead {
-        /// As it is.
+        /// The version that the countdown has.
         version: u64,
     },
-    /// The log.
+    /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] messages::Error),
 }

@@ -1,8 +1,8 @@
-//! The timer of shared countdowns: when one has ended, that is recorded, and what it was to publish is published.
+//! Ends shared countdowns when they are due: it records the end, and publishes the end message.
 //!
-//! Both go into the log in one append, under the condition that nothing else was done to the countdown meanwhile: so
-//! the message is published exactly once, however often this is tried, by however many servers, and whenever one dies.
-//! A countdown whose end came while no server ran is ended when one starts. Nothing runs when nothing is due.
+//! Both go into the log in one append, on the condition that the countdown was not changed meanwhile. So the message is
+//! published exactly once, also if several servers try, if one tries again, or if one crashes. If the end comes while
+//! no server runs, the next one that starts records it. No work is done while no countdown is due.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,23 +16,23 @@ use crate::{
     messages::{BatchError, Error, NewMessage},
 };
 
-/// How many ends are on their way to the disk at once: they share commits.
+/// How many ends are written at the same time: they share commits.
 const AT_ONCE: usize = 1_024;
 
-/// How long to wait before an end that could not be recorded is tried again, in nanoseconds.
+/// How long to wait before recording an end is tried again, in nanoseconds.
 const RETRY_NANOS: i128 = 1_000_000_000;
 
-/// The log reports at most once in this time that ends cannot be recorded.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two warnings that ends cannot be recorded.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
-/// Names the countdown.
+/// The name of the countdown.
 const NAME_HEADER: &str = "countdown";
-/// When it was due.
+/// When the end was due, in RFC 3339.
 const DUE_HEADER: &str = "countdown-due-time";
-/// How late it was published.
+/// How late the message was published, in seconds.
 const LATENESS_HEADER: &str = "countdown-lateness";
 
-/// Ends countdowns when they are due, and forgets those that ended long ago. Never returns.
+/// Ends countdowns when they are due, and removes those whose last message has expired. Never returns.
 pub(super) async fn run(registry: Arc<Registry>) {
     let (mut ending, mut failures) = (FuturesUnordered::new(), Failures::default());
     loop {
@@ -49,13 +49,13 @@ pub(super) async fn run(registry: Arc<Registry>) {
         };
         tokio::select! {
             () = due => {}
-            () = registry.moments_moved() => {}
-            Some(ended) = ending.next() => failures.note(ended),
+            () = registry.first_moment_changed() => {}
+            Some(ended) = ending.next() => failures.record(ended),
         }
     }
 }
 
-/// Records the end of a countdown. Where that cannot be done yet, it is due again.
+/// Records the end of a countdown, or schedules it again if that is not possible yet.
 async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> {
     let Snapshot { name, version, .. } = &*snapshot;
     if !registry.is_current(&snapshot) {
@@ -63,17 +63,17 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
     }
     let now = schedule::nanos(registry.clock.wall());
     let Some(record) = snapshot.record.end(*version, now) else {
-        // The clock was set back since it was due.
+        // The clock was set back after the countdown was due.
         snapshot.moment().into_iter().for_each(|moment| registry.schedule(moment, snapshot.clone()));
         return Ok(());
     };
     let mut messages = vec![state_message(name, *version, &record, Some(registry.config.keep_ended))];
     messages.extend(record.on_end.as_ref().map(|on_end| end_message(name, on_end, &record, now)));
     match registry.log.publish_own_batch(messages).await {
-        // Somebody else was first: what is to be done about that is known as soon as it is read.
+        // Another change came first. The registry schedules it when it is read from the log.
         Ok(_) | Err(BatchError { index: Some(0), error: Error::SequenceMismatch { .. } }) => Ok(()),
         Err(BatchError { error, .. }) => {
-            // Else nothing can be published before the next start.
+            // After the other two errors, nothing can be published until the server is restarted.
             if !matches!(error, Error::Closed | Error::Failed) {
                 registry.schedule(now + RETRY_NANOS, snapshot.clone());
             }
@@ -82,25 +82,25 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
     }
 }
 
-/// Ends that could not be recorded, reported at most once a second.
+/// Ends that could not be recorded, logged at most once a second.
 #[derive(Default)]
 struct Failures {
     unreported: usize,
-    told: Option<Instant>,
+    last_warning: Option<Instant>,
 }
 
 impl Failures {
-    fn note(&mut self, ended: Result<(), Error>) {
+    fn record(&mut self, ended: Result<(), Error>) {
         let Err(error) = ended else { return };
         self.unreported += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-            tracing::warn!(%error, tries = self.unreported, "ends of countdowns cannot be recorded yet");
-            *self = Self { unreported: 0, told: Some(Instant::now()) };
+        if self.last_warning.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            tracing::warn!(%error, tries = self.unreported, "cannot record the end of countdowns; trying again");
+            *self = Self { unreported: 0, last_warning: Some(Instant::now()) };
         }
     }
 }
 
-/// The message that a countdown publishes when it ends.
+/// The message that the server publishes when a countdown ends.
 fn end_message(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
     let mut message = on_end.message();
     let due = record.run().map_or(now, |run| run.end());

@@ -1,4 +1,4 @@
-//! Following the log: what is known of shared countdowns comes from there, whoever changed them.
+//! Follows the log, so that the registry has every change, whichever server published it.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -6,18 +6,19 @@ use futures::{Stream, StreamExt};
 
 use super::{PREFIX, Record, registry::Registry};
 use crate::{
+    countdown::schedule,
     messages::{self, Batch, OnGap, Start, Stop},
     stream::Batching,
     wire::message,
 };
 
-/// How long to wait before the log is read again, after it could not be.
+/// How long to wait after an error before the log is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// States, in the order of the log.
+/// The states of all countdowns, in the order of the log.
 pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<Batch, messages::Error>> + Send>>;
 
-/// Reads what is there, and returns what is to come.
+/// Reads the states that the log has, and returns the stream of later ones.
 pub(super) async fn load(registry: &Registry) -> Result<Changes, messages::Error> {
     let query = messages::Query {
         topics: vec![format!("{PREFIX}>")],
@@ -38,7 +39,7 @@ pub(super) async fn load(registry: &Registry) -> Result<Changes, messages::Error
     Ok(changes)
 }
 
-/// Takes note of every change, for ever.
+/// Applies every change. Never returns.
 pub(super) async fn run(registry: Arc<Registry>, mut changes: Changes) {
     loop {
         let error = match changes.next().await {
@@ -49,7 +50,7 @@ pub(super) async fn run(registry: Arc<Registry>, mut changes: Changes) {
             Some(Err(error)) => error,
             None => messages::Error::Closed,
         };
-        tracing::error!(%error, "the changes of countdowns cannot be read: they are read anew");
+        tracing::error!(%error, "cannot read the changes of shared countdowns from the log; trying again");
         changes = loop {
             tokio::time::sleep(RETRY).await;
             if let Ok(changes) = load(&registry).await {
@@ -66,12 +67,16 @@ fn apply(registry: &Registry, batch: &Batch) {
             let Some(name) = found.topic.strip_prefix(PREFIX) else { continue };
             let text = std::str::from_utf8(found.content).ok().filter(|_| found.is_text);
             let Some(record) = text.and_then(Record::from_json) else {
-                tracing::error!(name, version = found.sequence, "this is no state of a countdown");
+                tracing::error!(
+                    name,
+                    version = found.sequence,
+                    "a message of the log is not a countdown's state"
+                );
                 continue;
             };
-            let forgotten = found.expires.and_then(|since| i128::try_from(since.as_nanos()).ok());
-            registry.apply(name, found.sequence, record, forgotten);
+            let expires = found.expires.map(schedule::nanos_of);
+            registry.apply(name, found.sequence, record, expires);
         }
     }
-    registry.has_read(batch.position.sequence().map_or(0, messages::Sequence::get));
+    registry.advance(batch.position.sequence().map_or(0, messages::Sequence::get));
 }

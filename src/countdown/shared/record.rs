@@ -1,9 +1,9 @@
-//! How a shared countdown stands, and what becomes of it: pure, with the time as an argument.
+//! The state of a shared countdown, and its changes. All functions are pure: the time is an argument.
 //!
-//! A [`Record`] is the last message of the topic `$countdown.NAME`, as JSON. While a countdown runs its ticks are laid
-//! backward from its end, `end − j × interval`; each change begins a new *run* of them, behind the moment of the
-//! change. Ticks are counted over all runs, so that a reader who was away while it was paused, extended and
-//! resumed is told exactly how many it has missed. All moments are the wall clock's.
+//! A [`Record`] is the last message of the topic `$countdown.NAME`, as JSON. While a countdown runs, its ticks are
+//! counted back from its end: they are due at `end − j × interval`. Each change starts a new *run* of ticks after the
+//! moment of the change. Ticks are counted over all runs, so that a client that was disconnected while the countdown
+//! was paused, extended and resumed learns exactly how many ticks it missed. All moments are the wall clock's.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,48 +17,47 @@ use crate::{
     messages::{Content, NewMessage},
 };
 
-/// The last number that a schedule can have, over all steps.
+/// The highest number that a tick can have.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
-/// How a shared countdown stands.
+/// The state of a shared countdown.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// Tells it apart from others that had its name.
+    /// Distinguishes it from other countdowns that had its name.
     pub id: Uuid,
-    /// The version that it had before; 0 when it was created.
+    /// The version before the last change; 0 when it was created.
     pub previous_version: u64,
-    /// What was done last.
+    /// The last change.
     pub change: Change,
-    /// By how many nanoseconds its end was moved, where that was done last.
+    /// By how many nanoseconds its end was moved, if that was the last change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_nanos: Option<i64>,
-    /// How it stands since then.
+    /// The phase since the last change.
     #[serde(flatten)]
     pub phase: Phase,
-    /// How many ticks were due before the ones of this phase.
+    /// How many ticks were due before the ticks of this phase.
     pub ticks_before: u64,
-    /// From its start to its end without pauses, with all extensions, in nanoseconds.
+    /// From its start to its end, with all extensions and without pauses, in nanoseconds.
     pub total_nanos: u64,
-    /// From tick to tick, in nanoseconds.
+    /// The time between two ticks, in nanoseconds.
     pub interval_nanos: u64,
-    /// The last number.
+    /// The number of the last tick.
     pub to: i32,
-    /// The fall from tick to tick.
+    /// The difference between the numbers of two ticks; at least 1.
     pub step: i32,
-    /// When it was created.
-    pub create_time: Timestamp,
-    /// When it was changed last.
+    pub(crate) create_time: Timestamp,
+    /// The time of the last change.
     pub update_time: Timestamp,
-    /// Makes its creation safe to repeat.
+    /// Makes it safe to repeat the request that created the countdown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// What is published when it ends.
+    /// The message that is published when it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_end: Option<OnEnd>,
 }
 
-/// Where a shared countdown is in its life.
+/// The phase of a shared countdown's life.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
 pub enum Phase {
@@ -66,31 +65,31 @@ pub enum Phase {
     Running {
         /// When its last tick is due.
         end_time: Timestamp,
-        /// How many ticks this run has, from its beginning to the end.
+        /// How many ticks this run has in all.
         ticks: u64,
     },
-    /// It stands still.
+    /// It has no ticks until it is resumed.
     Paused {
-        /// What is left, in nanoseconds.
+        /// The time left, in nanoseconds.
         remaining_nanos: u64,
     },
-    /// It has ended in its time.
+    /// It reached its end.
     Ended {
         /// When its last tick was due.
         end_time: Timestamp,
         /// How many ticks the last run had.
         ticks: u64,
     },
-    /// It was cancelled.
+    /// It was cancelled before its end.
     Cancelled {
-        /// What was left, in nanoseconds.
+        /// The time that was left, in nanoseconds.
         remaining_nanos: u64,
     },
     /// It was deleted: the name is free.
     Deleted,
 }
 
-/// What can be done to a shared countdown.
+/// A change of a shared countdown.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "each is a word of the contract")]
@@ -108,21 +107,18 @@ pub enum Change {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnEnd {
-    /// Its topic.
-    pub topic: String,
-    /// What it is about.
+    pub(crate) topic: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// Sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// Its payload.
     #[serde(flatten, with = "content")]
-    pub content: Content,
+    pub(crate) content: Content,
 }
 
 impl OnEnd {
-    /// What it takes in a response, roughly.
+    /// Its approximate size in a response.
     pub fn bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
         let content = match &self.content {
@@ -132,38 +128,38 @@ impl OnEnd {
         self.topic.len() + self.key.as_ref().map_or(0, String::len) + headers + content
     }
 
-    /// As a message to publish.
+    /// The message to publish, without the server's headers.
     pub fn message(&self) -> NewMessage {
         let Self { topic, key, headers, content } = self.clone();
         NewMessage { topic, content, key, headers, ..NewMessage::default() }
     }
 }
 
-/// A shared countdown as asked for.
+/// A shared countdown, as a request asks for it.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// How long it runs.
     pub target: Target,
-    /// The last number.
+    /// The number of the last tick.
     pub to: i32,
-    /// The fall from tick to tick; at least 1.
+    /// The difference between the numbers of two ticks; at least 1.
     pub step: i32,
     /// The time between two ticks.
     pub interval: Duration,
-    /// What is published when it ends.
+    /// The message that is published when it ends.
     pub on_end: Option<OnEnd>,
-    /// Makes its creation safe to repeat.
+    /// Makes it safe to repeat the request.
     pub request_id: Option<String>,
 }
 
 /// How long a shared countdown runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// For so long from now on.
+    /// For this long from now on.
     For(Duration),
-    /// To a moment.
+    /// Until this moment.
     Until(SystemTime),
-    /// For as long as it takes to count from this number.
+    /// For as long as it takes to count down from this number.
     From(i32),
 }
 
@@ -197,7 +193,7 @@ impl Record {
                 i128::from(fall / i64::from(step)) * i128::from(interval_nanos)
             }
         };
-        // Only counting from a number to itself takes no time.
+        // A length of zero is valid only for a countdown from a number to itself.
         if length < 0 || length == 0 && !matches!(target, Target::From(_)) {
             return Err(Error::NothingLeft { field: target.field() });
         }
@@ -218,15 +214,15 @@ impl Record {
             request_id,
             on_end,
         };
-        // The first number of one that counts from it is due at once.
+        // `now` itself belongs to the run: the first number of a countdown from a number is due at once.
         record.phase = record.running(now - 1, now + length)?;
         Ok(record)
     }
 
-    /// The run whose ticks are due behind `after`, up to `end`.
+    /// A run whose ticks are due after `after`, up to and including `end`.
     fn running(&self, after: i128, end: i128) -> Result<Phase, countdown::Error> {
         let last = (end - after - 1) / i128::from(self.interval_nanos);
-        // Both bounds: the first number fits, and so does the count of those left.
+        // Two bounds: the first number fits an `i32`, and so does the count of intervals.
         let max = ((MAX_NUMBER - i64::from(self.to)) / i64::from(self.step)).min(MAX_NUMBER);
         if last > i128::from(max) {
             let left = i64::try_from(last).unwrap_or(i64::MAX);
@@ -235,7 +231,7 @@ impl Record {
         Ok(Phase::Running { end_time: timestamp(end), ticks: whole(last) + 1 })
     }
 
-    /// The same after a change at `now`, with nothing of it done yet but the count of the ticks that were due.
+    /// The part that all changes at `now` share. It counts the ticks that were due; the caller sets the phase.
     fn after(&self, version: u64, change: Change, now: i128) -> Self {
         let mut record = self.clone();
         record.ticks_before = self.due_by(now);
@@ -246,7 +242,7 @@ impl Record {
         record
     }
 
-    /// What is left at `now` of one that is not over; in nanoseconds, above zero.
+    /// The nanoseconds left at `now`, above zero; an error if the countdown is over.
     fn left(&self, now: i128) -> Result<i128, Error> {
         match self.phase {
             Phase::Running { end_time, .. } if end_time.as_nanosecond() > now => {
@@ -259,7 +255,7 @@ impl Record {
         }
     }
 
-    /// Paused at `now`; none if it is already.
+    /// Paused at `now`; `None` if it is already paused.
     pub fn pause(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
         if matches!(self.phase, Phase::Paused { .. }) {
             return Ok(None);
@@ -269,7 +265,7 @@ impl Record {
         Ok(Some(Self { phase, ..self.after(version, Change::Paused, now) }))
     }
 
-    /// Resumed at `now`; none if it runs.
+    /// Resumed at `now`; `None` if it runs.
     pub fn resume(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
         let left = self.left(now)?;
         if matches!(self.phase, Phase::Running { .. }) {
@@ -279,14 +275,14 @@ impl Record {
         Ok(Some(Self { phase, ..self.after(version, Change::Resumed, now) }))
     }
 
-    /// With its end moved by so many nanoseconds.
+    /// With its end moved by `by` nanoseconds.
     pub fn extend(&self, by: i128, version: u64, now: i128, config: &Config) -> Result<Self, Error> {
         let left = self.left(now)? + by;
         if left <= 0 {
             return Err(Error::NothingLeft { field: "by" });
         }
         check_length(left, "by", config)?;
-        // Also one that is paused: it has to be able to go on.
+        // Check a paused countdown too: it must be possible to resume it.
         let running = self.running(now, now + left).map_err(|error| match error {
             countdown::Error::TooManyNumbers { left, max } => Error::TooManyNumbers { left, max },
             error => error.into(),
@@ -301,7 +297,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Cancelled at `now`; none if it is already.
+    /// Cancelled at `now`; `None` if it is already cancelled.
     pub fn cancel(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
         if matches!(self.phase, Phase::Cancelled { .. }) {
             return Ok(None);
@@ -310,19 +306,19 @@ impl Record {
         Ok(Some(Self { phase, ..self.after(version, Change::Cancelled, now) }))
     }
 
-    /// Ended, if its end has come at `now`.
+    /// Ended, if its end is due at `now`.
     pub fn end(&self, version: u64, now: i128) -> Option<Self> {
         let Phase::Running { end_time, ticks } = self.phase else { return None };
         let has_come = end_time.as_nanosecond() <= now;
         has_come.then(|| Self {
             phase: Phase::Ended { end_time, ticks },
-            // Its last run stays: who was away gets the last number of it.
+            // It keeps its last run, so that a client that resumes later still gets the last number.
             ticks_before: self.ticks_before,
             ..self.after(version, Change::Ended, now)
         })
     }
 
-    /// What stands in its place once it is deleted.
+    /// The record that marks it as deleted.
     #[must_use]
     pub fn delete(&self, version: u64, now: i128) -> Self {
         Self {
@@ -333,12 +329,12 @@ impl Record {
         }
     }
 
-    /// Nothing can be done to it any more but to delete it.
+    /// Whether the only change left is to delete it.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. } | Phase::Cancelled { .. } | Phase::Deleted)
     }
 
-    /// The ticks of its run, if it has one; none of them taken.
+    /// The position before the first tick of its run, if it has one.
     pub fn run(&self) -> Option<schedule::Position> {
         let (Phase::Running { end_time, ticks } | Phase::Ended { end_time, ticks }) = self.phase else {
             return None;
@@ -347,19 +343,19 @@ impl Record {
         schedule::Position::backward(end_time.as_nanosecond(), ticks, interval_nanos, to, step)
     }
 
-    /// How many ticks were due at `now`, over all runs.
+    /// How many ticks are due at `now`, over all runs.
     pub fn due_by(&self, now: i128) -> u64 {
         let here = self.run().map_or(0, |run| run.due_by(now));
         self.ticks_before.saturating_add(here)
     }
 
-    /// What it is in the log.
+    /// Its form in the log.
     pub fn to_json(&self) -> String {
         // Plain data: serialising it cannot fail. What is empty would be refused when it is read, never misread.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote; none where it is not that.
+    /// Reads the output of [`to_json`](Self::to_json); `None` if `text` is anything else.
     pub fn from_json(text: &str) -> Option<Self> {
         let record = serde_json::from_str::<Self>(text).ok()?;
         let has_run = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });

@@ -1,4 +1,4 @@
-//! What is known of the shared countdowns of a log, and what is to be done when.
+//! The shared countdowns of a log, in memory: their states by name, and the moments when the server must act on one.
 
 use std::{
     collections::BTreeMap,
@@ -14,21 +14,21 @@ use crate::{
     messages::{self, Log},
 };
 
-/// What is known, from the log.
+/// The states that the log holds, as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Registry {
     pub log: Log,
     pub clock: Clock,
     pub config: Config,
     by_name: RwLock<BTreeMap<Arc<str>, watch::Sender<Arc<Snapshot>>>>,
-    /// Changes of the log up to this sequence are known.
-    read: watch::Sender<u64>,
-    /// The names of those that are being created, with how many requests do that.
+    /// The log has been read up to this sequence.
+    read_up_to: watch::Sender<u64>,
+    /// The names that requests are creating, each with the number of those requests.
     creating: Mutex<BTreeMap<String, usize>>,
-    /// By the moment and the version.
+    /// When to act on a countdown, by the moment and the version.
     moments: Mutex<BTreeMap<(i128, u64), Arc<Snapshot>>>,
-    /// The first of the moments is another one.
-    moved: Notify,
+    /// Notified when a moment becomes the first one.
+    first_moment_changed: Notify,
 }
 
 impl Registry {
@@ -38,15 +38,15 @@ impl Registry {
             clock,
             config,
             by_name: RwLock::default(),
-            read: watch::Sender::new(0),
+            read_up_to: watch::Sender::new(0),
             creating: Mutex::default(),
             moments: Mutex::default(),
-            moved: Notify::new(),
+            first_moment_changed: Notify::new(),
         }
     }
 
     fn by_name(&self) -> RwLockReadGuard<'_, BTreeMap<Arc<str>, watch::Sender<Arc<Snapshot>>>> {
-        // Every change is one call.
+        // A panic leaves the map consistent: every change of it is one call. The same holds for the locks below.
         self.by_name.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +55,6 @@ impl Registry {
     }
 
     fn moments(&self) -> MutexGuard<'_, BTreeMap<(i128, u64), Arc<Snapshot>>> {
-        // Every change is one call.
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,7 +62,7 @@ impl Registry {
         self.by_name().get(name).map(|changes| changes.borrow().clone())
     }
 
-    /// Checks what no record shows to be wrong.
+    /// Checks the parts of a request that [`Record::create`] does not check.
     pub fn check(&self, spec: &Spec) -> Result<(), Error> {
         let id_bytes = spec.request_id.as_ref().map(String::len);
         if let Some(bytes) = id_bytes.filter(|bytes| !(1..=MAX_REQUEST_ID_BYTES).contains(bytes)) {
@@ -80,12 +79,12 @@ impl Registry {
     }
 
     fn creating(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        // Every change is one call.
         self.creating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one that is about to be created, until what is returned is dropped: it is known by then.
-    pub fn place(&self, name: &str) -> Result<Place<'_>, Error> {
+    /// Reserves room for a countdown that a request is about to create, until the reservation is dropped. By then the
+    /// countdown has been read from the log, or could not be created.
+    pub fn reserve(&self, name: &str) -> Result<Reservation<'_>, Error> {
         let limit = self.config.max_countdowns;
         let mut creating = self.creating();
         if !creating.contains_key(name) {
@@ -96,35 +95,35 @@ impl Registry {
             }
         }
         *creating.entry(name.to_owned()).or_default() += 1;
-        Ok(Place { registry: self, name: name.to_owned() })
+        Ok(Reservation { registry: self, name: name.to_owned() })
     }
 
-    /// The countdowns behind a name, at most so many.
-    pub fn behind(&self, after: Option<&str>, at_most: usize) -> Vec<Arc<Snapshot>> {
+    /// Up to `at_most` countdowns after a name, sorted by name.
+    pub fn list_after(&self, after: Option<&str>, at_most: usize) -> Vec<Arc<Snapshot>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let by_name = self.by_name();
-        let behind = by_name.range::<str, _>((from, Bound::Unbounded));
-        behind.take(at_most).map(|(_, changes)| changes.borrow().clone()).collect()
+        let later = by_name.range::<str, _>((from, Bound::Unbounded));
+        later.take(at_most).map(|(_, changes)| changes.borrow().clone()).collect()
     }
 
-    /// How a countdown stands, now and from now on.
+    /// The current state of a countdown, and its changes from now on.
     pub fn changes(&self, name: &str) -> Option<watch::Receiver<Arc<Snapshot>>> {
         self.by_name().get(name).map(watch::Sender::subscribe)
     }
 
-    /// Waits until the first of the moments is another one.
-    pub async fn moments_moved(&self) {
-        self.moved.notified().await;
+    /// Waits until another moment is the first one.
+    pub async fn first_moment_changed(&self) {
+        self.first_moment_changed.notified().await;
     }
 
-    /// Waits until the change of this sequence is known.
+    /// Waits until the log has been read up to this sequence.
     pub async fn reached(&self, sequence: u64) -> Result<(), Error> {
-        let mut read = self.read.subscribe();
+        let mut read = self.read_up_to.subscribe();
         read.wait_for(|read| *read >= sequence).await.map(drop).map_err(|_| messages::Error::Closed.into())
     }
 
-    /// Takes note of a change, unless it is known.
-    pub fn apply(&self, name: &str, version: u64, record: Record, forgotten: Option<i128>) {
+    /// Records a change that was read from the log, unless it or a later one is already known.
+    pub fn apply(&self, name: &str, version: u64, record: Record, expires: Option<i128>) {
         let mut by_name = self.by_name_mut();
         let known = by_name.get(name).map(|changes| changes.borrow().clone());
         if known.as_ref().is_some_and(|known| known.version >= version) {
@@ -132,10 +131,10 @@ impl Registry {
         }
         let is_deleted = matches!(record.phase, Phase::Deleted);
         let name = known.as_ref().map_or_else(|| name.into(), |known| known.name.clone());
-        let snapshot = Arc::new(Snapshot::new(name.clone(), version, record, forgotten));
+        let snapshot = Arc::new(Snapshot::new(name.clone(), version, record, expires));
         let changes = if is_deleted { by_name.remove(&name) } else { by_name.get(&name).cloned() };
         match changes {
-            // Under the lock: changes of one are told in their order.
+            // Send it under the lock, so that watchers see the changes of a countdown in order.
             Some(changes) => _ = changes.send_replace(snapshot.clone()),
             None if is_deleted => {}
             None => _ = by_name.insert(name, watch::Sender::new(snapshot.clone())),
@@ -149,12 +148,12 @@ impl Registry {
         }
     }
 
-    /// All up to this sequence of the log is known.
-    pub fn has_read(&self, sequence: u64) {
-        self.read.send_if_modified(|read| {
-            let is_behind = *read < sequence;
+    /// Records that the log has been read up to this sequence.
+    pub fn advance(&self, sequence: u64) {
+        self.read_up_to.send_if_modified(|read| {
+            let is_later = *read < sequence;
             *read = sequence.max(*read);
-            is_behind
+            is_later
         });
     }
 
@@ -164,7 +163,7 @@ impl Registry {
         let is_first = moments.first_key_value().is_some_and(|(key, _)| key.0 == moment);
         drop(moments);
         if is_first {
-            self.moved.notify_one();
+            self.first_moment_changed.notify_one();
         }
     }
 
@@ -174,7 +173,7 @@ impl Registry {
         }
     }
 
-    /// Takes out what is due, at most so many of it; what is over for long is forgotten.
+    /// Takes out up to `at_most` countdowns that are due to end, and removes those whose last message has expired.
     pub fn take_due(&self, at_most: usize) -> Vec<Arc<Snapshot>> {
         let now = schedule::nanos(self.clock.wall());
         let mut due = Vec::new();
@@ -183,7 +182,7 @@ impl Registry {
             let Some(first) = moments.first_entry().filter(|first| first.key().0 <= now) else { break };
             let snapshot = first.remove();
             drop(moments);
-            if snapshot.record.is_over() { self.forget(&snapshot) } else { due.push(snapshot) }
+            if snapshot.record.is_over() { self.remove(&snapshot) } else { due.push(snapshot) }
         }
         due
     }
@@ -192,13 +191,13 @@ impl Registry {
         self.moments().first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Nothing was done to it since.
+    /// Whether the countdown was not changed after this snapshot.
     pub fn is_current(&self, snapshot: &Snapshot) -> bool {
         self.find(&snapshot.name).is_some_and(|current| current.version == snapshot.version)
     }
 
-    /// Forgets a countdown that the log has forgotten.
-    pub fn forget(&self, snapshot: &Snapshot) {
+    /// Removes a countdown whose last message has expired in the log, unless it was changed meanwhile.
+    pub fn remove(&self, snapshot: &Snapshot) {
         let mut by_name = self.by_name_mut();
         let is_current =
             |changes: &watch::Sender<Arc<Snapshot>>| changes.borrow().version == snapshot.version;
@@ -208,13 +207,13 @@ impl Registry {
     }
 }
 
-/// The place of one that is being created.
-pub(super) struct Place<'a> {
+/// Room for a countdown that a request is creating: it counts towards the limit, once for each name.
+pub(super) struct Reservation<'a> {
     registry: &'a Registry,
     name: String,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut creating = self.registry.creating();
         if let Some(requests) = creating.get_mut(&self.name) {

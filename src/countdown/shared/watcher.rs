@@ -1,9 +1,9 @@
-//! The stream of a shared countdown: how it stands, its ticks, and what is done to it.
+//! The stream of a shared countdown: its state, its ticks, and its changes.
 //!
-//! Ticks come while it runs, in order, each at most once, and never early. The first batch tells how it stands now;
-//! whenever it is changed a batch with an event goes out at once. A stream goes on behind the [`Position`] of any batch,
-//! also across changes: how many ticks were due meanwhile is told exactly. It ends when the countdown is over, and with
-//! [`Error::NotFound`] when it is deleted.
+//! Ticks come while the countdown runs, in order, each at most once, and never early. The first batch carries the
+//! current state. Each change is sent at once, as an event. A stream can be resumed after the [`Position`] of any batch,
+//! also across changes, and then reports exactly how many ticks were due meanwhile. It ends when the countdown is over,
+//! and with [`Error::NotFound`] when the countdown is deleted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,17 +22,17 @@ use crate::{
     stream::{Batching, Pacing},
 };
 
-/// `COUNTDOWN_STATE_RUNNING`: nothing ticks in another state.
+/// `COUNTDOWN_STATE_RUNNING`: a countdown has ticks in this state only.
 const RUNNING: i32 = 1;
 
-/// A place in a shared countdown.
+/// A position in a shared countdown.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
-    /// Which countdown: names are used again.
+    /// The countdown's id: its name may be used again after it is deleted.
     pub(super) id: Uuid,
-    /// The version that was told.
+    /// The last version that was reported.
     pub(super) version: u64,
-    /// How many ticks were delivered or counted, over all runs.
+    /// How many ticks were delivered or skipped, over all runs.
     pub(super) next: u64,
 }
 
@@ -41,36 +41,35 @@ impl cursor::Position for Position {
     const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
 }
 
-/// How to watch.
+/// Which countdown to watch, from the present or from a position.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Which countdown.
-    pub name: String,
-    /// Behind which batch to go on; none: from now on.
+    pub(crate) name: String,
+    /// The position to resume after; `None`: start now.
     pub resume: Option<Position>,
     /// What to do when ticks could not be delivered in time.
     pub on_lag: OnLag,
-    /// How the stream is cut into batches.
+    /// How the stream is divided into batches.
     pub batching: Batching,
 }
 
-/// The last tick that was encoded, for all watchers, with its number in the run.
+/// The last tick that was encoded, with its index in the run. All watchers share it.
 #[derive(Debug, Default)]
 pub(super) struct Encoded(Mutex<Option<(u64, Bytes)>>);
 
 impl Encoded {
-    /// The tick of this number, encoded by whoever needs it first.
-    fn tick(&self, number: u64, encode: impl FnOnce() -> Bytes) -> Bytes {
-        // What is there is whole, whoever panicked.
+    /// The tick of this index. The first watcher that needs a tick encodes it.
+    fn tick(&self, index: u64, encode: impl FnOnce() -> Bytes) -> Bytes {
+        // A panic in `encode` leaves the previous tick in place.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((known, bytes)) if *known == number => bytes.clone(),
-            _ => last.insert((number, encode())).1.clone(),
+            Some((known, bytes)) if *known == index => bytes.clone(),
+            _ => last.insert((index, encode())).1.clone(),
         }
     }
 }
 
-/// The run that ticks are taken from.
+/// The run whose ticks the stream delivers.
 #[derive(Debug)]
 struct Run {
     snapshot: Arc<Snapshot>,
@@ -78,42 +77,43 @@ struct Run {
 }
 
 impl Run {
-    /// That of a countdown which has one, behind so many ticks over all runs.
+    /// The run of a countdown, after the first `delivered` ticks of all runs; `None` if it has no run.
     fn of(snapshot: &Arc<Snapshot>, delivered: u64) -> Option<Self> {
         let mut position = snapshot.record.run()?;
         position.pass(delivered.saturating_sub(snapshot.record.ticks_before));
         Some(Self { snapshot: snapshot.clone(), position })
     }
 
-    /// How many ticks were delivered or counted, over all runs.
+    /// How many ticks were delivered or skipped, over all runs.
     fn delivered(&self) -> u64 {
         self.snapshot.record.ticks_before.saturating_add(self.position.passed())
     }
 }
 
-/// What a stream knows between two batches.
+/// The state of a stream between two batches.
 #[derive(Debug)]
 pub(super) struct Watcher {
     changes: watch::Receiver<Arc<Snapshot>>,
     id: Uuid,
-    /// The version that was told last, or that the reader knew when it came.
+    /// The version that was reported last, or the version of the position that the client resumed after.
     version: u64,
-    /// None while there are no ticks, and as long as the reader only knows a version that is past.
+    /// `None` while the countdown has no ticks, and until the client has caught up with its changes.
     run: Option<Run>,
+    /// How many ticks were delivered or skipped, over all runs.
     delivered: u64,
-    /// Ticks that were left out and not told yet.
+    /// How many ticks were skipped and not reported yet.
     unreported: u64,
     on_lag: OnLag,
     pacing: Pacing,
     clock: Clock,
     steps: Steps,
-    /// By how much the wall clock was set since the last batch.
+    /// By how many nanoseconds the wall clock was set after the last batch.
     stepped: Option<i128>,
     _rate: Rate,
 }
 
 impl Watcher {
-    /// Watches from now on, or behind a position.
+    /// A stream that starts now, or after a position.
     pub fn new(
         changes: watch::Receiver<Arc<Snapshot>>,
         query: Query,
@@ -132,7 +132,7 @@ impl Watcher {
             }
             Some(position) => (position.version, position.next),
             None => {
-                // Who comes when it is over gets the last number.
+                // A stream that starts after the end gets the last number.
                 let last = u64::from(matches!(record.phase, Phase::Ended { .. }));
                 (snapshot.version, record.due_by(reading.0).saturating_sub(last))
             }
@@ -158,7 +158,7 @@ impl Watcher {
         self.pacing.is_over()
     }
 
-    /// What is to be told now, and the position behind it.
+    /// The ticks and the change that are due now, and the position after them.
     pub fn batch(&mut self) -> Result<Batch<Position>, Error> {
         let (wall, now) = self.read_clocks();
         let newest = self.changes.borrow_and_update().clone();
@@ -167,7 +167,7 @@ impl Watcher {
         }
         let stepped = self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos });
         let mut events = stepped.into_iter().collect::<Vec<_>>();
-        let (has_changed, bound) = self.look_back(&newest, wall);
+        let (has_changed, bound) = self.ticks_before_change(&newest, wall);
         let mut taken = self.take(bound);
         if has_changed && taken.count == 0 {
             events.push(Event::Changed {
@@ -179,11 +179,11 @@ impl Watcher {
             self.switch_to(&newest);
             taken = self.take(wall);
         }
-        let is_told = self.pacing.is_first() || has_changed && self.version == newest.version;
+        let has_snapshot = self.pacing.is_first() || has_changed && self.version == newest.version;
         let skipped = taken.skipped + std::mem::take(&mut self.unreported);
         self.pacing.record(taken.count, now);
-        let is_through = self.run.as_ref().is_none_or(|run| run.position.is_end());
-        if self.version == newest.version && newest.record.is_over() && is_through {
+        let is_run_over = self.run.as_ref().is_none_or(|run| run.position.is_end());
+        if self.version == newest.version && newest.record.is_over() && is_run_over {
             self.pacing.end();
         }
         let position = Position { id: self.id, version: self.version, next: self.delivered };
@@ -195,35 +195,35 @@ impl Watcher {
             progress: Progress {
                 late: taken.first_due.map(|due| schedule::span(wall - due)),
                 skipped,
-                snapshot: is_told.then_some(newest),
+                snapshot: has_snapshot.then_some(newest),
                 sent: self.clock.wall(),
             },
         })
     }
 
-    /// Whether there is a change to tell, and up to which moment ticks are to be delivered before.
-    fn look_back(&mut self, newest: &Arc<Snapshot>, wall: i128) -> (bool, i128) {
+    /// Whether there is a change to report, and the moment up to which ticks are delivered before it.
+    fn ticks_before_change(&mut self, newest: &Arc<Snapshot>, wall: i128) -> (bool, i128) {
         if newest.version == self.version {
             return (false, wall);
         }
         let record = &newest.record;
         let follows = record.previous_version == self.version;
         if matches!(record.phase, Phase::Ended { .. }) {
-            // The last number comes before the end is told, also to a reader who was away for longer.
+            // Deliver the last number before the end is reported, also if the client missed earlier changes.
             if !follows {
-                // From here on the position is one in the last run, wherever the stream is cut.
+                // Switch to the last run now, so that a cut in the middle of it resumes there.
                 self.skip_to(record.ticks_before);
                 self.version = record.previous_version;
             }
             self.run = Run::of(newest, self.delivered);
             return (true, i128::MAX);
         }
-        let is_behind = follows && self.on_lag == OnLag::Burst && self.delivered < record.ticks_before;
+        let has_ticks_left = follows && self.on_lag == OnLag::Burst && self.delivered < record.ticks_before;
         let update = record.update_time.as_nanosecond();
-        (true, if is_behind { update } else { i128::MIN })
+        (true, if has_ticks_left { update } else { i128::MIN })
     }
 
-    /// Takes ticks that were due at a moment.
+    /// Takes the ticks that are due at a moment.
     fn take(&mut self, moment: i128) -> Taken {
         let Some(run) = &mut self.run else { return Taken::default() };
         let Run { snapshot, position } = run;
@@ -242,25 +242,25 @@ impl Watcher {
         taken
     }
 
-    /// Goes on with what a countdown has become.
+    /// Continues with the run of a new version.
     fn switch_to(&mut self, newest: &Arc<Snapshot>) {
         self.version = newest.version;
         if matches!(newest.record.phase, Phase::Ended { .. }) {
             return;
         }
         self.skip_to(newest.record.ticks_before);
-        // A tick that was due between a change and its way to the disk belongs to neither run.
+        // A tick that was due after the change and before it was on disk belongs to neither run.
         self.delivered = newest.record.ticks_before;
         self.run = Run::of(newest, self.delivered);
     }
 
-    /// Counts the ticks up to a number as left out.
+    /// Counts the ticks before the `ticks`-th of all runs as skipped.
     fn skip_to(&mut self, ticks: u64) {
         self.unreported += ticks.saturating_sub(self.delivered);
         self.delivered = ticks;
     }
 
-    /// Both clocks; takes note of a step of the wall clock.
+    /// Reads both clocks, and records a step of the wall clock.
     fn read_clocks(&mut self) -> (i128, Instant) {
         let both = self.clock.both();
         if let Some(by) = self.steps.inspect(both) {
@@ -269,7 +269,7 @@ impl Watcher {
         both
     }
 
-    /// Waits until there is something to tell: a tick, a change, a heartbeat, or that the wall clock was set.
+    /// Waits until a tick or a heartbeat is due, the countdown is changed, or the wall clock is set.
     pub async fn wait(&mut self) -> Result<(), Error> {
         loop {
             let (wall, now) = self.read_clocks();
@@ -279,7 +279,7 @@ impl Watcher {
             let heartbeat = self.pacing.heartbeat_at();
             let is_due = tick.is_some_and(|tick| tick <= wall) || heartbeat <= now;
             if has_changed || is_due || self.stepped.is_some() {
-                // A reader that is far behind always finds something due; others want the worker too.
+                // A stream that lags far always finds a tick due; let other tasks use the worker.
                 tokio::task::consume_budget().await;
                 return Ok(());
             }
@@ -292,7 +292,7 @@ impl Watcher {
             };
             tokio::select! {
                 () = sleep => {}
-                // Nothing tells of it any more: it was forgotten.
+                // The registry has removed it: its last message has expired.
                 changed = self.changes.changed() => changed.map_err(|_| Error::NotFound)?,
             }
         }
