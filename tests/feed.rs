@@ -116,10 +116,10 @@ async fn a_consumer_goes_on_where_it_committed_also_after_kill_9() {
     let mut stream = open(&server, asked.clone()).await;
     let (first, second) = (next(&mut stream).await, next(&mut stream).await);
     drop(stream);
-    let commit = |cursor: &str, allow_rewind| CommitCursorRequest {
+    let commit = |cursor: &str, rewind| CommitCursorRequest {
         consumer: "worker".into(),
         cursor: cursor.into(),
-        allow_rewind,
+        rewind,
     };
     server.messages().await.commit_cursor(commit(&second.cursor, false)).await.unwrap();
     server.kill();

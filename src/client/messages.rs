@@ -69,11 +69,11 @@ impl Client {
 
     /// Commits a cursor of [`Self::messages`] as the position of a consumer; it is on disk when this returns.
     ///
-    /// Commit after the messages before the cursor were processed. Without `allow_rewind`, a commit that would move the
+    /// Commit after the messages before the cursor were processed. Without `rewind`, a commit that would move the
     /// consumer back fails (`COMMIT_BEHIND`). The call is safe to repeat.
-    pub async fn commit_cursor(&self, consumer: &str, cursor: &str, allow_rewind: bool) -> Result<(), Error> {
+    pub async fn commit_cursor(&self, consumer: &str, cursor: &str, rewind: bool) -> Result<(), Error> {
         let request =
-            CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), allow_rewind };
+            CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
         let answer = self.message_client().commit_cursor(request).await;
         answer.map(drop).map_err(|status| self.error(&status))
     }

@@ -50,20 +50,19 @@ pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
     u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
 }
 
-/// A duration that is valid and not negative; `possible` ends the error text. The conversions of prost-types are not
-/// used, because they normalise the parts, which overflows for some values that a client can send.
-pub fn duration(duration: prost_types::Duration, field: &str, possible: &str) -> Result<Duration, Failure> {
+/// A duration that is valid and not negative; `range` ends the error text. The conversions of prost-types are not used,
+/// because they normalise the parts, which overflows for some values that a client can send.
+pub fn duration(duration: prost_types::Duration, field: &str, range: &str) -> Result<Duration, Failure> {
     let prost_types::Duration { seconds, nanos } = duration;
     if seconds.unsigned_abs() > MAX_SECONDS {
-        let text = format!("is {seconds} s, which is out of range for a duration: {possible}");
+        let text = format!("is {seconds} s, which is out of range for a duration: {range}");
         return Err(Failure::field(field, text));
     }
     if nanos.unsigned_abs() >= NANOS || seconds.signum() * i64::from(nanos.signum()) < 0 {
-        let text =
-            format!("has {nanos} nanoseconds beside {seconds} seconds, which is not valid: {possible}");
+        let text = format!("has {nanos} nanoseconds beside {seconds} seconds, which is not valid: {range}");
         return Err(Failure::field(field, text));
     }
-    let negative = || Failure::field(field, format!("is {}: {possible}", show(&duration)));
+    let negative = || Failure::field(field, format!("is {}: {range}", show(&duration)));
     let seconds = u64::try_from(seconds).map_err(|_| negative())?;
     let nanos = u32::try_from(nanos).map_err(|_| negative())?;
     Ok(Duration::new(seconds, nanos))
@@ -120,7 +119,7 @@ pub fn skips_gaps(on_gap: i32) -> Result<bool, Failure> {
         Ok(proto::OnGap::Unspecified | proto::OnGap::Fail) => Ok(false),
         Ok(proto::OnGap::Skip) => Ok(true),
         Err(unknown) => {
-            let text = format!("is {}: ON_GAP_FAIL and ON_GAP_SKIP are possible", unknown.0);
+            let text = format!("is {}: it must be ON_GAP_FAIL or ON_GAP_SKIP", unknown.0);
             Err(Failure::field("on_gap", text))
         }
     }
@@ -131,7 +130,7 @@ pub fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     match page_size {
         None => Ok(PAGE_SIZE),
         Some(size) if PAGE_SIZES.contains(&size) => Ok(usize::try_from(size).unwrap_or(PAGE_SIZE)),
-        Some(size) => Err(Failure::field("page_size", format!("is {size}: from 1 to 10,000 is possible"))),
+        Some(size) => Err(Failure::field("page_size", format!("is {size}: it must be from 1 to 10,000"))),
     }
 }
 

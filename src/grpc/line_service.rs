@@ -83,8 +83,8 @@ fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rul
         Ok(proto::LongLine::Truncate) => LongLine::Truncate,
         Ok(proto::LongLine::Skip) => LongLine::Skip,
         Err(unknown) => {
-            let possible = "LONG_LINE_SPLIT, LONG_LINE_TRUNCATE and LONG_LINE_SKIP are possible";
-            return Err(Failure::field("long_line", format!("is {}: {possible}", unknown.0)));
+            let values = "LONG_LINE_SPLIT, LONG_LINE_TRUNCATE or LONG_LINE_SKIP";
+            return Err(Failure::field("long_line", format!("is {}: it must be {values}", unknown.0)));
         }
     };
     let delimiter = Delimiter::parse(request.delimiter.as_deref())?;

@@ -118,9 +118,9 @@ impl MessageService for App {
         request: Request<proto::CommitCursorRequest>,
     ) -> Result<Response<proto::CommitCursorResponse>, Status> {
         let answer = async |request: proto::CommitCursorRequest| {
-            let proto::CommitCursorRequest { consumer, cursor, allow_rewind } = request;
+            let proto::CommitCursorRequest { consumer, cursor, rewind } = request;
             let position = field::position(&cursor)?;
-            let time = self.log.commit_cursor(&consumer, position, allow_rewind).await?;
+            let time = self.log.commit_cursor(&consumer, position, rewind).await?;
             Ok(proto::CommitCursorResponse { commit_time: Some(time.into()) })
         };
         self.calls.unary("CommitCursor", request, answer).await

@@ -55,7 +55,7 @@ async fn each_wrong_field_of_a_countdown_to_make_is_named_with_what_would_work()
         (running_for("good", 0), "duration", "above zero"),
         (create_request("good", Target::Duration(seconds(-1))), "duration", "above zero"),
         (create_request("good", Target::Duration(seconds(LONG))), "duration", "10 years"),
-        (create_request("good", past), "until_time", "to come"),
+        (create_request("good", past), "until_time", "future"),
         (create_request("good", far), "until_time", "10 years"),
         (
             create_request("good", Target::UntilTime(Timestamp { seconds: -1, nanos: 0 })),

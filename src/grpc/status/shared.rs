@@ -1,6 +1,6 @@
 //! Errors of shared countdowns.
 
-use super::{ErrorReason, Failure, name_fault, too_long};
+use super::{ErrorReason, Failure, name_fault, quoted, too_long};
 use crate::{
     countdown::shared::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_NAME_BYTES, MAX_REQUEST_ID_BYTES},
     messages,
@@ -12,67 +12,67 @@ impl From<Error> for Failure {
             Error::Name(error) => Self::field("name", name_fault(error, MAX_NAME_BYTES, "auction.42")),
             Error::NotFound => Self::new(
                 ErrorReason::CountdownNotFound,
-                "there is no such countdown: ListCountdowns tells which there are",
+                "there is no countdown of this name: ListCountdowns lists the countdowns",
             ),
             Error::Exists => Self::new(
                 ErrorReason::CountdownExists,
-                "there is a countdown of this name: delete it, or choose another name",
+                "a countdown of this name exists: delete it, or choose another name",
             ),
             Error::Over { is_cancelled } => {
                 let how = if is_cancelled { "was cancelled" } else { "has ended" };
-                let text =
-                    format!("the countdown {how}: delete it, and create it again to have it run once more");
+                let text = format!("the countdown {how}: to run it again, delete it and create it again");
                 Self::new(ErrorReason::CountdownOver, text)
             }
             Error::VersionMismatch { expected, current } => {
                 let text = format!(
-                    "the countdown has version {current}, not {expected}: look what was done to it, and try again \
-                     with that version if it is still to be done",
+                    "the countdown has version {current}, not {expected}: read its current state, and send the change \
+                     again with version {current} if it still applies",
                 );
                 Self::new(ErrorReason::VersionMismatch, text).with("current", current)
             }
             Error::TooMany { limit } => {
-                let text = format!("there are {limit} countdowns, and no more are possible: delete one");
+                let text = format!("the server has {limit} countdowns and allows no more: delete one");
                 Self::new(ErrorReason::TooManyCountdowns, text).with("limit", limit)
             }
             Error::Countdown(error) => error.into(),
             Error::NothingLeft { field } => {
                 let text = match field {
-                    "by" => "leaves nothing of the countdown: bring its end forward by less, or cancel it",
-                    "until_time" => "is past: choose a moment to come",
-                    _ => "is no time: it must be above zero",
+                    "by" => "leaves no time: move the end earlier by less, or cancel the countdown",
+                    "until_time" => "is in the past: set a moment in the future",
+                    _ => "is 0: it must be above zero",
                 };
                 Self::field(field, text)
             }
             Error::TooLong { field, length, max } => Self::field(field, too_long(length, max)),
             Error::TooManyNumbers { left, max } => {
                 let text = format!(
-                    "is so long that {left} numbers are left at its interval: at most {max} are possible"
+                    "makes the countdown so long that {left} numbers are left at its interval: at most {max} are allowed"
                 );
                 Self::field("by", text)
             }
             Error::RequestIdLength { bytes } => {
-                let text = format!("has {bytes} bytes: from 1 to {MAX_REQUEST_ID_BYTES} are possible");
+                let text = format!("has {bytes} bytes: it must have from 1 to {MAX_REQUEST_ID_BYTES}");
                 Self::field("request_id", text)
             }
-            Error::OnEnd(messages::Error::TooManyHeaders { count }) => {
-                Self::field("on_end.headers", format!("are {count}: at most {MAX_HEADERS} are possible"))
-            }
+            Error::OnEnd(messages::Error::TooManyHeaders { count }) => Self::field(
+                "on_end.headers",
+                format!("has {count} headers: at most {MAX_HEADERS} are allowed"),
+            ),
             Error::OnEnd(error) => Self::from(error).within("on_end"),
             Error::HeaderReserved { name } => {
                 let text = format!(
-                    "has {}: names that begin with `{HEADER_PREFIX}` are the server's, choose another one",
-                    super::quoted(&name)
+                    "has {}: names that begin with `{HEADER_PREFIX}` are reserved for the server, choose another one",
+                    quoted(&name)
                 );
                 Self::field("on_end.headers", text)
             }
             Error::Mismatch => Self::new(
                 ErrorReason::CursorMismatch,
-                "the cursor is one of another countdown, or of one that had this name before: watch this one anew",
+                "the cursor belongs to another countdown, or to an earlier one of this name: watch without the cursor",
             ),
             Error::Ahead { version } => {
                 let text = format!(
-                    "the cursor is ahead of the countdown, whose version is {version}: watch it anew",
+                    "the cursor is ahead of the countdown, which has version {version}: watch without the cursor",
                 );
                 Self::new(ErrorReason::CursorAhead, text).with("version", version)
             }

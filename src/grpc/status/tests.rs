@@ -1,4 +1,4 @@
-//! Walks the tables: each error that a module can give, against what its client is told.
+//! Walks the tables: each error that a module can give, against the status that its client gets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{collections::HashSet, io, mem::discriminant};
@@ -6,18 +6,21 @@ use std::{collections::HashSet, io, mem::discriminant};
 use tonic::metadata::MetadataMap;
 
 use super::*;
-use crate::messages::{Sequence, topic};
+use crate::{
+    countdown, lines,
+    messages::{self, BatchError, Sequence, topic},
+};
 
-/// What must not reach a client.
+/// A text that must not reach a client.
 const SECRET: &str = "/srv/secret";
 
-/// What a client reads out of a status.
-struct Told {
+/// A status, and its details as a client decodes them.
+struct Reported {
     status: Status,
     details: ErrorDetails,
 }
 
-impl Told {
+impl Reported {
     fn of(failure: impl Into<Failure>) -> Self {
         let status = Status::from(failure.into());
         let details = status.get_error_details();
@@ -38,7 +41,7 @@ impl Told {
         Some(&violations[0].field)
     }
 
-    /// What holds for every status.
+    /// Checks the properties of every status.
     fn check(&self) {
         let Self { status, details } = self;
         let info = details.error_info().unwrap();
@@ -70,9 +73,9 @@ fn walk<E: Into<Failure>>(
     assert_eq!(seen.len(), variants, "a variant has no sample");
     for sample in samples {
         let (reason, field) = table(&sample);
-        let told = Told::of(sample);
-        told.check();
-        assert_eq!((told.reason(), told.field()), (reason.as_str_name(), field));
+        let reported = Reported::of(sample);
+        reported.check();
+        assert_eq!((reported.reason(), reported.field()), (reason.as_str_name(), field));
     }
 }
 
@@ -81,7 +84,7 @@ fn io_error() -> io::Error {
 }
 
 #[test]
-fn every_error_of_a_batching_is_told() {
+fn each_error_of_batching_has_its_status() {
     use stream::Error as E;
     let samples = vec![
         E::Limit { limit: 0 },
@@ -99,7 +102,7 @@ fn every_error_of_a_batching_is_told() {
 }
 
 #[test]
-fn every_error_of_a_countdown_is_told() {
+fn each_error_of_a_countdown_has_its_status() {
     use countdown::Error as E;
     let (short, long) = (Duration::from_micros(10), Duration::from_secs(86_400 * 4_000));
     let samples = vec![
@@ -129,7 +132,7 @@ fn every_error_of_a_countdown_is_told() {
 }
 
 #[test]
-fn every_error_of_a_shared_countdown_is_told() {
+fn each_error_of_a_shared_countdown_has_its_status() {
     use countdown::shared::Error as E;
     let long = Duration::from_secs(86_400 * 4_000);
     let mut samples = ["duration", "until_time", "interval", "by"]
@@ -170,12 +173,12 @@ fn every_error_of_a_shared_countdown_is_told() {
         E::Ahead { .. } => (ErrorReason::CursorAhead, None),
         E::Log(_) => (ErrorReason::LogFull, None),
     });
-    let mismatch = Told::of(E::VersionMismatch { expected: 1, current: 7 });
+    let mismatch = Reported::of(E::VersionMismatch { expected: 1, current: 7 });
     assert_eq!(mismatch.metadata("current"), Some("7"));
 }
 
 #[test]
-fn every_error_of_lines_is_told() {
+fn each_error_of_lines_has_its_status() {
     use lines::Error as E;
     let samples = vec![
         E::PathInvalid { fault: "is empty" },
@@ -214,7 +217,7 @@ fn sequence(number: u64) -> Sequence {
 }
 
 #[test]
-fn every_error_of_messages_is_told() {
+fn each_error_of_messages_has_its_status() {
     use messages::Error as E;
     let samples = vec![
         E::Topic(topic::Error::Reserved),
@@ -273,7 +276,7 @@ fn every_error_of_messages_is_told() {
 }
 
 #[test]
-fn every_fault_of_a_topic_says_what_would_work() {
+fn each_fault_of_a_topic_says_what_would_work() {
     use topic::Error as E;
     let samples = [
         E::Empty,
@@ -286,87 +289,101 @@ fn every_fault_of_a_topic_says_what_would_work() {
         E::Reserved,
     ];
     for error in samples {
-        for told in [messages::Error::Topic(error), messages::Error::Consumer(error)].map(Told::of) {
-            told.check();
-            assert!(told.status.message().contains(':'), "{}", told.status.message());
+        for reported in [messages::Error::Topic(error), messages::Error::Consumer(error)].map(Reported::of) {
+            reported.check();
+            assert!(reported.status.message().contains(':'), "{}", reported.status.message());
         }
-        // A consumer is no topic, and no message.
-        let told = Told::of(messages::Error::Consumer(error));
-        assert!(!told.status.message().contains("topic"), "{}", told.status.message());
-        assert!(!told.status.message().contains("255"), "{}", told.status.message());
+        // The text for a consumer speaks neither of a topic nor of its limit.
+        let reported = Reported::of(messages::Error::Consumer(error));
+        assert!(!reported.status.message().contains("topic"), "{}", reported.status.message());
+        assert!(!reported.status.message().contains("255"), "{}", reported.status.message());
     }
 }
 
 #[test]
-fn a_reader_behind_what_was_removed_is_told_what_is_left() {
-    let text = |oldest| {
-        let told = Told::of(messages::Error::Removed {
-            oldest: Sequence::new(oldest),
-            newest: sequence(9),
-            removed_up_to: sequence(6),
-        });
-        told.check();
-        told.status.message().to_owned()
+fn an_expired_cursor_reports_which_sequences_are_left() {
+    let expired = |oldest| {
+        let removed = messages::Error::Removed { oldest, newest: sequence(9), removed_up_to: sequence(6) };
+        let reported = Reported::of(removed);
+        reported.check();
+        assert_eq!(reported.metadata("newest"), Some("9"));
+        (reported.metadata("oldest").map(str::to_owned), reported.status.message().to_owned())
     };
-    assert!(text(7).contains("up to sequence 6") && text(7).contains("sequences 7 to 9"), "{}", text(7));
-    assert!(text(0).contains("holds no message") && text(0).contains("ON_GAP_SKIP"), "{}", text(0));
+    let (oldest, text) = expired(Sequence::new(7));
+    assert_eq!(oldest.as_deref(), Some("7"));
+    assert!(text.contains("up to sequence 6") && text.contains("sequences 7 to 9"), "{text}");
+    // A sequence is never 0: without a message in the log there is no oldest one.
+    let (oldest, text) = expired(None);
+    assert_eq!(oldest, None);
+    assert!(text.contains("holds no message") && text.contains("ON_GAP_SKIP"), "{text}");
 }
 
 #[test]
-fn a_consumer_that_was_taken_over_is_named_and_no_client_resumes_it() {
-    let told = Told::of(messages::Error::TakenOver { name: "x".repeat(5000) });
-    told.check();
-    assert!(told.status.message().contains("`xxx"), "{}", told.status.message());
-    assert!(told.details.retry_info().is_none());
+fn a_cursor_ahead_of_a_log_that_never_had_a_message_names_no_newest_sequence() {
+    let reported = Reported::of(messages::Error::Ahead { newest: None });
+    reported.check();
+    assert_eq!(reported.metadata("newest"), None);
+    assert!(reported.status.message().contains("never had a message"), "{}", reported.status.message());
 }
 
 #[test]
-fn what_ends_a_call_from_outside_is_told() {
+fn a_reader_that_is_replaced_learns_the_consumer_and_gets_no_retry_info() {
+    let reported = Reported::of(messages::Error::TakenOver { name: "x".repeat(5000) });
+    reported.check();
+    assert!(reported.status.message().contains("`xxx"), "{}", reported.status.message());
+    assert!(reported.details.retry_info().is_none());
+}
+
+#[test]
+fn each_end_of_a_call_from_outside_has_its_status() {
     for failure in
         [deadline_exceeded(), draining(), stalled(Duration::from_secs(300)), too_many_streams(100_000)]
     {
-        Told::of(failure).check();
+        Reported::of(failure).check();
     }
-    assert_eq!(Told::of(too_many_streams(7)).metadata("limit"), Some("7"));
+    assert_eq!(Reported::of(too_many_streams(7)).metadata("limit"), Some("7"));
 }
 
 #[test]
-fn programs_get_the_facts_too() {
-    let told = Told::of(lines::Error::OffsetBeyondEnd { offset: 9, size: 7 });
-    assert_eq!(told.metadata("size"), Some("7"));
-    let told = Told::of(messages::Error::Ahead { newest: Sequence::new(9) });
-    assert_eq!(told.metadata("newest"), Some("9"));
-    let told =
-        Told::of(messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) });
-    assert_eq!(told.metadata("current"), Some("9"));
-    let told = Told::of(messages::Error::Removed {
+fn facts_for_programs_are_in_the_metadata() {
+    let reported = Reported::of(lines::Error::OffsetBeyondEnd { offset: 9, size: 7 });
+    assert_eq!(reported.metadata("size"), Some("7"));
+    let reported = Reported::of(messages::Error::Ahead { newest: Sequence::new(9) });
+    assert_eq!(reported.metadata("newest"), Some("9"));
+    let reported = Reported::of(messages::Error::SequenceMismatch {
+        expected: Sequence::new(7),
+        current: Sequence::new(9),
+    });
+    assert_eq!(reported.metadata("current"), Some("9"));
+    let reported = Reported::of(messages::Error::Removed {
         oldest: Sequence::new(7),
         newest: sequence(9),
         removed_up_to: sequence(6),
     });
-    assert_eq!((told.metadata("oldest"), told.metadata("newest")), (Some("7"), Some("9")));
-    let told = Told::of(messages::Error::CommitBehind { sequence: Sequence::new(7), committed: sequence(9) });
-    assert_eq!(told.metadata("committed"), Some("9"));
-    let told = Told::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
-    assert_eq!(told.metadata("limit"), Some("1048576"));
+    assert_eq!((reported.metadata("oldest"), reported.metadata("newest")), (Some("7"), Some("9")));
+    let reported =
+        Reported::of(messages::Error::CommitBehind { sequence: Sequence::new(7), committed: sequence(9) });
+    assert_eq!(reported.metadata("committed"), Some("9"));
+    let reported = Reported::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
+    assert_eq!(reported.metadata("limit"), Some("1048576"));
 }
 
 #[test]
-fn a_fault_within_a_batch_names_the_message() {
-    let fault = |error| Told::of(BatchError { index: Some(2), error });
-    let told = fault(messages::Error::Topic(topic::Error::Empty));
-    told.check();
-    assert_eq!(told.field(), Some("messages[2].topic"));
-    let told =
+fn a_fault_in_a_batch_names_the_message() {
+    let fault = |error| Reported::of(BatchError { index: Some(2), error });
+    let reported = fault(messages::Error::Topic(topic::Error::Empty));
+    reported.check();
+    assert_eq!(reported.field(), Some("messages[2].topic"));
+    let reported =
         fault(messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) });
-    assert_eq!(told.metadata("index"), Some("2"));
-    // No message is to blame for these.
+    assert_eq!(reported.metadata("index"), Some("2"));
+    // These concern no single message.
     assert_eq!(fault(messages::Error::Full).metadata("index"), None);
     assert_eq!(fault(messages::Error::TooManyTopics { limit: 1 }).metadata("index"), None);
 }
 
 #[test]
-fn the_error_of_one_message_of_a_flow_holds_all_facts_of_the_status_that_publish_gives() {
+fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_publish() {
     let samples = || {
         [
             messages::Error::Topic(topic::Error::Reserved),
@@ -377,20 +394,20 @@ fn the_error_of_one_message_of_a_flow_holds_all_facts_of_the_status_that_publish
         .map(Failure::from)
     };
     for (failure, same) in samples().into_iter().zip(samples()) {
-        let told = Told::of(failure);
+        let reported = Reported::of(failure);
         let error = same.into_publish_error();
-        assert_eq!(Code::from(error.code), told.status.code());
-        assert_eq!(error.reason().as_str_name(), told.reason());
-        assert_eq!(error.message, told.status.message());
-        assert_eq!(error.field, told.field().unwrap_or_default());
-        assert_eq!(error.metadata, told.details.error_info().unwrap().metadata);
-        let delay = told.details.retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(Code::from(error.code), reported.status.code());
+        assert_eq!(error.reason().as_str_name(), reported.reason());
+        assert_eq!(error.message, reported.status.message());
+        assert_eq!(error.field, reported.field().unwrap_or_default());
+        assert_eq!(error.metadata, reported.details.error_info().unwrap().metadata);
+        let delay = reported.details.retry_info().and_then(|info| info.retry_delay);
         assert_eq!(error.retry_delay.map(|delay| Duration::try_from(delay).unwrap()), delay);
     }
 }
 
 #[test]
-fn exactly_the_reasons_that_pass_by_themselves_carry_retry_info() {
+fn exactly_the_temporary_reasons_carry_retry_info() {
     assert_eq!(ErrorReason::all().count(), 28);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
@@ -400,18 +417,18 @@ fn exactly_the_reasons_that_pass_by_themselves_carry_retry_info() {
 }
 
 #[test]
-fn a_refusal_of_the_transport_is_explained_and_everything_else_is_left_as_it_is() {
-    let told = |status: &Status| Told {
+fn a_refusal_of_the_transport_is_explained_and_other_errors_are_unchanged() {
+    let explained_status = |status: &Status| Reported {
         details: explained(status).unwrap().get_error_details(),
         status: explained(status).unwrap(),
     };
-    let large = told(&Status::out_of_range(
+    let large = explained_status(&Status::out_of_range(
         "Error, decoded message length too large: found 65540 bytes, the limit is: 65536 bytes",
     ));
     large.check();
     assert_eq!((large.reason(), large.metadata("limit")), ("REQUEST_TOO_LARGE", Some("65536")));
     assert!(large.status.message().contains("64 KiB"));
-    let malformed = told(&Status::internal("failed to decode Protobuf message"));
+    let malformed = explained_status(&Status::internal("failed to decode Protobuf message"));
     malformed.check();
     assert_eq!(malformed.reason(), "REQUEST_MALFORMED");
 

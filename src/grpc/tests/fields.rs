@@ -221,7 +221,7 @@ async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
     let commit = |consumer: &str, cursor: &str| {
         let (app, consumer, cursor) = (app.clone(), consumer.to_owned(), cursor.to_owned());
         async move {
-            let request = proto::CommitCursorRequest { consumer, cursor, allow_rewind: false };
+            let request = proto::CommitCursorRequest { consumer, cursor, rewind: false };
             told(app.commit_cursor(Request::new(request)).await)
         }
     };
