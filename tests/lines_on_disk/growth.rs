@@ -141,7 +141,7 @@ async fn nothing_is_skipped_after_a_fragment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_skipped_after_a_fragment_that_was_sent_early() {
     for bed in Bed::both() {
-        let reading = follow_fragments(&bed, Some(Duration::from_millis(1))).await;
+        let reading = follow_fragments(&bed, Some(Duration::from_millis(10))).await;
         assert!(reading.lines.iter().any(|line| line.partial));
     }
 }
@@ -228,7 +228,7 @@ async fn delimiters_that_are_written_byte_by_byte_are_found() {
             ("4", "\0", delimited(b"\0")),
         ] {
             bed.append(name, "");
-            let early = Some(Duration::from_millis(1));
+            let early = Some(Duration::from_millis(10));
             let of = |partial_flush| {
                 let query = Query { path: format!("r/{name}"), partial_flush, ..follow(Start::Head) };
                 bed.open(with(rules.clone(), query))

@@ -144,8 +144,8 @@ settings! {
         /// can be repeated
         #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
         pub allow: Vec<Rule>,
-        /// Do not serve files of the root that match, nor links to them; wins over --allow and ignores the case of A to
-        /// Z; can be repeated
+        /// Do not serve files of the root that match, nor links to them, nor their rotations; wins over --allow and
+        /// ignores the case of A to Z; can be repeated
         #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
         pub deny: Vec<Rule>,
         /// Do not serve files of this root that have a second name, which may be outside the root; can be repeated
