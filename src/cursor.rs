@@ -1,8 +1,8 @@
 //! The cursor: the text form of a position in a stream.
 //!
 //! `base64url(version, kind, position in postcard, crc32c of all before)`, without padding: safe in URLs and shells,
-//! opaque to clients, at most [`MAX_BYTES`]. The checksum tells a cut or mistyped cursor from a good one; it is no
-//! signature. A cursor authorises nothing: each stream checks a decoded position in full, as it does any request.
+//! opaque to clients, at most [`MAX_BYTES`]. The checksum detects a truncated or mistyped cursor; it is not a signature.
+//! A cursor authorises nothing: each stream checks a decoded position in full, as it does any request.
 //!
 //! Each kind has versions of its own. A version is one shape of a position's fields: to change the shape of one kind,
 //! keep the old shape as a type, and add its decoder to [`Position::DECODERS`]. Cursors of that kind, in files of
@@ -11,7 +11,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The longest cursor, in bytes of text. A position is far smaller; the bound is for what strangers send.
+/// The longest cursor, in bytes of text. A position is far smaller; the bound limits the text that a client can send.
 pub const MAX_BYTES: usize = 1024;
 
 const CHECKSUM_BYTES: usize = 4;
@@ -39,7 +39,7 @@ pub trait Position: Serialize + Sized + 'static {
     const DECODERS: &'static [Decoder<Self>];
 }
 
-/// Decodes the fields of one version; `None` if the bytes are not that.
+/// Decodes the fields of one version; `None` if the bytes are not in that form.
 pub type Decoder<P> = fn(&[u8]) -> Option<P>;
 
 /// The decoder of a version whose fields are those of `T`.
@@ -56,10 +56,10 @@ pub enum Error {
     /// Longer than any cursor.
     #[error("longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// Cut, mistyped, or never a cursor.
+    /// Truncated, mistyped, or never a cursor.
     #[error("damaged or incomplete")]
     Malformed,
-    /// Made by a newer server.
+    /// A newer server made it.
     #[error("of version {version}, which a newer server made: this one knows versions up to {newest}")]
     Version {
         /// The cursor's version.
@@ -67,7 +67,7 @@ pub enum Error {
         /// The newest version of this kind that this server knows.
         newest: u8,
     },
-    /// Of another kind of stream.
+    /// It belongs to another kind of stream.
     #[error("a cursor of another method")]
     Kind,
 }
@@ -75,9 +75,9 @@ pub enum Error {
 /// The cursor of a position.
 ///
 /// # Panics
-/// If the type of the position is one that cannot be a cursor: it has fields that postcard cannot express, or ones
-/// that do not fit [`MAX_BYTES`], or it has no decoder.
-#[expect(clippy::expect_used, reason = "which types are positions is decided here, not by a caller")]
+/// The type of the position cannot be a cursor: postcard cannot express its fields, they do not fit [`MAX_BYTES`], or it
+/// has no decoder.
+#[expect(clippy::expect_used, reason = "the types of positions are part of this program, not of a request")]
 pub fn encode<P: Position>(position: &P) -> String {
     let head = vec![newest::<P>(), P::KIND as u8];
     let mut bytes = postcard::to_extend(position, head).expect("a position is plain data");
@@ -112,7 +112,7 @@ pub fn decode<P: Position>(text: &str) -> Result<P, Error> {
 }
 
 /// The version that [`encode`] writes.
-#[expect(clippy::expect_used, reason = "which types are positions is decided here, not by a caller")]
+#[expect(clippy::expect_used, reason = "the types of positions are part of this program, not of a request")]
 fn newest<P: Position>() -> u8 {
     let versions = u8::try_from(P::DECODERS.len()).ok().filter(|versions| *versions > 0);
     versions.expect("a position has from 1 to 255 versions")
@@ -172,15 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_of_one_kind_reads_the_cursors_of_the_one_before() {
+    fn a_later_version_of_a_kind_reads_the_cursors_of_the_version_before() {
         let old = encode(&first());
         let read = decode::<Second>(&old).unwrap();
         assert_eq!(read, Second { within: None, file: [7; 16], offset: 300 });
         let new = encode(&read);
         assert_eq!(decode(&new), Ok(read));
-        // An older server says that it is too old, and that the cursor is not damaged.
+        // An older server reports that the cursor is too new, not that it is damaged.
         assert_eq!(decode::<First>(&new), Err(Error::Version { version: 2, newest: 1 }));
-        // The other kinds stay as they are.
+        // The other kinds keep their version.
         assert_eq!(decode(&encode(&OfMessages(5))), Ok(OfMessages(5)));
     }
 
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_version_0_and_no_byte_too_many() {
+    fn version_0_and_additional_bytes_are_refused() {
         let sealed = |mut bytes: Vec<u8>| {
             bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
             URL_SAFE_NO_PAD.encode(bytes)
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn text_longer_than_any_cursor_is_refused_unread() {
+    fn text_longer_than_any_cursor_is_refused() {
         assert_eq!(decode::<OfMessages>(&"A".repeat(MAX_BYTES + 1)), Err(Error::TooLong));
     }
 
     #[test]
     #[should_panic(expected = "a position has a bound")]
-    fn a_position_without_a_bound_is_a_fault_of_this_program() {
+    fn a_position_that_exceeds_the_bound_panics() {
         encode(&First { name: "x".repeat(MAX_BYTES), ..first() });
     }
 
@@ -225,7 +225,7 @@ mod tests {
         }
 
         #[test]
-        fn every_changed_character_is_noticed(offset: u64, at: prop::sample::Index, to in "[A-Za-z0-9_-]") {
+        fn every_changed_character_is_detected(offset: u64, at: prop::sample::Index, to in "[A-Za-z0-9_-]") {
             let text = encode(&OfMessages(offset));
             let at = at.index(text.len());
             let mut changed = text.clone();
@@ -235,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,200}") {
+        fn arbitrary_text_is_refused_without_a_panic(text in ".{0,200}") {
             prop_assert!(decode::<Second>(&text).is_err());
         }
     }

@@ -24,7 +24,7 @@ pub use timer::Timer;
 use super::schedule::{nanos, nanos_of, span};
 use crate::stream::WakeGroup;
 
-/// The longest sleep: timers have bounds, and the position of a stranger may be far ahead.
+/// The longest sleep: timers have bounds, and a position from a client may be far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
 /// How late a step of the wall clock is noticed where the system does not report it.
@@ -36,12 +36,12 @@ const TOGETHER: Duration = Duration::from_millis(1);
 /// A source of time. One for the whole server; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// tokio's timers, to the next millisecond, and a wall clock that was read once and moves with them: virtual
-    /// where tokio's time is. It does not notice when the system's clock is set.
+    /// tokio's timers, to the next millisecond, and a wall clock that was read once and moves with them. It is virtual
+    /// where tokio's time is, and does not notice when the system's clock is set.
     Tokio,
     /// tokio's timers, and the system's wall clock: for systems without a better timer.
     System,
-    /// The kernel's timer, to some 0.1 ms, and the system's wall clock; with the wake group of its sleeps.
+    /// The kernel's timer, to about 0.1 ms, and the system's wall clock; with the wake group of its sleeps.
     #[cfg(target_os = "linux")]
     Precise(std::sync::Arc<Timer>, Option<WakeGroup>),
     /// As `Tokio`, but a test sets the wall clock.
@@ -54,11 +54,11 @@ static BASE: LazyLock<(SystemTime, Instant)> =
     LazyLock::new(|| (SystemTime::now(), Instant::from_std(std::time::Instant::now())));
 
 impl Clock {
-    /// The best clock of this system. On Linux it starts a task on the current runtime, which ends with the last
-    /// clone of this clock; should it end before, with the runtime, sleeps go on with tokio's timers.
+    /// The best clock of this system. On Linux it starts tasks on the current runtime, which end with the last clone of
+    /// this clock. If the runtime shuts down first, sleeps continue with tokio's timers.
     ///
     /// # Errors
-    /// There is no runtime here, or no descriptor left.
+    /// The caller is not in a runtime, or no file descriptor is left.
     pub fn precise() -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         return Ok(Self::Precise(std::sync::Arc::new(Timer::start()?), None));
@@ -82,7 +82,7 @@ impl Clock {
             Self::Tokio | Self::System => Instant::now(),
             #[cfg(test)]
             Self::Manual(_) => Instant::now(),
-            // Not tokio's, which tests can stop: the kernel's timer goes on.
+            // Not tokio's clock: tests can pause that one, and not the kernel's timer.
             #[cfg(target_os = "linux")]
             Self::Precise(..) => Instant::from_std(std::time::Instant::now()),
         }
@@ -105,8 +105,8 @@ impl Clock {
         }
     }
 
-    /// Both clocks at one moment, the wall clock in nanoseconds since 1970. It is read first: what is due by it is
-    /// late by what passes between the two, and not early.
+    /// Both clocks at one moment, the wall clock in nanoseconds since 1970. The wall clock is read first, so that the
+    /// time between the two readings makes a tick late and never early.
     pub fn both(&self) -> (i128, Instant) {
         let mut before = self.now();
         for _ in 0..4 {
@@ -133,8 +133,8 @@ impl Clock {
         }
     }
 
-    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set. It may also end
-    /// for no reason, once an hour: the caller reads the clock again.
+    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set. It may also
+    /// end earlier, about once an hour, so the caller reads the clock again.
     pub async fn sleep_until_moment(&self, moment: i128) {
         match self {
             // Its wall clock cannot be set.
@@ -153,7 +153,7 @@ impl Clock {
         }
     }
 
-    /// By tokio's timers.
+    /// Sleeps by tokio's timers, up to `longest`.
     async fn sleep_no_longer(&self, moment: i128, longest: Duration) {
         tokio::time::sleep(span(moment - nanos(self.wall())).min(longest)).await;
     }

@@ -1,7 +1,7 @@
 //! The ticks a second of all open streams.
 //!
-//! A tick costs a wake and a write, so ticks, not streams, are the load of a machine. Each stream holds a [`Rate`] while
-//! it is open.
+//! A tick costs a wake and a write, so ticks, not streams, are the load of a machine. Each stream holds a [`Rate`]
+//! while it is open.
 
 use std::{
     fmt,

@@ -10,7 +10,7 @@ const LINES: u32 = 1;
 const OFFSET: u32 = 1;
 const NUMBER: u32 = 2;
 const TEXT: u32 = 3;
-const RAW: u32 = 4;
+const DATA: u32 = 4;
 const NO_NEWLINE: u32 = 5;
 const CONTINUED: u32 = 6;
 const HAS_MORE: u32 = 7;
@@ -21,30 +21,30 @@ const PARTIAL: u32 = 10;
 /// Every field above has a tag of one byte.
 const TAG_BYTES: usize = 1;
 
-/// How many bytes [`put`] adds to a line's content, at most.
+/// The most bytes that [`put`] adds to a line's content.
 pub const OVERHEAD_BYTES: usize = 48;
 
 /// A line, or a piece of one.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are fields of the message")]
 pub struct Line<'a> {
-    /// Where it starts, in bytes.
+    /// The offset of its first byte.
     pub offset: u64,
-    /// Its number, where known.
+    /// Its number in the file, from 1, if it is known.
     pub number: Option<u64>,
-    /// Without the line end.
+    /// Its bytes without the delimiter.
     pub content: &'a [u8],
-    /// `content` is valid UTF-8.
+    /// Whether `content` is valid UTF-8.
     pub is_text: bool,
     /// The file ends here without a newline.
     pub no_newline: bool,
-    /// It continues a line.
+    /// This is not the first piece of a line.
     pub continued: bool,
-    /// The line goes on.
+    /// More pieces of the line follow.
     pub has_more: bool,
-    /// The rest of the line is left out.
+    /// The rest of the line is not delivered.
     pub truncated: bool,
-    /// The line is left out.
+    /// The content of the line is not delivered.
     pub skipped: bool,
     /// The line has no newline yet.
     pub partial: bool,
@@ -76,7 +76,7 @@ pub fn put(out: &mut impl BufMut, line: &Line<'_>) {
         put_varint_tag(out, NUMBER);
         put_varint(out, number);
     }
-    put_length_tag(out, if line.is_text { TEXT } else { RAW });
+    put_length_tag(out, if line.is_text { TEXT } else { DATA });
     put_varint(out, content_bytes);
     out.put_slice(line.content);
     for (field, set) in flags {
@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_is_as_prost_writes_it(
+        fn an_encoded_line_is_equal_to_that_of_prost(
             offset in 0..i64::MAX as u64,
             number in proptest::option::of(0..i64::MAX as u64),
             content in proptest::collection::vec(any::<u8>(), 0..300),

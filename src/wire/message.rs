@@ -1,4 +1,4 @@
-//! `perennial.v1.Message`, as an item of `MessagesResponse.messages`.
+//! `perennial.v1.StoredMessage`, as an item of `MessagesResponse.messages`. The log stores messages in this encoding.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,37 +19,33 @@ const DATA: u32 = 7;
 const MESSAGE_ID: u32 = 8;
 const EXPIRE_TIME: u32 = 9;
 
-/// Of `google.protobuf.Timestamp`.
+// The fields of `google.protobuf.Timestamp`.
 const SECONDS: u32 = 1;
 const NANOS: u32 = 2;
 
-/// Of a map's entry.
+// The fields of an entry of a map.
 const MAP_KEY: u32 = 1;
 const MAP_VALUE: u32 = 2;
 
 /// Every field above has a tag of one byte.
 const TAG_BYTES: usize = 1;
 
-/// A message that has its place.
+/// A message to encode.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// Its place.
-    pub sequence: u64,
-    /// Its topic.
-    pub topic: &'a str,
-    /// When it was taken; not before 1970.
+    pub(crate) sequence: u64,
+    pub(crate) topic: &'a str,
+    /// When it was published; not before 1970.
     pub time: SystemTime,
-    /// What it is about.
-    pub key: Option<&'a str>,
-    /// Names and values.
+    pub(crate) key: Option<&'a str>,
+    /// Pairs of a name and a value.
     pub headers: &'a [(String, String)],
-    /// The payload.
-    pub content: &'a [u8],
-    /// `content` is text.
+    pub(crate) content: &'a [u8],
+    /// Whether the publisher sent `content` as text. It is then valid UTF-8.
     pub is_text: bool,
-    /// What makes it safe to repeat.
+    /// Makes publishing it safe to repeat.
     pub message_id: Option<&'a str>,
-    /// When it stops being delivered; not before 1970.
+    /// When it expires; not before 1970.
     pub expires: Option<SystemTime>,
 }
 
@@ -90,35 +86,31 @@ pub fn put(out: &mut impl BufMut, message: &Message<'_>) {
     }
 }
 
-/// A message that was read; its parts lie in the bytes that it was read from.
+/// A decoded message. It borrows from the bytes that it was read from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Found<'a> {
-    /// Its place.
-    pub sequence: u64,
-    /// Its topic.
-    pub topic: &'a str,
-    /// When it was taken: since 1970.
+    pub(crate) sequence: u64,
+    pub(crate) topic: &'a str,
+    /// When it was published, since 1970.
     pub time: Duration,
-    /// What it is about.
-    pub key: Option<&'a str>,
-    /// Names and values.
+    pub(crate) key: Option<&'a str>,
+    /// Pairs of a name and a value.
     pub headers: Vec<(&'a str, &'a str)>,
-    /// The payload.
-    pub content: &'a [u8],
-    /// `content` is text, and valid as such.
+    pub(crate) content: &'a [u8],
+    /// Whether the publisher sent `content` as text. It is then valid UTF-8.
     pub is_text: bool,
-    /// What makes it safe to repeat.
+    /// Makes publishing it safe to repeat.
     pub message_id: Option<&'a str>,
-    /// When it stops being delivered: since 1970.
+    /// When it expires, since 1970.
     pub expires: Option<Duration>,
 }
 
-/// Reads a message that [`put`] wrote, with nothing behind it.
+/// Reads a message that [`put`] wrote; `None` if bytes follow it.
 pub fn read(mut bytes: &[u8]) -> Option<Found<'_>> {
     read_next(&mut bytes).filter(|_| bytes.is_empty())
 }
 
-/// Reads a message that [`put`] wrote, and moves behind it.
+/// Reads a message that [`put`] wrote, and moves after it.
 pub fn read_next<'a>(bytes: &mut &'a [u8]) -> Option<Found<'a>> {
     let Field::Bytes(MESSAGES, mut message) = take(bytes)? else { return None };
     let mut found = Found::default();
@@ -140,13 +132,13 @@ pub fn read_next<'a>(bytes: &mut &'a [u8]) -> Option<Found<'a>> {
     Some(found)
 }
 
-/// The text of a message that [`put`] wrote.
+/// The content of a message that [`put`] wrote, if it is text.
 pub fn text(bytes: &[u8]) -> Option<&str> {
     let found = read(bytes)?;
     if found.is_text { std::str::from_utf8(found.content).ok() } else { None }
 }
 
-/// A field's number, and its value.
+/// The number of a field, and its value.
 enum Field<'a> {
     Number(u32, u64),
     Bytes(u32, &'a [u8]),
@@ -209,7 +201,7 @@ fn put_bytes(out: &mut impl BufMut, field: u32, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-/// A field of so many bytes, with its tag and its length.
+/// The size of a field whose content has `bytes` bytes, with its tag and its length.
 fn field_len(bytes: usize) -> usize {
     TAG_BYTES + varint_len(bytes as u64) + bytes
 }
@@ -239,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_is_read_by_prost_as_it_was_written(
+        fn prost_reads_an_encoded_message(
             sequence in 1..i64::MAX as u64,
             topic in "[a-z.]{0,20}",
             time in 0..4_000_000_000_000_000_000_u64,
@@ -282,7 +274,7 @@ mod tests {
                 expire_time: expires.map(Into::into),
             };
             prop_assert_eq!(&read.messages, &vec![expected]);
-            // Byte for byte too, where prost has no choice: it leaves out empty strings in maps and zero nanoseconds.
+            // The bytes are equal too, unless prost leaves out an empty string of a map, or zero (nano)seconds.
             let plain = headers.len() <= 1 && headers.iter().all(|(k, v)| !k.is_empty() && !v.is_empty());
             if plain && read.messages.iter().all(|m| !m.topic.is_empty() && m.publish_time.unwrap().nanos != 0
                 && m.publish_time.unwrap().seconds != 0

@@ -1,7 +1,7 @@
 //! `perennial.v1.Tick`, as an item of `CountdownResponse.ticks`.
 //!
-//! A client that catches up gets millions of ticks, each of some twenty parts of one to five bytes. So a tick is written
-//! on the stack and copied once, and the parts that it shares with the tick before it are not encoded again.
+//! A client that catches up gets millions of ticks, each of about twenty parts of one to five bytes. So a tick is
+//! written on the stack and copied once, and the parts that it shares with the tick before it are not encoded again.
 
 use arrayvec::ArrayVec;
 use bytes::BufMut;
@@ -10,17 +10,17 @@ use bytes::BufMut;
 const TICKS: u8 = 1;
 
 const REMAINING: u8 = 1;
-const REMAINING_TIME: u8 = 2;
+const REMAINING_DURATION: u8 = 2;
 const DUE_TIME: u8 = 3;
 const END_TIME: u8 = 4;
 const STATE: u8 = 5;
 const VERSION: u8 = 6;
 
-/// Of `google.protobuf.Timestamp`, and of `google.protobuf.Duration`.
+// The fields of `google.protobuf.Timestamp` and of `google.protobuf.Duration`.
 const SECONDS: u8 = 1;
 const NANOS: u8 = 2;
 
-/// Wire types, as a tag has them.
+// The wire types of the tags.
 const VARINT_TAG: u8 = 0;
 const LENGTH_TAG: u8 = 2;
 
@@ -29,24 +29,24 @@ pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// One number of a countdown. Moments are nanoseconds since 1970, within the years 1 to 9999.
+/// A tick to encode. Moments are nanoseconds since 1970, within the years 1 to 9999.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tick {
-    /// The number.
+    /// The number that the countdown has reached.
     pub remaining: i32,
-    /// From this tick to the last one, in nanoseconds.
+    /// The nanoseconds from this tick to the last one.
     pub remaining_time: u64,
-    /// When it was due.
+    /// When the tick is due.
     pub due: i128,
-    /// When the last one is.
+    /// When the last tick is due.
     pub end: i128,
-    /// Of a shared countdown: the number of its state, which is not 0.
+    /// The number of a shared countdown's state, which is not 0.
     pub state: Option<i32>,
-    /// Of a shared countdown.
+    /// The version of a shared countdown.
     pub version: Option<i64>,
 }
 
-/// A negative number takes ten bytes, also where its type has 32 bits.
+/// A negative number takes ten bytes, also if its type has 32 bits.
 fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
@@ -66,7 +66,7 @@ impl TickEncoder {
         let mut item = Stack::<MAX_BYTES>::default();
         item.message(TICKS, |item| {
             item.number(REMAINING, signed(tick.remaining.into()));
-            self.left.put(item, REMAINING_TIME, tick.remaining_time.into());
+            self.left.put(item, REMAINING_DURATION, tick.remaining_time.into());
             self.due.put(item, DUE_TIME, tick.due);
             self.end.put(item, END_TIME, tick.end);
             if let Some(state) = tick.state {
@@ -80,13 +80,13 @@ impl TickEncoder {
     }
 }
 
-/// The longest encoding of seconds, with their tag: those of a moment before 1970.
+/// The longest encoding of seconds, with their tag: the seconds of a moment before 1970.
 const SECONDS_BYTES: usize = 11;
 
-/// A moment or a duration in seconds and nanoseconds; these count up, also before 1970.
+/// A moment or a duration in seconds and nanoseconds. The nanoseconds count up, also before 1970.
 #[derive(Debug, Default)]
 struct Span {
-    /// The second that was written last, in nanoseconds since 1970.
+    /// The last encoded second, in nanoseconds since 1970.
     second: i128,
     seconds: Stack<SECONDS_BYTES>,
 }
@@ -121,7 +121,7 @@ impl Span {
     }
 }
 
-/// Encoded bytes, on the stack. To write more than it holds is a fault of this module, and panics.
+/// Encoded bytes, on the stack. It panics if it is full, which can only be a fault of this module.
 #[derive(Debug, Default)]
 struct Stack<const MAX: usize>(ArrayVec<u8, MAX>);
 
@@ -136,14 +136,14 @@ impl<const MAX: usize> Stack<MAX> {
         super::varint_bytes(value, |byte| self.0.push(byte));
     }
 
-    /// 0 is left out, as protobuf does where a field has no presence.
+    /// Leaves out 0, as protobuf does where a field has no presence.
     fn number_unless_0(&mut self, field: u8, value: u64) {
         if value != 0 {
             self.number(field, value);
         }
     }
 
-    /// A message. Its length is written when it is known.
+    /// Writes a nested message, and its length when it is known.
     #[expect(clippy::expect_used, reason = "a wrong length would be wrong data")]
     fn message(&mut self, field: u8, content: impl FnOnce(&mut Self)) {
         self.0.push(field << 3 | LENGTH_TAG);
@@ -184,7 +184,7 @@ pub(crate) mod tests {
         TickEncoder::default().put(out, tick);
     }
 
-    /// Ticks as a client reads them.
+    /// Decodes ticks as a client does.
     pub(crate) fn read(items: &[u8]) -> Vec<Tick> {
         let nanos = |seconds: i64, nanos: i32| i128::from(seconds) * SECOND + i128::from(nanos);
         let moment = |time: Option<prost_types::Timestamp>| time.map_or(0, |t| nanos(t.seconds, t.nanos));
@@ -207,7 +207,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn ticks_of_one_encoder_are_as_each_alone(
+        fn an_encoder_of_many_ticks_writes_each_as_if_it_were_alone(
             ticks in prop::collection::vec((any::<i32>(), any::<u64>(), moment(), moment(), 0..3_i128), 1..20),
             apart in prop_oneof![Just(1_i128), 1..2_000_000_000_i128],
         ) {
@@ -225,7 +225,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn a_tick_is_as_prost_writes_it(
+        fn an_encoded_tick_is_equal_to_that_of_prost(
             remaining in prop_oneof![any::<i32>(), Just(0)],
             remaining_time in prop_oneof![any::<u64>(), 0..10_000_000_000_u64, Just(0)],
             due in moment(),

@@ -1,4 +1,4 @@
-//! A clock whose wall clock tests set: tokio's time, which may be virtual, and an offset.
+//! A clock for tests, which set its wall clock: tokio's time, which may be virtual, plus an offset.
 
 use std::{sync::Mutex, time::SystemTime};
 
@@ -6,11 +6,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{super::schedule::nanos, Clock};
 
-/// How far the wall clock was set.
+/// A wall clock that a test sets.
 #[derive(Debug, Default)]
 pub struct Manual {
-    /// Where it stands but for the offset, if it does not go by itself.
-    still: Option<SystemTime>,
+    /// The time without the offset, if the clock is stopped; `None` if it follows tokio's time.
+    stopped_at: Option<SystemTime>,
     offset: Mutex<i128>,
     stepped: Notify,
 }
@@ -22,18 +22,18 @@ impl Manual {
 
     pub(super) fn wall(&self) -> SystemTime {
         let span = super::super::schedule::duration(self.offset().unsigned_abs());
-        let wall = self.still.unwrap_or_else(|| Clock::Tokio.wall());
+        let wall = self.stopped_at.unwrap_or_else(|| Clock::Tokio.wall());
         if self.offset() < 0 { wall - span } else { wall + span }
     }
 
-    /// As a timer that the kernel cancels when the clock is set.
+    /// Like a timer that the kernel cancels when the clock is set.
     pub(super) async fn sleep_until_moment(&self, moment: i128) {
-        // Before the look: a step from now on ends this.
+        // Subscribe before the clock is read, so that no later step is missed.
         let stepped = self.stepped.notified();
         let left = super::super::schedule::span(moment - nanos(self.wall()));
         let passed = async {
-            // Nobody but a step gets one to any moment that stands still.
-            if self.still.is_some() && !left.is_zero() {
+            // A stopped clock reaches a later moment by a step only.
+            if self.stopped_at.is_some() && !left.is_zero() {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep_until(Instant::now() + left).await;
@@ -51,16 +51,16 @@ impl Clock {
         Self::Manual(std::sync::Arc::default())
     }
 
-    /// One whose wall clock stands still but for steps: with threads beside, virtual time is not exact.
-    pub(crate) fn still() -> Self {
-        let still = Some(Clock::Tokio.wall());
-        Self::Manual(Manual { still, ..Manual::default() }.into())
+    /// A clock whose wall clock moves by [`step`](Self::step) only: virtual time is not exact while other threads run.
+    pub(crate) fn stopped() -> Self {
+        let stopped_at = Some(Clock::Tokio.wall());
+        Self::Manual(Manual { stopped_at, ..Manual::default() }.into())
     }
 
-    /// Sets the wall clock by so many nanoseconds, forward or back; who sleeps until a moment of it wakes. A machine
-    /// that slept is the same: its monotonic clock stood still, and the wall clock is ahead.
+    /// Sets the wall clock by `by` nanoseconds, forward or back, and ends all sleeps until one of its moments. It also
+    /// stands for a suspend, in which the monotonic clock stops and the wall clock goes on.
     pub(crate) fn step(&self, by: i128) {
-        let Self::Manual(manual) = self else { panic!("{self:?} can't be set") };
+        let Self::Manual(manual) = self else { panic!("{self:?} cannot be set") };
         *manual.offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
         manual.stepped.notify_waiters();
     }

@@ -1,17 +1,18 @@
 //! Two kernel timers for all sleepers of the server, one for each clock: Linux's timerfd, awaited through tokio.
 //!
-//! tokio's own timers round up to a whole millisecond and more; a timerfd is some 0.1 ms late. Sleepers stand in a
-//! [queue] by their moment, and those of one moment share an entry. A lane is such a queue and its timer, which is set
-//! to the first moment, in absolute time. One task a lane, the driver, waits for the timer, wakes those who are due, in
-//! slices that let others run, and sets the timer anew; a sleeper with an earlier moment than all others sets the timer
-//! itself. Those of one connection are woken together, so that what they have to say leaves in one write. Nothing runs
-//! when nothing is due, and an idle stream costs an entry in the queue, not a descriptor.
+//! tokio's own timers round up to a whole millisecond or more; a timerfd is about 0.1 ms late. Sleepers are in a
+//! [queue] by their moment, and sleepers of one moment share an entry. A lane is such a queue and its timer, which is
+//! set to the first moment, in absolute time. Each lane has one task, the driver: it waits for the timer, wakes the
+//! sleepers that are due, in slices between which other tasks run, and sets the timer again. A sleeper whose moment
+//! comes before all others sets the timer itself. Sleepers of one connection are woken together, so that their
+//! responses leave in one write. The driver sleeps while no sleeper is due, and an idle stream costs an entry in the
+//! queue, not a descriptor.
 //!
-//! Where there are many moments close together, the timer leaves a gap after each round, so that one wake serves
-//! several of them; a moment that is alone is served at once, and none is served early.
+//! Where many moments are close together, the driver leaves a gap after each round, so that one wake serves several of
+//! them. A moment with no other close to it is served at once, and no moment is served early.
 //!
-//! Nobody waits for a driver. It ends when the last [`Timer`] handle goes, and then nobody sleeps; if it ends for any
-//! other reason (its runtime shuts down, or it panics), every sleeper is told [`Stopped`] and none hangs.
+//! The driver ends when the last [`Timer`] handle is dropped, and then no sleeper is left. If it ends for another
+//! reason (its runtime shuts down, or it panics), every sleep ends with [`Stopped`], and no sleeper hangs.
 //!
 //! The timer of the wall clock also fires when that clock is set (`TFD_TIMER_CANCEL_ON_SET`): all its sleeps then end.
 
@@ -34,18 +35,19 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::queue::{Place, Queue, Sleeping};
+use self::queue::{EntryId, Queue, Sleeping};
 use crate::{countdown::schedule::nanos_of, stream::WakeGroup};
 
 mod queue;
 
-/// So many are taken out of the queue at least before any is woken, if so many are due.
+/// The least number of due sleepers that are taken out of the queue before the first is woken, if that many are due.
 const ROUND: usize = 1 << 14;
 
-/// So many are woken before a driver lets other tasks run, and then on to the end of a connection.
+/// How many sleepers a driver wakes before other tasks run; it then continues to the end of a connection's sleepers.
 const SLICE: usize = 64;
 
-/// The most that are woken before others run, also of one connection: what a worker's own queue has room for.
+/// The most sleepers that are woken before other tasks run, also of one connection: a worker's own queue has room for
+/// about this many tasks.
 const MAX_SLICE: usize = 240;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -54,16 +56,16 @@ const NANOS_PER_SECOND: i64 = 1_000_000_000;
 pub struct Timer {
     monotonic: Arc<Lane>,
     wall: Arc<Lane>,
-    /// A moment by both names of the monotonic clock.
+    /// One moment of the monotonic clock, as an `Instant` and in nanoseconds of the timer's clock.
     base: (Instant, i64),
     _drivers: [AbortOnDropHandle<()>; 2],
 }
 
-/// The driver is gone; nobody will wake a sleeper.
+/// The driver has ended, and will wake no sleeper.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// A clock's timer, and who sleeps by it.
+/// A clock's timer, and the sleepers that wait for it.
 struct Lane {
     clock: ClockId,
     timer: AsyncFd<OwnedFd>,
@@ -74,8 +76,8 @@ struct Lane {
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// What the timer is set to. It may be the moment of a sleeper that was dropped: one wake-up for nothing is
-    /// cheaper than setting the timer at each drop.
+    /// The moment that the timer is set to. It may be the moment of a dropped sleeper: one spurious wake-up is cheaper
+    /// than setting the timer at each drop.
     armed: Option<i64>,
     stopped: bool,
 }
@@ -87,7 +89,7 @@ impl Timer {
         let wall = Arc::new(Lane::new(ClockId::Realtime)?);
         let base = base(&monotonic);
         let drivers = [&monotonic, &wall].map(|lane| {
-            // Made here and not in the task, which may be dropped before it ever ran.
+            // Make the driver here and not in the task, which may be dropped before its first poll.
             let driver = Driver { lane: Arc::clone(lane), due: Vec::new() };
             AbortOnDropHandle::new(runtime.spawn(driver.run()))
         });
@@ -99,7 +101,7 @@ impl Timer {
         self.wall.flags.contains(TimerfdTimerFlags::CANCEL_ON_SET)
     }
 
-    /// Ends at the deadline.
+    /// Sleeps until the deadline.
     pub(super) fn sleep_until(
         &self,
         deadline: Instant,
@@ -110,7 +112,7 @@ impl Timer {
         Sleeper::new(&self.monotonic, i128::from(nanos) + after, wake_group)
     }
 
-    /// Ends at the moment, in nanoseconds since 1970, or when the wall clock was set.
+    /// Sleeps until the moment, in nanoseconds since 1970, or until the wall clock is set.
     pub(super) fn sleep_until_moment(
         &self,
         moment: i128,
@@ -144,7 +146,7 @@ impl Lane {
         let fd = timerfd_create(timer, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let absolute = TimerfdTimerFlags::ABSTIME;
         let notices = absolute | TimerfdTimerFlags::CANCEL_ON_SET;
-        // Not every kernel that can do the one can do the other.
+        // Some kernels have timerfd and lack this flag.
         let flags = if is_wall && set(&fd, notices, i64::MAX).is_ok() { notices } else { absolute };
         let timer = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self { clock, timer, flags, state: Mutex::default() })
@@ -156,11 +158,11 @@ impl Lane {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic half-way through a change runs under the lock.
+        // A panic under the lock leaves the state consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the timer, if it would be late otherwise.
+    /// Sets the timer, if it is set to a later moment than the first one, or not set.
     fn arm(&self, state: &mut State) -> Result<(), Errno> {
         match state.queue.next() {
             Some(next) if state.armed.is_none_or(|armed| armed > next) => {
@@ -171,21 +173,22 @@ impl Lane {
         }
     }
 
-    /// Adds a sleeper, and tells where it stands.
-    fn insert(&self, moment: i64, sleeping: Sleeping) -> Result<Place, Stopped> {
+    /// Adds a sleeper to the queue.
+    fn insert(&self, moment: i64, sleeping: Sleeping) -> Result<EntryId, Stopped> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Stopped);
         }
-        let place = state.queue.insert(moment, sleeping);
+        let entry = state.queue.insert(moment, sleeping);
         let armed = self.arm(&mut state);
         drop(state);
         match armed {
-            Ok(()) => Ok(place),
-            // The clock was set just now; the timer is, too. All look at the clock again, this one among them.
+            Ok(()) => Ok(entry),
+            // The wall clock was set a moment ago, and the timer is set. Wake all sleepers, this one too, so that they
+            // read the clock again.
             Err(Errno::CANCELED) => {
                 self.end_all();
-                Ok(place)
+                Ok(entry)
             }
             Err(_) => {
                 self.stop();
@@ -194,7 +197,7 @@ impl Lane {
         }
     }
 
-    /// Moves those who are due to `due`, or sets the timer if nobody is.
+    /// Moves the sleepers that are due to `due`; if there is none, sets the timer.
     fn take_due(&self, due: &mut Vec<Sleeping>) -> Result<(), Errno> {
         let mut state = self.lock();
         state.queue.take_due(self.now(), ROUND, due);
@@ -207,7 +210,7 @@ impl Lane {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends all sleeps, now and for ever.
+    /// Ends all sleeps, and refuses new ones.
     fn stop(&self) {
         self.lock().stopped = true;
         self.end_all();
@@ -218,12 +221,13 @@ impl Lane {
         loop {
             let mut ready = self.timer.readable().await?;
             let read = rustix::io::read(self.timer.get_ref(), &mut [0; 8]);
-            // Also when something was read: there is no more in it, and when it fires anew, tokio is told anew.
+            // Clear it also after a successful read: the timer then has no more to read, and reports the next expiry
+            // to tokio again.
             ready.clear_ready();
             self.lock().armed = None;
             match read {
                 Ok(_) => return Ok(()),
-                // It was set anew meanwhile, and is not due.
+                // Meanwhile the timer was set to a later moment.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -231,20 +235,21 @@ impl Lane {
     }
 }
 
-/// A moment by both names of the monotonic clock. What passes between the two makes all sleeps late, and none early.
+/// One moment of the monotonic clock, as an `Instant` and in nanoseconds of the timer's clock. The time between the two
+/// readings makes all sleeps late, and none early.
 fn base(monotonic: &Lane) -> (Instant, i64) {
     let tries = std::iter::repeat_with(|| {
         let (first, second) = (Instant::now(), monotonic.now());
         (first.elapsed(), first, second)
     });
-    // Kept from running between the two, it is tried again.
+    // The thread may be preempted between the two readings, so take the closest pair of several.
     let best = tries.take(8).min_by_key(|(passed, ..)| *passed);
     best.map_or_else(|| (Instant::now(), monotonic.now()), |(_, first, second)| (first, second))
 }
 
 /// Sets a timer to a moment of its clock.
 fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Errno> {
-    // Nothing would disarm it.
+    // A value of 0 would disarm the timer.
     let moment = moment.max(1);
     let at = Timespec { tv_sec: moment / NANOS_PER_SECOND, tv_nsec: moment % NANOS_PER_SECOND };
     let once = Itimerspec { it_interval: Timespec::default(), it_value: at };
@@ -255,13 +260,13 @@ struct Sleeper<'a> {
     lane: &'a Lane,
     moment: i64,
     wake_group: Option<WakeGroup>,
-    place: Option<Place>,
+    entry: Option<EntryId>,
 }
 
 impl<'a> Sleeper<'a> {
     fn new(lane: &'a Lane, moment: i128, wake_group: Option<WakeGroup>) -> Self {
         let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
-        Self { lane, moment, wake_group, place: None }
+        Self { lane, moment, wake_group, entry: None }
     }
 }
 
@@ -269,19 +274,19 @@ impl Future for Sleeper<'_> {
     type Output = Result<(), Stopped>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(place) = self.place else {
+        let Some(entry) = self.entry else {
             let sleeping = Sleeping { wake_group: self.wake_group, waker: context.waker().clone() };
             return match self.lane.insert(self.moment, sleeping) {
-                Ok(place) => {
-                    self.place = Some(place);
+                Ok(entry) => {
+                    self.entry = Some(entry);
                     Poll::Pending
                 }
                 Err(stopped) => Poll::Ready(Err(stopped)),
             };
         };
         let mut state = self.lane.lock();
-        let Some(waker) = state.queue.waker(place) else {
-            // Taken out: it is due, or the clock was set, or the driver is gone.
+        let Some(waker) = state.queue.waker(entry) else {
+            // It was taken out: it is due, the clock was set, or the driver has ended.
             return Poll::Ready(if state.stopped { Err(Stopped) } else { Ok(()) });
         };
         if !waker.will_wake(context.waker()) {
@@ -295,9 +300,9 @@ impl Future for Sleeper<'_> {
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
+        if let Some(entry) = self.entry {
             // In two steps, so that the waker is dropped outside the lock.
-            let waker = self.lane.lock().queue.remove(place);
+            let waker = self.lane.lock().queue.remove(entry);
             drop(waker);
         }
     }
@@ -306,12 +311,12 @@ impl Drop for Sleeper<'_> {
 /// Wakes the sleepers of a lane.
 struct Driver {
     lane: Arc<Lane>,
-    /// Who is to be woken; no longer in the queue.
+    /// Sleepers that were taken out of the queue, and not woken yet.
     due: Vec<Sleeping>,
 }
 
 impl Driver {
-    /// Until the timer can't be had any more.
+    /// Serves the lane until its timer fails.
     async fn run(mut self) {
         loop {
             let served = match self.lane.wait().await {
@@ -324,14 +329,14 @@ impl Driver {
                     self.lane.end_all();
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a precise timer stopped: sleeps are good to the next millisecond now");
+                    tracing::error!(%error, "a precise timer failed; sleeps now end at the next whole millisecond");
                     return;
                 }
             }
         }
     }
 
-    /// Wakes all who are due, and sets the timer for the others.
+    /// Wakes all sleepers that are due, and sets the timer for the others.
     async fn serve(&mut self) -> Result<(), Errno> {
         loop {
             self.lane.take_due(&mut self.due)?;
@@ -349,7 +354,8 @@ impl Driver {
     }
 }
 
-/// How many to wake before others run: whole connections, so that what their streams have to say leaves in one write.
+/// How many sleepers to wake before other tasks run. It does not divide a connection, unless the connection has more
+/// than [`MAX_SLICE`] sleepers, so that the responses of its streams leave in one write.
 fn slice(due: &[Sleeping]) -> usize {
     let (least, most) = (due.len().min(SLICE), due.len().min(MAX_SLICE));
     let wake_group = due.get(least.saturating_sub(1)).and_then(|one| one.wake_group);
@@ -358,7 +364,7 @@ fn slice(due: &[Sleeping]) -> usize {
     (least + more).min(most)
 }
 
-/// However it ends, nobody waits for it in vain.
+/// However the driver ends, all its sleepers wake.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.due.drain(..).for_each(|one| one.waker.wake());

@@ -39,7 +39,7 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        Self::over(tempfile::tempdir().unwrap(), messages::Config::default(), Clock::still()).await
+        Self::over(tempfile::tempdir().unwrap(), messages::Config::default(), Clock::stopped()).await
     }
 
     async fn over(directory: tempfile::TempDir, options: messages::Config, clock: Clock) -> Self {
@@ -236,7 +236,7 @@ async fn they_are_listed_by_name_page_by_page() {
 async fn what_is_over_is_forgotten_when_the_log_forgets_it_and_its_name_is_free() {
     let log_clock = messages::clock::Clock::manual();
     let options = messages::Config { clock: log_clock.clone(), ..messages::Config::default() };
-    let house = House::over(tempfile::tempdir().unwrap(), options, Clock::still()).await;
+    let house = House::over(tempfile::tempdir().unwrap(), options, Clock::stopped()).await;
     house.create("ended", seconds(1)).await;
     house.create("cancelled", seconds(1)).await;
     house.countdowns.cancel("cancelled", None).await.unwrap();

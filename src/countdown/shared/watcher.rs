@@ -1,9 +1,9 @@
 //! The stream of a shared countdown: its state, its ticks, and its changes.
 //!
 //! Ticks come while the countdown runs, in order, each at most once, and never early. The first batch carries the
-//! current state. Each change is sent at once, as an event. A stream can be resumed after the [`Position`] of any batch,
-//! also across changes, and then reports exactly how many ticks were due meanwhile. It ends when the countdown is over,
-//! and with [`Error::NotFound`] when the countdown is deleted.
+//! current state. Each change is sent at once, as an event. A stream can be resumed after the [`Position`] of any
+//! batch, also across changes, and then reports exactly how many ticks were due meanwhile. It ends when the countdown
+//! is over, and with [`Error::NotFound`] when the countdown is deleted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

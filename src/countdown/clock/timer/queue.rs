@@ -1,8 +1,7 @@
-//! Who sleeps until when: one entry a moment, however many share it.
+//! The sleepers of one clock, by the moment at which they are due. Sleepers of one moment share an entry, and sleepers
+//! of one wake group are woken back to back.
 //!
-//! Sleepers of one wake group are woken back to back.
-//!
-//! No time and no timer in here: moments are numbers, in nanoseconds of whatever clock.
+//! The queue reads no clock and sets no timer: a moment is a number, in nanoseconds of the lane's clock.
 
 use std::{collections::BTreeMap, task::Waker};
 
@@ -10,17 +9,17 @@ use slab::Slab;
 
 use crate::stream::WakeGroup;
 
-/// So many rounds are looked back upon.
+/// How many of the last rounds decide whether the clock is busy.
 const ROUNDS: usize = 16;
 
-/// A clock that had them within so many nanoseconds, one each half a millisecond, is busy.
+/// The clock is busy if the last [`ROUNDS`] rounds took less than this, in nanoseconds: one in half a millisecond.
 const BUSY_SPAN: i64 = 8_000_000;
 
-/// What a busy clock leaves between two rounds, in nanoseconds: what is due meanwhile waits, so that one wake serves
-/// several moments. It bounds how late a sleeper is made by it.
+/// The gap between two rounds of a busy clock, in nanoseconds. Sleepers that become due in it wait for its end, so that
+/// one wake serves several moments. It makes no sleeper later than this.
 const GAP: i64 = 400_000;
 
-/// Those who sleep.
+/// The sleepers of one clock.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: BTreeMap<i64, Entry>,
@@ -28,31 +27,31 @@ pub(super) struct Queue {
     pace: Pace,
 }
 
-/// Those who sleep until one moment.
+/// The sleepers of one moment.
 #[derive(Debug)]
 struct Entry {
-    /// Tells it from one before it of the same moment.
+    /// Distinguishes it from an earlier entry of the same moment.
     id: u64,
     wakers: Wakers,
 }
 
-/// One who sleeps.
+/// One sleeper.
 #[derive(Debug)]
 pub(super) struct Sleeping {
     pub wake_group: Option<WakeGroup>,
     pub waker: Waker,
 }
 
-/// Most are alone, and one waker needs no allocation.
+/// Most moments have one sleeper, which needs no allocation.
 #[derive(Debug)]
 enum Wakers {
     One(Sleeping),
     Many(Slab<Sleeping>),
 }
 
-/// The place of a sleeper in the queue.
+/// Identifies a sleeper in the queue.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct EntryId {
     moment: i64,
     id: u64,
     key: usize,
@@ -60,46 +59,42 @@ pub(super) struct Place {
 
 impl Queue {
     /// Adds a sleeper.
-    pub(super) fn insert(&mut self, moment: i64, sleeping: Sleeping) -> Place {
+    pub(super) fn insert(&mut self, moment: i64, sleeping: Sleeping) -> EntryId {
         let Some(entry) = self.entries.get_mut(&moment) else {
             let id = self.next_id;
             self.next_id += 1;
             self.entries.insert(moment, Entry { id, wakers: Wakers::One(sleeping) });
-            return Place { moment, id, key: 0 };
+            return EntryId { moment, id, key: 0 };
         };
         let key = entry.wakers.insert(sleeping);
-        Place { moment, id: entry.id, key }
+        EntryId { moment, id: entry.id, key }
     }
 
-    /// The waker of a sleeper, if nobody has taken it out.
-    pub(super) fn waker(&mut self, place: Place) -> Option<&mut Waker> {
-        let entry = self.entries.get_mut(&place.moment).filter(|entry| entry.id == place.id)?;
+    /// The waker of a sleeper, if it is still in the queue.
+    pub(super) fn waker(&mut self, id: EntryId) -> Option<&mut Waker> {
+        let entry = self.entries.get_mut(&id.moment).filter(|entry| entry.id == id.id)?;
         match &mut entry.wakers {
             Wakers::One(one) => Some(&mut one.waker),
-            Wakers::Many(wakers) => wakers.get_mut(place.key).map(|one| &mut one.waker),
+            Wakers::Many(wakers) => wakers.get_mut(id.key).map(|one| &mut one.waker),
         }
     }
 
-    /// Takes out a sleeper. What is returned is to be dropped without a lock: the last waker of a task drops the task,
-    /// and with it perhaps another sleeper.
-    pub(super) fn remove(&mut self, place: Place) -> Option<Waker> {
-        let entry = self.entries.get_mut(&place.moment).filter(|entry| entry.id == place.id)?;
+    /// Takes out a sleeper. The caller drops the waker outside the lock: the last waker of a task drops the task, and
+    /// with it perhaps another sleeper.
+    pub(super) fn remove(&mut self, id: EntryId) -> Option<Waker> {
+        let entry = self.entries.get_mut(&id.moment).filter(|entry| entry.id == id.id)?;
         let Wakers::Many(wakers) = &mut entry.wakers else {
-            return self
-                .entries
-                .remove(&place.moment)
-                .and_then(|entry| entry.wakers.one())
-                .map(|one| one.waker);
+            return self.entries.remove(&id.moment).and_then(|entry| entry.wakers.one()).map(|one| one.waker);
         };
-        let waker = wakers.try_remove(place.key);
+        let waker = wakers.try_remove(id.key);
         if wakers.is_empty() {
-            self.entries.remove(&place.moment);
+            self.entries.remove(&id.moment);
         }
         waker.map(|one| one.waker)
     }
 
-    /// Moves those who are due to `due`, all of a moment or none, until there are so many; those who are to be woken
-    /// together get to be neighbours.
+    /// Moves sleepers that are due to `due`, moment by moment, until `due` has `at_least` of them. Then sorts them by
+    /// wake group.
     pub(super) fn take_due(&mut self, now: i64, at_least: usize, due: &mut Vec<Sleeping>) {
         let before = due.len();
         while due.len() < at_least
@@ -114,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Takes out all. The clock may have been set: nothing is known of its pace.
+    /// Takes out all sleepers, and resets the pace, because the clock may have been set.
     pub(super) fn take_all(&mut self) -> Vec<Waker> {
         self.pace = Pace::default();
         let mut all = Vec::new();
@@ -124,17 +119,17 @@ impl Queue {
         all.into_iter().map(|one| one.waker).collect()
     }
 
-    /// When to look for those who are due.
+    /// When the next round is due.
     pub(super) fn next(&self) -> Option<i64> {
         self.entries.first_key_value().map(|(moment, _)| self.pace.not_before(*moment))
     }
 
-    /// How many moments there are.
+    /// How many moments have sleepers.
     pub(super) fn moments(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many sleep.
+    /// How many sleepers there are.
     pub(super) fn sleepers(&self) -> usize {
         self.entries.values().map(|entry| entry.wakers.len()).sum()
     }
@@ -147,7 +142,7 @@ impl Wakers {
             Self::One(_) => {
                 let one = std::mem::replace(self, Self::Many(Slab::with_capacity(4)));
                 let Self::Many(wakers) = self else { return 0 };
-                // It gets key 0, which its sleeper has.
+                // The first insertion into an empty slab gets key 0, which the sleeper's id already has.
                 one.one().map(|one| wakers.insert(one));
                 wakers.insert(sleeping)
             }
@@ -178,8 +173,8 @@ impl Wakers {
 struct Pace {
     rounds: [i64; ROUNDS],
     next: usize,
-    /// The next round is not before.
-    floor: i64,
+    /// The next round is not before this moment.
+    not_before: i64,
 }
 
 impl Pace {
@@ -188,11 +183,11 @@ impl Pace {
         let span = now - std::mem::replace(oldest, now);
         self.next = (self.next + 1) % ROUNDS;
         let is_busy = span < BUSY_SPAN;
-        self.floor = if is_busy { now + GAP } else { now };
+        self.not_before = if is_busy { now + GAP } else { now };
     }
 
     fn not_before(&self, moment: i64) -> i64 {
-        moment.max(self.floor)
+        moment.max(self.not_before)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Real time, and short: tokio's virtual time does not move the kernel's timer.
+//! The timer in real time: tokio's virtual time does not move the kernel's timer.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
@@ -12,14 +12,14 @@ use super::*;
 
 /// Much longer than any test runs.
 const NEVER: Duration = Duration::from_secs(3600);
-/// When a test that hangs gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long before their deadline many sleeps begin. The first wait in which all of them do is enough; on a busy machine
-/// that takes a longer one.
+/// When a test that hangs fails.
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long before their deadline many sleeps begin. A test takes the first wait in which all of them have begun; a
+/// busy machine needs a longer one.
 const WAITS: [Duration; 3] = [Duration::from_millis(30), Duration::from_secs(1), Duration::from_secs(15)];
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap()
+    tokio::time::timeout(LIMIT, future).await.unwrap()
 }
 
 fn sleepers(timer: &Timer) -> usize {
@@ -27,7 +27,7 @@ fn sleepers(timer: &Timer) -> usize {
 }
 
 #[tokio::test]
-async fn a_sleep_ends_and_never_early() {
+async fn a_sleep_ends_at_its_deadline_and_never_early() {
     let timer = Timer::start().unwrap();
     for micros in [0, 1, 50, 999, 1_000, 20_000] {
         let deadline = Instant::now() + Duration::from_micros(micros);
@@ -48,7 +48,7 @@ async fn an_earlier_deadline_overtakes_a_later_one() {
 }
 
 #[tokio::test]
-async fn a_sleep_that_was_dropped_leaves_nothing_behind() {
+async fn a_dropped_sleep_leaves_no_entry() {
     let timer = Timer::start().unwrap();
     let deadline = Instant::now() + NEVER;
     let mut sleep = Box::pin(timer.sleep_until(deadline, None));
@@ -65,7 +65,7 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
     let tasks: FuturesUnordered<_> = (0..5_000_u64)
         .map(|n| {
             let timer = Arc::clone(&timer);
-            // From both ends, so that many overtake the first; every seventh has one deadline with others.
+            // Most deadlines come before the earlier inserted ones; every seventh sleeper shares one deadline.
             let micros = if n % 7 == 0 { 30_000 } else { (5_000 - n) * 11 };
             tokio::spawn(async move { timer.sleep_until(now + Duration::from_micros(micros), None).await })
         })
@@ -76,7 +76,7 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
 }
 
 #[tokio::test]
-async fn when_the_wall_clock_is_set_the_sleeps_until_its_moments_end() {
+async fn setting_the_wall_clock_ends_the_sleeps_until_its_moments() {
     let timer = Timer::start().unwrap();
     let moment = i128::from(timer.wall.now()) + 3_600_000_000_000;
     let mut sleep = Box::pin(timer.sleep_until_moment(moment, None));
@@ -86,12 +86,12 @@ async fn when_the_wall_clock_is_set_the_sleeps_until_its_moments_end() {
     timer.wall.end_all();
     soon(sleep).await.unwrap();
     assert!(other.now_or_never().is_none());
-    // And new ones begin.
+    // New sleeps wait again.
     assert!(timer.sleep_until_moment(moment, None).now_or_never().is_none());
 }
 
 #[tokio::test]
-async fn a_sleep_until_a_moment_ends_and_never_early() {
+async fn a_sleep_until_a_moment_ends_at_it_and_never_early() {
     let timer = Timer::start().unwrap();
     for micros in [-5_000, 0, 50, 20_000] {
         let moment = i128::from(timer.wall.now()) + micros * 1_000;
@@ -133,7 +133,7 @@ async fn sleepers_of_one_group_wake_together_though_their_moments_differ() {
     });
     let (mut sleeps, deadline) = found.unwrap();
     woken.lock().unwrap().clear();
-    // The driver runs in this thread: when it looks, all are due.
+    // The driver runs in this thread, so all sleepers are due when it takes them out.
     std::thread::sleep(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
     soon(async { while sleeps.next().await.is_some() {} }).await;
     let mut groups = woken.lock().unwrap().clone();
@@ -159,7 +159,7 @@ fn a_slice_ends_with_a_connection_unless_it_is_too_long() {
 }
 
 #[test]
-fn when_the_runtime_of_the_driver_ends_no_sleeper_hangs() {
+fn no_sleeper_hangs_when_the_runtime_of_the_driver_ends() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let timer = first.block_on(async { Timer::start().unwrap() });
@@ -205,6 +205,6 @@ async fn the_driver_sleeps_while_nothing_is_due() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error_and_no_panic() {
+fn starting_without_a_runtime_is_an_error_and_no_panic() {
     assert!(Timer::start().is_err());
 }

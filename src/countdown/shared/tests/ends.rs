@@ -106,7 +106,7 @@ async fn many_that_end_at_one_moment_are_all_published_once() {
 #[tokio::test]
 async fn a_message_whose_topic_is_one_more_than_there_may_be_is_published_as_it_was_promised() {
     let options = messages::Config { max_topics: 1, ..messages::Config::default() };
-    let house = House::over(tempfile::tempdir().unwrap(), options, Clock::still()).await;
+    let house = House::over(tempfile::tempdir().unwrap(), options, Clock::stopped()).await;
     house.create("launch", ending(seconds(3), "lift-off")).await;
     let refused = house.countdowns.create("other", seconds(3)).await;
     let is_topic = matches!(refused, Err(Error::Log(messages::Error::TooManyTopics { limit: 1 })));

@@ -1,4 +1,4 @@
-//! The queue against a list, and its pace.
+//! The queue compared with a list, and its pace.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Counts how often it was woken.
+/// Counts its wakes.
 #[derive(Default)]
 struct Count(AtomicUsize);
 
@@ -32,7 +32,7 @@ fn of(wake_group: u64, waker: Waker) -> Sleeping {
     Sleeping { wake_group: WakeGroup::new(wake_group), waker }
 }
 
-/// Writes its name down when it is woken.
+/// Records its name when it is woken.
 struct Named(usize, Arc<Mutex<BTreeSet<usize>>>);
 
 impl Wake for Named {
@@ -42,7 +42,7 @@ impl Wake for Named {
 }
 
 #[test]
-fn a_place_of_a_moment_that_has_passed_is_not_one_of_the_same_moment_that_came_back() {
+fn an_entry_of_the_same_moment_that_is_inserted_later_has_another_id() {
     let mut queue = Queue::default();
     let old = queue.insert(5, sleeping());
     queue.take_due(5, 1, &mut Vec::new());
@@ -53,7 +53,7 @@ fn a_place_of_a_moment_that_has_passed_is_not_one_of_the_same_moment_that_came_b
 }
 
 #[test]
-fn a_moment_that_is_alone_is_served_at_once() {
+fn a_moment_with_no_other_close_to_it_is_served_at_once() {
     let mut queue = Queue::default();
     for now in (0..100).map(|n| n * 1_000_000) {
         queue.insert(now, sleeping());
@@ -82,7 +82,7 @@ fn moments_close_together_are_served_together_and_none_later_than_the_gap() {
 
 proptest! {
     #[test]
-    fn whoever_is_due_is_taken_once_and_whoever_left_is_not(
+    fn each_due_sleeper_is_taken_once_and_a_removed_one_never(
         sleepers in prop::collection::vec((0..6_i64, any::<bool>()), 0..40),
         stops in prop::collection::vec(0..6_i64, 0..6),
         at_least in 1..10_usize,
