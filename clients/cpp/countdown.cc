@@ -70,6 +70,7 @@ std::optional<milliseconds> retry_delay(const grpc::Status& status) {
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::UNKNOWN:
     case grpc::StatusCode::INTERNAL:
+    case grpc::StatusCode::ABORTED:
     case grpc::StatusCode::CANCELLED:
       return milliseconds(500);
     default:

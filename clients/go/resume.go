@@ -59,7 +59,7 @@ func RetryDelay(err error) (time.Duration, bool) {
 	}
 	// The transport or this library failed. Ask only after a call that you did not cancel.
 	switch failure.Code() {
-	case codes.Unavailable, codes.Unknown, codes.Internal, codes.Canceled:
+	case codes.Unavailable, codes.Unknown, codes.Internal, codes.Aborted, codes.Canceled:
 		return 500 * time.Millisecond, true
 	default:
 		return 0, false

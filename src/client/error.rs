@@ -110,7 +110,7 @@ impl Error {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
             Self::Status { reason: None, code, transport, .. } => match code {
-                Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => true,
+                Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted | Code::Cancelled => true,
                 // HTTP/2's ENHANCE_YOUR_CALM. Without a failed transport it is a limit of this client, which the same
                 // response would exceed again.
                 Code::ResourceExhausted => *transport,
@@ -181,9 +181,10 @@ mod tests {
             assert_eq!(error.is_retryable(), reason.is_retried(), "{reason:?}");
         }
     }
+
     #[test]
     fn without_a_reason_the_codes_of_a_lost_connection_are_repeated_and_no_others() {
-        let retried = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
+        let retried = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Aborted, Code::Cancelled];
         for number in 1..=16 {
             let code = Code::from(number);
             let error = Error::from_status(&Status::new(code, ""), "http://127.0.0.1:50051");
