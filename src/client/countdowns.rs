@@ -52,14 +52,13 @@ impl Client {
     /// Pauses a shared countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn pause_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = PauseCountdownRequest { name: name.to_owned(), version };
-        self.changed(async |mut server| Ok(server.pause_countdown(request).await?.into_inner().countdown))
-            .await
+        self.state(async |mut server| Ok(server.pause_countdown(request).await?.into_inner().countdown)).await
     }
 
     /// Resumes a paused countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn resume_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = ResumeCountdownRequest { name: name.to_owned(), version };
-        self.changed(async |mut server| Ok(server.resume_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.resume_countdown(request).await?.into_inner().countdown))
             .await
     }
 
@@ -74,7 +73,7 @@ impl Client {
         version: Option<i64>,
     ) -> Result<Countdown, Error> {
         let request = ExtendCountdownRequest { name: name.to_owned(), by: Some(by), version };
-        self.changed(async |mut server| Ok(server.extend_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.extend_countdown(request).await?.into_inner().countdown))
             .await
     }
 
@@ -82,14 +81,14 @@ impl Client {
     /// is not repeated.
     pub async fn cancel_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = CancelCountdownRequest { name: name.to_owned(), version };
-        self.changed(async |mut server| Ok(server.cancel_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.cancel_countdown(request).await?.into_inner().countdown))
             .await
     }
 
     /// The state of a shared countdown.
     pub async fn get_countdown(&self, name: &str) -> Result<Countdown, Error> {
         let request = GetCountdownRequest { name: name.to_owned() };
-        self.changed(async |mut server| Ok(server.get_countdown(request).await?.into_inner().countdown)).await
+        self.state(async |mut server| Ok(server.get_countdown(request).await?.into_inner().countdown)).await
     }
 
     /// All shared countdowns, ordered by name, from all pages.
@@ -116,7 +115,7 @@ impl Client {
     }
 
     /// Makes a call that answers with the state of one shared countdown.
-    async fn changed(
+    async fn state(
         &self,
         call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Option<Countdown>, Status>,
     ) -> Result<Countdown, Error> {

@@ -92,7 +92,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
                 }
                 // Answers are missing: a cut connection may look like this.
                 Step::Answer(Ok(None)) => self.lost(Error::EndedEarly).await?,
-                Step::Answer(Err(status)) => self.refused(&status).await?,
+                Step::Answer(Err(status)) => self.failed(&status).await?,
                 Step::Message(Some(message)) => self.take(message),
                 Step::Message(None) | Step::Sent => {}
             }
@@ -137,11 +137,13 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         Ok(())
     }
 
-    async fn refused(&mut self, status: &Status) -> Result<(), Error> {
+    /// Reconnects after a failed call.
+    async fn failed(&mut self, status: &Status) -> Result<(), Error> {
         let error = Error::from_status(status, &self.client.url);
         self.lost(error).await
     }
 
+    /// Waits before the next attempt, which sends every unanswered message again; or returns the error.
     async fn lost(&mut self, error: Error) -> Result<(), Error> {
         self.open = None;
         self.unanswered.rewind();

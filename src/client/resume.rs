@@ -128,9 +128,10 @@ impl<R: Resumable> Call<R> {
         let open = if let Some(open) = &mut self.open {
             open
         } else {
-            // Connecting has a limit of its own.
+            // Connecting may take `CONNECT_TIMEOUT` before the server gets the request.
             let answer = self.request.clone().open(self.client.channel.clone());
-            let answer = within(CONNECT_TIMEOUT + self.silence, answer, &self.client.url).await?;
+            let answer =
+                within(self.silence.saturating_add(CONNECT_TIMEOUT), answer, &self.client.url).await?;
             self.waits.answered();
             self.open.insert(answer.into_inner())
         };
@@ -159,7 +160,7 @@ async fn within<T>(
     }
 }
 
-/// Decides which failures are waited out and for how long, and notifies the observer.
+/// Decides after which failures to try again and how long to wait before, and notifies the observer.
 pub(super) struct Waits {
     observer: Observer,
     delays: ExponentialBackoff,
