@@ -150,7 +150,7 @@ impl Calls {
         let answer = answer(request.into_inner());
         let answer = match timeout {
             None => answer.await,
-            // A timer of tokio's is up to a millisecond late, and an answer may never wait for anything.
+            // `timeout` polls the answer first, so an answer that never waits would be sent although its deadline passed.
             Some(timeout) if started.elapsed() >= timeout => Err(status::deadline_exceeded()),
             Some(timeout) => tokio::time::timeout(timeout, answer)
                 .await

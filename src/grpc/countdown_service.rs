@@ -220,7 +220,7 @@ fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
     let target = match &request.target {
         Some(asked::Target::Start(from)) => Target::From(*from),
         Some(asked::Target::UntilTime(until)) => Target::Until(field::time(*until, "until_time")?),
-        // A name was dealt with before.
+        // The caller has handled a request with a name.
         Some(asked::Target::Name(_)) | None => {
             let text = "is not set: set `start` to a number, `until_time` to a moment, or `name` to a shared countdown";
             return Err(Failure::field("target", text));

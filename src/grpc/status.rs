@@ -43,7 +43,7 @@ impl Failure {
         Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
     }
 
-    /// A wrong field. `fault` continues the sentence after its name.
+    /// A wrong field. The text is the name of the field, and then `fault`: `is 0: it must be 1 or more`.
     pub fn field(field: &str, fault: impl AsRef<str>) -> Self {
         let text = format!("{field} {}", fault.as_ref());
         Self { field: Some(field.into()), ..Self::new(ErrorReason::InvalidField, text) }

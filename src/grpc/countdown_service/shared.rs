@@ -62,7 +62,7 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
         return Err(Failure::field("by", text));
     };
     let prost_types::Duration { seconds, nanos } = by;
-    let is_valid = nanos.unsigned_abs() < 1_000_000_000 && (seconds == 0 || i64::from(nanos) * seconds >= 0);
+    let is_valid = nanos.unsigned_abs() < 1_000_000_000 && seconds.signum() * i64::from(nanos.signum()) >= 0;
     match i128::from(seconds) * 1_000_000_000 + i128::from(nanos) {
         0 => Err(Failure::field(
             "by",
@@ -73,20 +73,20 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
     }
 }
 
-/// How a countdown stands, at a moment in nanoseconds since 1970.
+/// The state of a countdown at a moment in nanoseconds since 1970.
 pub fn countdown(snapshot: &Snapshot, now: i128) -> proto::Countdown {
     let Snapshot { name, version, record, .. } = snapshot;
-    let end = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
+    let time = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
     let (state, end_time, remaining) = match record.phase {
         Phase::Running { end_time, .. } => {
-            (proto::CountdownState::Running, end(end_time), (end_time.as_nanosecond() - now).max(0))
+            (proto::CountdownState::Running, time(end_time), (end_time.as_nanosecond() - now).max(0))
         }
         Phase::Paused { remaining_nanos } => (proto::CountdownState::Paused, None, remaining_nanos.into()),
-        Phase::Ended { end_time, .. } => (proto::CountdownState::Ended, end(end_time), 0),
+        Phase::Ended { end_time, .. } => (proto::CountdownState::Ended, time(end_time), 0),
         Phase::Cancelled { remaining_nanos } => {
             (proto::CountdownState::Cancelled, None, remaining_nanos.into())
         }
-        // Nobody is told how one stands that is gone.
+        // The state of a deleted countdown is never sent.
         Phase::Deleted => (proto::CountdownState::Unspecified, None, 0),
     };
     proto::Countdown {
@@ -99,8 +99,8 @@ pub fn countdown(snapshot: &Snapshot, now: i128) -> proto::Countdown {
         interval: Some(signed_duration(record.interval_nanos.into())),
         to: Some(record.to),
         step: Some(record.step),
-        create_time: end(record.create_time),
-        update_time: end(record.update_time),
+        create_time: time(record.create_time),
+        update_time: time(record.update_time),
         on_end: record.on_end.as_ref().map(message),
     }
 }
@@ -152,8 +152,30 @@ pub fn only_name(request: &proto::CountdownRequest) -> Result<(), Failure> {
     match fields.into_iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => Err(Failure::field(
             field,
-            "is set with `name`: it is the shared countdown's own, so leave it out",
+            "cannot be set together with `name`: the shared countdown defines it, so leave it out",
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_moves_by_any_duration_whose_parts_have_one_sign() {
+        let by = |seconds, nanos| by(Some(prost_types::Duration { seconds, nanos }));
+        for (seconds, nanos) in
+            [(60, 0), (-60, -1), (0, -1), (i64::MAX, 999_999_999), (i64::MIN, -999_999_999)]
+        {
+            let expected = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+            assert_eq!(by(seconds, nanos).unwrap(), expected);
+        }
+        for (seconds, nanos) in
+            [(0, 0), (1, -1), (i64::MAX, -1), (i64::MIN, 1), (0, 1_000_000_000), (1, i32::MIN)]
+        {
+            assert!(by(seconds, nanos).is_err(), "{seconds} s and {nanos} ns");
+        }
     }
 }

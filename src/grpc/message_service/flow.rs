@@ -27,7 +27,7 @@ pub struct Flow<R> {
     log: Log,
     metrics: Metrics,
     ends: CancellationToken,
-    /// `None` after the client has closed its side.
+    /// `None` after the client has closed its side, or when nothing more is read.
     requests: Option<R>,
     window: usize,
     /// A response leaves when its results have this many bytes.
