@@ -53,8 +53,8 @@ pub(super) struct Mark {
 
 /// A position in a countdown: its schedule, anchored to the wall clock, and the next tick.
 ///
-/// Serialised it takes some 30 bytes. It may come from a stranger: nothing but `check` relies on its fields before the
-/// check.
+/// Serialised it takes some 30 bytes. It may come from a stranger: only `check` may read its fields before they are
+/// checked.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// When tick 0 is due.
@@ -126,7 +126,7 @@ impl Position {
             return Err(Error::UntilTooFar { ahead, max: config.max_length });
         }
         let left = ahead_nanos / spec.interval.as_nanos();
-        // Both bounds: the first number fits, and so does the count of those left.
+        // Both the first number and the count of the numbers left must fit.
         let fall = i64::from(i32::MAX) - i64::from(spec.to);
         let max = (fall / i64::from(spec.step)).min(i64::from(i32::MAX));
         let last = i64::try_from(left).unwrap_or(i64::MAX);
@@ -150,7 +150,7 @@ impl Position {
         position.check(&any).is_ok().then_some(position)
     }
 
-    /// Checks each field again, as if a stranger had chosen it: one did, unless this server made the position.
+    /// Checks each field, because a stranger may have made the position.
     pub(super) fn check(&self, config: &Config) -> Result<(), Error> {
         let refused = |what| Err(Error::PositionInvalid(what));
         let interval = Duration::from_nanos(self.interval);
@@ -174,7 +174,7 @@ impl Position {
             return refused("it is longer than this server allows");
         }
         // `start` first: only a start in range can be added to.
-        if !(FIRST_MOMENT..=LAST_MOMENT).contains(&self.start) || self.due(self.count - 1) > LAST_MOMENT {
+        if !(FIRST_MOMENT..=LAST_MOMENT).contains(&self.start) || self.end() > LAST_MOMENT {
             return refused("it leaves the years 1 to 9999");
         }
         Ok(())
@@ -210,7 +210,7 @@ impl Position {
         self.next
     }
 
-    /// Moves to the place after the first `ticks` ticks, or to the end if there are fewer.
+    /// Moves after the first `ticks` ticks, or to the end if there are fewer.
     pub(super) fn pass(&mut self, ticks: u64) {
         self.next = ticks.min(self.count);
     }
@@ -264,7 +264,7 @@ impl Position {
         (out.into(), count)
     }
 
-    /// How many ticks are due at `now`, of all.
+    /// How many of all ticks are due at `now`.
     pub(super) fn due_by(&self, now: i128) -> u64 {
         match u128::try_from(now.saturating_sub(self.start)) {
             Err(_) => 0,
@@ -285,7 +285,7 @@ impl Position {
             remaining: i32::try_from(number).unwrap_or(i32::MIN),
             remaining_time: (self.count - 1 - k) * self.interval,
             due: self.due(k),
-            end: self.due(self.count - 1),
+            end: self.end(),
             state: mark.map(|mark| mark.state),
             version: mark.map(|mark| mark.version),
         }

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::{OnEnd, Record, Snapshot, registry::Registry, state_message};
+use super::{OnEnd, Phase, Snapshot, registry::Registry, state_message};
 use crate::{
     countdown::schedule,
     messages::{BatchError, Error, NewMessage},
@@ -61,14 +61,15 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
     if !registry.is_current(&snapshot) {
         return Ok(());
     }
+    let Phase::Running { end_time: due, .. } = snapshot.record.phase else { return Ok(()) };
     let now = schedule::nanos(registry.clock.wall());
     let Some(record) = snapshot.record.end(*version, now) else {
         // The clock was set back after the countdown was due.
-        snapshot.moment().into_iter().for_each(|moment| registry.schedule(moment, snapshot.clone()));
+        registry.schedule(due.as_nanosecond(), snapshot.clone());
         return Ok(());
     };
     let mut messages = vec![state_message(name, *version, &record, Some(registry.config.keep_ended))];
-    messages.extend(record.on_end.as_ref().map(|on_end| end_message(name, on_end, &record, now)));
+    messages.extend(record.on_end.as_ref().map(|on_end| end_message(name, on_end, due, now)));
     match registry.log.publish_own_batch(messages).await {
         // Another change came first. The registry schedules it when it is read from the log.
         Ok(_) | Err(BatchError { index: Some(0), error: Error::SequenceMismatch { .. } }) => Ok(()),
@@ -101,11 +102,9 @@ impl Failures {
 }
 
 /// The message that the server publishes when a countdown ends.
-fn end_message(name: &str, on_end: &OnEnd, record: &Record, now: i128) -> NewMessage {
+fn end_message(name: &str, on_end: &OnEnd, due: Timestamp, now: i128) -> NewMessage {
     let mut message = on_end.message();
-    let due = record.run().map_or(now, |run| run.end());
-    let late = SignedDuration::from_nanos_i128((now - due).max(0));
-    let due = Timestamp::from_nanosecond(due).unwrap_or_default();
+    let late = SignedDuration::from_nanos_i128((now - due.as_nanosecond()).max(0));
     let headers = [
         (NAME_HEADER, name.to_owned()),
         (DUE_HEADER, due.to_string()),

@@ -163,13 +163,13 @@ pub enum Target {
     From(i32),
 }
 
-/// The moment `now`, as a record has it. Clocks outside the years that a timestamp can tell are cut off.
+/// A moment in nanoseconds since 1970, or the closest one that a timestamp can express.
 fn timestamp(nanos: i128) -> Timestamp {
     let bounded = nanos.clamp(Timestamp::MIN.as_nanosecond(), Timestamp::MAX.as_nanosecond());
     Timestamp::from_nanosecond(bounded).unwrap_or_default()
 }
 
-/// Nanoseconds that are known not to be below zero, and to be far from the bound.
+/// A number that is known to fit: not below zero, and far below the maximum.
 fn whole(nanos: i128) -> u64 {
     u64::try_from(nanos.max(0)).unwrap_or(u64::MAX)
 }

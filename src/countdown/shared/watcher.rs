@@ -248,13 +248,13 @@ impl Watcher {
         if matches!(newest.record.phase, Phase::Ended { .. }) {
             return;
         }
+        // This lowers `delivered` if a tick was delivered after the change and before it was on disk: that tick belongs to
+        // neither run.
         self.skip_to(newest.record.ticks_before);
-        // A tick that was due after the change and before it was on disk belongs to neither run.
-        self.delivered = newest.record.ticks_before;
         self.run = Run::of(newest, self.delivered);
     }
 
-    /// Counts the ticks before the `ticks`-th of all runs as skipped.
+    /// Continues after the first `ticks` ticks of all runs, and counts those that were not delivered as skipped.
     fn skip_to(&mut self, ticks: u64) {
         self.unreported += ticks.saturating_sub(self.delivered);
         self.delivered = ticks;
