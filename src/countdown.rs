@@ -130,7 +130,7 @@ pub enum Event {
 pub struct Config {
     /// The shortest interval.
     pub min_interval: Duration,
-    /// The longest countdown, from its first tick to its last.
+    /// The longest countdown: from the first tick, or from the pause before it, to the last tick.
     pub max_length: Duration,
     /// The ticks a second of all open streams. Clones share one count.
     pub rates: Rates,
@@ -166,7 +166,7 @@ pub enum Error {
         /// The shortest allowed.
         min: Duration,
     },
-    /// The time from now to the last tick, or the interval alone, is over the operator's maximum.
+    /// The countdown, or the interval alone, is longer than the operator's maximum.
     #[error("a length of {length:?} is over the maximum of {max:?}")]
     TooLong {
         /// As asked for.

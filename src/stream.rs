@@ -13,7 +13,8 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 /// The default of [`Batching::heartbeat`]: under the 30 s after which the stricter middleboxes drop a connection.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The heartbeats that a call may ask for: a shorter one would be a load, a longer one no sign of life.
+/// The heartbeats that a call may ask for: a shorter one would be a load, and a longer one would show too late that a
+/// stream is dead.
 pub const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// The values of `max_batch` that a call may ask for.
@@ -30,13 +31,13 @@ const USABLE_HEARTBEATS: [Duration; 2] = [Duration::from_millis(1), Duration::fr
 pub struct Batching {
     /// The stream ends after this many items; at least 1.
     pub limit: Option<u64>,
-    /// An empty batch leaves when no batch has left for this long.
+    /// An empty batch leaves when no batch has left for this long, or up to a 16th of it earlier.
     pub heartbeat: Duration,
     /// The most items of a batch; at least 1.
     pub max_items: usize,
     /// A batch leaves when its items have this many bytes; it exceeds this by less than one item.
     pub max_bytes: usize,
-    /// The streams that this one is best woken with.
+    /// The stream is woken together with the streams of this group.
     pub wake_group: Option<WakeGroup>,
 }
 
@@ -53,7 +54,7 @@ impl Default for Batching {
 }
 
 impl Batching {
-    /// What a call asks for; `defaults` holds for what it leaves out.
+    /// The values that a call asks for; `defaults` has those that it leaves out.
     ///
     /// # Errors
     /// The first value that is out of its range.
@@ -130,9 +131,9 @@ pub struct Batch<E, P, S> {
     pub count: usize,
     /// What happened before the first item, in order.
     pub events: Vec<E>,
-    /// Everything before it was delivered, did not match, or is reported in `events`.
+    /// Where to continue: every item before it was delivered, did not match, or is reported in `events` or `progress`.
     pub position: P,
-    /// How far the stream is.
+    /// Facts about the stream after this batch, such as whether it has caught up.
     pub progress: S,
 }
 
@@ -143,7 +144,7 @@ impl<E, P, S> Batch<E, P, S> {
     }
 }
 
-/// What a generator knows of the batches of its own call: how many items may still leave, and when one left last.
+/// The pace of the batches of one call: how many items may still leave, and when a batch left last.
 #[derive(Clone, Debug)]
 pub struct Pacing {
     batching: Batching,
@@ -166,7 +167,7 @@ impl Pacing {
     /// The most items of the next batch, which is less where the limit is near.
     #[must_use]
     pub fn max_items(&self) -> usize {
-        // More than a usize is no bound.
+        // A limit that does not fit a usize does not bound a batch.
         let left = self.batching.limit.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         self.batching.max_items.min(left)
     }
@@ -189,12 +190,12 @@ impl Pacing {
         self.is_over
     }
 
-    /// The batch that leaves next is the last.
+    /// Ends the stream after the next batch.
     pub fn end(&mut self) {
         self.is_over = true;
     }
 
-    /// A batch leaves at `now`.
+    /// Records that a batch of `count` items leaves at `now`.
     pub fn record(&mut self, count: usize, now: Instant) {
         (self.is_first, self.last_sent) = (false, now);
         if let Some(left) = &mut self.batching.limit {
@@ -205,8 +206,8 @@ impl Pacing {
 
     /// When a heartbeat is due, if no batch leaves before.
     ///
-    /// It is early by up to a 16th: all heartbeats of one length are due on one grid, so that many idle streams are
-    /// served by one wake, and their batches leave in one write a connection.
+    /// It is early by up to a 16th: all heartbeats of one length are due on one grid, so that one wake serves many idle
+    /// streams, and the batches of a connection leave in one write.
     #[must_use]
     pub fn heartbeat_at(&self) -> Instant {
         static START: OnceLock<Instant> = OnceLock::new();
