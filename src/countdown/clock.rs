@@ -21,13 +21,13 @@ pub use steps::Steps;
 #[cfg(target_os = "linux")]
 pub use timer::Timer;
 
-use super::schedule::{nanos, nanos_of, span};
+use super::schedule::{nanos, span};
 use crate::stream::WakeGroup;
 
 /// The longest sleep: timers have bounds, and a position from a client may be far ahead.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
-/// How late a step of the wall clock is noticed where the system does not report it.
+/// How often the wall clock is read where the system does not report that it was set.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Both clocks are read again if more than this passed between the two readings: the thread was preempted.
@@ -134,19 +134,23 @@ impl Clock {
     }
 
     /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set. It may also
-    /// end earlier, about once an hour, so the caller reads the clock again.
+    /// end earlier, as often as once a second, so the caller reads the clock again.
     pub async fn sleep_until_moment(&self, moment: i128) {
         match self {
             // Its wall clock cannot be set.
             Self::Tokio => self.sleep_no_longer(moment, MAX_SLEEP).await,
             Self::System => self.sleep_no_longer(moment, LOOK_AGAIN).await,
             #[cfg(target_os = "linux")]
-            Self::Precise(timer, wake_group) => {
-                let notices = timer.notices_steps();
-                let last = if notices { i128::MAX } else { nanos(self.wall()) + nanos_of(LOOK_AGAIN) };
-                if timer.sleep_until_moment(moment.min(last), *wake_group).await.is_err() {
+            Self::Precise(timer, wake_group) if timer.notices_steps() => {
+                if timer.sleep_until_moment(moment, *wake_group).await.is_err() {
                     self.sleep_no_longer(moment, LOOK_AGAIN).await;
                 }
+            }
+            // The timer of the wall clock would fire late by as much as that clock is set back.
+            #[cfg(target_os = "linux")]
+            Self::Precise(..) => {
+                let left = span(moment - nanos(self.wall())).min(LOOK_AGAIN);
+                self.sleep_until(self.now() + left).await;
             }
             #[cfg(test)]
             Self::Manual(manual) => manual.sleep_until_moment(moment).await,
