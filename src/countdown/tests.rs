@@ -13,7 +13,7 @@ mod set_clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A countdown as `{"from": from}` asks for it.
+/// A countdown with the defaults of a request.
 fn spec(target: Target) -> Spec {
     Spec { target, to: 0, step: 1, interval: SECOND, wait_first: false, align: false }
 }
@@ -47,7 +47,7 @@ fn numbers(batch: &Batch) -> Vec<i32> {
     ticks(batch).iter().map(|tick| tick.remaining).collect()
 }
 
-/// Each number, and when it came, in milliseconds from now on.
+/// Each number, and when it came, in milliseconds from now.
 async fn timeline(query: Query) -> Vec<(i32, u128)> {
     let begin = Instant::now();
     let mut seen = Vec::new();
@@ -71,13 +71,13 @@ async fn wait_first_pauses_before_each_number_as_async_countdown_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_a_moment_the_last_tick_falls_on_it() {
+async fn the_last_tick_of_a_countdown_until_a_moment_falls_on_that_moment() {
     let moment = Clock::Tokio.wall() + Duration::from_millis(2500);
     assert_eq!(timeline(new(spec(Target::Until(moment)))).await, [(2, 500), (1, 1500), (0, 2500)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_a_moment_that_has_passed_the_last_tick_comes_at_once() {
+async fn a_countdown_until_a_past_moment_has_its_last_tick_at_once() {
     let moment = Clock::Tokio.wall() - Duration::from_millis(2500);
     let mut stream = run(new(spec(Target::Until(moment))));
     let batch = stream.next().now_or_never().unwrap().unwrap();
@@ -99,14 +99,14 @@ async fn the_first_batch_is_ready_at_once_even_when_no_tick_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_slow_gets_the_newest_tick_and_the_number_left_out() {
+async fn a_slow_reader_gets_the_newest_tick_and_the_count_of_skipped_ticks() {
     let mut stream = run(new(spec(Target::From(10))));
     assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
     tokio::time::advance(Duration::from_millis(4500)).await;
     let batch = stream.next().await.unwrap();
     assert_eq!((numbers(&batch), batch.progress.skipped), (vec![6], 3));
     assert_eq!(batch.progress.sent.duration_since(ticks(&batch)[0].due).unwrap(), Duration::from_millis(500));
-    // Back on the beat, not half a second behind it.
+    // The next tick is on time, not half a second late.
     let next = stream.next().await.unwrap();
     assert_eq!(
         (numbers(&next), next.progress.skipped, next.progress.sent),
@@ -169,13 +169,13 @@ async fn with_burst_a_batch_does_not_exceed_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_comes_when_nothing_was_sent_for_so_long() {
+async fn a_heartbeat_comes_when_nothing_was_sent_for_its_interval() {
     let mut query = new(Spec { interval: 10 * SECOND, ..spec(Target::From(1)) });
     query.batching.heartbeat = 4 * SECOND;
     let mut stream = run(query);
     let (mut last, mut seen) = (Instant::now(), Vec::new());
     while let Some(batch) = stream.next().await {
-        // Up to a sixteenth sooner, so that those of many streams leave together.
+        // Up to a sixteenth sooner, so that the heartbeats of many streams leave together.
         let is_heartbeat = batch.count == 0;
         assert!(!is_heartbeat || (3_750..=4_001).contains(&last.elapsed().as_millis()));
         last = Instant::now();
@@ -197,14 +197,14 @@ async fn a_stream_cut_after_a_heartbeat_resumes_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_heartbeat_of_nothing_does_not_spin() {
+async fn a_heartbeat_interval_of_zero_does_not_spin() {
     let mut query = new(spec(Target::From(1)));
     query.batching.heartbeat = Duration::ZERO;
     assert!(run(query).count().await <= 1001);
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_goes_on_while_nobody_listens() {
+async fn time_goes_on_while_the_stream_is_cut() {
     let cut = run(new(spec(Target::From(10)))).next().await.unwrap();
     tokio::time::advance(Duration::from_millis(3200)).await;
     let resume = query(Start::Resume(cut.position));
@@ -219,14 +219,14 @@ async fn time_goes_on_while_nobody_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_cut_while_it_waits_for_its_first_number_goes_on_waiting() {
+async fn a_stream_cut_before_its_first_number_continues_to_wait() {
     let first = run(new(Spec { wait_first: true, ..spec(Target::From(1)) })).next().await.unwrap();
     tokio::time::advance(Duration::from_millis(400)).await;
     assert_eq!(timeline(query(Start::Resume(first.position))).await, [(1, 600), (0, 1600)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn resuming_at_the_end_gives_one_empty_batch_and_ends() {
+async fn resuming_at_the_end_yields_one_empty_batch() {
     let last = run(new(spec(Target::From(1)))).collect::<Vec<_>>().await.pop().unwrap();
     let mut stream = run(query(Start::Resume(last.position.clone())));
     let batch = stream.next().now_or_never().unwrap().unwrap();
@@ -236,7 +236,7 @@ async fn resuming_at_the_end_gives_one_empty_batch_and_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_of_ticks_does_not_drift() {
-    // No multiple of a timer's millisecond.
+    // Not a multiple of a millisecond, the resolution of tokio's timers.
     let interval = Duration::from_micros(73_333);
     let count = 49_100;
     let length = interval * count;
@@ -279,7 +279,7 @@ async fn aligned_ticks_fall_on_whole_intervals_of_the_wall_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_a_query_is_told_before_the_first_batch() {
+async fn a_fault_of_the_query_is_reported_before_the_first_batch() {
     let opened = |query| open(query, &Clock::Tokio, &Config::default()).err();
     let below = new(Spec { to: 4, ..spec(Target::From(3)) });
     assert_eq!(opened(below), Some(Error::FromBelowTo { from: 3, to: 4 }));
@@ -320,7 +320,7 @@ async fn the_precise_clock_counts_in_real_time_and_is_never_early() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_stream_that_was_dropped_leaves_no_timer_behind() {
+async fn a_dropped_stream_leaves_no_sleeper() {
     let clock = Clock::precise().unwrap();
     let stream = open(new(spec(Target::From(3))), &clock, &Config::default()).unwrap();
     let mut stream = Box::pin(stream);

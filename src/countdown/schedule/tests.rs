@@ -1,4 +1,4 @@
-//! The arithmetic against a model that counts one by one, and against strangers.
+//! The arithmetic compared with a count one by one, and with forged positions.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ fn the_widest_countdown_of_all_is_counted_without_overflow() {
 }
 
 #[test]
-fn ticks_until_a_moment_are_laid_backward_from_it() {
+fn ticks_until_a_moment_are_counted_back_from_it() {
     let moment = NOW + Duration::from_millis(2500);
     let ticks = all(new(&Spec { to: 7, step: 5, ..spec(Target::Until(moment)) }).unwrap());
     let due = |ms| NOW + Duration::from_millis(ms);
@@ -88,12 +88,12 @@ fn ticks_until_a_moment_are_laid_backward_from_it() {
 }
 
 #[test]
-fn a_whole_interval_that_begins_now_has_its_tick_now() {
+fn a_moment_that_is_whole_intervals_ahead_has_a_tick_now() {
     assert_eq!(numbers(&spec(Target::Until(NOW + 2 * SECOND))), [2, 1, 0]);
 }
 
 #[test]
-fn a_moment_that_has_passed_has_one_last_tick_due_at_it() {
+fn a_past_moment_has_one_tick_that_was_due_at_it() {
     for moment in [NOW, NOW - SECOND, NOW - 1_000_000 * SECOND] {
         let ticks = all(new(&spec(Target::Until(moment))).unwrap());
         assert_eq!(ticks, [Tick { remaining: 0, remaining_time: Duration::ZERO, due: moment }]);
@@ -101,7 +101,7 @@ fn a_moment_that_has_passed_has_one_last_tick_due_at_it() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
+fn setting_the_clock_back_delays_the_next_tick_and_repeats_no_tick() {
     let second = NANOS_PER_SECOND;
     let mut position = new(&spec(Target::Until(NOW + 5 * SECOND))).unwrap();
     assert_eq!(take(&mut position, 3 * second, OnLag::Burst, 10).0.len(), 4);
@@ -114,7 +114,7 @@ fn a_clock_that_is_set_back_delays_the_next_tick_and_repeats_none() {
 }
 
 #[test]
-fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
+fn each_error_has_the_requested_value_and_its_limit() {
     let max = Config::default().max_length;
     let min = Duration::from_millis(1);
     let longer = max + SECOND;
@@ -156,7 +156,7 @@ fn each_error_tells_what_was_asked_for_and_what_can_be_had() {
 }
 
 #[test]
-fn what_the_limits_just_allow_can_be_had() {
+fn values_at_the_limits_are_allowed() {
     let max = Config::default().max_length;
     for spec in [
         Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) },
@@ -171,7 +171,7 @@ fn what_the_limits_just_allow_can_be_had() {
 }
 
 #[test]
-fn a_position_is_refused_where_the_operator_has_lowered_the_limits() {
+fn a_position_is_refused_after_the_operator_has_lowered_the_limits() {
     let position = new(&spec(Target::From(10))).unwrap();
     let slower = Config { min_interval: 2 * SECOND, ..Config::default() };
     let shorter = Config { max_length: 9 * SECOND, ..Config::default() };
@@ -205,7 +205,7 @@ fn each_field_of_a_position_is_checked() {
 }
 
 #[test]
-fn a_position_takes_some_thirty_bytes_of_a_cursor() {
+fn a_position_takes_about_thirty_bytes_of_a_cursor() {
     let now = 1_800_000_000 * NANOS_PER_SECOND;
     let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Config::default()).unwrap();
     let text = crate::cursor::encode(&position);
@@ -213,7 +213,8 @@ fn a_position_takes_some_thirty_bytes_of_a_cursor() {
     assert_eq!(crate::cursor::decode(&text), Ok(position));
 }
 
-/// Mostly what could be, so that the checks let some through, and the edges of the type, where overflow lives.
+/// Mostly plausible values, so that some positions pass the checks, and some edges of the type, where overflows are
+/// likely.
 fn edgy<T: Copy + std::fmt::Debug + 'static>(
     edges: &'static [T],
     plausible: impl Strategy<Value = T> + 'static,
@@ -237,7 +238,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn no_position_of_a_stranger_makes_it_panic(
+    fn a_forged_position_never_causes_a_panic(
         mut position in hostile(),
         nows in prop::collection::vec(any::<i128>(), 0..8),
         at_most in 0..2_000_usize,
@@ -261,8 +262,9 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_opened_can_be_resumed(
-        from: i32, to: i32, step: i32, interval: u64, until: Option<i64>, wait_first: bool, align: bool, now in 0..4_000_000_000_u64,
+    fn every_countdown_that_opens_can_be_resumed(
+        from: i32, to: i32, step: i32, interval: u64, until: Option<i64>, wait_first: bool, align: bool,
+        now in 0..4_000_000_000_u64,
     ) {
         let now = UNIX_EPOCH + Duration::from_secs(now);
         let target = match until {
@@ -277,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn ticks_are_those_that_one_counts_by_hand(
+    fn ticks_are_equal_to_a_count_one_by_one(
         from in -50..50_i32, fall in 0..50_i32, step in 1..7_i32, interval in 1..5_000_u64,
     ) {
         let to = from - fall;
@@ -295,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn whenever_the_reader_looks_each_tick_is_delivered_or_counted_once(
+    fn each_tick_is_delivered_or_counted_once_at_any_reading_times(
         count in 0..60_i32,
         looks in prop::collection::vec((0..4_000_u64, 0..20_usize, any::<bool>()), 0..60),
     ) {

@@ -1,17 +1,18 @@
-//! Every schedule, cut anywhere, read however late: each number is delivered or counted once, none early, and all are
-//! due when they are by hand.
+//! Any schedule, cut at any point and read at any speed: each number is delivered or counted once, never early, and due
+//! at the moment that a simple count gives.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Runs in virtual time, from within proptest.
+/// Runs a future in virtual time, inside a case of proptest.
 fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(future)
 }
 
-/// How a countdown is read: so many batches, each so many milliseconds after the last, then so long not at all.
+/// One stream of a client: it reads `batches`, with `pause` milliseconds between them, and is then cut for `away`
+/// milliseconds.
 #[derive(Clone, Debug)]
 struct Piece {
     batches: usize,
@@ -29,7 +30,7 @@ prop_compose! {
     }
 }
 
-/// A countdown, with its ticks counted by hand: all but the first due time, which depends on when it begins.
+/// A countdown. Its ticks follow from it, and from the moment when it is opened.
 #[derive(Clone, Debug)]
 struct Case {
     from: i32,
@@ -50,7 +51,7 @@ enum Schedule {
     Aligned {
         wait_first: bool,
     },
-    /// So long after the last whole interval.
+    /// The first tick is due this many nanoseconds after the countdown is opened.
     Until {
         over: u64,
     },
@@ -80,7 +81,7 @@ prop_compose! {
 }
 
 impl Case {
-    /// The query, and what it has to give if it begins now: numbers and moments.
+    /// The query, and the numbers and moments that it must yield if it is opened now.
     fn open(&self) -> (Query, Vec<(i32, SystemTime)>) {
         let Self { from, to, step, interval, kind, on_lag, heartbeat, max_items } = self.clone();
         let now = Clock::Tokio.wall();
@@ -99,7 +100,7 @@ impl Case {
             Schedule::Until { over } => {
                 let first = now + Duration::from_nanos(over);
                 let last = u32::try_from(numbers.len()).unwrap() - 1;
-                // Its last number is `to`, wherever it begins.
+                // Its last number is `to`, whatever its first one is.
                 numbers = (0..=last.cast_signed()).rev().map(|k| to + k * step).collect();
                 (Spec { target: Target::Until(first + interval * last), ..spec }, first)
             }
@@ -116,7 +117,7 @@ fn pause(wait_first: bool, interval: Duration) -> Duration {
     if wait_first { interval } else { Duration::ZERO }
 }
 
-/// Compares what comes with what is to come.
+/// Compares the ticks of batches with the expected ones.
 struct Account {
     expected: Vec<(i32, SystemTime)>,
     next: usize,
@@ -134,7 +135,7 @@ impl Account {
             assert!(tick.due <= batch.progress.sent, "early");
             self.next += 1;
         }
-        // What is due is there, as far as there was room for it.
+        // A batch has all ticks that are due, up to its size.
         let due = self.expected.iter().filter(|(_, due)| *due <= batch.progress.sent).count();
         assert!(self.next == due || self.burst && batch.count > 0 && self.next < due);
     }
@@ -144,7 +145,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_countdown_gives_each_number_once_however_it_is_cut_and_however_slowly_it_is_read(
+    fn every_countdown_yields_or_counts_each_number_once_over_cuts_and_slow_reads(
         case in case(),
         pieces in prop::collection::vec(piece(), 0..10),
     ) {
@@ -163,7 +164,7 @@ proptest! {
             let last = run(query).map(|batch| { account.take(&batch); ticks(&batch).pop() }).collect::<Vec<_>>().await;
             let number = last.into_iter().flatten().last().map(|tick| tick.remaining);
             assert_eq!(account.next, account.expected.len());
-            // The last one is never skipped, unless it came before.
+            // The last number is never skipped; it may have come in an earlier stream.
             assert!(number.is_none_or(|number| number == account.expected.last().unwrap().0));
         });
     }

@@ -1,4 +1,4 @@
-//! What becomes of countdowns when the wall clock is set, and when the machine has slept.
+//! Countdowns when the wall clock is set, and when the machine was suspended.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn events(by_nanos: i128) -> Vec<Event> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_moment() {
+async fn setting_the_wall_clock_is_reported_at_once_and_moves_a_countdown_until_a_moment() {
     for (by_nanos, number, skipped) in [(3_000_000_000, 7, 2), (-3_000_000_000, 9, 0)] {
         let clock = Clock::manual();
         let moment = clock.wall() + 10 * SECOND;
@@ -18,9 +18,9 @@ async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_
         assert!(stream.next().now_or_never().is_none());
         tokio::time::advance(Duration::from_millis(500)).await;
         clock.step(by_nanos);
-        let told = stream.next().now_or_never().unwrap().unwrap();
-        assert_eq!(told.events, [Event::ClockStepped { by_nanos }]);
-        let batch = if told.count > 0 { told } else { stream.next().await.unwrap() };
+        let report = stream.next().now_or_never().unwrap().unwrap();
+        assert_eq!(report.events, [Event::ClockStepped { by_nanos }]);
+        let batch = if report.count > 0 { report } else { stream.next().await.unwrap() };
         assert_eq!((numbers(&batch), batch.progress.skipped), (vec![number], skipped));
         let left = stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await.concat();
         assert_eq!(left, (0..number).rev().collect::<Vec<_>>());
@@ -28,7 +28,7 @@ async fn a_wall_clock_that_is_set_is_told_at_once_and_moves_a_countdown_until_a_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_countdown_from_a_number_does_not_care_for_the_wall_clock() {
+async fn a_countdown_from_a_number_ignores_the_wall_clock() {
     let clock = Clock::manual();
     let mut stream = run_by(&clock, new(spec(Target::From(10))));
     stream.next().await.unwrap();
@@ -39,7 +39,7 @@ async fn a_countdown_from_a_number_does_not_care_for_the_wall_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_aligned_countdown_follows_the_clock_as_one_until_a_moment_does() {
+async fn an_aligned_countdown_follows_the_wall_clock() {
     let clock = Clock::manual();
     let mut stream =
         run_by(&clock, new(Spec { align: true, interval: 60 * SECOND, ..spec(Target::From(100)) }));
@@ -52,15 +52,15 @@ async fn an_aligned_countdown_follows_the_clock_as_one_until_a_moment_does() {
     assert!(stream.next().now_or_never().is_none());
     // As after a suspend of ten minutes.
     clock.step(10 * MINUTE);
-    let told = stream.next().now_or_never().unwrap().unwrap();
+    let report = stream.next().now_or_never().unwrap().unwrap();
     assert_eq!(
-        (told.events.clone(), told.progress.skipped, numbers(&told)),
+        (report.events.clone(), report.progress.skipped, numbers(&report)),
         (events(10 * MINUTE), 9, vec![90])
     );
-    assert_eq!(ticks(&told)[0].due, first.due + 600 * SECOND);
+    assert_eq!(ticks(&report)[0].due, first.due + 600 * SECOND);
     clock.step(-5 * MINUTE);
-    let told = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((told.events, told.count, told.progress.skipped), (events(-5 * MINUTE), 0, 0));
+    let report = stream.next().now_or_never().unwrap().unwrap();
+    assert_eq!((report.events, report.count, report.progress.skipped), (events(-5 * MINUTE), 0, 0));
     let next = loop {
         let batch = stream.next().await.unwrap();
         assert_eq!(batch.events, []);
@@ -68,13 +68,13 @@ async fn an_aligned_countdown_follows_the_clock_as_one_until_a_moment_does() {
             break tick;
         }
     };
-    // What came does not come again: the clock has to catch up.
+    // No tick comes twice: the next one waits until the clock has caught up.
     assert_eq!((next.remaining, next.due), (89, first.due + 660 * SECOND));
     assert!(clock.wall() >= next.due);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_was_slow_is_told_the_sum_of_what_the_clock_was_set_by() {
+async fn a_slow_reader_gets_the_sum_of_all_steps_of_the_clock() {
     let clock = Clock::manual();
     let moment = clock.wall() + 3600 * SECOND;
     let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
@@ -87,7 +87,7 @@ async fn a_reader_that_was_slow_is_told_the_sum_of_what_the_clock_was_set_by() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_slewed_moves_the_ticks_and_is_not_told() {
+async fn a_slewed_clock_moves_the_ticks_and_is_not_reported() {
     let clock = Clock::manual();
     let moment = clock.wall() + 1000 * SECOND;
     let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
@@ -104,7 +104,7 @@ async fn a_clock_that_is_slewed_moves_the_ticks_and_is_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_set_while_nobody_listened_is_no_event_but_the_ticks_follow() {
+async fn a_step_while_the_stream_was_cut_is_not_an_event_but_the_ticks_follow_it() {
     let clock = Clock::manual();
     let moment = clock.wall() + 3600 * SECOND;
     let cut = run_by(&clock, new(spec(Target::Until(moment)))).next().await.unwrap();
@@ -114,7 +114,7 @@ async fn what_was_set_while_nobody_listened_is_no_event_but_the_ticks_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_in_a_long_interval_is_told_at_once_though_only_a_heartbeat_is_near() {
+async fn a_step_is_reported_at_once_also_in_a_long_interval() {
     let clock = Clock::manual();
     let moment = clock.wall() + 86_400 * SECOND;
     let spec = Spec { interval: 43_200 * SECOND, ..spec(Target::Until(moment)) };
@@ -124,9 +124,9 @@ async fn a_step_in_a_long_interval_is_told_at_once_though_only_a_heartbeat_is_ne
     stream.next().await.unwrap();
     assert!(stream.next().now_or_never().is_none());
     clock.step(-600 * MINUTE);
-    let told = stream.next().now_or_never().unwrap().unwrap();
-    assert_eq!((told.events, told.count), (events(-600 * MINUTE), 0));
-    // Heartbeats go on as if nothing had happened.
+    let report = stream.next().now_or_never().unwrap().unwrap();
+    assert_eq!((report.events, report.count), (events(-600 * MINUTE), 0));
+    // Heartbeats keep their interval.
     let begin = Instant::now();
     assert_eq!(stream.next().await.unwrap().count, 0);
     assert!(begin.elapsed() <= 16 * SECOND);

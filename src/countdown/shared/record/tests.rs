@@ -1,4 +1,4 @@
-//! A countdown's life, step by step, against arithmetic of its own.
+//! The life of a countdown, step by step, compared with an independent calculation.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn create(target: Target) -> Record {
     Record::create(spec(target), NOW, &Config::default()).unwrap()
 }
 
-/// The numbers that are due behind `after`, up to a moment, and when.
+/// The numbers of the run that are due up to a moment, and when each is due.
 fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
     let Some(mut run) = record.run() else { return Vec::new() };
     let mut ticks = Vec::new();
@@ -40,7 +40,7 @@ fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
 }
 
 #[test]
-fn one_that_counts_from_a_number_begins_with_it_at_once() {
+fn a_countdown_from_a_number_has_that_number_at_once() {
     let record = create(Target::From(3));
     let expected = [(3, 0), (2, SECOND), (1, 2 * SECOND), (0, 3 * SECOND)];
     assert_eq!(ticks(&record, i128::MAX), expected);
@@ -48,7 +48,7 @@ fn one_that_counts_from_a_number_begins_with_it_at_once() {
 }
 
 #[test]
-fn one_of_some_length_has_its_last_tick_at_the_end_of_it() {
+fn a_countdown_with_a_length_has_its_last_tick_at_its_end() {
     let record = create(Target::For(Duration::from_millis(2500)));
     let at = |millis: i128| millis * SECOND / 1000;
     assert_eq!(ticks(&record, i128::MAX), [(2, at(500)), (1, at(1500)), (0, at(2500))]);
@@ -57,15 +57,15 @@ fn one_of_some_length_has_its_last_tick_at_the_end_of_it() {
 }
 
 #[test]
-fn steps_and_a_last_number_are_its_own() {
+fn a_countdown_uses_its_own_step_and_last_number() {
     let spec = Spec { to: -1, step: 3, ..spec(Target::From(9)) };
     let record = Record::create(spec, NOW, &Config::default()).unwrap();
-    // Laid backward from the end: the last number is `to`.
+    // The numbers are counted back from the end: the last one is `to`.
     assert_eq!(ticks(&record, i128::MAX), [(8, 0), (5, SECOND), (2, 2 * SECOND), (-1, 3 * SECOND)]);
 }
 
 #[test]
-fn a_running_and_a_paused_one_are_extended_to_as_many_numbers_as_there_are() {
+fn running_and_paused_countdowns_are_extended_up_to_the_highest_number() {
     let fast = Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) };
     let running = Record::create(fast, NOW, &Config::default()).unwrap();
     let paused = running.pause(7, NOW).unwrap().unwrap();
@@ -79,7 +79,7 @@ fn a_running_and_a_paused_one_are_extended_to_as_many_numbers_as_there_are() {
 }
 
 #[test]
-fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
+fn a_pause_keeps_the_remaining_time_and_resume_continues_with_it() {
     let record = create(Target::From(3));
     let paused = record.pause(7, NOW + SECOND * 14 / 10).unwrap().unwrap();
     assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 1_600_000_000 });
@@ -94,7 +94,7 @@ fn a_pause_keeps_what_is_left_and_the_ticks_go_on_with_it() {
 }
 
 #[test]
-fn its_end_can_be_put_off_and_brought_forward_while_it_runs_and_while_it_is_paused() {
+fn the_end_moves_later_and_earlier_while_running_and_while_paused() {
     let config = Config::default();
     let record = create(Target::For(Duration::from_secs(10)));
     let longer = record.extend(5 * SECOND, 1, NOW + SECOND / 2, &config).unwrap();
@@ -113,13 +113,13 @@ fn its_end_can_be_put_off_and_brought_forward_while_it_runs_and_while_it_is_paus
 }
 
 #[test]
-fn it_ends_when_its_end_has_come_and_not_before_and_then_nothing_can_be_done() {
+fn a_countdown_ends_at_its_end_and_not_before_and_then_refuses_changes() {
     let record = create(Target::From(3));
     assert_eq!(record.end(1, NOW + 3 * SECOND - 1), None);
     let ended = record.end(1, NOW + 3 * SECOND).unwrap();
     assert_eq!(ended.due_by(NOW + 3 * SECOND), 4);
     assert!(ended.is_over() && ended.end(2, NOW + 4 * SECOND).is_none());
-    // Also where its end has come and nobody has recorded it yet.
+    // It also refuses changes if its end is past and not recorded yet.
     for record in [record, ended] {
         let now = NOW + 3 * SECOND;
         let results = [
@@ -135,7 +135,7 @@ fn it_ends_when_its_end_has_come_and_not_before_and_then_nothing_can_be_done() {
 }
 
 #[test]
-fn one_that_was_cancelled_stays_so() {
+fn a_cancelled_countdown_stays_cancelled() {
     let cancelled = create(Target::From(3)).cancel(1, NOW + SECOND).unwrap().unwrap();
     assert_eq!(cancelled.phase, Phase::Cancelled { remaining_nanos: 2_000_000_000 });
     assert_eq!(cancelled.cancel(2, NOW + SECOND).unwrap(), None);
@@ -145,7 +145,7 @@ fn one_that_was_cancelled_stays_so() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_the_field_that_says_so() {
+fn an_impossible_countdown_is_refused_with_the_field_at_fault() {
     let config = Config::default();
     let refused = |spec: Spec| Record::create(spec, NOW, &config).unwrap_err();
     let field = |error: Error| match error {
@@ -181,7 +181,7 @@ fn what_cannot_be_is_refused_with_the_field_that_says_so() {
 }
 
 #[test]
-fn a_record_is_readable_and_what_is_none_is_refused() {
+fn a_record_is_read_back_from_json_and_other_text_is_refused() {
     let content = Content::Data(b"\x00\xff".as_slice().into());
     let headers = vec![("a".to_owned(), "b".to_owned())];
     let on_end = OnEnd { topic: "launches".into(), key: Some("7".into()), headers, content };
@@ -194,7 +194,7 @@ fn a_record_is_readable_and_what_is_none_is_refused() {
         "{json}"
     );
     assert_eq!(Record::from_json(&json), Some(record));
-    // A schedule that leaves the numbers or the years is no countdown's.
+    // No countdown has a schedule that leaves the range of the numbers or the years.
     for (from, to) in [
         ("\"ticks\":4", "\"ticks\":0"),
         ("\"ticks\":4", "\"ticks\":18446744073709551615"),
@@ -214,7 +214,7 @@ enum Step {
     Pause,
     Resume,
     Extend(i64),
-    Look,
+    Wait,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -222,15 +222,15 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Pause),
         Just(Step::Resume),
         (-3_000_000_000..9_000_000_000_i64).prop_map(Step::Extend),
-        Just(Step::Look),
+        Just(Step::Wait),
     ]
 }
 
 proptest! {
-    /// What is left falls by what passes while it runs, and by nothing else than extensions; the ticks of all runs
-    /// are those that a walk over time sees.
+    /// The remaining time changes only by the time that passes while it runs, and by extensions. The ticks of all runs
+    /// are equal to a count over time.
     #[test]
-    fn what_is_left_and_what_was_due_is_exact_over_any_changes(
+    fn the_remaining_time_and_the_ticks_due_are_exact_over_any_changes(
         length in 1..20_000_000_000_u64,
         interval in 1_000_000..3_000_000_000_u64,
         steps in prop::collection::vec((step(), 0..4_000_000_000_i64), 0..20),
@@ -240,15 +240,15 @@ proptest! {
         let spec = Spec { interval: interval_span, ..spec(Target::For(Duration::from_nanos(length))) };
         let mut record = Record::create(spec, NOW, &config).unwrap();
         let (mut now, mut left, mut runs, mut seen) = (NOW, i128::from(length), true, 0_u64);
-        // The first tick may fall on the very beginning.
+        // The first tick may be due exactly at the start.
         let mut from = NOW - 1;
         for (version, (step, pause)) in (1..).zip(steps) {
             let later = now + i128::from(pause);
             if runs {
                 let end = now + left;
-                // Those at end − j × interval that are behind a moment.
-                let behind = |moment: i128| (end - moment - 1).div_euclid(i128::from(interval)) + 1;
-                seen += u64::try_from(behind(from) - behind(later.min(end))).unwrap();
+                // The number of ticks at end − j × interval that are due after a moment.
+                let after = |moment: i128| (end - moment - 1).div_euclid(i128::from(interval)) + 1;
+                seen += u64::try_from(after(from) - after(later.min(end))).unwrap();
                 left -= i128::from(pause);
             }
             now = later;
@@ -270,7 +270,7 @@ proptest! {
                     Ok(next) => (record, left) = (next, left + i128::from(by)),
                     Err(error) => prop_assert!(left + i128::from(by) <= 0, "{:?}", error),
                 },
-                Step::Look => {}
+                Step::Wait => {}
             }
             prop_assert_eq!(record.left(now).unwrap(), left);
             prop_assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));

@@ -1,21 +1,21 @@
-//! Streams of shared countdowns: those that stay, those that come late, and those that leave and come back.
+//! Streams of shared countdowns: some stay open, some start late, and some are cut and resumed.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[tokio::test]
-async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_ended() {
-    let house = House::new().await;
-    let created = house.create("launch", seconds(3)).await;
-    let mut stream = house.watch("launch");
+async fn a_stream_has_the_state_then_the_ticks_then_the_end() {
+    let server = Server::new().await;
+    let created = server.create("launch", seconds(3)).await;
+    let mut stream = server.watch("launch");
     let first = stream.next().await.unwrap();
     assert_eq!(first.progress.snapshot.unwrap().version, created.version);
     assert!(first.events.is_empty());
     let mut seen = Vec::new();
     for _ in 0..3 {
-        house.clock.step(SECOND);
-        let batch = stream.tells().await;
+        server.clock.step(SECOND);
+        let batch = stream.next_report().await;
         assert!(batch.progress.snapshot.is_none());
         let ticks = tick::tests::read(&batch.items.concat());
         let version = i64::try_from(created.version).unwrap();
@@ -25,13 +25,13 @@ async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_end
         seen.extend(numbers(&batch));
     }
     assert_eq!(seen, [2, 1, 0]);
-    let last = stream.tells().await;
+    let last = stream.next_report().await;
     assert_eq!((changes(&last), last.count), (vec![Change::Ended], 0));
     assert!(matches!(last.progress.snapshot.unwrap().record.phase, Phase::Ended { .. }));
     assert!(stream.end().await.is_none());
-    // Behind the end there is nothing but how it stands.
+    // A stream that resumes after the end has the state, and no ticks or events.
     let resume = Some(last.position);
-    let mut stream = house.watch_with(Query { resume, ..query("launch") });
+    let mut stream = server.watch_with(Query { resume, ..query("launch") });
     let batch = stream.next().await.unwrap();
     assert_eq!(
         (batch.count, batch.progress.skipped, batch.events.len(), batch.progress.snapshot.is_some()),
@@ -41,137 +41,137 @@ async fn who_watches_is_told_how_it_stands_then_its_numbers_then_that_it_has_end
 }
 
 #[tokio::test]
-async fn a_change_is_told_at_once_and_ticks_go_on_with_what_it_made_of_the_countdown() {
-    let house = House::new().await;
-    house.create("launch", seconds(10)).await;
-    let mut stream = house.watch("launch");
+async fn a_change_is_reported_at_once_and_the_ticks_follow_it() {
+    let server = Server::new().await;
+    server.create("launch", seconds(10)).await;
+    let mut stream = server.watch("launch");
     stream.next().await.unwrap();
-    let paused = house.countdowns.pause("launch", None).await.unwrap();
-    let batch = stream.tells().await;
+    let paused = server.countdowns.pause("launch", None).await.unwrap();
+    let batch = stream.next_report().await;
     assert_eq!(
         (changes(&batch), batch.progress.snapshot.unwrap().version),
         (vec![Change::Paused], paused.version)
     );
-    house.clock.step(3600 * SECOND);
-    let resumed = house.countdowns.resume("launch", Some(paused.version)).await.unwrap();
-    let batch = stream.tells().await;
-    let told = batch.events.iter().find(|event| matches!(event, Event::Changed { .. }));
+    server.clock.step(3600 * SECOND);
+    let resumed = server.countdowns.resume("launch", Some(paused.version)).await.unwrap();
+    let batch = stream.next_report().await;
+    let report = batch.events.iter().find(|event| matches!(event, Event::Changed { .. }));
     let (previous_version, version) = (paused.version, resumed.version);
     let expected = Event::Changed { change: Change::Resumed, by_nanos: None, previous_version, version };
-    assert_eq!((told, batch.progress.skipped), (Some(&expected), 0));
-    house.clock.step(SECOND);
-    assert_eq!(numbers(&stream.tells().await), [9]);
-    house.countdowns.extend("launch", None, -5 * SECOND).await.unwrap();
-    let batch = stream.tells().await;
+    assert_eq!((report, batch.progress.skipped), (Some(&expected), 0));
+    server.clock.step(SECOND);
+    assert_eq!(numbers(&stream.next_report().await), [9]);
+    server.countdowns.extend("launch", None, -5 * SECOND).await.unwrap();
+    let batch = stream.next_report().await;
     assert_eq!(changes(&batch), [Change::Extended]);
     assert!(matches!(batch.events.last(), Some(Event::Changed { by_nanos: Some(-5_000_000_000), .. })));
-    house.clock.step(SECOND);
-    assert_eq!(numbers(&stream.tells().await), [3]);
-    house.countdowns.cancel("launch", None).await.unwrap();
-    assert_eq!(changes(&stream.tells().await), [Change::Cancelled]);
+    server.clock.step(SECOND);
+    assert_eq!(numbers(&stream.next_report().await), [3]);
+    server.countdowns.cancel("launch", None).await.unwrap();
+    assert_eq!(changes(&stream.next_report().await), [Change::Cancelled]);
     assert!(stream.end().await.is_none());
-    let mut late = house.watch("launch");
+    let mut late = server.watch("launch");
     let batch = late.next().await.unwrap();
     assert_eq!((batch.count, batch.events.len()), (0, 0));
     assert!(late.end().await.is_none());
 }
 
 #[tokio::test]
-async fn who_comes_when_it_has_ended_gets_the_last_number() {
-    let house = House::new().await;
-    house.create("launch", seconds(3)).await;
-    house.clock.step(5 * SECOND);
-    house.has_ended("launch").await;
-    let mut stream = house.watch("launch");
+async fn a_stream_that_starts_after_the_end_has_the_last_number() {
+    let server = Server::new().await;
+    server.create("launch", seconds(3)).await;
+    server.clock.step(5 * SECOND);
+    server.has_ended("launch").await;
+    let mut stream = server.watch("launch");
     let batch = stream.next().await.unwrap();
     assert_eq!((numbers(&batch), batch.progress.skipped, changes(&batch)), (vec![0], 0, vec![]));
     assert!(stream.end().await.is_none());
 }
 
 #[tokio::test]
-async fn the_last_number_is_never_left_out_and_comes_before_the_end_also_for_one_who_was_away() {
-    let house = House::new().await;
-    house.create("launch", spec(Target::From(10))).await;
-    let mut stream = house.watch("launch");
+async fn the_last_number_is_never_skipped_and_comes_before_the_end_also_after_a_resume() {
+    let server = Server::new().await;
+    server.create("launch", spec(Target::From(10))).await;
+    let mut stream = server.watch("launch");
     let first = stream.next().await.unwrap();
-    house.clock.step(20 * SECOND);
-    house.has_ended("launch").await;
-    for mut stream in [stream, house.watch_with(Query { resume: Some(first.position), ..query("launch") })] {
-        let last = stream.tells().await;
+    server.clock.step(20 * SECOND);
+    server.has_ended("launch").await;
+    for mut stream in [stream, server.watch_with(Query { resume: Some(first.position), ..query("launch") })] {
+        let last = stream.next_report().await;
         assert_eq!((numbers(&last), last.progress.skipped, changes(&last)), (vec![0], 9, vec![]));
-        assert_eq!(changes(&stream.tells().await), [Change::Ended]);
+        assert_eq!(changes(&stream.next_report().await), [Change::Ended]);
         assert!(stream.end().await.is_none());
     }
 }
 
 #[tokio::test]
-async fn with_burst_each_number_comes_before_the_change_that_it_was_due_before() {
-    let house = House::new().await;
-    house.create("launch", seconds(10)).await;
-    let mut stream = house.watch_with(Query { on_lag: OnLag::Burst, ..query("launch") });
+async fn with_burst_each_number_comes_before_the_change_that_followed_it() {
+    let server = Server::new().await;
+    server.create("launch", seconds(10)).await;
+    let mut stream = server.watch_with(Query { on_lag: OnLag::Burst, ..query("launch") });
     stream.next().await.unwrap();
-    house.clock.step(3 * SECOND);
-    house.countdowns.pause("launch", None).await.unwrap();
-    assert_eq!(numbers(&stream.tells().await), [9, 8, 7]);
-    assert_eq!(changes(&stream.tells().await), [Change::Paused]);
-    house.countdowns.resume("launch", None).await.unwrap();
-    assert_eq!(changes(&stream.tells().await), [Change::Resumed]);
-    house.clock.step(7 * SECOND);
-    assert_eq!(numbers(&stream.tells().await), [6, 5, 4, 3, 2, 1, 0]);
-    assert_eq!(changes(&stream.tells().await), [Change::Ended]);
+    server.clock.step(3 * SECOND);
+    server.countdowns.pause("launch", None).await.unwrap();
+    assert_eq!(numbers(&stream.next_report().await), [9, 8, 7]);
+    assert_eq!(changes(&stream.next_report().await), [Change::Paused]);
+    server.countdowns.resume("launch", None).await.unwrap();
+    assert_eq!(changes(&stream.next_report().await), [Change::Resumed]);
+    server.clock.step(7 * SECOND);
+    assert_eq!(numbers(&stream.next_report().await), [6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(changes(&stream.next_report().await), [Change::Ended]);
 }
 
 #[tokio::test]
-async fn a_step_of_the_clock_is_told_with_its_size() {
-    let house = House::new().await;
-    house.create("launch", seconds(10)).await;
-    let mut stream = house.watch("launch");
+async fn a_step_of_the_clock_is_reported_with_its_size() {
+    let server = Server::new().await;
+    server.create("launch", seconds(10)).await;
+    let mut stream = server.watch("launch");
     stream.next().await.unwrap();
-    house.clock.step(-3600 * SECOND);
+    server.clock.step(-3600 * SECOND);
     let batch = stream.next().await.unwrap();
     let [Event::ClockStepped { by_nanos }] = batch.events[..] else { panic!("{batch:?}") };
-    // The wall clock stands still here, so the step also has the time that the test took.
+    // The wall clock is stopped, so the step includes the time that the test took.
     assert!((by_nanos + 3600 * SECOND).abs() < schedule::nanos_of(LONG), "{by_nanos}");
     assert_eq!((batch.count, batch.progress.skipped), (0, 0));
-    house.clock.step(3605 * SECOND);
+    server.clock.step(3605 * SECOND);
     let batch = stream.next().await.unwrap();
     assert_eq!((numbers(&batch), batch.progress.skipped, batch.events.len()), (vec![5], 4, 1));
 }
 
 #[tokio::test]
-async fn a_countdown_that_is_deleted_ends_its_streams_and_its_cursors_are_no_others() {
-    let house = House::new().await;
-    house.create("launch", seconds(10)).await;
-    let mut stream = house.watch("launch");
+async fn deleting_a_countdown_ends_its_streams_and_its_cursors_do_not_fit_a_new_one_of_the_name() {
+    let server = Server::new().await;
+    server.create("launch", seconds(10)).await;
+    let mut stream = server.watch("launch");
     let position = stream.next().await.unwrap().position;
-    house.countdowns.delete("launch", None).await.unwrap();
+    server.countdowns.delete("launch", None).await.unwrap();
     assert!(matches!(stream.end().await, Some(Error::NotFound)));
     let resumed = Query { resume: Some(position), ..query("launch") };
-    assert!(matches!(house.countdowns.watch(resumed.clone()), Err(Error::NotFound)));
-    house.create("launch", seconds(10)).await;
-    assert!(matches!(house.countdowns.watch(resumed), Err(Error::Mismatch)));
-    let position = house.watch("launch").next().await.unwrap().position;
+    assert!(matches!(server.countdowns.watch(resumed.clone()), Err(Error::NotFound)));
+    server.create("launch", seconds(10)).await;
+    assert!(matches!(server.countdowns.watch(resumed), Err(Error::Mismatch)));
+    let position = server.watch("launch").next().await.unwrap().position;
     let ahead = Position { version: position.version + 1, ..position };
     let resumed = Query { resume: Some(ahead), ..query("launch") };
-    assert!(matches!(house.countdowns.watch(resumed), Err(Error::Ahead { .. })));
+    assert!(matches!(server.countdowns.watch(resumed), Err(Error::Ahead { .. })));
 }
 
 #[tokio::test]
-async fn a_limit_counts_the_ticks_of_a_call_and_rates_count_its_streams() {
-    let house = House::new().await;
-    house.create("launch", Spec { interval: Duration::from_millis(1), ..seconds(10) }).await;
-    let mut stream = house.watch_with(Query {
+async fn a_limit_counts_the_ticks_of_one_call_and_rates_count_all_streams() {
+    let server = Server::new().await;
+    server.create("launch", Spec { interval: Duration::from_millis(1), ..seconds(10) }).await;
+    let mut stream = server.watch_with(Query {
         on_lag: OnLag::Burst,
         batching: Batching { limit: Some(7), max_items: 5, heartbeat: Duration::MAX, ..Batching::default() },
         ..query("launch")
     });
     stream.next().await.unwrap();
-    house.clock.step(SECOND);
-    let (first, second) = (stream.tells().await, stream.tells().await);
+    server.clock.step(SECOND);
+    let (first, second) = (stream.next_report().await, stream.next_report().await);
     assert_eq!((first.count, second.count), (5, 2));
     assert!(stream.end().await.is_none());
     let config = Config { rates: crate::countdown::Rates::new(1_500), ..Config::default() };
-    let (countdowns, _work) = open(&house.log, &house.clock, config).await;
+    let (countdowns, _work) = open(&server.log, &server.clock, config).await;
     let one = countdowns.watch(query("launch")).unwrap();
     let refused = countdowns.watch(query("launch")).map(drop);
     let expected = crate::countdown::Error::TooManyTicks { limit: 1_500 };
@@ -204,7 +204,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a reader got, over all its streams.
+/// A client, and the ticks that it got over all its streams.
 #[derive(Default)]
 struct Reader {
     stream: Option<Watching>,
@@ -214,13 +214,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until it is behind so many ticks, and knows a version.
-    async fn read(&mut self, house: &House, on_lag: OnLag, next: u64, version: u64) {
+    /// Reads until it has the first `next` ticks and the version.
+    async fn read(&mut self, server: &Server, on_lag: OnLag, next: u64, version: u64) {
         let resume = self.position.clone();
         let mut stream = self
             .stream
             .take()
-            .unwrap_or_else(|| house.watch_with(Query { resume, on_lag, ..query("launch") }));
+            .unwrap_or_else(|| server.watch_with(Query { resume, on_lag, ..query("launch") }));
         while self.position.as_ref().is_none_or(|at| at.next < next || at.version < version) {
             let Some(batch) = stream.next().await else { break };
             for event in &batch.events {
@@ -238,42 +238,43 @@ impl Reader {
 }
 
 async fn accounts(on_lag: OnLag, interval: u64, steps: Vec<Step>) {
-    let mut house = House::new().await;
+    let mut server = Server::new().await;
     let spec = Spec { interval: Duration::from_nanos(interval), ..seconds(4) };
-    house.create("launch", spec).await;
+    server.create("launch", spec).await;
     let (mut stays, mut leaves) = (Reader::default(), Reader::default());
     let (mut began, mut has_left) = (None, false);
     for step in steps.into_iter().chain([Step::Pass(1)]) {
         match step {
-            Step::Pass(nanos) => house.clock.step(nanos.into()),
-            Step::Pause => _ = house.countdowns.pause("launch", None).await,
-            Step::Resume => _ = house.countdowns.resume("launch", None).await,
-            Step::Extend(by) => _ = house.countdowns.extend("launch", None, by.into()).await,
+            Step::Pass(nanos) => server.clock.step(nanos.into()),
+            Step::Pause => _ = server.countdowns.pause("launch", None).await,
+            Step::Resume => _ = server.countdowns.resume("launch", None).await,
+            Step::Extend(by) => _ = server.countdowns.extend("launch", None, by.into()).await,
             Step::Leave => has_left = true,
             Step::Restart => {
                 (stays.stream, leaves.stream) = (None, None);
-                house = house.restart().await;
+                server = server.restart().await;
             }
         }
-        let due = house.countdowns.now();
-        let snapshot = house.countdowns.get("launch").unwrap();
-        let is_past = matches!(snapshot.record.phase, Phase::Running { end_time, .. } if end_time.as_nanosecond() <= due);
-        let snapshot = if is_past { house.has_ended("launch").await } else { snapshot };
+        let due = server.countdowns.now();
+        let snapshot = server.countdowns.get("launch").unwrap();
+        let is_past = snapshot.moment().is_some_and(|end| end <= due)
+            && matches!(snapshot.record.phase, Phase::Running { .. });
+        let snapshot = if is_past { server.has_ended("launch").await } else { snapshot };
         let next = snapshot.record.due_by(due);
-        // What was due when they came is not theirs.
+        // Ticks that were due before the streams started do not belong to them.
         let start = *began.get_or_insert_with(|| {
             if matches!(snapshot.record.phase, Phase::Ended { .. }) { next - 1 } else { next }
         });
-        stays.read(&house, on_lag, next, snapshot.version).await;
+        stays.read(&server, on_lag, next, snapshot.version).await;
         assert_eq!(stays.accounted, next - start);
         if leaves.position.is_none() || !has_left {
-            leaves.read(&house, on_lag, next, snapshot.version).await;
+            leaves.read(&server, on_lag, next, snapshot.version).await;
         }
         if has_left {
             leaves.stream = None;
         }
         if matches!(step, Step::Pass(1)) {
-            leaves.read(&house, on_lag, next, snapshot.version).await;
+            leaves.read(&server, on_lag, next, snapshot.version).await;
             assert_eq!(leaves.accounted, next - start);
         }
     }
@@ -282,8 +283,8 @@ async fn accounts(on_lag: OnLag, interval: u64, steps: Vec<Step>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whoever stays, and whoever leaves at some point and comes back behind what he had, accounts for every tick once:
-    /// over pauses, extensions, the end, and restarts.
+    /// A client that stays, and a client that leaves and later resumes, both account for every tick exactly once: over
+    /// pauses, extensions, the end, and restarts.
     #[test]
     fn every_tick_is_delivered_or_counted_once_over_all_changes(
         interval in prop_oneof![1_000_000..10_000_000_u64, 100_000_000..1_500_000_000_u64],
