@@ -194,7 +194,7 @@ impl Countdowns {
     /// Moves the end of a countdown by `by` nanoseconds, later or (below zero) earlier.
     ///
     /// # Errors
-    /// The same as [`pause`](Self::pause), and [`Error::NothingLeft`], [`Error::TooLong`] and
+    /// The same as [`pause`](Self::pause), and [`Error::ByZero`], [`Error::NothingLeft`], [`Error::TooLong`] and
     /// [`Error::TooManyNumbers`].
     pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Snapshot>, Error> {
         let config = &self.0.config;

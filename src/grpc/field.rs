@@ -7,6 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::status::{self, Failure};
 use crate::{
     cursor::{self, Kind},
+    messages::Sequence,
     proto::{self, ErrorReason},
     stream::Batching,
 };
@@ -44,10 +45,19 @@ pub fn batching(fields: Fields, defaults: Batching) -> Result<Batching, Failure>
     Ok(Batching::new(limit, heartbeat, max_batch, defaults)?)
 }
 
-/// A number of at least `least`.
-pub fn at_least(value: i64, least: u64, field: &str) -> Result<u64, Failure> {
-    let fault = || Failure::field(field, format!("is {value}: it must be {least} or more"));
-    u64::try_from(value).ok().filter(|value| *value >= least).ok_or_else(fault)
+/// A number that the contract has signed, as most languages have no other, and the domains have not.
+pub fn number<S, U>(value: S, field: &str) -> Result<U, Failure>
+where
+    S: Copy + std::fmt::Display,
+    U: TryFrom<S>,
+{
+    U::try_from(value).map_err(|_| Failure::field(field, format!("is {value}: it must not be negative")))
+}
+
+/// The sequence of a message.
+pub fn sequence(value: i64, field: &str) -> Result<Sequence, Failure> {
+    let sequence = u64::try_from(value).ok().and_then(Sequence::new);
+    sequence.ok_or_else(|| Failure::field(field, format!("is {value}: sequences begin at 1")))
 }
 
 /// A duration that is valid and not negative; `range` ends the error text. The conversions of prost-types are not used,

@@ -29,7 +29,7 @@ impl LineService for App {
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let call = self.calls.begin("ReadLines", &request, &request.get_ref().path)?;
         let open = async {
-            let query = query(request.into_inner(), self.limits.batch_bytes, self.files.max_line_bytes())?;
+            let query = query(request.into_inner(), self.limits.batch_bytes)?;
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -54,12 +54,8 @@ impl LineService for App {
     }
 }
 
-fn query(
-    request: proto::ReadLinesRequest,
-    max_bytes: usize,
-    max_line_bytes: usize,
-) -> Result<Query, Failure> {
-    let rules = rules(&request, max_line_bytes)?;
+fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Failure> {
+    let rules = rules(&request)?;
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
     let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
@@ -77,7 +73,7 @@ fn query(
     Ok(Query { path, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
 }
 
-fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rules, Failure> {
+fn rules(request: &proto::ReadLinesRequest) -> Result<Rules, Failure> {
     let long_line = match proto::LongLine::try_from(request.long_line) {
         Ok(proto::LongLine::Unspecified | proto::LongLine::Split) => LongLine::Split,
         Ok(proto::LongLine::Truncate) => LongLine::Truncate,
@@ -88,10 +84,11 @@ fn rules(request: &proto::ReadLinesRequest, max_line_bytes: usize) -> Result<Rul
         }
     };
     let delimiter = Delimiter::parse(request.delimiter.as_deref())?;
-    let max_line_bytes = Rules::line_bytes(request.max_line_bytes.map(i64::from), max_line_bytes)?;
-    let until_line = request.until_line.map(|line| field::at_least(line, 1, "until_line")).transpose()?;
+    let max_line_bytes =
+        request.max_line_bytes.map(|bytes| field::number(bytes, "max_line_bytes")).transpose()?;
+    let until_line = request.until_line.map(|line| field::number(line, "until_line")).transpose()?;
     let until_offset =
-        request.until_offset.map(|offset| field::at_least(offset, 0, "until_offset")).transpose()?;
+        request.until_offset.map(|offset| field::number(offset, "until_offset")).transpose()?;
     Ok(Rules { delimiter, long_line, max_line_bytes, until_line, until_offset })
 }
 
@@ -99,9 +96,9 @@ fn start(start: Option<read_lines_request::Start>) -> Result<Start, Failure> {
     use read_lines_request::Start as Asked;
     Ok(match start {
         None => Start::Head,
-        Some(Asked::Last(last)) => Start::Last(field::at_least(last, 0, "last")?),
-        Some(Asked::FromLine(line)) => Start::Line(field::at_least(line, 1, "from_line")?),
-        Some(Asked::FromOffset(offset)) => Start::Offset(field::at_least(offset, 0, "from_offset")?),
+        Some(Asked::Last(last)) => Start::Last(field::number(last, "last")?),
+        Some(Asked::FromLine(line)) => Start::Line(field::number(line, "from_line")?),
+        Some(Asked::FromOffset(offset)) => Start::Offset(field::number(offset, "from_offset")?),
     })
 }
 

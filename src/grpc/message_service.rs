@@ -106,7 +106,7 @@ impl MessageService for App {
     ) -> Result<Response<proto::PurgeTopicResponse>, Status> {
         let answer = async |request: proto::PurgeTopicRequest| {
             let proto::PurgeTopicRequest { topic, until_sequence } = request;
-            let up_to = until_sequence.map(|s| sequence(s, "until_sequence")).transpose()?;
+            let up_to = until_sequence.map(|s| field::sequence(s, "until_sequence")).transpose()?;
             let removed = self.log.purge_topic(&topic, up_to).await?;
             Ok(proto::PurgeTopicResponse { message_count: Some(removed.cast_signed()) })
         };
@@ -196,7 +196,7 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
         Some(cursor) => Start::Resume(field::position(&cursor)?),
         None => self::start(start)?,
     };
-    let sequence = until_sequence.map(|s| sequence(s, "until_sequence")).transpose()?;
+    let sequence = until_sequence.map(|s| field::sequence(s, "until_sequence")).transpose()?;
     let time = until_time.map(|time| field::time(time, "until_time")).transpose()?;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     Ok(Query { topics, start, stop: Stop { sequence, time, caught_up }, on_gap, consumer, batching })
@@ -208,9 +208,9 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
         None | Some(Asked::Earliest(false) | Asked::LastPerTopic(false)) => Start::New,
         Some(Asked::Earliest(true)) => Start::Earliest,
         Some(Asked::LastPerTopic(true)) => Start::LastPerTopic,
-        Some(Asked::FromSequence(sequence)) => Start::Sequence(self::sequence(sequence, "from_sequence")?),
+        Some(Asked::FromSequence(sequence)) => Start::Sequence(field::sequence(sequence, "from_sequence")?),
         Some(Asked::FromTime(time)) => Start::Time(field::time(time, "from_time")?),
-        Some(Asked::Last(last)) => Start::Last(field::at_least(last, 0, "last")?),
+        Some(Asked::Last(last)) => Start::Last(field::number(last, "last")?),
     })
 }
 
@@ -239,12 +239,6 @@ fn event(event: Event) -> proto::MessageStreamEvent {
     proto::MessageStreamEvent { event: Some(proto::message_stream_event::Event::Gap(gap)) }
 }
 
-/// A sequence of a request: 1 or more.
-fn sequence(number: i64, field: &str) -> Result<Sequence, Failure> {
-    let number = field::at_least(number, 1, field)?;
-    Sequence::new(number).ok_or_else(|| Failure::field(field, "is 0: sequences begin at 1"))
-}
-
 /// A sequence of a response.
 fn number(sequence: Sequence) -> i64 {
     sequence.get().cast_signed()
@@ -260,7 +254,7 @@ fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {
     let mut headers = headers.into_iter().collect::<Vec<_>>();
     headers.sort();
     let expected =
-        expected_sequence.map(|sequence| field::at_least(sequence, 0, "expected_sequence")).transpose()?;
+        expected_sequence.map(|sequence| field::number(sequence, "expected_sequence")).transpose()?;
     let expected = expected.map_or(Expected::Any, Expected::from_number);
     let ttl = ttl.map(|ttl| field::duration(ttl, "ttl", status::TTL)).transpose()?;
     Ok(NewMessage { topic, content, key, headers, message_id, expected, ttl })

@@ -18,9 +18,12 @@ pub enum Error {
         /// The path that the caller asked for.
         path: String,
     },
-    /// The query starts with line 0; lines are counted from 1.
-    #[error("there is no line 0")]
-    LineZero,
+    /// The query starts or ends with line 0; lines are counted from 1.
+    #[error("{field} is 0, and lines are counted from 1")]
+    LineZero {
+        /// The field that names the line.
+        field: &'static str,
+    },
     /// The query ends at a line's number, but starts where the number is not known.
     #[error("the numbers of the lines are not known")]
     NumbersUnknown,
@@ -46,7 +49,7 @@ pub enum Error {
     #[error("lines of {asked} bytes, where {limit} is the limit")]
     LineBytes {
         /// The number of bytes that the caller asked for.
-        asked: i64,
+        asked: usize,
         /// The operator's limit.
         limit: usize,
     },

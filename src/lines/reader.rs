@@ -24,7 +24,7 @@ use super::{
         checkpoint::Checkpoint,
         fill::{self, Ended, Filled},
         pread::despite_truncation,
-        rules::{Delimiter, Rules},
+        rules::Rules,
         split::{Bounds, End},
     },
     history::rotation::{LateFile, Rotation, Successor},
@@ -42,9 +42,6 @@ use state::{Drained, State};
 
 mod at_end;
 mod state;
-
-/// The shortest line that can be too long: a cut needs room for a character.
-const MIN_LINE_BYTES: usize = 4;
 
 /// How long a remote file must be shorter than the part that was read, before it counts as truncated: its size may be out
 /// of date for a moment.
@@ -162,13 +159,13 @@ impl Reader {
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
         let path = FilePath::parse(&query.path)?;
         start::check(&query, &path)?;
+        let rules = query.rules.clone().within(inner.options.max_line_bytes)?;
         let gone = Gone::default();
         let opened = {
             let (inner, query, path, gone) = (inner.clone(), query.clone(), path.clone(), gone.0.clone());
             blocking(move || start::open(&inner, &query, &path, &gone)).await?
         };
-        let Query { batching, partial_flush, mut rules, .. } = query;
-        rules.max_line_bytes = rules.max_line_bytes.min(inner.options.max_line_bytes).max(MIN_LINE_BYTES);
+        let Query { batching, partial_flush, .. } = query;
         let Opened { follow, rotation, checkpoint, skip_to, events, waits_for_file } = opened;
         let state = if waits_for_file {
             State::Absent { since: rotation.left(), drained: Drained::No }
@@ -307,7 +304,8 @@ impl Reader {
             if from.line.offset > 0 && !from.is_intact(&file)? {
                 return Ok((None, 0, file.metadata()?.len()));
             }
-            let (found, seen) = if rules.delimiter == Delimiter::Newline {
+            // Whether a CR before it is content does not change the numbers.
+            let (found, seen) = if rules.delimiter.bytes() == b"\n" {
                 inner.indexes.line(&file, number, &gone)?
             } else {
                 locate::line(&file, from.line, number, &rules.delimiter, &gone)?

@@ -258,7 +258,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
     let writer = std::fs::File::options().write(true).open(log.path("app.log")).unwrap();
     let is_over = AtomicBool::new(false);
     let bounds = split::Bounds { max_items: 1, max_bytes: 1024 };
-    let rules = Rules { max_line_bytes: 1000, ..Rules::default() };
+    let rules = Rules { max_line_bytes: Some(1000), ..Rules::default() };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use perennial::{
-    lines::{Delimiter, Event, LongLine, Options, Query, Rules, Start},
+    lines::{Delimiter, Event, LongLine, MIN_ASKED_LINE_BYTES, Options, Query, Rules, Start},
     proto,
     stream::BATCH_BYTES,
 };
@@ -276,9 +276,9 @@ async fn a_cut_never_splits_a_character() {
     let content = "aé€😀".repeat(500) + "\n" + &"😀".repeat(300) + "\n";
     for bed in Bed::both() {
         bed.append("app.log", &content);
-        for max_line_bytes in 4..40 {
+        for max_line_bytes in MIN_ASKED_LINE_BYTES..40 {
             for long_line in [LongLine::Split, LongLine::Truncate] {
-                let rules = Rules { max_line_bytes, long_line, ..Rules::default() };
+                let rules = Rules { max_line_bytes: Some(max_line_bytes), long_line, ..Rules::default() };
                 let mut reading = bed.open(with(rules, query(Start::Head))).await;
                 reading.read_to_end().await;
                 for line in &reading.lines {
@@ -302,7 +302,7 @@ async fn one_endless_line_does_not_loop() {
     for bed in Bed::both() {
         for long_line in [LongLine::Split, LongLine::Truncate, LongLine::Skip] {
             fs::write(bed.path("app.log"), "x".repeat(PART_BYTES)).unwrap();
-            let rules = Rules { max_line_bytes: LIMIT_BYTES, long_line, ..Rules::default() };
+            let rules = Rules { max_line_bytes: Some(LIMIT_BYTES), long_line, ..Rules::default() };
             let mut reading = bed.open(with(rules, follow(Start::Head))).await;
             let mut batches = 0;
             for part in 1..=4 {

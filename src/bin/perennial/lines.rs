@@ -16,7 +16,7 @@ use futures::{
 };
 use perennial::{
     client::{Client, Error},
-    proto::ReadLinesResponse,
+    proto::{ErrorReason, ReadLinesResponse},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -288,7 +288,7 @@ impl Reading {
         } else {
             format!("delete {file} to read from the start")
         };
-        if has_reason(error, "CURSOR_EXPIRED") {
+        if error.has_reason(ErrorReason::CursorExpired) {
             format!("{restart}, or add --on-gap skip to continue after the gap")
         } else {
             restart
@@ -310,9 +310,7 @@ impl Reading {
 }
 
 fn is_about_cursor(error: &Error) -> bool {
-    ["CURSOR_MALFORMED", "CURSOR_MISMATCH", "CURSOR_EXPIRED"].iter().any(|it| has_reason(error, it))
-}
-
-fn has_reason(error: &Error, wanted: &str) -> bool {
-    matches!(error, Error::Status { reason: Some(reason), .. } if reason == wanted)
+    [ErrorReason::CursorMalformed, ErrorReason::CursorMismatch, ErrorReason::CursorExpired]
+        .into_iter()
+        .any(|reason| error.has_reason(reason))
 }

@@ -6,7 +6,10 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
-use perennial::client::{Client, Code, Error};
+use perennial::{
+    client::{Client, Code, Error},
+    proto::ErrorReason,
+};
 
 use crate::{
     arguments::{Arguments, Format, Verb},
@@ -172,5 +175,5 @@ fn can_resume(error: &Error) -> bool {
             | Code::Unimplemented
     );
     // An expired cursor is accepted with --on-gap skip.
-    error.is_retryable() || !is_refused || error.reason() == Some("CURSOR_EXPIRED")
+    error.is_retryable() || !is_refused || error.has_reason(ErrorReason::CursorExpired)
 }

@@ -42,6 +42,9 @@ pub enum Error {
     /// The schedule is not valid.
     #[error(transparent)]
     Countdown(#[from] countdown::Error),
+    /// The extension does not move the end.
+    #[error("an extension by 0")]
+    ByZero,
     /// Its end would not be in the future.
     #[error("no time would be left")]
     NothingLeft {

@@ -277,6 +277,9 @@ impl Record {
 
     /// With its end moved by `by` nanoseconds.
     pub fn extend(&self, by: i128, version: u64, now: i128, config: &Config) -> Result<Self, Error> {
+        if by == 0 {
+            return Err(Error::ByZero);
+        }
         let left = self.left(now)? + by;
         if left <= 0 {
             return Err(Error::NothingLeft { field: "by" });

@@ -51,7 +51,11 @@ fn on_end(message: proto::EndMessage) -> OnEnd {
 
 /// The version that the countdown must have.
 pub fn version(version: Option<i64>) -> Result<Option<u64>, Failure> {
-    version.map(|version| field::at_least(version, 1, "version")).transpose()
+    let positive = |version: i64| {
+        let number = u64::try_from(version).ok().filter(|number| *number > 0);
+        number.ok_or_else(|| Failure::field("version", format!("is {version}: versions begin at 1")))
+    };
+    version.map(positive).transpose()
 }
 
 /// How far to move an end, in nanoseconds.
@@ -63,14 +67,10 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
     };
     let prost_types::Duration { seconds, nanos } = by;
     let is_valid = nanos.unsigned_abs() < 1_000_000_000 && seconds.signum() * i64::from(nanos.signum()) >= 0;
-    match i128::from(seconds) * 1_000_000_000 + i128::from(nanos) {
-        0 => Err(Failure::field(
-            "by",
-            "is 0: it must be above zero to move the end later, or below zero to move it earlier",
-        )),
-        by if is_valid => Ok(by),
-        _ => Err(Failure::field("by", "is not valid: seconds and nanoseconds must have the same sign")),
+    if !is_valid {
+        return Err(Failure::field("by", "is not valid: seconds and nanoseconds must have the same sign"));
     }
+    Ok(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
 }
 
 /// The state of a countdown at a moment in nanoseconds since 1970.

@@ -15,7 +15,7 @@ impl From<Error> for Failure {
                     format!("the server has no readable file {}: ListFiles lists the files", quoted(&path));
                 Self::new(ErrorReason::FileNotFound, text)
             }
-            Error::LineZero => Self::field("from_line", "is 0: the first line has number 1"),
+            Error::LineZero { field } => Self::field(field, "is 0: the first line has number 1"),
             Error::NeedsFollow { field } => {
                 Self::field(field, "is set without `follow`: set `follow` as well, or leave this field out")
             }

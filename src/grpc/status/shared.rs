@@ -35,6 +35,10 @@ impl From<Error> for Failure {
                 Self::new(ErrorReason::TooManyCountdowns, text).with("limit", limit)
             }
             Error::Countdown(error) => error.into(),
+            Error::ByZero => Self::field(
+                "by",
+                "is 0: it must be above zero to move the end later, or below zero to move it earlier",
+            ),
             Error::NothingLeft { field } => {
                 let text = match field {
                     "by" => "leaves no time: move the end earlier by less, or cancel the countdown",

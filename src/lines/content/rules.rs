@@ -10,6 +10,9 @@ const HOLE_BYTES: usize = 64;
 /// The smallest [`Rules::max_line_bytes`] that a caller may ask for.
 pub const MIN_ASKED_LINE_BYTES: usize = 16;
 
+/// The shortest line that can be too long: a cut needs room for a character.
+const MIN_LINE_BYTES: usize = 4;
+
 /// The longest delimiter that a caller may ask for.
 pub const MAX_DELIMITER_BYTES: usize = 16;
 
@@ -20,32 +23,39 @@ pub struct Rules {
     pub delimiter: Delimiter,
     /// What becomes of a line that has more than `max_line_bytes`.
     pub long_line: LongLine,
-    /// The most bytes of a line, at most [`Options::max_line_bytes`](super::super::Options::max_line_bytes).
-    pub max_line_bytes: usize,
-    /// The stream ends after the line with this number.
+    /// The most bytes of a line: from [`MIN_ASKED_LINE_BYTES`] to
+    /// [`Options::max_line_bytes`](super::super::Options::max_line_bytes), which is the default.
+    pub max_line_bytes: Option<usize>,
+    /// The stream ends after the line with this number, from 1.
     pub until_line: Option<u64>,
     /// The stream ends before the first line that starts at or after this offset.
     pub until_offset: Option<u64>,
 }
 
 impl Rules {
-    /// The longest line that a caller may ask for: at least [`MIN_ASKED_LINE_BYTES`], at most the operator's limit, which
-    /// applies if the caller does not ask.
+    /// The rules under the operator's limit, which applies if the caller asks for no other.
     ///
     /// # Errors
     /// [`Error::LineBytes`].
-    pub fn line_bytes(asked: Option<i64>, limit: usize) -> Result<usize, Error> {
-        let Some(asked) = asked else { return Ok(limit) };
-        let bytes =
-            usize::try_from(asked).ok().filter(|bytes| (MIN_ASKED_LINE_BYTES..=limit).contains(bytes));
-        bytes.ok_or(Error::LineBytes { asked, limit })
+    pub(crate) fn within(self, limit: usize) -> Result<Self, Error> {
+        let bytes = match self.max_line_bytes {
+            None => limit,
+            Some(asked) if (MIN_ASKED_LINE_BYTES..=limit).contains(&asked) => asked,
+            Some(asked) => return Err(Error::LineBytes { asked, limit }),
+        };
+        Ok(Self { max_line_bytes: Some(bytes.max(MIN_LINE_BYTES)), ..self })
+    }
+
+    /// A line with more bytes than this is too long.
+    pub(crate) fn line_limit(&self) -> usize {
+        self.max_line_bytes.unwrap_or(usize::MAX)
     }
 }
 
 impl Default for Rules {
     fn default() -> Self {
         let (delimiter, long_line) = (Delimiter::default(), LongLine::default());
-        Self { delimiter, long_line, max_line_bytes: usize::MAX, until_line: None, until_offset: None }
+        Self { delimiter, long_line, max_line_bytes: None, until_line: None, until_offset: None }
     }
 }
 

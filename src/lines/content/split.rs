@@ -149,7 +149,7 @@ impl Splitter<'_> {
             return drop_part(rest, self.position, self.rules);
         }
         // A delimiter that is still to come is no reason to split.
-        if rest.len() <= self.rules.max_line_bytes + self.delimiter_bytes.max("\r\n".len()) {
+        if rest.len() <= self.rules.line_limit() + self.delimiter_bytes.max("\r\n".len()) {
             return 0;
         }
         piece(rest, self.rules).map_or(0, |piece| put_piece(piece, self.position, self.rules, self.out))
@@ -263,7 +263,7 @@ fn put_piece(content: &[u8], position: &mut LinePosition, rules: &Rules, out: &m
 
 /// The first piece of a line that is too long.
 fn piece<'a>(line: &'a [u8], rules: &Rules) -> Option<&'a [u8]> {
-    let most = rules.max_line_bytes;
+    let most = rules.line_limit();
     if line.len() <= most {
         return None;
     }

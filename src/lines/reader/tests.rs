@@ -1,4 +1,4 @@
-//! What only a remote file system shows: in virtual time, on a file that is treated as a remote one.
+//! Readers from within: which queries they refuse, and, in virtual time, a file that is treated as a remote one.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -10,30 +10,76 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     lines::{
-        Files, OnGap, Options, Root, Start,
+        Delimiter, Files, OnGap, Options, Root, Start,
         history::generation::{Arrival, Generation},
     },
     stream::Batching,
 };
 
-/// A reader at the end of a remote file that has this content.
-async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("app.log");
-    std::fs::write(&path, content).unwrap();
-    let files = Files::new(vec![Root::new("r", directory.path())], Options::default()).unwrap();
-    let query = Query {
+fn query(start: Start) -> Query {
+    Query {
         path: "r/app.log".into(),
-        start: Start::Head,
-        follow: true,
+        start,
+        follow: false,
         wait_for_create: false,
         on_gap: OnGap::Fail,
         rules: Rules::default(),
         partial_flush: None,
         batching: Batching::default(),
-    };
+    }
+}
+
+/// A directory with this log, and the files below it.
+fn files(content: &str) -> (TempDir, Files) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("app.log"), content).unwrap();
+    let options = Options { max_line_bytes: 1000, ..Options::default() };
+    let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
+    (directory, files)
+}
+
+#[tokio::test]
+async fn a_number_that_is_out_of_range_is_an_error_and_is_not_replaced() {
+    let (_directory, files) = files("1\n2\n");
+    let open = async |rules| Reader::open(&files.inner, Query { rules, ..query(Start::Head) }).await;
+    for asked in [0, 3, 15, 1001, usize::MAX] {
+        let refused = open(Rules { max_line_bytes: Some(asked), ..Rules::default() }).await;
+        assert!(matches!(refused, Err(Error::LineBytes { .. })), "{asked}");
+    }
+    for asked in [None, Some(16), Some(1000)] {
+        let reader = open(Rules { max_line_bytes: asked, ..Rules::default() }).await.unwrap();
+        assert_eq!(reader.rules.line_limit(), asked.unwrap_or(1000));
+    }
+    let refused = open(Rules { until_line: Some(0), ..Rules::default() }).await;
+    assert!(matches!(refused, Err(Error::LineZero { field: "until_line" })));
+    let refused = Reader::open(&files.inner, query(Start::Line(0))).await;
+    assert!(matches!(refused, Err(Error::LineZero { field: "from_line" })));
+}
+
+#[tokio::test]
+async fn a_line_is_found_with_the_index_wherever_a_line_feed_ends_it() {
+    let content = "1\r\n2\n3\r\n4\n";
+    for (delimiter, offset, indexed) in [(None, 5, 1), (Some("\n"), 5, 1), (Some("\r\n"), 3, 0)] {
+        let (_directory, files) = files(content);
+        let delimiter = Delimiter::parse(delimiter).unwrap();
+        let rules = Rules { delimiter, ..Rules::default() };
+        let number = if indexed == 1 { 3 } else { 2 };
+        let query = Query { rules, ..query(Start::Line(number)) };
+        let mut reader = Reader::open(&files.inner, query).await.unwrap();
+        let file = reader.rotation.file().unwrap().clone();
+        reader.seek(&file).await.unwrap();
+        let found = reader.checkpoint.line;
+        assert_eq!((found.number, found.offset), (Some(number), offset), "{:?}", reader.rules.delimiter);
+        assert_eq!(files.inner.indexes.count(), indexed, "{:?}", reader.rules.delimiter);
+    }
+}
+
+/// A reader at the end of a remote file that has this content.
+async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
+    let (directory, files) = files(content);
+    let query = Query { follow: true, ..query(Start::Head) };
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
-    let file = File::options().read(true).write(true).open(path).unwrap();
+    let file = File::options().read(true).write(true).open(directory.path().join("app.log")).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.rotation.identity());
     reader.rotation = Rotation::generation(Generation::none(1).push(
         shared,

@@ -72,6 +72,12 @@ impl Indexes {
         index.line(file, number, gone)
     }
 
+    /// The number of files that have an index.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        lock(&self.files).indexes.len()
+    }
+
     fn index(&self, identity: Identity) -> Arc<Mutex<Index>> {
         let mut files = lock(&self.files);
         files.asked += 1;

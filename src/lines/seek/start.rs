@@ -47,8 +47,11 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
             return Err(Error::PartialFlush { pause });
         }
     }
+    if query.rules.until_line == Some(0) {
+        return Err(Error::LineZero { field: "until_line" });
+    }
     let counts = match &query.start {
-        Start::Line(0) => return Err(Error::LineZero),
+        Start::Line(0) => return Err(Error::LineZero { field: "from_line" }),
         Start::Resume(position) if position.path != path.checksum() => return Err(Error::Mismatch),
         Start::Resume(position) if !position.is_sound() => return Err(Error::PositionInvalid),
         Start::Resume(position) => position.checkpoint.line.number.is_some(),

@@ -107,6 +107,8 @@ fn the_end_moves_later_and_earlier_while_running_and_while_paused() {
     for record in [&record, &paused] {
         let nothing = record.extend(-10 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(nothing, Err(Error::NothingLeft { field: "by" })), "{nothing:?}");
+        let unmoved = record.extend(0, 1, NOW + SECOND, &config);
+        assert!(matches!(unmoved, Err(Error::ByZero)), "{unmoved:?}");
         let century = record.extend(100 * 366 * 86_400 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(century, Err(Error::TooLong { field: "by", .. })), "{century:?}");
     }

@@ -41,7 +41,7 @@ fn bytes_of(line: &proto::Line) -> Vec<u8> {
 const WIDE: Bounds = Bounds { max_items: 1000, max_bytes: 1 << 16 };
 
 fn limit(max_line_bytes: usize) -> Rules {
-    Rules { max_line_bytes, ..Rules::default() }
+    Rules { max_line_bytes: Some(max_line_bytes), ..Rules::default() }
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn model(bytes: &[u8], rules: &Rules) -> Vec<String> {
 fn model_line(content: &[u8], no_newline: bool, rules: &Rules) -> Vec<String> {
     let (mut pieces, mut rest) = (Vec::new(), content);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let most = rules.max_line_bytes;
+    let most = rules.line_limit();
     while rest.len() > most {
         let is_start = |at: &usize| rest[*at] & 0b1100_0000 != 0b1000_0000;
         let (piece, more) =
