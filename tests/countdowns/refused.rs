@@ -110,7 +110,11 @@ async fn each_wrong_field_of_a_message_for_the_end_is_named_with_what_would_work
         (on_end(EndMessage { key: Some("k".repeat(1025)), ..words("over", "") }), "on_end.key", "1 KiB"),
         (on_end(headers(many)), "on_end.headers", "60"),
         (on_end(headers(vec![(String::new(), "a".into())])), "on_end.headers", "empty"),
-        (on_end(headers(vec![("countdown-x".into(), "a".into())])), "on_end.headers", "the server's"),
+        (
+            on_end(headers(vec![("countdown-x".into(), "a".into())])),
+            "on_end.headers",
+            "reserved for the server",
+        ),
     ];
     for (request, field, remedy) in cases {
         invalid(create(&client, request).await, field, remedy);
@@ -156,8 +160,8 @@ async fn each_wrong_field_of_a_change_is_named_with_what_would_work() {
     };
     invalid(extend(None).await, "by", "60s");
     invalid(extend(Some(span(0))).await, "by", "above zero");
-    invalid(extend(Some(Duration { seconds: 1, nanos: -1 })).await, "by", "one sign");
-    invalid(extend(Some(Duration { seconds: 0, nanos: 1_000_000_000 })).await, "by", "one sign");
+    invalid(extend(Some(Duration { seconds: 1, nanos: -1 })).await, "by", "same sign");
+    invalid(extend(Some(Duration { seconds: 0, nanos: 1_000_000_000 })).await, "by", "same sign");
     for by in [-60_001, -60_000] {
         invalid(extend(Some(span(by))).await, "by", "cancel");
     }
