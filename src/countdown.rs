@@ -294,12 +294,12 @@ impl Countdown {
         loop {
             let (time, now) = self.look();
             let heartbeat = self.pacing.heartbeat_at();
-            let due = self.position.next_due();
-            if due <= time || heartbeat <= now || self.stepped.is_some() {
+            let waiting = self.position.next_due().filter(|due| *due > time && heartbeat > now);
+            let Some(due) = waiting.filter(|_| self.stepped.is_none()) else {
                 self.seen = Some((time, now));
                 // A stream that lags far always finds a tick due; let other tasks use the worker.
                 return tokio::task::consume_budget().await;
-            }
+            };
             if self.position.is_pinned() {
                 self.clock.sleep_until_moment(due.min(roughly(time, heartbeat - now))).await;
             } else {

@@ -195,9 +195,9 @@ impl Position {
         self.pinned
     }
 
-    /// When the next tick is due; `i128::MIN` after the last one.
-    pub(super) fn next_due(&self) -> i128 {
-        if self.is_end() { i128::MIN } else { self.due(self.next) }
+    /// When the next tick is due; `None` after the last one.
+    pub(super) fn next_due(&self) -> Option<i128> {
+        (!self.is_end()).then(|| self.due(self.next))
     }
 
     /// When the last tick is due.
@@ -278,11 +278,11 @@ impl Position {
         self.start + i128::from(k) * i128::from(self.interval)
     }
 
+    #[expect(clippy::expect_used, reason = "a tick with another number would be wrong data")]
     fn tick(&self, k: u64, mark: Option<Mark>) -> Tick {
-        // In range, as `check` saw: from − k × step is not below i32::MIN, and the length fits a u64.
         let number = i128::from(self.from) - i128::from(k) * i128::from(self.step);
         Tick {
-            remaining: i32::try_from(number).unwrap_or(i32::MIN),
+            remaining: i32::try_from(number).expect("`check` has shown that all numbers fit"),
             remaining_time: (self.count - 1 - k) * self.interval,
             due: self.due(k),
             end: self.end(),
@@ -335,8 +335,9 @@ pub(super) fn nanos(moment: SystemTime) -> i128 {
 }
 
 /// A span in the unit of a position.
+#[expect(clippy::expect_used, reason = "a shorter span would be wrong data")]
 pub(super) fn nanos_of(span: Duration) -> i128 {
-    i128::try_from(span.as_nanos()).unwrap_or(i128::MAX)
+    i128::try_from(span.as_nanos()).expect("a duration has fewer than 2⁹⁴ nanoseconds")
 }
 
 #[cfg(test)]

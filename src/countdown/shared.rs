@@ -72,11 +72,13 @@ impl Snapshot {
     }
 
     /// The version that the ticks of its run carry.
-    fn tick_version(&self) -> u64 {
-        match self.record.phase {
+    #[expect(clippy::expect_used, reason = "a tick with another version would be wrong data")]
+    fn tick_version(&self) -> i64 {
+        let version = match self.record.phase {
             Phase::Ended { .. } => self.record.previous_version,
             _ => self.version,
-        }
+        };
+        i64::try_from(version).expect("a larger sequence is not read from the log")
     }
 
     /// Its approximate size in a page.

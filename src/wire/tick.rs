@@ -157,6 +157,7 @@ impl<const MAX: usize> Stack<MAX> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 pub(crate) mod tests {
     use proptest::prelude::*;
     use prost::Message;
@@ -174,10 +175,7 @@ pub(crate) mod tests {
 
     fn timestamp(nanos: i128) -> prost_types::Timestamp {
         let (seconds, nanos) = (nanos.div_euclid(SECOND), nanos.rem_euclid(SECOND));
-        prost_types::Timestamp {
-            seconds: seconds.try_into().unwrap_or_default(),
-            nanos: nanos.try_into().unwrap_or_default(),
-        }
+        prost_types::Timestamp { seconds: seconds.try_into().unwrap(), nanos: nanos.try_into().unwrap() }
     }
 
     fn put(out: &mut Vec<u8>, tick: &Tick) {
@@ -187,16 +185,16 @@ pub(crate) mod tests {
     /// Decodes ticks as a client does.
     pub(crate) fn read(items: &[u8]) -> Vec<Tick> {
         let nanos = |seconds: i64, nanos: i32| i128::from(seconds) * SECOND + i128::from(nanos);
-        let moment = |time: Option<prost_types::Timestamp>| time.map_or(0, |t| nanos(t.seconds, t.nanos));
-        let ticks =
-            proto::CountdownResponse::decode(items).map(|response| response.ticks).unwrap_or_default();
+        let moment = |time: Option<prost_types::Timestamp>| time.map(|t| nanos(t.seconds, t.nanos)).unwrap();
+        let ticks = proto::CountdownResponse::decode(items).unwrap().ticks;
         let tick = |tick: proto::Tick| Tick {
-            remaining: tick.remaining.unwrap_or(i32::MIN),
+            remaining: tick.remaining.unwrap(),
             remaining_time: tick
                 .remaining_duration
-                .map_or(0, |d| nanos(d.seconds, d.nanos))
+                .map(|d| nanos(d.seconds, d.nanos))
+                .unwrap()
                 .try_into()
-                .unwrap_or(0),
+                .unwrap(),
             due: moment(tick.due_time),
             end: moment(tick.end_time),
             state: Some(tick.state).filter(|state| *state != 0),

@@ -265,6 +265,7 @@ struct Sleeper<'a> {
 
 impl<'a> Sleeper<'a> {
     fn new(lane: &'a Lane, moment: i128, wake_group: Option<WakeGroup>) -> Self {
+        // A moment before 1970 is due, and one after the year 2262 does not come while the server runs.
         let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
         Self { lane, moment, wake_group, entry: None }
     }

@@ -110,7 +110,7 @@ fn setting_the_clock_back_delays_the_next_tick_and_repeats_no_tick() {
         assert_eq!(take(&mut position, second, on_lag, 10), (vec![], 0));
     }
     assert_eq!(position, before);
-    assert_eq!(position.next_due(), 4 * second);
+    assert_eq!(position.next_due(), Some(4 * second));
 }
 
 #[test]

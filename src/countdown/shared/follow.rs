@@ -66,7 +66,8 @@ fn apply(registry: &Registry, batch: &Batch) {
         while let Some(found) = message::read_next(&mut rest) {
             let Some(name) = found.topic.strip_prefix(PREFIX) else { continue };
             let text = std::str::from_utf8(found.content).ok().filter(|_| found.is_text);
-            let Some(record) = text.and_then(Record::from_json) else {
+            let is_sequence = i64::try_from(found.sequence).is_ok();
+            let Some(record) = text.and_then(Record::from_json).filter(|_| is_sequence) else {
                 tracing::error!(
                     name,
                     version = found.sequence,

@@ -20,6 +20,12 @@ use crate::{
 /// The highest number that a tick can have.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
+/// The longest length that a record can store.
+const MAX_LENGTH: Duration = Duration::from_nanos(u64::MAX);
+
+/// The most ticks before a run. A run has at most 2³² ticks, so no countdown reaches it, and sums of ticks fit an `i64`.
+const MAX_TICKS_BEFORE: u64 = 1 << 62;
+
 /// The state of a shared countdown.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -163,15 +169,17 @@ pub enum Target {
     From(i32),
 }
 
-/// A moment in nanoseconds since 1970, or the closest one that a timestamp can express.
+/// A moment in nanoseconds since 1970, or the closest one that a timestamp can express: a clock may show any year.
+#[expect(clippy::expect_used, reason = "the moment is brought into range first")]
 fn timestamp(nanos: i128) -> Timestamp {
     let bounded = nanos.clamp(Timestamp::MIN.as_nanosecond(), Timestamp::MAX.as_nanosecond());
-    Timestamp::from_nanosecond(bounded).unwrap_or_default()
+    Timestamp::from_nanosecond(bounded).expect("it lies between the first and the last timestamp")
 }
 
-/// A number that is known to fit: not below zero, and far below the maximum.
-fn whole(nanos: i128) -> u64 {
-    u64::try_from(nanos.max(0)).unwrap_or(u64::MAX)
+/// A number that was checked to be in range.
+#[expect(clippy::expect_used, reason = "a clamped length or count would be wrong data in the log")]
+fn whole(number: i128) -> u64 {
+    u64::try_from(number).expect("a length and a count of ticks are checked before they are stored")
 }
 
 impl Record {
@@ -197,7 +205,7 @@ impl Record {
         if length < 0 || length == 0 && !matches!(target, Target::From(_)) {
             return Err(Error::NothingLeft { field: target.field() });
         }
-        check_length(length, target.field(), config)?;
+        check_length(length, now, target.field(), config)?;
         let mut record = Self {
             id: Uuid::new_v4(),
             previous_version: 0,
@@ -221,6 +229,11 @@ impl Record {
 
     /// A run whose ticks are due after `after`, up to and including `end`.
     fn running(&self, after: i128, end: i128) -> Result<Phase, countdown::Error> {
+        let last_end = Timestamp::MAX.as_nanosecond();
+        if end > last_end {
+            let [length, max] = [end, last_end].map(|end| schedule::span(end - after));
+            return Err(countdown::Error::TooLong { length, max });
+        }
         let last = (end - after - 1) / i128::from(self.interval_nanos);
         // Two bounds: the first number fits an `i32`, and so does the count of intervals.
         let max = ((MAX_NUMBER - i64::from(self.to)) / i64::from(self.step)).min(MAX_NUMBER);
@@ -242,13 +255,17 @@ impl Record {
         record
     }
 
-    /// The nanoseconds left at `now`, above zero; an error if the countdown is over.
-    fn left(&self, now: i128) -> Result<i128, Error> {
+    /// The nanoseconds left at `now`, above zero; an error if the countdown is over, or if the clock was set back so far
+    /// that they do not fit.
+    fn left(&self, now: i128) -> Result<u64, Error> {
         match self.phase {
             Phase::Running { end_time, .. } if end_time.as_nanosecond() > now => {
-                Ok(end_time.as_nanosecond() - now)
+                let left = end_time.as_nanosecond() - now;
+                let too_long =
+                    |_| countdown::Error::TooLong { length: schedule::span(left), max: MAX_LENGTH };
+                Ok(u64::try_from(left).map_err(too_long)?)
             }
-            Phase::Paused { remaining_nanos } => Ok(remaining_nanos.into()),
+            Phase::Paused { remaining_nanos } => Ok(remaining_nanos),
             Phase::Cancelled { .. } => Err(Error::Over { is_cancelled: true }),
             Phase::Deleted => Err(Error::NotFound),
             Phase::Running { .. } | Phase::Ended { .. } => Err(Error::Over { is_cancelled: false }),
@@ -260,8 +277,7 @@ impl Record {
         if matches!(self.phase, Phase::Paused { .. }) {
             return Ok(None);
         }
-        let remaining_nanos = whole(self.left(now)?);
-        let phase = Phase::Paused { remaining_nanos };
+        let phase = Phase::Paused { remaining_nanos: self.left(now)? };
         Ok(Some(Self { phase, ..self.after(version, Change::Paused, now) }))
     }
 
@@ -271,7 +287,7 @@ impl Record {
         if matches!(self.phase, Phase::Running { .. }) {
             return Ok(None);
         }
-        let phase = self.running(now, now + left)?;
+        let phase = self.running(now, now + i128::from(left))?;
         Ok(Some(Self { phase, ..self.after(version, Change::Resumed, now) }))
     }
 
@@ -280,11 +296,19 @@ impl Record {
         if by == 0 {
             return Err(Error::ByZero);
         }
-        let left = self.left(now)? + by;
+        let left = i128::from(self.left(now)?) + by;
         if left <= 0 {
             return Err(Error::NothingLeft { field: "by" });
         }
-        check_length(left, "by", config)?;
+        check_length(left, now, "by", config)?;
+        // After a step of the clock, more can be left than the countdown had in total.
+        let total = (i128::from(self.total_nanos) + by).max(left);
+        let too_long = |length: i128, max| {
+            let length = schedule::span(length);
+            move |_| Error::TooLong { field: "by", length, max: Duration::from_nanos(max) }
+        };
+        let total_nanos = u64::try_from(total).map_err(too_long(total, u64::MAX))?;
+        let by_nanos = i64::try_from(by).map_err(too_long(by.abs(), i64::MAX.unsigned_abs()))?;
         // Check a paused countdown too: it must be possible to resume it.
         let running = self.running(now, now + left).map_err(|error| match error {
             countdown::Error::TooManyNumbers { left, max } => Error::TooManyNumbers { left, max },
@@ -295,8 +319,7 @@ impl Record {
             Phase::Running { .. } => running,
             _ => Phase::Paused { remaining_nanos: whole(left) },
         };
-        record.total_nanos = whole(i128::from(self.total_nanos) + by);
-        record.by_nanos = i64::try_from(by).ok();
+        (record.total_nanos, record.by_nanos) = (total_nanos, Some(by_nanos));
         Ok(record)
     }
 
@@ -305,7 +328,7 @@ impl Record {
         if matches!(self.phase, Phase::Cancelled { .. }) {
             return Ok(None);
         }
-        let phase = Phase::Cancelled { remaining_nanos: whole(self.left(now)?) };
+        let phase = Phase::Cancelled { remaining_nanos: self.left(now)? };
         Ok(Some(Self { phase, ..self.after(version, Change::Cancelled, now) }))
     }
 
@@ -349,20 +372,25 @@ impl Record {
     /// How many ticks are due at `now`, over all runs.
     pub fn due_by(&self, now: i128) -> u64 {
         let here = self.run().map_or(0, |run| run.due_by(now));
-        self.ticks_before.saturating_add(here)
+        self.ticks_before + here
     }
 
     /// Its form in the log.
+    #[expect(clippy::expect_used, reason = "an empty message would lose the countdown")]
     pub fn to_json(&self) -> String {
-        // Plain data: serialising it cannot fail. What is empty would be refused when it is read, never misread.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(self).expect("a record is plain data, with text as its keys")
     }
 
     /// Reads the output of [`to_json`](Self::to_json); `None` if `text` is anything else.
     pub fn from_json(text: &str) -> Option<Self> {
         let record = serde_json::from_str::<Self>(text).ok()?;
         let has_run = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });
-        (!has_run || record.run().is_some()).then_some(record)
+        // The other functions rely on these ranges.
+        let is_in_range = record.step >= 1
+            && record.interval_nanos >= 1
+            && record.ticks_before <= MAX_TICKS_BEFORE
+            && i64::try_from(record.previous_version).is_ok();
+        (is_in_range && (!has_run || record.run().is_some())).then_some(record)
     }
 }
 
@@ -376,12 +404,12 @@ impl Target {
     }
 }
 
-fn check_length(nanos: i128, field: &'static str, config: &Config) -> Result<(), Error> {
-    let length = Duration::from_nanos(whole(nanos));
-    if length > config.max_length {
-        return Err(Error::TooLong { field, length, max: config.max_length });
-    }
-    Ok(())
+/// Checks a length from `now` on against the operator's maximum and against the range of a record.
+fn check_length(nanos: i128, now: i128, field: &'static str, config: &Config) -> Result<(), Error> {
+    let until_last_moment = schedule::span(Timestamp::MAX.as_nanosecond() - now);
+    let max = config.max_length.min(MAX_LENGTH).min(until_last_moment);
+    let length = schedule::span(nanos);
+    if length > max { Err(Error::TooLong { field, length, max }) } else { Ok(()) }
 }
 
 /// A payload as fields: `text`, or `data` in base64.

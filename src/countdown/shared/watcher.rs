@@ -86,7 +86,7 @@ impl Run {
 
     /// How many ticks were delivered or skipped, over all runs.
     fn delivered(&self) -> u64 {
-        self.snapshot.record.ticks_before.saturating_add(self.position.passed())
+        self.snapshot.record.ticks_before + self.position.passed()
     }
 }
 
@@ -227,10 +227,7 @@ impl Watcher {
     fn take(&mut self, moment: i128) -> Taken {
         let Some(run) = &mut self.run else { return Taken::default() };
         let Run { snapshot, position } = run;
-        let mark = Some(Mark {
-            state: RUNNING,
-            version: i64::try_from(snapshot.tick_version()).unwrap_or(i64::MAX),
-        });
+        let mark = Some(Mark { state: RUNNING, version: snapshot.tick_version() });
         let range = position.ready(moment, self.on_lag, self.pacing.max_items());
         let (items, count) = if range.end - range.start == 1 {
             (snapshot.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
@@ -274,8 +271,7 @@ impl Watcher {
         loop {
             let (wall, now) = self.read_clocks();
             let has_changed = self.changes.borrow().version != self.version;
-            let ticking = self.run.as_ref().map(|run| &run.position);
-            let tick = ticking.filter(|position| !position.is_end()).map(schedule::Position::next_due);
+            let tick = self.run.as_ref().and_then(|run| run.position.next_due());
             let heartbeat = self.pacing.heartbeat_at();
             let is_due = tick.is_some_and(|tick| tick <= wall) || heartbeat <= now;
             if has_changed || is_due || self.stepped.is_some() {

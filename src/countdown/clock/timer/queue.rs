@@ -140,11 +140,12 @@ impl Wakers {
         match self {
             Self::Many(wakers) => wakers.insert(sleeping),
             Self::One(_) => {
-                let one = std::mem::replace(self, Self::Many(Slab::with_capacity(4)));
-                let Self::Many(wakers) = self else { return 0 };
-                // The first insertion into an empty slab gets key 0, which the sleeper's id already has.
-                one.one().map(|one| wakers.insert(one));
-                wakers.insert(sleeping)
+                let mut wakers = Slab::with_capacity(4);
+                // The first insertion into an empty slab gets key 0, which the first sleeper's id already has.
+                std::mem::replace(self, Self::Many(Slab::new())).one().map(|first| wakers.insert(first));
+                let key = wakers.insert(sleeping);
+                *self = Self::Many(wakers);
+                key
             }
         }
     }
@@ -178,8 +179,9 @@ struct Pace {
 }
 
 impl Pace {
+    #[expect(clippy::expect_used, reason = "a round that is not recorded would set a wrong pace")]
     fn round(&mut self, now: i64) {
-        let Some(oldest) = self.rounds.get_mut(self.next) else { return };
+        let oldest = self.rounds.get_mut(self.next).expect("`next` is below the number of rounds");
         let span = now - std::mem::replace(oldest, now);
         self.next = (self.next + 1) % ROUNDS;
         let is_busy = span < BUSY_SPAN;

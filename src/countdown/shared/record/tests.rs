@@ -28,8 +28,7 @@ fn create(target: Target) -> Record {
 fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
     let Some(mut run) = record.run() else { return Vec::new() };
     let mut ticks = Vec::new();
-    while !run.is_end() && run.next_due() <= until {
-        let due = run.next_due();
+    while let Some(due) = run.next_due().filter(|due| *due <= until) {
         let left = (run.end() - due) / i128::from(record.interval_nanos);
         let number = i64::from(record.to) + i64::try_from(left).unwrap() * i64::from(record.step);
         let range = run.ready(due, OnLag::Burst, 1);
@@ -195,7 +194,9 @@ fn a_record_is_read_back_from_json_and_other_text_is_refused() {
         json.contains(r#""onEnd":{"topic":"launches","key":"7","headers":[["a","b"]],"data":"AP8="}"#),
         "{json}"
     );
+    let paused = record.pause(1, NOW).unwrap().unwrap().to_json();
     assert_eq!(Record::from_json(&json), Some(record));
+    assert!(Record::from_json(&paused).is_some());
     // No countdown has a schedule that leaves the range of the numbers or the years.
     for (from, to) in [
         ("\"ticks\":4", "\"ticks\":0"),
@@ -204,11 +205,57 @@ fn a_record_is_read_back_from_json_and_other_text_is_refused() {
         ("\"intervalNanos\":1000000000", "\"intervalNanos\":0"),
         ("\"intervalNanos\":1000000000", "\"intervalNanos\":18446744073709551615"),
         ("RUNNING", "FLYING"),
+        ("\"previousVersion\":0", "\"previousVersion\":9223372036854775808"),
+        ("\"ticksBefore\":0", "\"ticksBefore\":18446744073709551615"),
     ] {
         let wrong = json.replace(from, to);
         assert_ne!(wrong, json);
         assert_eq!(Record::from_json(&wrong), None, "{wrong}");
     }
+    // A paused countdown has no run, and its schedule is needed when it is resumed.
+    for (from, to) in [("\"step\":1", "\"step\":0"), ("\"intervalNanos\":1000000000", "\"intervalNanos\":0")]
+    {
+        let wrong = paused.replace(from, to);
+        assert_ne!(wrong, paused);
+        assert_eq!(Record::from_json(&wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn lengths_and_moments_that_a_record_cannot_store_are_refused_and_never_clamped() {
+    let config = Config { max_length: Duration::MAX, ..Config::default() };
+    let too_long = |result: Result<Record, Error>, expected: &str| {
+        assert!(matches!(result, Err(Error::TooLong { field, .. }) if field == expected), "{result:?}");
+    };
+    let slow = |target| Spec { interval: Duration::from_secs(1 << 32), ..spec(target) };
+    let create = |target| Record::create(slow(target), NOW, &config);
+    too_long(create(Target::For(Duration::from_secs(1_000 * 366 * 86_400))), "duration");
+    let last = Timestamp::MAX.as_nanosecond();
+    let late = last - 10 * SECOND;
+    let until = |end| Record::create(slow(Target::Until(moment(end))), late, &config);
+    assert!(until(last).is_ok());
+    too_long(until(last + 1), "until_time");
+    let long = create(Target::For(Duration::from_nanos(u64::MAX))).unwrap();
+    too_long(long.extend(1, 1, NOW, &config), "by");
+    too_long(long.extend(1, 1, NOW + SECOND, &config), "by");
+    let short = create(Target::For(Duration::from_secs(1))).unwrap();
+    too_long(short.extend(i128::from(i64::MAX) + 1, 1, NOW, &config), "by");
+    // The clock was set back by a thousand years.
+    let paused = long.pause(1, NOW - 1_000 * 366 * 86_400 * SECOND);
+    assert!(matches!(paused, Err(Error::Countdown(countdown::Error::TooLong { .. }))), "{paused:?}");
+    // Too late to end within the years of a timestamp.
+    let resumed = short.pause(1, NOW).unwrap().unwrap().resume(2, last);
+    assert!(matches!(resumed, Err(Error::Countdown(countdown::Error::TooLong { .. }))), "{resumed:?}");
+}
+
+#[test]
+fn after_a_step_back_the_total_time_is_at_least_the_remaining_time() {
+    let record = create(Target::For(Duration::from_secs(10)));
+    let extended = record.extend(-20 * SECOND, 1, NOW - 30 * SECOND, &Config::default()).unwrap();
+    assert_eq!(
+        (extended.total_nanos, extended.left(NOW - 30 * SECOND).unwrap()),
+        (20_000_000_000, 20_000_000_000)
+    );
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -274,7 +321,7 @@ proptest! {
                 },
                 Step::Wait => {}
             }
-            prop_assert_eq!(record.left(now).unwrap(), left);
+            prop_assert_eq!(i128::from(record.left(now).unwrap()), left);
             prop_assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));
             if let Some(run) = record.run() {
                 prop_assert_eq!(run.end(), now + left);
