@@ -1,6 +1,6 @@
 //! The layer between the generators and the wire: it translates and decides nothing.
 //!
-//! A request becomes a query, a batch a response, and an error a status. [`call`] alone handles what all calls share:
+//! A request becomes a query, a batch a response, and an error a status. [`call`] alone handles the tasks that all calls share:
 //! deadline, quota, end on shutdown, metrics, and the log line at the end.
 
 use std::sync::Arc;
@@ -26,18 +26,18 @@ mod message_service;
 pub mod metrics;
 pub mod status;
 
-/// The default of [`Limits::request_bytes`]: no request but a publish carries data.
+/// The default of [`Config::request_bytes`]: no request but a publish carries data.
 pub const REQUEST_BYTES: usize = 64 * 1024;
 
-/// The default of [`Limits::publish_bytes`]: a few of the largest messages.
+/// The default of [`Config::publish_bytes`]: a few of the largest messages.
 pub const PUBLISH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The default of [`Limits::publish_window`]: large enough that the disk limits the rate, and not the round trip.
+/// The default of [`Config::publish_window`]: large enough that the disk limits the rate, and not the round trip.
 pub const PUBLISH_WINDOW: usize = 10_000;
 
-/// The operator's limits on requests.
+/// The operator's configuration of requests.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct Config {
     /// The largest request, in bytes.
     pub request_bytes: usize,
     /// The largest request that publishes, in bytes.
@@ -48,7 +48,7 @@ pub struct Limits {
     pub publish_window: usize,
 }
 
-impl Default for Limits {
+impl Default for Config {
     fn default() -> Self {
         Self {
             request_bytes: REQUEST_BYTES,
@@ -59,12 +59,12 @@ impl Default for Limits {
     }
 }
 
-/// What the services need.
+/// The parts that the services use.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The clock of countdowns.
     pub clock: countdown::Clock,
-    /// The limits of countdowns.
+    /// The configuration of countdowns.
     pub countdown: countdown::Config,
     /// The shared countdowns.
     pub countdowns: countdown::shared::Countdowns,
@@ -74,13 +74,13 @@ pub struct App {
     pub log: messages::Log,
     /// The wrapper of all calls.
     pub calls: call::Calls,
-    /// The limits of requests.
-    pub limits: Limits,
+    /// The configuration of requests.
+    pub config: Config,
 }
 
 /// The three services.
 pub fn routes(app: App) -> Routes {
-    let Limits { request_bytes, publish_bytes, .. } = app.limits;
+    let Config { request_bytes, publish_bytes, .. } = app.config;
     let app = Arc::new(app);
     // The limit is per service. Requests of messages that do not publish are limited by the checks of their fields.
     let services =

@@ -137,7 +137,7 @@ pub async fn run(
         files: Files::new(roots.clone(), config.lines.clone())?,
         log: log.clone(),
         calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
-        limits: config.limits.clone(),
+        config: config.requests.clone(),
     };
     let (health, routes) = services(app)?;
     for service in SERVICES {

@@ -161,7 +161,7 @@ async fn each_wrong_field_of_a_message_is_named_with_what_would_work() {
         (PublishRequest { headers: nameless, ..good.clone() }, "headers", "empty"),
         (PublishRequest { headers: many, ..good.clone() }, "headers", "64"),
         (PublishRequest { message_id: Some(String::new()), ..good.clone() }, "message_id", "128"),
-        (PublishRequest { expected_sequence: Some(-1), ..good.clone() }, "expected_sequence", "0"),
+        (PublishRequest { expected_sequence: Some(-1), ..good.clone() }, "expected_sequence", "negative"),
         (PublishRequest { content: Some(large), ..good.clone() }, "content", "1 MiB"),
     ];
     for (request, field, remedy) in cases {

@@ -141,7 +141,7 @@ impl CountdownService for App {
         let wake_group = connection.and_then(|connection| connection.wake_group);
         let open = async {
             let request = request.get_ref();
-            let max_bytes = self.limits.batch_bytes;
+            let max_bytes = self.config.batch_bytes;
             let defaults = Batching { max_items: MAX_BATCH, max_bytes, wake_group, ..Batching::default() };
             let (on_lag, batching) = (on_lag(request)?, batching(request, defaults)?);
             let Some(asked::Target::Name(name)) = &request.target else {

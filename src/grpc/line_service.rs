@@ -29,7 +29,7 @@ impl LineService for App {
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let call = self.calls.begin("ReadLines", &request, &request.get_ref().path)?;
         let open = async {
-            let query = query(request.into_inner(), self.limits.batch_bytes)?;
+            let query = query(request.into_inner(), self.config.batch_bytes)?;
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    App, Limits,
+    App, Config,
     call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
@@ -34,7 +34,7 @@ impl MessageService for App {
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
         let open = async {
-            let query = query(request.into_inner(), &self.limits)?;
+            let query = query(request.into_inner(), &self.config)?;
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -176,7 +176,7 @@ impl App {
     }
 }
 
-fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Failure> {
+fn query(request: proto::MessagesRequest, config: &Config) -> Result<Query, Failure> {
     let proto::MessagesRequest {
         topics,
         start,
@@ -190,7 +190,7 @@ fn query(request: proto::MessagesRequest, limits: &Limits) -> Result<Query, Fail
         on_gap,
         consumer,
     } = request;
-    let defaults = Batching { max_bytes: limits.batch_bytes, ..Batching::default() };
+    let defaults = Batching { max_bytes: config.batch_bytes, ..Batching::default() };
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(&cursor)?),

@@ -28,10 +28,10 @@ mod deadlines;
 mod fields;
 mod flow;
 
-/// Far more than what any of these tests waits for takes.
+/// Much longer than any wait in these tests.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What the connection holds, each way.
+/// The buffer of the connection, in each direction.
 const PIPE_BYTES: usize = 16 * 1024;
 
 const STALL: Duration = Duration::from_secs(60);
@@ -54,19 +54,19 @@ impl House {
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
         let settings = call::Config { stall: STALL, ..call::Config::default() };
         let log = messages::Log::open(&log, messages::Config::default()).unwrap().0;
-        let (clock, limits) = (countdown::Clock::Tokio, countdown::Config::default());
-        let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), limits.clone()).await;
+        let (clock, countdown) = (countdown::Clock::Tokio, countdown::Config::default());
+        let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), countdown.clone()).await;
         let (countdowns, work) = opened.unwrap();
         tokio::spawn(work);
         let app = App {
             clock,
-            countdown: limits,
+            countdown,
             countdowns,
             files: lines::Files::new(vec![lines::Root::new("root", root)], lines::Options::default())
                 .unwrap(),
             log,
             calls: call::Calls::new(settings, shutdown.clone(), &mut registry),
-            limits: Limits::default(),
+            config: Config::default(),
         };
         Self { app, registry, shutdown, directory, connections: JoinSet::new() }
     }
@@ -84,7 +84,7 @@ impl House {
         let service = TowerToHyperService::new(routes(self.app.clone()));
         self.connections.spawn(async move {
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            // A client that goes away is no fault.
+            // An error means that the client went away.
             let _ = builder.serve_connection(TokioIo::new(server), service).await;
         });
         let mut client = Some(client);
@@ -95,7 +95,7 @@ impl House {
         limited(endpoint.connect_with_connector(connector)).await.unwrap()
     }
 
-    /// The value of a counter, by its name and labels; 0 where it does not count yet.
+    /// The value of a counter, by its name and labels; 0 if it has not counted yet.
     fn metric(&self, name: &str) -> u64 {
         let mut text = String::new();
         encode(&mut text, &self.registry).unwrap();
@@ -117,7 +117,7 @@ fn from(number: i32) -> proto::CountdownRequest {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_is_set_is_an_event_of_an_aligned_countdown() {
+async fn a_step_of_the_wall_clock_is_an_event_of_an_aligned_countdown() {
     let mut house = House::new().await;
     let clock = countdown::Clock::manual();
     house.app.clock = clock.clone();
@@ -128,17 +128,17 @@ async fn a_wall_clock_that_is_set_is_an_event_of_an_aligned_countdown() {
     let first = limited(stream.message()).await.unwrap().unwrap();
     assert!(first.ticks.is_empty() && first.events.is_empty());
     clock.step(-1_500_000_000);
-    let told = limited(stream.message()).await.unwrap().unwrap();
+    let reported = limited(stream.message()).await.unwrap().unwrap();
     let [
         proto::CountdownStreamEvent {
             event: Some(proto::countdown_stream_event::Event::ClockStepped(stepped)),
         },
-    ] = &told.events[..]
+    ] = &reported.events[..]
     else {
-        panic!("{told:?}");
+        panic!("{reported:?}");
     };
     let by = stepped.by.unwrap();
-    // The two clocks run apart by what passes between their readings.
+    // The two clocks are read one after the other, so the difference is not exact.
     let nanos = by.seconds * 1_000_000_000 + i64::from(by.nanos);
     assert!((nanos + 1_500_000_000).abs() < 20_000_000, "{by:?}");
     assert!(by.seconds == -1 && by.nanos <= 0, "{by:?}");
@@ -169,7 +169,7 @@ async fn the_first_response_of_every_stream_leaves_at_once_and_has_a_cursor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_tick_is_printed_and_the_stream_ends_with_ok() {
+async fn a_countdown_delivers_its_last_tick_and_ends_with_ok() {
     let mut house = House::new().await;
     let mut client = CountdownServiceClient::new(house.connect().await);
     let mut stream = client.countdown(from(2)).await.unwrap().into_inner();
@@ -183,7 +183,7 @@ async fn the_last_tick_is_printed_and_the_stream_ends_with_ok() {
 }
 
 #[tokio::test]
-async fn lines_and_messages_arrive_as_they_were_written_and_resume_behind_their_cursor() {
+async fn lines_and_messages_arrive_as_they_were_written_and_resume_after_their_cursor() {
     let mut house = House::new().await;
     house.write("a.log", "one\ntwo\n");
     let channel = house.connect().await;
@@ -226,7 +226,7 @@ async fn lines_and_messages_arrive_as_they_were_written_and_resume_behind_their_
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_large_is_told_the_limit() {
+async fn the_error_of_a_request_that_is_too_large_has_the_limit() {
     let mut house = House::new().await;
     let channel = house.connect().await;
     let request = proto::CountdownRequest { cursor: Some("x".repeat(REQUEST_BYTES)), ..from(3) };
@@ -240,7 +240,7 @@ async fn a_request_that_is_too_large_is_told_the_limit() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_request_are_the_callers_fault() {
+async fn bytes_that_are_not_a_request_are_an_invalid_argument() {
     let house = House::new().await;
     // One message of one byte, which begins a field and ends there.
     let body = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 1, 0x08]));
@@ -254,7 +254,7 @@ async fn bytes_that_are_no_request_are_the_callers_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_away_frees_its_stream() {
+async fn a_client_that_disconnects_frees_its_stream() {
     let mut house = House::new().await;
     let mut client = CountdownServiceClient::new(house.connect().await);
     let mut stream = client.countdown(from(1_000_000)).await.unwrap().into_inner();
@@ -268,7 +268,7 @@ async fn a_client_that_goes_away_frees_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_frees_its_stream_and_is_told_when_it_reads_on() {
+async fn a_client_that_reads_nothing_loses_its_stream_and_gets_the_reason_when_it_reads_again() {
     let mut house = House::new().await;
     let endpoint = Endpoint::from_static("http://in.process").initial_stream_window_size(1024);
     let mut client = CountdownServiceClient::new(house.connect_with(&endpoint).await);
@@ -305,7 +305,7 @@ async fn a_deadline_and_a_shutdown_end_a_stream_over_its_connection_too() {
     assert_eq!(reason(&refused), "DRAINING");
 }
 
-/// All that is left of a stream that does not end with OK.
+/// Reads a stream to its end, which is an error.
 async fn drain(mut stream: tonic::Streaming<proto::CountdownResponse>) -> (Vec<proto::Tick>, Status) {
     let mut ticks = Vec::new();
     loop {

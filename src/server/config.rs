@@ -44,17 +44,17 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The filter of the log on stderr.
     pub log: String,
-    /// The limits of countdowns.
+    /// The configuration of countdowns.
     pub countdown: countdown::Config,
     /// The options of lines.
     pub lines: lines::Options,
     /// The configuration of messages.
     pub messages: messages::Config,
-    /// The limits of requests.
-    pub limits: grpc::Limits,
-    /// The limits of streams.
+    /// The configuration of requests.
+    pub requests: grpc::Config,
+    /// The configuration of streams.
     pub calls: grpc::call::Config,
-    /// The limits of connections.
+    /// The configuration of connections.
     pub connections: accept::Config,
 }
 
@@ -154,14 +154,14 @@ impl Config {
             countdown: countdown::Config::default(),
             lines: lines::Options::default(),
             messages: messages::Config::default(),
-            limits: grpc::Limits::default(),
+            requests: grpc::Config::default(),
             calls: grpc::call::Config::default(),
             connections: accept::Config::default(),
         }
     }
 }
 
-/// The error of a variable, if clap names a flag that was not given: who set the variable looks for its name.
+/// The error of a variable, if clap names a flag that was not given: the operator who set a variable looks for its name.
 fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let ContextValue::String(flag) = error.get(ContextKind::InvalidArg)? else { return None };
     let flag = flag.split(['[', '=', ' ']).next()?;
@@ -203,7 +203,7 @@ fn pick<'a, T>(given: &'a [T], file: &'a [T]) -> &'a [T] {
 /// Refuses values that no part works with.
 fn check(config: &Config) -> Result<(), Error> {
     Settings::check(config)?;
-    let Config { messages, limits, countdown, connections, .. } = config;
+    let Config { messages, requests, countdown, connections, .. } = config;
     let fault = |name: &str, value: String, remedy: &str| {
         Err(Error::Value { name: name.into(), value, remedy: remedy.into() })
     };
@@ -225,10 +225,10 @@ fn check(config: &Config) -> Result<(), Error> {
     if !SEGMENT_SIZES.contains(&messages.segment_bytes) {
         return fault("--segment", size(messages.segment_bytes), "it can be from 1MiB to 1GiB");
     }
-    if limits.publish_bytes < messages.max_message_bytes + 1024 {
+    if requests.publish_bytes < messages.max_message_bytes + 1024 {
         let remedy =
             "it must be 1KiB larger than --max-message, so that the largest message can be published";
-        return fault("--max-publish", size(limits.publish_bytes), remedy);
+        return fault("--max-publish", size(requests.publish_bytes), remedy);
     }
     Ok(())
 }

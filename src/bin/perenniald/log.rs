@@ -1,4 +1,4 @@
-//! `perenniald log`: what the tools find, printed. Stdout has data, stderr has messages.
+//! `perenniald log`: prints the findings of the tools on stdout, and messages on stderr.
 
 use std::{
     fs::File,
@@ -18,30 +18,30 @@ use perennial::{
 
 use crate::{FAILURE, USAGE, fail};
 
-/// What the exit codes mean.
-pub const HELP: &str = "Exit codes: 0 sound, or done; 1 damage was found, or something else went wrong; 2 wrong usage.\n\
-    Data goes to stdout, messages to stderr. All but import only read, and work beside a running server.";
+/// The meaning of the exit codes.
+pub const HELP: &str = "Exit codes: 0 sound, or done; 1 damage was found, or an error occurred; 2 wrong usage.\n\
+    Data goes to stdout, messages to stderr. All commands except import only read, also while a server runs.";
 
-/// What is done to a log.
+/// The tools.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Read every byte, and tell what is damaged; nothing is written
+    /// Read every byte and report damage; nothing is written
     #[command(after_help = HELP)]
     Verify,
-    /// Tell what the log holds
+    /// Print the size, the range and the largest topics of the log
     #[command(after_help = HELP)]
     Stats {
-        /// How to print it
+        /// The format of the output
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: Format,
-        /// How many of the largest topics
+        /// List up to this many topics, the largest first
         #[arg(long, value_name = "N", default_value_t = 10)]
         topics: usize,
     },
-    /// Print the messages that a reader would get, one object a line, as `perennial messages -o ndjson` does
+    /// Print the messages, one JSON object a line, in the form of `perennial messages -o ndjson`
     #[command(after_help = HELP)]
     Export {
-        /// Only topics that match; can be repeated
+        /// Only topics that match this pattern; can be repeated
         #[arg(long = "topic", value_name = "PATTERN", value_parser = pattern)]
         topics: Vec<Pattern>,
         /// From this sequence on
@@ -50,26 +50,26 @@ pub enum Command {
         /// Up to this sequence
         #[arg(long, value_name = "N")]
         until_sequence: Option<u64>,
-        /// The server's own topics, too, which start with `$`: shared countdowns, cursors of consumers
+        /// Also the server's own topics, which start with `$`: shared countdowns, cursors of consumers
         #[arg(long)]
         system: bool,
-        /// Write to this file, and not to stdout
+        /// Write to this file instead of stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Make a new log of what was exported, with its sequences, times, ids and expiry
+    /// Make a new log from an export, with the same sequences, times, ids and expiry
     ///
     /// The data directory must hold no messages, and no server may use it. The new log has an identity of its own:
-    /// cursors of the old one are refused, and commits of consumers are left out. Either all is imported or nothing.
+    /// cursors of the old log are refused, and commits of consumers are left out. An import that fails imports nothing.
     #[command(after_help = HELP)]
     Import {
-        /// What `export` wrote; `-` is stdin
+        /// The output of `export`; `-` is stdin
         #[arg(value_name = "FILE|-")]
         file: PathBuf,
     },
 }
 
-/// How to print.
+/// The format of an output.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -82,7 +82,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text).map_err(|error| format!("the pattern {error}"))
 }
 
-/// Does it. The exit code.
+/// Runs a tool. Returns the exit code.
 pub fn run(config: &Config, command: Command) -> ExitCode {
     let directory = config.data.join("messages");
     let result = match command {
@@ -105,7 +105,7 @@ pub fn run(config: &Config, command: Command) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => FAILURE.into(),
-        // Whoever read has enough.
+        // The reader of the pipe has closed it.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => fail(&error, FAILURE),
     }
@@ -116,7 +116,7 @@ fn usage(text: &str) -> ExitCode {
     USAGE.into()
 }
 
-/// Prints on stdout.
+/// Prints data on stdout.
 fn print(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)
@@ -141,7 +141,7 @@ fn verify(directory: &Path) -> Result<bool, Error> {
     Ok(damage == 0)
 }
 
-/// Says what is damaged beside the data.
+/// Reports damage on stderr, apart from the data.
 fn warn(finding: &Finding) {
     anstream::eprintln!("perenniald: {finding}");
 }
@@ -215,7 +215,7 @@ fn export(
     let export = Export::new(&archive, selection);
     let count = export.count()?;
     anstream::eprintln!("perenniald: exporting {count} messages");
-    let mut tell = |finding: &Finding| {
+    let mut report = |finding: &Finding| {
         is_sound &= !finding.fault.is_damage();
         warn(finding);
     };
@@ -223,11 +223,11 @@ fn export(
         Some(path) => {
             let at = |source| Error::Io { path: path.into(), source };
             let mut out = BufWriter::new(File::create(path).map_err(at)?);
-            let written = export.write(&mut out, &mut tell)?;
+            let written = export.write(&mut out, &mut report)?;
             out.into_inner().map_err(|error| at(error.into_error()))?.sync_all().map_err(at)?;
             written
         }
-        None => export.write(&mut io::stdout().lock(), &mut tell)?,
+        None => export.write(&mut io::stdout().lock(), &mut report)?,
     };
     if written != count {
         anstream::eprintln!("perenniald: exported {written} messages");
@@ -256,7 +256,7 @@ fn import(config: &Config, file: &Path) -> ExitCode {
     };
     let range = sequences.map(|(first, last)| format!(", sequences {first} to {last}")).unwrap_or_default();
     anstream::eprintln!("perenniald: imported {messages} messages{range}");
-    anstream::eprintln!("perenniald: it is a new log, {log}: cursors of the old one are refused");
+    anstream::eprintln!("perenniald: this is a new log, {log}: cursors of the old one are refused");
     if consumers > 0 {
         anstream::eprintln!(
             "perenniald: {consumers} commits of consumers were left out: their cursors are of the old log"

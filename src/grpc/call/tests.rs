@@ -1,4 +1,4 @@
-//! In virtual time, over streams made by hand.
+//! Calls in virtual time, over streams that the tests make.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{future::Future, sync::atomic::AtomicBool, task::Waker};
@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 use super::*;
 
-/// More than any of these tests takes, in virtual time.
+/// Longer than any of these tests takes, in virtual time.
 const LONG: Duration = Duration::from_secs(3600);
 
 const STALL: Duration = Duration::from_secs(60);
@@ -44,14 +44,14 @@ impl Server {
         text
     }
 
-    /// How often streams ended so.
+    /// The number of streams that ended with this code.
     fn ended(&self, code: &str) -> u32 {
         let line = format!("streams_ended_total{{method=\"Test\",code=\"{code}\"}} ");
         let value = self.metrics().lines().find_map(|text| text.strip_prefix(&line).map(str::to_owned));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Ended in whatever way.
+    /// The number of streams that ended, with any code.
     fn ended_in_all(&self) -> u32 {
         let metrics = self.metrics();
         let lines = metrics.lines().filter(|line| line.starts_with("streams_ended_total{"));
@@ -64,7 +64,7 @@ impl Server {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an item of a stream")]
-fn served(response: u32) -> Result<Outgoing<u32>, Failure> {
+fn item(response: u32) -> Result<Outgoing<u32>, Failure> {
     Ok(Outgoing { response, items: 1, bytes: 10 })
 }
 
@@ -72,12 +72,12 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().unwrap().reason
 }
 
-/// Never gives anything, and tells when it is dropped.
+/// A stream that never yields, and a receiver that fails when the stream is dropped.
 fn silent() -> (impl Stream<Item = Result<Outgoing<u32>, Failure>> + Send + 'static, oneshot::Receiver<()>) {
     let (is_alive, dropped) = oneshot::channel::<()>();
     let stream = stream::unfold(is_alive, |is_alive| async move {
         std::future::pending::<()>().await;
-        Some((served(0), is_alive))
+        Some((item(0), is_alive))
     });
     (stream, dropped)
 }
@@ -86,15 +86,15 @@ async fn limited<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, future).await.unwrap()
 }
 
-/// Polls once, as a transport does that then has no room.
+/// Polls once, like a transport that has no room after that.
 fn poll_once(responses: &mut Responses<u32>) -> Poll<Option<Result<u32, Status>>> {
     responses.poll_next_unpin(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_through_is_counted_once_with_its_items() {
+async fn a_finished_stream_is_counted_once_with_its_items() {
     let server = Server::new(1);
-    let responses = server.serve(stream::iter([served(1), served(2)]));
+    let responses = server.serve(stream::iter([item(1), item(2)]));
     assert_eq!(responses.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);
     assert_eq!((server.ended("OK"), server.ended_in_all(), server.open()), (1, 1, 0));
     assert!(server.metrics().contains("items_total{method=\"Test\"} 2\n"));
@@ -103,9 +103,9 @@ async fn a_stream_that_is_through_is_counted_once_with_its_items() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_the_generator_is_the_last_thing_and_is_counted_once() {
+async fn a_failure_of_the_generator_ends_the_stream_and_is_counted_once() {
     let server = Server::new(1);
-    let mut responses = server.serve(stream::iter([Err(status::draining()), served(1)]));
+    let mut responses = server.serve(stream::iter([Err(status::draining()), item(1)]));
     assert_eq!(reason(&responses.next().await.unwrap().unwrap_err()), "DRAINING");
     assert!(responses.next().await.is_none());
     drop(responses);
@@ -134,7 +134,7 @@ async fn a_call_that_is_dropped_while_it_opens_is_counted_once_as_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_over_the_quota_is_told_the_limit_and_when_to_try_again() {
+async fn a_stream_over_the_quota_is_refused_with_the_limit_and_a_retry_delay() {
     let server = Server::new(2);
     let (first, second) = (server.begin().unwrap(), server.begin().unwrap());
     let refused = server.begin().unwrap_err();
@@ -180,7 +180,7 @@ async fn the_deadline_holds_while_a_stream_opens_and_for_a_unary_call() {
 }
 
 #[test]
-fn timeouts_are_read_as_the_protocol_writes_them() {
+fn a_grpc_timeout_is_read_by_the_grammar_of_the_protocol() {
     let read = |text| timeout(with_timeout(text).metadata());
     let millis = Duration::from_millis;
     for (text, expected) in [
@@ -205,10 +205,10 @@ fn timeouts_are_read_as_the_protocol_writes_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_ends_a_stream_that_waits_with_a_reason_to_come_back() {
+async fn shutdown_ends_a_waiting_stream_with_retry_info() {
     let server = Server::new(2);
     let (stream, dropped) = silent();
-    let mut responses = server.serve(stream::iter([served(1)]).chain(stream));
+    let mut responses = server.serve(stream::iter([item(1)]).chain(stream));
     assert_eq!(responses.next().await.unwrap().unwrap(), 1);
     let (last, ()) = limited(futures::future::join(responses.next(), async {
         server.shutdown.cancel();
@@ -223,7 +223,7 @@ async fn shutdown_ends_a_stream_that_waits_with_a_reason_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_connection_ends_its_streams_alone() {
+async fn the_end_of_a_connection_ends_only_its_own_streams() {
     let server = Server::new(3);
     let ends = server.shutdown.child_token();
     let connection = Connection { wake_group: None, peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
@@ -240,10 +240,10 @@ async fn the_end_of_a_connection_ends_its_streams_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_nothing_more_loses_the_generator_and_is_told_when_it_comes_back() {
+async fn a_client_that_stops_reading_loses_the_generator_and_gets_the_reason_when_it_reads_again() {
     let server = Server::new(1);
     let (stream, dropped) = silent();
-    let mut responses = server.serve(stream::iter([served(1)]).chain(stream));
+    let mut responses = server.serve(stream::iter([item(1)]).chain(stream));
     assert!(matches!(poll_once(&mut responses), Poll::Ready(Some(Ok(1)))));
     let began = Instant::now();
     assert!(limited(dropped).await.is_err());
@@ -258,7 +258,7 @@ async fn a_reader_that_takes_nothing_more_loses_the_generator_and_is_told_when_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_never_asks_for_the_first_response_is_stalled_too() {
+async fn a_client_that_never_reads_the_first_response_is_stalled_too() {
     let server = Server::new(1);
     let (stream, dropped) = silent();
     let _responses = server.serve(stream);
@@ -266,19 +266,19 @@ async fn a_reader_that_never_asks_for_the_first_response_is_stalled_too() {
     assert_eq!(server.open(), 0);
 }
 
-/// The encoder polls once more behind the only response there is, and then the transport has no room.
+/// The encoder polls once more after the only response, and then the transport has no room.
 #[tokio::test(start_paused = true)]
-async fn a_reader_is_stalled_that_does_not_come_when_a_waiting_generator_wakes_it() {
+async fn a_client_that_does_not_read_after_a_waiting_generator_has_woken_is_stalled() {
     let server = Server::new(1);
     let (stream, mut dropped) = silent();
     let (tick, ticked) = oneshot::channel::<()>();
-    let later = stream::once(ticked.map(|_| served(2)));
-    let mut responses = server.serve(stream::iter([served(1)]).chain(later).chain(stream));
+    let later = stream::once(ticked.map(|_| item(2)));
+    let mut responses = server.serve(stream::iter([item(1)]).chain(later).chain(stream));
     assert!(matches!(poll_once(&mut responses), Poll::Ready(Some(Ok(1)))));
     assert!(poll_once(&mut responses).is_pending());
 
     tokio::time::sleep(10 * STALL).await;
-    assert_eq!(dropped.try_recv(), Ok(None), "it waited for its generator, not for its reader");
+    assert_eq!(dropped.try_recv(), Ok(None), "the stream waited for its generator, not for its client");
     tick.send(()).unwrap();
     let began = Instant::now();
     assert!(limited(dropped).await.is_err());
@@ -286,9 +286,9 @@ async fn a_reader_is_stalled_that_does_not_come_when_a_waiting_generator_wakes_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_that_takes_something_now_and_then_is_not_stalled() {
+async fn a_slow_client_that_reads_from_time_to_time_is_not_stalled() {
     let server = Server::new(1);
-    let mut responses = server.serve(stream::iter(1..).map(served));
+    let mut responses = server.serve(stream::iter(1..).map(item));
     for expected in 1..=20 {
         assert_eq!(responses.next().await.unwrap().unwrap(), expected);
         tokio::time::sleep(STALL * 9 / 10).await;
@@ -296,11 +296,11 @@ async fn a_slow_reader_that_takes_something_now_and_then_is_not_stalled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_generator_that_always_has_something_lets_others_run() {
+async fn a_generator_that_is_always_ready_lets_other_tasks_run() {
     let server = Server::new(1);
     let others_ran = Arc::new(AtomicBool::new(false));
     let ran = others_ran.clone();
-    let mut responses = server.serve(stream::iter(1..).map(served));
+    let mut responses = server.serve(stream::iter(1..).map(item));
     tokio::spawn(async move { ran.store(true, Ordering::Relaxed) });
     for _ in 0..1_000 {
         responses.next().await.unwrap().unwrap();
@@ -309,7 +309,7 @@ async fn a_generator_that_always_has_something_lets_others_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_log_repeats_of_a_request_is_bounded() {
+async fn the_subject_of_a_call_in_the_log_is_bounded() {
     let server = Server::new(1);
     let call = server.calls.begin("Test", &Request::new(()), "é".repeat(2 * MAX_SUBJECT)).unwrap();
     assert_eq!(call.subject.chars().count(), MAX_SUBJECT);

@@ -1,4 +1,4 @@
-//! What a request asks of the log, and what its answers become.
+//! The translation of requests to queries, and of results to responses.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,14 +13,14 @@ use crate::{
 };
 
 fn asked(request: proto::MessagesRequest) -> Query {
-    query(request, &Limits::default()).unwrap()
+    query(request, &Config::default()).unwrap()
 }
 
 fn all() -> proto::MessagesRequest {
     proto::MessagesRequest { topics: vec![">".into()], ..Default::default() }
 }
 
-/// A place in a log without messages.
+/// A position in a log without messages.
 async fn position() -> Position {
     let directory = tempfile::tempdir().unwrap();
     let log = Log::open(directory.path(), messages::Config::default()).unwrap().0;
@@ -37,7 +37,7 @@ async fn position() -> Position {
 }
 
 #[test]
-fn a_start_that_is_false_is_as_unset() {
+fn a_start_that_is_false_means_the_same_as_none() {
     let start = |start| asked(proto::MessagesRequest { start, ..all() }).start;
     for unset in [None, Some(Asked::Earliest(false)), Some(Asked::LastPerTopic(false))] {
         assert!(matches!(start(unset), Start::New), "{unset:?}");
@@ -47,7 +47,7 @@ fn a_start_that_is_false_is_as_unset() {
 }
 
 #[test]
-fn a_gap_ends_the_stream_unless_it_is_to_be_skipped() {
+fn a_gap_ends_the_stream_unless_the_request_skips_gaps() {
     let on_gap =
         |on_gap: proto::OnGap| asked(proto::MessagesRequest { on_gap: on_gap.into(), ..all() }).on_gap;
     assert_eq!(on_gap(proto::OnGap::Unspecified), OnGap::Fail);
@@ -75,15 +75,16 @@ async fn a_cursor_wins_over_the_start_and_the_consumer_stays() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_its_reason() {
+fn a_gap_is_reported_with_its_range_and_its_reason() {
     use proto::MessageGapReason as Reason;
     let [first, last] = [3, 5].map(|number| Sequence::new(number).unwrap());
     let range = SequenceRange { first, last };
-    for (told, reason) in [(Event::Damaged(range), Reason::Damaged), (Event::Removed(range), Reason::Removed)]
+    for (gap_event, reason) in
+        [(Event::Damaged(range), Reason::Damaged), (Event::Removed(range), Reason::Removed)]
     {
         let gap =
             proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
-        assert_eq!(event(told).event, Some(proto::message_stream_event::Event::Gap(gap)));
+        assert_eq!(event(gap_event).event, Some(proto::message_stream_event::Event::Gap(gap)));
     }
 }
 
@@ -113,7 +114,7 @@ async fn a_ttl_is_accepted_within_its_range_and_an_error_names_the_range() {
 }
 
 #[tokio::test]
-async fn a_consumer_is_shown_with_a_cursor_that_can_be_given_back() {
+async fn a_listed_consumer_has_a_cursor_that_the_server_accepts() {
     let position = position().await;
     let info = ConsumerInfo {
         name: "billing".into(),

@@ -5,7 +5,7 @@ use prost_types::FileDescriptorSet;
 
 use super::*;
 
-/// The paths of all methods that do not stream, as the contract has them.
+/// The paths of all methods of the contract that do not stream.
 fn unary_methods() -> Vec<String> {
     let set = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
     let services = set.file.iter().filter(|file| file.package() == "perennial.v1").flat_map(|it| &it.service);
@@ -22,7 +22,7 @@ async fn every_unary_method_refuses_a_call_whose_deadline_has_passed() {
     let methods = unary_methods();
     assert!(methods.len() > 10, "{methods:?}");
     for method in methods {
-        // An empty request. The client of tonic would not send a call without time.
+        // An empty request. tonic's own client would not send a call whose deadline has passed.
         let request = http::Request::post(&method)
             .header("content-type", "application/grpc")
             .header("grpc-timeout", "0n")

@@ -1,4 +1,4 @@
-//! Every field of every request that can be wrong, and what its caller is told.
+//! Every field of every request that can be wrong, and its error.
 
 use super::*;
 use crate::proto::{
@@ -6,8 +6,8 @@ use crate::proto::{
     message_service_server::MessageService, messages_request, read_lines_request,
 };
 
-/// What a wrong request was told: reason and field.
-fn told<T>(answer: Result<tonic::Response<T>, Status>) -> (String, String) {
+/// The reason and the field of a refusal.
+fn refusal<T>(answer: Result<tonic::Response<T>, Status>) -> (String, String) {
     let status = answer.map(|_| ()).unwrap_err();
     let fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     let field = fields.into_iter().next().map(|violation| violation.field).unwrap_or_default();
@@ -28,7 +28,7 @@ fn duration(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos })
 }
 
-/// Before 1970, or no time at all.
+/// Times before 1970 or after 9999, and times that are not valid.
 const TIMES: [prost_types::Timestamp; 5] = [
     prost_types::Timestamp { seconds: 253_402_300_800, nanos: 0 },
     prost_types::Timestamp { seconds: 1, nanos: 1_000_000_000 },
@@ -71,10 +71,10 @@ async fn every_wrong_field_of_a_countdown_is_named() {
         let mut request = from(3);
         wrong(&mut request);
         let answer = app.countdown(Request::new(request.clone())).await;
-        assert_eq!(told(answer), invalid(field), "{request:?}");
+        assert_eq!(refusal(answer), invalid(field), "{request:?}");
     }
     let request = proto::CountdownRequest { cursor: Some(String::new()), ..from(3) };
-    assert_eq!(told(app.countdown(Request::new(request)).await), malformed());
+    assert_eq!(refusal(app.countdown(Request::new(request)).await), malformed());
 }
 
 #[tokio::test]
@@ -83,13 +83,19 @@ async fn every_wrong_field_of_read_lines_is_named() {
     type Wrong = fn(&mut proto::ReadLinesRequest);
     let house = House::new().await;
     house.write("a.log", "one\n");
-    let table: [(&str, Wrong); 10] = [
+    let table: [(&str, Wrong); 16] = [
         ("path", |r| r.path = String::new()),
         ("path", |r| r.path = "root/../a.log".into()),
         ("last", |r| r.start = Some(Start::Last(-1))),
         ("from_line", |r| r.start = Some(Start::FromLine(0))),
         ("from_line", |r| r.start = Some(Start::FromLine(-1))),
         ("from_offset", |r| r.start = Some(Start::FromOffset(-1))),
+        ("until_line", |r| r.until_line = Some(0)),
+        ("until_line", |r| r.until_line = Some(-1)),
+        ("until_offset", |r| r.until_offset = Some(-1)),
+        ("max_line_bytes", |r| r.max_line_bytes = Some(-1)),
+        ("max_line_bytes", |r| r.max_line_bytes = Some(15)),
+        ("max_line_bytes", |r| r.max_line_bytes = Some(i32::MAX)),
         ("on_gap", |r| r.on_gap = -1),
         ("limit", |r| r.limit = Some(-1)),
         ("heartbeat", |r| r.heartbeat = duration(0, 0)),
@@ -101,14 +107,14 @@ async fn every_wrong_field_of_read_lines_is_named() {
         let mut request = good.clone();
         wrong(&mut request);
         let answer = house.app.read_lines(Request::new(request.clone())).await;
-        assert_eq!(told(answer), invalid(field), "{request:?}");
+        assert_eq!(refusal(answer), invalid(field), "{request:?}");
     }
     let request = proto::ReadLinesRequest { cursor: Some("x".into()), ..good.clone() };
-    assert_eq!(told(house.app.read_lines(Request::new(request)).await), malformed());
+    assert_eq!(refusal(house.app.read_lines(Request::new(request)).await), malformed());
     let request = proto::ReadLinesRequest { path: "root/none".into(), ..good.clone() };
-    assert_eq!(told(house.app.read_lines(Request::new(request)).await).0, "FILE_NOT_FOUND");
+    assert_eq!(refusal(house.app.read_lines(Request::new(request)).await).0, "FILE_NOT_FOUND");
     let request = proto::ReadLinesRequest { start: Some(Start::FromOffset(5)), ..good };
-    assert_eq!(told(house.app.read_lines(Request::new(request)).await).0, "OFFSET_BEYOND_END");
+    assert_eq!(refusal(house.app.read_lines(Request::new(request)).await).0, "OFFSET_BEYOND_END");
 }
 
 #[tokio::test]
@@ -143,14 +149,14 @@ async fn every_wrong_field_of_messages_is_named() {
         let mut request = good.clone();
         wrong(&mut request);
         let answer = house.app.messages(Request::new(request.clone())).await;
-        assert_eq!(told(answer), invalid(field), "{request:?}");
+        assert_eq!(refusal(answer), invalid(field), "{request:?}");
     }
     let request = proto::MessagesRequest { cursor: Some("x".repeat(2_000)), ..good };
-    assert_eq!(told(house.app.messages(Request::new(request)).await), malformed());
+    assert_eq!(refusal(house.app.messages(Request::new(request)).await), malformed());
 }
 
 #[tokio::test]
-async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
+async fn every_wrong_field_of_a_message_is_named_alone_and_in_a_batch() {
     type Wrong = fn(&mut proto::PublishRequest);
     let house = House::new().await;
     let table: [(&str, Wrong); 15] = [
@@ -176,16 +182,16 @@ async fn every_wrong_field_of_a_publish_is_named_also_within_a_batch() {
         let mut message = flow::message("a", "x");
         wrong(&mut message);
         let answer = house.app.publish(Request::new(message.clone())).await;
-        assert_eq!(told(answer), invalid(field), "{:?}", message.topic);
+        assert_eq!(refusal(answer), invalid(field), "{:?}", message.topic);
         let messages = vec![flow::message("a", "x"), message];
         let answer = house.app.publish_batch(Request::new(proto::PublishBatchRequest { messages })).await;
-        assert_eq!(told(answer), invalid(&format!("messages[1].{field}")));
+        assert_eq!(refusal(answer), invalid(&format!("messages[1].{field}")));
     }
     for count in [0, 10_001] {
         let request = proto::PublishBatchRequest { messages: vec![flow::message("a", "x"); count] };
-        assert_eq!(told(house.app.publish_batch(Request::new(request)).await), invalid("messages"));
+        assert_eq!(refusal(house.app.publish_batch(Request::new(request)).await), invalid("messages"));
     }
-    // None of the batches left a message behind.
+    // A refused batch publishes no message.
     assert_eq!(publish_one(&house).await, Some(1));
 }
 
@@ -195,13 +201,13 @@ async fn publish_one(house: &House) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn a_purge_takes_one_topic_that_is_not_the_servers_own() {
+async fn a_purge_accepts_one_topic_and_none_of_the_servers_own() {
     let app = House::new().await.app;
     let purge = |topic: &str, until_sequence| {
         let (app, topic) = (app.clone(), topic.to_owned());
         async move {
             let request = proto::PurgeTopicRequest { topic, until_sequence };
-            told(app.purge_topic(Request::new(request)).await)
+            refusal(app.purge_topic(Request::new(request)).await)
         }
     };
     for topic in ["", "a..b", "a b", "a.*", "a.>", ">", "$countdown.a", &"a".repeat(256)] {
@@ -215,19 +221,19 @@ async fn a_purge_takes_one_topic_that_is_not_the_servers_own() {
 }
 
 #[tokio::test]
-async fn a_consumer_has_a_name_and_a_cursor_of_messages() {
+async fn a_commit_needs_a_valid_name_and_a_cursor_of_messages() {
     let mut house = House::new().await;
     let app = house.app.clone();
     let commit = |consumer: &str, cursor: &str| {
         let (app, consumer, cursor) = (app.clone(), consumer.to_owned(), cursor.to_owned());
         async move {
             let request = proto::CommitCursorRequest { consumer, cursor, rewind: false };
-            told(app.commit_cursor(Request::new(request)).await)
+            refusal(app.commit_cursor(Request::new(request)).await)
         }
     };
     let delete = |consumer: &str| {
         let (app, consumer) = (app.clone(), consumer.to_owned());
-        async move { told(app.delete_consumer(Request::new(proto::DeleteConsumerRequest { consumer })).await) }
+        async move { refusal(app.delete_consumer(Request::new(proto::DeleteConsumerRequest { consumer })).await) }
     };
     let mut client = MessageServiceClient::new(house.connect().await);
     let request = proto::MessagesRequest { topics: vec![">".into()], ..Default::default() };
@@ -260,9 +266,9 @@ async fn every_wrong_field_of_a_list_is_named() {
         let app = house.app.clone();
         async move {
             [
-                told(app.list_files(Request::new(files)).await),
-                told(app.list_topics(Request::new(topics)).await),
-                told(app.list_consumers(Request::new(consumers)).await),
+                refusal(app.list_files(Request::new(files)).await),
+                refusal(app.list_topics(Request::new(topics)).await),
+                refusal(app.list_consumers(Request::new(consumers)).await),
             ]
         }
     };
@@ -273,9 +279,9 @@ async fn every_wrong_field_of_a_list_is_named() {
         assert_eq!(page(None, token).await, [(); 3].map(|()| invalid("page_token")), "{token}");
     }
     let request = proto::ListTopicsRequest { pattern: "a..b".into(), ..Default::default() };
-    assert_eq!(told(house.app.list_topics(Request::new(request)).await), invalid("pattern"));
+    assert_eq!(refusal(house.app.list_topics(Request::new(request)).await), invalid("pattern"));
     let request = proto::ListFilesRequest { path: "none".into(), ..Default::default() };
-    assert_eq!(told(house.app.list_files(Request::new(request)).await).0, "FILE_NOT_FOUND");
+    assert_eq!(refusal(house.app.list_files(Request::new(request)).await).0, "FILE_NOT_FOUND");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ fn request(topics: &[&str]) -> proto::PublishStreamRequest {
     proto::PublishStreamRequest { messages: topics.iter().map(|topic| message(topic, "x")).collect() }
 }
 
-/// All answers, and how the stream ended.
+/// All answers, and the end of the stream.
 async fn publish(
     house: &mut House,
     requests: impl futures::Stream<Item = proto::PublishStreamRequest> + Send + 'static,
@@ -41,9 +41,9 @@ fn sequences(answers: &[Answer]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn every_message_of_a_flow_is_answered_in_order() {
+async fn every_message_of_a_publish_stream_is_answered_in_order() {
     let mut house = House::new().await;
-    // More than the window, in requests of all sizes.
+    // More messages than the window holds, in requests of many sizes.
     let requests = stream::iter(1..=200).map(|size| request(&vec!["a"; size]));
     let (answers, end) = publish(&mut house, requests).await;
     end.unwrap();
@@ -55,17 +55,17 @@ async fn every_message_of_a_flow_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_window_of_one_message_is_enough_to_go_on() {
+async fn a_publish_stream_continues_with_a_window_of_one_message() {
     let mut house = House::new().await;
-    house.app.limits.publish_window = 1;
-    house.app.limits.batch_bytes = 1;
+    house.app.config.publish_window = 1;
+    house.app.config.batch_bytes = 1;
     let (answers, end) = publish(&mut house, stream::iter(vec![request(&["a", "b", "c"]); 3])).await;
     end.unwrap();
     assert_eq!(sequences(&answers), (1..=9).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
+async fn a_refused_message_gets_an_error_in_its_place_and_the_publish_stream_continues() {
     let mut house = House::new().await;
     let expectation =
         |sequence| proto::PublishRequest { expected_sequence: Some(sequence), ..message("a", "x") };
@@ -77,7 +77,7 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
     ];
     let (answers, end) = publish(&mut house, stream::iter(requests)).await;
     end.unwrap();
-    let told = answers.iter().map(|answer| match answer {
+    let outcomes = answers.iter().map(|answer| match answer {
         Answer::Published(published) => published.sequence.unwrap().to_string(),
         Answer::Error(error) => format!("{} {}", error.reason().as_str_name(), error.field),
     });
@@ -91,7 +91,7 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
         "INVALID_FIELD topic",
         "4",
     ];
-    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(outcomes.collect::<Vec<_>>(), expected);
     assert_eq!(house.metric("items_total{method=\"PublishStream\"}"), 4);
     let refusals =
         |reason| house.metric(&format!("refusals_total{{method=\"PublishStream\",reason=\"{reason}\"}}"));
@@ -99,7 +99,7 @@ async fn a_bad_message_gets_its_own_error_in_its_place_and_the_flow_goes_on() {
 }
 
 #[tokio::test]
-async fn published_messages_and_refused_ones_are_counted_apart() {
+async fn published_and_refused_messages_have_separate_counters() {
     let mut house = House::new().await;
     let mut client = MessageServiceClient::new(house.connect().await);
     limited(client.publish(message("a", "x"))).await.unwrap();
@@ -115,7 +115,7 @@ async fn published_messages_and_refused_ones_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn a_request_without_messages_ends_the_flow_after_what_came_before_is_answered() {
+async fn a_request_without_messages_ends_the_publish_stream_after_the_earlier_answers() {
     let mut house = House::new().await;
     let requests = stream::iter([request(&["a", "a"]), request(&[]), request(&["a"])]);
     let (answers, end) = publish(&mut house, requests).await;
@@ -126,7 +126,7 @@ async fn a_request_without_messages_ends_the_flow_after_what_came_before_is_answ
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_large_does_not_end_the_flow_with_ok() {
+async fn a_request_that_is_too_large_ends_the_publish_stream_with_an_error() {
     let mut house = House::new().await;
     let large = proto::PublishStreamRequest { messages: vec![message("a", &"x".repeat(PUBLISH_BYTES))] };
     let (answers, end) = publish(&mut house, stream::iter([request(&["a", "a"]), large])).await;
@@ -136,10 +136,10 @@ async fn a_request_that_is_too_large_does_not_end_the_flow_with_ok() {
 }
 
 #[tokio::test]
-async fn a_draining_server_answers_what_it_took_and_ends_the_flow() {
+async fn a_draining_server_answers_the_messages_that_it_has_read_and_ends_the_publish_stream() {
     let mut house = House::new().await;
     let shutdown = house.shutdown.clone();
-    // The client has not sent all: without the shutdown, the flow would go on.
+    // The client has not closed its side: without the shutdown, the stream would stay open.
     let requests = stream::iter([request(&["a", "a"])]).chain(stream::pending());
     let mut client = MessageServiceClient::new(house.connect().await);
     let mut answers = limited(client.publish_stream(requests)).await.unwrap().into_inner();
@@ -152,9 +152,9 @@ async fn a_draining_server_answers_what_it_took_and_ends_the_flow() {
 }
 
 #[tokio::test]
-async fn a_flow_whose_client_reads_no_answers_is_not_read_without_end() {
+async fn a_publish_stream_is_not_read_on_while_its_client_reads_no_answers() {
     let mut house = House::new().await;
-    house.app.limits.publish_window = 10;
+    house.app.config.publish_window = 10;
     let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = sent.clone();
     let requests = stream::repeat_with(move || {
@@ -164,7 +164,7 @@ async fn a_flow_whose_client_reads_no_answers_is_not_read_without_end() {
     let endpoint = Endpoint::from_static("http://in.process").initial_stream_window_size(1024);
     let mut client = MessageServiceClient::new(house.connect_with(&endpoint).await);
     let answers = limited(client.publish_stream(requests)).await.unwrap().into_inner();
-    // It has stopped when nothing is sent for a while; a server that read on would never let it.
+    // The client stops sending when the server stops reading. A server that read on would never stop it.
     let mut before = usize::MAX;
     let stopped = async {
         loop {

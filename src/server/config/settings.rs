@@ -177,9 +177,9 @@ settings! {
         /// Refuse a message whose payload, key and headers are together larger than this; up to 16MiB
         max_message: Size "SIZE" => messages.max_message_bytes >= "1B";
         /// Refuse a larger request that publishes
-        max_publish: Size "SIZE" => limits.publish_bytes;
+        max_publish: Size "SIZE" => requests.publish_bytes;
         /// Stop reading a PublishStream while more messages than this wait for their answers
-        publish_window: usize "N" => limits.publish_window >= "1";
+        publish_window: usize "N" => requests.publish_window >= "1";
         /// Allow up to this many patterns in a subscription
         max_patterns: usize "N" => messages.max_patterns >= "1";
         /// Allow up to this many topics with messages
@@ -207,9 +207,9 @@ settings! {
     }
     "Streams and connections" {
         /// Send a response when it has this size
-        max_response: Size "SIZE" => limits.batch_bytes >= "1KiB";
+        max_response: Size "SIZE" => requests.batch_bytes >= "1KiB";
         /// Refuse a larger request that does not publish
-        max_request: Size "SIZE" => limits.request_bytes >= "1KiB";
+        max_request: Size "SIZE" => requests.request_bytes >= "1KiB";
         /// Allow up to this many open streams
         max_streams: usize "N" => calls.max_streams >= "1";
         /// Allow up to this many open streams per connection

@@ -1,4 +1,4 @@
-//! Settings from each place, and what is said of wrong ones.
+//! Settings from each source, and the errors of wrong ones.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -27,7 +27,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+fn an_unknown_key_is_reported_with_its_line_and_the_nearest_known_key() {
     let fault = file::parse("# a comment\nmax-streems = 7").unwrap_err();
     assert!(fault.starts_with("line 2: ") && fault.contains("`max-streams`"), "{fault}");
     let fault = file::parse("max-streams = 7\nmax-s = 7").unwrap_err();
@@ -41,7 +41,7 @@ fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
 }
 
 #[test]
-fn a_value_that_cannot_work_is_told_with_what_would() {
+fn the_error_of_a_wrong_value_says_what_would_work() {
     let error = resolve(given(&["--max-streams", "0", "--data", "/d"]), Settings::default()).unwrap_err();
     assert_eq!(error.to_string(), "--max-streams is 0: it must be 1 or more");
     let most = u64::MAX.to_string();
@@ -60,7 +60,7 @@ fn a_value_that_cannot_work_is_told_with_what_would() {
 }
 
 #[test]
-fn rules_go_to_the_roots_that_they_name_from_flags_and_from_the_file() {
+fn rules_from_flags_and_from_the_file_apply_to_the_roots_that_they_name() {
     let file = "root = ['a=/a', 'b=/b']\nallow = ['a=*.{log,txt}']\ndeny = ['b=x']\nabsolute-links = ['b']";
     let flags = ["--deny", "a=*.key,a=y", "--deny=b=z=1", "--no-hard-links", "a", "--data", "/d"];
     let config = resolve(given(&flags), file::parse(file).unwrap()).unwrap();
@@ -74,7 +74,7 @@ fn rules_go_to_the_roots_that_they_name_from_flags_and_from_the_file() {
 }
 
 #[test]
-fn a_rule_for_a_root_that_is_not_there_is_told_with_those_that_are() {
+fn the_error_of_a_rule_for_an_unknown_root_lists_the_known_roots() {
     for (setting, value) in
         [("--allow", "log=*"), ("--deny", "log=*"), ("--no-hard-links", "log"), ("--absolute-links", "log")]
     {
@@ -88,14 +88,14 @@ fn a_rule_for_a_root_that_is_not_there_is_told_with_those_that_are() {
 }
 
 #[test]
-fn a_wrong_glob_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
+fn the_error_of_a_wrong_glob_names_the_setting_the_fault_and_a_remedy() {
     for (wrong, fault) in [("logs=[a", "character class"), ("logs=../x", "`..`"), ("*.log", "NAME=GLOB")] {
         let error = Arguments::try_parse_from(["perenniald", "--deny", wrong]).unwrap_err().to_string();
         assert!(error.contains("--deny") && error.contains(fault) && error.contains("*.log"), "{error}");
         let fault_of_file = file::parse(&format!("stall = '5s'\ndeny = ['{wrong}']")).unwrap_err();
         assert!(fault_of_file.contains("line 2") && fault_of_file.contains(fault), "{fault_of_file}");
     }
-    // A comma stands between two settings, also within braces.
+    // A comma separates two globs, also within braces.
     let error = Arguments::try_parse_from(["perenniald", "--allow", "logs=*.{log,txt}"]).unwrap_err();
     assert!(error.to_string().contains("unclosed alternate"), "{error}");
     let fault = file::parse("[roots.logs]\npath = '/var/log'").unwrap_err();
@@ -103,7 +103,7 @@ fn a_wrong_glob_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
 }
 
 #[test]
-fn rules_of_retention_are_kept_in_their_order_from_flags_or_from_the_file() {
+fn retention_rules_keep_their_order_and_flags_replace_those_of_the_file() {
     let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
     let file = || file::parse("retain = ['a.b=count:7', 'a.>=age:7d total:2GiB']\nretention-interval = '5s'");
     let config = resolve(given(&["--data", "/d"]), file().unwrap()).unwrap();
@@ -123,7 +123,7 @@ fn rules_of_retention_are_kept_in_their_order_from_flags_or_from_the_file() {
 }
 
 #[test]
-fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_would_work() {
+fn the_error_of_a_wrong_retention_rule_names_the_setting_the_fault_and_a_remedy() {
     for (wrong, fault, remedy) in [
         ("orders.>", "PATTERN=LIMITS", "orders.>=age:7d"),
         ("orders.>=7d", "`7d` is not a limit", "age:7d"),
@@ -134,16 +134,16 @@ fn a_wrong_rule_of_retention_is_told_with_its_setting_what_is_wrong_and_what_wou
         let error = Arguments::try_parse_from(["perenniald", "--retain", wrong]).unwrap_err().to_string();
         assert!(error.contains("--retain") && error.contains(fault) && error.contains(remedy), "{error}");
         let fault_of_file = file::parse(&format!("stall = '5s'\nretain = ['{wrong}']")).unwrap_err();
-        let is_told = fault_of_file.contains("line 2") && fault_of_file.contains("retain");
-        assert!(is_told && fault_of_file.contains(fault), "{fault_of_file}");
+        let is_located = fault_of_file.contains("line 2") && fault_of_file.contains("retain");
+        assert!(is_located && fault_of_file.contains(fault), "{fault_of_file}");
     }
-    // A comma stands between two rules, and no limit is one.
+    // A comma separates two rules; a limit alone is not a rule.
     let error = Arguments::try_parse_from(["perenniald", "--retain", "a=age:7d,count:1"]).unwrap_err();
     assert!(error.to_string().contains("spaces between limits"), "{error}");
 }
 
 #[test]
-fn the_demo_is_switched_on_by_its_flag_alone_and_by_what_variables_hold() {
+fn the_demo_is_a_flag_that_also_takes_a_value() {
     for (flag, expected) in [("--demo", true), ("--demo=1", true), ("--demo=true", true), ("--demo=0", false)]
     {
         assert_eq!(given(&[flag]).demo, Some(expected), "{flag}");
@@ -162,7 +162,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key() {
 }
 
 #[test]
-fn the_help_prints_the_default_that_the_part_has() {
+fn the_help_prints_the_defaults_of_the_parts() {
     let help = Arguments::full_command().render_long_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for (flag, default) in [
@@ -177,14 +177,14 @@ fn the_help_prints_the_default_that_the_part_has() {
         let text = text.split("[env: ").next().unwrap();
         assert!(text.ends_with(&format!("[default: {default}] ")), "{flag}: {text}");
     }
-    // What a default changes in the part, it changes in the help.
+    // The help follows when a part changes its default.
     let mut config = Config::with_data("/d".into());
     config.calls.stall = Duration::from_secs(7);
     assert!(Settings::defaults(&config).contains(&("stall".into(), "7s".into())));
 }
 
 #[test]
-fn each_default_is_read_back_and_each_least_value_is_a_value() {
+fn each_printed_default_is_accepted_as_a_value() {
     let defaults = Config::with_data("/d".into());
     Settings::check(&defaults).unwrap();
     let defaults = Settings::defaults(&defaults);
