@@ -23,7 +23,7 @@ mod messages;
 mod publisher;
 mod resume;
 #[cfg(test)]
-mod test_server;
+pub(crate) mod test_server;
 
 pub use address::DEFAULT_PORT;
 pub use error::{Error, Violation};

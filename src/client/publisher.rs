@@ -3,7 +3,7 @@
 //! Promises one result per message, in order. A message keeps its id over all attempts, so the server recognizes it: a
 //! message that was published before the connection was lost is answered the second time, and not published again.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use async_stream::try_stream;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -27,6 +27,8 @@ mod frames;
 pub(super) const WINDOW_MESSAGES: usize = 8_192;
 /// Frames that wait for the transport, beside the one that it sends. More would only make the frames smaller.
 const FRAMES_READY: usize = 1;
+/// How long the end of an answered call is awaited.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 const METHOD: &str = "/perennial.v1.MessageService/PublishStream";
 
@@ -101,6 +103,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
 
     async fn step(&mut self) -> Result<Option<Step>, Error> {
         if self.messages.is_done() && self.unanswered.is_empty() {
+            self.close().await;
             return Ok(None);
         }
         if self.open.is_none() {
@@ -135,6 +138,14 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         self.waits.answered();
         self.open = Some(Open { frames, answers: answers.into_inner() });
         Ok(())
+    }
+
+    /// Ends the call after the last answer. The server counts a call that is dropped as one whose client went away.
+    async fn close(&mut self) {
+        let Some(Open { frames, mut answers }) = self.open.take() else { return };
+        drop(frames);
+        // Every message is answered, so an error of the connection changes no result.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, answers.message()).await;
     }
 
     /// Reconnects after a failed call.

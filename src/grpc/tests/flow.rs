@@ -1,7 +1,12 @@
 //! `PublishStream`.
 
+use futures::TryStreamExt;
+
 use super::*;
-use crate::proto::{publish_request::Content, publish_result::Outcome as Answer};
+use crate::{
+    client::test_server,
+    proto::{publish_request::Content, publish_result::Outcome as Answer},
+};
 
 pub(super) fn message(topic: &str, text: &str) -> proto::PublishRequest {
     let content = Some(Content::Text(text.into()));
@@ -51,6 +56,16 @@ async fn every_message_of_a_publish_stream_is_answered_in_order() {
     assert!(expected.len() > PUBLISH_WINDOW);
     assert_eq!(sequences(&answers), expected);
     assert_eq!(house.metric("items_total{method=\"PublishStream\"}"), 20_100);
+    assert_eq!(house.metric("streams_ended_total{method=\"PublishStream\",code=\"OK\"}"), 1);
+}
+
+#[tokio::test]
+async fn a_publish_stream_that_the_client_finished_counts_as_ok() {
+    let house = House::new().await;
+    let client = test_server::serve(routes(house.app.clone())).await;
+    let messages = stream::iter((0..3).map(|_| message("a", "x")));
+    let results = limited(client.publish_all(messages).try_collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(results.len(), 3);
     assert_eq!(house.metric("streams_ended_total{method=\"PublishStream\",code=\"OK\"}"), 1);
 }
 
