@@ -8,7 +8,7 @@ impl From<Error> for Failure {
         match error {
             Error::IntervalTooShort { interval, min } => {
                 let text = format!("is {interval:?}: it must be {} or more", show(min));
-                Self::field("interval", text).with("min", format!("{min:?}"))
+                Self::field("interval", text)
             }
             Error::TooLong { length, max } => Self::field("interval", too_long(length, max)),
             Error::FromBelowTo { from, to } => {

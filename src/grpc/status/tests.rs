@@ -368,6 +368,11 @@ fn facts_for_programs_are_in_the_metadata() {
     assert_eq!(reported.metadata("committed"), Some("9"));
     let reported = Reported::of(messages::Error::TooLarge { bytes: 2 << 20, limit: 1 << 20 });
     assert_eq!(reported.metadata("limit"), Some("1048576"));
+    let reported = Reported::of(messages::Error::TooManyPatterns { count: 101, limit: 100 });
+    assert_eq!(reported.metadata("limit"), Some("100"));
+    let (interval, min) = (Duration::from_micros(10), Duration::from_millis(1));
+    let reported = Reported::of(countdown::Error::IntervalTooShort { interval, min });
+    assert!(reported.details.error_info().unwrap().metadata.is_empty(), "no fact that is undocumented");
 }
 
 #[test]
