@@ -49,7 +49,7 @@ Failure failure(const grpc::Status& status) {
   google::rpc::ErrorInfo info;
   google::rpc::RetryInfo retry;
   for (const auto& detail : details.details()) {
-    if (detail.UnpackTo(&info)) {
+    if (detail.UnpackTo(&info) && info.domain() == "perennial") {
       failure.info = info;
     } else if (detail.UnpackTo(&retry)) {
       failure.retry_delay =

@@ -45,7 +45,7 @@ func RetryDelay(err error) (time.Duration, bool) {
 	for _, detail := range failure.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			isFromServer = true
+			isFromServer = isFromServer || detail.GetDomain() == "perennial"
 		case *errdetails.RetryInfo:
 			given := detail.GetRetryDelay().AsDuration()
 			delay = &given

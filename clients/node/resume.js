@@ -23,7 +23,7 @@ const LOST = [Code.Unavailable, Code.Unknown, Code.Internal, Code.Canceled, Code
  */
 export function retryDelay(error, delay = FIRST_DELAY_MILLISECONDS) {
   if (!(error instanceof ConnectError)) return undefined;
-  if (error.findDetails(ErrorInfoSchema).length > 0) {
+  if (error.findDetails(ErrorInfoSchema).some(({ domain }) => domain === "perennial")) {
     const [retry] = error.findDetails(RetryInfoSchema);
     const given = retry?.retryDelay;
     return given && Number(given.seconds) * 1_000 + given.nanos / 1e6;

@@ -36,8 +36,8 @@ def retry_delay(error):
     is_from_the_server, delay = False, None
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
-        is_from_the_server |= detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
-        retry = error_details_pb2.RetryInfo()
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        is_from_the_server |= detail.Unpack(info) and info.domain == "perennial"
         if detail.Unpack(retry):
             delay = retry.retry_delay.ToNanoseconds() / 1e9
     if is_from_the_server:

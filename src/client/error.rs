@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::proto::ErrorReason;
+use crate::{grpc::status::DOMAIN, proto::ErrorReason};
 
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,7 +58,7 @@ pub enum Error {
     Status {
         /// The gRPC code.
         code: Code,
-        /// The reason, if the error has an ErrorInfo: `CURSOR_EXPIRED`.
+        /// The reason, if the error has an ErrorInfo of the server: `CURSOR_EXPIRED`.
         reason: Option<String>,
         /// The fields that were wrong.
         violations: Vec<Violation>,
@@ -87,7 +87,8 @@ impl Error {
             };
             bad.field_violations.iter().map(one).collect()
         });
-        let info = details.error_info();
+        // A proxy may answer with an ErrorInfo of its own domain.
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
         let metadata = info.map(|info| info.metadata.clone().into_iter().collect());
         Self::Status {
             code: status.code(),
@@ -102,8 +103,9 @@ impl Error {
 
     /// Whether the same call, with the last cursor, may succeed later.
     ///
-    /// An error with an ErrorInfo comes from the server: it may pass if it also has a RetryInfo. One without comes from
-    /// the transport or from the client's library, which report a lost connection by several codes.
+    /// An error with an ErrorInfo of the domain `perennial` comes from the server: it may pass if it also has a
+    /// RetryInfo. Any other error comes from a proxy, the transport or the client's library, which report a lost
+    /// connection by several codes.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Url { .. } | Self::Protocol { .. } => false,
@@ -169,6 +171,8 @@ fn unreachable_because(status: &Status) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::ErrorDetails;
+
     use super::*;
     use crate::grpc::status::Failure;
 
@@ -179,6 +183,18 @@ mod tests {
             let error = Error::from_status(&status, "http://127.0.0.1:50051");
             assert_eq!(error.reason(), Some(reason.as_str_name()));
             assert_eq!(error.is_retryable(), reason.is_retried(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_info_of_another_domain_is_no_reason() {
+        let details =
+            ErrorDetails::with_error_info("UPSTREAM_DOWN", "proxy.example", [("a".into(), "b".into())]);
+        for (code, is_retryable) in [(Code::Unavailable, true), (Code::NotFound, false)] {
+            let status = Status::with_error_details(code, "", details.clone());
+            let error = Error::from_status(&status, "http://127.0.0.1:50051");
+            assert_eq!((error.reason(), error.is_retryable()), (None, is_retryable), "{code:?}");
+            assert!(matches!(error, Error::Status { metadata, .. } if metadata.is_empty()));
         }
     }
 
