@@ -167,14 +167,12 @@ mod tests {
     fn an_end_moves_by_any_duration_whose_parts_have_one_sign() {
         let by = |seconds, nanos| by(Some(prost_types::Duration { seconds, nanos }));
         for (seconds, nanos) in
-            [(60, 0), (-60, -1), (0, -1), (i64::MAX, 999_999_999), (i64::MIN, -999_999_999)]
+            [(0, 0), (60, 0), (-60, -1), (0, -1), (i64::MAX, 999_999_999), (i64::MIN, -999_999_999)]
         {
             let expected = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
             assert_eq!(by(seconds, nanos).unwrap(), expected);
         }
-        for (seconds, nanos) in
-            [(0, 0), (1, -1), (i64::MAX, -1), (i64::MIN, 1), (0, 1_000_000_000), (1, i32::MIN)]
-        {
+        for (seconds, nanos) in [(1, -1), (i64::MAX, -1), (i64::MIN, 1), (0, 1_000_000_000), (1, i32::MIN)] {
             assert!(by(seconds, nanos).is_err(), "{seconds} s and {nanos} ns");
         }
     }
