@@ -43,7 +43,7 @@ pub enum Source {
 #[command(override_usage = USAGE, after_help = AFTER_HELP)]
 #[command(group = clap::ArgGroup::new("source").args(["text", "stdin", "json", "files"]).required(true))]
 pub struct Publish {
-    /// The topic; with --json, the topic of each line by default
+    /// The topic; with --json, it replaces the topic of each line
     #[arg(required_unless_present = "json")]
     topic: Option<String>,
     /// The text of the message; - publishes each line of stdin
