@@ -25,11 +25,13 @@ use crate::stream::{self, Batching, Pacing};
 
 pub mod clock;
 mod rate;
+mod request;
 mod schedule;
 pub mod shared;
 
 pub use clock::{Clock, Steps};
 pub use rate::{Rate, Rates};
+pub use request::{MAX_BATCH, Request};
 pub use schedule::Position;
 
 /// What to count down, from the start or from a position.
@@ -48,11 +50,11 @@ pub struct Query {
 pub enum Start {
     /// A new countdown.
     New(Spec),
-    /// One that goes on.
+    /// A countdown that continues after a position.
     Resume(Position),
 }
 
-/// A countdown as asked for.
+/// A countdown that starts now.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// The number or the moment that it counts from or to.
@@ -158,6 +160,15 @@ impl Default for Config {
 /// Why a countdown cannot be opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
+    /// The request sets no target, and no name of a shared countdown.
+    #[error("no target")]
+    NoTarget,
+    /// The request names a shared countdown, and sets a field that the countdown itself defines.
+    #[error("the field {field} is set with a name")]
+    SetWithName {
+        /// The name of the field.
+        field: &'static str,
+    },
     /// The interval is below the operator's minimum.
     #[error("the interval of {interval:?} is shorter than the minimum of {min:?}")]
     IntervalTooShort {

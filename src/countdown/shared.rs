@@ -21,6 +21,7 @@ use watcher::Watcher;
 
 pub use error::Error;
 pub use record::{Change, OnEnd, Phase, Record, Spec, Target};
+pub use request::Request;
 pub use watcher::{Position, Query};
 
 mod error;
@@ -28,6 +29,7 @@ mod expiry;
 mod follow;
 mod record;
 mod registry;
+mod request;
 mod watcher;
 
 /// The prefix of the topics of shared countdowns.

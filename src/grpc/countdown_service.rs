@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     countdown::{
-        self, Batch, Event, OnLag, Progress, Query, Spec, Start, Target,
+        self, Batch, Event, OnLag, Progress, Query, Start, Target,
         shared::{Countdowns, Snapshot},
     },
     cursor,
@@ -23,12 +23,6 @@ use crate::{
 };
 
 mod shared;
-
-/// The default of `interval`.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// The default of `max_batch`.
-const MAX_BATCH: usize = 1_000;
 
 #[tonic::async_trait]
 impl CountdownService for App {
@@ -142,14 +136,15 @@ impl CountdownService for App {
         let open = async {
             let request = request.get_ref();
             let max_bytes = self.config.batch_bytes;
-            let defaults = Batching { max_items: MAX_BATCH, max_bytes, wake_group, ..Batching::default() };
+            let max_items = countdown::MAX_BATCH;
+            let defaults = Batching { max_items, max_bytes, wake_group, ..Batching::default() };
             let (on_lag, batching) = (on_lag(request)?, batching(request, defaults)?);
             let Some(asked::Target::Name(name)) = &request.target else {
                 let query = Query { start: start(request)?, on_lag, batching };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
                 return Ok(self.responses(batches).left_stream());
             };
-            shared::only_name(request)?;
+            described(request)?.check_with_name()?;
             let resume = request.cursor.as_deref().map(field::position);
             let query = countdown::shared::Query {
                 name: name.clone(),
@@ -214,26 +209,27 @@ fn batching(request: &proto::CountdownRequest, defaults: Batching) -> Result<Bat
 }
 
 fn start(request: &proto::CountdownRequest) -> Result<Start, Failure> {
-    if let Some(cursor) = &request.cursor {
-        return Ok(Start::Resume(field::position(cursor)?));
-    }
-    let target = match &request.target {
-        Some(asked::Target::Start(from)) => Target::From(*from),
-        Some(asked::Target::UntilTime(until)) => Target::Until(field::time(*until, "until_time")?),
-        // The caller has handled a request with a name.
-        Some(asked::Target::Name(_)) | None => {
-            let text = "is not set: set `start` to a number, `until_time` to a moment, or `name` to a shared countdown";
-            return Err(Failure::field("target", text));
-        }
-    };
-    let proto::CountdownRequest { to, step, wait_first, align, .. } = *request;
-    let (to, step, interval) = (to.unwrap_or(0), step.unwrap_or(1), interval(request.interval)?);
-    Ok(Start::New(Spec { target, to, step, interval, wait_first, align }))
+    Ok(match &request.cursor {
+        Some(cursor) => Start::Resume(field::position(cursor)?),
+        None => Start::New(described(request)?.spec()?),
+    })
 }
 
-fn interval(interval: Option<prost_types::Duration>) -> Result<Duration, Failure> {
-    let Some(interval) = interval else { return Ok(INTERVAL) };
-    field::duration(interval, "interval", "it must be 1 ms or more, and up to 10 years by default")
+/// The countdown that a request describes. The name of a shared countdown is not part of it.
+fn described(request: &proto::CountdownRequest) -> Result<countdown::Request, Failure> {
+    let target = match &request.target {
+        Some(asked::Target::Start(from)) => Some(Target::From(*from)),
+        Some(asked::Target::UntilTime(until)) => Some(Target::Until(field::time(*until, "until_time")?)),
+        Some(asked::Target::Name(_)) | None => None,
+    };
+    let proto::CountdownRequest { to, step, wait_first, align, .. } = *request;
+    let interval = interval(request.interval)?;
+    Ok(countdown::Request { target, to, step, interval, wait_first, align })
+}
+
+fn interval(interval: Option<prost_types::Duration>) -> Result<Option<Duration>, Failure> {
+    let range = "it must be 1 ms or more, and up to 10 years by default";
+    interval.map(|interval| field::duration(interval, "interval", range)).transpose()
 }
 
 fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {
@@ -245,7 +241,7 @@ fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Ou
         countdown: snapshot.map(|snapshot| shared::countdown(&snapshot, countdowns.now())),
         cursor: cursor::encode(&position),
         sent_time: Some(sent.into()),
-        skipped_ticks: i64::try_from(skipped).unwrap_or(i64::MAX),
+        skipped_ticks: shared::signed(skipped),
     };
     Outgoing::batch(items, count, &rest)
 }

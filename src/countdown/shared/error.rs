@@ -10,6 +10,9 @@ use crate::{
 /// Why a shared countdown cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The request to create a countdown sets no target.
+    #[error("no target")]
+    NoTarget,
     /// The name is not valid.
     #[error("the name {0}")]
     Name(topic::Error),

@@ -5,7 +5,7 @@ use super::super::{
     status::Failure,
 };
 use crate::{
-    countdown::shared::{Change, OnEnd, Phase, Snapshot, Spec, Target},
+    countdown::shared::{self, Change, OnEnd, Phase, Snapshot, Spec, Target},
     messages::Content,
     proto::{self, create_countdown_request, end_message},
 };
@@ -16,25 +16,16 @@ pub fn spec(request: proto::CreateCountdownRequest) -> Result<(String, Spec), Fa
     let proto::CreateCountdownRequest { name, target, to, step, interval, on_end, request_id } = request;
     let target = match target {
         Some(Asked::Duration(duration)) => {
-            let possible = "it must be above zero, and up to 10 years by default";
-            Target::For(field::duration(duration, "duration", possible)?)
+            let range = "it must be above zero, and up to 10 years by default";
+            Some(Target::For(field::duration(duration, "duration", range)?))
         }
-        Some(Asked::UntilTime(until)) => Target::Until(field::time(until, "until_time")?),
-        Some(Asked::Start(start)) => Target::From(start),
-        None => {
-            let text = "is not set: set `duration`, as in \"600s\", `until_time` to a moment, or `start` to a number";
-            return Err(Failure::field("target", text));
-        }
+        Some(Asked::UntilTime(until)) => Some(Target::Until(field::time(until, "until_time")?)),
+        Some(Asked::Start(start)) => Some(Target::From(start)),
+        None => None,
     };
-    let spec = Spec {
-        target,
-        to: to.unwrap_or(0),
-        step: step.unwrap_or(1),
-        interval: super::interval(interval)?,
-        on_end: on_end.map(self::on_end),
-        request_id,
-    };
-    Ok((name, spec))
+    let (interval, on_end) = (super::interval(interval)?, on_end.map(self::on_end));
+    let request = shared::Request { target, to, step, interval, on_end, request_id };
+    Ok((name, request.spec()?))
 }
 
 fn on_end(message: proto::EndMessage) -> OnEnd {
@@ -134,28 +125,10 @@ pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::Co
     }
 }
 
-/// A version as the contract has it. Sequences are far below the maximum.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Refuses fields that the shared countdown defines.
-pub fn only_name(request: &proto::CountdownRequest) -> Result<(), Failure> {
-    let proto::CountdownRequest { to, step, interval, wait_first, align, .. } = request;
-    let fields = [
-        ("to", to.is_some()),
-        ("step", step.is_some()),
-        ("interval", interval.is_some()),
-        ("wait_first", *wait_first),
-        ("align", *align),
-    ];
-    match fields.into_iter().find(|(_, is_set)| *is_set) {
-        Some((field, _)) => Err(Failure::field(
-            field,
-            "cannot be set together with `name`: the shared countdown defines it, so leave it out",
-        )),
-        None => Ok(()),
-    }
+/// A version, or a count of ticks, in the type of the contract.
+#[expect(clippy::expect_used, reason = "another number would be wrong data")]
+pub fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("records with larger numbers are not read from the log")
 }
 
 #[cfg(test)]

@@ -6,6 +6,13 @@ use crate::countdown::Error;
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
+            Error::NoTarget => Self::field(
+                "target",
+                "is not set: set `start` to a number, `until_time` to a moment, or `name` to a shared countdown",
+            ),
+            Error::SetWithName { field } => {
+                Self::field(field, "is set with `name`: it is the shared countdown's own, so leave it out")
+            }
             Error::IntervalTooShort { interval, min } => {
                 let text = format!("is {interval:?}: it must be {} or more", show(min));
                 Self::field("interval", text)

@@ -9,6 +9,10 @@ use crate::{
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
+            Error::NoTarget => Self::field(
+                "target",
+                "is not set: set `duration`, as in \"600s\", `until_time` to a moment, or `start` to a number",
+            ),
             Error::Name(error) => Self::field("name", name_fault(error, MAX_NAME_BYTES, "auction.42")),
             Error::NotFound => Self::new(
                 ErrorReason::CountdownNotFound,

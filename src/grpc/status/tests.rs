@@ -106,6 +106,8 @@ fn each_error_of_a_countdown_has_its_status() {
     use countdown::Error as E;
     let (short, long) = (Duration::from_micros(10), Duration::from_secs(86_400 * 4_000));
     let samples = vec![
+        E::NoTarget,
+        E::SetWithName { field: "step" },
         E::IntervalTooShort { interval: short, min: Duration::from_millis(1) },
         E::TooLong { length: long, max: long },
         E::FromBelowTo { from: 1, to: 2 },
@@ -117,7 +119,9 @@ fn each_error_of_a_countdown_has_its_status() {
         E::UntilTooFar { ahead: long, max: long },
         E::PositionInvalid("its step is below 1"),
     ];
-    walk(samples, 10, |error| match error {
+    walk(samples, 12, |error| match error {
+        E::NoTarget => (ErrorReason::InvalidField, Some("target")),
+        E::SetWithName { field } => (ErrorReason::InvalidField, Some(field)),
         E::IntervalTooShort { .. } | E::TooLong { .. } | E::TooManyNumbers { .. } => {
             (ErrorReason::InvalidField, Some("interval"))
         }
@@ -140,6 +144,7 @@ fn each_error_of_a_shared_countdown_has_its_status() {
         .flat_map(|field| [E::NothingLeft { field }, E::TooLong { field, length: long, max: long }])
         .collect::<Vec<_>>();
     samples.extend([
+        E::NoTarget,
         E::Name(topic::Error::Reserved),
         E::NotFound,
         E::Exists,
@@ -157,7 +162,8 @@ fn each_error_of_a_shared_countdown_has_its_status() {
         E::Ahead { version: 3 },
         E::Log(messages::Error::Full),
     ]);
-    walk(samples, 17, |error| match error {
+    walk(samples, 18, |error| match error {
+        E::NoTarget => (ErrorReason::InvalidField, Some("target")),
         E::Name(_) => (ErrorReason::InvalidField, Some("name")),
         E::NotFound => (ErrorReason::CountdownNotFound, None),
         E::Exists => (ErrorReason::CountdownExists, None),
