@@ -134,3 +134,22 @@ impl Client {
         Error::from_status(status, &self.url)
     }
 }
+
+/// The items of all pages. `page` gets the token of a page, and returns its items and the token of the next page.
+async fn all_pages<T, F>(mut page: impl FnMut(String) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<(Vec<T>, String), Error>>,
+{
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let (items, next) = page(token).await?;
+        all.extend(items);
+        if next.is_empty() {
+            return Ok(all);
+        }
+        token = next;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
 use super::{
-    Client, Error, MAX_RESPONSE_BYTES,
+    Client, Error, MAX_RESPONSE_BYTES, all_pages,
     resume::{self, Waits},
 };
 use crate::proto::{
@@ -93,18 +93,16 @@ impl Client {
 
     /// All shared countdowns, ordered by name, from all pages.
     pub async fn list_countdowns(&self) -> Result<Vec<Countdown>, Error> {
-        let mut client = self.countdown_client();
-        let mut request = ListCountdownsRequest::default();
-        let mut countdowns = Vec::new();
-        loop {
-            let answer = client.list_countdowns(request.clone()).await;
-            let page = answer.map_err(|status| self.error(&status))?.into_inner();
-            countdowns.extend(page.countdowns);
-            if page.next_page_token.is_empty() {
-                return Ok(countdowns);
+        all_pages(|page_token| {
+            let request = ListCountdownsRequest { page_token, ..ListCountdownsRequest::default() };
+            let mut client = self.countdown_client();
+            async move {
+                let answer = client.list_countdowns(request).await;
+                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                Ok((page.countdowns, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        })
+        .await
     }
 
     /// Deletes a shared countdown, for good, if it still has `version`. The call is not repeated.

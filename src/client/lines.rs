@@ -1,8 +1,9 @@
 //! `LineService`: reading and listing files.
 
 use futures::Stream;
+use tonic::transport::Channel;
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, resume};
+use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, resume};
 use crate::proto::{
     FileInfo, ListFilesRequest, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
 };
@@ -18,18 +19,20 @@ impl Client {
 
     /// The files below a root or a directory, or of all roots if `path` is empty, from all pages.
     pub async fn list_files(&self, path: &str) -> Result<Vec<FileInfo>, Error> {
-        let mut client =
-            LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        let mut request = ListFilesRequest { path: path.to_owned(), ..ListFilesRequest::default() };
-        let mut files = Vec::new();
-        loop {
-            let answer = client.list_files(request.clone()).await;
-            let page = answer.map_err(|status| self.error(&status))?.into_inner();
-            files.extend(page.files);
-            if page.next_page_token.is_empty() {
-                return Ok(files);
+        all_pages(|page_token| {
+            let request =
+                ListFilesRequest { path: path.to_owned(), page_token, ..ListFilesRequest::default() };
+            let mut client = self.line_client();
+            async move {
+                let answer = client.list_files(request).await;
+                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                Ok((page.files, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        })
+        .await
+    }
+
+    fn line_client(&self) -> LineServiceClient<Channel> {
+        LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

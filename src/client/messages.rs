@@ -3,7 +3,7 @@
 use futures::Stream;
 use tonic::transport::Channel;
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, publisher, resume};
+use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, publisher, resume};
 use crate::proto::{
     CommitCursorRequest, ConsumerInfo, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
     MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
@@ -45,18 +45,17 @@ impl Client {
 
     /// The topics that match a pattern, or all topics if it is empty, from all pages.
     pub async fn list_topics(&self, pattern: &str) -> Result<Vec<TopicInfo>, Error> {
-        let mut client = self.message_client();
-        let mut request = ListTopicsRequest { pattern: pattern.to_owned(), ..ListTopicsRequest::default() };
-        let mut topics = Vec::new();
-        loop {
-            let answer = client.list_topics(request.clone()).await;
-            let page = answer.map_err(|status| self.error(&status))?.into_inner();
-            topics.extend(page.topics);
-            if page.next_page_token.is_empty() {
-                return Ok(topics);
+        all_pages(|page_token| {
+            let request =
+                ListTopicsRequest { pattern: pattern.to_owned(), page_token, ..ListTopicsRequest::default() };
+            let mut client = self.message_client();
+            async move {
+                let answer = client.list_topics(request).await;
+                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                Ok((page.topics, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        })
+        .await
     }
 
     /// Removes the messages of a topic, all or up to a sequence, for good, and returns their number.
@@ -80,18 +79,16 @@ impl Client {
 
     /// All consumers, ordered by name, from all pages.
     pub async fn list_consumers(&self) -> Result<Vec<ConsumerInfo>, Error> {
-        let mut client = self.message_client();
-        let mut request = ListConsumersRequest::default();
-        let mut consumers = Vec::new();
-        loop {
-            let answer = client.list_consumers(request.clone()).await;
-            let page = answer.map_err(|status| self.error(&status))?.into_inner();
-            consumers.extend(page.consumers);
-            if page.next_page_token.is_empty() {
-                return Ok(consumers);
+        all_pages(|page_token| {
+            let request = ListConsumersRequest { page_token, ..ListConsumersRequest::default() };
+            let mut client = self.message_client();
+            async move {
+                let answer = client.list_consumers(request).await;
+                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                Ok((page.consumers, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        })
+        .await
     }
 
     /// The consumer with this name, if it exists.

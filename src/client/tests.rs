@@ -1,0 +1,30 @@
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use super::*;
+
+#[tokio::test]
+async fn a_list_has_the_items_of_all_pages_in_order() {
+    let pages = [("", vec![1, 2], "b"), ("b", vec![], "c"), ("c", vec![3], "")];
+    let mut left = pages.iter();
+    let all = all_pages(|token| {
+        let (expected, items, next) = left.next().unwrap();
+        assert_eq!(token, *expected);
+        std::future::ready(Ok((items.clone(), (*next).to_owned())))
+    });
+    assert_eq!(all.await.unwrap(), [1, 2, 3]);
+    assert_eq!(left.len(), 0);
+}
+
+#[tokio::test]
+async fn a_list_can_be_requested_by_a_task() {
+    let client = Client::connect("127.0.0.1:1").unwrap();
+    let lists = tokio::spawn(async move {
+        let files = client.list_files("").await.unwrap_err();
+        let topics = client.list_topics("").await.unwrap_err();
+        let consumers = client.list_consumers().await.unwrap_err();
+        [files, topics, consumers, client.list_countdowns().await.unwrap_err()]
+    });
+    for error in lists.await.unwrap() {
+        assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    }
+}
