@@ -3,12 +3,12 @@
 //! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
 //! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
 //! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
-//! answers. Printing and arguments are left to the caller.
+//! answers. Any other call fails with [`Error::Silent`] after 30 s without an answer. Printing and arguments are left to the caller.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tonic::{
-    Status,
+    Response, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{
@@ -40,6 +40,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A host that answers none of the three SYNs sent in this time is unreachable. It is short, so that a host that is
 /// back is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer of a call that is no stream is awaited. It includes connecting.
+const UNARY_LIMIT: Duration = Duration::from_secs(30);
 /// Above any batch, even if the operator raised the limit of a line or a message.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -126,12 +128,13 @@ impl Client {
     /// The status of a service, by its full name, or of the whole server if `service` is empty.
     pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = HealthClient::new(self.channel.clone()).check(request).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().status())
+        let mut client = HealthClient::new(self.channel.clone());
+        Ok(self.unary(client.check(request)).await?.status())
     }
 
-    fn error(&self, status: &Status) -> Error {
-        Error::from_status(status, &self.url)
+    /// The answer of a call that is no stream.
+    async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+        resume::within(UNARY_LIMIT, call, &self.url).await.map(Response::into_inner)
     }
 }
 

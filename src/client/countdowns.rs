@@ -1,7 +1,7 @@
 //! `CountdownService`: watching countdowns, and creating, changing and listing shared ones.
 
 use futures::Stream;
-use tonic::{Status, transport::Channel};
+use tonic::{Response, Status, transport::Channel};
 use uuid::Uuid;
 
 use super::{
@@ -35,14 +35,14 @@ impl Client {
         request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string());
         let mut waits = Waits::new(self.observer.clone());
         loop {
-            let error = match self.countdown_client().create_countdown(request.clone()).await {
+            let error = match self.unary(self.countdown_client().create_countdown(request.clone())).await {
                 Ok(answer) => {
                     waits.delivered();
-                    return Ok(answer.into_inner());
+                    return Ok(answer);
                 }
-                Err(status) => self.error(&status),
+                Err(error) => error,
             };
-            if !matches!(error, Error::Unreachable { .. }) {
+            if !matches!(error, Error::Unreachable { .. } | Error::Silent { .. }) {
                 waits.answered();
             }
             waits.wait_out(error).await?;
@@ -52,13 +52,13 @@ impl Client {
     /// Pauses a shared countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn pause_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = PauseCountdownRequest { name: name.to_owned(), version };
-        self.state(async |mut server| Ok(server.pause_countdown(request).await?.into_inner().countdown)).await
+        self.state(async |mut server| Ok(server.pause_countdown(request).await?.map(|it| it.countdown))).await
     }
 
     /// Resumes a paused countdown, if it still has `version`, and returns its new state. The call is not repeated.
     pub async fn resume_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = ResumeCountdownRequest { name: name.to_owned(), version };
-        self.state(async |mut server| Ok(server.resume_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.resume_countdown(request).await?.map(|it| it.countdown)))
             .await
     }
 
@@ -73,7 +73,7 @@ impl Client {
         version: Option<i64>,
     ) -> Result<Countdown, Error> {
         let request = ExtendCountdownRequest { name: name.to_owned(), by: Some(by), version };
-        self.state(async |mut server| Ok(server.extend_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.extend_countdown(request).await?.map(|it| it.countdown)))
             .await
     }
 
@@ -81,14 +81,14 @@ impl Client {
     /// is not repeated.
     pub async fn cancel_countdown(&self, name: &str, version: Option<i64>) -> Result<Countdown, Error> {
         let request = CancelCountdownRequest { name: name.to_owned(), version };
-        self.state(async |mut server| Ok(server.cancel_countdown(request).await?.into_inner().countdown))
+        self.state(async |mut server| Ok(server.cancel_countdown(request).await?.map(|it| it.countdown)))
             .await
     }
 
     /// The state of a shared countdown.
     pub async fn get_countdown(&self, name: &str) -> Result<Countdown, Error> {
         let request = GetCountdownRequest { name: name.to_owned() };
-        self.state(async |mut server| Ok(server.get_countdown(request).await?.into_inner().countdown)).await
+        self.state(async |mut server| Ok(server.get_countdown(request).await?.map(|it| it.countdown))).await
     }
 
     /// All shared countdowns, ordered by name, from all pages.
@@ -97,8 +97,7 @@ impl Client {
             let request = ListCountdownsRequest { page_token, ..ListCountdownsRequest::default() };
             let mut client = self.countdown_client();
             async move {
-                let answer = client.list_countdowns(request).await;
-                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                let page = self.unary(client.list_countdowns(request)).await?;
                 Ok((page.countdowns, page.next_page_token))
             }
         })
@@ -108,16 +107,15 @@ impl Client {
     /// Deletes a shared countdown, for good, if it still has `version`. The call is not repeated.
     pub async fn delete_countdown(&self, name: &str, version: Option<i64>) -> Result<(), Error> {
         let request = DeleteCountdownRequest { name: name.to_owned(), version };
-        let answer = self.countdown_client().delete_countdown(request).await;
-        answer.map(drop).map_err(|status| self.error(&status))
+        self.unary(self.countdown_client().delete_countdown(request)).await.map(drop)
     }
 
     /// Makes a call that answers with the state of one shared countdown.
     async fn state(
         &self,
-        call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Option<Countdown>, Status>,
+        call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Response<Option<Countdown>>, Status>,
     ) -> Result<Countdown, Error> {
-        let countdown = call(self.countdown_client()).await.map_err(|status| self.error(&status))?;
+        let countdown = self.unary(call(self.countdown_client())).await?;
         countdown.ok_or(Error::Protocol { fault: "its response has no countdown" })
     }
 

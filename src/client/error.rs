@@ -41,7 +41,7 @@ pub enum Error {
     /// The server sent nothing for some time, not even a heartbeat.
     #[error("nothing arrived for {waited:?}")]
     Silent {
-        /// How long the client waited: for a stream three heartbeats, and at least 5 s.
+        /// How long the client waited: for a stream three heartbeats, and at least 5 s; for another call 30 s.
         waited: Duration,
     },
     /// The server ended a flow of messages before it had answered all of them.

@@ -24,8 +24,7 @@ impl Client {
                 ListFilesRequest { path: path.to_owned(), page_token, ..ListFilesRequest::default() };
             let mut client = self.line_client();
             async move {
-                let answer = client.list_files(request).await;
-                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                let page = self.unary(client.list_files(request)).await?;
                 Ok((page.files, page.next_page_token))
             }
         })

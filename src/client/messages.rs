@@ -19,16 +19,15 @@ impl Client {
         resume::stream(self.clone(), request)
     }
 
-    /// Publishes one message. The call is not repeated here; set `message_id` to repeat it safely.
+    /// Publishes one message. The call is not repeated here; set `message_id` to repeat it safely. After a lost connection
+    /// or [`Error::Silent`] the message may have been published.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
-        let answer = self.message_client().publish(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+        self.unary(self.message_client().publish(request)).await
     }
 
     /// Publishes several messages, all or none, and returns one answer for each, in their order. The call is not repeated.
     pub async fn publish_batch(&self, messages: Vec<PublishRequest>) -> Result<Vec<PublishResponse>, Error> {
-        let answer = self.message_client().publish_batch(PublishBatchRequest { messages }).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().results)
+        Ok(self.unary(self.message_client().publish_batch(PublishBatchRequest { messages })).await?.results)
     }
 
     /// Publishes a flow of messages, each on its own, and yields one result for each, in their order.
@@ -50,8 +49,7 @@ impl Client {
                 ListTopicsRequest { pattern: pattern.to_owned(), page_token, ..ListTopicsRequest::default() };
             let mut client = self.message_client();
             async move {
-                let answer = client.list_topics(request).await;
-                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                let page = self.unary(client.list_topics(request)).await?;
                 Ok((page.topics, page.next_page_token))
             }
         })
@@ -61,8 +59,7 @@ impl Client {
     /// Removes the messages of a topic, all or up to a sequence, for good, and returns their number.
     pub async fn purge_topic(&self, topic: &str, until_sequence: Option<i64>) -> Result<i64, Error> {
         let request = PurgeTopicRequest { topic: topic.to_owned(), until_sequence };
-        let answer = self.message_client().purge_topic(request).await;
-        let answer = answer.map_err(|status| self.error(&status))?.into_inner();
+        let answer = self.unary(self.message_client().purge_topic(request)).await?;
         answer.message_count.ok_or(Error::Protocol { fault: "its response has no message_count" })
     }
 
@@ -73,8 +70,7 @@ impl Client {
     pub async fn commit_cursor(&self, consumer: &str, cursor: &str, rewind: bool) -> Result<(), Error> {
         let request =
             CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
-        let answer = self.message_client().commit_cursor(request).await;
-        answer.map(drop).map_err(|status| self.error(&status))
+        self.unary(self.message_client().commit_cursor(request)).await.map(drop)
     }
 
     /// All consumers, ordered by name, from all pages.
@@ -83,8 +79,7 @@ impl Client {
             let request = ListConsumersRequest { page_token, ..ListConsumersRequest::default() };
             let mut client = self.message_client();
             async move {
-                let answer = client.list_consumers(request).await;
-                let page = answer.map_err(|status| self.error(&status))?.into_inner();
+                let page = self.unary(client.list_consumers(request)).await?;
                 Ok((page.consumers, page.next_page_token))
             }
         })
@@ -95,15 +90,13 @@ impl Client {
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let request =
             ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
-        let answer = self.message_client().list_consumers(request).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().consumers.pop())
+        Ok(self.unary(self.message_client().list_consumers(request)).await?.consumers.pop())
     }
 
     /// Deletes a consumer, for good. A reader under its name continues.
     pub async fn delete_consumer(&self, consumer: &str) -> Result<(), Error> {
         let request = DeleteConsumerRequest { consumer: consumer.to_owned() };
-        let answer = self.message_client().delete_consumer(request).await;
-        answer.map(drop).map_err(|status| self.error(&status))
+        self.unary(self.message_client().delete_consumer(request)).await.map(drop)
     }
 
     fn message_client(&self) -> MessageServiceClient<Channel> {

@@ -149,7 +149,7 @@ impl<R: Resumable> Call<R> {
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     step: impl Future<Output = Result<T, Status>>,
     url: &str,

@@ -1,6 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use tokio::sync::Notify;
+use tonic::body::Body;
+
 use super::*;
+use crate::proto::PublishRequest;
 
 #[tokio::test]
 async fn a_list_has_the_items_of_all_pages_in_order() {
@@ -27,4 +31,21 @@ async fn a_list_can_be_requested_by_a_task() {
     for error in lists.await.unwrap() {
         assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_fails_after_a_while() {
+    let arrived = Arc::new(Notify::new());
+    let heard = arrived.clone();
+    let client = test_server::serve(tower::service_fn(move |_| {
+        heard.notify_one();
+        std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
+    }))
+    .await;
+    let call = tokio::spawn(async move { client.publish(PublishRequest::default()).await });
+    arrived.notified().await;
+    // From here on, time passes at once whenever every task waits.
+    tokio::time::pause();
+    let error = call.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Silent { waited: UNARY_LIMIT }), "{error:?}");
 }
