@@ -82,7 +82,7 @@ impl Client {
     /// brackets. Any other address is refused ([`Error::Url`]), `https://` too: there is no TLS yet.
     ///
     /// It connects at the first call.
-    pub fn connect(address: &str) -> Result<Self, Error> {
+    pub fn new(address: &str) -> Result<Self, Error> {
         let url = address::url(address)?;
         #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::url`")]
         let endpoint = Endpoint::from_shared(url.clone()).expect("a URL of a plain host and a port");

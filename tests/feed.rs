@@ -148,7 +148,7 @@ async fn a_reader_that_is_taken_over_is_told_and_our_client_does_not_come_back()
         consumer: Some("worker".into()),
         ..request(&["jobs"], Some(Start::Earliest(true)))
     };
-    let client = Client::connect(&server.url()).unwrap();
+    let client = Client::new(&server.url()).unwrap();
     let mut first = pin!(client.messages(asked.clone()));
     assert_eq!(texts(&soon("a response", first.next()).await.unwrap().unwrap()), ["1"]);
     let mut second = open(&server, asked.clone()).await;
@@ -219,7 +219,7 @@ async fn a_message_is_there_until_its_ttl_is_over_and_is_no_gap_then() {
 async fn retention_is_enforced_within_its_interval_while_messages_come() {
     let rules = ["--retain", "events.>=count:5", "--retain", "state.>=last", "--retain", "old=age:1s"];
     let server = Server::start_with(&[&rules[..], &["--retention-interval", "200ms"]].concat());
-    let client = Client::connect(&server.url()).unwrap();
+    let client = Client::new(&server.url()).unwrap();
     publish(&server, "old", "old").await;
     for n in 0..30 {
         publish(&server, "events.x", &n.to_string()).await;

@@ -29,5 +29,5 @@ where
             });
         }
     });
-    Client::connect(&address).unwrap()
+    Client::new(&address).unwrap()
 }

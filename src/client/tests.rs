@@ -21,7 +21,7 @@ async fn a_list_has_the_items_of_all_pages_in_order() {
 
 #[tokio::test]
 async fn a_list_can_be_requested_by_a_task() {
-    let client = Client::connect("127.0.0.1:1").unwrap();
+    let client = Client::new("127.0.0.1:1").unwrap();
     let lists = tokio::spawn(async move {
         let files = client.list_files("").await.unwrap_err();
         let topics = client.list_topics("").await.unwrap_err();

@@ -83,7 +83,7 @@ impl Clients {
 }
 
 fn client(server: &Server) -> Client {
-    Client::connect(&server.url()).unwrap()
+    Client::new(&server.url()).unwrap()
 }
 
 fn count(progress: &watch::Sender<Progress>, client: usize) {

@@ -99,7 +99,7 @@ fn refused(error: &clap::Error, format: Format) -> ExitCode {
 }
 
 async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
-    let client = Client::connect(&arguments.server)?.with_observer(Connection::default().observer(0));
+    let client = Client::new(&arguments.server)?.with_observer(Connection::default().observer(0));
     let stop = interrupt::token()?;
     let format = arguments.output;
     let prefix = arguments.prefix(server_given);

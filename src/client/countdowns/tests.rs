@@ -65,14 +65,14 @@ async fn a_creation_that_is_refused_is_not_repeated() {
 
 #[tokio::test]
 async fn a_creation_without_a_server_fails_at_once() {
-    let client = Client::connect("127.0.0.1:1").unwrap();
+    let client = Client::new("127.0.0.1:1").unwrap();
     let error = client.create_countdown(named("launch")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_change_can_be_made_by_a_task() {
-    let client = Client::connect("127.0.0.1:1").unwrap();
+    let client = Client::new("127.0.0.1:1").unwrap();
     let change = tokio::spawn(async move { client.pause_countdown("launch", None).await });
     assert!(matches!(change.await.unwrap(), Err(Error::Unreachable { .. })));
 }

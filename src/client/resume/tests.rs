@@ -156,7 +156,7 @@ async fn a_first_call_without_a_server_fails_at_once() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = Client::connect(&url).unwrap();
+    let client = Client::new(&url).unwrap();
     let error = numbers(&client, ReadLinesRequest::default()).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
 }
@@ -180,7 +180,7 @@ async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
         max_line_bytes: Some(64),
         ..ReadLinesRequest::default()
     };
-    let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
+    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone());
     let lines = vec![Line::default(); 5];
     call.on_response(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
     call.on_response(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
@@ -192,7 +192,7 @@ async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
 async fn a_shared_countdown_is_resumed_under_its_name() {
     let target = Some(countdown_request::Target::Name("launch".into()));
     let request = CountdownRequest { target, ..CountdownRequest::default() };
-    let mut call = Call::new(Client::connect("127.0.0.1:1").unwrap(), request.clone());
+    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone());
     call.on_response(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() });
     assert_eq!(call.request, CountdownRequest { cursor: Some("C".into()), ..request });
 }

@@ -16,7 +16,7 @@ fn messages(line: &str) -> Messages {
 /// A consumer without a printed message, of a server that does not exist.
 fn consumer() -> Consumer {
     Consumer {
-        client: Client::connect("127.0.0.1:1").unwrap(),
+        client: Client::new("127.0.0.1:1").unwrap(),
         name: "c".into(),
         rewinds: false,
         printed: None,
