@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_not_a_duration_is_refused_with_the_reason() {
-        let error = |text: &str| parse_duration(text).expect_err(text);
+        let error = |text: &str| parse_duration(text).unwrap_err();
         for text in ["", "soon", "d", "1.5d", "1 parsec", "h1"] {
             assert_eq!(error(text), Error::NotADuration(text.into()));
         }
@@ -286,7 +286,7 @@ mod tests {
     fn a_number_that_is_too_large_is_out_of_range_and_still_a_number() {
         assert_eq!(parse_i32("-7"), Ok(-7));
         assert_eq!(parse_i32("five"), Err(Error::NotANumber("five".into())));
-        let error = parse_i32("99999999999").expect_err("it is above i32::MAX").to_string();
+        let error = parse_i32("99999999999").unwrap_err().to_string();
         assert_eq!(
             error,
             "`99999999999` is out of range: numbers from -2147483648 to 2147483647 are possible"

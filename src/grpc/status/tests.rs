@@ -206,9 +206,8 @@ fn each_error_of_lines_has_its_status() {
     walk(samples, 13, |error| match error {
         E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
         E::NotFound { .. } => (ErrorReason::FileNotFound, None),
-        E::LineZero { field } => (ErrorReason::InvalidField, Some(field)),
+        E::LineZero { field } | E::NeedsFollow { field } => (ErrorReason::InvalidField, Some(field)),
         E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
-        E::NeedsFollow { field } => (ErrorReason::InvalidField, Some(field)),
         E::PartialFlush { .. } => (ErrorReason::InvalidField, Some("partial_flush")),
         E::DelimiterLength { .. } => (ErrorReason::InvalidField, Some("delimiter")),
         E::LineBytes { .. } => (ErrorReason::InvalidField, Some("max_line_bytes")),
