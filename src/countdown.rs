@@ -172,7 +172,7 @@ pub enum Error {
     /// The interval is below the operator's minimum.
     #[error("the interval of {interval:?} is shorter than the minimum of {min:?}")]
     IntervalTooShort {
-        /// As asked for.
+        /// The value asked for.
         interval: Duration,
         /// The shortest allowed.
         min: Duration,
@@ -180,7 +180,7 @@ pub enum Error {
     /// The countdown, or the interval alone, is longer than the operator's maximum.
     #[error("a length of {length:?} is over the maximum of {max:?}")]
     TooLong {
-        /// As asked for.
+        /// The value asked for.
         length: Duration,
         /// The longest allowed.
         max: Duration,
@@ -196,7 +196,7 @@ pub enum Error {
     /// The step is below 1.
     #[error("the step {step} is below 1")]
     StepTooSmall {
-        /// As asked for.
+        /// The value asked for.
         step: i32,
     },
     /// Ticks that are computed back from a moment leave no room for a pause before the first.
@@ -207,7 +207,7 @@ pub enum Error {
     TooManyNumbers {
         /// Whole intervals until the moment.
         left: i64,
-        /// The most there can be with this last number and step.
+        /// The most that this last number and step allow.
         max: i64,
     },
     /// The moment is later than the operator's maximum.
@@ -224,7 +224,7 @@ pub enum Error {
     /// All streams together would exceed the operator's maximum of ticks a second.
     #[error("all streams together would have more than {limit} ticks a second")]
     TooManyTicks {
-        /// The most there can be.
+        /// The most that the operator allows.
         limit: u64,
     },
     /// No countdown of this server has such a position: it was forged, or the limits were lowered later.

@@ -1,8 +1,9 @@
 //! The arithmetic of a countdown: when each number is due, and which ticks a batch at some moment has.
 //!
-//! Pure: time comes in as an argument. Moments are nanoseconds since the Unix epoch in `i128`, and tick k is due at
-//! `start + k × interval`: computed, never accumulated, so nothing drifts. A [`Position`] may have come from a
-//! stranger: [`Position::check`] establishes what all other functions rely on, and after it nothing here overflows.
+//! All functions are pure: the time is an argument. Moments are nanoseconds since the Unix epoch in `i128`. Tick k is
+//! due at `start + k × interval`, which is computed and never accumulated, so a countdown does not drift. A client can
+//! forge a [`Position`]: [`Position::check`] establishes the ranges that all other functions rely on, and after it no
+//! function overflows.
 
 use std::{
     ops::Range,
@@ -53,8 +54,7 @@ pub(super) struct Mark {
 
 /// A position in a countdown: its schedule, anchored to the wall clock, and the next tick.
 ///
-/// Serialised it takes some 30 bytes. It may come from a stranger: only `check` may read its fields before they are
-/// checked.
+/// Serialised it takes about 30 bytes. A client can forge it: only `check` may read its fields before they are checked.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// When tick 0 is due.
@@ -150,7 +150,7 @@ impl Position {
         position.check(&any).is_ok().then_some(position)
     }
 
-    /// Checks each field, because a stranger may have made the position.
+    /// Checks each field, because a client can forge a position.
     pub(super) fn check(&self, config: &Config) -> Result<(), Error> {
         let refused = |what| Err(Error::PositionInvalid(what));
         let interval = Duration::from_nanos(self.interval);

@@ -395,6 +395,7 @@ impl Record {
 }
 
 impl Target {
+    /// The field of the request that sets the length.
     fn field(self) -> &'static str {
         match self {
             Self::For(_) => "duration",

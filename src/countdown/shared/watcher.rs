@@ -245,8 +245,8 @@ impl Watcher {
         if matches!(newest.record.phase, Phase::Ended { .. }) {
             return;
         }
-        // This lowers `delivered` if a tick was delivered after the change and before it was on disk: that tick belongs to
-        // neither run.
+        // This lowers `delivered` if a tick was delivered after the change and before it was on disk: that tick belongs
+        // to neither run.
         self.skip_to(newest.record.ticks_before);
         self.run = Run::of(newest, self.delivered);
     }

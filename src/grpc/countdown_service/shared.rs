@@ -128,7 +128,7 @@ pub fn changed(change: Change, previous_version: u64, version: u64) -> proto::Co
 /// A version, or a count of ticks, in the type of the contract.
 #[expect(clippy::expect_used, reason = "another number would be wrong data")]
 pub fn signed(number: u64) -> i64 {
-    i64::try_from(number).expect("records with larger numbers are not read from the log")
+    i64::try_from(number).expect("a record with a larger number is not read from the log")
 }
 
 #[cfg(test)]
