@@ -103,7 +103,7 @@ pub fn parse_signed_duration(text: &str) -> Result<SignedDuration, Error> {
     Ok(duration)
 }
 
-/// Whether a text would be a duration if its numbers were smaller. jiff does not tell the two apart where a number does
+/// Whether a text would be a duration if its numbers were smaller. jiff does not distinguish the two where a number does
 /// not fit its 64 bits.
 fn has_too_many_digits(text: &str) -> bool {
     let mut digits = 0;

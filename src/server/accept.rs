@@ -110,7 +110,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdo
     let mut number = 0;
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
-        let Ok(place) = room.clone().try_acquire_owned() else {
+        let Ok(permit) = room.clone().try_acquire_owned() else {
             tracing::warn!(%peer, limit = config.max_connections, "connection refused: the limit of connections is reached");
             continue;
         };
@@ -120,7 +120,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdo
         let killed = killed.clone();
         tracker.spawn(async move {
             killed.run_until_cancelled(connection).await;
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);

@@ -44,7 +44,7 @@ fn on_end(message: proto::EndMessage) -> OnEnd {
 pub fn version(version: Option<i64>) -> Result<Option<u64>, Failure> {
     let positive = |version: i64| {
         let number = u64::try_from(version).ok().filter(|number| *number > 0);
-        number.ok_or_else(|| Failure::field("version", format!("is {version}: versions begin at 1")))
+        number.ok_or_else(|| Failure::field("version", format!("is {version}: it must be 1 or more")))
     };
     version.map(positive).transpose()
 }

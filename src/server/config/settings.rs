@@ -71,7 +71,7 @@ macro_rules! settings {
             $field:ident: $type:ident $value_name:literal => $($target:ident).+ $(>= $least:literal)?;
         )* })*
     ) => {
-        /// What can be set, from one source.
+        /// The settings from one source.
         #[derive(Args, Clone, Debug, Default, Deserialize)]
         #[serde(rename_all = "kebab-case", default)]
         pub struct Settings {
