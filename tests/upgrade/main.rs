@@ -72,10 +72,12 @@ impl Facts {
         fs::write(directory.join(Self::FILE), self.0.iter().map(line).collect::<String>()).unwrap();
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a fact is a text or a number")]
     fn note(&mut self, name: &str, fact: impl ToString) {
         self.0.insert(name.to_owned(), fact.to_string());
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "the field of a request is optional")]
     fn cursor(&self, name: &str) -> Option<String> {
         Some(self.0[name].clone())
     }
