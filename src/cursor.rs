@@ -1,8 +1,8 @@
 //! The cursor: the text form of a position in a stream.
 //!
 //! `base64url(version, kind, position in postcard, crc32c of all before)`, without padding: safe in URLs and shells,
-//! opaque to clients, at most [`MAX_BYTES`]. The checksum detects a truncated or mistyped cursor; it is not a signature.
-//! A cursor authorises nothing: each stream checks a decoded position in full, as it does any request.
+//! opaque to clients, at most [`MAX_BYTES`]. The checksum detects a truncated or mistyped cursor; it is not a
+//! signature. A cursor authorises nothing: each stream checks a decoded position in full, as it does any request.
 //!
 //! Each kind has versions of its own. A version is one shape of a position's fields: to change the shape of one kind,
 //! keep the old shape as a type, and add its decoder to [`Position::DECODERS`]. Cursors of that kind, in files of
@@ -75,8 +75,8 @@ pub enum Error {
 /// The cursor of a position.
 ///
 /// # Panics
-/// The type of the position cannot be a cursor: postcard cannot express its fields, they do not fit [`MAX_BYTES`], or it
-/// has no decoder.
+/// The type of the position cannot be a cursor: postcard cannot express its fields, they do not fit [`MAX_BYTES`], or
+/// it has no decoder.
 #[expect(clippy::expect_used, reason = "the types of positions are part of this program, not of a request")]
 pub fn encode<P: Position>(position: &P) -> String {
     let head = vec![newest::<P>(), P::KIND as u8];

@@ -23,7 +23,8 @@ const MAX_NUMBER: i64 = i32::MAX as i64;
 /// The longest length that a record can store.
 const MAX_LENGTH: Duration = Duration::from_nanos(u64::MAX);
 
-/// The most ticks before a run. A run has at most 2³² ticks, so no countdown reaches it, and sums of ticks fit an `i64`.
+/// The most ticks before a run. A run has at most 2³² ticks, so no countdown reaches it, and sums of ticks fit an
+/// `i64`.
 const MAX_TICKS_BEFORE: u64 = 1 << 62;
 
 /// The state of a shared countdown.
@@ -255,8 +256,8 @@ impl Record {
         record
     }
 
-    /// The nanoseconds left at `now`, above zero; an error if the countdown is over, or if the clock was set back so far
-    /// that they do not fit.
+    /// The nanoseconds left at `now`, above zero; an error if the countdown is over, or if the clock was set back so
+    /// far that they do not fit.
     fn left(&self, now: i128) -> Result<u64, Error> {
         match self.phase {
             Phase::Running { end_time, .. } if end_time.as_nanosecond() > now => {
