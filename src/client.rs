@@ -3,7 +3,8 @@
 //! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
 //! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
 //! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
-//! answers. Any other call fails with [`Error::Silent`] after 30 s without an answer. Printing and arguments are left to the caller.
+//! answers. A call that is no stream fails with [`Error::Silent`] after 30 s without an answer. Printing and arguments
+//! are left to the caller.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -33,8 +33,12 @@ async fn a_list_can_be_requested_by_a_task() {
     }
 }
 
-#[tokio::test]
-async fn a_call_that_is_not_answered_fails_after_a_while() {
+/// What a call returns whose server accepts it and never answers.
+async fn unanswered<T, F>(call: impl FnOnce(Client) -> F) -> Error
+where
+    T: std::fmt::Debug + Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
     let arrived = Arc::new(Notify::new());
     let heard = arrived.clone();
     let client = test_server::serve(tower::service_fn(move |_| {
@@ -42,10 +46,22 @@ async fn a_call_that_is_not_answered_fails_after_a_while() {
         std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
     }))
     .await;
-    let call = tokio::spawn(async move { client.publish(PublishRequest::default()).await });
+    let call = tokio::spawn(call(client));
     arrived.notified().await;
     // From here on, time passes at once whenever every task waits.
     tokio::time::pause();
-    let error = call.await.unwrap().unwrap_err();
+    call.await.unwrap().unwrap_err()
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_fails_after_a_while() {
+    let error = unanswered(|client| async move { client.publish(PublishRequest::default()).await }).await;
+    assert!(matches!(error, Error::Silent { waited: UNARY_LIMIT }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_creation_is_not_repeated_if_the_server_never_answered() {
+    let create = |client: Client| async move { client.create_countdown(Default::default()).await };
+    let error = unanswered(create).await;
     assert!(matches!(error, Error::Silent { waited: UNARY_LIMIT }), "{error:?}");
 }
