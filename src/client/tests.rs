@@ -4,7 +4,7 @@ use tokio::sync::Notify;
 use tonic::body::Body;
 
 use super::*;
-use crate::proto::PublishRequest;
+use crate::proto::{CreateCountdownRequest, PublishRequest};
 
 #[tokio::test]
 async fn a_list_has_the_items_of_all_pages_in_order() {
@@ -61,7 +61,8 @@ async fn a_call_that_is_not_answered_fails_after_a_while() {
 
 #[tokio::test]
 async fn a_creation_is_not_repeated_if_the_server_never_answered() {
-    let create = |client: Client| async move { client.create_countdown(Default::default()).await };
+    let create =
+        |client: Client| async move { client.create_countdown(CreateCountdownRequest::default()).await };
     let error = unanswered(create).await;
     assert!(matches!(error, Error::Silent { waited: UNARY_LIMIT }), "{error:?}");
 }
