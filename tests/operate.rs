@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 mod harness;
 
-#[tokio::test]
+// The wait for the end of the server blocks its thread, and the client needs one to close its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn sighup_is_logged_and_ends_neither_the_server_nor_its_streams() {
     let mut server = Server::start();
     let request = perennial::proto::CountdownRequest {
