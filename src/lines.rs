@@ -35,6 +35,7 @@ mod content;
 mod error;
 mod history;
 mod identity;
+mod position;
 mod query;
 mod reader;
 mod root;
@@ -44,7 +45,8 @@ mod watch;
 
 pub use content::rules::{Delimiter, LongLine, MAX_DELIMITER_BYTES, MIN_ASKED_LINE_BYTES, Rules};
 pub use error::{Error, RootError};
-pub use query::{OnGap, Position, Query, Start};
+pub use position::Position;
+pub use query::{OnGap, Query, Start};
 pub use root::{
     Root,
     rule::{Glob, GlobError, RootRules},

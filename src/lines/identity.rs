@@ -21,6 +21,16 @@ impl Identity {
         Self { device: metadata.dev(), inode: metadata.ino(), birth }
     }
 
+    #[cfg(test)]
+    pub fn largest() -> Self {
+        Self { device: u64::MAX, inode: u64::MAX, birth: u64::MAX }
+    }
+
+    /// A checksum by which a cursor names a directory. Without the device, which a restart of the machine may renumber.
+    pub fn checksum(&self) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&self.inode.to_le_bytes()), &self.birth.to_le_bytes())
+    }
+
     pub fn inode(&self) -> u64 {
         self.inode
     }

@@ -1,14 +1,9 @@
-//! Which lines to read, and the position after them.
+//! Which lines to read.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{
-    content::{checkpoint::Checkpoint, position::LinePosition, rules::Rules},
-    identity::Identity,
-};
-use crate::{cursor, stream::Batching};
+use super::{content::rules::Rules, position::Position};
+use crate::stream::Batching;
 
 /// Which lines to read.
 #[derive(Clone, Debug)]
@@ -33,6 +28,7 @@ pub struct Query {
 
 /// Where a stream starts.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each call")]
 pub enum Start {
     /// At the first byte.
     #[default]
@@ -55,38 +51,4 @@ pub enum OnGap {
     Fail,
     /// Start at the head of the file at the path, and report a gap.
     Skip,
-}
-
-/// A position in a stream of lines: which file, how far it was read, and the bytes that prove it. At most 500 bytes when
-/// serialised.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Position {
-    /// A checksum of the path.
-    pub(super) path: u32,
-    pub(super) identity: Identity,
-    pub(super) checkpoint: Checkpoint,
-    /// Lines before this number are not delivered.
-    pub(super) skip_to: Option<u64>,
-    /// All of the file was delivered and it is gone; the next file at the path comes next.
-    pub(super) deleted: bool,
-    /// While late lines of an older file are read: where the newer file is read on.
-    pub(super) resume_at: Option<(Identity, Checkpoint)>,
-}
-
-impl cursor::Position for Position {
-    const KIND: cursor::Kind = cursor::Kind::Lines;
-    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
-}
-
-impl Position {
-    /// Whether a reader could have made this position, which may be forged.
-    pub(super) fn is_sound(&self) -> bool {
-        // An offset is signed in the system's interface; a line has at least one byte, its newline.
-        let is_sound = |Checkpoint { line: LinePosition { offset, number, .. }, .. }: &Checkpoint| {
-            i64::try_from(*offset).is_ok() && number.is_none_or(|number| (1..=offset + 1).contains(&number))
-        };
-        is_sound(&self.checkpoint)
-            && self.resume_at.as_ref().is_none_or(|(_, checkpoint)| is_sound(checkpoint))
-            && self.skip_to.is_none_or(|number| i64::try_from(number).is_ok())
-    }
 }

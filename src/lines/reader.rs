@@ -59,6 +59,8 @@ pub struct Reader {
     partial_flush: Option<Duration>,
     file_path: FilePath,
     path_checksum: u32,
+    /// See [`Position::directory`].
+    directory: Option<u32>,
     /// Which file is read.
     rotation: Rotation,
     /// How far it is read.
@@ -166,7 +168,7 @@ impl Reader {
             blocking(move || start::open(&inner, &query, &path, &gone)).await?
         };
         let Query { batching, partial_flush, .. } = query;
-        let Opened { follow, rotation, checkpoint, skip_to, events, waits_for_file } = opened;
+        let Opened { follow, rotation, checkpoint, directory, skip_to, events, waits_for_file } = opened;
         let state = if waits_for_file {
             State::Absent { since: rotation.left(), drained: Drained::No }
         } else {
@@ -181,6 +183,7 @@ impl Reader {
             partial_flush,
             path_checksum: path.checksum(),
             file_path: path,
+            directory,
             rotation,
             checkpoint,
             state,
@@ -384,11 +387,16 @@ impl Reader {
             events: std::mem::take(&mut self.events),
             position: Position {
                 path: self.path_checksum,
+                directory: self.directory,
                 identity: self.rotation.identity(),
                 checkpoint: self.checkpoint,
+                size: self.size,
+                compressed: None,
                 skip_to: self.skip_to,
                 deleted: self.state.is_absent(),
                 resume_at: self.state.resume_at(),
+                filter: None,
+                record: None,
             },
             progress: Progress { caught_up, next_offset: self.checkpoint.line.offset, size: self.size },
         }

@@ -302,6 +302,11 @@ impl Parent {
         Ok(self.find(name, Aim::Read)?.0)
     }
 
+    /// The same; true if a link led to the file.
+    pub fn open_through(&self, name: &str) -> io::Result<(File, bool)> {
+        self.find(name, Aim::Read)
+    }
+
     /// Opens a file of this directory; true if a link led to it.
     fn find(&self, name: &str, aim: Aim) -> io::Result<(File, bool)> {
         if !self.allows(&self.asked, name) {
@@ -343,6 +348,11 @@ impl Parent {
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&self.directory)?;
         Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// A checksum by which a cursor names the directory.
+    pub fn checksum(&self) -> io::Result<u32> {
+        Ok(Identity::of(&File::from(self.directory.try_clone()?).metadata()?).checksum())
     }
 
     /// Whether other machines write to the file system of the directory. inotify does not report their changes, and what

@@ -7,32 +7,44 @@ use serde::{Deserialize, Serialize};
 
 use super::position::{HEAD, LinePosition};
 
-/// How many bytes before the offset prove that the file was not rewritten.
-pub const FINGERPRINT_BYTES: usize = 64;
+/// How many bytes before the offset prove that the file was not rewritten. Processes that write the same lines again, and
+/// differ in their first ones alone, are common; with 1 KiB of equal lines they are rare.
+pub const FINGERPRINT_BYTES: usize = 1024;
 
 /// How many bytes at the start of a file prove, together with those before the offset, that it begins with all that
 /// was read of another one.
-const HEAD_BYTES: usize = 200;
+pub const HEAD_BYTES: usize = 200;
 
 /// A checksum of some bytes of a file, and how many they are.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Fingerprint {
-    pub bytes: u8,
+    pub bytes: u16,
     checksum: u32,
 }
 
 impl Fingerprint {
-    /// Of at most 255 bytes.
+    /// Of at most [`FINGERPRINT_BYTES`].
     pub fn of(bytes: &[u8]) -> Self {
-        Self { bytes: u8::try_from(bytes.len()).unwrap_or(u8::MAX), checksum: crc32c::crc32c(bytes) }
+        Self { bytes: u16::try_from(bytes.len()).unwrap_or(u16::MAX), checksum: crc32c::crc32c(bytes) }
+    }
+
+    /// One that a cursor holds.
+    pub fn known(bytes: u16, checksum: u32) -> Self {
+        Self { bytes, checksum }
     }
 
     /// Of the bytes before an offset.
     pub fn before(file: &File, offset: u64) -> io::Result<Self> {
+        Self::of_last(file, offset, clamp(offset, FINGERPRINT_BYTES))
+    }
+
+    /// Of this many bytes before an offset, at most [`FINGERPRINT_BYTES`].
+    fn of_last(file: &File, offset: u64, bytes: usize) -> io::Result<Self> {
         let mut buffer = [0; FINGERPRINT_BYTES];
-        let bytes = clamp(offset, FINGERPRINT_BYTES);
         let (buffer, _) = buffer.split_at_mut(bytes);
-        file.read_exact_at(buffer, offset - bytes as u64)?;
+        // A forged cursor may have a fingerprint of more bytes than are there.
+        let from = offset.checked_sub(bytes as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        file.read_exact_at(buffer, from)?;
         Ok(Self::of(buffer))
     }
 
@@ -87,12 +99,18 @@ impl Checkpoint {
 
     /// Whether the file still has these bytes before the offset. False for a forged checkpoint, too.
     pub fn is_intact(&self, file: &File) -> io::Result<bool> {
-        or_false(|| Ok(Fingerprint::before(file, self.line.offset)? == self.before))
+        let bytes = usize::from(self.before.bytes).min(FINGERPRINT_BYTES);
+        or_false(|| Ok(Fingerprint::of_last(file, self.line.offset, bytes)? == self.before))
     }
 
     /// Whether the file still begins with the same bytes.
     pub fn has_head(&self, file: &File) -> io::Result<bool> {
         or_false(|| Ok(Fingerprint::head(file, self.line.offset)? == self.head))
+    }
+
+    /// Whether its fingerprints cover enough of a file to prove it without its inode and its birth.
+    pub fn is_proof(&self) -> bool {
+        usize::from(self.before.bytes) == FINGERPRINT_BYTES && usize::from(self.head.bytes) == HEAD_BYTES
     }
 
     /// Whether the file begins with all that was read, as far as fingerprints of its start and its end can prove.

@@ -26,6 +26,8 @@ pub struct Opened {
     pub rotation: Rotation,
     /// Where in it.
     pub checkpoint: Checkpoint,
+    /// See [`Position::directory`].
+    pub directory: Option<u32>,
     /// No line before this number is wanted.
     pub skip_to: Option<u64>,
     /// The events of the first batch.
@@ -75,7 +77,8 @@ pub fn open(inner: &Arc<Inner>, query: &Query, path: &FilePath, gone: &AtomicBoo
         Start::Resume(position) => position.skip_to,
         _ => None,
     };
-    let opener = Opener { inner, query, path, follow };
+    let directory = inner.roots.parent(path).and_then(|parent| parent.checksum()).ok();
+    let opener = Opener { inner, query, path, directory, follow };
     match &query.start {
         Start::Resume(position) => opener.resume(position, skip_to),
         start => opener.begin(start, skip_to, gone),
@@ -86,6 +89,7 @@ struct Opener<'a> {
     inner: &'a Inner,
     query: &'a Query,
     path: &'a FilePath,
+    directory: Option<u32>,
     follow: Option<Follow>,
 }
 
@@ -117,6 +121,7 @@ impl Opener<'_> {
             follow: self.follow,
             rotation,
             checkpoint,
+            directory: self.directory,
             skip_to,
             events: Vec::new(),
             waits_for_file: false,
@@ -150,6 +155,7 @@ impl Opener<'_> {
             follow: self.follow,
             rotation: Rotation::nothing(last, identity),
             checkpoint,
+            directory: self.directory,
             skip_to: None,
             events,
             waits_for_file: true,
@@ -187,7 +193,8 @@ impl Opener<'_> {
                 }
             }
         };
-        Ok(Opened { follow: self.follow, rotation, checkpoint, skip_to, events, waits_for_file: false })
+        let Self { follow, directory, .. } = self;
+        Ok(Opened { follow, rotation, checkpoint, directory, skip_to, events, waits_for_file: false })
     }
 
     /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next.
@@ -198,8 +205,17 @@ impl Opener<'_> {
                 let size =
                     rotation.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
                 let events = vec![resumed, Event::Opened { size }];
-                let (follow, checkpoint) = (self.follow, Checkpoint::start());
-                Ok(Opened { follow, rotation, checkpoint, skip_to: None, events, waits_for_file: false })
+                let Self { follow, directory, .. } = self;
+                let checkpoint = Checkpoint::start();
+                Ok(Opened {
+                    follow,
+                    rotation,
+                    checkpoint,
+                    directory,
+                    skip_to: None,
+                    events,
+                    waits_for_file: false,
+                })
             }
             Err(Error::NotFound { .. }) => {
                 Ok(self.wait(position.identity, position.checkpoint, vec![resumed]))
@@ -225,7 +241,7 @@ impl Opener<'_> {
             if let Some(old) = self.find(&parent, position)? {
                 return Ok(Some(Looked::Moved(self.rotation_of(old, false)?)));
             }
-            if checkpoint.line.offset > 0 && checkpoint.is_prefix_of(&file)? {
+            if checkpoint.is_proof() && checkpoint.is_prefix_of(&file)? {
                 return Ok(Some(Looked::Moved(self.rotation_of(file, true)?)));
             }
         } else if let Some(old) = self.find(&parent, position)? {
