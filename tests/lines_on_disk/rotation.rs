@@ -13,6 +13,7 @@ use crate::bed::{Bed, LOG, follow, options, query};
 mod identity;
 mod linked;
 mod out_of_sight;
+mod replaced;
 mod torture;
 mod watched;
 

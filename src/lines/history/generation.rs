@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::siblings::CommonPrefix;
+use super::overlap::Overlap;
 use crate::lines::identity::Identity;
 
 /// One file that was at a path.
@@ -20,26 +20,36 @@ pub struct Generation {
     /// See [`file`](Self::file).
     file: Mutex<Option<Arc<File>>>,
     pub identity: Identity,
-    /// Other files were at the path before it, and are gone.
-    pub misses_some: bool,
-    /// What is read of it may be out of date for a moment.
-    pub is_remote: bool,
+    pub arrival: Arrival,
     left: Mutex<Option<Left>>,
     next: OnceLock<Arc<Self>>,
-    /// How much of it is equal to another file, which was at the path before.
-    prefix: Mutex<(Identity, CommonPrefix)>,
+    /// What it has in common with a file that was at the path before.
+    overlap: Mutex<Overlap>,
     /// How many files of the chain are open.
     open: Arc<AtomicUsize>,
     max_open: usize,
 }
 
 /// How a file came to its path.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Arrival {
+    pub came: Came,
     /// Other files were at the path before it, and are gone.
     pub misses_some: bool,
     /// What is read of it may be out of date for a moment.
     pub is_remote: bool,
+}
+
+/// What brought a file to its path.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Came {
+    /// It was renamed onto the path: it may replace the file before, and hold its lines.
+    Renamed,
+    /// It was created at the path, or a link at the path was pointed to it: it is a new file whatever it holds.
+    Created,
+    /// No event reported it.
+    #[default]
+    Unseen,
 }
 
 /// How a file left its path.
@@ -56,11 +66,10 @@ impl Generation {
         Arc::new(Self {
             file: Mutex::default(),
             identity: Identity::default(),
-            misses_some: false,
-            is_remote: false,
+            arrival: Arrival::default(),
             left: Mutex::new(Some(Left { since: Instant::now(), limit: None })),
             next: OnceLock::new(),
-            prefix: Mutex::default(),
+            overlap: Mutex::default(),
             open: Arc::default(),
             max_open,
         })
@@ -78,15 +87,13 @@ impl Generation {
         if open > self.max_open && self.close().is_some() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
-        let Arrival { misses_some, is_remote } = arrival;
         let next = Arc::new(Self {
             file: Mutex::new(Some(file)),
             identity,
-            misses_some,
-            is_remote,
+            arrival,
             left: Mutex::default(),
             next: OnceLock::new(),
-            prefix: Mutex::default(),
+            overlap: Mutex::default(),
             open: self.open.clone(),
             max_open: self.max_open,
         });
@@ -128,13 +135,9 @@ impl Generation {
         self.lock_left().and_then(|left| left.limit)
     }
 
-    /// Runs `compare` with the common prefix of this file and `old`. Others that compare them wait.
-    pub fn with_prefix<T>(&self, old: Identity, compare: impl FnOnce(&mut CommonPrefix) -> T) -> T {
-        let mut known = self.prefix.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.0 != old {
-            *known = (old, CommonPrefix::default());
-        }
-        compare(&mut known.1)
+    /// What it has in common with a file that was at the path before. Others that compare them wait.
+    pub fn overlap(&self) -> MutexGuard<'_, Overlap> {
+        self.overlap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is no longer at the path. True if it was until now.

@@ -16,8 +16,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    generation::Generation,
-    siblings::{self, CommonPrefix},
+    generation::{Came, Generation},
+    overlap::Overlap,
+    siblings,
 };
 use crate::lines::{
     Event, GapReason,
@@ -176,7 +177,7 @@ impl Rotation {
 
     /// What is read may be out of date for a moment.
     pub fn is_remote(&self) -> bool {
-        matches!(&self.at, At::Generation { generation, .. } if generation.is_remote)
+        matches!(&self.at, At::Generation { generation, .. } if generation.arrival.is_remote)
     }
 
     /// Since when the file is no longer at its path.
@@ -268,7 +269,7 @@ impl Rotation {
         checkpoint: Checkpoint,
         was_gone: bool,
     ) -> io::Result<Entered> {
-        let (mut next, mut misses_some) = (next, next.misses_some);
+        let (mut next, mut misses_some) = (next, next.arrival.misses_some);
         loop {
             let file = match next.file() {
                 Some(file) => Some(file),
@@ -282,7 +283,7 @@ impl Rotation {
                 return self.enter(at, checkpoint, was_gone, misses_some);
             };
             next = later;
-            misses_some |= next.misses_some;
+            misses_some |= next.arrival.misses_some;
         }
     }
 
@@ -303,20 +304,8 @@ impl Rotation {
         let Some(file) = rotation.file().cloned() else {
             return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
-        if let Some(old) = self.file()
-            && rotation.is_replacement(self.identity(), old, &file, &checkpoint)?
-        {
-            return Ok(Entered { rotation, checkpoint, events });
-        }
-        let known = rotation
-            .left
-            .iter()
-            .find(|(identity, _)| *identity == rotation.identity())
-            .map(|(_, known)| *known);
-        let checkpoint = match known {
-            Some(known) if known.is_intact(&file)? => known,
-            _ => Checkpoint::start(),
-        };
+        let proven = self.find_read(&rotation, &file, &checkpoint)?;
+        let checkpoint = proven.unwrap_or_else(Checkpoint::start);
         let next_offset = checkpoint.line.offset;
         events.push(if was_gone && next_offset == 0 {
             Event::Opened { size: file.metadata()?.len() }
@@ -325,21 +314,27 @@ impl Rotation {
         });
         Ok(Entered { rotation, checkpoint, events })
     }
-}
 
-impl Rotation {
-    /// See [`siblings::is_replaced_by`].
-    fn is_replacement(
-        &self,
-        old_identity: Identity,
-        old: &File,
-        new: &File,
-        checkpoint: &Checkpoint,
-    ) -> io::Result<bool> {
-        match &self.at {
-            At::Generation { generation, .. } => generation
-                .with_prefix(old_identity, |prefix| siblings::is_replaced_by(old, new, checkpoint, prefix)),
-            _ => siblings::is_replaced_by(old, new, checkpoint, &mut CommonPrefix::default()),
+    /// How far the reader has read the file that comes next, as far as that is proven.
+    fn find_read(&self, next: &Self, file: &File, checkpoint: &Checkpoint) -> io::Result<Option<Checkpoint>> {
+        let identity = next.identity();
+        if let Some((_, known)) = next.left.iter().find(|(left, _)| *left == identity) {
+            return Ok(if known.is_intact(file)? { Some(*known) } else { None });
+        }
+        let Some(old) = self.file() else { return Ok(None) };
+        let resume = |overlap: &mut Overlap, came| match came {
+            Came::Created => Ok(None),
+            Came::Renamed => overlap.resume(self.identity(), old, file, checkpoint),
+            // The file before has another name: that is a rotation.
+            Came::Unseen if !checkpoint.is_proof() || old.metadata()?.nlink() > 0 => Ok(None),
+            Came::Unseen => {
+                let is_prefix = overlap.is_prefix(self.identity(), old, file, checkpoint)?;
+                Ok(is_prefix.then_some(*checkpoint))
+            }
+        };
+        match &next.at {
+            At::Generation { generation, .. } => resume(&mut generation.overlap(), generation.arrival.came),
+            _ => resume(&mut Overlap::default(), Came::Unseen),
         }
     }
 }

@@ -8,12 +8,10 @@ use std::{
     cmp::Reverse,
     fs::{File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
     time::{Duration, SystemTime},
 };
 
 use crate::lines::{
-    content::{checkpoint::Checkpoint, pread::read_at},
     identity::Identity,
     root::{Parent, Sibling, rotated_name::is_rotation},
 };
@@ -23,12 +21,6 @@ const ATTEMPTS: usize = 5;
 
 /// The time between two attempts: the rotation of a few files takes less.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// How much of two files is compared at once.
-const STEP_BYTES: usize = 64 * 1024;
-
-/// How much of two long files is compared at their start, and at their end.
-const COMPARED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The most listings of a directory that changes while it is listed.
 const LISTINGS: usize = 20;
@@ -142,51 +134,6 @@ pub fn again<T>(mut search: impl FnMut() -> io::Result<Option<T>>) -> io::Result
         std::thread::sleep(PAUSE);
     }
     search()
-}
-
-/// Whether a file was replaced by another one that begins with everything that was read of it: an editor, or a tool that
-/// writes a new file and renames it, has appended to it. Of a long file, only the start and the end of the part that was
-/// read are compared.
-pub fn is_replaced_by(
-    old: &File,
-    new: &File,
-    checkpoint: &Checkpoint,
-    prefix: &mut CommonPrefix,
-) -> io::Result<bool> {
-    let offset = checkpoint.line.offset;
-    if offset == 0 || old.metadata()?.nlink() > 0 || !checkpoint.is_prefix_of(new)? {
-        return Ok(false);
-    }
-    if offset <= 2 * COMPARED_BYTES {
-        return prefix.covers(old, new, offset);
-    }
-    let mut tail = CommonPrefix { compared: offset - COMPARED_BYTES };
-    Ok(prefix.covers(old, new, COMPARED_BYTES)? && tail.covers(old, new, offset)?)
-}
-
-/// How many bytes of two files are known to be equal. It is kept by the newer file, so that many followers, which may have
-/// read the older one up to different offsets, compare them once.
-#[derive(Debug, Default)]
-pub struct CommonPrefix {
-    compared: u64,
-}
-
-impl CommonPrefix {
-    /// Whether the files are equal up to this offset.
-    fn covers(&mut self, old: &File, new: &File, offset: u64) -> io::Result<bool> {
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        while self.compared < offset {
-            left.resize(STEP_BYTES, 0);
-            right.resize(STEP_BYTES, 0);
-            let read = read_at(old, &mut left, self.compared)?.min(read_at(new, &mut right, self.compared)?);
-            let equal = left.iter().zip(&right).take(read).take_while(|(left, right)| left == right).count();
-            self.compared += equal as u64;
-            if equal < read || read == 0 {
-                break;
-            }
-        }
-        Ok(self.compared >= offset)
-    }
 }
 
 /// The file's own name, or one that a rotation gives. Others, `app.log.bak` or `app.log.1.gz`, are copies whose lines

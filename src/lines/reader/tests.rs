@@ -84,7 +84,7 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     reader.rotation = Rotation::generation(Generation::none(1).push(
         shared,
         identity,
-        Arrival { misses_some: false, is_remote: true },
+        Arrival { is_remote: true, ..Arrival::default() },
         None,
     ));
     assert!(next(&mut reader).await.progress.caught_up);

@@ -17,7 +17,7 @@ use super::names::{Names, Pending};
 use crate::lines::{
     error::is_servers_own,
     history::{
-        generation::{Arrival, Generation},
+        generation::{Arrival, Came, Generation},
         siblings,
     },
     identity::Identity,
@@ -91,6 +91,7 @@ pub struct Work {
 pub struct Arrived {
     pending: Pending,
     file: Option<(File, Identity)>,
+    came: Came,
 }
 
 impl Work {
@@ -107,11 +108,18 @@ impl Work {
     /// Opens the first files that events reported, under their present names.
     pub fn open_arrived(&self) -> Vec<Arrived> {
         let open = |name: &str| {
-            let file = self.parent.as_ref()?.open(name).ok()?;
+            let (file, is_link) = self.parent.as_ref()?.open_through(name).ok()?;
             let identity = Identity::of(&file.metadata().ok()?);
-            Some((file, identity))
+            Some((file, identity, is_link))
         };
-        let opened = |pending: Pending| Arrived { file: pending.name().and_then(open), pending };
+        let opened = |pending: Pending| match pending.name().and_then(open) {
+            Some((file, identity, is_link)) => {
+                // What happened to a link did not happen to its target.
+                let came = if is_link { Came::Created } else { pending.came };
+                Arrived { file: Some((file, identity)), came, pending }
+            }
+            None => Arrived { file: None, came: pending.came, pending },
+        };
         self.names.pending().map(opened).collect()
     }
 
@@ -298,7 +306,7 @@ impl Followed {
         };
         work.found = files.iter().map(|(_, identity)| *identity).collect();
         for (file, identity) in files {
-            self.push(work, file, identity, is_foreign);
+            self.push(work, file, identity, Came::Unseen, is_foreign);
         }
         if can_be_read {
             work.suspect = None;
@@ -309,11 +317,11 @@ impl Followed {
         Ok(Self::leave(&self.last(), work, is_foreign) | self.set_exists(false))
     }
 
-    fn push(&self, work: &mut Work, file: File, identity: Identity, is_foreign: &IsForeign<'_>) {
+    fn push(&self, work: &mut Work, file: File, identity: Identity, came: Came, is_foreign: &IsForeign<'_>) {
         let limit = work.limit(is_foreign);
         let mut chain = self.chain();
         let arrival =
-            Arrival { misses_some: std::mem::take(&mut work.misses_some), is_remote: work.is_remote };
+            Arrival { came, misses_some: std::mem::take(&mut work.misses_some), is_remote: work.is_remote };
         let file = Arc::new(file);
         chain.last = chain.last.push(file.clone(), identity, arrival, limit);
         chain.exists = true;
@@ -325,7 +333,7 @@ impl Followed {
     pub fn take_arrived(&self, work: &mut Work, opened: Vec<Arrived>, is_foreign: &IsForeign<'_>) {
         let count = work.names.confirmed(opened.iter().map(|arrived| &arrived.pending));
         let is_last = work.names.take_pending(count);
-        for (Arrived { file, .. }, is_last) in opened.into_iter().zip(is_last) {
+        for (Arrived { file, came, .. }, is_last) in opened.into_iter().zip(is_last) {
             match file {
                 Some((_, identity)) if identity == self.last().identity => {
                     // It may be away again by now; then it is reported as gone once more.
@@ -333,7 +341,7 @@ impl Followed {
                 }
                 Some((_, identity)) if work.found.contains(&identity) => {}
                 Some((file, identity)) => {
-                    self.push(work, file, identity, is_foreign);
+                    self.push(work, file, identity, came, is_foreign);
                     if !is_last {
                         Self::leave(&self.last(), work, is_foreign);
                     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use rustix::fs::inotify::ReadFlags;
 
+use crate::lines::history::generation::Came;
+
 /// How many files of a path are opened before they are put into its chain, which keeps no more open than it should.
 const OPENED_AT_ONCE: usize = 8;
 
@@ -18,7 +20,7 @@ pub struct Names {
     /// Files between two names, by the cookie of the two events.
     moving: HashMap<u32, u64>,
     /// Files that came to the path and were not opened yet, in order.
-    pending: Vec<u64>,
+    pending: Vec<(u64, Came)>,
     /// The number of the next file.
     next: u64,
     changes: u64,
@@ -28,6 +30,7 @@ pub struct Names {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pending {
     id: u64,
+    pub came: Came,
     /// Its name, and which change gave it; none if it has no name here any more.
     name: Option<(String, u64)>,
 }
@@ -47,9 +50,9 @@ impl Names {
 
     /// The first files that came to the path and were not opened yet, by their present names.
     pub fn pending(&self) -> impl Iterator<Item = Pending> {
-        self.pending.iter().take(OPENED_AT_ONCE).map(|id| {
+        self.pending.iter().take(OPENED_AT_ONCE).map(|(id, came)| {
             let name = self.files.iter().find(|(_, (other, _))| other == id);
-            Pending { id: *id, name: name.map(|(name, (_, change))| (name.clone(), *change)) }
+            Pending { id: *id, came: *came, name: name.map(|(name, (_, change))| (name.clone(), *change)) }
         })
     }
 
@@ -90,7 +93,8 @@ impl Names {
         });
         if let Some(id) = arrived {
             self.files.insert(name.into(), (id, self.changes));
-            self.pending.extend(is_path.then_some(id));
+            let came = if kind.contains(ReadFlags::MOVED_TO) { Came::Renamed } else { Came::Created };
+            self.pending.extend(is_path.then_some((id, came)));
         }
         self.changes += u64::from(is_path || had.is_some() || arrived.is_some());
         if self.files.len() > MAX_NAMES || self.moving.len() > MAX_NAMES {
@@ -122,6 +126,8 @@ mod tests {
         take(ReadFlags::MOVED_TO, "log", 4);
         take(ReadFlags::CREATE, "other", 0);
         assert_eq!(present(&names), [Some("log.2".into()), Some("log.1".into()), Some("log".into())]);
+        let came = names.pending().map(|pending| pending.came).collect::<Vec<_>>();
+        assert_eq!(came, [Came::Created, Came::Created, Came::Renamed]);
         names.take("log", ReadFlags::DELETE, "log.2", 0);
         names.take("log", ReadFlags::MOVED_FROM, "log.1", 5);
         assert_eq!(present(&names), [None, None, Some("log".into())]);

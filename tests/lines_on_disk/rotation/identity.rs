@@ -129,12 +129,14 @@ async fn a_replacement_that_begins_alike_is_an_append_and_any_other_a_new_file()
             let mut reading = bed.open(follow(Start::Head)).await;
             reading.read_lines(lines).await;
             for more in ["more", "and more"] {
+                let next_offset = text.len() as u64;
                 text += &format!("{more}\n");
                 bed.append("temporary", &text);
                 bed.rename("temporary", LOG);
                 reading.read_until(more).await;
+                assert_eq!(reading.take_events(), [Event::Rotated { next_offset }]);
             }
-            assert_eq!((reading.lines.len(), &reading.events[..]), (lines + 2, &[][..]));
+            assert_eq!(reading.lines.len(), lines + 2);
             // The last byte that was read differs.
             let other = format!("{}!\nand more\n", text.strip_suffix("e\nand more\n").unwrap());
             bed.append("temporary", other + "tail\n");
