@@ -24,12 +24,14 @@ use self::schedule::Taken;
 use crate::stream::{self, Batching, Pacing};
 
 pub mod clock;
+mod nanos;
 mod rate;
 mod request;
 mod schedule;
 pub mod shared;
 
 pub use clock::{Clock, Steps};
+pub use nanos::{Length, Moment, Nanos, OutOfRange};
 pub use rate::{Rate, Rates};
 pub use request::{MAX_BATCH, Request};
 pub use schedule::Position;
@@ -111,15 +113,15 @@ pub struct Progress {
 pub enum Event {
     /// The wall clock was set, or the machine has slept.
     ClockStepped {
-        /// By how many nanoseconds it moved against the monotonic one.
-        by_nanos: i128,
+        /// By how much it moved against the monotonic one: above zero means forward.
+        by: Nanos,
     },
     /// A shared countdown has changed.
     Changed {
         /// The last change.
         change: shared::Change,
-        /// By how many nanoseconds its end was moved, if that was the last change.
-        by_nanos: Option<i64>,
+        /// By how much its end was moved, if that was the last change.
+        by: Option<Nanos>,
         /// The version that the client knew.
         previous_version: u64,
         /// Its version since then.
@@ -258,12 +260,12 @@ struct Countdown {
     pacing: Pacing,
     clock: Clock,
     /// When the stream was opened, by both clocks.
-    opened: (i128, Instant),
+    opened: (Moment, Instant),
     /// The readings of both clocks at the end of the wait.
-    seen: Option<(i128, Instant)>,
+    seen: Option<(Moment, Instant)>,
     steps: Steps,
-    /// By how many nanoseconds the wall clock was set after the last batch.
-    stepped: Option<i128>,
+    /// By how much the wall clock was set after the last batch.
+    stepped: Option<Nanos>,
     _rate: Rate,
 }
 
@@ -292,9 +294,8 @@ impl Countdown {
         let Taken { items, count, skipped, first_due } =
             self.position.take(time, self.on_lag, max_items, max_bytes);
         self.pacing.record(count, now);
-        let late = first_due.map(|due| schedule::span(time - due));
-        let events =
-            self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos }).into_iter().collect();
+        let late = first_due.map(|due| (time - due).to_duration());
+        let events = self.stepped.take().map(|by| Event::ClockStepped { by }).into_iter().collect();
         let (position, sent) = (self.position.clone(), self.clock.wall());
         let progress = Progress { late, skipped, snapshot: None, sent };
         Batch { items, count, events, position, progress }
@@ -314,31 +315,30 @@ impl Countdown {
             if self.position.is_pinned() {
                 self.clock.sleep_until_moment(due.min(roughly(time, heartbeat - now))).await;
             } else {
-                let tick = now.checked_add(schedule::duration((due - time).unsigned_abs()));
+                let tick = now.checked_add((due - time).to_duration());
                 self.clock.sleep_until(tick.map_or(heartbeat, |tick| tick.min(heartbeat))).await;
             }
         }
     }
 
-    /// The moment, in nanoseconds since 1970, by which this countdown's ticks are due, and the monotonic clock.
-    fn look(&mut self) -> (i128, Instant) {
+    /// The moment by which this countdown's ticks are due, and the monotonic clock.
+    fn look(&mut self) -> (Moment, Instant) {
         if self.position.is_pinned() {
             let both = self.clock.both();
             if let Some(by) = self.steps.inspect(both) {
-                self.stepped = Some(self.stepped.unwrap_or(0) + by);
+                self.stepped = Some(self.stepped.unwrap_or_default() + by);
             }
             return both;
         }
         let (now, (wall, monotonic)) = (self.clock.now(), self.opened);
-        (wall + schedule::nanos_of(now.saturating_duration_since(monotonic)), now)
+        (wall + now.saturating_duration_since(monotonic).into(), now)
     }
 }
 
 /// A moment after a wait, rounded up to 10 ms, so that streams that wait for about the same moment share it.
-fn roughly(time: i128, wait: Duration) -> i128 {
-    const GRAIN: i128 = 10_000_000;
-    let moment = time + schedule::nanos_of(wait);
-    moment + (-moment).rem_euclid(GRAIN)
+fn roughly(time: Moment, wait: Duration) -> Moment {
+    const GRAIN: Nanos = Nanos::new(10_000_000);
+    (time + wait.into()).round_up(GRAIN)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub use steps::Steps;
 #[cfg(target_os = "linux")]
 pub use timer::Timer;
 
-use super::schedule::{nanos, span};
+use super::Moment;
 use crate::stream::WakeGroup;
 
 /// The longest sleep: timers have bounds, and a position from a client may be far ahead.
@@ -105,19 +105,19 @@ impl Clock {
         }
     }
 
-    /// Both clocks at one moment, the wall clock in nanoseconds since 1970. The wall clock is read first, so that the
-    /// time between the two readings makes a tick late and never early.
-    pub fn both(&self) -> (i128, Instant) {
+    /// Both clocks at one moment. The wall clock is read first, so that the time between the two readings makes a tick
+    /// late and never early.
+    pub fn both(&self) -> (Moment, Instant) {
         let mut before = self.now();
         for _ in 0..4 {
-            let wall = nanos(self.wall());
+            let wall = self.wall().into();
             let after = self.now();
             if after.saturating_duration_since(before) <= TOGETHER {
                 return (wall, after);
             }
             before = after;
         }
-        (nanos(self.wall()), self.now())
+        (self.wall().into(), self.now())
     }
 
     /// Sleeps until the monotonic clock shows `deadline`.
@@ -133,9 +133,9 @@ impl Clock {
         }
     }
 
-    /// Sleeps until the wall clock shows a moment, in nanoseconds since 1970, or until that clock is set. It may also
-    /// end earlier, as often as once a second, so the caller reads the clock again.
-    pub async fn sleep_until_moment(&self, moment: i128) {
+    /// Sleeps until the wall clock shows a moment, or until that clock is set. It may also end earlier, as often as once
+    /// a second, so the caller reads the clock again.
+    pub async fn sleep_until_moment(&self, moment: Moment) {
         match self {
             // Its wall clock cannot be set.
             Self::Tokio => self.sleep_no_longer(moment, MAX_SLEEP).await,
@@ -149,7 +149,7 @@ impl Clock {
             // The timer of the wall clock would fire late by as much as that clock is set back.
             #[cfg(target_os = "linux")]
             Self::Precise(..) => {
-                let left = span(moment - nanos(self.wall())).min(LOOK_AGAIN);
+                let left = self.left(moment).min(LOOK_AGAIN);
                 self.sleep_until(self.now() + left).await;
             }
             #[cfg(test)]
@@ -158,7 +158,12 @@ impl Clock {
     }
 
     /// Sleeps by tokio's timers, up to `longest`.
-    async fn sleep_no_longer(&self, moment: i128, longest: Duration) {
-        tokio::time::sleep(span(moment - nanos(self.wall())).min(longest)).await;
+    async fn sleep_no_longer(&self, moment: Moment, longest: Duration) {
+        tokio::time::sleep(self.left(moment).min(longest)).await;
+    }
+
+    /// From now to a moment of the wall clock; zero if it is past.
+    fn left(&self, moment: Moment) -> Duration {
+        (moment - Moment::from(self.wall())).to_duration()
     }
 }

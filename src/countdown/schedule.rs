@@ -1,29 +1,25 @@
 //! The arithmetic of a countdown: when each number is due, and which ticks a batch at some moment has.
 //!
-//! All functions are pure: the time is an argument. Moments are nanoseconds since the Unix epoch in `i128`. Tick k is
-//! due at `start + k × interval`, which is computed and never accumulated, so a countdown does not drift. A client can
-//! forge a [`Position`]: [`Position::check`] establishes the ranges that all other functions rely on, and after it no
-//! function overflows.
+//! All functions are pure: the time is an argument. Tick k is due at `start + k × interval`, which is computed and never
+//! accumulated, so a countdown does not drift. A client can forge a [`Position`]: [`Position::check`] establishes the
+//! ranges that all other functions rely on, and after it no function overflows.
 
-use std::{
-    ops::Range,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Error, OnLag, Spec, Target};
+use super::{Config, Error, Length, Moment, OnLag, Spec, Target};
 use crate::{
     cursor,
     wire::tick::{self, Tick},
 };
 
 /// The first moment that a protobuf timestamp can express: 0001-01-01T00:00:00Z.
-const FIRST_MOMENT: i128 = -62_135_596_800 * NANOS_PER_SECOND;
+const FIRST_MOMENT: Moment = Moment::from_nanos(-62_135_596_800 * NANOS_PER_SECOND);
 
 /// The last one: 9999-12-31T23:59:59.999999999Z.
-const LAST_MOMENT: i128 = 253_402_300_800 * NANOS_PER_SECOND - 1;
+const LAST_MOMENT: Moment = Moment::from_nanos(253_402_300_800 * NANOS_PER_SECOND - 1);
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
@@ -40,7 +36,16 @@ pub(super) struct Taken {
     /// How many ticks before them were skipped.
     pub(super) skipped: u64,
     /// When the first of them was due.
-    pub(super) first_due: Option<i128>,
+    pub(super) first_due: Option<Moment>,
+}
+
+/// Which ticks of a countdown are due.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// Those that are due at this moment.
+    By(Moment),
+    /// All of them: the countdown has ended.
+    All,
 }
 
 /// What a shared countdown adds to its ticks.
@@ -58,9 +63,9 @@ pub(super) struct Mark {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// When tick 0 is due.
-    start: i128,
-    /// From tick to tick, in nanoseconds; at least 1.
-    interval: u64,
+    start: Moment,
+    /// From tick to tick; at least 1 ns.
+    interval: Length,
     /// The number of tick 0.
     from: i32,
     /// The fall from tick to tick; at least 1.
@@ -80,38 +85,49 @@ impl cursor::Position for Position {
 
 impl Position {
     /// The position before the first tick of a new countdown that starts at `now`.
-    pub(super) fn new(spec: &Spec, now: i128, config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(spec: &Spec, now: Moment, config: &Config) -> Result<Self, Error> {
         if spec.step < 1 {
             return Err(Error::StepTooSmall { step: spec.step });
         }
         let interval = checked_interval(spec.interval, config)?;
         let position = match spec.target {
             Target::From(from) => Self::down_from(from, spec, interval, now, config)?,
-            Target::Until(moment) => Self::down_to(nanos(moment), spec, interval, now, config)?,
+            Target::Until(moment) => Self::down_to(moment.into(), spec, interval, now, config)?,
         };
         let too_long = |_| Error::TooLong { length: position.length(), max: config.max_length };
         position.check(config).map_err(too_long)?;
         Ok(position)
     }
 
-    fn down_from(from: i32, spec: &Spec, interval: u64, now: i128, config: &Config) -> Result<Self, Error> {
+    fn down_from(
+        from: i32,
+        spec: &Spec,
+        interval: Length,
+        now: Moment,
+        config: &Config,
+    ) -> Result<Self, Error> {
         let fall = u64::try_from(i64::from(from) - i64::from(spec.to))
             .map_err(|_| Error::FromBelowTo { from, to: spec.to })?;
         let last = fall / u64::from(spec.step.unsigned_abs());
-        let pauses = u128::from(last) + u128::from(spec.wait_first);
-        // At most 2³² pauses of at most 2⁹⁴ ns.
-        let length = duration(pauses * spec.interval.as_nanos());
+        let pauses = last + u64::from(spec.wait_first);
+        let length = (interval * pauses).to_duration();
         if length > config.max_length {
             return Err(Error::TooLong { length, max: config.max_length });
         }
         // To the next whole interval; one that begins now has its tick now.
-        let ahead = if spec.align { (-now).rem_euclid(i128::from(interval)) } else { 0 };
-        let start = now + ahead + if spec.wait_first { i128::from(interval) } else { 0 };
+        let first = if spec.align { now.round_up(interval.into()) } else { now };
+        let start = if spec.wait_first { first + interval.into() } else { first };
         let count = last + 1;
         Ok(Self { start, interval, from, step: spec.step, count, pinned: spec.align, next: 0 })
     }
 
-    fn down_to(moment: i128, spec: &Spec, interval: u64, now: i128, config: &Config) -> Result<Self, Error> {
+    fn down_to(
+        moment: Moment,
+        spec: &Spec,
+        interval: Length,
+        now: Moment,
+        config: &Config,
+    ) -> Result<Self, Error> {
         if spec.wait_first {
             return Err(Error::WaitFirstWithUntil);
         }
@@ -120,12 +136,12 @@ impl Position {
         }
         // A moment before the year 1 is in the past, like any other past moment.
         let moment = moment.max(FIRST_MOMENT);
-        let ahead_nanos = u128::try_from(moment - now).unwrap_or(0);
-        let ahead = duration(ahead_nanos);
-        if ahead > config.max_length {
-            return Err(Error::UntilTooFar { ahead, max: config.max_length });
+        let ahead = moment - now;
+        if ahead.to_duration() > config.max_length {
+            return Err(Error::UntilTooFar { ahead: ahead.to_duration(), max: config.max_length });
         }
-        let left = ahead_nanos / spec.interval.as_nanos();
+        // A past moment has the last tick alone.
+        let left = ahead.whole_intervals(interval).unwrap_or(0);
         // Both the first number and the count of the numbers left must fit.
         let fall = i64::from(i32::MAX) - i64::from(spec.to);
         let max = (fall / i64::from(spec.step)).min(i64::from(i32::MAX));
@@ -134,17 +150,17 @@ impl Position {
         let (true, Ok(from), Ok(count)) = (last <= max, from, u64::try_from(last + 1)) else {
             return Err(Error::TooManyNumbers { left: last, max });
         };
-        let start = moment - i128::from(last) * i128::from(interval);
+        let start = moment - interval * left;
         Ok(Self { start, interval, from, step: spec.step, count, pinned: true, next: 0 })
     }
 
     /// The position before the first of `ticks` ticks, of which the last is due at `end`; `None` if no such schedule
     /// exists.
-    pub(super) fn backward(end: i128, ticks: u64, interval: u64, to: i32, step: i32) -> Option<Self> {
+    pub(super) fn backward(end: Moment, ticks: u64, interval: Length, to: i32, step: i32) -> Option<Self> {
         let last = ticks.checked_sub(1)?;
         let fall = i64::try_from(last).ok()?.checked_mul(step.into())?;
         let from = i32::try_from(i64::from(to).checked_add(fall)?).ok()?;
-        let start = end.checked_sub(i128::from(last) * i128::from(interval))?;
+        let start = end.checked_sub(interval * last)?;
         let position = Self { start, interval, from, step, count: ticks, pinned: true, next: 0 };
         let any = Config { min_interval: Duration::ZERO, max_length: Duration::MAX, ..Config::default() };
         position.check(&any).is_ok().then_some(position)
@@ -153,7 +169,7 @@ impl Position {
     /// Checks each field, because a client can forge a position.
     pub(super) fn check(&self, config: &Config) -> Result<(), Error> {
         let refused = |what| Err(Error::PositionInvalid(what));
-        let interval = Duration::from_nanos(self.interval);
+        let interval = Duration::from(self.interval);
         if interval.is_zero() || interval < config.min_interval {
             return refused("its interval is shorter than this server allows");
         }
@@ -166,11 +182,8 @@ impl Position {
         if i128::from(self.from) - i128::from(self.count - 1) * i128::from(self.step) < i128::from(i32::MIN) {
             return refused("its numbers leave the range of int32");
         }
-        let length = u128::from(self.count - 1) * u128::from(self.interval);
-        if interval > config.max_length
-            || length > config.max_length.as_nanos()
-            || u64::try_from(length).is_err()
-        {
+        let length = self.interval.checked_mul(self.count - 1).map(Duration::from);
+        if interval > config.max_length || length.is_none_or(|length| length > config.max_length) {
             return refused("it is longer than this server allows");
         }
         // `start` first: only a start in range can be added to.
@@ -187,7 +200,7 @@ impl Position {
 
     /// From tick to tick.
     pub(super) fn interval(&self) -> Duration {
-        Duration::from_nanos(self.interval)
+        self.interval.into()
     }
 
     /// Whether the schedule follows the wall clock when that is set.
@@ -196,12 +209,12 @@ impl Position {
     }
 
     /// When the next tick is due; `None` after the last one.
-    pub(super) fn next_due(&self) -> Option<i128> {
+    pub(super) fn next_due(&self) -> Option<Moment> {
         (!self.is_end()).then(|| self.due(self.next))
     }
 
     /// When the last tick is due.
-    pub(super) fn end(&self) -> i128 {
+    pub(super) fn end(&self) -> Moment {
         self.due(self.count - 1)
     }
 
@@ -216,16 +229,19 @@ impl Position {
     }
 
     /// Takes the ticks that are due at `now`, up to `at_most` ticks and about `max_bytes`, and moves after them.
-    pub(super) fn take(&mut self, now: i128, on_lag: OnLag, at_most: usize, max_bytes: usize) -> Taken {
-        let range = self.ready(now, on_lag, at_most);
+    pub(super) fn take(&mut self, now: Moment, on_lag: OnLag, at_most: usize, max_bytes: usize) -> Taken {
+        let range = self.ready(Due::By(now), on_lag, at_most);
         let (items, count) = self.encode(range.clone(), max_bytes, None);
         self.taken(&range, items, count)
     }
 
-    /// The ticks to deliver at `now`, up to `at_most`.
-    pub(super) fn ready(&self, now: i128, on_lag: OnLag, at_most: usize) -> Range<u64> {
-        // The wall clock may have been set back since the last call: never below `next`.
-        let due = self.due_by(now).max(self.next);
+    /// The ticks to deliver, up to `at_most` of those that are due.
+    pub(super) fn ready(&self, due: Due, on_lag: OnLag, at_most: usize) -> Range<u64> {
+        let due = match due {
+            // The wall clock may have been set back since the last call: never below `next`.
+            Due::By(now) => self.due_by(now).max(self.next),
+            Due::All => self.count,
+        };
         if due == self.next || at_most == 0 {
             return self.next..self.next;
         }
@@ -265,27 +281,24 @@ impl Position {
     }
 
     /// How many of all ticks are due at `now`.
-    pub(super) fn due_by(&self, now: i128) -> u64 {
-        match u128::try_from(now.saturating_sub(self.start)) {
-            Err(_) => 0,
-            Ok(since) => {
-                u64::try_from(since / u128::from(self.interval) + 1).unwrap_or(u64::MAX).min(self.count)
-            }
-        }
+    pub(super) fn due_by(&self, now: Moment) -> u64 {
+        let since = now.saturating_since(self.start).whole_intervals(self.interval);
+        since.map_or(0, |intervals| intervals.saturating_add(1).min(self.count))
     }
 
-    fn due(&self, k: u64) -> i128 {
-        self.start + i128::from(k) * i128::from(self.interval)
+    fn due(&self, k: u64) -> Moment {
+        self.start + self.interval * k
     }
 
-    #[expect(clippy::expect_used, reason = "a tick with another number would be wrong data")]
+    #[expect(clippy::expect_used, reason = "a tick with another number or length would be wrong data")]
     fn tick(&self, k: u64, mark: Option<Mark>) -> Tick {
         let number = i128::from(self.from) - i128::from(k) * i128::from(self.step);
+        let remaining = self.interval.checked_mul(self.count - 1 - k);
         Tick {
             remaining: i32::try_from(number).expect("`check` has shown that all numbers fit"),
-            remaining_time: (self.count - 1 - k) * self.interval,
-            due: self.due(k),
-            end: self.end(),
+            remaining_nanos: remaining.expect("`check` has shown that the whole length fits").get(),
+            due_nanos: self.due(k).as_nanos(),
+            end_nanos: self.end().as_nanos(),
             state: mark.map(|mark| mark.state),
             version: mark.map(|mark| mark.version),
         }
@@ -293,12 +306,12 @@ impl Position {
 
     /// From the first tick to the last.
     fn length(&self) -> Duration {
-        duration(u128::from(self.count - 1) * u128::from(self.interval))
+        (self.interval * (self.count - 1)).to_duration()
     }
 }
 
 /// An interval in the unit of a position, if it is one that the operator allows.
-pub(super) fn checked_interval(interval: Duration, config: &Config) -> Result<u64, Error> {
+pub(super) fn checked_interval(interval: Duration, config: &Config) -> Result<Length, Error> {
     // An interval of nothing has no ticks to count, whatever the operator allows.
     let min = config.min_interval.max(Duration::from_nanos(1));
     if interval < min {
@@ -309,35 +322,7 @@ pub(super) fn checked_interval(interval: Duration, config: &Config) -> Result<u6
     }
     // Longer than 584 years only where an operator allows that.
     let too_long = |_| Error::TooLong { length: interval, max: config.max_length };
-    u64::try_from(interval.as_nanos()).map_err(too_long)
-}
-
-/// A duration in nanoseconds, or the longest duration.
-pub(super) fn duration(nanos: u128) -> Duration {
-    let per_second = NANOS_PER_SECOND.unsigned_abs();
-    match (u64::try_from(nanos / per_second), u32::try_from(nanos % per_second)) {
-        (Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
-        _ => Duration::MAX,
-    }
-}
-
-/// A duration in nanoseconds; zero if they are below zero.
-pub(super) fn span(nanos: i128) -> Duration {
-    duration(u128::try_from(nanos).unwrap_or(0))
-}
-
-/// A moment in the unit of a position.
-pub(super) fn nanos(moment: SystemTime) -> i128 {
-    match moment.duration_since(UNIX_EPOCH) {
-        Ok(after) => nanos_of(after),
-        Err(before) => -nanos_of(before.duration()),
-    }
-}
-
-/// A span in the unit of a position.
-#[expect(clippy::expect_used, reason = "a shorter span would be wrong data")]
-pub(super) fn nanos_of(span: Duration) -> i128 {
-    i128::try_from(span.as_nanos()).expect("a duration has fewer than 2⁹⁴ nanoseconds")
+    Length::try_from(interval).map_err(too_long)
 }
 
 #[cfg(test)]

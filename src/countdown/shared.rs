@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use async_stream::try_stream;
 use futures::Stream;
 
-use super::{Batch, Clock, Config, schedule};
+use super::{Batch, Clock, Config, Moment, Nanos};
 use crate::messages::{self, Content, Expected, Log, NewMessage, Sequence, topic};
 use registry::Registry;
 use watcher::Watcher;
@@ -63,13 +63,13 @@ pub struct Snapshot {
     /// The sequence of its last change.
     pub version: u64,
     pub(crate) record: Record,
-    /// When its last message expires in the log, in nanoseconds since 1970.
-    expires: Option<i128>,
+    /// When its last message expires in the log.
+    expires: Option<Moment>,
     encoded: watcher::Encoded,
 }
 
 impl Snapshot {
-    fn new(name: Arc<str>, version: u64, record: Record, expires: Option<i128>) -> Self {
+    fn new(name: Arc<str>, version: u64, record: Record, expires: Option<Moment>) -> Self {
         Self { name, version, record, expires, encoded: watcher::Encoded::default() }
     }
 
@@ -89,9 +89,9 @@ impl Snapshot {
     }
 
     /// When the server must act next: the countdown ends, or its last message expires.
-    fn moment(&self) -> Option<i128> {
+    fn moment(&self) -> Option<Moment> {
         match self.record.phase {
-            Phase::Running { end_time, .. } => Some(end_time.as_nanosecond()),
+            Phase::Running { end_time, .. } => Some(end_time.into()),
             _ => self.expires,
         }
     }
@@ -130,10 +130,9 @@ impl Countdowns {
         Ok((Self(registry), work))
     }
 
-    /// The time of the wall clock, in nanoseconds since 1970. The remaining duration of a running countdown is counted
-    /// from it.
-    pub fn now(&self) -> i128 {
-        schedule::nanos(self.0.clock.wall())
+    /// The time of the wall clock. The remaining duration of a running countdown is counted from it.
+    pub fn now(&self) -> Moment {
+        self.0.clock.wall().into()
     }
 
     /// Creates a countdown, unless a request with the same id already created it. Returns it, and whether it existed.
@@ -195,12 +194,12 @@ impl Countdowns {
         self.change(name, expected, Record::resume).await
     }
 
-    /// Moves the end of a countdown by `by` nanoseconds, later or (below zero) earlier.
+    /// Moves the end of a countdown by `by`, later or (below zero) earlier.
     ///
     /// # Errors
     /// The same as [`pause`](Self::pause), and [`Error::ByZero`], [`Error::NothingLeft`], [`Error::TooLong`] and
     /// [`Error::TooManyNumbers`].
-    pub async fn extend(&self, name: &str, expected: Option<u64>, by: i128) -> Result<Arc<Snapshot>, Error> {
+    pub async fn extend(&self, name: &str, expected: Option<u64>, by: Nanos) -> Result<Arc<Snapshot>, Error> {
         let config = &self.0.config;
         self.change(name, expected, |record, version, now| record.extend(by, version, now, config).map(Some))
             .await
@@ -259,8 +258,8 @@ impl Countdowns {
     ) -> Result<impl Stream<Item = Result<Batch<Position>, Error>> + Send + use<>, Error> {
         check_name(&query.name)?;
         let changes = self.0.changes(&query.name).ok_or(Error::NotFound)?;
-        let interval = Duration::from_nanos(changes.borrow().record.interval_nanos);
-        let rate = self.0.config.rates.take(interval)?;
+        let interval = changes.borrow().record.interval;
+        let rate = self.0.config.rates.take(interval.into())?;
         let mut watcher = Watcher::new(changes, query, &self.0.clock, rate)?;
         Ok(try_stream!({
             yield watcher.batch()?;
@@ -276,7 +275,7 @@ impl Countdowns {
         &self,
         name: &str,
         expected: Option<u64>,
-        apply: impl Fn(&Record, u64, i128) -> Result<Option<Record>, Error>,
+        apply: impl Fn(&Record, u64, Moment) -> Result<Option<Record>, Error>,
     ) -> Result<Arc<Snapshot>, Error> {
         let registry = &*self.0;
         loop {

@@ -249,11 +249,11 @@ fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Ou
 fn event(event: Event) -> proto::CountdownStreamEvent {
     use proto::countdown_stream_event::Event as E;
     let event = match event {
-        Event::ClockStepped { by_nanos } => {
-            E::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by_nanos)) })
+        Event::ClockStepped { by } => {
+            E::ClockStepped(proto::CountdownClockStepped { by: Some(field::signed_duration(by)) })
         }
-        Event::Changed { change, by_nanos, previous_version, version } => {
-            let by = by_nanos.map(|by| field::signed_duration(by.into()));
+        Event::Changed { change, by, previous_version, version } => {
+            let by = by.map(field::signed_duration);
             E::Changed(proto::CountdownChanged { by, ..shared::changed(change, previous_version, version) })
         }
     };

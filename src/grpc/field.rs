@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::status::{self, Failure};
 use crate::{
+    countdown::Nanos,
     cursor::{self, Kind},
     messages::Sequence,
     proto::{self, ErrorReason},
@@ -91,8 +92,9 @@ pub fn show(duration: &prost_types::Duration) -> String {
     }
 }
 
-/// A duration of this many nanoseconds. Seconds and nanoseconds have the same sign.
-pub fn signed_duration(nanos: i128) -> prost_types::Duration {
+/// A length as a duration. Seconds and nanoseconds have the same sign.
+pub fn signed_duration(length: impl Into<Nanos>) -> prost_types::Duration {
+    let nanos = length.into().get();
     let seconds =
         i64::try_from(nanos / i128::from(NANOS)).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX });
     prost_types::Duration { seconds, nanos: i32::try_from(nanos % i128::from(NANOS)).unwrap_or(0) }

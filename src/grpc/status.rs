@@ -86,9 +86,7 @@ impl Failure {
             message: text,
             field: field.unwrap_or_default(),
             metadata,
-            retry_delay: reason
-                .is_retried()
-                .then(|| super::field::signed_duration(RETRY_DELAY.as_nanos().cast_signed())),
+            retry_delay: reason.is_retried().then(|| super::field::signed_duration(RETRY_DELAY)),
         }
     }
 }

@@ -127,7 +127,7 @@ async fn a_step_of_the_wall_clock_is_an_event_of_an_aligned_countdown() {
     let mut stream = limited(client.countdown(request)).await.unwrap().into_inner();
     let first = limited(stream.message()).await.unwrap().unwrap();
     assert!(first.ticks.is_empty() && first.events.is_empty());
-    clock.step(-1_500_000_000);
+    clock.step(countdown::Nanos::new(-1_500_000_000));
     let reported = limited(stream.message()).await.unwrap().unwrap();
     let [
         proto::CountdownStreamEvent {

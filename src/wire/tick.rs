@@ -29,17 +29,17 @@ pub const MAX_BYTES: usize = 96;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// A tick to encode. Moments are nanoseconds since 1970, within the years 1 to 9999.
+/// A tick to encode. Moments are within the years 1 to 9999.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tick {
     /// The number that the countdown has reached.
     pub remaining: i32,
-    /// The nanoseconds from this tick to the last one.
-    pub remaining_time: u64,
-    /// When the tick is due.
-    pub due: i128,
-    /// When the last tick is due.
-    pub end: i128,
+    /// From this tick to the last one.
+    pub remaining_nanos: u64,
+    /// When the tick is due, since 1970.
+    pub due_nanos: i128,
+    /// When the last tick is due, since 1970.
+    pub end_nanos: i128,
     /// The number of a shared countdown's state, which is not 0.
     pub state: Option<i32>,
     /// The version of a shared countdown.
@@ -66,9 +66,9 @@ impl TickEncoder {
         let mut item = Stack::<MAX_BYTES>::default();
         item.message(TICKS, |item| {
             item.number(REMAINING, signed(tick.remaining.into()));
-            self.left.put(item, REMAINING_DURATION, tick.remaining_time.into());
-            self.due.put(item, DUE_TIME, tick.due);
-            self.end.put(item, END_TIME, tick.end);
+            self.left.put(item, REMAINING_DURATION, tick.remaining_nanos.into());
+            self.due.put(item, DUE_TIME, tick.due_nanos);
+            self.end.put(item, END_TIME, tick.end_nanos);
             if let Some(state) = tick.state {
                 item.number(STATE, signed(state.into()));
             }
@@ -189,14 +189,14 @@ pub(crate) mod tests {
         let ticks = proto::CountdownResponse::decode(items).unwrap().ticks;
         let tick = |tick: proto::Tick| Tick {
             remaining: tick.remaining.unwrap(),
-            remaining_time: tick
+            remaining_nanos: tick
                 .remaining_duration
                 .map(|d| nanos(d.seconds, d.nanos))
                 .unwrap()
                 .try_into()
                 .unwrap(),
-            due: moment(tick.due_time),
-            end: moment(tick.end_time),
+            due_nanos: moment(tick.due_time),
+            end_nanos: moment(tick.end_time),
             state: Some(tick.state).filter(|state| *state != 0),
             version: tick.version,
         };
@@ -210,11 +210,12 @@ pub(crate) mod tests {
             apart in prop_oneof![Just(1_i128), 1..2_000_000_000_i128],
         ) {
             let (mut encoder, mut together, mut alone) = (TickEncoder::default(), Vec::new(), Vec::new());
-            for (remaining, remaining_time, due, end, more) in ticks {
+            for (remaining, remaining_nanos, due, end_nanos, more) in ticks {
                 for k in 0..=more {
-                    let due = (due - k * apart).max(MOMENTS.start);
-                    let remaining_time = remaining_time.saturating_sub(u64::try_from(k * apart).unwrap_or(0));
-                    let tick = Tick { remaining, remaining_time, due, end, state: None, version: None };
+                    let due_nanos = (due - k * apart).max(MOMENTS.start);
+                    let remaining_nanos = remaining_nanos.saturating_sub(u64::try_from(k * apart).unwrap_or(0));
+                    let tick =
+                        Tick { remaining, remaining_nanos, due_nanos, end_nanos, state: None, version: None };
                     encoder.put(&mut together, &tick);
                     put(&mut alone, &tick);
                 }
@@ -225,21 +226,21 @@ pub(crate) mod tests {
         #[test]
         fn an_encoded_tick_is_equal_to_that_of_prost(
             remaining in prop_oneof![any::<i32>(), Just(0)],
-            remaining_time in prop_oneof![any::<u64>(), 0..10_000_000_000_u64, Just(0)],
-            due in moment(),
-            end in moment(),
+            remaining_nanos in prop_oneof![any::<u64>(), 0..10_000_000_000_u64, Just(0)],
+            due_nanos in moment(),
+            end_nanos in moment(),
             state in proptest::option::of(1..100_i32),
             version in proptest::option::of(any::<i64>()),
         ) {
             let mut ours = Vec::new();
-            put(&mut ours, &Tick { remaining, remaining_time, due, end, state, version });
-            let left = timestamp(remaining_time.into());
+            put(&mut ours, &Tick { remaining, remaining_nanos, due_nanos, end_nanos, state, version });
+            let left = timestamp(remaining_nanos.into());
             let theirs = proto::CountdownResponse {
                 ticks: vec![proto::Tick {
                     remaining: Some(remaining),
                     remaining_duration: Some(prost_types::Duration { seconds: left.seconds, nanos: left.nanos }),
-                    due_time: Some(timestamp(due)),
-                    end_time: Some(timestamp(end)),
+                    due_time: Some(timestamp(due_nanos)),
+                    end_time: Some(timestamp(end_nanos)),
                     state: state.unwrap_or_default(),
                     version,
                 }],

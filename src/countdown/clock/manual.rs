@@ -4,33 +4,33 @@ use std::{sync::Mutex, time::SystemTime};
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{super::schedule::nanos, Clock};
+use super::Clock;
+use crate::countdown::{Moment, Nanos};
 
 /// A wall clock that a test sets.
 #[derive(Debug, Default)]
 pub struct Manual {
     /// The time without the offset, if the clock is stopped; `None` if it follows tokio's time.
     stopped_at: Option<SystemTime>,
-    offset: Mutex<i128>,
+    offset: Mutex<Nanos>,
     stepped: Notify,
 }
 
 impl Manual {
-    fn offset(&self) -> i128 {
+    fn offset(&self) -> Nanos {
         *self.offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn wall(&self) -> SystemTime {
-        let span = super::super::schedule::duration(self.offset().unsigned_abs());
-        let wall = self.stopped_at.unwrap_or_else(|| Clock::Tokio.wall());
-        if self.offset() < 0 { wall - span } else { wall + span }
+        let (offset, wall) = (self.offset(), self.stopped_at.unwrap_or_else(|| Clock::Tokio.wall()));
+        wall + offset.to_duration() - (-offset).to_duration()
     }
 
     /// Like a timer that the kernel cancels when the clock is set.
-    pub(super) async fn sleep_until_moment(&self, moment: i128) {
+    pub(super) async fn sleep_until_moment(&self, moment: Moment) {
         // Subscribe before the clock is read, so that no later step is missed.
         let stepped = self.stepped.notified();
-        let left = super::super::schedule::span(moment - nanos(self.wall()));
+        let left = (moment - Moment::from(self.wall())).to_duration();
         let passed = async {
             // A stopped clock reaches a later moment by a step only.
             if self.stopped_at.is_some() && !left.is_zero() {
@@ -57,9 +57,9 @@ impl Clock {
         Self::Manual(Manual { stopped_at, ..Manual::default() }.into())
     }
 
-    /// Sets the wall clock by `by` nanoseconds, forward or back, and ends all sleeps until one of its moments. It also
+    /// Sets the wall clock, forward or back, and ends all sleeps until one of its moments. It also
     /// stands for a suspend, in which the monotonic clock stops and the wall clock goes on.
-    pub(crate) fn step(&self, by: i128) {
+    pub(crate) fn step(&self, by: Nanos) {
         let Self::Manual(manual) = self else { panic!("{self:?} cannot be set") };
         *manual.offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
         manual.stepped.notify_waiters();

@@ -6,11 +6,10 @@
 
 use tokio::time::Instant;
 
-use super::super::schedule::nanos_of;
+use crate::countdown::{Moment, Nanos};
 
-/// A difference up to this is not a step, in nanoseconds, also between two readings at almost the same time: people do
-/// not notice it.
-const SLACK: i128 = 20_000_000;
+/// A difference up to this is not a step, also between two readings at almost the same time: people do not notice it.
+const SLACK: Nanos = Nanos::new(20_000_000);
 
 /// A difference up to this fraction (1/1000) of the time since the last reading is not a step either.
 const SLEW: i128 = 1_000;
@@ -18,19 +17,19 @@ const SLEW: i128 = 1_000;
 /// The last reading of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {
-    wall: i128,
+    wall: Moment,
     monotonic: Instant,
 }
 
 impl Steps {
     /// Detects steps after this reading of both clocks.
-    pub fn at((wall, monotonic): (i128, Instant)) -> Self {
+    pub fn at((wall, monotonic): (Moment, Instant)) -> Self {
         Self { wall, monotonic }
     }
 
-    /// By how many nanoseconds the wall clock was set after the last reading, if it was: above zero means forward.
-    pub fn inspect(&mut self, (wall, monotonic): (i128, Instant)) -> Option<i128> {
-        let passed = nanos_of(monotonic.saturating_duration_since(self.monotonic));
+    /// By how much the wall clock was set after the last reading, if it was: above zero means forward.
+    pub fn inspect(&mut self, (wall, monotonic): (Moment, Instant)) -> Option<Nanos> {
+        let passed = Nanos::from(monotonic.saturating_duration_since(self.monotonic));
         let by = wall - self.wall - passed;
         *self = Self { wall, monotonic };
         (by.abs() > SLACK + passed / SLEW).then_some(by)
@@ -45,16 +44,17 @@ mod tests {
 
     use super::*;
 
-    fn step_after(passed: u64, moved: i128) -> Option<i128> {
+    fn step_after(passed: u64, moved: i128) -> Option<Nanos> {
         let now = Instant::now();
         let later = now + Duration::from_nanos(passed);
-        Steps::at((0, now)).inspect((i128::from(passed) + moved, later))
+        let wall = Moment::EPOCH + Nanos::new(i128::from(passed) + moved);
+        Steps::at((Moment::EPOCH, now)).inspect((wall, later))
     }
 
     #[test]
     fn a_step_is_noticed_in_either_direction() {
         for by in [-3_600_000_000_000, -25_000_000, 25_000_000, 3_600_000_000_000] {
-            assert_eq!(step_after(1_000_000_000, by), Some(by));
+            assert_eq!(step_after(1_000_000_000, by), Some(Nanos::new(by)));
         }
     }
 

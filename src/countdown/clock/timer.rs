@@ -35,8 +35,11 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::queue::{EntryId, Queue, Sleeping};
-use crate::{countdown::schedule::nanos_of, stream::WakeGroup};
+use self::queue::{EntryId, LaneMoment, Queue, Sleeping};
+use crate::{
+    countdown::{Moment, Nanos},
+    stream::WakeGroup,
+};
 
 mod queue;
 
@@ -50,14 +53,12 @@ const SLICE: usize = 64;
 /// about this many tasks.
 const MAX_SLICE: usize = 240;
 
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
 /// The timers, and the tasks that serve them. Dropping it ends the tasks.
 pub struct Timer {
     monotonic: Arc<Lane>,
     wall: Arc<Lane>,
-    /// One moment of the monotonic clock, as an `Instant` and in nanoseconds of the timer's clock.
-    base: (Instant, i64),
+    /// One moment of the monotonic clock, as an `Instant` and as the timer counts it.
+    base: (Instant, LaneMoment),
     _drivers: [AbortOnDropHandle<()>; 2],
 }
 
@@ -78,7 +79,7 @@ struct State {
     queue: Queue,
     /// The moment that the timer is set to. It may be the moment of a dropped sleeper: one spurious wake-up is cheaper
     /// than setting the timer at each drop.
-    armed: Option<i64>,
+    armed: Option<LaneMoment>,
     stopped: bool,
 }
 
@@ -107,18 +108,18 @@ impl Timer {
         deadline: Instant,
         wake_group: Option<WakeGroup>,
     ) -> impl Future<Output = Result<(), Stopped>> {
-        let (base, nanos) = self.base;
-        let after = nanos_of(deadline.saturating_duration_since(base));
-        Sleeper::new(&self.monotonic, i128::from(nanos) + after, wake_group)
+        let (instant, base) = self.base;
+        let after = Nanos::from(deadline.saturating_duration_since(instant));
+        Sleeper::new(&self.monotonic, base + after, wake_group)
     }
 
-    /// Sleeps until the moment, in nanoseconds since 1970, or until the wall clock is set.
+    /// Sleeps until the moment, or until the wall clock is set.
     pub(super) fn sleep_until_moment(
         &self,
-        moment: i128,
+        moment: Moment,
         wake_group: Option<WakeGroup>,
     ) -> impl Future<Output = Result<(), Stopped>> {
-        Sleeper::new(&self.wall, moment, wake_group)
+        Sleeper::new(&self.wall, LaneMoment::of_wall_clock(moment), wake_group)
     }
 }
 
@@ -147,14 +148,14 @@ impl Lane {
         let absolute = TimerfdTimerFlags::ABSTIME;
         let notices = absolute | TimerfdTimerFlags::CANCEL_ON_SET;
         // Some kernels have timerfd and lack this flag.
-        let flags = if is_wall && set(&fd, notices, i64::MAX).is_ok() { notices } else { absolute };
+        let flags = if is_wall && set(&fd, notices, LaneMoment::LAST).is_ok() { notices } else { absolute };
         let timer = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self { clock, timer, flags, state: Mutex::default() })
     }
 
-    fn now(&self) -> i64 {
+    fn now(&self) -> LaneMoment {
         let Timespec { tv_sec, tv_nsec } = clock_gettime(self.clock);
-        tv_sec.saturating_mul(NANOS_PER_SECOND).saturating_add(tv_nsec)
+        LaneMoment::new(tv_sec, tv_nsec)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -174,7 +175,7 @@ impl Lane {
     }
 
     /// Adds a sleeper to the queue.
-    fn insert(&self, moment: i64, sleeping: Sleeping) -> Result<EntryId, Stopped> {
+    fn insert(&self, moment: LaneMoment, sleeping: Sleeping) -> Result<EntryId, Stopped> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Stopped);
@@ -235,9 +236,9 @@ impl Lane {
     }
 }
 
-/// One moment of the monotonic clock, as an `Instant` and in nanoseconds of the timer's clock. The time between the two
-/// readings makes all sleeps late, and none early.
-fn base(monotonic: &Lane) -> (Instant, i64) {
+/// One moment of the monotonic clock, as an `Instant` and as the timer counts it. The time between the two readings
+/// makes all sleeps late, and none early.
+fn base(monotonic: &Lane) -> (Instant, LaneMoment) {
     let tries = std::iter::repeat_with(|| {
         let (first, second) = (Instant::now(), monotonic.now());
         (first.elapsed(), first, second)
@@ -248,25 +249,23 @@ fn base(monotonic: &Lane) -> (Instant, i64) {
 }
 
 /// Sets a timer to a moment of its clock.
-fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: i64) -> Result<(), Errno> {
+fn set(timer: &OwnedFd, flags: TimerfdTimerFlags, moment: LaneMoment) -> Result<(), Errno> {
     // A value of 0 would disarm the timer.
-    let moment = moment.max(1);
-    let at = Timespec { tv_sec: moment / NANOS_PER_SECOND, tv_nsec: moment % NANOS_PER_SECOND };
+    let (tv_sec, tv_nsec) = moment.max(LaneMoment::FIRST).parts();
+    let at = Timespec { tv_sec, tv_nsec };
     let once = Itimerspec { it_interval: Timespec::default(), it_value: at };
     timerfd_settime(timer, flags, &once).map(drop)
 }
 
 struct Sleeper<'a> {
     lane: &'a Lane,
-    moment: i64,
+    moment: LaneMoment,
     wake_group: Option<WakeGroup>,
     entry: Option<EntryId>,
 }
 
 impl<'a> Sleeper<'a> {
-    fn new(lane: &'a Lane, moment: i128, wake_group: Option<WakeGroup>) -> Self {
-        // A moment before 1970 is due, and one after the year 2262 does not come while the server runs.
-        let moment = i64::try_from(moment).unwrap_or(if moment < 0 { 0 } else { i64::MAX });
+    fn new(lane: &'a Lane, moment: LaneMoment, wake_group: Option<WakeGroup>) -> Self {
         Self { lane, moment, wake_group, entry: None }
     }
 }

@@ -1,14 +1,20 @@
 //! The arithmetic compared with a count one by one, and with forged positions.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::proto;
+use crate::{countdown::Nanos, proto};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOW: SystemTime = UNIX_EPOCH;
+
+/// Later than any tick, and earlier.
+const EVER: Moment = Moment::from_nanos(i128::MAX);
+const NEVER: Moment = Moment::from_nanos(i128::MIN);
 
 /// A tick as a client sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,11 +35,11 @@ pub(crate) fn decode(items: &[u8]) -> Vec<Tick> {
     ticks.collect()
 }
 
-fn take(position: &mut Position, now: i128, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
+fn take(position: &mut Position, now: Moment, on_lag: OnLag, at_most: usize) -> (Vec<Tick>, u64) {
     let Taken { items, count, skipped, first_due } = position.take(now, on_lag, at_most, usize::MAX);
     let ticks = decode(&items.concat());
     assert_eq!(ticks.len(), count);
-    assert_eq!(first_due, ticks.first().map(|tick| nanos(tick.due)));
+    assert_eq!(first_due, ticks.first().map(|tick| tick.due.into()));
     (ticks, skipped)
 }
 
@@ -42,11 +48,11 @@ fn spec(target: Target) -> Spec {
 }
 
 fn new(spec: &Spec) -> Result<Position, Error> {
-    Position::new(spec, 0, &Config::default())
+    Position::new(spec, NOW.into(), &Config::default())
 }
 
 fn all(mut position: Position) -> Vec<Tick> {
-    let (ticks, skipped) = take(&mut position, i128::MAX, OnLag::Burst, usize::MAX);
+    let (ticks, skipped) = take(&mut position, EVER, OnLag::Burst, usize::MAX);
     assert_eq!(skipped, 0);
     assert!(position.is_end());
     ticks
@@ -73,7 +79,7 @@ fn the_widest_countdown_of_all_is_counted_without_overflow() {
     let widest = Spec { to: i32::MIN, interval: Duration::from_millis(1), ..spec(Target::From(i32::MAX)) };
     let mut position = new(&widest).unwrap();
     assert_eq!(position.count, 1 << 32);
-    let (ticks, skipped) = take(&mut position, i128::MAX, OnLag::Skip, 1);
+    let (ticks, skipped) = take(&mut position, EVER, OnLag::Skip, 1);
     assert_eq!((ticks[0].remaining, skipped), (i32::MIN, (1 << 32) - 1));
 }
 
@@ -102,15 +108,15 @@ fn a_past_moment_has_one_tick_that_was_due_at_it() {
 
 #[test]
 fn setting_the_clock_back_delays_the_next_tick_and_repeats_no_tick() {
-    let second = NANOS_PER_SECOND;
+    let at = |seconds| Moment::EPOCH + Nanos::from_secs(seconds);
     let mut position = new(&spec(Target::Until(NOW + 5 * SECOND))).unwrap();
-    assert_eq!(take(&mut position, 3 * second, OnLag::Burst, 10).0.len(), 4);
+    assert_eq!(take(&mut position, at(3), OnLag::Burst, 10).0.len(), 4);
     let before = position.clone();
     for on_lag in [OnLag::Skip, OnLag::Burst] {
-        assert_eq!(take(&mut position, second, on_lag, 10), (vec![], 0));
+        assert_eq!(take(&mut position, at(1), on_lag, 10), (vec![], 0));
     }
     assert_eq!(position, before);
-    assert_eq!(position.next_due(), Some(4 * second));
+    assert_eq!(position.next_due(), Some(at(4)));
 }
 
 #[test]
@@ -183,12 +189,12 @@ fn a_position_is_refused_after_the_operator_has_lowered_the_limits() {
 fn each_field_of_a_position_is_checked() {
     let good = new(&spec(Target::From(10))).unwrap();
     let forged = [
-        Position { start: FIRST_MOMENT - 1, ..good.clone() },
-        Position { start: LAST_MOMENT - 1, ..good.clone() },
-        Position { start: i128::MIN, ..good.clone() },
-        Position { start: i128::MAX, ..good.clone() },
-        Position { interval: 0, ..good.clone() },
-        Position { interval: u64::MAX, ..good.clone() },
+        Position { start: FIRST_MOMENT - Nanos::new(1), ..good.clone() },
+        Position { start: LAST_MOMENT - Nanos::new(1), ..good.clone() },
+        Position { start: NEVER, ..good.clone() },
+        Position { start: EVER, ..good.clone() },
+        Position { interval: Length::new(0), ..good.clone() },
+        Position { interval: Length::LONGEST, ..good.clone() },
         Position { from: i32::MIN, ..good.clone() },
         Position { step: 0, ..good.clone() },
         Position { step: i32::MIN, ..good.clone() },
@@ -206,7 +212,7 @@ fn each_field_of_a_position_is_checked() {
 
 #[test]
 fn a_position_takes_about_thirty_bytes_of_a_cursor() {
-    let now = 1_800_000_000 * NANOS_PER_SECOND;
+    let now = Moment::EPOCH + Nanos::from_secs(1_800_000_000);
     let position = Position::new(&spec(Target::From(i32::MAX / 10)), now, &Config::default()).unwrap();
     let text = crate::cursor::encode(&position);
     assert!(text.len() <= 64, "{text}");
@@ -224,7 +230,10 @@ fn edgy<T: Copy + std::fmt::Debug + 'static>(
 
 prop_compose! {
     fn hostile()(
-        start in edgy(&[i128::MIN, FIRST_MOMENT, LAST_MOMENT, i128::MAX], FIRST_MOMENT..LAST_MOMENT),
+        start in edgy(
+            &[NEVER, FIRST_MOMENT, LAST_MOMENT, EVER],
+            (FIRST_MOMENT.as_nanos()..LAST_MOMENT.as_nanos()).prop_map(Moment::from_nanos),
+        ),
         interval in edgy(&[0, 1, u64::MAX], 1..1_000_000_000_000_u64),
         from in edgy(&[i32::MIN, 0, i32::MAX], any::<i32>()),
         step in edgy(&[i32::MIN, -1, 0, 1, i32::MAX], 1..1_000_i32),
@@ -232,7 +241,7 @@ prop_compose! {
         next in edgy(&[0, 1, 2, u64::MAX], 0..1_000_u64),
         pinned: bool,
     ) -> Position {
-        Position { start, interval, from, step, count, pinned, next }
+        Position { start, interval: Length::new(interval), from, step, count, pinned, next }
     }
 }
 
@@ -253,7 +262,8 @@ proptest! {
         prop_assume!(position.check(&config).is_ok());
         let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
         let near = position.start;
-        for now in nows.into_iter().chain([near, near + 5, i128::MIN, i128::MAX]) {
+        let nows = nows.into_iter().map(Moment::from_nanos);
+        for now in nows.chain([near, near + Nanos::new(5), NEVER, EVER]) {
             position.next_due();
             let (ticks, _) = take(&mut position, now, on_lag, at_most);
             prop_assert!(ticks.len() <= at_most);
@@ -273,7 +283,7 @@ proptest! {
             Some(ahead) => Target::Until(now + Duration::from_nanos(ahead.unsigned_abs())),
         };
         let spec = Spec { target, to, step, interval: Duration::from_nanos(interval), wait_first, align };
-        if let Ok(position) = Position::new(&spec, nanos(now), &Config::default()) {
+        if let Ok(position) = Position::new(&spec, now.into(), &Config::default()) {
             prop_assert_eq!(position.check(&Config::default()), Ok(()));
         }
     }
@@ -302,15 +312,15 @@ proptest! {
         looks in prop::collection::vec((0..4_000_u64, 0..20_usize, any::<bool>()), 0..60),
     ) {
         let mut position = new(&spec(Target::From(count))).unwrap();
-        let (mut now, mut accounted) = (0, 0_u64);
+        let (mut now, mut accounted) = (Moment::EPOCH, 0_u64);
         for (later, at_most, burst) in looks {
-            now += i128::from(later) * 1_000_000;
+            now += Duration::from_millis(later).into();
             let on_lag = if burst { OnLag::Burst } else { OnLag::Skip };
             let (ticks, skipped) = take(&mut position, now, on_lag, at_most);
             accounted += skipped;
             for tick in ticks {
                 prop_assert_eq!(i64::from(tick.remaining), i64::from(count) - i64::try_from(accounted).unwrap());
-                prop_assert!(nanos(tick.due) <= now, "early");
+                prop_assert!(Moment::from(tick.due) <= now, "early");
                 accounted += 1;
             }
             prop_assert_eq!(position.next, accounted);

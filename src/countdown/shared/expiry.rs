@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use super::{OnEnd, Phase, Snapshot, registry::Registry, state_message};
 use crate::{
-    countdown::schedule,
+    countdown::{Moment, Nanos},
     messages::{BatchError, Error, NewMessage},
 };
 
 /// How many ends are written at the same time: they share commits.
 const AT_ONCE: usize = 1_024;
 
-/// How long to wait before recording an end is tried again, in nanoseconds.
-const RETRY_NANOS: i128 = 1_000_000_000;
+/// How long to wait before recording an end is tried again.
+const RETRY: Nanos = Nanos::from_secs(1);
 
 /// The shortest time between two warnings that ends cannot be recorded.
 const WARN_EVERY: Duration = Duration::from_secs(1);
@@ -62,10 +62,10 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
         return Ok(());
     }
     let Phase::Running { end_time: due, .. } = snapshot.record.phase else { return Ok(()) };
-    let now = schedule::nanos(registry.clock.wall());
+    let now = registry.clock.wall().into();
     let Some(record) = snapshot.record.end(*version, now) else {
         // The clock was set back after the countdown was due.
-        registry.schedule(due.as_nanosecond(), snapshot.clone());
+        registry.schedule(due.into(), snapshot.clone());
         return Ok(());
     };
     let mut messages = vec![state_message(name, *version, &record, Some(registry.config.keep_ended))];
@@ -76,7 +76,7 @@ async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> 
         Err(BatchError { error, .. }) => {
             // After the other two errors, nothing can be published until the server is restarted.
             if !matches!(error, Error::Closed | Error::Failed) {
-                registry.schedule(now + RETRY_NANOS, snapshot.clone());
+                registry.schedule(now + RETRY, snapshot.clone());
             }
             Err(error)
         }
@@ -102,9 +102,9 @@ impl Failures {
 }
 
 /// The message that the server publishes when a countdown ends.
-fn end_message(name: &str, on_end: &OnEnd, due: Timestamp, now: i128) -> NewMessage {
+fn end_message(name: &str, on_end: &OnEnd, due: Timestamp, now: Moment) -> NewMessage {
     let mut message = on_end.message();
-    let late = SignedDuration::from_nanos_i128((now - due.as_nanosecond()).max(0));
+    let late = SignedDuration::from_nanos_i128((now - Moment::from(due)).max(Nanos::ZERO).get());
     let headers = [
         (NAME_HEADER, name.to_owned()),
         (DUE_HEADER, due.to_string()),

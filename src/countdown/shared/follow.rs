@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt};
 
 use super::{PREFIX, Record, registry::Registry};
 use crate::{
-    countdown::schedule,
+    countdown::Moment,
     messages::{self, Batch, OnGap, Start, Stop},
     stream::Batching,
     wire::message,
@@ -75,7 +75,7 @@ fn apply(registry: &Registry, batch: &Batch) {
                 );
                 continue;
             };
-            let expires = found.expires.map(schedule::nanos_of);
+            let expires = found.expires.map(|since_1970| Moment::EPOCH + since_1970.into());
             registry.apply(name, found.sequence, record, expires);
         }
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    countdown::{self, Config, schedule},
+    countdown::{self, Config, Length, Moment, Nanos, schedule},
     messages::{Content, NewMessage},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
 /// The longest length that a record can store.
-const MAX_LENGTH: Duration = Duration::from_nanos(u64::MAX);
+const MAX_LENGTH: Duration = Duration::from_nanos(Length::LONGEST.get());
 
 /// The most ticks before a run. A run has at most 2³² ticks, so no countdown reaches it, and sums of ticks fit an
 /// `i64`.
@@ -37,18 +37,20 @@ pub struct Record {
     pub previous_version: u64,
     /// The last change.
     pub change: Change,
-    /// By how many nanoseconds its end was moved, if that was the last change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by_nanos: Option<i64>,
+    /// By how much its end was moved, if that was the last change.
+    #[serde(rename = "byNanos", skip_serializing_if = "Option::is_none")]
+    pub by: Option<Nanos>,
     /// The phase since the last change.
     #[serde(flatten)]
     pub phase: Phase,
     /// How many ticks were due before the ticks of this phase.
     pub ticks_before: u64,
-    /// From its start to its end, with all extensions and without pauses, in nanoseconds.
-    pub total_nanos: u64,
-    /// The time between two ticks, in nanoseconds.
-    pub interval_nanos: u64,
+    /// From its start to its end, with all extensions and without pauses.
+    #[serde(rename = "totalNanos")]
+    pub total: Length,
+    /// The time between two ticks.
+    #[serde(rename = "intervalNanos")]
+    pub interval: Length,
     /// The number of the last tick.
     pub to: i32,
     /// The difference between the numbers of two ticks; at least 1.
@@ -77,8 +79,9 @@ pub enum Phase {
     },
     /// It has no ticks until it is resumed.
     Paused {
-        /// The time left, in nanoseconds.
-        remaining_nanos: u64,
+        /// The time left.
+        #[serde(rename = "remainingNanos")]
+        remaining: Length,
     },
     /// It reached its end.
     Ended {
@@ -89,8 +92,9 @@ pub enum Phase {
     },
     /// It was cancelled before its end.
     Cancelled {
-        /// The time that was left, in nanoseconds.
-        remaining_nanos: u64,
+        /// The time that was left.
+        #[serde(rename = "remainingNanos")]
+        remaining: Length,
     },
     /// It was deleted: the name is free.
     Deleted,
@@ -170,40 +174,38 @@ pub enum Target {
     From(i32),
 }
 
-/// A moment in nanoseconds since 1970, or the closest one that a timestamp can express: a clock may show any year.
+/// A moment, or the closest one that a timestamp can express: a clock may show any year.
 #[expect(clippy::expect_used, reason = "the moment is brought into range first")]
-fn timestamp(nanos: i128) -> Timestamp {
-    let bounded = nanos.clamp(Timestamp::MIN.as_nanosecond(), Timestamp::MAX.as_nanosecond());
-    Timestamp::from_nanosecond(bounded).expect("it lies between the first and the last timestamp")
+fn timestamp(moment: Moment) -> Timestamp {
+    let bounded = moment.clamp(Timestamp::MIN.into(), Timestamp::MAX.into());
+    Timestamp::from_nanosecond(bounded.as_nanos()).expect("it lies between the first and the last timestamp")
 }
 
-/// A number that was checked to be in range.
-#[expect(clippy::expect_used, reason = "a clamped length or count would be wrong data in the log")]
-fn whole(number: i128) -> u64 {
-    u64::try_from(number).expect("a length and a count of ticks are checked before they are stored")
+/// A length that was checked to be in range.
+#[expect(clippy::expect_used, reason = "a clamped length would be wrong data in the log")]
+fn stored(length: Nanos) -> Length {
+    Length::try_from(length).expect("a length is checked before it is stored")
 }
 
 impl Record {
-    /// A new countdown, which runs from `now` on, in nanoseconds since 1970.
-    pub fn create(spec: Spec, now: i128, config: &Config) -> Result<Self, Error> {
+    /// A new countdown, which runs from `now` on.
+    pub fn create(spec: Spec, now: Moment, config: &Config) -> Result<Self, Error> {
         let Spec { target, to, step, interval, on_end, request_id } = spec;
         if step < 1 {
             return Err(countdown::Error::StepTooSmall { step }.into());
         }
-        let interval_nanos = schedule::checked_interval(interval, config)?;
+        let interval = schedule::checked_interval(interval, config)?;
         let length = match target {
-            Target::For(duration) => schedule::nanos_of(duration),
-            Target::Until(moment) => schedule::nanos(moment) - now,
+            Target::For(duration) => duration.into(),
+            Target::Until(moment) => Moment::from(moment) - now,
             Target::From(from) => {
-                let fall = i64::from(from) - i64::from(to);
-                if fall < 0 {
-                    return Err(countdown::Error::FromBelowTo { from, to }.into());
-                }
-                i128::from(fall / i64::from(step)) * i128::from(interval_nanos)
+                let fall = u64::try_from(i64::from(from) - i64::from(to))
+                    .map_err(|_| countdown::Error::FromBelowTo { from, to })?;
+                interval * (fall / u64::from(step.unsigned_abs()))
             }
         };
         // A length of zero is valid only for a countdown from a number to itself.
-        if length < 0 || length == 0 && !matches!(target, Target::From(_)) {
+        if length < Nanos::ZERO || length == Nanos::ZERO && !matches!(target, Target::From(_)) {
             return Err(Error::NothingLeft { field: target.field() });
         }
         check_length(length, now, target.field(), config)?;
@@ -211,11 +213,11 @@ impl Record {
             id: Uuid::new_v4(),
             previous_version: 0,
             change: Change::Created,
-            by_nanos: None,
+            by: None,
             phase: Phase::Deleted,
             ticks_before: 0,
-            total_nanos: whole(length),
-            interval_nanos,
+            total: stored(length),
+            interval,
             to,
             step,
             create_time: timestamp(now),
@@ -224,49 +226,50 @@ impl Record {
             on_end,
         };
         // `now` itself belongs to the run: the first number of a countdown from a number is due at once.
-        record.phase = record.running(now - 1, now + length)?;
+        record.phase = record.running(now - Nanos::new(1), now + length)?;
         Ok(record)
     }
 
     /// A run whose ticks are due after `after`, up to and including `end`.
-    fn running(&self, after: i128, end: i128) -> Result<Phase, countdown::Error> {
-        let last_end = Timestamp::MAX.as_nanosecond();
+    #[expect(clippy::expect_used, reason = "a run without ticks would be wrong data in the log")]
+    fn running(&self, after: Moment, end: Moment) -> Result<Phase, countdown::Error> {
+        let last_end = Moment::from(Timestamp::MAX);
         if end > last_end {
-            let [length, max] = [end, last_end].map(|end| schedule::span(end - after));
+            let [length, max] = [end, last_end].map(|end| (end - after).to_duration());
             return Err(countdown::Error::TooLong { length, max });
         }
-        let last = (end - after - 1) / i128::from(self.interval_nanos);
+        let last = (end - after - Nanos::new(1)).whole_intervals(self.interval);
+        let last = last.expect("a run ends after it starts");
         // Two bounds: the first number fits an `i32`, and so does the count of intervals.
         let max = ((MAX_NUMBER - i64::from(self.to)) / i64::from(self.step)).min(MAX_NUMBER);
-        if last > i128::from(max) {
-            let left = i64::try_from(last).unwrap_or(i64::MAX);
+        let left = i64::try_from(last).unwrap_or(i64::MAX);
+        if left > max {
             return Err(countdown::Error::TooManyNumbers { left, max });
         }
-        Ok(Phase::Running { end_time: timestamp(end), ticks: whole(last) + 1 })
+        Ok(Phase::Running { end_time: timestamp(end), ticks: last + 1 })
     }
 
     /// The part that all changes at `now` share. It counts the ticks that were due; the caller sets the phase.
-    fn after(&self, version: u64, change: Change, now: i128) -> Self {
+    fn after(&self, version: u64, change: Change, now: Moment) -> Self {
         let mut record = self.clone();
         record.ticks_before = self.due_by(now);
         record.previous_version = version;
         record.change = change;
-        record.by_nanos = None;
+        record.by = None;
         record.update_time = timestamp(now);
         record
     }
 
-    /// The nanoseconds left at `now`, above zero; an error if the countdown is over, or if the clock was set back so
-    /// far that they do not fit.
-    fn left(&self, now: i128) -> Result<u64, Error> {
+    /// The time left at `now`, above zero; an error if the countdown is over, or if the clock was set back so far that
+    /// the length does not fit.
+    fn left(&self, now: Moment) -> Result<Length, Error> {
         match self.phase {
-            Phase::Running { end_time, .. } if end_time.as_nanosecond() > now => {
-                let left = end_time.as_nanosecond() - now;
-                let too_long =
-                    |_| countdown::Error::TooLong { length: schedule::span(left), max: MAX_LENGTH };
-                Ok(u64::try_from(left).map_err(too_long)?)
+            Phase::Running { end_time, .. } if Moment::from(end_time) > now => {
+                let left = Moment::from(end_time) - now;
+                let too_long = |_| countdown::Error::TooLong { length: left.to_duration(), max: MAX_LENGTH };
+                Ok(Length::try_from(left).map_err(too_long)?)
             }
-            Phase::Paused { remaining_nanos } => Ok(remaining_nanos),
+            Phase::Paused { remaining } => Ok(remaining),
             Phase::Cancelled { .. } => Err(Error::Over { is_cancelled: true }),
             Phase::Deleted => Err(Error::NotFound),
             Phase::Running { .. } | Phase::Ended { .. } => Err(Error::Over { is_cancelled: false }),
@@ -274,42 +277,41 @@ impl Record {
     }
 
     /// Paused at `now`; `None` if it is already paused.
-    pub fn pause(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+    pub fn pause(&self, version: u64, now: Moment) -> Result<Option<Self>, Error> {
         if matches!(self.phase, Phase::Paused { .. }) {
             return Ok(None);
         }
-        let phase = Phase::Paused { remaining_nanos: self.left(now)? };
+        let phase = Phase::Paused { remaining: self.left(now)? };
         Ok(Some(Self { phase, ..self.after(version, Change::Paused, now) }))
     }
 
     /// Resumed at `now`; `None` if it runs.
-    pub fn resume(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+    pub fn resume(&self, version: u64, now: Moment) -> Result<Option<Self>, Error> {
         let left = self.left(now)?;
         if matches!(self.phase, Phase::Running { .. }) {
             return Ok(None);
         }
-        let phase = self.running(now, now + i128::from(left))?;
+        let phase = self.running(now, now + left.into())?;
         Ok(Some(Self { phase, ..self.after(version, Change::Resumed, now) }))
     }
 
-    /// With its end moved by `by` nanoseconds.
-    pub fn extend(&self, by: i128, version: u64, now: i128, config: &Config) -> Result<Self, Error> {
-        if by == 0 {
+    /// With its end moved by `by`.
+    pub fn extend(&self, by: Nanos, version: u64, now: Moment, config: &Config) -> Result<Self, Error> {
+        if by == Nanos::ZERO {
             return Err(Error::ByZero);
         }
-        let left = i128::from(self.left(now)?) + by;
-        if left <= 0 {
+        let left = Nanos::from(self.left(now)?) + by;
+        if left <= Nanos::ZERO {
             return Err(Error::NothingLeft { field: "by" });
         }
         check_length(left, now, "by", config)?;
         // After a step of the clock, more can be left than the countdown had in total.
-        let total = (i128::from(self.total_nanos) + by).max(left);
-        let too_long = |length: i128, max| {
-            let length = schedule::span(length);
-            move |_| Error::TooLong { field: "by", length, max: Duration::from_nanos(max) }
-        };
-        let total_nanos = u64::try_from(total).map_err(too_long(total, u64::MAX))?;
-        let by_nanos = i64::try_from(by).map_err(too_long(by.abs(), i64::MAX.unsigned_abs()))?;
+        let total = (Nanos::from(self.total) + by).max(left);
+        let too_long = |length: Nanos, max| Error::TooLong { field: "by", length: length.to_duration(), max };
+        let new_total = Length::try_from(total).map_err(|_| too_long(total, MAX_LENGTH))?;
+        if !by.can_be_stored() {
+            return Err(too_long(by.abs(), Duration::from_nanos(i64::MAX.unsigned_abs())));
+        }
         // Check a paused countdown too: it must be possible to resume it.
         let running = self.running(now, now + left).map_err(|error| match error {
             countdown::Error::TooManyNumbers { left, max } => Error::TooManyNumbers { left, max },
@@ -318,25 +320,25 @@ impl Record {
         let mut record = self.after(version, Change::Extended, now);
         record.phase = match self.phase {
             Phase::Running { .. } => running,
-            _ => Phase::Paused { remaining_nanos: whole(left) },
+            _ => Phase::Paused { remaining: stored(left) },
         };
-        (record.total_nanos, record.by_nanos) = (total_nanos, Some(by_nanos));
+        (record.total, record.by) = (new_total, Some(by));
         Ok(record)
     }
 
     /// Cancelled at `now`; `None` if it is already cancelled.
-    pub fn cancel(&self, version: u64, now: i128) -> Result<Option<Self>, Error> {
+    pub fn cancel(&self, version: u64, now: Moment) -> Result<Option<Self>, Error> {
         if matches!(self.phase, Phase::Cancelled { .. }) {
             return Ok(None);
         }
-        let phase = Phase::Cancelled { remaining_nanos: self.left(now)? };
+        let phase = Phase::Cancelled { remaining: self.left(now)? };
         Ok(Some(Self { phase, ..self.after(version, Change::Cancelled, now) }))
     }
 
     /// Ended, if its end is due at `now`.
-    pub fn end(&self, version: u64, now: i128) -> Option<Self> {
+    pub fn end(&self, version: u64, now: Moment) -> Option<Self> {
         let Phase::Running { end_time, ticks } = self.phase else { return None };
-        let has_come = end_time.as_nanosecond() <= now;
+        let has_come = Moment::from(end_time) <= now;
         has_come.then(|| Self {
             phase: Phase::Ended { end_time, ticks },
             // It keeps its last run, so that a client that resumes later still gets the last number.
@@ -347,7 +349,7 @@ impl Record {
 
     /// The record that marks it as deleted.
     #[must_use]
-    pub fn delete(&self, version: u64, now: i128) -> Self {
+    pub fn delete(&self, version: u64, now: Moment) -> Self {
         Self {
             phase: Phase::Deleted,
             on_end: None,
@@ -366,12 +368,12 @@ impl Record {
         let (Phase::Running { end_time, ticks } | Phase::Ended { end_time, ticks }) = self.phase else {
             return None;
         };
-        let Self { interval_nanos, to, step, .. } = *self;
-        schedule::Position::backward(end_time.as_nanosecond(), ticks, interval_nanos, to, step)
+        let Self { interval, to, step, .. } = *self;
+        schedule::Position::backward(end_time.into(), ticks, interval, to, step)
     }
 
     /// How many ticks are due at `now`, over all runs.
-    pub fn due_by(&self, now: i128) -> u64 {
+    pub fn due_by(&self, now: Moment) -> u64 {
         let here = self.run().map_or(0, |run| run.due_by(now));
         self.ticks_before + here
     }
@@ -388,7 +390,7 @@ impl Record {
         let has_run = matches!(record.phase, Phase::Running { .. } | Phase::Ended { .. });
         // The other functions rely on these ranges.
         let is_in_range = record.step >= 1
-            && record.interval_nanos >= 1
+            && record.interval.get() >= 1
             && record.ticks_before <= MAX_TICKS_BEFORE
             && i64::try_from(record.previous_version).is_ok();
         (is_in_range && (!has_run || record.run().is_some())).then_some(record)
@@ -407,10 +409,10 @@ impl Target {
 }
 
 /// Checks a length from `now` on against the operator's maximum and against the range of a record.
-fn check_length(nanos: i128, now: i128, field: &'static str, config: &Config) -> Result<(), Error> {
-    let until_last_moment = schedule::span(Timestamp::MAX.as_nanosecond() - now);
+fn check_length(length: Nanos, now: Moment, field: &'static str, config: &Config) -> Result<(), Error> {
+    let until_last_moment = (Moment::from(Timestamp::MAX) - now).to_duration();
     let max = config.max_length.min(MAX_LENGTH).min(until_last_moment);
-    let length = schedule::span(nanos);
+    let length = length.to_duration();
     if length > max { Err(Error::TooLong { field, length, max }) } else { Ok(()) }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_REQUEST_ID_BYTES, Phase, Record, Snapshot, Spec};
 use crate::{
-    countdown::{Clock, Config, schedule},
+    countdown::{Clock, Config, Moment},
     messages::{self, Log},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Registry {
     /// The names that requests are creating, each with the number of those requests.
     creating: Mutex<BTreeMap<String, usize>>,
     /// When to act on a countdown, by the moment and the version.
-    moments: Mutex<BTreeMap<(i128, u64), Arc<Snapshot>>>,
+    moments: Mutex<BTreeMap<(Moment, u64), Arc<Snapshot>>>,
     /// Notified when a moment becomes the first one.
     first_moment_changed: Notify,
 }
@@ -54,7 +54,7 @@ impl Registry {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn moments(&self) -> MutexGuard<'_, BTreeMap<(i128, u64), Arc<Snapshot>>> {
+    fn moments(&self) -> MutexGuard<'_, BTreeMap<(Moment, u64), Arc<Snapshot>>> {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// Records a change that was read from the log, unless it or a later one is already known.
-    pub fn apply(&self, name: &str, version: u64, record: Record, expires: Option<i128>) {
+    pub fn apply(&self, name: &str, version: u64, record: Record, expires: Option<Moment>) {
         let mut by_name = self.by_name_mut();
         let known = by_name.get(name).map(|changes| changes.borrow().clone());
         if known.as_ref().is_some_and(|known| known.version >= version) {
@@ -157,7 +157,7 @@ impl Registry {
         });
     }
 
-    pub fn schedule(&self, moment: i128, snapshot: Arc<Snapshot>) {
+    pub fn schedule(&self, moment: Moment, snapshot: Arc<Snapshot>) {
         let mut moments = self.moments();
         moments.insert((moment, snapshot.version), snapshot);
         let is_first = moments.first_key_value().is_some_and(|(key, _)| key.0 == moment);
@@ -175,7 +175,7 @@ impl Registry {
 
     /// Takes out up to `at_most` countdowns that are due to end, and removes those whose last message has expired.
     pub fn take_due(&self, at_most: usize) -> Vec<Arc<Snapshot>> {
-        let now = schedule::nanos(self.clock.wall());
+        let now = self.clock.wall().into();
         let mut due = Vec::new();
         while due.len() < at_most {
             let mut moments = self.moments();
@@ -187,7 +187,7 @@ impl Registry {
         due
     }
 
-    pub fn next_moment(&self) -> Option<i128> {
+    pub fn next_moment(&self) -> Option<Moment> {
         self.moments().first_key_value().map(|(key, _)| key.0)
     }
 

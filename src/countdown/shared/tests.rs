@@ -18,7 +18,7 @@ mod ends;
 mod races;
 mod watching;
 
-const SECOND: i128 = 1_000_000_000;
+const SECOND: Nanos = Nanos::from_secs(1);
 
 /// Longer than any step of a test takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -242,7 +242,7 @@ async fn a_countdown_that_is_over_is_removed_when_its_message_expires_and_its_na
     server.clock.step(SECOND);
     server.has_ended("ended").await;
     let keep = Config::default().keep_ended;
-    server.clock.step(schedule::nanos_of(keep) - 10 * SECOND);
+    server.clock.step(Nanos::from(keep) - 10 * SECOND);
     log_clock.advance(keep + Duration::from_secs(1));
     // The log has already removed their messages, so a change fails although they are still listed.
     assert_eq!(server.countdowns.list(10, None).countdowns.len(), 2);
@@ -264,7 +264,7 @@ async fn the_name_of_a_removed_countdown_is_free_before_the_log_removes_its_mess
     let mut changes = server.countdowns.0.changes("cancelled").unwrap();
     changes.mark_unchanged();
     // The log has its own clock, which does not move here.
-    server.clock.step(2 * schedule::nanos_of(Config::default().keep_ended));
+    server.clock.step(2 * Nanos::from(Config::default().keep_ended));
     assert!(limited(changes.changed()).await.is_err());
     let second = server.create("cancelled", seconds(60)).await;
     assert!(second.version > first.version);

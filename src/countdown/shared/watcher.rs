@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::{Error, Phase, Snapshot};
 use crate::{
     countdown::{
-        Batch, Clock, Event, OnLag, Progress, Rate, Steps, roughly,
-        schedule::{self, Mark, Taken},
+        Batch, Clock, Event, Moment, Nanos, OnLag, Progress, Rate, Steps, roughly,
+        schedule::{self, Due, Mark, Taken},
     },
     cursor,
     stream::{Batching, Pacing},
@@ -107,8 +107,8 @@ pub(super) struct Watcher {
     pacing: Pacing,
     clock: Clock,
     steps: Steps,
-    /// By how many nanoseconds the wall clock was set after the last batch.
-    stepped: Option<i128>,
+    /// By how much the wall clock was set after the last batch.
+    stepped: Option<Nanos>,
     _rate: Rate,
 }
 
@@ -165,19 +165,19 @@ impl Watcher {
         if matches!(newest.record.phase, Phase::Deleted) {
             return Err(Error::NotFound);
         }
-        let stepped = self.stepped.take().map(|by_nanos| Event::ClockStepped { by_nanos });
+        let stepped = self.stepped.take().map(|by| Event::ClockStepped { by });
         let mut events = stepped.into_iter().collect::<Vec<_>>();
-        let (has_changed, bound) = self.ticks_before_change(&newest, wall);
-        let mut taken = self.take(bound);
+        let (has_changed, due) = self.ticks_before_change(&newest, wall);
+        let mut taken = due.map_or_else(Taken::default, |due| self.take(due));
         if has_changed && taken.count == 0 {
             events.push(Event::Changed {
                 change: newest.record.change,
-                by_nanos: newest.record.by_nanos,
+                by: newest.record.by,
                 previous_version: self.version,
                 version: newest.version,
             });
             self.switch_to(&newest);
-            taken = self.take(wall);
+            taken = self.take(Due::By(wall));
         }
         let has_snapshot = self.pacing.is_first() || has_changed && self.version == newest.version;
         let skipped = taken.skipped + std::mem::take(&mut self.unreported);
@@ -193,7 +193,7 @@ impl Watcher {
             events,
             position,
             progress: Progress {
-                late: taken.first_due.map(|due| schedule::span(wall - due)),
+                late: taken.first_due.map(|due| (wall - due).to_duration()),
                 skipped,
                 snapshot: has_snapshot.then_some(newest),
                 sent: self.clock.wall(),
@@ -201,10 +201,10 @@ impl Watcher {
         })
     }
 
-    /// Whether there is a change to report, and the moment up to which ticks are delivered before it.
-    fn ticks_before_change(&mut self, newest: &Arc<Snapshot>, wall: i128) -> (bool, i128) {
+    /// Whether there is a change to report, and the ticks that are delivered before it, if any.
+    fn ticks_before_change(&mut self, newest: &Arc<Snapshot>, wall: Moment) -> (bool, Option<Due>) {
         if newest.version == self.version {
-            return (false, wall);
+            return (false, Some(Due::By(wall)));
         }
         let record = &newest.record;
         let follows = record.previous_version == self.version;
@@ -216,19 +216,18 @@ impl Watcher {
                 self.version = record.previous_version;
             }
             self.run = Run::of(newest, self.delivered);
-            return (true, i128::MAX);
+            return (true, Some(Due::All));
         }
         let has_ticks_left = follows && self.on_lag == OnLag::Burst && self.delivered < record.ticks_before;
-        let update = record.update_time.as_nanosecond();
-        (true, if has_ticks_left { update } else { i128::MIN })
+        (true, has_ticks_left.then(|| Due::By(record.update_time.into())))
     }
 
-    /// Takes the ticks that are due at a moment.
-    fn take(&mut self, moment: i128) -> Taken {
+    /// Takes the ticks that are due.
+    fn take(&mut self, due: Due) -> Taken {
         let Some(run) = &mut self.run else { return Taken::default() };
         let Run { snapshot, position } = run;
         let mark = Some(Mark { state: RUNNING, version: snapshot.tick_version() });
-        let range = position.ready(moment, self.on_lag, self.pacing.max_items());
+        let range = position.ready(due, self.on_lag, self.pacing.max_items());
         let (items, count) = if range.end - range.start == 1 {
             (snapshot.encoded.tick(range.start, || position.encode(range.clone(), 0, mark).0), 1)
         } else {
@@ -258,10 +257,10 @@ impl Watcher {
     }
 
     /// Reads both clocks, and records a step of the wall clock.
-    fn read_clocks(&mut self) -> (i128, Instant) {
+    fn read_clocks(&mut self) -> (Moment, Instant) {
         let both = self.clock.both();
         if let Some(by) = self.steps.inspect(both) {
-            self.stepped = Some(self.stepped.unwrap_or(0) + by);
+            self.stepped = Some(self.stepped.unwrap_or_default() + by);
         }
         both
     }

@@ -2,24 +2,25 @@
 
 use super::*;
 
-const MINUTE: i128 = 60_000_000_000;
+const MINUTE: Nanos = Nanos::from_secs(60);
 
-fn events(by_nanos: i128) -> Vec<Event> {
-    vec![Event::ClockStepped { by_nanos }]
+fn events(by: Nanos) -> Vec<Event> {
+    vec![Event::ClockStepped { by }]
 }
 
 #[tokio::test(start_paused = true)]
 async fn setting_the_wall_clock_is_reported_at_once_and_moves_a_countdown_until_a_moment() {
-    for (by_nanos, number, skipped) in [(3_000_000_000, 7, 2), (-3_000_000_000, 9, 0)] {
+    for (by, number, skipped) in [(3, 7, 2), (-3, 9, 0)] {
+        let by = Nanos::from_secs(by);
         let clock = Clock::manual();
         let moment = clock.wall() + 10 * SECOND;
         let mut stream = run_by(&clock, new(spec(Target::Until(moment))));
         assert_eq!(numbers(&stream.next().await.unwrap()), [10]);
         assert!(stream.next().now_or_never().is_none());
         tokio::time::advance(Duration::from_millis(500)).await;
-        clock.step(by_nanos);
+        clock.step(by);
         let report = stream.next().now_or_never().unwrap().unwrap();
-        assert_eq!(report.events, [Event::ClockStepped { by_nanos }]);
+        assert_eq!(report.events, [Event::ClockStepped { by }]);
         let batch = if report.count > 0 { report } else { stream.next().await.unwrap() };
         assert_eq!((numbers(&batch), batch.progress.skipped), (vec![number], skipped));
         let left = stream.map(|batch| numbers(&batch)).collect::<Vec<_>>().await.concat();
@@ -32,7 +33,7 @@ async fn a_countdown_from_a_number_ignores_the_wall_clock() {
     let clock = Clock::manual();
     let mut stream = run_by(&clock, new(spec(Target::From(10))));
     stream.next().await.unwrap();
-    clock.step(3_000_000_000);
+    clock.step(Nanos::from_secs(3));
     assert!(stream.next().now_or_never().is_none());
     let batch = stream.next().await.unwrap();
     assert_eq!((numbers(&batch), batch.progress.skipped, batch.events), (vec![9], 0, vec![]));
@@ -96,7 +97,7 @@ async fn a_slewed_clock_moves_the_ticks_and_is_not_reported() {
         assert_eq!((batch.events.len(), batch.progress.skipped), (0, 0));
         assert!(ticks(&batch).iter().all(|tick| tick.due <= batch.progress.sent));
         seen += batch.count;
-        clock.step(500_000);
+        clock.step(Nanos::new(500_000));
     }
     assert_eq!(seen, 1001);
     // 500 ppm of a thousand seconds.

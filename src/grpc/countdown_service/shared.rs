@@ -5,7 +5,10 @@ use super::super::{
     status::Failure,
 };
 use crate::{
-    countdown::shared::{self, Change, OnEnd, Phase, Snapshot, Spec, Target},
+    countdown::{
+        Moment, Nanos,
+        shared::{self, Change, OnEnd, Phase, Snapshot, Spec, Target},
+    },
     messages::Content,
     proto::{self, create_countdown_request, end_message},
 };
@@ -49,8 +52,8 @@ pub fn version(version: Option<i64>) -> Result<Option<u64>, Failure> {
     version.map(positive).transpose()
 }
 
-/// How far to move an end, in nanoseconds.
-pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
+/// How far to move an end.
+pub fn by(by: Option<prost_types::Duration>) -> Result<Nanos, Failure> {
     let Some(by) = by else {
         let text =
             "is not set: say how far to move the end, as in \"60s\", or \"-60s\" to bring the end forward";
@@ -61,24 +64,22 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<i128, Failure> {
     if !is_valid {
         return Err(Failure::field("by", "is not valid: seconds and nanoseconds must have the same sign"));
     }
-    Ok(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
+    Ok(Nanos::from_secs(seconds.into()) + Nanos::new(nanos.into()))
 }
 
-/// The state of a countdown at a moment in nanoseconds since 1970.
-pub fn countdown(snapshot: &Snapshot, now: i128) -> proto::Countdown {
+/// The state of a countdown at a moment.
+pub fn countdown(snapshot: &Snapshot, now: Moment) -> proto::Countdown {
     let Snapshot { name, version, record, .. } = snapshot;
     let time = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
     let (state, end_time, remaining) = match record.phase {
         Phase::Running { end_time, .. } => {
-            (proto::CountdownState::Running, time(end_time), (end_time.as_nanosecond() - now).max(0))
+            (proto::CountdownState::Running, time(end_time), (Moment::from(end_time) - now).max(Nanos::ZERO))
         }
-        Phase::Paused { remaining_nanos } => (proto::CountdownState::Paused, None, remaining_nanos.into()),
-        Phase::Ended { end_time, .. } => (proto::CountdownState::Ended, time(end_time), 0),
-        Phase::Cancelled { remaining_nanos } => {
-            (proto::CountdownState::Cancelled, None, remaining_nanos.into())
-        }
+        Phase::Paused { remaining } => (proto::CountdownState::Paused, None, remaining.into()),
+        Phase::Ended { end_time, .. } => (proto::CountdownState::Ended, time(end_time), Nanos::ZERO),
+        Phase::Cancelled { remaining } => (proto::CountdownState::Cancelled, None, remaining.into()),
         // The state of a deleted countdown is never sent.
-        Phase::Deleted => (proto::CountdownState::Unspecified, None, 0),
+        Phase::Deleted => (proto::CountdownState::Unspecified, None, Nanos::ZERO),
     };
     proto::Countdown {
         name: name.to_string(),
@@ -86,8 +87,8 @@ pub fn countdown(snapshot: &Snapshot, now: i128) -> proto::Countdown {
         version: Some(signed(*version)),
         end_time,
         remaining_duration: Some(signed_duration(remaining)),
-        total_duration: Some(signed_duration(record.total_nanos.into())),
-        interval: Some(signed_duration(record.interval_nanos.into())),
+        total_duration: Some(signed_duration(record.total)),
+        interval: Some(signed_duration(record.interval)),
         to: Some(record.to),
         step: Some(record.step),
         create_time: time(record.create_time),
@@ -143,7 +144,7 @@ mod tests {
             [(0, 0), (60, 0), (-60, -1), (0, -1), (i64::MAX, 999_999_999), (i64::MIN, -999_999_999)]
         {
             let expected = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-            assert_eq!(by(seconds, nanos).unwrap(), expected);
+            assert_eq!(by(seconds, nanos).unwrap().get(), expected);
         }
         for (seconds, nanos) in [(1, -1), (i64::MAX, -1), (i64::MIN, 1), (0, 1_000_000_000), (1, i32::MIN)] {
             assert!(by(seconds, nanos).is_err(), "{seconds} s and {nanos} ns");

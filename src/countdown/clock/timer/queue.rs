@@ -1,28 +1,81 @@
 //! The sleepers of one clock, by the moment at which they are due. Sleepers of one moment share an entry, and sleepers
 //! of one wake group are woken back to back.
 //!
-//! The queue reads no clock and sets no timer: a moment is a number, in nanoseconds of the lane's clock.
+//! The queue reads no clock and sets no timer.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{
+    collections::BTreeMap,
+    ops::{Add, Sub},
+    task::Waker,
+};
 
 use slab::Slab;
 
-use crate::stream::WakeGroup;
+use crate::{
+    countdown::{Moment, Nanos},
+    stream::WakeGroup,
+};
 
 /// How many of the last rounds decide whether the clock is busy.
 const ROUNDS: usize = 16;
 
-/// The clock is busy if the last [`ROUNDS`] rounds took less than this, in nanoseconds: one in half a millisecond.
-const BUSY_SPAN: i64 = 8_000_000;
+/// The clock is busy if the last [`ROUNDS`] rounds took less than this: one in half a millisecond.
+const BUSY_SPAN: Nanos = Nanos::new(8_000_000);
 
-/// The gap between two rounds of a busy clock, in nanoseconds. Sleepers that become due in it wait for its end, so that
-/// one wake serves several moments. It makes no sleeper later than this.
-const GAP: i64 = 400_000;
+/// The gap between two rounds of a busy clock. Sleepers that become due in it wait for its end, so that one wake serves
+/// several moments. It makes no sleeper later than this.
+const GAP: Nanos = Nanos::new(400_000);
+
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
+/// A moment of a lane's clock, which is the monotonic clock or the wall clock, as the kernel's timer counts it.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct LaneMoment(i64);
+
+impl LaneMoment {
+    /// The first moment that a timer can be set to.
+    pub(super) const FIRST: Self = Self(1);
+
+    /// The last one, in the year 2262 of the wall clock. It does not come while the server runs.
+    pub(super) const LAST: Self = Self(i64::MAX);
+
+    /// The moment in seconds and nanoseconds.
+    pub(super) fn new(seconds: i64, nanos: i64) -> Self {
+        Self(seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(nanos))
+    }
+
+    /// A moment of the wall clock. One before 1970 is due, and one after the last moment does not come.
+    pub(super) fn of_wall_clock(moment: Moment) -> Self {
+        Self::default() + (moment - Moment::EPOCH).max(Nanos::ZERO)
+    }
+
+    /// The seconds and the nanoseconds of a moment that is not before [`FIRST`](Self::FIRST).
+    pub(super) fn parts(self) -> (i64, i64) {
+        (self.0 / NANOS_PER_SECOND, self.0 % NANOS_PER_SECOND)
+    }
+}
+
+impl Add<Nanos> for LaneMoment {
+    type Output = Self;
+
+    /// At most [`LAST`](Self::LAST): no length here is below zero.
+    fn add(self, length: Nanos) -> Self {
+        i64::try_from(i128::from(self.0) + length.get()).map_or(Self::LAST, Self)
+    }
+}
+
+impl Sub for LaneMoment {
+    type Output = Nanos;
+
+    fn sub(self, other: Self) -> Nanos {
+        Nanos::new(i128::from(self.0) - i128::from(other.0))
+    }
+}
 
 /// The sleepers of one clock.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    entries: BTreeMap<i64, Entry>,
+    entries: BTreeMap<LaneMoment, Entry>,
     next_id: u64,
     pace: Pace,
 }
@@ -52,14 +105,14 @@ enum Wakers {
 /// Identifies a sleeper in the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EntryId {
-    moment: i64,
+    moment: LaneMoment,
     id: u64,
     key: usize,
 }
 
 impl Queue {
     /// Adds a sleeper.
-    pub(super) fn insert(&mut self, moment: i64, sleeping: Sleeping) -> EntryId {
+    pub(super) fn insert(&mut self, moment: LaneMoment, sleeping: Sleeping) -> EntryId {
         let Some(entry) = self.entries.get_mut(&moment) else {
             let id = self.next_id;
             self.next_id += 1;
@@ -95,7 +148,7 @@ impl Queue {
 
     /// Moves sleepers that are due to `due`, moment by moment, until `due` has `at_least` of them. Then sorts them by
     /// wake group.
-    pub(super) fn take_due(&mut self, now: i64, at_least: usize, due: &mut Vec<Sleeping>) {
+    pub(super) fn take_due(&mut self, now: LaneMoment, at_least: usize, due: &mut Vec<Sleeping>) {
         let before = due.len();
         while due.len() < at_least
             && let Some(first) = self.entries.first_entry()
@@ -120,7 +173,7 @@ impl Queue {
     }
 
     /// When the next round is due.
-    pub(super) fn next(&self) -> Option<i64> {
+    pub(super) fn next(&self) -> Option<LaneMoment> {
         self.entries.first_key_value().map(|(moment, _)| self.pace.not_before(*moment))
     }
 
@@ -172,15 +225,15 @@ impl Wakers {
 /// When the last rounds were.
 #[derive(Debug, Default)]
 struct Pace {
-    rounds: [i64; ROUNDS],
+    rounds: [LaneMoment; ROUNDS],
     next: usize,
     /// The next round is not before this moment.
-    not_before: i64,
+    not_before: LaneMoment,
 }
 
 impl Pace {
     #[expect(clippy::expect_used, reason = "a round that is not recorded would set a wrong pace")]
-    fn round(&mut self, now: i64) {
+    fn round(&mut self, now: LaneMoment) {
         let oldest = self.rounds.get_mut(self.next).expect("`next` is below the number of rounds");
         let span = now - std::mem::replace(oldest, now);
         self.next = (self.next + 1) % ROUNDS;
@@ -188,7 +241,7 @@ impl Pace {
         self.not_before = if is_busy { now + GAP } else { now };
     }
 
-    fn not_before(&self, moment: i64) -> i64 {
+    fn not_before(&self, moment: LaneMoment) -> LaneMoment {
         moment.max(self.not_before)
     }
 }

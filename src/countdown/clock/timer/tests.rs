@@ -75,10 +75,15 @@ async fn thousands_of_sleepers_with_equal_and_different_deadlines_all_wake() {
     assert_eq!(sleepers(&timer), 0);
 }
 
+/// Now, by the clock of the timer.
+fn wall(timer: &Timer) -> Moment {
+    Moment::EPOCH + (timer.wall.now() - LaneMoment::default())
+}
+
 #[tokio::test]
 async fn setting_the_wall_clock_ends_the_sleeps_until_its_moments() {
     let timer = Timer::start().unwrap();
-    let moment = i128::from(timer.wall.now()) + 3_600_000_000_000;
+    let moment = wall(&timer) + Nanos::from_secs(3_600);
     let mut sleep = Box::pin(timer.sleep_until_moment(moment, None));
     let mut other = Box::pin(timer.sleep_until(Instant::now() + NEVER, None));
     assert!((&mut sleep).now_or_never().is_none());
@@ -94,13 +99,13 @@ async fn setting_the_wall_clock_ends_the_sleeps_until_its_moments() {
 async fn a_sleep_until_a_moment_ends_at_it_and_never_early() {
     let timer = Timer::start().unwrap();
     for micros in [-5_000, 0, 50, 20_000] {
-        let moment = i128::from(timer.wall.now()) + micros * 1_000;
-        while i128::from(timer.wall.now()) < moment {
+        let moment = wall(&timer) + Nanos::new(micros * 1_000);
+        while wall(&timer) < moment {
             soon(timer.sleep_until_moment(moment, None)).await.unwrap();
         }
     }
-    soon(timer.sleep_until_moment(i128::MIN, None)).await.unwrap();
-    assert!(timer.sleep_until_moment(i128::MAX, None).now_or_never().is_none());
+    soon(timer.sleep_until_moment(Moment::from_nanos(i128::MIN), None)).await.unwrap();
+    assert!(timer.sleep_until_moment(Moment::from_nanos(i128::MAX), None).now_or_never().is_none());
 }
 
 #[tokio::test]

@@ -6,13 +6,20 @@ use proptest::prelude::*;
 use super::*;
 use crate::countdown::OnLag;
 
-const SECOND: i128 = 1_000_000_000;
+const SECOND: Nanos = Nanos::from_secs(1);
 
 /// 2026-11-23T18:00:00Z
-const NOW: i128 = 1_795_456_800 * SECOND;
+const NOW: Moment = Moment::from_nanos(1_795_456_800_000_000_000);
 
-fn moment(nanos: i128) -> SystemTime {
-    SystemTime::UNIX_EPOCH + schedule::span(nanos)
+/// Later than any tick.
+const EVER: Moment = Moment::from_nanos(i128::MAX);
+
+fn system_time(moment: Moment) -> SystemTime {
+    SystemTime::UNIX_EPOCH + (moment - Moment::EPOCH).to_duration()
+}
+
+fn length(millis: u64) -> Length {
+    Length::new(millis * 1_000_000)
 }
 
 fn spec(target: Target) -> Spec {
@@ -25,13 +32,13 @@ fn create(target: Target) -> Record {
 }
 
 /// The numbers of the run that are due up to a moment, and when each is due.
-fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
+fn ticks(record: &Record, until: Moment) -> Vec<(i64, Nanos)> {
     let Some(mut run) = record.run() else { return Vec::new() };
     let mut ticks = Vec::new();
     while let Some(due) = run.next_due().filter(|due| *due <= until) {
-        let left = (run.end() - due) / i128::from(record.interval_nanos);
+        let left = (run.end() - due).whole_intervals(record.interval).unwrap();
         let number = i64::from(record.to) + i64::try_from(left).unwrap() * i64::from(record.step);
-        let range = run.ready(due, OnLag::Burst, 1);
+        let range = run.ready(schedule::Due::By(due), OnLag::Burst, 1);
         run.taken(&range, bytes::Bytes::new(), 1);
         ticks.push((number, due - NOW));
     }
@@ -41,18 +48,18 @@ fn ticks(record: &Record, until: i128) -> Vec<(i64, i128)> {
 #[test]
 fn a_countdown_from_a_number_has_that_number_at_once() {
     let record = create(Target::From(3));
-    let expected = [(3, 0), (2, SECOND), (1, 2 * SECOND), (0, 3 * SECOND)];
-    assert_eq!(ticks(&record, i128::MAX), expected);
-    assert_eq!(record.total_nanos, 3_000_000_000);
+    let expected = [(3, Nanos::ZERO), (2, SECOND), (1, 2 * SECOND), (0, 3 * SECOND)];
+    assert_eq!(ticks(&record, EVER), expected);
+    assert_eq!(record.total, length(3_000));
 }
 
 #[test]
 fn a_countdown_with_a_length_has_its_last_tick_at_its_end() {
     let record = create(Target::For(Duration::from_millis(2500)));
     let at = |millis: i128| millis * SECOND / 1000;
-    assert_eq!(ticks(&record, i128::MAX), [(2, at(500)), (1, at(1500)), (0, at(2500))]);
-    let same = create(Target::Until(moment(NOW + at(2500))));
-    assert_eq!(ticks(&same, i128::MAX), ticks(&record, i128::MAX));
+    assert_eq!(ticks(&record, EVER), [(2, at(500)), (1, at(1500)), (0, at(2500))]);
+    let same = create(Target::Until(system_time(NOW + at(2500))));
+    assert_eq!(ticks(&same, EVER), ticks(&record, EVER));
 }
 
 #[test]
@@ -60,7 +67,7 @@ fn a_countdown_uses_its_own_step_and_last_number() {
     let spec = Spec { to: -1, step: 3, ..spec(Target::From(9)) };
     let record = Record::create(spec, NOW, &Config::default()).unwrap();
     // The numbers are counted back from the end: the last one is `to`.
-    assert_eq!(ticks(&record, i128::MAX), [(8, 0), (5, SECOND), (2, 2 * SECOND), (-1, 3 * SECOND)]);
+    assert_eq!(ticks(&record, EVER), [(8, Nanos::ZERO), (5, SECOND), (2, 2 * SECOND), (-1, 3 * SECOND)]);
 }
 
 #[test]
@@ -68,10 +75,11 @@ fn running_and_paused_countdowns_are_extended_up_to_the_highest_number() {
     let fast = Spec { interval: Duration::from_millis(1), ..spec(Target::From(1)) };
     let running = Record::create(fast, NOW, &Config::default()).unwrap();
     let paused = running.pause(7, NOW).unwrap().unwrap();
-    let most = (i128::from(i32::MAX) + 1) * SECOND / 1000;
+    let milli = SECOND / 1000;
+    let most = (i128::from(i32::MAX) + 1) * milli;
     for record in [running, paused] {
-        let extend = |by| record.extend(by - SECOND / 1000, 8, NOW, &Config::default());
-        let more = extend(most + 1).unwrap_err();
+        let extend = |by| record.extend(by - milli, 8, NOW, &Config::default());
+        let more = extend(most + Nanos::new(1)).unwrap_err();
         assert!(matches!(more, Error::TooManyNumbers { max: 2_147_483_647, .. }), "{more:?}");
         extend(most).unwrap().resume(9, NOW).unwrap();
     }
@@ -80,14 +88,14 @@ fn running_and_paused_countdowns_are_extended_up_to_the_highest_number() {
 #[test]
 fn a_pause_keeps_the_remaining_time_and_resume_continues_with_it() {
     let record = create(Target::From(3));
-    let paused = record.pause(7, NOW + SECOND * 14 / 10).unwrap().unwrap();
-    assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 1_600_000_000 });
+    let paused = record.pause(7, NOW + 14 * SECOND / 10).unwrap().unwrap();
+    assert_eq!(paused.phase, Phase::Paused { remaining: length(1_600) });
     assert_eq!((paused.ticks_before, paused.previous_version, paused.change), (2, 7, Change::Paused));
     assert!(paused.run().is_none());
     assert_eq!(paused.pause(8, NOW + 5 * SECOND).unwrap(), None);
     let resumed = paused.resume(8, NOW + 100 * SECOND).unwrap().unwrap();
-    assert_eq!(ticks(&resumed, i128::MAX), [(1, SECOND * 1006 / 10), (0, SECOND * 1016 / 10)]);
-    assert_eq!((resumed.ticks_before, resumed.total_nanos), (2, record.total_nanos));
+    assert_eq!(ticks(&resumed, EVER), [(1, 1006 * SECOND / 10), (0, 1016 * SECOND / 10)]);
+    assert_eq!((resumed.ticks_before, resumed.total), (2, record.total));
     assert_eq!(resumed.resume(9, NOW + 100 * SECOND).unwrap(), None);
     assert_eq!(resumed.due_by(NOW + 200 * SECOND), 4);
 }
@@ -97,16 +105,16 @@ fn the_end_moves_later_and_earlier_while_running_and_while_paused() {
     let config = Config::default();
     let record = create(Target::For(Duration::from_secs(10)));
     let longer = record.extend(5 * SECOND, 1, NOW + SECOND / 2, &config).unwrap();
-    assert_eq!((longer.total_nanos, longer.due_by(NOW + 100 * SECOND)), (15_000_000_000, 16));
+    assert_eq!((longer.total, longer.due_by(NOW + 100 * SECOND)), (length(15_000), 16));
     let shorter = longer.extend(-13 * SECOND, 2, NOW + SECOND, &config).unwrap();
-    assert_eq!(ticks(&shorter, i128::MAX), [(0, 2 * SECOND)]);
+    assert_eq!(ticks(&shorter, EVER), [(0, 2 * SECOND)]);
     let paused = record.pause(1, NOW + 4 * SECOND).unwrap().unwrap();
     let paused = paused.extend(SECOND, 2, NOW + 60 * SECOND, &config).unwrap();
-    assert_eq!(paused.phase, Phase::Paused { remaining_nanos: 7_000_000_000 });
+    assert_eq!(paused.phase, Phase::Paused { remaining: length(7_000) });
     for record in [&record, &paused] {
         let nothing = record.extend(-10 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(nothing, Err(Error::NothingLeft { field: "by" })), "{nothing:?}");
-        let unmoved = record.extend(0, 1, NOW + SECOND, &config);
+        let unmoved = record.extend(Nanos::ZERO, 1, NOW + SECOND, &config);
         assert!(matches!(unmoved, Err(Error::ByZero)), "{unmoved:?}");
         let century = record.extend(100 * 366 * 86_400 * SECOND, 1, NOW + SECOND, &config);
         assert!(matches!(century, Err(Error::TooLong { field: "by", .. })), "{century:?}");
@@ -116,7 +124,7 @@ fn the_end_moves_later_and_earlier_while_running_and_while_paused() {
 #[test]
 fn a_countdown_ends_at_its_end_and_not_before_and_then_refuses_changes() {
     let record = create(Target::From(3));
-    assert_eq!(record.end(1, NOW + 3 * SECOND - 1), None);
+    assert_eq!(record.end(1, NOW + 3 * SECOND - Nanos::new(1)), None);
     let ended = record.end(1, NOW + 3 * SECOND).unwrap();
     assert_eq!(ended.due_by(NOW + 3 * SECOND), 4);
     assert!(ended.is_over() && ended.end(2, NOW + 4 * SECOND).is_none());
@@ -138,7 +146,7 @@ fn a_countdown_ends_at_its_end_and_not_before_and_then_refuses_changes() {
 #[test]
 fn a_cancelled_countdown_stays_cancelled() {
     let cancelled = create(Target::From(3)).cancel(1, NOW + SECOND).unwrap().unwrap();
-    assert_eq!(cancelled.phase, Phase::Cancelled { remaining_nanos: 2_000_000_000 });
+    assert_eq!(cancelled.phase, Phase::Cancelled { remaining: length(2_000) });
     assert_eq!(cancelled.cancel(2, NOW + SECOND).unwrap(), None);
     let resumed = cancelled.resume(2, NOW + SECOND);
     assert!(matches!(resumed, Err(Error::Over { is_cancelled: true })), "{resumed:?}");
@@ -155,7 +163,7 @@ fn an_impossible_countdown_is_refused_with_the_field_at_fault() {
     };
     assert_eq!(field(refused(spec(Target::For(Duration::ZERO)))), "duration");
     assert_eq!(field(refused(spec(Target::For(Duration::MAX)))), "duration");
-    assert_eq!(field(refused(spec(Target::Until(moment(NOW))))), "until_time");
+    assert_eq!(field(refused(spec(Target::Until(system_time(NOW))))), "until_time");
     assert_eq!(field(refused(spec(Target::Until(SystemTime::UNIX_EPOCH)))), "until_time");
     assert_eq!(
         field(refused(Spec { interval: Duration::from_secs(86_400), ..spec(Target::From(i32::MAX)) })),
@@ -230,16 +238,16 @@ fn lengths_and_moments_that_a_record_cannot_store_are_refused_and_never_clamped(
     let slow = |target| Spec { interval: Duration::from_secs(1 << 32), ..spec(target) };
     let create = |target| Record::create(slow(target), NOW, &config);
     too_long(create(Target::For(Duration::from_secs(1_000 * 366 * 86_400))), "duration");
-    let last = Timestamp::MAX.as_nanosecond();
+    let last = Moment::from(Timestamp::MAX);
     let late = last - 10 * SECOND;
-    let until = |end| Record::create(slow(Target::Until(moment(end))), late, &config);
+    let until = |end| Record::create(slow(Target::Until(system_time(end))), late, &config);
     assert!(until(last).is_ok());
-    too_long(until(last + 1), "until_time");
+    too_long(until(last + Nanos::new(1)), "until_time");
     let long = create(Target::For(Duration::from_nanos(u64::MAX))).unwrap();
-    too_long(long.extend(1, 1, NOW, &config), "by");
-    too_long(long.extend(1, 1, NOW + SECOND, &config), "by");
+    too_long(long.extend(Nanos::new(1), 1, NOW, &config), "by");
+    too_long(long.extend(Nanos::new(1), 1, NOW + SECOND, &config), "by");
     let short = create(Target::For(Duration::from_secs(1))).unwrap();
-    too_long(short.extend(i128::from(i64::MAX) + 1, 1, NOW, &config), "by");
+    too_long(short.extend(Nanos::from(i64::MAX) + Nanos::new(1), 1, NOW, &config), "by");
     // The clock was set back by a thousand years.
     let paused = long.pause(1, NOW - 1_000 * 366 * 86_400 * SECOND);
     assert!(matches!(paused, Err(Error::Countdown(countdown::Error::TooLong { .. }))), "{paused:?}");
@@ -252,10 +260,7 @@ fn lengths_and_moments_that_a_record_cannot_store_are_refused_and_never_clamped(
 fn after_a_step_back_the_total_time_is_at_least_the_remaining_time() {
     let record = create(Target::For(Duration::from_secs(10)));
     let extended = record.extend(-20 * SECOND, 1, NOW - 30 * SECOND, &Config::default()).unwrap();
-    assert_eq!(
-        (extended.total_nanos, extended.left(NOW - 30 * SECOND).unwrap()),
-        (20_000_000_000, 20_000_000_000)
-    );
+    assert_eq!((extended.total, extended.left(NOW - 30 * SECOND).unwrap()), (length(20_000), length(20_000)));
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -288,21 +293,22 @@ proptest! {
         let interval_span = Duration::from_nanos(interval);
         let spec = Spec { interval: interval_span, ..spec(Target::For(Duration::from_nanos(length))) };
         let mut record = Record::create(spec, NOW, &config).unwrap();
-        let (mut now, mut left, mut runs, mut seen) = (NOW, i128::from(length), true, 0_u64);
+        let (mut now, mut left, mut runs, mut seen) = (NOW, Nanos::from(Length::new(length)), true, 0_u64);
         // The first tick may be due exactly at the start.
-        let mut from = NOW - 1;
+        let mut from = NOW - Nanos::new(1);
         for (version, (step, pause)) in (1..).zip(steps) {
-            let later = now + i128::from(pause);
+            let later = now + pause.into();
             if runs {
                 let end = now + left;
                 // The number of ticks at end − j × interval that are due after a moment.
-                let after = |moment: i128| (end - moment - 1).div_euclid(i128::from(interval)) + 1;
+                let after = |moment: Moment| (end - moment).get() - 1;
+                let after = |moment| after(moment).div_euclid(i128::from(interval)) + 1;
                 seen += u64::try_from(after(from) - after(later.min(end))).unwrap();
-                left -= i128::from(pause);
+                left = left - pause.into();
             }
             now = later;
             from = now;
-            if left <= 0 {
+            if left <= Nanos::ZERO {
                 break;
             }
             prop_assert_eq!(record.due_by(now), seen);
@@ -316,12 +322,12 @@ proptest! {
                     runs = true;
                 }
                 Step::Extend(by) => match record.extend(by.into(), version, now, &config) {
-                    Ok(next) => (record, left) = (next, left + i128::from(by)),
-                    Err(error) => prop_assert!(left + i128::from(by) <= 0, "{:?}", error),
+                    Ok(next) => (record, left) = (next, left + by.into()),
+                    Err(error) => prop_assert!(left + by.into() <= Nanos::ZERO, "{:?}", error),
                 },
                 Step::Wait => {}
             }
-            prop_assert_eq!(i128::from(record.left(now).unwrap()), left);
+            prop_assert_eq!(Nanos::from(record.left(now).unwrap()), left);
             prop_assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));
             if let Some(run) = record.run() {
                 prop_assert_eq!(run.end(), now + left);

@@ -27,8 +27,8 @@ async fn without_a_version_every_concurrent_change_succeeds() {
     let extend = |_| server.countdowns.extend("launch", None, SECOND);
     let results = limited(join_all((0..50).map(extend))).await;
     assert!(results.iter().all(Result::is_ok));
-    let total = server.countdowns.get("launch").unwrap().record.total_nanos;
-    assert_eq!(total, 110_000_000_000);
+    let total = server.countdowns.get("launch").unwrap().record.total;
+    assert_eq!(Duration::from(total), Duration::from_secs(110));
 }
 
 #[tokio::test]
@@ -75,15 +75,16 @@ async fn a_change_close_to_the_end_comes_before_it_or_is_refused() {
         let name = format!("n{n}");
         server.create(&name, ending(seconds(100), &name)).await;
         // The end is so close that it comes while the change is being written.
-        server.clock.step(100 * SECOND - 2_000_000 - i128::from(n) * 20_000);
+        server.clock.step(100 * SECOND - Nanos::new(2_000_000 + i128::from(n) * 20_000));
         let change = server.countdowns.extend(&name, None, 50 * SECOND);
         let cancels = n % 3 == 0;
         let result = if cancels {
-            server.clock.step(1_900_000);
+            server.clock.step(Nanos::new(1_900_000));
             limited(server.countdowns.cancel(&name, None)).await
         } else {
             let (result, ()) =
-                limited(futures::future::join(change, async { server.clock.step(1_900_000) })).await;
+                limited(futures::future::join(change, async { server.clock.step(Nanos::new(1_900_000)) }))
+                    .await;
             result
         };
         server.clock.step(SECOND);

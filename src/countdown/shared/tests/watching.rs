@@ -21,7 +21,7 @@ async fn a_stream_has_the_state_then_the_ticks_then_the_end() {
         let version = i64::try_from(created.version).unwrap();
         assert_eq!((ticks[0].state, ticks[0].version), (Some(1), Some(version)));
         let Phase::Running { end_time, .. } = created.record.phase else { panic!() };
-        assert_eq!(ticks[0].end, end_time.as_nanosecond());
+        assert_eq!(ticks[0].end_nanos, end_time.as_nanosecond());
         seen.extend(numbers(&batch));
     }
     assert_eq!(seen, [2, 1, 0]);
@@ -57,14 +57,15 @@ async fn a_change_is_reported_at_once_and_the_ticks_follow_it() {
     let batch = stream.next_report().await;
     let report = batch.events.iter().find(|event| matches!(event, Event::Changed { .. }));
     let (previous_version, version) = (paused.version, resumed.version);
-    let expected = Event::Changed { change: Change::Resumed, by_nanos: None, previous_version, version };
+    let expected = Event::Changed { change: Change::Resumed, by: None, previous_version, version };
     assert_eq!((report, batch.progress.skipped), (Some(&expected), 0));
     server.clock.step(SECOND);
     assert_eq!(numbers(&stream.next_report().await), [9]);
     server.countdowns.extend("launch", None, -5 * SECOND).await.unwrap();
     let batch = stream.next_report().await;
     assert_eq!(changes(&batch), [Change::Extended]);
-    assert!(matches!(batch.events.last(), Some(Event::Changed { by_nanos: Some(-5_000_000_000), .. })));
+    let moved = -5 * SECOND;
+    assert!(matches!(batch.events.last(), Some(Event::Changed { by: Some(by), .. }) if *by == moved));
     server.clock.step(SECOND);
     assert_eq!(numbers(&stream.next_report().await), [3]);
     server.countdowns.cancel("launch", None).await.unwrap();
@@ -129,9 +130,9 @@ async fn a_step_of_the_clock_is_reported_with_its_size() {
     stream.next().await.unwrap();
     server.clock.step(-3600 * SECOND);
     let batch = stream.next().await.unwrap();
-    let [Event::ClockStepped { by_nanos }] = batch.events[..] else { panic!("{batch:?}") };
+    let [Event::ClockStepped { by }] = batch.events[..] else { panic!("{batch:?}") };
     // The wall clock is stopped, so the step includes the time that the test took.
-    assert!((by_nanos + 3600 * SECOND).abs() < schedule::nanos_of(LONG), "{by_nanos}");
+    assert!((by + 3600 * SECOND).abs() < LONG.into(), "{by:?}");
     assert_eq!((batch.count, batch.progress.skipped), (0, 0));
     server.clock.step(3605 * SECOND);
     let batch = stream.next().await.unwrap();

@@ -24,6 +24,10 @@ impl Wake for Count {
     }
 }
 
+fn at(nanos: i64) -> LaneMoment {
+    LaneMoment::new(0, nanos)
+}
+
 fn sleeping() -> Sleeping {
     of(0, Arc::new(Count::default()).into())
 }
@@ -44,9 +48,9 @@ impl Wake for Named {
 #[test]
 fn an_entry_of_the_same_moment_that_is_inserted_later_has_another_id() {
     let mut queue = Queue::default();
-    let old = queue.insert(5, sleeping());
-    queue.take_due(5, 1, &mut Vec::new());
-    let new = queue.insert(5, sleeping());
+    let old = queue.insert(at(5), sleeping());
+    queue.take_due(at(5), 1, &mut Vec::new());
+    let new = queue.insert(at(5), sleeping());
     assert!(queue.waker(old).is_none());
     assert!(queue.remove(old).is_none());
     assert!(queue.waker(new).is_some());
@@ -55,7 +59,7 @@ fn an_entry_of_the_same_moment_that_is_inserted_later_has_another_id() {
 #[test]
 fn a_moment_with_no_other_close_to_it_is_served_at_once() {
     let mut queue = Queue::default();
-    for now in (0..100).map(|n| n * 1_000_000) {
+    for now in (0..100).map(|n| at(n * 1_000_000)) {
         queue.insert(now, sleeping());
         assert_eq!(queue.next(), Some(now));
         queue.take_due(now, usize::MAX, &mut Vec::new());
@@ -65,16 +69,16 @@ fn a_moment_with_no_other_close_to_it_is_served_at_once() {
 #[test]
 fn moments_close_together_are_served_together_and_none_later_than_the_gap() {
     let mut queue = Queue::default();
-    let moments = (0..10_000).map(|n| n * 10_000);
+    let moments = (0..10_000).map(|n| at(n * 10_000));
     for moment in moments.clone() {
         queue.insert(moment, sleeping());
     }
-    let (mut rounds, mut due, mut first) = (0, Vec::new(), 0);
+    let (mut rounds, mut due, mut first) = (0, Vec::new(), at(0));
     while let Some(now) = queue.next() {
         assert!((first..=first + GAP).contains(&now));
         queue.take_due(now, usize::MAX, &mut due);
         rounds += 1;
-        first = i64::try_from(due.len()).unwrap() * 10_000;
+        first = at(i64::try_from(due.len()).unwrap() * 10_000);
     }
     assert_eq!(due.len(), moments.count());
     assert!(rounds < 300, "{rounds}");
@@ -90,7 +94,7 @@ proptest! {
         let woken = Arc::new(Mutex::new(BTreeSet::new()));
         let mut queue = Queue::default();
         let places = sleepers.iter().enumerate().map(|(name, (moment, _))| {
-            queue.insert(*moment, of(name as u64 % 3, Arc::new(Named(name, Arc::clone(&woken))).into()))
+            queue.insert(at(*moment), of(name as u64 % 3, Arc::new(Named(name, Arc::clone(&woken))).into()))
         });
         let places = places.collect::<Vec<_>>();
         for (place, (_, leaves)) in places.iter().zip(&sleepers) {
@@ -108,7 +112,7 @@ proptest! {
             now = now.max(stop);
             loop {
                 let mut due = Vec::new();
-                queue.take_due(now, at_least, &mut due);
+                queue.take_due(at(now), at_least, &mut due);
                 if due.is_empty() {
                     break;
                 }
