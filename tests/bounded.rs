@@ -187,7 +187,7 @@ async fn a_stalled_reader_is_ended_and_can_resume() {
     let server = Server::start_with(&["--stall", "1s", "--metrics", &metrics]);
     let text = (0..400_000).map(|n| format!("line {n} {}\n", "x".repeat(60))).collect::<String>();
     append(&server.log_file("big.log"), &text);
-    let request = ReadLinesRequest { path: "logs/big.log".into(), ..Default::default() };
+    let mut request = ReadLinesRequest { path: "logs/big.log".into(), ..Default::default() };
     let mut stream = server.lines().await.read_lines(request.clone()).await.unwrap().into_inner();
     until("the end of the stalled stream", async || {
         let text = scrape(&metrics).await;
@@ -195,23 +195,23 @@ async fn a_stalled_reader_is_ended_and_can_resume() {
         text.lines().find(open).is_some_and(|line| line.ends_with(" 0"))
     })
     .await;
-    let (mut count, mut cursor) = (0, None);
-    let status = loop {
+    let (mut count, mut stalls) = (0, 0);
+    // A busy machine can keep this test, too, from reading for a second: then the server ends the stream again.
+    loop {
         match soon("lines", stream.message()).await {
-            Ok(response) => {
-                let response = response.expect("the stream ended with OK");
+            Ok(Some(response)) => {
                 count += response.lines.len();
-                cursor = Some(response.cursor);
+                request.cursor = Some(response.cursor);
             }
-            Err(status) => break status,
+            Ok(None) => break,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                assert_eq!(status.get_error_details().error_info().unwrap().reason, "STALLED");
+                stalls += 1;
+                stream = server.lines().await.read_lines(request.clone()).await.unwrap().into_inner();
+            }
         }
-    };
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    assert_eq!(status.get_error_details().error_info().unwrap().reason, "STALLED");
-    let request = ReadLinesRequest { cursor, ..request };
-    let mut stream = server.lines().await.read_lines(request).await.unwrap().into_inner();
-    while let Some(response) = soon("lines", stream.message()).await.unwrap() {
-        count += response.lines.len();
     }
+    assert!(stalls > 0, "the stalled stream ended with OK");
     assert_eq!(count, 400_000);
 }
