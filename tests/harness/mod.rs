@@ -29,10 +29,10 @@ pub mod mount;
 pub mod output;
 
 /// How long a test waits for something that should happen at once: long, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a start may take: an unoptimised server may have a log to check.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// What the server prints before its URL.
 const LISTENING: &str = "perenniald: listening on http://";
