@@ -59,6 +59,11 @@ impl Bed {
         Self::below(env!("CARGO_TARGET_TMPDIR"), options())
     }
 
+    /// Where files are in memory.
+    pub fn in_memory() -> Self {
+        Self::below("/dev/shm", options())
+    }
+
     /// The same, with rules.
     pub fn on_disk_with(rules: RootRules) -> Self {
         Self::with_rules(env!("CARGO_TARGET_TMPDIR"), options(), rules)

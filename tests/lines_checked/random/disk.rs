@@ -1,0 +1,414 @@
+//! The files of one log: what a writer, a rotation and an editor do with them, entered into the ledger.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use super::story::{Away, Naming, Replacement};
+use crate::ledger::{Ledger, Life};
+
+/// How many files there are that were born before all others.
+const POOL: usize = 8;
+
+/// The files of one log.
+pub struct Disk {
+    root: PathBuf,
+    name: &'static str,
+    naming: Naming,
+    /// A name of this log's numbers that another log has.
+    taken: &'static str,
+    pub ledger: Ledger,
+    /// All files, by their paths relative to the root; copies have no life.
+    files: BTreeMap<String, Option<Life>>,
+    /// Where the path leads, if it is a link.
+    target: Option<String>,
+    writer: Option<(File, Life)>,
+    /// The file that the writer left.
+    before: Option<(File, Life)>,
+    /// Those that were moved to where no rotation puts them.
+    hidden: HashSet<Life>,
+    /// The name of the file that was moved away last.
+    moved: Option<String>,
+    /// Counts names that are used once.
+    count: usize,
+    is_early: bool,
+    pool: Vec<PathBuf>,
+    /// No reader is attached.
+    pub is_away: bool,
+}
+
+impl Disk {
+    pub fn new(
+        root: &Path,
+        name: &'static str,
+        naming: Naming,
+        taken: &'static str,
+        is_linked: bool,
+    ) -> Self {
+        let pool = root.join(format!("pool of {name}"));
+        fs::create_dir(&pool).unwrap();
+        let pool = (0..POOL).map(|n| pool.join(n.to_string())).collect::<Vec<_>>();
+        for early in &pool {
+            fs::write(early, "").unwrap();
+        }
+        let mut disk = Self {
+            root: root.into(),
+            name,
+            naming,
+            taken,
+            ledger: Ledger::new(name),
+            files: BTreeMap::new(),
+            target: None,
+            writer: None,
+            before: None,
+            hidden: HashSet::new(),
+            moved: None,
+            count: 0,
+            is_early: false,
+            pool,
+            is_away: false,
+        };
+        if is_linked {
+            fs::create_dir(root.join(format!("targets of {name}"))).unwrap();
+            disk.retarget(0);
+        }
+        disk
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The name of the file at the path, whether it exists or not.
+    fn real(&self) -> String {
+        self.target.clone().unwrap_or_else(|| self.name.into())
+    }
+
+    /// The life at the path.
+    fn life(&self) -> Option<Life> {
+        self.files.get(&self.real()).copied().flatten()
+    }
+
+    /// A name in the directory of the real file.
+    fn beside(&self, name: &str) -> String {
+        match self.real().rsplit_once('/') {
+            Some((directory, _)) => format!("{directory}/{name}"),
+            None => name.into(),
+        }
+    }
+
+    /// The content of this life is destroyed; `is_gone` with its file, or else in place.
+    fn destroyed(&mut self, life: Life, is_gone: bool) {
+        let is_known = self.ledger.is_seen(life) && (!self.is_away || self.ledger.last_life() == Some(life));
+        let is_open = is_gone && !self.is_away;
+        if !is_known && !is_open {
+            self.ledger.exempt(life);
+        }
+    }
+
+    /// The reader is cut. What only it, or its server, could know is known no longer.
+    pub fn cut(&mut self) {
+        self.is_away = true;
+        let (own, read) = (self.life(), self.ledger.last_life());
+        for life in 0..self.ledger.lives() {
+            let name = self.files.iter().find(|(_, it)| **it == Some(life)).map(|(name, _)| name);
+            let is_gone = name.is_none_or(|name| name.starts_with("old/"));
+            if own != Some(life) && (is_gone || self.hidden.contains(&life) && read != Some(life)) {
+                self.ledger.exempt(life);
+            }
+        }
+    }
+
+    /// Opens the path for the writer, and creates a file there if there is none.
+    pub fn reopen(&mut self) {
+        if let Some(life) = self.life()
+            && self.writer.as_ref().is_some_and(|(_, own)| *own == life)
+        {
+            return;
+        }
+        let real = self.real();
+        let path = self.at(&real);
+        let life = self.life().unwrap_or_else(|| {
+            if std::mem::take(&mut self.is_early)
+                && let Some(early) = self.pool.pop()
+            {
+                fs::rename(early, &path).unwrap();
+            }
+            let life = self.ledger.begin();
+            self.files.insert(real, Some(life));
+            self.ledger.arrive(life);
+            life
+        });
+        let file = File::options().create(true).append(true).open(path).unwrap();
+        self.before = self.writer.replace((file, life)).or(self.before.take());
+    }
+
+    pub fn append(&mut self, lines: usize, padding: usize) {
+        if self.writer.is_none() {
+            self.reopen();
+        }
+        let Some((mut file, life)) = self.writer.take() else { return };
+        self.write(&mut file, life, lines, padding);
+        self.writer = Some((file, life));
+    }
+
+    /// To the file that the writer left.
+    pub fn late(&mut self, lines: usize) {
+        let Some((mut file, life)) = self.before.take() else { return };
+        self.write(&mut file, life, lines, 0);
+        self.before = Some((file, life));
+    }
+
+    fn write(&mut self, file: &mut File, life: Life, lines: usize, padding: usize) {
+        let is_late = self.life() != Some(life);
+        let name = self.files.iter().find(|(_, it)| **it == Some(life)).map(|(name, _)| name);
+        let is_read = self.ledger.last_life() == Some(life);
+        let is_gone = name.is_none_or(|name| name.starts_with("old/"));
+        let is_unknown = is_late && (is_gone || self.hidden.contains(&life) && !is_read);
+        for _ in 0..lines {
+            let text = self.ledger.write(life, is_late, padding);
+            file.write_all(text.as_bytes()).unwrap();
+            if is_unknown && self.is_away {
+                self.ledger.exempt_last();
+            }
+        }
+    }
+
+    /// The first half of a line, and how to write the rest.
+    pub fn first_part(&mut self) -> String {
+        self.reopen();
+        let Some((file, life)) = &mut self.writer else { return String::new() };
+        let text = self.ledger.write(*life, false, 50);
+        let (first, rest) = text.split_at(text.len() / 2);
+        file.write_all(first.as_bytes()).unwrap();
+        rest.into()
+    }
+
+    pub fn second_part(&mut self, rest: &str) {
+        if let Some((file, _)) = &mut self.writer {
+            file.write_all(rest.as_bytes()).unwrap();
+        }
+    }
+
+    /// A name by which a rotation moves the file; other files are moved up for it.
+    fn rotated(&mut self) -> String {
+        let real = self.real();
+        let numbered = |number: usize| format!("{real}.{number}");
+        match self.naming {
+            Naming::Dates => {
+                self.count += 1;
+                // A day of a month that has 28 of them, at least.
+                format!("{real}-2026{:02}{:02}", 1 + self.count / 28, 1 + self.count % 28)
+            }
+            Naming::Upward => {
+                self.count += 1;
+                numbered(self.count)
+            }
+            Naming::Numbers => {
+                let free = |number: usize| !self.files.contains_key(&numbered(number));
+                let last = (1..1_000).find(|number| free(*number)).unwrap();
+                for number in (1..last).rev() {
+                    self.rename(&numbered(number), &numbered(number + 1));
+                }
+                numbered(1)
+            }
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        assert!(to != self.taken, "{to} is another log");
+        fs::rename(self.at(from), self.at(to)).unwrap();
+        let life = self.files.remove(from).unwrap();
+        self.files.insert(to.into(), life);
+    }
+
+    pub fn rotate(&mut self, away: Away, reopens: bool) {
+        if let Some(life) = self.life() {
+            self.count += 1;
+            let (real, count) = (self.real(), self.count);
+            let last = real.rsplit('/').next().unwrap();
+            let to = match away {
+                Away::Rotated => self.rotated(),
+                Away::Marked => match last.rsplit_once('.') {
+                    Some((stem, extension)) => self.beside(&format!("{stem}-{}.{extension}", count + 1)),
+                    None => self.beside(&format!("202611{count:02}-{last}")),
+                },
+                Away::Extension => self.beside(&format!("{last}.{count}.save")),
+                Away::Directory => {
+                    fs::create_dir_all(self.at("old")).unwrap();
+                    format!("old/{last}.{count}")
+                }
+                Away::Elsewhere => self.beside(&format!("elsewhere {count} of {last}")),
+            };
+            self.rename(&real, &to);
+            if !matches!(away, Away::Rotated) {
+                self.hidden.insert(life);
+                if self.is_away && self.ledger.last_life() != Some(life) {
+                    self.ledger.exempt(life);
+                }
+            }
+            self.moved = Some(to);
+        }
+        if reopens {
+            self.reopen();
+        }
+    }
+
+    /// The file that was moved away last comes back.
+    pub fn back(&mut self) {
+        let real = self.real();
+        if self.life().is_some() {
+            return;
+        }
+        if let Some(moved) = self.moved.take().filter(|moved| self.files.contains_key(moved)) {
+            self.rename(&moved, &real);
+            let life = self.life().unwrap();
+            self.hidden.remove(&life);
+            self.ledger.arrive(life);
+            self.reopen();
+        }
+    }
+
+    pub fn copy(&mut self) {
+        if self.life().is_some() {
+            self.count += 1;
+            let (real, count) = (self.real(), self.count);
+            let to = format!("{real}-2025{:02}{:02}", 1 + count / 28, 1 + count % 28);
+            fs::copy(self.at(&real), self.at(&to)).unwrap();
+            self.files.insert(to, None);
+        }
+    }
+
+    pub fn copy_truncate(&mut self) {
+        if self.life().is_some() {
+            let (to, real) = (self.rotated(), self.real());
+            fs::copy(self.at(&real), self.at(&to)).unwrap();
+            self.files.insert(to, None);
+            self.truncate();
+        }
+    }
+
+    pub fn truncate(&mut self) {
+        self.rewrite(|_| Vec::new());
+    }
+
+    pub fn shorten(&mut self) {
+        let Some(life) = self.life() else { return };
+        let kept = self.ledger.content(life).len() / 2;
+        let real = self.real();
+        let text = fs::read_to_string(self.at(&real)).unwrap();
+        let bytes = text.split_inclusive('\n').take(kept).map(str::len).sum::<usize>();
+        File::options().write(true).open(self.at(&real)).unwrap().set_len(bytes as u64).unwrap();
+        self.renew(life, |lines| lines.truncate(kept));
+    }
+
+    /// Writes the file again, in place, with these of its lines.
+    fn rewrite(&mut self, change: impl Fn(&[&str]) -> Vec<usize>) {
+        let Some(life) = self.life() else { return };
+        let path = self.at(&self.real());
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.split_inclusive('\n').collect::<Vec<_>>();
+        let kept = change(&lines);
+        fs::write(path, kept.iter().map(|at| lines[*at]).collect::<String>()).unwrap();
+        self.renew(life, |lines| *lines = kept.iter().map(|at| lines[*at]).collect());
+    }
+
+    /// The file of this life has another content now.
+    fn renew(&mut self, life: Life, change: impl FnOnce(&mut Vec<usize>)) {
+        let mut lines = self.ledger.content(life);
+        let (read, old) = (self.ledger.read_of(&lines), lines.clone());
+        change(&mut lines);
+        self.destroyed(life, false);
+        if old.get(..read) == lines.get(..read) {
+            // A reader that did not look in between sees a file that begins with all that it read.
+            self.ledger.exempt(life);
+        }
+        let new = self.ledger.begin();
+        for line in lines {
+            self.ledger.copy(new, line);
+        }
+        let real = self.real();
+        self.files.insert(real, Some(new));
+        self.ledger.arrive(new);
+        for (_, own) in [&mut self.writer, &mut self.before].into_iter().flatten() {
+            *own = if *own == life { new } else { *own };
+        }
+    }
+
+    pub fn save(&mut self, edits: bool, more: usize) {
+        let Some(life) = self.life() else { return };
+        let edited = self.ledger.content(life).len() / 2;
+        self.rewrite(|lines| (0..lines.len()).filter(|at| !edits || *at != edited).collect());
+        if let Some(life) = self.life() {
+            let mut file = File::options().append(true).open(self.at(&self.real())).unwrap();
+            self.write(&mut file, life, more + usize::from(edits), 10);
+        }
+    }
+
+    /// Renames another file onto the path.
+    pub fn replace(&mut self, by: Replacement) {
+        let Some(life) = self.life() else { return };
+        let (real, lines) = (self.real(), self.ledger.content(life));
+        let text = fs::read_to_string(self.at(&real)).unwrap();
+        let texts = text.split_inclusive('\n').collect::<Vec<_>>();
+        let kept: Vec<usize> = match by {
+            Replacement::Longer(_) => (0..texts.len()).collect(),
+            Replacement::Tail(count) => (texts.len().saturating_sub(count)..texts.len()).collect(),
+            Replacement::Thinned => (0..texts.len()).filter(|at| at % 3 != 1).collect(),
+        };
+        if self.is_away {
+            self.ledger.exempt_but(life, &kept.iter().map(|at| lines[*at]).collect::<Vec<_>>());
+        }
+        let temporary = self.beside(&format!(".{} new", self.name));
+        let mut file = File::create(self.at(&temporary)).unwrap();
+        file.write_all(kept.iter().map(|at| texts[*at]).collect::<String>().as_bytes()).unwrap();
+        let new = self.ledger.begin();
+        for at in kept {
+            self.ledger.copy(new, lines[at]);
+        }
+        self.files.remove(&real);
+        if let Replacement::Longer(more) = by {
+            for _ in 0..more {
+                file.write_all(self.ledger.write(new, false, 20).as_bytes()).unwrap();
+            }
+        }
+        fs::rename(self.at(&temporary), self.at(&real)).unwrap();
+        self.files.insert(real, Some(new));
+        self.ledger.arrive(new);
+        self.reopen();
+    }
+
+    pub fn delete(&mut self, reopens: bool) {
+        if let Some(life) = self.life() {
+            let real = self.real();
+            fs::remove_file(self.at(&real)).unwrap();
+            self.files.remove(&real);
+            self.destroyed(life, true);
+        }
+        if reopens {
+            self.reopen();
+        }
+    }
+
+    /// Points the link at another target.
+    pub fn retarget(&mut self, to: usize) {
+        let target = format!("targets of {}/{}.{}", self.name, self.name, ["a", "b", "c"][to]);
+        let temporary = self.at(&format!("link of {}", self.name));
+        symlink(&target, &temporary).unwrap();
+        fs::rename(temporary, self.at(self.name)).unwrap();
+        self.target = Some(target);
+        if let Some(life) = self.life() {
+            self.ledger.arrive(life);
+        }
+        self.reopen();
+    }
+
+    pub fn step_clock(&mut self) {
+        // Of two numbered files, only the times of their birth say which way the numbers go.
+        self.is_early = self.naming != Naming::Upward;
+    }
+}

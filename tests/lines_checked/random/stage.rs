@@ -1,0 +1,182 @@
+//! Plays a story: two logs on a disk, each with a reader.
+
+use std::time::Duration;
+
+use perennial::lines::{Error, Files, OnGap, Position, Query, Root, Start};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    disk::Disk,
+    story::{Happens, Manner, Story},
+};
+use crate::bed::{Bed, ROOT, Reading, options, query_of};
+
+/// How long a reader may be idle before it counts as having got all that it will get.
+const IDLE: Duration = Duration::from_millis(2_500);
+
+/// The same where the loss of each line that did not come was reported, as far as can be seen.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// How long to wait for lines that come again, when all came.
+const AFTER: Duration = Duration::from_millis(30);
+
+/// A log and its reader.
+struct Log {
+    disk: Disk,
+    name: &'static str,
+    files: Files,
+    reading: Option<Reading>,
+    position: Option<Position>,
+}
+
+/// Plays a story to its end; the first thing that is wrong.
+pub async fn play(story: &Story) -> Result<(), String> {
+    let bed = if story.in_memory { Bed::in_memory() } else { Bed::on_disk() };
+    let (one, two) = story.names;
+    let is_linked = story.manner == Manner::Linked;
+    let log = |name, taken| Log {
+        disk: Disk::new(&bed.path(""), name, story.naming, taken, is_linked),
+        name,
+        files: bed.files.clone(),
+        reading: None,
+        position: None,
+    };
+    let mut logs = [log(one, two), log(two, one)];
+    for log in &mut logs {
+        log.disk.append(1, 0);
+        log.resume(None).await?;
+        log.catch_up().await?;
+    }
+    for (is_second, happens) in &story.happens {
+        let log = &mut logs[usize::from(*is_second)];
+        log.happens(&bed, *happens).await?;
+    }
+    for log in &mut logs {
+        log.end(&bed, story.manner).await?;
+    }
+    Ok(())
+}
+
+fn server(bed: &Bed) -> Files {
+    Files::new(vec![Root::new(ROOT, bed.path(""))], options()).unwrap()
+}
+
+impl Log {
+    async fn happens(&mut self, bed: &Bed, happens: Happens) -> Result<(), String> {
+        let disk = &mut self.disk;
+        match happens {
+            Happens::Append { lines, padding } => disk.append(lines, padding),
+            Happens::InParts => {
+                let rest = disk.first_part();
+                self.read(Duration::from_millis(5)).await?;
+                self.disk.second_part(&rest);
+            }
+            Happens::Late { lines } => disk.late(lines),
+            Happens::Rotate { away, reopens } => disk.rotate(away, reopens),
+            Happens::Reopen => disk.reopen(),
+            Happens::Back => disk.back(),
+            Happens::Copy => disk.copy(),
+            Happens::CopyTruncate => disk.copy_truncate(),
+            Happens::Truncate => disk.truncate(),
+            Happens::Shorten => disk.shorten(),
+            Happens::Save { edits, more } => disk.save(edits, more),
+            Happens::Replace(by) => disk.replace(by),
+            Happens::Delete { reopens } => disk.delete(reopens),
+            Happens::Retarget(to) => disk.retarget(to),
+            Happens::ClockStep => disk.step_clock(),
+            Happens::Read { millis } => self.read(Duration::from_millis(millis)).await?,
+            Happens::CatchUp => self.catch_up().await?,
+            Happens::Cut => self.cut(),
+            Happens::Resume { restarts } => self.resume(restarts.then_some(bed)).await?,
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        self.reading = None;
+        self.disk.cut();
+    }
+
+    /// Opens the reader again, if it was cut.
+    async fn resume(&mut self, restarts: Option<&Bed>) -> Result<(), String> {
+        if self.reading.is_some() {
+            return Ok(());
+        }
+        if let Some(bed) = restarts {
+            self.files = server(bed);
+        }
+        let start = self.position.clone().map_or(Start::Head, Start::Resume);
+        let query = Query { follow: true, wait_for_create: true, ..query_of(self.name, start) };
+        let reading = match Bed::try_open_on(&self.files, query.clone()).await {
+            Err(Error::Expired) => {
+                self.disk.ledger.take_expired();
+                let query = Query { on_gap: OnGap::Skip, ..query };
+                Bed::try_open_on(&self.files, query).await
+            }
+            opened => opened,
+        };
+        self.reading = Some(reading.map_err(|error| format!("{}: {error:?}", self.name))?);
+        self.disk.is_away = false;
+        // A server knows of the reader from here on.
+        self.read(Duration::from_millis(1)).await
+    }
+
+    /// One batch until then; false if none came.
+    async fn batch(&mut self, until: Instant) -> Result<bool, String> {
+        let Some(reading) = &mut self.reading else { return Ok(false) };
+        let Ok(batch) = timeout_at(until, reading.batch()).await else { return Ok(false) };
+        batch.ok_or("the stream ended")?;
+        self.position.clone_from(&reading.position);
+        for event in reading.take_events() {
+            self.disk.ledger.take_event(event);
+        }
+        if let Some(odd) =
+            reading.shown().into_iter().zip(reading.texts()).find(|(shown, text)| shown != text)
+        {
+            return Err(format!(
+                "{}: a whole line came as {:?}\n{}",
+                self.name,
+                odd.0,
+                self.disk.ledger.story()
+            ));
+        }
+        for text in reading.take_texts() {
+            self.disk.ledger.take_line(&text);
+        }
+        Ok(true)
+    }
+
+    async fn read(&mut self, time: Duration) -> Result<(), String> {
+        let until = Instant::now() + time;
+        while self.batch(until).await? {}
+        Ok(())
+    }
+
+    /// Reads until nothing is missing, or nothing comes any more.
+    async fn catch_up(&mut self) -> Result<(), String> {
+        while self.reading.is_some() && !self.disk.ledger.is_complete() {
+            let idle = if self.disk.ledger.missing().is_some() { IDLE } else { SETTLED };
+            if !self.batch(Instant::now() + idle).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, bed: &Bed, manner: Manner) -> Result<(), String> {
+        self.resume(Some(bed).filter(|_| false)).await?;
+        self.disk.reopen();
+        self.disk.append(1, 0);
+        self.catch_up().await?;
+        self.read(AFTER).await?;
+        self.disk.ledger.verdict()?;
+        if manner == Manner::Gentle && self.disk.ledger.has_loss() {
+            return Err(format!(
+                "{}: a loss was reported, but there is none\n{}",
+                self.name,
+                self.disk.ledger.story()
+            ));
+        }
+        Ok(())
+    }
+}
