@@ -19,7 +19,7 @@ mod story;
 const CASES: u64 = 60;
 
 /// How many where there is time for it.
-const MANY_CASES: u64 = 1_500;
+const MANY_CASES: u64 = 300;
 
 /// How many stories are told at once: they wait most of the time.
 const AT_ONCE: usize = 8;

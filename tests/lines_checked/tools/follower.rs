@@ -41,12 +41,11 @@ enum Got {
 impl Got {
     fn is_loss(&self) -> bool {
         match self {
-            Self::Line(_) => false,
             Self::Expired | Self::Event(Event::Gap(_) | Event::Truncated(_)) => true,
             Self::Event(Event::Resumed(resumed)) => {
                 matches!(resumed.found(), FileResumedFound::Lost | FileResumedFound::Truncated)
             }
-            Self::Event(_) => false,
+            Self::Line(_) | Self::Event(_) => false,
         }
     }
 
