@@ -73,10 +73,15 @@ impl<'a> Follower<'a> {
     /// Follows [`LOG`] in a directory, which has to be the root of the server, from its head.
     pub async fn open(reader: Reader, directory: &Path, server: Option<&'a Server>) -> Result<Self> {
         let Some(server) = server.filter(|_| reader.is_ours()) else {
-            return Ok(Self::Tail(Box::new(Tail::open(&directory.join(LOG))?)));
+            return Self::tail(&directory.join(LOG));
         };
         let cuts = (reader == Reader::PerennialCut).then(|| Cuts::new(server.id().into()));
         Ok(Self::Ours(Box::new(Ours::open(server, cuts).await?)))
+    }
+
+    /// `tail -F` of a file, from its head.
+    pub fn tail(path: &Path) -> Result<Self> {
+        Ok(Self::Tail(Box::new(Tail::open(path)?)))
     }
 
     /// Reads until the sink is full, or until no line came for `silence`; returns whether it is full.

@@ -20,6 +20,7 @@ mod messages;
 mod peer;
 mod places;
 mod process;
+mod situations;
 mod torture;
 mod writer;
 
@@ -27,8 +28,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be asked for, in the order in which all are run.
-const SCENARIOS: [&str; 8] =
-    ["lines", "messages", "feed", "countdown", "stalled", "follow", "places", "torture"];
+const SCENARIOS: [&str; 9] =
+    ["lines", "messages", "feed", "countdown", "stalled", "follow", "places", "torture", "situations"];
 
 /// How long, and how often, to measure.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +84,7 @@ async fn run(scenario: &str, plan: Plan) -> Result<()> {
         "follow" => follow::run(plan).await,
         "places" => places::run(plan).await,
         "torture" => torture::torture(plan).await,
+        "situations" => situations::run(plan).await,
         _ => Err("there is no such scenario".into()),
     }
 }
