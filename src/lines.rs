@@ -175,6 +175,8 @@ pub enum GapReason {
     Deleted,
     /// The file that the position is in was not found.
     Expired,
+    /// They were written into a hole after it was passed.
+    Filled,
 }
 
 /// Which file a position was found in.

@@ -147,6 +147,7 @@ fn gap_reason(reason: GapReason) -> proto::LineGapReason {
         GapReason::Truncated => proto::LineGapReason::Truncated,
         GapReason::Deleted => proto::LineGapReason::Deleted,
         GapReason::Expired => proto::LineGapReason::Expired,
+        GapReason::Filled => proto::LineGapReason::Filled,
     }
 }
 

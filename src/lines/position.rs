@@ -81,12 +81,15 @@ impl Position {
     /// Whether a reader could have made this position, which may be forged.
     pub(super) fn is_sound(&self) -> bool {
         // An offset is signed in the system's interface; a line has at least one byte, its newline.
-        let is_sound = |Checkpoint { line, before, head }: &Checkpoint| {
+        let is_sound = |Checkpoint { line, before, head, holes }: &Checkpoint| {
             let LinePosition { offset, number, .. } = *line;
             i64::try_from(offset).is_ok()
                 && number.is_none_or(|number| (1..=offset + 1).contains(&number))
                 && usize::from(before.bytes) <= clamp(offset, FINGERPRINT_BYTES)
                 && usize::from(head.bytes) <= clamp(offset, HEAD_BYTES)
+                && holes
+                    .iter()
+                    .all(|hole| hole.offset.checked_add(hole.bytes).is_some_and(|end| end <= offset))
         };
         // This build makes no position in a compressed file, with filters or with records.
         let is_of_lines = self.compressed.is_none() && self.filter.is_none() && self.record.is_none();
@@ -100,14 +103,20 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::content::{checkpoint::Fingerprint, position::Within};
+    use crate::lines::content::{
+        checkpoint::Fingerprint,
+        hole::{Hole, Holes},
+        position::Within,
+    };
 
     /// The largest one.
     fn largest() -> Position {
         let identity = Identity::largest();
         let line = LinePosition { offset: u64::MAX, number: Some(u64::MAX), within: Within::Dropped };
         let fingerprint = Fingerprint::of(&[1; FINGERPRINT_BYTES]);
-        let checkpoint = Checkpoint { line, before: fingerprint, head: fingerprint };
+        let hole = Hole { offset: u64::MAX, bytes: u64::MAX };
+        let holes = Holes::from(vec![hole; 9]);
+        let checkpoint = Checkpoint { line, before: fingerprint, head: fingerprint, holes };
         Position {
             path: u32::MAX,
             directory: Some(u32::MAX),
@@ -131,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_of_more_bytes_than_the_offset_has_before_it_is_refused() {
+    fn a_fingerprint_or_a_hole_of_more_bytes_than_the_offset_has_before_it_is_refused() {
         let made = Position {
             checkpoint: Checkpoint::start(),
             compressed: None,
@@ -145,6 +154,8 @@ mod tests {
         let forged = Checkpoint { before: Fingerprint::of(&[0]), ..made.checkpoint };
         assert!(!Position { checkpoint: forged, ..made.clone() }.is_sound());
         let forged = Checkpoint { head: Fingerprint::of(&[0]), ..made.checkpoint };
-        assert!(!Position { resume_at: Some((made.identity, forged)), ..made }.is_sound());
+        assert!(!Position { resume_at: Some((made.identity, forged)), ..made.clone() }.is_sound());
+        let forged = made.checkpoint.after(Hole { offset: 0, bytes: 1 });
+        assert!(!Position { checkpoint: forged, ..made }.is_sound());
     }
 }

@@ -22,12 +22,13 @@ use super::{
     Batch, Error, Event, GapReason, Inner, Position, Progress, Query,
     content::{
         checkpoint::Checkpoint,
-        fill::{self, Ended, Filled},
+        fill::{self, Ended, Filled, Request},
+        hole::Hole,
         pread::despite_truncation,
         rules::Rules,
         split::{Bounds, End},
     },
-    history::rotation::{LateFile, Rotation, Successor},
+    history::rotation::{Rotation, Successor},
     root::FilePath,
     seek::{
         locate,
@@ -38,10 +39,14 @@ use super::{
 };
 use crate::stream::Pacing;
 use at_end::Next;
-use state::{Drained, State};
+use late::LateFiles;
+use state::State;
+use tail::Tail;
 
 mod at_end;
+mod late;
 mod state;
+mod tail;
 
 /// How long a remote file must be shorter than the part that was read, before it counts as truncated: its size may be out
 /// of date for a moment.
@@ -66,21 +71,14 @@ pub struct Reader {
     /// How far it is read.
     checkpoint: Checkpoint,
     state: State,
-    /// How the last read of the file ended; `None` if it has to be read.
-    ended: Option<Ended>,
+    phase: Phase,
     tail: Tail,
     /// The size of the file when it was last read.
     size: u64,
     /// Lines before this number are not delivered.
     skip_to: Option<u64>,
-    /// The file became another log's after it had left the path: from this offset on, its lines are not this log's.
-    foreign_from: Option<u64>,
-    /// Since when a remote file is shorter than the part that was read.
-    short_since: Option<Instant>,
-    /// Deliver the part of a line at the end of the file with the next read.
-    flush: Option<End>,
-    /// The file before, which is checked for late lines.
-    late: Option<LateFile>,
+    /// The files that were left, which are checked for late lines.
+    late: LateFiles,
     /// The events of the next batch.
     events: Vec<Event>,
     /// Whether the last batch said that the stream is caught up; `None` before the first batch.
@@ -89,51 +87,26 @@ pub struct Reader {
     version: Option<u64>,
 }
 
-/// What a reader knows of the end of its file.
-#[derive(Debug)]
-pub struct Tail {
-    /// Where the file ended when it was last read to its end.
-    seen: Option<u64>,
-    /// Since when it ends there.
-    end_since: Instant,
-    /// Since when it ends there while the reader was at its end, so that it would have seen late lines.
-    quiet_since: Instant,
-    /// When the file was last read.
-    read_at: Instant,
-    /// The read before the last one reached the end, too.
-    is_live: bool,
+/// What a reader does next with its file.
+#[derive(Clone, Copy, Debug)]
+pub enum Phase {
+    /// It reads.
+    Read {
+        /// Deliver the part of a line at the end of the file.
+        flush: Option<End>,
+        /// See [`Phase::Short`].
+        short_since: Option<Instant>,
+    },
+    /// It is at the end that the last read found.
+    AtEnd(Ended),
+    /// The file is remote, and shorter than the part that was read since this time: its size may be out of date.
+    Short { since: Instant },
 }
 
-impl Tail {
-    /// Of a file that was not read yet; it counts as quiet for `grace`.
-    fn new(grace: Duration) -> Self {
-        let now = Instant::now();
-        let quiet_since = now.checked_sub(grace).unwrap_or(now);
-        Self { seen: None, end_since: now, quiet_since, read_at: now, is_live: false }
-    }
-
-    /// Of a file that ended at `seen` when it was left.
-    fn of_late_file(seen: u64) -> Self {
-        let now = Instant::now();
-        Self { seen: Some(seen), end_since: now, quiet_since: now, read_at: now, is_live: false }
-    }
-
-    /// Another file is read from here on.
-    fn forget(&mut self) {
-        (self.seen, self.is_live) = (None, false);
-    }
-
-    fn record(&mut self, ended: Ended) {
-        self.read_at = Instant::now();
-        if let Ended::End { seen, .. } = ended
-            && self.seen.replace(seen) != Some(seen)
-        {
-            self.end_since = self.read_at;
-            if self.is_live {
-                self.quiet_since = self.read_at;
-            }
-        }
-        self.is_live &= ended != Ended::More;
+impl Phase {
+    /// It reads, and leaves a part of a line at the end.
+    pub fn read() -> Self {
+        Self::Read { flush: None, short_since: None }
     }
 }
 
@@ -169,11 +142,7 @@ impl Reader {
         };
         let Query { batching, partial_flush, .. } = query;
         let Opened { follow, rotation, checkpoint, directory, skip_to, events, waits_for_file } = opened;
-        let state = if waits_for_file {
-            State::Absent { since: rotation.left(), drained: Drained::No }
-        } else {
-            State::AtPath
-        };
+        let state = if waits_for_file { State::absent(rotation.left()) } else { State::AtPath };
         Ok(Self {
             inner: inner.clone(),
             gone,
@@ -187,14 +156,11 @@ impl Reader {
             rotation,
             checkpoint,
             state,
-            ended: None,
+            phase: Phase::read(),
             tail: Tail::new(inner.options.rotation_grace),
             size: 0,
             skip_to,
-            foreign_from: None,
-            short_since: None,
-            flush: None,
-            late: None,
+            late: LateFiles::new(inner.options.max_rotated),
             events,
             reported_caught_up: None,
             version: None,
@@ -208,11 +174,10 @@ impl Reader {
             if self.pacing.is_over() {
                 return Ok(None);
             }
-            let Some(ended) = self.ended else {
+            if let Phase::Read { .. } = self.phase {
                 let filled = self.read().await?;
-                self.record(&filled);
                 // Events of a file that has more lines leave with these.
-                let has_events = !self.events.is_empty() && self.ended.is_some();
+                let has_events = !self.events.is_empty() && !matches!(self.phase, Phase::Read { .. });
                 let is_news = match self.reported_caught_up {
                     None => true,
                     Some(reported) => !reported && self.follow.is_some() && self.is_caught_up(&filled),
@@ -221,41 +186,81 @@ impl Reader {
                     return Ok(Some(filled));
                 }
                 continue;
-            };
-            let next = if ended == Ended::Until { Next::End } else { self.at_end(ended).await? };
-            match next {
-                // A file that was just entered was not read to its end yet.
-                Next::Read => self.tail.is_live = self.ended.take().is_some(),
+            }
+            match self.at_end().await? {
+                Next::Read { flush } => self.read_again(flush),
                 Next::End => return Ok(None),
                 Next::Heartbeat | Next::Report => {
+                    let ended = match self.phase {
+                        Phase::AtEnd(ended) => ended,
+                        Phase::Read { .. } | Phase::Short { .. } => Ended::More,
+                    };
                     return Ok(Some(Filled::nothing(self.checkpoint, ended, self.size)));
                 }
             }
         }
     }
 
-    /// Reads a batch of the file.
+    /// Reads the file once more.
+    fn read_again(&mut self, flush: Option<End>) {
+        // A file that was just entered was not read to its end yet.
+        self.tail.is_live = !matches!(self.phase, Phase::Read { .. });
+        let short_since = match self.phase {
+            Phase::Short { since } => Some(since),
+            Phase::Read { short_since, .. } => short_since,
+            Phase::AtEnd(_) => None,
+        };
+        self.phase = Phase::Read { flush, short_since };
+    }
+
+    /// Reads a batch of the file, and moves to its end.
     async fn read(&mut self) -> Result<Filled, Error> {
         let version = self.follow.as_mut().map(Follow::mark);
-        let Some(file) = self.rotation.file().cloned() else {
-            let nothing = Ended::End { seen: 0, is_reserved: false };
-            return Ok(Filled::nothing(self.checkpoint, nothing, 0));
+        let (flush, short_since) = match self.phase {
+            Phase::Read { flush, short_since } => (flush, short_since),
+            Phase::AtEnd(_) | Phase::Short { .. } => (None, None),
         };
-        if self.skip_to.is_some()
-            && let Some(nothing) = self.seek(&file).await?
-        {
-            return Ok(nothing);
-        }
-        let bounds = Bounds { max_items: self.pacing.max_items(), max_bytes: self.pacing.max_bytes() };
-        let wanted = Wanted {
-            file: self.rotation.identity(),
+        let flush = flush.or(self.follow.is_none().then_some(End::Last));
+        let filled = match self.rotation.file().cloned() {
+            None => self.nothing(0),
+            Some(file) => match self.seek(&file).await? {
+                Some(nothing) => nothing,
+                None => self.read_file(file, flush, version).await?,
+            },
+        };
+        self.record(&filled, flush, short_since);
+        Ok(filled)
+    }
+
+    /// A read that finds nothing at the end of the file.
+    fn nothing(&self, seen: u64) -> Filled {
+        Filled::nothing(self.checkpoint, Ended::End { seen, is_reserved: false }, self.size)
+    }
+
+    async fn read_file(
+        &mut self,
+        file: Arc<File>,
+        flush: Option<End>,
+        version: Option<u64>,
+    ) -> Result<Filled, Error> {
+        let grace = self.inner.options.rotation_grace;
+        let request = Request {
             checkpoint: self.checkpoint,
-            bounds,
+            bounds: Bounds { max_items: self.pacing.max_items(), max_bytes: self.pacing.max_bytes() },
             rules: self.rules.clone(),
-            flush: self.flush.take().or(self.follow.is_none().then_some(End::Last)),
+            flush,
             end: self.find_limit(&file),
+            // A stream that ends at the end of the file waits for nothing, and a file that was left had its time.
+            settled: if self.follow.is_none() || self.state.is_late() {
+                u64::MAX
+            } else {
+                self.tail.settled(grace)
+            },
+            checks_holes: self.tail.reads_holes(&self.checkpoint),
         };
-        let read = read(file, wanted.clone());
+        let limit = request.end;
+        let wanted = Wanted { file: self.rotation.identity(), request };
+        let read = read(file, wanted.request.clone(), self.gone.0.clone());
         let filled = match (&self.follow, version) {
             (Some(follow), Some(version)) if self.tail.is_live => {
                 // Without a notification this read looks for changes that inotify does not report, so an older shared
@@ -266,14 +271,14 @@ impl Reader {
             }
             _ => read.await?,
         };
-        let truncated_limit = wanted.end.filter(|_| filled.ended == Ended::Truncated);
+        let truncated_limit = limit.filter(|_| filled.ended == Ended::Truncated);
         Ok(truncated_limit.map_or(filled, |limit| self.lose_foreign_file(limit)))
     }
 
     /// The offset from which the lines of the file are not this log's: it left the path, and was renamed to a name that
     /// the rules deny or that is followed itself.
     fn limit(&self) -> Option<u64> {
-        let limit = self.foreign_from.or_else(|| self.rotation.limit());
+        let limit = self.state.foreign_from().or_else(|| self.rotation.limit());
         // The file may have been read further before its renaming was noticed.
         limit.map(|limit| limit.max(self.checkpoint.line.offset))
     }
@@ -282,7 +287,7 @@ impl Reader {
     fn find_limit(&mut self, file: &File) -> Option<u64> {
         let may_become_foreign = self.rotation.left().is_some() && self.limit().is_none();
         if may_become_foreign && self.inner.is_foreign(&self.file_path, file) {
-            self.foreign_from = Some(self.tail.seen.unwrap_or(0));
+            self.state.become_foreign(self.tail.seen.unwrap_or(0));
         }
         self.limit()
     }
@@ -295,7 +300,7 @@ impl Reader {
             self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(bytes) });
         }
         self.state.give_up_file();
-        Filled::nothing(self.checkpoint, Ended::End { seen, is_reserved: false }, self.size)
+        self.nothing(seen)
     }
 
     /// Moves to the line that the caller asked for. Returns an empty read if that line is not written yet.
@@ -329,46 +334,62 @@ impl Reader {
     }
 
     /// Moves to the end of a read.
-    fn record(&mut self, filled: &Filled) {
-        let (before, old_size) = (self.checkpoint, self.size);
+    fn record(&mut self, filled: &Filled, flush: Option<End>, short_since: Option<Instant>) {
+        let (before, text_end) = (self.checkpoint, self.text_end());
         (self.checkpoint, self.size) = (filled.checkpoint, filled.size);
         self.state.record_read(filled.count == 0 && matches!(filled.ended, Ended::End { .. }));
-        self.tail.record(filled.ended);
-        self.ended = match filled.ended {
-            Ended::More => None,
-            Ended::Hole { offset, bytes } => {
+        self.tail.record(filled, flush);
+        if filled.has_filled_hole {
+            self.events.push(Event::Gap { reason: GapReason::Filled, bytes: None });
+        }
+        self.phase = match filled.ended {
+            Ended::More => Phase::read(),
+            Ended::Hole(Hole { offset, bytes }) => {
                 self.events.push(Event::Hole { offset, bytes });
-                None
+                Phase::read()
             }
-            Ended::Truncated if self.is_confirmed() => {
-                self.rewind(before, old_size, filled.size);
-                None
+            Ended::Truncated => {
+                let since = short_since.unwrap_or_else(Instant::now);
+                // A remote file may seem to be shorter for a moment.
+                if self.rotation.is_remote() && since.elapsed() < REMOTE_CONFIRM {
+                    Phase::Short { since }
+                } else {
+                    self.rewind(before, text_end, filled.size);
+                    Phase::read()
+                }
             }
-            // It is read again in a moment.
-            Ended::Truncated => Some(Ended::Truncated),
-            ended @ (Ended::End { .. } | Ended::Until) => {
-                self.short_since = None;
-                Some(ended)
+            ended @ (Ended::End { .. } | Ended::Unsettled { .. } | Ended::Until) => {
+                if self.follow.is_none() {
+                    self.report_reserved();
+                }
+                Phase::AtEnd(ended)
             }
         };
     }
 
-    /// Whether a truncation is certain: a remote file may seem to be shorter for a moment.
-    fn is_confirmed(&mut self) -> bool {
-        let since = *self.short_since.get_or_insert_with(Instant::now);
-        !self.rotation.is_remote() || since.elapsed() >= REMOTE_CONFIRM
+    /// The size of the file without the NUL bytes at its end.
+    fn text_end(&self) -> u64 {
+        self.size.saturating_sub(self.tail.reserved_bytes())
     }
 
-    /// Starts again at the head of a file that was truncated or rewritten.
-    fn rewind(&mut self, read: Checkpoint, old_size: u64, size: u64) {
+    /// Reports the NUL bytes at the end of a file that is left now.
+    fn report_reserved(&mut self) {
+        let (bytes, seen) = (self.tail.reserved_bytes(), self.tail.seen);
+        if let Some(offset) = seen.filter(|_| bytes > 0) {
+            self.events.push(Event::Hole { offset, bytes });
+        }
+    }
+
+    /// Starts again at the head of a file that was truncated or rewritten, whose text ended at `text_end` before.
+    fn rewind(&mut self, read: Checkpoint, text_end: u64, size: u64) {
         let read_offset = read.line.offset;
-        let unread = old_size.saturating_sub(read_offset);
+        let unread = text_end.saturating_sub(read_offset);
         if unread > 0 {
             self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(unread) });
         }
         self.events.push(Event::Truncated { read_offset, size });
-        (self.checkpoint, self.short_since, self.flush) = (Checkpoint::start(), None, None);
-        self.tail.is_live = false;
+        self.checkpoint = Checkpoint::start();
+        self.tail.forget();
     }
 
     /// Whether nothing older is left to deliver.
@@ -390,7 +411,7 @@ impl Reader {
                 directory: self.directory,
                 identity: self.rotation.identity(),
                 checkpoint: self.checkpoint,
-                size: self.size,
+                size: self.text_end(),
                 compressed: None,
                 skip_to: self.skip_to,
                 deleted: self.state.is_absent(),
@@ -404,12 +425,8 @@ impl Reader {
 }
 
 /// Reads one batch on a thread that may block.
-async fn read(file: Arc<File>, wanted: Wanted) -> Result<Filled, Error> {
-    blocking(move || {
-        let Wanted { checkpoint, bounds, rules, flush, end, .. } = &wanted;
-        Ok(fill::fill(&file, checkpoint, bounds, rules, *flush, *end)?)
-    })
-    .await
+async fn read(file: Arc<File>, request: Request, gone: Arc<AtomicBool>) -> Result<Filled, Error> {
+    blocking(move || Ok(fill::fill(&file, &request, &gone)?)).await
 }
 
 /// Runs `work` on a thread that may block.

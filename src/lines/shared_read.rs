@@ -3,18 +3,11 @@
 //! Most followers of a file are at its end. When it grows, the first of them reads it, and the others that ask for the
 //! same wait for that read and take its result.
 
-use std::sync::Arc;
-
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     Error,
-    content::{
-        checkpoint::Checkpoint,
-        fill::Filled,
-        rules::Rules,
-        split::{Bounds, End},
-    },
+    content::fill::{Filled, Request},
     identity::Identity,
 };
 
@@ -38,12 +31,7 @@ struct Read {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     pub file: Identity,
-    pub checkpoint: Checkpoint,
-    pub bounds: Bounds,
-    pub rules: Arc<Rules>,
-    pub flush: Option<End>,
-    /// See [`fill`](super::content::fill::fill).
-    pub end: Option<u64>,
+    pub request: Request,
 }
 
 impl SharedRead {

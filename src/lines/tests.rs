@@ -257,8 +257,15 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
     let file = std::fs::File::open(log.path("app.log")).unwrap();
     let writer = std::fs::File::options().write(true).open(log.path("app.log")).unwrap();
     let is_over = AtomicBool::new(false);
-    let bounds = split::Bounds { max_items: 1, max_bytes: 1024 };
-    let rules = Rules { max_line_bytes: Some(1000), ..Rules::default() };
+    let request = fill::Request {
+        checkpoint: Checkpoint::start(),
+        bounds: split::Bounds { max_items: 1, max_bytes: 1024 },
+        rules: Arc::new(Rules { max_line_bytes: Some(1000), ..Rules::default() }),
+        flush: None,
+        end: None,
+        settled: 0,
+        checks_holes: false,
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -266,8 +273,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
                 std::os::unix::fs::FileExt::write_all_at(&writer, b"a line\n", 0).unwrap();
             }
         });
-        let mut looks =
-            (0..5_000).map(|_| fill::fill(&file, &Checkpoint::start(), &bounds, &rules, None, None));
+        let mut looks = (0..5_000).map(|_| fill::fill(&file, &request, &AtomicBool::new(false)));
         let fault = looks.find_map(Result::err);
         is_over.store(true, Ordering::Relaxed);
         assert!(fault.is_none(), "{fault:?}");

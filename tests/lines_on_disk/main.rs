@@ -14,6 +14,7 @@ mod harness;
 mod bed;
 mod content;
 mod growth;
+mod nul;
 mod remote;
 mod rotation;
 mod served;

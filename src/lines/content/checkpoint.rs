@@ -5,7 +5,10 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use serde::{Deserialize, Serialize};
 
-use super::position::{HEAD, LinePosition};
+use super::{
+    hole::{self, Hole, Holes},
+    position::{HEAD, LinePosition},
+};
 
 /// How many bytes before the offset prove that the file was not rewritten. Processes that write the same lines again, and
 /// differ in their first ones alone, are common; with 1 KiB of equal lines they are rare.
@@ -33,27 +36,32 @@ impl Fingerprint {
         Self { bytes, checksum }
     }
 
-    /// Of the bytes before an offset.
+    /// Of the last of these bytes, after a hole among them: it may be filled in later.
+    pub fn of_last(bytes: &[u8]) -> Self {
+        Self::of(hole::after_runs(bytes))
+    }
+
+    /// Of the bytes before an offset, after a hole among them.
     pub fn before(file: &File, offset: u64) -> io::Result<Self> {
-        Self::of_last(file, offset, clamp(offset, FINGERPRINT_BYTES))
-    }
-
-    /// Of this many bytes before an offset, at most [`FINGERPRINT_BYTES`].
-    fn of_last(file: &File, offset: u64, bytes: usize) -> io::Result<Self> {
         let mut buffer = [0; FINGERPRINT_BYTES];
-        let (buffer, _) = buffer.split_at_mut(bytes);
-        // A forged cursor may have a fingerprint of more bytes than are there.
-        let from = offset.checked_sub(bytes as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        file.read_exact_at(buffer, from)?;
-        Ok(Self::of(buffer))
+        let (buffer, _) = buffer.split_at_mut(clamp(offset, FINGERPRINT_BYTES));
+        file.read_exact_at(buffer, offset - buffer.len() as u64)?;
+        Ok(Self::of_last(buffer))
     }
 
-    /// Of the start of a file that was read up to `offset`.
+    /// Of the start of a file that was read up to `offset`, before a hole in it.
     fn head(file: &File, offset: u64) -> io::Result<Self> {
         let mut buffer = [0; HEAD_BYTES];
         let (buffer, _) = buffer.split_at_mut(clamp(offset, HEAD_BYTES));
         file.read_exact_at(buffer, 0)?;
-        Ok(Self::of(buffer))
+        Ok(Self::of(hole::before_runs(buffer)))
+    }
+
+    /// Whether a file has the same bytes from this offset on.
+    fn is_at(self, file: &File, offset: u64) -> io::Result<bool> {
+        let mut buffer = vec![0; usize::from(self.bytes)];
+        file.read_exact_at(&mut buffer, offset)?;
+        Ok(Self::of(&buffer) == self)
     }
 }
 
@@ -71,18 +79,21 @@ pub struct Checkpoint {
     pub before: Fingerprint,
     /// Of the bytes at the start of the file.
     pub head: Fingerprint,
+    /// The holes that were passed before it.
+    pub holes: Holes,
 }
 
 impl Checkpoint {
     /// At the start of any file.
     pub fn start() -> Self {
         let nothing = Fingerprint::of(&[]);
-        Self { line: HEAD, before: nothing, head: nothing }
+        Self { line: HEAD, before: nothing, head: nothing, holes: Holes::default() }
     }
 
     pub fn at(file: &File, line: LinePosition) -> io::Result<Self> {
         let LinePosition { offset, .. } = line;
-        Ok(Self { line, before: Fingerprint::before(file, offset)?, head: Fingerprint::head(file, offset)? })
+        let (before, head) = (Fingerprint::before(file, offset)?, Fingerprint::head(file, offset)?);
+        Ok(Self { line, before, head, holes: Holes::default() })
     }
 
     /// At a position further on in the same file.
@@ -94,18 +105,35 @@ impl Checkpoint {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.head,
             head => head?,
         };
-        Ok(Self { line, before, head })
+        Ok(Self { line, before, head, holes: self.holes })
     }
 
-    /// Whether the file still has these bytes before the offset. False for a forged checkpoint, too.
+    /// With one more hole that is passed.
+    pub fn after(mut self, hole: Hole) -> Self {
+        self.holes.push(hole);
+        self
+    }
+
+    /// Whether fingerprints prove it: they cover nothing as long as only holes were passed.
+    pub fn has_fingerprint(&self) -> bool {
+        self.before.bytes > 0 || self.head.bytes > 0
+    }
+
+    /// Whether the file still has these bytes before the offset, and is not shorter. False for a forged checkpoint, too.
     pub fn is_intact(&self, file: &File) -> io::Result<bool> {
-        let bytes = usize::from(self.before.bytes).min(FINGERPRINT_BYTES);
-        or_false(|| Ok(Fingerprint::of_last(file, self.line.offset, bytes)? == self.before))
+        let LinePosition { offset, .. } = self.line;
+        or_false(|| {
+            if let Some(last) = offset.checked_sub(1) {
+                file.read_exact_at(&mut [0], last)?;
+            }
+            let from = offset.checked_sub(u64::from(self.before.bytes));
+            self.before.is_at(file, from.ok_or(io::ErrorKind::InvalidInput)?)
+        })
     }
 
     /// Whether the file still begins with the same bytes.
     pub fn has_head(&self, file: &File) -> io::Result<bool> {
-        or_false(|| Ok(Fingerprint::head(file, self.line.offset)? == self.head))
+        or_false(|| self.head.is_at(file, 0))
     }
 
     /// Whether its fingerprints cover enough of a file to prove it without its inode and its birth.

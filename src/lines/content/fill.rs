@@ -1,16 +1,22 @@
 //! Reads one batch of lines from a checkpoint on, after it has proven that the file still holds what was read before.
 //! Everything here blocks, and runs on a blocking thread.
 
-use std::{cell::Cell, fs::File, io, os::unix::fs::MetadataExt};
+use std::{
+    cell::Cell,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 
 use super::{
     checkpoint::{Checkpoint, FINGERPRINT_BYTES, Fingerprint, clamp},
-    hole,
+    hole::{self, Hole, Nuls},
     position::{LinePosition, Within},
     pread::read_at,
-    rules::{Hole, Rules},
+    rules::Rules,
     split::{self, Bounds, Encoded, End, TYPICAL_LINE_BYTES},
 };
 
@@ -32,80 +38,106 @@ thread_local! {
 /// The unit in which the system counts a file's blocks.
 const BLOCK_BYTES: u64 = 512;
 
-/// What one look at a file yielded. Cheap to clone.
+/// Passed holes with more bytes than this are not read again with every read, but where that is asked for.
+pub const CHECKED_HOLE_BYTES: u64 = 64 * 1024;
+
+/// The most bytes of a passed hole that are read to find out whether it was filled in.
+const MAX_CHECKED_HOLE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What a read of a file depends on: two equal requests have the same result, as long as the file is the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Where the lines start.
+    pub checkpoint: Checkpoint,
+    pub bounds: Bounds,
+    pub rules: Arc<Rules>,
+    /// Deliver the part of a line at the end of the file; otherwise it is left.
+    pub flush: Option<End>,
+    /// From here on, the file is not read: its bytes are another log's.
+    pub end: Option<u64>,
+    /// A hole is passed if the text after it starts before this offset: there was time to fill it in.
+    pub settled: u64,
+    /// Read all holes that were passed again, also large ones.
+    pub checks_holes: bool,
+}
+
+/// The result of a read. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Filled {
     /// The lines, encoded.
     pub items: Bytes,
-    /// How many they are.
+    /// The number of lines.
     pub count: usize,
     /// Why there are no more.
     pub ended: Ended,
-    /// They reach to the end of the file, but for a part of a line.
+    /// They reach to the end of the file, except for a part of a line.
     pub reaches_end: bool,
     /// The size of the file.
     pub size: u64,
     /// After the lines.
     pub checkpoint: Checkpoint,
+    /// Bytes were written into a hole after it was passed: they are missing.
+    pub has_filled_hole: bool,
 }
 
-/// Why a look at a file yielded no more.
+/// Why a read yielded no more lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
     /// The batch is full, or something other than a line comes next.
     More,
-    /// At the end of the file, but for a part of a line.
+    /// At the end of the text, except for a part of a line.
     End {
-        /// Where the file ended.
+        /// Where the text ended.
         seen: u64,
-        /// NUL bytes are left, which a writer may still fill in without an event.
+        /// Only NUL bytes follow, which a writer may still fill in without an event.
         is_reserved: bool,
+    },
+    /// The next bytes were never written, but text follows: a writer may be about to fill them in.
+    Unsettled {
+        /// Where that text starts.
+        text: u64,
     },
     /// The caller asked for no more.
     Until,
     /// The next bytes were never written; the checkpoint is after them.
-    Hole {
-        /// Where it starts.
-        offset: u64,
-        /// How long it is.
-        bytes: u64,
-    },
+    Hole(Hole),
     /// The file is shorter than the part that was read, or was rewritten.
     Truncated,
 }
 
 impl Filled {
-    /// Nothing, for a reason.
+    /// A read without lines.
     pub fn nothing(checkpoint: Checkpoint, ended: Ended, size: u64) -> Self {
         let reaches_end = matches!(ended, Ended::End { .. });
-        Self { items: Bytes::new(), count: 0, ended, reaches_end, size, checkpoint }
+        Self { items: Bytes::new(), count: 0, ended, reaches_end, size, checkpoint, has_filled_hole: false }
     }
 }
 
 /// Reads until a batch is full or the end of the file is reached.
 ///
-/// A part of a line at the end is left, unless `flush` says that it is wanted. The bytes before the checkpoint are checked
-/// each time: nothing else shows that a file was truncated and has grown to its old size again. From `end` on, the file
-/// is not read: its bytes are another log's.
-pub fn fill(
-    file: &File,
-    checkpoint: &Checkpoint,
-    bounds: &Bounds,
-    rules: &Rules,
-    flush: Option<End>,
-    end: Option<u64>,
-) -> io::Result<Filled> {
+/// The bytes before the checkpoint are compared each time: nothing else shows that a file was truncated and has grown to
+/// its old size again. Fails if the caller is gone during a long search.
+pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Filled> {
     let buffer = BUFFER.take();
-    let chunk = Chunk { file, buffer, start: 0, end: 0, limit: end.unwrap_or(u64::MAX) };
+    let chunk = Chunk { file, buffer, start: 0, end: 0, limit: request.end.unwrap_or(u64::MAX) };
     let metadata = file.metadata()?;
     let size = metadata.len().min(chunk.limit);
     let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
-    let mut fill =
-        Fill { chunk, size, is_sparse, checkpoint, position: checkpoint.line, bounds, rules, flush };
+    let checkpoint = request.checkpoint;
+    let mut fill = Fill {
+        chunk,
+        size,
+        is_sparse,
+        checkpoint,
+        position: checkpoint.line,
+        request,
+        has_filled_hole: false,
+        gone,
+    };
     let filled = match fill.run() {
         // Truncated while it was read.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Ok(Filled::nothing(*checkpoint, Ended::Truncated, file.metadata()?.len()))
+            Ok(Filled::nothing(request.checkpoint, Ended::Truncated, file.metadata()?.len()))
         }
         filled => filled,
     };
@@ -118,41 +150,48 @@ pub fn fill(
 struct Fill<'a> {
     chunk: Chunk<'a>,
     size: u64,
-    /// Blocks are missing, or counted otherwise: holes are looked for.
+    /// Blocks are missing, or the file system counts them in another way.
     is_sparse: bool,
-    checkpoint: &'a Checkpoint,
+    /// Of the request, without holes that were filled in, and with those that are passed.
+    checkpoint: Checkpoint,
     position: LinePosition,
-    bounds: &'a Bounds,
-    rules: &'a Rules,
-    flush: Option<End>,
+    request: &'a Request,
+    has_filled_hole: bool,
+    gone: &'a AtomicBool,
 }
 
 impl Fill<'_> {
     fn run(&mut self) -> io::Result<Filled> {
-        let most = self.bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
+        let Request { bounds, rules, .. } = self.request;
+        let most = bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
         if !self.check(most)? {
-            return Ok(Filled::nothing(*self.checkpoint, Ended::Truncated, self.size));
+            return Ok(Filled::nothing(self.request.checkpoint, Ended::Truncated, self.size));
         }
         let mut lines = Encoded::default();
         let ended = loop {
-            let used =
-                split::split(self.chunk.bytes(), &mut self.position, self.bounds, self.rules, &mut lines);
+            let bytes = self.chunk.bytes();
+            let nuls = rules.nuls(bytes, self.position.offset);
+            let text = match nuls {
+                Nuls::Content => bytes,
+                Nuls::Begun(end) | Nuls::Run(end) => bytes.get(..end).unwrap_or_default(),
+            };
+            let used = split::split(text, &mut self.position, bounds, rules, &mut lines);
             self.chunk.start += used;
-            if self.rules.is_end(&self.position) {
+            if rules.is_end(&self.position) {
                 break Ended::Until;
             }
-            if lines.is_full(self.bounds) {
+            if lines.is_full(bounds) {
                 break Ended::More;
             }
-            let nuls = self.rules.hole(self.chunk.bytes(), &self.position);
-            if nuls == Hole::Yes {
-                break self.at_hole(self.position.offset, &mut lines)?;
+            if let Nuls::Run(start) = nuls {
+                break self.at_hole(start - used, &mut lines)?;
             }
             let next = self.next();
-            let end_of_data = if self.is_sparse { hole::end_of_data(self.chunk.file, next)? } else { None };
+            // Where NUL is content, only the file system knows what was never written.
+            let finds_holes = self.is_sparse && rules.has_nul_content();
+            let end_of_data = if finds_holes { hole::end_of_data(self.chunk.file, next)? } else { None };
             if end_of_data == Some(next) {
-                break self
-                    .at_hole(if nuls == Hole::No { next } else { self.position.offset }, &mut lines)?;
+                break self.at_hole(self.chunk.bytes().len(), &mut lines)?;
             }
             // The size is only a hint for how much to ask for: it may be wrong. One byte more shows the end of the file.
             // What is here of a line that does not end is searched again after each read: reads that double keep that short.
@@ -161,12 +200,7 @@ impl Fill<'_> {
             let wanted = (ahead + 1).clamp(MIN_READ_BYTES, most);
             let wanted = end_of_data.map_or(wanted, |end| clamp(end - next, wanted));
             if self.chunk.read(next, wanted)? == 0 {
-                let is_hole = nuls == Hole::Perhaps;
-                break if is_hole {
-                    self.at_hole(self.position.offset, &mut lines)?
-                } else {
-                    self.at_end(&mut lines)
-                };
+                break self.at_end(&mut lines);
             }
         };
         self.filled(lines, ended)
@@ -174,8 +208,10 @@ impl Fill<'_> {
 
     /// Reads the bytes before the position together with those after it, and compares them.
     fn check(&mut self, most: usize) -> io::Result<bool> {
-        let Checkpoint { line: position, before: fingerprint, .. } = *self.checkpoint;
-        let lead = usize::from(fingerprint.bytes);
+        let Checkpoint { line: position, before: fingerprint, .. } = self.checkpoint;
+        let proof = usize::from(fingerprint.bytes);
+        // Without a fingerprint, one byte shows that the file is not shorter.
+        let lead = proof.max(usize::from(position.offset > 0));
         let Some(from) = position.offset.checked_sub(lead as u64) else { return Ok(false) };
         let ahead = clamp(self.size.saturating_sub(position.offset), most);
         let wanted = lead + (ahead + 1).clamp(MIN_READ_BYTES, most);
@@ -185,11 +221,22 @@ impl Fill<'_> {
             }
         }
         self.chunk.start = lead;
-        let before = self.chunk.buffer.get(..lead).unwrap_or_default();
+        let before = self.chunk.buffer.get(lead - proof..lead).unwrap_or_default();
         // In /proc a file says that it is empty, and may change with every read.
         let has_head = position.offset > lead as u64 && self.size >= position.offset;
-        Ok(Fingerprint::of(before) == fingerprint
-            && (!has_head || self.checkpoint.has_head(self.chunk.file)?))
+        let is_proven = Fingerprint::of(before) == fingerprint
+            && (!has_head || self.checkpoint.has_head(self.chunk.file)?);
+        Ok(is_proven && self.check_holes()?)
+    }
+
+    /// Finds out whether holes that were passed were filled in since. False if nothing proves that the file is the same.
+    fn check_holes(&mut self) -> io::Result<bool> {
+        let holes = &mut self.checkpoint.holes;
+        if holes.is_empty() || !self.request.checks_holes && holes.bytes() > CHECKED_HOLE_BYTES {
+            return Ok(true);
+        }
+        self.has_filled_hole = holes.forget_filled(self.chunk.file, MAX_CHECKED_HOLE_BYTES)?;
+        Ok(!self.has_filled_hole || self.checkpoint.has_fingerprint())
     }
 
     /// The first byte that was not read.
@@ -197,32 +244,49 @@ impl Fill<'_> {
         self.position.offset + self.chunk.bytes().len() as u64
     }
 
-    /// What becomes of a hole, and of a part of a line before it.
-    fn at_hole(&mut self, from: u64, lines: &mut Encoded) -> io::Result<Ended> {
-        let text = hole::first_text(self.chunk.file, from)?.filter(|text| *text < self.chunk.limit);
-        if text.is_none() && self.flush != Some(End::Last) {
+    /// Decides about a hole before which `part` bytes of a line are left.
+    fn at_hole(&mut self, part: usize, lines: &mut Encoded) -> io::Result<Ended> {
+        let (file, flush) = (self.chunk.file, self.request.flush);
+        let is_last = flush == Some(End::Last);
+        let offset = self.position.offset + part as u64;
+        let text = if self.request.rules.has_nul_content() {
+            hole::next_data(file, offset)?
+        } else if is_last {
+            hole::first_text(file, offset, self.gone)?
+        } else {
+            hole::first_text_near(file, offset, self.size, self.gone)?
+        };
+        let Some(text) = text.filter(|text| *text < self.chunk.limit) else {
             // Nothing was written after it: it may still be filled in.
-            if from > self.position.offset {
-                self.at_end(lines);
+            if let Some(flush) = flush {
+                self.flush(flush, part, lines);
             }
-            return Ok(Ended::End { seen: self.size, is_reserved: true });
+            let has_lines = is_last && lines.count > 0;
+            let end = Ended::End { seen: offset, is_reserved: true };
+            return Ok(if has_lines { Ended::More } else { end });
+        };
+        if text > self.request.settled && !is_last {
+            return Ok(Ended::Unsettled { text });
         }
-        if from > self.position.offset {
-            self.flush(End::Hole, lines);
+        if text <= offset {
+            // It was filled in just now.
+            return Ok(Ended::More);
         }
+        self.flush(End::Hole, part, lines);
         if lines.count > 0 {
             return Ok(Ended::More);
         }
-        let to = text.unwrap_or(self.size).max(from);
+        let hole = Hole { offset, bytes: text - offset };
         (self.chunk.start, self.chunk.end) = (0, 0);
-        self.position.offset = to;
-        Ok(Ended::Hole { offset: from, bytes: to - from })
+        self.position.offset = text;
+        self.checkpoint = self.checkpoint.after(hole);
+        Ok(Ended::Hole(hole))
     }
 
     fn at_end(&mut self, lines: &mut Encoded) -> Ended {
         let seen = self.next();
-        if let Some(end) = self.flush {
-            self.flush(end, lines);
+        if let Some(end) = self.request.flush {
+            self.flush(end, self.chunk.bytes().len(), lines);
             if end == End::Last && !self.chunk.bytes().is_empty() {
                 return Ended::More;
             }
@@ -230,19 +294,20 @@ impl Fill<'_> {
         Ended::End { seen, is_reserved: false }
     }
 
-    fn flush(&mut self, end: End, lines: &mut Encoded) {
-        let (chunk, position) = (&mut self.chunk, &mut self.position);
-        let used = split::flush(chunk.bytes(), end, position, self.bounds, self.rules, lines);
-        chunk.start += used;
+    /// Moves the next `part` bytes, a part of a line, into the batch, as far as they fit.
+    fn flush(&mut self, end: End, part: usize, lines: &mut Encoded) {
+        let Request { bounds, rules, .. } = self.request;
+        let part = self.chunk.bytes().get(..part).unwrap_or_default();
+        self.chunk.start += split::flush(part, end, &mut self.position, bounds, rules, lines);
     }
 
     fn filled(&self, lines: Encoded, ended: Ended) -> io::Result<Filled> {
         let Encoded { items, count } = lines;
         let checkpoint = if self.position == self.checkpoint.line {
-            *self.checkpoint
+            self.checkpoint
         } else {
             let before = match self.chunk.before(clamp(self.position.offset, FINGERPRINT_BYTES)) {
-                Some(bytes) => Fingerprint::of(bytes),
+                Some(bytes) => Fingerprint::of_last(bytes),
                 None => Fingerprint::before(self.chunk.file, self.position.offset)?,
             };
             self.checkpoint.moved(self.chunk.file, self.position, before)?
@@ -251,13 +316,14 @@ impl Fill<'_> {
         let reaches_end =
             matches!(ended, Ended::End { .. }) || ended == Ended::More && self.position.offset == self.size;
         let size = self.size.max(self.position.offset);
-        Ok(Filled { items: items.into(), count, ended, reaches_end, size, checkpoint })
+        let has_filled_hole = self.has_filled_hole;
+        Ok(Filled { items: items.into(), count, ended, reaches_end, size, checkpoint, has_filled_hole })
     }
 }
 
 /// A part of a line waits at the end of the file.
 pub fn has_part(checkpoint: &Checkpoint, ended: Ended) -> bool {
-    matches!(ended, Ended::End { seen, is_reserved: false }
+    matches!(ended, Ended::End { seen, .. }
         if seen > checkpoint.line.offset && checkpoint.line.within != Within::Dropped)
 }
 

@@ -1,11 +1,10 @@
 //! What a caller takes for a line, and which line is its last.
 
-use super::position::{LinePosition, Within};
+use super::{
+    hole::{self, Nuls},
+    position::{LinePosition, Within},
+};
 use crate::lines::Error;
-
-/// A run of this many NUL bytes where a line should start is a hole: reserved space, or the offset that a writer kept
-/// when its file was truncated. A shorter run may be content, as in UTF-16.
-const HOLE_BYTES: usize = 64;
 
 /// The smallest [`Rules::max_line_bytes`] that a caller may ask for.
 pub const MIN_ASKED_LINE_BYTES: usize = 16;
@@ -106,16 +105,6 @@ pub enum LongLine {
     Skip,
 }
 
-/// Whether some NUL bytes are a hole.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Hole {
-    /// They are content, or there are no NUL bytes.
-    No,
-    /// They are a hole if nothing follows, or more NUL bytes.
-    Perhaps,
-    Yes,
-}
-
 impl Rules {
     /// Whether the caller asked for no line from this position on.
     pub(crate) fn is_end(&self, position: &LinePosition) -> bool {
@@ -124,16 +113,13 @@ impl Rules {
                 || self.until_line.zip(position.number).is_some_and(|(until, number)| number > until))
     }
 
-    /// Whether the NUL bytes at a position are a hole.
-    pub(crate) fn hole(&self, rest: &[u8], position: &LinePosition) -> Hole {
-        let is_content = self.delimiter.bytes().contains(&0) || position.within == Within::Dropped;
-        if rest.first() != Some(&0) || is_content {
-            return Hole::No;
-        }
-        match rest.iter().take(HOLE_BYTES).position(|byte| *byte != 0) {
-            None if rest.len() < HOLE_BYTES && position.offset > 0 => Hole::Perhaps,
-            Some(_) if position.offset > 0 => Hole::No,
-            _ => Hole::Yes,
-        }
+    /// NUL bytes are content, wherever they are: the caller chose a delimiter that has one.
+    pub(crate) fn has_nul_content(&self) -> bool {
+        self.delimiter.bytes().contains(&0)
+    }
+
+    /// The NUL bytes among the bytes at an offset.
+    pub(crate) fn nuls(&self, bytes: &[u8], offset: u64) -> Nuls {
+        if self.has_nul_content() { Nuls::Content } else { hole::find(bytes, offset == 0) }
     }
 }

@@ -7,8 +7,9 @@
 use memchr::{memchr, memmem, memrchr};
 
 use super::{
+    hole::Nuls,
     position::{LinePosition, Within},
-    rules::{Delimiter, Hole, LongLine, Rules},
+    rules::{Delimiter, LongLine, Rules},
 };
 use crate::wire::line::{self, Line, OVERHEAD_BYTES};
 
@@ -57,7 +58,7 @@ impl Encoded {
 }
 
 /// Moves whole lines from `chunk`, which starts at `position`, into `out`, until it is full, the caller's end is reached,
-/// a hole comes, or only a part of a line is left; pieces of a line that is too long count as lines. Returns how many
+/// or only a part of a line is left; pieces of a line that is too long count as lines. Returns how many
 /// bytes were used, and moves `position`.
 pub fn split(
     chunk: &[u8],
@@ -104,9 +105,6 @@ impl Splitter<'_> {
         let mut used = 0;
         while !self.out.is_full(self.bounds) && !self.rules.is_end(self.position) {
             let rest = chunk.get(used..).unwrap_or_default();
-            if rest.first() == Some(&0) && self.rules.hole(rest, self.position) != Hole::No {
-                break;
-            }
             let taken = match find(rest) {
                 Some(end) => {
                     // Within the part that was checked, a delimiter cuts between two characters, too.
@@ -206,8 +204,12 @@ pub fn flush(
     used
 }
 
-/// How much of a part of a line can be given away: no beginning of a delimiter, nor of a character.
+/// How much of a part of a line can be delivered: no start of a delimiter, of a character, or of a run of NUL bytes.
 fn whole(part: &[u8], rules: &Rules) -> usize {
+    let part = match rules.nuls(part, u64::MAX) {
+        Nuls::Begun(start) => part.get(..start).unwrap_or_default(),
+        Nuls::Content | Nuls::Run(_) => part,
+    };
     let delimiter: &[u8] = match &rules.delimiter {
         Delimiter::Newline => b"\r\n",
         Delimiter::Bytes(bytes) => bytes,

@@ -51,26 +51,6 @@ enum At {
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
 
-/// A file that was left, to which late lines may still be written.
-#[derive(Clone, Debug)]
-pub struct LateFile {
-    pub file: Arc<File>,
-    pub identity: Identity,
-    /// Where it was left.
-    pub checkpoint: Checkpoint,
-    /// Where it ended then: after the checkpoint, by a part of a line.
-    pub seen: u64,
-    /// It is checked until then.
-    pub until: Instant,
-}
-
-impl LateFile {
-    /// Whether it has grown since it was left.
-    pub fn has_grown(&self) -> bool {
-        self.file.metadata().is_ok_and(|it| it.len() > self.seen)
-    }
-}
-
 /// The file that comes after another one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Successor {
@@ -135,17 +115,15 @@ impl Rotation {
         self.left.extend(known);
     }
 
-    /// In the file that was left, for its late lines.
-    pub fn visit(late: &LateFile) -> Self {
-        let (file, identity) = (late.file.clone(), late.identity);
+    /// In a file that was left, for its late lines.
+    pub fn visit(file: Arc<File>, identity: Identity) -> Self {
         Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: Ahead::default() })
     }
 
     /// The late lines of a file that was left were read up to here.
-    pub fn record_visit(&mut self, late: &LateFile) {
-        let known = self.left.iter_mut().find(|(identity, _)| *identity == late.identity);
-        if let Some((_, checkpoint)) = known {
-            *checkpoint = late.checkpoint;
+    pub fn record_visit(&mut self, visited: Identity, checkpoint: Checkpoint) {
+        if let Some((_, known)) = self.left.iter_mut().find(|(identity, _)| *identity == visited) {
+            *known = checkpoint;
         }
     }
 

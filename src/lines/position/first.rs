@@ -9,6 +9,7 @@ use crate::{
     lines::{
         content::{
             checkpoint::{Checkpoint, Fingerprint},
+            hole::Holes,
             position::LinePosition,
         },
         identity::Identity,
@@ -65,7 +66,7 @@ impl From<First> for Position {
 
 impl From<FirstCheckpoint> for Checkpoint {
     fn from(FirstCheckpoint { line, before, head }: FirstCheckpoint) -> Self {
-        Self { line, before: before.into(), head: head.into() }
+        Self { line, before: before.into(), head: head.into(), holes: Holes::default() }
     }
 }
 

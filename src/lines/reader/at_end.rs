@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Paused, Reader, Tail, blocking, state::State};
+use super::{
+    Paused, Phase, Reader, Tail, blocking,
+    late::LateFile,
+    state::State,
+    tail::{RESERVED_POLL, SHORT_POLL},
+};
 use crate::lines::{
     Error, Event, GapReason,
-    content::{
-        fill::{self, Ended},
-        split::End,
-    },
-    history::rotation::{Entered, LateFile, Rotation, Successor},
+    content::{fill::Ended, split::End},
+    history::rotation::{Entered, Rotation, Successor},
     watch::Follow,
 };
 
@@ -25,16 +27,10 @@ const LATE_LINES_SOON: Duration = Duration::from_secs(2);
 /// A renamed file that keeps growing delays its successor by at most this many grace periods.
 const MAX_GRACES: u32 = 5;
 
-/// How long a file that was left is checked for late lines; each late line starts this time again.
-const LATE_WINDOW: Duration = Duration::from_secs(60);
-
-/// How often reserved space is read: no event reports what is written to it by mmap.
-const RESERVED_POLL: Duration = Duration::from_secs(1);
-
 /// What to do next at the end of the file.
 pub enum Next {
-    /// Read: there may be something new.
-    Read,
+    /// Read: there may be something new. Deliver the part of a line at the end of the file, if that is asked for.
+    Read { flush: Option<End> },
     /// Send a batch: there is an event to report.
     Report,
     /// Send a heartbeat: it is due.
@@ -43,9 +39,17 @@ pub enum Next {
     End,
 }
 
+impl Next {
+    /// Read, and leave a part of a line at the end.
+    const READ: Self = Self::Read { flush: None };
+}
+
 impl Reader {
     /// Decides what to do at the end of the file, and waits where there is nothing to do.
-    pub async fn at_end(&mut self, ended: Ended) -> Result<Next, Error> {
+    pub async fn at_end(&mut self) -> Result<Next, Error> {
+        if matches!(self.phase, Phase::AtEnd(Ended::Until)) {
+            return Ok(Next::End);
+        }
         loop {
             let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
                 let is_last = self.rotation.is_current();
@@ -55,45 +59,51 @@ impl Reader {
                     Ok(self.move_on(true).await?.unwrap_or(Next::End))
                 };
             };
-            if self.state.come_back(self.rotation.left()) || self.visit_late_file() {
-                return Ok(Next::Read);
+            if self.state.come_back(self.rotation.left()) {
+                return Ok(Next::READ);
+            }
+            let now = Instant::now();
+            let heartbeat = self.pacing.heartbeat_at();
+            if let Some(next) = self.visit_late_file(now, heartbeat <= now) {
+                return Ok(next);
             }
             if let Some(left) = self.rotation.left()
                 && let Some(next) = self.while_renamed(left, exists).await?
             {
                 return Ok(next);
             }
-            let now = Instant::now();
-            let heartbeat = self.pacing.heartbeat_at();
             if heartbeat <= now {
                 return Ok(Next::Heartbeat);
             }
-            let next_read = self.next_read(ended);
+            let next_read = self.next_read();
             if next_read.is_some_and(|next| next <= now) {
-                let is_part = self.rotation.left().is_none() && fill::has_part(&self.checkpoint, ended);
-                self.flush = is_part.then_some(End::Partial);
-                return Ok(Next::Read);
+                let is_part = self.rotation.left().is_none() && self.has_part();
+                return Ok(Next::Read { flush: is_part.then_some(End::Partial) });
             }
-            let late = self.late.as_ref().map(|_| now + RESERVED_POLL);
-            let until = [next_read, late].into_iter().flatten().fold(heartbeat, Instant::min);
+            let until =
+                [next_read, self.late.next_check()].into_iter().flatten().fold(heartbeat, Instant::min);
             let Some(follow) = &mut self.follow else { return Ok(Next::End) };
             tokio::select! {
                 changed = follow.changed() => {
                     changed?;
-                    return Ok(Next::Read);
+                    return Ok(Next::READ);
                 }
                 () = tokio::time::sleep_until(until) => {}
             }
         }
     }
 
+    /// Whether a part of a line waits at the end of the file to be flushed.
+    fn has_part(&self) -> bool {
+        matches!(self.phase, Phase::AtEnd(ended) if self.tail.has_part(&self.checkpoint, ended))
+    }
+
     /// The file is no longer at its path, since `left`: its writer may not have reopened the log yet. `None` where there
     /// is nothing to do but to wait.
     async fn while_renamed(&mut self, left: Instant, exists: bool) -> Result<Option<Next>, Error> {
         self.state.notice_renamed();
-        if matches!(self.state, State::LateLines { .. }) {
-            self.return_from_late_lines();
-            return Ok(Some(Next::Read));
+        if let Some(next) = self.return_from_late_lines() {
+            return Ok(Some(next));
         }
         let successor = self.rotation.successor();
         let is_foreign = self.limit().is_some();
@@ -119,8 +129,7 @@ impl Reader {
         }
         self.state.ask_for_last_read();
         // A line that has no newline by now never gets one.
-        self.flush = Some(End::Last);
-        Ok(Some(Next::Read))
+        Ok(Some(Next::Read { flush: Some(End::Last) }))
     }
 
     /// Leaves a file that is read to its end for the next one, or reports that there is none. `None` if both were done before.
@@ -138,90 +147,84 @@ impl Reader {
             return Ok(is_news.then_some(Next::Report));
         };
         // A file that is another log's by now has no late lines for this one.
-        self.late = if self.limit().is_none() { self.late_file() } else { None };
+        if let Some(late) = self.late_file().filter(|_| self.limit().is_none()) {
+            self.late.push(late);
+        }
+        if self.follow.is_some() {
+            self.report_reserved();
+        }
+        self.late.forget(&rotation.identity());
         self.events.extend(events);
         (self.rotation, self.checkpoint, self.state) = (rotation, checkpoint, State::AtPath);
-        (self.size, self.skip_to, self.ended, self.foreign_from) = (0, None, None, None);
+        (self.size, self.skip_to, self.phase) = (0, None, Phase::read());
         self.tail.forget();
-        Ok(Some(Next::Read))
+        Ok(Some(Next::READ))
     }
 
     /// The present file, to be checked for late lines after it is left.
     fn late_file(&self) -> Option<LateFile> {
-        Some(LateFile {
-            file: self.rotation.file()?.clone(),
-            identity: self.rotation.identity(),
-            checkpoint: self.checkpoint,
-            seen: self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset),
-            until: Instant::now() + LATE_WINDOW,
-        })
+        let (file, identity) = (self.rotation.file()?.clone(), self.rotation.identity());
+        let seen = self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset);
+        LateFile::new(file, identity, self.checkpoint, seen, self.tail.reserved_bytes() > 0).ok()
     }
 
-    /// Returns to the file before, if it has grown since it was left. True if so.
-    fn visit_late_file(&mut self) -> bool {
-        let Some(late) = &self.late else { return false };
-        let is_over = late.until <= Instant::now();
-        let has_part = late.seen > late.checkpoint.line.offset;
-        let is_wanted = late.has_grown() || is_over && has_part;
-        if !is_wanted {
-            self.late.take_if(|_| is_over);
-            return false;
+    /// Returns to a file that was left, if it was written to since. `checks_all`: a heartbeat is due.
+    fn visit_late_file(&mut self, now: Instant, checks_all: bool) -> Option<Next> {
+        if self.state.is_late() {
+            return None;
         }
+        let late = self.late.take_wanted(now, checks_all)?;
         if self.inner.is_foreign(&self.file_path, &late.file) {
             // It is unknown which of the new lines were written before the file became another log's.
-            self.late = None;
             self.events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
-            return false;
+            return Some(Next::Report);
         }
-        let visit = Rotation::visit(late);
+        // A line that has no newline by now never gets one.
+        let flush = late.is_over(now).then_some(End::Last);
         self.events.push(Event::Late { offset: late.checkpoint.line.offset });
+        let visit = Rotation::visit(late.file, late.identity);
         let paused = Paused {
             rotation: std::mem::replace(&mut self.rotation, visit),
             checkpoint: std::mem::replace(&mut self.checkpoint, late.checkpoint),
             state: std::mem::replace(&mut self.state, State::AtPath),
             tail: std::mem::replace(&mut self.tail, Tail::of_late_file(late.seen)),
         };
-        self.state = State::LateLines { paused: Box::new(paused) };
+        self.state = State::visit_late_lines(paused);
         self.size = 0;
-        // A line that has no newline by now never gets one.
-        self.flush = is_over.then_some(End::Last);
-        self.late = None;
-        true
+        Some(Next::Read { flush })
     }
 
-    /// The late lines are read: the newer file is read on.
-    fn return_from_late_lines(&mut self) {
-        let (late, is_foreign) = (self.late_file(), self.foreign_from.is_some());
-        if let State::LateLines { paused } = std::mem::replace(&mut self.state, State::AtPath) {
-            let Paused { mut rotation, checkpoint, state, tail } = *paused;
-            if let Some(late) = &late {
-                rotation.record_visit(late);
-            }
-            self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });
-            (self.rotation, self.checkpoint, self.state, self.tail) = (rotation, checkpoint, state, tail);
-            (self.size, self.ended, self.foreign_from) = (0, None, None);
-            self.late = late.filter(|_| !is_foreign);
+    /// The late lines are read: the newer file is read on. `None` in another state.
+    fn return_from_late_lines(&mut self) -> Option<Next> {
+        let is_foreign = self.state.foreign_from().is_some();
+        let Paused { mut rotation, checkpoint, state, tail } = self.state.return_from_late_lines()?;
+        rotation.record_visit(self.rotation.identity(), self.checkpoint);
+        if let Some(late) = self.late_file().filter(|_| !is_foreign) {
+            self.late.push(late);
         }
+        self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });
+        (self.rotation, self.checkpoint, self.state, self.tail) = (rotation, checkpoint, state, tail);
+        (self.size, self.phase) = (0, Phase::read());
+        Some(Next::READ)
     }
 
     /// When the file has to be read though no event reports a change.
-    fn next_read(&self, ended: Ended) -> Option<Instant> {
+    fn next_read(&self) -> Option<Instant> {
+        let read_at = self.tail.read_at;
         let is_waiting = !self.state.is_absent() || self.rotation.successor() != Successor::None;
         if let Some(left) = self.rotation.left().filter(|_| is_waiting) {
             let is_new = left.elapsed() < LATE_LINES_SOON;
-            return Some(self.tail.read_at + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
+            return Some(read_at + if is_new { LATE_LINES_POLL } else { RESERVED_POLL });
         }
-        match ended {
-            Ended::Truncated => Some(self.tail.read_at + LATE_LINES_POLL),
+        match self.phase {
+            Phase::Short { .. } => Some(read_at + SHORT_POLL),
             // The file may be where no event reports a change.
-            _ if self.state.is_absent() && self.rotation.file().is_some() => {
-                Some(self.tail.read_at + RESERVED_POLL)
+            _ if self.state.is_absent() && self.rotation.file().is_some() => Some(read_at + RESERVED_POLL),
+            Phase::AtEnd(ended) => {
+                let grace = self.inner.options.rotation_grace;
+                self.tail.next_read(ended, &self.checkpoint, grace, self.partial_flush)
             }
-            Ended::End { is_reserved: true, .. } => Some(self.tail.read_at + RESERVED_POLL),
-            Ended::End { .. } if fill::has_part(&self.checkpoint, ended) => {
-                self.partial_flush.map(|flush| self.tail.read_at.max(self.tail.end_since + flush))
-            }
-            _ => None,
+            Phase::Read { .. } => None,
         }
     }
 }

@@ -7,7 +7,8 @@
 //!    │     a file is at the path              ▼
 //!    └───────────────────────────────────── Absent
 //!
-//!  AtPath, Draining, Absent ── the file before has late lines ──▶ LateLines ── they are read ──▶ as before
+//!  Draining, Absent ── the file is at the path again ──▶ AtPath, or Draining if it left once more
+//!  AtPath, Draining, Absent ── a file that was left has late lines ──▶ LateLines ── they are read ──▶ as before
 //! ```
 //!
 //! A file that is renamed is drained: its writer may not have reopened the log yet. It is left when it was quiet for the
@@ -24,18 +25,27 @@ pub enum State {
     /// In the file at the path, or in one whose renaming the reader has not noticed.
     AtPath,
     /// In a file that is no longer at the path.
-    Draining { drained: Drained },
+    Draining(Leaving),
     /// No file is at the path, and this was reported. Lines that are still written to the file before are delivered.
     /// `since` is when that file left the path.
-    Absent { since: Option<Instant>, drained: Drained },
+    Absent { since: Option<Instant>, leaving: Leaving },
     /// In the file before, for lines that were written to it after it was left. `paused` is continued after them.
-    LateLines { paused: Box<Paused> },
+    LateLines { paused: Box<Paused>, leaving: Leaving },
+}
+
+/// A file that is no longer at its path.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Leaving {
+    drained: Drained,
+    /// It became another log's: from this offset on, its lines are not this log's.
+    foreign_from: Option<u64>,
 }
 
 /// How far a reader is with a file that is no longer at its path.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Drained {
     /// There may be more lines.
+    #[default]
     No,
     /// It was quiet for the grace: it is read for the last time.
     LastRead,
@@ -44,16 +54,49 @@ pub enum Drained {
 }
 
 impl State {
+    fn leaving(&self) -> Option<Leaving> {
+        match self {
+            Self::AtPath => None,
+            Self::Draining(leaving) | Self::Absent { leaving, .. } | Self::LateLines { leaving, .. } => {
+                Some(*leaving)
+            }
+        }
+    }
+
+    /// Late lines have no last read: they are left at the end of the file.
+    fn drained(&mut self) -> Option<&mut Drained> {
+        match self {
+            Self::Draining(leaving) | Self::Absent { leaving, .. } => Some(&mut leaving.drained),
+            Self::AtPath | Self::LateLines { .. } => None,
+        }
+    }
+
     /// The file was found to be renamed or deleted.
     pub fn notice_renamed(&mut self) {
         if matches!(self, Self::AtPath) {
-            *self = Self::Draining { drained: Drained::No };
+            *self = Self::Draining(Leaving::default());
         }
+    }
+
+    /// The renamed file became another log's: its lines from this offset on are not this log's.
+    pub fn become_foreign(&mut self, from: u64) {
+        self.notice_renamed();
+        match self {
+            Self::AtPath => {}
+            Self::Draining(leaving) | Self::Absent { leaving, .. } | Self::LateLines { leaving, .. } => {
+                leaving.foreign_from = Some(from);
+            }
+        }
+    }
+
+    /// The offset from which the lines of the file are another log's, where the reader found that out.
+    pub fn foreign_from(&self) -> Option<u64> {
+        self.leaving().and_then(|leaving| leaving.foreign_from)
     }
 
     /// The file was read; `found_nothing` if it was at its end before.
     pub fn record_read(&mut self, found_nothing: bool) {
-        if let Self::Draining { drained } | Self::Absent { drained, .. } = self {
+        if let Some(drained) = self.drained() {
             *drained = match drained {
                 Drained::LastRead | Drained::Yes if found_nothing => Drained::Yes,
                 _ => Drained::No,
@@ -63,7 +106,7 @@ impl State {
 
     /// The file was quiet for long enough: the next read is the last.
     pub fn ask_for_last_read(&mut self) {
-        if let Self::Draining { drained } | Self::Absent { drained, .. } = self {
+        if let Some(drained) = self.drained() {
             *drained = Drained::LastRead;
         }
     }
@@ -71,13 +114,13 @@ impl State {
     /// Nothing more can come from the file.
     pub fn give_up_file(&mut self) {
         self.notice_renamed();
-        if let Self::Draining { drained } | Self::Absent { drained, .. } = self {
+        if let Some(drained) = self.drained() {
             *drained = Drained::Yes;
         }
     }
 
     pub fn is_drained(&self) -> bool {
-        matches!(self, Self::Draining { drained: Drained::Yes } | Self::Absent { drained: Drained::Yes, .. })
+        !self.is_late() && self.leaving().is_some_and(|leaving| leaving.drained == Drained::Yes)
     }
 
     /// The file left the path at `since`, and no other came: true if this has to be reported.
@@ -85,8 +128,14 @@ impl State {
         if self.is_absent() {
             return false;
         }
-        *self = Self::Absent { since, drained: Drained::No };
+        let leaving = Leaving { drained: Drained::No, ..self.leaving().unwrap_or_default() };
+        *self = Self::Absent { since, leaving };
         true
+    }
+
+    /// There is no file at the path, and the reader is in none.
+    pub fn absent(since: Option<Instant>) -> Self {
+        Self::Absent { since, leaving: Leaving::default() }
     }
 
     pub fn is_absent(&self) -> bool {
@@ -96,72 +145,49 @@ impl State {
     /// Ends the absence if the file is at the path again: then it left the path at another time than `since`, or has not
     /// left it. True if so.
     pub fn come_back(&mut self, left: Option<Instant>) -> bool {
-        let is_back = matches!(self, Self::Absent { since, .. } if *since != left);
+        let is_back = match self {
+            Self::Absent { since, .. } => *since != left,
+            Self::Draining(_) => left.is_none(),
+            Self::AtPath | Self::LateLines { .. } => false,
+        };
         if is_back {
-            *self = if left.is_some() { Self::Draining { drained: Drained::No } } else { Self::AtPath };
+            *self = Self::AtPath;
+            if left.is_some() {
+                self.notice_renamed();
+            }
         }
         is_back
+    }
+
+    /// Whether the reader is in the file before.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::LateLines { .. })
+    }
+
+    /// Goes to a file that was left, for its late lines.
+    pub fn visit_late_lines(paused: Paused) -> Self {
+        Self::LateLines { paused: Box::new(paused), leaving: Leaving::default() }
+    }
+
+    /// The late lines are read: what is continued after them. `None` in another state.
+    pub fn return_from_late_lines(&mut self) -> Option<Paused> {
+        match std::mem::replace(self, Self::AtPath) {
+            Self::LateLines { paused, .. } => Some(*paused),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 
     /// Where the newer file is read on, while late lines of the file before are read.
     pub fn resume_at(&self) -> Option<(Identity, Checkpoint)> {
         match self {
-            Self::LateLines { paused } => Some((paused.rotation.identity(), paused.checkpoint)),
+            Self::LateLines { paused, .. } => Some((paused.rotation.identity(), paused.checkpoint)),
             _ => None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_renamed_file_is_drained_by_a_last_read_that_finds_nothing() {
-        let mut state = State::AtPath;
-        state.notice_renamed();
-        state.record_read(true);
-        assert!(!state.is_drained(), "it was not quiet for the grace");
-        state.ask_for_last_read();
-        state.record_read(false);
-        assert!(!state.is_drained(), "a late line came with the last read");
-        state.ask_for_last_read();
-        state.record_read(true);
-        assert!(state.is_drained());
-        state.record_read(false);
-        assert!(!state.is_drained(), "a late line came after the last read");
-    }
-
-    #[test]
-    fn a_file_at_its_path_is_never_drained() {
-        let mut state = State::AtPath;
-        state.ask_for_last_read();
-        state.record_read(true);
-        assert!(matches!(state, State::AtPath));
-    }
-
-    #[test]
-    fn an_absence_is_reported_once_and_ends_when_the_file_is_back_also_if_it_left_again() {
-        let (first, second) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-        let mut state = State::Draining { drained: Drained::Yes };
-        assert!(state.report_absent(Some(first)));
-        assert!(!state.report_absent(Some(first)));
-        assert!(!state.come_back(Some(first)), "it is still away");
-        assert!(state.come_back(Some(second)));
-        assert!(matches!(state, State::Draining { drained: Drained::No }), "it was back, and left again");
-        assert!(state.report_absent(Some(second)));
-        assert!(state.come_back(None));
-        assert!(matches!(state, State::AtPath));
-        assert!(!state.come_back(None));
-    }
-
-    #[test]
-    fn a_file_that_is_given_up_can_be_left_from_every_state() {
-        for mut state in [State::AtPath, State::Draining { drained: Drained::No }] {
-            state.give_up_file();
-            assert!(state.is_drained());
-        }
-    }
-}
+mod tests;

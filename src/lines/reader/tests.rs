@@ -111,9 +111,13 @@ async fn a_remote_file_that_is_shorter_for_a_moment_was_not_truncated() {
     let (_directory, file, mut reader) = at_end_of("1\n2\n").await;
     file.set_len(2).unwrap();
     // Virtual time does not wait for the thread that reports changes.
-    reader.ended = None;
+    reader.phase = Phase::read();
     let waited = timeout(REMOTE_CONFIRM / 2, news(&mut reader)).await;
-    assert!(waited.is_err() && reader.short_since.is_some(), "{waited:?}");
+    assert!(
+        waited.is_err()
+            && matches!(reader.phase, Phase::Short { .. } | Phase::Read { short_since: Some(_), .. }),
+        "{waited:?}"
+    );
     file.write_all_at(b"2\n3\n", 2).unwrap();
     let batch = news(&mut reader).await;
     assert_eq!((batch.count, batch.progress.next_offset, batch.events), (1, 6, vec![]));
@@ -127,4 +131,83 @@ async fn a_remote_file_that_stays_shorter_was_truncated() {
     let batch = news(&mut reader).await;
     assert_eq!((batch.count, batch.events), (1, vec![Event::Truncated { read_offset: 4, size: 2 }]));
     assert!(since.elapsed() >= REMOTE_CONFIRM);
+}
+
+/// A progress bar: the CR may be the start of a delimiter.
+#[tokio::test]
+async fn a_part_of_which_nothing_more_can_be_flushed_is_not_read_again_and_again() {
+    let (_directory, files) = files("50%\r");
+    let partial_flush = Some(Duration::from_millis(20));
+    let query = Query { follow: true, partial_flush, ..query(Start::Head) };
+    let mut reader = Reader::open(&files.inner, query).await.unwrap();
+    assert_eq!(news(&mut reader).await.count, 1);
+    let waited = timeout(Duration::from_millis(500), news(&mut reader)).await;
+    assert!(waited.is_err() && reader.tail.read_at.elapsed() > Duration::from_millis(200), "{waited:?}");
+}
+
+/// The next batch with lines: its events, and how many lines.
+async fn lines(reader: &mut Reader) -> (Vec<Event>, usize) {
+    let mut events = Vec::new();
+    loop {
+        let batch = news(reader).await;
+        events.extend(batch.events);
+        if batch.count > 0 {
+            return (events, batch.count);
+        }
+    }
+}
+
+/// A reader that has left two files, `old/1` and then `old/2`, and is at the end of the third.
+async fn after_two_rotations() -> (TempDir, Reader) {
+    let (directory, files) = files("1\n");
+    std::fs::create_dir(directory.path().join("old")).unwrap();
+    let query = Query { follow: true, ..query(Start::Head) };
+    let mut reader = Reader::open(&files.inner, query).await.unwrap();
+    lines(&mut reader).await;
+    for round in 1..=2 {
+        let log = directory.path().join("app.log");
+        std::fs::rename(&log, directory.path().join(format!("old/{round}"))).unwrap();
+        std::fs::write(&log, format!("{}\n", round + 1)).unwrap();
+        lines(&mut reader).await;
+    }
+    (directory, reader)
+}
+
+fn append(directory: &TempDir, name: &str, text: &str) {
+    use std::io::Write;
+    let mut file = File::options().append(true).open(directory.path().join(name)).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn a_line_that_is_written_to_a_file_an_hour_after_it_was_left_is_found_with_a_heartbeat() {
+    let (directory, mut reader) = after_two_rotations().await;
+    tokio::time::pause();
+    for (name, offset) in [("old/1", 2), ("old/2", 2), ("old/1", 7)] {
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        next(&mut reader).await;
+        append(&directory, name, "late\n");
+        let since = Instant::now();
+        assert_eq!(lines(&mut reader).await, (vec![Event::Late { offset }], 1), "{name}");
+        assert!(since.elapsed() <= Duration::from_secs(16), "{:?}", since.elapsed());
+    }
+    append(&directory, "app.log", "4\n");
+    reader.read_again(None);
+    assert_eq!(lines(&mut reader).await, (vec![Event::Rotated { next_offset: 2 }], 1));
+}
+
+#[tokio::test]
+async fn a_file_that_was_left_is_held_open_for_a_minute_and_then_until_it_is_deleted() {
+    let (directory, mut reader) = after_two_rotations().await;
+    tokio::time::pause();
+    let mut left = async |wait| {
+        tokio::time::advance(wait).await;
+        next(&mut reader).await;
+        reader.late.count()
+    };
+    std::fs::remove_file(directory.path().join("old/1")).unwrap();
+    assert_eq!(left(Duration::from_secs(20)).await, 2);
+    assert_eq!(left(Duration::from_secs(60)).await, 1);
+    std::fs::remove_file(directory.path().join("old/2")).unwrap();
+    assert_eq!(left(Duration::from_secs(20)).await, 0);
 }

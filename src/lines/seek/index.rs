@@ -1,6 +1,9 @@
 //! Where the numbered lines of a file are: how many newlines there are up to every 256 KiB of it, so that a line is found
-//! by its number with a read of one block. The first caller builds it, it is extended as the file grows, and it is
-//! verified before each use. A search ends soon after its caller is gone. Everything here blocks.
+//! by its number with a read of one block. The first search builds the index, later ones extend it as the file grows, and
+//! each verifies it before it uses it. A search ends soon after its caller is gone. Everything here blocks.
+//!
+//! One search counts at a time, in rounds, and the others take its result; a search for a line that is counted waits for
+//! no other. Nothing is counted from a run of NUL bytes on, which may be filled in later: these parts are read again.
 
 use std::{
     collections::HashMap,
@@ -18,6 +21,7 @@ use memchr::{memchr_iter, memrchr};
 use crate::lines::{
     content::{
         checkpoint::Checkpoint,
+        hole,
         position::{HEAD, LinePosition},
         pread::read_at,
     },
@@ -55,21 +59,42 @@ pub struct Indexes {
 
 #[derive(Debug, Default)]
 struct Files {
-    indexes: HashMap<Identity, (u64, Arc<Mutex<Index>>)>,
+    indexes: HashMap<Identity, (u64, Arc<Shared>)>,
     /// How many searches there were, to find the index that was not used for the longest time.
     asked: u64,
+}
+
+/// The index of a file.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Locked for moments, never while the file is searched.
+    index: Mutex<Index>,
+    /// Locked by the search that counts, for a round.
+    counts: Mutex<()>,
 }
 
 impl Indexes {
     /// The start of the line with this number; if the file has fewer lines, the start of the last one, whose newline is
     /// still to come. Also returns how far the file was read.
     pub fn line(&self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(LinePosition, u64)> {
-        let index = self.index(Identity::of(&file.metadata()?));
-        let mut index = lock_unless_gone(&index, gone)?;
-        if !index.proof.is_prefix_of(file)? {
-            *index = Index::new();
+        let Some(wanted) = number.checked_sub(1).filter(|wanted| *wanted > 0) else { return Ok((HEAD, 0)) };
+        let shared = self.index(Identity::of(&file.metadata()?));
+        let mut is_complete = false;
+        loop {
+            let counted = shared.verified(file)?;
+            if counted.total() >= wanted || is_complete {
+                let from = counted.before(wanted);
+                drop(counted);
+                return from.scan(file, wanted, gone);
+            }
+            drop(counted);
+            let _counts = lock_unless_gone(&shared.counts, gone)?;
+            // Another search may have counted on.
+            let round = shared.verified(file)?.round(file)?;
+            let counts = round.count(file, gone)?;
+            is_complete = counts.is_empty();
+            shared.verified(file)?.add(file, &round, &counts)?;
         }
-        index.line(file, number, gone)
     }
 
     /// The number of files that have an index.
@@ -78,7 +103,7 @@ impl Indexes {
         lock(&self.files).indexes.len()
     }
 
-    fn index(&self, identity: Identity) -> Arc<Mutex<Index>> {
+    fn index(&self, identity: Identity) -> Arc<Shared> {
         let mut files = lock(&self.files);
         files.asked += 1;
         let asked = files.asked;
@@ -86,10 +111,20 @@ impl Indexes {
             let oldest = files.indexes.iter().min_by_key(|(_, (asked, _))| *asked).map(|(oldest, _)| *oldest);
             oldest.and_then(|oldest| files.indexes.remove(&oldest));
         }
-        let (last, index) =
-            files.indexes.entry(identity).or_insert_with(|| (asked, Arc::new(Mutex::new(Index::new()))));
+        let (last, index) = files.indexes.entry(identity).or_insert_with(|| (asked, Arc::default()));
         *last = asked;
         index.clone()
+    }
+}
+
+impl Shared {
+    /// The index, empty if the file was rewritten since it was made.
+    fn verified(&self, file: &File) -> io::Result<MutexGuard<'_, Index>> {
+        let mut index = lock(&self.index);
+        if !index.proof.is_prefix_of(file)? {
+            *index = Index::default();
+        }
+        Ok(index)
     }
 }
 
@@ -125,58 +160,83 @@ struct Index {
     last: u64,
 }
 
-impl Index {
-    fn new() -> Self {
+impl Default for Index {
+    fn default() -> Self {
         Self { step: STEP_BYTES, counts: Vec::new(), proof: Checkpoint::start(), last: 0 }
     }
+}
 
-    fn line(&mut self, file: &File, number: u64, gone: &AtomicBool) -> io::Result<(LinePosition, u64)> {
-        let Some(wanted) = number.checked_sub(1).filter(|wanted| *wanted > 0) else { return Ok((HEAD, 0)) };
-        while self.total() < wanted && self.extend(file, gone)? {}
-        let step = self.counts.partition_point(|count| *count < wanted);
-        let before = step.checked_sub(1).and_then(|before| self.counts.get(before)).copied().unwrap_or(0);
-        scan(file, step as u64 * self.step, before, wanted, self.last, gone)
-    }
-
+impl Index {
     fn total(&self) -> u64 {
         self.counts.last().copied().unwrap_or(0)
     }
 
-    /// Counts on by some steps, with a second thread where there are many. False at the end of the file: there a step is
-    /// not whole.
-    fn extend(&mut self, file: &File, gone: &AtomicBool) -> io::Result<bool> {
-        let (step, start) = (self.step, self.counts.len() as u64 * self.step);
+    fn end(&self) -> u64 {
+        self.counts.len() as u64 * self.step
+    }
+
+    /// Where to search for a newline.
+    fn before(&self, wanted: u64) -> Before {
+        let step = self.counts.partition_point(|count| *count < wanted);
+        let newlines = step.checked_sub(1).and_then(|before| self.counts.get(before)).copied().unwrap_or(0);
+        Before { offset: step as u64 * self.step, newlines, last: self.last }
+    }
+
+    /// The steps that are counted next.
+    fn round(&self, file: &File) -> io::Result<Round> {
+        let (step, start) = (self.step, self.end());
         let steps = (file.metadata()?.len().saturating_sub(start) / step).min((ROUND_BYTES / step).max(2));
-        let half = steps / 2;
-        let count = |from: u64, steps: u64| count(file, start + from * step, step, steps, gone);
-        let counted = if half * step < PARALLEL_BYTES {
-            count(0, steps)?
-        } else {
-            let (first, second) = std::thread::scope(|scope| {
-                let second = scope.spawn(|| count(half, steps - half));
-                (count(0, half), second.join())
-            });
-            let (mut counted, second) = (first?, second.map_err(|_| io::Error::other("a panic"))??);
-            if counted.len() as u64 == half {
-                counted.extend(second);
-            }
-            counted
-        };
-        for step in &counted {
+        Ok(Round { start, step, steps })
+    }
+
+    /// Adds the counts of a round, unless the index was made again meanwhile.
+    fn add(&mut self, file: &File, round: &Round, counts: &[Counted]) -> io::Result<()> {
+        if (self.end(), self.step) != (round.start, round.step) || counts.is_empty() {
+            return Ok(());
+        }
+        for step in counts {
             self.counts.push(self.total() + step.newlines);
             self.last = step.last.unwrap_or(self.last);
         }
-        let end = start + counted.len() as u64 * step;
-        self.proof = Checkpoint::at(file, LinePosition { offset: end, ..HEAD })?;
+        self.proof = Checkpoint::at(file, LinePosition { offset: self.end(), ..HEAD })?;
         while self.counts.len() >= MAX_COUNTS {
             self.counts = self.counts.iter().skip(1).step_by(2).copied().collect();
             self.step *= 2;
         }
-        Ok(!counted.is_empty())
+        Ok(())
     }
 }
 
-/// What there is in a step.
+/// Some steps of a file, one after another.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    start: u64,
+    step: u64,
+    steps: u64,
+}
+
+impl Round {
+    /// Counts, with a second thread where there are many. Fewer steps at the end of the text, where one is not whole.
+    fn count(&self, file: &File, gone: &AtomicBool) -> io::Result<Vec<Counted>> {
+        let Self { start, step, steps } = *self;
+        let half = steps / 2;
+        let count = |from: u64, steps: u64| count(file, start + from * step, step, steps, gone);
+        if half * step < PARALLEL_BYTES {
+            return count(0, steps);
+        }
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| count(half, steps - half));
+            (count(0, half), second.join())
+        });
+        let (mut counted, second) = (first?, second.map_err(|_| io::Error::other("a panic"))??);
+        if counted.len() as u64 == half {
+            counted.extend(second);
+        }
+        Ok(counted)
+    }
+}
+
+/// What a step holds.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     newlines: u64,
@@ -184,12 +244,13 @@ struct Counted {
     last: Option<u64>,
 }
 
-/// Counts steps; fewer at the end of the file, where one is not whole.
+/// Counts steps; fewer at the end of the file, where one is not whole, and where one ends in NUL bytes.
 fn count(file: &File, start: u64, step: u64, steps: u64, gone: &AtomicBool) -> io::Result<Vec<Counted>> {
     let mut buffer = vec![0; READ_BYTES];
     let mut counted = Vec::new();
     for step_start in (0..steps).map(|n| start + n * step) {
         let (mut at, mut found) = (step_start, Counted { newlines: 0, last: None });
+        let mut ends_in_nul = false;
         while at < step_start + step {
             fail_if_gone(gone)?;
             let room = usize::try_from(step_start + step - at).unwrap_or(usize::MAX).min(buffer.len());
@@ -200,39 +261,53 @@ fn count(file: &File, start: u64, step: u64, steps: u64, gone: &AtomicBool) -> i
             let block = buffer.get(..read).unwrap_or_default();
             found.newlines += memchr_iter(b'\n', block).count() as u64;
             found.last = memrchr(b'\n', block).map(|newline| at + newline as u64 + 1).or(found.last);
+            ends_in_nul = block.last() == Some(&0);
             at += read as u64;
+        }
+        if ends_in_nul {
+            return Ok(counted);
         }
         counted.push(found);
     }
     Ok(counted)
 }
 
-/// Looks for the newline number `wanted` from `at` on, before which there are `before`.
-fn scan(
-    file: &File,
-    mut at: u64,
-    before: u64,
-    wanted: u64,
+/// Where a search starts.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    offset: u64,
+    /// How many newlines there are before it.
+    newlines: u64,
+    /// After the last newline that is counted.
     last: u64,
-    gone: &AtomicBool,
-) -> io::Result<(LinePosition, u64)> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut position = LinePosition { offset: last, number: Some(before + 1), ..HEAD };
-    loop {
-        fail_if_gone(gone)?;
-        let read = read_at(file, &mut buffer, at)?;
-        if read == 0 {
-            return Ok((position, at.max(position.offset)));
-        }
-        let block = buffer.get(..read).unwrap_or_default();
-        for newline in memchr_iter(b'\n', block) {
-            let number = position.number.unwrap_or(1) + 1;
-            position = LinePosition { offset: at + newline as u64 + 1, number: Some(number), ..HEAD };
-            if number > wanted {
-                return Ok((position, position.offset));
+}
+
+impl Before {
+    /// Searches for the newline with this number.
+    fn scan(&self, file: &File, wanted: u64, gone: &AtomicBool) -> io::Result<(LinePosition, u64)> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut at = self.offset;
+        let mut position = LinePosition { offset: self.last, number: Some(self.newlines + 1), ..HEAD };
+        loop {
+            fail_if_gone(gone)?;
+            let Some(data) = hole::next_data(file, at)? else {
+                return Ok((position, at.max(position.offset)));
+            };
+            at = at.max(data);
+            let read = read_at(file, &mut buffer, at)?;
+            if read == 0 {
+                return Ok((position, at.max(position.offset)));
             }
+            let block = buffer.get(..read).unwrap_or_default();
+            for newline in memchr_iter(b'\n', block) {
+                let number = position.number.unwrap_or(1) + 1;
+                position = LinePosition { offset: at + newline as u64 + 1, number: Some(number), ..HEAD };
+                if number > wanted {
+                    return Ok((position, position.offset));
+                }
+            }
+            at += read as u64;
         }
-        at += read as u64;
     }
 }
 
@@ -247,30 +322,78 @@ mod tests {
 
     static STAYS: AtomicBool = AtomicBool::new(false);
 
-    /// Reading all of the file would take minutes.
+    const SOON: Duration = Duration::from_millis(100);
+
+    /// A file that has no end: reading it would take for ever.
+    fn endless() -> File {
+        File::open("/dev/zero").unwrap()
+    }
+
+    /// How long a search runs after its caller is gone; the least of some, because the machine may be busy.
+    fn ends_after(search: impl Fn(&AtomicBool) + Sync) -> Duration {
+        let once = || {
+            let gone = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let searching = scope.spawn(|| search(&gone));
+                std::thread::sleep(Duration::from_millis(50));
+                gone.store(true, Ordering::Relaxed);
+                let since = std::time::Instant::now();
+                searching.join().unwrap();
+                since.elapsed()
+            })
+        };
+        (0..3).map(|_| once()).min().unwrap()
+    }
+
     #[test]
-    fn a_search_whose_caller_is_gone_ends_and_neither_keeps_the_index_nor_waits_for_it() {
-        let file = tempfile::tempfile().unwrap();
+    fn a_search_whose_caller_is_gone_ends_within_100_ms_whatever_it_waits_for() {
+        let (indexes, file) = (Indexes::default(), endless());
+        let took = ends_after(|gone| assert!(indexes.line(&file, 1_000, gone).is_err()));
+        assert!(took < SOON, "it reads: {took:?}");
+        let text = tempfile::tempfile().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&text, b"1\n2\n", 0).unwrap();
+        let shared = indexes.index(Identity::of(&text.metadata().unwrap()));
+        let _counts = lock(&shared.counts);
+        let took = ends_after(|gone| assert!(indexes.line(&text, 1_000, gone).is_err()));
+        assert!(took < SOON, "it waits for another search: {took:?}");
+    }
+
+    #[test]
+    fn a_line_that_is_counted_is_found_while_another_search_counts() {
+        let (indexes, file) = (Indexes::default(), tempfile::tempfile().unwrap());
+        let text = "12345678901234567890123456789012345678901234567890123456789012\n".repeat(1 << 14);
+        std::os::unix::fs::FileExt::write_all_at(&file, text.as_bytes(), 0).unwrap();
+        let (_, end) = indexes.line(&file, 10_000, &STAYS).unwrap();
+        let shared = indexes.index(Identity::of(&file.metadata().unwrap()));
+        let _counts = lock(&shared.counts);
+        assert_eq!(indexes.line(&file, 10_000, &STAYS).unwrap().1, end);
+    }
+
+    #[test]
+    fn a_sparse_file_of_a_tebibyte_is_searched_at_once() {
+        let (indexes, file) = (Indexes::default(), tempfile::tempfile().unwrap());
         file.set_len(1 << 40).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"1\n2\n", 0).unwrap();
-        let (indexes, first_gone, second_gone) =
-            (Indexes::default(), AtomicBool::new(false), AtomicBool::new(false));
-        let (ended, ends) = std::sync::mpsc::channel();
-        let search = |name, gone: &AtomicBool| {
-            let result = indexes.line(&file, 1_000, gone);
-            ended.send((name, result.is_err())).unwrap();
-        };
-        let limit = std::time::Duration::from_secs(30);
-        std::thread::scope(|scope| {
-            scope.spawn(|| search("first", &first_gone));
-            // The second one waits for the first, or the first for the second: each ends when its own caller is gone.
-            scope.spawn(|| search("second", &second_gone));
-            second_gone.store(true, Ordering::Relaxed);
-            assert_eq!(ends.recv_timeout(limit).unwrap(), ("second", true));
-            first_gone.store(true, Ordering::Relaxed);
-            assert_eq!(ends.recv_timeout(limit).unwrap(), ("first", true));
-        });
+        let since = std::time::Instant::now();
+        assert_eq!(indexes.line(&file, 1_000, &STAYS).unwrap().0.offset, 4);
         assert_eq!(indexes.line(&file, 2, &STAYS).unwrap().0.offset, 2);
+        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    }
+
+    /// A log whose space is reserved has lines at each write where there were NUL bytes.
+    #[test]
+    fn lines_that_are_written_into_reserved_space_are_counted() {
+        let (indexes, file) = (Indexes::default(), tempfile::tempfile().unwrap());
+        let size = 4 * STEP_BYTES;
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; size as usize], 0).unwrap();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        for number in 0..size / 1024 {
+            std::os::unix::fs::FileExt::write_all_at(&file, &line, number * 1024).unwrap();
+            if number % 100 == 0 {
+                let (last, _) = indexes.line(&file, u64::MAX, &STAYS).unwrap();
+                assert_eq!((last.number, last.offset), (Some(number + 2), (number + 1) * 1024));
+            }
+        }
     }
 
     proptest! {

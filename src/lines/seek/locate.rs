@@ -7,10 +7,10 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use memchr::{memmem, memrchr_iter};
+use memchr::{memchr, memmem, memrchr_iter};
 
 use crate::lines::content::{
-    hole,
+    hole::{self, RUN_BYTES},
     position::{HEAD, LinePosition, Within},
     pread::read_at,
     rules::Delimiter,
@@ -21,27 +21,38 @@ const STEP_BYTES: usize = 64 * 1024;
 
 /// The start of the last `count` lines. A last line without a delimiter counts as one.
 ///
-/// Searches backward, a block at a time, and passes over holes. Where a delimiter can overlap itself, as two newlines do
-/// in three, only reading from the head shows which of them delimit: then all lines are counted.
+/// Searches backward, a block at a time, and passes over holes: a line starts after each. Where a delimiter can overlap
+/// itself, as two newlines do in three, only reading from the head shows which of them delimit: then all lines are
+/// counted.
 pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<LinePosition> {
     let size = size(file, gone)?;
+    let bytes = delimiter.bytes();
     let position =
         |offset| LinePosition { offset, number: (offset == 0).then_some(1), within: Within::Start };
+    let parts = data(file, size, gone)?;
+    let mut search = Backward {
+        file,
+        bytes,
+        has_nul_content: bytes.contains(&0),
+        gone,
+        buffer: vec![0; RUN_BYTES + STEP_BYTES + bytes.len() + RUN_BYTES],
+        end: size,
+        count,
+        found: 0,
+    };
+    search.end = search.end_of_text(&parts)?;
     if count == 0 {
         // Within a line that is being written, what is still to come begins there.
-        return Ok(LinePosition { within: within(file, size, delimiter)?, ..position(size) });
+        return Ok(LinePosition { within: within(file, search.end, delimiter)?, ..position(search.end) });
     }
-    let bytes = delimiter.bytes();
     if overlaps(bytes) {
         let (end, _) = line(file, HEAD, u64::MAX, delimiter, gone)?;
-        let is_part = u64::from(end.offset < size);
+        let is_part = u64::from(end.offset < search.end);
         let lines = end.number.unwrap_or(1) - 1 + is_part;
         return Ok(line(file, HEAD, lines.saturating_sub(count) + 1, delimiter, gone)?.0);
     }
-    let mut search = Backward { file, bytes, buffer: vec![0; STEP_BYTES + bytes.len()], count, found: 0 };
-    for (start, end) in data(file, size)?.into_iter().rev() {
-        let Some(end) = search.end_of_text(start, end, gone)? else { continue };
-        if let Some(offset) = search.within(start, end, gone)? {
+    for (start, end) in parts.into_iter().rev() {
+        if let Some(offset) = search.within(start, end)? {
             return Ok(position(offset));
         }
     }
@@ -54,9 +65,10 @@ fn overlaps(bytes: &[u8]) -> bool {
 }
 
 /// The parts of a file that are data: the whole file, where the file system does not report holes.
-fn data(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
+fn data(file: &File, size: u64, gone: &AtomicBool) -> io::Result<Vec<(u64, u64)>> {
     let (mut parts, mut at) = (Vec::new(), 0);
     while at < size
+        && !gone.load(Ordering::Relaxed)
         && let Some(start) = hole::next_data(file, at)?
     {
         at = hole::end_of_data(file, start)?.filter(|end| *end > start).unwrap_or(size).min(size);
@@ -68,62 +80,100 @@ fn data(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
 struct Backward<'a> {
     file: &'a File,
     bytes: &'a [u8],
+    /// The delimiter has a NUL: only what the file system reports is a hole.
+    has_nul_content: bool,
+    gone: &'a AtomicBool,
     buffer: Vec<u8>,
+    /// The end of the text, before NUL bytes at the end of the file.
+    end: u64,
     count: u64,
     found: u64,
 }
 
 impl Backward<'_> {
-    /// The end of a part of the data but for the NUL bytes at its end, which are passed over like a hole. None if there
-    /// is nothing else.
-    fn end_of_text(&mut self, start: u64, end: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
-        if self.bytes.contains(&0) {
-            return Ok(Some(end));
+    /// The end of the text: that of the file, unless a run of NUL bytes is there.
+    fn end_of_text(&mut self, parts: &[(u64, u64)]) -> io::Result<u64> {
+        if self.has_nul_content {
+            return Ok(parts.last().map_or(0, |(_, end)| *end));
         }
-        let mut block_end = end;
-        while block_end > start && !gone.load(Ordering::Relaxed) {
-            let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(start);
-            let length = usize::try_from(block_end - block_start).unwrap_or(STEP_BYTES);
-            let Some(block) = self.buffer.get_mut(..length) else { break };
-            let read = read_at(self.file, block, block_start)?;
-            let text = block.iter().take(read).rposition(|byte| *byte != 0);
-            if let Some(text) = text {
-                return Ok(Some(block_start + text as u64 + 1));
+        for (start, end) in parts.iter().rev() {
+            let mut block_end = *end;
+            while block_end > *start && !self.gone.load(Ordering::Relaxed) {
+                let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(*start);
+                let block = read_block(self.file, &mut self.buffer, block_start, block_end)?;
+                if let Some(text) = block.iter().rposition(|byte| *byte != 0) {
+                    let text_end = block_start + text as u64 + 1;
+                    let is_run = self.end.saturating_sub(text_end) >= RUN_BYTES as u64;
+                    return Ok(if is_run { text_end } else { self.end });
+                }
+                block_end = block_start;
             }
-            block_end = block_start;
         }
-        Ok(None)
+        Ok(if self.end >= RUN_BYTES as u64 { 0 } else { self.end })
     }
 
-    /// Searches one part of the data; where it begins, so does a line.
-    fn within(&mut self, start: u64, end: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
+    /// Searches one part of the data.
+    fn within(&mut self, start: u64, end: u64) -> io::Result<Option<u64>> {
         let mut block_end = end;
-        while block_end > start && !gone.load(Ordering::Relaxed) {
+        while block_end > start && !self.gone.load(Ordering::Relaxed) {
             let block_start = block_end.saturating_sub(STEP_BYTES as u64).max(start);
-            // A delimiter may cross the border.
-            let over = (self.bytes.len() as u64 - 1).min(end - block_end);
-            let length = usize::try_from(block_end - block_start + over).unwrap_or(STEP_BYTES);
-            let Some(block) = self.buffer.get_mut(..length) else { break };
-            let read = read_at(self.file, block, block_start)?;
-            let block = block.get(..read).unwrap_or_default();
-            let (found, count) = (&mut self.found, self.count);
-            let after = |at: usize| block_start + (at + self.bytes.len()) as u64;
-            let next = match self.bytes {
-                [byte] => count_back(memrchr_iter(*byte, block).map(after), end, found, count),
-                bytes => count_back(memmem::rfind_iter(block, bytes).map(after), end, found, count),
-            };
-            if next.is_some() {
-                return Ok(next);
+            let found = self.search(block_start, block_end)?;
+            if found.is_some() {
+                return Ok(found);
             }
             block_end = block_start;
         }
         // A line also starts after a hole; at the head of the file the search ends anyway.
-        if start == 0 {
+        if start == 0 || !self.has_nul_content {
             return Ok(None);
         }
         self.found += 1;
-        Ok(if self.found >= self.count { hole::first_text(self.file, start)? } else { None })
+        Ok((self.found >= self.count).then_some(start))
     }
+
+    /// Searches one block for delimiters that start in it, and for text that starts in it after a run of NUL bytes.
+    fn search(&mut self, start: u64, end: u64) -> io::Result<Option<u64>> {
+        let Self { file, bytes, has_nul_content, end: text_end, count, ref mut found, .. } = *self;
+        // A run of NUL bytes may end or start at the border, and a delimiter may cross it.
+        let from = start.saturating_sub(RUN_BYTES as u64);
+        let to = end.saturating_add((bytes.len() + RUN_BYTES) as u64).min(text_end);
+        let read = read_block(file, &mut self.buffer, from, to)?;
+        let lead = usize::try_from(start - from).unwrap_or(0);
+        let length = usize::try_from(end - start).unwrap_or(STEP_BYTES) + bytes.len() - 1;
+        let block = read.get(lead..read.len().min(lead + length)).unwrap_or_default();
+        let after = |at: usize| start + (at + bytes.len()) as u64;
+        if has_nul_content || memchr(0, read).is_none() {
+            return Ok(match bytes {
+                [byte] => count_back(memrchr_iter(*byte, block).map(after), text_end, found, count),
+                bytes => count_back(memmem::rfind_iter(block, bytes).map(after), text_end, found, count),
+            });
+        }
+        let byte = |offset: u64| offset.checked_sub(from).and_then(|at| read.get(usize::try_from(at).ok()?));
+        let is_run = |from: u64, to: u64| (from..to).all(|offset| byte(offset) == Some(&0));
+        // Before a run, the line starts after it.
+        let delimited = memmem::rfind_iter(block, bytes).map(after);
+        let delimited = delimited.filter(|offset| !is_run(*offset, offset + RUN_BYTES as u64));
+        let is_after_run = |offset: &u64| {
+            byte(*offset).is_some_and(|byte| *byte != 0)
+                && offset.checked_sub(RUN_BYTES as u64).is_some_and(|from| is_run(from, *offset))
+        };
+        let mut starts = delimited.chain((start..end).filter(is_after_run)).collect::<Vec<_>>();
+        starts.sort_unstable_by_key(|offset| std::cmp::Reverse(*offset));
+        Ok(count_back(starts.into_iter(), text_end, found, count))
+    }
+}
+
+/// Reads a part of a file that is no longer than the buffer; less of it at the end of the file.
+fn read_block<'a>(file: &File, buffer: &'a mut [u8], from: u64, to: u64) -> io::Result<&'a [u8]> {
+    let length = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX).min(buffer.len());
+    let mut filled = 0;
+    while filled < length {
+        match read_at(file, buffer.get_mut(filled..length).unwrap_or_default(), from + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(buffer.get(..filled).unwrap_or_default())
 }
 
 /// Counts the lines that begin at these offsets, the last one first. The start of the last one wanted.
@@ -170,6 +220,12 @@ pub fn line(
     let mut buffer = vec![0; STEP_BYTES + again];
     let mut at = from.offset;
     while position.number.is_some_and(|current| current < number) && !gone.load(Ordering::Relaxed) {
+        if !bytes.contains(&0) {
+            match hole::next_data(file, at)? {
+                Some(data) => at = at.max(data),
+                None => return Ok((position, at)),
+            }
+        }
         let read = read_at(file, &mut buffer, at)?;
         if read <= again {
             return Ok((position, at + read as u64));
@@ -199,8 +255,24 @@ pub fn offset(
     if offset > size(file, gone)? {
         return Ok(None);
     }
+    let offset = if delimiter.bytes().contains(&0) { offset } else { after_run(file, offset, gone)? };
     let number = (offset == 0).then_some(1);
     Ok(Some(LinePosition { offset, number, within: within(file, offset, delimiter)? }))
+}
+
+/// The end of a run of NUL bytes that an offset is in and that text follows, because the rest of the run may be too short
+/// to be one. Any other offset as it is.
+fn after_run(file: &File, offset: u64, gone: &AtomicBool) -> io::Result<u64> {
+    let from = offset.saturating_sub(RUN_BYTES as u64);
+    let mut buffer = [0; 2 * RUN_BYTES];
+    let around = read_block(file, &mut buffer, from, offset + RUN_BYTES as u64)?;
+    let (before, after) = around.split_at(around.len().min(usize::try_from(offset - from).unwrap_or(0)));
+    let before = before.iter().rev().take_while(|byte| **byte == 0).count();
+    let after = after.iter().take_while(|byte| **byte == 0).count();
+    if before == 0 || after == 0 || after >= RUN_BYTES || before + after < RUN_BYTES {
+        return Ok(offset);
+    }
+    Ok(hole::first_text(file, offset, gone)?.unwrap_or(offset))
 }
 
 /// Whether a line starts at this offset, or goes on.
@@ -231,16 +303,63 @@ mod tests {
 
     static STAYS: AtomicBool = AtomicBool::new(false);
 
+    fn write(file: &File, bytes: &[u8], offset: u64) {
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, offset).unwrap();
+    }
+
     #[test]
     fn nul_bytes_before_a_hole_and_at_the_end_are_no_line() {
         let file = file(b"1\n2\n");
-        let write =
-            |bytes: &[u8], offset| std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset).unwrap();
-        write(b"3\n4\n", 1 << 30);
-        write(&[0; 100], (1 << 30) + 4);
-        for (count, expected) in [(1, (1 << 30) + 2), (2, 1 << 30), (3, 2), (4, 0), (5, 0)] {
+        write(&file, b"3\n4\n", 1 << 30);
+        write(&file, &[0; 100], (1 << 30) + 4);
+        for (count, expected) in
+            [(0, (1 << 30) + 4), (1, (1 << 30) + 2), (2, 1 << 30), (3, 2), (4, 0), (5, 0)]
+        {
             let position = last(&file, count, &Delimiter::Newline, &STAYS).unwrap();
             assert_eq!(position.offset, expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_line_starts_after_a_hole_whether_its_zeros_were_written_or_not() {
+        for (hole, is_written) in [(16, true), (70_000, true), (1 << 20, true), (1 << 20, false)] {
+            let file = file(b"1\n2\nmid");
+            let behind = 7 + hole;
+            if is_written {
+                write(&file, &vec![0; hole as usize], 7);
+            }
+            write(&file, b"dle\n4\n", behind);
+            for (count, expected) in
+                [(0, behind + 6), (1, behind + 4), (2, behind), (3, 4), (4, 2), (5, 0), (6, 0)]
+            {
+                let position = last(&file, count, &Delimiter::Newline, &STAYS).unwrap();
+                assert_eq!(position.offset, expected, "{count} {hole} {is_written}");
+            }
+        }
+        // Where the line ends before it, only one starts.
+        let file = file(&[b"1\n".as_slice(), &[0; 16], b"2\n"].concat());
+        for (count, expected) in [(1, 18), (2, 0)] {
+            assert_eq!(last(&file, count, &Delimiter::Newline, &STAYS).unwrap().offset, expected);
+        }
+    }
+
+    #[test]
+    fn fewer_than_16_nul_bytes_are_a_line_and_so_are_all_where_the_delimiter_has_one() {
+        let short = file(&[b"1\n".as_slice(), &[0; 15]].concat());
+        assert_eq!(last(&short, 1, &Delimiter::Newline, &STAYS).unwrap().offset, 2);
+        assert_eq!(last(&short, 0, &Delimiter::Newline, &STAYS).unwrap().offset, 17);
+        let items = file(&[b"a\0b\0".as_slice(), &[0; 20]].concat());
+        let delimiter = Delimiter::Bytes(b"\0".as_slice().into());
+        assert_eq!(last(&items, 21, &delimiter, &STAYS).unwrap().offset, 2);
+        assert_eq!(last(&items, 1, &delimiter, &STAYS).unwrap().offset, 23);
+    }
+
+    #[test]
+    fn an_offset_near_the_end_of_a_hole_is_after_it() {
+        let file = file(&[b"1\n".as_slice(), &[0; 20], b"2\n"].concat());
+        for (asked, expected) in [(1, 1), (2, 2), (5, 5), (6, 6), (7, 22), (21, 22), (22, 22), (23, 23)] {
+            let found = offset(&file, asked, &Delimiter::Newline, &STAYS).unwrap().unwrap();
+            assert_eq!(found.offset, expected, "{asked}");
         }
     }
 

@@ -39,6 +39,9 @@ fn gap(gap: &LineGap) -> String {
         LineGapReason::Truncated => "they were truncated away before they were read",
         LineGapReason::Deleted => "their file was rotated away and deleted before it was read",
         LineGapReason::Expired => "the data after the cursor is gone, up to the next line",
+        LineGapReason::Filled => {
+            "they were written into a part of the file that had been skipped as never written"
+        }
         LineGapReason::Unspecified => return missing,
     };
     format!("{missing}: {why}")
@@ -72,6 +75,7 @@ mod tests {
             Event::Gap(LineGap { reason: LineGapReason::Deleted.into(), byte_count: None }),
             Event::Gap(LineGap { reason: LineGapReason::Expired.into(), byte_count: Some(7) }),
             Event::Opened(FileOpened { size: Some(0) }),
+            Event::Gap(LineGap { reason: LineGapReason::Filled.into(), byte_count: None }),
             Event::Hole(FileHole { offset: Some(1), byte_count: Some(2) }),
             Event::Resumed(FileResumed { found: FileResumedFound::Moved.into() }),
             Event::Resumed(FileResumed { found: FileResumedFound::Lost.into() }),

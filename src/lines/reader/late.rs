@@ -1,0 +1,140 @@
+//! The files that a reader left, which are checked for late lines: their writers may not have noticed the rotation, and a
+//! file may be where no event reports its changes.
+//!
+//! The last one is checked whenever the reader wakes, and all of them once a second while one of them may have a late
+//! writer, later with every heartbeat. They are held open; one that was deleted is closed after its time, so that its
+//! space is freed.
+
+use std::{collections::VecDeque, fs::File, io, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::tail::RESERVED_POLL;
+use crate::lines::{content::checkpoint::Checkpoint, identity::Identity};
+
+/// How long a file that was left is checked every second; each late line starts this time again.
+const LATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// How often files are checked after that, at least.
+const OLD_POLL: Duration = Duration::from_secs(15);
+
+/// A file that was left, to which late lines may still be written.
+#[derive(Clone, Debug)]
+pub struct LateFile {
+    pub file: Arc<File>,
+    pub identity: Identity,
+    /// Where it was left.
+    pub checkpoint: Checkpoint,
+    /// Where its text ended then: after the checkpoint, by a part of a line.
+    pub seen: u64,
+    /// What it was like then.
+    known: Known,
+    /// Until then it is checked every second.
+    until: Instant,
+}
+
+/// The facts that show that a file was written to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Known {
+    size: u64,
+    /// Where bytes may be written without a change of the size: when the content last changed.
+    modified: Option<(i64, i64)>,
+    is_deleted: bool,
+}
+
+impl Known {
+    fn of(file: &File, checks_time: bool) -> io::Result<Self> {
+        let it = file.metadata()?;
+        let modified = checks_time.then(|| (it.mtime(), it.mtime_nsec()));
+        Ok(Self { size: it.len(), modified, is_deleted: it.nlink() == 0 })
+    }
+}
+
+impl LateFile {
+    /// A file that is left at a checkpoint. Its text ends at `seen`; `is_reserved`: space for more of it follows.
+    pub fn new(
+        file: Arc<File>,
+        identity: Identity,
+        checkpoint: Checkpoint,
+        seen: u64,
+        is_reserved: bool,
+    ) -> io::Result<Self> {
+        let known = Known::of(&file, is_reserved || !checkpoint.holes.is_empty())?;
+        // What was appended since the file was read is late.
+        let known = if is_reserved { known } else { Known { size: seen, ..known } };
+        Ok(Self { file, identity, checkpoint, seen, known, until: Instant::now() + LATE_WINDOW })
+    }
+
+    /// It is not checked every second any more.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until <= now
+    }
+
+    /// Whether it was written to since it was left, or has a part of a line that never gets its newline.
+    fn is_wanted(&self, now: Instant) -> bool {
+        let has_part = self.seen > self.checkpoint.line.offset;
+        let is_written = Known::of(&self.file, self.known.modified.is_some())
+            .is_ok_and(|it| it.size > self.known.size || it.modified != self.known.modified);
+        is_written || self.is_over(now) && has_part
+    }
+
+    fn is_deleted(&self) -> bool {
+        Known::of(&self.file, false).is_ok_and(|it| it.is_deleted)
+    }
+}
+
+/// The files that a reader left, the newest last.
+#[derive(Debug)]
+pub struct LateFiles {
+    files: VecDeque<LateFile>,
+    most: usize,
+    /// When all of them are checked again.
+    next_check: Instant,
+}
+
+impl LateFiles {
+    /// No file; later up to `most`, and at least one.
+    pub fn new(most: usize) -> Self {
+        Self { files: VecDeque::new(), most: most.max(1), next_check: Instant::now() }
+    }
+
+    /// Adds a file that is left now.
+    pub fn push(&mut self, late: LateFile) {
+        self.forget(&late.identity);
+        if self.files.len() >= self.most {
+            self.files.pop_front();
+        }
+        self.files.push_back(late);
+        self.next_check = self.next_check.min(Instant::now() + RESERVED_POLL);
+    }
+
+    /// The file is read again: it has no late lines.
+    pub fn forget(&mut self, identity: &Identity) {
+        self.files.retain(|late| late.identity != *identity);
+    }
+
+    /// Takes a file that has to be read. `checks_all`: a heartbeat is due.
+    pub fn take_wanted(&mut self, now: Instant, checks_all: bool) -> Option<LateFile> {
+        if !checks_all && now < self.next_check {
+            let is_wanted = self.files.back().is_some_and(|late| late.is_wanted(now));
+            return if is_wanted { self.files.pop_back() } else { None };
+        }
+        if let Some(wanted) = self.files.iter().position(|late| late.is_wanted(now)) {
+            return self.files.remove(wanted);
+        }
+        self.files.retain(|late| !late.is_over(now) || !late.is_deleted());
+        let is_over = self.files.iter().all(|late| late.is_over(now));
+        self.next_check = now + if is_over { OLD_POLL } else { RESERVED_POLL };
+        None
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// When they are checked again though nothing wakes the reader.
+    pub fn next_check(&self) -> Option<Instant> {
+        (!self.files.is_empty()).then_some(self.next_check)
+    }
+}
