@@ -87,7 +87,7 @@ pub struct Reader {
     version: Option<u64>,
 }
 
-/// What a reader does next with its file.
+/// The next step of a reader in its file.
 #[derive(Clone, Copy, Debug)]
 pub enum Phase {
     /// It reads.
@@ -110,13 +110,15 @@ impl Phase {
     }
 }
 
-/// A reader that is in another file for a while: what it needs to continue in this one.
+/// The reading of a file that continues after late lines of another one.
 #[derive(Debug)]
 pub struct Paused {
     rotation: Rotation,
     checkpoint: Checkpoint,
     state: State,
     tail: Tail,
+    /// See [`LateFile::linked_until`](late::LateFile::linked_until): of the other file.
+    linked_until: Option<Instant>,
 }
 
 /// Cancels the blocking searches of a reader that is dropped.
@@ -415,7 +417,7 @@ impl Reader {
                 compressed: None,
                 skip_to: self.skip_to,
                 deleted: self.state.is_absent(),
-                resume_at: self.state.resume_at(),
+                resume_at: self.state.resume_at().or_else(|| self.rotation.linked()),
                 filter: None,
                 record: None,
             },

@@ -38,6 +38,7 @@ use walk::{Aim, Step};
 pub mod list;
 pub mod rotated_name;
 pub mod rule;
+pub mod trail;
 mod walk;
 
 /// The longest path: Linux's own limit.

@@ -27,7 +27,7 @@ struct Read {
     filled: Filled,
 }
 
-/// What a read depends on: two reads of the same have the same result.
+/// A read and its file: two equal ones have the same result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     pub file: Identity,

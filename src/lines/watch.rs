@@ -1,10 +1,13 @@
-//! Reports to followers when to read, and which file is at a path: one inotify instance and one thread for the whole server,
-//! one watch a directory, one [`Followed`] a path however many follow it.
+//! Reports to followers when to read, and which file is at a path: one inotify instance and one thread for the whole
+//! server, one watch for each directory, and one [`Followed`] for each path, whatever the number of its followers.
 //!
-//! Events only wake, and say in which order files came to a path; what is in them is found by looking. inotify misses
-//! what mmap and remote file systems write, its queue overflows, and its watches run out: so every followed path is
-//! looked at once a second all the same, and four times a second where no event can report a change. The thread ends with
-//! the [`Watches`]; if it fails, its followers get an error.
+//! Events wake followers, and report in which order files came to a path; each file is then inspected. inotify misses
+//! writes by mmap and on remote file systems, its queue overflows, and its watches run out: so every followed path is
+//! inspected once a second as well, and four times a second where no event can report a change. The thread ends with the
+//! [`Watches`]; if it fails, its followers get an error.
+//!
+//! A path with links is watched where it leads, as if the file there were followed by its own path, and in the directory
+//! of each link. A directory that is outside the root, or that the rules deny, is never watched.
 
 use std::{
     collections::HashMap,
@@ -27,27 +30,39 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     history::generation::Generation,
-    root::{FilePath, Parent, Roots, rotated_name::is_rotation},
+    root::{
+        FilePath, Parent, Roots,
+        rotated_name::is_rotation,
+        trail::{LinkPlace, Trail},
+    },
     shared_read::SharedRead,
 };
-use followed::Followed;
+use followed::{Followed, LinkWatch, Work};
 
 mod events;
 mod followed;
 mod names;
 
-/// How often a watched path is looked at all the same.
+/// How often a watched path is inspected without an event.
 const SAFETY: Duration = Duration::from_secs(1);
 
 /// How often a path is polled for which no event can report a change: on a remote file system, or without a watch or a
 /// directory.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How often, and for how long, a new follower waits for the thread to take note of a file that has just come.
+/// The events of every directory. A directory has one watch with one set of flags, for all of its roles.
+const DIRECTORY: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::ONLYDIR);
+
+/// How often, and for how long, a new follower waits for the event of a file that has just come.
 const ATTEMPTS: usize = 25;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// All that is followed. Dropping it ends its thread.
+/// All followed paths. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Watches {
     shared: Arc<Shared>,
@@ -58,7 +73,7 @@ pub struct Watches {
 struct Shared {
     roots: Arc<Roots>,
     inotify: Option<OwnedFd>,
-    /// Wakes the thread: something new is followed, or it is to end.
+    /// Wakes the thread: a new path is followed, or the thread has to end.
     waker: OwnedFd,
     ends: AtomicBool,
     /// How many files of a path are kept open.
@@ -69,11 +84,35 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     followed: HashMap<FilePath, Arc<Followed>>,
-    /// By the number of the watch: a directory, or a file whose changes its directory does not report.
-    watched: HashMap<i32, Arc<Vec<Arc<Followed>>>>,
+    /// By the number of the watch: the paths that it reports to.
+    watched: HashMap<i32, Arc<Vec<Watching>>>,
 }
 
-/// One follower's share. Dropping the last one of a path removes what watches it.
+/// A path that a watch reports to.
+#[derive(Clone, Debug)]
+struct Watching {
+    followed: Arc<Followed>,
+    role: Role,
+}
+
+impl Watching {
+    fn is(&self, followed: &Arc<Followed>, role: &Role) -> bool {
+        Arc::ptr_eq(&self.followed, followed) && self.role == *role
+    }
+}
+
+/// Why a directory or a file is watched for a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// It is the directory of the file that the path leads to, which has this name.
+    Directory(String),
+    /// It is the directory of a link on the path, which has this name.
+    Link(String),
+    /// It is the file, whose changes its directory does not report.
+    File,
+}
+
+/// One follower of a path. Dropping the last one removes the watches of the path.
 #[derive(Debug)]
 pub struct Follow {
     shared: Weak<Shared>,
@@ -101,10 +140,10 @@ impl Watches {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Follows a path; there need be no file, nor a directory. Blocks.
+    /// Follows a path. There need be no file, nor a directory. Blocks.
     ///
     /// # Errors
-    /// What keeps the file that is there from being opened.
+    /// The error of opening the file at the path, if the server lacks descriptors or memory for it.
     pub fn follow(&self, path: &FilePath) -> io::Result<Follow> {
         let followed = {
             let mut table = self.shared.table();
@@ -114,7 +153,7 @@ impl Watches {
             followed
         };
         let changed = followed.subscribe();
-        // From here on, dropping it undoes all.
+        // From here on, dropping it undoes everything.
         let follow = Follow { shared: Arc::downgrade(&self.shared), followed, changed };
         self.shared.wake()?;
         for _ in 0..ATTEMPTS {
@@ -210,40 +249,82 @@ impl Shared {
     /// Polls a path without an event. True if it has to be polled again soon.
     fn check(&self, followed: &Arc<Followed>) -> bool {
         if let Err(error) = self.look(followed) {
-            tracing::debug!(%error, path = %followed.path, "a followed file cannot be looked at");
+            tracing::debug!(%error, path = %followed.path, "a followed file cannot be inspected");
         }
         followed.is_polled()
     }
 
-    /// Finds out which file is at the path, and watches what must be watched.
+    /// Finds out where the path leads and which file is there, and watches the directories that decide it.
     fn look(&self, followed: &Arc<Followed>) -> io::Result<()> {
         let mut work = followed.work();
-        let parent = self.roots.parent(&followed.path).ok();
-        let is_same = match (&work.parent, &parent) {
+        let asked = self.roots.parent(&followed.path).ok();
+        let Trail { target, links, misses_some } = self.roots.trail(&followed.path, asked.as_ref());
+        let is_plain = target.as_ref() == Some(&followed.path);
+        let parent = match &target {
+            _ if is_plain => asked,
+            Some(target) => self.roots.parent(target).ok(),
+            None => None,
+        };
+        let is_same_directory = match (&work.parent, &parent) {
             (Some(old), Some(new)) => old.identity()? == new.identity()?,
             (old, new) => old.is_none() && new.is_none(),
         };
+        let is_same = is_same_directory && (target.is_none() || work.target == target);
         let was_watched = is_same && !std::mem::take(&mut work.is_stale);
         if !was_watched {
             self.unwatch(followed, work.directory.take());
-            work.directory = parent.as_ref().and_then(|parent| self.watch_directory(followed, parent));
+            if let Some(target) = target.filter(|target| work.target.as_ref() != Some(target)) {
+                // The names are those of files at another target.
+                work.names.forget();
+                work.target = Some(target);
+            }
+            let role = Role::Directory(work.name().unwrap_or_default().to_owned());
+            work.directory = parent.as_ref().and_then(|parent| self.watch_directory(followed, parent, role));
             work.is_remote = parent.as_ref().is_some_and(Parent::is_remote);
             if work.is_remote {
                 tracing::info!(path = %followed.path, "a remote file system: this file is polled");
             }
             work.parent = parent;
         }
+        self.watch_links(followed, &mut work, &links);
         let looked = followed.look(&mut work, was_watched, &|file| self.is_foreign(&followed.path, file));
-        // Only where its directory does not report its changes: the file is elsewhere, or has another name, too.
+        // Only where its directory does not report its changes: the file has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
         if wanted != work.watched_inode {
-            self.unwatch(followed, work.file_watch.take());
-            work.file_watch = work.file().and_then(|file| self.watch(followed, file, WatchFlags::MODIFY));
+            let role = Role::File;
+            self.unwatch(followed, work.file_watch.take().map(|watch| (watch, role.clone())));
+            work.file_watch =
+                work.file().and_then(|file| self.watch(followed, file, WatchFlags::MODIFY, role));
             work.watched_inode = wanted;
         }
-        let is_reported = work.directory.is_some() && (!work.is_elsewhere || work.file_watch.is_some());
+        let is_reported = work.directory.is_some()
+            && !misses_some
+            && work.links.iter().all(LinkWatch::is_watched)
+            && (!work.is_elsewhere || work.file_watch.is_some());
         followed.set_polled(!is_reported || work.is_remote);
         looked
+    }
+
+    /// Watches the directories of the links on the path.
+    fn watch_links(&self, followed: &Arc<Followed>, work: &mut Work, links: &[LinkPlace]) {
+        let is_known = |known: &LinkWatch, link: &LinkPlace| known.is(link.identity, &link.name);
+        let is_same = work.links.len() == links.len()
+            && work.links.iter().zip(links).all(|(known, link)| is_known(known, link));
+        if is_same {
+            return;
+        }
+        let old = std::mem::take(&mut work.links);
+        work.links = links
+            .iter()
+            .map(|link| {
+                let watch = self.watch(followed, &link.directory, DIRECTORY, Role::Link(link.name.clone()));
+                LinkWatch::new(link.identity, link.name.clone(), watch)
+            })
+            .collect();
+        let is_kept = |old: &LinkWatch| work.links.iter().any(|new| new.watch() == old.watch());
+        for old in old.iter().filter(|old| !is_kept(old)) {
+            self.unwatch(followed, old.watch());
+        }
     }
 
     /// See [`Watches::is_foreign`].
@@ -252,27 +333,26 @@ impl Shared {
         if present == *path || self.roots.denies(&present) {
             return present != *path;
         }
-        let is_rotation = present.is_beside(path) && is_rotation(&path.name, &present.name);
-        !is_rotation && self.table().followed.contains_key(&present)
+        let table = self.table();
+        let is_rotation_of =
+            |path: &FilePath| present.is_beside(path) && is_rotation(&path.name, &present.name);
+        let led_to = table.followed.get(path).and_then(|followed| followed.led_to());
+        let is_rotation = is_rotation_of(path) || led_to.as_ref().is_some_and(is_rotation_of);
+        !is_rotation && table.followed.contains_key(&present)
     }
 
-    fn watch_directory(&self, followed: &Arc<Followed>, parent: &Parent) -> Option<i32> {
-        let flags = WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVE
-            | WatchFlags::ONLYDIR;
-        let directory = parent.descriptor().ok()?;
-        self.watch(followed, &directory, flags)
+    fn watch_directory(&self, followed: &Arc<Followed>, parent: &Parent, role: Role) -> Option<(i32, Role)> {
+        let watch = self.watch(followed, &parent.descriptor().ok()?, DIRECTORY, role.clone())?;
+        Some((watch, role))
     }
 
-    /// Watches an open directory or file; none where there is no inotify, or no watch left.
+    /// Watches an open directory or file; `None` where there is no inotify, or no watch left.
     fn watch(
         &self,
         followed: &Arc<Followed>,
         open: impl std::os::fd::AsFd,
         flags: WatchFlags,
+        role: Role,
     ) -> Option<i32> {
         let inotify = self.inotify.as_ref()?;
         // Under the lock, so that the watch is not removed between its creation and its registration.
@@ -283,8 +363,8 @@ impl Shared {
         match inotify::add_watch(inotify, Parent::watch_path(open.as_fd()), flags) {
             Ok(watch) => {
                 let all = Arc::make_mut(table.watched.entry(watch).or_default());
-                if !all.iter().any(|other| Arc::ptr_eq(other, followed)) {
-                    all.push(followed.clone());
+                if !all.iter().any(|other| other.is(followed, &role)) {
+                    all.push(Watching { followed: followed.clone(), role });
                 }
                 Some(watch)
             }
@@ -296,22 +376,22 @@ impl Shared {
         }
     }
 
-    fn unwatch(&self, followed: &Arc<Followed>, watch: Option<i32>) {
-        let Some(watch) = watch else { return };
+    fn unwatch(&self, followed: &Arc<Followed>, watch: Option<(i32, Role)>) {
+        let Some((watch, role)) = watch else { return };
         let mut table = self.table();
         let Some(all) = table.watched.get_mut(&watch).map(Arc::make_mut) else { return };
-        all.retain(|other| !Arc::ptr_eq(other, followed));
+        all.retain(|other| !other.is(followed, &role));
         if all.is_empty() {
             table.watched.remove(&watch);
             if let Some(inotify) = &self.inotify {
-                // It fails where what was watched is gone, and the watch with it.
+                // It fails if the directory or file is gone, and the watch with it.
                 let _ = inotify::remove_watch(inotify, watch);
             }
         }
     }
 }
 
-/// Wakes the followers when the thread ends, lest they wait for it.
+/// Wakes the followers when the thread ends, so that they do not wait for it.
 struct TellOnExit<'a>(&'a Shared);
 
 impl Drop for TellOnExit<'_> {
@@ -327,7 +407,7 @@ impl Follow {
         self.followed.exists()
     }
 
-    /// The generation that came to the path last; one without a file if there was none.
+    /// The generation that came to the path last. It has no file if no file came yet.
     pub fn last(&self) -> Arc<Generation> {
         self.followed.last()
     }
@@ -364,15 +444,15 @@ impl Drop for Follow {
             if self.followed.remove_follower() > 0 {
                 return;
             }
-            // Another one of the same path may have taken its place already.
+            // A new one for the same path may be in the table already.
             let path = &self.followed.path;
             if table.followed.get(path).is_some_and(|other| Arc::ptr_eq(other, &self.followed)) {
                 table.followed.remove(path);
             }
         }
-        let mut work = self.followed.work();
-        for watch in [work.directory.take(), work.file_watch.take()] {
-            shared.unwatch(&self.followed, watch);
+        let watches = self.followed.work().take_watches();
+        for watch in watches {
+            shared.unwatch(&self.followed, Some(watch));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::bed::{Bed, LOG, follow, options, query};
 
 mod identity;
 mod linked;
+mod links;
 mod out_of_sight;
 mod replaced;
 mod torture;

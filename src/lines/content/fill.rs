@@ -1,4 +1,5 @@
-//! Reads one batch of lines from a checkpoint on, after it has proven that the file still holds what was read before.
+//! Reads one batch of lines from a checkpoint on, after it has proven that the bytes before the checkpoint are those that
+//! were read.
 //! Everything here blocks, and runs on a blocking thread.
 
 use std::{
@@ -30,7 +31,7 @@ const MIN_READ_BYTES: usize = 4 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 
 thread_local! {
-    /// What a blocking thread reads into. It belongs to the thread and not to the reader: a reader that waits, for its
+    /// The buffer of a blocking thread. It belongs to the thread and not to the reader: a reader that waits, for its
     /// file or for its client, holds no buffer. The rest of a chunk after a batch is read again.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
@@ -44,7 +45,7 @@ pub const CHECKED_HOLE_BYTES: u64 = 64 * 1024;
 /// The most bytes of a passed hole that are read to find out whether it was filled in.
 const MAX_CHECKED_HOLE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What a read of a file depends on: two equal requests have the same result, as long as the file is the same.
+/// The arguments of a read: two equal requests have the same result, as long as the file does not change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Where the lines start.
@@ -187,14 +188,15 @@ impl Fill<'_> {
                 break self.at_hole(start - used, &mut lines)?;
             }
             let next = self.next();
-            // Where NUL is content, only the file system knows what was never written.
+            // Where NUL is content, only the file system knows which bytes were never written.
             let finds_holes = self.is_sparse && rules.has_nul_content();
             let end_of_data = if finds_holes { hole::end_of_data(self.chunk.file, next)? } else { None };
             if end_of_data == Some(next) {
                 break self.at_hole(self.chunk.bytes().len(), &mut lines)?;
             }
             // The size is only a hint for how much to ask for: it may be wrong. One byte more shows the end of the file.
-            // What is here of a line that does not end is searched again after each read: reads that double keep that short.
+            // The start of a line whose end is not read yet is searched again after each read. Each read doubles the
+            // buffer, so that this happens only a few times.
             let most = most.max(self.chunk.bytes().len());
             let ahead = clamp(self.size.saturating_sub(next), most);
             let wanted = (ahead + 1).clamp(MIN_READ_BYTES, most);

@@ -34,7 +34,7 @@ const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 pub enum Nuls {
     /// At most content.
     Content,
-    /// From here on there are only NUL bytes, too few for a run: what follows decides.
+    /// From here on there are only NUL bytes, too few for a run: the next bytes decide.
     Begun(usize),
     /// The first run starts here.
     Run(usize),
@@ -108,7 +108,7 @@ pub struct Hole {
     pub bytes: u64,
 }
 
-/// The last holes before a position: what is written into them after they were passed is missing.
+/// The last holes before a position. Bytes that are written into them after they were passed are missing.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "Vec<Hole>", into = "Vec<Hole>")]
 pub struct Holes {
@@ -167,10 +167,10 @@ impl From<Holes> for Vec<Hole> {
     }
 }
 
-/// Where the data at an offset ends and a hole begins: the offset itself, if it lies in a hole. None where no hole
-/// follows, or the file system does not report it.
+/// Where the data at an offset ends and a hole begins: the offset itself, if it is in a hole. `None` if no hole follows,
+/// or the file system does not report holes.
 pub fn end_of_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    // Every file has a hole at its end; that is not one.
+    // Every file has a hole at its end, which does not count.
     Ok(seek_to(file, SeekFrom::Hole(offset))?.filter(|hole| file.metadata().is_ok_and(|it| *hole < it.len())))
 }
 
@@ -216,8 +216,8 @@ enum Search {
     NotFound,
 }
 
-/// Searches from an offset up to `end`, and reads at most about `most` bytes; what the file system reports as a hole is
-/// not read.
+/// Searches from an offset up to `end`, and reads at most about `most` bytes. Holes that the file system reports are not
+/// read.
 fn search(
     file: &File,
     offset: u64,

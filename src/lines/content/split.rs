@@ -34,14 +34,14 @@ pub struct Encoded {
     pub count: usize,
 }
 
-/// What the end of the bytes means.
+/// Why a part of a line is delivered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// No more will come: what is left is a line without a newline.
+    /// No more will come: the rest is a line without a newline.
     Last,
-    /// More may come, but what is left is wanted now.
+    /// More may come, but the caller asked for the part.
     Partial,
-    /// A hole comes, and then the line goes on.
+    /// A hole follows, and then the line continues.
     Hole,
 }
 
@@ -93,7 +93,7 @@ struct Splitter<'a> {
 
 impl Splitter<'_> {
     fn split(&mut self, chunk: &[u8], find: impl Fn(&[u8]) -> Option<usize>) -> usize {
-        // What this batch can take, so that a byte is looked at once however small the batches are.
+        // Only the bytes that fit this batch, so that each byte is checked once however small the batches are.
         let Bounds { max_bytes, max_items } = *self.bounds;
         let window = max_bytes.min(max_items.saturating_mul(TYPICAL_LINE_BYTES)).min(chunk.len());
         let (window, _) = chunk.split_at(window);
@@ -154,15 +154,14 @@ impl Splitter<'_> {
     }
 }
 
-/// Leaves out what is here of a line, but what may be the beginning of its delimiter.
+/// Leaves out the bytes of a line, except for those that may be the start of its delimiter.
 fn drop_part(rest: &[u8], position: &mut LinePosition, rules: &Rules) -> usize {
     let bytes = rest.len().saturating_sub(rules.delimiter.bytes().len() - 1);
     position.offset += bytes as u64;
     bytes
 }
 
-/// Moves what is left at the end of the bytes, a part of a line or nothing, into `out`. Returns how many bytes were
-/// used.
+/// Moves the rest of the bytes, a part of a line or nothing, into `out`. Returns how many bytes were used.
 pub fn flush(
     rest: &[u8],
     end: End,
@@ -194,7 +193,7 @@ pub fn flush(
             ..at(position)
         });
         used += left.len();
-        // Should the file go on after all, its next byte belongs to this line.
+        // If the file grows later, its next byte belongs to this line.
         *position = LinePosition {
             offset: position.offset + left.len() as u64,
             within: Within::Continued,

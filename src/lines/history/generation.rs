@@ -45,8 +45,10 @@ pub struct Arrival {
 pub enum Came {
     /// It was renamed onto the path: it may replace the file before, and hold its lines.
     Renamed,
-    /// It was created at the path, or a link at the path was pointed to it: it is a new file whatever it holds.
+    /// It was created at the path: it is a new file whatever it holds.
     Created,
+    /// A link on the path was pointed to it: it is another file whatever it holds, and the file before stays what it is.
+    Linked,
     /// No event reported it.
     #[default]
     Unseen,

@@ -28,14 +28,16 @@ use crate::lines::{
 };
 
 /// How many files a reader remembers having left, should one come back to the path.
-const MAX_LEFT: usize = 4;
+const MAX_LEFT: usize = 16;
 
 /// Which file a reader is in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     at: At,
-    /// How far the reader read the files that it left last.
+    /// How far the reader read the files that it left last, the last one first.
     left: VecDeque<(Identity, Checkpoint)>,
+    /// The last file that was left for another because a link was pointed to that one: it may be pointed back.
+    linked: Option<(Identity, Checkpoint)>,
 }
 
 #[derive(Clone, Debug)]
@@ -107,12 +109,23 @@ impl Rotation {
     }
 
     fn at(at: At) -> Self {
-        Self { at, left: VecDeque::new() }
+        Self { at, left: VecDeque::new(), linked: None }
     }
 
     /// Remembers how far another file was read that may come again.
     pub fn remember(&mut self, known: Option<(Identity, Checkpoint)>) {
         self.left.extend(known);
+        self.linked = known;
+    }
+
+    /// How far another file was read that may come again, because a link on the path led to it.
+    pub fn linked(&self) -> Option<(Identity, Checkpoint)> {
+        self.linked.filter(|(identity, _)| *identity != self.identity())
+    }
+
+    /// Whether the file is at the path because a link was pointed to it: the file before is not rotated.
+    pub fn is_linked(&self) -> bool {
+        matches!(&self.at, At::Generation { generation, .. } if generation.arrival.came == Came::Linked)
     }
 
     /// In a file that was left, for its late lines.
@@ -122,7 +135,7 @@ impl Rotation {
 
     /// The late lines of a file that was left were read up to here.
     pub fn record_visit(&mut self, visited: Identity, checkpoint: Checkpoint) {
-        if let Some((_, known)) = self.left.iter_mut().find(|(identity, _)| *identity == visited) {
+        for (_, known) in self.left.iter_mut().chain(&mut self.linked).filter(|(left, _)| *left == visited) {
             *known = checkpoint;
         }
     }
@@ -272,9 +285,12 @@ impl Rotation {
         was_gone: bool,
         misses_some: bool,
     ) -> io::Result<Entered> {
-        let mut rotation = Self { at, left: self.left.clone() };
+        let mut rotation = Self { at, left: self.left.clone(), linked: self.linked };
         rotation.left.push_front((self.identity(), checkpoint));
         rotation.left.truncate(MAX_LEFT);
+        if rotation.is_linked() {
+            rotation.linked = Some((self.identity(), checkpoint));
+        }
         let mut events = Vec::new();
         if misses_some {
             events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
@@ -301,7 +317,7 @@ impl Rotation {
         }
         let Some(old) = self.file() else { return Ok(None) };
         let resume = |overlap: &mut Overlap, came| match came {
-            Came::Created => Ok(None),
+            Came::Created | Came::Linked => Ok(None),
             Came::Renamed => overlap.resume(self.identity(), old, file, checkpoint),
             // The file before has another name: that is a rotation.
             Came::Unseen if !checkpoint.is_proof() || old.metadata()?.nlink() > 0 => Ok(None),

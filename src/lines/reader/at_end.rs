@@ -1,4 +1,4 @@
-//! What a reader does at the end of a file: it waits, continues in the next file, or returns to the file before for late
+//! The end of a file: a reader waits there, continues in the next file, or returns to a file that it left for late
 //! lines.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ const LATE_LINES_SOON: Duration = Duration::from_secs(2);
 /// A renamed file that keeps growing delays its successor by at most this many grace periods.
 const MAX_GRACES: u32 = 5;
 
-/// What to do next at the end of the file.
+/// The next step at the end of the file.
 pub enum Next {
     /// Read: there may be something new. Deliver the part of a line at the end of the file, if that is asked for.
     Read { flush: Option<End> },
@@ -45,7 +45,7 @@ impl Next {
 }
 
 impl Reader {
-    /// Decides what to do at the end of the file, and waits where there is nothing to do.
+    /// Decides on the next step at the end of the file, and waits until there is one.
     pub async fn at_end(&mut self) -> Result<Next, Error> {
         if matches!(self.phase, Phase::AtEnd(Ended::Until)) {
             return Ok(Next::End);
@@ -110,7 +110,7 @@ impl Reader {
         let has_file = self.rotation.file().is_some();
         match successor {
             Successor::None if self.state.is_absent() => return Ok(None),
-            // The writer has not come to the new file yet: what it writes until then is in this one.
+            // The writer has not opened the new file yet, and still writes to this one.
             Successor::Empty if !self.state.is_absent() && !is_foreign => return Ok(None),
             _ => {}
         }
@@ -121,7 +121,7 @@ impl Reader {
         let is_quiet = is_foreign || left.max(self.tail.quiet_since) + grace <= Instant::now();
         let is_overdue = successor == Successor::Ready && left.elapsed() > grace * MAX_GRACES;
         if is_overdue && !is_quiet {
-            // Its successor must not wait for ever: what is written to this file from now on comes late.
+            // The successor must not wait for ever. Lines that are written to this file from now on come late.
             return self.move_on(exists).await;
         }
         if !is_quiet {
@@ -132,7 +132,8 @@ impl Reader {
         Ok(Some(Next::Read { flush: Some(End::Last) }))
     }
 
-    /// Leaves a file that is read to its end for the next one, or reports that there is none. `None` if both were done before.
+    /// Leaves a file that is read to its end for the next one, or reports that there is no next one. `None` if that was
+    /// reported before.
     async fn move_on(&mut self, exists: bool) -> Result<Option<Next>, Error> {
         let (rotation, inner, was_absent) =
             (self.rotation.clone(), self.inner.clone(), self.state.is_absent());
@@ -147,7 +148,8 @@ impl Reader {
             return Ok(is_news.then_some(Next::Report));
         };
         // A file that is another log's by now has no late lines for this one.
-        if let Some(late) = self.late_file().filter(|_| self.limit().is_none()) {
+        let linked_until = rotation.is_linked().then(LateFile::end_of_time);
+        if let Some(late) = self.late_file(linked_until).filter(|_| self.limit().is_none()) {
             self.late.push(late);
         }
         if self.follow.is_some() {
@@ -162,15 +164,18 @@ impl Reader {
     }
 
     /// The present file, to be checked for late lines after it is left.
-    fn late_file(&self) -> Option<LateFile> {
+    fn late_file(&self, linked_until: Option<Instant>) -> Option<LateFile> {
         let (file, identity) = (self.rotation.file()?.clone(), self.rotation.identity());
         let seen = self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset);
-        LateFile::new(file, identity, self.checkpoint, seen, self.tail.reserved_bytes() > 0).ok()
+        let is_reserved = self.tail.reserved_bytes() > 0;
+        LateFile::new(file, identity, self.checkpoint, seen, is_reserved, linked_until).ok()
     }
 
     /// Returns to a file that was left, if it was written to since. `checks_all`: a heartbeat is due.
     fn visit_late_file(&mut self, now: Instant, checks_all: bool) -> Option<Next> {
-        if self.state.is_late() {
+        // The next file may be this one: a link may have been pointed back to it.
+        let may_leave = self.rotation.left().is_some() && !self.state.is_absent();
+        if self.state.is_late() || may_leave {
             return None;
         }
         let late = self.late.take_wanted(now, checks_all)?;
@@ -182,8 +187,10 @@ impl Reader {
         // A line that has no newline by now never gets one.
         let flush = late.is_over(now).then_some(End::Last);
         self.events.push(Event::Late { offset: late.checkpoint.line.offset });
+        let linked_until = late.linked_until();
         let visit = Rotation::visit(late.file, late.identity);
         let paused = Paused {
+            linked_until,
             rotation: std::mem::replace(&mut self.rotation, visit),
             checkpoint: std::mem::replace(&mut self.checkpoint, late.checkpoint),
             state: std::mem::replace(&mut self.state, State::AtPath),
@@ -194,12 +201,13 @@ impl Reader {
         Some(Next::Read { flush })
     }
 
-    /// The late lines are read: the newer file is read on. `None` in another state.
+    /// Ends the reading of late lines, and continues in the newer file. `None` in another state.
     fn return_from_late_lines(&mut self) -> Option<Next> {
         let is_foreign = self.state.foreign_from().is_some();
-        let Paused { mut rotation, checkpoint, state, tail } = self.state.return_from_late_lines()?;
+        let Paused { mut rotation, checkpoint, state, tail, linked_until } =
+            self.state.return_from_late_lines()?;
         rotation.record_visit(self.rotation.identity(), self.checkpoint);
-        if let Some(late) = self.late_file().filter(|_| !is_foreign) {
+        if let Some(late) = self.late_file(linked_until).filter(|_| !is_foreign) {
             self.late.push(late);
         }
         self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });

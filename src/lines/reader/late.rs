@@ -27,10 +27,12 @@ pub struct LateFile {
     pub checkpoint: Checkpoint,
     /// Where its text ended then: after the checkpoint, by a part of a line.
     pub seen: u64,
-    /// What it was like then.
+    /// Its facts then.
     known: Known,
     /// Until then it is checked every second.
     until: Instant,
+    /// It was not rotated, but a link was pointed to another file: after its time, its lines are not this log's.
+    is_linked: bool,
 }
 
 /// The facts that show that a file was written to.
@@ -52,17 +54,30 @@ impl Known {
 
 impl LateFile {
     /// A file that is left at a checkpoint. Its text ends at `seen`; `is_reserved`: space for more of it follows.
+    /// `linked_until` is the end of its time, if a link was pointed to another file.
     pub fn new(
         file: Arc<File>,
         identity: Identity,
         checkpoint: Checkpoint,
         seen: u64,
         is_reserved: bool,
+        linked_until: Option<Instant>,
     ) -> io::Result<Self> {
         let known = Known::of(&file, is_reserved || !checkpoint.holes.is_empty())?;
-        // What was appended since the file was read is late.
+        // Bytes that were appended since the file was read are late.
         let known = if is_reserved { known } else { Known { size: seen, ..known } };
-        Ok(Self { file, identity, checkpoint, seen, known, until: Instant::now() + LATE_WINDOW })
+        let until = linked_until.unwrap_or_else(Self::end_of_time);
+        Ok(Self { file, identity, checkpoint, seen, known, until, is_linked: linked_until.is_some() })
+    }
+
+    /// Until when a file that is left now is checked every second.
+    pub fn end_of_time() -> Instant {
+        Instant::now() + LATE_WINDOW
+    }
+
+    /// The end of its time, if that is not put off by late lines.
+    pub fn linked_until(&self) -> Option<Instant> {
+        self.is_linked.then_some(self.until)
     }
 
     /// It is not checked every second any more.
@@ -75,11 +90,13 @@ impl LateFile {
         let has_part = self.seen > self.checkpoint.line.offset;
         let is_written = Known::of(&self.file, self.known.modified.is_some())
             .is_ok_and(|it| it.size > self.known.size || it.modified != self.known.modified);
-        is_written || self.is_over(now) && has_part
+        let is_linked_over = self.is_over(now) && self.is_linked;
+        is_written && !is_linked_over || self.is_over(now) && has_part
     }
 
-    fn is_deleted(&self) -> bool {
-        Known::of(&self.file, false).is_ok_and(|it| it.is_deleted)
+    /// Whether it need not be held open any longer.
+    fn is_done(&self, now: Instant) -> bool {
+        self.is_over(now) && (self.is_linked || Known::of(&self.file, false).is_ok_and(|it| it.is_deleted))
     }
 }
 
@@ -122,7 +139,7 @@ impl LateFiles {
         if let Some(wanted) = self.files.iter().position(|late| late.is_wanted(now)) {
             return self.files.remove(wanted);
         }
-        self.files.retain(|late| !late.is_over(now) || !late.is_deleted());
+        self.files.retain(|late| !late.is_done(now));
         let is_over = self.files.iter().all(|late| late.is_over(now));
         self.next_check = now + if is_over { OLD_POLL } else { RESERVED_POLL };
         None

@@ -133,7 +133,7 @@ impl State {
         true
     }
 
-    /// There is no file at the path, and the reader is in none.
+    /// There is no file at the path, and the reader reads no other.
     pub fn absent(since: Option<Instant>) -> Self {
         Self::Absent { since, leaving: Leaving::default() }
     }
@@ -169,7 +169,7 @@ impl State {
         Self::LateLines { paused: Box::new(paused), leaving: Leaving::default() }
     }
 
-    /// The late lines are read: what is continued after them. `None` in another state.
+    /// Ends the reading of late lines. Returns the reading that continues then; `None` in another state.
     pub fn return_from_late_lines(&mut self) -> Option<Paused> {
         match std::mem::replace(self, Self::AtPath) {
             Self::LateLines { paused, .. } => Some(*paused),

@@ -1,4 +1,4 @@
-//! What a reader knows of the end of its file, and when it reads there again though nothing reports a change.
+//! The facts that a reader knows about the end of its file, and when it reads there again without an event.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::lines::content::{
     split::End,
 };
 
-/// How often reserved space and large passed holes are read: no event reports what is written to them by mmap.
+/// How often reserved space and large passed holes are read: no event reports writes by mmap.
 pub const RESERVED_POLL: Duration = Duration::from_secs(1);
 
 /// How often a file is read that was found to be shorter than the part that was read.
 pub const SHORT_POLL: Duration = Duration::from_millis(20);
 
-/// What a reader knows of the end of its file.
+/// The facts that a reader knows about the end of its file.
 #[derive(Debug)]
 pub struct Tail {
     /// Where the text ended when it was last read to its end.
@@ -31,7 +31,7 @@ pub struct Tail {
     end_since: Instant,
     /// Only NUL bytes follow, this many: a writer may still fill them in.
     reserved_bytes: u64,
-    /// Where the text ended when the part of a line there was flushed. What is left of it is flushed when it has grown.
+    /// Where the text ended when the part of a line there was flushed. The rest of it is flushed after it has grown.
     flushed: Option<u64>,
     /// A hole in the file that a writer may be about to fill in.
     unsettled: Option<Unsettled>,
@@ -43,7 +43,7 @@ pub struct Tail {
 #[derive(Clone, Copy, Debug)]
 struct Unsettled {
     since: Instant,
-    /// The size of the file then: what was not written before this offset is old enough after the grace.
+    /// The size of the file then: holes before this offset are old enough after the grace.
     size: u64,
 }
 

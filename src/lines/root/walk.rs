@@ -66,6 +66,14 @@ pub struct Found<T> {
     pub path: PathBuf,
 }
 
+/// A link on the way of a walk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// The directory that it is in, by its path below the root.
+    pub directory: PathBuf,
+    pub name: OsString,
+}
+
 /// Opens a name in a directory. Other than a file, a directory or a link counts as missing and is not even opened, since
 /// that may wake a FIFO's writer or wind a tape.
 pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Step> {
@@ -126,6 +134,26 @@ pub fn file(root: &OwnedFd, homes: &[PathBuf], path: &Path, aim: Aim) -> io::Res
     Err(Errno::ISDIR.into())
 }
 
+/// The links on the way to a file, as far as the path leads, and the names from the root to the file. It need not be there;
+/// `None` if its directory is missing, or it is no file.
+pub fn links(root: &OwnedFd, homes: &[PathBuf], path: &Path) -> (Vec<Link>, Option<PathBuf>) {
+    let mut walk = Walk::new(root, homes, path);
+    let mut end = None;
+    while let Some(name) = walk.ahead.pop() {
+        let is_last = walk.ahead.is_empty();
+        match walk.step(name.clone(), Aim::Look) {
+            Ok(None) => {}
+            Ok(Some(found)) => end = Some(found.path).filter(|_| is_last),
+            Err(error) => {
+                let is_missing = is_last && error.kind() == io::ErrorKind::NotFound;
+                end = is_missing.then(|| walk.path().join(name));
+                break;
+            }
+        }
+    }
+    (walk.links, end)
+}
+
 /// A path that is being walked.
 struct Walk<'a> {
     root: &'a OwnedFd,
@@ -134,12 +162,13 @@ struct Walk<'a> {
     above: Vec<(OwnedFd, OsString)>,
     /// The names still to be walked, the next one last.
     ahead: Vec<OsString>,
-    links: usize,
+    /// The links that were followed.
+    links: Vec<Link>,
 }
 
 impl<'a> Walk<'a> {
     fn new(root: &'a OwnedFd, homes: &'a [PathBuf], path: &Path) -> Self {
-        let mut walk = Self { root, homes, above: Vec::new(), ahead: Vec::new(), links: 0 };
+        let mut walk = Self { root, homes, above: Vec::new(), ahead: Vec::new(), links: Vec::new() };
         walk.push(path);
         walk
     }
@@ -165,15 +194,17 @@ impl<'a> Walk<'a> {
         match step(here, &name, aim)? {
             Step::Directory(_) if self.above.len() >= MAX_DEPTH => return Err(Errno::NAMETOOLONG.into()),
             Step::Directory(directory) => self.above.push((directory, name)),
-            Step::Link(text) => self.follow(&text)?,
+            Step::Link(text) => {
+                self.links.push(Link { directory: self.path(), name });
+                self.follow(&text)?;
+            }
             Step::File(handle) => return Ok(Some(Found { handle, path: self.path().join(name) })),
         }
         Ok(None)
     }
 
     fn follow(&mut self, text: &Path) -> io::Result<()> {
-        self.links += 1;
-        if self.links > MAX_LINKS {
+        if self.links.len() > MAX_LINKS {
             return Err(Errno::LOOP.into());
         }
         if text.is_relative() {

@@ -128,7 +128,7 @@ impl Shared {
     }
 }
 
-/// What a panic elsewhere leaves is verified before use like everything here.
+/// If a panic left an index half changed, the verification before its next use finds that out.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -236,7 +236,7 @@ impl Round {
     }
 }
 
-/// What a step holds.
+/// The newlines of a step.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     newlines: u64,

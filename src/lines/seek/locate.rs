@@ -16,7 +16,7 @@ use crate::lines::content::{
     rules::Delimiter,
 };
 
-/// How much is looked at between two looks at whether the reader is still there.
+/// How much is searched between two checks whether the reader is gone.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// The start of the last `count` lines. A last line without a delimiter counts as one.
@@ -42,7 +42,7 @@ pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -
     };
     search.end = search.end_of_text(&parts)?;
     if count == 0 {
-        // Within a line that is being written, what is still to come begins there.
+        // The rest of a line that is being written starts there.
         return Ok(LinePosition { within: within(file, search.end, delimiter)?, ..position(search.end) });
     }
     if overlaps(bytes) {
@@ -80,7 +80,7 @@ fn data(file: &File, size: u64, gone: &AtomicBool) -> io::Result<Vec<(u64, u64)>
 struct Backward<'a> {
     file: &'a File,
     bytes: &'a [u8],
-    /// The delimiter has a NUL: only what the file system reports is a hole.
+    /// The delimiter has a NUL: a hole is one only if the file system reports it.
     has_nul_content: bool,
     gone: &'a AtomicBool,
     buffer: Vec<u8>,
@@ -204,7 +204,7 @@ fn size(file: &File, gone: &AtomicBool) -> io::Result<u64> {
 
 /// The start of the line with this number, counted on from a line's start whose number is known. If the file has
 /// fewer lines, the start of the one that is still to come: count on from there when the file has grown. Also returns
-/// how far the file was looked at.
+/// how far the file was searched.
 pub fn line(
     file: &File,
     from: LinePosition,
@@ -215,7 +215,7 @@ pub fn line(
     let bytes = delimiter.bytes();
     let finder = memmem::Finder::new(bytes);
     let mut position = from;
-    // The beginning of a delimiter may be at the end of a block: it is looked at again.
+    // The start of a delimiter may be at the end of a block: it is searched again.
     let again = bytes.len() - 1;
     let mut buffer = vec![0; STEP_BYTES + again];
     let mut at = from.offset;
@@ -275,7 +275,7 @@ fn after_run(file: &File, offset: u64, gone: &AtomicBool) -> io::Result<u64> {
     Ok(hole::first_text(file, offset, gone)?.unwrap_or(offset))
 }
 
-/// Whether a line starts at this offset, or goes on.
+/// Whether a line starts at this offset, or continues.
 fn within(file: &File, offset: u64, delimiter: &Delimiter) -> io::Result<Within> {
     let bytes = delimiter.bytes();
     let mut before = vec![0; bytes.len()];

@@ -1,23 +1,23 @@
-//! The events of inotify: that something was written, and which files came to a path, in which order, and where they were
-//! renamed to.
+//! The events of inotify: which files were written to, which came to a path, in which order, and what they were renamed to.
 
 use std::{mem::MaybeUninit, sync::Arc};
 
 use rustix::fs::inotify::{self, ReadFlags};
 
-use super::{Shared, followed::Followed};
+use super::{Role, Shared, Watching, followed::Followed};
 
-/// What is read of the queue at once: about a hundred events.
+/// The bytes of the queue that are read at once: about a hundred events.
 const QUEUE_BYTES: usize = 8 * 1024;
 
-/// How often files that are renamed again and again while they are opened are tried, before all paths are looked after.
+/// How often files that are renamed again and again while they are opened are tried, before other paths have their turn.
 const ATTEMPTS: usize = 20;
 
 impl Shared {
-    /// Reads the queue until it is empty, and opens the files that came to followed paths. `arrived` are the paths to which
-    /// some came that are not opened yet; so are those that are returned: to be called again.
+    /// Reads the queue until it is empty, and opens the files that came to followed paths. `arrived` are paths to which
+    /// files came that are not opened yet. Returns those that are left: call it again with them.
     pub fn read_events(&self, mut arrived: Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
-        for followed in self.take_events() {
+        let mut relinked = Vec::new();
+        for followed in self.take_events(&mut relinked) {
             add(&mut arrived, &followed);
         }
         for _ in 0..ATTEMPTS {
@@ -25,13 +25,15 @@ impl Shared {
                 break;
             }
             let opened = arrived.iter().map(|followed| followed.work().open_arrived()).collect::<Vec<_>>();
-            // A file may have been renamed, and another one have got its name, since the events were read: what these
-            // say decides. Those that were not confirmed are tried again.
-            let since = self.take_events();
+            // Since the events were read, a file may have been renamed, and another one have got its name. The events
+            // since then decide: files that they do not confirm are opened again.
+            let since = self.take_events(&mut relinked);
             let mut again = Vec::new();
             for (followed, opened) in arrived.into_iter().zip(opened) {
                 let mut work = followed.work();
-                followed.take_arrived(&mut work, opened, &|file| self.is_foreign(&followed.path, file));
+                if followed.take_arrived(&mut work, opened, &|file| self.is_foreign(&followed.path, file)) {
+                    add(&mut relinked, &followed);
+                }
                 if work.names.has_pending() {
                     again.push(followed.clone());
                 }
@@ -41,11 +43,16 @@ impl Shared {
             }
             arrived = again;
         }
+        // After the files that came while the path led elsewhere.
+        for followed in relinked {
+            self.check(&followed);
+        }
         arrived
     }
 
-    /// Takes what is in the queue; wakes the followers of what was written to. Returns the paths to which files came.
-    fn take_events(&self) -> Vec<Arc<Followed>> {
+    /// Takes the events in the queue, and wakes the followers of files that were written to. Returns the paths to which
+    /// files came, and adds those on which a link changed to `relinked`.
+    fn take_events(&self, relinked: &mut Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let (mut arrived, mut woken) = (Vec::new(), Vec::new());
         let mut buffer = [const { MaybeUninit::uninit() }; QUEUE_BYTES];
@@ -56,7 +63,7 @@ impl Shared {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(rustix::io::Errno::WOULDBLOCK) => break,
                 Err(error) => {
-                    tracing::error!(%error, "inotify cannot be read: followed files are looked at once a second");
+                    tracing::error!(%error, "inotify cannot be read: followed files are inspected once a second");
                     break;
                 }
             };
@@ -65,7 +72,7 @@ impl Shared {
                 continue;
             }
             let name = event.file_name().map(|name| name.to_string_lossy());
-            for followed in self.watching(event.wd()).iter() {
+            for Watching { followed, role } in self.watching(event.wd()).iter() {
                 if event.events().contains(ReadFlags::IGNORED) {
                     followed.work().forget(event.wd());
                     self.check(followed);
@@ -75,18 +82,28 @@ impl Shared {
                     add(&mut woken, followed);
                     continue;
                 };
-                if !name.starts_with(&followed.path.name) {
+                let is_written = event.events().intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB);
+                let own = match role {
+                    Role::Directory(own) => own,
+                    Role::Link(link) => {
+                        if !is_written && **name == **link {
+                            add(relinked, followed);
+                        }
+                        continue;
+                    }
+                    Role::File => continue,
+                };
+                if !name.starts_with(own) {
                     // A file that was at the path may have got any name.
                     if event.events().contains(ReadFlags::MOVED_TO) {
-                        let mut work = followed.work();
-                        work.names.take(&followed.path.name, event.events(), name, event.cookie());
+                        followed.work().names.take(own, event.events(), name, event.cookie());
                     }
                     continue;
                 }
-                if !event.events().intersects(ReadFlags::MODIFY | ReadFlags::ATTRIB) {
+                if !is_written {
                     let mut work = followed.work();
-                    work.names.take(&followed.path.name, event.events(), name, event.cookie());
-                    if work.names.has_pending() || **name == *followed.path.name {
+                    work.names.take(own, event.events(), name, event.cookie());
+                    if work.names.has_pending() || **name == **own {
                         add(&mut arrived, followed);
                     }
                 }
@@ -99,10 +116,10 @@ impl Shared {
         arrived
     }
 
-    /// Events were lost: everything is looked at.
+    /// Events were lost: every path is inspected.
     fn look_at_all(&self) {
         let all = self.table().followed.values().cloned().collect::<Vec<_>>();
-        tracing::warn!(paths = all.len(), "inotify's queue overflowed: every followed file is looked at");
+        tracing::warn!(paths = all.len(), "inotify's queue overflowed: every followed file is inspected");
         for followed in all {
             followed.work().lose_events();
             self.check(&followed);
@@ -110,12 +127,12 @@ impl Shared {
         }
     }
 
-    fn watching(&self, watch: i32) -> Arc<Vec<Arc<Followed>>> {
+    fn watching(&self, watch: i32) -> Arc<Vec<Watching>> {
         self.table().watched.get(&watch).cloned().unwrap_or_default()
     }
 }
 
-/// Each once.
+/// Adds a path that is not among them.
 fn add(all: &mut Vec<Arc<Followed>>, followed: &Arc<Followed>) {
     if !all.iter().any(|other| Arc::ptr_eq(other, followed)) {
         all.push(followed.clone());

@@ -1,4 +1,4 @@
-//! One path that is followed: its chain of generations, and all that is needed to see a new one.
+//! One path that is followed: its chain of generations, and the state that is needed to notice a new one.
 
 use std::{
     fs::File,
@@ -13,7 +13,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::names::{Names, Pending};
+use super::{
+    Role,
+    names::{Names, Pending},
+};
 use crate::lines::{
     error::is_servers_own,
     history::{
@@ -50,31 +53,65 @@ pub struct Followed {
 struct Chain {
     last: Arc<Generation>,
     exists: bool,
+    /// The path of the last file, without links.
+    led_to: Option<FilePath>,
 }
 
-/// What is known about the path.
+/// A watch of the directory of a link on the path.
+#[derive(Debug)]
+pub struct LinkWatch {
+    /// The device and the inode of the directory.
+    directory: (u64, u64),
+    name: String,
+    /// `None` where the system gives no watch.
+    watch: Option<i32>,
+}
+
+impl LinkWatch {
+    pub fn new(directory: (u64, u64), name: String, watch: Option<i32>) -> Self {
+        Self { directory, name, watch }
+    }
+
+    pub fn is(&self, directory: (u64, u64), name: &str) -> bool {
+        self.is_watched() && self.directory == directory && self.name == name
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    pub fn watch(&self) -> Option<(i32, Role)> {
+        self.watch.map(|watch| (watch, Role::Link(self.name.clone())))
+    }
+}
+
+/// The state of a path, for those that inspect it.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
 pub struct Work {
-    /// The directory, while there is one.
+    /// Where the path leads: itself, or the path of the file that its links lead to.
+    pub target: Option<FilePath>,
+    /// The directory of the target, while there is one.
     pub parent: Option<Parent>,
     /// The directory's watch is gone.
     pub is_stale: bool,
     /// The watch of the directory.
-    pub directory: Option<i32>,
+    pub directory: Option<(i32, Role)>,
+    /// The watches of the directories of the links on the path.
+    pub links: Vec<LinkWatch>,
     /// The watch of the file, where its directory does not report its changes.
     pub file_watch: Option<i32>,
     /// Which file that is.
     pub watched_inode: Option<(u64, u64)>,
-    /// The file is written to by another name, too: a link leads to it.
+    /// The file may be written to by another name, which its directory does not report.
     pub is_elsewhere: bool,
-    /// What is read may be out of date for a moment.
+    /// Size and content may be out of date for a moment, because other machines write to the file system.
     pub is_remote: bool,
     /// The names of files that events reported.
     pub names: Names,
     /// The last file.
     file: Option<Arc<File>>,
-    /// How it looked.
+    /// Its size and times when it was last inspected.
     seen: Option<[i64; 5]>,
     /// Another file was at the path without an event: how many events had come then, and since when.
     suspect: Option<(u64, Instant)>,
@@ -95,14 +132,29 @@ pub struct Arrived {
 }
 
 impl Work {
-    /// A watch is gone, with what it watched.
+    /// A watch is gone, with the directory or file that it watched.
     pub fn forget(&mut self, watch: i32) {
-        if self.directory == Some(watch) {
+        if self.directory.as_ref().is_some_and(|(known, _)| *known == watch) {
             self.parent = None;
             self.is_stale = true;
-        } else {
+        }
+        if self.file_watch == Some(watch) {
             self.watched_inode = None;
         }
+        self.links.retain(|link| link.watch != Some(watch));
+    }
+
+    /// All watches, which are to be removed.
+    pub fn take_watches(&mut self) -> Vec<(i32, Role)> {
+        let links = std::mem::take(&mut self.links);
+        let file = self.file_watch.take().map(|watch| (watch, Role::File));
+        let others = [self.directory.take(), file].into_iter().flatten();
+        links.iter().filter_map(LinkWatch::watch).chain(others).collect()
+    }
+
+    /// The name of the target in its directory.
+    pub fn name(&self) -> Option<&str> {
+        self.target.as_ref().map(|target| target.name.as_str())
     }
 
     /// Opens the first files that events reported, under their present names.
@@ -114,8 +166,8 @@ impl Work {
         };
         let opened = |pending: Pending| match pending.name().and_then(open) {
             Some((file, identity, is_link)) => {
-                // What happened to a link did not happen to its target.
-                let came = if is_link { Came::Created } else { pending.came };
+                // The event is about the link, not about its target.
+                let came = if is_link { Came::Linked } else { pending.came };
                 Arrived { file: Some((file, identity)), came, pending }
             }
             None => Arrived { file: None, came: pending.came, pending },
@@ -123,14 +175,14 @@ impl Work {
         self.names.pending().map(opened).collect()
     }
 
-    /// Events were lost: the next look believes what it finds.
+    /// Events were lost: the next inspection does not wait for them.
     pub fn lose_events(&mut self) {
         self.names.forget();
         self.has_lost_events = true;
     }
 
-    /// Whether an event is about to report the file at the path, and in which order it came; if none does in time, it is taken at a
-    /// later look.
+    /// Whether an event is about to report the file at the path, and in which order it came. If no event does in time,
+    /// a later inspection takes the file.
     fn waits_for_event(&mut self) -> bool {
         if std::mem::take(&mut self.has_lost_events) || self.file.is_none() || self.directory.is_none() {
             return false;
@@ -177,7 +229,7 @@ impl Followed {
             followers: AtomicUsize::new(0),
             polled: AtomicBool::new(true),
             changed: watch::Sender::new(0),
-            chain: Mutex::new(Chain { last: Generation::none(max_open), exists: false }),
+            chain: Mutex::new(Chain { last: Generation::none(max_open), exists: false, led_to: None }),
             work: Mutex::default(),
         }
     }
@@ -219,7 +271,7 @@ impl Followed {
 
     /// See [`Work`].
     pub fn work(&self) -> MutexGuard<'_, Work> {
-        // What a panic left half done is found out by the next look.
+        // If a panic left a change half done, the next inspection corrects it.
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,6 +289,11 @@ impl Followed {
         self.chain().exists
     }
 
+    /// The path of the last file, without links.
+    pub fn led_to(&self) -> Option<FilePath> {
+        self.chain().led_to.clone()
+    }
+
     /// The last file is no longer at the path. True if it was until now.
     fn leave(last: &Generation, work: &Work, is_foreign: &IsForeign<'_>) -> bool {
         last.left().is_none() && last.leave(work.limit(is_foreign))
@@ -249,7 +306,7 @@ impl Followed {
     /// Checks which file is at the path, and whether it changed; wakes the followers if so. `was_watched`: so was the
     /// directory, and an event reports, or is about to report, another file in it.
     pub fn look(&self, work: &mut Work, was_watched: bool, is_foreign: &IsForeign<'_>) -> io::Result<()> {
-        let found = work.parent.as_ref().and_then(|parent| parent.stat(&self.path.name));
+        let found = work.parent.as_ref().zip(work.name()).and_then(|(parent, name)| parent.stat(name));
         let last = self.last();
         let changed = match found {
             None => {
@@ -258,6 +315,7 @@ impl Followed {
             }
             Some(found) if last.identity == found.identity && work.file.is_some() => {
                 (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
+                self.chain().led_to.clone_from(&work.target);
                 last.come_back() | self.set_exists(true)
             }
             Some(found) => {
@@ -280,15 +338,17 @@ impl Followed {
 
     /// Takes the file at the path, and those that were there since the last one as far as they can be found.
     fn find(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
-        let Some(parent) = &work.parent else { return Ok(false) };
-        let name = &self.path.name;
+        let Some((parent, name)) = work.parent.as_ref().zip(work.name()) else { return Ok(false) };
         let mut files = Vec::new();
-        if let Some(last) = &work.file {
+        let is_linked = work.file.is_some() && self.chain().led_to != work.target;
+        if let Some(last) = &work.file
+            && (!is_linked || is_beside(parent, name, last)?)
+        {
             let last = last.metadata()?;
             for sibling in siblings::younger(parent, name, &last)? {
                 if let Ok(file) = parent.open(&sibling.name)
                     && Identity::of(&file.metadata()?) == sibling.identity
-                    && sibling.name != *name
+                    && sibling.name != name
                 {
                     files.push((file, sibling.identity));
                 }
@@ -305,15 +365,16 @@ impl Followed {
             Err(_) => false,
         };
         work.found = files.iter().map(|(_, identity)| *identity).collect();
+        let came = if is_linked { Came::Linked } else { Came::Unseen };
         for (file, identity) in files {
-            self.push(work, file, identity, Came::Unseen, is_foreign);
+            self.push(work, file, identity, came, is_foreign);
         }
         if can_be_read {
             work.suspect = None;
             return Ok(true);
         }
-        // What is there may not be read, which looks like nothing: the last file is left all the same. It stays
-        // suspect, and is tried again at every look.
+        // The file at the path cannot be read, which is reported as a missing file, so the last file is left. The path
+        // stays suspect, and every inspection tries again.
         Ok(Self::leave(&self.last(), work, is_foreign) | self.set_exists(false))
     }
 
@@ -325,12 +386,14 @@ impl Followed {
         let file = Arc::new(file);
         chain.last = chain.last.push(file.clone(), identity, arrival, limit);
         chain.exists = true;
+        chain.led_to.clone_from(&work.target);
         work.file = Some(file);
     }
 
-    /// Takes the files that events reported, as far as they still have the names under which they were opened, and looks
-    /// at the path.
-    pub fn take_arrived(&self, work: &mut Work, opened: Vec<Arrived>, is_foreign: &IsForeign<'_>) {
+    /// Takes the files that events reported, as far as they still have the names under which they were opened, and
+    /// inspects the path. True if one is a link.
+    pub fn take_arrived(&self, work: &mut Work, opened: Vec<Arrived>, is_foreign: &IsForeign<'_>) -> bool {
+        let is_link = opened.iter().any(|arrived| arrived.came == Came::Linked);
         let count = work.names.confirmed(opened.iter().map(|arrived| &arrived.pending));
         let is_last = work.names.take_pending(count);
         for (Arrived { file, came, .. }, is_last) in opened.into_iter().zip(is_last) {
@@ -351,7 +414,14 @@ impl Followed {
         }
         self.wake();
         if let Err(error) = self.look(work, true, is_foreign) {
-            tracing::debug!(%error, path = %self.path, "a followed file cannot be looked at");
+            tracing::debug!(%error, path = %self.path, "a followed file cannot be inspected");
         }
+        is_link
     }
+}
+
+/// Whether a file is in a directory, by a name that begins with `name`.
+fn is_beside(parent: &Parent, name: &str, file: &File) -> io::Result<bool> {
+    let identity = Identity::of(&file.metadata()?);
+    Ok(siblings::find(parent, name, identity.inode(), |found, _| Ok(*found == identity))?.is_some())
 }

@@ -31,7 +31,7 @@ pub struct Names {
 pub struct Pending {
     id: u64,
     pub came: Came,
-    /// Its name, and which change gave it; none if it has no name here any more.
+    /// Its name, and which change gave it. `None` if it has no name in this directory any more.
     name: Option<(String, u64)>,
 }
 

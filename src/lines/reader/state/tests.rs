@@ -16,6 +16,7 @@ fn paused(state: State) -> Paused {
         checkpoint: Checkpoint::start(),
         state,
         tail: Tail::new(Duration::ZERO),
+        linked_until: None,
     }
 }
 
