@@ -117,15 +117,14 @@ impl Ledger {
 
     /// No reader can know of the lines of this life that did not come yet.
     pub fn exempt(&mut self, life: Life) {
-        for line in &mut self.lines {
-            line.is_required &= line.life != life || !line.came.is_empty();
-        }
+        self.exempt_but(life, &[]);
     }
 
     /// The same, but for these lines.
     pub fn exempt_but(&mut self, life: Life, kept: &[Line]) {
         for (number, line) in self.lines.iter_mut().enumerate() {
-            line.is_required &= line.life != life || !line.came.is_empty() || kept.contains(&number);
+            let is_here = line.life == life || self.lives[life].contains(&number);
+            line.is_required &= !is_here || !line.came.is_empty() || kept.contains(&number);
         }
     }
 
@@ -202,8 +201,9 @@ impl Ledger {
         let is_here_alone = |it: &Line| self.lives.iter().filter(|life| life.contains(it)).count() == 1;
         let written_here = || self.lives[life].iter().filter(|it| **it == line || is_here_alone(it));
         let others = |wanted: &dyn Fn(Life) -> bool| {
-            let lines = self.lines.iter().filter(|it| !it.is_late && wanted(it.life));
-            lines.filter_map(|it| it.came.first().copied()).collect::<Vec<_>>()
+            let lines = self.lines.iter().enumerate().filter(|(_, it)| !it.is_late && wanted(it.life));
+            let lines = lines.filter(|(number, _)| is_here_alone(number));
+            lines.filter_map(|(_, it)| it.came.first().copied()).collect::<Vec<_>>()
         };
         let before = written_here().take_while(|it| **it != line).filter_map(first).max();
         let before = before.or_else(|| others(&|it| it < life).into_iter().max()).unwrap_or(0);

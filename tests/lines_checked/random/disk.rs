@@ -33,7 +33,8 @@ pub struct Disk {
     hidden: HashSet<Life>,
     /// The name of the file that was moved away last.
     moved: Option<String>,
-    /// Counts names that are used once.
+    /// Counts the names that a rotation gives, and other names that are used once.
+    rotations: usize,
     count: usize,
     is_early: bool,
     pool: Vec<PathBuf>,
@@ -67,6 +68,7 @@ impl Disk {
             before: None,
             hidden: HashSet::new(),
             moved: None,
+            rotations: 0,
             count: 0,
             is_early: false,
             pool,
@@ -200,13 +202,13 @@ impl Disk {
         let numbered = |number: usize| format!("{real}.{number}");
         match self.naming {
             Naming::Dates => {
-                self.count += 1;
+                self.rotations += 1;
                 // A day of a month that has 28 of them, at least.
-                format!("{real}-2026{:02}{:02}", 1 + self.count / 28, 1 + self.count % 28)
+                format!("{real}-2026{:02}{:02}", 1 + self.rotations / 28, 1 + self.rotations % 28)
             }
             Naming::Upward => {
-                self.count += 1;
-                numbered(self.count)
+                self.rotations += 1;
+                numbered(self.rotations)
             }
             Naming::Numbers => {
                 let free = |number: usize| !self.files.contains_key(&numbered(number));
