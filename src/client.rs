@@ -3,8 +3,8 @@
 //! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
 //! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
 //! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
-//! answers. A call that is no stream fails with [`Error::Silent`] after 30 s without an answer. Printing and arguments
-//! are left to the caller.
+//! answers. A call that is no stream fails with [`Error::Silent`] after 30 s without an answer, and a purge after 15
+//! minutes. Printing and arguments are left to the caller.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -43,6 +43,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer of a call that is no stream is awaited. It includes connecting.
 const UNARY_LIMIT: Duration = Duration::from_secs(30);
+/// How long the answer of a purge is awaited: it waits for work on the disk that may take minutes. A connection that is
+/// lost ends it earlier.
+const PURGE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Above any batch, even if the operator raised the limit of a line or a message.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -134,8 +137,20 @@ impl Client {
     }
 
     /// The answer of a call that is no stream.
-    async fn unary<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
-        resume::within(UNARY_LIMIT, call, &self.url).await.map(Response::into_inner)
+    fn unary<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> impl Future<Output = Result<T, Error>> {
+        // No future of its own, which would hold the call twice.
+        self.unary_within(UNARY_LIMIT, call)
+    }
+
+    async fn unary_within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        resume::within(limit, call, &self.url).await.map(Response::into_inner)
     }
 }
 

@@ -211,8 +211,8 @@ impl Log {
     /// Stores a position under the name of a consumer. It is on disk when this returns the time of the commit.
     ///
     /// # Errors
-    /// [`Error::Consumer`], [`Error::OtherLog`], [`Error::Ahead`], [`Error::CommitBehind`] unless `may_rewind`, or what
-    /// is wrong with the log.
+    /// [`Error::Consumer`], [`Error::OtherLog`], [`Error::Ahead`], [`Error::CommitBehind`] unless `may_rewind`,
+    /// [`Error::TooManyConsumers`], or what is wrong with the log.
     pub async fn commit_cursor(
         &self,
         consumer: &str,
@@ -221,6 +221,15 @@ impl Log {
     ) -> Result<SystemTime, Error> {
         let Kind::Embedded(log) = &self.0;
         log.commit_cursor(consumer, position, may_rewind).await
+    }
+
+    /// Moves a consumer to a start position, or creates it there. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`], [`Error::ConsumerConnected`], [`Error::TooManyConsumers`], or what is wrong with the log.
+    pub async fn set_consumer(&self, consumer: &str, start: Start) -> Result<ConsumerInfo, Error> {
+        let Kind::Embedded(log) = &self.0;
+        log.set_consumer(consumer, start).await
     }
 
     /// A consumer; `None` if there is none of this name.

@@ -18,7 +18,9 @@ impl ErrorReason {
         match self {
             Self::Unspecified => Code::Unknown,
             Self::InvalidField | Self::RequestMalformed | Self::CursorMalformed => Code::InvalidArgument,
-            Self::CursorMismatch | Self::CommitBehind | Self::CountdownOver => Code::FailedPrecondition,
+            Self::CursorMismatch | Self::CommitBehind | Self::ConsumerConnected | Self::CountdownOver => {
+                Code::FailedPrecondition
+            }
             Self::CountdownExists => Code::AlreadyExists,
             Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
             Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound | Self::CountdownNotFound => {
@@ -27,6 +29,7 @@ impl ErrorReason {
             Self::SequenceMismatch | Self::ConsumerTakenOver | Self::VersionMismatch => Code::Aborted,
             Self::RequestTooLarge
             | Self::TooManyTopics
+            | Self::TooManyConsumers
             | Self::TooManyCountdowns
             | Self::LogFull
             | Self::TooManyStreams
@@ -57,6 +60,8 @@ impl ErrorReason {
             | Self::ConsumerTakenOver
             | Self::CommitBehind
             | Self::ConsumerNotFound
+            | Self::ConsumerConnected
+            | Self::TooManyConsumers
             | Self::TopicNotFound
             | Self::TooManyTopics
             | Self::CountdownNotFound

@@ -356,6 +356,75 @@ fn a_consumer_is_set_back_by_a_cursor_listed_and_deleted() {
 }
 
 #[test]
+fn a_consumer_is_set_to_a_sequence_a_time_the_oldest_and_the_next_message() {
+    let server = Server::start();
+    for text in ["1", "2", "3"] {
+        printed(&server, &["publish", "a", text]);
+    }
+    let read = || {
+        let read = ["-o", "raw", "messages", "a", "--consumer", "w", "--until-caught-up"];
+        printed(&server, &read)
+    };
+    let set = |to: &str| printed(&server, &["set-consumer", "w", "--to", to]);
+    // It is created where it is set to.
+    let row = set("2");
+    assert!(row.starts_with("after          1  log at          3  -") && row.ends_with("  w\n"), "{row}");
+    assert_eq!(read(), "2\n3\n");
+    assert_eq!(read(), "");
+    set("earliest");
+    assert_eq!(read(), "1\n2\n3\n");
+    set("-1h");
+    assert_eq!(read(), "1\n2\n3\n");
+    set("earliest");
+    let set_to_new = objects(&printed(&server, &["-o", "ndjson", "set-consumer", "w", "--to", "new"]));
+    assert_eq!((&set_to_new[0]["name"], &set_to_new[0]["connected"]), (&"w".into(), &false.into()));
+    printed(&server, &["publish", "a", "4"]);
+    assert_eq!(read(), "4\n");
+    for wrong in [&["set-consumer", "w"][..], &["set-consumer", "w", "--to", "soon"]] {
+        assert_eq!(run(&mut server.client(wrong)).status.code(), Some(2), "{wrong:?}");
+    }
+    let wrong = run(&mut server.client(&["set-consumer", "a b", "--to", "new"]));
+    assert_eq!(wrong.status.code(), Some(64 + 3), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_consumer_is_not_set_while_a_reader_is_connected() {
+    let server = Server::start();
+    printed(&server, &["publish", "a", "1"]);
+    let (child, mut out) = reader(&server, &["-o", "raw", "messages", "a", "--consumer", "w", "--from", "1"]);
+    assert_eq!(line(&mut out), "1");
+    let refused = run(&mut server.client(&["-o", "json", "set-consumer", "w", "--to", "earliest"]));
+    assert_eq!(refused.status.code(), Some(64 + 9), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("CONSUMER_CONNECTED"), "{}", stderr(&refused));
+    printed(&server, &["publish", "a", "2"]);
+    assert_eq!(line(&mut out), "2");
+    signal(&child, Signal::INT);
+    end(child);
+    printed(&server, &["set-consumer", "w", "--to", "earliest"]);
+    let read = ["-o", "raw", "messages", "a", "--consumer", "w", "--until-caught-up"];
+    assert_eq!(printed(&server, &read), "1\n2\n");
+}
+
+#[test]
+fn the_number_of_consumers_is_limited_also_after_a_restart() {
+    let mut server = Server::start_with(&["--max-consumers", "2"]);
+    printed(&server, &["publish", "a", "1"]);
+    for name in ["one", "two"] {
+        printed(&server, &["set-consumer", name, "--to", "earliest"]);
+    }
+    for _ in 0..2 {
+        let refused = run(&mut server.client(&["set-consumer", "three", "--to", "new"]));
+        assert_eq!(refused.status.code(), Some(64 + 8), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("`perennial delete-consumer`"), "{}", stderr(&refused));
+        printed(&server, &["set-consumer", "two", "--to", "new"]);
+        server.kill();
+        server.restart();
+    }
+    printed(&server, &["delete-consumer", "one"]);
+    printed(&server, &["set-consumer", "three", "--to", "new"]);
+}
+
+#[test]
 fn a_purge_needs_a_confirmation_and_leaves_a_gap() {
     let server = Server::start();
     for text in ["1", "2", "3"] {

@@ -3,11 +3,11 @@
 use futures::Stream;
 use tonic::transport::Channel;
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, publisher, resume};
+use super::{Client, Error, MAX_RESPONSE_BYTES, PURGE_LIMIT, all_pages, publisher, resume};
 use crate::proto::{
     CommitCursorRequest, ConsumerInfo, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
     MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
-    PurgeTopicRequest, TopicInfo, message_service_client::MessageServiceClient,
+    PurgeTopicRequest, SetConsumerRequest, TopicInfo, message_service_client::MessageServiceClient,
 };
 
 impl Client {
@@ -56,10 +56,11 @@ impl Client {
         .await
     }
 
-    /// Removes the messages of a topic, all or up to a sequence, for good, and returns their number.
+    /// Removes the messages of a topic, all or up to a sequence, for good, and returns their number. On a large log the
+    /// answer may take minutes, and is awaited longer than those of other calls.
     pub async fn purge_topic(&self, topic: &str, until_sequence: Option<i64>) -> Result<i64, Error> {
         let request = PurgeTopicRequest { topic: topic.to_owned(), until_sequence };
-        let answer = self.unary(self.message_client().purge_topic(request)).await?;
+        let answer = self.unary_within(PURGE_LIMIT, self.message_client().purge_topic(request)).await?;
         answer.message_count.ok_or(Error::Protocol { fault: "its response has no message_count" })
     }
 
@@ -71,6 +72,13 @@ impl Client {
         let request =
             CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
         self.unary(self.message_client().commit_cursor(request)).await.map(drop)
+    }
+
+    /// Sets a consumer to a start position, or creates it there, and returns it. Fails while a reader is connected as the
+    /// consumer (`CONSUMER_CONNECTED`). The call is not repeated.
+    pub async fn set_consumer(&self, request: SetConsumerRequest) -> Result<ConsumerInfo, Error> {
+        let answer = self.unary(self.message_client().set_consumer(request)).await?;
+        answer.consumer.ok_or(Error::Protocol { fault: "its response has no consumer" })
     }
 
     /// All consumers, ordered by name, from all pages.

@@ -60,6 +60,12 @@ async fn a_call_that_is_not_answered_fails_after_a_while() {
 }
 
 #[tokio::test]
+async fn the_answer_of_a_purge_is_awaited_longer_than_that_of_other_calls() {
+    let error = unanswered(|client| async move { client.purge_topic("a", None).await }).await;
+    assert!(matches!(error, Error::Silent { waited } if waited > 10 * UNARY_LIMIT), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_creation_is_not_repeated_if_the_server_never_answered() {
     let create =
         |client: Client| async move { client.create_countdown(CreateCountdownRequest::default()).await };

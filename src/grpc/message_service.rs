@@ -16,7 +16,9 @@ use crate::{
         self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Progress, Published, Query,
         Sequence, SequenceRange, Start, Stop, TopicInfo,
     },
-    proto::{self, message_service_server::MessageService, messages_request, publish_request},
+    proto::{
+        self, message_service_server::MessageService, messages_request, publish_request, set_consumer_request,
+    },
     stream::Batching,
 };
 use flow::Flow;
@@ -126,6 +128,18 @@ impl MessageService for App {
         self.calls.unary("CommitCursor", request, answer).await
     }
 
+    async fn set_consumer(
+        &self,
+        request: Request<proto::SetConsumerRequest>,
+    ) -> Result<Response<proto::SetConsumerResponse>, Status> {
+        let answer = async |request: proto::SetConsumerRequest| {
+            let start = start_of_consumer(request.start)?;
+            let set = self.log.set_consumer(&request.consumer, start).await?;
+            Ok(proto::SetConsumerResponse { consumer: Some(consumer(set)) })
+        };
+        self.calls.unary("SetConsumer", request, answer).await
+    }
+
     async fn list_consumers(
         &self,
         request: Request<proto::ListConsumersRequest>,
@@ -214,6 +228,22 @@ fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
     })
 }
 
+fn start_of_consumer(start: Option<set_consumer_request::Start>) -> Result<Start, Failure> {
+    use set_consumer_request::Start as Asked;
+    match start {
+        None | Some(Asked::Earliest(false) | Asked::FromNow(false)) => {
+            let text = "is not set: set one of `earliest`, `from_now`, `from_sequence` and `from_time`";
+            Err(Failure::field("start", text))
+        }
+        Some(Asked::Earliest(true)) => Ok(Start::Earliest),
+        Some(Asked::FromNow(true)) => Ok(Start::New),
+        Some(Asked::FromSequence(sequence)) => {
+            Ok(Start::Sequence(field::sequence(sequence, "from_sequence")?))
+        }
+        Some(Asked::FromTime(time)) => Ok(Start::Time(field::time(time, "from_time")?)),
+    }
+}
+
 fn response(batch: Batch) -> Outgoing<Encoded> {
     let Batch { items, count, events, position, progress: Progress { caught_up, head } } = batch;
     let rest = proto::MessagesResponse {
@@ -285,13 +315,18 @@ fn topic(topic: TopicInfo) -> proto::TopicInfo {
 
 fn consumer(consumer: ConsumerInfo) -> proto::ConsumerInfo {
     let ConsumerInfo { name, position, time, head, is_connected } = consumer;
+    let (position, fault) = match position {
+        Ok(position) => (Some(position), String::new()),
+        Err(error) => (None, format!("the commit is {error}")),
+    };
     proto::ConsumerInfo {
         name,
-        cursor: cursor::encode(&position),
+        cursor: position.as_ref().map(cursor::encode).unwrap_or_default(),
         commit_time: Some(time.into()),
-        sequence: Some(position.sequence().map_or(0, number)),
+        sequence: Some(position.and_then(|position| position.sequence()).map_or(0, number)),
         head_sequence: Some(head.map_or(0, number)),
         connected: is_connected,
+        fault,
     }
 }
 

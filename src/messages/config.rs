@@ -24,6 +24,9 @@ const MAX_PATTERNS: usize = 64;
 /// The default of [`Config::max_topics`]: a topic takes about 200 bytes of memory.
 const MAX_TOPICS: usize = 1_000_000;
 
+/// The default of [`Config::max_consumers`]: a consumer takes about as much memory as a topic.
+const MAX_CONSUMERS: usize = 100_000;
+
 /// The default of [`Config::dedupe_window`]: longer than clients retry by themselves.
 const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -43,8 +46,10 @@ pub struct Config {
     pub max_message_bytes: usize,
     /// The most patterns of a subscription.
     pub max_patterns: usize,
-    /// The most topics that hold messages.
+    /// The most topics that hold messages. Those of consumers do not count.
     pub max_topics: usize,
+    /// The most consumers.
+    pub max_consumers: usize,
     /// A segment that has reached this size, in bytes, is followed by the next.
     pub segment_bytes: usize,
     /// How long a message id is remembered.
@@ -70,6 +75,7 @@ impl Default for Config {
             max_message_bytes: MAX_MESSAGE_BYTES,
             max_patterns: MAX_PATTERNS,
             max_topics: MAX_TOPICS,
+            max_consumers: MAX_CONSUMERS,
             segment_bytes: SEGMENT_BYTES,
             dedupe_window: DEDUPE_WINDOW,
             max_dedupe_ids: MAX_DEDUPE_IDS,

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Error, Position, Sequence, topic};
+use crate::cursor;
 
 /// The longest name of a consumer, in bytes.
 pub const MAX_CONSUMER_BYTES: usize = 128;
@@ -12,8 +13,8 @@ pub const MAX_CONSUMER_BYTES: usize = 128;
 pub struct ConsumerInfo {
     /// Its name.
     pub name: String,
-    /// The position that was committed last.
-    pub position: Position,
+    /// The position that was committed last; an error if it is damaged on disk, or if a newer server wrote it.
+    pub position: Result<Position, cursor::Error>,
     /// When it was committed.
     pub time: SystemTime,
     /// The highest sequence of the users' topics; `None` if they never had a message.

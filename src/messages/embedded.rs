@@ -310,6 +310,11 @@ impl Embedded {
         self.shared.leases.take(consumer)
     }
 
+    /// Takes the lease of a consumer if no subscription holds it.
+    pub fn free_lease(&self, consumer: &str) -> Option<Lease> {
+        self.shared.leases.take_free(consumer)
+    }
+
     /// A subscription reads as this consumer.
     pub fn is_leased(&self, consumer: &str) -> bool {
         self.shared.leases.is_taken(consumer)
@@ -383,14 +388,16 @@ impl Embedded {
         state.topics.get(topic).map(|topic| Sequence::of_message(topic.held.last.sequence))
     }
 
+    /// The last sequence of a topic, and its time; `None` if it holds no message.
+    pub fn last_stamp(&self, topic: &str) -> Option<Stamp> {
+        let state = self.shared.state();
+        state.topics.get(topic).map(|topic| stamp(topic.held.last))
+    }
+
     /// The topics that match, sorted by name: at most `page_size`, after the name `after`.
     pub fn list_topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
         let state = self.shared.state();
         let matching = state.topics.after(after).filter(|(name, _)| pattern.matches(name));
-        let stamp = |at: format::footer::At| Stamp {
-            sequence: Sequence::of_message(at.sequence),
-            time: time_of(at.time),
-        };
         let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
             name: name.to_string(),
             messages: topic.held.messages,
@@ -437,6 +444,10 @@ impl Shared {
         let topics = &self.state().topics;
         trim_points::to_bytes(self.identity, topics.forgotten_up_to(), topics.trim_points())
     }
+}
+
+fn stamp(at: format::footer::At) -> Stamp {
+    Stamp { sequence: Sequence::of_message(at.sequence), time: time_of(at.time) }
 }
 
 /// Notifies followers whenever the head moves, for as long as the log exists.

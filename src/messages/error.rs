@@ -120,6 +120,15 @@ pub enum Error {
     /// The name of a consumer is not valid.
     #[error("the consumer {0}")]
     Consumer(topic::Error),
+    /// There are already [`Config::max_consumers`](super::Config::max_consumers).
+    #[error("there are {limit} consumers")]
+    TooManyConsumers {
+        /// The limit.
+        limit: usize,
+    },
+    /// A subscription reads as the consumer, and would undo what the caller asks for with its next commit.
+    #[error("a subscription reads as the consumer")]
+    ConsumerConnected,
     /// There is no consumer of this name.
     #[error("no consumer")]
     NoConsumer,

@@ -53,6 +53,14 @@ pub fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$')
 }
 
+/// The prefix of the topics of consumers: the last message of `$consumer.NAME` is the commit of the consumer NAME.
+pub const CONSUMER_PREFIX: &str = "$consumer.";
+
+/// Whether a topic is that of a consumer.
+pub fn is_of_consumer(topic: &str) -> bool {
+    topic.starts_with(CONSUMER_PREFIX)
+}
+
 /// Checks the topic of a message of a user.
 pub fn check(topic: &str) -> Result<(), Error> {
     if let Some(wildcard) = topic.chars().find(|c| ['*', '>'].contains(c)) {

@@ -5,7 +5,7 @@
 //! they are.
 
 /// Calls, fields and values of the contract, and their names here.
-const NAMES: [(&str, &str); 34] = [
+const NAMES: [(&str, &str); 35] = [
     ("CancelCountdown", "`perennial countdown cancel`"),
     ("CommitCursor", "`perennial messages --consumer`"),
     ("CreateCountdown", "`perennial countdown create`"),
@@ -22,6 +22,7 @@ const NAMES: [(&str, &str); 34] = [
     ("PublishStream", "`perennial publish`"),
     ("PurgeTopic", "`perennial purge`"),
     ("ReadLines", "`perennial lines`"),
+    ("SetConsumer", "`perennial set-consumer`"),
     ("ResumeCountdown", "`perennial countdown resume`"),
     ("ON_GAP_FAIL", "fail"),
     ("ON_GAP_SKIP", "skip"),

@@ -11,12 +11,14 @@ mod countdown;
 mod lines;
 mod messages;
 mod publish;
+mod set_consumer;
 
 pub use bench::Bench;
 pub use countdown::{Countdown, CountdownVerb, Create, Watch};
 pub use lines::Lines;
 pub use messages::Messages;
 pub use publish::{Publish, Source};
+pub use set_consumer::SetConsumer;
 
 /// The width of help on a terminal that has room for it: longer lines are harder to read.
 const HELP_COLUMNS: usize = 80;
@@ -92,7 +94,8 @@ Examples:
 
 const CONSUMERS_HELP: &str = "\
 A row shows the sequence after which the consumer continues, whether it has caught up with the log or the highest \
-sequence of all topics, whether a reader is connected, the time of the last commit in UTC, and the name.
+sequence of all topics, whether a reader is connected, the time of the last commit in UTC, and the name. A commit that cannot be read shows why; \
+`perennial set-consumer` gives the consumer a new position.
 
 Example:
   perennial -o json consumers";
@@ -158,6 +161,7 @@ impl Arguments {
         match &self.verb {
             Verb::Countdown(it) => it.note().into_iter().collect(),
             Verb::Messages(it) => it.notes().collect(),
+            Verb::SetConsumer(it) => it.note().into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -218,6 +222,8 @@ pub enum Verb {
     /// List the consumers and their positions
     #[command(after_help = CONSUMERS_HELP)]
     Consumers,
+    /// Set the position of a consumer, forward or back
+    SetConsumer(SetConsumer),
     /// Delete a consumer and its position, for good
     #[command(after_help = DELETE_CONSUMER_HELP)]
     DeleteConsumer {

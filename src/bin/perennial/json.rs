@@ -162,6 +162,7 @@ pub fn consumer(consumer: &ConsumerInfo) -> Value {
         "sequence": consumer.sequence,
         "headSequence": consumer.head_sequence,
         "connected": consumer.connected,
+        "fault": consumer.fault,
     })
 }
 

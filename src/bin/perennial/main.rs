@@ -126,6 +126,7 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
         }
         Verb::Purge(it) => purge::run(client, it, format).await,
         Verb::Consumers => table::consumers(&client.list_consumers().await?, format),
+        Verb::SetConsumer(it) => table::consumers(&[client.set_consumer(it.request()).await?], format),
         Verb::DeleteConsumer { name } => {
             client.delete_consumer(&name).await?;
             Ok(0)

@@ -50,6 +50,9 @@ fn consumer(it: &ConsumerInfo) -> String {
     let log = if sequence >= newest { "caught up".into() } else { format!("log at {newest:>10}") };
     let connected = if it.connected { "connected" } else { "-" };
     let committed = moment(it.commit_time.as_ref());
+    if !it.fault.is_empty() {
+        return format!("{:<35}  {connected:<9}  {committed:<20}  {}: {}", "unreadable", it.name, it.fault);
+    }
     format!("after {sequence:>10}  {log:<17}  {connected:<9}  {committed:<20}  {}", it.name)
 }
 
@@ -124,6 +127,17 @@ mod tests {
         assert_eq!(
             consumer(&it),
             "after         32  caught up          connected  -                     worker"
+        );
+    }
+
+    #[test]
+    fn a_consumer_that_cannot_be_read_shows_why() {
+        let fault = "the commit is damaged or incomplete".into();
+        let it = ConsumerInfo { name: "worker".into(), fault, ..ConsumerInfo::default() };
+        assert_eq!(
+            consumer(&it),
+            "unreadable                           -          -                     worker: the commit is damaged or \
+             incomplete"
         );
     }
 

@@ -107,6 +107,12 @@ impl MessageService for Cutting {
     ) -> Result<Response<proto::CommitCursorResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn set_consumer(
+        &self,
+        _: Request<proto::SetConsumerRequest>,
+    ) -> Result<Response<proto::SetConsumerResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn list_consumers(
         &self,
         _: Request<proto::ListConsumersRequest>,

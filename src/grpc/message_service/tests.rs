@@ -118,7 +118,7 @@ async fn a_listed_consumer_has_a_cursor_that_the_server_accepts() {
     let position = position().await;
     let info = ConsumerInfo {
         name: "billing".into(),
-        position: position.clone(),
+        position: Ok(position.clone()),
         time: UNIX_EPOCH + Duration::from_secs(7),
         head: Sequence::new(9),
         is_connected: true,
@@ -128,4 +128,36 @@ async fn a_listed_consumer_has_a_cursor_that_the_server_accepts() {
     let facts = (shown.name.as_str(), shown.sequence, shown.head_sequence, shown.connected);
     assert_eq!(facts, ("billing", Some(0), Some(9), true));
     assert_eq!(shown.commit_time, Some(prost_types::Timestamp { seconds: 7, nanos: 0 }));
+    assert_eq!(shown.fault, "");
+}
+
+#[test]
+fn a_consumer_whose_commit_cannot_be_read_shows_why() {
+    let info = ConsumerInfo {
+        name: "billing".into(),
+        position: Err(cursor::Error::Version { version: 9, newest: 1 }),
+        time: UNIX_EPOCH,
+        head: Sequence::new(9),
+        is_connected: false,
+    };
+    let shown = consumer(info);
+    assert!(shown.fault.contains("a newer server"), "{shown:?}");
+    assert_eq!((shown.cursor.as_str(), shown.sequence, shown.head_sequence), ("", Some(0), Some(9)));
+}
+
+#[test]
+fn a_consumer_is_set_to_a_start_that_the_request_names() {
+    use set_consumer_request::Start as Asked;
+    for unset in [None, Some(Asked::Earliest(false)), Some(Asked::FromNow(false))] {
+        let error = start_of_consumer(unset).unwrap_err().into_publish_error();
+        assert_eq!((error.reason(), error.field.as_str()), (ErrorReason::InvalidField, "start"));
+        assert!(error.message.contains("`from_now`"), "{error:?}");
+    }
+    let error = start_of_consumer(Some(Asked::FromSequence(0))).unwrap_err().into_publish_error();
+    assert_eq!(error.field, "from_sequence");
+    let time = prost_types::Timestamp { seconds: -1, nanos: 0 };
+    let error = start_of_consumer(Some(Asked::FromTime(time))).unwrap_err().into_publish_error();
+    assert_eq!(error.field, "from_time");
+    assert!(matches!(start_of_consumer(Some(Asked::FromNow(true))), Ok(Start::New)));
+    assert!(matches!(start_of_consumer(Some(Asked::Earliest(true))), Ok(Start::Earliest)));
 }

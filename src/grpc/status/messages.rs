@@ -58,6 +58,17 @@ impl From<Error> for Failure {
             Error::Consumer(error) => {
                 Self::field("consumer", name_fault(error, MAX_CONSUMER_BYTES, "billing.eu"))
             }
+            Error::TooManyConsumers { limit } => {
+                let text = format!(
+                    "the server has {limit} consumers and allows no more: delete one with DeleteConsumer, or use an \
+                     existing one"
+                );
+                Self::new(ErrorReason::TooManyConsumers, text).with("limit", limit)
+            }
+            Error::ConsumerConnected => Self::new(
+                ErrorReason::ConsumerConnected,
+                "a reader is connected as this consumer, and its next commit would undo the call: end the reader first",
+            ),
             Error::NoConsumer => Self::new(
                 ErrorReason::ConsumerNotFound,
                 "there is no consumer of this name: ListConsumers lists the consumers",

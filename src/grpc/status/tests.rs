@@ -245,6 +245,8 @@ fn each_error_of_messages_has_its_status() {
         E::TakenOver { name: "billing".into() },
         E::Consumer(topic::Error::Empty),
         E::NoConsumer,
+        E::TooManyConsumers { limit: 5 },
+        E::ConsumerConnected,
         E::CommitBehind { sequence: Sequence::new(7), committed: sequence(9) },
         E::NoTopic,
         E::Ttl { ttl: Duration::ZERO },
@@ -254,7 +256,7 @@ fn each_error_of_messages_has_its_status() {
         E::Closed,
         E::Io(io_error()),
     ];
-    walk(samples, 26, |error| match error {
+    walk(samples, 28, |error| match error {
         E::Topic(_) => (ErrorReason::InvalidField, Some("topic")),
         E::Pattern { .. } => (ErrorReason::InvalidField, Some("topics[3]")),
         E::NoPatterns | E::TooManyPatterns { .. } => (ErrorReason::InvalidField, Some("topics")),
@@ -271,6 +273,8 @@ fn each_error_of_messages_has_its_status() {
         E::TakenOver { .. } => (ErrorReason::ConsumerTakenOver, None),
         E::Consumer(_) => (ErrorReason::InvalidField, Some("consumer")),
         E::NoConsumer => (ErrorReason::ConsumerNotFound, None),
+        E::TooManyConsumers { .. } => (ErrorReason::TooManyConsumers, None),
+        E::ConsumerConnected => (ErrorReason::ConsumerConnected, None),
         E::CommitBehind { .. } => (ErrorReason::CommitBehind, None),
         E::NoTopic => (ErrorReason::TopicNotFound, None),
         E::Ttl { .. } => (ErrorReason::InvalidField, Some("ttl")),
@@ -420,7 +424,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 28);
+    assert_eq!(ErrorReason::all().count(), 30);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

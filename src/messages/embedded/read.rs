@@ -4,4 +4,5 @@ pub mod batch;
 pub mod consumers;
 pub mod fetch;
 pub mod notifier;
+pub mod set_consumer;
 pub mod subscription;

@@ -244,6 +244,11 @@ macro_rules! every {
                 a_consumer_survives_restarts_and_retention
                 a_consumer_continues_within_a_snapshot
                 a_consumer_has_a_name_like_a_topic
+                a_consumer_is_set_to_any_start
+                a_consumer_that_is_set_to_now_misses_nothing_later
+                a_consumer_that_is_set_sees_the_gaps_after_the_call_only
+                a_consumer_is_not_set_while_a_reader_is_connected
+                consumers_have_a_limit_that_holds_after_a_restart
             }
         }
     };

@@ -308,6 +308,8 @@ async fn a_damaged_commit_of_a_consumer_is_an_error_until_it_commits_again() {
     disk.flip(&path, name as u64, 1);
     let read_as = Query { consumer: Some("one".into()), ..query(&["a"], Start::New) };
     assert!(matches!(log.subscribe(read_as.clone()).await.err(), Some(Error::Io(_))));
+    let listed = log.list_consumers(9, None).await.unwrap().consumers;
+    assert!(matches!(&listed[..], [info] if info.name == "one" && info.position.is_err()), "{listed:?}");
     let commit = log.commit_cursor("one", position, false);
     tokio::time::timeout(PATIENCE, commit).await.unwrap().unwrap();
     assert!(log.subscribe(read_as).await.is_ok());

@@ -146,6 +146,11 @@ async fn a_commit_of_a_newer_server_is_not_called_damaged_and_only_a_rewind_repl
         matches!(&refused, Error::Io(error) if error.to_string().contains("a newer server")),
         "{refused:?}"
     );
+    // The list reports it, and does not leave it out.
+    let listed = log.list_consumers(9, None).await.unwrap().consumers;
+    let is_newer = |info: &ConsumerInfo| matches!(info.position, Err(crate::cursor::Error::Version { .. }));
+    assert!(matches!(&listed[..], [info] if info.name == "c" && is_newer(info)), "{listed:?}");
+    assert!(is_newer(&log.consumer("c").await.unwrap().unwrap()));
     assert!(matches!(log.commit_cursor("c", position.clone(), false).await, Err(Error::Io(_))));
     log.commit_cursor("c", position, true).await.unwrap();
     assert!(subscribe(&log, as_consumer()).await.is_ok());

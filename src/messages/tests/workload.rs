@@ -229,8 +229,9 @@ impl Client {
         self.resume(log, &seen).await;
         self.facts.push(Fact::Read(seen));
         let consumers = log.list_consumers(10, None).await.unwrap().consumers;
-        let consumers =
-            consumers.into_iter().map(|consumer| (consumer.name, number(consumer.position.sequence())));
+        let consumers = consumers
+            .into_iter()
+            .map(|consumer| (consumer.name, number(consumer.position.unwrap().sequence())));
         self.facts.push(Fact::Consumers(consumers.collect::<BTreeMap<_, _>>()));
     }
 

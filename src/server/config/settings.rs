@@ -184,6 +184,8 @@ settings! {
         max_patterns: usize "N" => messages.max_patterns >= "1";
         /// Allow up to this many topics with messages
         max_topics: usize "N" => messages.max_topics >= "1";
+        /// Allow up to this many consumers
+        max_consumers: usize "N" => messages.max_consumers >= "1";
         /// Remember the id of a message for this long
         dedupe_window: Span "TIME" => messages.dedupe_window;
         /// Remember up to this many message ids per topic

@@ -22,14 +22,24 @@ Examples:
 
 /// A point in the history of the messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum StartPoint {
+pub(super) enum StartPoint {
     New,
     Earliest,
     Sequence(i64),
     Time(Moment),
 }
 
-fn start_point(text: &str) -> Result<StartPoint, String> {
+impl StartPoint {
+    /// The reading of a local time that daylight saving skips or repeats.
+    pub(super) fn note(&self) -> Option<&str> {
+        match self {
+            Self::Time(moment) => moment.note.as_deref(),
+            Self::New | Self::Earliest | Self::Sequence(_) => None,
+        }
+    }
+}
+
+pub(super) fn start_point(text: &str) -> Result<StartPoint, String> {
     match text {
         "new" => Ok(StartPoint::New),
         "earliest" => Ok(StartPoint::Earliest),
@@ -106,11 +116,8 @@ impl Messages {
 
     /// The readings of local times that daylight saving skips or repeats.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
-        let from = match &self.from {
-            Some(StartPoint::Time(from)) => Some(from),
-            _ => None,
-        };
-        from.into_iter().chain(&self.until_time).filter_map(|moment| moment.note.as_deref())
+        let until = self.until_time.as_ref().and_then(|until| until.note.as_deref());
+        self.from.as_ref().and_then(StartPoint::note).into_iter().chain(until)
     }
 
     /// The consumer whose position the server keeps.

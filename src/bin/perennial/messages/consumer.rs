@@ -143,6 +143,7 @@ fn beginning(name: &str, info: Option<&proto::ConsumerInfo>, it: &Messages) -> S
     let start = match info {
         _ if it.has_cursor() => "is set to the given cursor".into(),
         None => format!("is new, and starts {}", it.start_in_words()),
+        Some(info) if !info.fault.is_empty() => format!("cannot continue: {}", info.fault),
         Some(info) => format!("continues {}", position(info)),
     };
     let is_connected = info.is_some_and(|info| info.connected);

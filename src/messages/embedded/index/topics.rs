@@ -76,6 +76,8 @@ pub struct Topics {
     removal_epoch: u64,
     /// The highest sequence of a topic of users.
     newest: u64,
+    /// The number of consumers, whose topics are alive.
+    consumers: usize,
 }
 
 impl Topics {
@@ -143,6 +145,7 @@ impl Topics {
         let trim_point = self.gone.remove(&name).unwrap_or_default();
         let rule = self.rule_of(&name).and_then(|place| self.rules.get(place));
         let is_last_only = topic::is_reserved(&name) || rule.is_some_and(|rule| rule.is_last_only);
+        self.consumers += usize::from(topic::is_of_consumer(&name));
         self.alive.entry(name).or_insert(Topic { held: Held::default(), trim_point, is_last_only })
     }
 
@@ -164,6 +167,11 @@ impl Topics {
     /// The number of topics that hold messages.
     pub fn count(&self) -> usize {
         self.alive.len()
+    }
+
+    /// The number of consumers.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers
     }
 
     /// The topics after a name, by name.
@@ -271,6 +279,7 @@ impl Topics {
             (topic.held.first, topic.held.first_expires) = (at, expires);
         } else {
             let (name, _) = entry.remove_entry();
+            self.consumers -= usize::from(topic::is_of_consumer(&name));
             self.gone.insert(name, trim_point);
         }
         true

@@ -5,7 +5,7 @@
 //! the topic is purged. One subscription at a time reads as a consumer: a second one takes the lease, and the first ends.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -17,13 +17,12 @@ use crate::{
     cursor,
     messages::{
         ConsumerInfo, ConsumerPage, Content, Error, Expected, LastText, NewMessage, Position, Sequence,
-        check_consumer, embedded::Embedded, topic::Pattern,
+        check_consumer,
+        embedded::Embedded,
+        topic::{CONSUMER_PREFIX, Pattern},
     },
     wire::message,
 };
-
-/// The prefix of the topics of consumers.
-pub const PREFIX: &str = "$consumer.";
 
 /// The commit of a consumer, as the log has it.
 #[derive(Clone, Debug)]
@@ -97,25 +96,33 @@ impl Embedded {
 
     /// The consumers, sorted by name: at most `page_size`, after the name `after`.
     pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
-        let after = format!("{PREFIX}{}", after.unwrap_or_default());
-        let pattern = Pattern::parse(&format!("{PREFIX}>")).map_err(Error::Consumer)?;
+        let after = format!("{CONSUMER_PREFIX}{}", after.unwrap_or_default());
+        let pattern = Pattern::parse(&format!("{CONSUMER_PREFIX}>")).map_err(Error::Consumer)?;
         let page = self.list_topics(&pattern, page_size, Some(&after));
         let mut consumers = Vec::with_capacity(page.topics.len());
-        for topic in page.topics {
-            let Some(name) = topic.name.strip_prefix(PREFIX) else { continue };
+        for topic in &page.topics {
+            let Some(name) = topic.name.strip_prefix(CONSUMER_PREFIX) else { continue };
             consumers.extend(self.consumer(name).await?);
         }
-        let next = page.next.and_then(|topic| Some(topic.strip_prefix(PREFIX)?.to_owned()));
+        let next = page.next.and_then(|topic| Some(topic.strip_prefix(CONSUMER_PREFIX)?.to_owned()));
         Ok(ConsumerPage { consumers, next })
     }
 
-    /// A consumer; `None` if there is none of this name.
+    /// A consumer; `None` if there is none of this name. A commit that cannot be read is a part of the answer: the
+    /// consumer exists, and no reader can continue with it.
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
-        let commit = self.last_commit(&topic_of(name)?).await?;
-        Ok(commit.and_then(|Commit { time, position, .. }| {
-            let (head, is_connected) = (self.newest(), self.is_leased(name));
-            Some(ConsumerInfo { name: name.into(), position: position.ok()?, time, head, is_connected })
-        }))
+        let topic = topic_of(name)?;
+        let last = self.last_stamp(&topic);
+        let (time, position) = match (self.last_commit(&topic).await?, last) {
+            (Some(Commit { time, position, .. }), _) => (time, position),
+            // Its block is damaged.
+            (None, Some(last)) if self.last_stamp(&topic) == Some(last) => {
+                (last.time, Err(cursor::Error::Malformed))
+            }
+            (None, _) => return Ok(None),
+        };
+        let (head, is_connected) = (self.newest(), self.is_leased(name));
+        Ok(Some(ConsumerInfo { name: name.into(), position, time, head, is_connected }))
     }
 
     /// Deletes a consumer for good.
@@ -148,9 +155,9 @@ fn unreadable(consumer: &str, error: cursor::Error) -> Error {
 }
 
 /// The topic of a consumer.
-fn topic_of(consumer: &str) -> Result<String, Error> {
+pub(super) fn topic_of(consumer: &str) -> Result<String, Error> {
     check_consumer(consumer)?;
-    Ok(format!("{PREFIX}{consumer}"))
+    Ok(format!("{CONSUMER_PREFIX}{consumer}"))
 }
 
 /// The leases of consumers that subscriptions hold.
@@ -169,6 +176,20 @@ impl Leases {
         if let Some(before) = self.map().insert(consumer.into(), is_over.clone()) {
             before.cancel();
         }
+        self.lease(consumer, is_over)
+    }
+
+    /// Takes the lease of a consumer if no subscription holds it.
+    pub fn take_free(&self, consumer: &str) -> Option<Lease> {
+        let is_over = CancellationToken::new();
+        match self.map().entry(consumer.into()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => free.insert(is_over.clone()),
+        };
+        Some(self.lease(consumer, is_over))
+    }
+
+    fn lease(&self, consumer: &str, is_over: CancellationToken) -> Lease {
         Lease { leases: self.clone(), consumer: consumer.into(), is_over }
     }
 

@@ -275,6 +275,12 @@ impl Subscription {
         Error::Removed { oldest: self.log.oldest(), newest, removed_up_to: gap.last }
     }
 
+    /// The position of a subscription that has read nothing yet.
+    pub fn start_position(mut self) -> Position {
+        let head = self.log.head();
+        self.batch(ReadBatch::default(), head).position
+    }
+
     fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
         self.pacing.record(read.count, Instant::now());
         let position = Position {

@@ -15,10 +15,10 @@ use crate::messages::{
         disk::{Disk, File},
         format::block::{self, Identity, SegmentHeader},
         index::segment::IndexBuilder,
-        read::consumers,
         segment_name,
         write::{commit::CommitBuilder, committer::SEGMENT_MESSAGES},
     },
+    topic,
 };
 
 /// The number of wrong lines that are listed.
@@ -105,7 +105,7 @@ fn fill(directory: &Path, mut input: impl BufRead, config: &Config) -> Result<Im
         if !text.is_empty() {
             let placed = object::read(text, config.max_message_bytes);
             match placed.and_then(|placed| follows(&placed, &mut before).map(|()| placed)) {
-                Ok(placed) if placed.message.topic.starts_with(consumers::PREFIX) => consumers += 1,
+                Ok(placed) if topic::is_of_consumer(&placed.message.topic) => consumers += 1,
                 Ok(placed) => {
                     let (first, _) = sequences.unwrap_or((placed.sequence, 0));
                     sequences = Some((first, placed.sequence));

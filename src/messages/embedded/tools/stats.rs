@@ -16,7 +16,6 @@ use crate::{
             format::{block, footer::Posting},
             index::segment::Segment,
             millis,
-            read::consumers,
         },
         topic,
     },
@@ -156,7 +155,7 @@ impl Archive {
                 stats.messages += count.messages;
                 stats.bytes += count.bytes;
             }
-            if let Some(consumer) = name.strip_prefix(consumers::PREFIX) {
+            if let Some(consumer) = name.strip_prefix(topic::CONSUMER_PREFIX) {
                 stats.consumers.push(self.consumer(consumer, name, count, now)?);
             }
         }

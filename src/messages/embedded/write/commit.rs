@@ -13,6 +13,7 @@ use crate::{
             index::dedupe::Key,
             time_of,
         },
+        topic,
     },
     wire::message,
 };
@@ -34,6 +35,8 @@ pub struct CommitBuilder {
     lasts: HashMap<Arc<str>, u64>,
     ids: HashMap<Key, u64>,
     new_topics: usize,
+    /// The consumers among the new topics.
+    new_consumers: usize,
     undo: Vec<Undo>,
 }
 
@@ -88,6 +91,11 @@ impl CommitBuilder {
         self.new_topics
     }
 
+    /// The number of consumers that begin with the commit.
+    pub fn new_consumers(&self) -> usize {
+        self.new_consumers
+    }
+
     /// Adds a message and returns its sequence. `is_new`: the topic holds no message.
     pub fn push(&mut self, topic: Arc<str>, new: &NewMessage, id: Option<Key>, is_new: bool) -> u64 {
         let sequence = self.next_sequence;
@@ -102,6 +110,7 @@ impl CommitBuilder {
         };
         self.undo.push(undo);
         self.new_topics += usize::from(is_new);
+        self.new_consumers += usize::from(is_new && topic::is_of_consumer(&topic));
         if let Some(key) = id {
             self.ids.insert(key, sequence);
         }
@@ -118,6 +127,8 @@ impl CommitBuilder {
     pub fn roll_back(&mut self, savepoint: Savepoint) {
         while self.undo.len() > savepoint.0 {
             let Some(Undo { topic, last, id, is_new, body, topics }) = self.undo.pop() else { return };
+            self.new_topics -= usize::from(is_new);
+            self.new_consumers -= usize::from(is_new && topic::is_of_consumer(&topic));
             match last {
                 Some(last) => self.lasts.insert(topic, last),
                 None => self.lasts.remove(&topic),
@@ -125,7 +136,6 @@ impl CommitBuilder {
             if let Some(key) = id {
                 self.ids.remove(&key);
             }
-            self.new_topics -= usize::from(is_new);
             self.next_sequence -= 1;
             self.open.pop(body, topics);
         }

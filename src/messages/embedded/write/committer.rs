@@ -17,7 +17,7 @@ use super::{
     queue::{Mode, Order, Outcome, Request},
 };
 use crate::messages::{
-    Error, Expected, NewMessage, Published, Sequence,
+    Config, Error, Expected, NewMessage, Published, Sequence,
     embedded::{
         Shared,
         format::block::{self, Block, place_of},
@@ -27,6 +27,7 @@ use crate::messages::{
         read::fetch,
         time_of,
     },
+    topic,
 };
 
 /// The size at which a commit takes no further request: more would only delay the answers.
@@ -122,11 +123,11 @@ impl Committer {
 
     /// Adds a message to the commit, or finds that it was published before.
     fn place(&self, builder: &mut CommitBuilder, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
-        let (known, purged, topic_count) = {
+        let (known, purged, topic_count, consumer_count) = {
             let state = self.shared.state();
             let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
             let purged = if new.message_id.is_some() { state.topics.purged_up_to(&new.topic) } else { 0 };
-            (known, purged, state.topics.count())
+            (known, purged, state.topics.count(), state.topics.consumer_count())
         };
         let id = new.message_id.as_deref().map(|id| self.dedupe.key(&new.topic, id));
         if let Some(key) = id {
@@ -156,9 +157,16 @@ impl Committer {
             }
         }
         let is_new = known.is_none() && in_commit.is_none();
-        let limit = self.shared.config.max_topics;
-        if is_new && mode != Mode::Own && topic_count + builder.new_topics() >= limit {
-            return Err(Error::TooManyTopics { limit });
+        let Config { max_topics, max_consumers, .. } = self.shared.config;
+        // Consumers have a limit of their own, and take no room of the topics.
+        let consumers = consumer_count + builder.new_consumers();
+        let topics = topic_count + builder.new_topics() - consumers;
+        if is_new && topic::is_of_consumer(&new.topic) {
+            if consumers >= max_consumers {
+                return Err(Error::TooManyConsumers { limit: max_consumers });
+            }
+        } else if is_new && mode != Mode::Own && topics >= max_topics {
+            return Err(Error::TooManyTopics { limit: max_topics });
         }
         let name = known.unwrap_or_else(|| new.topic.as_str().into());
         let sequence = builder.push(name, new, id, is_new);

@@ -61,7 +61,7 @@ pub async fn a_commit_behind_is_refused_unless_it_rewinds<K: Kind>() {
     kind.pass(Duration::from_secs(1));
     let time = commit(&kind, 3, false).await.unwrap();
     let consumers = kind.log().list_consumers(9, None).await.unwrap().consumers;
-    assert_eq!((consumers[0].time, &consumers[0].position), (time, &places[3]));
+    assert_eq!((consumers[0].time, consumers[0].position.as_ref().unwrap()), (time, &places[3]));
 }
 
 pub async fn a_commit_is_checked_as_a_position_is<K: Kind>() {
@@ -129,8 +129,8 @@ pub async fn a_consumer_is_connected_while_someone_reads<K: Kind>() {
     kind.log().commit_cursor("c", places[1].clone(), false).await.unwrap();
     let info = async || kind.log().list_consumers(9, None).await.unwrap().consumers.remove(0);
     let before = info().await;
-    assert!(!before.is_connected && before.name == "c" && before.position == places[1]);
-    assert_eq!(number(before.position.sequence()), 2);
+    assert!(!before.is_connected && before.name == "c" && before.position == Ok(places[1].clone()));
+    assert_eq!(number(before.position.unwrap().sequence()), 2);
     assert!(number(before.head) >= 4);
     let asked = reading("c", live(&["a"], Start::New));
     let first = subscribe(kind.log(), asked.clone()).await.unwrap();
@@ -185,7 +185,8 @@ pub async fn a_deleted_consumer_starts_again<K: Kind>() {
     }
     kind.log().commit_cursor("c", places[0].clone(), false).await.expect("the first commit");
     kind.reopen().await;
-    assert_eq!(kind.log().list_consumers(9, None).await.unwrap().consumers[0].position, places[0]);
+    let consumers = kind.log().list_consumers(9, None).await.unwrap().consumers;
+    assert_eq!(consumers[0].position, Ok(places[0].clone()));
 }
 
 pub async fn a_consumer_survives_restarts_and_retention<K: Kind>() {
@@ -198,7 +199,7 @@ pub async fn a_consumer_survives_restarts_and_retention<K: Kind>() {
         kind.keep().await;
         kind.reopen().await;
         let consumers = kind.log().list_consumers(9, None).await.unwrap().consumers;
-        assert_eq!((consumers.len(), &consumers[0].position), (1, place));
+        assert_eq!((consumers.len(), consumers[0].position.as_ref().unwrap()), (1, place));
     }
 }
 
@@ -233,4 +234,111 @@ pub async fn a_consumer_has_a_name_like_a_topic<K: Kind>() {
         assert!(matches!(refused, Error::Consumer(_)), "{name:?}: {refused:?}");
         assert!(matches!(kind.log().delete_consumer(name).await, Err(Error::Consumer(_))));
     }
+}
+
+pub async fn a_consumer_is_set_to_any_start<K: Kind>() {
+    let mut kind: K = make().await;
+    let places = places(&kind).await;
+    kind.pass(Duration::from_secs(1));
+    publish(kind.log(), "a", "5").await;
+    let time = kind.log().list_topics(Some("a"), 1, None).unwrap().topics[0].last.time;
+    for (start, expected) in [
+        (Start::Earliest, &["1", "2", "3", "4", "5"][..]),
+        (from_sequence(3), &["3", "4", "5"]),
+        (Start::Time(time), &["5"]),
+        (Start::New, &[]),
+    ] {
+        let before = kind.log().consumer("c").await.unwrap();
+        let set = kind.log().set_consumer("c", start.clone()).await.unwrap();
+        assert_ne!(Some(&set), before.as_ref());
+        kind.reopen().await;
+        let found = kind.log().consumer("c").await.unwrap().unwrap();
+        assert_eq!((found.position, found.time), (set.position, set.time), "{start:?}");
+        let asked = reading("c", query(&["a"], Start::Earliest));
+        assert_eq!(texts(kind.log(), asked).await, expected, "{start:?}");
+    }
+    // A reader commits from there on, forward only.
+    kind.log().set_consumer("c", Start::Earliest).await.unwrap();
+    kind.log().commit_cursor("c", places[1].clone(), false).await.unwrap();
+    let refused = kind.log().set_consumer("c..d", Start::New).await;
+    assert!(matches!(refused, Err(Error::Consumer(_))), "{refused:?}");
+}
+
+pub async fn a_consumer_that_is_set_to_now_misses_nothing_later<K: Kind>() {
+    let kind: K = make().await;
+    places(&kind).await;
+    kind.log().set_consumer("c", Start::New).await.unwrap();
+    kind.log().set_consumer("later", from_sequence(9)).await.unwrap();
+    publish_all(kind.log(), &[("a", "new"), ("a", "newer")]).await;
+    assert_eq!(texts(kind.log(), reading("c", query(&["a"], Start::New))).await, ["new", "newer"]);
+    let sequences = publish_all(kind.log(), &[("a", "8"), ("a", "9")]).await;
+    let (messages, _) = read(kind.log(), reading("later", query(&["a"], Start::New))).await;
+    let expected = sequences.into_iter().filter(|sequence| *sequence >= 9).collect::<Vec<_>>();
+    assert_eq!(messages.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>(), expected);
+}
+
+pub async fn a_consumer_that_is_set_sees_the_gaps_after_the_call_only<K: Kind>() {
+    let kind: K = make().await;
+    places(&kind).await;
+    kind.log().purge_topic("a", Some(sequence(1))).await.unwrap();
+    let failing = || Query { on_gap: OnGap::Fail, ..reading("c", query(&["a"], Start::New)) };
+    kind.log().set_consumer("c", Start::Earliest).await.unwrap();
+    assert_eq!(texts(kind.log(), failing()).await, ["2", "3", "4"]);
+    kind.log().purge_topic("a", Some(sequence(2))).await.unwrap();
+    let refused = error(kind.log(), failing()).await;
+    assert!(matches!(refused, Error::Removed { removed_up_to, .. } if removed_up_to == 2), "{refused:?}");
+    kind.log().set_consumer("c", from_sequence(2)).await.unwrap();
+    let refused = error(kind.log(), failing()).await;
+    assert!(matches!(refused, Error::Removed { .. }), "{refused:?}");
+}
+
+pub async fn a_consumer_is_not_set_while_a_reader_is_connected<K: Kind>() {
+    let kind: K = make().await;
+    places(&kind).await;
+    let asked = reading("c", live(&["a"], Start::Earliest));
+    let mut stream = subscribe(kind.log(), asked.clone()).await.unwrap();
+    next(&mut stream).await.unwrap();
+    let refused = kind.log().set_consumer("c", Start::Earliest).await;
+    assert!(matches!(refused, Err(Error::ConsumerConnected)), "{refused:?}");
+    assert!(kind.log().consumer("c").await.unwrap().is_none());
+    publish(kind.log(), "a", "5").await;
+    assert_eq!(texts_in(&news(&mut stream).await), ["5"], "the reader is not disturbed");
+    // A reader that ends during the call is waited for.
+    let (set, ()) = tokio::join!(kind.log().set_consumer("c", Start::Earliest), async { drop(stream) });
+    assert!(!set.unwrap().is_connected);
+    let mut stream = subscribe(kind.log(), asked).await.unwrap();
+    assert_eq!(texts_in(&news(&mut stream).await).first().map(String::as_str), Some("1"));
+}
+
+pub async fn consumers_have_a_limit_that_holds_after_a_restart<K: Kind>() {
+    let mut kind = K::make(|config| (config.max_consumers, config.max_topics) = (3, 1)).await;
+    let places = places(&kind).await;
+    let commit = async |kind: &K, name: &str, place: &Position| {
+        kind.log().commit_cursor(name, place.clone(), false).await
+    };
+    for name in ["a", "b"] {
+        commit(&kind, name, &places[0]).await.expect("consumers take no room of the topics");
+    }
+    kind.log().set_consumer("c", Start::New).await.unwrap();
+    for _ in 0..2 {
+        let refused = commit(&kind, "d", &places[0]).await;
+        assert!(matches!(refused, Err(Error::TooManyConsumers { limit: 3 })), "{refused:?}");
+        let refused = kind.log().set_consumer("d", Start::New).await;
+        assert!(matches!(refused, Err(Error::TooManyConsumers { limit: 3 })), "{refused:?}");
+        commit(&kind, "a", &places[1]).await.expect("a consumer that exists");
+        kind.log().set_consumer("c", Start::Earliest).await.expect("a consumer that exists");
+        publish(kind.log(), "a", "5").await;
+        kind.reopen().await;
+    }
+    kind.log().delete_consumer("b").await.unwrap();
+    commit(&kind, "d", &places[0]).await.expect("a place is free");
+    kind.reopen().await;
+    assert!(matches!(commit(&kind, "b", &places[0]).await, Err(Error::TooManyConsumers { .. })));
+    let names = kind.log().list_consumers(9, None).await.unwrap().consumers;
+    assert_eq!(names.into_iter().map(|info| info.name).collect::<Vec<_>>(), ["a", "c", "d"]);
+    // Of concurrent commits of new consumers, as many succeed as there is room for.
+    kind.log().delete_consumer("c").await.unwrap();
+    let commits = (0..20).map(|n| kind.log().commit_cursor(["x", "y"][n % 2], places[0].clone(), false));
+    let results = futures::future::join_all(commits).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 10, "one of the two, ten times");
 }
