@@ -125,6 +125,7 @@ pub async fn run(
     // If this future fails or is dropped, everything that it started ends, too.
     let _ends_tasks = ending.clone().drop_guard();
     let mut registry = Registry::with_prefix("perennial");
+    registry.register_collector(Box::new(metrics::DataRoom(data.path().into())));
     let clock = Clock::precise()?;
     let (countdowns, ends_countdowns) =
         Countdowns::open(log.clone(), clock.clone(), config.countdown.clone())
