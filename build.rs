@@ -73,7 +73,9 @@ fn services() -> [Service; 3] {
             method("commit_cursor", "CommitCursor", "CommitCursorRequest", "CommitCursorResponse", PROST)
                 .build(),
         )
-        .method(method("set_consumer", "SetConsumer", "SetConsumerRequest", "SetConsumerResponse", PROST).build())
+        .method(
+            method("set_consumer", "SetConsumer", "SetConsumerRequest", "SetConsumerResponse", PROST).build(),
+        )
         .method(
             method("list_consumers", "ListConsumers", "ListConsumersRequest", "ListConsumersResponse", PROST)
                 .build(),

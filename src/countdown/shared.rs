@@ -12,7 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_stream::try_stream;
-use futures::Stream;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::{Batch, Clock, Config, Moment, Nanos};
 use crate::messages::{self, Content, Expected, Log, NewMessage, Sequence, topic};
@@ -53,6 +53,12 @@ const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// The size of a countdown in a page, without its name and its end message.
 const SNAPSHOT_BYTES: usize = 160;
 
+/// A larger end message is not kept in memory: it is read from the log when it is due, and when the countdown is shown.
+const MAX_KEPT_END_BYTES: usize = 512;
+
+/// How many end messages are read from the log at once for a page.
+const READS_AT_ONCE: usize = 16;
+
 /// How long the record of a deletion stays in the log: every server on the log has read it by then.
 const DELETED_TTL: Duration = Duration::from_secs(3600);
 
@@ -63,14 +69,28 @@ pub struct Snapshot {
     /// The sequence of its last change.
     pub version: u64,
     pub(crate) record: Record,
+    /// The size of the end message, if the record leaves it in the log.
+    end_bytes_in_log: Option<usize>,
     /// When its last message expires in the log.
     expires: Option<Moment>,
     encoded: watcher::Encoded,
 }
 
 impl Snapshot {
-    fn new(name: Arc<str>, version: u64, record: Record, expires: Option<Moment>) -> Self {
-        Self { name, version, record, expires, encoded: watcher::Encoded::default() }
+    /// A snapshot to keep in memory: it leaves a large end message in the log.
+    fn new(name: Arc<str>, version: u64, mut record: Record, expires: Option<Moment>) -> Self {
+        let end_bytes = record.on_end.as_ref().map(OnEnd::bytes);
+        let end_bytes_in_log = end_bytes.filter(|bytes| *bytes > MAX_KEPT_END_BYTES);
+        if end_bytes_in_log.is_some() {
+            record.on_end = None;
+        }
+        Self { name, version, record, end_bytes_in_log, expires, encoded: watcher::Encoded::default() }
+    }
+
+    /// A snapshot to show, with its end message.
+    fn complete(name: Arc<str>, version: u64, record: Record) -> Self {
+        let encoded = watcher::Encoded::default();
+        Self { name, version, record, end_bytes_in_log: None, expires: None, encoded }
     }
 
     /// The version that the ticks of its run carry.
@@ -85,7 +105,8 @@ impl Snapshot {
 
     /// Its approximate size in a page.
     fn bytes(&self) -> usize {
-        SNAPSHOT_BYTES + self.name.len() + self.record.on_end.as_ref().map_or(0, OnEnd::bytes)
+        let end_bytes = self.record.on_end.as_ref().map(OnEnd::bytes).or(self.end_bytes_in_log);
+        SNAPSHOT_BYTES + self.name.len() + end_bytes.unwrap_or(0)
     }
 
     /// When the server must act next: the countdown ends, or its last message expires.
@@ -149,7 +170,11 @@ impl Countdowns {
             if let Some(snapshot) = registry.find(name) {
                 let is_same =
                     snapshot.record.request_id.is_some() && snapshot.record.request_id == record.request_id;
-                return if is_same { Ok((snapshot, true)) } else { Err(Error::Exists) };
+                return if is_same {
+                    Ok((registry.complete(snapshot).await?, true))
+                } else {
+                    Err(Error::Exists)
+                };
             }
             if reservation.is_none() {
                 reservation = Some(registry.reserve(name)?);
@@ -167,7 +192,7 @@ impl Countdowns {
             match registry.log.publish_own(state_message(name, last, &record, None)).await {
                 Ok(published) => {
                     registry.reached(published.sequence.get()).await?;
-                    let snapshot = Snapshot::new(name.into(), published.sequence.get(), record, None);
+                    let snapshot = Snapshot::complete(name.into(), published.sequence.get(), record);
                     return Ok((snapshot.into(), false));
                 }
                 Err(messages::Error::SequenceMismatch { current, .. }) => {
@@ -225,14 +250,22 @@ impl Countdowns {
     /// The snapshot of a countdown.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::NotFound`].
-    pub fn get(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
+    /// [`Error::Name`], [`Error::NotFound`], or [`Error::Log`].
+    pub async fn get(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
+        self.0.complete(self.find(name)?).await
+    }
+
+    /// The snapshot of a countdown, as it is in memory.
+    fn find(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
         check_name(name)?;
         self.0.find(name).ok_or(Error::NotFound)
     }
 
     /// Up to `page_size` countdowns after the name `after`, sorted by name. A page of large countdowns has fewer.
-    pub fn list(&self, page_size: usize, after: Option<&str>) -> Page {
+    ///
+    /// # Errors
+    /// [`Error::Log`].
+    pub async fn list(&self, page_size: usize, after: Option<&str>) -> Result<Page, Error> {
         let mut countdowns = self.0.list_after(after, page_size.saturating_add(1));
         let mut bytes = 0;
         let fit = countdowns.iter().take(page_size).take_while(|snapshot| {
@@ -244,7 +277,11 @@ impl Countdowns {
         let has_more = countdowns.len() > fit;
         countdowns.truncate(fit);
         let next = countdowns.last().filter(|_| has_more).map(|last| last.name.to_string());
-        Page { countdowns, next }
+        let complete =
+            stream::iter(countdowns).map(|snapshot| self.0.complete(snapshot)).buffered(READS_AT_ONCE);
+        // One that was deleted since is left out.
+        let left = complete.filter(|result| std::future::ready(!matches!(result, Err(Error::NotFound))));
+        Ok(Page { countdowns: left.try_collect().await?, next })
     }
 
     /// Opens the stream of a countdown. The first batch is ready at once.
@@ -261,11 +298,12 @@ impl Countdowns {
         let interval = changes.borrow().record.interval;
         let rate = self.0.config.rates.take(interval.into())?;
         let mut watcher = Watcher::new(changes, query, &self.0.clock, rate)?;
+        let registry = self.0.clone();
         Ok(try_stream!({
-            yield watcher.batch()?;
+            yield registry.completed(watcher.batch()?).await?;
             while !watcher.is_over() {
                 watcher.wait().await?;
-                yield watcher.batch()?;
+                yield registry.completed(watcher.batch()?).await?;
             }
         }))
     }
@@ -279,11 +317,13 @@ impl Countdowns {
     ) -> Result<Arc<Snapshot>, Error> {
         let registry = &*self.0;
         loop {
-            let snapshot = self.get(name)?;
-            let version = snapshot.version;
+            let known = self.find(name)?;
+            let version = known.version;
             if let Some(expected) = expected.filter(|expected| *expected != version) {
                 return Err(Error::VersionMismatch { expected, current: version });
             }
+            // Each change is recorded with the end message: the log keeps only the last record.
+            let snapshot = registry.complete(known).await?;
             let Some(record) = apply(&snapshot.record, version, self.now())? else { return Ok(snapshot) };
             let ttl = match record.phase {
                 Phase::Deleted => Some(DELETED_TTL),
@@ -293,7 +333,7 @@ impl Countdowns {
             match registry.log.publish_own(state_message(name, version, &record, ttl)).await {
                 Ok(published) => {
                     registry.reached(published.sequence.get()).await?;
-                    return Ok(Snapshot::new(name.into(), published.sequence.get(), record, None).into());
+                    return Ok(Snapshot::complete(name.into(), published.sequence.get(), record).into());
                 }
                 // Its message has just expired in the log.
                 Err(messages::Error::SequenceMismatch { current: None, .. }) => registry.remove(&snapshot),

@@ -93,7 +93,7 @@ impl CountdownService for App {
         request: Request<proto::GetCountdownRequest>,
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
         let answer = async |request: proto::GetCountdownRequest| {
-            let snapshot = self.countdowns.get(&request.name)?;
+            let snapshot = self.countdowns.get(&request.name).await?;
             Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&snapshot)) })
         };
         self.calls.unary("GetCountdown", request, answer).await
@@ -106,7 +106,7 @@ impl CountdownService for App {
         let answer = async |request: proto::ListCountdownsRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
-            let page = self.countdowns.list(page_size, after.as_deref());
+            let page = self.countdowns.list(page_size, after.as_deref()).await?;
             Ok(proto::ListCountdownsResponse {
                 countdowns: page.countdowns.iter().map(|snapshot| self.shown(snapshot)).collect(),
                 next_page_token: field::page_token(page.next),

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{OnEnd, Phase, Snapshot, registry::Registry, state_message};
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 
 /// How many ends are written at the same time: they share commits.
 const AT_ONCE: usize = 1_024;
+
+/// How many end messages that are not in memory are read and published at the same time: each has up to about 1 MiB.
+const READ_AT_ONCE: usize = 32;
 
 /// How long to wait before recording an end is tried again.
 const RETRY: Nanos = Nanos::from_secs(1);
@@ -34,11 +37,12 @@ const LATENESS_HEADER: &str = "countdown-lateness";
 
 /// Ends countdowns when they are due, and removes those whose last message has expired. Never returns.
 pub(super) async fn run(registry: Arc<Registry>) {
+    let reads = Semaphore::new(READ_AT_ONCE);
     let (mut ending, mut failures) = (FuturesUnordered::new(), Failures::default());
     loop {
         let room = AT_ONCE.saturating_sub(ending.len());
         for snapshot in registry.take_due(room) {
-            ending.push(end(&registry, snapshot));
+            ending.push(end(&registry, snapshot, &reads));
         }
         let next = if ending.len() < AT_ONCE { registry.next_moment() } else { None };
         let due = async {
@@ -56,18 +60,33 @@ pub(super) async fn run(registry: Arc<Registry>) {
 }
 
 /// Records the end of a countdown, or schedules it again if that is not possible yet.
-async fn end(registry: &Registry, snapshot: Arc<Snapshot>) -> Result<(), Error> {
+async fn end(registry: &Registry, snapshot: Arc<Snapshot>, reads: &Semaphore) -> Result<(), Error> {
     let Snapshot { name, version, .. } = &*snapshot;
     if !registry.is_current(&snapshot) {
         return Ok(());
     }
     let Phase::Running { end_time: due, .. } = snapshot.record.phase else { return Ok(()) };
     let now = registry.clock.wall().into();
-    let Some(record) = snapshot.record.end(*version, now) else {
+    if snapshot.record.end(*version, now).is_none() {
         // The clock was set back after the countdown was due.
         registry.schedule(due.into(), snapshot.clone());
         return Ok(());
+    }
+    // Held until the message is published.
+    let _turn = match snapshot.end_bytes_in_log {
+        Some(_) => reads.acquire().await.ok(),
+        None => None,
     };
+    let complete = match registry.complete(snapshot.clone()).await {
+        Ok(complete) => complete,
+        Err(super::Error::Log(error)) => {
+            registry.schedule(now + RETRY, snapshot.clone());
+            return Err(error);
+        }
+        // It was deleted meanwhile.
+        Err(_) => return Ok(()),
+    };
+    let Some(record) = complete.record.end(*version, now) else { return Ok(()) };
     let mut messages = vec![state_message(name, *version, &record, Some(registry.config.keep_ended))];
     messages.extend(record.on_end.as_ref().map(|on_end| end_message(name, on_end, due, now)));
     match registry.log.publish_own_batch(messages).await {

@@ -2,16 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use tokio::sync::{Notify, watch};
 
-use super::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_REQUEST_ID_BYTES, Phase, Record, Snapshot, Spec};
+use super::{
+    Error, HEADER_PREFIX, MAX_HEADERS, MAX_REQUEST_ID_BYTES, OnEnd, PREFIX, Phase, Position, Record,
+    Snapshot, Spec,
+};
 use crate::{
-    countdown::{Clock, Config, Moment},
-    messages::{self, Log},
+    countdown::{Batch, Clock, Config, Moment},
+    messages::{self, LastText, Log},
 };
 
 /// The states that the log holds, as far as it has been read.
@@ -60,6 +64,40 @@ impl Registry {
 
     pub fn find(&self, name: &str) -> Option<Arc<Snapshot>> {
         self.by_name().get(name).map(|changes| changes.borrow().clone())
+    }
+
+    /// A snapshot with its end message, which is read from the log if it is not in memory.
+    ///
+    /// Fails with [`Error::NotFound`] if the countdown was deleted or its last message has expired meanwhile.
+    pub async fn complete(&self, snapshot: Arc<Snapshot>) -> Result<Arc<Snapshot>, Error> {
+        if snapshot.end_bytes_in_log.is_none() {
+            return Ok(snapshot);
+        }
+        let on_end = Some(self.read_end(&snapshot).await?);
+        let record = Record { on_end, ..snapshot.record.clone() };
+        Ok(Snapshot::complete(snapshot.name.clone(), snapshot.version, record).into())
+    }
+
+    /// A batch whose snapshot, if it has one, is complete.
+    pub async fn completed(&self, mut batch: Batch<Position>) -> Result<Batch<Position>, Error> {
+        if let Some(snapshot) = batch.progress.snapshot.take() {
+            batch.progress.snapshot = Some(self.complete(snapshot).await?);
+        }
+        Ok(batch)
+    }
+
+    /// Reads the end message of a countdown. All its records have the same one, so a later record does as well.
+    async fn read_end(&self, snapshot: &Snapshot) -> Result<OnEnd, Error> {
+        let last = self.log.last_text(&format!("{PREFIX}{}", snapshot.name)).await?;
+        let Some(LastText { text, .. }) = last else { return Err(Error::NotFound) };
+        let Some(stored) = text.and_then(|text| Record::from_json(&text)) else {
+            let fault = format!("the record of the countdown {} is damaged", snapshot.name);
+            let fault = io::Error::new(io::ErrorKind::InvalidData, fault);
+            return Err(messages::Error::from(fault).into());
+        };
+        let on_end = stored.on_end.filter(|_| stored.id == snapshot.record.id);
+        // Another countdown has the name, or none.
+        on_end.ok_or(Error::NotFound)
     }
 
     /// Checks the parts of a request that [`Record::create`] does not check.

@@ -17,7 +17,7 @@ async fn of_concurrent_changes_of_one_version_one_succeeds() {
         let Err(Error::VersionMismatch { expected, current }) = error else { panic!("{error:?}") };
         assert_eq!((expected, current), (created.version, won[0].version));
     }
-    assert_eq!(server.countdowns.get("launch").unwrap().record, won[0].record);
+    assert_eq!(server.countdowns.get("launch").await.unwrap().record, won[0].record);
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn without_a_version_every_concurrent_change_succeeds() {
     let extend = |_| server.countdowns.extend("launch", None, SECOND);
     let results = limited(join_all((0..50).map(extend))).await;
     assert!(results.iter().all(Result::is_ok));
-    let total = server.countdowns.get("launch").unwrap().record.total;
+    let total = server.countdowns.get("launch").await.unwrap().record.total;
     assert_eq!(Duration::from(total), Duration::from_secs(110));
 }
 
@@ -96,7 +96,7 @@ async fn a_change_close_to_the_end_comes_before_it_or_is_refused() {
             Ok(snapshot) => {
                 assert!(snapshot.record.change == if cancels { Change::Cancelled } else { Change::Extended });
                 if !cancels {
-                    assert_eq!(server.countdowns.get(&name).unwrap().version, snapshot.version);
+                    assert_eq!(server.countdowns.get(&name).await.unwrap().version, snapshot.version);
                     server.clock.step(50 * SECOND);
                     server.has_ended(&name).await;
                     published += 1;

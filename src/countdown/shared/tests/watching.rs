@@ -257,7 +257,7 @@ async fn accounts(on_lag: OnLag, interval: u64, steps: Vec<Step>) {
             }
         }
         let due = server.countdowns.now();
-        let snapshot = server.countdowns.get("launch").unwrap();
+        let snapshot = server.countdowns.get("launch").await.unwrap();
         let is_past = snapshot.moment().is_some_and(|end| end <= due)
             && matches!(snapshot.record.phase, Phase::Running { .. });
         let snapshot = if is_past { server.has_ended("launch").await } else { snapshot };
