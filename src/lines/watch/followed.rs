@@ -396,7 +396,7 @@ impl Followed {
         let is_link = opened.iter().any(|arrived| arrived.came == Came::Linked);
         let count = work.names.confirmed(opened.iter().map(|arrived| &arrived.pending));
         let is_last = work.names.take_pending(count);
-        for (Arrived { file, came, .. }, is_last) in opened.into_iter().zip(is_last) {
+        for (Arrived { file, came, pending }, is_last) in opened.into_iter().zip(is_last) {
             match file {
                 Some((_, identity)) if identity == self.last().identity => {
                     // It may be away again by now; then it is reported as gone once more.
@@ -409,7 +409,8 @@ impl Followed {
                         Self::leave(&self.last(), work, is_foreign);
                     }
                 }
-                None => work.misses_some |= !is_last,
+                // The last one may be at the path still, and unreadable; without a name it is gone.
+                None => work.misses_some |= !is_last || pending.name().is_none(),
             }
         }
         self.wake();

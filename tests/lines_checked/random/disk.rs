@@ -31,6 +31,8 @@ pub struct Disk {
     before: Option<(File, Life)>,
     /// Those that were moved to where no rotation puts them.
     hidden: HashSet<Life>,
+    /// Those that no reader knows of.
+    unknown: HashSet<Life>,
     /// The name of the file that was moved away last.
     moved: Option<String>,
     /// Counts the names that a rotation gives, and other names that are used once.
@@ -67,6 +69,7 @@ impl Disk {
             writer: None,
             before: None,
             hidden: HashSet::new(),
+            unknown: HashSet::new(),
             moved: None,
             rotations: 0,
             count: 0,
@@ -103,8 +106,18 @@ impl Disk {
         }
     }
 
+    /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes before a line of
+    /// it came may be one that no reader knows of.
+    fn goes(&mut self, life: Life) {
+        if self.target.is_some() && !self.ledger.is_seen(life) {
+            self.ledger.exempt(life);
+            self.unknown.insert(life);
+        }
+    }
+
     /// The content of this life is destroyed; `is_gone` with its file, or else in place.
     fn destroyed(&mut self, life: Life, is_gone: bool) {
+        self.goes(life);
         let is_known = self.ledger.is_seen(life) && (!self.is_away || self.ledger.last_life() == Some(life));
         let is_open = is_gone && !self.is_away;
         if !is_known && !is_open {
@@ -170,11 +183,12 @@ impl Disk {
         let name = self.files.iter().find(|(_, it)| **it == Some(life)).map(|(name, _)| name);
         let is_read = self.ledger.last_life() == Some(life);
         let is_gone = name.is_none_or(|name| name.starts_with("old/"));
-        let is_unknown = is_late && (is_gone || self.hidden.contains(&life) && !is_read);
+        let is_unknown = is_late && (is_gone || self.hidden.contains(&life) && !is_read) && self.is_away
+            || is_late && self.unknown.contains(&life);
         for _ in 0..lines {
             let text = self.ledger.write(life, is_late, padding);
             file.write_all(text.as_bytes()).unwrap();
-            if is_unknown && self.is_away {
+            if is_unknown {
                 self.ledger.exempt_last();
             }
         }
@@ -247,6 +261,7 @@ impl Disk {
                 Away::Elsewhere => self.beside(&format!("elsewhere {count} of {last}")),
             };
             self.rename(&real, &to);
+            self.goes(life);
             if !matches!(away, Away::Rotated) {
                 self.hidden.insert(life);
                 if self.is_away && self.ledger.last_life() != Some(life) {
@@ -355,6 +370,7 @@ impl Disk {
     pub fn replace(&mut self, by: Replacement) {
         let Some(life) = self.life() else { return };
         let (real, lines) = (self.real(), self.ledger.content(life));
+        self.goes(life);
         let text = fs::read_to_string(self.at(&real)).unwrap();
         let texts = text.split_inclusive('\n').collect::<Vec<_>>();
         let kept: Vec<usize> = match by {
@@ -398,12 +414,16 @@ impl Disk {
 
     /// Points the link at another target.
     pub fn retarget(&mut self, to: usize) {
+        if let Some(life) = self.life() {
+            self.goes(life);
+        }
         let target = format!("targets of {}/{}.{}", self.name, self.name, ["a", "b", "c"][to]);
         let temporary = self.at(&format!("link of {}", self.name));
         symlink(&target, &temporary).unwrap();
         fs::rename(temporary, self.at(self.name)).unwrap();
         self.target = Some(target);
         if let Some(life) = self.life() {
+            self.unknown.remove(&life);
             self.ledger.arrive(life);
         }
         self.reopen();
