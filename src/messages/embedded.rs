@@ -158,7 +158,7 @@ impl Shared {
     fn rebuild(&self, segment: &Segment) -> io::Result<()> {
         let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
-        let mut index = IndexBuilder::new(segment.salt());
+        let mut index = IndexBuilder::new(segment.salt(), 0);
         for found in &scan.blocks {
             index.add(&found.block, found.start, found.body, found.end);
         }

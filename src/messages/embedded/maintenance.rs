@@ -18,8 +18,8 @@ use super::{
     Shared,
     disk::File,
     format::{
-        block::{SEGMENT_HEADER_BYTES, SegmentHeader},
         footer::TRAILER_BYTES,
+        segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader},
         trim_points,
     },
     index::{
@@ -114,7 +114,7 @@ impl Maintenance {
         let mut ready = lock(&self.ready);
         let not_named = |error| NotMade { error, is_named: false };
         let file = ready.take().map_or_else(|| make(shared), Ok).map_err(not_named)?;
-        let header = SegmentHeader { log: shared.identity, first_sequence, replaces_up_to: 0 };
+        let header = SegmentHeader { log: shared.identity, first_sequence, replaces_up_to: 0, link: None };
         let path = shared.directory.join(segment_name(first_sequence));
         let disk = &shared.config.disk;
         let named = file
@@ -126,7 +126,8 @@ impl Maintenance {
             return Err(not_named(error));
         }
         disk.sync_directory(&shared.directory).map_err(|error| NotMade { error, is_named: true })?;
-        Ok(Segment::open(path, Arc::new(file), first_sequence, 0, IndexBuilder::new(shared.identity.salt)))
+        let index = IndexBuilder::new(shared.identity.salt, header.bytes());
+        Ok(Segment::open(path, Arc::new(file), first_sequence, 0, index))
     }
 }
 
@@ -398,7 +399,7 @@ impl Worker {
     fn roll_if_thin(&self) {
         let active = self.shared.state().segments.last().cloned();
         let Some(active) = active else { return };
-        let written = active.blocks_end() - SEGMENT_HEADER_BYTES as u64;
+        let written = active.blocks_end().saturating_sub(SEGMENT_HEADER_BYTES as u64);
         if written * SPARE < self.shared.segment_bytes() {
             return;
         }

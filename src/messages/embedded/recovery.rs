@@ -20,10 +20,10 @@ use super::{
     State,
     disk::{Disk, File},
     format::{
-        block::{self, Identity, SEGMENT_HEADER_BYTES},
+        block::{self, Identity},
         footer::Footer,
         scan::Scan,
-        trim_points,
+        segment_header, trim_points,
     },
     index::{
         dedupe::Dedupe,
@@ -171,7 +171,7 @@ impl Recovered {
                 next_sequence: scan.next_sequence,
             });
         }
-        let mut index = IndexBuilder::new(salt);
+        let mut index = IndexBuilder::new(salt, 0);
         for found in &scan.blocks {
             index.add(&found.block, found.start, found.body, found.end);
         }
@@ -195,7 +195,7 @@ impl Recovered {
     fn was_being_made(file: &File) -> io::Result<bool> {
         let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
         let bytes = file.read(0, length)?;
-        Ok(bytes.iter().skip(SEGMENT_HEADER_BYTES).all(|byte| *byte == 0))
+        Ok(segment_header::is_empty(&bytes))
     }
 
     /// Adds a segment by its footer. False if that is damaged.

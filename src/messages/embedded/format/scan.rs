@@ -9,15 +9,22 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::block::{
-    self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, MARK_BYTES, MARK_MAGIC, SEGMENT_HEADER_BYTES, Salt,
+use super::{
+    block::{
+        self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, INCARNATION_BYTES, INCARNATION_MAGIC,
+        MARK_BYTES, MARK_MAGIC, Salt,
+    },
+    segment_header::records_start,
 };
+use crate::messages::incarnation::Incarnation;
 
 /// The records of a segment.
 #[derive(Debug)]
 pub struct Scan {
     /// The blocks, in order.
     pub blocks: Vec<Found>,
+    /// The offsets of beginnings of incarnations, and these.
+    pub incarnations: Vec<(u64, Incarnation)>,
     /// Bytes between records that are not a record.
     pub damage: Vec<Damage>,
     /// The offset after the last record.
@@ -28,6 +35,8 @@ pub struct Scan {
     pub next_sequence: u64,
     /// The offset of the last commit, which may not be complete.
     pub last_commit: u64,
+    /// The offset of the first record.
+    start: u64,
     salt: Salt,
 }
 
@@ -59,20 +68,23 @@ pub struct Damage {
 
 enum Record {
     Block(Box<Found>),
+    Incarnation(Incarnation),
     Mark(u64),
 }
 
 impl Scan {
     /// Reads the records of a segment in which no sequence is below `first_sequence`.
     pub fn new(bytes: &Bytes, first_sequence: u64, salt: Salt) -> Self {
-        let start = SEGMENT_HEADER_BYTES as u64;
+        let start = records_start(bytes) as u64;
         let mut scan = Self {
             blocks: Vec::new(),
+            incarnations: Vec::new(),
             damage: Vec::new(),
             end: start,
             tail: start..start,
             next_sequence: first_sequence,
             last_commit: start,
+            start,
             salt,
         };
         let used = used(bytes);
@@ -81,6 +93,7 @@ impl Scan {
                 let expected = scan.next_sequence;
                 let found = match &record {
                     Record::Block(found) => found.block.first_sequence,
+                    Record::Incarnation(incarnation) => incarnation.first_sequence,
                     Record::Mark(next_sequence) => *next_sequence,
                 };
                 let sequences = (expected, found.saturating_sub(1));
@@ -91,6 +104,11 @@ impl Scan {
                 Record::Mark(next_sequence) => {
                     scan.next_sequence = next_sequence;
                     scan.last_commit = end;
+                }
+                Record::Incarnation(incarnation) => {
+                    scan.next_sequence = incarnation.first_sequence;
+                    scan.last_commit = start;
+                    scan.incarnations.push((start, incarnation));
                 }
                 Record::Block(found) => {
                     scan.last_commit = found.commit;
@@ -111,14 +129,14 @@ impl Scan {
             let is_found = |record: &Record| match record {
                 // After damage, an intact header may be a stray copy, and its length cannot be trusted.
                 Record::Block(found) => found.is_intact || offset == at(self.end),
-                Record::Mark(_) => true,
+                Record::Mark(_) | Record::Incarnation(_) => true,
             };
             if let Some((end, record)) = self.record(bytes, offset).filter(|(_, record)| is_found(record)) {
                 return Some((offset as u64, end, record));
             }
             let rest = bytes.get(offset + 1..used)?;
-            let [block, mark] = [&BLOCK_MAGIC, &MARK_MAGIC].map(|magic| memmem::find(rest, magic));
-            offset += 1 + block.into_iter().chain(mark).min()?;
+            let magics = [BLOCK_MAGIC, MARK_MAGIC, INCARNATION_MAGIC];
+            offset += 1 + magics.iter().filter_map(|magic| memmem::find(rest, magic)).min()?;
         }
     }
 
@@ -128,6 +146,11 @@ impl Scan {
         if let Ok(next_sequence) = block::read_mark(rest, self.salt) {
             let is_next = next_sequence >= self.next_sequence;
             return is_next.then_some(((offset + MARK_BYTES) as u64, Record::Mark(next_sequence)));
+        }
+        if let Ok(incarnation) = block::read_incarnation(rest, self.salt) {
+            let is_next = incarnation.first_sequence >= self.next_sequence;
+            let end = (offset + INCARNATION_BYTES) as u64;
+            return is_next.then_some((end, Record::Incarnation(incarnation)));
         }
         let header = Header::read(rest).ok()?;
         let end = offset.checked_add(header.block_bytes()).filter(|end| *end <= bytes.len())?;
@@ -153,19 +176,23 @@ impl Scan {
         let damage = damage.map(|damage| damage.bytes.start.max(self.last_commit));
         let broken = self.blocks.iter().filter(|found| !found.is_intact && found.start >= self.last_commit);
         let tail = (!self.tail.is_empty()).then_some(self.tail.start);
-        damage.chain(broken.map(|found| found.start)).chain(tail).min()
+        // An incarnation is written with its first block.
+        let is_bare = |start: u64| start == self.last_commit && start + INCARNATION_BYTES as u64 == self.end;
+        let bare = self.incarnations.last().map(|(start, _)| *start).filter(|start| is_bare(*start));
+        damage.chain(broken.map(|found| found.start)).chain(tail).chain(bare).min()
     }
 
     /// The offset from which on the bytes may be in the page cache only: the last commit, and a mark after it, whose sync
     /// may have failed.
     pub fn unsure(&self) -> u64 {
-        let commit = self.blocks.last().map_or(SEGMENT_HEADER_BYTES as u64, |found| found.commit);
+        let commit = self.blocks.last().map_or(self.start, |found| found.commit);
         commit.min(self.end)
     }
 
     /// Forgets everything from an offset on.
     pub fn truncate(&mut self, offset: u64) {
         self.blocks.retain(|found| found.start < offset);
+        self.incarnations.retain(|(start, _)| *start < offset);
         self.damage.retain(|damage| damage.bytes.start < offset);
         self.end = self.end.min(offset);
         self.tail = self.end..self.end;

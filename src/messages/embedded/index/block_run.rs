@@ -6,7 +6,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::segment::{BlockRun, Segment};
-use crate::messages::embedded::format::block::{self, BLOCK_MAGIC, Block, Header, MARK_BYTES, Salt};
+use crate::messages::embedded::format::block::{self, BLOCK_MAGIC, Block, Header, Salt};
 
 /// The blocks of a run, and the ranges of sequences, first and last, that it should hold and does not.
 pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>, Vec<(u64, u64)>) {
@@ -14,9 +14,9 @@ pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>,
     let mut expected = run.entry.first_sequence;
     let (mut at, mut is_damaged) = (0, false);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        // Nothing is missing at a mark of a clean end.
-        if block::read_mark(rest, salt).is_ok() {
-            at += MARK_BYTES;
+        // Nothing is missing at a mark of a clean end, or at the beginning of an incarnation.
+        if let Some(bytes) = block::mark_bytes(rest, salt) {
+            at += bytes;
             continue;
         }
         // After damage, an intact header may be a stray copy, and its length cannot be trusted.

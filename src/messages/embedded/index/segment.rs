@@ -21,7 +21,7 @@ use crate::messages::{
     embedded::{
         disk::File,
         format::{
-            block::{Block, SEGMENT_HEADER_BYTES, Salt},
+            block::{Block, Salt},
             footer::{self, Damaged, Directory, Footer, Held, List, Posting, SparseEntry, Summary},
         },
     },
@@ -79,9 +79,9 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// The index of a segment without blocks.
-    pub fn new(salt: Salt) -> Self {
-        Self { salt, end: SEGMENT_HEADER_BYTES as u64, ..Self::default() }
+    /// The index of a segment without blocks, whose header ends at an offset.
+    pub fn new(salt: Salt, header_end: usize) -> Self {
+        Self { salt, end: header_end as u64, ..Self::default() }
     }
 
     /// Adds a block from `start` to `end` whose body begins at `body`.

@@ -18,9 +18,10 @@ use crate::messages::embedded::{
     Shared,
     disk::File,
     format::{
-        block::{Block, Entry, Salt, SegmentHeader, place_of},
+        block::{Block, Entry, Salt, place_of},
         footer::{Footer, Held, Posting},
         scan::Scan,
+        segment_header::SegmentHeader,
     },
     index::segment::{IndexBuilder, Segment},
     millis, nanos,
@@ -153,6 +154,7 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
         log: shared.identity,
         first_sequence: first.first_sequence,
         replaces_up_to: last.first_sequence,
+        link: None,
     };
     let header = SegmentHeader {
         replaces_up_to: header.replaces_up_to.max(first.replaces_up_to).max(last.replaces_up_to),
@@ -160,7 +162,7 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     };
     let written = write(shared, segments, &new, header, now).and_then(|written| {
         let Some((file, expired)) = written else { return Ok(None) };
-        let SegmentHeader { log, first_sequence, replaces_up_to } = header;
+        let SegmentHeader { log, first_sequence, replaces_up_to, .. } = header;
         let made = sealed_at(first.path.clone(), Arc::new(file), first_sequence, replaces_up_to, log.salt)?;
         disk.rename(&new, &first.path)?;
         Ok(Some((made, expired)))
@@ -202,7 +204,7 @@ fn write(
 ) -> io::Result<Option<(File, Expired)>> {
     let file = shared.config.disk.create(new)?;
     let mut buffer = header.to_bytes();
-    let mut index = IndexBuilder::new(shared.identity.salt);
+    let mut index = IndexBuilder::new(shared.identity.salt, header.bytes());
     let mut written = 0_u64;
     let mut expired = Expired::new();
     for segment in segments {

@@ -11,8 +11,9 @@ use crate::messages::{
     embedded::{
         disk::{Disk, File},
         format::{
-            block::{Fault, Identity, SEGMENT_HEADER_BYTES, Salt, SegmentHeader},
+            block::{Identity, Salt},
             footer::Footer,
+            segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader},
             trim_points,
         },
     },
@@ -131,8 +132,8 @@ impl Candidate {
         let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
         let header = match SegmentHeader::read(&start.map_err(OpenError::at(&path))?) {
             Ok(header) => Some(header),
-            Err(Fault::Version(version)) => return Err(OpenError::Version { path, version }),
-            Err(Fault::Damaged) => None,
+            Err(HeaderFault::Version(version)) => return Err(OpenError::Version { path, version }),
+            Err(HeaderFault::Damaged) => None,
         };
         let first_sequence = header.map_or(named, |header| header.first_sequence);
         Ok(Self { path, file: Arc::new(file), first_sequence, header, footer: None, salt: 0 })

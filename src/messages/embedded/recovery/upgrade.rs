@@ -17,7 +17,10 @@ use crate::messages::{
     OpenError,
     embedded::{
         disk::Disk,
-        format::block::{self, BLOCK_MAGIC, Block, Entry, Identity, LogId, SegmentHeader, take_text},
+        format::{
+            block::{BLOCK_MAGIC, Block, Entry, Identity, LogId, take_text},
+            segment_header::{self, SegmentHeader},
+        },
     },
 };
 
@@ -77,7 +80,7 @@ fn find(
 ) -> io::Result<Option<Old>> {
     let file = disk.open(&path, false)?;
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
-    let start = file.read(0, length.min(block::SEGMENT_HEADER_BYTES))?;
+    let start = file.read(0, length.min(segment_header::SEGMENT_HEADER_BYTES))?;
     if let Ok(header) = SegmentHeader::read(&start) {
         *log = Some(header.log);
     }
@@ -100,7 +103,7 @@ fn find(
     if is_sound {
         *log = Some(old_log);
     }
-    let header = SegmentHeader { log: old_log, first_sequence, replaces_up_to: 0 };
+    let header = SegmentHeader { log: old_log, first_sequence, replaces_up_to: 0, link: None };
     Ok(Some(Old { path, bytes: file.read(0, length)?.into(), header, is_sound }))
 }
 

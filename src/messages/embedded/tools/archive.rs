@@ -176,7 +176,7 @@ impl Archive {
             let loaded = Loaded::read(candidate, candidate.first_sequence, false);
             index_of(&loaded.map_err(at(&segment.path))?.scan)
         } else {
-            IndexBuilder::new(segment.salt())
+            IndexBuilder::new(segment.salt(), 0)
         };
         let Segment { path, file, first_sequence, replaces_up_to, .. } = segment;
         Ok(Segment::open(path.clone(), file.clone(), *first_sequence, *replaces_up_to, index))
@@ -336,9 +336,10 @@ fn broken(path: &Path, found: &Found) -> Vec<Finding> {
 
 /// The index of the blocks that a scan has found.
 pub fn index_of(scan: &Scan) -> IndexBuilder {
-    let mut index = IndexBuilder::new(scan.salt());
+    let mut index = IndexBuilder::new(scan.salt(), 0);
     for found in &scan.blocks {
         index.add(&found.block, found.start, found.body, found.end);
     }
+    index.extend(scan.end);
     index
 }

@@ -13,7 +13,10 @@ use crate::messages::{
     Config,
     embedded::{
         disk::{Disk, File},
-        format::block::{self, Identity, SegmentHeader},
+        format::{
+            block::{self, Identity},
+            segment_header::SegmentHeader,
+        },
         index::segment::IndexBuilder,
         segment_name,
         write::{commit::CommitBuilder, committer::SEGMENT_MESSAGES},
@@ -215,9 +218,10 @@ impl Writer {
     fn begin(&self, first_sequence: u64) -> Result<OpenSegment, Error> {
         let path = self.directory.join(segment_name(first_sequence));
         let file = Disk::Real.create(&path).map_err(at(&path))?;
-        let mut open =
-            OpenSegment { path, file, end: 0, index: IndexBuilder::new(self.log.salt), messages: 0 };
-        open.append(&SegmentHeader { log: self.log, first_sequence, replaces_up_to: 0 }.to_bytes())?;
+        let header = SegmentHeader { log: self.log, first_sequence, replaces_up_to: 0, link: None };
+        let index = IndexBuilder::new(self.log.salt, header.bytes());
+        let mut open = OpenSegment { path, file, end: 0, index, messages: 0 };
+        open.append(&header.to_bytes())?;
         Ok(open)
     }
 

@@ -13,7 +13,7 @@ use crate::{
         Position, Sequence,
         clock::Clock,
         embedded::{
-            format::{block, footer::Posting},
+            format::{footer::Posting, segment_header},
             index::segment::Segment,
             millis,
         },
@@ -129,7 +129,7 @@ impl Archive {
             directory: self.directory.display().to_string(),
             log: id.map(|id| id.to_string()),
             create_time: id.and_then(made),
-            format_version: block::VERSION,
+            format_version: segment_header::VERSION,
             segments: self.segments.len(),
             compacted_segments: self.segments.iter().filter(|segment| segment.replaces_up_to > 0).count(),
             topics: 0,

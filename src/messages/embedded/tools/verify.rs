@@ -11,9 +11,10 @@ use crate::{
     messages::embedded::{
         disk::Disk,
         format::{
-            block::{Block, Entry, SEGMENT_HEADER_BYTES},
+            block::{Block, Entry},
             footer::{Damaged, Footer},
             scan::Found,
+            segment_header::{self, SEGMENT_HEADER_BYTES},
             trim_points,
         },
         millis,
@@ -79,12 +80,12 @@ impl<F: FnMut(&Finding)> Verifier<F> {
         let Candidate { path, first_sequence, header, .. } = candidate;
         let from = self.next_sequence.max(*first_sequence);
         let loaded = Loaded::read(candidate, from, next.is_none())?;
-        let was_being_made =
-            next.is_none() && loaded.bytes.iter().skip(SEGMENT_HEADER_BYTES).all(|b| *b == 0);
+        let was_being_made = next.is_none() && segment_header::is_empty(&loaded.bytes);
         match header {
             None if was_being_made => return Ok(()),
             None => {
-                self.report(&Finding::new(path, 0..SEGMENT_HEADER_BYTES as u64, Fault::Header));
+                let bytes = segment_header::records_start(&loaded.bytes).min(SEGMENT_HEADER_BYTES);
+                self.report(&Finding::new(path, 0..bytes as u64, Fault::Header));
             }
             Some(header) if header.first_sequence != *first_sequence => {
                 let fault = Fault::Name { name: *first_sequence, header: header.first_sequence };

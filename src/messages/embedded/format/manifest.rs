@@ -1,0 +1,288 @@
+//! The manifest: what must be in the directory of a log, and what is known of its history.
+//!
+//! It is kept twice, in two files. Each change is written to the older copy, in place, and synced; so while one copy is
+//! written, the other one is whole. A change is on disk before the log does what it announces: before a message is
+//! written to a new segment, and before the file of a segment is removed. In place, a change takes no further room and no
+//! inode, so a full disk does not prevent it.
+
+use bytes::{Buf, BufMut};
+
+use super::{
+    block::{Identity, LogId},
+    segment_header::SegmentId,
+};
+use crate::{
+    messages::incarnation::{Incarnation, IncarnationId, Incarnations},
+    wire::{put_varint, take_varint},
+};
+
+/// The names of the two copies.
+pub const NAMES: [&str; 2] = ["manifest.0", "manifest.1"];
+
+/// The first bytes of a copy.
+const MAGIC: [u8; 8] = *b"PRNLMAN\n";
+
+/// The version of its format.
+const VERSION: u32 = 1;
+
+/// magic, version, length.
+const PREFIX_BYTES: usize = 8 + 4 + 4;
+
+const CHECKSUM_BYTES: usize = 4;
+
+/// The most clock steps that are kept: above it, the oldest are added to the one after them.
+pub const MAX_CLOCK_STEPS: usize = 1_000;
+
+/// The most erasures that are owed at once: above it, neighbours become one.
+pub const MAX_ERASURES: usize = 10_000;
+
+/// The content of a manifest.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Manifest {
+    /// The log that it belongs to.
+    pub log: Identity,
+    /// Higher in the newer copy.
+    pub generation: u64,
+    /// When the manifest was written, the next message had this sequence or a higher one.
+    pub next_sequence: u64,
+    /// The segments that must exist, in the order of their first sequences.
+    pub segments: Vec<Listed>,
+    /// The runs that published.
+    pub incarnations: Incarnations,
+    /// How the wall clock was set, oldest first.
+    pub clock_steps: Vec<ClockStep>,
+    /// Removed messages whose bytes may still be on disk.
+    pub erasures: Vec<Erasure>,
+}
+
+/// A segment that must exist.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// `None` for a segment of version 2: its first sequence identifies it.
+    pub id: Option<SegmentId>,
+    /// The first sequence in its header.
+    pub first_sequence: u64,
+    /// No message in it has this sequence or a higher one; `None` while it is written.
+    pub end: Option<u64>,
+}
+
+/// The wall clock was set, as measured against a clock that nobody sets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClockStep {
+    /// Messages below this sequence were published before the step.
+    pub before: u64,
+    /// The wall clock after the step, in nanoseconds since 1970.
+    pub time: u64,
+    /// By how many nanoseconds it was set forward; negative for back.
+    pub nanos: i64,
+}
+
+/// Payloads that must leave the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Erasure {
+    /// They are of messages from this sequence on,
+    pub first: u64,
+    /// up to this one.
+    pub last: u64,
+    /// When they were removed, in nanoseconds since 1970.
+    pub since: u64,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unreadable {
+    /// Cut off, or not as the checksum says.
+    Damaged,
+    /// In a newer version.
+    Version(u32),
+}
+
+impl Manifest {
+    /// The manifest of a log without segments.
+    pub fn new(log: Identity) -> Self {
+        Self { log, next_sequence: 1, ..Self::default() }
+    }
+
+    /// A copy, as it is on disk.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.put_u32_le(VERSION);
+        out.put_u32_le(0);
+        out.put_slice(&self.log.id);
+        out.put_u32_le(self.log.salt);
+        out.put_u64_le(self.generation);
+        out.put_u64_le(self.next_sequence);
+        put_count(&mut out, self.segments.len());
+        for Listed { id, first_sequence, end } in &self.segments {
+            out.put_u64_le(id.unwrap_or(0));
+            put_varint(&mut out, *first_sequence);
+            put_varint(&mut out, end.unwrap_or(0));
+        }
+        put_varint(&mut out, self.incarnations.merged_below);
+        put_count(&mut out, self.incarnations.as_slice().len());
+        for Incarnation { id, first_sequence } in self.incarnations.as_slice() {
+            out.put_slice(id);
+            put_varint(&mut out, *first_sequence);
+        }
+        put_count(&mut out, self.clock_steps.len());
+        for ClockStep { before, time, nanos } in &self.clock_steps {
+            put_varint(&mut out, *before);
+            put_varint(&mut out, *time);
+            out.put_i64_le(*nanos);
+        }
+        put_count(&mut out, self.erasures.len());
+        for Erasure { first, last, since } in &self.erasures {
+            [*first, *last, *since].into_iter().for_each(|number| put_varint(&mut out, number));
+        }
+        let length = u32::try_from(out.len() + CHECKSUM_BYTES).unwrap_or(u32::MAX);
+        if let Some(field) = out.get_mut(PREFIX_BYTES - 4..PREFIX_BYTES) {
+            field.copy_from_slice(&length.to_le_bytes());
+        }
+        out.put_u32_le(crc32c::crc32c(&out));
+        out
+    }
+
+    /// Reads a copy. Bytes after it are left from a longer one, or reserved.
+    pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let mut prefix = bytes.strip_prefix(&MAGIC).ok_or(Unreadable::Damaged)?;
+        let damaged = |_| Unreadable::Damaged;
+        let version = prefix.try_get_u32_le().map_err(damaged)?;
+        let length = usize::try_from(prefix.try_get_u32_le().map_err(damaged)?).unwrap_or(usize::MAX);
+        let whole = bytes.get(..length).filter(|whole| whole.len() >= PREFIX_BYTES + CHECKSUM_BYTES);
+        let (body, mut checksum) = whole
+            .and_then(|whole| whole.split_at_checked(whole.len() - CHECKSUM_BYTES))
+            .ok_or(Unreadable::Damaged)?;
+        if crc32c::crc32c(body) != checksum.get_u32_le() {
+            return Err(Unreadable::Damaged);
+        }
+        if version != VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        read_body(body.get(PREFIX_BYTES..).unwrap_or_default()).ok_or(Unreadable::Damaged)
+    }
+
+    /// Adds a measured step of the wall clock. Where there are too many, the oldest two become one.
+    pub fn add_clock_step(&mut self, step: ClockStep) {
+        self.clock_steps.push(step);
+        if self.clock_steps.len() > MAX_CLOCK_STEPS {
+            let oldest = self.clock_steps.remove(0);
+            if let Some(next) = self.clock_steps.first_mut() {
+                next.nanos = next.nanos.saturating_add(oldest.nanos);
+            }
+        }
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    put_varint(out, count as u64);
+}
+
+/// The checksum has proved the bytes; lengths are checked all the same.
+fn read_body(mut bytes: &[u8]) -> Option<Manifest> {
+    let rest = &mut bytes;
+    let id = take_array::<{ size_of::<LogId>() }>(rest)?;
+    let log = Identity { id, salt: rest.try_get_u32_le().ok()? };
+    let (generation, next_sequence) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
+    let segments = take_list(rest, |rest| {
+        let id = rest.try_get_u64_le().ok()?;
+        let (first_sequence, end) = (take_varint(rest)?, take_varint(rest)?);
+        let [id, end] = [id, end].map(|number| Some(number).filter(|number| *number != 0));
+        Some(Listed { id, first_sequence, end })
+    })?;
+    let merged_below = take_varint(rest)?;
+    let list = take_list(rest, |rest| {
+        let id = take_array::<{ size_of::<IncarnationId>() }>(rest)?;
+        Some(Incarnation { id, first_sequence: take_varint(rest)? })
+    })?;
+    let clock_steps = take_list(rest, |rest| {
+        let (before, time) = (take_varint(rest)?, take_varint(rest)?);
+        Some(ClockStep { before, time, nanos: rest.try_get_i64_le().ok()? })
+    })?;
+    let erasures = take_list(rest, |rest| {
+        Some(Erasure { first: take_varint(rest)?, last: take_varint(rest)?, since: take_varint(rest)? })
+    })?;
+    let incarnations = Incarnations::new(merged_below, list);
+    rest.is_empty().then_some(Manifest {
+        log,
+        generation,
+        next_sequence,
+        segments,
+        incarnations,
+        clock_steps,
+        erasures,
+    })
+}
+
+fn take_array<const BYTES: usize>(bytes: &mut &[u8]) -> Option<[u8; BYTES]> {
+    let (array, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*array)
+}
+
+fn take_list<T>(bytes: &mut &[u8], mut take: impl FnMut(&mut &[u8]) -> Option<T>) -> Option<Vec<T>> {
+    let count = take_varint(bytes)?;
+    // Each takes a byte at least: a wrong count cannot reserve more memory than the file is long.
+    let mut list = Vec::with_capacity(usize::try_from(count).ok()?.min(bytes.len()));
+    for _ in 0..count {
+        list.push(take(bytes)?);
+    }
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        let mut incarnations = Incarnations::default();
+        (1..300).for_each(|n| incarnations.push(Incarnation::begin(n * 3)));
+        incarnations.merged_below = 2;
+        Manifest {
+            log: Identity { id: [3; 16], salt: 9 },
+            generation: 7,
+            next_sequence: 900,
+            segments: vec![
+                Listed { id: None, first_sequence: 1, end: Some(5) },
+                Listed { id: Some(u64::MAX), first_sequence: 5, end: None },
+            ],
+            incarnations,
+            clock_steps: vec![ClockStep { before: 4, time: 1 << 60, nanos: -3 }],
+            erasures: vec![Erasure { first: 1, last: 2, since: 1 << 60 }],
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written_and_no_byte_of_it_can_change() {
+        let manifest = sample();
+        let bytes = manifest.to_bytes();
+        assert_eq!(Manifest::read(&bytes).as_ref(), Ok(&manifest));
+        // A shorter copy was written over a longer one.
+        assert_eq!(Manifest::read(&[&bytes[..], &[7; 100]].concat()), Ok(manifest));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert_eq!(Manifest::read(&flipped), Err(Unreadable::Damaged), "byte {at}");
+            assert_eq!(Manifest::read(&bytes[..at]), Err(Unreadable::Damaged), "cut off at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_reported_by_its_number() {
+        let mut bytes = Manifest::new(Identity::default()).to_bytes();
+        bytes[8] = 2;
+        let end = bytes.len() - CHECKSUM_BYTES;
+        let checksum = crc32c::crc32c(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&checksum);
+        assert_eq!(Manifest::read(&bytes), Err(Unreadable::Version(2)));
+    }
+
+    #[test]
+    fn the_oldest_clock_steps_become_one() {
+        let mut manifest = Manifest::default();
+        for before in 1..=MAX_CLOCK_STEPS as u64 + 9 {
+            manifest.add_clock_step(ClockStep { before, time: before, nanos: 2 });
+        }
+        assert_eq!(manifest.clock_steps.len(), MAX_CLOCK_STEPS);
+        assert_eq!((manifest.clock_steps[0].before, manifest.clock_steps[0].nanos), (10, 20));
+    }
+}
