@@ -16,6 +16,7 @@ use futures::Stream;
 use tokio::sync::watch;
 
 use embedded::{Embedded, Subscription};
+use incarnation::Incarnation;
 use topic::Pattern;
 
 pub mod clock;
@@ -23,7 +24,6 @@ mod config;
 mod consumers;
 mod embedded;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "the log does not write version 3 yet"))]
 mod incarnation;
 pub mod json;
 mod message;
@@ -36,6 +36,8 @@ pub use config::{Config, OpenError, Opened, SEGMENT_SIZES};
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
 pub use embedded::tools;
 pub use error::{BatchError, Error};
+pub(crate) use incarnation::Lineage;
+pub use incarnation::{Diverged, MAX_INCARNATIONS};
 pub use message::{
     Content, Expected, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, NewMessage, PUBLISH_COUNTS,
     Published, TTLS, check_publish_count,
@@ -259,6 +261,20 @@ impl Log {
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         let Kind::Embedded(log) = &self.0;
         log.delete_consumer(name).await
+    }
+
+    /// The last incarnations of the log at or below a sequence.
+    pub(crate) fn lineage(&self, sequence: u64) -> Lineage {
+        let Kind::Embedded(log) = &self.0;
+        log.incarnations().lineage(sequence)
+    }
+
+    /// Checks that the log has the history of a position at a sequence. `None`: the position is from before incarnations
+    /// were recorded.
+    pub(crate) fn check_lineage(&self, lineage: Option<Lineage>, sequence: u64) -> Result<(), Diverged> {
+        let Kind::Embedded(log) = &self.0;
+        let lineage = lineage.unwrap_or_else(|| Lineage::last_of(&[Incarnation::of_log(log.id())]));
+        log.incarnations().check(&lineage, sequence, log.head())
     }
 
     /// The last message of a topic of the server's own that has not expired.

@@ -22,7 +22,9 @@ impl ErrorReason {
                 Code::FailedPrecondition
             }
             Self::CountdownExists => Code::AlreadyExists,
-            Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd => Code::OutOfRange,
+            Self::CursorExpired | Self::CursorAhead | Self::OffsetBeyondEnd | Self::LogDiverged => {
+                Code::OutOfRange
+            }
             Self::FileNotFound | Self::ConsumerNotFound | Self::TopicNotFound | Self::CountdownNotFound => {
                 Code::NotFound
             }
@@ -54,6 +56,7 @@ impl ErrorReason {
             | Self::CursorMismatch
             | Self::CursorExpired
             | Self::CursorAhead
+            | Self::LogDiverged
             | Self::OffsetBeyondEnd
             | Self::FileNotFound
             | Self::SequenceMismatch

@@ -287,7 +287,7 @@ impl Countdowns {
     /// Opens the stream of a countdown. The first batch is ready at once.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::NotFound`], [`Error::Mismatch`], [`Error::Ahead`], and
+    /// [`Error::Name`], [`Error::NotFound`], [`Error::Mismatch`], [`Error::Diverged`], [`Error::Ahead`], and
     /// [`TooManyTicks`](super::Error::TooManyTicks). The stream itself fails with [`Error::NotFound`].
     pub fn watch(
         &self,
@@ -297,7 +297,7 @@ impl Countdowns {
         let changes = self.0.changes(&query.name).ok_or(Error::NotFound)?;
         let interval = changes.borrow().record.interval;
         let rate = self.0.config.rates.take(interval.into())?;
-        let mut watcher = Watcher::new(changes, query, &self.0.clock, rate)?;
+        let mut watcher = Watcher::new(changes, query, &self.0.log, &self.0.clock, rate)?;
         let registry = self.0.clone();
         Ok(try_stream!({
             yield registry.completed(watcher.batch()?).await?;

@@ -260,6 +260,7 @@ fn event(event: Event) -> proto::MessageStreamEvent {
     let (SequenceRange { first, last }, reason) = match event {
         Event::Damaged(range) => (range, proto::MessageGapReason::Damaged),
         Event::Removed(range) => (range, proto::MessageGapReason::Removed),
+        Event::Diverged(range) => (range, proto::MessageGapReason::Diverged),
     };
     let gap = proto::MessageGap {
         first_sequence: Some(number(first)),

@@ -122,10 +122,10 @@ pub enum OpenError {
         /// Its version.
         version: u32,
     },
-    /// A segment of another log.
-    #[error("{}: a segment of another log; move it out of the directory", path.display())]
+    /// A file of another log.
+    #[error("{}: of another log than the other files; move it out of the directory", path.display())]
     Foreign {
-        /// The segment.
+        /// The file.
         path: PathBuf,
     },
 }

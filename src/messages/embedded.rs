@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `disk` | the seam to the file system, which tests break |
 //! | `format` | the bytes on disk: blocks, footers, trim points; reading them without an index |
+//! | `manifest` | what must exist, twice on disk, and the history of the log |
 //! | `index` | what is known in memory: segments, topics, recent blocks, message ids |
 //! | `read` | subscriptions, the batches that they read, notification, consumers |
 //! | `maintenance` | retention, purge, expiry, compaction, and segments prepared ahead |
@@ -43,6 +44,7 @@ use self::{
         topics::{Topic, Topics},
     },
     maintenance::{Maintenance, Task, trim::Limit},
+    manifest::ManifestFile,
     read::{
         batch::BatchCache,
         consumers::{Lease, Leases},
@@ -56,7 +58,8 @@ use self::{
     },
 };
 use super::{
-    Config, Error, OpenError, Opened, Sequence, Stamp, TopicInfo, TopicPage,
+    Config, Error, OpenError, Opened, Position, Sequence, Stamp, TopicInfo, TopicPage,
+    incarnation::Incarnations,
     topic::{self, Pattern},
 };
 
@@ -64,6 +67,7 @@ pub mod disk;
 pub mod format;
 pub mod index;
 pub mod maintenance;
+pub mod manifest;
 pub mod read;
 pub mod recovery;
 pub mod tools;
@@ -94,6 +98,7 @@ pub struct Shared {
     /// Which directory that is, should another one take its place.
     directory_id: (u64, u64),
     cache: Cache,
+    manifest: ManifestFile,
     state: RwLock<State>,
     /// The newest sequence on disk; 0 for none.
     head: watch::Sender<u64>,
@@ -202,9 +207,9 @@ impl Embedded {
         let at = || OpenError::at(directory);
         let cache = Cache::default();
         let recovered = recovery::recover(directory, &config, &cache)?;
-        let Recovered { log, state, dedupe, next_sequence, last_time, active, unsealed, mut opened, .. } =
-            recovered;
-        let identity = log.unwrap_or_else(Identity::new);
+        let Recovered { identity, manifest, found, state, dedupe, next_sequence, .. } = recovered;
+        let Recovered { last_time, active, unsealed, mut opened, .. } = recovered;
+        let manifest = manifest::start(&config.disk, directory, manifest, &found).map_err(at())?;
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
         let head = next_sequence - 1;
@@ -214,6 +219,7 @@ impl Embedded {
             directory: directory.into(),
             directory_id,
             cache,
+            manifest,
             state: RwLock::new(state),
             head: watch::Sender::new(head),
             failed: watch::Sender::new(false),
@@ -248,6 +254,7 @@ impl Embedded {
             next_sequence,
             last_time,
             dedupe,
+            has_begun: false,
             buffer: Vec::new(),
         };
         tokio::spawn(notify_followers(Arc::downgrade(&shared)));
@@ -280,6 +287,16 @@ impl Embedded {
     /// The newest sequence that can be read; 0 for none.
     pub fn head(&self) -> u64 {
         *self.shared.head.borrow()
+    }
+
+    /// The incarnations of the log.
+    pub fn incarnations(&self) -> Arc<Incarnations> {
+        self.shared.manifest.incarnations()
+    }
+
+    /// Checks that a position is one of this log and its history.
+    pub fn check(&self, position: &Position) -> Result<(), Error> {
+        position.check(self.id(), &self.incarnations(), self.head())
     }
 
     /// The newest sequence of the users' topics.

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Sequence, topic};
+use super::{Sequence, incarnation::Diverged, topic};
 
 /// Why messages cannot be read or published.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,9 @@ pub enum Error {
     /// The position is one of another log.
     #[error("a position in another log")]
     OtherLog,
+    /// The position is one of another history of the log: a copy of the log was restored, or two copies went on.
+    #[error("a position in another history of the log, {}", common(.0))]
+    Diverged(Diverged),
     /// The position is ahead of the log: the log has never been there.
     #[error("a position ahead of the log, whose newest sequence is {}", or_none(*newest))]
     Ahead {
@@ -159,6 +162,14 @@ pub enum Error {
 
 fn or_none(sequence: Option<Sequence>) -> String {
     sequence.map_or_else(|| "none".into(), |sequence| sequence.to_string())
+}
+
+fn common(Diverged { last_common }: &Diverged) -> String {
+    match last_common {
+        None => "and where the two part is unknown".into(),
+        Some(0) => "which has no message in common with it".into(),
+        Some(last) => format!("which agrees with it up to {last}"),
+    }
 }
 
 impl Error {

@@ -37,8 +37,8 @@ impl Incarnation {
     /// The incarnation of all messages from before incarnations were recorded. Its id is the second half of the log's
     /// identity, which is random, so that copies of a log that are converted separately agree on it.
     pub fn of_log(log: [u8; 16]) -> Self {
-        let [.., a, b, c, d, e, f, g, h] = log;
-        Self { id: [a, b, c, d, e, f, g, h], first_sequence: 1 }
+        let (_, id) = log.split_at(8);
+        Self { id: id.try_into().unwrap_or_default(), first_sequence: 1 }
     }
 }
 
@@ -143,12 +143,13 @@ impl Incarnations {
     /// Adds what the header of a later segment says, where the file of all incarnations is lost. If some are missing
     /// between those that are known and the lineage, cursors below the lineage are checked by their sequence alone.
     pub fn extend(&mut self, lineage: &Lineage) {
-        let (Some(oldest), false) = (lineage.as_slice().first(), self.list.is_empty()) else {
-            if !lineage.is_complete() {
-                self.merged_below = lineage.as_slice().first().map_or(0, |oldest| oldest.first_sequence);
-            }
+        let known = self.list.last().map_or(0, |last| last.first_sequence);
+        let [oldest, .., newest] = lineage.as_slice() else {
             return lineage.as_slice().iter().for_each(|incarnation| self.push(*incarnation));
         };
+        if newest.first_sequence <= known {
+            return;
+        }
         if !lineage.is_complete() && !self.list.contains(oldest) {
             self.list.clear();
             self.merged_below = oldest.first_sequence;
@@ -261,7 +262,9 @@ mod tests {
         let all = table(&(1..=30).map(|n| (n, u64::from(n) * 10)).collect::<Vec<_>>());
         let rebuild = |ends: &[u64]| {
             let mut rebuilt = Incarnations::default();
-            ends.iter().for_each(|end| rebuilt.extend(&all.lineage(*end)));
+            for end in ends {
+                rebuilt.extend(&all.lineage(*end));
+            }
             rebuilt
         };
         assert_eq!(rebuild(&[0, 55, 60, 120, 190, 250, 300]), all);

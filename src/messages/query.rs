@@ -4,7 +4,11 @@ use std::{sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Sequence, SequenceRange, topic::Pattern};
+use super::{
+    Error, Sequence, SequenceRange,
+    incarnation::{Incarnation, Incarnations, Lineage},
+    topic::Pattern,
+};
 use crate::{
     cursor,
     stream::{self, Batching},
@@ -94,9 +98,10 @@ pub struct Stop {
     pub caught_up: bool,
 }
 
-/// The decoded content of a cursor: which log, and how far a subscription has read.
+/// The decoded content of a cursor: which log and which history of it, and how far a subscription has read.
 ///
-/// Cursors on disk have this encoding, so its fields stay numbers, with 0 for none.
+/// Every kind of log has an identity, incarnations and sequences. Cursors on disk have this encoding, so its fields stay
+/// numbers, with 0 for none.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     pub(super) log: [u8; 16],
@@ -108,11 +113,46 @@ pub struct Position {
     pub(super) reported_up_to: u64,
     /// While a snapshot of last messages is delivered: the head at which it was taken; else 0.
     pub(super) snapshot: u64,
+    /// The last incarnations at or below [`reference`](Self::reference).
+    pub(super) lineage: Lineage,
+    /// The subscription started at a time, and has not passed the head at that moment.
+    pub(super) since: Option<Since>,
+}
+
+/// A start at a time: of the messages up to a head, those that were published at that time or later.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Since {
+    /// The time, in nanoseconds since 1970.
+    pub(super) time: u64,
+    /// The head when the subscription was opened: every later message is delivered.
+    pub(super) head: u64,
+}
+
+/// The first version: without incarnations.
+#[derive(Deserialize)]
+struct First {
+    log: [u8; 16],
+    delivered_up_to: u64,
+    is_awaited: bool,
+    reported_up_to: u64,
+    snapshot: u64,
+}
+
+impl From<First> for Position {
+    fn from(First { log, delivered_up_to, is_awaited, reported_up_to, snapshot }: First) -> Self {
+        let mut position = Self { delivered_up_to, is_awaited, reported_up_to, snapshot, ..Self::start(log) };
+        // It is from before incarnations were recorded.
+        if position.reference() > 0 {
+            position.lineage = Lineage::last_of(&[Incarnation::of_log(log)]);
+        }
+        position
+    }
 }
 
 impl cursor::Position for Position {
     const KIND: cursor::Kind = cursor::Kind::Messages;
-    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
+    const DECODERS: &'static [cursor::Decoder<Self>] =
+        &[|bytes| cursor::decode_fields::<First>(bytes).map(Self::from), cursor::decode_fields];
 }
 
 impl Position {
@@ -121,12 +161,32 @@ impl Position {
         Sequence::new(self.delivered_up_to)
     }
 
-    /// Checks that the position is one of the log with this identity and this head.
-    pub(super) fn check(&self, log: [u8; 16], head: u64) -> Result<(), Error> {
-        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot } = self;
+    /// The position before the first message of a log.
+    pub(super) fn start(log: [u8; 16]) -> Self {
+        Self {
+            log,
+            delivered_up_to: 0,
+            is_awaited: false,
+            reported_up_to: 0,
+            snapshot: 0,
+            lineage: Lineage::default(),
+            since: None,
+        }
+    }
+
+    /// The highest sequence of the history that the position depends on; 0 for none, as where a sequence is awaited.
+    pub(super) fn reference(&self) -> u64 {
+        let delivered_up_to = if self.is_awaited { 0 } else { self.delivered_up_to };
+        delivered_up_to.max(self.snapshot).max(self.since.map_or(0, |since| since.head))
+    }
+
+    /// Checks that the position is one of the log with this identity, this history and this head.
+    pub(super) fn check(&self, log: [u8; 16], history: &Incarnations, head: u64) -> Result<(), Error> {
+        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot, lineage, since: _ } = self;
         if *of != log {
             return Err(Error::OtherLog);
         }
+        history.check(lineage, self.reference(), head).map_err(Error::Diverged)?;
         let is_ahead = *delivered_up_to > head && !is_awaited;
         // Gaps and snapshots are never ahead of the log.
         let is_impossible = *reported_up_to > head || *snapshot > head;
@@ -157,4 +217,7 @@ pub enum Event {
     Damaged(SequenceRange),
     /// Retention or a purge removed messages of the subscribed topics in this range before they were read.
     Removed(SequenceRange),
+    /// The log has another history than the one that was read: it does not have the messages that were read in this
+    /// range, and the stream continues with its own messages from the first of these sequences on.
+    Diverged(SequenceRange),
 }

@@ -1,5 +1,4 @@
 //! What every log must do, and what the embedded log does when its disk fails.
-
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{path::PathBuf, pin::Pin, time::Duration};
@@ -23,7 +22,9 @@ mod conformance;
 mod faults;
 mod format;
 mod history;
+mod incarnations;
 mod live;
+mod lost;
 mod power;
 mod retention;
 mod rot;
@@ -428,7 +429,7 @@ fn a_newer_format_is_refused_by_its_version() {
     bytes[48..52].copy_from_slice(&checksum);
     std::fs::write(segment(&directory), bytes).unwrap();
     let error = Log::open(directory.path(), config()).unwrap_err();
-    assert!(matches!(error, OpenError::Version { version: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::Version { version: 4, .. }), "{error}");
 }
 
 #[derive(Clone, Debug)]

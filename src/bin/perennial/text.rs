@@ -117,6 +117,9 @@ fn message_sentence(event: &MessageStreamEvent) -> String {
             let why = match it.reason() {
                 MessageGapReason::Damaged => ": they are damaged on disk",
                 MessageGapReason::Removed => ": retention or a purge removed them",
+                MessageGapReason::Diverged => {
+                    ": the server's log was restored or forked, and what follows is its own history"
+                }
                 MessageGapReason::Unspecified => "",
             };
             let (from, to) = (it.first_sequence.unwrap_or(0), it.last_sequence.unwrap_or(0));

@@ -90,6 +90,9 @@ pub enum Error {
     /// The position belongs to another countdown.
     #[error("a position in another countdown")]
     Mismatch,
+    /// The position is one of another history of the log: a copy of the log was restored, or two copies went on.
+    #[error("a position in another history of the log")]
+    Diverged(messages::Diverged),
     /// The position names a version that the countdown does not have yet.
     #[error("a position ahead of the countdown, whose version is {version}")]
     Ahead {

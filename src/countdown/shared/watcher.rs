@@ -19,13 +19,14 @@ use crate::{
         schedule::{self, Due, Mark, Taken},
     },
     cursor,
+    messages::{Lineage, Log},
     stream::{Batching, Pacing},
 };
 
 /// `COUNTDOWN_STATE_RUNNING`: a countdown has ticks in this state only.
 const RUNNING: i32 = 1;
 
-/// A position in a shared countdown.
+/// A position in a shared countdown. A version is the sequence of the message with it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Position {
     /// The countdown's id: its name may be used again after it is deleted.
@@ -34,11 +35,28 @@ pub struct Position {
     pub(super) version: u64,
     /// How many ticks were delivered or skipped, over all runs.
     pub(super) next: u64,
+    /// The last incarnations of the log at or below the version; `None` in the first version of the cursor.
+    pub(super) lineage: Option<Lineage>,
+}
+
+/// The first version of [`Position`].
+#[derive(Deserialize)]
+struct First {
+    id: Uuid,
+    version: u64,
+    next: u64,
+}
+
+impl From<First> for Position {
+    fn from(First { id, version, next }: First) -> Self {
+        Self { id, version, next, lineage: None }
+    }
 }
 
 impl cursor::Position for Position {
     const KIND: cursor::Kind = cursor::Kind::Shared;
-    const DECODERS: &'static [cursor::Decoder<Self>] = &[cursor::decode_fields];
+    const DECODERS: &'static [cursor::Decoder<Self>] =
+        &[|bytes| cursor::decode_fields::<First>(bytes).map(Self::from), cursor::decode_fields];
 }
 
 /// Which countdown to watch, from the present or from a position.
@@ -105,6 +123,7 @@ pub(super) struct Watcher {
     unreported: u64,
     on_lag: OnLag,
     pacing: Pacing,
+    log: Log,
     clock: Clock,
     steps: Steps,
     /// By how much the wall clock was set after the last batch.
@@ -117,6 +136,7 @@ impl Watcher {
     pub fn new(
         changes: watch::Receiver<Arc<Snapshot>>,
         query: Query,
+        log: &Log,
         clock: &Clock,
         rate: Rate,
     ) -> Result<Self, Error> {
@@ -127,10 +147,13 @@ impl Watcher {
         let reading = clock.both();
         let (version, delivered) = match resume {
             Some(position) if position.id != record.id => return Err(Error::Mismatch),
-            Some(position) if position.version > snapshot.version => {
-                return Err(Error::Ahead { version: snapshot.version });
+            Some(position) => {
+                log.check_lineage(position.lineage, position.version).map_err(Error::Diverged)?;
+                if position.version > snapshot.version {
+                    return Err(Error::Ahead { version: snapshot.version });
+                }
+                (position.version, position.next)
             }
-            Some(position) => (position.version, position.next),
             None => {
                 // A stream that starts after the end gets the last number.
                 let last = u64::from(matches!(record.phase, Phase::Ended { .. }));
@@ -146,6 +169,7 @@ impl Watcher {
             unreported: 0,
             on_lag,
             pacing: Pacing::new(batching, reading.1),
+            log: log.clone(),
             clock,
             steps: Steps::at(reading),
             stepped: None,
@@ -186,7 +210,8 @@ impl Watcher {
         if self.version == newest.version && newest.record.is_over() && is_run_over {
             self.pacing.end();
         }
-        let position = Position { id: self.id, version: self.version, next: self.delivered };
+        let lineage = Some(self.log.lineage(self.version));
+        let position = Position { id: self.id, version: self.version, next: self.delivered, lineage };
         Ok(Batch {
             items: taken.items,
             count: taken.count,

@@ -79,9 +79,11 @@ fn a_gap_is_reported_with_its_range_and_its_reason() {
     use proto::MessageGapReason as Reason;
     let [first, last] = [3, 5].map(|number| Sequence::new(number).unwrap());
     let range = SequenceRange { first, last };
-    for (gap_event, reason) in
-        [(Event::Damaged(range), Reason::Damaged), (Event::Removed(range), Reason::Removed)]
-    {
+    for (gap_event, reason) in [
+        (Event::Damaged(range), Reason::Damaged),
+        (Event::Removed(range), Reason::Removed),
+        (Event::Diverged(range), Reason::Diverged),
+    ] {
         let gap =
             proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
         assert_eq!(event(gap_event).event, Some(proto::message_stream_event::Event::Gap(gap)));

@@ -2,7 +2,8 @@
 
 use super::{ErrorReason, Failure, TTL, draining, name_fault, quoted, read_error, show, size};
 use crate::messages::{
-    BatchError, Error, MAX_CONSUMER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES, Sequence,
+    BatchError, Diverged, Error, MAX_CONSUMER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES,
+    Sequence,
 };
 
 impl From<Error> for Failure {
@@ -79,6 +80,7 @@ impl From<Error> for Failure {
                 "the topic has no messages: ListTopics lists the topics that have some",
             ),
             Error::Ttl { ttl } => Self::field("ttl", format!("is {}: {TTL}", show(ttl))),
+            Error::Diverged(it) => diverged(it),
             Error::Ahead { newest } => ahead(newest),
             Error::Full => Self::new(
                 ErrorReason::LogFull,
@@ -138,6 +140,33 @@ fn removed(oldest: Option<Sequence>, newest: Sequence, removed_up_to: Sequence) 
     let failure = Failure::new(ErrorReason::CursorExpired, text).with("newest", newest);
     match oldest {
         Some(oldest) => failure.with("oldest", oldest),
+        None => failure,
+    }
+}
+
+fn diverged(diverged: Diverged) -> Failure {
+    let (agree, remedy) = match diverged.last_common {
+        None => (
+            "where the two part is not known".into(),
+            "start without the cursor, and take what was read since for another history",
+        ),
+        Some(last) => (
+            format!("the two agree up to sequence {last}"),
+            "start without the cursor, or set `on_gap` to ON_GAP_SKIP to continue after that sequence",
+        ),
+    };
+    let text = format!(
+        "the cursor is from another history of the log: a copy of its data was restored, or two copies went on; \
+         {agree}: {remedy}"
+    );
+    diverged_from(diverged, text)
+}
+
+/// In the metadata, 0 is before the first message.
+pub fn diverged_from(Diverged { last_common }: Diverged, text: String) -> Failure {
+    let failure = Failure::new(ErrorReason::LogDiverged, text);
+    match last_common {
+        Some(last_common) => failure.with("last_common", last_common),
         None => failure,
     }
 }

@@ -1,6 +1,6 @@
 //! Errors of shared countdowns.
 
-use super::{ErrorReason, Failure, name_fault, quoted, too_long};
+use super::{ErrorReason, Failure, messages::diverged_from, name_fault, quoted, too_long};
 use crate::{
     countdown::shared::{Error, HEADER_PREFIX, MAX_HEADERS, MAX_NAME_BYTES, MAX_REQUEST_ID_BYTES},
     messages,
@@ -77,6 +77,12 @@ impl From<Error> for Failure {
             Error::Mismatch => Self::new(
                 ErrorReason::CursorMismatch,
                 "the cursor belongs to another countdown, or to an earlier one of this name: watch without the cursor",
+            ),
+            Error::Diverged(diverged) => diverged_from(
+                diverged,
+                "the cursor is from another history of the server's log: a copy of its data was restored; watch without \
+                 the cursor"
+                    .into(),
             ),
             Error::Ahead { version } => {
                 let text = format!(

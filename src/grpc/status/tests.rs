@@ -8,7 +8,7 @@ use tonic::metadata::MetadataMap;
 use super::*;
 use crate::{
     countdown, lines,
-    messages::{self, BatchError, Sequence, topic},
+    messages::{self, BatchError, Diverged, Sequence, topic},
 };
 
 /// A text that must not reach a client.
@@ -159,10 +159,11 @@ fn each_error_of_a_shared_countdown_has_its_status() {
         E::OnEnd(messages::Error::Topic(topic::Error::Empty)),
         E::HeaderReserved { name: "countdown-x".repeat(1024) },
         E::Mismatch,
+        E::Diverged(Diverged { last_common: Some(7) }),
         E::Ahead { version: 3 },
         E::Log(messages::Error::Full),
     ]);
-    walk(samples, 18, |error| match error {
+    walk(samples, 19, |error| match error {
         E::NoTarget => (ErrorReason::InvalidField, Some("target")),
         E::Name(_) => (ErrorReason::InvalidField, Some("name")),
         E::NotFound => (ErrorReason::CountdownNotFound, None),
@@ -177,6 +178,7 @@ fn each_error_of_a_shared_countdown_has_its_status() {
         E::OnEnd(_) => (ErrorReason::InvalidField, Some("on_end.topic")),
         E::HeaderReserved { .. } => (ErrorReason::InvalidField, Some("on_end.headers")),
         E::Mismatch => (ErrorReason::CursorMismatch, None),
+        E::Diverged(_) => (ErrorReason::LogDiverged, None),
         E::Ahead { .. } => (ErrorReason::CursorAhead, None),
         E::Log(_) => (ErrorReason::LogFull, None),
     });
@@ -251,12 +253,13 @@ fn each_error_of_messages_has_its_status() {
         E::NoTopic,
         E::Ttl { ttl: Duration::ZERO },
         E::Ahead { newest: Sequence::new(9) },
+        E::Diverged(Diverged { last_common: Some(7) }),
         E::Full,
         E::Failed,
         E::Closed,
         E::Io(io_error()),
     ];
-    walk(samples, 28, |error| match error {
+    walk(samples, 29, |error| match error {
         E::Topic(_) => (ErrorReason::InvalidField, Some("topic")),
         E::Pattern { .. } => (ErrorReason::InvalidField, Some("topics[3]")),
         E::NoPatterns | E::TooManyPatterns { .. } => (ErrorReason::InvalidField, Some("topics")),
@@ -279,6 +282,7 @@ fn each_error_of_messages_has_its_status() {
         E::NoTopic => (ErrorReason::TopicNotFound, None),
         E::Ttl { .. } => (ErrorReason::InvalidField, Some("ttl")),
         E::Ahead { .. } => (ErrorReason::CursorAhead, None),
+        E::Diverged(_) => (ErrorReason::LogDiverged, None),
         E::Full => (ErrorReason::LogFull, None),
         E::Failed => (ErrorReason::LogFailed, None),
         E::Closed => (ErrorReason::Draining, None),
@@ -335,6 +339,19 @@ fn a_cursor_ahead_of_a_log_that_never_had_a_message_names_no_newest_sequence() {
     reported.check();
     assert_eq!(reported.metadata("newest"), None);
     assert!(reported.status.message().contains("never had a message"), "{}", reported.status.message());
+}
+
+#[test]
+fn a_cursor_of_another_history_learns_the_last_common_sequence_where_it_is_known() {
+    let of = |last_common| Reported::of(messages::Error::Diverged(Diverged { last_common }));
+    let known = of(Some(0));
+    known.check();
+    assert_eq!(known.metadata("last_common"), Some("0"));
+    assert!(known.status.message().contains("ON_GAP_SKIP"), "{}", known.status.message());
+    let unknown = of(None);
+    unknown.check();
+    assert_eq!(unknown.metadata("last_common"), None);
+    assert!(!unknown.status.message().contains("ON_GAP_SKIP"), "{}", unknown.status.message());
 }
 
 #[test]
@@ -424,7 +441,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 30);
+    assert_eq!(ErrorReason::all().count(), 31);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

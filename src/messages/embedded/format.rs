@@ -2,7 +2,6 @@
 
 pub mod block;
 pub mod footer;
-#[expect(dead_code, reason = "the log does not write version 3 yet")]
 pub mod manifest;
 pub mod scan;
 pub mod segment_header;

@@ -113,8 +113,11 @@ impl Maintenance {
         // Keep the lock until the file has its own name: the worker would create another one under the name `READY`.
         let mut ready = lock(&self.ready);
         let not_named = |error| NotMade { error, is_named: false };
+        shared.manifest.ensure().map_err(not_named)?;
         let file = ready.take().map_or_else(|| make(shared), Ok).map_err(not_named)?;
-        let header = SegmentHeader { log: shared.identity, first_sequence, replaces_up_to: 0, link: None };
+        let link = shared.manifest.link_of_next(first_sequence);
+        let header =
+            SegmentHeader { log: shared.identity, first_sequence, replaces_up_to: 0, link: Some(link) };
         let path = shared.directory.join(segment_name(first_sequence));
         let disk = &shared.config.disk;
         let named = file
@@ -126,6 +129,16 @@ impl Maintenance {
             return Err(not_named(error));
         }
         disk.sync_directory(&shared.directory).map_err(|error| NotMade { error, is_named: true })?;
+        if let Err(error) = shared.manifest.list_next(link.id, first_sequence) {
+            // It must not be written without a place in the manifest, nor keep that place without its file.
+            let undone = || {
+                shared.manifest.mirror()?;
+                disk.remove(&path)?;
+                disk.sync_directory(&shared.directory)
+            };
+            let is_named = !is_full(&error) || undone().is_err();
+            return Err(NotMade { error, is_named });
+        }
         let index = IndexBuilder::new(shared.identity.salt, header.bytes());
         Ok(Segment::open(path, Arc::new(file), first_sequence, 0, index))
     }

@@ -15,13 +15,18 @@ use std::{
 
 use bytes::Bytes;
 
-use self::directory::{Candidate, Files};
+use self::{
+    directory::{Candidate, Files},
+    presence::Presence,
+};
 use super::{
     State,
     disk::{Disk, File},
     format::{
+        self,
         block::{self, Identity},
         footer::Footer,
+        manifest::{Listed, Manifest},
         scan::Scan,
         segment_header, trim_points,
     },
@@ -30,22 +35,32 @@ use super::{
         segment::{Cache, IndexBuilder, Segment},
         topics::Topics,
     },
-    nanos,
+    manifest, nanos, segment_name,
 };
-use crate::messages::{Config, OpenError, Opened};
+use crate::messages::{
+    Config, OpenError, Opened,
+    incarnation::{Incarnation, Incarnations},
+};
 
 pub mod directory;
+pub mod presence;
 mod upgrade;
 
 /// The sequence jumps by this much over a torn tail: more than a commit holds, so that no sequence that a reader may have
 /// seen is given again.
 const SEQUENCE_JUMP: u64 = 1_000_000;
 
+/// The sequence jumps by this much if the segment that was written last is lost: more than a segment and a commit hold.
+const LOST_JUMP: u64 = 2_000_000;
+
 /// The recovered state.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The log; `None` for an empty directory.
-    pub log: Option<Identity>,
+    /// The log: a new one for an empty directory.
+    pub identity: Identity,
+    /// The manifest as it must be on disk, and as it was found there.
+    pub manifest: Manifest,
+    pub found: manifest::Found,
     /// The state that readers see.
     pub state: State,
     /// The message ids of the dedupe window.
@@ -85,10 +100,22 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         disk.remove(path).map_err(at(path))?;
     }
     let log = files.log;
+    let presence = Presence::new(files.manifest.manifest.as_ref(), &files.segments);
     let mut opened = Opened { upgraded, ..Opened::default() };
     for (path, first) in &files.misnamed {
         opened.damaged.push(format!("{}: a wrong name, it begins with sequence {first}", path.display()));
     }
+    if presence.is_manifest_lost {
+        let path = directory.join(format::manifest::NAMES[0]);
+        opened
+            .damaged
+            .push(format!("{}: the manifest, which is made again from the segments", path.display()));
+    }
+    let identity = log.unwrap_or_else(Identity::new);
+    let manifest = Manifest {
+        incarnations: incarnations(files.manifest.manifest.as_ref(), identity, &files.segments),
+        ..files.manifest.manifest.clone().unwrap_or_else(|| Manifest::new(identity))
+    };
     let mut candidates = files.segments;
     let mut topics = Topics::new(config.retention.clone());
     if let Some(log) = log {
@@ -100,7 +127,9 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
     let state = State { topics, ..State::default() };
     let dedupe = Dedupe::new(config.dedupe_window, config.max_dedupe_ids, config.max_all_dedupe_ids);
     let mut recovered = Recovered {
-        log,
+        identity,
+        manifest,
+        found: files.manifest,
         state,
         dedupe,
         next_sequence: 1,
@@ -110,7 +139,7 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         opened,
         open_end: None,
     };
-    let last = candidates.pop();
+    let last = if presence.is_last_open() { candidates.pop() } else { None };
     for candidate in candidates {
         let path = candidate.path.clone();
         recovered.take(candidate, None, cache, config).map_err(at(&path))?;
@@ -120,7 +149,19 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         recovered.take(last, Some(disk), cache, config).map_err(at(&path))?;
     }
     recovered.next_sequence = recovered.next_sequence.max(files.unused);
+    recovered.finish(directory, presence);
     Ok(recovered)
+}
+
+/// The incarnations that are known before segments are read.
+fn incarnations(manifest: Option<&Manifest>, log: Identity, candidates: &[Candidate]) -> Incarnations {
+    if let Some(manifest) = manifest {
+        return manifest.incarnations.clone();
+    }
+    let has_link = |candidate: &Candidate| candidate.header.map(|header| header.link.is_some());
+    let is_older = candidates.iter().any(|candidate| has_link(candidate) == Some(false))
+        || !candidates.is_empty() && candidates.iter().all(|candidate| has_link(candidate) != Some(true));
+    Incarnations::new(0, is_older.then(|| Incarnation::of_log(log.id)))
 }
 
 impl Recovered {
@@ -133,6 +174,10 @@ impl Recovered {
         config: &Config,
     ) -> io::Result<()> {
         let Candidate { path, file, first_sequence, header, footer, salt } = candidate;
+        let link = header.and_then(|header| header.link);
+        if let Some(link) = link {
+            self.manifest.incarnations.extend(&link.lineage);
+        }
         let replaces_up_to = header.map_or(0, |header| header.replaces_up_to);
         self.check_open_end(first_sequence);
         if header.is_none() {
@@ -171,6 +216,11 @@ impl Recovered {
                 next_sequence: scan.next_sequence,
             });
         }
+        if last.is_some() && link.is_none() && self.is_unused(&scan, first_sequence) {
+            // The next segment takes its name.
+            self.opened.segments -= 1;
+            return Ok(());
+        }
         let mut index = IndexBuilder::new(salt, 0);
         for found in &scan.blocks {
             index.add(&found.block, found.start, found.body, found.end);
@@ -178,7 +228,7 @@ impl Recovered {
         index.extend(scan.end);
         let segment = Arc::new(Segment::open(path, file, first_sequence, replaces_up_to, index));
         self.state.segments.push(segment.clone());
-        if last.is_some() && header.is_some() {
+        if last.is_some() && link.is_some() {
             self.active = Some((segment, scan.end));
         } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
@@ -189,6 +239,11 @@ impl Recovered {
             self.next_sequence = self.next_sequence.max(end);
         }
         Ok(())
+    }
+
+    /// A segment of version 2, which is not continued, without any message.
+    fn is_unused(&self, scan: &Scan, first_sequence: u64) -> bool {
+        scan.blocks.is_empty() && scan.damage.is_empty() && self.next_sequence <= first_sequence
     }
 
     /// A file without a header and without content: the power failed when it was created.
@@ -238,7 +293,50 @@ impl Recovered {
             self.last_time = self.last_time.max(found.block.time);
             self.opened.messages += found.block.entries.len() as u64;
         }
+        for (_, incarnation) in &scan.incarnations {
+            self.manifest.incarnations.push(*incarnation);
+        }
         self.next_sequence = self.next_sequence.max(scan.next_sequence);
+    }
+
+    /// Reports segments that are lost, and completes the manifest, when all others were added.
+    fn finish(&mut self, directory: &Path, presence: Presence) {
+        let is_newest_lost = presence.is_newest_lost();
+        let Presence { mut present, mut lost, .. } = presence;
+        if let Some(end) = present.last().and_then(|last| last.end) {
+            self.check_open_end(end);
+        }
+        self.next_sequence = self.next_sequence.max(self.manifest.next_sequence);
+        if is_newest_lost {
+            self.next_sequence += LOST_JUMP;
+        }
+        for lost in &mut lost {
+            let end = *lost.end.get_or_insert(self.next_sequence);
+            self.next_sequence = self.next_sequence.max(end);
+            let (first, last) = (lost.first_sequence, end - 1);
+            let path = directory.join(segment_name(first));
+            let text = format!("{}: the file is missing, with sequences {first} to {last}", path.display());
+            self.opened.damaged.push(text);
+            let to = self.state.damaged.entry(first).or_insert(last);
+            *to = last.max(*to);
+        }
+        let is_in_use = |listed: &Listed| {
+            let segments = &self.state.segments;
+            segments.binary_search_by_key(&listed.first_sequence, |segment| segment.first_sequence).is_ok()
+        };
+        present.retain(is_in_use);
+        if self.next_sequence == 1 {
+            // No message is from before incarnations were recorded.
+            self.manifest.incarnations = Incarnations::default();
+        }
+        let manifest = Manifest { segments: present, lost, ..self.manifest.clone() };
+        let is_as_found = self.found.manifest.as_ref() == Some(&manifest);
+        let next_sequence = if is_as_found && self.opened.torn.is_empty() {
+            manifest.next_sequence
+        } else {
+            self.next_sequence
+        };
+        self.manifest = Manifest { next_sequence, ..manifest };
     }
 
     /// Records the missing end of the previous segment, if the next one begins at a higher sequence.

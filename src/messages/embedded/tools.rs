@@ -178,6 +178,22 @@ pub enum Fault {
     /// The file of trim points is not valid.
     #[error("{0}: removed messages that are still on disk will be served again")]
     TrimPoints(String),
+    /// The file of a segment is missing.
+    #[error("the file is missing, with {}: restore it from a copy of this directory", Missing::of(*first, *last))]
+    Lost {
+        /// The lowest sequence that it may have held,
+        first: u64,
+        /// and the highest one; `None` if that is unknown.
+        last: Option<u64>,
+    },
+    /// No copy of the manifest is valid.
+    #[error(
+        "the manifest is lost: whether all segments are there is only known from the segments themselves"
+    )]
+    ManifestLost,
+    /// One copy of the manifest is not valid; the other one is.
+    #[error("this copy of the manifest is not whole: the server writes it again when it starts")]
+    ManifestCopy,
     /// A full segment has no index yet. Not damage.
     #[error("has no index yet: the server writes it when it starts")]
     NoIndex,
@@ -201,6 +217,16 @@ impl Fault {
 
 /// Sequences that may be missing.
 struct Missing(Option<SequenceRange>);
+
+impl Missing {
+    /// The sequences that the file of a segment held.
+    fn of(first: u64, last: Option<u64>) -> String {
+        match last {
+            Some(last) => format!("sequences {first} to {last}"),
+            None => format!("all messages from sequence {first} on"),
+        }
+    }
+}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -137,7 +137,8 @@ async fn a_failure_in_maintenance_does_not_stop_publishing() {
         let few = texts(&log, query(&["few"], Start::Earliest)).await;
         assert_eq!(few.len(), KEEPS("few").unwrap());
         let disk = disk.kill();
-        let log = open(&disk).unwrap().0;
+        let (log, opened) = open(&disk).unwrap();
+        assert_eq!(opened.damaged, [""; 0], "call {call}");
         assert_eq!(texts(&log, query(&["few"], Start::Earliest)).await, few, "call {call}");
         assert_eq!(texts(&log, query(&["a"], Start::Earliest)).await.len(), 17);
     }

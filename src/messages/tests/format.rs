@@ -61,26 +61,39 @@ struct Found {
     /// offset, first sequence, last sequence, time
     blocks: Vec<(usize, u64, u64, u64)>,
     ids: Vec<String>,
+    /// id, first sequence
+    incarnations: Vec<(u64, u64)>,
     end: usize,
     next_sequence: Option<u64>,
 }
 
-/// The log, and its salt.
-fn header(bytes: &[u8], name: u64) -> ([u8; 16], u32) {
+/// The log, and its salt. `before`: the identity and the first sequence of the segment before it.
+fn header(bytes: &[u8], name: u64, before: Option<(u64, u64)>) -> ([u8; 16], u32) {
     assert_eq!(&bytes[..8], b"PRNLSEG\n");
-    assert_eq!((number::<4>(bytes, 8), number::<8>(bytes, 32)), (2, name));
+    assert_eq!((number::<4>(bytes, 8), number::<8>(bytes, 32)), (3, name));
     check(&bytes[..52], 48, 0);
+    check(&bytes[52..256], 200, 0);
+    let (id, first) = before.unwrap_or_default();
+    let end = if before.is_some() { name } else { 0 };
+    assert_eq!([60, 68, 76].map(|at| number::<8>(bytes, at)), [id, first, end]);
+    // All messages are of one run.
+    let incarnations = u64::from(before.is_some());
+    assert_eq!((number::<4>(bytes, 84), number::<8>(bytes, 96)), (incarnations, incarnations));
     (bytes[12..28].try_into().unwrap(), u32::try_from(number::<4>(bytes, 28)).unwrap())
 }
 
 fn records(bytes: &[u8], salt: u32) -> Found {
-    let mut found = Found { end: 52, ..Found::default() };
+    let mut found = Found { end: 256, ..Found::default() };
     loop {
         let rest = &bytes[found.end..];
         if rest.starts_with(b"PEND") {
             check(rest, 12, salt);
             found.next_sequence = Some(number::<8>(rest, 4));
             found.end += 16;
+        } else if rest.starts_with(b"PINC") {
+            check(rest, 20, salt);
+            found.incarnations.push((number::<8>(rest, 4), number::<8>(rest, 12)));
+            found.end += 24;
         } else if rest.starts_with(b"PBLK") {
             block(rest, salt, &mut found);
         } else {
@@ -199,6 +212,33 @@ fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64;
     topics
 }
 
+/// The segments, as identity, first sequence and end, and the incarnations, in both copies of the manifest.
+type Listed = (Vec<(u64, u64, u64)>, Vec<(u64, u64)>);
+
+fn manifest(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> Listed {
+    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLMAN\n".as_slice(), 1));
+    let bytes = &bytes[..size(bytes, 12)];
+    check(bytes, bytes.len() - 4, 0);
+    assert_eq!((&bytes[16..32], number::<4>(bytes, 32)), (&log[..], salt.into()));
+    assert!(number::<8>(bytes, 36) > 0 && number::<8>(bytes, 44) <= 404);
+    let mut rest = &bytes[52..bytes.len() - 4];
+    let eight = |rest: &mut &[u8]| {
+        let eight = number::<8>(rest, 0);
+        *rest = &rest[8..];
+        eight
+    };
+    let segments = (0..varint(&mut rest)).map(|_| (eight(&mut rest), varint(&mut rest), varint(&mut rest)));
+    let segments = segments.collect::<Vec<_>>();
+    assert_eq!(
+        (varint(&mut rest), varint(&mut rest)),
+        (0, 0),
+        "none is lost, and all incarnations are listed"
+    );
+    let incarnations = (0..varint(&mut rest)).map(|_| (eight(&mut rest), varint(&mut rest))).collect();
+    assert_eq!(rest, [0], "nothing is known of the clock");
+    (segments, incarnations)
+}
+
 #[tokio::test]
 async fn the_documented_format_is_enough_to_read_a_log() {
     let directory = tempfile::tempdir().unwrap();
@@ -217,15 +257,26 @@ async fn the_documented_format_is_enough_to_read_a_log() {
     log.close().await;
 
     let mut paths = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths = paths.by_ref().filter(|path| path.extension().is_some()).collect::<Vec<_>>();
+    let mut paths = paths
+        .by_ref()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect::<Vec<_>>();
     paths.sort();
     assert!(paths.len() > 2);
     let (mut sequences, mut identity) = (Vec::new(), None);
+    let (mut segments, mut incarnations) = (Vec::<(u64, u64, u64)>::new(), Vec::new());
     for (place, path) in paths.iter().enumerate() {
         let bytes = std::fs::read(path).unwrap();
-        let log = header(&bytes, path.file_stem().unwrap().to_str().unwrap().parse().unwrap());
+        let name = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let before = segments.last_mut().map(|before| {
+            before.2 = name;
+            (before.0, before.1)
+        });
+        segments.push((number::<8>(&bytes, 52), name, 0));
+        let log = header(&bytes, name, before);
         assert_eq!(*identity.get_or_insert(log), log);
         let found = records(&bytes, log.1);
+        incarnations.extend(found.incarnations.iter().copied());
         sequences.extend(found.messages.iter().map(|seen| seen.1));
         if place + 1 < paths.len() {
             index(&bytes, log.1, &found);
@@ -234,6 +285,11 @@ async fn the_documented_format_is_enough_to_read_a_log() {
         }
     }
     assert_eq!(sequences, (1..=403).collect::<Vec<_>>());
+    assert_eq!(incarnations.iter().map(|(_, first)| *first).collect::<Vec<_>>(), [1]);
+    for name in ["manifest.0", "manifest.1"] {
+        let bytes = std::fs::read(directory.path().join(name)).unwrap();
+        assert_eq!(manifest(&bytes, identity.unwrap()), (segments.clone(), incarnations.clone()), "{name}");
+    }
     let removed = removed(&std::fs::read(directory.path().join("removed")).unwrap(), identity.unwrap());
     assert_eq!(removed, BTreeMap::from([("t.1".to_owned(), [106, 99, 100])]));
 }

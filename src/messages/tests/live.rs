@@ -48,7 +48,7 @@ async fn follow(log: Log, patterns: &'static [&'static str], reader: usize) -> (
             for event in &batch.events {
                 match *event {
                     Event::Removed(SequenceRange { first, last }) => gaps.push((first.get(), last.get())),
-                    event @ Event::Damaged(_) => panic!("{event:?}"),
+                    event @ (Event::Damaged(_) | Event::Diverged(_)) => panic!("{event:?}"),
                 }
             }
             let is_end = |message: &proto::StoredMessage| text_of(message) == "end";

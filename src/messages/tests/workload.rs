@@ -202,13 +202,7 @@ impl Client {
 
     async fn commit(&mut self, log: &Log) {
         let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
-        let position = Position {
-            log: embedded(log).id(),
-            delivered_up_to: at,
-            is_awaited: false,
-            reported_up_to: 0,
-            snapshot: 0,
-        };
+        let position = Position { delivered_up_to: at, ..Position::start(embedded(log).id()) };
         let outcome = outcome(&log.commit_cursor(consumer, position, true).await.map(|_| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
     }

@@ -291,7 +291,6 @@ pub fn read_mark(bytes: &[u8], salt: Salt) -> Result<u64, Fault> {
 }
 
 /// The beginning of an incarnation: in front of its first block, in the same commit.
-#[cfg_attr(not(test), expect(dead_code, reason = "the log does not write version 3 yet"))]
 pub fn put_incarnation(out: &mut Vec<u8>, incarnation: Incarnation, salt: Salt) {
     let start = out.len();
     out.put_slice(&INCARNATION_MAGIC);

@@ -30,12 +30,6 @@ const PREFIX_BYTES: usize = 8 + 4 + 4;
 
 const CHECKSUM_BYTES: usize = 4;
 
-/// The most clock steps that are kept: above it, the oldest are added to the one after them.
-pub const MAX_CLOCK_STEPS: usize = 1_000;
-
-/// The most erasures that are owed at once: above it, neighbours become one.
-pub const MAX_ERASURES: usize = 10_000;
-
 /// The content of a manifest.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Manifest {
@@ -47,12 +41,12 @@ pub struct Manifest {
     pub next_sequence: u64,
     /// The segments that must exist, in the order of their first sequences.
     pub segments: Vec<Listed>,
+    /// Segments that should exist and were not found, likewise.
+    pub lost: Vec<Listed>,
     /// The runs that published.
     pub incarnations: Incarnations,
-    /// How the wall clock was set, oldest first.
-    pub clock_steps: Vec<ClockStep>,
-    /// Removed messages whose bytes may still be on disk.
-    pub erasures: Vec<Erasure>,
+    /// What is known of the wall clock; empty for nothing.
+    pub clock: Vec<u8>,
 }
 
 /// A segment that must exist.
@@ -64,28 +58,6 @@ pub struct Listed {
     pub first_sequence: u64,
     /// No message in it has this sequence or a higher one; `None` while it is written.
     pub end: Option<u64>,
-}
-
-/// The wall clock was set, as measured against a clock that nobody sets.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ClockStep {
-    /// Messages below this sequence were published before the step.
-    pub before: u64,
-    /// The wall clock after the step, in nanoseconds since 1970.
-    pub time: u64,
-    /// By how many nanoseconds it was set forward; negative for back.
-    pub nanos: i64,
-}
-
-/// Payloads that must leave the disk.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Erasure {
-    /// They are of messages from this sequence on,
-    pub first: u64,
-    /// up to this one.
-    pub last: u64,
-    /// When they were removed, in nanoseconds since 1970.
-    pub since: u64,
 }
 
 /// Why bytes are not a manifest.
@@ -112,11 +84,13 @@ impl Manifest {
         out.put_u32_le(self.log.salt);
         out.put_u64_le(self.generation);
         out.put_u64_le(self.next_sequence);
-        put_count(&mut out, self.segments.len());
-        for Listed { id, first_sequence, end } in &self.segments {
-            out.put_u64_le(id.unwrap_or(0));
-            put_varint(&mut out, *first_sequence);
-            put_varint(&mut out, end.unwrap_or(0));
+        for list in [&self.segments, &self.lost] {
+            put_count(&mut out, list.len());
+            for Listed { id, first_sequence, end } in list {
+                out.put_u64_le(id.unwrap_or(0));
+                put_varint(&mut out, *first_sequence);
+                put_varint(&mut out, end.unwrap_or(0));
+            }
         }
         put_varint(&mut out, self.incarnations.merged_below);
         put_count(&mut out, self.incarnations.as_slice().len());
@@ -124,16 +98,8 @@ impl Manifest {
             out.put_slice(id);
             put_varint(&mut out, *first_sequence);
         }
-        put_count(&mut out, self.clock_steps.len());
-        for ClockStep { before, time, nanos } in &self.clock_steps {
-            put_varint(&mut out, *before);
-            put_varint(&mut out, *time);
-            out.put_i64_le(*nanos);
-        }
-        put_count(&mut out, self.erasures.len());
-        for Erasure { first, last, since } in &self.erasures {
-            [*first, *last, *since].into_iter().for_each(|number| put_varint(&mut out, number));
-        }
+        put_count(&mut out, self.clock.len());
+        out.put_slice(&self.clock);
         let length = u32::try_from(out.len() + CHECKSUM_BYTES).unwrap_or(u32::MAX);
         if let Some(field) = out.get_mut(PREFIX_BYTES - 4..PREFIX_BYTES) {
             field.copy_from_slice(&length.to_le_bytes());
@@ -160,17 +126,6 @@ impl Manifest {
         }
         read_body(body.get(PREFIX_BYTES..).unwrap_or_default()).ok_or(Unreadable::Damaged)
     }
-
-    /// Adds a measured step of the wall clock. Where there are too many, the oldest two become one.
-    pub fn add_clock_step(&mut self, step: ClockStep) {
-        self.clock_steps.push(step);
-        if self.clock_steps.len() > MAX_CLOCK_STEPS {
-            let oldest = self.clock_steps.remove(0);
-            if let Some(next) = self.clock_steps.first_mut() {
-                next.nanos = next.nanos.saturating_add(oldest.nanos);
-            }
-        }
-    }
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {
@@ -183,34 +138,30 @@ fn read_body(mut bytes: &[u8]) -> Option<Manifest> {
     let id = take_array::<{ size_of::<LogId>() }>(rest)?;
     let log = Identity { id, salt: rest.try_get_u32_le().ok()? };
     let (generation, next_sequence) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
-    let segments = take_list(rest, |rest| {
-        let id = rest.try_get_u64_le().ok()?;
-        let (first_sequence, end) = (take_varint(rest)?, take_varint(rest)?);
-        let [id, end] = [id, end].map(|number| Some(number).filter(|number| *number != 0));
-        Some(Listed { id, first_sequence, end })
-    })?;
+    let (segments, lost) = (take_list(rest, take_listed)?, take_list(rest, take_listed)?);
     let merged_below = take_varint(rest)?;
     let list = take_list(rest, |rest| {
         let id = take_array::<{ size_of::<IncarnationId>() }>(rest)?;
         Some(Incarnation { id, first_sequence: take_varint(rest)? })
     })?;
-    let clock_steps = take_list(rest, |rest| {
-        let (before, time) = (take_varint(rest)?, take_varint(rest)?);
-        Some(ClockStep { before, time, nanos: rest.try_get_i64_le().ok()? })
-    })?;
-    let erasures = take_list(rest, |rest| {
-        Some(Erasure { first: take_varint(rest)?, last: take_varint(rest)?, since: take_varint(rest)? })
-    })?;
+    let clock = take_list(rest, |rest| rest.try_get_u8().ok())?;
     let incarnations = Incarnations::new(merged_below, list);
     rest.is_empty().then_some(Manifest {
         log,
         generation,
         next_sequence,
         segments,
+        lost,
         incarnations,
-        clock_steps,
-        erasures,
+        clock,
     })
+}
+
+fn take_listed(rest: &mut &[u8]) -> Option<Listed> {
+    let id = rest.try_get_u64_le().ok()?;
+    let (first_sequence, end) = (take_varint(rest)?, take_varint(rest)?);
+    let [id, end] = [id, end].map(|number| Some(number).filter(|number| *number != 0));
+    Some(Listed { id, first_sequence, end })
 }
 
 fn take_array<const BYTES: usize>(bytes: &mut &[u8]) -> Option<[u8; BYTES]> {
@@ -230,6 +181,7 @@ fn take_list<T>(bytes: &mut &[u8], mut take: impl FnMut(&mut &[u8]) -> Option<T>
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use super::*;
 
@@ -245,9 +197,9 @@ mod tests {
                 Listed { id: None, first_sequence: 1, end: Some(5) },
                 Listed { id: Some(u64::MAX), first_sequence: 5, end: None },
             ],
+            lost: vec![Listed { id: Some(8), first_sequence: 2, end: Some(3) }],
             incarnations,
-            clock_steps: vec![ClockStep { before: 4, time: 1 << 60, nanos: -3 }],
-            erasures: vec![Erasure { first: 1, last: 2, since: 1 << 60 }],
+            clock: vec![1, 2, 3],
         }
     }
 
@@ -274,15 +226,5 @@ mod tests {
         let checksum = crc32c::crc32c(&bytes[..end]).to_le_bytes();
         bytes[end..].copy_from_slice(&checksum);
         assert_eq!(Manifest::read(&bytes), Err(Unreadable::Version(2)));
-    }
-
-    #[test]
-    fn the_oldest_clock_steps_become_one() {
-        let mut manifest = Manifest::default();
-        for before in 1..=MAX_CLOCK_STEPS as u64 + 9 {
-            manifest.add_clock_step(ClockStep { before, time: before, nanos: 2 });
-        }
-        assert_eq!(manifest.clock_steps.len(), MAX_CLOCK_STEPS);
-        assert_eq!((manifest.clock_steps[0].before, manifest.clock_steps[0].nanos), (10, 20));
     }
 }

@@ -176,10 +176,11 @@ impl Scan {
         let damage = damage.map(|damage| damage.bytes.start.max(self.last_commit));
         let broken = self.blocks.iter().filter(|found| !found.is_intact && found.start >= self.last_commit);
         let tail = (!self.tail.is_empty()).then_some(self.tail.start);
-        // An incarnation is written with its first block.
-        let is_bare = |start: u64| start == self.last_commit && start + INCARNATION_BYTES as u64 == self.end;
-        let bare = self.incarnations.last().map(|(start, _)| *start).filter(|start| is_bare(*start));
-        damage.chain(broken.map(|found| found.start)).chain(tail).chain(bare).min()
+        let torn = damage.chain(broken.map(|found| found.start)).chain(tail).min();
+        // The beginning of an incarnation is written with its first block.
+        let Some((start, _)) = self.incarnations.last() else { return torn };
+        let (is_last, end) = (*start == self.last_commit, start + INCARNATION_BYTES as u64);
+        if is_last && torn.unwrap_or(self.end) == end { Some(*start) } else { torn }
     }
 
     /// The offset from which on the bytes may be in the page cache only: the last commit, and a mark after it, whose sync

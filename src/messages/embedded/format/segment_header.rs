@@ -79,7 +79,6 @@ pub enum HeaderFault {
     Version(u32),
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the log does not write version 3 yet"))]
 impl Link {
     /// The link of a new segment.
     pub fn new(predecessor: Option<Predecessor>, lineage: Lineage) -> Self {
@@ -88,7 +87,6 @@ impl Link {
 }
 
 /// A new identity of a segment.
-#[cfg_attr(not(test), expect(dead_code, reason = "the log does not write version 3 yet"))]
 pub fn new_id() -> SegmentId {
     // Bits 62 and 63 of a random UUID are fixed, so this is never 0.
     Uuid::new_v4().as_u64_pair().1
@@ -101,7 +99,6 @@ impl SegmentHeader {
     }
 
     /// The identity of the segment.
-    #[expect(dead_code, reason = "the log does not write version 3 yet")]
     pub fn id(&self) -> Option<SegmentId> {
         self.link.map(|link| link.id)
     }
@@ -121,7 +118,9 @@ impl SegmentHeader {
         out.put_u64_le(id);
         let before =
             predecessor.map_or([0; 3], |before| [before.id.unwrap_or(0), before.first_sequence, before.end]);
-        before.into_iter().for_each(|number| out.put_u64_le(number));
+        for number in before {
+            out.put_u64_le(number);
+        }
         let incarnations = lineage.as_slice();
         out.put_u32_le(u32::try_from(incarnations.len()).unwrap_or_default());
         for Incarnation { id, first_sequence } in incarnations {
@@ -150,12 +149,11 @@ impl SegmentHeader {
         body.copy_to_slice(&mut id);
         let log = Identity { id, salt: body.get_u32_le() };
         let (first_sequence, replaces_up_to) = (body.get_u64_le(), body.get_u64_le());
-        let link = match version {
-            WITHOUT_LINK => None,
-            _ => {
-                let rest = checked(bytes.get(FIRST_PART_BYTES..SEGMENT_HEADER_BYTES));
-                Some(rest.and_then(read_link).ok_or(HeaderFault::Damaged)?)
-            }
+        let link = if version == WITHOUT_LINK {
+            None
+        } else {
+            let rest = checked(bytes.get(FIRST_PART_BYTES..SEGMENT_HEADER_BYTES));
+            Some(rest.and_then(read_link).ok_or(HeaderFault::Damaged)?)
         };
         Ok(Self { log, first_sequence, replaces_up_to, link })
     }
@@ -203,6 +201,7 @@ pub fn is_empty(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use proptest::prelude::*;
 

@@ -141,6 +141,7 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
         let first = state.segments.first().map_or(0, |first| first.first_sequence);
         state.damaged.retain(|_, to| *to >= first);
     }
+    shared.manifest.unlist(segment.first_sequence)?;
     shared.config.disk.remove(&segment.path)?;
     shared.config.disk.sync_directory(&shared.directory)
 }
@@ -150,11 +151,12 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.config.disk;
     let new = first.path.with_extension("new");
+    let link = shared.manifest.link_of_compacted(first.first_sequence);
     let header = SegmentHeader {
         log: shared.identity,
         first_sequence: first.first_sequence,
         replaces_up_to: last.first_sequence,
-        link: None,
+        link: Some(link),
     };
     let header = SegmentHeader {
         replaces_up_to: header.replaces_up_to.max(first.replaces_up_to).max(last.replaces_up_to),
@@ -175,6 +177,8 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
     // On disk, the header of the new file now says that it replaces the others. So it must here, whatever fails below.
     replace_all(shared, segments, made, &expired);
     disk.sync_directory(&shared.directory)?;
+    let replaced = segments.iter().map(|segment| segment.first_sequence).collect::<Vec<_>>();
+    shared.manifest.list_compacted(link.id, &replaced)?;
     // If this is interrupted, the header of the new segment identifies those that are left.
     for segment in segments.iter().skip(1) {
         disk.remove(&segment.path)?;

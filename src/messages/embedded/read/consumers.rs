@@ -42,12 +42,12 @@ impl Embedded {
         may_rewind: bool,
     ) -> Result<SystemTime, Error> {
         let topic = topic_of(consumer)?;
-        position.check(self.id(), self.head())?;
+        self.check(&position)?;
         loop {
             let last = self.last_of(&topic);
             let commit = self.last_commit(&topic).await?;
             if let Some(commit) = commit.as_ref().filter(|_| !may_rewind) {
-                check_not_behind(consumer, &position, commit)?;
+                self.check_not_behind(consumer, &position, commit)?;
             }
             let last = commit.map(|commit| commit.sequence).or(last);
             let message = NewMessage {
@@ -61,6 +61,21 @@ impl Embedded {
                 Err(Error::SequenceMismatch { .. }) => {}
                 result => return Ok(result?.time),
             }
+        }
+    }
+
+    /// Checks that a position is not before a commit. One that nothing can read from any more, because it is damaged or
+    /// of another history, is before every position.
+    fn check_not_behind(&self, consumer: &str, position: &Position, commit: &Commit) -> Result<(), Error> {
+        match &commit.position {
+            Ok(before) if self.check(before).is_ok() => match before.sequence() {
+                Some(committed) if position.sequence() < Some(committed) => {
+                    Err(Error::CommitBehind { sequence: position.sequence(), committed })
+                }
+                _ => Ok(()),
+            },
+            Err(error @ cursor::Error::Version { .. }) => Err(unreadable(consumer, *error)),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -131,20 +146,6 @@ impl Embedded {
             Err(Error::NoTopic) => Err(Error::NoConsumer),
             result => result.map(|_| ()),
         }
-    }
-}
-
-/// Checks that a position is not before a commit. A damaged commit is before every position: nothing reads it any more.
-fn check_not_behind(consumer: &str, position: &Position, commit: &Commit) -> Result<(), Error> {
-    match &commit.position {
-        Ok(before) => match before.sequence() {
-            Some(committed) if position.sequence() < Some(committed) => {
-                Err(Error::CommitBehind { sequence: position.sequence(), committed })
-            }
-            _ => Ok(()),
-        },
-        Err(error @ cursor::Error::Version { .. }) => Err(unreadable(consumer, *error)),
-        Err(_) => Ok(()),
     }
 }
 

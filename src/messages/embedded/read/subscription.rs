@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     messages::{
-        Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Start, Stop,
+        Batch, Diverged, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Start,
+        Stop,
         embedded::{Embedded, millis, nanos},
         topic::Pattern,
     },
@@ -49,6 +50,8 @@ pub struct Subscription {
     /// is about the last messages of topics only.
     delivered_up_to: u64,
     snapshot: Option<Snapshot>,
+    /// The messages of another history that the caller has read, until that is reported.
+    diverged: Option<SequenceRange>,
     /// Gaps up to this sequence were reported, or were there before the subscription started.
     reported_up_to: u64,
     /// Set until a fresh start has found its first message.
@@ -93,7 +96,7 @@ impl Subscription {
         let start = start_of_consumer(&log, consumer.as_deref(), start).await?;
         let registration = log.follow(&patterns);
         let head = log.head();
-        let start = find(&log, &patterns, start, head).await?;
+        let start = find(&log, &patterns, start, on_gap, head).await?;
         let Stop { sequence, time, caught_up } = stop;
         let last = match (sequence.map(Sequence::get), caught_up) {
             (Some(sequence), true) => Some(sequence.min(head)),
@@ -109,6 +112,7 @@ impl Subscription {
             on_gap,
             delivered_up_to: start.delivered_up_to,
             snapshot: None,
+            diverged: start.diverged,
             reported_up_to: start.reported_up_to,
             search: start.is_fresh.then_some(Search { head, tries_left: START_TRIES }),
             loss_epoch: None,
@@ -173,6 +177,10 @@ impl Subscription {
         // A subscription that lags is always ready: let other tasks run too.
         tokio::task::consume_budget().await;
         let head = self.log.head();
+        if let Some(range) = self.diverged.take() {
+            let event = Some(Event::Diverged(range));
+            return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, head));
+        }
         let is_snapshot = self.snapshot.is_some();
         if self.search.is_some() {
             self.loss_epoch = Some(self.log.loss_epoch());
@@ -283,13 +291,14 @@ impl Subscription {
 
     fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
         self.pacing.record(read.count, Instant::now());
-        let position = Position {
-            log: self.log.id(),
+        let mut position = Position {
             delivered_up_to: self.delivered_up_to,
             is_awaited: self.delivered_up_to > head,
             reported_up_to: if self.reported_up_to > self.delivered_up_to { self.reported_up_to } else { 0 },
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
+            ..Position::start(self.log.id())
         };
+        position.lineage = self.log.incarnations().lineage(position.reference());
         Batch {
             items: read.items,
             count: read.count,
@@ -366,19 +375,22 @@ struct StartPoint {
     snapshot: Option<u64>,
     /// The caller asked for what the log holds, not for a sequence.
     is_fresh: bool,
+    /// The messages of another history that the caller has read.
+    diverged: Option<SequenceRange>,
 }
 
 async fn find(
     log: &Embedded,
     patterns: &Arc<[Pattern]>,
     start: Start,
+    on_gap: OnGap,
     head: u64,
 ) -> Result<StartPoint, Error> {
     let now = millis(log.now());
     // A start never reports a gap for messages that were removed before it.
     let fresh = |delivered_up_to| {
         let reported_up_to = log.lost_up_to(patterns, delivered_up_to);
-        StartPoint { delivered_up_to, reported_up_to, snapshot: None, is_fresh: true }
+        StartPoint { delivered_up_to, reported_up_to, snapshot: None, is_fresh: true, diverged: None }
     };
     Ok(match start {
         Start::New | Start::Last(0) => fresh(head),
@@ -389,13 +401,34 @@ async fn find(
         // The log may not have reached the sequence: then the subscription waits for it.
         Start::Sequence(sequence) => {
             let delivered_up_to = sequence.get() - 1;
-            StartPoint { delivered_up_to, reported_up_to: 0, snapshot: None, is_fresh: false }
+            StartPoint { delivered_up_to, reported_up_to: 0, snapshot: None, is_fresh: false, diverged: None }
         }
         Start::Resume(position) => {
-            position.check(log.id(), head)?;
+            match log.check(&position) {
+                Err(Error::Diverged(Diverged { last_common: Some(last_common) }))
+                    if on_gap == OnGap::Skip =>
+                {
+                    return Ok(after_common(&position, last_common, head));
+                }
+                result => result?,
+            }
             let Position { delivered_up_to, reported_up_to, snapshot, .. } = position;
             let snapshot = Some(snapshot).filter(|head| *head > 0);
-            StartPoint { delivered_up_to, reported_up_to, snapshot, is_fresh: false }
+            StartPoint { delivered_up_to, reported_up_to, snapshot, is_fresh: false, diverged: None }
         }
     })
+}
+
+/// Where a subscription continues after it has read another history. A snapshot begins again, because the log may have
+/// other last messages below the last common sequence than those that were read.
+fn after_common(position: &Position, last_common: u64, head: u64) -> StartPoint {
+    let is_snapshot = position.snapshot > 0;
+    let delivered_up_to = if is_snapshot { 0 } else { position.delivered_up_to.min(last_common) };
+    StartPoint {
+        delivered_up_to,
+        reported_up_to: position.reported_up_to.min(last_common),
+        snapshot: is_snapshot.then_some(head),
+        is_fresh: false,
+        diverged: Some(SequenceRange::of_messages(last_common + 1, position.reference())),
+    }
 }

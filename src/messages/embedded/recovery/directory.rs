@@ -11,11 +11,13 @@ use crate::messages::{
     embedded::{
         disk::{Disk, File},
         format::{
+            self,
             block::{Identity, Salt},
             footer::Footer,
-            segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader},
+            segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId},
             trim_points,
         },
+        manifest,
     },
 };
 
@@ -36,7 +38,12 @@ pub struct Files {
     pub misnamed: Vec<(PathBuf, u64)>,
     /// From this sequence on, no file has the name of a segment.
     pub unused: u64,
+    /// The manifest.
+    pub manifest: manifest::Found,
 }
+
+/// The number of times that a directory is listed while a server changes its manifest.
+const MAX_LISTINGS: usize = 100;
 
 /// The file of a segment, and its header.
 #[derive(Debug)]
@@ -58,6 +65,36 @@ pub struct Candidate {
 impl Files {
     /// Lists a directory, and opens its segments, for writing too if `writes`.
     pub fn list(disk: &Disk, directory: &Path, writes: bool) -> Result<Self, OpenError> {
+        for _ in 0..MAX_LISTINGS {
+            let before = manifest::Found::read(disk, directory)?.generation();
+            let mut files = Self::list_once(disk, directory, writes)?;
+            files.manifest = manifest::Found::read(disk, directory)?;
+            // A server that runs beside a tool may have added or removed a segment meanwhile.
+            if files.manifest.generation() == before {
+                return files.check(directory);
+            }
+        }
+        Err(OpenError::at(directory)(std::io::ErrorKind::ResourceBusy.into()))
+    }
+
+    /// Whether the manifest lists no segment.
+    pub fn lists_no_segment(&self) -> bool {
+        let manifest = self.manifest.manifest.as_ref();
+        manifest.is_none_or(|manifest| manifest.segments.is_empty() && manifest.lost.is_empty())
+    }
+
+    /// Checks that all files are of one log.
+    fn check(mut self, directory: &Path) -> Result<Self, OpenError> {
+        if let Some(manifest) = &self.manifest.manifest {
+            if self.log.is_some_and(|log| log.id != manifest.log.id) {
+                return Err(OpenError::Foreign { path: directory.join(format::manifest::NAMES[0]) });
+            }
+            self.log = self.log.or(Some(manifest.log));
+        }
+        Ok(self)
+    }
+
+    fn list_once(disk: &Disk, directory: &Path, writes: bool) -> Result<Self, OpenError> {
         let mut files = Self::default();
         let mut paths = BTreeMap::new();
         for path in disk.list(directory).map_err(OpenError::at(directory))? {
@@ -76,7 +113,8 @@ impl Files {
         let mut replaces_up_to = 0;
         let mut candidates = files.open(disk, paths, writes)?;
         let in_header = candidates.values().find_map(|candidate| Some(candidate.header?.log));
-        files.log = in_header.or_else(|| trim_points::identity(disk, directory));
+        let in_manifest = || Some(manifest::Found::read(disk, directory).ok()?.manifest?.log);
+        files.log = in_header.or_else(in_manifest).or_else(|| trim_points::identity(disk, directory));
         for candidate in candidates.values_mut() {
             candidate.find_index(files.log)?;
         }
@@ -137,6 +175,11 @@ impl Candidate {
         };
         let first_sequence = header.map_or(named, |header| header.first_sequence);
         Ok(Self { path, file: Arc::new(file), first_sequence, header, footer: None, salt: 0 })
+    }
+
+    /// The identity of the segment; `None` in version 2, or if the header is damaged.
+    pub fn id(&self) -> Option<SegmentId> {
+        self.header.and_then(|header| header.id())
     }
 
     /// Reads the trailer, for which the salt of the log must be known.

@@ -18,6 +18,7 @@ use crate::messages::{
         format::{
             block::{Block, Identity},
             footer::{Footer, Held, Posting},
+            manifest,
             scan::{Found, Scan},
             trim_points,
         },
@@ -25,7 +26,11 @@ use crate::messages::{
             segment::{Cache, IndexBuilder, Segment},
             topics::Topics,
         },
-        recovery::directory::{Candidate, Files},
+        recovery::{
+            directory::{Candidate, Files},
+            presence::Presence,
+        },
+        segment_name,
     },
     retention::Rule,
 };
@@ -47,8 +52,8 @@ pub struct Archive {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) topics: Topics,
     pub(super) cache: Cache,
-    /// What is wrong with the file of trim points.
-    pub(super) trim_points_fault: Option<Finding>,
+    /// What is wrong with files other than segments that exist.
+    pub(super) faults: Vec<Finding>,
     /// The highest sequence that it has given.
     pub(super) head: u64,
 }
@@ -73,25 +78,17 @@ impl Archive {
         let files = list(directory)?;
         let log = files.log;
         let mut topics = Topics::new(rules.to_vec());
-        let mut trim_points_fault = None;
+        let mut faults = lost(directory, &files);
         if let Some(log) = log {
             match trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))? {
                 Ok(points) => topics.restore(points),
-                Err(fault) => trim_points_fault = Some(trim_points_finding(directory, &fault)),
+                Err(fault) => faults.push(trim_points_finding(directory, &fault)),
             }
         }
         let (segments, cache) = (Vec::new(), Cache::default());
         let directory = directory.into();
-        let mut archive = Self {
-            directory,
-            log,
-            files: Files::default(),
-            segments,
-            topics,
-            cache,
-            trim_points_fault,
-            head: 0,
-        };
+        let mut archive =
+            Self { directory, log, files: Files::default(), segments, topics, cache, faults, head: 0 };
         let count = files.segments.len();
         for (place, candidate) in files.segments.iter().enumerate() {
             archive.take(candidate, place + 1 == count).map_err(at(&candidate.path))?;
@@ -182,10 +179,27 @@ impl Archive {
         Ok(Segment::open(path.clone(), file.clone(), *first_sequence, *replaces_up_to, index))
     }
 
-    /// What is wrong with files other than segments.
+    /// What is wrong with files other than segments that exist.
     pub fn faults(&self) -> impl Iterator<Item = &Finding> {
-        self.trim_points_fault.iter()
+        self.faults.iter()
     }
+}
+
+/// What is missing according to the manifest and the segments, and what is wrong with the manifest itself.
+pub fn lost(directory: &Path, files: &Files) -> Vec<Finding> {
+    let presence = Presence::new(files.manifest.manifest.as_ref(), &files.segments);
+    let mut findings = Vec::new();
+    if presence.is_manifest_lost {
+        findings.push(Finding::new(&directory.join(manifest::NAMES[0]), None, Fault::ManifestLost));
+    } else {
+        let copies = files.manifest.damaged.iter();
+        findings.extend(copies.map(|path| Finding::new(path, None, Fault::ManifestCopy)));
+    }
+    findings.extend(presence.lost.iter().map(|lost| {
+        let fault = Fault::Lost { first: lost.first_sequence, last: lost.end.map(|end| end - 1) };
+        Finding::new(&directory.join(segment_name(lost.first_sequence)), None, fault)
+    }));
+    findings
 }
 
 /// The files of a log.
@@ -197,7 +211,7 @@ pub fn list(directory: &Path) -> Result<Files, Error> {
         {
             Err(no_log())
         }
-        Ok(files) if files.segments.is_empty() => Err(no_log()),
+        Ok(files) if files.segments.is_empty() && files.lists_no_segment() => Err(no_log()),
         result => Ok(result?),
     }
 }
@@ -208,6 +222,11 @@ pub fn list_stable(directory: &Path) -> Result<Files, Error> {
     loop {
         match list(directory) {
             Err(error) if is_moving(&error) && tries < MAX_TRIES => tries += 1,
+            // It may be being written.
+            Ok(files) if !files.manifest.damaged.is_empty() && tries < 2 => {
+                thread::sleep(SETTLE.0);
+                tries += 1;
+            }
             result => return result,
         }
     }

@@ -15,12 +15,15 @@ use crate::messages::{
         disk::{Disk, File},
         format::{
             block::{self, Identity},
-            segment_header::SegmentHeader,
+            manifest::{Listed, Manifest},
+            segment_header::{Link, Predecessor, SegmentHeader},
         },
         index::segment::IndexBuilder,
+        manifest::{Found, ManifestFile},
         segment_name,
         write::{commit::CommitBuilder, committer::SEGMENT_MESSAGES},
     },
+    incarnation::{Incarnation, Incarnations, Lineage},
     topic,
 };
 
@@ -150,6 +153,10 @@ struct Writer {
     segment_bytes: u64,
     builder: CommitBuilder,
     segment: Option<OpenSegment>,
+    /// The segments so far.
+    listed: Vec<Listed>,
+    /// All messages are of one incarnation, as those from before incarnations were recorded.
+    incarnation: Option<Incarnation>,
     /// The lowest sequence of the next message.
     next_sequence: u64,
 }
@@ -172,6 +179,8 @@ impl Writer {
             segment_bytes,
             builder: CommitBuilder::default(),
             segment: None,
+            listed: Vec::new(),
+            incarnation: None,
             next_sequence: 1,
         }
     }
@@ -193,15 +202,21 @@ impl Writer {
     fn write(&mut self) -> Result<(), Error> {
         let blocks = std::mem::take(&mut self.builder).finish();
         let Some(first) = blocks.first() else { return Ok(()) };
+        let first_sequence = first.first_sequence;
         let mut segment = match self.segment.take() {
             Some(full) if full.end >= self.segment_bytes || full.messages >= SEGMENT_MESSAGES => {
                 full.seal()?;
-                self.begin(first.first_sequence)?
+                self.begin(first_sequence)?
             }
             Some(segment) => segment,
-            None => self.begin(first.first_sequence)?,
+            None => self.begin(first_sequence)?,
         };
         let mut buffer = Vec::new();
+        if self.incarnation.is_none() {
+            let incarnation = Incarnation { first_sequence, ..Incarnation::of_log(self.log.id) };
+            block::put_incarnation(&mut buffer, incarnation, self.log.salt);
+            self.incarnation = Some(incarnation);
+        }
         for block in &blocks {
             let start = segment.end + buffer.len() as u64;
             let body = block.put(&mut buffer, 0, self.log.salt);
@@ -215,10 +230,16 @@ impl Writer {
         Ok(())
     }
 
-    fn begin(&self, first_sequence: u64) -> Result<OpenSegment, Error> {
+    fn begin(&mut self, first_sequence: u64) -> Result<OpenSegment, Error> {
         let path = self.directory.join(segment_name(first_sequence));
         let file = Disk::Real.create(&path).map_err(at(&path))?;
-        let header = SegmentHeader { log: self.log, first_sequence, replaces_up_to: 0, link: None };
+        let predecessor = self.listed.last_mut().map(|before| {
+            before.end = Some(first_sequence);
+            Predecessor { id: before.id, first_sequence: before.first_sequence, end: first_sequence }
+        });
+        let link = Link::new(predecessor, Lineage::last_of(self.incarnation.as_slice()));
+        self.listed.push(Listed { id: Some(link.id), first_sequence, end: None });
+        let header = SegmentHeader { log: self.log, first_sequence, replaces_up_to: 0, link: Some(link) };
         let index = IndexBuilder::new(self.log.salt, header.bytes());
         let mut open = OpenSegment { path, file, end: 0, index, messages: 0 };
         open.append(&header.to_bytes())?;
@@ -233,7 +254,15 @@ impl Writer {
             None => self.begin(1)?,
         };
         last.append(&block::mark(self.next_sequence, self.log.salt))?;
-        last.file.sync().map_err(at(&last.path))
+        last.file.sync().map_err(at(&last.path))?;
+        let manifest = Manifest {
+            next_sequence: self.next_sequence,
+            segments: self.listed,
+            incarnations: Incarnations::new(0, self.incarnation),
+            ..Manifest::new(self.log)
+        };
+        let file = ManifestFile::new(Disk::Real, &self.directory, manifest, &Found::default());
+        file.mirror().map_err(at(&self.directory))
     }
 }
 

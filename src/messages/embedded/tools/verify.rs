@@ -49,6 +49,9 @@ pub fn verify(directory: &Path, report: impl FnMut(&Finding)) -> Result<Verified
     {
         verifier.report(&archive::trim_points_finding(directory, &fault));
     }
+    for finding in archive::lost(directory, &files) {
+        verifier.report(&finding);
+    }
     for path in &files.torn {
         let bytes = std::fs::metadata(path).map_err(at(path))?.len();
         verifier.report(&Finding::new(path, None, Fault::SetAside { bytes }));
@@ -98,8 +101,10 @@ impl<F: FnMut(&Finding)> Verifier<F> {
         for finding in loaded.damage(path, next) {
             self.report(&finding);
         }
+        // In version 2, a server that read the clock set back kept the time of the message before.
+        let is_monotone = header.is_some_and(|header| header.link.is_none());
         for found in &loaded.scan.blocks {
-            self.block(path, found);
+            self.block(path, found, is_monotone);
         }
         self.index(candidate, &loaded, next)?;
         let indexed = loaded.footer.map_or(0, |footer| footer.summary.last_sequence + 1);
@@ -107,10 +112,10 @@ impl<F: FnMut(&Finding)> Verifier<F> {
         Ok(())
     }
 
-    fn block(&mut self, path: &Path, found: &Found) {
+    fn block(&mut self, path: &Path, found: &Found, is_monotone: bool) {
         let block = &found.block;
         let sequence = block.first_sequence;
-        if block.time < self.last_time {
+        if is_monotone && block.time < self.last_time {
             self.report(&Finding::new(path, found.start..found.end, Fault::Time { sequence }));
         }
         self.last_time = self.last_time.max(block.time);

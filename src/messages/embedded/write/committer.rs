@@ -27,6 +27,7 @@ use crate::messages::{
         read::fetch,
         time_of,
     },
+    incarnation::Incarnation,
     topic,
 };
 
@@ -53,6 +54,8 @@ pub struct Committer {
     pub last_time: u64,
     /// The message ids of the dedupe window.
     pub dedupe: Dedupe,
+    /// The incarnation of this run has begun: its first message is on disk.
+    pub has_begun: bool,
     /// The bytes of a commit; kept for its capacity.
     pub buffer: Vec<u8>,
 }
@@ -233,6 +236,11 @@ impl Committer {
             self.roll(true)?;
         }
         self.buffer.clear();
+        let begun = if self.has_begun { None } else { blocks.first() };
+        let begun = begun.map(|block| Incarnation::begin(block.first_sequence));
+        if let Some(incarnation) = begun {
+            block::put_incarnation(&mut self.buffer, incarnation, self.shared.identity.salt);
+        }
         let mut places = Vec::with_capacity(blocks.len());
         for block in blocks {
             let start = self.buffer.len();
@@ -242,6 +250,10 @@ impl Committer {
         match self.segment.file.write_all_at(&self.buffer, self.offset) {
             Ok(()) => {
                 self.segment.file.sync().map_err(|error| self.shared.fail(&error))?;
+                if let Some(incarnation) = begun {
+                    self.has_begun = true;
+                    self.shared.manifest.begin(incarnation);
+                }
                 Ok(places)
             }
             Err(error) if maintenance::is_full(&error) => {
