@@ -58,8 +58,7 @@ use self::{
     },
 };
 use super::{
-    Config, Error, OpenError, Opened, Position, Sequence, Stamp, TopicInfo, TopicPage,
-    incarnation::Incarnations,
+    Config, Error, OpenError, Opened, Sequence, Stamp, TopicInfo, TopicPage,
     topic::{self, Pattern},
 };
 
@@ -287,16 +286,6 @@ impl Embedded {
     /// The newest sequence that can be read; 0 for none.
     pub fn head(&self) -> u64 {
         *self.shared.head.borrow()
-    }
-
-    /// The incarnations of the log.
-    pub fn incarnations(&self) -> Arc<Incarnations> {
-        self.shared.manifest.incarnations()
-    }
-
-    /// Checks that a position is one of this log and its history.
-    pub fn check(&self, position: &Position) -> Result<(), Error> {
-        position.check(self.id(), &self.incarnations(), self.head())
     }
 
     /// The newest sequence of the users' topics.

@@ -83,7 +83,6 @@ fn number(sequence: impl Into<Option<Sequence>>) -> u64 {
 fn removed(first: u64, last: u64) -> Event {
     Event::Removed(SequenceRange::of_messages(first, last))
 }
-
 fn damaged(first: u64, last: u64) -> Event {
     Event::Damaged(SequenceRange::of_messages(first, last))
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    Embedded,
     disk::{Disk, File},
     format::{
         manifest::{Listed, Manifest, NAMES, Unreadable},
@@ -18,7 +19,7 @@ use super::{
     maintenance,
 };
 use crate::messages::{
-    OpenError,
+    Error, OpenError, Position,
     incarnation::{Incarnation, Incarnations},
 };
 
@@ -286,5 +287,17 @@ impl ManifestFile {
             manifest.segments.retain(|listed| listed.first_sequence != first_sequence);
             manifest.lost.retain(|listed| listed.first_sequence > first_sequence);
         })
+    }
+}
+
+impl Embedded {
+    /// The incarnations of the log.
+    pub fn incarnations(&self) -> Arc<Incarnations> {
+        self.shared.manifest.incarnations()
+    }
+
+    /// Checks that a position is one of this log and its history.
+    pub fn check(&self, position: &Position) -> Result<(), Error> {
+        position.check(self.id(), &self.incarnations(), self.head())
     }
 }
