@@ -6,6 +6,7 @@ use crate::{Plan, Result};
 mod fanout;
 mod growth;
 mod load;
+mod million;
 mod nats;
 mod ours;
 mod publish;
@@ -17,7 +18,7 @@ mod wire;
 use report::{Line, summary};
 
 /// What can be run by itself.
-pub const PARTS: [&str; 7] = ["stream", "unary", "single", "replay", "live", "topics", "opening"];
+pub const PARTS: [&str; 8] = ["stream", "unary", "single", "replay", "live", "topics", "million", "opening"];
 
 /// Runs the parts and prints their figures as they come, and then the summary.
 pub async fn run(plan: Plan) -> Result<()> {
@@ -34,6 +35,7 @@ pub async fn run(plan: Plan) -> Result<()> {
             "replay" => replay::run(plan).await?,
             "live" => fanout::run(plan).await?,
             "topics" => growth::topics(plan).await?,
+            "million" => million::run(plan).await?,
             "opening" => growth::opening(plan).await?,
             _ => return Err("there is no such part".into()),
         });

@@ -158,13 +158,23 @@ impl Server {
         Self::open(kind, root, directory()?)
     }
 
+    /// Starts an empty server with more arguments.
+    pub fn start_with(kind: Kind, arguments: &[&str]) -> Result<Self> {
+        Self::run(kind, Path::new("."), directory()?, arguments)
+    }
+
     /// Starts a server on data that are there already.
     pub fn open(kind: Kind, root: &Path, data: TempDir) -> Result<Self> {
+        Self::run(kind, root, data, &[])
+    }
+
+    fn run(kind: Kind, root: &Path, data: TempDir, arguments: &[&str]) -> Result<Self> {
         let command = match kind {
             Kind::Perennial => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
                 command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
                 command.arg("--root").arg(format!("logs={}", root.display()));
+                command.args(arguments);
                 command
             }
             Kind::Tonic => {

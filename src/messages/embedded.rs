@@ -38,18 +38,16 @@ use self::{
         scan::Scan,
         trim_points,
     },
-    index::{
-        recent::Recent,
-        segment::{Cache, IndexBuilder, Segment},
-        topics::{Topic, Topics},
-    },
-    maintenance::{Maintenance, Task, trim::Limit},
+    index::{builder::IndexBuilder, cache::Cache, recent::Recent, segment::Segment, topics::Topics},
+    maintenance::{Maintenance, TOPICS_AT_ONCE, Task, trim::Limit},
     manifest::ManifestFile,
     read::{
+        all_topics::Losses,
         batch::BatchCache,
         consumers::{Lease, Leases},
         fetch::retrying,
         notifier::{Notifier, Registration},
+        snapshot::SharedSnapshot,
     },
     recovery::Recovered,
     write::{
@@ -57,10 +55,7 @@ use self::{
         queue::{Order, QUEUE_REQUESTS, Request, Room},
     },
 };
-use super::{
-    Config, Error, OpenError, Opened, Sequence, Stamp, TopicInfo, TopicPage,
-    topic::{self, Pattern},
-};
+use super::{Config, Error, OpenError, Opened, Sequence, Stamp, topic::Pattern};
 
 pub mod disk;
 pub mod format;
@@ -104,6 +99,8 @@ pub struct Shared {
     failed: watch::Sender<bool>,
     notifier: Arc<Notifier>,
     batch_cache: BatchCache,
+    snapshots: SharedSnapshot,
+    losses: Losses,
     leases: Leases,
 }
 
@@ -181,19 +178,22 @@ impl Shared {
 
     /// Subtracts from the topics what was removed before the last end of the server.
     fn apply_trim_points(&self) -> io::Result<()> {
-        let is_unapplied = |topic: &Topic| topic.trim_point.first_kept > topic.held.first.sequence;
-        let unapplied = {
-            let state = self.state();
-            let unapplied = state.topics.after(None).filter(|(_, topic)| is_unapplied(topic));
-            unapplied.map(|(name, topic)| (name.clone(), topic.clone())).collect::<Vec<_>>()
-        };
-        for (name, topic) in unapplied {
-            let remove_up_to = topic.trim_point.first_kept - 1;
-            let limit = Limit { remove_up_to, ..Limit::default() };
-            let mut trimmed = retrying(|| self.trim(&name, &topic, limit))?;
-            // The trim point already says which of the removed messages were lost, superseded or expired.
-            trimmed.trim_point.lost_up_to = topic.trim_point.lost_up_to;
-            self.state_mut().topics.trim(&name, &topic, &trimmed);
+        let mut unapplied = Vec::new();
+        self.for_each_topic(|_, name, topic| {
+            let first_kept = topic.trim_point.first_kept;
+            if first_kept > topic.held.first.sequence {
+                let limit = Limit { remove_up_to: first_kept - 1, ..Limit::default() };
+                unapplied.push((name.clone(), topic.clone(), limit));
+            }
+        });
+        for some in unapplied.chunks(TOPICS_AT_ONCE) {
+            let all_trimmed = retrying(|| self.trim_all(some))?;
+            let mut state = self.state_mut();
+            for ((name, topic, _), mut trimmed) in some.iter().zip(all_trimmed) {
+                // The trim point already says which of the removed messages were lost, superseded or expired.
+                trimmed.trim_point.lost_up_to = topic.trim_point.lost_up_to;
+                state.topics.trim(name, topic, &trimmed);
+            }
         }
         Ok(())
     }
@@ -224,6 +224,8 @@ impl Embedded {
             failed: watch::Sender::new(false),
             notifier: Arc::new(Notifier::new(head)),
             batch_cache: BatchCache::default(),
+            snapshots: SharedSnapshot::default(),
+            losses: Losses::default(),
             leases: Leases::default(),
         });
         let (orders, queue) = mpsc::channel(QUEUE_REQUESTS);
@@ -299,13 +301,6 @@ impl Embedded {
         let _ = self.shared.head.subscribe().wait_for(|head| *head >= sequence).await;
     }
 
-    /// The oldest sequence that the log holds of the users' topics.
-    pub fn oldest(&self) -> Option<Sequence> {
-        let state = self.shared.state();
-        let users = state.topics.after(None).filter(|(name, _)| !topic::is_reserved(name));
-        users.map(|(_, topic)| topic.held.first.sequence).min().and_then(Sequence::new)
-    }
-
     /// Registers for messages that match. Read what the log holds already after this.
     pub fn follow(&self, patterns: &Arc<[Pattern]>) -> Registration {
         self.shared.notifier.follow(patterns)
@@ -333,7 +328,7 @@ impl Embedded {
 
     /// The highest removed sequence after `after` of the topics that match; 0 for none.
     pub fn lost_up_to(&self, patterns: &[Pattern], after: u64) -> u64 {
-        self.shared.state().topics.lost_up_to(patterns, after)
+        self.shared.lost_up_to(patterns, after)
     }
 
     /// Becomes true when a write fails.
@@ -400,22 +395,9 @@ impl Embedded {
         state.topics.get(topic).map(|topic| stamp(topic.held.last))
     }
 
-    /// The topics that match, sorted by name: at most `page_size`, after the name `after`.
-    pub fn list_topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
-        let state = self.shared.state();
-        let matching = state.topics.after(after).filter(|(name, _)| pattern.matches(name));
-        let info = |(name, topic): (&Arc<str>, &Topic)| TopicInfo {
-            name: name.to_string(),
-            messages: topic.held.messages,
-            bytes: topic.held.bytes,
-            first: stamp(topic.held.first),
-            last: stamp(topic.held.last),
-        };
-        let mut topics = matching.take(page_size.saturating_add(1)).map(info).collect::<Vec<_>>();
-        let has_more = topics.len() > page_size;
-        topics.truncate(page_size);
-        let next = topics.last().filter(|_| has_more).map(|topic| topic.name.clone());
-        TopicPage { topics, next }
+    /// The number of topics that hold messages.
+    pub fn topic_count(&self) -> usize {
+        self.shared.state().topics.count()
     }
 
     /// Accepts no more messages, and waits until the queued ones are on disk.
@@ -447,8 +429,12 @@ impl Shared {
 
     /// The file of trim points, as it must be on disk.
     fn trim_points(&self) -> Vec<u8> {
-        let topics = &self.state().topics;
-        trim_points::to_bytes(self.identity, topics.forgotten_up_to(), topics.trim_points())
+        let (forgotten_up_to, points) = self.all_trim_points();
+        trim_points::to_bytes(
+            self.identity,
+            forgotten_up_to,
+            points.iter().map(|(name, point)| (name, *point)),
+        )
     }
 }
 

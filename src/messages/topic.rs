@@ -108,6 +108,11 @@ impl Pattern {
         &self.text
     }
 
+    /// Every topic that it matches begins with this: the pattern up to its first wildcard.
+    pub fn prefix(&self) -> &str {
+        self.text.split(['*', '>']).next().unwrap_or_default()
+    }
+
     /// Whether it matches every topic of users.
     pub fn matches_all(&self) -> bool {
         self.text == ">"

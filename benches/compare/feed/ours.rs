@@ -88,6 +88,13 @@ pub struct Batch {
     head: i64,
 }
 
+impl Batch {
+    /// The number of messages.
+    pub fn count(&self) -> usize {
+        self.messages.len()
+    }
+}
+
 /// `Message`.
 #[derive(Clone, Copy, PartialEq, Message)]
 struct Place {
@@ -186,7 +193,7 @@ impl Subscription {
     /// Subscribes to the messages that follow; the subscription has begun when this returns.
     pub async fn live(grpc: &mut Grpc<Channel>, pattern: &str) -> Result<Self> {
         let request = MessagesRequest { topics: vec![pattern.into()], ..MessagesRequest::default() };
-        let mut stream = read(grpc, request).await?;
+        let mut stream = read::<Batch>(grpc, request).await?;
         // The first response says: subscribed.
         stream.message().await?.ok_or("it ended")?;
         Ok(Self { stream, last: 0, received: 0 })
@@ -238,7 +245,7 @@ pub async fn head(server: &Server) -> Result<u64> {
         ..MessagesRequest::default()
     };
     let mut grpc = Grpc::new(server.connect(WIDE).await?);
-    let mut stream = read(&mut grpc, request).await?;
+    let mut stream = read::<Batch>(&mut grpc, request).await?;
     while let Some(batch) = stream.message().await? {
         if let Some(place) = batch.messages.first() {
             return Ok(place.sequence.max(batch.head).try_into()?);
@@ -248,9 +255,12 @@ pub async fn head(server: &Server) -> Result<u64> {
 }
 
 /// Calls `Messages`.
-async fn read(grpc: &mut Grpc<Channel>, request: MessagesRequest) -> Result<Streaming<Batch>> {
+pub async fn read<R>(grpc: &mut Grpc<Channel>, request: MessagesRequest) -> Result<Streaming<R>>
+where
+    R: Message + Default + std::marker::Send + Sync + 'static,
+{
     grpc.ready().await?;
-    let codec = ProstCodec::<MessagesRequest, Batch>::default();
+    let codec = ProstCodec::<MessagesRequest, R>::default();
     Ok(grpc
         .server_streaming(Request::new(request), PathAndQuery::from_static(MESSAGES), codec)
         .await?

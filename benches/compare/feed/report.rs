@@ -163,6 +163,7 @@ pub enum Unit {
     Nanoseconds,
     Mebibytes,
     Seconds,
+    PerCent,
 }
 
 impl Unit {
@@ -173,6 +174,7 @@ impl Unit {
             Self::Nanoseconds => format!("{} ns", thousands(value)),
             Self::Mebibytes => format!("{value:.0} MiB"),
             Self::Seconds => format!("{value:.2} s"),
+            Self::PerCent => format!("{value:.1} %"),
         }
     }
 }

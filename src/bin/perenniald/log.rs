@@ -16,7 +16,10 @@ use perennial::{
     server::{Config, data},
 };
 
+use self::progress::Progress;
 use crate::{FAILURE, USAGE, fail};
+
+mod progress;
 
 /// The meaning of the exit codes.
 pub const HELP: &str = "Exit codes: 0 sound, or done; 1 damage was found, or an error occurred; 2 wrong usage.\n\
@@ -124,12 +127,16 @@ fn print(text: &str) -> Result<(), Error> {
 
 fn verify(directory: &Path) -> Result<bool, Error> {
     let mut printed = Ok(());
-    let verified = tools::verify(directory, |finding| {
+    let progress = Progress::new();
+    let report = |finding: &Finding| {
         if printed.is_ok() {
             let kind = if finding.fault.is_damage() { "damage" } else { "note" };
-            printed = print(&format!("{kind}: {finding}\n"));
+            printed = progress.suspend(|| print(&format!("{kind}: {finding}\n")));
         }
-    })?;
+    };
+    let verified = tools::verify(directory, report, |done, all| progress.record(done, all));
+    progress.hide();
+    let verified = verified?;
     printed?;
     let Verified { segments, messages, bytes, damage } = verified;
     let outcome = match damage {

@@ -1,7 +1,10 @@
 //! What is known of the log in memory.
 
 pub mod block_run;
+pub mod builder;
+pub mod cache;
 pub mod dedupe;
+pub mod live;
 pub mod recent;
 pub mod segment;
 pub mod topics;

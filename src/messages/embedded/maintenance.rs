@@ -22,18 +22,16 @@ use super::{
         segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader},
         trim_points,
     },
-    index::{
-        segment::{IndexBuilder, Segment},
-        topics::Topic,
-    },
-    millis, nanos,
+    index::{builder::IndexBuilder, segment::Segment, topics::Topic},
+    millis,
     read::fetch::retrying,
     segment_name,
     write::queue::Order,
 };
-use crate::messages::{Config, Error, retention::Rule};
+use crate::messages::{Config, Error};
 
 pub mod compaction;
+mod retention;
 pub mod trim;
 
 /// The name of the prepared segment.
@@ -42,8 +40,8 @@ const READY: &str = "next.segment";
 /// A segment gets this fraction more than its nominal size on disk, for the last commit and the index.
 const SPARE: u64 = 8;
 
-/// The number of topics that are checked under one lock.
-const TOPICS_AT_ONCE: usize = 512;
+/// The number of topics that are checked under one lock, and trimmed together. Other work is done before the next ones.
+pub const TOPICS_AT_ONCE: usize = 4096;
 
 /// The number of times that a purge is tried on a topic that keeps changing.
 const MAX_TRIES: usize = 100;
@@ -81,7 +79,17 @@ impl Maintenance {
         let (tasks, queue) = mpsc::channel();
         let ready = Arc::new(Mutex::new(None));
         let maintenance = Self { tasks, ready: ready.clone(), shared: shared.clone() };
-        (maintenance, Worker { shared, orders, queue, ready, is_unwritten: Cell::new(false) })
+        (
+            maintenance,
+            Worker {
+                shared,
+                orders,
+                queue,
+                ready,
+                is_unwritten: Cell::new(false),
+                is_over: Cell::new(false),
+            },
+        )
     }
 
     /// Queues a task.
@@ -182,9 +190,6 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// A topic that is over a limit, as it was then.
-type Over = (Arc<str>, Topic, Limit);
-
 /// The work of the maintenance thread.
 #[derive(Debug)]
 pub struct Worker {
@@ -195,6 +200,8 @@ pub struct Worker {
     ready: Arc<Mutex<Option<File>>>,
     /// There are removals that the file of trim points does not have yet.
     is_unwritten: Cell<bool>,
+    /// The thread is to end.
+    is_over: Cell<bool>,
 }
 
 impl Worker {
@@ -208,23 +215,44 @@ impl Worker {
                 self.enforce();
                 due = Instant::now() + interval;
             }
+            // The order to end may have come meanwhile.
+            if self.is_over.get() {
+                break;
+            }
             let left = due.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600));
             match self.queue.recv_timeout(left) {
-                Ok(Task::Prepare) => self.prepare(),
-                Ok(Task::Seal(segment)) => self.seal(&segment),
-                Ok(Task::Purge { topic, up_to, reply }) => _ = reply.send(self.purge(&topic, up_to)),
-                #[cfg(test)]
-                Ok(Task::Settle(reply)) => _ = reply.send(()),
-                #[cfg(test)]
-                Ok(Task::Enforce(reply)) => {
-                    self.enforce();
-                    let _ = reply.send(());
-                }
+                Ok(task) => self.handle(task),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Ok(Task::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
         self.give_room_back();
+    }
+
+    fn handle(&self, task: Task) {
+        match task {
+            Task::Prepare => self.prepare(),
+            Task::Seal(segment) => self.seal(&segment),
+            Task::Purge { topic, up_to, reply } => _ = reply.send(self.purge(&topic, up_to)),
+            #[cfg(test)]
+            Task::Settle(reply) => _ = reply.send(()),
+            #[cfg(test)]
+            Task::Enforce(reply) => {
+                self.enforce();
+                let _ = reply.send(());
+            }
+            Task::Stop => self.is_over.set(true),
+        }
+    }
+
+    /// Does what was queued meanwhile, between two slices of a long task. False if the thread is to end.
+    fn let_others_in(&self) -> bool {
+        while !self.is_over.get()
+            && let Ok(task) = self.queue.try_recv()
+        {
+            self.handle(task);
+        }
+        !self.is_over.get()
     }
 
     fn prepare(&self) {
@@ -264,7 +292,7 @@ impl Worker {
                 self.is_unwritten.set(self.is_unwritten.get() || is_news);
                 return self.purged(count);
             }
-            count += self.trim_topic(topic, &known, limit, purged)?.unwrap_or(0);
+            count += self.trim_topic(&topic.into(), &known, limit, purged)?.unwrap_or(0);
         }
         // Publishers changed the topic during each try.
         Err(io::Error::from(io::ErrorKind::ResourceBusy).into())
@@ -305,7 +333,13 @@ impl Worker {
     }
 
     /// Removes the oldest messages of a topic. Returns how many; `None` if the topic has changed meanwhile.
-    fn trim_topic(&self, name: &str, known: &Topic, limit: Limit, purged: u64) -> io::Result<Option<u64>> {
+    fn trim_topic(
+        &self,
+        name: &Arc<str>,
+        known: &Topic,
+        limit: Limit,
+        purged: u64,
+    ) -> io::Result<Option<u64>> {
         let mut trimmed = retrying(|| self.shared.trim(name, known, limit))?;
         trimmed.trim_point.purged_up_to = trimmed.trim_point.purged_up_to.max(purged);
         // Nothing is removed. (If nothing is left either, the last messages expired with a segment: the topic ends.)
@@ -330,81 +364,13 @@ impl Worker {
         }
     }
 
-    fn remove(&self, now: SystemTime) -> Result<(), Error> {
-        let rules = self.shared.state().topics.rules().to_vec();
-        let removed_by_rule = rules
-            .iter()
-            .enumerate()
-            .map(|(place, rule)| self.remove_up_to(place, rule, now))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut after = None::<Arc<str>>;
-        loop {
-            let (over, last) = self.over(&rules, &removed_by_rule, after.as_deref(), millis(now));
-            for (name, topic, limit) in over {
-                self.trim_topic(&name, &topic, limit, 0)?;
-            }
-            match last {
-                Some(last) => after = Some(last),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// The sequence up to which a rule removes the messages of its topics; 0 for none.
-    fn remove_up_to(&self, place: usize, rule: &Rule, now: SystemTime) -> io::Result<u64> {
-        // Messages that are published meanwhile are not old, even if all others are.
-        let head = *self.shared.head.borrow();
-        let by_age = match rule.age.and_then(|age| now.checked_sub(age)) {
-            Some(oldest) => retrying(|| self.shared.before_time(nanos(oldest)))?.min(head),
-            None => 0,
-        };
-        let by_total = match rule.total {
-            Some(total) => retrying(|| self.shared.over_total(place, total))?,
-            None => 0,
-        };
-        Ok(by_age.max(by_total))
-    }
-
-    /// The topics after a name that are over a limit, and the name to continue after; `None` for the last page.
-    fn over(
-        &self,
-        rules: &[Rule],
-        removed_by_rule: &[u64],
-        after: Option<&str>,
-        now: u64,
-    ) -> (Vec<Over>, Option<Arc<str>>) {
-        let state = self.shared.state();
-        let (mut over, mut last, mut count) = (Vec::new(), None, 0);
-        for (name, topic) in state.topics.after(after).take(TOPICS_AT_ONCE) {
-            count += 1;
-            last = Some(name.clone());
-            let held = &topic.held;
-            let rule = state.topics.rule_of(name);
-            let rule = rule.and_then(|place| Some((rules.get(place)?, removed_by_rule.get(place)?)));
-            let mut limit = Limit { now_millis: now, ..Limit::default() };
-            if let Some((rule, up_to)) = rule {
-                limit.remove_up_to = *up_to;
-                limit.messages = rule.count.map_or(0, |most| held.messages.saturating_sub(most));
-                limit.bytes = rule.bytes.map_or(0, |most| held.bytes.saturating_sub(most));
-            }
-            let has_expired = held.first_expires != 0 && held.first_expires <= now;
-            if has_expired
-                || limit.remove_up_to >= held.first.sequence
-                || limit.messages > 0
-                || limit.bytes > 0
-            {
-                over.push((name.clone(), topic.clone(), limit));
-            }
-        }
-        (over, last.filter(|_| count == TOPICS_AT_ONCE))
-    }
-
     /// Deletes segments that hold nothing any more, and compacts those that hold little.
     fn reclaim(&self, now: SystemTime) -> Result<(), Error> {
-        compaction::reclaim(&self.shared, now)?;
+        self.shared.snapshots.sweep();
+        while compaction::reclaim(&self.shared, now, &|| self.let_others_in())? && self.let_others_in() {}
         self.roll_if_thin();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
-        self.shared.state_mut().topics.forget(oldest);
+        compaction::forget(&self.shared, oldest);
         Ok(())
     }
 

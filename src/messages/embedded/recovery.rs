@@ -30,11 +30,7 @@ use super::{
         scan::Scan,
         segment_header, trim_points,
     },
-    index::{
-        dedupe::Dedupe,
-        segment::{Cache, IndexBuilder, Segment},
-        topics::Topics,
-    },
+    index::{builder::IndexBuilder, cache::Cache, dedupe::Dedupe, segment::Segment, topics::Topics},
     manifest, nanos, segment_name,
 };
 use crate::messages::{
@@ -256,13 +252,12 @@ impl Recovered {
     /// Adds a segment by its footer. False if that is damaged.
     fn take_sealed(&mut self, segment: &Segment, cache: &Cache, config: &Config) -> io::Result<bool> {
         let summary = segment.summary();
-        let mut held = Vec::new();
-        let read = segment.for_each_topic(cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
-        if read.is_err() {
+        if !segment.has_sound_topics()? {
             return Ok(false);
         }
-        for (name, held) in &held {
-            self.state.topics.add_held(name, held);
+        let topics = &mut self.state.topics;
+        if segment.for_each_topic(cache, |name, held| topics.add_held(name, held))?.is_err() {
+            return Err(io::Error::other("the index of a segment changes while it is read"));
         }
         if summary.messages > 0 {
             self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);

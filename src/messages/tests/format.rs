@@ -133,68 +133,105 @@ fn block(rest: &[u8], salt: u32, found: &mut Found) {
 
 /// The index says what the blocks say.
 fn index(bytes: &[u8], salt: u32, found: &Found) {
-    let trailer = &bytes[bytes.len() - 108..];
-    assert_eq!(&trailer[..8], b"PRNLFOOT");
-    check(trailer, 104, salt);
+    let trailer = &bytes[bytes.len() - 124..];
+    assert_eq!(&trailer[..8], b"PRNLFOT3");
+    check(trailer, 120, salt);
     let part = |at: usize| {
         let start = place(trailer, at);
         let part = &bytes[start..start + size(trailer, at + 8)];
         assert_eq!(number::<4>(trailer, at + 12), crc(part));
         part
     };
-    let (pages, all_records, names) = (part(8), part(24), part(40));
-    let postings = &bytes[place(trailer, 56)..bytes.len() - 108];
+    let (runs, mut ranges) = (part(8), part(24));
+    let mut records = &bytes[place(trailer, 40)..place(trailer, 24)];
+    let mut postings = &bytes[place(trailer, 48)..bytes.len() - 124];
     assert_eq!(place(trailer, 8), found.end);
+    let mut topics = BTreeMap::<&str, Vec<&Seen>>::new();
+    found.messages.iter().for_each(|seen| topics.entry(&seen.0).or_default().push(seen));
     let (first, last) = (found.blocks.first().unwrap(), found.blocks.last().unwrap());
-    let summary = [first.1, last.2, last.3, found.messages.len() as u64, found.ids.len() as u64];
-    assert_eq!([64, 72, 80, 88, 96].map(|at| number::<8>(trailer, at)), summary);
+    let times = found.blocks.iter().map(|block| block.3);
+    let (earliest, latest) = (times.clone().min().unwrap(), times.max().unwrap());
+    let counts = [found.messages.len(), found.ids.len(), topics.len()].map(|count| count as u64);
+    let summary = [first.1, last.2, last.3, earliest, latest, counts[0], counts[1], counts[2]];
+    assert_eq!([56, 64, 72, 80, 88, 96, 104, 112].map(|at| number::<8>(trailer, at)), summary);
+    block_runs(runs, found);
+    let mut topics = topics.into_iter();
+    while !ranges.is_empty() {
+        let first_name = text(&mut ranges);
+        let (mut range, others) = records.split_at(usize::try_from(varint(&mut ranges)).unwrap());
+        let (mut lists, rest) = postings.split_at(usize::try_from(varint(&mut ranges)).unwrap());
+        (records, postings) = (others, rest);
+        assert_eq!(checksum(&mut ranges), crc(range));
+        assert_eq!(text(&mut { range }), first_name);
+        while !range.is_empty() {
+            let (topic, messages) = topics.next().unwrap();
+            assert_eq!(text(&mut range), topic);
+            one_topic(&mut range, &mut lists, &messages, found, (first.1, earliest));
+        }
+        assert!(lists.is_empty());
+    }
+    assert!(records.is_empty() && postings.is_empty() && topics.next().is_none());
+}
 
-    for (place, page) in pages.chunks_exact(28).enumerate() {
-        let start = size(page, 0);
-        let end = pages.chunks_exact(28).nth(place + 1).map_or(found.end, |next| size(next, 0));
+fn block_runs(runs: &[u8], found: &Found) {
+    for (place, run) in runs.chunks_exact(36).enumerate() {
+        let start = size(run, 0);
+        let end = runs.chunks_exact(36).nth(place + 1).map_or(found.end, |next| size(next, 0));
         let within = found.blocks.iter().filter(|block| (start..end).contains(&block.0));
         let within = within.collect::<Vec<_>>();
         assert_eq!(within[0].0, start);
-        let expected = [within[0].1, within[within.len() - 1].2, within[0].3];
-        assert_eq!([4, 12, 20].map(|at| number::<8>(page, at)), expected);
+        let times = within.iter().map(|block| block.3);
+        let (earliest, latest) = (times.clone().min().unwrap(), times.max().unwrap());
+        let expected = [within[0].1, within[within.len() - 1].2, earliest, latest];
+        assert_eq!([4, 12, 20, 28].map(|at| number::<8>(run, at)), expected);
         assert!(within[within.len() - 1].0 - start < 64 * 1024);
-    }
-    let mut topics = BTreeMap::<&str, Vec<&Seen>>::new();
-    found.messages.iter().for_each(|seen| topics.entry(&seen.0).or_default().push(seen));
-    assert_eq!(all_records.len(), topics.len() * 104);
-    for (record, (topic, messages)) in all_records.chunks_exact(104).zip(topics) {
-        assert_eq!(&names[size(record, 0)..][..size(record, 4)], topic.as_bytes());
-        let list = &postings[size(record, 8)..][..size(record, 12)];
-        assert_eq!(number::<4>(record, 16), crc(list));
-        one_topic(record, list, &messages, found);
     }
 }
 
-fn one_topic(record: &[u8], mut list: &[u8], messages: &[&Seen], found: &Found) {
+fn one_topic(
+    record: &mut &[u8],
+    lists: &mut &[u8],
+    messages: &[&Seen],
+    found: &Found,
+    (first_sequence, from): (u64, u64),
+) {
     let time_of = |sequence| found.blocks.iter().find(|block| block.2 >= sequence).unwrap().3;
     let (first, last) = (messages[0], messages[messages.len() - 1]);
     let bytes = |messages: &mut dyn Iterator<Item = &&Seen>| messages.map(|seen| seen.3 as u64).sum::<u64>();
-    assert_eq!(size(record, 20), last.3);
+    let times = messages.iter().map(|seen| time_of(seen.1));
+    let (earliest, latest) = (times.clone().min().unwrap(), times.max().unwrap());
     let expected = [
         messages.len() as u64,
         bytes(&mut messages.iter()),
-        first.1,
-        time_of(first.1),
-        last.1,
-        time_of(last.1),
-        first.5,
-        last.5,
-        bytes(&mut messages.iter().filter(|seen| seen.5 > 0)),
-        messages.iter().map(|seen| seen.5).max().unwrap(),
+        last.3 as u64,
+        first.1 - first_sequence,
+        last.1 - first.1,
+        earliest - from,
+        latest - earliest,
+        time_of(first.1) - earliest,
+        time_of(last.1) - earliest,
     ];
-    assert_eq!(std::array::from_fn(|place| number::<8>(record, 24 + 8 * place)), expected);
-    let (mut sequence, mut offset) = (0, 0);
+    assert_eq!(std::array::from_fn(|_| varint(record)), expected);
+    let all_expired = messages.iter().map(|seen| seen.5).max().unwrap();
+    assert_eq!(varint(record), all_expired);
+    if all_expired > 0 {
+        let expiring = bytes(&mut messages.iter().filter(|seen| seen.5 > 0));
+        assert_eq!(std::array::from_fn(|_| varint(record)), [first.5, last.5, expiring]);
+    }
+    let (mut list, rest) = lists.split_at(usize::try_from(varint(record)).unwrap());
+    *lists = rest;
+    assert_eq!(checksum(record), crc(list));
+    let (mut sequence, mut offset, mut time) = (0, 0, time_of(first.1));
     for seen in messages {
         sequence += varint(&mut list);
         offset += varint(&mut list);
         let length = varint(&mut list);
         let posting = (offset, length, checksum(&mut list), varint(&mut list));
         assert_eq!((sequence, posting), (seen.1, (seen.2 as u64, seen.3 as u64, seen.4, seen.5)));
+        let step = varint(&mut list);
+        assert_eq!(step % 2, 0, "the times of this log do not go back");
+        time += step / 2;
+        assert_eq!(time, time_of(sequence));
     }
     assert!(list.is_empty());
 }

@@ -34,7 +34,7 @@ fn segments(directory: &tempfile::TempDir) -> Vec<(PathBuf, u64)> {
 
 fn findings(directory: &tempfile::TempDir) -> Vec<tools::Fault> {
     let mut faults = Vec::new();
-    let verified = verify(directory.path(), |finding| faults.push(finding.fault.clone())).unwrap();
+    let verified = verify(directory.path(), |finding| faults.push(finding.fault.clone()), |_, _| ()).unwrap();
     assert_eq!(verified.damage > 0, faults.iter().any(tools::Fault::is_damage));
     faults
 }

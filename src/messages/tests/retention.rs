@@ -6,6 +6,7 @@ use crate::messages::{clock::Clock, retention::Rule};
 mod files;
 mod list;
 mod maintenance;
+mod many_topics;
 
 /// A log in memory. Its clock moves only when a test moves it, and retention runs only when a test asks for it.
 pub struct Bed {

@@ -16,7 +16,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use content::Content;
@@ -74,7 +74,14 @@ struct State {
     deed: Deed,
     capacity: Option<u64>,
     is_off: bool,
+    /// The number of reads of files, and of the bytes that they read.
+    reads: (u64, u64),
+    gate: Option<Gate>,
 }
+
+/// Reads of files wait until its sender is dropped.
+#[derive(Clone)]
+struct Gate(Arc<Mutex<mpsc::Receiver<()>>>);
 
 /// What a test does before a call, once. A copy of the disk has none.
 #[derive(Default)]
@@ -124,6 +131,18 @@ impl Simulation {
     /// and of files write, `set_len`, allocate, sync.
     pub fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// The number of reads of files so far, and of the bytes that they read.
+    pub fn reads(&self) -> (u64, u64) {
+        self.state().reads
+    }
+
+    /// Makes reads of files wait until the returned sender is dropped.
+    pub fn hold_reads(&self) -> mpsc::Sender<()> {
+        let (sender, receiver) = mpsc::channel();
+        self.state().gate = Some(Gate(Arc::new(Mutex::new(receiver))));
+        sender
     }
 
     /// Makes a call fail, counted from 0.
@@ -244,7 +263,15 @@ impl fmt::Debug for Simulation {
 impl Handle {
     /// Fills `bytes` from an offset.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        self.state().file(self.file).content.read(bytes, offset)
+        let gate = self.state().gate.clone();
+        if let Some(Gate(gate)) = gate {
+            // It fails when the sender is dropped.
+            let _ = gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        }
+        let mut state = self.state();
+        state.reads.0 += 1;
+        state.reads.1 += bytes.len() as u64;
+        state.file(self.file).content.read(bytes, offset)
     }
 
     /// Writes bytes at an offset. After an error, the first of them may be written.

@@ -1,12 +1,19 @@
 //! Reads runs of blocks.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use memchr::memmem;
 
 use super::segment::{BlockRun, Segment};
-use crate::messages::embedded::format::block::{self, BLOCK_MAGIC, Block, Header, Salt};
+use crate::messages::embedded::format::{
+    block::{self, BLOCK_MAGIC, Block, Header, Salt},
+    footer::Posting,
+};
 
 /// The blocks of a run, and the ranges of sequences, first and last, that it should hold and does not.
 pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>, Vec<(u64, u64)>) {
@@ -46,16 +53,42 @@ pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>,
     (blocks, missing)
 }
 
-/// The time of the message at an offset of a segment.
-pub fn time_at(segment: &Segment, offset: u32) -> io::Result<u64> {
-    let Some(run) = segment.run_at_offset(offset) else { return Ok(0) };
+/// The time of a message.
+pub fn publish_time(segment: &Segment, posting: &Posting) -> io::Result<u64> {
+    BlockTimes::default().publish_time(segment, posting)
+}
+
+/// The times of blocks of a segment whose postings do not have them: each run is read once for all messages in it.
+#[derive(Debug, Default)]
+pub struct BlockTimes {
+    /// By the offset of a run: where each block ends, and its time.
+    runs: HashMap<u64, Vec<(u64, u64)>>,
+}
+
+impl BlockTimes {
+    /// The time of a message of the segment.
+    pub fn publish_time(&mut self, segment: &Segment, posting: &Posting) -> io::Result<u64> {
+        if segment.has_times() {
+            return Ok(posting.time);
+        }
+        let Some(run) = segment.run_at_offset(posting.offset) else { return Ok(0) };
+        let blocks = match self.runs.entry(run.start) {
+            Entry::Occupied(blocks) => blocks.into_mut(),
+            Entry::Vacant(blocks) => blocks.insert(times_of(segment, &run)?),
+        };
+        let block = blocks.iter().find(|(end, _)| u64::from(posting.offset) < *end);
+        Ok(block.map_or(run.entry.min_time, |(_, time)| *time))
+    }
+}
+
+/// Where each block of a run ends, and its time.
+fn times_of(segment: &Segment, run: &BlockRun) -> io::Result<Vec<(u64, u64)>> {
     let bytes = segment.read(run.start, run.end)?;
-    let (blocks, _) = blocks_of(&bytes, &run, segment.salt());
-    let place = usize::try_from(u64::from(offset) - run.start).unwrap_or(usize::MAX);
-    let is_in = |block: &&Arc<Block>| {
-        // Both are slices of the bytes of the run.
+    let (blocks, _) = blocks_of(&bytes, run, segment.salt());
+    let time = |block: &Arc<Block>| {
+        // Its body is a slice of the bytes of the run.
         let start = block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-        (start..start + block.body.len()).contains(&place)
+        (run.start + (start + block.body.len()) as u64, block.time)
     };
-    Ok(blocks.iter().find(is_in).map_or(run.entry.time, |block| block.time))
+    Ok(blocks.iter().map(time).collect())
 }

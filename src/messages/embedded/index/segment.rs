@@ -1,47 +1,49 @@
 //! A segment: a file of blocks, and the index of what is where in it.
 //!
 //! The index of the segment that is being written is in memory, and grows with its messages. The index of a full segment is
-//! its footer, of which only the sparse index is in memory: 28 bytes for each run of 64 KiB. Other parts of footers are
+//! its footer, of which only the sparse index is in memory: 40 bytes for each run of 64 KiB. Other parts of footers are
 //! kept in a [`Cache`] after they were read.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     io,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
-use quick_cache::{Weighter, sync::Cache as QuickCache};
 
+use super::{
+    builder::IndexBuilder,
+    cache::{Cache, Plan, Source},
+    live::Measured,
+};
 use crate::messages::{
     embedded::{
         disk::File,
         format::{
             block::{Block, Salt},
-            footer::{self, Damaged, Directory, Footer, Held, List, Posting, SparseEntry, Summary},
+            footer::{Footer, Found, Held, Posting, Range, RangeList, SparseEntry, Summary},
         },
     },
     topic::Pattern,
 };
-
-/// The size of a run of blocks: a batch or two, so that a slow or narrow subscription reads little in vain.
-const RUN_BYTES: u64 = 64 * 1024;
-
-/// The size of the parts of footers that are kept in memory.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The expected number of these parts.
-const CACHE_ITEMS: usize = 4096;
 
 /// Messages are read one by one instead of by runs if they are less than this fraction of a segment,
 const NARROW: u64 = 8;
 
 /// and if they are of at most this many topics, each of which is looked up for each batch.
 const MAX_NARROW: usize = 64;
+
+/// The number of topics of a segment without a footer that are searched for those that match: its index is locked
+/// meanwhile, and the next search may be a moment later.
+const MAX_SEARCHED: usize = 8192;
+
+/// The number of topics of a segment without a footer that are copied under one lock.
+const SLICE: usize = 512;
 
 /// A file of blocks.
 #[derive(Debug)]
@@ -57,91 +59,23 @@ pub struct Segment {
     /// A compacted segment replaces all older segments whose first sequence is at most this one; 0 for a segment that was
     /// not compacted.
     pub replaces_up_to: u64,
+    /// How much of it is not removed, as it was measured last.
+    pub live: Measured,
     index: Index,
 }
 
 #[derive(Debug)]
 enum Index {
     Open(RwLock<IndexBuilder>),
-    Sealed { footer: Footer, entries: Vec<SparseEntry> },
+    Sealed(Sealed),
 }
 
-/// The index of a segment whose footer is not written yet.
-#[derive(Debug, Default)]
-pub struct IndexBuilder {
+#[derive(Debug)]
+struct Sealed {
+    footer: Footer,
     entries: Vec<SparseEntry>,
-    /// The offset after the last block, and after a mark that follows it.
-    end: u64,
-    lists: Vec<(Arc<str>, List)>,
-    places: HashMap<Arc<str>, usize>,
-    summary: Summary,
-    salt: Salt,
-}
-
-impl IndexBuilder {
-    /// The index of a segment without blocks, whose header ends at an offset.
-    pub fn new(salt: Salt, header_end: usize) -> Self {
-        Self { salt, end: header_end as u64, ..Self::default() }
-    }
-
-    /// Adds a block from `start` to `end` whose body begins at `body`.
-    pub fn add(&mut self, block: &Block, start: u64, body: u64, end: u64) {
-        match self.entries.last_mut() {
-            Some(entry) if start - u64::from(entry.offset) < RUN_BYTES => {
-                entry.last_sequence = block.last_sequence;
-            }
-            _ => self.entries.push(SparseEntry {
-                offset: offset_of(start),
-                first_sequence: block.first_sequence,
-                last_sequence: block.last_sequence,
-                time: block.time,
-            }),
-        }
-        let places = block.topics.iter().map(|name| self.place(name)).collect::<Vec<_>>();
-        for entry in &block.entries {
-            let place = places.get(entry.topic as usize).copied();
-            let Some((_, list)) = place.and_then(|place| self.lists.get_mut(place)) else { continue };
-            let posting = Posting {
-                sequence: entry.sequence,
-                expires: entry.expires,
-                offset: offset_of(body + u64::from(entry.start)),
-                length: entry.end - entry.start,
-                checksum: entry.checksum,
-            };
-            list.held.add(&posting, block.time);
-            list.postings.push(posting);
-        }
-        if self.summary.messages == 0 {
-            self.summary.first_sequence = block.first_sequence;
-        }
-        self.summary.last_sequence = block.last_sequence;
-        self.summary.last_time = block.time;
-        self.summary.messages += block.entries.len() as u64;
-        self.summary.ids += block.ids.len() as u64;
-        self.end = end;
-    }
-
-    /// Adds a mark after the last block.
-    pub fn extend(&mut self, end: u64) {
-        self.end = self.end.max(end);
-    }
-
-    fn place(&mut self, name: &Arc<str>) -> usize {
-        *self.places.entry(name.clone()).or_insert_with(|| {
-            self.lists.push((name.clone(), List::default()));
-            self.lists.len() - 1
-        })
-    }
-
-    /// The index as a footer.
-    pub fn to_footer(&self) -> Vec<u8> {
-        let lists = self.lists.iter().cloned().collect::<BTreeMap<_, _>>();
-        footer::to_bytes(self.end, &self.entries, &lists, &self.summary, self.salt)
-    }
-
-    fn list(&self, topic: &str) -> Option<&List> {
-        self.lists.get(*self.places.get(topic)?).map(|(_, list)| list)
-    }
+    /// In version 2 of the format the list is made by checking all records, and is kept from then on.
+    list: OnceLock<Arc<RangeList>>,
 }
 
 /// A run of blocks in a file.
@@ -155,26 +89,38 @@ pub struct BlockRun {
     pub entry: SparseEntry,
 }
 
-/// The cheapest way to read the messages that match from a segment.
-#[derive(Clone, Debug)]
-pub enum Plan {
-    /// Run by run.
-    Runs,
-    /// One by one, by the index of these topics.
-    Topics(Vec<Arc<str>>),
+/// Some topics of a segment, to go through without a lock.
+#[derive(Debug)]
+pub enum Slice {
+    /// Of a full segment, by name.
+    Range(Range),
+    /// Of a segment without a footer, in any order.
+    Copied(Vec<(Arc<str>, Held)>),
 }
 
-/// The result of reading a footer. Outer error: I/O. Inner error: the footer is damaged.
-pub type Found<T> = io::Result<Result<T, Damaged>>;
-
-#[expect(clippy::expect_used, reason = "a segment has at most 1 GiB, and a commit")]
-fn offset_of(at: u64) -> u32 {
-    u32::try_from(at).expect("an offset within a segment fits 32 bits")
+impl Slice {
+    /// Calls `each` for each topic.
+    pub fn for_each(&self, mut each: impl FnMut(&str, &Held)) {
+        match self {
+            Self::Range(range) => range.records().for_each(|record| each(record.name, &record.held)),
+            Self::Copied(topics) => topics.iter().for_each(|(name, held)| each(name, held)),
+        }
+    }
 }
 
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Returns the inner error of a [`Found`] from a function that returns one.
+macro_rules! sound {
+    ($found:expr) => {
+        match $found? {
+            Ok(found) => found,
+            Err(damaged) => return Ok(Err(damaged)),
+        }
+    };
 }
 
 impl Segment {
@@ -187,7 +133,7 @@ impl Segment {
         index: IndexBuilder,
     ) -> Self {
         let index = Index::Open(RwLock::new(index));
-        Self { id: next_id(), path, file, first_sequence, replaces_up_to, index }
+        Self { id: next_id(), path, file, first_sequence, replaces_up_to, live: Measured::default(), index }
     }
 
     /// A segment with a footer.
@@ -196,27 +142,43 @@ impl Segment {
         file: Arc<File>,
         first_sequence: u64,
         replaces_up_to: u64,
-        footer: Footer,
+        mut footer: Footer,
     ) -> Found<Self> {
-        let entries = match footer.runs(&file)? {
-            Ok(entries) => entries,
-            Err(damaged) => return Ok(Err(damaged)),
-        };
-        let index = Index::Sealed { footer, entries };
-        Ok(Ok(Self { id: next_id(), path, file, first_sequence, replaces_up_to, index }))
+        let entries = sound!(footer.runs(&file));
+        if let Some(earliest) = entries.iter().map(|entry| entry.min_time).min() {
+            footer.summary.min_time = earliest;
+        }
+        let index = Index::Sealed(Sealed { footer, entries, list: OnceLock::new() });
+        Ok(Ok(Self {
+            id: next_id(),
+            path,
+            file,
+            first_sequence,
+            replaces_up_to,
+            live: Measured::default(),
+            index,
+        }))
     }
 
     /// The salt of its records.
     pub fn salt(&self) -> Salt {
         match &self.index {
-            Index::Open(_) => self.with_builder(|builder| builder.salt),
-            Index::Sealed { footer, .. } => footer.salt,
+            Index::Open(_) => self.with_builder(IndexBuilder::salt),
+            Index::Sealed(sealed) => sealed.footer.salt,
         }
     }
 
     /// Whether it has a footer.
     pub fn is_sealed(&self) -> bool {
-        matches!(self.index, Index::Sealed { .. })
+        matches!(self.index, Index::Sealed(_))
+    }
+
+    /// Whether [`Posting`]s have the times of their messages.
+    pub fn has_times(&self) -> bool {
+        match &self.index {
+            Index::Open(_) => true,
+            Index::Sealed(sealed) => sealed.footer.has_times(),
+        }
     }
 
     /// Adds a block that was written.
@@ -230,37 +192,37 @@ impl Segment {
     pub fn to_footer(&self) -> Option<Vec<u8>> {
         match &self.index {
             Index::Open(_) => Some(self.with_builder(IndexBuilder::to_footer)),
-            Index::Sealed { .. } => None,
+            Index::Sealed(_) => None,
         }
     }
 
     fn with_builder<T: Default>(&self, ask: impl FnOnce(&IndexBuilder) -> T) -> T {
         match &self.index {
             Index::Open(builder) => ask(&builder.read().unwrap_or_else(PoisonError::into_inner)),
-            Index::Sealed { .. } => T::default(),
+            Index::Sealed(_) => T::default(),
         }
     }
 
     /// A summary of the segment.
     pub fn summary(&self) -> Summary {
         match &self.index {
-            Index::Open(_) => self.with_builder(|builder| builder.summary),
-            Index::Sealed { footer, .. } => footer.summary,
+            Index::Open(_) => self.with_builder(IndexBuilder::summary),
+            Index::Sealed(sealed) => sealed.footer.summary,
         }
     }
 
     /// The offset after the last block.
     pub fn blocks_end(&self) -> u64 {
         match &self.index {
-            Index::Open(_) => self.with_builder(|builder| builder.end),
-            Index::Sealed { footer, .. } => footer.blocks_end(),
+            Index::Open(_) => self.with_builder(IndexBuilder::end),
+            Index::Sealed(sealed) => sealed.footer.blocks_end(),
         }
     }
 
     fn with_entries<T>(&self, ask: impl FnOnce(&[SparseEntry]) -> T) -> T {
         match &self.index {
-            Index::Open(builder) => ask(&builder.read().unwrap_or_else(PoisonError::into_inner).entries),
-            Index::Sealed { entries, .. } => ask(entries),
+            Index::Open(builder) => ask(builder.read().unwrap_or_else(PoisonError::into_inner).entries()),
+            Index::Sealed(sealed) => ask(&sealed.entries),
         }
     }
 
@@ -286,7 +248,10 @@ impl Segment {
 
     /// The index of the first run that may hold a message of this time or later.
     pub fn first_run_at_time(&self, time: u64) -> usize {
-        self.with_entries(|entries| entries.partition_point(|entry| entry.time < time).saturating_sub(1))
+        self.with_entries(|entries| {
+            let first = entries.iter().position(|entry| entry.max_time >= time);
+            first.unwrap_or(entries.len().saturating_sub(1))
+        })
     }
 
     /// The run that holds a byte.
@@ -297,12 +262,17 @@ impl Segment {
 
     /// The places of the messages of a topic, in order.
     pub fn postings(&self, cache: &Cache, topic: &str) -> Found<Arc<[Posting]>> {
-        match &self.index {
-            Index::Open(_) => Ok(Ok(self.with_builder(|builder| {
-                builder.list(topic).map(|list| list.postings.as_slice().into()).unwrap_or_default()
-            }))),
-            Index::Sealed { footer, .. } => cache.postings(self, footer, topic),
+        let Index::Sealed(sealed) = &self.index else {
+            return Ok(Ok(self.with_builder(|builder| builder.postings(topic).into())));
+        };
+        if let Some(postings) = cache.postings(self.id, topic) {
+            return Ok(Ok(postings));
         }
+        let Some(range) = sound!(self.range_of(cache, sealed, topic)) else { return Ok(Ok(Arc::default())) };
+        let Some(record) = range.find(topic) else { return Ok(Ok(Arc::default())) };
+        let postings = Arc::from(sound!(sealed.footer.postings(&self.file, &record)));
+        cache.keep_postings(self.id, topic, &postings);
+        Ok(Ok(postings))
     }
 
     /// The places of the messages of a topic from a sequence on, at most `most` of them.
@@ -312,38 +282,111 @@ impl Segment {
             postings.iter().skip(start).take(most).copied().collect::<Vec<_>>()
         };
         match &self.index {
-            Index::Open(_) => Ok(Ok(self.with_builder(|builder| {
-                builder.list(topic).map(|list| part(&list.postings)).unwrap_or_default()
-            }))),
-            Index::Sealed { footer, .. } => {
-                Ok(cache.postings(self, footer, topic)?.map(|postings| part(&postings)))
-            }
+            Index::Open(_) => Ok(Ok(self.with_builder(|builder| part(builder.postings(topic))))),
+            Index::Sealed(_) => Ok(self.postings(cache, topic)?.map(|postings| part(&postings))),
         }
     }
 
     /// What the segment holds of a topic.
     pub fn held(&self, cache: &Cache, topic: &str) -> Found<Option<Held>> {
-        match &self.index {
-            Index::Open(_) => Ok(Ok(self.with_builder(|builder| builder.list(topic).map(|list| list.held)))),
-            Index::Sealed { footer, .. } => {
-                let directory = cache.directory(self, footer)?;
-                Ok(directory.map(|directory| directory.find(topic).map(|record| record.held)))
+        let Index::Sealed(sealed) = &self.index else {
+            return Ok(Ok(self.with_builder(|builder| builder.held(topic))));
+        };
+        let range = sound!(self.range_of(cache, sealed, topic));
+        Ok(Ok(range.and_then(|range| range.find(topic).map(|record| record.held))))
+    }
+
+    fn source<'a>(&'a self, sealed: &'a Sealed) -> Source<'a> {
+        Source { id: self.id, file: &self.file, footer: &sealed.footer }
+    }
+
+    fn list(&self, cache: &Cache, sealed: &Sealed) -> Found<Arc<RangeList>> {
+        if let Some(list) = sealed.list.get() {
+            return Ok(Ok(list.clone()));
+        }
+        if sealed.footer.has_times() {
+            return cache.list(self.source(sealed));
+        }
+        let list = Arc::new(sound!(sealed.footer.ranges(&self.file)));
+        Ok(Ok(sealed.list.get_or_init(|| list).clone()))
+    }
+
+    /// The range that has a topic, if any has.
+    fn range_of(&self, cache: &Cache, sealed: &Sealed, topic: &str) -> Found<Option<Range>> {
+        let list = sound!(self.list(cache, sealed));
+        let Some(place) = list.find(topic) else { return Ok(Ok(None)) };
+        Ok(cache.range(self.source(sealed), &list, place)?.map(Some))
+    }
+
+    /// Calls `each` for those of some topics, sorted by name, that the segment holds: with the place of the name, what is
+    /// held, and a function that reads the places of the messages. Each range of records is read at most once.
+    pub fn find_all(
+        &self,
+        cache: &Cache,
+        names: &[Arc<str>],
+        mut each: impl FnMut(usize, &Held, &dyn Fn() -> Found<Vec<Posting>>) -> Found<()>,
+    ) -> Found<()> {
+        let Index::Sealed(sealed) = &self.index else {
+            for (place, name) in names.iter().enumerate() {
+                let Some(held) = self.with_builder(|builder| builder.held(name)) else { continue };
+                let postings = || Ok(Ok(self.with_builder(|builder| builder.postings(name).to_vec())));
+                sound!(each(place, &held, &postings));
+            }
+            return Ok(Ok(()));
+        };
+        let list = sound!(self.list(cache, sealed));
+        let mut names = names.iter().enumerate().peekable();
+        while let Some((_, first)) = names.peek() {
+            let Some(place) = list.find(first) else {
+                names.next();
+                continue;
+            };
+            let next = list.first_name(place + 1);
+            let range = sound!(sealed.footer.range(&self.file, &list, place));
+            let mut records = range.records().peekable();
+            while let Some((place, name)) =
+                names.next_if(|(_, name)| next.is_none_or(|next| name.as_ref() < next))
+            {
+                while records.next_if(|record| record.name < name.as_ref()).is_some() {}
+                if let Some(record) = records.next_if(|record| record.name == name.as_ref()) {
+                    sound!(each(place, &record.held, &|| sealed.footer.postings(&self.file, &record)));
+                }
             }
         }
+        Ok(Ok(()))
+    }
+
+    /// Some of the topics, by a number from 0; `None` after the last. Going through all topics does not fill the cache.
+    pub fn slice(&self, cache: &Cache, place: usize) -> Found<Option<Slice>> {
+        let Index::Sealed(sealed) = &self.index else {
+            return Ok(Ok(self.with_builder(|builder| {
+                let topics = builder.topics(place.saturating_mul(SLICE), SLICE);
+                let topics = topics.map(|(name, held)| (name.clone(), held)).collect::<Vec<_>>();
+                (!topics.is_empty()).then_some(Slice::Copied(topics))
+            })));
+        };
+        let list = sound!(self.list(cache, sealed));
+        if place >= list.len() {
+            return Ok(Ok(None));
+        }
+        Ok(sealed.footer.range(&self.file, &list, place)?.map(|range| Some(Slice::Range(range))))
     }
 
     /// Calls `each` for each topic; by name if the segment is full.
     pub fn for_each_topic(&self, cache: &Cache, mut each: impl FnMut(&str, &Held)) -> Found<()> {
+        let mut place = 0;
+        while let Some(slice) = sound!(self.slice(cache, place)) {
+            slice.for_each(&mut each);
+            place += 1;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether every topic can be read: then so can [`for_each_topic`](Self::for_each_topic), unless damage comes later.
+    pub fn has_sound_topics(&self) -> io::Result<bool> {
         match &self.index {
-            Index::Open(_) => {
-                self.with_builder(|builder| {
-                    builder.lists.iter().for_each(|(name, list)| each(name, &list.held));
-                });
-                Ok(Ok(()))
-            }
-            Index::Sealed { footer, .. } => Ok(cache.directory(self, footer)?.map(|directory| {
-                directory.records().for_each(|record| each(record.name, &record.held));
-            })),
+            Index::Open(_) => Ok(true),
+            Index::Sealed(sealed) => sealed.footer.is_whole(&self.file),
         }
     }
 
@@ -352,38 +395,56 @@ impl Segment {
         if patterns.iter().any(Pattern::matches_all) {
             return Ok(Ok(Plan::Runs));
         }
-        match &self.index {
-            Index::Open(_) => self.make_plan(cache, patterns),
-            Index::Sealed { .. } => cache.plan(self, patterns),
+        if patterns.iter().all(|pattern| pattern.literal().is_some()) {
+            return self.plan_of_topics(cache, patterns);
         }
+        let Index::Sealed(sealed) = &self.index else {
+            return Ok(Ok(self
+                .with_builder(|builder| Some(Self::plan_of_open(builder, patterns)))
+                .unwrap_or(Plan::Runs)));
+        };
+        let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
+        if let Some(plan) = cache.plan(self.id, &text) {
+            return Ok(Ok(plan.as_ref().clone()));
+        }
+        let list = sound!(self.list(cache, sealed));
+        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: self.blocks_end() / NARROW };
+        let from = patterns.iter().map(Pattern::prefix).min().unwrap_or_default();
+        for place in list.find(from).unwrap_or(0)..list.len() {
+            let is_past = |name: &str| {
+                let mut prefixes = patterns.iter().map(Pattern::prefix);
+                prefixes.all(|prefix| name > prefix && !name.starts_with(prefix))
+            };
+            if search.is_wide() || list.first_name(place).is_some_and(is_past) {
+                break;
+            }
+            let range = sound!(sealed.footer.range(&self.file, &list, place));
+            let _ = range.records().try_for_each(|record| search.add(record.name, &record.held));
+        }
+        let plan = search.plan();
+        cache.keep_plan(self.id, &text, &plan);
+        Ok(Ok(plan))
     }
 
-    fn make_plan(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
-        let (mut topics, mut bytes) = (Vec::<Arc<str>>::new(), 0);
-        if patterns.iter().all(|pattern| pattern.literal().is_some()) {
-            for name in patterns.iter().filter_map(Pattern::literal) {
-                match self.held(cache, name)? {
-                    Ok(Some(held)) if !topics.iter().any(|topic| topic.as_ref() == name) => {
-                        topics.push(name.into());
-                        bytes += held.bytes;
-                    }
-                    Ok(_) => {}
-                    Err(damaged) => return Ok(Err(damaged)),
-                }
-            }
-        } else {
-            let read = self.for_each_topic(cache, |name, held| {
-                if patterns.iter().any(|pattern| pattern.matches(name)) {
-                    topics.push(name.into());
-                    bytes += held.bytes;
-                }
-            })?;
-            if let Err(damaged) = read {
-                return Ok(Err(damaged));
+    /// A plan for patterns without wildcards.
+    fn plan_of_topics(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
+        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: self.blocks_end() / NARROW };
+        for name in patterns.iter().filter_map(Pattern::literal) {
+            let held = sound!(self.held(cache, name));
+            if let Some(held) = held.filter(|_| !search.topics.iter().any(|topic| topic.as_ref() == name)) {
+                let _ = search.add(name, &held);
             }
         }
-        let is_narrow = bytes <= self.blocks_end() / NARROW && topics.len() <= MAX_NARROW;
-        Ok(Ok(if is_narrow { Plan::Topics(topics) } else { Plan::Runs }))
+        Ok(Ok(search.plan()))
+    }
+
+    fn plan_of_open(builder: &IndexBuilder, patterns: &[Pattern]) -> Plan {
+        if builder.summary().topics > MAX_SEARCHED as u64 {
+            return Plan::Runs;
+        }
+        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: builder.end() / NARROW };
+        let _ = builder.topics(0, MAX_SEARCHED).try_for_each(|(name, held)| search.add(name, &held));
+        search.plan()
     }
 
     /// Reads the bytes from `start` to `end`.
@@ -393,88 +454,29 @@ impl Segment {
     }
 }
 
-/// Parts of footers that were read lately.
-#[derive(Debug)]
-pub struct Cache(QuickCache<(u64, Key), Kept, Weight>);
-
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-enum Key {
-    Directory,
-    Postings(Box<str>),
-    Plan(Box<str>),
+/// A search for the topics that match, which ends when they are too many to be read one by one.
+struct Search<'a> {
+    patterns: &'a [Pattern],
+    topics: Vec<Arc<str>>,
+    bytes: u64,
+    /// Messages of more bytes are read by runs.
+    most: u64,
 }
 
-#[derive(Clone, Debug)]
-enum Kept {
-    Directory(Arc<Directory>),
-    Postings(Arc<[Posting]>),
-    Plan(Arc<Plan>),
-}
-
-#[derive(Clone, Debug)]
-struct Weight;
-
-impl Weighter<(u64, Key), Kept> for Weight {
-    fn weight(&self, (_, key): &(u64, Key), kept: &Kept) -> u64 {
-        let key = match key {
-            Key::Directory => 0,
-            Key::Postings(text) | Key::Plan(text) => text.len(),
-        };
-        let kept = match kept {
-            Kept::Directory(directory) => directory.bytes(),
-            Kept::Postings(postings) => size_of_val(postings.as_ref()),
-            Kept::Plan(plan) => match plan.as_ref() {
-                Plan::Runs => 0,
-                Plan::Topics(topics) => topics.iter().map(|topic| topic.len() + 32).sum(),
-            },
-        };
-        (key + kept + 64) as u64
+impl Search<'_> {
+    fn is_wide(&self) -> bool {
+        self.topics.len() > MAX_NARROW || self.bytes > self.most
     }
-}
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self(QuickCache::with_weighter(CACHE_ITEMS, CACHE_BYTES, Weight))
-    }
-}
-
-impl Cache {
-    fn directory(&self, segment: &Segment, footer: &Footer) -> Found<Arc<Directory>> {
-        if let Some(Kept::Directory(directory)) = self.0.get(&(segment.id, Key::Directory)) {
-            return Ok(Ok(directory));
+    fn add(&mut self, name: &str, held: &Held) -> ControlFlow<()> {
+        if self.patterns.iter().any(|pattern| pattern.matches(name)) {
+            self.topics.push(name.into());
+            self.bytes += held.bytes;
         }
-        Ok(footer.directory(&segment.file)?.map(|directory| {
-            let directory = Arc::new(directory);
-            self.0.insert((segment.id, Key::Directory), Kept::Directory(directory.clone()));
-            directory
-        }))
+        if self.is_wide() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn postings(&self, segment: &Segment, footer: &Footer, topic: &str) -> Found<Arc<[Posting]>> {
-        let key = (segment.id, Key::Postings(topic.into()));
-        if let Some(Kept::Postings(postings)) = self.0.get(&key) {
-            return Ok(Ok(postings));
-        }
-        let directory = match self.directory(segment, footer)? {
-            Ok(directory) => directory,
-            Err(damaged) => return Ok(Err(damaged)),
-        };
-        let Some(record) = directory.find(topic) else { return Ok(Ok(Arc::default())) };
-        Ok(record.postings(&segment.file)?.map(|postings| {
-            let postings = Arc::<[Posting]>::from(postings);
-            self.0.insert(key, Kept::Postings(postings.clone()));
-            postings
-        }))
-    }
-
-    fn plan(&self, segment: &Segment, patterns: &[Pattern]) -> Found<Plan> {
-        let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
-        let key = (segment.id, Key::Plan(text.into()));
-        if let Some(Kept::Plan(plan)) = self.0.get(&key) {
-            return Ok(Ok(plan.as_ref().clone()));
-        }
-        Ok(segment.make_plan(self, patterns)?.inspect(|plan| {
-            self.0.insert(key, Kept::Plan(plan.clone().into()));
-        }))
+    fn plan(self) -> Plan {
+        if self.is_wide() { Plan::Runs } else { Plan::Topics(self.topics) }
     }
 }

@@ -4,11 +4,7 @@
 //! message is removed when its sequence is below the `first_kept` of its topic. A gap is reported for `lost_up_to`, the
 //! highest removed sequence that a reader could have read; superseded and expired messages do not count.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use crate::messages::{
     embedded::format::{
@@ -62,7 +58,8 @@ pub struct Kept {
 #[derive(Debug, Default)]
 pub struct Topics {
     rules: Vec<Rule>,
-    alive: BTreeMap<Arc<str>, Topic>,
+    /// Boxed, because a node of the tree is little more than half full if names come in their order.
+    alive: BTreeMap<Arc<str>, Box<Topic>>,
     gone: BTreeMap<Arc<str>, TrimPoint>,
     /// No topic of users has a higher `first_kept`.
     max_first_kept: u64,
@@ -78,6 +75,8 @@ pub struct Topics {
     newest: u64,
     /// The number of consumers, whose topics are alive.
     consumers: usize,
+    /// Changes when a topic of which messages were removed ends or begins again.
+    passages: u64,
 }
 
 impl Topics {
@@ -101,9 +100,13 @@ impl Topics {
 
     /// Adds what the next segment holds of a topic.
     pub fn add_held(&mut self, name: &str, held: &Held) {
+        self.add_of(name, || name.into(), held);
+    }
+
+    fn add_of(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>, held: &Held) {
         let topic = match self.alive.get_mut(name) {
             Some(topic) => topic,
-            None => self.make(name.into()),
+            None => self.make(shared()),
         };
         let old = topic.held;
         topic.held = Held {
@@ -115,6 +118,8 @@ impl Topics {
         };
         if old.messages > 0 {
             (topic.held.first, topic.held.first_expires) = (old.first, old.first_expires);
+            topic.held.min_time = old.min_time.min(held.min_time);
+            topic.held.max_time = old.max_time.max(held.max_time);
         }
         topic.supersede();
         let (is_last_only, first_kept) = (topic.is_last_only, topic.trim_point.first_kept);
@@ -131,32 +136,34 @@ impl Topics {
         let mut held = vec![Held::default(); block.topics.len()];
         for entry in &block.entries {
             if let Some(held) = held.get_mut(entry.topic as usize) {
-                held.add(&Posting::from(entry), block.time);
+                held.add(&Posting::without_offset(entry, block.time));
             }
         }
         for (name, held) in block.topics.iter().zip(&held) {
             if held.messages > 0 {
-                self.add_held(name, held);
+                self.add_of(name, || name.clone(), held);
             }
         }
     }
 
     fn make(&mut self, name: Arc<str>) -> &mut Topic {
-        let trim_point = self.gone.remove(&name).unwrap_or_default();
+        let trim_point = self.gone.remove(&name);
+        self.passages += u64::from(trim_point.is_some());
+        let trim_point = trim_point.unwrap_or_default();
         let rule = self.rule_of(&name).and_then(|place| self.rules.get(place));
         let is_last_only = topic::is_reserved(&name) || rule.is_some_and(|rule| rule.is_last_only);
         self.consumers += usize::from(topic::is_of_consumer(&name));
-        self.alive.entry(name).or_insert(Topic { held: Held::default(), trim_point, is_last_only })
+        self.alive.entry(name).or_insert(Box::new(Topic { held: Held::default(), trim_point, is_last_only }))
     }
 
     /// A topic that holds messages.
     pub fn get(&self, name: &str) -> Option<&Topic> {
-        self.alive.get(name)
+        self.alive.get(name).map(Box::as_ref)
     }
 
     /// A topic that holds messages, with its shared name.
     pub fn key_value(&self, name: &str) -> Option<(&Arc<str>, &Topic)> {
-        self.alive.get_key_value(name)
+        self.alive.get_key_value(name).map(|(name, topic)| (name, topic.as_ref()))
     }
 
     /// The highest sequence that a topic of users has had; 0 for none.
@@ -177,25 +184,31 @@ impl Topics {
     /// The topics after a name, by name.
     pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &Topic)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.alive.range::<str, _>((start, Bound::Unbounded))
+        self.alive.range::<str, _>((start, Bound::Unbounded)).map(|(name, topic)| (name, topic.as_ref()))
     }
 
-    /// The topics that match.
-    pub fn matching<'a>(
+    /// The topics after a name that may match: those with the longest common beginning of the patterns' topics.
+    pub fn matching_after<'a>(
         &'a self,
-        patterns: &'a [Pattern],
+        patterns: Option<&[Pattern]>,
+        after: Option<&str>,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Topic)> {
-        let literal = patterns.iter().all(|pattern| pattern.literal().is_some());
-        let named = literal.then(|| {
-            let find = |pattern: &Pattern| self.alive.get_key_value(pattern.literal()?);
-            // A topic that two patterns name is one topic.
-            let unique = patterns.iter().filter_map(find).map(|(name, topic)| (name.as_ref(), (name, topic)));
-            unique.collect::<BTreeMap<_, _>>().into_values()
+        let prefixes = || patterns.unwrap_or_default().iter().map(Pattern::prefix);
+        let first = prefixes().min().unwrap_or_default();
+        let prefix = prefixes().fold(first, |common, prefix| {
+            let same = common.bytes().zip(prefix.bytes()).take_while(|(one, other)| one == other).count();
+            // Both begin with whole characters that are the same.
+            common.get(..same).unwrap_or_default()
         });
-        let searched = (!literal).then(|| {
-            self.alive.iter().filter(|(name, _)| patterns.iter().any(|pattern| pattern.matches(name)))
-        });
-        named.into_iter().flatten().chain(searched.into_iter().flatten())
+        let prefix = prefix.to_owned();
+        let start = match after {
+            Some(after) if after >= prefix.as_str() => Bound::Excluded(after),
+            _ => Bound::Included(prefix.as_str()),
+        };
+        self.alive
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(move |(name, _)| name.starts_with(prefix.as_str()))
+            .map(|(name, topic)| (name, topic.as_ref()))
     }
 
     /// All messages of a topic below this sequence are removed.
@@ -232,32 +245,26 @@ impl Topics {
         self.loss_epoch
     }
 
-    /// The highest sequence after `after` that was lost of the topics that match; 0 for none.
-    pub fn lost_up_to(&self, patterns: &[Pattern], after: u64) -> u64 {
-        if self.max_lost <= after {
-            return 0;
-        }
-        let literal = patterns.iter().all(|pattern| pattern.literal().is_some());
-        let lost = if literal {
-            let names = patterns.iter().filter_map(Pattern::literal);
-            names.map(|name| self.trim_point(name).lost_up_to).max().unwrap_or(0)
-        } else {
-            let alive = self.alive.iter().map(|(name, topic)| (name, topic.trim_point.lost_up_to));
-            let gone = self.gone.iter().map(|(name, trim_point)| (name, trim_point.lost_up_to));
-            let lost = alive
-                .chain(gone)
-                .filter(|(name, lost)| *lost > after && patterns.iter().any(|pattern| pattern.matches(name)));
-            // A topic whose trim point was dropped may have matched.
-            lost.map(|(_, lost)| lost).max().unwrap_or(0).max(self.forgotten_up_to)
-        };
-        if lost > after { lost } else { 0 }
+    /// Changes when a topic of which messages were removed ends or begins again.
+    pub fn passages(&self) -> u64 {
+        self.passages
+    }
+
+    /// No topic has lost a message with a higher sequence.
+    pub fn max_lost(&self) -> u64 {
+        self.max_lost
+    }
+
+    /// The topics after a name that hold no message, and what was removed from them, by name.
+    pub fn gone_after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &TrimPoint)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.gone.range::<str, _>((start, Bound::Unbounded))
     }
 
     /// Removes the oldest messages of a topic, as was computed for `known`. False if the topic has changed since, so that
     /// `trimmed` does not apply to it.
     pub fn trim(&mut self, name: &str, known: &Topic, trimmed: &Trimmed) -> bool {
-        let Entry::Occupied(mut entry) = self.alive.entry(name.into()) else { return false };
-        let topic = entry.get_mut();
+        let Some(topic) = self.alive.get_mut(name) else { return false };
         let is_as_it_was = topic.held.last == known.held.last && topic.trim_point == known.trim_point;
         let is_longer =
             trimmed.first.is_some() && topic.trim_point == known.trim_point && !topic.is_last_only;
@@ -277,10 +284,10 @@ impl Topics {
         topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(trimmed.expiring_bytes);
         if let Some(Kept { at, expires }) = trimmed.first {
             (topic.held.first, topic.held.first_expires) = (at, expires);
-        } else {
-            let (name, _) = entry.remove_entry();
+        } else if let Some((name, _)) = self.alive.remove_entry(name) {
             self.consumers -= usize::from(topic::is_of_consumer(&name));
             self.gone.insert(name, trim_point);
+            self.passages += 1;
         }
         true
     }
@@ -327,38 +334,39 @@ impl Topics {
         self.max_lost = self.max_lost.max(lost_up_to);
     }
 
-    /// Drops the oldest trim points of topics that hold no message, if there are too many. No segment has a message with a
-    /// sequence below `oldest`.
-    pub fn forget(&mut self, oldest: u64) {
-        if self.gone.len() <= MAX_GONE {
-            return;
-        }
-        let mut points = self.gone.values().map(|trim_point| trim_point.first_kept).collect::<Vec<_>>();
-        let excess = points.len() - MAX_GONE;
-        let (_, limit, _) = points.select_nth_unstable(excess - 1);
-        let limit = oldest.min(*limit);
+    /// The number of topics without messages whose trim points are known beyond those that are kept.
+    pub fn excess(&self) -> usize {
+        self.gone.len().saturating_sub(MAX_GONE)
+    }
+
+    /// Drops the trim points of topics that hold no message, if all messages up to `limit` have left the disk and theirs
+    /// are among them.
+    pub fn forget(&mut self, names: &[Arc<str>], limit: u64) {
         let mut lost = 0;
-        self.gone.retain(|_, trim_point| {
-            let is_forgotten = trim_point.first_kept <= limit;
-            if is_forgotten {
+        for name in names {
+            if self.gone.get(name).is_some_and(|trim_point| trim_point.first_kept <= limit)
+                && let Some(trim_point) = self.gone.remove(name)
+            {
                 lost = lost.max(trim_point.lost_up_to);
             }
-            !is_forgotten
-        });
+        }
         self.forget_up_to(lost);
     }
 
     /// The trim points that must be known after a restart, by topic.
     pub fn trim_points(&self) -> impl Iterator<Item = (&Arc<str>, TrimPoint)> {
-        let is_stored =
-            |topic: &Topic| topic.trim_point != TrimPoint::default() && !topic.is_superseded_only();
-        let alive = self.alive.iter().filter(move |(_, topic)| is_stored(topic));
-        let alive = alive.map(|(name, topic)| (name, topic.trim_point));
+        let alive = self.alive.iter().filter_map(|(name, topic)| Some((name, topic.stored()?)));
         alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)))
     }
 }
 
 impl Topic {
+    /// The trim point, if it must be known after a restart.
+    pub fn stored(&self) -> Option<TrimPoint> {
+        let is_stored = self.trim_point != TrimPoint::default() && !self.is_superseded_only();
+        is_stored.then_some(self.trim_point)
+    }
+
     /// Whether only superseded messages were removed: the messages themselves show that after a restart.
     fn is_superseded_only(&self) -> bool {
         self.is_last_only && self.trim_point.lost_up_to == 0 && self.trim_point.purged_up_to == 0

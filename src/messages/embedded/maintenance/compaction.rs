@@ -9,7 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -23,8 +23,9 @@ use crate::messages::embedded::{
         scan::Scan,
         segment_header::SegmentHeader,
     },
-    index::segment::{IndexBuilder, Segment},
+    index::{builder::IndexBuilder, live::Live, segment::Segment},
     millis, nanos,
+    read::fetch::retrying,
 };
 
 /// A segment below this fraction of the nominal size is small, and is joined with its neighbours.
@@ -33,11 +34,26 @@ const SMALL: u64 = 8;
 /// The number of small segments in a row that become one.
 const MANY: usize = 8;
 
+/// How long room is freed before other work is done.
+const FREEING: Duration = Duration::from_secs(1);
+
+/// The number of trim points that are dropped under one lock.
+const FORGOTTEN_AT_ONCE: usize = 512;
+
+/// How long segments are measured in one run of retention: a tenth of the usual pause between two runs.
+const MEASURING: Duration = Duration::from_secs(2);
+
 /// Deletes segments that hold nothing any more, and compacts those that hold little.
 ///
 /// `now` is the time for which expired messages were removed from the oldest end of topics. Messages that have expired
 /// since then stay, so that no topic loses its last message here.
-pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
+///
+/// `goes_on` does other work, and is called before each segment is measured; false ends that. True is returned if there is
+/// more to do after other work.
+pub fn reclaim(shared: &Shared, now: SystemTime, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    measure(shared, millis(now), goes_on);
+    let oldest = oldest_kept(shared);
+    // From here on, only this thread replaces segments.
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
@@ -47,16 +63,21 @@ pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
     let (mut group, mut result) = (Group::new(now), Ok(()));
     // If the previous segment has no index, only the next one shows whether its end is missing.
     let mut has_open_end = false;
+    let (start, before) = (Instant::now(), segments.len());
     for segment in segments {
+        if start.elapsed() > FREEING && shared.state().segments.len() <= before {
+            return result.map(|()| true);
+        }
         let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
         let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
-        let live = if is_held { Ok((1, 1)) } else { live_bytes(shared, &segment, now) };
-        // A failure with one segment does not stop the others.
-        let (live, all) = live.unwrap_or_else(|error| {
-            result = Err(error);
-            (1, 1)
-        });
+        let is_removed = segment.is_sealed() && summary.last_sequence < oldest;
+        let (live, all) = match segment.live.get() {
+            _ if is_held => (1, 1),
+            _ if is_removed => (0, 1),
+            Some(measured) => (measured.left, measured.all),
+            None => (1, 1),
+        };
         if live == 0 && !has_open_end {
             result = group.finish(shared).and(delete(shared, &segment)).and(result);
             continue;
@@ -77,7 +98,7 @@ pub fn reclaim(shared: &Shared, now: SystemTime) -> io::Result<()> {
         group.is_thin |= is_thin;
         group.segments.push(segment);
     }
-    group.finish(shared).and(result)
+    group.finish(shared).and(result).map(|()| false)
 }
 
 /// Adjacent segments that could become one.
@@ -106,37 +127,114 @@ type Expired = BTreeMap<Arc<str>, Held>;
 /// The size of the messages of a segment that are neither removed nor expired, and the size of all. The first is an estimate:
 /// if a topic is removed in part, it goes by the sequences.
 pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u64, u64)> {
-    let (mut live, mut all) = (0, 0);
-    let state = shared.state();
-    let read = segment.for_each_topic(&shared.cache, |name, held| {
-        let first_kept = state.topics.first_kept(name);
-        let bytes = if now >= held.all_expired { held.bytes - held.expiring_bytes } else { held.bytes };
-        all += held.bytes;
-        live += if first_kept > held.last.sequence {
-            0
-        } else if first_kept <= held.first.sequence {
-            bytes
-        } else {
-            let (left, all) =
-                (held.last.sequence - first_kept + 1, held.last.sequence - held.first.sequence + 1);
-            (u128::from(bytes) * u128::from(left) / u128::from(all)).max(1).try_into().unwrap_or(bytes)
-        };
+    let measured = measure_one(shared, segment, now)?;
+    Ok((measured.left, measured.all))
+}
+
+fn measure_one(shared: &Shared, segment: &Segment, now: u64) -> io::Result<Live> {
+    let epoch = shared.state().topics.removal_epoch();
+    let (mut live, mut all, mut next_expiry) = (0, 0, u64::MAX);
+    let mut place = 0;
+    while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
+        place += 1;
+        let state = shared.state();
+        slice.for_each(|name, held| {
+            let first_kept = state.topics.first_kept(name);
+            let has_expired = now >= held.all_expired;
+            if !has_expired {
+                next_expiry = next_expiry.min(held.all_expired);
+            }
+            let bytes = if has_expired { held.bytes - held.expiring_bytes } else { held.bytes };
+            all += held.bytes;
+            live += if first_kept > held.last.sequence {
+                0
+            } else if first_kept <= held.first.sequence {
+                bytes
+            } else {
+                let (left, all) =
+                    (held.last.sequence - first_kept + 1, held.last.sequence - held.first.sequence + 1);
+                (u128::from(bytes) * u128::from(left) / u128::from(all)).max(1).try_into().unwrap_or(bytes)
+            };
+        });
+    }
+    Ok(Live { left: live, all, epoch, next_expiry })
+}
+
+/// No topic holds a message with a lower sequence.
+fn oldest_kept(shared: &Shared) -> u64 {
+    // A topic that begins meanwhile begins with a higher sequence.
+    let mut oldest = shared.head.borrow().saturating_add(1);
+    shared.for_each_topic(|_, _, topic| oldest = oldest.min(topic.held.first.sequence));
+    oldest
+}
+
+/// Measures segments of which messages were removed or have expired since they were measured, the ones first that were not
+/// measured for longest. With many topics and segments, this takes several runs.
+fn measure(shared: &Shared, now: u64, goes_on: &dyn Fn() -> bool) {
+    let mut segments = shared.state().segments.clone();
+    segments.pop();
+    let epoch = shared.state().topics.removal_epoch();
+    let is_due = |segment: &&Arc<Segment>| {
+        segment.live.get().is_none_or(|live| live.epoch != epoch || now >= live.next_expiry)
+    };
+    let mut due = segments.iter().filter(is_due).collect::<Vec<_>>();
+    due.sort_by_key(|segment| segment.live.get().map(|live| live.epoch));
+    let start = Instant::now();
+    for segment in due {
+        if start.elapsed() > MEASURING || !goes_on() {
+            return;
+        }
+        match retrying(|| measure_one(shared, segment, now)) {
+            Ok(live) => segment.live.set(live),
+            // A failure with one segment does not stop the others.
+            Err(error) => {
+                tracing::error!(%error, path = %segment.path.display(), "a segment cannot be measured");
+            }
+        }
+    }
+}
+
+/// Drops the oldest trim points of topics that hold no message, if there are too many. No segment has a message with a
+/// sequence below `oldest`.
+pub fn forget(shared: &Shared, oldest: u64) {
+    let excess = shared.state().topics.excess();
+    if excess == 0 {
+        return;
+    }
+    let mut points = Vec::new();
+    shared.for_each_gone(|_, trim_point| points.push(trim_point.first_kept));
+    let Some(last) = excess.min(points.len()).checked_sub(1) else { return };
+    let limit = oldest.min(*points.select_nth_unstable(last).1);
+    let mut names = Vec::new();
+    shared.for_each_gone(|name, trim_point| {
+        if trim_point.first_kept <= limit {
+            names.push(name.clone());
+        }
     });
-    drop(state);
-    shared.sound(read, segment)?;
-    Ok((live, all))
+    for some in names.chunks(FORGOTTEN_AT_ONCE) {
+        shared.state_mut().topics.forget(some, limit);
+    }
 }
 
 /// Deletes a segment in which everything is removed or has expired.
 fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let mut expired = Expired::new();
-    let read = segment.for_each_topic(&shared.cache, |name, held| _ = expired.insert(name.into(), *held));
-    shared.sound(read, segment)?;
+    let mut place = 0;
+    // Messages of a segment without messages that are kept were removed, or have expired.
+    while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
+        place += 1;
+        let state = shared.state();
+        slice.for_each(|name, held| {
+            if held.all_expired != 0 && state.topics.first_kept(name) <= held.last.sequence {
+                expired.insert(name.into(), *held);
+            }
+        });
+    }
     {
         let mut state = shared.state_mut();
-        expired.retain(|name, held| state.topics.first_kept(name) <= held.last.sequence);
         state.topics.forget_expired(&expired);
-        state.segments.retain(|other| other.id != segment.id);
+        // Not by its id: its index may have been written or built again.
+        state.segments.retain(|other| other.first_sequence != segment.first_sequence);
         // Damage in removed messages is of no interest.
         let first = state.segments.first().map_or(0, |first| first.first_sequence);
         state.damaged.retain(|_, to| *to >= first);
@@ -253,7 +351,7 @@ fn living(shared: &Shared, block: &Block, now: u64, expired: &mut Expired) -> Op
         }
         if entry.has_expired(now) {
             let Some(topic) = block.topic(entry) else { continue };
-            expired.entry(topic.clone()).or_default().add(&Posting::from(entry), block.time);
+            expired.entry(topic.clone()).or_default().add(&Posting::without_offset(entry, block.time));
             continue;
         }
         let start = place_of(body.len());

@@ -192,7 +192,7 @@ impl ReadBatch {
     }
 
     /// Adds adjacent messages as one slice.
-    fn push(&mut self, block: &Block, run: &Range<usize>) {
+    pub(super) fn push(&mut self, block: &Block, run: &Range<usize>) {
         if !run.is_empty() {
             self.items.push(block.body.slice(run.clone()));
         }

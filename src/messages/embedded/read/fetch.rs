@@ -3,19 +3,29 @@
 //! From disk they are read run by run, or one by one by the index if few messages of a segment match. Reading from disk runs
 //! on a thread that may block.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::{self, BatchKey, Bounds, ReadBatch, Taken};
+use tokio::task::JoinHandle;
+
+use super::{
+    batch::{self, BatchKey, Bounds, ReadBatch, Taken},
+    snapshot::Source,
+};
 use crate::messages::{
     Event, SequenceRange,
     embedded::{
         Embedded, Shared,
-        format::footer::Posting,
+        format::footer::{Found, Posting},
         index::{
-            block_run::{blocks_of, time_at},
-            segment::{Found, Plan, Segment},
+            block_run::{blocks_of, publish_time},
+            cache::Plan,
+            segment::Segment,
             topics::Topic,
         },
         millis, nanos, time_of,
@@ -25,6 +35,9 @@ use crate::messages::{
 
 /// The number of runs that are read for one batch; after that, the subscription can report how far it has come.
 const MAX_RUNS: usize = 64;
+
+/// A reading that finds nothing ends after this time, so that the subscription can send a heartbeat.
+const MAX_READ: Duration = Duration::from_millis(50);
 
 /// The number of times that a reading is repeated because an index was damaged; after that, memory must be damaged.
 const MAX_RETRIES: usize = 100;
@@ -83,24 +96,28 @@ impl Embedded {
         blocking(move || shared.read(after, &patterns, bounds)).await
     }
 
-    /// Reads these messages, each of which is the last of its topic, in the order of their sequence.
-    pub async fn read_each(&self, messages: Vec<(u64, Arc<str>)>, bounds: Bounds) -> io::Result<ReadBatch> {
-        let shared = self.shared.clone();
-        blocking(move || shared.read_each(&messages, bounds)).await
-    }
-
-    /// The last messages of the topics that match, in the order of their sequence: those after `after` and up to `up_to`,
-    /// at most `most` of them.
-    pub async fn latest_per_topic(
+    /// Finds the last messages of the topics that match, for a subscription that began at `head`.
+    pub fn find_snapshot(
         &self,
         patterns: &Arc<[Pattern]>,
-        after: u64,
-        up_to: u64,
-        most: usize,
+        head: u64,
         now: u64,
-    ) -> io::Result<Vec<(u64, Arc<str>)>> {
+    ) -> JoinHandle<io::Result<Source>> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.latest_per_topic(&patterns, after, up_to, most, now)).await
+        tokio::task::spawn_blocking(move || retrying(|| shared.snapshot(&patterns, head, now)))
+    }
+
+    /// Reads messages of a snapshot after a sequence, for a subscription that began at `head`.
+    pub async fn read_snapshot(
+        &self,
+        source: Source,
+        patterns: &Arc<[Pattern]>,
+        after: u64,
+        head: u64,
+        bounds: Bounds,
+    ) -> io::Result<ReadBatch> {
+        let (shared, patterns) = (self.shared.clone(), patterns.clone());
+        blocking(move || shared.read_snapshot(&source, &patterns, after, head, &bounds)).await
     }
 
     /// The last message of a topic that has not expired: its sequence, its time, and its bytes unless they are damaged.
@@ -114,7 +131,7 @@ impl Embedded {
             let Some(known) = known else { return Ok(None) };
             let last = last_live(&shared, &segments, &topic, &known, millis(shared.now()))?;
             let Some((segment, posting)) = last else { return Ok(None) };
-            let time = time_of(time_at(&segment, posting.offset)?);
+            let time = time_of(publish_time(&segment, &posting)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
             let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
             if !is_intact {
@@ -153,6 +170,7 @@ impl Shared {
     }
 
     fn read(&self, after: u64, patterns: &[Pattern], bounds: Bounds) -> io::Result<ReadBatch> {
+        let start = Instant::now();
         let mut batch = ReadBatch::empty(after);
         let segments = self.segments_from(after + 1);
         for (place, segment) in segments.iter().enumerate() {
@@ -174,6 +192,9 @@ impl Shared {
             }
             batch.delivered_up_to =
                 batch.delivered_up_to.max(bounds.last.min(segment.summary().last_sequence));
+            if start.elapsed() >= MAX_READ {
+                return Ok(batch);
+            }
         }
         batch.delivered_up_to = batch.delivered_up_to.max(bounds.last);
         Ok(batch)
@@ -242,8 +263,8 @@ impl Shared {
         postings.sort_unstable_by_key(|posting| posting.sequence);
         if let Some(until) = bounds.until {
             let past = postings.iter().position(|posting| {
-                segment.summary().last_time > until
-                    && time_at(segment, posting.offset).is_ok_and(|time| time > until)
+                segment.summary().max_time > until
+                    && publish_time(segment, posting).is_ok_and(|time| time > until)
             });
             if let Some(past) = past {
                 postings.truncate(past);
@@ -292,67 +313,6 @@ impl Shared {
             batch.items.push(out.freeze());
         }
         Ok(is_done)
-    }
-
-    fn read_each(&self, messages: &[(u64, Arc<str>)], bounds: Bounds) -> io::Result<ReadBatch> {
-        let mut batch = ReadBatch::default();
-        for (sequence, topic) in messages {
-            if batch.is_full(&bounds) {
-                return Ok(batch);
-            }
-            let segments = self.segments_from(*sequence);
-            let Some(segment) = segments.first() else { continue };
-            let found = segment.postings_from(&self.cache, topic, *sequence, 1);
-            let postings = self.sound(found, segment)?;
-            // It may have been removed or have expired since it was found.
-            let is_it = *sequence >= self.state().topics.first_kept(topic)
-                && postings.iter().all(|it| it.sequence == *sequence && !it.has_expired(bounds.now_millis));
-            if is_it && !self.read_postings(segment, &postings, &bounds, &mut batch)? {
-                let event = Some(Event::Damaged(SequenceRange::of_messages(*sequence, *sequence)));
-                if batch.count == 0 {
-                    return Ok(ReadBatch { delivered_up_to: *sequence, event, ..batch });
-                }
-                return Ok(batch);
-            }
-            batch.delivered_up_to = *sequence;
-        }
-        Ok(batch)
-    }
-
-    fn latest_per_topic(
-        &self,
-        patterns: &[Pattern],
-        after: u64,
-        up_to: u64,
-        most: usize,
-        now: u64,
-    ) -> io::Result<Vec<(u64, Arc<str>)>> {
-        let (mut latest, mut expired, segments) = {
-            let state = self.state();
-            let mut latest = Vec::new();
-            let mut expired = Vec::new();
-            for (name, topic) in state.topics.matching(patterns) {
-                if topic.held.last_expires != 0 && topic.held.last_expires <= now {
-                    expired.push((name.clone(), topic.clone()));
-                } else if (after + 1..=up_to).contains(&topic.held.last.sequence) {
-                    latest.push((topic.held.last.sequence, name.clone()));
-                }
-            }
-            (latest, expired, state.segments.clone())
-        };
-        for (name, topic) in expired.drain(..) {
-            let last = last_live(self, &segments, &name, &topic, now)?;
-            let sequence = last.map_or(0, |(_, posting)| posting.sequence);
-            if (after + 1..=up_to).contains(&sequence) {
-                latest.push((sequence, name));
-            }
-        }
-        if latest.len() > most {
-            latest.select_nth_unstable_by_key(most, |(sequence, _)| *sequence);
-            latest.truncate(most);
-        }
-        latest.sort_unstable_by_key(|(sequence, _)| *sequence);
-        Ok(latest)
     }
 
     fn start_of_last(&self, count: u64, patterns: &[Pattern], head: u64, now: u64) -> io::Result<u64> {

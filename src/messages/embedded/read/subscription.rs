@@ -4,18 +4,22 @@
 //! position keeps, and continues after that head.
 
 use std::{
-    collections::VecDeque,
+    io,
     pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{Instant, Sleep},
+};
 
 use super::{
     batch::{Bounds, ReadBatch},
     consumers::Lease,
     notifier::Registration,
+    snapshot::Source,
 };
 use crate::{
     messages::{
@@ -30,8 +34,11 @@ use crate::{
 /// A message may reach the disk this long after the time that it carries.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// The number of last messages that are looked up at once: what a slow reader of a snapshot holds in memory.
-const LATEST_AT_ONCE: usize = 4096;
+/// A batch without messages may leave when the last messages of topics are not found in this time.
+const SEARCH: Duration = Duration::from_millis(20);
+
+/// The last messages of up to this many topics are found before the first batch leaves.
+const SMALL: usize = 4096;
 
 /// The number of times that a fresh start is tried while retention removes messages: far more than one run can disturb.
 const START_TRIES: u32 = 10_000;
@@ -54,8 +61,8 @@ pub struct Subscription {
     diverged: Option<SequenceRange>,
     /// Gaps up to this sequence were reported, or were there before the subscription started.
     reported_up_to: u64,
-    /// Set until a fresh start has found its first message.
-    search: Option<Search>,
+    /// Set until a fresh start has read its first message.
+    first_message: Option<FirstMessage>,
     /// The log's loss epoch when the subscription last looked for gaps.
     loss_epoch: Option<u64>,
     /// Deliver no message after this sequence.
@@ -66,10 +73,10 @@ pub struct Subscription {
     alarm: Pin<Box<Sleep>>,
 }
 
-/// A fresh start looks for its first message. Messages that are removed meanwhile are not a gap, because the caller has
+/// A fresh start has not read its first message yet. Messages that are removed meanwhile are not a gap, because the caller has
 /// asked for what the log holds, and not for a sequence: the start is then tried again.
 #[derive(Debug)]
-struct Search {
+struct FirstMessage {
     /// The head at the start: messages after it are live.
     head: u64,
     tries_left: u32,
@@ -82,10 +89,14 @@ struct Snapshot {
     head: u64,
     /// Deliver no message after this sequence.
     last: u64,
-    /// The next of the messages.
-    next: VecDeque<(u64, Arc<str>)>,
-    /// `next` holds all that are left.
-    is_all: bool,
+    source: Search,
+}
+
+/// The search for the last messages of topics, which takes some time where there are many topics.
+#[derive(Debug)]
+enum Search {
+    Begun(JoinHandle<io::Result<Source>>),
+    Done(Source),
 }
 
 impl Subscription {
@@ -114,7 +125,7 @@ impl Subscription {
             snapshot: None,
             diverged: start.diverged,
             reported_up_to: start.reported_up_to,
-            search: start.is_fresh.then_some(Search { head, tries_left: START_TRIES }),
+            first_message: start.is_fresh.then_some(FirstMessage { head, tries_left: START_TRIES }),
             loss_epoch: None,
             last,
             until: time,
@@ -125,7 +136,7 @@ impl Subscription {
         }
         // Fail before the first batch if possible.
         if on_gap == OnGap::Fail
-            && subscription.search.is_none()
+            && subscription.first_message.is_none()
             && let Some(gap) = subscription.gap()
         {
             return Err(subscription.removed(gap));
@@ -136,11 +147,14 @@ impl Subscription {
     }
 
     async fn begin_snapshot(&mut self, head: u64) -> Result<(), Error> {
-        let mut last = self.last.map_or(head, |last| last.min(head));
-        if let Some(until) = self.until {
-            last = last.min(self.log.before_time(until + Duration::from_nanos(1), head).await?);
-        }
-        self.snapshot = Some(Snapshot { head, last, next: VecDeque::new(), is_all: false });
+        let last = self.last.map_or(head, |last| last.min(head));
+        let search = self.log.find_snapshot(&self.patterns, head, millis(self.log.now()));
+        let source = if self.log.topic_count() > SMALL {
+            Search::Begun(search)
+        } else {
+            Search::Done(found(search.await)?)
+        };
+        self.snapshot = Some(Snapshot { head, last, source });
         Ok(())
     }
 
@@ -159,7 +173,8 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Batch, Error> {
         loop {
             let (read, head) = self.read_on().await?;
-            if read.count > 0 || read.event.is_some() || self.is_over() {
+            let is_due = Instant::now() >= self.pacing.heartbeat_at();
+            if read.count > 0 || read.event.is_some() || self.is_over() || is_due {
                 return Ok(self.batch(read, head));
             }
             if self.delivered_up_to >= head && self.snapshot.is_none() && !self.wait().await {
@@ -182,7 +197,7 @@ impl Subscription {
             return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, head));
         }
         let is_snapshot = self.snapshot.is_some();
-        if self.search.is_some() {
+        if self.first_message.is_some() {
             self.loss_epoch = Some(self.log.loss_epoch());
             let lost_up_to = self.log.lost_up_to(&self.patterns, self.delivered_up_to);
             self.reported_up_to = self.reported_up_to.max(lost_up_to);
@@ -192,9 +207,9 @@ impl Subscription {
         let gap = if is_snapshot { None } else { self.gap() };
         if let Some(gap) = gap {
             let nothing = ReadBatch::empty(self.delivered_up_to);
-            match &mut self.search {
-                Some(search) if search.tries_left > 0 => {
-                    search.tries_left -= 1;
+            match &mut self.first_message {
+                Some(first) if first.tries_left > 0 => {
+                    first.tries_left -= 1;
                     return Ok((nothing, head));
                 }
                 _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap)),
@@ -205,8 +220,9 @@ impl Subscription {
             }
         }
         self.delivered_up_to = self.delivered_up_to.max(read.delivered_up_to);
-        if read.count > 0 || self.search.as_ref().is_some_and(|search| self.delivered_up_to >= search.head) {
-            self.search = None;
+        let is_at_head = self.first_message.as_ref().is_some_and(|first| self.delivered_up_to >= first.head);
+        if read.count > 0 || is_at_head {
+            self.first_message = None;
         }
         let is_at_last =
             self.snapshot.is_none() && self.last.is_some_and(|last| self.delivered_up_to >= last);
@@ -227,27 +243,22 @@ impl Subscription {
 
     /// Reads some of the last messages of topics. Drops the snapshot when all were read.
     async fn read_snapshot(&mut self) -> Result<ReadBatch, Error> {
-        let Some(snapshot) = &mut self.snapshot else { return Ok(ReadBatch::empty(self.delivered_up_to)) };
-        if snapshot.next.is_empty() && !snapshot.is_all {
-            let (patterns, after, last) = (&self.patterns, self.delivered_up_to, snapshot.last);
-            let now = millis(self.log.now());
-            let latest = self.log.latest_per_topic(patterns, after, last, LATEST_AT_ONCE, now).await?;
-            snapshot.is_all = latest.len() < LATEST_AT_ONCE;
-            snapshot.next = latest.into();
+        let nothing = ReadBatch::empty(self.delivered_up_to);
+        let Some(Snapshot { head, last, source }) = &mut self.snapshot else { return Ok(nothing) };
+        let (head, last) = (*head, *last);
+        if let Search::Begun(search) = source {
+            match tokio::time::timeout(SEARCH, search).await {
+                Ok(done) => *source = Search::Done(found(done)?),
+                // The caller comes back, unless a heartbeat is due.
+                Err(_) => return Ok(nothing),
+            }
         }
-        let (last, wanted) = (snapshot.last, snapshot.next.iter().cloned().collect::<Vec<_>>());
-        let mut read = if wanted.is_empty() {
-            ReadBatch::empty(self.delivered_up_to)
-        } else {
-            self.log.read_each(wanted, self.bounds(last)).await?
-        };
-        let Some(snapshot) = &mut self.snapshot else { return Ok(read) };
-        while snapshot.next.front().is_some_and(|(sequence, _)| *sequence <= read.delivered_up_to) {
-            snapshot.next.pop_front();
-        }
-        if snapshot.next.is_empty() && snapshot.is_all {
-            read.delivered_up_to = snapshot.head;
-            self.reported_up_to = self.reported_up_to.max(snapshot.head);
+        let Search::Done(source) = source else { return Ok(nothing) };
+        let (log, source, after) = (self.log.clone(), source.clone(), self.delivered_up_to);
+        let mut read = log.read_snapshot(source, &self.patterns, after, head, self.bounds(last)).await?;
+        if read.delivered_up_to >= last && read.event.is_none() {
+            read.delivered_up_to = head;
+            self.reported_up_to = self.reported_up_to.max(head);
             self.snapshot = None;
         }
         Ok(read)
@@ -354,6 +365,11 @@ impl Subscription {
             () = alarm.as_mut() => Instant::now() < due || due < heartbeat,
         }
     }
+}
+
+/// What a search has found.
+fn found(search: Result<io::Result<Source>, JoinError>) -> io::Result<Source> {
+    search.map_err(io::Error::other)?
 }
 
 /// A consumer starts where it has committed, unless the caller resumes from a position.

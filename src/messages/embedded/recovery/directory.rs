@@ -130,7 +130,9 @@ impl Files {
                 continue;
             }
             if let Some(header) = candidate.header {
-                replaces_up_to = if candidate.has_whole_index()? { header.replaces_up_to } else { 0 };
+                let is_compacted = header.replaces_up_to > 0;
+                let counts = is_compacted && candidate.has_whole_index()?;
+                replaces_up_to = if counts { header.replaces_up_to } else { 0 };
             }
             files.segments.push(candidate);
         }

@@ -22,10 +22,7 @@ use crate::messages::{
             scan::{Found, Scan},
             trim_points,
         },
-        index::{
-            segment::{Cache, IndexBuilder, Segment},
-            topics::Topics,
-        },
+        index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
         recovery::{
             directory::{Candidate, Files},
             presence::Presence,
@@ -103,18 +100,17 @@ impl Archive {
         if let Some(footer) = footer {
             let sealed =
                 Segment::sealed(path.clone(), file.clone(), *first_sequence, replaces_up_to, *footer)?;
-            if let Ok(segment) = sealed {
-                let mut held = Vec::new();
-                let each = segment
-                    .for_each_topic(&self.cache, |name, of_topic| held.push((name.to_owned(), *of_topic)))?;
-                if each.is_ok() {
-                    for (name, held) in &held {
-                        self.topics.add_held(name, held);
-                    }
-                    self.head = self.head.max(segment.summary().last_sequence);
-                    self.segments.push(Arc::new(segment));
-                    return Ok(());
+            if let Ok(segment) = sealed
+                && segment.has_sound_topics()?
+            {
+                let topics = &mut self.topics;
+                let each = segment.for_each_topic(&self.cache, |name, held| topics.add_held(name, held))?;
+                if each.is_err() {
+                    return Err(io::Error::other("the index of a segment changes while it is read"));
                 }
+                self.head = self.head.max(segment.summary().last_sequence);
+                self.segments.push(Arc::new(segment));
+                return Ok(());
             }
         }
         let loaded = Loaded::read(candidate, (*first_sequence).max(self.head + 1), is_last)?;

@@ -18,7 +18,7 @@ use crate::messages::{
             manifest::{Listed, Manifest},
             segment_header::{Link, Predecessor, SegmentHeader},
         },
-        index::segment::IndexBuilder,
+        index::builder::IndexBuilder,
         manifest::{Found, ManifestFile},
         segment_name,
         write::{commit::CommitBuilder, committer::SEGMENT_MESSAGES},

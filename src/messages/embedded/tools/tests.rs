@@ -38,7 +38,10 @@ async fn make(directory: &Path) -> Log {
 
 fn found(directory: &Path) -> (Verified, Vec<Finding>) {
     let mut findings = Vec::new();
-    let verified = verify(directory, |finding| findings.push(finding.clone())).unwrap();
+    let mut read = (0, 0);
+    let progress = |done, all| read = (done, all);
+    let verified = verify(directory, |finding| findings.push(finding.clone()), progress).unwrap();
+    assert!(read.0 == verified.bytes && read.0 <= read.1, "progress ends at the end: {read:?}");
     (verified, findings)
 }
 
@@ -87,7 +90,7 @@ async fn a_log_is_sound_also_while_it_is_open_and_no_byte_of_it_can_change() {
             flipped[at] ^= 1 << (at % 8);
             std::fs::write(&path, &flipped).unwrap();
             let mut findings = Vec::new();
-            let verified = verify(directory.path(), |finding| findings.push(finding.clone()));
+            let verified = verify(directory.path(), |finding| findings.push(finding.clone()), |_, _| ());
             let is_noticed = verified.is_err()
                 || findings.iter().any(|finding| finding.fault.is_damage() && finding.path == path);
             assert!(is_noticed, "{} byte {at}: {findings:?}", path.display());

@@ -1,6 +1,14 @@
 //! Reads every byte of a log, and reports what is not as it was written.
 
-use std::{io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+};
 
 use super::{
     Error, Fault, Finding,
@@ -12,7 +20,7 @@ use crate::{
         disk::Disk,
         format::{
             block::{Block, Entry},
-            footer::{Damaged, Footer},
+            footer::Footer,
             scan::Found,
             segment_header::{self, SEGMENT_HEADER_BYTES},
             trim_points,
@@ -37,46 +45,146 @@ pub struct Verified {
     pub damage: u64,
 }
 
-/// Verifies the log in a directory, and reports each finding. Nothing is written.
+/// Segments are verified on this many threads at most: each holds a segment in memory.
+const MAX_THREADS: usize = 4;
+
+/// Verifies the log in a directory, and reports each finding, in the order of the log. Nothing is written. `progress` is
+/// called with the number of bytes that were read, and of all that are to be read.
 ///
 /// # Errors
 /// [`Error::NoLog`], [`Error::Open`] and [`Error::Io`].
-pub fn verify(directory: &Path, report: impl FnMut(&Finding)) -> Result<Verified, Error> {
+pub fn verify(
+    directory: &Path,
+    mut report: impl FnMut(&Finding),
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Verified, Error> {
     let files = archive::list_stable(directory)?;
-    let mut verifier = Verifier { report, verified: Verified::default(), next_sequence: 1, last_time: 0 };
+    let mut verified = Verified::default();
+    let mut tell = |finding: &Finding| {
+        verified.damage += u64::from(finding.fault.is_damage());
+        report(finding);
+    };
     if let Some(log) = files.log
         && let Err(fault) = trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))?
     {
-        verifier.report(&archive::trim_points_finding(directory, &fault));
+        tell(&archive::trim_points_finding(directory, &fault));
     }
     for finding in archive::lost(directory, &files) {
-        verifier.report(&finding);
+        tell(&finding);
     }
     for path in &files.torn {
         let bytes = std::fs::metadata(path).map_err(at(path))?.len();
-        verifier.report(&Finding::new(path, None, Fault::SetAside { bytes }));
+        tell(&Finding::new(path, None, Fault::SetAside { bytes }));
     }
     for path in &files.superseded {
-        verifier.report(&Finding::new(path, None, Fault::Superseded));
+        tell(&Finding::new(path, None, Fault::Superseded));
     }
-    for (place, candidate) in files.segments.iter().enumerate() {
-        let next = files.segments.get(place + 1).map(|next| next.first_sequence);
-        verifier.segment(candidate, next).map_err(at(&candidate.path))?;
-    }
-    Ok(verifier.verified)
+    let lengths = files.segments.iter().map(|candidate| candidate.file.len().map_err(at(&candidate.path)));
+    let all = lengths.sum::<Result<u64, _>>()?;
+    let mut before = Before { next_sequence: 1, last_time: 0 };
+    let (mut segments, mut messages, mut bytes) = (0, 0, 0);
+    each_segment(&files.segments, |candidate, next, checked| {
+        let mut checked = checked.map_err(at(&candidate.path))?;
+        // It was checked as if nothing came before it, which is right unless files overlap.
+        if before.next_sequence > candidate.first_sequence || before.last_time > checked.earliest {
+            checked = Checked::of(candidate, next, before).map_err(at(&candidate.path))?;
+        }
+        before = checked.after(before);
+        checked.findings.iter().for_each(&mut tell);
+        segments += u64::from(checked.is_segment);
+        (messages, bytes) = (messages + checked.messages, bytes + checked.bytes);
+        progress(bytes, all.max(bytes));
+        Ok(())
+    })?;
+    Ok(Verified { segments, messages, bytes, ..verified })
 }
 
-struct Verifier<F> {
-    report: F,
-    verified: Verified,
+/// Verifies segments on several threads, and calls `take` for each, in order.
+fn each_segment(
+    segments: &[Candidate],
+    mut take: impl FnMut(&Candidate, Option<u64>, io::Result<Checked>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let threads = std::thread::available_parallelism().map_or(1, Into::into).min(MAX_THREADS);
+    let (place, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let next_of = |place: usize| segments.get(place + 1).map(|next| next.first_sequence);
+    let work = |results: mpsc::Sender<(usize, io::Result<Checked>)>| {
+        while !is_over.load(Ordering::Relaxed) {
+            let place = place.fetch_add(1, Ordering::Relaxed);
+            let Some(candidate) = segments.get(place) else { return };
+            let before = Before { next_sequence: candidate.first_sequence, last_time: 0 };
+            // Nobody takes it after an error.
+            let _ = results.send((place, Checked::of(candidate, next_of(place), before)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let (sender, results) = mpsc::channel();
+        for _ in 0..threads.min(segments.len()) {
+            let sender = sender.clone();
+            let work = &work;
+            scope.spawn(move || work(sender));
+        }
+        drop(sender);
+        let (mut early, mut expected) = (BTreeMap::new(), 0);
+        let mut result = Ok(());
+        for (place, checked) in results {
+            early.insert(place, checked);
+            while result.is_ok()
+                && let Some((candidate, checked)) = segments.get(expected).zip(early.remove(&expected))
+            {
+                result = take(candidate, next_of(expected), checked);
+                expected += 1;
+            }
+            is_over.store(result.is_err(), Ordering::Relaxed);
+        }
+        result
+    })
+}
+
+/// What is known from the segments before one.
+#[derive(Clone, Copy)]
+struct Before {
     next_sequence: u64,
     last_time: u64,
 }
 
-impl<F: FnMut(&Finding)> Verifier<F> {
+/// A segment that was verified.
+struct Checked {
+    findings: Vec<Finding>,
+    /// It is not a file that was being made.
+    is_segment: bool,
+    messages: u64,
+    bytes: u64,
+    next_sequence: u64,
+    /// The earliest and the latest time of its blocks.
+    earliest: u64,
+    last_time: u64,
+}
+
+impl Checked {
+    fn of(candidate: &Candidate, next: Option<u64>, before: Before) -> io::Result<Self> {
+        let mut checked = Self {
+            findings: Vec::new(),
+            is_segment: false,
+            messages: 0,
+            bytes: 0,
+            next_sequence: before.next_sequence,
+            earliest: u64::MAX,
+            last_time: before.last_time,
+        };
+        checked.segment(candidate, next)?;
+        Ok(checked)
+    }
+
+    /// What is known after it.
+    fn after(&self, before: Before) -> Before {
+        Before {
+            next_sequence: self.next_sequence.max(before.next_sequence),
+            last_time: self.last_time.max(before.last_time),
+        }
+    }
+
     fn report(&mut self, finding: &Finding) {
-        self.verified.damage += u64::from(finding.fault.is_damage());
-        (self.report)(finding);
+        self.findings.push(finding.clone());
     }
 
     fn segment(&mut self, candidate: &Candidate, next: Option<u64>) -> io::Result<()> {
@@ -96,8 +204,8 @@ impl<F: FnMut(&Finding)> Verifier<F> {
             }
             Some(_) => {}
         }
-        self.verified.segments += 1;
-        self.verified.bytes += loaded.bytes.len() as u64;
+        self.is_segment = true;
+        self.bytes = loaded.bytes.len() as u64;
         for finding in loaded.damage(path, next) {
             self.report(&finding);
         }
@@ -118,14 +226,19 @@ impl<F: FnMut(&Finding)> Verifier<F> {
         if is_monotone && block.time < self.last_time {
             self.report(&Finding::new(path, found.start..found.end, Fault::Time { sequence }));
         }
+        if is_monotone {
+            self.earliest = self.earliest.min(block.time);
+        }
         self.last_time = self.last_time.max(block.time);
         let mut before = 0;
+        let mut ids = block.ids.iter().peekable();
         for (place, entry) in (0_u32..).zip(&block.entries) {
-            if !block.is_intact(entry) {
+            let id = ids.next_if(|(of, _)| *of == place).map(|(_, id)| id.as_ref());
+            if !found.is_intact && !block.is_intact(entry) {
                 continue;
             }
-            self.verified.messages += 1;
-            if entry.sequence <= before || !agrees(block, place, entry) {
+            self.messages += 1;
+            if entry.sequence <= before || !agrees(block, id, entry) {
                 let topic = block.topic(entry).map_or_else(String::new, ToString::to_string);
                 let bytes = found.body + u64::from(entry.start)..found.body + u64::from(entry.end);
                 let fault = Fault::Disagrees { sequence: entry.sequence, topic };
@@ -138,13 +251,17 @@ impl<F: FnMut(&Finding)> Verifier<F> {
     /// Checks the index against its own checksums, and against the blocks.
     fn index(&mut self, candidate: &Candidate, loaded: &Loaded, next: Option<u64>) -> io::Result<()> {
         let Candidate { path, file, .. } = candidate;
-        let should_be = archive::index_of(&loaded.scan).to_footer();
+        let index = archive::index_of(&loaded.scan);
+        let should_be = match loaded.footer {
+            Some(footer) if !footer.has_times() => index.to_footer_of_version_2(),
+            _ => index.to_footer(),
+        };
         let Some(footer) = loaded.footer else {
             let tail = loaded.scan.tail.clone();
             let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
             let bytes = loaded.bytes.get(at(tail.start)..at(tail.end)).unwrap_or_default();
             // An index that was begun and not completed is not damage.
-            let is_begun = should_be.starts_with(bytes);
+            let is_begun = should_be.starts_with(bytes) || index.to_footer_of_version_2().starts_with(bytes);
             if next.is_some() && is_begun {
                 self.report(&Finding::new(path, None, Fault::NoIndex));
             } else if !is_begun {
@@ -172,10 +289,9 @@ impl<F: FnMut(&Finding)> Verifier<F> {
 }
 
 /// Whether a message agrees with the table of its block.
-fn agrees(block: &Block, place: u32, entry: &Entry) -> bool {
+fn agrees(block: &Block, id: Option<&str>, entry: &Entry) -> bool {
     let bytes = block.body.get(entry.range()).unwrap_or_default();
     let Some(found) = message::read(bytes) else { return false };
-    let id = block.ids.iter().find(|(of, _)| *of == place).map(|(_, id)| id.as_ref());
     let expires = found.expires.map_or(0, |expires| millis(std::time::UNIX_EPOCH + expires));
     found.sequence == entry.sequence
         && block.topic(entry).is_some_and(|topic| topic.as_ref() == found.topic)
@@ -189,13 +305,14 @@ fn index_fault(footer: &Footer, file: &crate::messages::embedded::disk::File) ->
     if footer.runs(file)?.is_err() {
         return Ok(Some("its sparse index".into()));
     }
-    let directory = match footer.directory(file)? {
-        Ok(directory) => directory,
-        Err(Damaged) => return Ok(Some("its topics".into())),
-    };
-    for record in directory.records() {
-        if record.postings(file)?.is_err() {
-            return Ok(Some(format!("the places of the messages of `{}`", record.name)));
+    let topics = || Ok(Some("its topics".into()));
+    let Ok(ranges) = footer.ranges(file)? else { return topics() };
+    for place in 0..ranges.len() {
+        let Ok(range) = footer.range(file, &ranges, place)? else { return topics() };
+        for record in range.records() {
+            if footer.postings(file, &record)?.is_err() {
+                return Ok(Some(format!("the places of the messages of `{}`", record.name)));
+            }
         }
     }
     Ok(None)

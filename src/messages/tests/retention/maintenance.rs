@@ -104,7 +104,7 @@ async fn an_index_rebuilt_during_compaction_loses_no_message() {
         // Where the messages of "a" are: it is read when somebody asks for them.
         let (first, length) = segments[damaged];
         let path = Path::new("/log").join(format!("{first:020}.log"));
-        let postings = usize::try_from(length).unwrap() - TRAILER_BYTES + 56;
+        let postings = usize::try_from(length).unwrap() - TRAILER_BYTES + 48;
         let postings = &bed.disk.read_file(&path)[postings..postings + 8];
         bed.disk.flip(&path, u64::from_le_bytes(postings.try_into().unwrap()), 1);
         let (runtime, log, (sender, seen)) = (Handle::current(), bed.log.clone(), mpsc::channel());

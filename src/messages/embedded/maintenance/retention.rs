@@ -1,0 +1,103 @@
+//! Removes what rules and expiry remove, thousands of topics at a time, with other tasks in between.
+
+use std::{io, sync::Arc, time::SystemTime};
+
+use super::{
+    TOPICS_AT_ONCE, Worker,
+    trim::{Limit, Over},
+};
+use crate::messages::{
+    Error,
+    embedded::{millis, nanos, read::fetch::retrying},
+    retention::Rule,
+};
+
+/// The number of topics that are trimmed under one lock.
+const TRIMMED_AT_ONCE: usize = 256;
+
+impl Worker {
+    /// Removes the messages that are over a limit or expired.
+    pub(super) fn remove(&self, now: SystemTime) -> Result<(), Error> {
+        let rules = self.shared.state().topics.rules().to_vec();
+        let removed_by_rule = rules
+            .iter()
+            .enumerate()
+            .map(|(place, rule)| self.remove_up_to(place, rule, now))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut after = None::<Arc<str>>;
+        loop {
+            let (over, last) = self.over(&rules, &removed_by_rule, after.as_deref(), millis(now));
+            self.trim_topics(&over)?;
+            match last {
+                Some(last) if self.let_others_in() => after = Some(last),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes the oldest messages of topics. One that has changed meanwhile is left for the next run.
+    fn trim_topics(&self, over: &[Over]) -> io::Result<()> {
+        let all_trimmed = retrying(|| self.shared.trim_all(over))?;
+        let (mut over, mut all_trimmed) = (over.chunks(TRIMMED_AT_ONCE), all_trimmed.chunks(TRIMMED_AT_ONCE));
+        while let Some((over, all_trimmed)) = over.next().zip(all_trimmed.next()) {
+            let mut state = self.shared.state_mut();
+            for ((name, topic, _), trimmed) in over.iter().zip(all_trimmed) {
+                // As in `trim_topic`.
+                if trimmed.messages > 0 || trimmed.first.is_none() {
+                    let is_done = state.topics.trim(name, topic, trimmed);
+                    self.is_unwritten.set(self.is_unwritten.get() || is_done);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sequence up to which a rule removes the messages of its topics; 0 for none.
+    fn remove_up_to(&self, place: usize, rule: &Rule, now: SystemTime) -> io::Result<u64> {
+        // Messages that are published meanwhile are not old, even if all others are.
+        let head = *self.shared.head.borrow();
+        let by_age = match rule.age.and_then(|age| now.checked_sub(age)) {
+            Some(oldest) => retrying(|| self.shared.before_time(nanos(oldest)))?.min(head),
+            None => 0,
+        };
+        let by_total = match rule.total {
+            Some(total) => retrying(|| self.shared.over_total(place, total))?,
+            None => 0,
+        };
+        Ok(by_age.max(by_total))
+    }
+
+    /// The topics after a name that are over a limit, and the name to continue after; `None` for the last page.
+    fn over(
+        &self,
+        rules: &[Rule],
+        removed_by_rule: &[u64],
+        after: Option<&str>,
+        now: u64,
+    ) -> (Vec<Over>, Option<Arc<str>>) {
+        let state = self.shared.state();
+        let (mut over, mut last, mut count) = (Vec::new(), None, 0);
+        for (name, topic) in state.topics.after(after).take(TOPICS_AT_ONCE) {
+            count += 1;
+            last = Some(name.clone());
+            let held = &topic.held;
+            let rule = state.topics.rule_of(name);
+            let rule = rule.and_then(|place| Some((rules.get(place)?, removed_by_rule.get(place)?)));
+            let mut limit = Limit { now_millis: now, ..Limit::default() };
+            if let Some((rule, up_to)) = rule {
+                limit.remove_up_to = *up_to;
+                limit.messages = rule.count.map_or(0, |most| held.messages.saturating_sub(most));
+                limit.bytes = rule.bytes.map_or(0, |most| held.bytes.saturating_sub(most));
+            }
+            let has_expired = held.first_expires != 0 && held.first_expires <= now;
+            if has_expired
+                || limit.remove_up_to >= held.first.sequence
+                || limit.messages > 0
+                || limit.bytes > 0
+            {
+                over.push((name.clone(), topic.clone(), limit));
+            }
+        }
+        (over, last.filter(|_| count == TOPICS_AT_ONCE))
+    }
+}
