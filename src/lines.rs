@@ -26,6 +26,7 @@ use futures::Stream;
 use tokio_util::sync::CancellationToken;
 
 use crate::stream;
+use history::search::Heads;
 use reader::Reader;
 use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
@@ -77,6 +78,7 @@ struct Inner {
     roots: Arc<Roots>,
     watches: Watches,
     indexes: Indexes,
+    heads: Heads,
     options: Options,
 }
 
@@ -224,7 +226,15 @@ impl Files {
     pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
         let watches = Watches::new(roots.clone(), options.max_rotated).map_err(RootError::Watch)?;
-        Ok(Self { inner: Arc::new(Inner { roots, watches, indexes: Indexes::default(), options }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                roots,
+                watches,
+                indexes: Indexes::default(),
+                heads: Heads::default(),
+                options,
+            }),
+        })
     }
 
     /// [`Options::max_line_bytes`].

@@ -1,9 +1,12 @@
 //! Which file comes after which at a path.
 //!
-//! `generation` is one file that has been at a followed path, `siblings` are the files beside it that may be generations,
-//! `overlap` is what a file has in common with one that replaces it, and `rotation` is a reader's place among them.
+//! `generation` is one file that has been at a followed path, and `rotation` is a reader's place among them. For a reader
+//! that was away, `search` finds the file that a position is in, and `siblings` those that came after it; `copies` leaves
+//! out what is no generation. `overlap` is what a file has in common with one that replaces it.
 
+mod copies;
 pub mod generation;
 mod overlap;
 pub mod rotation;
+pub mod search;
 pub mod siblings;

@@ -143,7 +143,8 @@ impl Reader {
             blocking(move || start::open(&inner, &query, &path, &gone)).await?
         };
         let Query { batching, partial_flush, .. } = query;
-        let Opened { follow, rotation, checkpoint, directory, skip_to, events, waits_for_file } = opened;
+        let Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file } =
+            opened;
         let state = if waits_for_file { State::absent(rotation.left()) } else { State::AtPath };
         Ok(Self {
             inner: inner.clone(),
@@ -162,7 +163,7 @@ impl Reader {
             tail: Tail::new(inner.options.rotation_grace),
             size: 0,
             skip_to,
-            late: LateFiles::new(inner.options.max_rotated),
+            late: LateFiles::of(inner.options.max_rotated, late),
             events,
             reported_caught_up: None,
             version: None,
@@ -418,6 +419,7 @@ impl Reader {
                 skip_to: self.skip_to,
                 deleted: self.state.is_absent(),
                 resume_at: self.state.resume_at().or_else(|| self.rotation.linked()),
+                late: self.late.last().map(|late| (late.identity, late.checkpoint)),
                 filter: None,
                 record: None,
             },

@@ -22,7 +22,6 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use rustix::{
@@ -32,11 +31,15 @@ use rustix::{
 
 use super::{Error, FileInfo, Page, RootError, identity::Identity};
 use list::List;
+use listing::Listings;
 use rule::Globs;
 use walk::{Aim, Step};
 
 pub mod list;
+mod listing;
+pub mod places;
 pub mod rotated_name;
+pub mod rotation_scheme;
 pub mod rule;
 pub mod trail;
 mod walk;
@@ -99,6 +102,7 @@ struct Tree {
     homes: Vec<PathBuf>,
     globs: Globs,
     hard_links: bool,
+    listings: Listings,
 }
 
 impl Tree {
@@ -118,7 +122,8 @@ impl Tree {
         };
         let (directory, homes) =
             open().map_err(|source| RootError::Open { name, path: path.clone(), source })?;
-        Ok(Self { directory, homes, globs, hard_links: rules.hard_links })
+        let listings = Listings::default();
+        Ok(Self { directory, homes, globs, hard_links: rules.hard_links, listings })
     }
 }
 
@@ -201,6 +206,8 @@ pub struct Parent {
     real: PathBuf,
     /// The file that the caller asked for; empty in a list, where no file is the history of another.
     name: String,
+    /// It is searched for history only: what the operator named as such can be opened.
+    is_history: bool,
 }
 
 /// A file at a path, as far as it is known without opening it for reading.
@@ -209,15 +216,6 @@ pub struct Found {
     pub identity: Identity,
     /// It has another name too, or is the target of a link, so it may be written to without an event in this directory.
     pub is_elsewhere: bool,
-}
-
-/// A file that may be a rotated generation of the one that the caller asked for.
-#[derive(Clone, Debug)]
-pub struct Sibling {
-    pub name: String,
-    pub identity: Identity,
-    /// When the content last changed.
-    pub modified: SystemTime,
 }
 
 impl Roots {
@@ -244,10 +242,7 @@ impl Roots {
     }
 
     fn directory(&self, root: &str, asked: &Path, name: &str) -> io::Result<Parent> {
-        let tree = self.trees.get(root).ok_or(Errno::NOENT)?;
-        let found = walk::directory(&tree.directory, &tree.homes, asked)?;
-        let (tree, asked) = (tree.clone(), asked.to_owned());
-        Ok(Parent { tree, directory: found.handle, asked, real: found.path, name: name.into() })
+        Parent::open_directory(self.trees.get(root).ok_or(Errno::NOENT)?, asked, name)
     }
 
     /// The path below the same root at which an open file is now. `None` if it was deleted, is outside the root, has a
@@ -297,6 +292,13 @@ impl Roots {
 }
 
 impl Parent {
+    fn open_directory(tree: &Arc<Tree>, asked: &Path, name: &str) -> io::Result<Self> {
+        let walk::Found { handle: directory, path: real } =
+            walk::directory(&tree.directory, &tree.homes, asked)?;
+        let (tree, asked) = (tree.clone(), asked.to_owned());
+        Ok(Self { tree, directory, asked, real, name: name.into(), is_history: false })
+    }
+
     /// Opens a file of this directory for reading. Fails alike for a file that is missing, denied, outside the root or
     /// not regular.
     pub fn open(&self, name: &str) -> io::Result<File> {
@@ -317,10 +319,10 @@ impl Parent {
             Step::File(file) => (file, false, self.real == self.asked || self.allows(&self.real, name)),
             Step::Link(_) => {
                 // Walk from the root, since the link may lead to another directory.
-                let Tree { directory, homes, globs, .. } = &*self.tree;
+                let Tree { directory, homes, .. } = &*self.tree;
                 let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
                 // The name of the link does not make its target a rotation: the rules hold for the target itself.
-                (found.handle, true, globs.allow(&found.path))
+                (found.handle, true, self.admits(&found.path))
             }
             Step::Directory(_) => return Err(Errno::ISDIR.into()),
         };
@@ -334,8 +336,14 @@ impl Parent {
     fn allows(&self, directory: &Path, name: &str) -> bool {
         let (globs, path) = (&self.tree.globs, directory.join(name));
         let is_history = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
-        globs.allow(&path)
+        self.admits(&path)
             || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
+    }
+
+    /// Whether the rules admit a path for itself.
+    fn admits(&self, path: &Path) -> bool {
+        let globs = &self.tree.globs;
+        globs.allow(path) || self.is_history && globs.is_history(path)
     }
 
     /// Inspects a file, which takes no permission to read it. `None` if no regular file is there that the rules admit.
@@ -372,38 +380,6 @@ impl Parent {
     pub fn watch_path(descriptor: BorrowedFd<'_>) -> PathBuf {
         use std::os::fd::AsRawFd;
         Path::new("/proc/self/fd").join(descriptor.as_raw_fd().to_string())
-    }
-
-    /// The regular files whose names are wanted, sorted by name.
-    pub fn siblings(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Sibling>> {
-        let mut names = Vec::new();
-        for entry in self.read()? {
-            names.extend(entry?.name.into_string().ok().filter(|name| is_wanted(name)));
-        }
-        names.sort();
-        let mut siblings = Vec::new();
-        for name in names {
-            let Ok(metadata) = self.open(&name).and_then(|file| file.metadata()) else { continue };
-            let identity = Identity::of(&metadata);
-            siblings.push(Sibling { name, identity, modified: metadata.modified()? });
-        }
-        Ok(siblings)
-    }
-
-    /// The names in this directory that may be those of a file with this inode, as far as the directory says. A link may
-    /// lead to any file.
-    pub fn names_of(&self, inode: u64) -> io::Result<Vec<String>> {
-        // There the inodes of directory entries may differ from those of the files.
-        let is_overlay = rustix::fs::fstatfs(&self.directory).is_ok_and(|it| it.f_type == OVERLAY);
-        let mut names = Vec::new();
-        for entry in self.read()? {
-            let Entry { name, kind, inode: found } = entry?;
-            if found == inode || kind == FileType::Symlink || is_overlay {
-                names.extend(name.into_string());
-            }
-        }
-        names.sort();
-        Ok(names)
     }
 
     /// The names in this directory.
@@ -443,7 +419,8 @@ impl Parent {
             return Err(Errno::NOTDIR.into());
         };
         let (asked, real) = (self.asked.join(name), self.real.join(name));
-        Ok(Self { tree: self.tree.clone(), directory, asked, real, name: String::new() })
+        let (tree, is_history) = (self.tree.clone(), self.is_history);
+        Ok(Self { tree, directory, asked, real, name: String::new(), is_history })
     }
 
     fn is_denied(&self) -> bool {

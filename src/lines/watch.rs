@@ -30,6 +30,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     history::generation::Generation,
+    identity::Identity,
     root::{
         FilePath, Parent, Roots,
         rotated_name::is_rotation,
@@ -410,6 +411,11 @@ impl Follow {
     /// The generation that came to the path last. It has no file if no file came yet.
     pub fn last(&self) -> Arc<Generation> {
         self.followed.last()
+    }
+
+    /// See [`Followed::find`].
+    pub fn find(&self, identity: &Identity) -> Option<Arc<Generation>> {
+        self.followed.find(identity)
     }
 
     /// Marks all changes so far as seen, and returns the number of the last one. Later changes are reported.

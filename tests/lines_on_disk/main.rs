@@ -13,6 +13,7 @@ mod harness;
 
 mod bed;
 mod content;
+mod figures;
 mod growth;
 mod nul;
 mod remote;

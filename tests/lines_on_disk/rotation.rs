@@ -10,9 +10,11 @@ use perennial::lines::{Event, Found, Options, Start};
 
 use crate::bed::{Bed, LOG, follow, options, query};
 
+mod away;
 mod identity;
 mod linked;
 mod links;
+mod mistaken;
 mod out_of_sight;
 mod replaced;
 mod torture;

@@ -19,7 +19,7 @@ pub const FINGERPRINT_BYTES: usize = 1024;
 pub const HEAD_BYTES: usize = 200;
 
 /// A checksum of some bytes of a file, and how many they are.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Fingerprint {
     pub bytes: u16,
     checksum: u32,
@@ -47,6 +47,11 @@ impl Fingerprint {
         let (buffer, _) = buffer.split_at_mut(clamp(offset, FINGERPRINT_BYTES));
         file.read_exact_at(buffer, offset - buffer.len() as u64)?;
         Ok(Self::of_last(buffer))
+    }
+
+    /// Of the start of a file, as a checkpoint far behind it has it. An error if the file is shorter.
+    pub fn whole_head(file: &File) -> io::Result<Self> {
+        Self::head(file, HEAD_BYTES as u64)
     }
 
     /// Of the start of a file that was read up to `offset`, before a hole in it.

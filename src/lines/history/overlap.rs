@@ -107,7 +107,12 @@ impl CommonPrefix {
             other.resize(STEP_BYTES, 0);
             let read =
                 read_at(left, &mut one, self.compared)?.min(read_at(right, &mut other, self.compared)?);
-            let equal = one.iter().zip(&other).take(read).take_while(|(one, other)| one == other).count();
+            let is_equal = one.get(..read) == other.get(..read);
+            let equal = if is_equal {
+                read
+            } else {
+                one.iter().zip(&other).take_while(|(one, other)| one == other).count()
+            };
             self.compared += equal as u64;
             if equal < read || read == 0 {
                 break;

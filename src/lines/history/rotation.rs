@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
+    fs::{File, Metadata},
     io,
     os::unix::fs::MetadataExt,
     sync::Arc,
@@ -18,13 +18,14 @@ use tokio::time::Instant;
 use super::{
     generation::{Came, Generation},
     overlap::Overlap,
-    siblings,
+    search,
+    siblings::{self, Next, Younger},
 };
 use crate::lines::{
     Event, GapReason,
     content::checkpoint::Checkpoint,
     identity::Identity,
-    root::{FilePath, Parent, Roots, Sibling},
+    root::{FilePath, Roots, places::Sibling},
 };
 
 /// How many files a reader remembers having left, should one come back to the path.
@@ -47,8 +48,14 @@ enum At {
     /// The file at the path, of which no more is known.
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
-    /// `joined` was the last generation when the reader came, and `ahead` are the files after this one.
-    Old { file: Arc<File>, identity: Identity, left: Instant, joined: Option<Arc<Generation>>, ahead: Ahead },
+    /// `joined` was the last generation when the reader came, and `ahead` are the files after this one, if they were listed.
+    Old {
+        file: Arc<File>,
+        identity: Identity,
+        left: Instant,
+        joined: Option<Arc<Generation>>,
+        ahead: Option<Ahead>,
+    },
     /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
 }
@@ -100,7 +107,7 @@ impl Rotation {
 
     /// At a file that was renamed away; `joined` was the last one when the reader came.
     pub fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
-        Ok(Self::at(old(file, joined, Ahead::default())?))
+        Ok(Self::at(old(file, joined, None)?))
     }
 
     /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
@@ -130,7 +137,7 @@ impl Rotation {
 
     /// In a file that was left, for its late lines.
     pub fn visit(file: Arc<File>, identity: Identity) -> Self {
-        Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: Ahead::default() })
+        Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: None })
     }
 
     /// The late lines of a file that was left were read up to here.
@@ -224,30 +231,32 @@ impl Rotation {
         match &self.at {
             At::Generation { generation, .. } => {
                 let Some(next) = generation.next() else { return Ok(None) };
-                self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some)
+                self.enter_generation(roots, path, next, checkpoint, was_gone, Followed::default()).map(Some)
             }
             At::Path { .. } => Ok(None),
             At::Nothing { last, .. } => {
                 let is_back = last.file().is_some() && last.left().is_none();
                 let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
-                self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some)
+                self.enter_generation(roots, path, next, checkpoint, was_gone, Followed::default()).map(Some)
             }
             At::Old { file, identity, joined, ahead, .. } => {
                 let joined = joined.as_ref();
                 if let Some(same) = in_chain(joined, *identity) {
                     let Some(next) = same.next() else { return Ok(None) };
-                    return self.enter_generation(roots, path, next, checkpoint, was_gone).map(Some);
+                    return self
+                        .enter_generation(roots, path, next, checkpoint, was_gone, Followed::default())
+                        .map(Some);
                 }
-                if let Some(at) = next_old(roots, path, file, joined, ahead)? {
-                    return self.enter(at, checkpoint, was_gone, false).map(Some);
+                match next_old(roots, path, &file.metadata()?, joined, ahead.as_ref())? {
+                    NextOld::Listed(at, how) => self.enter(at, checkpoint, was_gone, how).map(Some),
+                    NextOld::Joined(how) => {
+                        let next = joined.and_then(|joined| first_joined(joined, *identity));
+                        let enter =
+                            |next| self.enter_generation(roots, path, next, checkpoint, was_gone, how);
+                        next.map(enter).transpose()
+                    }
+                    NextOld::Nothing => Ok(None),
                 }
-                let next = match joined {
-                    Some(joined) if joined.is_start() => joined.next(),
-                    // An event is about to report that the reader's own file came after it.
-                    Some(joined) if joined.identity.birth() < identity.birth() => None,
-                    joined => joined,
-                };
-                next.map(|next| self.enter_generation(roots, path, next, checkpoint, was_gone)).transpose()
             }
         }
     }
@@ -259,8 +268,9 @@ impl Rotation {
         next: &Arc<Generation>,
         checkpoint: Checkpoint,
         was_gone: bool,
+        Followed { misses_some, is_backup }: Followed,
     ) -> io::Result<Entered> {
-        let (mut next, mut misses_some) = (next, next.arrival.misses_some);
+        let (mut next, mut misses_some) = (next, misses_some || next.arrival.misses_some);
         loop {
             let file = match next.file() {
                 Some(file) => Some(file),
@@ -271,7 +281,7 @@ impl Rotation {
             misses_some |= file.is_none();
             let Some(later) = later else {
                 let at = At::Generation { generation: next.clone(), file };
-                return self.enter(at, checkpoint, was_gone, misses_some);
+                return self.enter(at, checkpoint, was_gone, Followed { misses_some, is_backup });
             };
             next = later;
             misses_some |= next.arrival.misses_some;
@@ -283,7 +293,7 @@ impl Rotation {
         at: At,
         checkpoint: Checkpoint,
         was_gone: bool,
-        misses_some: bool,
+        Followed { misses_some, is_backup }: Followed,
     ) -> io::Result<Entered> {
         let mut rotation = Self { at, left: self.left.clone(), linked: self.linked };
         rotation.left.push_front((self.identity(), checkpoint));
@@ -291,14 +301,19 @@ impl Rotation {
         if rotation.is_linked() {
             rotation.linked = Some((self.identity(), checkpoint));
         }
+        let file = rotation.file().cloned();
+        let proven = match &file {
+            Some(file) => self.find_read(&rotation, file, &checkpoint, is_backup)?,
+            None => None,
+        };
         let mut events = Vec::new();
-        if misses_some {
+        // The file after a backup that holds what was read is the next one.
+        if misses_some && !(is_backup && proven.is_some()) {
             events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
         }
-        let Some(file) = rotation.file().cloned() else {
+        let Some(file) = file else {
             return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
-        let proven = self.find_read(&rotation, &file, &checkpoint)?;
         let checkpoint = proven.unwrap_or_else(Checkpoint::start);
         let next_offset = checkpoint.line.offset;
         events.push(if was_gone && next_offset == 0 {
@@ -310,7 +325,13 @@ impl Rotation {
     }
 
     /// How far the reader has read the file that comes next, as far as that is proven.
-    fn find_read(&self, next: &Self, file: &File, checkpoint: &Checkpoint) -> io::Result<Option<Checkpoint>> {
+    fn find_read(
+        &self,
+        next: &Self,
+        file: &File,
+        checkpoint: &Checkpoint,
+        is_backup: bool,
+    ) -> io::Result<Option<Checkpoint>> {
         let identity = next.identity();
         if let Some((_, known)) = next.left.iter().find(|(left, _)| *left == identity) {
             return Ok(if known.is_intact(file)? { Some(*known) } else { None });
@@ -318,6 +339,9 @@ impl Rotation {
         let Some(old) = self.file() else { return Ok(None) };
         let resume = |overlap: &mut Overlap, came| match came {
             Came::Created | Came::Linked => Ok(None),
+            Came::Unseen if is_backup && checkpoint.is_proof() => {
+                overlap.resume(self.identity(), old, file, checkpoint)
+            }
             Came::Renamed => overlap.resume(self.identity(), old, file, checkpoint),
             // The file before has another name: that is a rotation.
             Came::Unseen if !checkpoint.is_proof() || old.metadata()?.nlink() > 0 => Ok(None),
@@ -335,24 +359,37 @@ impl Rotation {
 
 /// Finds a file that came to the path, under its present name.
 fn reopen(roots: &Roots, path: &FilePath, generation: &Generation) -> io::Result<Option<Arc<File>>> {
-    let Ok(parent) = roots.parent(path) else { return Ok(None) };
-    let wanted = generation.identity;
-    let found = siblings::find(&parent, &path.name, wanted.inode(), |found, _| Ok(*found == wanted))?;
-    Ok(found.map(Arc::new))
+    let found = search::names_of(&roots.places(path), generation.identity)?;
+    found.first().map_or(Ok(None), open)
+}
+
+/// Opens a file that was listed. `None` if its name is another file's by now.
+fn open(sibling: &Sibling) -> io::Result<Option<Arc<File>>> {
+    let Ok(file) = sibling.place.open(&sibling.name) else { return Ok(None) };
+    Ok((Identity::of(&file.metadata()?) == sibling.identity).then(|| Arc::new(file)))
+}
+
+/// How a file follows the one before it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Followed {
+    /// There may have been others in between.
+    misses_some: bool,
+    /// See [`Younger::is_backup`].
+    is_backup: bool,
 }
 
 /// The files that come after one that was renamed away, as they were listed: so that a reader that was away for many
 /// rotations lists the directory once.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Ahead {
-    listed: Arc<[Sibling]>,
+    listed: Arc<Younger>,
     /// How many of them were read.
     read: usize,
 }
 
 impl Ahead {
-    fn next(&self) -> Option<&Sibling> {
-        self.listed.get(self.read)
+    fn next(&self) -> Option<&Next> {
+        self.listed.files.get(self.read)
     }
 
     fn rest(&self) -> Self {
@@ -360,52 +397,59 @@ impl Ahead {
     }
 }
 
-/// The next younger sibling of a file that was renamed away: in the chain, if it is there.
+/// What comes after a file that was renamed away before the reader came.
+enum NextOld {
+    /// A file that was listed.
+    Listed(At, Followed),
+    /// The first file of the chain.
+    Joined(Followed),
+    Nothing,
+}
+
 fn next_old(
     roots: &Roots,
     path: &FilePath,
-    file: &File,
+    own: &Metadata,
     joined: Option<&Arc<Generation>>,
-    ahead: &Ahead,
-) -> io::Result<Option<At>> {
-    let Ok(parent) = roots.parent(path) else { return Ok(None) };
-    // The file at the path may have been replaced since it was listed.
-    if let Some(next) = ahead.next().filter(|next| next.name != path.name)
-        && let Some(at) = enter_old(&parent, path, next, joined, ahead.rest())?
+    ahead: Option<&Ahead>,
+) -> io::Result<NextOld> {
+    if let Some((ahead, next)) = ahead.and_then(|ahead| Some((ahead, ahead.next()?)))
+        && in_chain(joined, next.file.identity).is_none()
+        && let Some(file) = open(&next.file)?
     {
-        return Ok(Some(at));
+        let follows = Followed { misses_some: next.misses_some, is_backup: false };
+        return Ok(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()))?, follows));
     }
-    siblings::again(|| {
-        let listed = siblings::younger(&parent, &path.name, &file.metadata()?)?;
-        let ahead = Ahead { listed: listed.into(), read: 0 };
-        let Some(next) = ahead.next() else { return Ok(Some(None)) };
-        // It may be renamed since it was listed; then list again.
-        Ok(enter_old(&parent, path, next, joined, ahead.rest())?.map(Some))
-    })
-    .map(Option::flatten)
+    let places = roots.places(path);
+    let list = || {
+        let listed = siblings::younger(&places, own)?;
+        let Younger { misses_last, is_backup, .. } = listed;
+        let ahead = Ahead { listed: Arc::new(listed), read: 0 };
+        let next = ahead.next();
+        let misses_some = next.map_or(misses_last, |next| next.misses_some);
+        let follows = Followed { misses_some, is_backup };
+        if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
+            // It may be renamed since it was listed; then list again.
+            let Some(file) = open(&next.file)? else { return Ok(None) };
+            return Ok(Some(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()))?, follows)));
+        }
+        if joined.is_some() {
+            // Others may have come to the path since the reader came, and are in the chain.
+            return Ok(Some(NextOld::Joined(follows)));
+        }
+        let Some(current) = &ahead.listed.current else { return Ok(Some(NextOld::Nothing)) };
+        let Some(file) = open(current)? else { return Ok(None) };
+        let at = At::Path { file, identity: current.identity };
+        Ok(Some(NextOld::Listed(at, follows)))
+    };
+    Ok(siblings::again(list, || true)?.unwrap_or(NextOld::Nothing))
 }
 
-/// Opens a file that was listed. `None` if its name is another file's by now.
-fn enter_old(
-    parent: &Parent,
-    path: &FilePath,
-    next: &Sibling,
-    joined: Option<&Arc<Generation>>,
-    ahead: Ahead,
-) -> io::Result<Option<At>> {
-    let Ok(file) = parent.open(&next.name) else { return Ok(None) };
-    let identity = Identity::of(&file.metadata()?);
-    if identity != next.identity {
-        return Ok(None);
-    }
-    if let Some(generation) = in_chain(joined, identity) {
-        let file = generation.file().unwrap_or_else(|| Arc::new(file));
-        return Ok(Some(At::Generation { generation: generation.clone(), file: Some(file) }));
-    }
-    if next.name == path.name && joined.is_none() {
-        return Ok(Some(At::Path { file: Arc::new(file), identity }));
-    }
-    old(file, joined.cloned(), ahead).map(Some)
+/// The first file of the chain that comes after an older one, for a reader that came when `joined` was the last of it.
+fn first_joined(joined: &Arc<Generation>, own: Identity) -> Option<&Arc<Generation>> {
+    // An event is about to report that the reader's own file came after it.
+    let is_own_newer = joined.left().is_some() && joined.identity.birth() < own.birth();
+    if joined.is_start() || is_own_newer { joined.next() } else { Some(joined) }
 }
 
 fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc<Generation>> {
@@ -416,7 +460,8 @@ fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc
     generation
 }
 
-fn old(file: File, joined: Option<Arc<Generation>>, ahead: Ahead) -> io::Result<At> {
+fn old(file: impl Into<Arc<File>>, joined: Option<Arc<Generation>>, ahead: Option<Ahead>) -> io::Result<At> {
+    let file = file.into();
     let metadata = file.metadata()?;
     // A rename changes the time of the file's change of state: since then a writer may have been late.
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
@@ -424,5 +469,5 @@ fn old(file: File, joined: Option<Arc<Generation>>, ahead: Ahead) -> io::Result<
     let now = Instant::now();
     let age = changed.elapsed().unwrap_or_default();
     let left = now.checked_sub(age).unwrap_or(now);
-    Ok(At::Old { identity: Identity::of(&metadata), file: Arc::new(file), left, joined, ahead })
+    Ok(At::Old { identity: Identity::of(&metadata), file, left, joined, ahead })
 }

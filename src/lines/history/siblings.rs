@@ -1,19 +1,23 @@
-//! The files beside a log that may be generations of it, by their names and ages: for a reader that was away, and for
-//! events that were lost. Everything here blocks.
+//! The files beside a log that came after one of its generations: for a reader that was away, and for events that were
+//! lost. Everything here blocks.
 //!
-//! A log is rotated by renaming it (`app.log` to `app.log.1`) and creating a new one at its path. The names say which files
-//! belong to it, and the times of their creation say in which order.
+//! A log is rotated by renaming it (`app.log` to `app.log.1`) and creating a new one at its path. The name that a proven
+//! generation has now says how the rotation names files, and the marks in these names say in which order they came. The
+//! times of the files confirm it; where they contradict the names, and where a name is missing, some may be missing.
 
-use std::{
-    cmp::Reverse,
-    fs::{File, Metadata},
-    io,
-    time::{Duration, SystemTime},
+use std::{cmp::Reverse, fs::Metadata, io, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
+
+use super::{
+    copies::{is_copy, nanos},
+    search,
 };
-
 use crate::lines::{
     identity::Identity,
-    root::{Parent, Sibling, rotated_name::is_rotation},
+    root::{
+        places::{Place, Sibling},
+        rotated_name::{bases, is_rotation, without_compression},
+        rotation_scheme::{Kind, Mark, Scheme},
+    },
 };
 
 /// How often a file that was there a moment ago is searched.
@@ -25,79 +29,46 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The most listings of a directory that changes while it is listed.
 const LISTINGS: usize = 20;
 
-/// The generations that are younger than a file, the oldest first; the one at the path comes last.
+/// How soon after a file was renamed away its successor is created, if no other file came in between.
+const ADJACENT: Duration = Duration::from_secs(2);
+
+/// A file that came to a path after another one.
+#[derive(Clone, Debug)]
+pub struct Next {
+    pub file: Sibling,
+    /// There may have been others before it: they are gone, cannot be read, or cannot be told from another log's.
+    pub misses_some: bool,
+}
+
+/// The files that came to a path after another one.
+#[derive(Clone, Debug, Default)]
+pub struct Younger {
+    /// The oldest first.
+    pub files: Vec<Next>,
+    /// The one at the path, which came last.
+    pub current: Option<Sibling>,
+    /// As [`Next::misses_some`], for the one at the path.
+    pub misses_last: bool,
+    /// The name of the older file is none that a rotation gives: it may be the backup of an editor, and the file at the path
+    /// may hold its lines.
+    pub is_backup: bool,
+}
+
+/// The files that came after one, which need not have a name any more.
 ///
-/// Where all of them are numbered, the numbers give the order, since the clock may have been set back; otherwise the times
-/// of their creation do.
-pub fn younger(parent: &Parent, name: &str, than: &Metadata) -> io::Result<Vec<Sibling>> {
-    let identity = Identity::of(than);
-    let mut younger = generations(parent, name)?;
-    if !order_by_number(&mut younger, name) {
-        younger.sort_by_cached_key(|sibling| (sibling.name == name, age(sibling), sibling.name.clone()));
-    } else if let Some(own) =
-        younger.iter().position(|sibling| sibling.identity == identity && sibling.name != name)
-    {
-        return Ok(younger.split_off(own + 1));
-    }
-    // A file that was rotated out of sight was the oldest.
-    let own = younger.iter().find(|sibling| sibling.identity == identity);
-    let own = own.map_or((identity.birth(), Reverse(Some(u64::MAX)), than.modified()?), age);
-    // A reader continues in the file at the path also if that one is older.
-    younger.retain(|sibling| sibling.identity != identity && (sibling.name == name || age(sibling) > own));
-    Ok(younger)
-}
-
-/// Sorts generations by their numbers, the one at the path last. False, and nothing is done, if one has no number.
-///
-/// Most rotations give the oldest the highest number, but some count up. The times of creation of most neighbours show which
-/// it is; a clock that was set back misleads only for one pair.
-fn order_by_number(generations: &mut [Sibling], name: &str) -> bool {
-    let number = |sibling: &Sibling| number(name, &sibling.name);
-    if generations.iter().any(|sibling| sibling.name != name && number(sibling).is_none()) {
-        return false;
-    }
-    // The one at the path has no number, and comes first.
-    generations.sort_by_key(number);
-    let births =
-        generations.iter().filter(|sibling| sibling.name != name).map(|sibling| sibling.identity.birth());
-    let births = births.collect::<Vec<_>>();
-    let (mut ascending, mut descending) = (0, 0);
-    for pair in births.windows(2) {
-        if let [lower, higher] = pair {
-            ascending += usize::from(lower < higher);
-            descending += usize::from(lower > higher);
-        }
-    }
-    if ascending > descending {
-        generations.sort_by_key(|sibling| (sibling.name == name, number(sibling)));
-    } else {
-        generations.sort_by_key(|sibling| (sibling.name == name, Reverse(number(sibling))));
-    }
-    true
-}
-
-/// The number of a rotation. Dates and Unix times have more digits.
-fn number(name: &str, sibling: &str) -> Option<u64> {
-    sibling.strip_prefix(name)?.strip_prefix('.')?.parse().ok().filter(|number| *number < 1_000_000)
-}
-
-/// When a file was created. Files that were created within one tick of the file system's clock, or whose file system does
-/// not record it, are ordered by the numbers that rotation gives them, and without numbers by their last change.
-fn age(sibling: &Sibling) -> (u64, Reverse<Option<u64>>, SystemTime) {
-    let number = sibling.name.rsplit('.').next().and_then(|suffix| suffix.parse::<u64>().ok());
-    (sibling.identity.birth(), Reverse(number), sibling.modified)
-}
-
-/// All generations in a directory, sorted by name. A listing misses a file that is renamed meanwhile, so the directory is
-/// listed until two listings agree.
-fn generations(parent: &Parent, name: &str) -> io::Result<Vec<Sibling>> {
-    let list = || parent.siblings(|found| is_generation(name, found));
-    let mut last = list()?;
+/// A listing misses a file that is renamed meanwhile, so the files are listed until two listings agree.
+pub fn younger(places: &[Arc<Place>], own: &Metadata) -> io::Result<Younger> {
+    let mut last = Siblings::list(places, own)?.order()?;
     for _ in 1..LISTINGS {
-        let next = list()?;
-        let is_same =
-            |(one, other): (&Sibling, &Sibling)| one.name == other.name && one.identity == other.identity;
-        let holds_still = next.len() == last.len() && next.iter().zip(&last).all(is_same);
+        if places.iter().all(|place| place.is_settled()) {
+            break;
+        }
+        let next = Siblings::list(places, own)?.order()?;
+        let key = |younger: &Younger| {
+            let all = younger.files.iter().map(|next| &next.file).chain(&younger.current);
+            all.map(|file| (file.name.clone(), file.identity)).collect::<Vec<_>>()
+        };
+        let holds_still = key(&next) == key(&last);
         last = next;
         if holds_still {
             break;
@@ -106,38 +77,359 @@ fn generations(parent: &Parent, name: &str) -> io::Result<Vec<Sibling>> {
     Ok(last)
 }
 
-/// The file with this inode among those whose names begin with `name`. `is_it` proves that it is the one.
-pub fn find(
-    parent: &Parent,
-    name: &str,
-    inode: u64,
-    is_it: impl Fn(&Identity, &File) -> io::Result<bool>,
-) -> io::Result<Option<File>> {
-    // A listing misses a file that is renamed meanwhile.
-    for _ in 0..2 {
-        for found in parent.names_of(inode)?.iter().filter(|found| found.starts_with(name)) {
-            let Ok(file) = parent.open(found) else { continue };
-            if is_it(&Identity::of(&file.metadata()?), &file)? {
-                return Ok(Some(file));
+/// Whether rotated files of a path were created after one that is gone, and are not at the path now.
+pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
+    let current = path.sibling(&path.name).map(|current| current.identity);
+    let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name));
+    let mut others = names.filter_map(|name| path.sibling(&name)).map(|other| other.identity);
+    Ok(others.any(|other| other.birth() > gone.birth() && Some(other) != current))
+}
+
+/// What is beside a log.
+struct Siblings {
+    /// When the file was created and written that came before those that are wanted.
+    born: u64,
+    written: u64,
+    /// Links are on the path.
+    is_linked: bool,
+    /// The file that came before those that are wanted, under its present name.
+    own: Option<Sibling>,
+    /// The file at the path.
+    current: Option<Sibling>,
+    naming: Naming,
+    /// Files that are named as the rotation names them, with their marks. With `own`.
+    named: Vec<(Mark, Sibling)>,
+    /// Compressed files, and names that cannot be opened.
+    unreadable: Vec<Mark>,
+    /// Files that are named by another strict rotation of the path.
+    others: Vec<Sibling>,
+}
+
+/// How a rotation names files, as far as the name of a proven one says.
+enum Naming {
+    /// By a mark that it adds to the name of the log.
+    Rotation(Scheme),
+    /// Each file has its own name, and a link leads to the last: the mark in that, and the mark of the own file.
+    Series { scheme: Scheme, own: Mark, last: Mark },
+    /// A strict rotation without an order: `.old`.
+    Once,
+    /// The file has no name here any more.
+    Unknown,
+    /// No rotation gives such a name.
+    Backup,
+}
+
+impl Siblings {
+    fn list(places: &[Arc<Place>], own: &Metadata) -> io::Result<Self> {
+        let identity = Identity::of(own);
+        let mut siblings = Self {
+            born: identity.birth(),
+            written: nanos(own.modified()?),
+            is_linked: places.iter().skip(1).any(|place| !place.is_archive()),
+            own: None,
+            current: None,
+            naming: Naming::Unknown,
+            named: Vec::new(),
+            unreadable: Vec::new(),
+            others: Vec::new(),
+        };
+        let Some(path) = places.first() else { return Ok(siblings) };
+        siblings.current = path.sibling(&path.name);
+        // It may be found in two places, of which one knows what its name means.
+        let mut found =
+            search::names_of(places, identity)?.into_iter().map(|own| (Naming::of(&own, path), own));
+        let first = found.next();
+        let known = found.find(|(naming, _)| !matches!(naming, Naming::Backup));
+        let known = match first {
+            Some((Naming::Backup, _)) => known.or(first),
+            first => first,
+        };
+        if let Some((naming, own)) = known {
+            (siblings.naming, siblings.own) = (naming, Some(own));
+        }
+        match (&siblings.naming, siblings.own.as_ref().map(|own| own.place.clone())) {
+            (Naming::Rotation(scheme), Some(place)) => {
+                let scheme = scheme.clone();
+                siblings.add_named(&place, |name| scheme.mark(name))?;
+            }
+            (Naming::Series { scheme, .. }, Some(place)) => {
+                let scheme = scheme.clone();
+                siblings.add_named(&place, |name| series_mark(&scheme, name))?;
+                siblings.named.sort_by_cached_key(|(mark, file)| (mark.clone(), rank(&scheme, &file.name)));
+            }
+            _ => {}
+        }
+        siblings.add_others(path)?;
+        Ok(siblings)
+    }
+
+    fn add_named(&mut self, place: &Arc<Place>, mark: impl Fn(&str) -> Option<Mark>) -> io::Result<()> {
+        for name in place.names()? {
+            if let Some(mark) = mark(&name) {
+                match place.sibling(&name) {
+                    Some(sibling) => self.named.push((mark, sibling)),
+                    None => self.unreadable.push(mark),
+                }
+            } else if let Some(mark) = without_compression(&name).and_then(&mark) {
+                self.unreadable.push(mark);
             }
         }
+        self.named.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(())
     }
-    Ok(None)
+
+    fn add_others(&mut self, path: &Arc<Place>) -> io::Result<()> {
+        let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name));
+        let others = names.filter_map(|name| path.sibling(&name)).filter(|sibling| {
+            let is_named = self.named.iter().any(|(_, other)| other.identity == sibling.identity);
+            let is = |other: &Option<Sibling>| {
+                other.as_ref().is_some_and(|other| other.identity == sibling.identity)
+            };
+            !is_named && !is(&self.own) && !is(&self.current)
+        });
+        self.others = others.collect();
+        Ok(())
+    }
+
+    fn order(self) -> io::Result<Younger> {
+        let is_backup = matches!(self.naming, Naming::Backup);
+        let (mut files, mut misses_last) = match &self.naming {
+            Naming::Rotation(scheme) if scheme.kind() == Kind::Number => self.by_number(),
+            Naming::Rotation(_) => self.by_date(),
+            Naming::Series { scheme, own, last } => self.by_series(scheme.kind(), own, last),
+            Naming::Once => (Vec::new(), false),
+            // A link may have led to any other file in between.
+            Naming::Backup => (Vec::new(), self.is_linked || !self.is_adjacent()),
+            Naming::Unknown => self.by_age(),
+        };
+        if self.has_doubtful()? {
+            *files.first_mut().map_or(&mut misses_last, |next| &mut next.misses_some) = true;
+        }
+        // A reader continues in the file at the path also if that seems to be older.
+        let own = self.own.as_ref().map(|own| own.identity);
+        let current = self.current.filter(|current| Some(current.identity) != own);
+        files.retain(|next| current.as_ref().is_none_or(|current| current.identity != next.file.identity));
+        Ok(Younger { files, current, misses_last, is_backup })
+    }
+
+    /// Most rotations give the oldest the highest number, but some count up. The times of most neighbours say which it is;
+    /// a clock that was set back misleads only for one pair. Two files alone may be two logs, which are written at the same
+    /// time.
+    fn by_number(&self) -> (Vec<Next>, bool) {
+        let Some(own) = self.own_index() else { return self.by_age() };
+        let (mut upward, mut downward) = (0, 0);
+        for pair in self.named.windows(2) {
+            let [(_, lower), (_, higher)] = pair else { continue };
+            upward += usize::from(times(lower) < times(higher));
+            downward += usize::from(times(lower) > times(higher));
+        }
+        let born_last = self.named.iter().map(|(_, file)| file.identity.birth()).max();
+        let is_last = self.current.as_ref().is_none_or(|current| Some(current.identity.birth()) >= born_last);
+        let number = |mark: &Mark| if let Mark::Number(number) = mark { *number } else { 0 };
+        let own_number = self.named.get(own).map_or(0, |(mark, _)| number(mark));
+        let is_sequence = match (self.named.get(own + 1), &self.current) {
+            (Some((_, higher)), Some(current)) if self.named.len() == 2 => {
+                higher.identity.birth() >= self.written && current.identity.birth() >= written(higher)
+            }
+            _ => true,
+        };
+        let is_hidden =
+            |is_between: &dyn Fn(u64) -> bool| self.unreadable.iter().any(|mark| is_between(number(mark)));
+        let (mut files, mut last) = (Vec::new(), own_number);
+        if upward > downward && is_last && is_sequence {
+            for (mark, file) in self.named.iter().skip(own + 1) {
+                let misses_some = is_hidden(&|hidden| last < hidden && hidden < number(mark));
+                files.push(Next { file: file.clone(), misses_some });
+                last = number(mark);
+            }
+            return (files, is_hidden(&|hidden| hidden > last));
+        }
+        for (mark, file) in self.named.iter().take(own).rev() {
+            files.push(Next { file: file.clone(), misses_some: number(mark) + 1 != last });
+            last = number(mark);
+        }
+        // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
+        let is_alone = self.named.len() == 1;
+        let is_higher_younger =
+            |(_, higher): &(Mark, Sibling)| self.named.len() == 2 && self.is_after_own(higher);
+        let is_doubtful = own == 0 && self.named.get(1).is_some_and(is_higher_younger);
+        (files, last > 1 && !is_alone || is_hidden(&|hidden| hidden < last) || is_doubtful)
+    }
+
+    fn by_date(&self) -> (Vec<Next>, bool) {
+        let Some(own) = self.own_index() else { return self.by_age() };
+        let mut last = self.named.get(own).map(|(mark, _)| mark);
+        let (mut files, mut misses_some) = (Vec::new(), false);
+        for (mark, file) in self.named.iter().skip(own + 1) {
+            misses_some |= self.unreadable.iter().any(|hidden| Some(hidden) > last && hidden < mark);
+            files.push(Next { file: file.clone(), misses_some: std::mem::take(&mut misses_some) });
+            last = Some(mark);
+        }
+        (files, misses_some || self.unreadable.iter().any(|hidden| Some(hidden) > last))
+    }
+
+    /// Numbered files with names of their own may be those of several processes: then they were written at the same time.
+    fn by_series(&self, kind: Kind, own: &Mark, last: &Mark) -> (Vec<Next>, bool) {
+        let own_index = self.own_index().unwrap_or(0);
+        let (mut files, mut misses_some) = (Vec::new(), false);
+        let (mut before, mut before_mark) = (self.own.as_ref(), own);
+        let current = self.current.as_ref().map(|current| current.identity);
+        let others = self.named.iter().skip(own_index + 1).filter(|(_, file)| Some(file.identity) != current);
+        for (mark, file) in others.take_while(|(mark, _)| mark <= last) {
+            let is_next = before.is_none_or(|before| file.identity.birth() >= written(before));
+            let is_over = self.current.as_ref().is_none_or(|last| last.identity.birth() >= written(file));
+            let is_rotation = mark == own || mark == last;
+            if kind == Kind::Date || is_rotation || is_next && is_over {
+                misses_some |= self.unreadable.iter().any(|hidden| hidden > before_mark && hidden < mark);
+                files.push(Next { file: file.clone(), misses_some: std::mem::take(&mut misses_some) });
+                (before, before_mark) = (Some(file), mark);
+            } else {
+                misses_some = true;
+            }
+        }
+        (files, misses_some || self.unreadable.iter().any(|hidden| hidden > before_mark && hidden <= last))
+    }
+
+    /// The file has no name that says when it came: those come after it that were created since it was written last.
+    fn by_age(&self) -> (Vec<Next>, bool) {
+        let all = self.others.iter().chain(self.named.iter().map(|(_, file)| file));
+        let mut files = all.filter(|file| self.is_born_after_own(file)).cloned().collect::<Vec<_>>();
+        let born_later = files.len();
+        // One that was created before was written at the same time as the own file: it is another log's, unless the
+        // writer was late.
+        files.retain(|file| file.identity.birth() >= self.written);
+        files.sort_by_cached_key(age);
+        let misses_last = files.len() < born_later;
+        (files.into_iter().map(|file| Next { file, misses_some: false }).collect(), misses_last)
+    }
+
+    /// Whether a dated file came after the own one against what the names say, and is no copy: it has an earlier date, and
+    /// was created and written later, as when the clock is set back, or the own file has no date. A number is not enough: it
+    /// may be another log's.
+    fn has_doubtful(&self) -> io::Result<bool> {
+        let mut doubtful = match &self.naming {
+            Naming::Unknown => return Ok(false),
+            Naming::Rotation(scheme) if scheme.kind() == Kind::Date => {
+                let earlier = self.named.iter().take(self.own_index().unwrap_or(0)).map(|(_, file)| file);
+                earlier.filter(|file| self.is_after_own(file)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let is_dated = |file: &&Sibling| {
+            let scheme = Scheme::of_rotation(&file.place.name, &file.name);
+            scheme.is_some_and(|(scheme, _)| scheme.kind() == Kind::Date)
+        };
+        doubtful.extend(self.others.iter().filter(|file| self.is_born_after_own(file)).filter(is_dated));
+        for file in doubtful {
+            if file.metadata.len() > 0 && !self.is_copy(file)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_copy(&self, file: &Sibling) -> io::Result<bool> {
+        let all = self.own.iter().chain(&self.current).chain(self.named.iter().map(|(_, file)| file));
+        for other in all {
+            if is_copy(file, other)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn own_index(&self) -> Option<usize> {
+        let own = self.own.as_ref()?.identity;
+        self.named.iter().position(|(_, file)| file.identity == own)
+    }
+
+    fn is_born_after_own(&self, file: &Sibling) -> bool {
+        file.identity.birth() > self.born
+    }
+
+    fn is_after_own(&self, file: &Sibling) -> bool {
+        self.is_born_after_own(file) && written(file) > self.written
+    }
+
+    /// The file at the path came when the own one was renamed.
+    fn is_adjacent(&self) -> bool {
+        let (Some(own), Some(current)) = (&self.own, &self.current) else { return true };
+        let changed =
+            own.metadata.ctime().saturating_mul(1_000_000_000).saturating_add(own.metadata.ctime_nsec());
+        let born = i64::try_from(current.identity.birth()).unwrap_or(i64::MAX);
+        born.abs_diff(changed) <= u64::try_from(ADJACENT.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Naming {
+    fn of(own: &Sibling, path: &Arc<Place>) -> Self {
+        let Sibling { place, name, .. } = own;
+        if let Some((scheme, _)) = Scheme::of_rotation(&place.name, name) {
+            return Self::Rotation(scheme);
+        }
+        if is_rotation(&place.name, name) {
+            return Self::Once;
+        }
+        let is_of_link = !Arc::ptr_eq(place, path) && !place.is_archive();
+        let rotated_from = bases(name.as_bytes()).into_iter().filter_map(|base| String::from_utf8(base).ok());
+        let mut names = std::iter::once(name.clone()).chain(rotated_from).filter(|_| is_of_link);
+        let series = names.find_map(|name| {
+            let (scheme, own) = Scheme::shared(&name, &place.name)?;
+            let last = scheme.mark(&place.name)?;
+            (own < last).then_some(Self::Series { scheme, own, last })
+        });
+        series.unwrap_or(Self::Backup)
+    }
+}
+
+/// The mark of a name in a series, or of the name that it was rotated from.
+fn series_mark(scheme: &Scheme, name: &str) -> Option<Mark> {
+    let rotated_from = || bases(name.as_bytes()).into_iter().filter_map(|base| String::from_utf8(base).ok());
+    scheme.mark(name).or_else(|| rotated_from().find_map(|base| scheme.mark(&base)))
+}
+
+/// The order of the files of one mark in a series: those that were rotated from a name come before the one that has it.
+fn rank(scheme: &Scheme, name: &str) -> (bool, Option<Mark>) {
+    let is_own = |base: &String| scheme.mark(base).is_some();
+    let base =
+        bases(name.as_bytes()).into_iter().filter_map(|base| String::from_utf8(base).ok()).find(is_own);
+    let rotated = base.and_then(|base| Scheme::of_rotation(&base, name)).map(|(_, mark)| match mark {
+        // The highest number is the oldest.
+        Mark::Number(number) => Mark::Number(u64::MAX - number),
+        date @ Mark::Date(..) => date,
+    });
+    (scheme.mark(name).is_some(), rotated)
+}
+
+/// When a file was written and, within one tick of the file system's clock, created.
+fn times(file: &Sibling) -> (u64, u64) {
+    (written(file), file.identity.birth())
+}
+
+/// When a file was written last, in nanoseconds since 1970.
+fn written(file: &Sibling) -> u64 {
+    file.metadata.modified().map_or(0, nanos)
+}
+
+/// When a file was created. Files that were created within one tick of the file system's clock, or whose file system does
+/// not record it, are ordered by the numbers that rotation gives them, and without numbers by their last change.
+fn age(sibling: &Sibling) -> (u64, Reverse<Option<u64>>, u64) {
+    let number = sibling.name.rsplit('.').next().and_then(|suffix| suffix.parse::<u64>().ok());
+    (sibling.identity.birth(), Reverse(number), written(sibling))
 }
 
 /// Repeats a search for a file that is not found: a rotation may be renaming it, and all its siblings, just now.
-pub fn again<T>(mut search: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+/// `may_change` says whether that is possible.
+pub fn again<T>(
+    mut search: impl FnMut() -> io::Result<Option<T>>,
+    may_change: impl Fn() -> bool,
+) -> io::Result<Option<T>> {
     for _ in 1..ATTEMPTS {
-        if let Some(found) = search()? {
-            return Ok(Some(found));
+        let is_settled = !may_change();
+        match search()? {
+            None if !is_settled => std::thread::sleep(PAUSE),
+            found => return Ok(found),
         }
-        std::thread::sleep(PAUSE);
     }
     search()
-}
-
-/// The file's own name, or one that a rotation gives. Others, `app.log.bak` or `app.log.1.gz`, are copies whose lines
-/// would come twice, or other logs.
-pub fn is_generation(name: &str, sibling: &str) -> bool {
-    name == sibling || is_rotation(name, sibling)
 }

@@ -58,6 +58,7 @@ impl From<First> for Position {
             skip_to,
             deleted,
             resume_at: resume_at.map(|(identity, checkpoint)| (identity, checkpoint.into())),
+            late: None,
             filter: None,
             record: None,
         }

@@ -115,6 +115,23 @@ impl LateFiles {
         Self { files: VecDeque::new(), most: most.max(1), next_check: Instant::now() }
     }
 
+    /// The same with a file that a reader left before it was cut.
+    pub fn of(most: usize, left: Option<(Arc<File>, Identity, Checkpoint)>) -> Self {
+        let mut files = Self::new(most);
+        let late = left.and_then(|(file, identity, checkpoint)| {
+            LateFile::new(file, identity, checkpoint, checkpoint.line.offset, false, None).ok()
+        });
+        if let Some(late) = late {
+            files.push(late);
+        }
+        files
+    }
+
+    /// The last file that was left.
+    pub fn last(&self) -> Option<&LateFile> {
+        self.files.back()
+    }
+
     /// Adds a file that is left now.
     pub fn push(&mut self, late: LateFile) {
         self.forget(&late.identity);

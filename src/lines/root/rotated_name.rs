@@ -25,11 +25,15 @@ pub fn is_rotation(name: &str, sibling: &str) -> bool {
 
 /// The same, compressed or not.
 pub fn is_rotation_or_compressed(name: &str, sibling: &str) -> bool {
-    let plain = COMPRESSED.iter().find_map(|ending| {
-        let (plain, found) = sibling.split_at_checked(sibling.len().checked_sub(ending.len())?)?;
+    is_rotation(name, without_compression(sibling).unwrap_or(sibling))
+}
+
+/// The name before it was compressed; `None` if it is not.
+pub fn without_compression(name: &str) -> Option<&str> {
+    COMPRESSED.iter().find_map(|ending| {
+        let (plain, found) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
         (found.as_bytes() == *ending).then_some(plain)
-    });
-    is_rotation(name, plain.unwrap_or(sibling))
+    })
 }
 
 /// The names that a file may have had before it was rotated, and perhaps compressed. Without its own.
@@ -84,13 +88,13 @@ fn is_mark(mark: &[u8]) -> bool {
     }
 }
 
-fn is_number(text: &[u8]) -> bool {
+pub fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
 /// A date with a year of four digits and at least a month or a week; a time of day and the number of a rotation within
 /// that time may follow. Or a Unix time.
-fn is_date(text: &[u8]) -> bool {
+pub fn is_date(text: &[u8]) -> bool {
     is_unix_time(text) || is_calendar_date(text)
 }
 

@@ -6,7 +6,13 @@
 //! file system does so, `KEY.PEM` is `key.pem`. What denies a file also denies its rotations, wherever their marks
 //! stand: `*.key` denies `a.key.1.gz` and `a-20261123.key`.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, str::FromStr};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -19,6 +25,9 @@ pub struct RootRules {
     pub allow: Vec<Glob>,
     /// No file that matches one of these can be read.
     pub deny: Vec<Glob>,
+    /// Files that match one of these may be rotated generations of any log of the root, and are then read as its
+    /// history, though not by their own names unless they are allowed.
+    pub history: Vec<Glob>,
     /// Files with more than one name can be read. Another name may be outside the root.
     pub hard_links: bool,
     /// Links by an absolute path are followed, if the path lies in the directory of the root.
@@ -27,7 +36,13 @@ pub struct RootRules {
 
 impl Default for RootRules {
     fn default() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), hard_links: true, absolute_links: false }
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            history: Vec::new(),
+            hard_links: true,
+            absolute_links: false,
+        }
     }
 }
 
@@ -64,6 +79,13 @@ impl FromStr for Glob {
 }
 
 impl Glob {
+    /// The directories, relative to the root, below which all is that it matches: that of the names before the first one
+    /// with a pattern, and the one that holds this.
+    pub fn directory(&self) -> PathBuf {
+        let is_literal = |part: &&str| !part.contains(['*', '?', '[', '{', '\\']);
+        self.text.split('/').take_while(is_literal).collect()
+    }
+
     fn build(&self, ignore_case: bool) -> Result<globset::Glob, globset::Error> {
         GlobBuilder::new(&self.text)
             .literal_separator(true)
@@ -79,6 +101,9 @@ pub struct Globs {
     /// `None`: all files are allowed.
     allow: Option<GlobSet>,
     deny: GlobSet,
+    history: GlobSet,
+    /// See [`Glob::directory`].
+    pub history_directories: BTreeSet<PathBuf>,
 }
 
 impl Globs {
@@ -92,12 +117,23 @@ impl Globs {
             set.build()
         };
         let allow = if rules.allow.is_empty() { None } else { Some(set(&rules.allow, false)?) };
-        Ok(Self { allow, deny: set(&rules.deny, true)? })
+        let history_directories = rules.history.iter().map(Glob::directory).collect();
+        Ok(Self {
+            allow,
+            deny: set(&rules.deny, true)?,
+            history: set(&rules.history, false)?,
+            history_directories,
+        })
     }
 
     /// Whether the file of this path, relative to the root, can be read.
     pub fn allow(&self, path: &Path) -> bool {
         !self.deny_file(path) && self.allow.as_ref().is_none_or(|allow| holds(allow, path))
+    }
+
+    /// Whether the file of this path may be a rotated generation of a log in another directory.
+    pub fn is_history(&self, path: &Path) -> bool {
+        holds(&self.history, path) && !self.deny_file(path)
     }
 
     /// Whether the file of this path is denied, by its own name or by one that it may have had before it was rotated.

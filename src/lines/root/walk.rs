@@ -72,6 +72,8 @@ pub struct Link {
     /// The directory that it is in, by its path below the root.
     pub directory: PathBuf,
     pub name: OsString,
+    /// The names after it on the path; empty if it is the file's own name.
+    pub rest: PathBuf,
 }
 
 /// Opens a name in a directory. Other than a file, a directory or a link counts as missing and is not even opened, since
@@ -195,7 +197,8 @@ impl<'a> Walk<'a> {
             Step::Directory(_) if self.above.len() >= MAX_DEPTH => return Err(Errno::NAMETOOLONG.into()),
             Step::Directory(directory) => self.above.push((directory, name)),
             Step::Link(text) => {
-                self.links.push(Link { directory: self.path(), name });
+                let rest = self.ahead.iter().rev().collect();
+                self.links.push(Link { directory: self.path(), name, rest });
                 self.follow(&text)?;
             }
             Step::File(handle) => return Ok(Some(Found { handle, path: self.path().join(name) })),

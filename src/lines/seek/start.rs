@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::MetadataExt,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -11,9 +12,9 @@ use super::locate;
 use crate::lines::{
     Error, Event, Found, GapReason, Inner, OnGap, PARTIAL_FLUSHES, Position, Query, Start,
     content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
-    history::{generation::Generation, rotation::Rotation, siblings},
+    history::{generation::Generation, rotation::Rotation, search, siblings},
     identity::Identity,
-    root::{FilePath, Parent},
+    root::{FilePath, places::Place},
     watch::Follow,
 };
 
@@ -30,6 +31,8 @@ pub struct Opened {
     pub directory: Option<u32>,
     /// No line before this number is wanted.
     pub skip_to: Option<u64>,
+    /// The file before, to be checked for lines that were written to it since.
+    pub late: Option<(Arc<File>, Identity, Checkpoint)>,
     /// The events of the first batch.
     pub events: Vec<Event>,
     /// There is no file yet.
@@ -117,15 +120,7 @@ impl Opener<'_> {
             let Start::Offset(offset) = *start else { return Err(self.not_found()) };
             return Err(Error::OffsetBeyondEnd { offset, size: file.metadata()?.len() });
         };
-        Ok(Opened {
-            follow: self.follow,
-            rotation,
-            checkpoint,
-            directory: self.directory,
-            skip_to,
-            events: Vec::new(),
-            waits_for_file: false,
-        })
+        Ok(self.opened(rotation, checkpoint, skip_to, Vec::new()))
     }
 
     /// At the file that is at the path.
@@ -157,27 +152,39 @@ impl Opener<'_> {
             checkpoint,
             directory: self.directory,
             skip_to: None,
+            late: None,
             events,
             waits_for_file: true,
         }
     }
 
     fn resume(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
+        let places = self.inner.roots.places(self.path);
         let mut opened = self.resume_at(position, skip_to)?;
+        opened.rotation.remember(position.late);
         opened.rotation.remember(position.resume_at);
+        let late = position.late.map(|(identity, checkpoint)| late_file(&places, identity, checkpoint));
+        opened.late = late.transpose()?.flatten();
         Ok(opened)
     }
 
     fn resume_at(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
         let checkpoint = position.checkpoint;
-        let looked = siblings::again(|| self.look(position))?;
+        let may_change = || !self.inner.roots.places(self.path).iter().all(|place| place.is_settled());
+        let looked =
+            siblings::again(|| self.look(position, &self.inner.roots.places(self.path)), may_change)?;
         let (rotation, checkpoint, events) = match looked {
             Some(Looked::Exact(rotation)) => (rotation, checkpoint, vec![Event::Resumed(Found::Exact)]),
             Some(Looked::Moved(rotation)) => (rotation, checkpoint, vec![Event::Resumed(Found::Moved)]),
             Some(Looked::Truncated(rotation, size)) => {
                 let read_offset = checkpoint.line.offset;
-                let truncated = Event::Truncated { read_offset, size };
-                (rotation, Checkpoint::start(), vec![Event::Resumed(Found::Truncated), truncated])
+                let mut events = vec![Event::Resumed(Found::Truncated)];
+                let unread = position.size.saturating_sub(read_offset);
+                if unread > 0 {
+                    events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(unread) });
+                }
+                events.push(Event::Truncated { read_offset, size });
+                (rotation, Checkpoint::start(), events)
             }
             None if position.deleted => return self.resume_after_deleted(position),
             None if self.query.on_gap == OnGap::Fail => return Err(Error::Expired),
@@ -193,81 +200,108 @@ impl Opener<'_> {
                 }
             }
         };
-        let Self { follow, directory, .. } = self;
-        Ok(Opened { follow, rotation, checkpoint, directory, skip_to, events, waits_for_file: false })
+        Ok(self.opened(rotation, checkpoint, skip_to, events))
     }
 
-    /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next.
+    fn opened(
+        self,
+        rotation: Rotation,
+        checkpoint: Checkpoint,
+        skip_to: Option<u64>,
+        events: Vec<Event>,
+    ) -> Opened {
+        let Self { follow, directory, .. } = self;
+        let (late, waits_for_file) = (None, false);
+        Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file }
+    }
+
+    /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next. Others that were there
+    /// in between are a gap.
     fn resume_after_deleted(self, position: &Position) -> Result<Opened, Error> {
-        let resumed = Event::Resumed(Found::Exact);
+        let mut events = vec![Event::Resumed(Found::Exact)];
+        let has_birth = position.identity.birth() != 0;
+        let path = self.inner.roots.places(self.path).into_iter().next().filter(|_| has_birth);
+        if let Some(path) = path
+            && siblings::are_left(&path, position.identity)?
+        {
+            events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
+        }
         match self.at_path() {
             Ok(rotation) => {
                 let size =
                     rotation.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
-                let events = vec![resumed, Event::Opened { size }];
-                let Self { follow, directory, .. } = self;
-                let checkpoint = Checkpoint::start();
-                Ok(Opened {
-                    follow,
-                    rotation,
-                    checkpoint,
-                    directory,
-                    skip_to: None,
-                    events,
-                    waits_for_file: false,
-                })
+                events.push(Event::Opened { size });
+                Ok(self.opened(rotation, Checkpoint::start(), None, events))
             }
-            Err(Error::NotFound { .. }) => {
-                Ok(self.wait(position.identity, position.checkpoint, vec![resumed]))
-            }
+            Err(Error::NotFound { .. }) => Ok(self.wait(position.identity, position.checkpoint, events)),
             Err(error) => Err(error),
         }
     }
 
     /// Looks for what a position points at, at the path first.
-    fn look(&self, position: &Position) -> io::Result<Option<Looked>> {
+    fn look(&self, position: &Position, places: &[Arc<Place>]) -> io::Result<Option<Looked>> {
         let Position { identity, checkpoint, .. } = position;
-        let Ok(parent) = self.inner.roots.parent(self.path) else { return Ok(None) };
-        let current = parent.open(&self.path.name).ok();
-        if let Some(file) = current {
-            if Identity::of(&file.metadata()?).is_same(identity) {
-                return if checkpoint.is_prefix_of(&file)? {
-                    Ok(Some(Looked::Exact(self.rotation_of(file, true)?)))
-                } else {
-                    let size = file.metadata()?.len();
-                    Ok(Some(Looked::Truncated(self.rotation_of(file, true)?, size)))
-                };
-            }
-            if let Some(old) = self.find(&parent, position)? {
-                return Ok(Some(Looked::Moved(self.rotation_of(old, false)?)));
-            }
-            if checkpoint.is_proof() && checkpoint.is_prefix_of(&file)? {
-                return Ok(Some(Looked::Moved(self.rotation_of(file, true)?)));
-            }
-        } else if let Some(old) = self.find(&parent, position)? {
-            return Ok(Some(Looked::Moved(self.rotation_of(old, false)?)));
+        let current = places.first().and_then(|path| path.open(&path.name).ok());
+        if let Some(file) = &current
+            && Identity::of(&file.metadata()?).is_same(identity)
+        {
+            let (size, rotation) = (file.metadata()?.len(), self.rotation_of(file.try_clone()?, true)?);
+            let is_proven = checkpoint.is_prefix_of(file)?;
+            return Ok(Some(if is_proven {
+                Looked::Exact(rotation)
+            } else {
+                Looked::Truncated(rotation, size)
+            }));
         }
-        self.find_truncated(&parent, position)
+        if let Some(rotation) = self.find_open(position)? {
+            return Ok(Some(Looked::Moved(rotation)));
+        }
+        match search::by_identity(places, identity, checkpoint)? {
+            Some(search::Found::Proven(file)) => {
+                return Ok(Some(Looked::Moved(self.rotation_of(file, false)?)));
+            }
+            Some(search::Found::Rewritten(file)) => {
+                let size = file.metadata()?.len();
+                return Ok(Some(Looked::Truncated(self.rotation_of(file, false)?, size)));
+            }
+            None => {}
+        }
+        let is_proof = checkpoint.is_proof();
+        if self.is_copied(position) {
+            let Some(file) = search::by_content(&self.inner.heads, places, checkpoint)? else {
+                return Ok(None);
+            };
+            let is_current = match &current {
+                Some(current) => Identity::of(&current.metadata()?) == Identity::of(&file.metadata()?),
+                None => false,
+            };
+            return Ok(Some(Looked::Moved(self.rotation_of(file, is_current)?)));
+        }
+        match current {
+            Some(file) if is_proof && checkpoint.is_prefix_of(&file)? => {
+                Ok(Some(Looked::Moved(self.rotation_of(file, true)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
-    /// The file that a position is in, if it was truncated first and then renamed. Only its birth can prove that it is the
-    /// same file.
-    fn find_truncated(&self, parent: &Parent, position: &Position) -> io::Result<Option<Looked>> {
-        let wanted = &position.identity;
-        let is_it = |found: &Identity, _: &File| Ok(wanted.birth() != 0 && found.is_same(wanted));
-        let Some(file) = siblings::find(parent, &self.path.name, wanted.inode(), is_it)? else {
+    /// Whether the directory of the path is another one than that of the position: then its files may be copies. In the same
+    /// directory, only the file at the path may replace the one that was read, and all others with the same lines are
+    /// other logs.
+    fn is_copied(&self, position: &Position) -> bool {
+        position.directory.is_some() && self.directory.is_some() && position.directory != self.directory
+    }
+
+    /// The file that a position is in, if this process saw it renamed away from the path, and other readers are still in it.
+    fn find_open(&self, position: &Position) -> io::Result<Option<Rotation>> {
+        let generation = self.follow.as_ref().and_then(|follow| follow.find(&position.identity));
+        let found = generation.and_then(|generation| Some((generation.file()?, generation)));
+        let Some((file, generation)) = found else { return Ok(None) };
+        if position.deleted && file.metadata()?.nlink() == 0 {
             return Ok(None);
-        };
-        let size = file.metadata()?.len();
-        Ok(Some(Looked::Truncated(self.rotation_of(file, false)?, size)))
-    }
-
-    /// The file that a position is in, under any name that begins with its own.
-    fn find(&self, parent: &Parent, position: &Position) -> io::Result<Option<File>> {
-        let wanted = &position.identity;
-        siblings::find(parent, &self.path.name, wanted.inode(), |found, file| {
-            Ok(found.is_same(wanted) && position.checkpoint.is_prefix_of(file)?)
-        })
+        }
+        let is_own = !self.inner.is_foreign(self.path, &file);
+        Ok((is_own && position.checkpoint.is_prefix_of(&file)?).then(|| Rotation::generation(generation)))
     }
 
     fn rotation_of(&self, file: File, is_at_path: bool) -> io::Result<Rotation> {
@@ -279,6 +313,19 @@ impl Opener<'_> {
             last => Rotation::old(file, last),
         }
     }
+}
+
+/// The file that a reader left for its successor before it was cut.
+fn late_file(
+    places: &[Arc<Place>],
+    identity: Identity,
+    checkpoint: Checkpoint,
+) -> io::Result<Option<(Arc<File>, Identity, Checkpoint)>> {
+    let Some(search::Found::Proven(file)) = search::by_identity(places, &identity, &checkpoint)? else {
+        return Ok(None);
+    };
+    let identity = Identity::of(&file.metadata()?);
+    Ok(Some((Arc::new(file), identity, checkpoint)))
 }
 
 /// What was found where a position points.

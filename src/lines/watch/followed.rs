@@ -1,11 +1,12 @@
 //! One path that is followed: its chain of generations, and the state that is needed to notice a new one.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io,
     os::unix::fs::MetadataExt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -21,7 +22,8 @@ use crate::lines::{
     error::is_servers_own,
     history::{
         generation::{Arrival, Came, Generation},
-        siblings,
+        search,
+        siblings::{self, Next},
     },
     identity::Identity,
     root::{FilePath, Parent},
@@ -30,6 +32,9 @@ use crate::lines::{
 
 /// How long an event of a file that was seen at a path may take: it is in the queue by then.
 const EVENT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many files that were at a path are remembered, for readers that resume in them.
+const MAX_BEFORE: usize = 64;
 
 /// Whether a file that is no longer at the path became another log's file.
 pub type IsForeign<'a> = dyn Fn(&File) -> bool + 'a;
@@ -52,6 +57,8 @@ pub struct Followed {
 #[derive(Debug)]
 struct Chain {
     last: Arc<Generation>,
+    /// Those before it, the newest first, as far as readers are still in them.
+    before: VecDeque<Weak<Generation>>,
     exists: bool,
     /// The path of the last file, without links.
     led_to: Option<FilePath>,
@@ -229,7 +236,12 @@ impl Followed {
             followers: AtomicUsize::new(0),
             polled: AtomicBool::new(true),
             changed: watch::Sender::new(0),
-            chain: Mutex::new(Chain { last: Generation::none(max_open), exists: false, led_to: None }),
+            chain: Mutex::new(Chain {
+                last: Generation::none(max_open),
+                before: VecDeque::new(),
+                exists: false,
+                led_to: None,
+            }),
             work: Mutex::default(),
         }
     }
@@ -284,6 +296,13 @@ impl Followed {
         self.chain().last.clone()
     }
 
+    /// A file that was at the path and that readers are still in, whatever its name is now.
+    pub fn find(&self, identity: &Identity) -> Option<Arc<Generation>> {
+        let chain = self.chain();
+        let before = chain.before.iter().filter_map(Weak::upgrade);
+        std::iter::once(chain.last.clone()).chain(before).find(|known| known.identity.is_same(identity))
+    }
+
     /// There is a file at the path.
     pub fn exists(&self) -> bool {
         self.chain().exists
@@ -323,7 +342,7 @@ impl Followed {
                 if was_watched && !found.is_elsewhere && work.waits_for_event() {
                     return Ok(());
                 }
-                self.find(work, is_foreign)?
+                self.find_new(work, is_foreign)?
             }
         };
         let seen = work
@@ -337,36 +356,39 @@ impl Followed {
     }
 
     /// Takes the file at the path, and those that were there since the last one as far as they can be found.
-    fn find(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
+    fn find_new(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
         let Some((parent, name)) = work.parent.as_ref().zip(work.name()) else { return Ok(false) };
-        let mut files = Vec::new();
+        let (mut files, mut misses_last) = (Vec::new(), false);
         let is_linked = work.file.is_some() && self.chain().led_to != work.target;
         if let Some(last) = &work.file
             && (!is_linked || is_beside(parent, name, last)?)
         {
-            let last = last.metadata()?;
-            for sibling in siblings::younger(parent, name, &last)? {
-                if let Ok(file) = parent.open(&sibling.name)
-                    && Identity::of(&file.metadata()?) == sibling.identity
-                    && sibling.name != name
-                {
-                    files.push((file, sibling.identity));
+            let younger = siblings::younger(&[parent.place()?], &last.metadata()?)?;
+            misses_last = younger.misses_last;
+            for Next { file: sibling, misses_some } in younger.files {
+                let file = parent.open(&sibling.name);
+                match file {
+                    Ok(file) if Identity::of(&file.metadata()?) == sibling.identity => {
+                        files.push((file, sibling.identity, misses_some));
+                    }
+                    _ => misses_last = true,
                 }
             }
         }
         let can_be_read = match parent.open(name) {
             Ok(file) => {
                 let identity = Identity::of(&file.metadata()?);
-                files.retain(|(_, other)| *other != identity);
-                files.push((file, identity));
+                files.retain(|(_, other, _)| *other != identity);
+                files.push((file, identity, misses_last));
                 true
             }
             Err(error) if is_servers_own(&error) => return Err(error),
             Err(_) => false,
         };
-        work.found = files.iter().map(|(_, identity)| *identity).collect();
+        work.found = files.iter().map(|(_, identity, _)| *identity).collect();
         let came = if is_linked { Came::Linked } else { Came::Unseen };
-        for (file, identity) in files {
+        for (file, identity, misses_some) in files {
+            work.misses_some |= misses_some;
             self.push(work, file, identity, came, is_foreign);
         }
         if can_be_read {
@@ -384,7 +406,10 @@ impl Followed {
         let arrival =
             Arrival { came, misses_some: std::mem::take(&mut work.misses_some), is_remote: work.is_remote };
         let file = Arc::new(file);
-        chain.last = chain.last.push(file.clone(), identity, arrival, limit);
+        let next = chain.last.push(file.clone(), identity, arrival, limit);
+        let last = std::mem::replace(&mut chain.last, next);
+        chain.before.truncate(MAX_BEFORE - 1);
+        chain.before.push_front(Arc::downgrade(&last));
         chain.exists = true;
         chain.led_to.clone_from(&work.target);
         work.file = Some(file);
@@ -424,5 +449,6 @@ impl Followed {
 /// Whether a file is in a directory, by a name that begins with `name`.
 fn is_beside(parent: &Parent, name: &str, file: &File) -> io::Result<bool> {
     let identity = Identity::of(&file.metadata()?);
-    Ok(siblings::find(parent, name, identity.inode(), |found, _| Ok(*found == identity))?.is_some())
+    let names = search::names_of(&[parent.place()?], identity)?;
+    Ok(names.iter().any(|found| found.name.starts_with(name)))
 }

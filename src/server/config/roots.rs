@@ -58,6 +58,9 @@ pub fn resolve(given: &Settings, file: &Settings) -> Result<Vec<lines::Root>, Er
     for Rule { root, glob } in pick(&given.deny, &file.deny) {
         rules(&mut roots, "--deny", root)?.deny.push(glob.clone());
     }
+    for Rule { root, glob } in pick(&given.history, &file.history) {
+        rules(&mut roots, "--history", root)?.history.push(glob.clone());
+    }
     for root in pick(&given.no_hard_links, &file.no_hard_links) {
         rules(&mut roots, "--no-hard-links", root)?.hard_links = false;
     }

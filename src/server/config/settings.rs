@@ -148,6 +148,10 @@ settings! {
         /// ignores the case of A to Z; can be repeated
         #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
         pub deny: Vec<Rule>,
+        /// Look for rotated generations of the logs of the root also in files that match, relative to the root, as in
+        /// logs=archive/**; --deny wins; can be repeated
+        #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
+        pub history: Vec<Rule>,
         /// Do not serve files of this root that have a second name, which may be outside the root; can be repeated
         #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Files")]
         pub no_hard_links: Vec<String>,

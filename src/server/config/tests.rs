@@ -62,12 +62,22 @@ fn the_error_of_a_wrong_value_says_what_would_work() {
 #[test]
 fn rules_from_flags_and_from_the_file_apply_to_the_roots_that_they_name() {
     let file = "root = ['a=/a', 'b=/b']\nallow = ['a=*.{log,txt}']\ndeny = ['b=x']\nabsolute-links = ['b']";
-    let flags = ["--deny", "a=*.key,a=y", "--deny=b=z=1", "--no-hard-links", "a", "--data", "/d"];
+    let flags = [
+        "--deny",
+        "a=*.key,a=y",
+        "--deny=b=z=1",
+        "--history=a=archive/**,b=*.old",
+        "--no-hard-links",
+        "a",
+        "--data",
+        "/d",
+    ];
     let config = resolve(given(&flags), file::parse(file).unwrap()).unwrap();
     let [a, b] = &config.roots[..] else { panic!("{:?}", config.roots) };
     let globs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<lines::Glob>>();
     assert_eq!(a.rules.allow, globs(&["*.{log,txt}"]));
     assert_eq!((&a.rules.deny, &b.rules.deny), (&globs(&["*.key", "y"]), &globs(&["z=1"])));
+    assert_eq!((&a.rules.history, &b.rules.history), (&globs(&["archive/**"]), &globs(&["*.old"])));
     assert_eq!((a.rules.hard_links, a.rules.absolute_links), (false, false));
     assert_eq!((b.rules.hard_links, b.rules.absolute_links), (true, true));
     assert!(b.rules.allow.is_empty());
@@ -75,9 +85,13 @@ fn rules_from_flags_and_from_the_file_apply_to_the_roots_that_they_name() {
 
 #[test]
 fn the_error_of_a_rule_for_an_unknown_root_lists_the_known_roots() {
-    for (setting, value) in
-        [("--allow", "log=*"), ("--deny", "log=*"), ("--no-hard-links", "log"), ("--absolute-links", "log")]
-    {
+    for (setting, value) in [
+        ("--allow", "log=*"),
+        ("--deny", "log=*"),
+        ("--history", "log=archive/**"),
+        ("--no-hard-links", "log"),
+        ("--absolute-links", "log"),
+    ] {
         let flags = ["--root", "logs=/l,app=/a", setting, value, "--data", "/d"];
         let error = resolve(given(&flags), Settings::default()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{setting} names the root `log`")), "{error}");

@@ -142,6 +142,15 @@ fn absolute_links_are_followed_only_by_option_and_only_within_their_root() {
     assert_eq!(read(&Roots::open(vec![by_alias]).unwrap(), "r/by_alias").unwrap(), "pod");
 }
 
+/// The files of a directory that can be opened as history, of those whose names begin so.
+fn siblings(parent: &Parent, start: &str) -> Vec<String> {
+    let place = parent.place().unwrap();
+    let names = place.names().unwrap().into_iter().filter(|name| name.starts_with(start));
+    let mut names = names.filter(|name| place.sibling(name).is_some()).collect::<Vec<_>>();
+    names.sort();
+    names
+}
+
 #[test]
 fn rotated_files_are_the_history_of_an_allowed_one_and_need_not_be_allowed_themselves() {
     let house = House::new();
@@ -152,26 +161,22 @@ fn rotated_files_are_the_history_of_an_allowed_one_and_need_not_be_allowed_thems
     house.link("app.log.3", "app.log.bak");
     house.link("app.log.4", "secret.key");
     house.link("app.log.5", "app.log");
-    let siblings = |rules| {
+    let siblings_by = |rules| {
         let roots = house.roots(rules);
         let parent = roots.parent(&FilePath::parse("r/app.log").unwrap()).unwrap();
-        let mut names = parent
-            .siblings(|found| found.starts_with("app.log"))
-            .unwrap()
-            .into_iter()
-            .map(|s| s.name)
-            .collect::<Vec<_>>();
-        names.sort();
-        names
+        siblings(&parent, "app.log")
     };
     let rules = || RootRules { deny: globs(&["*.9", "*.key"]), ..allow(&["*.log"]) };
-    assert_eq!(siblings(rules()), ["app.log", "app.log-20261123", "app.log.1", "app.log.2.gz", "app.log.5"]);
+    assert_eq!(
+        siblings_by(rules()),
+        ["app.log", "app.log-20261123", "app.log.1", "app.log.2.gz", "app.log.5"]
+    );
     // Only through the file that was asked for.
     assert_missing(&house.roots(rules()), "r/app.log.1");
     assert_eq!(listed(&house.roots(rules())), ["r/app.log"]);
     // Where it is not allowed itself, it has no history.
-    assert!(siblings(allow(&["*.txt"])).is_empty());
-    assert!(siblings(deny(&["app.log"])).iter().all(|name| name != "app.log"));
+    assert!(siblings_by(allow(&["*.txt"])).is_empty());
+    assert!(siblings_by(deny(&["app.log"])).iter().all(|name| name != "app.log"));
 }
 
 #[test]
@@ -203,8 +208,7 @@ fn a_rotation_of_what_is_denied_is_denied_wherever_its_marks_stand_and_is_not_li
     assert_eq!(listed(&roots), ["r/20", "r/app.log", "r/node10"]);
     // Not by itself, and not as the history of a file that is allowed.
     let parent = roots.parent(&FilePath::parse("r/a").unwrap()).unwrap();
-    let siblings = parent.siblings(|found| found.starts_with('a')).unwrap();
-    assert_eq!(siblings.into_iter().map(|sibling| sibling.name).collect::<Vec<_>>(), ["app.log"]);
+    assert_eq!(siblings(&parent, "a"), ["app.log"]);
 }
 
 #[test]
@@ -238,4 +242,37 @@ fn inspecting_a_file_obeys_the_same_rules_as_reading_it() {
     let (app, link) = (parent.stat("app.log").unwrap(), parent.stat("link.log").unwrap());
     assert_eq!(app.identity, link.identity);
     assert_eq!((app.is_elsewhere, link.is_elsewhere), (false, true));
+}
+
+#[test]
+fn an_archive_that_the_operator_names_is_searched_for_history_and_nothing_else_of_it_is_read() {
+    let house = House::new();
+    for name in ["archive/app.log.1", "archive/2026/app-20261123.log", "archive/a.key", "other/app.log.1"] {
+        fs::create_dir_all(house.root().join(name).parent().unwrap()).unwrap();
+        house.write(name, "x");
+    }
+    house.link("archive/link", "../other/app.log.1");
+    let rules =
+        RootRules { history: globs(&["archive/**"]), deny: globs(&["*.key"]), ..allow(&["/app.log"]) };
+    let roots = house.roots(rules);
+    let path = FilePath::parse("r/app.log").unwrap();
+    let places = roots.places(&path);
+    let found = places.iter().flat_map(|place| {
+        let names = place.names().unwrap();
+        names.into_iter().filter(|name| place.sibling(name).is_some()).collect::<Vec<_>>()
+    });
+    let mut found = found.collect::<Vec<_>>();
+    found.sort();
+    assert_eq!(found, ["app-20261123.log", "app.log", "app.log.1"]);
+    assert_eq!(listed(&roots), ["r/app.log"]);
+    assert_missing(&roots, "r/archive/app.log.1");
+    // A glob that names one file, and one that names a directory.
+    for (glob, count) in [("/archive/app.log.1", 2), ("/archive/2026", 2), ("*.log", 2), ("nothing/**", 1)] {
+        let roots = house.roots(RootRules { history: globs(&[glob]), ..allow(&["/app.log"]) });
+        let places = roots.places(&path);
+        let names = |place: &std::sync::Arc<places::Place>| {
+            place.names().unwrap().into_iter().filter(|name| place.sibling(name).is_some()).count()
+        };
+        assert_eq!(places.iter().map(names).sum::<usize>(), count, "{glob}");
+    }
 }
