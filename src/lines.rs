@@ -98,7 +98,8 @@ pub struct Options {
     /// yet. Lines that are written to it later are delivered late, between the lines of its successor.
     pub rotation_grace: Duration,
     /// The most rotated files of a path that are kept open for readers that have not reached them. Others are opened
-    /// when a reader reaches them; if they are gone by then, that is a gap.
+    /// when a reader reaches them; if they are gone by then, that is a gap. It is also the most files that a reader has
+    /// left and still checks for late lines.
     pub max_rotated: usize,
 }
 

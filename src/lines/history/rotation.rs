@@ -122,7 +122,7 @@ impl Rotation {
     /// Remembers how far another file was read that may come again.
     pub fn remember(&mut self, known: Option<(Identity, Checkpoint)>) {
         self.left.extend(known);
-        self.linked = known;
+        self.linked = known.or(self.linked);
     }
 
     /// How far another file was read that may come again, because a link on the path led to it.

@@ -172,7 +172,7 @@ settings! {
         max_line: Size "SIZE" => lines.max_line_bytes >= "1KiB";
         /// Read the successor of a renamed file after the renamed file was quiet for this long
         rotation_grace: Span "TIME" => lines.rotation_grace;
-        /// Keep up to this many rotated files of a path open for slow readers
+        /// Keep up to this many rotated files of a path open, for slow readers and for late lines
         max_rotated: usize "N" => lines.max_rotated;
     }
     "Messages" {
