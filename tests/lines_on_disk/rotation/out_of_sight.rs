@@ -161,3 +161,28 @@ async fn late_lines_are_delivered_also_if_the_rotated_file_is_followed_by_its_ow
         assert_eq!(texts, ["1", "2", "late"]);
     }
 }
+
+/// It is not known what was written to it.
+#[tokio::test]
+async fn a_file_that_is_deleted_before_it_can_be_opened_is_a_gap() {
+    for bed in Bed::both() {
+        bed.append(LOG, "0\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("0").await;
+        let mut gaps = 0;
+        for round in 1..=50 {
+            bed.rename(LOG, &format!("old.{round}"));
+            // Most of these are gone before their event is read.
+            let mut writer = File::create(bed.path(LOG)).unwrap();
+            bed.remove(LOG);
+            writeln!(writer, "lost {round}").unwrap();
+            bed.append(LOG, format!("{round}\n"));
+            reading.read_until(&round.to_string()).await;
+            let is_read = reading.take_texts().contains(&format!("lost {round}"));
+            let has_gap = reading.take_events().iter().any(is_gap);
+            assert!(is_read || has_gap, "{round}");
+            gaps += usize::from(has_gap);
+        }
+        println!("{gaps} gaps");
+    }
+}
