@@ -117,8 +117,8 @@ pub struct Paused {
     checkpoint: Checkpoint,
     state: State,
     tail: Tail,
-    /// See [`LateFile::linked_until`](late::LateFile::linked_until): of the other file.
-    linked_until: Option<Instant>,
+    /// How the other file was left.
+    before: late::Before,
 }
 
 /// Cancels the blocking searches of a reader that is dropped.
@@ -308,7 +308,8 @@ impl Reader {
 
     /// Moves to the line that the caller asked for. Returns an empty read if that line is not written yet.
     async fn seek(&mut self, file: &Arc<File>) -> Result<Option<Filled>, Error> {
-        let Some(number) = self.skip_to else { return Ok(None) };
+        // The line is one of the file at the path, not of one that is read for late lines.
+        let Some(number) = self.skip_to.filter(|_| !self.state.is_late()) else { return Ok(None) };
         let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
         let (from, gone) = (self.checkpoint, self.gone.0.clone());
         let search = move || {
@@ -400,6 +401,34 @@ impl Reader {
         filled.reaches_end && self.rotation.successor() != Successor::Ready
     }
 
+    fn position(&self) -> Position {
+        let (identity, checkpoint) = (self.rotation.identity(), self.checkpoint);
+        let position = Position {
+            path: self.path_checksum,
+            directory: self.directory,
+            identity,
+            checkpoint,
+            size: self.text_end(),
+            compressed: None,
+            skip_to: self.skip_to,
+            deleted: self.state.is_absent(),
+            resume_at: self.state.resume_at().or_else(|| self.rotation.linked()),
+            late: self.late.last().map(|late| (late.identity, late.checkpoint)),
+            filter: None,
+            record: None,
+        };
+        let Some(paused) = self.state.skipping() else { return position };
+        Position {
+            identity: paused.rotation.identity(),
+            checkpoint: paused.checkpoint,
+            size: paused.tail.seen.unwrap_or(0).max(paused.checkpoint.line.offset),
+            deleted: paused.state.is_absent(),
+            resume_at: paused.rotation.linked(),
+            late: Some((identity, checkpoint)),
+            ..position
+        }
+    }
+
     /// The batch of what [`wait`](Self::wait) returned.
     pub fn batch(&mut self, filled: Filled) -> Batch {
         let caught_up = self.is_caught_up(&filled);
@@ -409,20 +438,7 @@ impl Reader {
             items: Some(filled.items).filter(|items| !items.is_empty()).into_iter().collect(),
             count: filled.count,
             events: std::mem::take(&mut self.events),
-            position: Position {
-                path: self.path_checksum,
-                directory: self.directory,
-                identity: self.rotation.identity(),
-                checkpoint: self.checkpoint,
-                size: self.text_end(),
-                compressed: None,
-                skip_to: self.skip_to,
-                deleted: self.state.is_absent(),
-                resume_at: self.state.resume_at().or_else(|| self.rotation.linked()),
-                late: self.late.last().map(|late| (late.identity, late.checkpoint)),
-                filter: None,
-                record: None,
-            },
+            position: self.position(),
             progress: Progress { caught_up, next_offset: self.checkpoint.line.offset, size: self.size },
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Paused, Phase, Reader, Tail, blocking,
-    late::LateFile,
+    late::{Before, LateFile},
     state::State,
     tail::{RESERVED_POLL, SHORT_POLL},
 };
@@ -148,8 +148,8 @@ impl Reader {
             return Ok(is_news.then_some(Next::Report));
         };
         // A file that is another log's by now has no late lines for this one.
-        let linked_until = rotation.is_linked().then(LateFile::end_of_time);
-        if let Some(late) = self.late_file(linked_until).filter(|_| self.limit().is_none()) {
+        let before = Before::now(rotation.is_linked());
+        if let Some(late) = self.late_file(before).filter(|_| self.limit().is_none()) {
             self.late.push(late);
         }
         if self.follow.is_some() {
@@ -164,11 +164,11 @@ impl Reader {
     }
 
     /// The present file, to be checked for late lines after it is left.
-    fn late_file(&self, linked_until: Option<Instant>) -> Option<LateFile> {
+    fn late_file(&self, before: Before) -> Option<LateFile> {
         let (file, identity) = (self.rotation.file()?.clone(), self.rotation.identity());
         let seen = self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset);
         let is_reserved = self.tail.reserved_bytes() > 0;
-        LateFile::new(file, identity, self.checkpoint, seen, is_reserved, linked_until).ok()
+        LateFile::new(file, identity, self.checkpoint, seen, is_reserved, before).ok()
     }
 
     /// Returns to a file that was left, if it was written to since. `checks_all`: a heartbeat is due.
@@ -187,10 +187,10 @@ impl Reader {
         // A line that has no newline by now never gets one.
         let flush = late.is_over(now).then_some(End::Last);
         self.events.push(Event::Late { offset: late.checkpoint.line.offset });
-        let linked_until = late.linked_until();
+        let before = self.late.before(&late);
         let visit = Rotation::visit(late.file, late.identity);
         let paused = Paused {
-            linked_until,
+            before,
             rotation: std::mem::replace(&mut self.rotation, visit),
             checkpoint: std::mem::replace(&mut self.checkpoint, late.checkpoint),
             state: std::mem::replace(&mut self.state, State::AtPath),
@@ -204,10 +204,9 @@ impl Reader {
     /// Ends the reading of late lines, and continues in the newer file. `None` in another state.
     fn return_from_late_lines(&mut self) -> Option<Next> {
         let is_foreign = self.state.foreign_from().is_some();
-        let Paused { mut rotation, checkpoint, state, tail, linked_until } =
-            self.state.return_from_late_lines()?;
+        let Paused { mut rotation, checkpoint, state, tail, before } = self.state.return_from_late_lines()?;
         rotation.record_visit(self.rotation.identity(), self.checkpoint);
-        if let Some(late) = self.late_file(linked_until).filter(|_| !is_foreign) {
+        if let Some(late) = self.late_file(before).filter(|_| !is_foreign) {
             self.late.push(late);
         }
         self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });

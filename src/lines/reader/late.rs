@@ -29,10 +29,30 @@ pub struct LateFile {
     pub seen: u64,
     /// Its facts then.
     known: Known,
+    /// When it was left for its successor.
+    left: Instant,
     /// Until then it is checked every second.
     until: Instant,
     /// It was not rotated, but a link was pointed to another file: after its time, its lines are not this log's.
     is_linked: bool,
+}
+
+/// How a file was left before its late lines were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    left: Instant,
+    /// See [`LateFile::is_linked`].
+    linked_until: Option<Instant>,
+    /// No other file was left after it.
+    pub is_newest: bool,
+}
+
+impl Before {
+    /// Of a file that is left now; `is_linked`: because a link was pointed to another one.
+    pub fn now(is_linked: bool) -> Self {
+        let left = Instant::now();
+        Self { left, linked_until: is_linked.then_some(left + LATE_WINDOW), is_newest: true }
+    }
 }
 
 /// The facts that show that a file was written to.
@@ -53,31 +73,22 @@ impl Known {
 }
 
 impl LateFile {
-    /// A file that is left at a checkpoint. Its text ends at `seen`; `is_reserved`: space for more of it follows.
-    /// `linked_until` is the end of its time, if a link was pointed to another file.
+    /// A file that is left at a checkpoint, for the first time or after late lines. Its text ends at `seen`; `is_reserved`:
+    /// space for more of it follows.
     pub fn new(
         file: Arc<File>,
         identity: Identity,
         checkpoint: Checkpoint,
         seen: u64,
         is_reserved: bool,
-        linked_until: Option<Instant>,
+        Before { left, linked_until, .. }: Before,
     ) -> io::Result<Self> {
         let known = Known::of(&file, is_reserved || !checkpoint.holes.is_empty())?;
         // Bytes that were appended since the file was read are late.
         let known = if is_reserved { known } else { Known { size: seen, ..known } };
-        let until = linked_until.unwrap_or_else(Self::end_of_time);
-        Ok(Self { file, identity, checkpoint, seen, known, until, is_linked: linked_until.is_some() })
-    }
-
-    /// Until when a file that is left now is checked every second.
-    pub fn end_of_time() -> Instant {
-        Instant::now() + LATE_WINDOW
-    }
-
-    /// The end of its time, if that is not put off by late lines.
-    pub fn linked_until(&self) -> Option<Instant> {
-        self.is_linked.then_some(self.until)
+        let until = linked_until.unwrap_or_else(|| Instant::now() + LATE_WINDOW);
+        let is_linked = linked_until.is_some();
+        Ok(Self { file, identity, checkpoint, seen, known, left, until, is_linked })
     }
 
     /// It is not checked every second any more.
@@ -119,7 +130,8 @@ impl LateFiles {
     pub fn of(most: usize, left: Option<(Arc<File>, Identity, Checkpoint)>) -> Self {
         let mut files = Self::new(most);
         let late = left.and_then(|(file, identity, checkpoint)| {
-            LateFile::new(file, identity, checkpoint, checkpoint.line.offset, false, None).ok()
+            let seen = checkpoint.line.offset;
+            LateFile::new(file, identity, checkpoint, seen, false, Before::now(false)).ok()
         });
         if let Some(late) = late {
             files.push(late);
@@ -127,18 +139,28 @@ impl LateFiles {
         files
     }
 
-    /// The last file that was left.
+    /// The last file that was rotated.
     pub fn last(&self) -> Option<&LateFile> {
-        self.files.back()
+        self.files.back().filter(|late| !late.is_linked)
     }
 
-    /// Adds a file that is left now.
+    /// How a file was left that was taken to read its late lines.
+    pub fn before(&self, late: &LateFile) -> Before {
+        Before {
+            left: late.left,
+            linked_until: late.is_linked.then_some(late.until),
+            is_newest: self.files.back().is_none_or(|newest| newest.left <= late.left),
+        }
+    }
+
+    /// Adds a file that is left now, for the first time or after late lines.
     pub fn push(&mut self, late: LateFile) {
         self.forget(&late.identity);
         if self.files.len() >= self.most {
             self.files.pop_front();
         }
-        self.files.push_back(late);
+        let place = self.files.partition_point(|other| other.left <= late.left);
+        self.files.insert(place, late);
         self.next_check = self.next_check.min(Instant::now() + RESERVED_POLL);
     }
 

@@ -180,6 +180,15 @@ impl State {
         }
     }
 
+    /// The reading that continues after late lines of a file, if other files were left after that one. A reader that resumed
+    /// in that file would come to those again.
+    pub fn skipping(&self) -> Option<&Paused> {
+        match self {
+            Self::LateLines { paused, .. } if !paused.before.is_newest => Some(paused),
+            _ => None,
+        }
+    }
+
     /// Where the newer file is read on, while late lines of the file before are read.
     pub fn resume_at(&self) -> Option<(Identity, Checkpoint)> {
         match self {

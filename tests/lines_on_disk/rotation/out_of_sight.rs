@@ -186,3 +186,32 @@ async fn a_file_that_is_deleted_before_it_can_be_opened_is_a_gap() {
         println!("{gaps} gaps");
     }
 }
+
+/// It does not come to the files again that were read after that one.
+#[tokio::test]
+async fn a_reader_that_is_cut_in_late_lines_of_an_older_file_gets_each_line_once() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        for (old, line) in [("app.log.2", "2"), ("app.log.1", "3")] {
+            bed.rename(LOG, old);
+            bed.append(LOG, format!("{line}\n"));
+            reading.read_until(line).await;
+        }
+        bed.append("app.log.2", "late\n");
+        reading.read_until("late").await;
+        let start = reading.resume();
+        drop(reading);
+        bed.append("app.log.2", "later\n");
+        bed.append(LOG, "4\n");
+        let mut reading = bed.open(follow(start)).await;
+        reading.wait_for_event("the way back", |event| matches!(event, Event::Rotated { .. })).await;
+        reading.read_lines(2).await;
+        reading.quiet_for(std::time::Duration::from_millis(300)).await;
+        let mut texts = reading.texts();
+        texts.sort();
+        assert_eq!(texts, ["4", "later"], "{:?}", reading.events);
+        assert!(!reading.events.iter().any(is_gap), "{:?}", reading.events);
+    }
+}

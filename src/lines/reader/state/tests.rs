@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::lines::{
     history::{generation::Generation, rotation::Rotation},
-    reader::Tail,
+    reader::{Tail, late::Before},
 };
 
 const DRAINED: Leaving = Leaving { drained: Drained::Yes, foreign_from: None };
@@ -16,7 +16,7 @@ fn paused(state: State) -> Paused {
         checkpoint: Checkpoint::start(),
         state,
         tail: Tail::new(Duration::ZERO),
-        linked_until: None,
+        before: Before::now(false),
     }
 }
 
