@@ -78,7 +78,7 @@ async fn a_log_at_rest_is_verified_counted_exported_and_imported() {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     let stats = serde_json::from_str::<Value>(&out).unwrap();
     let number = |name: &str| stats[name].as_u64().unwrap();
-    assert_eq!((number("messages"), number("topics"), number("formatVersion")), (40, 3, 2));
+    assert_eq!((number("messages"), number("topics"), number("formatVersion")), (40, 3, 3));
     assert_eq!(
         (stats["first"]["sequence"].as_u64(), stats["last"]["sequence"].as_u64()),
         (Some(1), Some(40))
