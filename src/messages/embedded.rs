@@ -321,7 +321,7 @@ impl Embedded {
         self.shared.leases.is_taken(consumer)
     }
 
-    /// Changes whenever messages are removed that a reader could have read.
+    /// Rises whenever messages are removed that a reader could have read.
     pub fn loss_epoch(&self) -> u64 {
         self.shared.state().topics.loss_epoch()
     }
@@ -329,6 +329,11 @@ impl Embedded {
     /// The highest removed sequence after `after` of the topics that match; 0 for none.
     pub fn lost_up_to(&self, patterns: &[Pattern], after: u64) -> u64 {
         self.shared.lost_up_to(patterns, after)
+    }
+
+    /// The same, of the topics that have lost messages since a loss epoch.
+    pub fn lost_since(&self, epoch: u64, patterns: &[Pattern], after: u64) -> u64 {
+        self.shared.lost_since(epoch, patterns, after)
     }
 
     /// Becomes true when a write fails.

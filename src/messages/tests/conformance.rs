@@ -214,6 +214,7 @@ macro_rules! every {
                 a_gap_is_reported_once_also_after_a_resume
                 a_caught_up_reader_of_a_quiet_topic_never_sees_a_gap
                 a_start_reports_no_gap_for_messages_removed_before_it
+                a_topic_trimmed_after_the_start_is_a_gap_also_below_what_others_had_lost
                 an_expired_message_is_not_a_gap
                 a_superseded_message_is_not_a_gap
                 a_gap_is_reported_after_a_restart

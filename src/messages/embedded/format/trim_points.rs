@@ -32,6 +32,8 @@ pub struct TrimPoint {
     pub lost_up_to: u64,
     /// Ids of messages up to this sequence are forgotten and can be published again; 0 for none.
     pub purged_up_to: u64,
+    /// The loss epoch in which `lost_up_to` last changed; 0 if that was before the server started. Not on disk.
+    pub lost_at: u64,
 }
 
 /// The content of the file.
@@ -54,7 +56,7 @@ pub fn to_bytes<'a>(
     out.put_slice(&log.id);
     out.put_u32_le(log.salt);
     put_varint(&mut out, forgotten_up_to);
-    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to }) in topics {
+    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at: _ }) in topics {
         put_text(&mut out, name);
         for number in [first_kept, lost_up_to, purged_up_to] {
             put_varint(&mut out, number);
@@ -134,7 +136,7 @@ fn take_topics(rest: &mut &[u8]) -> Option<TrimPoints> {
         let name = take_text(rest)?.to_owned();
         let first_kept = take_varint(rest)?;
         let (lost_up_to, purged_up_to) = (take_varint(rest)?, take_varint(rest)?);
-        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to }));
+        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at: 0 }));
     }
     Some(TrimPoints { forgotten_up_to, topics })
 }

@@ -67,7 +67,9 @@ pub struct Topics {
     max_lost: u64,
     /// Topics whose trim points were dropped have lost messages up to this sequence.
     forgotten_up_to: u64,
-    /// Changes with every `lost_up_to`.
+    /// The last loss epoch of these topics.
+    forgotten_at: u64,
+    /// Rises with every change of a `lost_up_to`.
     loss_epoch: u64,
     /// Changes with every removal, a superseded message included.
     removal_epoch: u64,
@@ -240,7 +242,7 @@ impl Topics {
         self.removal_epoch
     }
 
-    /// Changes whenever messages are removed that a reader could have read.
+    /// Rises whenever messages are removed that a reader could have read.
     pub fn loss_epoch(&self) -> u64 {
         self.loss_epoch
     }
@@ -271,8 +273,11 @@ impl Topics {
         if !is_as_it_was && !is_longer {
             return false;
         }
-        let trim_point = trimmed.trim_point;
-        self.loss_epoch += u64::from(trim_point.lost_up_to != topic.trim_point.lost_up_to);
+        let mut trim_point = trimmed.trim_point;
+        if trim_point.lost_up_to != topic.trim_point.lost_up_to {
+            self.loss_epoch += 1;
+            trim_point.lost_at = self.loss_epoch;
+        }
         self.max_lost = self.max_lost.max(trim_point.lost_up_to);
         if !topic::is_reserved(name) {
             self.max_first_kept = self.max_first_kept.max(trim_point.first_kept);
@@ -329,6 +334,11 @@ impl Topics {
         self.forgotten_up_to
     }
 
+    /// The last loss epoch of the topics whose trim points were dropped.
+    pub fn forgotten_at(&self) -> u64 {
+        self.forgotten_at
+    }
+
     fn forget_up_to(&mut self, lost_up_to: u64) {
         self.forgotten_up_to = self.forgotten_up_to.max(lost_up_to);
         self.max_lost = self.max_lost.max(lost_up_to);
@@ -342,15 +352,17 @@ impl Topics {
     /// Drops the trim points of topics that hold no message, if all messages up to `limit` have left the disk and theirs
     /// are among them.
     pub fn forget(&mut self, names: &[Arc<str>], limit: u64) {
-        let mut lost = 0;
+        let (mut lost, mut lost_at) = (0, 0);
         for name in names {
             if self.gone.get(name).is_some_and(|trim_point| trim_point.first_kept <= limit)
                 && let Some(trim_point) = self.gone.remove(name)
             {
                 lost = lost.max(trim_point.lost_up_to);
+                lost_at = lost_at.max(trim_point.lost_at);
             }
         }
         self.forget_up_to(lost);
+        self.forgotten_at = self.forgotten_at.max(lost_at);
     }
 
     /// The trim points that must be known after a restart, by topic.

@@ -141,20 +141,30 @@ impl Shared {
         };
         let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
         let lost_up_to = self.losses.find(&text, epoch).unwrap_or_else(|| {
-            let lost_up_to = self.find_lost(patterns);
+            let lost_up_to = self.find_lost(patterns, None);
             self.losses.keep(text, Loss { epoch, lost_up_to });
             lost_up_to
         });
         if lost_up_to > after { lost_up_to } else { 0 }
     }
 
-    /// The highest lost sequence of the topics that match. One of a topic whose trim point was dropped counts, because it
-    /// may have matched.
-    fn find_lost(&self, patterns: &[Pattern]) -> u64 {
+    /// The same, of the topics that have lost messages since a loss epoch. It is not kept for other subscriptions, because
+    /// each has an epoch of its own.
+    pub fn lost_since(&self, epoch: u64, patterns: &[Pattern], after: u64) -> u64 {
+        if self.state().topics.max_lost() <= after {
+            return 0;
+        }
+        let lost_up_to = self.find_lost(patterns, Some(epoch));
+        if lost_up_to > after { lost_up_to } else { 0 }
+    }
+
+    /// The highest lost sequence of the topics that match, or of those that have lost messages since a loss epoch. One of a
+    /// topic whose trim point was dropped counts, because it may have matched.
+    fn find_lost(&self, patterns: &[Pattern], since: Option<u64>) -> u64 {
         // A topic may pass from one list to the other between two slices, so that neither loop sees it.
         for _ in 0..MAX_TRIES {
             let before = self.state().topics.passages();
-            let lost_up_to = self.look_for_lost(patterns);
+            let lost_up_to = self.look_for_lost(patterns, since);
             if self.state().topics.passages() == before {
                 return lost_up_to;
             }
@@ -163,21 +173,25 @@ impl Shared {
         self.state().topics.max_lost()
     }
 
-    fn look_for_lost(&self, patterns: &[Pattern]) -> u64 {
-        let is_match = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+    fn look_for_lost(&self, patterns: &[Pattern], since: Option<u64>) -> u64 {
+        let is_since = |lost_at: u64| since.is_none_or(|since| lost_at > since);
+        let is_match = |name: &str, point: &TrimPoint| {
+            is_since(point.lost_at) && patterns.iter().any(|pattern| pattern.matches(name))
+        };
         let mut lost_up_to = 0;
         self.try_for_each_topic(Some(patterns), None, |_, name, topic| {
-            if topic.trim_point.lost_up_to > lost_up_to && is_match(name) {
+            if topic.trim_point.lost_up_to > lost_up_to && is_match(name, &topic.trim_point) {
                 lost_up_to = topic.trim_point.lost_up_to;
             }
             ControlFlow::Continue(())
         });
         self.for_each_gone(|name, trim_point| {
-            if trim_point.lost_up_to > lost_up_to && is_match(name) {
+            if trim_point.lost_up_to > lost_up_to && is_match(name, trim_point) {
                 lost_up_to = trim_point.lost_up_to;
             }
         });
-        lost_up_to.max(self.state().topics.forgotten_up_to())
+        let topics = &self.state().topics;
+        if is_since(topics.forgotten_at()) { lost_up_to.max(topics.forgotten_up_to()) } else { lost_up_to }
     }
 }
 

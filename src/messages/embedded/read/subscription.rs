@@ -59,8 +59,10 @@ pub struct Subscription {
     snapshot: Option<Snapshot>,
     /// The messages of another history that the caller has read, until that is reported.
     diverged: Option<SequenceRange>,
-    /// Gaps up to this sequence were reported, or were there before the subscription started.
+    /// Gaps up to this sequence were reported.
     reported_up_to: u64,
+    /// What was lost before the subscription started, if it had a fresh start.
+    before: Option<Before>,
     /// Set until a fresh start has read its first message.
     first_message: Option<FirstMessage>,
     /// The log's loss epoch when the subscription last looked for gaps.
@@ -71,6 +73,16 @@ pub struct Subscription {
     until: Option<SystemTime>,
     /// Set once for each heartbeat, not for each message, so it may elapse early.
     alarm: Pin<Box<Sleep>>,
+}
+
+/// What the topics of a subscription had lost before it started. Each topic has its own trim point, so a topic may lose
+/// messages later whose sequences are below those that another one had lost before.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// The log's loss epoch.
+    epoch: u64,
+    /// The highest lost sequence, for the position: a cursor knows no epoch.
+    lost_up_to: u64,
 }
 
 /// A fresh start has not read its first message yet. Messages that are removed meanwhile are not a gap, because the caller has
@@ -125,6 +137,7 @@ impl Subscription {
             snapshot: None,
             diverged: start.diverged,
             reported_up_to: start.reported_up_to,
+            before: start.before,
             first_message: start.is_fresh.then_some(FirstMessage { head, tries_left: START_TRIES }),
             loss_epoch: None,
             last,
@@ -198,9 +211,8 @@ impl Subscription {
         }
         let is_snapshot = self.snapshot.is_some();
         if self.first_message.is_some() {
-            self.loss_epoch = Some(self.log.loss_epoch());
-            let lost_up_to = self.log.lost_up_to(&self.patterns, self.delivered_up_to);
-            self.reported_up_to = self.reported_up_to.max(lost_up_to);
+            let before = lost_before(&self.log, &self.patterns, self.delivered_up_to);
+            (self.loss_epoch, self.before) = (Some(before.epoch), Some(before));
         }
         let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
         // Look for gaps after reading, because reading skips what was removed meanwhile.
@@ -285,7 +297,13 @@ impl Subscription {
             return None;
         }
         let after = self.delivered_up_to.max(self.reported_up_to);
-        let lost_up_to = self.log.lost_up_to(&self.patterns, after).min(self.last.unwrap_or(u64::MAX));
+        // Only up to there is it a question which topics have lost their messages since the start.
+        self.before = self.before.filter(|before| before.lost_up_to > after);
+        let lost_up_to = match self.before {
+            Some(before) => self.log.lost_since(before.epoch, &self.patterns, after),
+            None => self.log.lost_up_to(&self.patterns, after),
+        };
+        let lost_up_to = lost_up_to.min(self.last.unwrap_or(u64::MAX));
         (lost_up_to > after).then(|| SequenceRange::of_messages(after + 1, lost_up_to))
     }
 
@@ -302,10 +320,11 @@ impl Subscription {
 
     fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
         self.pacing.record(read.count, Instant::now());
+        let reported_up_to = self.reported_up_to.max(self.before.map_or(0, |before| before.lost_up_to));
         let mut position = Position {
             delivered_up_to: self.delivered_up_to,
             is_awaited: self.delivered_up_to > head,
-            reported_up_to: if self.reported_up_to > self.delivered_up_to { self.reported_up_to } else { 0 },
+            reported_up_to: Some(reported_up_to).filter(|up_to| *up_to > self.delivered_up_to).unwrap_or(0),
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
             ..Position::start(self.log.id())
         };
@@ -387,6 +406,8 @@ async fn start_of_consumer(log: &Embedded, consumer: Option<&str>, start: Start)
 struct StartPoint {
     delivered_up_to: u64,
     reported_up_to: u64,
+    /// What was lost before a fresh start.
+    before: Option<Before>,
     /// The head at which a snapshot of last messages is taken.
     snapshot: Option<u64>,
     /// The caller asked for what the log holds, not for a sequence.
@@ -405,8 +426,15 @@ async fn find(
     let now = millis(log.now());
     // A start never reports a gap for messages that were removed before it.
     let fresh = |delivered_up_to| {
-        let reported_up_to = log.lost_up_to(patterns, delivered_up_to);
-        StartPoint { delivered_up_to, reported_up_to, snapshot: None, is_fresh: true, diverged: None }
+        let before = Some(lost_before(log, patterns, delivered_up_to));
+        StartPoint {
+            delivered_up_to,
+            reported_up_to: 0,
+            before,
+            snapshot: None,
+            is_fresh: true,
+            diverged: None,
+        }
     };
     Ok(match start {
         Start::New | Start::Last(0) => fresh(head),
@@ -417,7 +445,14 @@ async fn find(
         // The log may not have reached the sequence: then the subscription waits for it.
         Start::Sequence(sequence) => {
             let delivered_up_to = sequence.get() - 1;
-            StartPoint { delivered_up_to, reported_up_to: 0, snapshot: None, is_fresh: false, diverged: None }
+            StartPoint {
+                delivered_up_to,
+                reported_up_to: 0,
+                before: None,
+                snapshot: None,
+                is_fresh: false,
+                diverged: None,
+            }
         }
         Start::Resume(position) => {
             match log.check(&position) {
@@ -430,7 +465,14 @@ async fn find(
             }
             let Position { delivered_up_to, reported_up_to, snapshot, .. } = position;
             let snapshot = Some(snapshot).filter(|head| *head > 0);
-            StartPoint { delivered_up_to, reported_up_to, snapshot, is_fresh: false, diverged: None }
+            StartPoint {
+                delivered_up_to,
+                reported_up_to,
+                before: None,
+                snapshot,
+                is_fresh: false,
+                diverged: None,
+            }
         }
     })
 }
@@ -443,8 +485,16 @@ fn after_common(position: &Position, last_common: u64, head: u64) -> StartPoint 
     StartPoint {
         delivered_up_to,
         reported_up_to: position.reported_up_to.min(last_common),
+        before: None,
         snapshot: is_snapshot.then_some(head),
         is_fresh: false,
         diverged: Some(SequenceRange::of_messages(last_common + 1, position.reference())),
     }
+}
+
+/// What the topics that match have lost by now.
+fn lost_before(log: &Embedded, patterns: &[Pattern], after: u64) -> Before {
+    // The epoch first: what is lost between the two counts as lost later.
+    let epoch = log.loss_epoch();
+    Before { epoch, lost_up_to: log.lost_up_to(patterns, after) }
 }

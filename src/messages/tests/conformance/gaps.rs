@@ -154,6 +154,28 @@ pub async fn a_start_reports_no_gap_for_messages_removed_before_it<K: Kind>() {
     }
 }
 
+pub async fn a_topic_trimmed_after_the_start_is_a_gap_also_below_what_others_had_lost<K: Kind>() {
+    for (topics, on_gap) in [(ALL, OnGap::Fail), (ALL, OnGap::Skip), (&["a", "b"][..], OnGap::Skip)] {
+        let kind: K = make().await;
+        let four = [("b", "1"), ("b", "2"), ("b", "3"), ("b", "4")];
+        publish_all(kind.log(), &four).await;
+        publish_all(kind.log(), &[("a", "5"), ("a", "6"), ("b", "7")]).await;
+        kind.log().purge_topic("a", None).await.unwrap();
+        let asked = Query { on_gap, ..one_by_one(live(topics, Start::Earliest)) };
+        let mut stream = subscribe(kind.log(), asked).await.unwrap();
+        assert_eq!(texts_in(&next(&mut stream).await.unwrap()), ["1"]);
+        kind.log().purge_topic("b", Some(sequence(3))).await.unwrap();
+        match (on_gap, stream.next().await.unwrap()) {
+            (OnGap::Fail, Err(Error::Removed { removed_up_to, .. })) => assert_eq!(removed_up_to, 3),
+            (OnGap::Skip, Ok(batch)) => {
+                assert_eq!((batch.events, batch.count), (vec![removed(2, 3)], 0));
+                assert_eq!(until_text(&mut stream, "7").await, ["4", "7"]);
+            }
+            (_, other) => panic!("{topics:?}: {other:?}"),
+        }
+    }
+}
+
 pub async fn an_expired_message_is_not_a_gap<K: Kind>() {
     let mut kind: K = make().await;
     for content in ["1", "2"] {
