@@ -35,7 +35,7 @@ pub mod topic;
 pub use config::{Config, OpenError, Opened, SEGMENT_SIZES};
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
 pub use embedded::tools;
-pub use error::{BatchError, Error};
+pub use error::{BatchError, Error, NeededRoom};
 pub(crate) use incarnation::Lineage;
 pub use incarnation::{Diverged, MAX_INCARNATIONS};
 pub use message::{
@@ -287,6 +287,18 @@ impl Log {
     pub fn failed(&self) -> watch::Receiver<bool> {
         let Kind::Embedded(log) = &self.0;
         log.failed()
+    }
+
+    /// What the disk must have before messages can be published; `None` while they can be.
+    pub fn needed_room(&self) -> watch::Receiver<Option<NeededRoom>> {
+        let Kind::Embedded(log) = &self.0;
+        log.needed_room()
+    }
+
+    /// The number of topics whose purged messages may still be on disk.
+    pub fn owed_erasures(&self) -> usize {
+        let Kind::Embedded(log) = &self.0;
+        log.owed_erasures()
     }
 
     /// Accepts no more messages, and waits until the queued ones are on disk. Subscriptions go on.

@@ -27,6 +27,7 @@ pub mod accept;
 pub mod config;
 pub mod data;
 mod demo;
+mod log_metrics;
 mod metrics;
 mod welcome;
 
@@ -36,7 +37,7 @@ pub use config::Config;
 const SERVICES: [&str; 3] =
     ["perennial.v1.CountdownService", "perennial.v1.LineService", "perennial.v1.MessageService"];
 
-/// The service that reports NOT_SERVING when the log has failed.
+/// The service that reports NOT_SERVING while the log refuses messages.
 const MESSAGE_SERVICE: &str = "perennial.v1.MessageService";
 
 /// Why the server does not start. The message is for the operator.
@@ -126,6 +127,7 @@ pub async fn run(
     let _ends_tasks = ending.clone().drop_guard();
     let mut registry = Registry::with_prefix("perennial");
     registry.register_collector(Box::new(metrics::DataRoom(data.path().into())));
+    log_metrics::register(log.clone(), &mut registry);
     let clock = Clock::precise()?;
     let (countdowns, ends_countdowns) =
         Countdowns::open(log.clone(), clock.clone(), config.countdown.clone())
@@ -189,13 +191,25 @@ fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
     Ok((health, routes))
 }
 
-/// Reports the service of messages as NOT_SERVING after the log has failed.
+/// Reports the service of messages as NOT_SERVING after the log has failed, and while the disk is full.
 async fn watch_health(health: HealthReporter, log: Log, ending: CancellationToken) {
-    let mut failed = log.failed();
-    let has_failed = async { failed.wait_for(|failed| *failed).await.is_ok() };
-    if ending.run_until_cancelled(has_failed).await == Some(true) {
-        health.set_service_status(MESSAGE_SERVICE, ServingStatus::NotServing).await;
-    }
+    let (mut failed, mut needed) = (log.failed(), log.needed_room());
+    let report = async {
+        loop {
+            let takes_messages = !*failed.borrow_and_update() && needed.borrow_and_update().is_none();
+            let status = if takes_messages { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status(MESSAGE_SERVICE, status).await;
+            let changed = tokio::select! {
+                changed = failed.changed() => changed,
+                changed = needed.changed() => changed,
+            };
+            if changed.is_err() {
+                // The log is gone.
+                break;
+            }
+        }
+    };
+    ending.run_until_cancelled(report).await;
 }
 
 async fn not_serving(health: &HealthReporter) {

@@ -39,6 +39,9 @@ const MAX_ALL_DEDUPE_IDS: usize = 10_000_000;
 /// The default of [`Config::retention_interval`]: a message over a limit is removed within a minute.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The default of [`Config::erase_within`]: each segment with something to erase is read twice in this time.
+const ERASE_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 /// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -63,6 +66,8 @@ pub struct Config {
     pub retention: Vec<retention::Rule>,
     /// The pause between two runs of retention.
     pub retention_interval: Duration,
+    /// What expired, was superseded or was removed by retention leaves the disk within this time.
+    pub erase_within: Duration,
     /// The file system; tests simulate one.
     pub disk: Storage,
     /// The wall clock; tests set it.
@@ -82,6 +87,7 @@ impl Default for Config {
             max_all_dedupe_ids: MAX_ALL_DEDUPE_IDS,
             retention: Vec::new(),
             retention_interval: RETENTION_INTERVAL,
+            erase_within: ERASE_WITHIN,
             disk: Storage::default(),
             clock: Clock::default(),
         }

@@ -24,8 +24,12 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,19 +37,22 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
+    disk::File,
     format::{
         block::{Identity, LogId},
         scan::Scan,
-        trim_points,
+        trim_points::TrimPointFile,
     },
     index::{builder::IndexBuilder, cache::Cache, recent::Recent, segment::Segment, topics::Topics},
-    maintenance::{Maintenance, TOPICS_AT_ONCE, Task, trim::Limit},
+    maintenance::{
+        Maintenance, Purge, Task,
+        room::{self, Purpose},
+    },
     manifest::ManifestFile,
     read::{
         all_topics::Losses,
         batch::BatchCache,
         consumers::{Lease, Leases},
-        fetch::retrying,
         notifier::{Notifier, Registration},
         snapshot::SharedSnapshot,
     },
@@ -55,7 +62,7 @@ use self::{
         queue::{Order, QUEUE_REQUESTS, Request, Room},
     },
 };
-use super::{Config, Error, OpenError, Opened, Sequence, Stamp, topic::Pattern};
+use super::{Config, Error, NeededRoom, OpenError, Opened, Sequence, Stamp, topic::Pattern};
 
 pub mod disk;
 pub mod format;
@@ -64,6 +71,8 @@ pub mod maintenance;
 pub mod manifest;
 pub mod read;
 pub mod recovery;
+#[cfg(test)]
+mod settle;
 pub mod tools;
 pub mod write;
 
@@ -97,6 +106,17 @@ pub struct Shared {
     /// The newest sequence on disk; 0 for none.
     head: watch::Sender<u64>,
     failed: watch::Sender<bool>,
+    /// What the disk must have before messages can be published; `None` while they can be.
+    lack: watch::Sender<Option<NeededRoom>>,
+    trim_point_file: Mutex<TrimPointFile>,
+    /// A torn tail that could not be set aside yet.
+    pending_tail: Mutex<Option<(Arc<File>, Range<u64>)>>,
+    /// Held while messages are read from the disk: they are erased only when no reading remembers them.
+    readings: RwLock<()>,
+    /// Messages that expired up to this time, in milliseconds since 1970, are not served even if the clock is set back.
+    expired_up_to: AtomicU64,
+    /// The number of topics whose purged messages may still be on disk.
+    owed_erasures: AtomicUsize,
     notifier: Arc<Notifier>,
     batch_cache: BatchCache,
     snapshots: SharedSnapshot,
@@ -116,6 +136,16 @@ pub struct State {
 }
 
 impl Shared {
+    /// Begins a reading from the disk.
+    fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.readings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, in milliseconds since 1970, for which expired messages are left out of a reading.
+    fn expired_at(&self, now_millis: u64) -> u64 {
+        now_millis.max(self.expired_up_to.load(Ordering::SeqCst))
+    }
+
     // A panic of the committer leaves the state as it was after its last whole block: it only adds.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -175,28 +205,6 @@ impl Shared {
         self.replace(segment.id, Arc::new(rebuilt));
         Ok(())
     }
-
-    /// Subtracts from the topics what was removed before the last end of the server.
-    fn apply_trim_points(&self) -> io::Result<()> {
-        let mut unapplied = Vec::new();
-        self.for_each_topic(|_, name, topic| {
-            let first_kept = topic.trim_point.first_kept;
-            if first_kept > topic.held.first.sequence {
-                let limit = Limit { remove_up_to: first_kept - 1, ..Limit::default() };
-                unapplied.push((name.clone(), topic.clone(), limit));
-            }
-        });
-        for some in unapplied.chunks(TOPICS_AT_ONCE) {
-            let all_trimmed = retrying(|| self.trim_all(some))?;
-            let mut state = self.state_mut();
-            for ((name, topic, _), mut trimmed) in some.iter().zip(all_trimmed) {
-                // The trim point already says which of the removed messages were lost, superseded or expired.
-                trimmed.trim_point.lost_up_to = topic.trim_point.lost_up_to;
-                state.topics.trim(name, topic, &trimmed);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Embedded {
@@ -207,11 +215,15 @@ impl Embedded {
         let cache = Cache::default();
         let recovered = recovery::recover(directory, &config, &cache)?;
         let Recovered { identity, manifest, found, state, dedupe, next_sequence, .. } = recovered;
-        let Recovered { last_time, active, unsealed, mut opened, .. } = recovered;
+        let Recovered { last_time, active, tail, settled_up_to, unsealed, mut opened, .. } = recovered;
         let manifest = manifest::start(&config.disk, directory, manifest, &found).map_err(at())?;
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
         let head = next_sequence - 1;
+        let trim_point_file = TrimPointFile::open(&config.disk, directory).map_err(at())?;
+        let pending = tail
+            .zip(active.as_ref())
+            .map(|(tail, (segment, _))| (segment.file.clone(), tail.start..tail.end));
         let shared = Arc::new(Shared {
             identity,
             config,
@@ -222,6 +234,12 @@ impl Embedded {
             state: RwLock::new(state),
             head: watch::Sender::new(head),
             failed: watch::Sender::new(false),
+            lack: watch::Sender::new(None),
+            trim_point_file: Mutex::new(trim_point_file),
+            pending_tail: Mutex::new(pending),
+            readings: RwLock::default(),
+            expired_up_to: AtomicU64::default(),
+            owed_erasures: AtomicUsize::default(),
             notifier: Arc::new(Notifier::new(head)),
             batch_cache: BatchCache::default(),
             snapshots: SharedSnapshot::default(),
@@ -232,18 +250,29 @@ impl Embedded {
         let (maintenance, worker) = Maintenance::new(shared.clone(), orders.downgrade());
         let (segment, offset) = if let Some((segment, offset)) = active {
             // Closing the log gave its room back. If there is none now, a write will find that out.
-            let _ = segment.file.allocate(maintenance::room(&shared.config));
-            (segment, offset)
+            let _ = segment.file.allocate(offset..room::room(&shared.config));
+            (Some(segment), offset)
         } else {
-            let segment = maintenance.next_segment(next_sequence).map_err(|not_made| at()(not_made.error))?;
-            let segment = Arc::new(segment);
-            shared.state_mut().segments.push(segment.clone());
-            opened.segments += 1;
-            let offset = segment.blocks_end();
-            (segment, offset)
+            match maintenance.next_segment(next_sequence, Purpose::Free) {
+                Ok(segment) => {
+                    let segment = Arc::new(segment);
+                    shared.state_mut().segments.push(segment.clone());
+                    opened.segments += 1;
+                    let offset = segment.blocks_end();
+                    (Some(segment), offset)
+                }
+                // The first commit makes it; until then the log can be read.
+                Err(not_made) if room::is_full(&not_made.error) => (None, 0),
+                Err(not_made) => return Err(at()(not_made.error)),
+            }
         };
+        let settled_up_to = if settled_up_to == 0 { offset } else { settled_up_to };
         shared.apply_trim_points().map_err(at())?;
         shared.ensure_trim_points();
+        shared.reserve_trim_points();
+        if let Err(error) = room::fill_reserve(&shared.config.disk, directory, &shared.config) {
+            tracing::warn!(%error, "there is no room for spare files: a full disk may not be freed from inside");
+        }
         for segment in unsealed {
             maintenance.seal(segment);
         }
@@ -252,6 +281,9 @@ impl Embedded {
             maintenance: maintenance.clone(),
             segment,
             offset,
+            tail,
+            rolls_next: false,
+            settled_up_to,
             next_sequence,
             last_time,
             dedupe,
@@ -341,6 +373,16 @@ impl Embedded {
         self.shared.failed.subscribe()
     }
 
+    /// What the disk must have before messages can be published; `None` while they can be.
+    pub fn needed_room(&self) -> watch::Receiver<Option<NeededRoom>> {
+        self.shared.lack.subscribe()
+    }
+
+    /// The number of topics whose purged messages may still be on disk.
+    pub fn owed_erasures(&self) -> usize {
+        self.shared.owed_erasures.load(Ordering::Relaxed)
+    }
+
     /// Queues a request for the committer.
     async fn send(&self, request: Request) -> Result<(), Error> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -353,39 +395,8 @@ impl Embedded {
         let last = self.last_of(topic);
         let up_to = last.min(up_to.or(last)).map_or(0, Sequence::get);
         let (reply, purged) = oneshot::channel();
-        self.maintenance.request(Task::Purge { topic: topic.into(), up_to, reply });
+        self.maintenance.request(Task::Purge(Purge { topic: topic.into(), up_to, reply }));
         purged.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// Enforces retention now. Everything that follows from it is done when this returns.
-    #[cfg(test)]
-    pub async fn enforce(&self) {
-        let (reply, done) = oneshot::channel();
-        self.maintenance.request(Task::Enforce(reply));
-        let _ = done.await;
-        self.settle().await;
-    }
-
-    /// Waits until the threads have done everything that they were asked for, and everything that follows from it.
-    #[cfg(test)]
-    pub async fn settle(&self) {
-        // The maintenance thread gives orders to the committer, which gives tasks to the maintenance thread; those give
-        // no more orders.
-        self.settle_maintenance().await;
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(orders) = orders {
-            let (reply, done) = oneshot::channel();
-            let _ = orders.send(Order::Settle(reply)).await;
-            let _ = done.await;
-        }
-        self.settle_maintenance().await;
-    }
-
-    #[cfg(test)]
-    async fn settle_maintenance(&self) {
-        let (reply, done) = oneshot::channel();
-        self.maintenance.request(Task::Settle(reply));
-        let _ = done.await;
     }
 
     /// The last sequence of a topic; `None` if it holds no message.
@@ -415,31 +426,6 @@ impl Embedded {
                 tracing::error!(name, "a thread of the log panicked");
             }
         }
-    }
-}
-
-impl Shared {
-    /// Writes the file of trim points if there is none. It also holds the identity and the salt of the log, without
-    /// which a segment whose header is damaged would be lost.
-    fn ensure_trim_points(&self) {
-        let disk = &self.config.disk;
-        if trim_points::exists(disk, &self.directory) {
-            return;
-        }
-        let bytes = self.trim_points();
-        if let Err(error) = trim_points::write(disk, &self.directory, &bytes) {
-            tracing::warn!(%error, "the file of trim points cannot be written yet");
-        }
-    }
-
-    /// The file of trim points, as it must be on disk.
-    fn trim_points(&self) -> Vec<u8> {
-        let (forgotten_up_to, points) = self.all_trim_points();
-        trim_points::to_bytes(
-            self.identity,
-            forgotten_up_to,
-            points.iter().map(|(name, point)| (name, *point)),
-        )
     }
 }
 

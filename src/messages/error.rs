@@ -1,6 +1,6 @@
 //! Why messages cannot be read or published.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use super::{Sequence, incarnation::Diverged, topic};
 
@@ -146,9 +146,9 @@ pub enum Error {
     /// The topic holds no message.
     #[error("a topic without messages")]
     NoTopic,
-    /// The disk is full; nothing was published.
-    #[error("no room on the disk")]
-    Full,
+    /// The disk is full; nothing was published, and a purge is not recorded yet: repeat it.
+    #[error("no room on the disk, {0}")]
+    Full(NeededRoom),
     /// A write or a sync failed. Whether the message is on disk is unknown; no message is accepted until a restart.
     #[error("the log cannot be written")]
     Failed,
@@ -158,6 +158,23 @@ pub enum Error {
     /// An I/O error while reading.
     #[error("the log cannot be read")]
     Io(#[from] io::Error),
+}
+
+/// What the disk must have before messages can be published again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NeededRoom {
+    /// Free bytes.
+    pub bytes: u64,
+    /// Files that can be created.
+    pub files: u64,
+}
+
+impl fmt::Display for NeededRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, files } = self;
+        write!(f, "which needs {bytes} free bytes")?;
+        if *files > 0 { write!(f, " and {files} more file") } else { Ok(()) }
+    }
 }
 
 fn or_none(sequence: Option<Sequence>) -> String {
@@ -176,7 +193,8 @@ impl Error {
     /// The same error for another message of the same commit.
     pub(super) fn repeat(&self) -> Self {
         match self {
-            Self::Full => Self::Full,
+            Self::Full(room) => Self::Full(*room),
+            Self::Io(error) => Self::Io(io::Error::new(error.kind(), error.to_string())),
             _ => Self::Failed,
         }
     }

@@ -271,7 +271,7 @@ async fn a_full_disk_refuses_messages_until_there_is_room() {
     let log = on(&disk);
     log.publish(text("a", "1")).await.unwrap();
     disk.fail_at(disk.calls(), Fault::Full);
-    assert!(matches!(log.publish(text("a", "2")).await, Err(Error::Full)));
+    assert!(matches!(log.publish(text("a", "2")).await, Err(Error::Full(_))));
     assert_eq!(log.publish(text("a", "3")).await.unwrap().sequence, 2);
     log.close().await;
     assert_eq!(texts(&on(&disk), query(&["a"], Start::Earliest)).await, ["1", "3"]);
@@ -362,7 +362,7 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(segment(&directory), &flipped).unwrap();
         // It holds the identity of the log if the header of the only segment is damaged.
-        std::fs::copy(source.path().join("removed"), directory.path().join("removed")).unwrap();
+        std::fs::copy(source.path().join("removed.0"), directory.path().join("removed.0")).unwrap();
         let Ok((log, opened)) = Log::open(directory.path(), config()) else { continue };
         let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
         for (sequence, text) in &messages {

@@ -14,6 +14,7 @@ mod clients;
 mod full;
 mod history;
 mod kill;
+mod room;
 
 use std::{collections::BTreeMap, process::Stdio};
 

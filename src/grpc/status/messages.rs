@@ -3,7 +3,7 @@
 use super::{ErrorReason, Failure, TTL, draining, name_fault, quoted, read_error, show, size};
 use crate::messages::{
     BatchError, Diverged, Error, MAX_CONSUMER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES,
-    Sequence,
+    NeededRoom, Sequence,
 };
 
 impl From<Error> for Failure {
@@ -82,10 +82,7 @@ impl From<Error> for Failure {
             Error::Ttl { ttl } => Self::field("ttl", format!("is {}: {TTL}", show(ttl))),
             Error::Diverged(it) => diverged(it),
             Error::Ahead { newest } => ahead(newest),
-            Error::Full => Self::new(
-                ErrorReason::LogFull,
-                "the server's disk is full, and no message was published: try again when there is room",
-            ),
+            Error::Full(room) => full(room),
             Error::Failed => Self::new(
                 ErrorReason::LogFailed,
                 "a write to the log failed, and the log takes no message until the server is restarted; whether this \
@@ -169,6 +166,15 @@ pub fn diverged_from(Diverged { last_common }: Diverged, text: String) -> Failur
         Some(last_common) => failure.with("last_common", last_common),
         None => failure,
     }
+}
+
+fn full(NeededRoom { bytes, files }: NeededRoom) -> Failure {
+    let file = if files == 0 { "" } else { " and one more file" };
+    let text = format!(
+        "the server's disk is full, and nothing was published (a purge is not recorded yet): it needs {bytes} free \
+         bytes{file}; try again when there is room"
+    );
+    Failure::new(ErrorReason::LogFull, text).with("needed_bytes", bytes).with("needed_files", files)
 }
 
 fn ahead(newest: Option<Sequence>) -> Failure {

@@ -161,7 +161,7 @@ fn each_error_of_a_shared_countdown_has_its_status() {
         E::Mismatch,
         E::Diverged(Diverged { last_common: Some(7) }),
         E::Ahead { version: 3 },
-        E::Log(messages::Error::Full),
+        E::Log(messages::Error::Full(messages::NeededRoom::default())),
     ]);
     walk(samples, 19, |error| match error {
         E::NoTarget => (ErrorReason::InvalidField, Some("target")),
@@ -254,7 +254,7 @@ fn each_error_of_messages_has_its_status() {
         E::Ttl { ttl: Duration::ZERO },
         E::Ahead { newest: Sequence::new(9) },
         E::Diverged(Diverged { last_common: Some(7) }),
-        E::Full,
+        E::Full(messages::NeededRoom::default()),
         E::Failed,
         E::Closed,
         E::Io(io_error()),
@@ -283,7 +283,7 @@ fn each_error_of_messages_has_its_status() {
         E::Ttl { .. } => (ErrorReason::InvalidField, Some("ttl")),
         E::Ahead { .. } => (ErrorReason::CursorAhead, None),
         E::Diverged(_) => (ErrorReason::LogDiverged, None),
-        E::Full => (ErrorReason::LogFull, None),
+        E::Full(_) => (ErrorReason::LogFull, None),
         E::Failed => (ErrorReason::LogFailed, None),
         E::Closed => (ErrorReason::Draining, None),
         E::Io(_) => (ErrorReason::ReadError, None),
@@ -411,7 +411,7 @@ fn a_fault_in_a_batch_names_the_message() {
         fault(messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) });
     assert_eq!(reported.metadata("index"), Some("2"));
     // These concern no single message.
-    assert_eq!(fault(messages::Error::Full).metadata("index"), None);
+    assert_eq!(fault(messages::Error::Full(messages::NeededRoom::default())).metadata("index"), None);
     assert_eq!(fault(messages::Error::TooManyTopics { limit: 1 }).metadata("index"), None);
 }
 
@@ -422,7 +422,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
             messages::Error::Topic(topic::Error::Reserved),
             messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) },
             messages::Error::TooManyTopics { limit: 3 },
-            messages::Error::Full,
+            messages::Error::Full(messages::NeededRoom::default()),
         ]
         .map(Failure::from)
     };

@@ -5,11 +5,12 @@
 
 use std::{
     fs, io,
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 #[cfg(test)]
 pub mod simulated;
@@ -23,6 +24,21 @@ pub enum Disk {
     /// In memory, with faults.
     #[cfg(test)]
     Simulated(std::sync::Arc<simulated::Simulation>),
+}
+
+/// A range of this size or more is given back to the file system when it is erased; a shorter one is overwritten.
+const HOLE_BYTES: u64 = if cfg!(test) { 1024 } else { 32 * 1024 };
+
+/// The size of a piece in which zeros are written.
+const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+
+/// What a file system has left for this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Free {
+    /// The number of bytes.
+    pub bytes: u64,
+    /// The number of files that can be created.
+    pub files: u64,
 }
 
 /// An open file.
@@ -121,6 +137,20 @@ impl Disk {
         }
     }
 
+    /// What is left on the file system of a directory. A file system that does not limit the number of files reports any
+    /// number.
+    pub fn free(&self, path: &Path) -> io::Result<Free> {
+        match self {
+            Self::Real => {
+                let left = statvfs(path)?;
+                let files = if left.f_files == 0 { u64::MAX } else { left.f_favail };
+                Ok(Free { bytes: left.f_bavail.saturating_mul(left.f_frsize), files })
+            }
+            #[cfg(test)]
+            Self::Simulated(simulation) => Ok(simulation.free()),
+        }
+    }
+
     /// Waits until the names in a directory are on disk.
     pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
         match self {
@@ -175,16 +205,62 @@ impl File {
         }
     }
 
-    /// Extends the file with zeros to a length, and reserves the room on the disk. On a file system that cannot reserve room,
-    /// this only sets the length, and a write may find the disk full.
-    pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+    /// Extends the file with zeros to the end of a range, and reserves the room of the range on the disk. On a file system
+    /// that cannot reserve room, this only sets the length, and a write may find the disk full.
+    pub fn allocate(&self, range: Range<u64>) -> io::Result<()> {
+        let Range { start, end } = range;
+        if start >= end {
+            return Ok(());
+        }
         match self {
-            Self::Real(file) => match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(bytes),
+            Self::Real(file) => match fallocate(file, FallocateFlags::empty(), start, end - start) {
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                    if file.metadata()?.len() < end { file.set_len(end) } else { Ok(()) }
+                }
                 result => Ok(result?),
             },
             #[cfg(test)]
-            Self::Simulated(file) => file.allocate(bytes),
+            Self::Simulated(file) => file.allocate(range),
+        }
+    }
+
+    /// Overwrites bytes with zeros, within the length of the file. This takes no room, and gives the room of a long range
+    /// back, where the file system writes in place and can make holes.
+    pub fn erase(&self, range: Range<u64>) -> io::Result<()> {
+        let length = range.end.saturating_sub(range.start);
+        if length >= HOLE_BYTES {
+            match self.punch(range.start, length) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                result => return result,
+            }
+        }
+        self.zero(range)
+    }
+
+    /// Overwrites bytes with zeros. The range keeps its room.
+    pub fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let piece = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.write_all_at(ZEROS.get(..piece).unwrap_or_default(), at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                match fallocate(file, flags, offset, length) {
+                    Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                        Err(io::ErrorKind::Unsupported.into())
+                    }
+                    result => Ok(result?),
+                }
+            }
+            #[cfg(test)]
+            Self::Simulated(file) => file.punch(offset, length),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The bytes on disk, which `docs/log-format.md` describes.
 
 pub mod block;
+pub mod erased;
 pub mod footer;
 pub mod manifest;
 pub mod scan;
 pub mod segment_header;
 pub mod trim_points;
+pub mod twin;

@@ -5,46 +5,51 @@
 //! segment that holds nothing any more is deleted, and one that holds little is compacted, with its sequences kept.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc},
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
 
-use self::trim::Limit;
+use self::{erasure::Eraser, trim::Limit};
 use super::{
     Shared,
     disk::File,
-    format::{
-        footer::TRAILER_BYTES,
-        segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader},
-        trim_points,
-    },
-    index::{builder::IndexBuilder, segment::Segment, topics::Topic},
+    format::{footer::TRAILER_BYTES, segment_header::SEGMENT_HEADER_BYTES},
+    index::{segment::Segment, topics::Topic},
     millis,
     read::fetch::retrying,
-    segment_name,
     write::queue::Order,
 };
-use crate::messages::{Config, Error};
+use crate::messages::Error;
 
 pub mod compaction;
+pub mod erasure;
+mod purge;
 mod retention;
+pub mod room;
+pub mod tails;
 pub mod trim;
+mod trim_file;
 
-/// The name of the prepared segment.
-const READY: &str = "next.segment";
-
-/// A segment gets this fraction more than its nominal size on disk, for the last commit and the index.
-const SPARE: u64 = 8;
+/// The segment that is written is followed by the next early if this fraction of its size is written and most of it is
+/// removed.
+const THIN: u64 = 8;
 
 /// The number of topics that are checked under one lock, and trimmed together. Other work is done before the next ones.
 pub const TOPICS_AT_ONCE: usize = 4096;
 
-/// The number of times that a purge is tried on a topic that keeps changing.
-const MAX_TRIES: usize = 100;
+/// The longest pause between two rounds that erase purged messages.
+const MAX_ROUND_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The longest time from the start to the first sweep: a server that is often started sweeps, too. It comes after a clock
+/// that is wrong at the start has been set.
+const FIRST_SWEEP: Duration = Duration::from_secs(600);
+
+/// The pause between two looks for room while publishing is refused for want of it.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something for the maintenance thread to do.
 #[derive(Debug)]
@@ -53,16 +58,32 @@ pub enum Task {
     Prepare,
     /// Write the index of a full segment.
     Seal(Arc<Segment>),
-    /// Remove the messages of a topic up to a sequence, and reply how many there were.
-    Purge { topic: String, up_to: u64, reply: oneshot::Sender<Result<u64, Error>> },
-    /// Enforce retention now.
+    /// Look for room until there is some.
+    WatchRoom,
+    /// Remove the messages of a topic, and reply how many there were.
+    Purge(Purge),
+    /// Enforce retention now, and erase what was purged.
     #[cfg(test)]
     Enforce(oneshot::Sender<()>),
+    /// Erase everything that is removed now.
+    #[cfg(test)]
+    Sweep(oneshot::Sender<()>),
     /// Reply when everything that was queued before is done.
     #[cfg(test)]
     Settle(oneshot::Sender<()>),
     /// End the thread.
     Stop,
+}
+
+/// The removal of the messages of a topic up to a sequence.
+#[derive(Debug)]
+pub struct Purge {
+    /// The topic.
+    pub topic: String,
+    /// The last sequence that is removed.
+    pub up_to: u64,
+    /// The receiver of the number of removed messages.
+    pub reply: oneshot::Sender<Result<u64, Error>>,
 }
 
 /// A handle to the maintenance thread.
@@ -79,17 +100,9 @@ impl Maintenance {
         let (tasks, queue) = mpsc::channel();
         let ready = Arc::new(Mutex::new(None));
         let maintenance = Self { tasks, ready: ready.clone(), shared: shared.clone() };
-        (
-            maintenance,
-            Worker {
-                shared,
-                orders,
-                queue,
-                ready,
-                is_unwritten: Cell::new(false),
-                is_over: Cell::new(false),
-            },
-        )
+        let eraser = RefCell::new(Eraser::new(shared.state().topics.owing_erasure()));
+        let (is_unwritten, is_over, put_back) = (Cell::new(false), Cell::new(false), RefCell::new(None));
+        (maintenance, Worker { shared, orders, queue, put_back, ready, is_unwritten, is_over, eraser })
     }
 
     /// Queues a task.
@@ -114,80 +127,10 @@ impl Maintenance {
     pub fn stop(&self) {
         self.request(Task::Stop);
     }
-
-    /// The next segment: the prepared one, or a new one. Its name is on disk when this returns.
-    pub fn next_segment(&self, first_sequence: u64) -> Result<Segment, NotMade> {
-        let shared = &self.shared;
-        // Keep the lock until the file has its own name: the worker would create another one under the name `READY`.
-        let mut ready = lock(&self.ready);
-        let not_named = |error| NotMade { error, is_named: false };
-        shared.manifest.ensure().map_err(not_named)?;
-        let file = ready.take().map_or_else(|| make(shared), Ok).map_err(not_named)?;
-        let link = shared.manifest.link_of_next(first_sequence);
-        let header =
-            SegmentHeader { log: shared.identity, first_sequence, replaces_up_to: 0, link: Some(link) };
-        let path = shared.directory.join(segment_name(first_sequence));
-        let disk = &shared.config.disk;
-        let named = file
-            .write_all_at(&header.to_bytes(), 0)
-            .and_then(|()| file.sync())
-            .and_then(|()| disk.rename(&shared.directory.join(READY), &path));
-        if let Err(error) = named {
-            let _ = disk.remove(&shared.directory.join(READY));
-            return Err(not_named(error));
-        }
-        disk.sync_directory(&shared.directory).map_err(|error| NotMade { error, is_named: true })?;
-        if let Err(error) = shared.manifest.list_next(link.id, first_sequence) {
-            // It must not be written without a place in the manifest, nor keep that place without its file.
-            let undone = || {
-                shared.manifest.mirror()?;
-                disk.remove(&path)?;
-                disk.sync_directory(&shared.directory)
-            };
-            let is_named = !is_full(&error) || undone().is_err();
-            return Err(NotMade { error, is_named });
-        }
-        let index = IndexBuilder::new(shared.identity.salt, header.bytes());
-        Ok(Segment::open(path, Arc::new(file), first_sequence, 0, index))
-    }
-}
-
-/// Why there is no next segment.
-#[derive(Debug)]
-pub struct NotMade {
-    /// The cause.
-    pub error: io::Error,
-    /// The new segment may have its name: then the previous one must not be written any more.
-    pub is_named: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Creates the file of a segment, with its room on the disk.
-fn make(shared: &Shared) -> io::Result<File> {
-    let path = shared.directory.join(READY);
-    let file = shared.config.disk.create(&path)?;
-    if let Err(error) = file.allocate(room(&shared.config)) {
-        let _ = shared.config.disk.remove(&path);
-        return Err(error);
-    }
-    Ok(file)
-}
-
-/// The size that a segment gets on disk before it is written.
-pub fn room(config: &Config) -> u64 {
-    let bytes = config.segment_bytes as u64;
-    bytes + bytes / SPARE
-}
-
-/// Whether the disk is full, which is not a failure of the log.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
 }
 
 /// The work of the maintenance thread.
@@ -197,30 +140,65 @@ pub struct Worker {
     /// To begin a segment, while the log is open.
     orders: tokio::sync::mpsc::WeakSender<Order>,
     queue: mpsc::Receiver<Task>,
+    /// A task that was taken from the queue too early.
+    put_back: RefCell<Option<Task>>,
     ready: Arc<Mutex<Option<File>>>,
     /// There are removals that the file of trim points does not have yet.
     is_unwritten: Cell<bool>,
     /// The thread is to end.
     is_over: Cell<bool>,
+    eraser: RefCell<Eraser>,
 }
 
 impl Worker {
     /// Runs on a thread of its own.
     pub fn run(self) {
-        let interval = self.shared.config.retention_interval;
-        let mut due = Instant::now();
+        let config = &self.shared.config;
+        let (interval, sweep_interval) = (config.retention_interval, config.erase_within / 2);
+        // Tests decide by the interval of retention when something happens.
+        let at_most = |pause: Duration| if cfg!(test) { interval } else { interval.min(pause) };
+        let (round_interval, room_interval) = (at_most(MAX_ROUND_INTERVAL), at_most(ROOM_INTERVAL));
+        let now = Instant::now();
+        let (mut due, mut round_due, mut sweep_due, mut room_due) =
+            (now, now, now + sweep_interval.min(FIRST_SWEEP), now);
         loop {
-            // Check this first: a steady stream of tasks must not starve retention.
+            // Check these first: a steady stream of tasks must not starve retention and erasure.
             if Instant::now() >= due {
                 self.enforce();
+                self.replenish();
+                if self.shared.lack.borrow().is_some() {
+                    self.begin_sweep();
+                }
                 due = Instant::now() + interval;
+            }
+            if Instant::now() >= round_due {
+                self.eraser.borrow_mut().begin_round(&self.shared);
+                round_due = Instant::now() + round_interval;
+            }
+            if Instant::now() >= sweep_due {
+                self.begin_sweep();
+                sweep_due = Instant::now() + sweep_interval;
+            }
+            self.erase_a_step();
+            self.shared.owed_erasures.store(self.eraser.borrow().owed(), Ordering::Relaxed);
+            let has_lack = self.shared.lack.borrow().is_some();
+            if has_lack && Instant::now() >= room_due {
+                self.look_for_room();
+                room_due = Instant::now() + room_interval;
             }
             // The order to end may have come meanwhile.
             if self.is_over.get() {
                 break;
             }
-            let left = due.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600));
-            match self.queue.recv_timeout(left) {
+            let next = due.min(round_due).min(sweep_due);
+            let next = if has_lack { next.min(room_due) } else { next };
+            let left = if self.eraser.borrow().is_busy() && !self.is_unwritten.get() {
+                Duration::ZERO
+            } else {
+                next.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600))
+            };
+            let put_back = self.put_back.take();
+            match put_back.map_or_else(|| self.queue.recv_timeout(left), Ok) {
                 Ok(task) => self.handle(task),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -233,36 +211,84 @@ impl Worker {
         match task {
             Task::Prepare => self.prepare(),
             Task::Seal(segment) => self.seal(&segment),
-            Task::Purge { topic, up_to, reply } => _ = reply.send(self.purge(&topic, up_to)),
+            Task::Purge(purge) => self.purge(purge),
+            // It is looked for in the loop.
+            Task::WatchRoom => {}
             #[cfg(test)]
             Task::Settle(reply) => _ = reply.send(()),
             #[cfg(test)]
             Task::Enforce(reply) => {
                 self.enforce();
+                self.eraser.borrow_mut().begin_round(&self.shared);
+                self.erase_all();
+                let _ = reply.send(());
+            }
+            #[cfg(test)]
+            Task::Sweep(reply) => {
+                self.begin_sweep();
+                self.erase_all();
                 let _ = reply.send(());
             }
             Task::Stop => self.is_over.set(true),
         }
     }
 
+    /// The next task, if one waits.
+    fn waiting(&self) -> Option<Task> {
+        self.put_back.take().or_else(|| self.queue.try_recv().ok())
+    }
+
     /// Does what was queued meanwhile, between two slices of a long task. False if the thread is to end.
     fn let_others_in(&self) -> bool {
         while !self.is_over.get()
-            && let Ok(task) = self.queue.try_recv()
+            && let Some(task) = self.waiting()
         {
             self.handle(task);
         }
         !self.is_over.get()
     }
 
-    fn prepare(&self) {
-        // The committer creates one itself if it finds none, under the same lock.
-        let mut ready = lock(&self.ready);
-        if ready.is_none() {
-            match make(&self.shared) {
-                Ok(file) => *ready = Some(file),
-                Err(error) => tracing::warn!(%error, "there is no room for the next segment yet"),
+    #[cfg(test)]
+    fn erase_all(&self) {
+        while self.eraser.borrow().is_busy() && !self.is_unwritten.get() {
+            self.erase_a_step();
+        }
+    }
+
+    /// Erases in one segment, if there is something to erase and the trim points are on disk.
+    fn erase_a_step(&self) {
+        if !self.eraser.borrow().is_busy() || self.is_unwritten.get() {
+            return;
+        }
+        let limit = || {
+            let (reply, end) = oneshot::channel();
+            self.orders.upgrade()?.blocking_send(Order::Mark(reply)).ok()?;
+            end.blocking_recv().ok()
+        };
+        let is_round_over = self.eraser.borrow_mut().step(&self.shared, &limit);
+        if is_round_over {
+            self.is_unwritten.set(true);
+            if let Err(error) = self.write_trim_points() {
+                tracing::warn!(%error, "it cannot be recorded now that purged messages are erased");
             }
+        }
+    }
+
+    /// Asks the committer whether there is room.
+    fn look_for_room(&self) {
+        if let Some(orders) = self.orders.upgrade() {
+            let _ = orders.try_send(Order::Probe);
+        }
+    }
+
+    /// Begins to erase everything that is removed, purged or not.
+    fn begin_sweep(&self) {
+        // Otherwise another rule, or none, would make superseded messages be served again after a restart.
+        if self.shared.state_mut().topics.record_superseded() {
+            self.is_unwritten.set(true);
+        }
+        if self.write_trim_points().is_ok() {
+            self.eraser.borrow_mut().begin_sweep(&self.shared, millis(self.shared.now()));
         }
     }
 
@@ -271,65 +297,6 @@ impl Worker {
         if let Err(error) = self.shared.seal(segment) {
             tracing::warn!(%error, path = %segment.path.display(), "the index of a segment cannot be written");
         }
-    }
-
-    fn purge(&self, topic: &str, up_to: u64) -> Result<u64, Error> {
-        // An earlier purge may have failed to write its trim point, and this be its repetition.
-        self.write_trim_points()?;
-        let limit = Limit { remove_up_to: up_to, now_millis: millis(self.shared.now()), ..Limit::default() };
-        let mut count = 0;
-        for _ in 0..MAX_TRIES {
-            let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
-            let known = match known {
-                Err(error) if count == 0 => return Err(error),
-                Err(_) => return self.purged(count),
-                Ok(known) => known,
-            };
-            let purged = up_to.min(known.held.last.sequence);
-            if known.held.first.sequence > up_to {
-                // Everything was removed before: forget the message ids too.
-                let is_news = self.shared.state_mut().topics.purge_ids(topic, purged);
-                self.is_unwritten.set(self.is_unwritten.get() || is_news);
-                return self.purged(count);
-            }
-            count += self.trim_topic(&topic.into(), &known, limit, purged)?.unwrap_or(0);
-        }
-        // Publishers changed the topic during each try.
-        Err(io::Error::from(io::ErrorKind::ResourceBusy).into())
-    }
-
-    fn purged(&self, count: u64) -> Result<u64, Error> {
-        self.write_trim_points()?;
-        if count > 0 {
-            self.roll_if_thin();
-        }
-        Ok(count)
-    }
-
-    /// Writes the file of trim points, if there are removals that it does not have.
-    fn write_trim_points(&self) -> Result<(), Error> {
-        if self.is_unwritten.get() {
-            let Shared { config, directory, .. } = &*self.shared;
-            let bytes = self.shared.trim_points();
-            let write = || trim_points::write(&config.disk, directory, &bytes);
-            match write() {
-                // The removal frees far more than the file takes.
-                Err(error) if is_full(&error) && self.give_room_back() => write()?,
-                result => result?,
-            }
-            self.is_unwritten.set(false);
-        }
-        Ok(())
-    }
-
-    /// Deletes the prepared segment. False if there is none.
-    fn give_room_back(&self) -> bool {
-        let mut ready = lock(&self.ready);
-        let is_there = ready.take().is_some();
-        if is_there {
-            let _ = self.shared.config.disk.remove(&self.shared.directory.join(READY));
-        }
-        is_there
     }
 
     /// Removes the oldest messages of a topic. Returns how many; `None` if the topic has changed meanwhile.
@@ -379,7 +346,7 @@ impl Worker {
         let active = self.shared.state().segments.last().cloned();
         let Some(active) = active else { return };
         let written = active.blocks_end().saturating_sub(SEGMENT_HEADER_BYTES as u64);
-        if written * SPARE < self.shared.segment_bytes() {
+        if written * THIN < self.shared.segment_bytes() {
             return;
         }
         let live = compaction::live_bytes(&self.shared, &active, millis(self.shared.now()));

@@ -83,7 +83,7 @@ pub fn start(disk: &Disk, directory: &Path, manifest: Manifest, found: &Found) -
     }
     let file = ManifestFile::new(disk.clone(), directory, manifest, found);
     match file.mirror() {
-        Err(error) if maintenance::is_full(&error) => {
+        Err(error) if maintenance::room::is_full(&error) => {
             tracing::warn!(%error, "there is no room for the manifest yet");
         }
         result => result?,
@@ -216,7 +216,7 @@ impl ManifestFile {
         };
         let room = (bytes.len() + bytes.len() / 4).next_multiple_of(ROOM_BYTES) as u64;
         if file.len()? < bytes.len() as u64 {
-            file.allocate(room)?;
+            file.allocate(0..room)?;
         }
         file.write_all_at(&bytes, 0)?;
         file.sync()?;

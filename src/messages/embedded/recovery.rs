@@ -18,19 +18,21 @@ use bytes::Bytes;
 use self::{
     directory::{Candidate, Files},
     presence::Presence,
+    tail::Tail,
 };
 use super::{
     State,
     disk::{Disk, File},
     format::{
         self,
-        block::{self, Identity},
+        block::{Identity, MARK_BYTES},
         footer::Footer,
         manifest::{Listed, Manifest},
         scan::Scan,
         segment_header, trim_points,
     },
     index::{builder::IndexBuilder, cache::Cache, dedupe::Dedupe, segment::Segment, topics::Topics},
+    maintenance::room::is_full,
     manifest, nanos, segment_name,
 };
 use crate::messages::{
@@ -40,6 +42,7 @@ use crate::messages::{
 
 pub mod directory;
 pub mod presence;
+pub mod tail;
 mod upgrade;
 
 /// The sequence jumps by this much over a torn tail: more than a commit holds, so that no sequence that a reader may have
@@ -67,6 +70,10 @@ pub struct Recovered {
     pub last_time: u64,
     /// The segment to continue, and the offset of its next block; `None` to begin a new one.
     pub active: Option<(Arc<Segment>, u64)>,
+    /// A torn tail at that offset, for whose copy the disk has no room.
+    pub tail: Option<Tail>,
+    /// The bytes of that segment before this offset are not taken for torn, whatever happens to them.
+    pub settled_up_to: u64,
     /// Full segments without a footer.
     pub unsealed: Vec<Arc<Segment>>,
     /// The report for the operator.
@@ -131,6 +138,8 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         next_sequence: 1,
         last_time: 0,
         active: None,
+        tail: None,
+        settled_up_to: 0,
         unsealed: Vec::new(),
         opened,
         open_end: None,
@@ -224,7 +233,9 @@ impl Recovered {
         index.extend(scan.end);
         let segment = Arc::new(Segment::open(path, file, first_sequence, replaces_up_to, index));
         self.state.segments.push(segment.clone());
-        if last.is_some() && link.is_some() {
+        // One of version 2 is followed by the next at once, unless a torn tail must be set aside before.
+        if last.is_some() && (link.is_some() || self.tail.is_some()) {
+            self.settled_up_to = scan.last_commit.min(scan.end);
             self.active = Some((segment, scan.end));
         } else if scan.damage.is_empty() {
             self.unsealed.push(segment);
@@ -357,30 +368,29 @@ impl Recovered {
         scan: &mut Scan,
     ) -> io::Result<()> {
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-        let torn = scan.torn();
-        if let Some(torn) = torn {
-            let end = scan.tail.end.max(scan.end);
-            let aside = path.with_extension(format!("torn-{torn}"));
-            let copy = disk.create(&aside)?;
-            copy.write_all_at(bytes.get(at(torn)..at(end)).unwrap_or_default(), 0)?;
-            copy.sync()?;
-            disk.sync_directory(path.parent().unwrap_or(path))?;
-            scan.truncate(torn);
+        let torn = scan.torn().map(|start| Tail { start, end: scan.tail.end.max(scan.end) });
+        if let Some(tail) = torn {
+            scan.truncate(tail.start);
             scan.next_sequence += SEQUENCE_JUMP;
-            // Nothing was lost: its messages were never acknowledged. The mark after the zeros says so from now on.
-            let zeros = vec![0; at(end - torn)];
-            file.write_all_at(&zeros, torn)?;
-            self.opened.torn.push((aside, end - torn));
         }
         let unsure = scan.unsure();
-        let tail = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
-        if !tail.is_empty() {
-            file.write_all_at(tail, unsure)?;
+        let sure = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
+        if !sure.is_empty() {
+            file.write_all_at(sure, unsure)?;
         }
-        if torn.is_some() {
-            let mark = block::mark(scan.next_sequence, scan.salt());
-            file.write_all_at(&mark, scan.end)?;
-            scan.end += mark.len() as u64;
+        if let Some(tail) = torn {
+            match tail.set_aside(disk, path, file, scan.next_sequence, scan.salt()) {
+                Ok(aside) => {
+                    self.opened.torn.push((aside, tail.end - tail.start));
+                    scan.end += MARK_BYTES as u64;
+                    scan.last_commit = scan.end;
+                }
+                Err(error) if is_full(&error) => {
+                    tracing::warn!(%error, bytes = tail.end - tail.start, "there is no room to set aside an incomplete write at the end of the log: publishing waits for it, reading goes on");
+                    self.tail = torn;
+                }
+                Err(error) => return Err(error),
+            }
         }
         file.sync()
     }

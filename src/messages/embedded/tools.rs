@@ -194,6 +194,9 @@ pub enum Fault {
     /// One copy of the manifest is not valid; the other one is.
     #[error("this copy of the manifest is not whole: the server writes it again when it starts")]
     ManifestCopy,
+    /// One of the two copies of the file of trim points is not whole; the other one is.
+    #[error("{0}: the other copy is used, and the server writes this one again when it starts")]
+    Copy(String),
     /// A full segment has no index yet. Not damage.
     #[error("has no index yet: the server writes it when it starts")]
     NoIndex,

@@ -184,7 +184,7 @@ async fn a_commit_that_was_refused_for_want_of_room_does_not_come_back_after_a_p
     disk.fail_at(disk.calls(), Fault::Full);
     let large = (0..5).map(|_| text("a", &"2".repeat(40_000))).collect();
     let refused = log.publish_each(large).await.await;
-    assert!(refused.iter().all(|result| matches!(result, Err(Error::Full))));
+    assert!(refused.iter().all(|result| matches!(result, Err(Error::Full(_)))));
     for seed in 0..50 {
         let disk = disk.lose_power(seed);
         let config = Config { disk: Storage::Simulated(disk), ..config.clone() };
@@ -225,7 +225,7 @@ async fn without_room_for_the_next_segment_a_refused_message_leaves_nothing_in_t
             match log.publish(text("a", &content)).await {
                 Ok(_) => acknowledged.push(content),
                 Err(Error::Failed) => unknown.push(content),
-                Err(error) => assert!(matches!(error, Error::Full), "{error}"),
+                Err(error) => assert!(matches!(error, Error::Full(_)), "{error}"),
             }
         }
         let log = open(&disk.kill()).unwrap().0;

@@ -236,11 +236,13 @@ fn one_topic(
     assert!(list.is_empty());
 }
 
-fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64; 3]> {
-    check(bytes, bytes.len() - 4, 0);
-    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 1));
-    assert_eq!((&bytes[12..28], number::<4>(bytes, 28)), (&log[..], salt.into()));
-    let mut rest = &bytes[32..bytes.len() - 4];
+fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64; 4]> {
+    let end = 28 + usize::try_from(number::<8>(bytes, 20)).unwrap();
+    check(bytes, end, 0);
+    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 2));
+    assert!(number::<8>(bytes, 12) > 1, "the generation");
+    assert_eq!((&bytes[28..44], number::<4>(bytes, 44)), (&log[..], salt.into()));
+    let mut rest = &bytes[48..end];
     assert_eq!(varint(&mut rest), 0);
     let mut topics = BTreeMap::new();
     while !rest.is_empty() {
@@ -294,10 +296,8 @@ async fn the_documented_format_is_enough_to_read_a_log() {
     log.close().await;
 
     let mut paths = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths = paths
-        .by_ref()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect::<Vec<_>>();
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let mut paths = paths.by_ref().filter(is_segment).collect::<Vec<_>>();
     paths.sort();
     assert!(paths.len() > 2);
     let (mut sequences, mut identity) = (Vec::new(), None);
@@ -327,6 +327,8 @@ async fn the_documented_format_is_enough_to_read_a_log() {
         let bytes = std::fs::read(directory.path().join(name)).unwrap();
         assert_eq!(manifest(&bytes, identity.unwrap()), (segments.clone(), incarnations.clone()), "{name}");
     }
-    let removed = removed(&std::fs::read(directory.path().join("removed")).unwrap(), identity.unwrap());
-    assert_eq!(removed, BTreeMap::from([("t.1".to_owned(), [106, 99, 100])]));
+    for copy in ["removed.0", "removed.1"] {
+        let removed = removed(&std::fs::read(directory.path().join(copy)).unwrap(), identity.unwrap());
+        assert_eq!(removed, BTreeMap::from([("t.1".to_owned(), [106, 99, 100, 0])]), "{copy}");
+    }
 }

@@ -3,10 +3,12 @@
 use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
 
+mod erasure;
 mod files;
 mod list;
 mod maintenance;
 mod many_topics;
+mod room;
 
 /// A log in memory. Its clock moves only when a test moves it, and retention runs only when a test asks for it.
 pub struct Bed {
@@ -84,8 +86,14 @@ impl Bed {
         segments
     }
 
-    async fn texts(&self, topics: &[&str]) -> Vec<String> {
+    pub async fn texts(&self, topics: &[&str]) -> Vec<String> {
         texts(&self.log, query(topics, Start::Earliest)).await
+    }
+
+    /// Publishes a text, and returns it.
+    pub async fn publish_text(&self, topic: &str, content: &str) -> String {
+        self.publish(topic, content).await;
+        content.into()
     }
 
     fn topic(&self, name: &str) -> Option<TopicInfo> {

@@ -153,7 +153,7 @@ impl Client {
             let outcomes = outcome.await.into_iter().map(|result| match result {
                 Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence.get()),
                 Ok(Published { sequence, .. }) => Outcome::Done(sequence.get()),
-                Err(Error::Full) => Outcome::Refused,
+                Err(Error::Full(_)) => Outcome::Refused,
                 Err(Error::Failed) => Outcome::Unknown,
                 Err(error) => panic!("{error}"),
             });
@@ -196,7 +196,11 @@ impl Client {
         let topic = TOPICS[self.random.index(TOPICS.len())];
         let through = embedded(log).head().saturating_sub(self.random.below(40)).max(1);
         let result = log.purge_topic(topic, Some(sequence(through))).await;
-        let outcome = outcome(&result.map(|_| 0));
+        let outcome = match result {
+            // It is done, and a restart may undo it.
+            Err(Error::Full(_)) => Outcome::Unknown,
+            result => outcome(&result.map(|_| 0)),
+        };
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
     }
 
@@ -279,7 +283,7 @@ pub async fn enforce(log: &Log) {
 fn outcome(result: &Result<u64, Error>) -> Outcome {
     match result {
         Ok(sequence) => Outcome::Done(*sequence),
-        Err(Error::NoTopic | Error::NoConsumer | Error::Full) => Outcome::Refused,
+        Err(Error::NoTopic | Error::NoConsumer | Error::Full(_)) => Outcome::Refused,
         Err(_) => Outcome::Unknown,
     }
 }

@@ -178,6 +178,9 @@ settings! {
     "Messages" {
         /// Enforce retention this often; with 20s, what a rule removes is gone within a minute
         retention_interval: Span "TIME" => messages.retention_interval >= "1ms";
+        /// Overwrite what expired, was superseded or was removed by retention within this time; what was purged, within a
+        /// minute
+        erase_within: Span "TIME" => messages.erase_within >= "1ms";
         /// Refuse a message whose payload, key and headers are together larger than this; up to 16MiB
         max_message: Size "SIZE" => messages.max_message_bytes >= "1B";
         /// Refuse a larger request that publishes

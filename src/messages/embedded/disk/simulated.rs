@@ -15,6 +15,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
@@ -73,6 +74,7 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     deed: Deed,
     capacity: Option<u64>,
+    max_files: Option<usize>,
     is_off: bool,
     /// The number of reads of files, and of the bytes that they read.
     reads: (u64, u64),
@@ -116,8 +118,8 @@ impl Simulation {
         let files =
             files.map(|(id, file)| (*id, File { content: file.content.lose_power(&mut loss), handles: 0 }));
         let files = files.collect();
-        let (clock, capacity) = (state.clock, state.capacity);
-        State { names, files, clock, capacity, ..State::default() }.into_disk()
+        let (clock, capacity, max_files) = (state.clock, state.capacity, state.max_files);
+        State { names, files, clock, capacity, max_files, ..State::default() }.into_disk()
     }
 
     /// The disk as another process finds it after the writing process was killed: with everything, synced or not.
@@ -128,7 +130,7 @@ impl Simulation {
     }
 
     /// The number of calls so far that change something, failed ones included: create, rename, remove, `sync_directory`,
-    /// and of files write, `set_len`, allocate, sync.
+    /// and of files write, `set_len`, allocate, punch, sync.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
@@ -158,6 +160,24 @@ impl Simulation {
     /// Limits the room for all files together, each in whole sectors; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
+    }
+
+    /// Limits the number of files that have a name or are open; `None` for no limit.
+    pub fn set_max_files(&self, files: Option<usize>) {
+        self.state().max_files = files;
+    }
+
+    /// What is left for further files and bytes.
+    pub fn free(&self) -> super::Free {
+        let state = self.state();
+        let bytes = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        let files = state.max_files.map_or(u64::MAX, |most| most.saturating_sub(state.count()) as u64);
+        super::Free { bytes, files }
+    }
+
+    /// The number of files that have a name or are open.
+    pub fn count(&self) -> usize {
+        self.state().count()
     }
 
     /// The room that is taken by files that have a name or are open.
@@ -216,6 +236,9 @@ impl Simulation {
             if let Ok(file) = state.names.find(path) {
                 state.file(file).content.set_len(0, clock);
                 return Ok(file);
+            }
+            if state.max_files.is_some_and(|most| state.count() >= most) {
+                return Err(Fault::Full.into());
             }
             let file = state.new_file();
             state.names.create(path, file, clock).map(|()| file)
@@ -309,14 +332,22 @@ impl Handle {
     }
 
     /// Fills it up with zeros, which take their room now.
-    pub fn allocate(&self, bytes: u64) -> io::Result<()> {
+    pub fn allocate(&self, range: Range<u64>) -> io::Result<()> {
         self.state().change(|state, clock| {
             let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
             let file = &mut state.file(self.file).content;
-            if file.room_to_allocate(bytes) > room {
+            if file.room_to_allocate(&range) > room {
                 return Err(Fault::Full.into());
             }
-            file.allocate(bytes, clock);
+            file.allocate(&range, clock);
+            Ok(())
+        })
+    }
+
+    /// Overwrites bytes with zeros, and gives the room of whole sectors back.
+    pub fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.state().change(|state, clock| {
+            state.file(self.file).content.punch(offset, length, clock);
             Ok(())
         })
     }
@@ -415,8 +446,17 @@ impl State {
     }
 
     fn used(&self) -> u64 {
+        self.present().map(|file| file.content.room()).sum()
+    }
+
+    fn count(&self) -> usize {
+        self.present().count()
+    }
+
+    /// The files that have a name or are open.
+    fn present(&self) -> impl Iterator<Item = &File> {
         let is_there = |id: u64, file: &File| file.handles > 0 || self.names.sees(id);
-        self.files.iter().filter(|(id, file)| is_there(**id, file)).map(|(_, file)| file.content.room()).sum()
+        self.files.iter().filter(move |(id, file)| is_there(**id, file)).map(|(_, file)| file)
     }
 }
 

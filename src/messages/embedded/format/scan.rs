@@ -14,6 +14,7 @@ use super::{
         self, BLOCK_HEADER_BYTES, BLOCK_MAGIC, Block, Header, INCARNATION_BYTES, INCARNATION_MAGIC,
         MARK_BYTES, MARK_MAGIC, Salt,
     },
+    erased,
     segment_header::records_start,
 };
 use crate::messages::incarnation::Incarnation;
@@ -53,7 +54,7 @@ pub struct Found {
     pub block: Block,
     /// The offset of its commit.
     pub commit: u64,
-    /// Whether the bytes of every entry are those that were written.
+    /// Whether the bytes of every entry are those that were written, or erased.
     pub is_intact: bool,
 }
 
@@ -158,7 +159,7 @@ impl Scan {
             return None;
         }
         let block = Block::read(&bytes.slice(offset..end), self.salt).ok()?;
-        let is_intact = block.entries.iter().all(|entry| block.is_intact(entry));
+        let is_intact = erased::broken(&block, self.salt).is_empty();
         let body = (offset + BLOCK_HEADER_BYTES + header.table_bytes) as u64;
         let (start, end) = (offset as u64, end as u64);
         let commit = start.saturating_sub(header.back.into());

@@ -1,27 +1,37 @@
 //! The file of trim points: for each topic that retention or a purge has trimmed, how far.
 //!
-//! The file is replaced as a whole before a removal that it records is carried out. If it cannot be read, removed messages
+//! It is kept twice, and replaced before a removal that it records is carried out. If no copy can be read, removed messages
 //! that are still in a segment are served again, and gaps are not reported to readers. The server logs that; no message is
 //! lost.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::{Buf, BufMut};
 
-use super::block::{Identity, LogId, Salt, put_text, take_text};
+use super::{
+    block::{Identity, LogId, put_text, take_text},
+    twin::{self, Twin},
+};
 use crate::{
     messages::embedded::disk::Disk,
     wire::{put_varint, take_varint},
 };
 
-/// The name of the file.
+/// The name of the file of version 1, of which there was one copy.
 pub const NAME: &str = "removed";
 
 /// Its first bytes.
 const MAGIC: [u8; 8] = *b"PRNLRMV\n";
 
-/// The version of its format.
-const VERSION: u32 = 1;
+/// The file since version 2.
+const KIND: twin::Kind = twin::Kind { name: NAME, magic: MAGIC, version: 2 };
+
+/// A topic with a name of usual length takes up to this much.
+pub const TOPIC_BYTES: u64 = 96;
 
 /// What was removed from a topic. It outlives the messages of the topic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -34,6 +44,15 @@ pub struct TrimPoint {
     pub purged_up_to: u64,
     /// The loss epoch in which `lost_up_to` last changed; 0 if that was before the server started. Not on disk.
     pub lost_at: u64,
+    /// The bytes of purged messages up to this sequence have left the disk; 0 for none.
+    pub erased_up_to: u64,
+}
+
+impl TrimPoint {
+    /// Whether bytes of purged messages may still be on disk.
+    pub fn owes_erasure(&self) -> bool {
+        self.erased_up_to < self.purged_up_to
+    }
 }
 
 /// The content of the file.
@@ -45,64 +64,118 @@ pub struct TrimPoints {
     pub topics: Vec<(String, TrimPoint)>,
 }
 
-/// The file, as it is on disk.
+/// The content of the file.
 pub fn to_bytes<'a>(
     log: Identity,
     forgotten_up_to: u64,
     topics: impl Iterator<Item = (&'a Arc<str>, TrimPoint)>,
 ) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.put_u32_le(VERSION);
-    out.put_slice(&log.id);
+    let mut out = log.id.to_vec();
     out.put_u32_le(log.salt);
     put_varint(&mut out, forgotten_up_to);
-    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at: _ }) in topics {
+    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at: _ }) in topics {
         put_text(&mut out, name);
-        for number in [first_kept, lost_up_to, purged_up_to] {
+        for number in [first_kept, lost_up_to, purged_up_to, erased_up_to] {
             put_varint(&mut out, number);
         }
     }
-    out.put_u32_le(crc32c::crc32c(&out));
     out
 }
 
-/// Replaces the file. It is on disk when this returns.
-pub fn write(disk: &Disk, directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = directory.join(format!("{NAME}.new"));
-    let file = disk.create(&new)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync()?;
-    disk.rename(&new, &directory.join(NAME))?;
-    disk.sync_directory(directory)
+/// The file on disk.
+#[derive(Debug)]
+pub struct TrimPointFile {
+    twin: Twin,
+    /// There may be a file of version 1.
+    has_older: bool,
 }
 
-/// Whether there is a file, sound or not.
-pub fn exists(disk: &Disk, directory: &Path) -> bool {
-    disk.open(&directory.join(NAME), false).is_ok()
+impl TrimPointFile {
+    /// Opens the file to replace it. No copy needs to exist.
+    pub fn open(disk: &Disk, directory: &Path) -> io::Result<Self> {
+        let (twin, _) = Twin::open(disk, directory, KIND)?;
+        Ok(Self { twin, has_older: disk.open(&directory.join(NAME), false).is_ok() })
+    }
+
+    /// Replaces the content. It is on disk when this returns.
+    pub fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.twin.write(content)?;
+        if self.has_older {
+            self.twin.remove(NAME)?;
+            self.has_older = false;
+        }
+        Ok(())
+    }
+
+    /// Reserves room for a content of this size, so that it can be replaced on a full disk.
+    pub fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        self.twin.reserve(bytes)
+    }
+}
+
+/// Whether both copies are whole.
+pub fn is_whole(disk: &Disk, directory: &Path) -> bool {
+    Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.copies == 2 && read.faults.is_empty())
+}
+
+/// The copies that are not whole while the other one is, and why they are not.
+pub fn faults(disk: &Disk, directory: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let (_, read) = Twin::open(disk, directory, KIND)?;
+    Ok(if read.content.is_some() { read.faults } else { Vec::new() })
 }
 
 /// The log that the file belongs to, for a directory in which no segment says it.
 pub fn identity(disk: &Disk, directory: &Path) -> Option<Identity> {
-    let file = disk.open(&directory.join(NAME), false).ok()?;
-    let bytes = file.read(0, usize::try_from(file.len().ok()?).ok()?).ok()?;
-    let (body, mut checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-    let mut rest = body.strip_prefix(&MAGIC).filter(|_| crc32c::crc32c(body) == checksum.get_u32_le())?;
-    (rest.try_get_u32_le().ok()? == VERSION).then_some(())?;
-    let id = rest.first_chunk::<16>().copied()?;
-    rest.advance(id.len());
-    Some(Identity { id, salt: rest.try_get_u32_le().ok()? })
+    let (_, content) = content(disk, directory).ok()?.ok()??;
+    take_identity(&mut content.as_slice())
 }
 
 /// Reads the file. Without one, nothing was removed. An outer error is I/O; an inner one says why the file is not valid.
 pub fn read(disk: &Disk, directory: &Path, log: LogId) -> io::Result<Result<TrimPoints, String>> {
+    let (version, content) = match content(disk, directory)? {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Ok(TrimPoints::default())),
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let fault = |text: &str| Ok(Err(format!("{}: {text}", directory.join(NAME).display())));
+    let mut rest = content.as_slice();
+    let Some(of) = take_identity(&mut rest) else { return fault("is not a file of trim points") };
+    if of.id != log {
+        return fault("belongs to another log");
+    }
+    match take_topics(&mut rest, version) {
+        Some(points) => Ok(Ok(points)),
+        None => fault("is not complete"),
+    }
+}
+
+/// What a file holds, or why it is not valid.
+type Content<T> = Result<Option<T>, String>;
+
+/// The version and the content of the newest file; `None` if there is none.
+fn content(disk: &Disk, directory: &Path) -> io::Result<Content<(u32, Vec<u8>)>> {
+    let (_, read) = Twin::open(disk, directory, KIND)?;
+    if let Some(content) = read.content {
+        return Ok(Ok(Some((KIND.version, content))));
+    }
+    match content_of_version_1(disk, directory)? {
+        // A copy that is not whole was never complete if there is one of version 1.
+        Ok(None) if read.copies == 2 && read.faults.len() == 2 => {
+            let faults = read.faults.iter().map(|(path, fault)| format!("{}: {fault}", path.display()));
+            Ok(Err(faults.collect::<Vec<_>>().join("; ")))
+        }
+        result => Ok(result.map(|content| content.map(|content| (1, content)))),
+    }
+}
+
+fn content_of_version_1(disk: &Disk, directory: &Path) -> io::Result<Content<Vec<u8>>> {
     let path = directory.join(NAME);
     let file = match disk.open(&path, false) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(TrimPoints::default())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
-    let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
-    let bytes = file.read(0, length)?;
+    let bytes = file.read(0, usize::try_from(file.len()?).map_err(io::Error::other)?)?;
     let fault = |text: &str| Ok(Err(format!("{}: {text}", path.display())));
     let Some((body, mut checksum)) = bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at))
     else {
@@ -111,32 +184,31 @@ pub fn read(disk: &Disk, directory: &Path, log: LogId) -> io::Result<Result<Trim
     if crc32c::crc32c(body) != checksum.get_u32_le() {
         return fault("its checksum is wrong");
     }
-    let Some(mut rest) = body.strip_prefix(&MAGIC).filter(|rest| rest.len() >= 4 + log.len() + 4) else {
+    let Some(mut rest) = body.strip_prefix(&MAGIC).filter(|rest| rest.len() >= 4) else {
         return fault("is not a file of trim points");
     };
-    let version = rest.get_u32_le();
-    if version != VERSION {
-        return fault(&format!("is in version {version} of its format"));
-    }
-    let (of, mut rest) = rest.split_at(log.len());
-    if of != log {
-        return fault("belongs to another log");
-    }
-    rest.advance(size_of::<Salt>());
-    match take_topics(&mut rest) {
-        Some(points) => Ok(Ok(points)),
-        None => fault("is not complete"),
+    match rest.get_u32_le() {
+        1 => Ok(Ok(Some(rest.to_vec()))),
+        version => fault(&format!("is in version {version} of its format")),
     }
 }
 
-fn take_topics(rest: &mut &[u8]) -> Option<TrimPoints> {
+fn take_identity(rest: &mut &[u8]) -> Option<Identity> {
+    let id = rest.first_chunk::<{ size_of::<LogId>() }>().copied()?;
+    rest.advance(id.len());
+    Some(Identity { id, salt: rest.try_get_u32_le().ok()? })
+}
+
+fn take_topics(rest: &mut &[u8], version: u32) -> Option<TrimPoints> {
     let forgotten_up_to = take_varint(rest)?;
     let mut topics = Vec::new();
     while !rest.is_empty() {
         let name = take_text(rest)?.to_owned();
         let first_kept = take_varint(rest)?;
         let (lost_up_to, purged_up_to) = (take_varint(rest)?, take_varint(rest)?);
-        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at: 0 }));
+        // Before, nothing was erased.
+        let erased_up_to = if version == 1 { 0 } else { take_varint(rest)? };
+        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at: 0 }));
     }
     Some(TrimPoints { forgotten_up_to, topics })
 }

@@ -12,6 +12,7 @@ use memchr::memmem;
 use super::segment::{BlockRun, Segment};
 use crate::messages::embedded::format::{
     block::{self, BLOCK_MAGIC, Block, Header, Salt},
+    erased,
     footer::Posting,
 };
 
@@ -28,7 +29,7 @@ pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>,
         }
         // After damage, an intact header may be a stray copy, and its length cannot be trusted.
         let is_next = |block: &Block| {
-            let is_intact = !is_damaged || block.entries.iter().all(|entry| block.is_intact(entry));
+            let is_intact = !is_damaged || erased::broken(block, salt).is_empty();
             is_intact && block.first_sequence >= expected && !block.body.is_empty()
         };
         if let Some(block) = Block::read(&bytes.slice(at..), salt).ok().filter(is_next) {

@@ -188,6 +188,13 @@ impl Segment {
         }
     }
 
+    /// Adds a mark that was written after the last block.
+    pub fn extend(&self, end: u64) {
+        if let Index::Open(builder) = &self.index {
+            builder.write().unwrap_or_else(PoisonError::into_inner).extend(end);
+        }
+    }
+
     /// The footer to write; `None` if there is one.
     pub fn to_footer(&self) -> Option<Vec<u8>> {
         match &self.index {

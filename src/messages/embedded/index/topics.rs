@@ -22,6 +22,8 @@ const MAX_GONE: usize = 100_000;
 /// A topic that holds messages.
 #[derive(Clone, Debug, Default)]
 pub struct Topic {
+    /// The file of trim points has its trim point, although only superseded messages were removed.
+    pub is_recorded: bool,
     /// Its messages that are not removed.
     pub held: Held,
     /// What was removed from it.
@@ -149,13 +151,14 @@ impl Topics {
     }
 
     fn make(&mut self, name: Arc<str>) -> &mut Topic {
-        let trim_point = self.gone.remove(&name);
-        self.passages += u64::from(trim_point.is_some());
-        let trim_point = trim_point.unwrap_or_default();
+        let known = self.gone.remove(&name);
+        self.passages += u64::from(known.is_some());
+        let (trim_point, is_recorded) = (known.unwrap_or_default(), known.is_some());
         let rule = self.rule_of(&name).and_then(|place| self.rules.get(place));
         let is_last_only = topic::is_reserved(&name) || rule.is_some_and(|rule| rule.is_last_only);
         self.consumers += usize::from(topic::is_of_consumer(&name));
-        self.alive.entry(name).or_insert(Box::new(Topic { held: Held::default(), trim_point, is_last_only }))
+        let topic = Topic { is_recorded, held: Held::default(), trim_point, is_last_only };
+        self.alive.entry(name).or_insert(Box::new(topic))
     }
 
     /// A topic that holds messages.
@@ -305,6 +308,39 @@ impl Topics {
         is_news
     }
 
+    /// The topics of which bytes of purged messages may still be on disk, and the last sequence of those.
+    pub fn owing_erasure(&self) -> Vec<(Arc<str>, u64)> {
+        let alive = self.alive.iter().map(|(name, topic)| (name, topic.trim_point));
+        let all = alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)));
+        let owing = all.filter(|(_, trim_point)| trim_point.owes_erasure());
+        owing.map(|(name, trim_point)| (name.clone(), trim_point.purged_up_to)).collect()
+    }
+
+    /// Records that the bytes of a topic's purged messages up to a sequence have left the disk.
+    pub fn erased(&mut self, name: &str, up_to: u64) {
+        let alive = self.alive.get_mut(name).map(|topic| &mut topic.trim_point);
+        if let Some(trim_point) = alive.or_else(|| self.gone.get_mut(name)) {
+            trim_point.erased_up_to = trim_point.erased_up_to.max(up_to);
+        }
+    }
+
+    /// Has the trim points of superseded messages recorded, too. True if there are such that were not.
+    pub fn record_superseded(&mut self) -> bool {
+        let mut is_news = false;
+        for (name, topic) in &mut self.alive {
+            if topic.is_last_only && !topic.is_recorded && !topic::is_reserved(name) {
+                topic.is_recorded = true;
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// The number of topics whose trim points may have to be stored.
+    pub fn count_all(&self) -> usize {
+        self.alive.len() + self.gone.len()
+    }
+
     /// Stops counting messages that have expired after the first kept one of their topic, and leave the disk.
     pub fn forget_expired(&mut self, expired: &BTreeMap<Arc<str>, Held>) {
         for (name, expired) in expired {
@@ -354,7 +390,8 @@ impl Topics {
     pub fn forget(&mut self, names: &[Arc<str>], limit: u64) {
         let (mut lost, mut lost_at) = (0, 0);
         for name in names {
-            if self.gone.get(name).is_some_and(|trim_point| trim_point.first_kept <= limit)
+            let is_over = |point: &TrimPoint| point.first_kept <= limit && !point.owes_erasure();
+            if self.gone.get(name).is_some_and(is_over)
                 && let Some(trim_point) = self.gone.remove(name)
             {
                 lost = lost.max(trim_point.lost_up_to);
@@ -381,7 +418,8 @@ impl Topic {
 
     /// Whether only superseded messages were removed: the messages themselves show that after a restart.
     fn is_superseded_only(&self) -> bool {
-        self.is_last_only && self.trim_point.lost_up_to == 0 && self.trim_point.purged_up_to == 0
+        let TrimPoint { lost_up_to, purged_up_to, .. } = self.trim_point;
+        self.is_last_only && lost_up_to == 0 && purged_up_to == 0 && !self.is_recorded
     }
 
     /// Removes all but the last message, if only that is kept.

@@ -24,6 +24,7 @@ use crate::messages::embedded::{
         segment_header::SegmentHeader,
     },
     index::{builder::IndexBuilder, live::Live, segment::Segment},
+    maintenance::room,
     millis, nanos,
     read::fetch::retrying,
 };
@@ -267,10 +268,20 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
         disk.rename(&new, &first.path)?;
         Ok(Some((made, expired)))
     });
-    let Ok(Some((made, expired))) = written else {
-        // It would take room until the next start.
-        let _ = disk.remove(&new);
-        return written.map(|_| ());
+    let (made, expired) = match written {
+        Ok(Some(written)) => written,
+        not_written => {
+            // It would take room until the next start.
+            let _ = disk.remove(&new);
+            return match not_written {
+                // What is removed can be erased in place without further room.
+                Err(error) if room::is_full(&error) => {
+                    tracing::debug!(%error, "there is no room to compact segments");
+                    Ok(())
+                }
+                result => result.map(|_| ()),
+            };
+        }
     };
     // On disk, the header of the new file now says that it replaces the others. So it must here, whatever fails below.
     replace_all(shared, segments, made, &expired);
@@ -304,7 +315,7 @@ fn write(
     header: SegmentHeader,
     now: u64,
 ) -> io::Result<Option<(File, Expired)>> {
-    let file = shared.config.disk.create(new)?;
+    let file = room::create(&shared.config.disk, &shared.directory, new)?;
     let mut buffer = header.to_bytes();
     let mut index = IndexBuilder::new(shared.identity.salt, header.bytes());
     let mut written = 0_u64;
@@ -312,25 +323,30 @@ fn write(
     for segment in segments {
         let bytes = segment.read(0, segment.blocks_end())?;
         let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
-        let is_sound =
-            scan.damage.is_empty() && scan.tail.is_empty() && scan.blocks.iter().all(|found| found.is_intact);
-        if !is_sound {
-            tracing::error!(path = %segment.path.display(), "a segment is damaged: its room is not freed");
-            return Ok(None);
-        }
+        let mut is_sound = scan.damage.is_empty() && scan.tail.is_empty();
         for found in &scan.blocks {
             if let Some(block) = living(shared, &found.block, now, &mut expired) {
+                is_sound &= block.entries.iter().all(|entry| block.is_intact(entry));
                 let start = written + buffer.len() as u64;
                 let body = block.put(&mut buffer, 0, shared.identity.salt);
                 let at = |place: usize| written + place as u64;
                 index.add(&block, start, at(body.start), at(body.end));
             }
         }
+        if !is_sound {
+            tracing::error!(path = %segment.path.display(), "a segment is damaged: its room is not freed");
+            return Ok(None);
+        }
         file.write_all_at(&buffer, written)?;
         written += buffer.len() as u64;
         buffer.clear();
     }
-    file.write_all_at(&index.to_footer(), written)?;
+    let footer = index.to_footer();
+    file.write_all_at(&footer, written)?;
+    if file.len()? > written + footer.len() as u64 {
+        // It was a spare file.
+        file.set_len(written + footer.len() as u64)?;
+    }
     file.sync()?;
     Ok(Some((file, expired)))
 }

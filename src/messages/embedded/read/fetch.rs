@@ -124,12 +124,14 @@ impl Embedded {
     pub async fn read_last(&self, topic: String) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
         let shared = self.shared.clone();
         blocking(move || {
+            let _reading = shared.reading();
             let (known, segments) = {
                 let state = shared.state();
                 (state.topics.get(&topic).cloned(), state.segments.clone())
             };
             let Some(known) = known else { return Ok(None) };
-            let last = last_live(&shared, &segments, &topic, &known, millis(shared.now()))?;
+            let last =
+                last_live(&shared, &segments, &topic, &known, shared.expired_at(millis(shared.now())))?;
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(publish_time(&segment, &posting)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
@@ -170,6 +172,8 @@ impl Shared {
     }
 
     fn read(&self, after: u64, patterns: &[Pattern], bounds: Bounds) -> io::Result<ReadBatch> {
+        let _reading = self.reading();
+        let bounds = Bounds { now_millis: self.expired_at(bounds.now_millis), ..bounds };
         let start = Instant::now();
         let mut batch = ReadBatch::empty(after);
         let segments = self.segments_from(after + 1);

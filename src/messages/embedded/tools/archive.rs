@@ -16,7 +16,8 @@ use crate::messages::{
     embedded::{
         disk::Disk,
         format::{
-            block::{Block, Identity},
+            block::{Entry, Identity, Salt},
+            erased,
             footer::{Footer, Held, Posting},
             manifest,
             scan::{Found, Scan},
@@ -316,7 +317,7 @@ impl Loaded {
             findings.push(Finding::new(path, damage.bytes.clone(), Fault::NoRecord { missing }));
         }
         for found in scan.blocks.iter().filter(|found| !found.is_intact) {
-            findings.extend(broken(path, found));
+            findings.extend(broken(path, found, scan.salt()));
         }
         let from = scan.next_sequence;
         if let Some(torn) = &self.torn {
@@ -337,16 +338,14 @@ impl Loaded {
     }
 }
 
-/// The messages of a block whose checksums are wrong.
-fn broken(path: &Path, found: &Found) -> Vec<Finding> {
-    let Block { entries, .. } = &found.block;
-    let broken = entries.iter().filter(|entry| !found.block.is_intact(entry));
-    let finding = |entry| {
+/// The messages of a block whose checksums are wrong, and that were not erased.
+fn broken(path: &Path, found: &Found, salt: Salt) -> Vec<Finding> {
+    let finding = |entry: &Entry| {
         let topic = found.block.topic(entry).map_or_else(String::new, ToString::to_string);
         let bytes = found.body + u64::from(entry.start)..found.body + u64::from(entry.end);
         Finding::new(path, bytes, Fault::Message { sequence: entry.sequence, topic })
     };
-    broken.map(finding).collect()
+    erased::broken(&found.block, salt).iter().map(finding).collect()
 }
 
 /// The index of the blocks that a scan has found.
@@ -355,6 +354,7 @@ pub fn index_of(scan: &Scan) -> IndexBuilder {
     for found in &scan.blocks {
         index.add(&found.block, found.start, found.body, found.end);
     }
+    // There may be a mark after the last block.
     index.extend(scan.end);
     index
 }

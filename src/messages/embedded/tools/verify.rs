@@ -60,14 +60,27 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let files = archive::list_stable(directory)?;
     let mut verified = Verified::default();
+    let (mut points, mut faults) = (BTreeMap::new(), Vec::new());
+    if let Some(log) = files.log {
+        match trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))? {
+            Ok(read) => points.extend(read.topics),
+            Err(fault) => faults.push(archive::trim_points_finding(directory, &fault)),
+        }
+        let copies = trim_points::faults(&Disk::Real, directory).map_err(at(directory))?;
+        faults.extend(copies.into_iter().map(|(path, fault)| Finding::new(&path, None, Fault::Copy(fault))));
+    }
     let mut tell = |finding: &Finding| {
+        if let Fault::Message { sequence, topic } = &finding.fault
+            && points.get(topic).is_some_and(|point| *sequence < point.first_kept)
+        {
+            // It is removed, and is being erased.
+            return;
+        }
         verified.damage += u64::from(finding.fault.is_damage());
         report(finding);
     };
-    if let Some(log) = files.log
-        && let Err(fault) = trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))?
-    {
-        tell(&archive::trim_points_finding(directory, &fault));
+    for finding in faults {
+        tell(&finding);
     }
     for finding in archive::lost(directory, &files) {
         tell(&finding);

@@ -8,7 +8,7 @@
 //! accepts nothing more: after a failed sync the page cache may show bytes that the disk does not have. A restart writes the
 //! tail again.
 
-use std::{ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -17,14 +17,18 @@ use super::{
     queue::{Mode, Order, Outcome, Request},
 };
 use crate::messages::{
-    Config, Error, Expected, NewMessage, Published, Sequence,
+    Config, Error, Expected, NeededRoom, NewMessage, Published, Sequence,
     embedded::{
         Shared,
         format::block::{self, Block, place_of},
         index::{dedupe::Dedupe, segment::Segment},
-        maintenance::{self, Maintenance, NotMade},
+        maintenance::{
+            Maintenance,
+            room::{self, NotMade, Purpose},
+        },
         millis, nanos,
         read::fetch,
+        recovery::tail::Tail,
         time_of,
     },
     incarnation::Incarnation,
@@ -44,10 +48,16 @@ pub struct Committer {
     pub shared: Arc<Shared>,
     /// Prepares segments, and takes full ones.
     pub maintenance: Maintenance,
-    /// The segment being written.
-    pub segment: Arc<Segment>,
+    /// The segment being written; `None` if there was no room for one.
+    pub segment: Option<Arc<Segment>>,
     /// The offset of its next block.
     pub offset: u64,
+    /// A torn tail at that offset, which must be set aside first.
+    pub tail: Option<Tail>,
+    /// The next commit begins a segment.
+    pub rolls_next: bool,
+    /// The bytes before this offset are on disk for certain, and a mark or a later commit says so.
+    pub settled_up_to: u64,
     /// The sequence of the next message.
     pub next_sequence: u64,
     /// The time of the newest message, in nanoseconds since 1970.
@@ -72,29 +82,139 @@ impl Committer {
         while let Some(order) = orders.blocking_recv() {
             let mut commit = self.begin();
             let mut next = Some(order);
-            let mut rolls = false;
+            let (mut rolls, mut probes) = (false, false);
+            let mut marks = Vec::new();
             #[cfg(test)]
             let mut settled = Vec::new();
             while let Some(order) = next {
                 match order {
                     Order::Publish(request) => self.take(&mut commit, request),
                     Order::Roll => rolls = true,
+                    Order::Mark(reply) => marks.push(reply),
+                    Order::Probe => probes = true,
                     #[cfg(test)]
                     Order::Settle(reply) => settled.push(reply),
                 }
                 next = if commit.builder.bytes() < COMMIT_BYTES { orders.try_recv().ok() } else { None };
             }
             self.finish(commit);
-            if rolls && self.segment.summary().messages > 0 && !self.shared.has_failed() {
-                // If this fails, the next run of retention asks for it again.
-                let _ = self.roll(false);
-            }
+            self.do_chores(rolls, probes, marks);
             #[cfg(test)]
             for reply in settled {
                 let _ = reply.send(());
             }
         }
         self.end();
+    }
+
+    /// Does what the maintenance thread asked for.
+    fn do_chores(&mut self, rolls: bool, probes: bool, marks: Vec<oneshot::Sender<u64>>) {
+        if self.shared.has_failed() {
+            for reply in marks {
+                let _ = reply.send(self.settled_up_to);
+            }
+            return;
+        }
+        let has_messages = |segment: &Arc<Segment>| segment.summary().messages > 0;
+        if rolls && self.tail.is_none() && self.segment.as_ref().is_some_and(has_messages) {
+            // If this fails, the next run of retention asks for it again.
+            let _ = self.roll(Purpose::Free);
+        }
+        if probes {
+            self.probe();
+        }
+        if !marks.is_empty() {
+            self.mark();
+        }
+        for reply in marks {
+            let _ = reply.send(self.settled_up_to);
+        }
+    }
+
+    /// Marks the end of the last commit, so that bytes before it are not taken for torn whatever happens to them.
+    fn mark(&mut self) {
+        let Some(segment) = self.segment.as_ref().filter(|_| self.tail.is_none()) else { return };
+        if self.settled_up_to == self.offset {
+            return;
+        }
+        let mark = block::mark(self.next_sequence, self.shared.identity.salt);
+        match segment.file.write_all_at(&mark, self.offset).and_then(|()| segment.file.sync()) {
+            Ok(()) => {
+                self.offset += mark.len() as u64;
+                self.settled_up_to = self.offset;
+                segment.extend(self.offset);
+            }
+            Err(error) if room::is_full(&error) => {
+                let taken_back = segment.file.set_len(self.offset).and_then(|()| segment.file.sync());
+                let _ = taken_back.map_err(|error| self.shared.fail(&error));
+            }
+            Err(error) => _ = self.shared.fail(&error),
+        }
+    }
+
+    /// Looks whether there is room for what was refused last.
+    fn probe(&mut self) {
+        let lack = *self.shared.lack.borrow();
+        let Some(lack) = lack else { return };
+        let room = self.make_ready(lack.bytes).and_then(|segment| {
+            let end = self.offset + lack.bytes;
+            segment.file.allocate(self.offset..end).map_err(|error| self.refuse(&error, lack))
+        });
+        if room.is_ok() {
+            self.shared.has_room();
+        }
+    }
+
+    /// The segment to write to, with nothing in the way of a commit of this many bytes.
+    fn make_ready(&mut self, bytes: u64) -> Result<Arc<Segment>, Error> {
+        if let (Some(tail), Some(segment)) = (self.tail, &self.segment) {
+            // A purge erases in the tail or in its copy.
+            let mut pending = self.shared.pending_tail();
+            let Shared { config, identity, .. } = &*self.shared;
+            let (disk, file) = (&config.disk, &segment.file);
+            let aside = tail.set_aside(disk, &segment.path, file, self.next_sequence, identity.salt);
+            match aside.and_then(|aside| file.sync().map(|()| aside)) {
+                Ok(path) => {
+                    *pending = None;
+                    tracing::warn!(path = %path.display(), "an incomplete write at the end of the log was set aside");
+                    self.tail = None;
+                    self.rolls_next = true;
+                    self.offset = tail.start + block::MARK_BYTES as u64;
+                    self.settled_up_to = self.offset;
+                    segment.extend(self.offset);
+                }
+                Err(error) if room::is_full(&error) => {
+                    let needed = self.shared.needed_room(bytes + (tail.end - tail.start));
+                    return Err(self.refuse(&error, needed));
+                }
+                Err(error) => return Err(self.shared.fail(&error)),
+            }
+        }
+        let is_full = self.segment.as_ref().is_none_or(|segment| {
+            let is_long = self.offset >= self.shared.segment_bytes();
+            let is_full = is_long || segment.summary().messages >= SEGMENT_MESSAGES || self.rolls_next;
+            // The next one would have the same name.
+            is_full && segment.first_sequence < self.next_sequence
+        });
+        if is_full {
+            self.roll(Purpose::Publish(bytes))?;
+        }
+        self.segment.clone().ok_or(Error::Failed)
+    }
+
+    /// Refuses messages for want of room.
+    fn refuse(&self, error: &io::Error, needed: NeededRoom) -> Error {
+        self.shared.lack.send_if_modified(|lack| {
+            let is_news = lack.is_none();
+            if is_news {
+                tracing::warn!(%error, %needed, "the disk is full: publishing is refused, reading goes on");
+                self.maintenance.watch_room();
+            }
+            let has_changed = *lack != Some(needed);
+            *lack = Some(needed);
+            has_changed
+        });
+        Error::Full(needed)
     }
 
     fn begin(&self) -> Commit {
@@ -230,11 +350,6 @@ impl Committer {
             return Ok(Vec::new());
         }
         self.shared.check_directory()?;
-        let is_full =
-            self.offset >= self.shared.segment_bytes() || self.segment.summary().messages >= SEGMENT_MESSAGES;
-        if is_full {
-            self.roll(true)?;
-        }
         self.buffer.clear();
         let begun = if self.has_begun { None } else { blocks.first() };
         let begun = begun.map(|block| Incarnation::begin(block.first_sequence));
@@ -247,23 +362,24 @@ impl Committer {
             let back = place_of(start);
             places.push((start as u64, block.put(&mut self.buffer, back, self.shared.identity.salt)));
         }
-        match self.segment.file.write_all_at(&self.buffer, self.offset) {
+        let segment = self.make_ready(self.buffer.len() as u64)?;
+        match segment.file.write_all_at(&self.buffer, self.offset) {
             Ok(()) => {
-                self.segment.file.sync().map_err(|error| self.shared.fail(&error))?;
+                segment.file.sync().map_err(|error| self.shared.fail(&error))?;
                 if let Some(incarnation) = begun {
                     self.has_begun = true;
                     self.shared.manifest.begin(incarnation);
                 }
+                self.settled_up_to = self.offset;
+                self.shared.has_room();
                 Ok(places)
             }
-            Err(error) if maintenance::is_full(&error) => {
+            Err(error) if room::is_full(&error) => {
                 // Take the partial write back, and sync that: its publishers learn that nothing was published, so it
                 // must not reappear, not even after a power cut.
-                let taken_back =
-                    self.segment.file.set_len(self.offset).and_then(|()| self.segment.file.sync());
+                let taken_back = segment.file.set_len(self.offset).and_then(|()| segment.file.sync());
                 taken_back.map_err(|error| self.shared.fail(&error))?;
-                tracing::warn!(%error, "no room for messages: publishing is refused, reading goes on");
-                Err(Error::Full)
+                Err(self.refuse(&error, self.shared.needed_room(self.buffer.len() as u64)))
             }
             Err(error) => Err(self.shared.fail(&error)),
         }
@@ -271,10 +387,11 @@ impl Committer {
 
     /// Makes messages that are on disk visible to readers.
     fn show(&mut self, blocks: Vec<Block>, places: &[(u64, Range<usize>)]) {
+        let Some(segment) = &self.segment else { return };
         let mut state = self.shared.state_mut();
         for (block, (start, body)) in blocks.into_iter().zip(places) {
             let at = |place: usize| self.offset + place as u64;
-            self.segment.add(&block, self.offset + start, at(body.start), at(body.end));
+            segment.add(&block, self.offset + start, at(body.start), at(body.end));
             state.topics.add(&block);
             state.recent.push(block);
         }
@@ -285,28 +402,39 @@ impl Committer {
         }
     }
 
-    /// Begins the next segment, and writes there from then on. `is_needed`: messages wait for it.
-    fn roll(&mut self, is_needed: bool) -> Result<(), Error> {
-        let next = self.maintenance.next_segment(self.next_sequence);
-        let next = next.map_err(|NotMade { error, is_named }| {
-            if is_named || is_needed && !maintenance::is_full(&error) {
-                return self.shared.fail(&error);
+    /// Begins the next segment, and writes there from then on.
+    fn roll(&mut self, purpose: Purpose) -> Result<(), Error> {
+        let next = self.maintenance.next_segment(self.next_sequence, purpose);
+        let next = next.map_err(|NotMade { error, is_named }| match purpose {
+            _ if is_named => self.shared.fail(&error),
+            Purpose::Publish(bytes) if room::is_full(&error) => {
+                self.refuse(&error, self.shared.needed_for_segment(bytes))
             }
-            tracing::warn!(%error, is_needed, "the next segment cannot be created now");
-            if maintenance::is_full(&error) { Error::Full } else { error.into() }
+            Purpose::Publish(_) => self.shared.fail(&error),
+            Purpose::Free => {
+                tracing::warn!(%error, "the next segment cannot be created now");
+                error.into()
+            }
         })?;
-        let full = std::mem::replace(&mut self.segment, Arc::new(next));
-        self.offset = self.segment.blocks_end();
-        self.shared.state_mut().segments.push(self.segment.clone());
-        self.maintenance.seal(full);
+        let next = Arc::new(next);
+        self.rolls_next = false;
+        let full = self.segment.replace(next.clone());
+        self.offset = next.blocks_end();
+        self.settled_up_to = self.offset;
+        self.shared.state_mut().segments.push(next);
+        if let Some(full) = full {
+            self.maintenance.seal(full);
+        }
         Ok(())
     }
 
     /// Marks a clean end, so that later damage is not taken for a torn write, and gives the unused room back.
     fn end(&mut self) {
-        if !self.shared.has_failed() {
+        if let Some(segment) =
+            self.segment.as_ref().filter(|_| self.tail.is_none() && !self.shared.has_failed())
+        {
             let mark = block::mark(self.next_sequence, self.shared.identity.salt);
-            let file = &self.segment.file;
+            let file = &segment.file;
             let end = self.offset + mark.len() as u64;
             let marked = file.write_all_at(&mark, self.offset).and_then(|()| file.set_len(end));
             if let Err(error) = marked.and_then(|()| file.sync()) {

@@ -19,6 +19,10 @@ pub enum Order {
     Publish(Request),
     /// Begin the next segment, so that the current one can be compacted.
     Roll,
+    /// Mark the end of the last commit, and reply up to which offset of the segment bytes may be changed.
+    Mark(oneshot::Sender<u64>),
+    /// Look whether there is room for messages again.
+    Probe,
     /// Reply when everything that was queued before is done.
     #[cfg(test)]
     Settle(oneshot::Sender<()>),

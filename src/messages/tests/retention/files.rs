@@ -229,7 +229,7 @@ async fn a_purge_that_the_disk_refused_holds_when_it_is_repeated() {
     let mut bed = Bed::new(&[]).await;
     bed.fill("a", 3).await;
     bed.disk.fail_at(bed.disk.calls(), Fault::Full);
-    assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::Io(_))));
+    assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::Full(_))));
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
     bed.config.disk = Storage::Simulated(bed.disk.kill());
     bed.log = Bed::open(&bed.config).await;

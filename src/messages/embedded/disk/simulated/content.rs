@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    ops::Range,
 };
 
 use super::{
@@ -37,6 +38,8 @@ pub struct Content {
     is_longer_or_shorter: bool,
     /// The number of bytes that have room, written or not.
     allocated: u64,
+    /// Sectors below that which gave their room back.
+    holes: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -124,7 +127,21 @@ impl Content {
         written
     }
 
+    /// Writes zeros. Whole sectors give their room back.
+    pub fn punch(&mut self, offset: u64, length: u64, time: u64) {
+        let length = usize::try_from(length.min(self.len.saturating_sub(offset))).unwrap_or(usize::MAX);
+        let zeros = [0; SECTOR];
+        for (index, at, part) in parts(offset, length) {
+            let zeros = zeros.get(..part.len()).unwrap_or_default();
+            self.write_sector(index, at, zeros, time);
+            if part.len() == SECTOR {
+                self.holes.insert(index);
+            }
+        }
+    }
+
     fn write_sector(&mut self, index: u64, at: usize, bytes: &[u8], time: u64) {
+        self.holes.remove(&index);
         let end = index * SECTOR_BYTES + (at + bytes.len()) as u64;
         let is_longer = end > self.len;
         let sector = self.sectors.entry(index).or_default();
@@ -152,6 +169,7 @@ impl Content {
         }
         if len < self.len {
             self.allocated = self.allocated.min(len);
+            self.holes.split_off(&len.div_ceil(SECTOR_BYTES));
         }
         if len != self.len {
             self.change_length(len, time);
@@ -159,19 +177,26 @@ impl Content {
     }
 
     /// Extends with zeros that have room.
-    pub fn allocate(&mut self, len: u64, time: u64) {
-        self.set_len(self.len.max(len), time);
-        self.allocated = self.allocated.max(len);
+    pub fn allocate(&mut self, range: &Range<u64>, time: u64) {
+        self.set_len(self.len.max(range.end), time);
+        // Sectors between the end of the room and the range are a hole, unless they were written.
+        let between = self.allocated.div_ceil(SECTOR_BYTES)..range.start / SECTOR_BYTES;
+        self.holes.extend(between.filter(|index| !self.sectors.contains_key(index)));
+        self.allocated = self.allocated.max(range.end);
+        let range = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+        self.holes.retain(|index| !range.contains(index));
     }
 
     /// The room that [`Self::allocate`] would take.
-    pub fn room_to_allocate(&self, len: u64) -> u64 {
-        self.room_with(self.allocated.max(len)).saturating_sub(self.room())
+    pub fn room_to_allocate(&self, range: &Range<u64>) -> u64 {
+        let mut after = self.clone();
+        after.allocate(range, 0);
+        after.room().saturating_sub(self.room())
     }
 
     /// The room that is taken.
     pub fn room(&self) -> u64 {
-        self.room_with(self.allocated)
+        self.room_with(self.allocated) - self.holes.len() as u64 * SECTOR_BYTES
     }
 
     fn room_with(&self, allocated: u64) -> u64 {
@@ -182,7 +207,7 @@ impl Content {
 
     fn takes_room(&self, index: u64) -> bool {
         let is_there = self.sectors.contains_key(&index) && index < self.len.div_ceil(SECTOR_BYTES);
-        !is_there && index >= self.allocated.div_ceil(SECTOR_BYTES)
+        self.holes.contains(&index) || !is_there && index >= self.allocated.div_ceil(SECTOR_BYTES)
     }
 
     fn change_length(&mut self, len: u64, time: u64) {
@@ -260,6 +285,11 @@ impl Content {
         left.sync();
         left.sectors.retain(|index, _| *index < len.div_ceil(SECTOR_BYTES));
         left.allocated = self.allocated.min(len);
+        let is_empty = |index: &u64| {
+            left.sectors.get(index).is_none_or(|sector| sector.durable.iter().all(|byte| *byte == 0))
+        };
+        let end = len.div_ceil(SECTOR_BYTES);
+        left.holes = self.holes.iter().copied().filter(|index| *index < end && is_empty(index)).collect();
         left
     }
 }
@@ -346,7 +376,7 @@ fn tear(image: &mut [u8; SECTOR], before: &[u8; SECTOR], random: &mut Random) {
 }
 
 /// The sectors of a range of bytes: the index of the sector, the offset in it, and the part of the range.
-fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let place = offset + done as u64;

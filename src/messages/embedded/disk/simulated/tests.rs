@@ -290,7 +290,7 @@ fn a_fault_comes_at_its_call_and_once() {
     assert!(file.len() < 150);
     file.set_len(10).unwrap();
     file.sync().unwrap_err();
-    assert_eq!(file.allocate(1000).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(file.allocate(0..1000).unwrap_err().kind(), ErrorKind::StorageFull);
     disk.rename(&path("a"), &path("b")).unwrap_err();
     assert_eq!((file.len(), names(&disk)), (10, vec!["a".to_owned()]));
     assert_eq!(disk.calls(), first + 6);
@@ -321,9 +321,9 @@ fn a_disk_is_full_until_there_is_room() {
     let disk = disk();
     let (a, b) = (file(&disk, "a"), file(&disk, "b"));
     disk.set_capacity(Some(4096));
-    a.allocate(2048).unwrap();
+    a.allocate(0..2048).unwrap();
     assert_eq!((disk.used(), a.len()), (2048, 2048));
-    assert_eq!(a.allocate(5000).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(a.allocate(0..5000).unwrap_err().kind(), ErrorKind::StorageFull);
     b.set_len(1 << 40).unwrap();
     assert_eq!(disk.used(), 2048, "zeros that were never written take no room");
     assert_eq!(b.write_all_at(&[1; 3000], 0).unwrap_err().kind(), ErrorKind::StorageFull);
@@ -428,7 +428,7 @@ proptest! {
                     model.resize(usize::try_from(length).unwrap(), 0);
                 }
                 Step::Allocate(length) => {
-                    file.allocate(length).unwrap();
+                    file.allocate(0..length).unwrap();
                     model.resize(model.len().max(usize::try_from(length).unwrap()), 0);
                 }
                 Step::Sync => {

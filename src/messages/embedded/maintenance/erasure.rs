@@ -1,0 +1,342 @@
+//! Erases removed messages in place, so that their bytes leave the disk whatever lives beside them.
+//!
+//! - Purged messages are erased in rounds. A round takes all topics that were purged since the last one, and goes through the
+//!   segments, one at a step, so that other work comes between. The file of trim points records what is still owed, so a
+//!   restart continues it.
+//! - Messages that expired, were superseded, or were removed by retention are erased by a sweep, at the operator's interval.
+//!
+//! Each byte is erased once, so the work is at most what was published. It takes no room on the disk. A round waits until
+//! every reading that began before the removal has ended: no reader sees a message half erased.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use bytes::Bytes;
+
+use crate::messages::embedded::{
+    Shared,
+    format::{
+        block::Block,
+        erased::{self, Stretch},
+        scan::Scan,
+    },
+    index::{
+        block_run::blocks_of,
+        segment::{BlockRun, Segment},
+    },
+    read::fetch::retrying,
+};
+
+/// What is left to erase.
+#[derive(Debug, Default)]
+pub struct Eraser {
+    /// Topics to erase in the next round, and the last purged sequence of each.
+    owed: BTreeMap<Arc<str>, u64>,
+    /// A sync has failed, or its outcome is unknown: what looks erased may not be so on the disk.
+    is_unsure: bool,
+    round: Option<Round>,
+    sweep: Option<Sweep>,
+    /// What was dead in a segment at its last sweep, by the id of the segment.
+    swept: HashMap<u64, u64>,
+}
+
+/// A round of purged topics.
+#[derive(Debug)]
+struct Round {
+    topics: BTreeMap<Arc<str>, u64>,
+    /// Segments from this sequence on are left.
+    next: u64,
+    /// Also what looks erased is written again.
+    is_unsure: bool,
+    has_failed: bool,
+}
+
+/// A sweep through all segments.
+#[derive(Debug)]
+struct Sweep {
+    /// Messages that have expired at this time, in milliseconds since 1970, are erased.
+    expired_at: u64,
+    /// Also what looks erased is written again.
+    is_unsure: bool,
+    /// Segments from this sequence on are left.
+    next: u64,
+}
+
+/// The offset up to which the segment that is written may be changed; `None` if nobody knows.
+pub type Limit<'a> = &'a dyn Fn() -> Option<u64>;
+
+impl Eraser {
+    /// Continues what an earlier run of the server owed.
+    pub fn new(owed: Vec<(Arc<str>, u64)>) -> Self {
+        Self { is_unsure: !owed.is_empty(), owed: owed.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Erases a topic in the next round.
+    pub fn owe(&mut self, topic: &str, up_to: u64) {
+        let known = self.owed.entry(topic.into()).or_default();
+        *known = up_to.max(*known);
+    }
+
+    /// Begins a round if something is owed and no round is under way.
+    pub fn begin_round(&mut self, shared: &Shared) {
+        if self.round.is_none() && !self.owed.is_empty() {
+            shared.await_readings();
+            let (topics, is_unsure) = (std::mem::take(&mut self.owed), std::mem::take(&mut self.is_unsure));
+            self.round = Some(Round { topics, next: 0, is_unsure, has_failed: false });
+        }
+    }
+
+    /// Begins a sweep if none is under way.
+    pub fn begin_sweep(&mut self, shared: &Shared, expired_at: u64) {
+        if self.sweep.is_none() {
+            // From now on, no reader delivers what the sweep takes for expired.
+            shared.expired_up_to.fetch_max(expired_at, Ordering::SeqCst);
+            shared.await_readings();
+            let is_unsure = std::mem::take(&mut self.is_unsure);
+            self.sweep = Some(Sweep { expired_at, is_unsure, next: 0 });
+        }
+    }
+
+    /// Whether a round or a sweep is under way.
+    pub fn is_busy(&self) -> bool {
+        self.round.is_some() || self.sweep.is_some()
+    }
+
+    /// The number of topics whose purged messages may still be on disk.
+    pub fn owed(&self) -> usize {
+        self.owed.len() + self.round.as_ref().map_or(0, |round| round.topics.len())
+    }
+
+    /// Goes through one segment. True if a round has ended, and the trim points are to be written.
+    pub fn step(&mut self, shared: &Shared, limit: Limit<'_>) -> bool {
+        if self.round.is_some() {
+            self.step_of_round(shared, limit)
+        } else {
+            self.step_of_sweep(shared, limit)
+        }
+    }
+
+    fn step_of_round(&mut self, shared: &Shared, limit: Limit<'_>) -> bool {
+        let Some(round) = &mut self.round else { return false };
+        if let Some((segment, is_active)) = next_segment(shared, round.next) {
+            round.next = segment.first_sequence + 1;
+            let how = How { limit: is_active.then_some(limit), is_unsure: round.is_unsure, expired_at: 0 };
+            let erased = erase_topics(shared, &segment, &round.topics, how);
+            if let Err(error) = erased {
+                round.has_failed = true;
+                let path = segment.path.display();
+                tracing::warn!(%error, %path, "purged messages cannot be erased now: this is tried again");
+            }
+            return false;
+        }
+        let Some(Round { topics, has_failed, .. }) = self.round.take() else { return false };
+        if has_failed {
+            self.is_unsure = true;
+            for (topic, up_to) in &topics {
+                self.owe(topic, *up_to);
+            }
+            return false;
+        }
+        let mut state = shared.state_mut();
+        for (topic, up_to) in &topics {
+            state.topics.erased(topic, *up_to);
+        }
+        true
+    }
+
+    fn step_of_sweep(&mut self, shared: &Shared, limit: Limit<'_>) -> bool {
+        let Some(Sweep { expired_at, is_unsure, next }) = &mut self.sweep else { return false };
+        let Some((segment, is_active)) = next_segment(shared, *next) else {
+            self.sweep = None;
+            let state = shared.state();
+            self.swept.retain(|id, _| state.segments.iter().any(|segment| segment.id == *id));
+            return false;
+        };
+        *next = segment.first_sequence + 1;
+        let known = self.swept.get(&segment.id).copied().unwrap_or(0);
+        let how = How { limit: is_active.then_some(limit), is_unsure: *is_unsure, expired_at: *expired_at };
+        match sweep(shared, &segment, known, how) {
+            Ok(dead) => _ = self.swept.insert(segment.id, dead),
+            Err(error) => {
+                self.is_unsure = true;
+                let path = segment.path.display();
+                tracing::warn!(%error, %path, "removed messages cannot be erased now: this is tried again");
+            }
+        }
+        false
+    }
+}
+
+impl Shared {
+    /// Waits until every reading from the disk that has begun has ended.
+    fn await_readings(&self) {
+        drop(self.readings.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The first segment from a sequence on, and whether it is being written.
+fn next_segment(shared: &Shared, from: u64) -> Option<(Arc<Segment>, bool)> {
+    let state = shared.state();
+    let place = state.segments.partition_point(|segment| segment.first_sequence < from);
+    let segment = state.segments.get(place)?;
+    Some((segment.clone(), place + 1 == state.segments.len()))
+}
+
+/// How a segment is erased.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    /// `None` for a segment that is not written any more.
+    limit: Option<Limit<'a>>,
+    is_unsure: bool,
+    /// Messages that have expired at this time, in milliseconds since 1970, are erased, too; 0 for none.
+    expired_at: u64,
+}
+
+impl How<'_> {
+    /// The offset in the segment up to which bytes may be changed.
+    fn end(&self) -> io::Result<u64> {
+        match self.limit {
+            None => Ok(u64::MAX),
+            Some(limit) => limit().ok_or_else(|| io::Error::other("the log is closing")),
+        }
+    }
+}
+
+/// Erases the purged messages of topics in a segment.
+fn erase_topics(
+    shared: &Shared,
+    segment: &Arc<Segment>,
+    topics: &BTreeMap<Arc<str>, u64>,
+    how: How<'_>,
+) -> io::Result<()> {
+    let mut runs = BTreeMap::new();
+    for (topic, up_to) in topics {
+        let erased = shared.state().topics.trim_point(topic).erased_up_to;
+        let found = || segment.postings_from(&shared.cache, topic, erased + 1, usize::MAX);
+        let postings = retrying(|| shared.sound(found(), segment))?;
+        for posting in postings.iter().take_while(|posting| posting.sequence <= *up_to) {
+            if let Some(run) = segment.run_at_offset(posting.offset) {
+                runs.insert(run.start, run);
+            }
+        }
+    }
+    let mut is_changed = erase_damage(shared, segment, topics)?;
+    if !runs.is_empty() {
+        let end = how.end()?;
+        for run in runs.values() {
+            is_changed |= erase_run(shared, segment, run, end, how)?;
+        }
+    }
+    if is_changed { segment.file.sync() } else { Ok(()) }
+}
+
+/// Erases everything that is dead in a segment. `known`: what was dead at the last sweep. Returns what is dead now.
+fn sweep(shared: &Shared, segment: &Arc<Segment>, known: u64, how: How<'_>) -> io::Result<u64> {
+    let dead = retrying(|| dead_in(shared, segment, how.expired_at))?;
+    if dead == 0 || dead == known {
+        return Ok(dead);
+    }
+    let (end, mut is_changed, mut place) = (how.end()?, false, 0);
+    while let Some(run) = segment.run(place) {
+        place += 1;
+        is_changed |= erase_run(shared, segment, &run, end, how)?;
+    }
+    if is_changed {
+        segment.file.sync()?;
+    }
+    Ok(dead)
+}
+
+/// A number that changes with what is dead in a segment; 0 if nothing is.
+fn dead_in(shared: &Shared, segment: &Arc<Segment>, expired_at: u64) -> io::Result<u64> {
+    let (mut dead, mut has_dead) = (DefaultHasher::new(), false);
+    let mut expiring = Vec::<Arc<str>>::new();
+    let state = shared.state();
+    let read = segment.for_each_topic(&shared.cache, |name, held| {
+        let first_kept = state.topics.first_kept(name).min(held.last.sequence + 1);
+        if first_kept > held.first.sequence {
+            has_dead = true;
+            (name, first_kept).hash(&mut dead);
+        }
+        if held.expiring_bytes > 0 {
+            expiring.push(name.into());
+        }
+    });
+    drop(state);
+    shared.sound(read, segment)?;
+    for name in expiring {
+        let postings = shared.sound(segment.postings(&shared.cache, &name), segment)?;
+        let expired = postings.iter().filter(|posting| posting.has_expired(expired_at)).count();
+        has_dead |= expired > 0;
+        (name, expired).hash(&mut dead);
+    }
+    Ok(if has_dead { dead.finish().max(1) } else { 0 })
+}
+
+/// Erases what is dead in a run of blocks, up to an offset. True if bytes were changed.
+fn erase_run(shared: &Shared, segment: &Segment, run: &BlockRun, end: u64, how: How<'_>) -> io::Result<bool> {
+    let bytes = segment.read(run.start, run.end)?;
+    let (blocks, _) = blocks_of(&bytes, run, segment.salt());
+    let mut is_changed = false;
+    for block in blocks {
+        let body = run.start + offset_in(&bytes, &block);
+        let first_kept = {
+            let state = shared.state();
+            block.topics.iter().map(|topic| state.topics.first_kept(topic)).collect::<Vec<_>>()
+        };
+        let stretches = erased::to_erase(&block, segment.salt(), |entry| {
+            let first_kept = first_kept.get(entry.topic as usize).copied().unwrap_or(0);
+            entry.sequence < first_kept || entry.has_expired(how.expired_at)
+        });
+        for Stretch { bytes, stamp, is_erased } in stretches {
+            if is_erased && !how.is_unsure {
+                continue;
+            }
+            if body + bytes.end as u64 > end {
+                return Err(io::Error::other("the last commit cannot be marked now"));
+            }
+            let (start, end) = (body + bytes.start as u64, body + bytes.end as u64);
+            segment.file.erase(start + stamp.len() as u64..end)?;
+            segment.file.write_all_at(&stamp, start)?;
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
+}
+
+/// The offset of the body of a block in the bytes that it is a slice of.
+fn offset_in(bytes: &Bytes, block: &Block) -> u64 {
+    block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr()) as u64
+}
+
+/// Erases bytes of a segment that are no record: they may be of a purged message. True if bytes were changed.
+fn erase_damage(shared: &Shared, segment: &Segment, topics: &BTreeMap<Arc<str>, u64>) -> io::Result<bool> {
+    let last_purged = topics.values().max().copied().unwrap_or(0);
+    let is_damaged = {
+        let state = shared.state();
+        let next = state.segments.iter().find(|next| next.first_sequence > segment.first_sequence);
+        let end = next.map_or(u64::MAX, |next| next.first_sequence).min(last_purged.saturating_add(1));
+        let mut damaged = state.damaged.range(..end);
+        damaged.any(|(_, to)| *to >= segment.first_sequence)
+    };
+    if !is_damaged {
+        return Ok(false);
+    }
+    let bytes = segment.read(0, segment.blocks_end())?;
+    let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
+    let damage = scan.damage.iter().filter(|damage| damage.sequences.0 <= last_purged);
+    let mut is_changed = false;
+    for range in damage.map(|damage| damage.bytes.clone()).chain([scan.tail.clone()]) {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let seen = bytes.get(at(range.start)..at(range.end)).unwrap_or_default();
+        if seen.iter().any(|byte| *byte != 0) {
+            segment.file.erase(range)?;
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
+}
