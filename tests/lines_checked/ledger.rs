@@ -269,7 +269,9 @@ impl Ledger {
             match got {
                 Got::Event(Event::Late { .. }) => is_late = true,
                 Got::Event(Event::Rotated { .. }) | Got::Expired => is_late = false,
-                Got::Line(line) if !is_late && self.lines[*line].came[0] == index => {
+                Got::Line(line)
+                    if !is_late && self.lines[*line].is_required && self.lines[*line].came[0] == index =>
+                {
                     let life = self.lines[*line].life;
                     let Some(next) = self.arrivals[at..].iter().position(|it| *it == life) else {
                         return Some(format!("line {line} of life {life} came after those of a later one"));

