@@ -57,13 +57,13 @@ pub async fn play(story: &Story) -> Result<(), String> {
     Ok(())
 }
 
-/// Where numbers go upward, or the clock was set back, a line that was written late leaves a doubt about the order of two
-/// files.
+/// Where the clock was set back, the times of files contradict their names; and where numbers go upward, a line that was
+/// written late does. Then only the content shows the order, and an empty file has none.
 fn must_report_nothing(story: &Story) -> bool {
     let is_late = |(_, happens): &(bool, Happens)| matches!(happens, Happens::Late { .. });
     let is_step = |(_, happens): &(bool, Happens)| matches!(happens, Happens::ClockStep);
-    let is_odd = story.naming == Naming::Upward || story.happens.iter().any(is_step);
-    let is_doubtful = is_odd && story.happens.iter().any(is_late);
+    let is_late_upward = story.naming == Naming::Upward && story.happens.iter().any(is_late);
+    let is_doubtful = is_late_upward || story.happens.iter().any(is_step);
     story.manner == Manner::Gentle && !is_doubtful
 }
 
