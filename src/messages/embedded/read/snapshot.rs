@@ -238,6 +238,9 @@ impl Shared {
         head: u64,
         bounds: &Bounds,
     ) -> io::Result<ReadBatch> {
+        let _reading = self.reading();
+        // What has been erased meanwhile because it expired is not taken for damaged.
+        let bounds = &Bounds { now_millis: self.expired_at(bounds.now_millis), ..*bounds };
         let snapshot = match source {
             Source::Own(snapshot) => snapshot.clone(),
             Source::Shared => self.of_all(head, |_| true, bounds.now_millis)?,
