@@ -202,7 +202,8 @@ async fn publish_one(house: &House) -> Option<i64> {
 
 #[tokio::test]
 async fn a_purge_accepts_one_topic_and_none_of_the_servers_own() {
-    let app = House::new().await.app;
+    let house = House::new().await;
+    let app = house.app.clone();
     let purge = |topic: &str, until_sequence| {
         let (app, topic) = (app.clone(), topic.to_owned());
         async move {

@@ -81,6 +81,9 @@ pub fn start(disk: &Disk, directory: &Path, manifest: Manifest, found: &Found) -
     for path in &found.damaged {
         tracing::warn!(path = %path.display(), "a copy of the manifest is not whole: it is written again");
     }
+    // A server that was killed may have left a segment whose name only the kernel has: it must not be listed before a power cut
+    // can no longer take its name away.
+    disk.sync_directory(directory)?;
     let file = ManifestFile::new(disk.clone(), directory, manifest, found);
     match file.mirror() {
         Err(error) if maintenance::room::is_full(&error) => {

@@ -270,9 +270,12 @@ fn an_archive_that_the_operator_names_is_searched_for_history_and_nothing_else_o
     for (glob, count) in [("/archive/app.log.1", 2), ("/archive/2026", 2), ("*.log", 2), ("nothing/**", 1)] {
         let roots = house.roots(RootRules { history: globs(&[glob]), ..allow(&["/app.log"]) });
         let places = roots.places(&path);
+        // The log's own directory may be an archive, too.
         let names = |place: &std::sync::Arc<places::Place>| {
-            place.names().unwrap().into_iter().filter(|name| place.sibling(name).is_some()).count()
+            let names = place.names().unwrap().into_iter();
+            names.filter(|name| place.sibling(name).is_some()).collect::<Vec<_>>()
         };
-        assert_eq!(places.iter().map(names).sum::<usize>(), count, "{glob}");
+        let found = places.iter().flat_map(names).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(found.len(), count, "{glob}: {found:?}");
     }
 }
