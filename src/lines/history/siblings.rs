@@ -250,9 +250,8 @@ impl Siblings {
         }
         // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
         let is_alone = self.named.len() == 1;
-        let is_higher_younger = |(_, higher): &(Mark, Sibling)| {
-            self.is_after_own(higher) || self.is_late() && self.is_born_after_own(higher)
-        };
+        let is_higher_younger =
+            |(_, higher): &(Mark, Sibling)| self.named.len() == 2 && self.is_after_own(higher);
         let is_doubtful = own == 0 && self.named.get(1).is_some_and(is_higher_younger);
         (files, last > 1 && !is_alone || is_hidden(&|hidden| hidden < last) || is_doubtful)
     }
@@ -346,15 +345,6 @@ impl Siblings {
 
     fn is_born_after_own(&self, file: &Sibling) -> bool {
         file.identity.birth() > self.born
-    }
-
-    /// The own file was written after it was renamed, so that the time of its last write does not say when it was left.
-    fn is_late(&self) -> bool {
-        let times = |own: &Sibling| {
-            let it = &own.metadata;
-            (it.ctime(), it.ctime_nsec()) == (it.mtime(), it.mtime_nsec())
-        };
-        self.own.as_ref().is_some_and(times)
     }
 
     fn is_after_own(&self, file: &Sibling) -> bool {
