@@ -84,7 +84,11 @@ pub fn reclaim(shared: &Shared, now: SystemTime, goes_on: &dyn Fn() -> bool) -> 
             continue;
         }
         if !segment.is_sealed() {
-            result = shared.seal(&segment).and(result);
+            // Without room for its index, it is read at the next start.
+            let sealed = shared
+                .seal(&segment)
+                .or_else(|error| if room::is_full(&error) { Ok(()) } else { Err(error) });
+            result = sealed.and(result);
         }
         let is_thin = live < all / 2;
         let is_small = segment.blocks_end() <= shared.segment_bytes() / SMALL;
