@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -16,17 +16,16 @@ use tokio::sync::oneshot;
 use self::{erasure::Eraser, trim::Limit};
 use super::{
     Shared,
-    age::Moment,
     disk::File,
     format::{footer::TRAILER_BYTES, segment_header::SEGMENT_HEADER_BYTES},
     index::{segment::Segment, topics::Topic},
+    millis,
     read::fetch::retrying,
     write::queue::Order,
 };
 use crate::messages::Error;
 
 pub mod compaction;
-pub mod due;
 pub mod erasure;
 mod purge;
 mod retention;
@@ -103,20 +102,7 @@ impl Maintenance {
         let maintenance = Self { tasks, ready: ready.clone(), shared: shared.clone() };
         let eraser = RefCell::new(Eraser::new(shared.state().topics.owing_erasure()));
         let (is_unwritten, is_over, put_back) = (Cell::new(false), Cell::new(false), RefCell::new(None));
-        let (freed_at, removals_by_age) = (Cell::new(None), Cell::new(0));
-        let worker = Worker {
-            shared,
-            orders,
-            queue,
-            put_back,
-            ready,
-            is_unwritten,
-            is_over,
-            eraser,
-            freed_at,
-            removals_by_age,
-        };
-        (maintenance, worker)
+        (maintenance, Worker { shared, orders, queue, put_back, ready, is_unwritten, is_over, eraser })
     }
 
     /// Queues a task.
@@ -162,10 +148,6 @@ pub struct Worker {
     /// The thread is to end.
     is_over: Cell<bool>,
     eraser: RefCell<Eraser>,
-    /// The removal epoch when the room of removed messages was last freed; `None` before that.
-    freed_at: Cell<Option<u64>>,
-    /// The number of removals since then that follow from the age of messages alone.
-    removals_by_age: Cell<u64>,
 }
 
 impl Worker {
@@ -306,7 +288,7 @@ impl Worker {
             self.is_unwritten.set(true);
         }
         if self.write_trim_points().is_ok() {
-            self.eraser.borrow_mut().begin_sweep(&self.shared, self.moment_of_removal().0);
+            self.eraser.borrow_mut().begin_sweep(&self.shared, millis(self.shared.now()));
         }
     }
 
@@ -322,10 +304,10 @@ impl Worker {
         &self,
         name: &Arc<str>,
         known: &Topic,
-        limit: &Limit,
+        limit: Limit,
         purged: u64,
     ) -> io::Result<Option<u64>> {
-        let mut trimmed = retrying(|| self.shared.trim(name, known, limit.clone()))?;
+        let mut trimmed = retrying(|| self.shared.trim(name, known, limit))?;
         trimmed.trim_point.purged_up_to = trimmed.trim_point.purged_up_to.max(purged);
         // Nothing is removed. (If nothing is left either, the last messages expired with a segment: the topic ends.)
         if trimmed.messages == 0 && purged == 0 && trimmed.first.is_some() {
@@ -334,26 +316,14 @@ impl Worker {
         let is_done = self.shared.state_mut().topics.trim(name, known, &trimmed);
         if is_done {
             self.is_unwritten.set(true);
-            self.removals_by_age.set(self.removals_by_age.get() + u64::from(limit.is_by_age()));
         }
         Ok(is_done.then_some(trimmed.messages))
     }
 
     /// Removes the messages that are over a limit or expired, and then frees their room.
-    ///
-    /// While the wall clock is in doubt, only messages that are certainly due are removed, and no room is freed because of
-    /// their age alone: it waits until the clock has had time to be set.
     fn enforce(&self) {
-        if self.freed_at.get().is_none() {
-            self.freed_at.set(Some(self.shared.state().topics.removal_epoch()));
-        }
-        let (moment, is_in_doubt) = self.moment_of_removal();
-        // Messages that are certainly due make room where there is none.
-        let is_in_doubt = is_in_doubt && self.shared.lack.borrow().is_none();
-        let done = self.remove(&moment).and_then(|()| {
-            self.write_trim_points()?;
-            if is_in_doubt && !self.has_other_removals() { Ok(()) } else { self.reclaim(&moment) }
-        });
+        let now = self.shared.now();
+        let done = self.remove(now).and_then(|()| self.write_trim_points()).and_then(|()| self.reclaim(now));
         match done {
             Ok(()) => {}
             Err(Error::Io(error)) => tracing::error!(%error, "retention cannot be enforced now"),
@@ -361,25 +331,10 @@ impl Worker {
         }
     }
 
-    /// The moment by which messages are removed from the disk, and whether the wall clock is in doubt.
-    fn moment_of_removal(&self) -> (Moment, bool) {
-        let timeline = &self.shared.timeline;
-        let is_in_doubt = timeline.is_in_doubt(self.shared.config.removal_delay);
-        (timeline.moment_of_removal(is_in_doubt), is_in_doubt)
-    }
-
-    /// Whether messages were removed for another reason than their age, since their room was last freed.
-    fn has_other_removals(&self) -> bool {
-        let epoch = self.shared.state().topics.removal_epoch();
-        epoch - self.freed_at.get().unwrap_or(epoch) > self.removals_by_age.get()
-    }
-
     /// Deletes segments that hold nothing any more, and compacts those that hold little.
-    fn reclaim(&self, moment: &Moment) -> Result<(), Error> {
-        self.freed_at.set(Some(self.shared.state().topics.removal_epoch()));
-        self.removals_by_age.set(0);
+    fn reclaim(&self, now: SystemTime) -> Result<(), Error> {
         self.shared.snapshots.sweep();
-        while compaction::reclaim(&self.shared, moment, &|| self.let_others_in())? && self.let_others_in() {}
+        while compaction::reclaim(&self.shared, now, &|| self.let_others_in())? && self.let_others_in() {}
         self.roll_if_thin();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
         compaction::forget(&self.shared, oldest);
@@ -394,7 +349,7 @@ impl Worker {
         if written * THIN < self.shared.segment_bytes() {
             return;
         }
-        let live = compaction::live_bytes(&self.shared, &active, &self.shared.timeline.moment());
+        let live = compaction::live_bytes(&self.shared, &active, millis(self.shared.now()));
         if live.is_ok_and(|(live, all)| live < all / 2)
             && let Some(orders) = self.orders.upgrade()
         {

@@ -12,21 +12,20 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use bytes::Bytes;
 
 use crate::messages::embedded::{
     Shared,
-    age::Moment,
     format::{
         block::Block,
         erased::{self, Stretch},
         scan::Scan,
     },
     index::{
-        block_run::{BlockTimes, blocks_of},
+        block_run::blocks_of,
         segment::{BlockRun, Segment},
     },
     read::fetch::retrying,
@@ -59,8 +58,8 @@ struct Round {
 /// A sweep through all segments.
 #[derive(Debug)]
 struct Sweep {
-    /// Messages that have expired at this moment are erased.
-    moment: Moment,
+    /// Messages that have expired at this time, in milliseconds since 1970, are erased.
+    expired_at: u64,
     /// Also what looks erased is written again.
     is_unsure: bool,
     /// Segments from this sequence on are left.
@@ -92,13 +91,13 @@ impl Eraser {
     }
 
     /// Begins a sweep if none is under way.
-    pub fn begin_sweep(&mut self, shared: &Shared, moment: Moment) {
+    pub fn begin_sweep(&mut self, shared: &Shared, expired_at: u64) {
         if self.sweep.is_none() {
             // From now on, no reader delivers what the sweep takes for expired.
-            shared.timeline.set_swept(&moment);
+            shared.expired_up_to.fetch_max(expired_at, Ordering::SeqCst);
             shared.await_readings();
             let is_unsure = std::mem::take(&mut self.is_unsure);
-            self.sweep = Some(Sweep { moment, is_unsure, next: 0 });
+            self.sweep = Some(Sweep { expired_at, is_unsure, next: 0 });
         }
     }
 
@@ -125,7 +124,7 @@ impl Eraser {
         let Some(round) = &mut self.round else { return false };
         if let Some((segment, is_active)) = next_segment(shared, round.next) {
             round.next = segment.first_sequence + 1;
-            let how = How { limit: is_active.then_some(limit), is_unsure: round.is_unsure, moment: None };
+            let how = How { limit: is_active.then_some(limit), is_unsure: round.is_unsure, expired_at: 0 };
             let erased = erase_topics(shared, &segment, &round.topics, how);
             if let Err(error) = erased {
                 round.has_failed = true;
@@ -150,7 +149,7 @@ impl Eraser {
     }
 
     fn step_of_sweep(&mut self, shared: &Shared, limit: Limit<'_>) -> bool {
-        let Some(Sweep { moment, is_unsure, next }) = &mut self.sweep else { return false };
+        let Some(Sweep { expired_at, is_unsure, next }) = &mut self.sweep else { return false };
         let Some((segment, is_active)) = next_segment(shared, *next) else {
             self.sweep = None;
             let state = shared.state();
@@ -159,7 +158,7 @@ impl Eraser {
         };
         *next = segment.first_sequence + 1;
         let known = self.swept.get(&segment.id).copied().unwrap_or(0);
-        let how = How { limit: is_active.then_some(limit), is_unsure: *is_unsure, moment: Some(moment) };
+        let how = How { limit: is_active.then_some(limit), is_unsure: *is_unsure, expired_at: *expired_at };
         match sweep(shared, &segment, known, how) {
             Ok(dead) => _ = self.swept.insert(segment.id, dead),
             Err(error) => {
@@ -193,8 +192,8 @@ struct How<'a> {
     /// `None` for a segment that is not written any more.
     limit: Option<Limit<'a>>,
     is_unsure: bool,
-    /// Messages that have expired at this moment are erased, too.
-    moment: Option<&'a Moment>,
+    /// Messages that have expired at this time, in milliseconds since 1970, are erased, too; 0 for none.
+    expired_at: u64,
 }
 
 impl How<'_> {
@@ -237,7 +236,7 @@ fn erase_topics(
 
 /// Erases everything that is dead in a segment. `known`: what was dead at the last sweep. Returns what is dead now.
 fn sweep(shared: &Shared, segment: &Arc<Segment>, known: u64, how: How<'_>) -> io::Result<u64> {
-    let dead = retrying(|| dead_in(shared, segment, how.moment))?;
+    let dead = retrying(|| dead_in(shared, segment, how.expired_at))?;
     if dead == 0 || dead == known {
         return Ok(dead);
     }
@@ -253,7 +252,7 @@ fn sweep(shared: &Shared, segment: &Arc<Segment>, known: u64, how: How<'_>) -> i
 }
 
 /// A number that changes with what is dead in a segment; 0 if nothing is.
-fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: Option<&Moment>) -> io::Result<u64> {
+fn dead_in(shared: &Shared, segment: &Arc<Segment>, expired_at: u64) -> io::Result<u64> {
     let (mut dead, mut has_dead) = (DefaultHasher::new(), false);
     let mut expiring = Vec::<Arc<str>>::new();
     let state = shared.state();
@@ -271,14 +270,7 @@ fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: Option<&Moment>) -> 
     shared.sound(read, segment)?;
     for name in expiring {
         let postings = shared.sound(segment.postings(&shared.cache, &name), segment)?;
-        let (mut expired, mut times) = (0_usize, BlockTimes::default());
-        for posting in postings.iter() {
-            if let Some(moment) = moment
-                && times.has_expired(segment, posting, moment)?
-            {
-                expired += 1;
-            }
-        }
+        let expired = postings.iter().filter(|posting| posting.has_expired(expired_at)).count();
         has_dead |= expired > 0;
         (name, expired).hash(&mut dead);
     }
@@ -298,8 +290,7 @@ fn erase_run(shared: &Shared, segment: &Segment, run: &BlockRun, end: u64, how: 
         };
         let stretches = erased::to_erase(&block, segment.salt(), |entry| {
             let first_kept = first_kept.get(entry.topic as usize).copied().unwrap_or(0);
-            let has_expired = |moment: &Moment| moment.has_expired(entry.sequence, block.time, entry.expires);
-            entry.sequence < first_kept || how.moment.is_some_and(has_expired)
+            entry.sequence < first_kept || entry.has_expired(how.expired_at)
         });
         for Stretch { bytes, stamp, is_erased } in stretches {
             if is_erased && !how.is_unsure {

@@ -11,11 +11,9 @@ use bytes::Bytes;
 use crate::messages::{
     Event,
     embedded::{
-        age::Moment,
         format::block::{Block, Entry},
         index::topics::Topics,
     },
-    selection::Selection,
     topic::Pattern,
 };
 
@@ -26,7 +24,7 @@ const MAX_BATCHES: usize = 16;
 const MAX_SLICES: usize = 4;
 
 /// The limits of a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// The most messages.
     pub max_items: usize,
@@ -34,10 +32,10 @@ pub struct Bounds {
     pub max_bytes: usize,
     /// The last sequence.
     pub last: u64,
-    /// Only messages with these times.
-    pub selection: Selection,
-    /// The moment now: expired messages are left out.
-    pub moment: Moment,
+    /// The latest time, in nanoseconds since 1970.
+    pub until: Option<u64>,
+    /// The time now, in milliseconds since 1970: expired messages are left out.
+    pub now_millis: u64,
 }
 
 /// Messages that were read, and how far the reading has come.
@@ -51,6 +49,8 @@ pub struct ReadBatch {
     pub delivered_up_to: u64,
     /// What happened; then there are no items.
     pub event: Option<Event>,
+    /// The next message is later than the latest time.
+    pub is_past_time: bool,
     /// The size of the messages.
     pub bytes: usize,
     /// Some of the messages read expire: the batch will not be the same later.
@@ -138,9 +138,9 @@ impl ReadBatch {
             if block.first_sequence > bounds.last {
                 break;
             }
-            if bounds.selection.has_none(block.last_sequence, block.time, block.time) {
-                self.delivered_up_to = self.delivered_up_to.max(block.last_sequence.min(bounds.last));
-                continue;
+            if bounds.until.is_some_and(|until| block.time > until) {
+                self.is_past_time = true;
+                return Taken::Full;
             }
             let wanted = wanted(block, patterns, topics);
             match self.take_from(block, &wanted, bounds, is_checked) {
@@ -165,8 +165,7 @@ impl ReadBatch {
             if entry.sequence > bounds.last {
                 break;
             }
-            let is_wanted = is_wanted(block, entry, wanted, &bounds.moment)
-                && bounds.selection.has(entry.sequence, block.time);
+            let is_wanted = is_wanted(entry, wanted, bounds.now_millis);
             self.expires |= entry.expires != 0;
             if is_wanted {
                 if self.is_full(bounds) {
@@ -211,15 +210,14 @@ fn wanted(block: &Block, patterns: &[Pattern], topics: &Topics) -> Vec<Option<u6
     block.topics.iter().map(wanted).collect()
 }
 
-fn is_wanted(block: &Block, entry: &Entry, wanted: &[Option<u64>], moment: &Moment) -> bool {
+fn is_wanted(entry: &Entry, wanted: &[Option<u64>], now_millis: u64) -> bool {
     let first_kept = wanted.get(entry.topic as usize).copied().flatten();
-    first_kept.is_some_and(|first_kept| entry.sequence >= first_kept)
-        && !moment.has_expired(entry.sequence, block.time, entry.expires)
+    first_kept.is_some_and(|first_kept| entry.sequence >= first_kept) && !entry.has_expired(now_millis)
 }
 
 /// The sequences of the messages of a block that match, and are neither removed nor expired.
-pub fn matching(block: &Block, patterns: &[Pattern], topics: &Topics, moment: &Moment) -> Vec<u64> {
+pub fn matching(block: &Block, patterns: &[Pattern], topics: &Topics, now_millis: u64) -> Vec<u64> {
     let wanted = wanted(block, patterns, topics);
-    let matching = block.entries.iter().filter(|entry| is_wanted(block, entry, &wanted, moment));
+    let matching = block.entries.iter().filter(|entry| is_wanted(entry, &wanted, now_millis));
     matching.map(|entry| entry.sequence).collect()
 }

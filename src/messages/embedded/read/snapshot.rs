@@ -20,22 +20,14 @@ use bytes::Bytes;
 
 use super::{
     batch::{Bounds, ReadBatch},
-    fetch::retrying,
-    find::last_live,
+    fetch::{last_live, retrying},
 };
 use crate::messages::{
     Event, SequenceRange,
     embedded::{
         Shared,
-        age::Moment,
-        format::{
-            block::{Block, Entry},
-            footer::At,
-        },
-        index::{
-            block_run::{blocks_of, publish_time},
-            topics::Topic,
-        },
+        format::block::{Block, Entry},
+        index::{block_run::blocks_of, topics::Topic},
     },
     topic::Pattern,
 };
@@ -61,8 +53,7 @@ pub struct Snapshot {
     sequences: Vec<u64>,
     /// The last message that has not expired, of topics whose last message has.
     earlier: HashMap<Arc<str>, u64>,
-    /// From this time on, by the clock that cannot be set, a new snapshot may have other messages, because some have
-    /// expired.
+    /// From this time on, in milliseconds since 1970, a new snapshot may have other messages, because some have expired.
     fresh_until: u64,
     /// The head and the removal epoch of the log, if they did not change while the snapshot was made.
     as_of: Option<(u64, u64)>,
@@ -124,29 +115,22 @@ struct Search<'a> {
     snapshot: Snapshot,
     /// Topics whose last message has expired.
     expired: Vec<(Arc<str>, Topic)>,
-    moment: Moment,
-    /// The same moment by the clock that cannot be set.
-    boot: u64,
+    now: u64,
 }
 
 impl Search<'_> {
-    fn expires_in(&mut self, left: u64) {
-        self.snapshot.fresh_until = self.snapshot.fresh_until.min(self.boot.saturating_add(left));
-    }
-
     fn matches(&self, name: &str) -> bool {
         self.patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
     }
 
     fn add(&mut self, name: &Arc<str>, topic: &Topic) {
         let held = &topic.held;
-        let At { sequence, time } = held.last;
         if held.last_expires == 0 {
-            self.snapshot.sequences.push(sequence);
-        } else if !self.moment.has_expired(sequence, time, held.last_expires) {
-            self.snapshot.sequences.push(sequence);
+            self.snapshot.sequences.push(held.last.sequence);
+        } else if held.last_expires > self.now {
+            self.snapshot.sequences.push(held.last.sequence);
             if held.messages > 1 {
-                self.expires_in(self.moment.until_expiry(sequence, time, held.last_expires));
+                self.snapshot.fresh_until = self.snapshot.fresh_until.min(held.last_expires);
             }
         } else if held.messages > 1 {
             self.expired.push((name.clone(), topic.clone()));
@@ -156,21 +140,20 @@ impl Search<'_> {
 
 impl Shared {
     /// Finds the last messages of the topics that match, for a subscription that began at `head`.
-    pub fn snapshot(&self, patterns: &[Pattern], head: u64) -> io::Result<Source> {
+    pub fn snapshot(&self, patterns: &[Pattern], head: u64, now: u64) -> io::Result<Source> {
         let is_all = patterns.iter().any(Pattern::matches_all);
         if !is_all || self.state().topics.count() <= FEW {
-            let snapshot = self.search(Some(patterns), FEW)?;
+            let snapshot = self.search(Some(patterns), FEW, now)?;
             if let Some(snapshot) = snapshot {
                 return Ok(Source::Own(Arc::new(snapshot)));
             }
         }
-        let now = self.timeline.boot();
-        self.of_all(head, |snapshot| snapshot.fresh_until > now)?;
+        self.of_all(head, |snapshot| snapshot.fresh_until > now, now)?;
         Ok(Source::Shared)
     }
 
     /// The snapshot of all topics.
-    fn of_all(&self, head: u64, is_good: impl Fn(&Snapshot) -> bool) -> io::Result<Arc<Snapshot>> {
+    fn of_all(&self, head: u64, is_good: impl Fn(&Snapshot) -> bool, now: u64) -> io::Result<Arc<Snapshot>> {
         let is_good = |snapshot: &Snapshot| snapshot.head >= head && is_good(snapshot);
         if let Some(snapshot) = self.snapshots.find(is_good) {
             return Ok(snapshot);
@@ -180,17 +163,16 @@ impl Shared {
             return Ok(snapshot);
         }
         let head = *self.head.borrow();
-        let found = self.search(None, usize::MAX)?.unwrap_or_default();
+        let found = self.search(None, usize::MAX, now)?.unwrap_or_default();
         let snapshot = Arc::new(Snapshot { head, ..found });
         *lock(&self.snapshots.current) = Some((snapshot.clone(), Instant::now()));
         Ok(snapshot)
     }
 
     /// Goes through the topics once. `None` if more than `most` match.
-    fn search(&self, patterns: Option<&[Pattern]>, most: usize) -> io::Result<Option<Snapshot>> {
+    fn search(&self, patterns: Option<&[Pattern]>, most: usize, now: u64) -> io::Result<Option<Snapshot>> {
         let snapshot = Snapshot { fresh_until: u64::MAX, ..Snapshot::default() };
-        let (boot, moment) = (self.timeline.boot(), self.timeline.moment());
-        let mut search = Search { patterns, snapshot, expired: Vec::new(), moment, boot };
+        let mut search = Search { patterns, snapshot, expired: Vec::new(), now };
         let as_of = self.as_of();
         let literal = patterns.filter(|patterns| patterns.iter().all(|it| it.literal().is_some()));
         if let Some(patterns) = literal {
@@ -235,12 +217,11 @@ impl Shared {
         }
         let segments = self.state().segments.clone();
         for (name, topic) in std::mem::take(&mut search.expired) {
-            let last = retrying(|| last_live(self, &segments, &name, &topic, &search.moment))?;
-            let Some((segment, posting)) = last else { continue };
+            let last = retrying(|| last_live(self, &segments, &name, &topic, search.now))?;
+            let Some((_, posting)) = last else { continue };
             search.snapshot.sequences.push(posting.sequence);
             if posting.expires != 0 {
-                let time = publish_time(&segment, &posting)?;
-                search.expires_in(search.moment.until_expiry(posting.sequence, time, posting.expires));
+                search.snapshot.fresh_until = search.snapshot.fresh_until.min(posting.expires);
             }
             search.snapshot.earlier.insert(name, posting.sequence);
         }
@@ -262,7 +243,7 @@ impl Shared {
         let bounds = &Bounds { now_millis: self.expired_at(bounds.now_millis), ..*bounds };
         let snapshot = match source {
             Source::Own(snapshot) => snapshot.clone(),
-            Source::Shared => self.of_all(head, |_| true)?,
+            Source::Shared => self.of_all(head, |_| true, bounds.now_millis)?,
         };
         let mut batch = ReadBatch::empty(after);
         for _ in 0..MAX_RUNS {
@@ -321,8 +302,8 @@ impl Shared {
                     Some(Wanted::Message(of_topic)) => *of_topic == sequence,
                     Some(Wanted::None) | None => false,
                 };
-                let has_expired = bounds.moment.has_expired(sequence, block.time, entry.expires);
-                if is_wanted && bounds.selection.has(sequence, block.time) && !has_expired {
+                let is_late = bounds.until.is_some_and(|until| block.time > until);
+                if is_wanted && !is_late && !entry.has_expired(bounds.now_millis) {
                     if batch.is_full(bounds) {
                         return Ok(false);
                     }
