@@ -49,7 +49,7 @@ impl Fingerprint {
         Ok(Self::of_last(buffer))
     }
 
-    /// Of the start of a file, as a checkpoint far behind it has it. An error if the file is shorter.
+    /// Of the start of a file, as a checkpoint far after it has it. An error if the file is shorter.
     pub fn whole_head(file: &File) -> io::Result<Self> {
         Self::head(file, HEAD_BYTES as u64)
     }

@@ -66,7 +66,7 @@ struct Sweep {
     next: u64,
 }
 
-/// The offset up to which the segment that is written may be changed; `None` if nobody knows.
+/// The offset up to which the segment that is written may be changed; `None` if it is unknown.
 pub type Limit<'a> = &'a dyn Fn() -> Option<u64>;
 
 impl Eraser {

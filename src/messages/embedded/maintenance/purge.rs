@@ -18,7 +18,7 @@ const MAX_TRIES: usize = 100;
 const MAX_PURGES: usize = 1000;
 
 impl Worker {
-    /// Carries out a purge, and those that wait behind it in the queue.
+    /// Carries out a purge, and those that follow it in the queue.
     pub(super) fn purge(&self, first: Purge) {
         let mut purges = vec![first];
         while purges.len() < MAX_PURGES {

@@ -1,7 +1,7 @@
 //! Erases what may be of a purged topic in torn tails that were set aside.
 //!
 //! A tail has no index and no trim points. Whole messages of other topics stay, for inspection; the messages of the topic and
-//! all bytes that are no whole message are overwritten with zeros.
+//! all bytes that do not belong to a whole message are overwritten with zeros.
 
 use std::{io, ops::Range};
 
