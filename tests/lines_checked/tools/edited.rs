@@ -3,11 +3,11 @@
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use super::{
-    Holds, LOG, Opens, ROUNDS, Site, command,
+    ENOUGH, Holds, LOG, Opens, ROUNDS, Site, command,
     follower::{Follower, Judge},
     writer::Writer,
 };
-use crate::harness::Server;
+use crate::harness::{Server, until};
 
 const SED: &str = "sed -i '/no such line/d' app.log";
 
@@ -88,6 +88,10 @@ async fn copy_by_rsync(arguments: &[&str]) {
     let mut site = Site { follower, writer, random: fastrand::Rng::with_seed(7), server };
     let directory = site.server.directory().to_owned();
     let copy = || command("rsync", &directory, &[arguments, &["source/app.log", "logs/app.log"]].concat());
+    let count = || fs::read_to_string(source.join(LOG)).unwrap_or_default().lines().count();
+    until("lines to copy", async || count() >= ENOUGH).await;
+    site.run(copy()).await;
+    site.follower.read_until(ENOUGH).await;
     for _ in 0..ROUNDS {
         site.round(Holds::Never, copy()).await;
     }
