@@ -1,8 +1,8 @@
 //! `ReadLines` while logs are rotated, copied, truncated, saved, replaced and deleted: a ledger knows each line that a
 //! writer wrote, and accepts only every line once and in order, or a report of each loss.
 //!
-//! `forged` makes up cursors. `tools` are real processes that work on a log of a real server. `random` makes up the story of two logs. `LINES_CASES` sets how many stories there are, and `LINES_SEED` runs the one
-//! that a failed test names.
+//! `forged` makes up cursors. `tools` are real processes that work on a log of a real server. `random` makes up the story of
+//! two logs. `LINES_CASES` sets how many stories there are, and `LINES_SEED` runs the one that a failed test names.
 
 #![allow(
     clippy::unwrap_used,

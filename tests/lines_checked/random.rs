@@ -15,13 +15,13 @@ mod found;
 mod stage;
 mod story;
 
-/// How many stories of each manner are told in an ordinary run.
+/// How many stories of each manner an ordinary run plays.
 const CASES: u64 = 60;
 
-/// How many where there is time for it.
+/// How many stories of each manner a long run plays.
 const MANY_CASES: u64 = 300;
 
-/// How many stories are told at once: they wait most of the time.
+/// How many stories are played at once: they wait most of the time.
 const AT_ONCE: usize = 8;
 
 /// How often a story that fails is tried with less.
@@ -31,8 +31,8 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Tells the story of a seed, and a smaller one if it fails.
-fn tell(manner: Manner, seed: u64) -> Result<(), String> {
+/// Plays the story of a seed, and smaller ones if it fails.
+fn play_seed(manner: Manner, seed: u64) -> Result<(), String> {
     let config =
         Config { cases: 1, max_shrink_iters: SHRINKS, failure_persistence: None, ..Config::default() };
     let mut bytes = [0; 32];
@@ -46,10 +46,10 @@ fn tell(manner: Manner, seed: u64) -> Result<(), String> {
             return Ok(());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let told = runtime.block_on(play(&story));
+        let played = runtime.block_on(play(&story));
         // Searches on blocking threads end by themselves.
         runtime.shutdown_background();
-        told.map_err(TestCaseError::fail)
+        played.map_err(TestCaseError::fail)
     };
     match runner.run(&stories(manner), fails) {
         Ok(()) => Ok(()),
@@ -60,8 +60,8 @@ fn tell(manner: Manner, seed: u64) -> Result<(), String> {
     }
 }
 
-/// Tells many stories.
-fn tell_all(manner: Manner, cases: u64) {
+/// Plays many stories.
+fn play_all(manner: Manner, cases: u64) {
     let cases = number("LINES_CASES").unwrap_or(cases);
     let range = number("LINES_SEED").map_or(0..cases, |seed| seed..seed + 1);
     let next = AtomicU64::new(range.start);
@@ -72,7 +72,7 @@ fn tell_all(manner: Manner, cases: u64) {
             if seed >= range.end || !failed.is_empty() {
                 return failed;
             }
-            failed.extend(tell(manner, seed).err());
+            failed.extend(play_seed(manner, seed).err());
         }
     };
     let failed = thread::scope(|scope| {
@@ -85,25 +85,25 @@ fn tell_all(manner: Manner, cases: u64) {
 #[test]
 #[ignore = "known fault: some stories fail, mostly those with a clock step or late lines"]
 fn logs_that_are_rotated_by_their_names_lose_nothing_at_all() {
-    tell_all(Manner::Gentle, CASES);
+    play_all(Manner::Gentle, CASES);
 }
 
 #[test]
 #[ignore = "known fault: some stories fail, mostly those with a clock step or late lines"]
 fn logs_that_are_handled_in_any_way_lose_nothing_in_silence() {
-    tell_all(Manner::Rough, CASES);
+    play_all(Manner::Rough, CASES);
 }
 
 #[test]
 #[ignore = "known fault: a line can come twice, or in part, after a link was pointed elsewhere and back within milliseconds"]
 fn logs_behind_a_link_lose_nothing_in_silence() {
-    tell_all(Manner::Linked, CASES);
+    play_all(Manner::Linked, CASES);
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn thousands_of_stories_lose_nothing_in_silence() {
     for manner in [Manner::Gentle, Manner::Rough, Manner::Linked] {
-        tell_all(manner, MANY_CASES);
+        play_all(manner, MANY_CASES);
     }
 }

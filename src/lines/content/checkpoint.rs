@@ -14,8 +14,8 @@ use super::{
 /// differ in their first ones alone, are common; with 1 KiB of equal lines they are rare.
 pub const FINGERPRINT_BYTES: usize = 1024;
 
-/// How many bytes at the start of a file prove, together with those before the offset, that it begins with all that
-/// was read of another one.
+/// How many bytes at the start of a file prove, together with those before the offset, that it begins with the bytes that
+/// were read of another one.
 pub const HEAD_BYTES: usize = 200;
 
 /// A checksum of some bytes of a file, and how many they are.
@@ -146,7 +146,7 @@ impl Checkpoint {
         usize::from(self.before.bytes) == FINGERPRINT_BYTES && usize::from(self.head.bytes) == HEAD_BYTES
     }
 
-    /// Whether the file begins with all that was read, as far as fingerprints of its start and its end can prove.
+    /// Whether the file begins with the bytes that were read, as far as fingerprints of their start and their end can prove.
     pub fn is_prefix_of(&self, file: &File) -> io::Result<bool> {
         Ok(self.has_head(file)? && self.is_intact(file)?)
     }

@@ -1,8 +1,9 @@
 //! Where a reader goes on in a file that replaced the one that it has read: after what both have in common. Everything
 //! here blocks.
 //!
-//! `sed -i`, `rsync` and `tail … > g && mv g f` write a new file and rename it onto the path. It begins with all that was
-//! read, or holds the end of it somewhere; then the lines after that are new. Any other file is a new one.
+//! `sed -i`, `rsync` and `tail … > g && mv g f` write a new file and rename it onto the path. If that file begins with the
+//! bytes that the reader has read, or holds the last 1 KiB of them exactly once, the lines after these bytes are new. Any
+//! other file is a new one, and all its lines are new.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 

@@ -250,8 +250,12 @@ impl Siblings {
         }
         // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
         let is_alone = self.named.len() == 1;
-        let is_higher_younger =
-            |(_, higher): &(Mark, Sibling)| self.named.len() == 2 && self.is_after_own(higher);
+        // A file that was written after it was renamed has a last write that says nothing about its order. In a tree that was
+        // copied, births say nothing: there the file at the path is rarely the last one.
+        let is_higher_younger = |(_, higher): &(Mark, Sibling)| {
+            let is_before_late_lines = is_last && self.is_late() && self.is_born_after_own(higher);
+            is_before_late_lines || self.named.len() == 2 && self.is_after_own(higher)
+        };
         let is_doubtful = own == 0 && self.named.get(1).is_some_and(is_higher_younger);
         (files, last > 1 && !is_alone || is_hidden(&|hidden| hidden < last) || is_doubtful)
     }
@@ -345,6 +349,14 @@ impl Siblings {
 
     fn is_born_after_own(&self, file: &Sibling) -> bool {
         file.identity.birth() > self.born
+    }
+
+    /// The own file was written after it was renamed.
+    fn is_late(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| {
+            let it = &own.metadata;
+            (it.ctime(), it.ctime_nsec()) == (it.mtime(), it.mtime_nsec())
+        })
     }
 
     fn is_after_own(&self, file: &Sibling) -> bool {

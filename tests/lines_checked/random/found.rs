@@ -80,13 +80,16 @@ fn a_target_of_a_link_that_is_rotated_as_soon_as_it_is_saved_loses_nothing_in_si
 }
 
 #[test]
-#[ignore = "known fault: where numbers go upward, a file that came after late lines can be passed over"]
 fn files_that_are_numbered_upward_are_not_lost_in_silence_though_lines_were_written_late() {
-    let late = Happens::Late { lines: 2 };
-    for happens in [&[Happens::Cut, ROTATE, APPEND, late, ROTATE][..], &[ROTATE, Happens::Cut, ROTATE, late]]
-    {
-        holds_by(Naming::Upward, Manner::Rough, NODES, happens);
-    }
+    let happens = [Happens::Cut, ROTATE, APPEND, Happens::Late { lines: 2 }, ROTATE];
+    holds_by(Naming::Upward, Manner::Rough, NODES, &happens);
+}
+
+#[test]
+#[ignore = "known fault: late lines of one can come after the lines of a newer one"]
+fn two_files_that_are_numbered_upward_are_read_in_order_though_lines_were_written_late() {
+    let happens = [ROTATE, Happens::Cut, ROTATE, Happens::Late { lines: 2 }];
+    holds_by(Naming::Upward, Manner::Rough, NODES, &happens);
 }
 
 #[test]
