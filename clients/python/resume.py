@@ -1,6 +1,6 @@
 """Resumes a stream of Perennial over as many connections as it takes: the rule of docs/errors.md, in Python.
 
-Needs grpcio, grpcio-status, and the modules that protoc generates from proto/.
+Needs grpcio, googleapis-common-protos, and the modules that protoc generates from proto/.
 """
 
 import asyncio
@@ -8,8 +8,7 @@ import os
 import pathlib
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2, status_pb2
 from perennial.v1 import errors_pb2
 
 # For the channel. Without a bound, grpcio waits up to two minutes between two attempts to connect. The pings find a
@@ -34,8 +33,7 @@ LOST = {
 def retry_delay(error):
     """The seconds to wait before the same request is sent with the last cursor, or None if that cannot help."""
     is_from_the_server, delay = False, None
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
+    for detail in details(error):
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         is_from_the_server |= detail.Unpack(info) and info.domain == "perennial"
         if detail.Unpack(retry):
@@ -45,10 +43,22 @@ def retry_delay(error):
     return 0.5 if error.code() in LOST else None
 
 
+def details(error):
+    """The details of the status with which the server ended a call: none if the client's own library ended it.
+
+    `from_call` of grpcio-status can raise ValueError instead: if a deadline passes while the status arrives, grpcio 1.85
+    does not decode the text of the status, and `from_call` finds that it differs from the text in the details.
+    """
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return status_pb2.Status.FromString(value).details
+    return ()
+
+
 def reason(error):
     """Why the server refused a call: a value of ErrorReason, which is 0 if this client does not know the reason."""
-    status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
-    for detail in status.details if status else ():
+    info = error_details_pb2.ErrorInfo()
+    for detail in details(error):
         if detail.Unpack(info) and info.domain == "perennial":
             return dict(errors_pb2.ErrorReason.items()).get(info.reason, 0)
     return 0
