@@ -29,6 +29,7 @@ pub mod json;
 mod message;
 mod query;
 pub mod retention;
+mod selection;
 mod sequence;
 pub mod topic;
 
@@ -299,6 +300,12 @@ impl Log {
     pub fn owed_erasures(&self) -> usize {
         let Kind::Embedded(log) = &self.0;
         log.owed_erasures()
+    }
+
+    /// How many times the wall clock was set since the log was opened.
+    pub fn clock_steps(&self) -> u64 {
+        let Kind::Embedded(log) = &self.0;
+        log.clock_steps()
     }
 
     /// Accepts no more messages, and waits until the queued ones are on disk. Subscriptions go on.

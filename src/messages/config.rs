@@ -42,6 +42,9 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(20);
 /// The default of [`Config::erase_within`]: each segment with something to erase is read twice in this time.
 const ERASE_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
+/// The default of [`Config::removal_delay`]: long enough for NTP to set a clock that was wrong when the machine started.
+const REMOVAL_DELAY: Duration = Duration::from_secs(600);
+
 /// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -68,9 +71,11 @@ pub struct Config {
     pub retention_interval: Duration,
     /// What expired, was superseded or was removed by retention leaves the disk within this time.
     pub erase_within: Duration,
+    /// For this long after a start, and after the wall clock was set, nothing is removed from the disk because of its age.
+    pub removal_delay: Duration,
     /// The file system; tests simulate one.
     pub disk: Storage,
-    /// The wall clock; tests set it.
+    /// The clocks; tests set them.
     pub clock: Clock,
 }
 
@@ -88,6 +93,7 @@ impl Default for Config {
             retention: Vec::new(),
             retention_interval: RETENTION_INTERVAL,
             erase_within: ERASE_WITHIN,
+            removal_delay: REMOVAL_DELAY,
             disk: Storage::default(),
             clock: Clock::default(),
         }

@@ -28,10 +28,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,6 +40,7 @@ use self::{
     disk::File,
     format::{
         block::{Identity, LogId},
+        clock_history::ClockHistory,
         scan::Scan,
         trim_points::TrimPointFile,
     },
@@ -57,13 +58,16 @@ use self::{
         snapshot::SharedSnapshot,
     },
     recovery::Recovered,
+    timeline::Timeline,
     write::{
         committer::Committer,
         queue::{Order, QUEUE_REQUESTS, Request, Room},
     },
 };
+pub use super::clock::{expiry, millis, nanos, time_of};
 use super::{Config, Error, NeededRoom, OpenError, Opened, Sequence, Stamp, topic::Pattern};
 
+pub mod age;
 pub mod disk;
 pub mod format;
 pub mod index;
@@ -73,6 +77,7 @@ pub mod read;
 pub mod recovery;
 #[cfg(test)]
 mod settle;
+mod timeline;
 pub mod tools;
 pub mod write;
 
@@ -113,14 +118,13 @@ pub struct Shared {
     pending_tail: Mutex<Option<(Arc<File>, Range<u64>)>>,
     /// Held while messages are read from the disk: they are erased only when no reading remembers them.
     readings: RwLock<()>,
-    /// Messages that expired up to this time, in milliseconds since 1970, are not served even if the clock is set back.
-    expired_up_to: AtomicU64,
     /// The number of topics whose purged messages may still be on disk.
     owed_erasures: AtomicUsize,
     notifier: Arc<Notifier>,
     batch_cache: BatchCache,
     snapshots: SharedSnapshot,
     losses: Losses,
+    timeline: Timeline,
     leases: Leases,
 }
 
@@ -141,11 +145,6 @@ impl Shared {
         self.readings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time, in milliseconds since 1970, for which expired messages are left out of a reading.
-    fn expired_at(&self, now_millis: u64) -> u64 {
-        now_millis.max(self.expired_up_to.load(Ordering::SeqCst))
-    }
-
     // A panic of the committer leaves the state as it was after its last whole block: it only adds.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -155,9 +154,9 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time by the log's clock.
-    fn now(&self) -> SystemTime {
-        self.config.clock.now()
+    /// Stores what is known of the wall clock.
+    fn store_clock(&self, history: &ClockHistory) -> io::Result<()> {
+        self.manifest.change_both(|manifest| manifest.clock = history.to_bytes())
     }
 
     /// The size at which a segment is followed by the next.
@@ -214,8 +213,16 @@ impl Embedded {
         let at = || OpenError::at(directory);
         let cache = Cache::default();
         let recovered = recovery::recover(directory, &config, &cache)?;
-        let Recovered { identity, manifest, found, state, dedupe, next_sequence, .. } = recovered;
-        let Recovered { last_time, active, tail, settled_up_to, unsealed, mut opened, .. } = recovered;
+        let Recovered { identity, mut manifest, found, state, next_sequence, .. } = recovered;
+        let Recovered { active, tail, settled_up_to, unsealed, mut opened, .. } = recovered;
+        let Recovered { clock_history, with_ids, .. } = recovered;
+        let (timeline, history) =
+            recovery::clocks::timeline(&config, clock_history, &state.segments, next_sequence);
+        let moment = timeline.moment();
+        let dedupe = recovery::clocks::dedupe(&config, &state.segments, &with_ids, &moment).map_err(at())?;
+        if let Some(history) = history {
+            manifest.clock = history.to_bytes();
+        }
         let manifest = manifest::start(&config.disk, directory, manifest, &found).map_err(at())?;
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
@@ -238,12 +245,12 @@ impl Embedded {
             trim_point_file: Mutex::new(trim_point_file),
             pending_tail: Mutex::new(pending),
             readings: RwLock::default(),
-            expired_up_to: AtomicU64::default(),
             owed_erasures: AtomicUsize::default(),
             notifier: Arc::new(Notifier::new(head)),
             batch_cache: BatchCache::default(),
             snapshots: SharedSnapshot::default(),
             losses: Losses::default(),
+            timeline,
             leases: Leases::default(),
         });
         let (orders, queue) = mpsc::channel(QUEUE_REQUESTS);
@@ -285,12 +292,12 @@ impl Embedded {
             rolls_next: false,
             settled_up_to,
             next_sequence,
-            last_time,
             dedupe,
             has_begun: false,
             buffer: Vec::new(),
         };
         tokio::spawn(notify_followers(Arc::downgrade(&shared)));
+        tokio::spawn(timeline::watch(Arc::downgrade(&shared), orders.downgrade()));
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committer = thread("committer").spawn(move || committer.run(queue)).map_err(at())?;
         let worker = thread("maintenance").spawn(move || worker.run()).map_err(at())?;
@@ -314,7 +321,7 @@ impl Embedded {
 
     /// The time by the log's clock.
     pub fn now(&self) -> SystemTime {
-        self.shared.now()
+        self.shared.timeline.now()
     }
 
     /// The newest sequence that can be read; 0 for none.
@@ -452,24 +459,4 @@ async fn notify_followers(shared: Weak<Shared>) {
 /// The name of the segment that begins with a sequence: names sort as sequences do.
 pub fn segment_name(first_sequence: u64) -> String {
     format!("{first_sequence:020}.log")
-}
-
-/// Nanoseconds since 1970; 0 for times before.
-pub fn nanos(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Whole milliseconds since 1970; 0 for times before.
-pub fn millis(time: SystemTime) -> u64 {
-    nanos(time) / 1_000_000
-}
-
-/// The time of expiry in milliseconds since 1970, rounded up: a message lives for all of its ttl.
-pub fn expiry(time: SystemTime) -> u64 {
-    nanos(time).div_ceil(1_000_000)
-}
-
-/// The time that is this many nanoseconds after 1970.
-pub fn time_of(nanos: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(nanos)
 }

@@ -77,7 +77,7 @@ pub enum Start {
     Earliest,
     /// With this sequence, or the next higher one. The log may not have reached it yet.
     Sequence(Sequence),
-    /// With the first message published at this time or later.
+    /// Of the messages that the log holds now, those published at this time or later; then every later message.
     Time(SystemTime),
     /// With the last messages that match: this many of them, at most [`MAX_LAST`].
     Last(u64),
@@ -92,7 +92,8 @@ pub enum Start {
 pub struct Stop {
     /// After this sequence.
     pub sequence: Option<Sequence>,
-    /// Before the first message published later than this.
+    /// Deliver only messages published at this time or earlier, and stop at the head that the log has when the clock has
+    /// passed this time.
     pub time: Option<SystemTime>,
     /// After the newest message at the time of the call.
     pub caught_up: bool,
@@ -182,14 +183,15 @@ impl Position {
 
     /// Checks that the position is one of the log with this identity, this history and this head.
     pub(super) fn check(&self, log: [u8; 16], history: &Incarnations, head: u64) -> Result<(), Error> {
-        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot, lineage, since: _ } = self;
+        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot, lineage, since } = self;
         if *of != log {
             return Err(Error::OtherLog);
         }
         history.check(lineage, self.reference(), head).map_err(Error::Diverged)?;
         let is_ahead = *delivered_up_to > head && !is_awaited;
-        // Gaps and snapshots are never ahead of the log.
-        let is_impossible = *reported_up_to > head || *snapshot > head;
+        // Gaps, snapshots and the head at the start are never ahead of the log.
+        let is_impossible =
+            *reported_up_to > head || *snapshot > head || since.is_some_and(|since| since.head > head);
         if is_ahead || is_impossible || *snapshot > 0 && delivered_up_to > snapshot {
             return Err(Error::Ahead { newest: Sequence::new(head) });
         }

@@ -3,7 +3,7 @@
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 
@@ -40,6 +40,8 @@ impl Collector for LogMetrics {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        let steps = ConstCounter::new(self.0.clock_steps());
+        let help = "How many times the wall clock was set, as far as that concerns the ages of messages";
+        steps.encode(encoder.encode_descriptor("clock_steps", help, None, steps.metric_type())?)
     }
 }

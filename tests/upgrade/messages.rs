@@ -55,6 +55,26 @@ async fn every_message_is_there_as_it_was_published() {
 }
 
 #[tokio::test]
+async fn a_time_selects_from_what_the_earlier_build_published() {
+    let (server, _) = upgraded();
+    let start = Some(Start::Earliest(true));
+    let responses = all(open(&server, MessagesRequest { start, ..request("orders.>") }).await).await;
+    let messages = responses.into_iter().flat_map(|response| response.messages).collect::<Vec<_>>();
+    let times = messages.iter().map(|message| message.publish_time.unwrap()).collect::<Vec<_>>();
+    let key = |time: prost_types::Timestamp| (time.seconds, time.nanos);
+    for from in &times {
+        for until in &times {
+            let start = Some(Start::FromTime(*from));
+            let request = MessagesRequest { start, until_time: Some(*until), ..request("orders.>") };
+            let is_wanted = |time: &prost_types::Timestamp| (key(*from)..=key(*until)).contains(&key(*time));
+            let expected = messages.iter().zip(&times).filter(|(_, time)| is_wanted(time));
+            let expected = expected.map(|(message, _)| message.sequence.unwrap()).collect::<Vec<_>>();
+            assert_eq!(sequences(&server, request).await, expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_cursor_of_messages_resumes_exactly() {
     let (server, facts) = upgraded();
     assert_eq!(resumed(&server, &facts, "orders.>", "messages.after-3").await, [4, 5, 6, 7, 8, 9]);

@@ -1,6 +1,7 @@
 //! The bytes on disk, which `docs/log-format.md` describes.
 
 pub mod block;
+pub mod clock_history;
 pub mod erased;
 pub mod footer;
 pub mod manifest;

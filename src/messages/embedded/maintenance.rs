@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering, mpsc},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -16,16 +16,17 @@ use tokio::sync::oneshot;
 use self::{erasure::Eraser, trim::Limit};
 use super::{
     Shared,
+    age::Moment,
     disk::File,
     format::{footer::TRAILER_BYTES, segment_header::SEGMENT_HEADER_BYTES},
     index::{segment::Segment, topics::Topic},
-    millis,
     read::fetch::retrying,
     write::queue::Order,
 };
 use crate::messages::Error;
 
 pub mod compaction;
+pub mod due;
 pub mod erasure;
 mod purge;
 mod retention;
@@ -44,8 +45,7 @@ pub const TOPICS_AT_ONCE: usize = 4096;
 /// The longest pause between two rounds that erase purged messages.
 const MAX_ROUND_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The longest time from the start to the first sweep: a server that is often started sweeps, too. It comes after a clock
-/// that is wrong at the start has been set.
+/// The longest time from the start to the first sweep: a server that is often started sweeps, too.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
 
 /// The pause between two looks for room while publishing is refused for want of it.
@@ -102,7 +102,20 @@ impl Maintenance {
         let maintenance = Self { tasks, ready: ready.clone(), shared: shared.clone() };
         let eraser = RefCell::new(Eraser::new(shared.state().topics.owing_erasure()));
         let (is_unwritten, is_over, put_back) = (Cell::new(false), Cell::new(false), RefCell::new(None));
-        (maintenance, Worker { shared, orders, queue, put_back, ready, is_unwritten, is_over, eraser })
+        let (freed_at, removals_by_age) = (Cell::new(None), Cell::new(0));
+        let worker = Worker {
+            shared,
+            orders,
+            queue,
+            put_back,
+            ready,
+            is_unwritten,
+            is_over,
+            eraser,
+            freed_at,
+            removals_by_age,
+        };
+        (maintenance, worker)
     }
 
     /// Queues a task.
@@ -148,6 +161,10 @@ pub struct Worker {
     /// The thread is to end.
     is_over: Cell<bool>,
     eraser: RefCell<Eraser>,
+    /// The removal epoch when the room of removed messages was last freed; `None` before that.
+    freed_at: Cell<Option<u64>>,
+    /// The number of removals since then that follow from the age of messages alone.
+    removals_by_age: Cell<u64>,
 }
 
 impl Worker {
@@ -175,7 +192,8 @@ impl Worker {
                 self.eraser.borrow_mut().begin_round(&self.shared);
                 round_due = Instant::now() + round_interval;
             }
-            if Instant::now() >= sweep_due {
+            let is_sweep_due = Instant::now() >= sweep_due;
+            if is_sweep_due && !self.must_sweep_wait(sweep_due.elapsed()) {
                 self.begin_sweep();
                 sweep_due = Instant::now() + sweep_interval;
             }
@@ -190,8 +208,9 @@ impl Worker {
             if self.is_over.get() {
                 break;
             }
-            let next = due.min(round_due).min(sweep_due);
-            let next = if has_lack { next.min(room_due) } else { next };
+            let next = if has_lack { due.min(round_due).min(room_due) } else { due.min(round_due) };
+            // A sweep that waits is tried again when something else is due.
+            let next = if sweep_due > Instant::now() { next.min(sweep_due) } else { next };
             let left = if self.eraser.borrow().is_busy() && !self.is_unwritten.get() {
                 Duration::ZERO
             } else {
@@ -225,7 +244,9 @@ impl Worker {
             }
             #[cfg(test)]
             Task::Sweep(reply) => {
-                self.begin_sweep();
+                if !self.must_sweep_wait(Duration::ZERO) {
+                    self.begin_sweep();
+                }
                 self.erase_all();
                 let _ = reply.send(());
             }
@@ -281,6 +302,12 @@ impl Worker {
         }
     }
 
+    /// Whether a sweep that is late by some time waits, because the wall clock is in doubt. A clock that is set again and
+    /// again does not hold it up without end: then the sweep erases what is certainly due.
+    fn must_sweep_wait(&self, late: Duration) -> bool {
+        late < self.shared.config.removal_delay && self.moment_of_removal().1
+    }
+
     /// Begins to erase everything that is removed, purged or not.
     fn begin_sweep(&self) {
         // Otherwise another rule, or none, would make superseded messages be served again after a restart.
@@ -288,7 +315,7 @@ impl Worker {
             self.is_unwritten.set(true);
         }
         if self.write_trim_points().is_ok() {
-            self.eraser.borrow_mut().begin_sweep(&self.shared, millis(self.shared.now()));
+            self.eraser.borrow_mut().begin_sweep(&self.shared, self.moment_of_removal().0);
         }
     }
 
@@ -304,10 +331,10 @@ impl Worker {
         &self,
         name: &Arc<str>,
         known: &Topic,
-        limit: Limit,
+        limit: &Limit,
         purged: u64,
     ) -> io::Result<Option<u64>> {
-        let mut trimmed = retrying(|| self.shared.trim(name, known, limit))?;
+        let mut trimmed = retrying(|| self.shared.trim(name, known, limit.clone()))?;
         trimmed.trim_point.purged_up_to = trimmed.trim_point.purged_up_to.max(purged);
         // Nothing is removed. (If nothing is left either, the last messages expired with a segment: the topic ends.)
         if trimmed.messages == 0 && purged == 0 && trimmed.first.is_some() {
@@ -316,14 +343,26 @@ impl Worker {
         let is_done = self.shared.state_mut().topics.trim(name, known, &trimmed);
         if is_done {
             self.is_unwritten.set(true);
+            self.removals_by_age.set(self.removals_by_age.get() + u64::from(limit.is_by_age()));
         }
         Ok(is_done.then_some(trimmed.messages))
     }
 
     /// Removes the messages that are over a limit or expired, and then frees their room.
+    ///
+    /// While the wall clock is in doubt, only messages that are certainly due are removed, and no room is freed because of
+    /// their age alone: it waits until the clock has had time to be set.
     fn enforce(&self) {
-        let now = self.shared.now();
-        let done = self.remove(now).and_then(|()| self.write_trim_points()).and_then(|()| self.reclaim(now));
+        if self.freed_at.get().is_none() {
+            self.freed_at.set(Some(self.shared.state().topics.removal_epoch()));
+        }
+        let (moment, is_in_doubt) = self.moment_of_removal();
+        // Messages that are certainly due make room where there is none.
+        let is_in_doubt = is_in_doubt && self.shared.lack.borrow().is_none();
+        let done = self.remove(&moment).and_then(|()| {
+            self.write_trim_points()?;
+            if is_in_doubt && !self.has_other_removals() { Ok(()) } else { self.reclaim(&moment) }
+        });
         match done {
             Ok(()) => {}
             Err(Error::Io(error)) => tracing::error!(%error, "retention cannot be enforced now"),
@@ -331,10 +370,25 @@ impl Worker {
         }
     }
 
+    /// The moment by which messages are removed from the disk, and whether the wall clock is in doubt.
+    fn moment_of_removal(&self) -> (Moment, bool) {
+        let timeline = &self.shared.timeline;
+        let is_in_doubt = timeline.is_in_doubt(self.shared.config.removal_delay);
+        (timeline.moment_of_removal(is_in_doubt), is_in_doubt)
+    }
+
+    /// Whether messages were removed for another reason than their age, since their room was last freed.
+    fn has_other_removals(&self) -> bool {
+        let epoch = self.shared.state().topics.removal_epoch();
+        epoch - self.freed_at.get().unwrap_or(epoch) > self.removals_by_age.get()
+    }
+
     /// Deletes segments that hold nothing any more, and compacts those that hold little.
-    fn reclaim(&self, now: SystemTime) -> Result<(), Error> {
+    fn reclaim(&self, moment: &Moment) -> Result<(), Error> {
+        self.freed_at.set(Some(self.shared.state().topics.removal_epoch()));
+        self.removals_by_age.set(0);
         self.shared.snapshots.sweep();
-        while compaction::reclaim(&self.shared, now, &|| self.let_others_in())? && self.let_others_in() {}
+        while compaction::reclaim(&self.shared, moment, &|| self.let_others_in())? && self.let_others_in() {}
         self.roll_if_thin();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
         compaction::forget(&self.shared, oldest);
@@ -349,7 +403,7 @@ impl Worker {
         if written * THIN < self.shared.segment_bytes() {
             return;
         }
-        let live = compaction::live_bytes(&self.shared, &active, millis(self.shared.now()));
+        let live = compaction::live_bytes(&self.shared, &active, &self.shared.timeline.moment());
         if live.is_ok_and(|(live, all)| live < all / 2)
             && let Some(orders) = self.orders.upgrade()
         {

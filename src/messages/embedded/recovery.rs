@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use self::{
+    clocks::WithIds,
     directory::{Candidate, Files},
     presence::Presence,
     tail::Tail,
@@ -25,21 +26,23 @@ use super::{
     disk::{Disk, File},
     format::{
         self,
-        block::{Identity, MARK_BYTES},
+        block::{Block, Identity, MARK_BYTES},
+        clock_history::ClockHistory,
         footer::Footer,
         manifest::{Listed, Manifest},
         scan::Scan,
         segment_header, trim_points,
     },
-    index::{builder::IndexBuilder, cache::Cache, dedupe::Dedupe, segment::Segment, topics::Topics},
+    index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
     maintenance::room::is_full,
-    manifest, nanos, segment_name,
+    manifest, segment_name,
 };
 use crate::messages::{
     Config, OpenError, Opened,
     incarnation::{Incarnation, Incarnations},
 };
 
+pub mod clocks;
 pub mod directory;
 pub mod presence;
 pub mod tail;
@@ -62,12 +65,12 @@ pub struct Recovered {
     pub found: manifest::Found,
     /// The state that readers see.
     pub state: State,
-    /// The message ids of the dedupe window.
-    pub dedupe: Dedupe,
     /// The sequence of the next message.
     pub next_sequence: u64,
-    /// The time of the newest message, in nanoseconds since 1970.
-    pub last_time: u64,
+    /// What is known of the wall clock.
+    pub clock_history: ClockHistory,
+    /// The blocks with message ids of segments that were read.
+    pub with_ids: WithIds,
     /// The segment to continue, and the offset of its next block; `None` to begin a new one.
     pub active: Option<(Arc<Segment>, u64)>,
     /// A torn tail at that offset, for whose copy the disk has no room.
@@ -119,6 +122,10 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         incarnations: incarnations(files.manifest.manifest.as_ref(), identity, &files.segments),
         ..files.manifest.manifest.clone().unwrap_or_else(|| Manifest::new(identity))
     };
+    let clock_history = ClockHistory::read(&manifest.clock).unwrap_or_else(|| {
+        opened.damaged.push(format!("{}: what is known of the wall clock", directory.display()));
+        ClockHistory::default()
+    });
     let mut candidates = files.segments;
     let mut topics = Topics::new(config.retention.clone());
     if let Some(log) = log {
@@ -128,15 +135,14 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         }
     }
     let state = State { topics, ..State::default() };
-    let dedupe = Dedupe::new(config.dedupe_window, config.max_dedupe_ids, config.max_all_dedupe_ids);
     let mut recovered = Recovered {
         identity,
         manifest,
         found: files.manifest,
         state,
-        dedupe,
         next_sequence: 1,
-        last_time: 0,
+        clock_history,
+        with_ids: WithIds::default(),
         active: None,
         tail: None,
         settled_up_to: 0,
@@ -147,11 +153,11 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
     let last = if presence.is_last_open() { candidates.pop() } else { None };
     for candidate in candidates {
         let path = candidate.path.clone();
-        recovered.take(candidate, None, cache, config).map_err(at(&path))?;
+        recovered.take(candidate, None, cache).map_err(at(&path))?;
     }
     if let Some(last) = last {
         let path = last.path.clone();
-        recovered.take(last, Some(disk), cache, config).map_err(at(&path))?;
+        recovered.take(last, Some(disk), cache).map_err(at(&path))?;
     }
     recovered.next_sequence = recovered.next_sequence.max(files.unused);
     recovered.finish(directory, presence);
@@ -171,13 +177,7 @@ fn incarnations(manifest: Option<&Manifest>, log: Identity, candidates: &[Candid
 
 impl Recovered {
     /// Adds a segment. `last`: it is the one that was being written.
-    fn take(
-        &mut self,
-        candidate: Candidate,
-        last: Option<&Disk>,
-        cache: &Cache,
-        config: &Config,
-    ) -> io::Result<()> {
+    fn take(&mut self, candidate: Candidate, last: Option<&Disk>, cache: &Cache) -> io::Result<()> {
         let Candidate { path, file, first_sequence, header, footer, salt } = candidate;
         let link = header.and_then(|header| header.link);
         if let Some(link) = link {
@@ -197,7 +197,7 @@ impl Recovered {
         if let Some(footer) = footer {
             let sealed = Segment::sealed(path.clone(), file.clone(), first_sequence, replaces_up_to, footer)?;
             if let Ok(segment) = sealed
-                && self.take_sealed(&segment, cache, config)?
+                && self.take_sealed(&segment, cache)?
             {
                 self.state.segments.push(Arc::new(segment));
                 return Ok(());
@@ -232,6 +232,9 @@ impl Recovered {
         }
         index.extend(scan.end);
         let segment = Arc::new(Segment::open(path, file, first_sequence, replaces_up_to, index));
+        let with_ids = scan.blocks.iter().filter(|found| !found.block.ids.is_empty());
+        let without_body = |block: &Block| Block { body: Bytes::new(), ..block.clone() };
+        self.with_ids.insert(segment.id, with_ids.map(|found| without_body(&found.block)).collect());
         self.state.segments.push(segment.clone());
         // One of version 2 is followed by the next at once, unless a torn tail must be set aside before.
         if last.is_some() && (link.is_some() || self.tail.is_some()) {
@@ -261,7 +264,7 @@ impl Recovered {
     }
 
     /// Adds a segment by its footer. False if that is damaged.
-    fn take_sealed(&mut self, segment: &Segment, cache: &Cache, config: &Config) -> io::Result<bool> {
+    fn take_sealed(&mut self, segment: &Segment, cache: &Cache) -> io::Result<bool> {
         let summary = segment.summary();
         if !segment.has_sound_topics()? {
             return Ok(false);
@@ -272,15 +275,8 @@ impl Recovered {
         }
         if summary.messages > 0 {
             self.next_sequence = self.next_sequence.max(summary.last_sequence + 1);
-            self.last_time = self.last_time.max(summary.last_time);
         }
         self.opened.messages += summary.messages;
-        let window = u64::try_from(config.dedupe_window.as_nanos()).unwrap_or(u64::MAX);
-        if summary.ids > 0 && summary.last_time >= nanos(config.clock.now()).saturating_sub(window) {
-            let bytes = segment.read(0, segment.blocks_end())?;
-            let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
-            scan.blocks.iter().for_each(|found| self.dedupe.add(&found.block));
-        }
         Ok(true)
     }
 
@@ -295,8 +291,6 @@ impl Recovered {
         }
         for found in &scan.blocks {
             self.state.topics.add(&found.block);
-            self.dedupe.add(&found.block);
-            self.last_time = self.last_time.max(found.block.time);
             self.opened.messages += found.block.entries.len() as u64;
         }
         for (_, incarnation) in &scan.incarnations {

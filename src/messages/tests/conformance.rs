@@ -12,6 +12,7 @@ mod publish;
 mod purge;
 mod snapshot;
 mod start;
+mod time;
 mod topics;
 
 /// A kind of log: how one is made, opened again, and moved through time.
@@ -27,6 +28,15 @@ trait Kind: Sized {
 
     /// Lets time pass.
     fn pass(&self, time: Duration);
+
+    /// Sets the wall clock.
+    fn set_clock(&self, wall: SystemTime);
+
+    /// The wall clock.
+    fn now(&self) -> SystemTime;
+
+    /// Starts the machine again, with another wall clock.
+    async fn reboot(&mut self, wall: SystemTime);
 
     /// Enforces retention, and frees what it removed.
     async fn keep(&self);
@@ -47,6 +57,21 @@ impl Kind for retention::Bed {
 
     fn pass(&self, time: Duration) {
         self.config.clock.advance(time);
+    }
+
+    fn set_clock(&self, wall: SystemTime) {
+        self.config.clock.set(wall);
+    }
+
+    fn now(&self) -> SystemTime {
+        self.config.clock.now()
+    }
+
+    async fn reboot(&mut self, wall: SystemTime) {
+        self.log.close().await;
+        self.config.clock.reboot(Duration::ZERO);
+        self.config.clock.set(wall);
+        self.log = Self::open(&self.config).await;
     }
 
     async fn keep(&self) {
@@ -185,6 +210,19 @@ macro_rules! every {
                 a_position_of_another_log_is_refused
                 a_position_ahead_of_the_log_is_refused
                 a_query_without_patterns_or_with_a_bad_one_is_refused
+            }
+            time {
+                the_publish_time_is_the_wall_clock_as_it_was_read
+                time_selects_and_does_not_position
+                a_start_time_selects_up_to_the_head_and_then_everything_comes
+                a_position_keeps_its_start_time_until_it_is_past_the_head_of_the_start
+                a_time_to_stop_at_selects_up_to_the_head_when_the_clock_has_passed_it
+                a_time_selects_from_one_topic_of_many
+                a_time_selects_from_the_last_messages_of_topics
+                a_ttl_lasts_as_long_whatever_the_clock_shows
+                an_id_is_known_as_long_whatever_the_clock_shows
+                a_message_is_kept_as_long_whatever_the_clock_shows
+                an_early_time_takes_no_message_before_it_along
             }
             live {
                 the_first_batch_is_ready_at_once

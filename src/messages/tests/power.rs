@@ -5,18 +5,25 @@ use super::{
     workload::{Client, DIRECTORY, for_each_seed, seeds, small},
     *,
 };
-use crate::wire::message;
+use crate::{messages::clock::Clock, wire::message};
 use embedded::format::block::{Block, Entry};
 
 /// How many calls a workload makes, about.
 const CALLS: u64 = 150;
 
 fn open(disk: &Arc<Simulation>, segment_bytes: usize) -> Result<(Log, Opened), OpenError> {
-    Log::open(Path::new(DIRECTORY), small(disk, segment_bytes))
+    open_at(disk, segment_bytes, &Clock::System)
+}
+
+fn open_at(disk: &Arc<Simulation>, segment_bytes: usize, clock: &Clock) -> Result<(Log, Opened), OpenError> {
+    Log::open(Path::new(DIRECTORY), Config { clock: clock.clone(), ..small(disk, segment_bytes) })
 }
 
 async fn lose_power(seed: u64) {
     let mut client = Client::new(seed);
+    let clock = Clock::manual();
+    // Ids stay within the window, whatever the wall clock shows.
+    client.clock = Some(clock.clone());
     let segment_bytes = 4096 << client.random.index(3);
     let mut disk = Simulation::new();
     for round in 0..=client.random.below(2) {
@@ -24,7 +31,7 @@ async fn lose_power(seed: u64) {
             disk.fail_at(client.random.below(CALLS), Fault::Power);
         }
         let cut = client.random.number();
-        if let Ok((log, opened)) = open(&disk, segment_bytes) {
+        if let Ok((log, opened)) = open_at(&disk, segment_bytes, &clock) {
             assert_eq!(opened.damaged, [""; 0], "round {round}");
             if round > 0 {
                 client.facts.push(Fact::Opened);
@@ -43,13 +50,13 @@ async fn lose_power(seed: u64) {
         // Again, while it is opened.
         while client.random.one_in(3) {
             disk.fail_at(client.random.below(12), Fault::Power);
-            let _ = open(&disk, segment_bytes);
+            let _ = open_at(&disk, segment_bytes, &clock);
             disk =
                 if client.random.one_in(3) { disk.kill() } else { disk.lose_power(client.random.number()) };
         }
     }
     for reopened in 0..2 {
-        let (log, opened) = open(&disk, segment_bytes).unwrap();
+        let (log, opened) = open_at(&disk, segment_bytes, &clock).unwrap();
         assert_eq!(opened.damaged, [""; 0]);
         assert!(reopened == 0 || opened.torn.is_empty(), "{:?}", opened.torn);
         client.facts.push(Fact::Opened);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::messages::{clock::Clock, retention::Rule};
 
+mod clock;
 mod erasure;
 mod files;
 mod list;
@@ -30,6 +31,7 @@ impl Bed {
             retention: rules.iter().map(|rule| rule.parse::<Rule>().unwrap()).collect(),
             retention_interval: Duration::from_secs(3600),
             disk: Storage::Simulated(disk.clone()),
+            removal_delay: Duration::ZERO,
             clock: Clock::manual(),
             ..Config::default()
         };
@@ -39,7 +41,7 @@ impl Bed {
     }
 
     /// Retention is enforced at once after a start, and when this returns.
-    async fn open(config: &Config) -> Log {
+    pub async fn open(config: &Config) -> Log {
         let log = Log::open(Path::new("/log"), config.clone()).unwrap().0;
         enforce(&log).await;
         log
@@ -58,13 +60,13 @@ impl Bed {
         self.config.clock.advance(Duration::from_millis(milliseconds));
     }
 
-    async fn publish(&self, topic: &str, content: &str) -> u64 {
+    pub async fn publish(&self, topic: &str, content: &str) -> u64 {
         self.log.publish(text(topic, content)).await.unwrap().sequence.get()
     }
 
     /// Fills segments with a topic's messages. The threads of the log keep pace, so that it is always the same calls of
     /// the disk that come in the same order.
-    async fn fill(&self, topic: &str, messages: usize) {
+    pub async fn fill(&self, topic: &str, messages: usize) {
         for _ in 0..messages {
             self.publish(topic, &"x".repeat(1000)).await;
             settle(&self.log).await;
@@ -72,7 +74,7 @@ impl Bed {
     }
 
     /// The segments, by name, and their lengths.
-    fn segments(&self) -> Vec<(u64, u64)> {
+    pub fn segments(&self) -> Vec<(u64, u64)> {
         let paths = self.config.disk.list(Path::new("/log")).unwrap();
         let mut segments = Vec::new();
         for path in paths {
@@ -96,18 +98,18 @@ impl Bed {
         content.into()
     }
 
-    fn topic(&self, name: &str) -> Option<TopicInfo> {
+    pub fn topic(&self, name: &str) -> Option<TopicInfo> {
         self.log.list_topics(Some(name), 10, None).unwrap().topics.pop()
     }
 }
 
 /// Waits until the threads of the log have done everything.
-async fn settle(log: &Log) {
+pub async fn settle(log: &Log) {
     let Kind::Embedded(log) = &log.0;
     log.settle().await;
 }
 
-async fn enforce(log: &Log) {
+pub async fn enforce(log: &Log) {
     let Kind::Embedded(log) = &log.0;
     log.enforce().await;
 }

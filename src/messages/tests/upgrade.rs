@@ -3,6 +3,7 @@
 use bytes::BufMut;
 
 use super::*;
+use crate::messages::clock::Clock;
 
 const LOG: [u8; 16] = *b"a log's identity";
 
@@ -115,6 +116,40 @@ async fn damage_in_version_1_is_reported_and_everything_else_is_kept() {
             let lost = 6 - found.len();
             assert!((1..=2).contains(&lost) && !events.is_empty(), "byte {at}: {found:?} {events:?}");
             assert!(at < second || found[..2] == [1, 2], "byte {at}");
+        }
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_time_selects_from_a_log_of_version_1_and_from_what_is_published_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let time = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+    for first in [1, 11, 21] {
+        let blocks = (0..5).map(|n| block(first + n..=first + n, (first + n) * 1_000_000));
+        write(&directory, first, &[vec![header(first)], blocks.collect()].concat());
+    }
+    let clock = Clock::manual();
+    let config = || Config { clock: clock.clone(), ..config() };
+    // They have sequences beyond those of the old servers, and are before, between and after their messages.
+    let log = open_with(&directory, config()).0;
+    for nanos in [12_500_000, 500_000, 90_000_000] {
+        clock.set(time(nanos));
+        log.publish(text("a", &nanos.to_string())).await.unwrap();
+    }
+    log.close().await;
+    let all = [1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 21, 22, 23, 24, 25, 12_500_000, 500_000, 90_000_000];
+    let published = |n: u64| if n > 100 { n } else { n * 1_000_000 };
+    for _ in 0..2 {
+        let log = open_with(&directory, config()).0;
+        for (from, until) in [(0, 99), (3, 22), (12, 12), (11, 99), (26, 99), (0, 0), (0, 12)] {
+            let (from, until) = (from * 1_000_000, until * 1_000_000 + 600_000);
+            let stop = Stop { time: Some(time(until)), caught_up: true, ..Stop::default() };
+            let (seen, _) = read(&log, Query { stop, ..query(&["a"], Start::Time(time(from))) }).await;
+            let seen = seen.into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+            let is_wanted = |n: &u64| (from..=until).contains(&published(*n));
+            let expected = all.into_iter().filter(is_wanted).map(|n| n.to_string()).collect::<Vec<_>>();
+            assert_eq!(seen, expected, "{from} to {until}");
         }
         log.close().await;
     }

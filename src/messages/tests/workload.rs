@@ -9,6 +9,7 @@ use super::{
     history::{self, Fact, Keeps, Outcome, Seen, Sent},
     *,
 };
+use crate::messages::clock::Clock;
 use embedded::simulated::Random;
 
 /// `last` is kept by its last message, `few` by a few; of the others all is kept.
@@ -74,6 +75,7 @@ pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Config {
         segment_bytes,
         retention: vec!["few=count:5".parse().unwrap(), "last=last".parse().unwrap()],
         retention_interval: Duration::from_secs(3600),
+        removal_delay: Duration::ZERO,
         disk: Storage::Simulated(disk.clone()),
         ..Config::default()
     }
@@ -89,18 +91,28 @@ pub struct Client {
     pub count: u64,
     /// Ids that were sent, with their topics.
     ids: Vec<(String, String)>,
+    /// Set forward and back meanwhile, if there is one.
+    pub clock: Option<Clock>,
     /// A position after messages of all topics that were read once.
     pub position: Option<Position>,
 }
 
 impl Client {
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), facts: Vec::new(), count: 0, ids: Vec::new(), position: None }
+        Self {
+            random: Random::new(seed),
+            facts: Vec::new(),
+            count: 0,
+            ids: Vec::new(),
+            clock: None,
+            position: None,
+        }
     }
 
     /// Does one thing after another. False if the log gave up.
     pub async fn work(&mut self, log: &Log, steps: u64) -> bool {
         for _ in 0..steps {
+            self.pass_time();
             match self.random.below(20) {
                 0 => self.purge(log).await,
                 1 | 2 => enforce(log).await,
@@ -114,6 +126,17 @@ impl Client {
             }
         }
         true
+    }
+
+    /// Lets a moment pass, and sometimes sets the wall clock, by up to a year.
+    fn pass_time(&mut self) {
+        let Some(clock) = &self.clock else { return };
+        clock.advance(Duration::from_millis(self.random.below(10)));
+        if self.random.one_in(5) {
+            let most = 1 << self.random.below(25);
+            let by = Duration::from_secs(self.random.below(most));
+            if self.random.one_in(2) { clock.forward(by) } else { clock.back(by) }
+        }
     }
 
     pub fn check(&self) -> Result<(), String> {

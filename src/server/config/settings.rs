@@ -181,6 +181,8 @@ settings! {
         /// Overwrite what expired, was superseded or was removed by retention within this time; what was purged, within a
         /// minute
         erase_within: Span "TIME" => messages.erase_within >= "1ms";
+        /// Remove nothing from the disk because of its age for this long after a start, and after the clock was set
+        removal_delay: Span "TIME" => messages.removal_delay;
         /// Refuse a message whose payload, key and headers are together larger than this; up to 16MiB
         max_message: Size "SIZE" => messages.max_message_bytes >= "1B";
         /// Refuse a larger request that publishes

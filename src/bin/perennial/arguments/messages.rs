@@ -82,7 +82,7 @@ pub struct Messages {
     /// End after this sequence
     #[arg(long, value_name = "SEQUENCE", help_heading = END)]
     until_sequence: Option<i64>,
-    /// End before the first message published after this time
+    /// Only messages published at this time or earlier; end when the server's clock has passed it
     #[arg(long, value_name = "TIME", value_parser = time::moment, allow_hyphen_values = true, help_heading = END)]
     until_time: Option<Moment>,
     /// End after the messages that exist now

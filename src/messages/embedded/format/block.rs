@@ -93,11 +93,6 @@ impl Entry {
     pub fn range(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
-
-    /// Whether it has expired at a time in milliseconds since 1970.
-    pub fn has_expired(&self, now_millis: u64) -> bool {
-        self.expires != 0 && self.expires <= now_millis
-    }
 }
 
 /// Messages that were committed together, or a part of them.

@@ -54,6 +54,33 @@ pub fn broken(block: &Block, salt: Salt) -> Vec<Entry> {
     broken
 }
 
+/// Tells the erased messages of a block from damaged ones. It looks at the block only if it is asked.
+#[derive(Debug)]
+pub struct Erased<'a> {
+    block: &'a Block,
+    salt: Salt,
+    /// The sequences of damaged messages, once they are known.
+    broken: Option<Vec<u64>>,
+}
+
+impl<'a> Erased<'a> {
+    /// The erased messages of a block.
+    pub fn of(block: &'a Block, salt: Salt) -> Self {
+        Self { block, salt, broken: None }
+    }
+
+    /// Whether the bytes of a message are erased.
+    pub fn has(&mut self, entry: &Entry) -> bool {
+        if self.block.is_intact(entry) {
+            return false;
+        }
+        let Self { block, salt, broken } = self;
+        let broken = broken
+            .get_or_insert_with(|| self::broken(block, *salt).iter().map(|entry| entry.sequence).collect());
+        broken.binary_search(&entry.sequence).is_err()
+    }
+}
+
 /// Consecutive messages of a block to erase.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stretch {

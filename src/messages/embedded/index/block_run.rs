@@ -10,10 +10,16 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::segment::{BlockRun, Segment};
-use crate::messages::embedded::format::{
-    block::{self, BLOCK_MAGIC, Block, Header, Salt},
-    erased,
-    footer::Posting,
+use crate::messages::{
+    embedded::{
+        age::Moment,
+        format::{
+            block::{self, BLOCK_MAGIC, Block, Header, Salt},
+            erased,
+            footer::Posting,
+        },
+    },
+    selection::Selection,
 };
 
 /// The blocks of a run, and the ranges of sequences, first and last, that it should hold and does not.
@@ -73,12 +79,45 @@ impl BlockTimes {
             return Ok(posting.time);
         }
         let Some(run) = segment.run_at_offset(posting.offset) else { return Ok(0) };
+        if run.entry.min_time == run.entry.max_time {
+            return Ok(run.entry.min_time);
+        }
         let blocks = match self.runs.entry(run.start) {
             Entry::Occupied(blocks) => blocks.into_mut(),
             Entry::Vacant(blocks) => blocks.insert(times_of(segment, &run)?),
         };
         let block = blocks.iter().find(|(end, _)| u64::from(posting.offset) < *end);
         Ok(block.map_or(run.entry.min_time, |(_, time)| *time))
+    }
+
+    /// Whether a message of the segment has expired. Its time is read only if the answer depends on it.
+    pub fn has_expired(&mut self, segment: &Segment, posting: &Posting, moment: &Moment) -> io::Result<bool> {
+        if let Some(has_expired) = moment.has_expired_at_any_time(posting.sequence, posting.expires) {
+            return Ok(has_expired);
+        }
+        let time = self.publish_time(segment, posting)?;
+        Ok(moment.has_expired(posting.sequence, time, posting.expires))
+    }
+
+    /// Whether a message of the segment is wanted by its time, which is read only if that of its run does not decide.
+    pub fn is_selected(
+        &mut self,
+        segment: &Segment,
+        posting: &Posting,
+        selection: &Selection,
+    ) -> io::Result<bool> {
+        if selection.has_all_after(posting.sequence.saturating_sub(1)) {
+            return Ok(true);
+        }
+        if let Some(BlockRun { entry, .. }) = segment.run_at_offset(posting.offset) {
+            if selection.has_all(posting.sequence, entry.min_time, entry.max_time) {
+                return Ok(true);
+            }
+            if selection.has_none(posting.sequence, entry.min_time, entry.max_time) {
+                return Ok(false);
+            }
+        }
+        Ok(selection.has(posting.sequence, self.publish_time(segment, posting)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The ids of messages published within the dedupe window, which make a publish safe to repeat.
 //!
-//! Ids are kept in slices of time, so that a whole slice is dropped when it leaves the window. An id is represented by 128
+//! Ids are kept in slices of time, so that a whole slice is dropped when it leaves the window. Whether a message is within
+//! the window follows from its age, so the ids neither outlive a wrong clock nor are forgotten early because of it. An id is represented by 128
 //! bits of a keyed hash of topic and id: about 50 bytes of memory, however long the id is. Two of ten million ids collide
 //! with a probability of 1 in 10^24.
 
@@ -11,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::messages::embedded::format::block::Block;
+use crate::messages::embedded::{
+    age::Moment,
+    format::{block::Block, footer::At},
+};
 
 /// The number of slices in the window: ids are forgotten late by at most one slice.
 const SLICES: u64 = 8;
@@ -31,10 +35,8 @@ pub struct Dedupe {
 
 #[derive(Debug)]
 struct Slice {
-    /// The time of its first message.
-    time: u64,
-    /// The time of its last message.
-    last_time: u64,
+    first: At,
+    last: At,
     ids: HashMap<Key, Seen>,
 }
 
@@ -43,8 +45,7 @@ pub type Key = u128;
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    sequence: u64,
-    time: u64,
+    at: At,
     /// The number of ids of the topic before this one.
     ordinal: u64,
 }
@@ -52,7 +53,7 @@ struct Seen {
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     ids: u64,
-    last_time: u64,
+    last_sequence: u64,
 }
 
 impl Dedupe {
@@ -75,21 +76,20 @@ impl Dedupe {
         high << 64 | low
     }
 
-    /// The beginning of the window at `now`.
-    fn oldest(&self, now: u64) -> u64 {
-        now.saturating_sub(self.window)
+    fn is_over(&self, at: At, moment: &Moment) -> bool {
+        moment.age(at.sequence, at.time) > self.window
     }
 
-    /// The sequence and the time of the message with this id, if it was published within the window at `now`.
-    pub fn find(&self, key: Key, topic: &str, now: u64) -> Option<(u64, u64)> {
+    /// The sequence and the time of the message with this id, if it was published within the window at a moment.
+    pub fn find(&self, key: Key, topic: &str, moment: &Moment) -> Option<(u64, u64)> {
         let seen = self.slices.iter().rev().find_map(|slice| slice.ids.get(&key))?;
         let ids = self.topics.get(topic)?.ids;
-        let is_within = seen.time >= self.oldest(now) && ids - seen.ordinal <= self.max_ids;
-        is_within.then_some((seen.sequence, seen.time))
+        let is_within = !self.is_over(seen.at, moment) && ids - seen.ordinal <= self.max_ids;
+        is_within.then_some((seen.at.sequence, seen.at.time))
     }
 
     /// Remembers the ids of a block.
-    pub fn add(&mut self, block: &Block) {
+    pub fn add(&mut self, block: &Block, moment: &Moment) {
         for (place, id) in &block.ids {
             let entry = block.entries.get(*place as usize);
             let Some((entry, topic)) = entry.and_then(|entry| Some((entry, block.topic(entry)?))) else {
@@ -97,37 +97,45 @@ impl Dedupe {
             };
             let key = self.key(topic, id);
             let count = self.topics.entry(topic.clone()).or_default();
-            let seen = Seen { sequence: entry.sequence, time: block.time, ordinal: count.ids };
-            *count = Count { ids: count.ids + 1, last_time: block.time };
+            let at = At { sequence: entry.sequence, time: block.time };
+            let seen = Seen { at, ordinal: count.ids };
+            *count = Count { ids: count.ids + 1, last_sequence: at.sequence };
             let length = (self.window / SLICES).max(1);
+            let age = |at: At| moment.age(at.sequence, at.time);
             let is_full =
-                self.slices.back().is_none_or(|slice| block.time.saturating_sub(slice.time) >= length);
+                self.slices.back().is_none_or(|slice| age(slice.first).saturating_sub(age(at)) >= length);
             if is_full || self.all >= self.max_all {
-                self.turn(block.time);
+                self.turn(at, moment);
             }
             if let Some(slice) = self.slices.back_mut() {
-                slice.last_time = block.time;
+                slice.last = at;
                 self.all += usize::from(slice.ids.insert(key, seen).is_none());
             }
         }
     }
 
     /// Begins a slice, and drops those that are out of the window or over the limit.
-    fn turn(&mut self, now: u64) {
-        let oldest = self.oldest(now);
-        while self.slices.front().is_some_and(|slice| slice.last_time < oldest) || self.all >= self.max_all {
+    fn turn(&mut self, first: At, moment: &Moment) {
+        self.drop_old(moment);
+        let oldest = self.slices.front().map_or(first.sequence, |slice| slice.first.sequence);
+        self.topics.retain(|_, count| count.last_sequence >= oldest);
+        self.slices.push_back(Slice { first, last: first, ids: HashMap::new() });
+    }
+
+    fn drop_old(&mut self, moment: &Moment) {
+        while self.slices.front().is_some_and(|slice| self.is_over(slice.last, moment))
+            || self.all >= self.max_all
+        {
             let Some(slice) = self.slices.pop_front() else { break };
             self.all -= slice.ids.len();
         }
-        let first = self.slices.front().map_or(now, |slice| slice.time);
-        self.topics.retain(|_, count| count.last_time >= first);
-        self.slices.push_back(Slice { time: now, last_time: now, ids: HashMap::new() });
     }
 
-    /// Drops slices that are out of the window although no id is added.
-    pub fn sweep(&mut self, now: u64) {
-        if self.slices.back().is_some_and(|slice| slice.time < self.oldest(now)) {
-            self.turn(now);
+    /// Drops the slices if all are out of the window although no id is added.
+    pub fn sweep(&mut self, moment: &Moment) {
+        if self.slices.back().is_some_and(|slice| self.is_over(slice.last, moment)) {
+            self.drop_old(moment);
+            self.topics.clear();
         }
     }
 }
@@ -142,11 +150,15 @@ mod tests {
     fn add(dedupe: &mut Dedupe, topic: &str, id: &str, sequence: u64, time: u64) {
         let entry = Entry { sequence, topic: 0, start: 0, end: 0, checksum: 0, expires: 0 };
         let (topics, ids) = (vec![topic.into()], vec![(0, id.into())]);
-        dedupe.add(&Block { time, topics, entries: vec![entry], ids, ..Block::default() });
+        dedupe.add(&Block { time, topics, entries: vec![entry], ids, ..Block::default() }, &at(time));
     }
 
     fn find(dedupe: &Dedupe, topic: &str, id: &str, now: u64) -> Option<u64> {
-        dedupe.find(dedupe.key(topic, id), topic, now).map(|(sequence, _)| sequence)
+        dedupe.find(dedupe.key(topic, id), topic, &at(now)).map(|(sequence, _)| sequence)
+    }
+
+    fn at(now: u64) -> Moment {
+        Moment::new(now, Arc::default())
     }
 
     #[test]
@@ -161,7 +173,8 @@ mod tests {
             assert_eq!(find(&dedupe, "b", &second.to_string(), second * SECOND), None);
         }
         assert!(dedupe.all <= 10);
-        dedupe.sweep(200 * SECOND);
+        dedupe.sweep(&at(200 * SECOND));
+        assert_eq!((dedupe.all, dedupe.topics.len()), (0, 0));
         add(&mut dedupe, "b", "x", 200, 200 * SECOND);
         assert_eq!((dedupe.all, dedupe.topics.len()), (1, 1));
     }

@@ -11,7 +11,7 @@ pub struct Live {
     pub all: u64,
     /// The log's removal epoch before it was measured.
     pub epoch: u64,
-    /// When more messages expire, in milliseconds since 1970.
+    /// When more messages expire, by the clock that cannot be set.
     pub next_expiry: u64,
 }
 

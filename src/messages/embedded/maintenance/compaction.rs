@@ -9,24 +9,28 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use crate::messages::embedded::{
-    Shared,
-    disk::File,
-    format::{
-        block::{Block, Entry, Salt, place_of},
-        footer::{Footer, Held, Posting},
-        scan::Scan,
-        segment_header::SegmentHeader,
+use crate::messages::{
+    clock::whole,
+    embedded::{
+        Shared,
+        age::Moment,
+        disk::File,
+        format::{
+            block::{Block, Entry, Salt, place_of},
+            erased::Erased,
+            footer::{Footer, Held, Posting},
+            scan::Scan,
+            segment_header::SegmentHeader,
+        },
+        index::{builder::IndexBuilder, live::Live, segment::Segment},
+        maintenance::room,
+        read::fetch::retrying,
     },
-    index::{builder::IndexBuilder, live::Live, segment::Segment},
-    maintenance::room,
-    millis, nanos,
-    read::fetch::retrying,
 };
 
 /// A segment below this fraction of the nominal size is small, and is joined with its neighbours.
@@ -46,22 +50,20 @@ const MEASURING: Duration = Duration::from_secs(2);
 
 /// Deletes segments that hold nothing any more, and compacts those that hold little.
 ///
-/// `now` is the time for which expired messages were removed from the oldest end of topics. Messages that have expired
+/// `moment` is the one at which expired messages were removed from the oldest end of topics. Messages that have expired
 /// since then stay, so that no topic loses its last message here.
 ///
 /// `goes_on` does other work, and is called before each segment is measured; false ends that. True is returned if there is
 /// more to do after other work.
-pub fn reclaim(shared: &Shared, now: SystemTime, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
-    measure(shared, millis(now), goes_on);
+pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    measure(shared, moment, goes_on);
     let oldest = oldest_kept(shared);
     // From here on, only this thread replaces segments.
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
-    let oldest_id =
-        nanos(now).saturating_sub(u64::try_from(shared.config.dedupe_window.as_nanos()).unwrap_or(u64::MAX));
-    let now = millis(now);
-    let (mut group, mut result) = (Group::new(now), Ok(()));
+    let window = whole(shared.config.dedupe_window);
+    let (mut group, mut result) = (Group::new(moment.clone()), Ok(()));
     // If the previous segment has no index, only the next one shows whether its end is missing.
     let mut has_open_end = false;
     let (start, before) = (Instant::now(), segments.len());
@@ -71,7 +73,7 @@ pub fn reclaim(shared: &Shared, now: SystemTime, goes_on: &dyn Fn() -> bool) -> 
         }
         let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
-        let is_held = summary.ids > 0 && summary.last_time >= oldest_id;
+        let is_held = summary.ids > 0 && summary.youngest(moment) <= window;
         let is_removed = segment.is_sealed() && summary.last_sequence < oldest;
         let (live, all) = match segment.live.get() {
             _ if is_held => (1, 1),
@@ -111,18 +113,17 @@ struct Group {
     segments: Vec<Arc<Segment>>,
     live: u64,
     is_thin: bool,
-    /// In milliseconds since 1970.
-    now: u64,
+    moment: Moment,
 }
 
 impl Group {
-    fn new(now: u64) -> Self {
-        Self { segments: Vec::new(), live: 0, is_thin: false, now }
+    fn new(moment: Moment) -> Self {
+        Self { segments: Vec::new(), live: 0, is_thin: false, moment }
     }
 
     fn finish(&mut self, shared: &Shared) -> io::Result<()> {
-        let Self { segments, is_thin, now, .. } = std::mem::replace(self, Self::new(self.now));
-        if is_thin || segments.len() >= MANY { compact(shared, &segments, now) } else { Ok(()) }
+        let Self { segments, is_thin, moment, .. } = std::mem::replace(self, Self::new(self.moment.clone()));
+        if is_thin || segments.len() >= MANY { compact(shared, &segments, &moment) } else { Ok(()) }
     }
 }
 
@@ -131,12 +132,13 @@ type Expired = BTreeMap<Arc<str>, Held>;
 
 /// The size of the messages of a segment that are neither removed nor expired, and the size of all. The first is an estimate:
 /// if a topic is removed in part, it goes by the sequences.
-pub fn live_bytes(shared: &Shared, segment: &Segment, now: u64) -> io::Result<(u64, u64)> {
-    let measured = measure_one(shared, segment, now)?;
+pub fn live_bytes(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Result<(u64, u64)> {
+    let measured = measure_one(shared, segment, moment)?;
     Ok((measured.left, measured.all))
 }
 
-fn measure_one(shared: &Shared, segment: &Segment, now: u64) -> io::Result<Live> {
+fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Result<Live> {
+    let boot = shared.timeline.boot();
     let epoch = shared.state().topics.removal_epoch();
     let (mut live, mut all, mut next_expiry) = (0, 0, u64::MAX);
     let mut place = 0;
@@ -145,9 +147,11 @@ fn measure_one(shared: &Shared, segment: &Segment, now: u64) -> io::Result<Live>
         let state = shared.state();
         slice.for_each(|name, held| {
             let first_kept = state.topics.first_kept(name);
-            let has_expired = now >= held.all_expired;
+            let sequences = held.first.sequence..=held.last.sequence;
+            let has_expired = moment.have_all_expired(sequences.clone(), held.all_expired);
             if !has_expired {
-                next_expiry = next_expiry.min(held.all_expired);
+                let left = moment.until_all_expired(sequences, held.all_expired);
+                next_expiry = next_expiry.min(boot.saturating_add(left));
             }
             let bytes = if has_expired { held.bytes - held.expiring_bytes } else { held.bytes };
             all += held.bytes;
@@ -175,10 +179,10 @@ fn oldest_kept(shared: &Shared) -> u64 {
 
 /// Measures segments of which messages were removed or have expired since they were measured, the ones first that were not
 /// measured for longest. With many topics and segments, this takes several runs.
-fn measure(shared: &Shared, now: u64, goes_on: &dyn Fn() -> bool) {
+fn measure(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) {
     let mut segments = shared.state().segments.clone();
     segments.pop();
-    let epoch = shared.state().topics.removal_epoch();
+    let (epoch, now) = (shared.state().topics.removal_epoch(), shared.timeline.boot());
     let is_due = |segment: &&Arc<Segment>| {
         segment.live.get().is_none_or(|live| live.epoch != epoch || now >= live.next_expiry)
     };
@@ -189,7 +193,7 @@ fn measure(shared: &Shared, now: u64, goes_on: &dyn Fn() -> bool) {
         if start.elapsed() > MEASURING || !goes_on() {
             return;
         }
-        match retrying(|| measure_one(shared, segment, now)) {
+        match retrying(|| measure_one(shared, segment, moment)) {
             Ok(live) => segment.live.set(live),
             // A failure with one segment does not stop the others.
             Err(error) => {
@@ -250,7 +254,7 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
 }
 
 /// Writes what is left of some segments into one, which replaces them.
-fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<()> {
+fn compact(shared: &Shared, segments: &[Arc<Segment>], moment: &Moment) -> io::Result<()> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.config.disk;
     let new = first.path.with_extension("new");
@@ -265,7 +269,7 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], now: u64) -> io::Result<(
         replaces_up_to: header.replaces_up_to.max(first.replaces_up_to).max(last.replaces_up_to),
         ..header
     };
-    let written = write(shared, segments, &new, header, now).and_then(|written| {
+    let written = write(shared, segments, &new, header, moment).and_then(|written| {
         let Some((file, expired)) = written else { return Ok(None) };
         let SegmentHeader { log, first_sequence, replaces_up_to, .. } = header;
         let made = sealed_at(first.path.clone(), Arc::new(file), first_sequence, replaces_up_to, log.salt)?;
@@ -317,7 +321,7 @@ fn write(
     segments: &[Arc<Segment>],
     new: &Path,
     header: SegmentHeader,
-    now: u64,
+    moment: &Moment,
 ) -> io::Result<Option<(File, Expired)>> {
     let file = room::create(&shared.config.disk, &shared.directory, new)?;
     let mut buffer = header.to_bytes();
@@ -329,7 +333,7 @@ fn write(
         let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
         let mut is_sound = scan.damage.is_empty() && scan.tail.is_empty();
         for found in &scan.blocks {
-            if let Some(block) = living(shared, &found.block, now, &mut expired) {
+            if let Some(block) = living(shared, &found.block, segment.salt(), moment, &mut expired) {
                 is_sound &= block.entries.iter().all(|entry| block.is_intact(entry));
                 let start = written + buffer.len() as u64;
                 let body = block.put(&mut buffer, 0, shared.identity.salt);
@@ -356,20 +360,27 @@ fn write(
 }
 
 /// What is left of a block; `None` if nothing is.
-fn living(shared: &Shared, block: &Block, now: u64, expired: &mut Expired) -> Option<Block> {
+fn living(
+    shared: &Shared,
+    block: &Block,
+    salt: Salt,
+    moment: &Moment,
+    expired: &mut Expired,
+) -> Option<Block> {
     let floors = {
         let state = shared.state();
         block.topics.iter().map(|topic| state.topics.first_kept(topic)).collect::<Vec<_>>()
     };
     let mut left = Block { time: block.time, topics: block.topics.clone(), ..Block::default() };
     let (mut body, mut ids) = (Vec::new(), block.ids.iter().peekable());
+    let mut erased = Erased::of(block, salt);
     for (place, entry) in (0_u32..).zip(&block.entries) {
         let id = ids.next_if(|(of, _)| *of == place);
         let first_kept = floors.get(entry.topic as usize).copied().unwrap_or(0);
         if entry.sequence < first_kept {
             continue;
         }
-        if entry.has_expired(now) {
+        if moment.has_expired(entry.sequence, block.time, entry.expires) || erased.has(entry) {
             let Some(topic) = block.topic(entry) else { continue };
             expired.entry(topic.clone()).or_default().add(&Posting::without_offset(entry, block.time));
             continue;

@@ -12,20 +12,21 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
 
 use crate::messages::embedded::{
     Shared,
+    age::Moment,
     format::{
-        block::Block,
+        block::{Block, Entry},
         erased::{self, Stretch},
         scan::Scan,
     },
     index::{
-        block_run::blocks_of,
+        block_run::{BlockTimes, blocks_of},
         segment::{BlockRun, Segment},
     },
     read::fetch::retrying,
@@ -58,8 +59,8 @@ struct Round {
 /// A sweep through all segments.
 #[derive(Debug)]
 struct Sweep {
-    /// Messages that have expired at this time, in milliseconds since 1970, are erased.
-    expired_at: u64,
+    /// Messages that have expired at this moment are erased.
+    moment: Moment,
     /// Also what looks erased is written again.
     is_unsure: bool,
     /// Segments from this sequence on are left.
@@ -91,13 +92,13 @@ impl Eraser {
     }
 
     /// Begins a sweep if none is under way.
-    pub fn begin_sweep(&mut self, shared: &Shared, expired_at: u64) {
+    pub fn begin_sweep(&mut self, shared: &Shared, moment: Moment) {
         if self.sweep.is_none() {
             // From now on, no reader delivers what the sweep takes for expired.
-            shared.expired_up_to.fetch_max(expired_at, Ordering::SeqCst);
+            shared.timeline.set_swept(&moment);
             shared.await_readings();
             let is_unsure = std::mem::take(&mut self.is_unsure);
-            self.sweep = Some(Sweep { expired_at, is_unsure, next: 0 });
+            self.sweep = Some(Sweep { moment, is_unsure, next: 0 });
         }
     }
 
@@ -124,7 +125,8 @@ impl Eraser {
         let Some(round) = &mut self.round else { return false };
         if let Some((segment, is_active)) = next_segment(shared, round.next) {
             round.next = segment.first_sequence + 1;
-            let how = How { limit: is_active.then_some(limit), is_unsure: round.is_unsure, expired_at: 0 };
+            let what = What::Purged(&round.topics);
+            let how = How { limit: is_active.then_some(limit), is_unsure: round.is_unsure, what };
             let erased = erase_topics(shared, &segment, &round.topics, how);
             if let Err(error) = erased {
                 round.has_failed = true;
@@ -149,7 +151,7 @@ impl Eraser {
     }
 
     fn step_of_sweep(&mut self, shared: &Shared, limit: Limit<'_>) -> bool {
-        let Some(Sweep { expired_at, is_unsure, next }) = &mut self.sweep else { return false };
+        let Some(Sweep { moment, is_unsure, next }) = &mut self.sweep else { return false };
         let Some((segment, is_active)) = next_segment(shared, *next) else {
             self.sweep = None;
             let state = shared.state();
@@ -158,8 +160,9 @@ impl Eraser {
         };
         *next = segment.first_sequence + 1;
         let known = self.swept.get(&segment.id).copied().unwrap_or(0);
-        let how = How { limit: is_active.then_some(limit), is_unsure: *is_unsure, expired_at: *expired_at };
-        match sweep(shared, &segment, known, how) {
+        let what = What::Dead(moment);
+        let how = How { limit: is_active.then_some(limit), is_unsure: *is_unsure, what };
+        match sweep(shared, &segment, known, moment, how) {
             Ok(dead) => _ = self.swept.insert(segment.id, dead),
             Err(error) => {
                 self.is_unsure = true;
@@ -192,8 +195,36 @@ struct How<'a> {
     /// `None` for a segment that is not written any more.
     limit: Option<Limit<'a>>,
     is_unsure: bool,
-    /// Messages that have expired at this time, in milliseconds since 1970, are erased, too; 0 for none.
-    expired_at: u64,
+    what: What<'a>,
+}
+
+/// Which messages are erased.
+#[derive(Clone, Copy)]
+enum What<'a> {
+    /// Those of these topics, up to the last purged sequence of each. What else was removed leaves the disk in a sweep, which
+    /// may have to wait.
+    Purged(&'a BTreeMap<Arc<str>, u64>),
+    /// Those that were removed for any reason, and those that have expired at this moment.
+    Dead(&'a Moment),
+}
+
+impl What<'_> {
+    /// Messages of a topic are erased below this sequence, whether they expire or not.
+    fn end_of(self, topic: &Arc<str>, first_kept: u64) -> u64 {
+        match self {
+            Self::Purged(topics) => {
+                topics.get(topic).map_or(0, |up_to| first_kept.min(up_to.saturating_add(1)))
+            }
+            Self::Dead(_) => first_kept,
+        }
+    }
+
+    fn has_expired(self, entry: &Entry, time: u64) -> bool {
+        match self {
+            Self::Purged(_) => false,
+            Self::Dead(moment) => moment.has_expired(entry.sequence, time, entry.expires),
+        }
+    }
 }
 
 impl How<'_> {
@@ -235,8 +266,14 @@ fn erase_topics(
 }
 
 /// Erases everything that is dead in a segment. `known`: what was dead at the last sweep. Returns what is dead now.
-fn sweep(shared: &Shared, segment: &Arc<Segment>, known: u64, how: How<'_>) -> io::Result<u64> {
-    let dead = retrying(|| dead_in(shared, segment, how.expired_at))?;
+fn sweep(
+    shared: &Shared,
+    segment: &Arc<Segment>,
+    known: u64,
+    moment: &Moment,
+    how: How<'_>,
+) -> io::Result<u64> {
+    let dead = retrying(|| dead_in(shared, segment, moment))?;
     if dead == 0 || dead == known {
         return Ok(dead);
     }
@@ -252,7 +289,7 @@ fn sweep(shared: &Shared, segment: &Arc<Segment>, known: u64, how: How<'_>) -> i
 }
 
 /// A number that changes with what is dead in a segment; 0 if nothing is.
-fn dead_in(shared: &Shared, segment: &Arc<Segment>, expired_at: u64) -> io::Result<u64> {
+fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Result<u64> {
     let (mut dead, mut has_dead) = (DefaultHasher::new(), false);
     let mut expiring = Vec::<Arc<str>>::new();
     let state = shared.state();
@@ -270,7 +307,10 @@ fn dead_in(shared: &Shared, segment: &Arc<Segment>, expired_at: u64) -> io::Resu
     shared.sound(read, segment)?;
     for name in expiring {
         let postings = shared.sound(segment.postings(&shared.cache, &name), segment)?;
-        let expired = postings.iter().filter(|posting| posting.has_expired(expired_at)).count();
+        let (mut expired, mut times) = (0_usize, BlockTimes::default());
+        for posting in postings.iter() {
+            expired += usize::from(times.has_expired(segment, posting, moment)?);
+        }
         has_dead |= expired > 0;
         (name, expired).hash(&mut dead);
     }
@@ -284,13 +324,14 @@ fn erase_run(shared: &Shared, segment: &Segment, run: &BlockRun, end: u64, how: 
     let mut is_changed = false;
     for block in blocks {
         let body = run.start + offset_in(&bytes, &block);
-        let first_kept = {
+        let ends = {
             let state = shared.state();
-            block.topics.iter().map(|topic| state.topics.first_kept(topic)).collect::<Vec<_>>()
+            let end_of = |topic| how.what.end_of(topic, state.topics.first_kept(topic));
+            block.topics.iter().map(end_of).collect::<Vec<_>>()
         };
         let stretches = erased::to_erase(&block, segment.salt(), |entry| {
-            let first_kept = first_kept.get(entry.topic as usize).copied().unwrap_or(0);
-            entry.sequence < first_kept || entry.has_expired(how.expired_at)
+            let end = ends.get(entry.topic as usize).copied().unwrap_or(0);
+            entry.sequence < end || how.what.has_expired(entry, block.time)
         });
         for Stretch { bytes, stamp, is_erased } in stretches {
             if is_erased && !how.is_unsure {

@@ -6,10 +6,7 @@
 use std::io;
 
 use super::{Purge, Task, Worker, tails, trim::Limit};
-use crate::messages::{
-    Error,
-    embedded::{format::trim_points, millis},
-};
+use crate::messages::{Error, embedded::format::trim_points};
 
 /// The number of times that a purge is tried on a topic that keeps changing.
 const MAX_TRIES: usize = 100;
@@ -56,7 +53,8 @@ impl Worker {
     /// Removes the messages of a topic up to a sequence, and orders their erasure.
     fn remove_purged(&self, topic: &str, up_to: u64) -> Result<u64, Error> {
         tails::erase_topic(&self.shared, topic)?;
-        let limit = Limit { remove_up_to: up_to, now_millis: millis(self.shared.now()), ..Limit::default() };
+        let expired = Some(self.shared.timeline.moment());
+        let limit = Limit { remove_up_to: up_to, expired, ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
             let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
@@ -74,7 +72,7 @@ impl Worker {
                 }
                 return Ok(count);
             }
-            let removed = self.trim_topic(&topic.into(), &known, limit, purged)?;
+            let removed = self.trim_topic(&topic.into(), &known, &limit, purged)?;
             if removed.is_some() {
                 self.eraser.borrow_mut().owe(topic, purged);
             }

@@ -5,8 +5,10 @@
 
 use std::{io, sync::Arc};
 
+use super::due::Due;
 use crate::messages::embedded::{
     Shared,
+    age::Moment,
     format::footer::{At, Found, Held, Posting},
     index::{
         block_run::{BlockTimes, blocks_of},
@@ -17,16 +19,30 @@ use crate::messages::embedded::{
 
 /// Which messages of a topic to remove, from the oldest on. A message is removed if any of these applies to it; the first
 /// message to which none applies stays, and so do all after it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Limit {
     /// Messages up to this sequence.
     pub remove_up_to: u64,
+    /// Messages that are older than a rule allows.
+    pub due: Arc<Due>,
     /// This many messages.
     pub messages: u64,
     /// Messages until at least this many bytes are removed.
     pub bytes: u64,
-    /// Messages that have expired at this time, in milliseconds since 1970.
-    pub now_millis: u64,
+    /// Messages that have expired at this moment.
+    pub expired: Option<Moment>,
+}
+
+impl Limit {
+    /// Whether all messages with sequences from `first` to `last` are over the limit, whatever their number and size.
+    pub fn has_all(&self, first: u64, last: u64) -> bool {
+        last <= self.remove_up_to || self.due.has_all(first.max(self.remove_up_to.saturating_add(1)), last)
+    }
+
+    /// Whether messages are over the limit only because of their age.
+    pub fn is_by_age(&self) -> bool {
+        self.remove_up_to == 0 && self.messages == 0 && self.bytes == 0
+    }
 }
 
 /// A topic that is over a limit, as it was then.
@@ -46,8 +62,10 @@ impl<'a> Progress<'a> {
         let held = &topic.held;
         let mut trimmed = Trimmed { trim_point: topic.trim_point, ..Trimmed::default() };
         // Where no message is left, memory has all that there is to know, unless the last one does not count as lost.
-        let has_expired = held.last_expires != 0 && held.last_expires <= limit.now_millis;
-        let is_done = held.last.sequence <= limit.remove_up_to && !has_expired;
+        let At { sequence, time } = held.last;
+        let expired = limit.expired.as_ref();
+        let has_expired = expired.is_some_and(|moment| moment.has_expired(sequence, time, held.last_expires));
+        let is_done = limit.has_all(held.first.sequence, sequence) && !has_expired;
         if is_done {
             trimmed.add(held);
             trimmed.expiring_bytes = held.expiring_bytes;
@@ -75,7 +93,7 @@ impl<'a> Progress<'a> {
     ) -> Found<()> {
         let (_, _, limit) = self.over;
         let trimmed = &mut self.trimmed;
-        let is_over = held.last.sequence <= limit.remove_up_to
+        let is_over = limit.has_all(held.first.sequence, held.last.sequence)
             || trimmed.messages.saturating_add(held.messages) <= limit.messages
             || trimmed.bytes.saturating_add(held.bytes) <= limit.bytes;
         // None of it was removed before, and none expires: no need to look at each message.
@@ -88,8 +106,11 @@ impl<'a> Progress<'a> {
             Err(damaged) => return Ok(Err(damaged)),
         };
         for posting in postings.iter().filter(|posting| posting.sequence >= self.over.1.held.first.sequence) {
-            let has_expired = posting.has_expired(limit.now_millis);
-            let is_over = posting.sequence <= limit.remove_up_to
+            let has_expired = match &limit.expired {
+                Some(moment) => times.has_expired(segment, posting, moment)?,
+                None => false,
+            };
+            let is_over = limit.has_all(posting.sequence, posting.sequence)
                 || trimmed.messages < limit.messages
                 || trimmed.bytes < limit.bytes;
             if !is_over && !has_expired {

@@ -11,9 +11,14 @@ use bytes::Bytes;
 use crate::messages::{
     Event,
     embedded::{
-        format::block::{Block, Entry},
+        age::Moment,
+        format::{
+            block::{Block, Entry, Salt},
+            erased::Erased,
+        },
         index::topics::Topics,
     },
+    selection::Selection,
     topic::Pattern,
 };
 
@@ -24,7 +29,7 @@ const MAX_BATCHES: usize = 16;
 const MAX_SLICES: usize = 4;
 
 /// The limits of a batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// The most messages.
     pub max_items: usize,
@@ -32,10 +37,10 @@ pub struct Bounds {
     pub max_bytes: usize,
     /// The last sequence.
     pub last: u64,
-    /// The latest time, in nanoseconds since 1970.
-    pub until: Option<u64>,
-    /// The time now, in milliseconds since 1970: expired messages are left out.
-    pub now_millis: u64,
+    /// Only messages with these times.
+    pub selection: Selection,
+    /// The moment now: expired messages are left out.
+    pub moment: Moment,
 }
 
 /// Messages that were read, and how far the reading has come.
@@ -49,8 +54,6 @@ pub struct ReadBatch {
     pub delivered_up_to: u64,
     /// What happened; then there are no items.
     pub event: Option<Event>,
-    /// The next message is later than the latest time.
-    pub is_past_time: bool,
     /// The size of the messages.
     pub bytes: usize,
     /// Some of the messages read expire: the batch will not be the same later.
@@ -124,26 +127,27 @@ impl ReadBatch {
         self.count >= bounds.max_items || self.bytes >= bounds.max_bytes
     }
 
-    /// Adds the messages of blocks that match and are not removed, after those that it has.
+    /// Adds the messages of blocks that match and are not removed, after those that it has. The bytes of the blocks are
+    /// those that were written, unless `salt` says that they are from the disk.
     pub fn take(
         &mut self,
         blocks: &[Arc<Block>],
         patterns: &[Pattern],
         topics: &Topics,
         bounds: &Bounds,
-        is_checked: bool,
+        salt: Option<Salt>,
     ) -> Taken {
         let after = self.delivered_up_to;
         for block in blocks.iter().filter(|block| block.last_sequence > after) {
             if block.first_sequence > bounds.last {
                 break;
             }
-            if bounds.until.is_some_and(|until| block.time > until) {
-                self.is_past_time = true;
-                return Taken::Full;
+            if bounds.selection.has_none(block.last_sequence, block.time, block.time) {
+                self.delivered_up_to = self.delivered_up_to.max(block.last_sequence.min(bounds.last));
+                continue;
             }
             let wanted = wanted(block, patterns, topics);
-            match self.take_from(block, &wanted, bounds, is_checked) {
+            match self.take_from(block, &wanted, bounds, salt) {
                 Taken::All => {}
                 taken => return taken,
             }
@@ -156,8 +160,9 @@ impl ReadBatch {
         block: &Block,
         wanted: &[Option<u64>],
         bounds: &Bounds,
-        is_checked: bool,
+        salt: Option<Salt>,
     ) -> Taken {
+        let mut erased = salt.map(|salt| Erased::of(block, salt));
         let mut run = 0..0;
         let mut taken = Taken::All;
         let after = self.delivered_up_to;
@@ -165,14 +170,22 @@ impl ReadBatch {
             if entry.sequence > bounds.last {
                 break;
             }
-            let is_wanted = is_wanted(entry, wanted, bounds.now_millis);
+            let is_wanted = is_wanted(block, entry, wanted, &bounds.moment)
+                && bounds.selection.has(entry.sequence, block.time);
             self.expires |= entry.expires != 0;
             if is_wanted {
                 if self.is_full(bounds) {
                     taken = Taken::Full;
                     break;
                 }
-                if !is_checked && !block.is_intact(entry) {
+                if let Some(erased) = &mut erased
+                    && !block.is_intact(entry)
+                {
+                    if erased.has(entry) {
+                        // It had expired when it was erased, by a clock that was ahead.
+                        self.delivered_up_to = entry.sequence;
+                        continue;
+                    }
                     taken = Taken::Damaged(entry.sequence);
                     break;
                 }
@@ -210,14 +223,15 @@ fn wanted(block: &Block, patterns: &[Pattern], topics: &Topics) -> Vec<Option<u6
     block.topics.iter().map(wanted).collect()
 }
 
-fn is_wanted(entry: &Entry, wanted: &[Option<u64>], now_millis: u64) -> bool {
+fn is_wanted(block: &Block, entry: &Entry, wanted: &[Option<u64>], moment: &Moment) -> bool {
     let first_kept = wanted.get(entry.topic as usize).copied().flatten();
-    first_kept.is_some_and(|first_kept| entry.sequence >= first_kept) && !entry.has_expired(now_millis)
+    first_kept.is_some_and(|first_kept| entry.sequence >= first_kept)
+        && !moment.has_expired(entry.sequence, block.time, entry.expires)
 }
 
 /// The sequences of the messages of a block that match, and are neither removed nor expired.
-pub fn matching(block: &Block, patterns: &[Pattern], topics: &Topics, now_millis: u64) -> Vec<u64> {
+pub fn matching(block: &Block, patterns: &[Pattern], topics: &Topics, moment: &Moment) -> Vec<u64> {
     let wanted = wanted(block, patterns, topics);
-    let matching = block.entries.iter().filter(|entry| is_wanted(entry, &wanted, now_millis));
+    let matching = block.entries.iter().filter(|entry| is_wanted(block, entry, &wanted, moment));
     matching.map(|entry| entry.sequence).collect()
 }

@@ -14,21 +14,25 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
 use super::{
-    batch::{self, BatchKey, Bounds, ReadBatch, Taken},
+    batch::{BatchKey, Bounds, ReadBatch, Taken},
+    find::last_live,
     snapshot::Source,
 };
 use crate::messages::{
     Event, SequenceRange,
     embedded::{
         Embedded, Shared,
-        format::footer::{Found, Posting},
+        format::{
+            block::Block,
+            erased::Erased,
+            footer::{Found, Posting, SparseEntry},
+        },
         index::{
-            block_run::{blocks_of, publish_time},
+            block_run::{BlockTimes, blocks_of, publish_time},
             cache::Plan,
             segment::Segment,
-            topics::Topic,
         },
-        millis, nanos, time_of,
+        time_of,
     },
     topic::Pattern,
 };
@@ -74,37 +78,31 @@ impl Embedded {
                 limits,
                 patterns: patterns.clone(),
             };
-            if bounds.until.is_none()
-                && let Some(batch) = self.shared.batch_cache.find(&key)
-            {
+            let is_shared = bounds.selection.has_all_after(after);
+            if is_shared && let Some(batch) = self.shared.batch_cache.find(&key) {
                 return Ok(batch);
             }
             if let Some(blocks) = state.recent.from(after + 1, bounds.max_bytes) {
                 let mut batch = ReadBatch::empty(after);
-                if batch.take(&blocks, patterns, &state.topics, &bounds, true) == Taken::All {
+                if batch.take(&blocks, patterns, &state.topics, &bounds, None) == Taken::All {
                     let last =
                         blocks.last().map_or(bounds.last, |block| block.last_sequence.min(bounds.last));
                     batch.delivered_up_to = batch.delivered_up_to.max(last);
                 }
-                if bounds.until.is_none() {
+                if is_shared {
                     self.shared.batch_cache.keep(key, &mut batch);
                 }
                 return Ok(batch);
             }
         }
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.read(after, &patterns, bounds)).await
+        blocking(move || shared.read(after, &patterns, &bounds)).await
     }
 
     /// Finds the last messages of the topics that match, for a subscription that began at `head`.
-    pub fn find_snapshot(
-        &self,
-        patterns: &Arc<[Pattern]>,
-        head: u64,
-        now: u64,
-    ) -> JoinHandle<io::Result<Source>> {
+    pub fn find_snapshot(&self, patterns: &Arc<[Pattern]>, head: u64) -> JoinHandle<io::Result<Source>> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        tokio::task::spawn_blocking(move || retrying(|| shared.snapshot(&patterns, head, now)))
+        tokio::task::spawn_blocking(move || retrying(|| shared.snapshot(&patterns, head)))
     }
 
     /// Reads messages of a snapshot after a sequence, for a subscription that began at `head`.
@@ -130,8 +128,7 @@ impl Embedded {
                 (state.topics.get(&topic).cloned(), state.segments.clone())
             };
             let Some(known) = known else { return Ok(None) };
-            let last =
-                last_live(&shared, &segments, &topic, &known, shared.expired_at(millis(shared.now())))?;
+            let last = last_live(&shared, &segments, &topic, &known, &shared.timeline.moment())?;
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(publish_time(&segment, &posting)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
@@ -145,48 +142,53 @@ impl Embedded {
     }
 
     /// The sequence before the last `count` messages that match.
-    pub async fn start_of_last(
-        &self,
-        count: u64,
-        patterns: &Arc<[Pattern]>,
-        head: u64,
-        now: u64,
-    ) -> io::Result<u64> {
+    pub async fn start_of_last(&self, count: u64, patterns: &Arc<[Pattern]>, head: u64) -> io::Result<u64> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.start_of_last(count, &patterns, head, now)).await
+        blocking(move || shared.start_of_last(count, &patterns, head)).await
     }
 
-    /// The sequence before the first message published at a time or later; at most `head`.
-    pub async fn before_time(&self, time: SystemTime, head: u64) -> io::Result<u64> {
+    /// The sequence before the first message with a time, in nanoseconds since 1970, or a later one; at most `head`.
+    pub async fn before_time(&self, time: u64, head: u64) -> io::Result<u64> {
         let shared = self.shared.clone();
-        blocking(move || Ok(shared.before_time(nanos(time))?.min(head))).await
+        blocking(move || Ok(shared.before_time(time)?.min(head))).await
     }
 }
 
 impl Shared {
     /// The segments that may hold messages from a sequence on.
-    fn segments_from(&self, sequence: u64) -> Vec<Arc<Segment>> {
+    pub(super) fn segments_from(&self, sequence: u64) -> Vec<Arc<Segment>> {
         let state = self.state();
         let start = state.segments.partition_point(|segment| segment.first_sequence <= sequence);
         state.segments.iter().skip(start.saturating_sub(1)).cloned().collect()
     }
 
-    fn read(&self, after: u64, patterns: &[Pattern], bounds: Bounds) -> io::Result<ReadBatch> {
+    /// The bounds of a reading that has begun. Messages that a sweep has erased since `bounds` were made have expired, and
+    /// are not taken for damaged.
+    pub(super) fn after_sweep(&self, bounds: &Bounds) -> Bounds {
+        Bounds { moment: bounds.moment.clone().after_sweep(self.timeline.swept()), ..bounds.clone() }
+    }
+
+    fn read(&self, after: u64, patterns: &[Pattern], bounds: &Bounds) -> io::Result<ReadBatch> {
         let _reading = self.reading();
-        let bounds = Bounds { now_millis: self.expired_at(bounds.now_millis), ..bounds };
+        let bounds = &self.after_sweep(bounds);
         let start = Instant::now();
         let mut batch = ReadBatch::empty(after);
         let segments = self.segments_from(after + 1);
         for (place, segment) in segments.iter().enumerate() {
-            if segment.summary().last_sequence <= batch.delivered_up_to {
+            let summary = segment.summary();
+            if summary.last_sequence <= batch.delivered_up_to {
                 continue;
             }
             if segment.first_sequence > bounds.last {
                 break;
             }
+            if bounds.selection.has_none(summary.last_sequence, summary.min_time, summary.max_time) {
+                batch.delivered_up_to = summary.last_sequence.min(bounds.last);
+                continue;
+            }
             // Messages before the next segment are in this one or in none.
             let end = segments.get(place + 1).map_or(u64::MAX, |next| next.first_sequence.saturating_sub(1));
-            let bounds = Bounds { last: bounds.last.min(end), ..bounds };
+            let bounds = Bounds { last: bounds.last.min(end), ..bounds.clone() };
             let is_done = match self.sound(segment.plan(&self.cache, patterns), segment)? {
                 Plan::Runs => self.read_runs(segment, patterns, &bounds, &mut batch)?,
                 Plan::Topics(topics) => self.read_topics(segment, &topics, &bounds, &mut batch)?,
@@ -212,19 +214,26 @@ impl Shared {
         bounds: &Bounds,
         batch: &mut ReadBatch,
     ) -> io::Result<bool> {
-        for _ in 0..MAX_RUNS {
+        let mut count = 0;
+        while count < MAX_RUNS {
             let Some(run) = segment.run_from_sequence(batch.delivered_up_to + 1) else { return Ok(true) };
             if run.entry.first_sequence > bounds.last {
                 return Ok(true);
             }
+            let SparseEntry { last_sequence, min_time, max_time, .. } = run.entry;
+            if bounds.selection.has_none(last_sequence, min_time, max_time) && last_sequence <= bounds.last {
+                batch.delivered_up_to = last_sequence;
+                continue;
+            }
+            count += 1;
             let (blocks, missing) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
-            let mut bounds = *bounds;
+            let mut bounds = bounds.clone();
             if let Some((from, to)) = missing.into_iter().find(|(_, to)| *to > batch.delivered_up_to) {
                 self.note_damage(from, to);
                 // The next read reports it.
                 bounds.last = bounds.last.min(from.saturating_sub(1));
             }
-            let taken = batch.take(&blocks, patterns, &self.state().topics, &bounds, false);
+            let taken = batch.take(&blocks, patterns, &self.state().topics, &bounds, Some(segment.salt()));
             match taken {
                 Taken::All => {}
                 Taken::Full => return Ok(false),
@@ -263,20 +272,16 @@ impl Shared {
             }
             postings.extend(found);
         }
-        postings.retain(|posting| posting.sequence <= horizon && !posting.has_expired(bounds.now_millis));
-        postings.sort_unstable_by_key(|posting| posting.sequence);
-        if let Some(until) = bounds.until {
-            let past = postings.iter().position(|posting| {
-                segment.summary().max_time > until
-                    && publish_time(segment, posting).is_ok_and(|time| time > until)
-            });
-            if let Some(past) = past {
-                postings.truncate(past);
-                let is_done = self.read_postings(segment, &postings, bounds, batch)?;
-                batch.is_past_time = is_done;
-                return Ok(false);
+        let (mut times, mut wanted) = (BlockTimes::default(), Vec::with_capacity(postings.len()));
+        for posting in postings.into_iter().filter(|posting| posting.sequence <= horizon) {
+            if times.is_selected(segment, &posting, &bounds.selection)?
+                && !times.has_expired(segment, &posting, &bounds.moment)?
+            {
+                wanted.push(posting);
             }
         }
+        let mut postings = wanted;
+        postings.sort_unstable_by_key(|posting| posting.sequence);
         if !self.read_postings(segment, &postings, bounds, batch)? {
             return Ok(false);
         }
@@ -305,6 +310,9 @@ impl Shared {
             segment.file.read_exact_at(bytes, posting.offset.into())?;
             if crc32c::crc32c(bytes) != posting.checksum {
                 out.truncate(start);
+                if is_erased(segment, posting)? {
+                    continue;
+                }
                 self.note_damage(posting.sequence, posting.sequence);
                 is_done = false;
                 break;
@@ -317,71 +325,6 @@ impl Shared {
             batch.items.push(out.freeze());
         }
         Ok(is_done)
-    }
-
-    fn start_of_last(&self, count: u64, patterns: &[Pattern], head: u64, now: u64) -> io::Result<u64> {
-        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
-        if left == 0 {
-            return Ok(head);
-        }
-        for segment in self.segments_from(0).iter().rev() {
-            let mut sequences = match self.sound(segment.plan(&self.cache, patterns), segment)? {
-                Plan::Runs => {
-                    let mut place = segment.run_count();
-                    while let Some(before) = place.checked_sub(1) {
-                        place = before;
-                        let Some(run) = segment.run(place) else { break };
-                        let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
-                        let state = self.state();
-                        let found = blocks
-                            .iter()
-                            .flat_map(|block| batch::matching(block, patterns, &state.topics, now));
-                        let found = found.filter(|sequence| *sequence <= head).collect::<Vec<_>>();
-                        match found.len().checked_sub(left) {
-                            Some(over) => return Ok(found.get(over).map_or(head, |sequence| sequence - 1)),
-                            None => left -= found.len(),
-                        }
-                    }
-                    continue;
-                }
-                Plan::Topics(topics) => {
-                    let mut sequences = Vec::new();
-                    for topic in &topics {
-                        let first_kept = self.state().topics.first_kept(topic);
-                        let postings = self.sound(segment.postings(&self.cache, topic), segment)?;
-                        let live =
-                            postings.iter().filter(|p| p.sequence >= first_kept && !p.has_expired(now));
-                        sequences.extend(live.map(|posting| posting.sequence));
-                    }
-                    sequences
-                }
-            };
-            sequences.retain(|sequence| *sequence <= head);
-            sequences.sort_unstable();
-            match sequences.len().checked_sub(left) {
-                Some(over) => return Ok(sequences.get(over).map_or(head, |sequence| sequence - 1)),
-                None => left -= sequences.len(),
-            }
-        }
-        Ok(0)
-    }
-
-    /// The sequence before the first message of a time, in nanoseconds since 1970, or later; the highest number if there is
-    /// no such message.
-    pub fn before_time(&self, time: u64) -> io::Result<u64> {
-        for segment in self.segments_from(0) {
-            if segment.summary().last_time < time || segment.summary().messages == 0 {
-                continue;
-            }
-            for place in segment.first_run_at_time(time)..segment.run_count() {
-                let Some(run) = segment.run(place) else { break };
-                let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
-                if let Some(block) = blocks.iter().find(|block| block.time >= time) {
-                    return Ok(block.first_sequence - 1);
-                }
-            }
-        }
-        Ok(u64::MAX)
     }
 
     /// Unwraps what was read from an index. If the footer is damaged, this builds the index again from the blocks, and the
@@ -402,26 +345,16 @@ impl Shared {
     }
 }
 
-/// The last message of a topic that has not expired, and its segment.
-pub fn last_live(
-    shared: &Shared,
-    segments: &[Arc<Segment>],
-    name: &str,
-    topic: &Topic,
-    now: u64,
-) -> io::Result<Option<(Arc<Segment>, Posting)>> {
-    let holding = segments.iter().rev().filter(|segment| segment.first_sequence <= topic.held.last.sequence);
-    for segment in holding.take_while(|segment| segment.summary().last_sequence >= topic.held.first.sequence)
-    {
-        let postings = shared.sound(segment.postings(&shared.cache, name), segment)?;
-        let mut live = postings.iter().rev();
-        let live =
-            live.find(|posting| posting.sequence >= topic.trim_point.first_kept && !posting.has_expired(now));
-        if let Some(posting) = live {
-            return Ok(Some((segment.clone(), *posting)));
-        }
-    }
-    Ok(None)
+/// Whether a message is erased whose bytes are not those that were written.
+fn is_erased(segment: &Segment, posting: &Posting) -> io::Result<bool> {
+    let Some(run) = segment.run_at_offset(posting.offset) else { return Ok(false) };
+    let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+    let has = |block: &Arc<Block>| {
+        let place = block.entries.binary_search_by_key(&posting.sequence, |entry| entry.sequence);
+        let entry = place.ok().and_then(|place| block.entries.get(place));
+        entry.is_some_and(|entry| Erased::of(block, segment.salt()).has(entry))
+    };
+    Ok(blocks.iter().any(has))
 }
 
 /// Runs work on a thread that may block, and repeats it while indexes are built again.

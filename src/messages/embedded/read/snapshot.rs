@@ -20,14 +20,23 @@ use bytes::Bytes;
 
 use super::{
     batch::{Bounds, ReadBatch},
-    fetch::{last_live, retrying},
+    fetch::retrying,
+    find::last_live,
 };
 use crate::messages::{
     Event, SequenceRange,
     embedded::{
         Shared,
-        format::block::{Block, Entry},
-        index::{block_run::blocks_of, topics::Topic},
+        age::Moment,
+        format::{
+            block::{Block, Entry},
+            erased::Erased,
+            footer::At,
+        },
+        index::{
+            block_run::{blocks_of, publish_time},
+            topics::Topic,
+        },
     },
     topic::Pattern,
 };
@@ -53,7 +62,8 @@ pub struct Snapshot {
     sequences: Vec<u64>,
     /// The last message that has not expired, of topics whose last message has.
     earlier: HashMap<Arc<str>, u64>,
-    /// From this time on, in milliseconds since 1970, a new snapshot may have other messages, because some have expired.
+    /// From this time on, by the clock that cannot be set, a new snapshot may have other messages, because some have
+    /// expired.
     fresh_until: u64,
     /// The head and the removal epoch of the log, if they did not change while the snapshot was made.
     as_of: Option<(u64, u64)>,
@@ -115,22 +125,29 @@ struct Search<'a> {
     snapshot: Snapshot,
     /// Topics whose last message has expired.
     expired: Vec<(Arc<str>, Topic)>,
-    now: u64,
+    moment: Moment,
+    /// The same moment by the clock that cannot be set.
+    boot: u64,
 }
 
 impl Search<'_> {
+    fn expires_in(&mut self, left: u64) {
+        self.snapshot.fresh_until = self.snapshot.fresh_until.min(self.boot.saturating_add(left));
+    }
+
     fn matches(&self, name: &str) -> bool {
         self.patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)))
     }
 
     fn add(&mut self, name: &Arc<str>, topic: &Topic) {
         let held = &topic.held;
+        let At { sequence, time } = held.last;
         if held.last_expires == 0 {
-            self.snapshot.sequences.push(held.last.sequence);
-        } else if held.last_expires > self.now {
-            self.snapshot.sequences.push(held.last.sequence);
+            self.snapshot.sequences.push(sequence);
+        } else if !self.moment.has_expired(sequence, time, held.last_expires) {
+            self.snapshot.sequences.push(sequence);
             if held.messages > 1 {
-                self.snapshot.fresh_until = self.snapshot.fresh_until.min(held.last_expires);
+                self.expires_in(self.moment.until_expiry(sequence, time, held.last_expires));
             }
         } else if held.messages > 1 {
             self.expired.push((name.clone(), topic.clone()));
@@ -140,20 +157,21 @@ impl Search<'_> {
 
 impl Shared {
     /// Finds the last messages of the topics that match, for a subscription that began at `head`.
-    pub fn snapshot(&self, patterns: &[Pattern], head: u64, now: u64) -> io::Result<Source> {
+    pub fn snapshot(&self, patterns: &[Pattern], head: u64) -> io::Result<Source> {
         let is_all = patterns.iter().any(Pattern::matches_all);
         if !is_all || self.state().topics.count() <= FEW {
-            let snapshot = self.search(Some(patterns), FEW, now)?;
+            let snapshot = self.search(Some(patterns), FEW)?;
             if let Some(snapshot) = snapshot {
                 return Ok(Source::Own(Arc::new(snapshot)));
             }
         }
-        self.of_all(head, |snapshot| snapshot.fresh_until > now, now)?;
+        let now = self.timeline.boot();
+        self.of_all(head, |snapshot| snapshot.fresh_until > now)?;
         Ok(Source::Shared)
     }
 
     /// The snapshot of all topics.
-    fn of_all(&self, head: u64, is_good: impl Fn(&Snapshot) -> bool, now: u64) -> io::Result<Arc<Snapshot>> {
+    fn of_all(&self, head: u64, is_good: impl Fn(&Snapshot) -> bool) -> io::Result<Arc<Snapshot>> {
         let is_good = |snapshot: &Snapshot| snapshot.head >= head && is_good(snapshot);
         if let Some(snapshot) = self.snapshots.find(is_good) {
             return Ok(snapshot);
@@ -163,16 +181,17 @@ impl Shared {
             return Ok(snapshot);
         }
         let head = *self.head.borrow();
-        let found = self.search(None, usize::MAX, now)?.unwrap_or_default();
+        let found = self.search(None, usize::MAX)?.unwrap_or_default();
         let snapshot = Arc::new(Snapshot { head, ..found });
         *lock(&self.snapshots.current) = Some((snapshot.clone(), Instant::now()));
         Ok(snapshot)
     }
 
     /// Goes through the topics once. `None` if more than `most` match.
-    fn search(&self, patterns: Option<&[Pattern]>, most: usize, now: u64) -> io::Result<Option<Snapshot>> {
+    fn search(&self, patterns: Option<&[Pattern]>, most: usize) -> io::Result<Option<Snapshot>> {
         let snapshot = Snapshot { fresh_until: u64::MAX, ..Snapshot::default() };
-        let mut search = Search { patterns, snapshot, expired: Vec::new(), now };
+        let (boot, moment) = (self.timeline.boot(), self.timeline.moment());
+        let mut search = Search { patterns, snapshot, expired: Vec::new(), moment, boot };
         let as_of = self.as_of();
         let literal = patterns.filter(|patterns| patterns.iter().all(|it| it.literal().is_some()));
         if let Some(patterns) = literal {
@@ -217,11 +236,12 @@ impl Shared {
         }
         let segments = self.state().segments.clone();
         for (name, topic) in std::mem::take(&mut search.expired) {
-            let last = retrying(|| last_live(self, &segments, &name, &topic, search.now))?;
-            let Some((_, posting)) = last else { continue };
+            let last = retrying(|| last_live(self, &segments, &name, &topic, &search.moment))?;
+            let Some((segment, posting)) = last else { continue };
             search.snapshot.sequences.push(posting.sequence);
             if posting.expires != 0 {
-                search.snapshot.fresh_until = search.snapshot.fresh_until.min(posting.expires);
+                let time = publish_time(&segment, &posting)?;
+                search.expires_in(search.moment.until_expiry(posting.sequence, time, posting.expires));
             }
             search.snapshot.earlier.insert(name, posting.sequence);
         }
@@ -239,11 +259,10 @@ impl Shared {
         bounds: &Bounds,
     ) -> io::Result<ReadBatch> {
         let _reading = self.reading();
-        // What has been erased meanwhile because it expired is not taken for damaged.
-        let bounds = &Bounds { now_millis: self.expired_at(bounds.now_millis), ..*bounds };
+        let bounds = &self.after_sweep(bounds);
         let snapshot = match source {
             Source::Own(snapshot) => snapshot.clone(),
-            Source::Shared => self.of_all(head, |_| true, bounds.now_millis)?,
+            Source::Shared => self.of_all(head, |_| true)?,
         };
         let mut batch = ReadBatch::empty(after);
         for _ in 0..MAX_RUNS {
@@ -302,15 +321,16 @@ impl Shared {
                     Some(Wanted::Message(of_topic)) => *of_topic == sequence,
                     Some(Wanted::None) | None => false,
                 };
-                let is_late = bounds.until.is_some_and(|until| block.time > until);
-                if is_wanted && !is_late && !entry.has_expired(bounds.now_millis) {
+                let has_expired = bounds.moment.has_expired(sequence, block.time, entry.expires);
+                if is_wanted && bounds.selection.has(sequence, block.time) && !has_expired {
                     if batch.is_full(bounds) {
                         return Ok(false);
                     }
-                    if !block.is_intact(entry) {
+                    if block.is_intact(entry) {
+                        batch.push_one(block, entry);
+                    } else if !Erased::of(block, segment.salt()).has(entry) {
                         return Ok(self.lose(batch, (sequence, sequence), bounds.last));
                     }
-                    batch.push_one(block, entry);
                 }
                 batch.delivered_up_to = sequence;
             }

@@ -3,14 +3,10 @@
 //! A subscription that starts with the last message of each topic reads these first, as they were at a head that its
 //! position keeps, and continues after that head.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
+    sync::watch,
     task::{JoinError, JoinHandle},
     time::{Instant, Sleep},
 };
@@ -20,18 +16,19 @@ use super::{
     consumers::Lease,
     notifier::Registration,
     snapshot::Source,
+    start::{self, Before},
 };
 use crate::{
     messages::{
-        Batch, Diverged, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Start,
-        Stop,
-        embedded::{Embedded, millis, nanos},
+        Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Stop,
+        embedded::{Embedded, nanos, time_of},
+        selection::Selection,
         topic::Pattern,
     },
     stream::Pacing,
 };
 
-/// A message may reach the disk this long after the time that it carries.
+/// A message reaches the disk up to this long after the time that it carries.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A batch without messages may leave when the last messages of topics are not found in this time.
@@ -69,20 +66,14 @@ pub struct Subscription {
     loss_epoch: Option<u64>,
     /// Deliver no message after this sequence.
     last: Option<u64>,
-    /// Deliver no message with a later time.
-    until: Option<SystemTime>,
+    /// Deliver only messages with these times.
+    selection: Selection,
+    /// The head when the clock had passed the time to stop at; `None` before that.
+    head_at_end: Option<u64>,
+    /// The clock was set, or the machine was suspended.
+    clock_changes: watch::Receiver<u64>,
     /// Set once for each heartbeat, not for each message, so it may elapse early.
     alarm: Pin<Box<Sleep>>,
-}
-
-/// What the topics of a subscription had lost before it started. Each topic has its own trim point, so a topic may lose
-/// messages later whose sequences are below those that another one had lost before.
-#[derive(Clone, Copy, Debug)]
-struct Before {
-    /// The log's loss epoch.
-    epoch: u64,
-    /// The highest lost sequence, for the position: a cursor knows no epoch.
-    lost_up_to: u64,
 }
 
 /// A fresh start has not read its first message yet. Messages that are removed meanwhile are not a gap, because the caller has
@@ -116,16 +107,17 @@ impl Subscription {
     pub async fn open(log: Arc<Embedded>, query: Query) -> Result<Self, Error> {
         let patterns = query.check(log.max_patterns())?;
         let Query { start, stop, on_gap, consumer, batching, .. } = query;
-        let start = start_of_consumer(&log, consumer.as_deref(), start).await?;
+        let start = start::start_of_consumer(&log, consumer.as_deref(), start).await?;
         let registration = log.follow(&patterns);
         let head = log.head();
-        let start = find(&log, &patterns, start, on_gap, head).await?;
+        let start = start::find(&log, &patterns, start, on_gap, head).await?;
         let Stop { sequence, time, caught_up } = stop;
         let last = match (sequence.map(Sequence::get), caught_up) {
             (Some(sequence), true) => Some(sequence.min(head)),
             (sequence, false) => sequence,
             (None, true) => Some(head),
         };
+        let clock_changes = log.clock_changes();
         let mut subscription = Self {
             log,
             registration,
@@ -141,7 +133,9 @@ impl Subscription {
             first_message: start.is_fresh.then_some(FirstMessage { head, tries_left: START_TRIES }),
             loss_epoch: None,
             last,
-            until: time,
+            selection: Selection { since: start.since, until: time.map(nanos) },
+            head_at_end: None,
+            clock_changes,
             alarm: Box::pin(tokio::time::sleep_until(Instant::now())),
         };
         if let Some(head) = start.snapshot {
@@ -161,7 +155,7 @@ impl Subscription {
 
     async fn begin_snapshot(&mut self, head: u64) -> Result<(), Error> {
         let last = self.last.map_or(head, |last| last.min(head));
-        let search = self.log.find_snapshot(&self.patterns, head, millis(self.log.now()));
+        let search = self.log.find_snapshot(&self.patterns, head);
         let source = if self.log.topic_count() > SMALL {
             Search::Begun(search)
         } else {
@@ -169,6 +163,11 @@ impl Subscription {
         };
         self.snapshot = Some(Snapshot { head, last, source });
         Ok(())
+    }
+
+    /// The last sequence to deliver, as far as it is known.
+    fn end(&self) -> Option<u64> {
+        self.last.into_iter().chain(self.head_at_end).min()
     }
 
     /// Whether the end that the caller asked for has been reached.
@@ -205,13 +204,16 @@ impl Subscription {
         // A subscription that lags is always ready: let other tasks run too.
         tokio::task::consume_budget().await;
         let head = self.log.head();
+        if self.head_at_end.is_none() && self.is_past_end() {
+            self.head_at_end = Some(head);
+        }
         if let Some(range) = self.diverged.take() {
             let event = Some(Event::Diverged(range));
             return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, head));
         }
         let is_snapshot = self.snapshot.is_some();
         if self.first_message.is_some() {
-            let before = lost_before(&self.log, &self.patterns, self.delivered_up_to);
+            let before = start::lost_before(&self.log, &self.patterns, self.delivered_up_to);
             (self.loss_epoch, self.before) = (Some(before.epoch), Some(before));
         }
         let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
@@ -236,17 +238,14 @@ impl Subscription {
         if read.count > 0 || is_at_head {
             self.first_message = None;
         }
-        let is_at_last =
-            self.snapshot.is_none() && self.last.is_some_and(|last| self.delivered_up_to >= last);
-        let is_past = read.is_past_time || self.delivered_up_to >= head && self.is_late();
-        if is_at_last || is_past {
+        if self.snapshot.is_none() && self.end().is_some_and(|end| self.delivered_up_to >= end) {
             self.pacing.end();
         }
         Ok((read, head))
     }
 
     async fn read(&self, head: u64) -> Result<ReadBatch, Error> {
-        let last = self.last.map_or(head, |last| last.min(head));
+        let last = self.end().map_or(head, |end| end.min(head));
         if self.delivered_up_to >= last {
             return Ok(ReadBatch::empty(self.delivered_up_to));
         }
@@ -281,8 +280,8 @@ impl Subscription {
             max_items: self.pacing.max_items(),
             max_bytes: self.pacing.max_bytes(),
             last,
-            until: self.until.map(nanos),
-            now_millis: millis(self.log.now()),
+            selection: self.selection,
+            moment: self.log.moment(),
         }
     }
 
@@ -303,7 +302,7 @@ impl Subscription {
             Some(before) => self.log.lost_since(before.epoch, &self.patterns, after),
             None => self.log.lost_up_to(&self.patterns, after),
         };
-        let lost_up_to = lost_up_to.min(self.last.unwrap_or(u64::MAX));
+        let lost_up_to = lost_up_to.min(self.end().unwrap_or(u64::MAX));
         (lost_up_to > after).then(|| SequenceRange::of_messages(after + 1, lost_up_to))
     }
 
@@ -326,6 +325,7 @@ impl Subscription {
             is_awaited: self.delivered_up_to > head,
             reported_up_to: Some(reported_up_to).filter(|up_to| *up_to > self.delivered_up_to).unwrap_or(0),
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
+            since: self.selection.since.filter(|since| self.delivered_up_to < since.head),
             ..Position::start(self.log.id())
         };
         position.lineage = self.log.incarnations().lineage(position.reference());
@@ -341,15 +341,15 @@ impl Subscription {
         }
     }
 
-    /// Every further message will have a later time than the caller asked for.
-    fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| self.log.now() > until + SETTLE)
+    /// The clock has passed the time to stop at, and messages with that time have reached the disk.
+    fn is_past_end(&self) -> bool {
+        self.selection.until.is_some_and(|until| self.log.now() > time_of(until) + SETTLE)
     }
 
     /// Skips messages that do not match, up to where the notifier has come.
     fn skip_quiet(&mut self) {
         if let Some(quiet_up_to) = self.registration.quiet_up_to() {
-            let quiet_up_to = self.last.map_or(quiet_up_to, |last| last.min(quiet_up_to));
+            let quiet_up_to = self.end().map_or(quiet_up_to, |end| end.min(quiet_up_to));
             self.delivered_up_to = self.delivered_up_to.max(quiet_up_to);
         }
     }
@@ -357,10 +357,10 @@ impl Subscription {
     /// Waits until there may be something to read. False if a heartbeat or the end is due before that.
     async fn wait(&mut self) -> bool {
         let heartbeat = self.pacing.heartbeat_at();
-        let left =
-            self.until.map(|until| (until + SETTLE).duration_since(self.log.now()).unwrap_or_default());
+        let until = self.selection.until.map(|until| time_of(until) + SETTLE);
+        let left = until.map(|until| until.duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
-        let Self { registration, lease, log, last, alarm, .. } = self;
+        let Self { registration, lease, log, last, alarm, clock_changes, .. } = self;
         if alarm.is_elapsed() || alarm.deadline() > due {
             alarm.as_mut().reset(due);
         }
@@ -377,8 +377,15 @@ impl Subscription {
                 None => std::future::pending().await,
             }
         };
+        let clock_changed = async {
+            match until {
+                Some(_) => _ = clock_changes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = registration.notified() => true,
+            () = clock_changed => true,
             () = over => true,
             () = reached => true,
             () = alarm.as_mut() => Instant::now() < due || due < heartbeat,
@@ -389,112 +396,4 @@ impl Subscription {
 /// What a search has found.
 fn found(search: Result<io::Result<Source>, JoinError>) -> io::Result<Source> {
     search.map_err(io::Error::other)?
-}
-
-/// A consumer starts where it has committed, unless the caller resumes from a position.
-async fn start_of_consumer(log: &Embedded, consumer: Option<&str>, start: Start) -> Result<Start, Error> {
-    let Some(consumer) = consumer else { return Ok(start) };
-    let committed = log.consumer_position(consumer).await?;
-    Ok(match (start, committed) {
-        (Start::Resume(position), _) | (_, Some(position)) => Start::Resume(position),
-        (start, None) => start,
-    })
-}
-
-/// Where a subscription starts.
-#[derive(Clone, Copy, Debug)]
-struct StartPoint {
-    delivered_up_to: u64,
-    reported_up_to: u64,
-    /// What was lost before a fresh start.
-    before: Option<Before>,
-    /// The head at which a snapshot of last messages is taken.
-    snapshot: Option<u64>,
-    /// The caller asked for what the log holds, not for a sequence.
-    is_fresh: bool,
-    /// The messages of another history that the caller has read.
-    diverged: Option<SequenceRange>,
-}
-
-async fn find(
-    log: &Embedded,
-    patterns: &Arc<[Pattern]>,
-    start: Start,
-    on_gap: OnGap,
-    head: u64,
-) -> Result<StartPoint, Error> {
-    let now = millis(log.now());
-    // A start never reports a gap for messages that were removed before it.
-    let fresh = |delivered_up_to| {
-        let before = Some(lost_before(log, patterns, delivered_up_to));
-        StartPoint {
-            delivered_up_to,
-            reported_up_to: 0,
-            before,
-            snapshot: None,
-            is_fresh: true,
-            diverged: None,
-        }
-    };
-    Ok(match start {
-        Start::New | Start::Last(0) => fresh(head),
-        Start::Earliest => fresh(0),
-        Start::Time(time) => fresh(log.before_time(time, head).await?),
-        Start::Last(count) => fresh(log.start_of_last(count, patterns, head, now).await?),
-        Start::LastPerTopic => StartPoint { snapshot: Some(head), is_fresh: false, ..fresh(0) },
-        // The log may not have reached the sequence: then the subscription waits for it.
-        Start::Sequence(sequence) => {
-            let delivered_up_to = sequence.get() - 1;
-            StartPoint {
-                delivered_up_to,
-                reported_up_to: 0,
-                before: None,
-                snapshot: None,
-                is_fresh: false,
-                diverged: None,
-            }
-        }
-        Start::Resume(position) => {
-            match log.check(&position) {
-                Err(Error::Diverged(Diverged { last_common: Some(last_common) }))
-                    if on_gap == OnGap::Skip =>
-                {
-                    return Ok(after_common(&position, last_common, head));
-                }
-                result => result?,
-            }
-            let Position { delivered_up_to, reported_up_to, snapshot, .. } = position;
-            let snapshot = Some(snapshot).filter(|head| *head > 0);
-            StartPoint {
-                delivered_up_to,
-                reported_up_to,
-                before: None,
-                snapshot,
-                is_fresh: false,
-                diverged: None,
-            }
-        }
-    })
-}
-
-/// Where a subscription continues after it has read another history. A snapshot begins again, because the log may have
-/// other last messages below the last common sequence than those that were read.
-fn after_common(position: &Position, last_common: u64, head: u64) -> StartPoint {
-    let is_snapshot = position.snapshot > 0;
-    let delivered_up_to = if is_snapshot { 0 } else { position.delivered_up_to.min(last_common) };
-    StartPoint {
-        delivered_up_to,
-        reported_up_to: position.reported_up_to.min(last_common),
-        before: None,
-        snapshot: is_snapshot.then_some(head),
-        is_fresh: false,
-        diverged: Some(SequenceRange::of_messages(last_common + 1, position.reference())),
-    }
-}
-
-/// What the topics that match have lost by now.
-fn lost_before(log: &Embedded, patterns: &[Pattern], after: u64) -> Before {
-    // The epoch first: what is lost between the two counts as lost later.
-    let epoch = log.loss_epoch();
-    Before { epoch, lost_up_to: log.lost_up_to(patterns, after) }
 }

@@ -13,17 +13,22 @@ use bytes::Bytes;
 use super::{Error, Fault, Finding, at};
 use crate::messages::{
     OpenError, SequenceRange,
+    clock::{Clock, nanos},
     embedded::{
+        age::{Corrections, Moment},
         disk::Disk,
         format::{
             block::{Entry, Identity, Salt},
+            clock_history::ClockHistory,
             erased,
             footer::{Footer, Held, Posting},
             manifest,
             scan::{Found, Scan},
             trim_points,
         },
-        index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
+        index::{
+            block_run::BlockTimes, builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics,
+        },
         recovery::{
             directory::{Candidate, Files},
             presence::Presence,
@@ -54,6 +59,8 @@ pub struct Archive {
     pub(super) faults: Vec<Finding>,
     /// The highest sequence that it has given.
     pub(super) head: u64,
+    /// Messages that have expired at this moment are left out.
+    pub(super) moment: Moment,
 }
 
 impl Archive {
@@ -84,9 +91,22 @@ impl Archive {
             }
         }
         let (segments, cache) = (Vec::new(), Cache::default());
+        let history = files.manifest.manifest.as_ref();
+        let history = history.and_then(|manifest| ClockHistory::read(&manifest.clock)).unwrap_or_default();
+        let corrections = Corrections::new(&history.steps, history.current(Clock::System.boot_id()));
+        let moment = Moment::new(nanos(Clock::System.now()), corrections.into());
         let directory = directory.into();
-        let mut archive =
-            Self { directory, log, files: Files::default(), segments, topics, cache, faults, head: 0 };
+        let mut archive = Self {
+            directory,
+            log,
+            files: Files::default(),
+            segments,
+            topics,
+            cache,
+            faults,
+            head: 0,
+            moment,
+        };
         let count = files.segments.len();
         for (place, candidate) in files.segments.iter().enumerate() {
             archive.take(candidate, place + 1 == count).map_err(at(&candidate.path))?;
@@ -142,24 +162,24 @@ impl Archive {
         self.topics.first_kept(topic) <= held.first.sequence && held.all_expired == 0
     }
 
-    /// The messages of a topic in a segment that a reader would get at a time in milliseconds since 1970.
-    pub(super) fn live(
-        &self,
-        segment: &Segment,
-        topic: &str,
-        now_millis: u64,
-    ) -> Result<Vec<Posting>, Error> {
+    /// The messages of a topic in a segment that a reader would get.
+    pub(super) fn live(&self, segment: &Segment, topic: &str) -> Result<Vec<Posting>, Error> {
         let first_kept = self.topics.first_kept(topic);
         let found =
             segment.postings_from(&self.cache, topic, first_kept, usize::MAX).map_err(at(&segment.path))?;
-        let mut live = if let Ok(postings) = found {
+        let postings = if let Ok(postings) = found {
             postings
         } else {
             let rebuilt = self.rebuilt(segment)?;
             let found = rebuilt.postings_from(&self.cache, topic, first_kept, usize::MAX);
             found.map_err(at(&segment.path))?.unwrap_or_default()
         };
-        live.retain(|posting| !posting.has_expired(now_millis));
+        let (mut live, mut times) = (Vec::with_capacity(postings.len()), BlockTimes::default());
+        for posting in postings {
+            if !times.has_expired(segment, &posting, &self.moment).map_err(at(&segment.path))? {
+                live.push(posting);
+            }
+        }
         Ok(live)
     }
 

@@ -5,8 +5,7 @@ use std::io::Write;
 use super::{Archive, Error, Finding, archive::Loaded, at, object};
 use crate::{
     messages::{
-        clock::Clock,
-        embedded::{format::block::Block, millis, recovery::directory::Candidate},
+        embedded::{format::block::Block, recovery::directory::Candidate},
         topic::{self, Pattern},
     },
     wire::message,
@@ -40,14 +39,12 @@ impl Selection {
 pub struct Export<'a> {
     archive: &'a Archive,
     selection: Selection,
-    /// The time, in milliseconds since 1970, for which expired messages are left out.
-    now_millis: u64,
 }
 
 impl<'a> Export<'a> {
     /// An export of a log as it is now.
     pub fn new(archive: &'a Archive, selection: Selection) -> Self {
-        Self { archive, selection, now_millis: millis(Clock::System.now()) }
+        Self { archive, selection }
     }
 
     /// The number of messages to export. Damaged ones are counted too: they are found when they are read.
@@ -65,7 +62,7 @@ impl<'a> Export<'a> {
                 count += if is_whole && self.archive.is_all_live(&name, &held) {
                     held.messages
                 } else {
-                    let live = self.archive.live(segment, &name, self.now_millis)?;
+                    let live = self.archive.live(segment, &name)?;
                     live.iter().filter(|posting| self.is_within(posting.sequence)).count() as u64
                 };
             }
@@ -126,7 +123,7 @@ impl<'a> Export<'a> {
             let first = first_kept.get(entry.topic as usize).copied().flatten();
             let is_wanted = first.is_some_and(|first_kept| entry.sequence >= first_kept)
                 && self.is_within(entry.sequence)
-                && !entry.has_expired(self.now_millis)
+                && !self.archive.moment.has_expired(entry.sequence, block.time, entry.expires)
                 && block.is_intact(entry);
             let found = message::read(block.body.get(entry.range()).unwrap_or_default());
             if let Some(found) = found.filter(|_| is_wanted)

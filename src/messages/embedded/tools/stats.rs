@@ -11,11 +11,9 @@ use crate::{
     cursor,
     messages::{
         Position, Sequence,
-        clock::Clock,
         embedded::{
             format::{footer::Posting, segment_header},
             index::segment::Segment,
-            millis,
         },
         topic,
     },
@@ -122,8 +120,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Io`].
     pub fn stats(&self, most: usize) -> Result<Stats, Error> {
-        let now = millis(Clock::System.now());
-        let topics = self.counts(now)?;
+        let topics = self.counts()?;
         let id = self.log.map(|log| Uuid::from_bytes(log.id));
         let mut stats = Stats {
             directory: self.directory.display().to_string(),
@@ -156,7 +153,7 @@ impl Archive {
                 stats.bytes += count.bytes;
             }
             if let Some(consumer) = name.strip_prefix(topic::CONSUMER_PREFIX) {
-                stats.consumers.push(self.consumer(consumer, name, count, now)?);
+                stats.consumers.push(self.consumer(consumer, name, count)?);
             }
         }
         let first = topics.iter().min_by_key(|(_, count)| count.first);
@@ -167,14 +164,14 @@ impl Archive {
         Ok(stats)
     }
 
-    fn counts(&self, now: u64) -> Result<BTreeMap<String, Count>, Error> {
+    fn counts(&self) -> Result<BTreeMap<String, Count>, Error> {
         let mut topics = BTreeMap::<String, Count>::new();
         for (place, segment) in self.segments.iter().enumerate() {
             for (name, held) in self.topics_of(segment)? {
                 let (messages, bytes, first, last) = if self.is_all_live(&name, &held) {
                     (held.messages, held.bytes, held.first.sequence, held.last.sequence)
                 } else {
-                    let live = self.live(segment, &name, now)?;
+                    let live = self.live(segment, &name)?;
                     let (Some(first), Some(last)) = (live.first(), live.last()) else { continue };
                     let bytes = live.iter().map(|posting| u64::from(posting.length)).sum();
                     (live.len() as u64, bytes, first.sequence, last.sequence)
@@ -191,10 +188,10 @@ impl Archive {
         Ok(topics)
     }
 
-    fn consumer(&self, consumer: &str, topic: &str, count: &Count, now: u64) -> Result<ConsumerStats, Error> {
+    fn consumer(&self, consumer: &str, topic: &str, count: &Count) -> Result<ConsumerStats, Error> {
         let segment = self.segments.get(count.last.1);
         let posting = match segment {
-            Some(segment) => self.live(segment, topic, now)?.pop(),
+            Some(segment) => self.live(segment, topic)?.pop(),
             None => None,
         };
         let bytes =
@@ -214,7 +211,7 @@ impl Archive {
     /// A message with its time.
     fn end(&self, topic: &str, sequence: u64) -> Result<End, Error> {
         for segment in self.segments.iter().filter(|segment| segment.summary().last_sequence >= sequence) {
-            let live = self.live(segment, topic, 0)?;
+            let live = self.live(segment, topic)?;
             let Ok(place) = live.binary_search_by_key(&sequence, |posting| posting.sequence) else {
                 continue;
             };

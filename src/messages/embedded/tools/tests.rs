@@ -259,7 +259,6 @@ fn wrong_lines_are_named_by_number_and_nothing_is_imported() {
         (line(2, "a b", 0), "the topic contains ' '"),
         (line(2, "a.*", 0), "wildcard"),
         (line(0, "a", 0), "1 or more"),
-        (line(2, "a", 0).replace("03:36", "03:35"), "times do not fall"),
         (line(2, "a", 0).replace("\"text\"", "\"data\""), "not base64"),
         (line(2, "a", 0).replace("\"text\"", "\"data\":\"\",\"text\""), "either"),
         (line(2, "a", 0).replace("\"x\"", &format!("\"{}\"", "x".repeat(2 << 20))), "at most"),
@@ -273,5 +272,7 @@ fn wrong_lines_are_named_by_number_and_nothing_is_imported() {
     let empty = import(&log, "".as_bytes(), &config()).unwrap();
     assert_eq!(empty.messages, 0);
     assert_eq!(found(&log).0.damage, 0);
-    assert_eq!(import(&log, good.as_bytes(), &config()).unwrap().messages, 1);
+    let earlier = line(2, "a", 0).replace("03:36", "03:35");
+    let imported = import(&log, format!("{good}{earlier}").as_bytes(), &config()).unwrap();
+    assert_eq!((imported.messages, found(&log).0.damage), (2, 0), "the clock was set back");
 }

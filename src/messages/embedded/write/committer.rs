@@ -20,14 +20,18 @@ use crate::messages::{
     Config, Error, Expected, NeededRoom, NewMessage, Published, Sequence,
     embedded::{
         Shared,
-        format::block::{self, Block, place_of},
+        age::Moment,
+        format::{
+            block::{self, Block, place_of},
+            clock_history::ClockHistory,
+            footer::At,
+        },
         index::{dedupe::Dedupe, segment::Segment},
         maintenance::{
             Maintenance,
             room::{self, NotMade, Purpose},
         },
-        millis, nanos,
-        read::fetch,
+        read::find,
         recovery::tail::Tail,
         time_of,
     },
@@ -60,8 +64,6 @@ pub struct Committer {
     pub settled_up_to: u64,
     /// The sequence of the next message.
     pub next_sequence: u64,
-    /// The time of the newest message, in nanoseconds since 1970.
-    pub last_time: u64,
     /// The message ids of the dedupe window.
     pub dedupe: Dedupe,
     /// The incarnation of this run has begun: its first message is on disk.
@@ -73,6 +75,10 @@ pub struct Committer {
 /// Requests and their outcomes, which are not on disk yet.
 struct Commit {
     builder: CommitBuilder,
+    /// Message ids and expiry are judged at this moment.
+    moment: Moment,
+    /// Why nothing can be published now.
+    refused: Option<Error>,
     answers: Vec<(oneshot::Sender<Outcome>, Outcome, OwnedSemaphorePermit)>,
 }
 
@@ -92,6 +98,8 @@ impl Committer {
                     Order::Roll => rolls = true,
                     Order::Mark(reply) => marks.push(reply),
                     Order::Probe => probes = true,
+                    // It was done when the commit began.
+                    Order::LookAtClock => {}
                     #[cfg(test)]
                     Order::Settle(reply) => settled.push(reply),
                 }
@@ -217,10 +225,28 @@ impl Committer {
         Error::Full(needed)
     }
 
+    /// Begins a commit. If the wall clock was set, that is on disk first: otherwise the messages of the commit would be
+    /// taken for older or newer ones.
     fn begin(&self) -> Commit {
-        // The times of the log do not fall, even if the wall clock is set back.
-        let time = nanos(self.shared.now()).max(self.last_time);
-        Commit { builder: CommitBuilder::new(time, self.next_sequence), answers: Vec::new() }
+        let timeline = &self.shared.timeline;
+        let reading = timeline.read();
+        let refused = timeline.unrecorded(&reading).and_then(|step| {
+            let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
+            let store = |history: &ClockHistory| self.shared.store_clock(history);
+            let recorded = timeline.record(&step, self.next_sequence, oldest, store);
+            recorded.err().map(|error| self.refuse_after(&error))
+        });
+        let builder = CommitBuilder::new(reading.wall, self.next_sequence);
+        Commit { builder, moment: timeline.moment(), refused, answers: Vec::new() }
+    }
+
+    /// Why nothing is published when the log cannot write something that must come first.
+    fn refuse_after(&self, error: &io::Error) -> Error {
+        if room::is_full(error) {
+            self.refuse(error, self.shared.needed_room(0))
+        } else {
+            self.shared.fail(error)
+        }
     }
 
     fn take(&self, commit: &mut Commit, request: Request) {
@@ -228,7 +254,7 @@ impl Committer {
         let mut results = Vec::with_capacity(messages.len());
         let savepoint = commit.builder.savepoint();
         for (index, message) in messages.iter().enumerate() {
-            match self.place(&mut commit.builder, message, mode) {
+            match self.place(commit, message, mode) {
                 Err(error) if mode != Mode::Each => {
                     commit.builder.roll_back(savepoint);
                     commit.answers.push((reply, Outcome::Refused { index, error }, room));
@@ -245,7 +271,8 @@ impl Committer {
     }
 
     /// Adds a message to the commit, or finds that it was published before.
-    fn place(&self, builder: &mut CommitBuilder, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
+    fn place(&self, commit: &mut Commit, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
+        let Commit { builder, moment, .. } = commit;
         let (known, purged, topic_count, consumer_count) = {
             let state = self.shared.state();
             let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
@@ -256,7 +283,7 @@ impl Committer {
         if let Some(key) = id {
             let in_commit = builder.find(key).map(|sequence| (sequence, builder.time));
             let earlier = in_commit.or_else(|| {
-                self.dedupe.find(key, &new.topic, builder.time).filter(|(sequence, _)| *sequence > purged)
+                self.dedupe.find(key, &new.topic, moment).filter(|(sequence, _)| *sequence > purged)
             });
             if let Some((sequence, time)) = earlier {
                 let sequence = Sequence::of_message(sequence);
@@ -272,7 +299,7 @@ impl Committer {
         if let Some(expected) = expected {
             let current = match in_commit {
                 Some(last) => last,
-                None => self.current(&new.topic, builder.time)?,
+                None => self.current(&new.topic, moment)?,
             };
             let current = Sequence::new(current);
             if expected != current {
@@ -298,38 +325,41 @@ impl Committer {
     }
 
     /// The sequence of a topic's last message that has not expired; 0 if there is none.
-    fn current(&self, topic: &str, now_nanos: u64) -> Result<u64, Error> {
-        let now = millis(time_of(now_nanos));
+    fn current(&self, topic: &str, moment: &Moment) -> Result<u64, Error> {
         let (known, segments) = {
             let state = self.shared.state();
             let Some(known) = state.topics.get(topic) else { return Ok(0) };
-            if known.held.last_expires == 0 || known.held.last_expires > now {
-                return Ok(known.held.last.sequence);
+            let At { sequence, time } = known.held.last;
+            if !moment.has_expired(sequence, time, known.held.last_expires) {
+                return Ok(sequence);
             }
             (known.clone(), state.segments.clone())
         };
-        let last = fetch::last_live(&self.shared, &segments, topic, &known, now)?;
+        let last = find::last_live(&self.shared, &segments, topic, &known, moment)?;
         Ok(last.map_or(0, |(_, posting)| posting.sequence))
     }
 
     /// Writes a commit and answers its requests.
     fn finish(&mut self, commit: Commit) {
-        let Commit { builder, answers } = commit;
-        let (time, next_sequence) = (builder.time, builder.next_sequence);
+        let Commit { builder, moment, refused, answers } = commit;
+        let next_sequence = builder.next_sequence;
         let blocks = builder.finish();
-        let result = if self.shared.has_failed() { Err(Error::Failed) } else { self.write(&blocks) };
+        let result = match refused {
+            _ if self.shared.has_failed() => Err(Error::Failed),
+            Some(error) => Err(error),
+            None => self.write(&blocks),
+        };
         if let Ok(places) = &result
             && !blocks.is_empty()
         {
             self.next_sequence = next_sequence;
-            self.last_time = time;
             for block in &blocks {
-                self.dedupe.add(block);
+                self.dedupe.add(block, &moment);
             }
             self.show(blocks, places);
             self.shared.head.send_replace(next_sequence - 1);
         }
-        self.dedupe.sweep(time);
+        self.dedupe.sweep(&moment);
         for (reply, outcome, room) in answers {
             let outcome = match (&result, outcome) {
                 (Err(error), Outcome::Each(each)) => {
@@ -350,6 +380,11 @@ impl Committer {
             return Ok(Vec::new());
         }
         self.shared.check_directory()?;
+        let store = |history: &ClockHistory| self.shared.store_clock(history);
+        if let Err(error) = self.shared.timeline.record_boot(self.next_sequence, store) {
+            // Without it, a step of the clock over the next restart is taken for downtime.
+            tracing::warn!(%error, "the boot of the machine cannot be recorded yet");
+        }
         self.buffer.clear();
         let begun = if self.has_begun { None } else { blocks.first() };
         let begun = begun.map(|block| Incarnation::begin(block.first_sequence));

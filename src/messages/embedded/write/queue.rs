@@ -23,6 +23,8 @@ pub enum Order {
     Mark(oneshot::Sender<u64>),
     /// Look whether there is room for messages again.
     Probe,
+    /// Record a step of the wall clock, if there is one. This is done before every commit, too.
+    LookAtClock,
     /// Reply when everything that was queued before is done.
     #[cfg(test)]
     Settle(oneshot::Sender<()>),

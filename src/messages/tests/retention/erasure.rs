@@ -4,6 +4,8 @@ use super::*;
 use crate::messages::tests::workload::embedded;
 use embedded::simulated::Random;
 
+mod clock;
+
 const SECRET: &str = "secret-payload";
 
 /// A log with a topic "a" of secrets among others in every commit and segment.

@@ -1,7 +1,7 @@
 //! What a footer says of runs, messages, topics and the whole segment, apart from how it is encoded.
 
 use super::part::Part;
-use crate::messages::embedded::format::block::Entry;
+use crate::messages::embedded::{age::Moment, format::block::Entry};
 
 /// An entry of the sparse index: a run of blocks that is read as a whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,11 +40,6 @@ impl Posting {
     pub fn without_offset(entry: &Entry, time: u64) -> Self {
         let &Entry { sequence, expires, start, end, checksum, .. } = entry;
         Self { sequence, time, expires, offset: 0, length: end - start, checksum }
-    }
-
-    /// Whether it has expired at a time in milliseconds since 1970.
-    pub fn has_expired(&self, now_millis: u64) -> bool {
-        self.expires != 0 && self.expires <= now_millis
     }
 }
 
@@ -131,6 +126,13 @@ pub struct Summary {
     pub ids: u64,
     /// The number of topics.
     pub topics: u64,
+}
+
+impl Summary {
+    /// The age of the youngest message, or less, in nanoseconds.
+    pub fn youngest(&self, moment: &Moment) -> u64 {
+        *moment.ages(self.first_sequence..=self.last_sequence, self.min_time, self.max_time).start()
+    }
 }
 
 /// A topic of a full segment.

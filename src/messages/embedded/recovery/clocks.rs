@@ -1,0 +1,56 @@
+//! The wall clock at a start, and the message ids that are still within the dedupe window then.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use crate::messages::{
+    Config,
+    clock::whole,
+    embedded::{
+        age::Moment,
+        format::{block::Block, clock_history::ClockHistory, scan::Scan},
+        index::{dedupe::Dedupe, segment::Segment},
+        timeline::Timeline,
+    },
+};
+
+/// The blocks with message ids of segments that were read, by the id of the segment. Without their bodies.
+pub type WithIds = HashMap<u64, Vec<Block>>;
+
+/// Continues the history of the wall clock. Returns it, if it must be stored.
+pub fn timeline(
+    config: &Config,
+    history: ClockHistory,
+    segments: &[Arc<Segment>],
+    next_sequence: u64,
+) -> (Timeline, Option<ClockHistory>) {
+    let is_ahead = |moment: &Moment| {
+        let mut summaries = segments.iter().map(|segment| segment.summary()).filter(|of| of.messages > 0);
+        summaries.any(|of| moment.is_ahead(of.first_sequence..=of.last_sequence, of.max_time))
+    };
+    Timeline::new(config.clock.clone(), history, next_sequence, is_ahead)
+}
+
+/// Reads the message ids of the dedupe window.
+pub fn dedupe(
+    config: &Config,
+    segments: &[Arc<Segment>],
+    read: &WithIds,
+    moment: &Moment,
+) -> io::Result<Dedupe> {
+    let mut dedupe = Dedupe::new(config.dedupe_window, config.max_dedupe_ids, config.max_all_dedupe_ids);
+    for segment in segments {
+        if let Some(blocks) = read.get(&segment.id) {
+            for block in blocks {
+                dedupe.add(block, moment);
+            }
+            continue;
+        }
+        let summary = segment.summary();
+        if summary.ids > 0 && summary.youngest(moment) <= whole(config.dedupe_window) {
+            let bytes = segment.read(0, segment.blocks_end())?;
+            let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
+            scan.blocks.iter().for_each(|found| dedupe.add(&found.block, moment));
+        }
+    }
+    Ok(dedupe)
+}

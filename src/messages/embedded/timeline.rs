@@ -1,0 +1,351 @@
+//! The wall clock of a log against a clock that cannot be set: its steps, and the moment by which ages are judged.
+//!
+//! Ages follow the boot clock. The wall clock is only the time of new messages, so a step must be on disk before a message
+//! is published after it; until then nothing is judged by the new reading, and no age changes when the step is recorded.
+
+use std::{
+    io,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Embedded, Shared,
+    age::{Corrections, Moment},
+    format::clock_history::{Boot, ClockHistory, Step},
+    time_of,
+    write::queue::Order,
+};
+use crate::messages::clock::{BootId, Clock, Reading, whole};
+
+/// A smaller difference is not a step, in nanoseconds: the clocks are not read at exactly the same time, and people do not
+/// notice it.
+const SLACK: u64 = 20_000_000;
+
+/// The clocks are compared this often while nothing is published.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known of the wall clock.
+#[derive(Debug)]
+pub struct Timeline {
+    clock: Clock,
+    boot: Option<BootId>,
+    /// The clocks when the log was opened.
+    start: Reading,
+    state: RwLock<State>,
+    /// The number of steps in this run.
+    steps: AtomicU64,
+    /// Changes with each step, and after a suspension: waiting times must be computed again.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    history: ClockHistory,
+    corrections: Arc<Corrections>,
+    /// The wall clock minus the boot clock, after the last step.
+    offset: i128,
+    /// Messages from this sequence on were published in this boot of the machine.
+    since: u64,
+    /// The number of this boot in the history.
+    number: u64,
+    /// How far the clock was moved forward in this boot and not back again, as far as that concerns messages of earlier
+    /// boots.
+    moved: i64,
+    /// When the last step was noticed, by the clock that stops in suspend; `None` for none in this run.
+    stepped: Option<u64>,
+    /// Messages that had expired then may be erased.
+    swept: Option<Arc<Moment>>,
+}
+
+/// A step that is not recorded yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Unrecorded {
+    offset: i128,
+    shift: i128,
+    wall: u64,
+    awake: u64,
+}
+
+fn offset_of(reading: &Reading) -> i128 {
+    i128::from(reading.wall) - i128::from(reading.boot)
+}
+
+fn saturate(number: i128) -> i64 {
+    number.try_into().unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
+}
+
+impl Timeline {
+    /// Continues the history of a log whose next message has the sequence `next_sequence`. `is_ahead` says whether a
+    /// message is later than a moment. Returns the history to store, if this start changes it.
+    pub fn new(
+        clock: Clock,
+        history: ClockHistory,
+        next_sequence: u64,
+        is_ahead: impl Fn(&Moment) -> bool,
+    ) -> (Self, Option<ClockHistory>) {
+        let (start, boot) = (clock.read(), clock.boot_id());
+        let known = history.boot.filter(|known| Some(known.id) == boot && known.since <= next_sequence);
+        let (offset, since) =
+            known.map_or((offset_of(&start), next_sequence), |known| (known.offset.into(), known.since));
+        let number = known.map_or_else(|| history.next_number(), |known| known.number);
+        let in_boot = history.steps.iter().filter(|step| step.boot == number);
+        let moved = in_boot.fold(0_i64, |moved, step| moved.saturating_add(step.doubtful_shift).max(0));
+        let state = State {
+            corrections: Arc::default(),
+            history,
+            offset,
+            since,
+            number,
+            moved,
+            stepped: None,
+            swept: None,
+        };
+        let timeline = Self {
+            clock,
+            boot,
+            start,
+            state: RwLock::new(state),
+            steps: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
+        };
+        let before = timeline.history();
+        timeline.replace(before.clone(), offset);
+        let mut after = before.clone();
+        if let Some(step) = timeline.unrecorded(&start) {
+            // The server was restarted, but not the machine: the step is measured as if the server had run on.
+            after = timeline.history_with(&step, next_sequence, 0);
+            timeline.accept(after.clone(), &step);
+        }
+        let (offset, corrections) = {
+            let state = timeline.state();
+            (state.offset, state.corrections.clone())
+        };
+        if is_ahead(&Moment::new(start.wall.saturating_add(SLACK), corrections)) {
+            let up_to = next_sequence.saturating_sub(1);
+            after.add(Step { boot: number, up_to, since, shift: 0, doubtful_shift: 0, cap: start.wall }, 0);
+            after.boot = boot.map(|id| Boot { id, number, since, offset: saturate(offset) });
+            timeline.replace(after.clone(), offset);
+        }
+        let is_new = (after != before).then_some(after);
+        (timeline, is_new)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        // It is replaced as a whole.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, history: ClockHistory, offset: i128) {
+        let number = self.state().number;
+        let corrections = Corrections::new(&history.steps, Some(number)).into();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        (state.history, state.corrections, state.offset) = (history, corrections, offset);
+    }
+
+    /// What is stored.
+    pub fn history(&self) -> ClockHistory {
+        self.state().history.clone()
+    }
+
+    /// The moment now. Ages that are computed with it do not depend on how the wall clock was set.
+    pub fn moment(&self) -> Moment {
+        let boot = self.clock.boot();
+        let state = self.state();
+        let now = (state.offset + i128::from(boot)).clamp(0, i128::from(u64::MAX));
+        let moment = Moment::new(u64::try_from(now).unwrap_or(0), state.corrections.clone());
+        moment.after_sweep(state.swept.clone())
+    }
+
+    /// From now on, messages that have expired at a moment are not delivered, even if their age turns out to be smaller.
+    pub fn set_swept(&self, moment: &Moment) {
+        let swept = Some(Arc::new(moment.clone().after_sweep(None)));
+        self.state.write().unwrap_or_else(PoisonError::into_inner).swept = swept;
+    }
+
+    /// The moment at which expired messages may have been erased; `None` if there was no sweep in this run.
+    pub fn swept(&self) -> Option<Arc<Moment>> {
+        self.state().swept.clone()
+    }
+
+    /// The time now, by the wall clock after the last recorded step.
+    pub fn now(&self) -> SystemTime {
+        time_of(self.moment().now())
+    }
+
+    /// The moment by which messages are removed from the disk. While the wall clock is `in_doubt`, messages of an earlier
+    /// boot are only as old as this run: the clock may have been wrong when it started.
+    pub fn moment_of_removal(&self, is_in_doubt: bool) -> Moment {
+        let moment = self.moment();
+        if !is_in_doubt {
+            return moment;
+        }
+        moment.in_doubt(self.state().since, self.clock.boot().saturating_sub(self.start.boot))
+    }
+
+    /// Whether the run, or the time after the last step, is shorter than `delay`.
+    pub fn is_in_doubt(&self, delay: Duration) -> bool {
+        if delay.is_zero() {
+            return false;
+        }
+        let reading = self.clock.read();
+        let since = self.state().stepped.map_or(self.start.awake, |stepped| stepped.max(self.start.awake));
+        reading.awake.saturating_sub(since) < whole(delay) || self.unrecorded(&reading).is_some()
+    }
+
+    /// The clock that cannot be set, in nanoseconds.
+    pub fn boot(&self) -> u64 {
+        self.clock.boot()
+    }
+
+    /// Reads the clocks.
+    pub fn read(&self) -> Reading {
+        self.clock.read()
+    }
+
+    /// The step that the wall clock has made since the last recorded one, if it has.
+    pub fn unrecorded(&self, reading: &Reading) -> Option<Unrecorded> {
+        let offset = offset_of(reading);
+        let shift = offset - self.state().offset;
+        let &Reading { wall, awake, within, .. } = reading;
+        (shift.abs() > i128::from(SLACK) + i128::from(within)).then_some(Unrecorded {
+            offset,
+            shift,
+            wall,
+            awake,
+        })
+    }
+
+    /// The history with a step that happened before the message with the sequence `next_sequence`. The log holds no
+    /// message below `oldest`.
+    fn history_with(&self, step: &Unrecorded, next_sequence: u64, oldest: u64) -> ClockHistory {
+        let state = self.state();
+        let since = state.since;
+        let shift = saturate(step.shift);
+        // Messages of earlier boots: the clock may have been wrong at the start of this boot, and be right now. Only what
+        // it moved forward in this boot can be taken back.
+        let doubtful_shift = shift.max(-state.moved);
+        let cap = if doubtful_shift > shift { step.wall } else { 0 };
+        let mut history = state.history.clone();
+        let (boot, up_to) = (state.number, next_sequence.saturating_sub(1));
+        history.add(Step { boot, up_to, since, shift, doubtful_shift, cap }, oldest);
+        history.boot = self.boot.map(|id| Boot { id, number: boot, since, offset: saturate(step.offset) });
+        history
+    }
+
+    /// Takes a history over that ends with a step.
+    fn accept(&self, history: ClockHistory, step: &Unrecorded) {
+        let doubtful_shift = history.steps.last().map_or(0, |step| step.doubtful_shift);
+        self.replace(history, step.offset);
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.moved = state.moved.saturating_add(doubtful_shift).max(0);
+            state.stepped = Some(step.awake);
+        }
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        let seconds =
+            Duration::from_nanos(u64::try_from(step.shift.unsigned_abs()).unwrap_or(u64::MAX)).as_secs_f64();
+        let direction = if step.shift < 0 { "back" } else { "forward" };
+        tracing::warn!(
+            seconds,
+            direction,
+            "the wall clock was set: ages of messages do not change, and nothing is removed from the disk by age for a while"
+        );
+        self.wake();
+    }
+
+    /// Records a step that happened before the message with the sequence `next_sequence`, once `store` has it on disk.
+    pub fn record(
+        &self,
+        step: &Unrecorded,
+        next_sequence: u64,
+        oldest: u64,
+        store: impl FnOnce(&ClockHistory) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let history = self.history_with(step, next_sequence, oldest);
+        store(&history)?;
+        self.accept(history, step);
+        Ok(())
+    }
+
+    /// Records that the next message, with the sequence `next_sequence`, is published in this boot, once `store` has it on
+    /// disk. Does nothing if that is known.
+    pub fn record_boot(
+        &self,
+        next_sequence: u64,
+        store: impl FnOnce(&ClockHistory) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (history, offset) = {
+            let state = self.state();
+            if state.history.boot.map(|boot| boot.id) == self.boot {
+                return Ok(());
+            }
+            let mut history = state.history.clone();
+            let (number, since) = (state.number, state.since.min(next_sequence));
+            history.boot = self.boot.map(|id| Boot { id, number, since, offset: saturate(state.offset) });
+            (history, state.offset)
+        };
+        store(&history)?;
+        self.replace(history, offset);
+        Ok(())
+    }
+
+    /// The number of steps in this run.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Makes everything that waits for a time look at the clock again.
+    pub fn wake(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Changes when something that waits for a time must look at the clock again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+impl Embedded {
+    /// The moment by which ages of messages are judged.
+    pub fn moment(&self) -> Moment {
+        self.shared.timeline.moment()
+    }
+
+    /// Changes when something that waits for a time must look at the clock again.
+    pub fn clock_changes(&self) -> watch::Receiver<u64> {
+        self.shared.timeline.changes()
+    }
+
+    /// How many times the wall clock was set since the log was opened.
+    pub fn clock_steps(&self) -> u64 {
+        self.shared.timeline.steps()
+    }
+}
+
+/// Has steps of the wall clock recorded while nothing is published, for as long as the log exists.
+pub async fn watch(shared: Weak<Shared>, orders: mpsc::WeakSender<Order>) {
+    let mut before = None::<u64>;
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let (Some(shared), Some(orders)) = (shared.upgrade(), orders.upgrade()) else { return };
+        let reading = shared.timeline.read();
+        if shared.timeline.unrecorded(&reading).is_some() {
+            // If the queue is full, the committer looks at the clock for its next commit.
+            let _ = orders.try_send(Order::LookAtClock);
+        }
+        // Timers stand still while the machine is suspended.
+        let passed = before.replace(reading.boot).map_or(0, |before| reading.boot.saturating_sub(before));
+        if passed > 5 * whole(WATCH_INTERVAL) {
+            shared.timeline.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! A wrong clock and erasure: what is overwritten, and when, and that no reader takes it for damage.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const DELAY: Duration = Duration::from_secs(600);
+
+/// A log in whose files a purged topic "purged", an expired one "e", an old one "old" and a superseded one "state" live
+/// beside each other, and beside a topic "b" of which everything is kept. The clock is not in doubt.
+async fn with_all() -> Bed {
+    let bed = Bed::with(&["state=last", "old=age:1s"], |config| config.removal_delay = DELAY).await;
+    bed.config.clock.advance(DELAY);
+    for n in 0..30 {
+        let secret = |topic: &str| text(topic, &format!("{SECRET} {topic} {n} {}", "s".repeat(100)));
+        let expiring = NewMessage { ttl: Some(SECOND), ..secret("e") };
+        let kept = text("b", &"kept".repeat(200));
+        let all = vec![secret("purged"), secret("state"), expiring, secret("old"), kept];
+        bed.log.publish_batch(all).await.unwrap();
+    }
+    bed.log.publish(text("state", "last")).await.unwrap();
+    embedded(&bed.log).settle().await;
+    bed
+}
+
+fn files_of(bed: &Bed, topic: &str) -> usize {
+    files_with(&bed.disk, &format!("{SECRET} {topic} ")).len()
+}
+
+async fn damage(log: &Log) -> Vec<Event> {
+    let (_, events) = read(log, query(&[">"], Start::Earliest)).await;
+    events.into_iter().filter(|event| matches!(event, Event::Damaged(_))).collect()
+}
+
+#[tokio::test]
+async fn while_the_clock_is_in_doubt_only_purged_messages_are_erased() {
+    let mut bed = with_all().await;
+    for is_start in [true, false] {
+        if is_start {
+            bed.log.close().await;
+            bed.config.clock.advance(2 * SECOND);
+            bed.log = Bed::open(&bed.config).await;
+        } else {
+            bed.config.clock.forward(DAY);
+            bed.publish("b", "after the step").await;
+        }
+        if is_start {
+            bed.log.purge_topic("purged", None).await.unwrap();
+        }
+        for passed in [Duration::ZERO, 599 * SECOND] {
+            bed.config.clock.advance(passed);
+            bed.enforce().await;
+            embedded(&bed.log).sweep().await;
+            assert_eq!(files_of(&bed, "purged"), 0, "start: {is_start}, {passed:?}");
+            for topic in ["e", "old", "state"] {
+                assert!(files_of(&bed, topic) > 1, "{topic}, start: {is_start}, {passed:?}");
+            }
+        }
+    }
+    bed.config.clock.advance(SECOND);
+    embedded(&bed.log).sweep().await;
+    for topic in ["e", "old", "state"] {
+        assert_eq!(files_of(&bed, topic), 0, "{topic}");
+    }
+    assert_eq!(damage(&bed.log).await, []);
+}
+
+#[tokio::test]
+async fn superseded_messages_beside_purged_ones_do_not_look_damaged_without_the_rule() {
+    let bed = with_all().await;
+    bed.log.purge_topic("purged", None).await.unwrap();
+    bed.enforce().await;
+    assert_eq!(files_of(&bed, "purged"), 0);
+    let disk = Storage::Simulated(bed.disk.kill());
+    let (log, _) =
+        Log::open(Path::new("/log"), Config { disk, retention: vec![], ..bed.config.clone() }).unwrap();
+    assert_eq!(damage(&log).await, []);
+}
+
+/// Messages of "e" with a ttl of 30 days are erased while the machine runs with a clock that is 40 days ahead; then the clock
+/// is set, and the server is started again. The first message of "e" and those of "b" and "c" are kept.
+async fn erased_too_early() -> Bed {
+    let mut bed = Bed::with(&[], |_| ()).await;
+    bed.publish("e", "first").await;
+    for n in 0..40 {
+        let secret = NewMessage { ttl: Some(30 * DAY), ..text("e", &format!("{SECRET} {n}")) };
+        let all = vec![text("b", &"b".repeat(600)), secret, text("c", &n.to_string())];
+        bed.log.publish_batch(all).await.unwrap();
+    }
+    bed.log.close().await;
+    bed.config.clock.reboot(Duration::ZERO);
+    bed.config.clock.forward(40 * DAY);
+    bed.log = Bed::open(&bed.config).await;
+    embedded(&bed.log).sweep().await;
+    assert_eq!(files_with(&bed.disk, SECRET).len(), 0);
+    bed.config.clock.back(40 * DAY);
+    bed.publish("c", "40").await;
+    bed.log.close().await;
+    bed.log = Bed::open(&bed.config).await;
+    bed
+}
+
+#[tokio::test]
+async fn a_reader_passes_over_messages_that_were_erased_by_a_wrong_clock() {
+    let bed = erased_too_early().await;
+    let of_c = (0..=40).map(|n| n.to_string()).collect::<Vec<_>>();
+    let small = Batching { max_items: 1, ..Batching::default() };
+    for topics in [&[">"][..], &["e"], &["c", "e"]] {
+        for start in [Start::Earliest, Start::LastPerTopic, Start::Last(1000)] {
+            for batching in [Batching::default(), small.clone()] {
+                let query = Query { batching, ..query(topics, start.clone()) };
+                let (messages, events) = read(&bed.log, query).await;
+                let texts = messages.into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+                assert_eq!(events, [], "{topics:?} {start:?}");
+                assert!(!texts.iter().any(|text| text.contains(SECRET)), "{topics:?} {start:?}");
+                let seen = texts.into_iter().filter(|text| of_c.contains(text)).collect::<Vec<_>>();
+                let expected = match (topics, &start) {
+                    (["e"], _) => &[][..],
+                    (_, Start::LastPerTopic) => &of_c[40..],
+                    _ => &of_c,
+                };
+                assert_eq!(seen, expected, "{topics:?} {start:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_segment_with_messages_that_were_erased_by_a_wrong_clock_is_compacted() {
+    let bed = erased_too_early().await;
+    let before = bed.segments().len();
+    bed.log.purge_topic("b", None).await.unwrap();
+    bed.enforce().await;
+    assert!(bed.segments().len() < before, "{before}: {:?}", bed.segments());
+    assert_eq!(damage(&bed.log).await, []);
+    assert_eq!(bed.texts(&["c", "e"]).await.len(), 42);
+}
