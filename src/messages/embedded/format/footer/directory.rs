@@ -4,6 +4,8 @@
 //! ranges, and one range. A footer of version 2 has one checksum for all its records. It is checked once, when the list of
 //! its ranges is made; the list has a checksum for each range from then on.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{
@@ -25,6 +27,10 @@ const RANGE_BYTES: usize = 16 * 1024;
 
 /// The number of records of version 2 that are read at once.
 const RANGE_RECORDS: usize = 128;
+
+/// The distance, in records, between the records of a range at which a binary search looks: a tenth of the records that a
+/// search of the whole range would decode, and 16 bytes of memory for each step.
+const STEP_RECORDS: usize = 16;
 
 /// Where the ranges of records are, and the first name of each.
 #[derive(Debug, Default)]
@@ -111,7 +117,14 @@ impl RangeList {
         let postings = base.postings.saturating_add(place.postings.into());
         let names = names.map(|names| (Bytes::from(names), place.names.0));
         let &Base { first_sequence, min_time, .. } = base;
-        Ok(Ok(Range { records: records.into(), names, postings, first_sequence, min_time }))
+        Ok(Ok(Range {
+            records: records.into(),
+            names,
+            postings,
+            first_sequence,
+            min_time,
+            steps: Arc::default(),
+        }))
     }
 
     /// Decodes the list of a footer of version 3.
@@ -177,30 +190,58 @@ pub struct Range {
     postings: u64,
     first_sequence: u64,
     min_time: u64,
+    /// Each [`STEP_RECORDS`]th record, from the first search for a name on.
+    steps: Arc<OnceLock<Vec<Step>>>,
+}
+
+/// Where a record of a range is.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Within the records of the range.
+    offset: usize,
+    /// The offset in the file of its postings; of version 2, of all postings.
+    postings: u64,
 }
 
 impl Range {
     /// The records, by name.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let (mut rest, mut postings) = (self.records.as_ref(), self.postings);
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            if let Some((names, first)) = &self.names {
-                let (record, others) = rest.split_at_checked(version2::RECORD_BYTES)?;
-                rest = others;
-                return version2::record(record, names, *first, self.postings);
-            }
-            let record = self.take(&mut rest, postings)?;
-            postings = record.postings.end();
-            Some(record)
-        })
+        self.records_from(self.first()).map(|(_, record)| record)
     }
 
     /// The record of a topic.
     pub fn find(&self, name: &str) -> Option<Record<'_>> {
-        self.records().find(|record| record.name >= name).filter(|record| record.name == name)
+        let steps = self.steps.get_or_init(|| {
+            self.records_from(self.first()).step_by(STEP_RECORDS).map(|(step, _)| step).collect()
+        });
+        let is_before =
+            |step: &Step| self.records_from(*step).next().is_some_and(|(_, record)| record.name <= name);
+        let step = steps.partition_point(is_before).checked_sub(1).and_then(|last| steps.get(last))?;
+        let mut records = self.records_from(*step).map(|(_, record)| record);
+        records.find(|record| record.name >= name).filter(|record| record.name == name)
+    }
+
+    fn first(&self) -> Step {
+        Step { offset: 0, postings: self.postings }
+    }
+
+    /// A record and those after it, each with its place.
+    fn records_from(&self, Step { offset, mut postings }: Step) -> impl Iterator<Item = (Step, Record<'_>)> {
+        let mut rest = self.records.get(offset..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let step = Step { offset: self.records.len() - rest.len(), postings };
+            if let Some((names, first)) = &self.names {
+                let (record, others) = rest.split_at_checked(version2::RECORD_BYTES)?;
+                rest = others;
+                return Some((step, version2::record(record, names, *first, self.postings)?));
+            }
+            let record = self.take(&mut rest, postings)?;
+            postings = record.postings.end();
+            Some((step, record))
+        })
     }
 
     /// The memory that it takes, in bytes.
