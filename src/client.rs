@@ -3,8 +3,7 @@
 //! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
 //! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
 //! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
-//! answers. A call that is no stream fails with [`Error::Silent`] after 30 s without an answer, and a purge after 15
-//! minutes. Printing and arguments are left to the caller.
+//! answers. A unary call fails with [`Error::Silent`] after 30 s without an answer, and a purge after 15 minutes. Printing and arguments are left to the caller.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -41,7 +40,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A host that answers none of the three SYNs sent in this time is unreachable. It is short, so that a host that is
 /// back is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the answer of a call that is no stream is awaited. It includes connecting.
+/// How long the client waits for the answer of a unary call, including the time to connect.
 const UNARY_LIMIT: Duration = Duration::from_secs(30);
 /// How long the answer of a purge is awaited: it waits for work on the disk that may take minutes. A connection that is
 /// lost ends it earlier.
@@ -136,7 +135,7 @@ impl Client {
         Ok(self.unary(client.check(request)).await?.status())
     }
 
-    /// The answer of a call that is no stream.
+    /// The answer of a unary call.
     fn unary<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,

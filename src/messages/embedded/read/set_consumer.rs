@@ -1,4 +1,4 @@
-//! Setting a consumer to a start position, as an operator does who wants a reader to repeat or to skip messages.
+//! Setting a consumer to a start position, so that its reader repeats messages or skips them.
 //!
 //! A reader that is connected would undo it with its next commit, so the call is refused while there is one.
 
