@@ -29,10 +29,10 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use self::stall::{Evictable, StallWatch};
 use super::{
     codec::Encoded,
-    metrics::{Metrics, Sent, code_name},
+    metrics::{Metrics, Sent},
     status::{self, Failure},
 };
-use crate::stream::WakeGroup;
+use crate::{reason::code_name, stream::WakeGroup};
 
 mod stall;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use perennial::{
     client::{Code, Error},
     proto::PublishError,
+    reason::code_name,
 };
 use serde::Serialize;
 
@@ -138,29 +139,6 @@ impl Problem {
         let is_unsaid = |description: &String| !self.message.contains(description.as_str());
         let unsaid = self.fields.iter().filter(move |(_, description)| is_unsaid(description));
         unsaid.map(|(field, description)| format!("{field}: {description}"))
-    }
-}
-
-/// The name of a code as the gRPC documentation writes it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

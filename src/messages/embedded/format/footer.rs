@@ -137,12 +137,7 @@ impl Footer {
         if crc32c::crc32c_append(salt, body) != checksum.get_u32_le() {
             return None;
         }
-        let mut part = || Part {
-            offset: fields.get_u64_le(),
-            length: fields.get_u32_le() as usize,
-            checksum: fields.get_u32_le(),
-        };
-        let (runs, list) = (part(), part());
+        let (runs, list) = (Part::take(&mut fields), Part::take(&mut fields));
         let mut number = || fields.get_u64_le();
         let (records, postings) = (number(), number());
         let summary = Summary {

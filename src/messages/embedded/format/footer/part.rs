@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::messages::embedded::disk::File;
 
@@ -28,6 +28,15 @@ impl Part {
     /// The offset after its last byte.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length as u64)
+    }
+
+    /// Takes a part from a trailer that is long enough.
+    pub fn take(trailer: &mut &[u8]) -> Self {
+        Self {
+            offset: trailer.get_u64_le(),
+            length: trailer.get_u32_le() as usize,
+            checksum: trailer.get_u32_le(),
+        }
     }
 
     /// Reads its bytes.

@@ -38,12 +38,7 @@ pub fn parse(bytes: &[u8], salt: Salt) -> Option<(Parts, Summary)> {
     if crc32c::crc32c_append(salt, body) != checksum.get_u32_le() {
         return None;
     }
-    let mut part = || Part {
-        offset: fields.get_u64_le(),
-        length: fields.get_u32_le() as usize,
-        checksum: fields.get_u32_le(),
-    };
-    let (runs, records, names) = (part(), part(), part());
+    let (runs, records, names) = (Part::take(&mut fields), Part::take(&mut fields), Part::take(&mut fields));
     let postings = fields.get_u64_le();
     let mut number = || fields.get_u64_le();
     let (first_sequence, last_sequence, last_time) = (number(), number(), number());
