@@ -129,6 +129,9 @@ impl Timeline {
         if is_ahead(&Moment::new(start.wall.saturating_add(SLACK), corrections)) {
             let up_to = next_sequence.saturating_sub(1);
             after.add(Step { boot: number, up_to, since, shift: 0, doubtful_shift: 0, cap: start.wall }, 0);
+        }
+        // If the log has messages, a step before the next start of the server is measured even if nothing is published.
+        if after != before || known.is_none() && boot.is_some() && next_sequence > 1 {
             after.boot = boot.map(|id| Boot { id, number, since, offset: saturate(offset) });
             timeline.replace(after.clone(), offset);
         }

@@ -35,16 +35,16 @@ pub struct Step {
     pub cap: u64,
 }
 
-/// The boot of the machine in which the newest messages were published.
+/// The boot of the machine in which the log was open last, with messages in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Boot {
     /// The boot.
     pub id: BootId,
     /// Its number: higher than those of earlier boots.
     pub number: u64,
-    /// The sequence of its first message.
+    /// Messages from this sequence on are published in it.
     pub since: u64,
-    /// The wall clock minus the boot clock when the newest message was published, in nanoseconds.
+    /// The wall clock minus the boot clock after the last step, in nanoseconds.
     pub offset: i64,
 }
 

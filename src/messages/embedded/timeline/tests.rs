@@ -148,6 +148,19 @@ fn a_step_over_a_restart_of_the_server_alone_is_measured() {
 }
 
 #[test]
+fn a_step_between_two_runs_that_publish_nothing_does_not_look_like_downtime() {
+    for (set, age) in [(Clock::forward as fn(&Clock, Duration), HOUR), (Clock::back, Duration::ZERO)] {
+        let mut bed = Bed::new();
+        bed.publish();
+        bed.clock.reboot(HOUR);
+        bed.restart();
+        set(&bed.clock, 40 * DAY);
+        bed.restart();
+        assert_eq!(bed.age(1), age, "where it is in doubt, the smaller age holds");
+    }
+}
+
+#[test]
 fn over_a_reboot_a_forward_change_counts_as_downtime_and_its_correction_makes_nothing_older() {
     let mut bed = Bed::new();
     bed.publish();
