@@ -1,11 +1,13 @@
 //! Which file comes after which at a path.
 //!
 //! `generation` is one file that has been at a followed path, and `rotation` is a reader's place among them. For a reader
-//! that was away, `search` finds the file that a position is in, and `siblings` those that came after it; `copies` leaves
-//! out what is no generation. `overlap` is what a file has in common with one that replaces it.
+//! that was away, `search` finds the file that a position is in, and `siblings` those that came after it, in the order that
+//! `numbered` finds; `copies` leaves out what is no generation. `overlap` is what a file has in common with one that replaces
+//! it.
 
 mod copies;
 pub mod generation;
+mod numbered;
 mod overlap;
 pub mod rotation;
 pub mod search;

@@ -44,7 +44,7 @@ use state::State;
 use tail::Tail;
 
 mod at_end;
-mod late;
+pub mod late;
 mod state;
 mod tail;
 

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +24,11 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
-    fs::inotify::{self, CreateFlags, WatchFlags},
+    fs::{
+        MemfdFlags,
+        inotify::{self, CreateFlags, WatchFlags},
+        memfd_create,
+    },
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -74,12 +78,25 @@ pub struct Watches {
 struct Shared {
     roots: Arc<Roots>,
     inotify: Option<OwnedFd>,
+    /// A file without a name, whose watches mark moments in the queue of events.
+    marked: Option<OwnedFd>,
     /// Wakes the thread: a new path is followed, or the thread has to end.
     waker: OwnedFd,
     ends: AtomicBool,
     /// How many files of a path are kept open.
     max_open: usize,
     table: Mutex<Table>,
+}
+
+impl Table {
+    /// The events that come from now on are younger than the registrations that wait for this mark; `None`: than all.
+    fn reach(&mut self, mark: Option<i32>) {
+        let waits =
+            |watching: &Watching| watching.after.is_some() && (mark.is_none() || watching.after == mark);
+        for all in self.watched.values_mut().filter(|all| all.iter().any(waits)) {
+            Arc::make_mut(all).iter_mut().filter(|it| waits(it)).for_each(|it| it.after = None);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +111,8 @@ struct Table {
 struct Watching {
     followed: Arc<Followed>,
     role: Role,
+    /// Events are older than this registration until the one that says that the watch with this number is gone.
+    after: Option<i32>,
 }
 
 impl Watching {
@@ -130,10 +149,10 @@ impl Watches {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .inspect_err(|error| tracing::warn!(%error, "no inotify: followed files are polled"))
             .ok();
+        let marked = memfd_create("perennial", MemfdFlags::CLOEXEC).ok();
         let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let shared =
-            Shared { roots, inotify, waker, ends: AtomicBool::new(false), max_open, table: Mutex::default() };
-        let shared = Arc::new(shared);
+        let (ends, table) = (AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { roots, inotify, marked, waker, ends, max_open, table });
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new().name("lines-watch".into()).spawn(move || shared.run())?
@@ -348,13 +367,7 @@ impl Shared {
     }
 
     /// Watches an open directory or file; `None` where there is no inotify, or no watch left.
-    fn watch(
-        &self,
-        followed: &Arc<Followed>,
-        open: impl std::os::fd::AsFd,
-        flags: WatchFlags,
-        role: Role,
-    ) -> Option<i32> {
+    fn watch(&self, followed: &Arc<Followed>, open: impl AsFd, flags: WatchFlags, role: Role) -> Option<i32> {
         let inotify = self.inotify.as_ref()?;
         // Under the lock, so that the watch is not removed between its creation and its registration.
         let mut table = self.table();
@@ -365,7 +378,9 @@ impl Shared {
             Ok(watch) => {
                 let all = Arc::make_mut(table.watched.entry(watch).or_default());
                 if !all.iter().any(|other| other.is(followed, &role)) {
-                    all.push(Watching { followed: followed.clone(), role });
+                    // Another path may have the watch already, and the queue may have events of it.
+                    let after = if all.is_empty() { None } else { self.mark() };
+                    all.push(Watching { followed: followed.clone(), role, after });
                 }
                 Some(watch)
             }
@@ -375,6 +390,15 @@ impl Shared {
                 None
             }
         }
+    }
+
+    /// Marks this moment in the queue of events: an event will say that the watch with this number is gone.
+    fn mark(&self) -> Option<i32> {
+        let (inotify, marked) = (self.inotify.as_ref()?, self.marked.as_ref()?);
+        let mark =
+            inotify::add_watch(inotify, Parent::watch_path(marked.as_fd()), WatchFlags::DELETE_SELF).ok()?;
+        inotify::remove_watch(inotify, mark).ok()?;
+        Some(mark)
     }
 
     fn unwatch(&self, followed: &Arc<Followed>, watch: Option<(i32, Role)>) {

@@ -44,6 +44,10 @@ pub struct Ledger {
     lives: Vec<Vec<Line>>,
     /// The lives in the order in which they came to the path.
     arrivals: Vec<Life>,
+    /// The life that was in the same file before each life, if any.
+    before: HashMap<Life, Life>,
+    /// Lives that a reader may read again, because its position does not hold how far it read them.
+    forgotten: HashSet<Life>,
     output: Vec<Got>,
 }
 
@@ -75,6 +79,8 @@ impl Ledger {
             numbers: HashMap::new(),
             lives: Vec::new(),
             arrivals: Vec::new(),
+            before: HashMap::new(),
+            forgotten: HashSet::new(),
             output: Vec::new(),
         }
     }
@@ -88,6 +94,21 @@ impl Ledger {
     /// A life came to the path.
     pub fn arrive(&mut self, life: Life) {
         self.arrivals.push(life);
+    }
+
+    /// A life replaced another one in the same file: a reader that comes to the older one finds the newer one.
+    pub fn renew(&mut self, old: Life, new: Life) {
+        self.before.insert(new, old);
+    }
+
+    /// A reader was cut, and may read the lines of this life again if it comes back to the path.
+    pub fn forget(&mut self, life: Life) {
+        self.forgotten.insert(life);
+    }
+
+    /// The life came to the path in this arrival, or is in the file that did.
+    fn is_in(&self, life: Life, arrival: Life) -> bool {
+        std::iter::successors(Some(life), |life| self.before.get(life).copied()).any(|it| it == arrival)
     }
 
     /// Another line of a life: its text, with the newline.
@@ -147,7 +168,12 @@ impl Ledger {
 
     /// The life of the line that came last.
     pub fn last_life(&self) -> Option<Life> {
-        self.output.iter().rev().find_map(|got| match got {
+        self.last_lives().next()
+    }
+
+    /// The lives of the lines that came, the last one first.
+    pub fn last_lives(&self) -> impl Iterator<Item = Life> {
+        self.output.iter().rev().filter_map(|got| match got {
             Got::Line(line) => Some(self.lines[*line].life),
             _ => None,
         })
@@ -248,11 +274,14 @@ impl Ledger {
         for (number, line) in self.lines.iter().enumerate() {
             let lives = self.lives.iter().filter(|life| life.contains(&number)).count();
             let mut times = 1;
+            let lives = lives + usize::from(self.forgotten.contains(&line.life));
             for pair in line.came.windows(2) {
                 let between = &self.output[pair[0]..pair[1]];
-                let is_lost = between
-                    .iter()
-                    .any(|got| matches!(got, Got::Expired | Got::Event(Event::Resumed(Found::Lost))));
+                // After that, a copy of what was read may be read, too.
+                let is_lost = |got: &Got| {
+                    matches!(got, Got::Expired | Got::Event(Event::Resumed(Found::Lost | Found::Truncated)))
+                };
+                let is_lost = between.iter().any(is_lost);
                 times += usize::from(!is_lost);
                 if !between.iter().any(|got| got.is_turn()) || times > lives {
                     return Some(format!("line {number} came again"));
@@ -273,7 +302,7 @@ impl Ledger {
                     if !is_late && self.lines[*line].is_required && self.lines[*line].came[0] == index =>
                 {
                     let life = self.lines[*line].life;
-                    let Some(next) = self.arrivals[at..].iter().position(|it| *it == life) else {
+                    let Some(next) = self.arrivals[at..].iter().position(|it| self.is_in(life, *it)) else {
                         return Some(format!("line {line} of life {life} came after those of a later one"));
                     };
                     at += next;

@@ -37,6 +37,8 @@ pub struct Rotation {
     at: At,
     /// How far the reader read the files that it left last, the last one first.
     left: VecDeque<(Identity, Checkpoint)>,
+    /// Files that were read before this one, the last one first.
+    older: VecDeque<Identity>,
     /// The last file that was left for another because a link was pointed to that one: it may be pointed back.
     linked: Option<(Identity, Checkpoint)>,
 }
@@ -116,7 +118,13 @@ impl Rotation {
     }
 
     fn at(at: At) -> Self {
-        Self { at, left: VecDeque::new(), linked: None }
+        Self { at, left: VecDeque::new(), older: VecDeque::new(), linked: None }
+    }
+
+    /// Remembers how far a file was read that was left before this one was entered.
+    pub fn remember_older(&mut self, known: Option<(Identity, Checkpoint)>) {
+        self.older.extend(known.map(|(identity, _)| identity));
+        self.remember(known);
     }
 
     /// Remembers how far another file was read that may come again.
@@ -220,6 +228,15 @@ impl Rotation {
         }
     }
 
+    /// Whether the file came to the path again after it was left, so that a part of a line at its end may still grow.
+    pub fn comes_again(&self) -> bool {
+        match &self.at {
+            At::Generation { generation, .. } => in_chain(generation.next(), generation.identity).is_some(),
+            At::Old { identity, joined, .. } => in_chain(joined.as_ref(), *identity).is_some(),
+            At::Path { .. } | At::Nothing { .. } => false,
+        }
+    }
+
     /// The next file, for a reader that has used up this one; none if there is none yet. Blocks.
     pub fn advance(
         &self,
@@ -241,20 +258,21 @@ impl Rotation {
             }
             At::Old { file, identity, joined, ahead, .. } => {
                 let joined = joined.as_ref();
-                if let Some(same) = in_chain(joined, *identity) {
-                    let Some(next) = same.next() else { return Ok(None) };
-                    return self
-                        .enter_generation(roots, path, next, checkpoint, was_gone, Followed::default())
-                        .map(Some);
+                let first = joined.and_then(|joined| first_joined(joined, *identity, &self.older));
+                let enter = |next: Option<&Arc<Generation>>, how| {
+                    next.map(|next| self.enter_generation(roots, path, next, checkpoint, was_gone, how))
+                        .transpose()
+                };
+                if in_chain(first, *identity).is_some() {
+                    // The file is at the path again, perhaps after others that were there in between.
+                    let is_next = |it: &&Arc<Generation>| it.identity != *identity || it.arrival.misses_some;
+                    let next = first.and_then(|it| Some(it).filter(is_next).or_else(|| it.next()));
+                    return enter(next, Followed::default());
                 }
-                match next_old(roots, path, &file.metadata()?, joined, ahead.as_ref())? {
+                let older = self.older.iter().copied().filter(|older| older != identity).collect::<Vec<_>>();
+                match next_old(roots, path, &file.metadata()?, &older, joined, ahead.as_ref())? {
                     NextOld::Listed(at, how) => self.enter(at, checkpoint, was_gone, how).map(Some),
-                    NextOld::Joined(how) => {
-                        let next = joined.and_then(|joined| first_joined(joined, *identity));
-                        let enter =
-                            |next| self.enter_generation(roots, path, next, checkpoint, was_gone, how);
-                        next.map(enter).transpose()
-                    }
+                    NextOld::Joined(how) => enter(first, how),
                     NextOld::Nothing => Ok(None),
                 }
             }
@@ -295,9 +313,12 @@ impl Rotation {
         was_gone: bool,
         Followed { misses_some, is_backup }: Followed,
     ) -> io::Result<Entered> {
-        let mut rotation = Self { at, left: self.left.clone(), linked: self.linked };
+        let (left, older, linked) = (self.left.clone(), self.older.clone(), self.linked);
+        let mut rotation = Self { at, left, older, linked };
         rotation.left.push_front((self.identity(), checkpoint));
         rotation.left.truncate(MAX_LEFT);
+        rotation.older.push_front(self.identity());
+        rotation.older.truncate(MAX_LEFT);
         if rotation.is_linked() {
             rotation.linked = Some((self.identity(), checkpoint));
         }
@@ -410,6 +431,7 @@ fn next_old(
     roots: &Roots,
     path: &FilePath,
     own: &Metadata,
+    older: &[Identity],
     joined: Option<&Arc<Generation>>,
     ahead: Option<&Ahead>,
 ) -> io::Result<NextOld> {
@@ -422,7 +444,7 @@ fn next_old(
     }
     let places = roots.places(path);
     let list = || {
-        let listed = siblings::younger(&places, own)?;
+        let listed = siblings::younger(&places, own, older)?;
         let Younger { misses_last, is_backup, .. } = listed;
         let ahead = Ahead { listed: Arc::new(listed), read: 0 };
         let next = ahead.next();
@@ -446,9 +468,14 @@ fn next_old(
 }
 
 /// The first file of the chain that comes after an older one, for a reader that came when `joined` was the last of it.
-fn first_joined(joined: &Arc<Generation>, own: Identity) -> Option<&Arc<Generation>> {
-    // An event is about to report that the reader's own file came after it.
-    let is_own_newer = joined.left().is_some() && joined.identity.birth() < own.birth();
+fn first_joined<'a>(
+    joined: &'a Arc<Generation>,
+    own: Identity,
+    older: &VecDeque<Identity>,
+) -> Option<&'a Arc<Generation>> {
+    // An event has reported since that the reader's own file came after it.
+    let is_own_after = || joined.identity.birth() < own.birth() && in_chain(joined.next(), own).is_some();
+    let is_own_newer = joined.left().is_some() && (older.contains(&joined.identity) || is_own_after());
     if joined.is_start() || is_own_newer { joined.next() } else { Some(joined) }
 }
 

@@ -9,6 +9,7 @@ use std::{cmp::Reverse, fs::Metadata, io, os::unix::fs::MetadataExt, sync::Arc, 
 
 use super::{
     copies::{is_copy, nanos},
+    numbered::Numbered,
     search,
 };
 use crate::lines::{
@@ -56,14 +57,15 @@ pub struct Younger {
 
 /// The files that came after one, which need not have a name any more.
 ///
-/// A listing misses a file that is renamed meanwhile, so the files are listed until two listings agree.
-pub fn younger(places: &[Arc<Place>], own: &Metadata) -> io::Result<Younger> {
-    let mut last = Siblings::list(places, own)?.order()?;
+/// `older` are files that are known to be older. A listing misses a file that is renamed meanwhile, so the files are listed
+/// until two listings agree.
+pub fn younger(places: &[Arc<Place>], own: &Metadata, older: &[Identity]) -> io::Result<Younger> {
+    let mut last = Siblings::list(places, own, older)?.order()?;
     for _ in 1..LISTINGS {
         if places.iter().all(|place| place.is_settled()) {
             break;
         }
-        let next = Siblings::list(places, own)?.order()?;
+        let next = Siblings::list(places, own, older)?.order()?;
         let key = |younger: &Younger| {
             let all = younger.files.iter().map(|next| &next.file).chain(&younger.current);
             all.map(|file| (file.name.clone(), file.identity)).collect::<Vec<_>>()
@@ -86,7 +88,9 @@ pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
 }
 
 /// What is beside a log.
-struct Siblings {
+struct Siblings<'a> {
+    /// Files that are known to be older than those that are wanted.
+    older: &'a [Identity],
     /// When the file was created and written that came before those that are wanted.
     born: u64,
     written: u64,
@@ -119,10 +123,11 @@ enum Naming {
     Backup,
 }
 
-impl Siblings {
-    fn list(places: &[Arc<Place>], own: &Metadata) -> io::Result<Self> {
+impl<'a> Siblings<'a> {
+    fn list(places: &[Arc<Place>], own: &Metadata, older: &'a [Identity]) -> io::Result<Self> {
         let identity = Identity::of(own);
         let mut siblings = Self {
+            older,
             born: identity.birth(),
             written: nanos(own.modified()?),
             is_linked: places.iter().skip(1).any(|place| !place.is_archive()),
@@ -212,52 +217,12 @@ impl Siblings {
         Ok(Younger { files, current, misses_last, is_backup })
     }
 
-    /// Most rotations give the oldest the highest number, but some count up. The times of most neighbours say which it is;
-    /// a clock that was set back misleads only for one pair. Two files alone may be two logs, which are written at the same
-    /// time.
     fn by_number(&self) -> (Vec<Next>, bool) {
         let Some(own) = self.own_index() else { return self.by_age() };
-        let (mut upward, mut downward) = (0, 0);
-        for pair in self.named.windows(2) {
-            let [(_, lower), (_, higher)] = pair else { continue };
-            upward += usize::from(times(lower) < times(higher));
-            downward += usize::from(times(lower) > times(higher));
-        }
-        let born_last = self.named.iter().map(|(_, file)| file.identity.birth()).max();
-        let is_last = self.current.as_ref().is_none_or(|current| Some(current.identity.birth()) >= born_last);
-        let number = |mark: &Mark| if let Mark::Number(number) = mark { *number } else { 0 };
-        let own_number = self.named.get(own).map_or(0, |(mark, _)| number(mark));
-        let is_sequence = match (self.named.get(own + 1), &self.current) {
-            (Some((_, higher)), Some(current)) if self.named.len() == 2 => {
-                higher.identity.birth() >= self.written && current.identity.birth() >= written(higher)
-            }
-            _ => true,
-        };
-        let is_hidden =
-            |is_between: &dyn Fn(u64) -> bool| self.unreadable.iter().any(|mark| is_between(number(mark)));
-        let (mut files, mut last) = (Vec::new(), own_number);
-        if upward > downward && is_last && is_sequence {
-            for (mark, file) in self.named.iter().skip(own + 1) {
-                let misses_some = is_hidden(&|hidden| last < hidden && hidden < number(mark));
-                files.push(Next { file: file.clone(), misses_some });
-                last = number(mark);
-            }
-            return (files, is_hidden(&|hidden| hidden > last));
-        }
-        for (mark, file) in self.named.iter().take(own).rev() {
-            files.push(Next { file: file.clone(), misses_some: number(mark) + 1 != last });
-            last = number(mark);
-        }
-        // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
-        let is_alone = self.named.len() == 1;
-        // A file that was written after it was renamed has a last write that says nothing about its order. In a tree that was
-        // copied, births say nothing: there the file at the path is rarely the last one.
-        let is_higher_younger = |(_, higher): &(Mark, Sibling)| {
-            let is_before_late_lines = is_last && self.is_late() && self.is_born_after_own(higher);
-            is_before_late_lines || self.named.len() == 2 && self.is_after_own(higher)
-        };
-        let is_doubtful = own == 0 && self.named.get(1).is_some_and(is_higher_younger);
-        (files, last > 1 && !is_alone || is_hidden(&|hidden| hidden < last) || is_doubtful)
+        let number = |mark: &Mark| if let Mark::Number(number) = mark { Some(*number) } else { None };
+        let hidden = self.unreadable.iter().filter_map(number).collect();
+        let (files, current, older) = (&self.named, self.current.as_ref(), self.older);
+        Numbered { files, own, current, older, hidden }.younger()
     }
 
     fn by_date(&self) -> (Vec<Next>, bool) {
@@ -307,9 +272,9 @@ impl Siblings {
         (files.into_iter().map(|file| Next { file, misses_some: false }).collect(), misses_last)
     }
 
-    /// Whether a dated file came after the own one against what the names say, and is no copy: it has an earlier date, and
-    /// was created and written later, as when the clock is set back, or the own file has no date. A number is not enough: it
-    /// may be another log's.
+    /// Whether a file came after the own one against what the names say, and is no copy: it has an earlier date, and was
+    /// created and written later, as when the clock is set back; or it is named by another rotation, as when the rotation
+    /// was changed.
     fn has_doubtful(&self) -> io::Result<bool> {
         let mut doubtful = match &self.naming {
             Naming::Unknown => return Ok(false),
@@ -319,17 +284,26 @@ impl Siblings {
             }
             _ => Vec::new(),
         };
-        let is_dated = |file: &&Sibling| {
-            let scheme = Scheme::of_rotation(&file.place.name, &file.name);
-            scheme.is_some_and(|(scheme, _)| scheme.kind() == Kind::Date)
-        };
-        doubtful.extend(self.others.iter().filter(|file| self.is_born_after_own(file)).filter(is_dated));
+        let is_later = |file: &&Sibling| self.is_born_after_own(file) || written(file) > self.written;
+        let others = self.others.iter().filter(is_later);
+        doubtful.extend(others.filter(|file| self.is_surely_rotated(file)));
         for file in doubtful {
             if file.metadata.len() > 0 && !self.is_copy(file)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a rotation of the path gave a name: a number is not enough, if those below it are missing. It may be another
+    /// log's.
+    fn is_surely_rotated(&self, file: &Sibling) -> bool {
+        let number = |file: &Sibling| match Scheme::of_rotation(&file.place.name, &file.name)?.1 {
+            Mark::Number(number) => Some(number),
+            Mark::Date(..) => None,
+        };
+        let has = |wanted: u64| self.others.iter().any(|other| number(other) == Some(wanted));
+        number(file).is_none_or(|number| (1..number).all(has))
     }
 
     fn is_copy(&self, file: &Sibling) -> io::Result<bool> {
@@ -349,14 +323,6 @@ impl Siblings {
 
     fn is_born_after_own(&self, file: &Sibling) -> bool {
         file.identity.birth() > self.born
-    }
-
-    /// The own file was written after it was renamed.
-    fn is_late(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| {
-            let it = &own.metadata;
-            (it.ctime(), it.ctime_nsec()) == (it.mtime(), it.mtime_nsec())
-        })
     }
 
     fn is_after_own(&self, file: &Sibling) -> bool {
@@ -413,13 +379,8 @@ fn rank(scheme: &Scheme, name: &str) -> (bool, Option<Mark>) {
     (scheme.mark(name).is_some(), rotated)
 }
 
-/// When a file was written and, within one tick of the file system's clock, created.
-fn times(file: &Sibling) -> (u64, u64) {
-    (written(file), file.identity.birth())
-}
-
 /// When a file was written last, in nanoseconds since 1970.
-fn written(file: &Sibling) -> u64 {
+pub fn written(file: &Sibling) -> u64 {
     file.metadata.modified().map_or(0, nanos)
 }
 

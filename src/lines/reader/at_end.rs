@@ -128,8 +128,9 @@ impl Reader {
             return Ok(None);
         }
         self.state.ask_for_last_read();
-        // A line that has no newline by now never gets one.
-        Ok(Some(Next::Read { flush: Some(End::Last) }))
+        // A line that has no newline by now never gets one, unless its file is at the path again.
+        let flush = Some(End::Last).filter(|_| !self.rotation.comes_again());
+        Ok(Some(Next::Read { flush }))
     }
 
     /// Leaves a file that is read to its end for the next one, or reports that there is no next one. `None` if that was

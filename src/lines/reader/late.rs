@@ -13,7 +13,7 @@ use super::tail::RESERVED_POLL;
 use crate::lines::{content::checkpoint::Checkpoint, identity::Identity};
 
 /// How long a file that was left is checked every second; each late line starts this time again.
-const LATE_WINDOW: Duration = Duration::from_secs(60);
+pub const LATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// How often files are checked after that, at least.
 const OLD_POLL: Duration = Duration::from_secs(15);
@@ -35,6 +35,17 @@ pub struct LateFile {
     until: Instant,
     /// It was not rotated, but a link was pointed to another file: after its time, its lines are not this log's.
     is_linked: bool,
+}
+
+/// A file that a reader left before it was cut.
+#[derive(Debug)]
+pub struct Left {
+    pub file: Arc<File>,
+    pub identity: Identity,
+    /// How far it was read.
+    pub checkpoint: Checkpoint,
+    /// It was left because a link was pointed to another file.
+    pub is_linked: bool,
 }
 
 /// How a file was left before its late lines were read.
@@ -126,15 +137,14 @@ impl LateFiles {
         Self { files: VecDeque::new(), most: most.max(1), next_check: Instant::now() }
     }
 
-    /// The same with a file that a reader left before it was cut.
-    pub fn of(most: usize, left: Option<(Arc<File>, Identity, Checkpoint)>) -> Self {
+    /// The same with files that a reader left before it was cut.
+    pub fn of(most: usize, left: Vec<Left>) -> Self {
         let mut files = Self::new(most);
-        let late = left.and_then(|(file, identity, checkpoint)| {
-            let seen = checkpoint.line.offset;
-            LateFile::new(file, identity, checkpoint, seen, false, Before::now(false)).ok()
-        });
-        if let Some(late) = late {
-            files.push(late);
+        for Left { file, identity, checkpoint, is_linked } in left {
+            let (seen, before) = (checkpoint.line.offset, Before::now(is_linked));
+            if let Ok(late) = LateFile::new(file, identity, checkpoint, seen, false, before) {
+                files.push(late);
+            }
         }
         files
     }

@@ -1,6 +1,11 @@
 //! Where a path leads: the file at the end of its links, and the directories that decide it.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use super::{FilePath, Parent, Roots, Tree, walk};
 
@@ -41,7 +46,22 @@ impl LinkPlace {
     }
 }
 
+impl LinkPlace {
+    /// When the link was created.
+    fn created(&self) -> Option<SystemTime> {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(&self.directory, self.name.as_str(), flags).ok()?;
+        let (seconds, nanos) = (u64::try_from(stat.st_mtime).ok()?, stat.st_mtime_nsec);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+    }
+}
+
 impl Roots {
+    /// When a link on a path was last pointed elsewhere. `None` if no link is on it.
+    pub fn relinked(&self, path: &FilePath) -> Option<SystemTime> {
+        self.trail(path, self.parent(path).ok().as_ref()).links.iter().filter_map(LinkPlace::created).max()
+    }
+
     /// Follows the links of a path. `parent` is its directory, if that exists.
     pub fn trail(&self, path: &FilePath, parent: Option<&Parent>) -> Trail {
         let is_plain = parent.is_some_and(|parent| !parent.is_linked(&path.name));

@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     sync::{Arc, atomic::AtomicBool},
+    time::SystemTime,
 };
 
 use super::locate;
@@ -14,6 +15,7 @@ use crate::lines::{
     content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
     history::{generation::Generation, rotation::Rotation, search, siblings},
     identity::Identity,
+    reader::late::{LATE_WINDOW, Left},
     root::{FilePath, places::Place},
     watch::Follow,
 };
@@ -31,8 +33,8 @@ pub struct Opened {
     pub directory: Option<u32>,
     /// No line before this number is wanted.
     pub skip_to: Option<u64>,
-    /// The file before, to be checked for lines that were written to it since.
-    pub late: Option<(Arc<File>, Identity, Checkpoint)>,
+    /// Files that were left, to be checked for lines that were written to them since.
+    pub late: Vec<Left>,
     /// The events of the first batch.
     pub events: Vec<Event>,
     /// There is no file yet.
@@ -152,19 +154,27 @@ impl Opener<'_> {
             checkpoint,
             directory: self.directory,
             skip_to: None,
-            late: None,
+            late: Vec::new(),
             events,
             waits_for_file: true,
         }
     }
 
     fn resume(self, position: &Position, skip_to: Option<u64>) -> Result<Opened, Error> {
-        let places = self.inner.roots.places(self.path);
+        let (places, relinked) = (self.inner.roots.places(self.path), self.inner.roots.relinked(self.path));
         let mut opened = self.resume_at(position, skip_to)?;
-        opened.rotation.remember(position.late);
+        opened.rotation.remember_older(position.late);
         opened.rotation.remember(position.resume_at);
-        let late = position.late.map(|(identity, checkpoint)| late_file(&places, identity, checkpoint));
-        opened.late = late.transpose()?.flatten();
+        let last = position.late.map(|left| (left, false));
+        // Where late lines were read, it is the file that is read on.
+        let is_left = |(identity, _): &(Identity, Checkpoint)| *identity != opened.rotation.identity();
+        let linked = position.resume_at.filter(is_left).map(|left| (left, true));
+        for ((identity, checkpoint), is_linked) in [last, linked].into_iter().flatten() {
+            let Some(left) = left_file(&places, identity, checkpoint, is_linked)? else { continue };
+            if !is_linked || relinked.is_some_and(|since| is_written_soon(&left.file, since)) {
+                opened.late.push(left);
+            }
+        }
         Ok(opened)
     }
 
@@ -211,7 +221,7 @@ impl Opener<'_> {
         events: Vec<Event>,
     ) -> Opened {
         let Self { follow, directory, .. } = self;
-        let (late, waits_for_file) = (None, false);
+        let (late, waits_for_file) = (Vec::new(), false);
         Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file }
     }
 
@@ -315,17 +325,24 @@ impl Opener<'_> {
     }
 }
 
-/// The file that a reader left for its successor before it was cut.
-fn late_file(
+/// Whether the last write to a file is no later than that of a late writer, after a link was pointed to another file.
+fn is_written_soon(file: &File, since: SystemTime) -> bool {
+    let written = file.metadata().and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written <= since + LATE_WINDOW)
+}
+
+/// A file that a reader left before it was cut.
+fn left_file(
     places: &[Arc<Place>],
     identity: Identity,
     checkpoint: Checkpoint,
-) -> io::Result<Option<(Arc<File>, Identity, Checkpoint)>> {
+    is_linked: bool,
+) -> io::Result<Option<Left>> {
     let Some(search::Found::Proven(file)) = search::by_identity(places, &identity, &checkpoint)? else {
         return Ok(None);
     };
     let identity = Identity::of(&file.metadata()?);
-    Ok(Some((Arc::new(file), identity, checkpoint)))
+    Ok(Some(Left { file: Arc::new(file), identity, checkpoint, is_linked }))
 }
 
 /// What was found where a position points.

@@ -72,7 +72,13 @@ impl Shared {
                 continue;
             }
             let name = event.file_name().map(|name| name.to_string_lossy());
-            for Watching { followed, role } in self.watching(event.wd()).iter() {
+            if event.events().contains(ReadFlags::IGNORED) {
+                self.table().reach(Some(event.wd()));
+            }
+            for Watching { followed, role, after } in self.watching(event.wd()).iter() {
+                if after.is_some() && !event.events().contains(ReadFlags::IGNORED) {
+                    continue;
+                }
                 if event.events().contains(ReadFlags::IGNORED) {
                     followed.work().forget(event.wd());
                     self.check(followed);
@@ -118,7 +124,11 @@ impl Shared {
 
     /// Events were lost: every path is inspected.
     fn look_at_all(&self) {
-        let all = self.table().followed.values().cloned().collect::<Vec<_>>();
+        let all = {
+            let mut table = self.table();
+            table.reach(None);
+            table.followed.values().cloned().collect::<Vec<_>>()
+        };
         tracing::warn!(paths = all.len(), "inotify's queue overflowed: every followed file is inspected");
         for followed in all {
             followed.work().lose_events();

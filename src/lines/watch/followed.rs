@@ -191,7 +191,7 @@ impl Work {
     /// Whether an event is about to report the file at the path, and in which order it came. If no event does in time,
     /// a later inspection takes the file.
     fn waits_for_event(&mut self) -> bool {
-        if std::mem::take(&mut self.has_lost_events) || self.file.is_none() || self.directory.is_none() {
+        if std::mem::take(&mut self.has_lost_events) || self.directory.is_none() {
             return false;
         }
         let changes = self.names.changes();
@@ -303,6 +303,12 @@ impl Followed {
         std::iter::once(chain.last.clone()).chain(before).find(|known| known.identity.is_same(identity))
     }
 
+    /// The files that were at the path before the last one, as far as readers are still in them.
+    fn before(&self) -> Vec<Identity> {
+        let chain = self.chain();
+        chain.before.iter().filter_map(Weak::upgrade).map(|before| before.identity).collect()
+    }
+
     /// There is a file at the path.
     pub fn exists(&self) -> bool {
         self.chain().exists
@@ -363,7 +369,7 @@ impl Followed {
         if let Some(last) = &work.file
             && (!is_linked || is_beside(parent, name, last)?)
         {
-            let younger = siblings::younger(&[parent.place()?], &last.metadata()?)?;
+            let younger = siblings::younger(&[parent.place()?], &last.metadata()?, &self.before())?;
             misses_last = younger.misses_last;
             for Next { file: sibling, misses_some } in younger.files {
                 let file = parent.open(&sibling.name);
@@ -403,6 +409,9 @@ impl Followed {
     fn push(&self, work: &mut Work, file: File, identity: Identity, came: Came, is_foreign: &IsForeign<'_>) {
         let limit = work.limit(is_foreign);
         let mut chain = self.chain();
+        // The file may have been created after the link was pointed to it.
+        let is_relinked = work.file.is_some() && chain.led_to != work.target;
+        let came = if is_relinked { Came::Linked } else { came };
         let arrival =
             Arrival { came, misses_some: std::mem::take(&mut work.misses_some), is_remote: work.is_remote };
         let file = Arc::new(file);

@@ -1,18 +1,18 @@
 //! The files of one log: what a writer, a rotation and an editor do with them, entered into the ledger.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     io::Write,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use super::story::{Away, Naming, Replacement};
+use super::{
+    pool,
+    story::{Away, Naming, Replacement, TARGETS},
+};
 use crate::ledger::{Ledger, Life};
-
-/// How many files there are that were born before all others.
-const POOL: usize = 8;
 
 /// The files of one log.
 pub struct Disk {
@@ -26,12 +26,16 @@ pub struct Disk {
     files: BTreeMap<String, Option<Life>>,
     /// Where the path leads, if it is a link.
     target: Option<String>,
+    /// Where it led before.
+    old_target: Option<String>,
+    /// The targets of a link at which lives began.
+    homes: HashMap<Life, String>,
     writer: Option<(File, Life)>,
     /// The file that the writer left.
     before: Option<(File, Life)>,
     /// Those that were moved to where no rotation puts them.
     hidden: HashSet<Life>,
-    /// Those that no reader knows of.
+    /// Those that no reader knows of, and that none can find by a name.
     unknown: HashSet<Life>,
     /// The name of the file that was moved away last.
     moved: Option<String>,
@@ -52,12 +56,7 @@ impl Disk {
         taken: &'static str,
         is_linked: bool,
     ) -> Self {
-        let pool = root.join(format!("pool of {name}"));
-        fs::create_dir(&pool).unwrap();
-        let pool = (0..POOL).map(|n| pool.join(n.to_string())).collect::<Vec<_>>();
-        for early in &pool {
-            fs::write(early, "").unwrap();
-        }
+        let pool = pool::early_files(&root.join(format!("pool of {name}")));
         let mut disk = Self {
             root: root.into(),
             name,
@@ -66,6 +65,8 @@ impl Disk {
             ledger: Ledger::new(name),
             files: BTreeMap::new(),
             target: None,
+            old_target: None,
+            homes: HashMap::new(),
             writer: None,
             before: None,
             hidden: HashSet::new(),
@@ -93,6 +94,13 @@ impl Disk {
         self.target.clone().unwrap_or_else(|| self.name.into())
     }
 
+    /// A new content of the file at the path.
+    fn begin(&mut self) -> Life {
+        let life = self.ledger.begin();
+        self.homes.insert(life, self.real());
+        life
+    }
+
     /// The life at the path.
     fn life(&self) -> Option<Life> {
         self.files.get(&self.real()).copied().flatten()
@@ -115,6 +123,12 @@ impl Disk {
         }
     }
 
+    /// No reader can find this file, also not later, unless it comes back to the path.
+    fn forget(&mut self, life: Life) {
+        self.ledger.exempt(life);
+        self.unknown.insert(life);
+    }
+
     /// The content of this life is destroyed; `is_gone` with its file, or else in place.
     fn destroyed(&mut self, life: Life, is_gone: bool) {
         self.goes(life);
@@ -123,17 +137,44 @@ impl Disk {
         if !is_known && !is_open {
             self.ledger.exempt(life);
         }
+        if is_gone && self.is_away {
+            // Lines that are still written to it are in a file without a name.
+            self.unknown.insert(life);
+        }
     }
 
     /// The reader is cut. What only it, or its server, could know is known no longer.
     pub fn cut(&mut self) {
         self.is_away = true;
         let (own, read) = (self.life(), self.ledger.last_life());
+        self.forget_targets();
         for life in 0..self.ledger.lives() {
             let name = self.files.iter().find(|(_, it)| **it == Some(life)).map(|(name, _)| name);
             let is_gone = name.is_none_or(|name| name.starts_with("old/"));
             if own != Some(life) && (is_gone || self.hidden.contains(&life) && read != Some(life)) {
-                self.ledger.exempt(life);
+                self.forget(life);
+            }
+        }
+    }
+
+    /// A position holds how far a reader read the last target that a link led to before, and no other. Which one that is
+    /// depends on how far the reader is; a target of which that is not sure may be read again, or not for its late lines.
+    fn forget_targets(&mut self) {
+        let read = self.ledger.last_lives().filter_map(|life| self.homes.get(&life)).collect::<Vec<_>>();
+        let last = read.first().copied();
+        let before = read.iter().copied().find(|home| Some(*home) != last);
+        let is_there = self.target.as_ref() == last;
+        let is_old_there = is_there && self.old_target.as_ref() == before;
+        let is_last_old = self.old_target.as_ref() == last;
+        let is_held = |target: &String| {
+            Some(target) == last && (is_there || is_last_old) || Some(target) == before && is_old_there
+        };
+        let targets = (0..TARGETS).map(|nth| self.target_name(nth)).filter(|target| !is_held(target));
+        let lives = targets.filter_map(|target| *self.files.get(&target)?).collect::<Vec<_>>();
+        for life in lives {
+            self.ledger.forget(life);
+            if self.life() != Some(life) && self.ledger.last_life() != Some(life) {
+                self.forget(life);
             }
         }
     }
@@ -153,7 +194,7 @@ impl Disk {
             {
                 fs::rename(early, &path).unwrap();
             }
-            let life = self.ledger.begin();
+            let life = self.begin();
             self.files.insert(real, Some(life));
             self.ledger.arrive(life);
             life
@@ -180,11 +221,7 @@ impl Disk {
 
     fn write(&mut self, file: &mut File, life: Life, lines: usize, padding: usize) {
         let is_late = self.life() != Some(life);
-        let name = self.files.iter().find(|(_, it)| **it == Some(life)).map(|(name, _)| name);
-        let is_read = self.ledger.last_life() == Some(life);
-        let is_gone = name.is_none_or(|name| name.starts_with("old/"));
-        let is_unknown = is_late && (is_gone || self.hidden.contains(&life) && !is_read) && self.is_away
-            || is_late && self.unknown.contains(&life);
+        let is_unknown = is_late && self.unknown.contains(&life);
         for _ in 0..lines {
             let text = self.ledger.write(life, is_late, padding);
             file.write_all(text.as_bytes()).unwrap();
@@ -249,6 +286,10 @@ impl Disk {
             let last = real.rsplit('/').next().unwrap();
             let to = match away {
                 Away::Rotated => self.rotated(),
+                // A number here would make the other log one of its neighbours, which only luck could tell apart.
+                Away::Marked if self.taken == "app-1.log" => {
+                    self.beside(&format!("app-202611{count:02}.log"))
+                }
                 Away::Marked => match last.rsplit_once('.') {
                     Some((stem, extension)) => self.beside(&format!("{stem}-{}.{extension}", count + 1)),
                     None => self.beside(&format!("202611{count:02}-{last}")),
@@ -265,7 +306,7 @@ impl Disk {
             if !matches!(away, Away::Rotated) {
                 self.hidden.insert(life);
                 if self.is_away && self.ledger.last_life() != Some(life) {
-                    self.ledger.exempt(life);
+                    self.forget(life);
                 }
             }
             self.moved = Some(to);
@@ -285,6 +326,7 @@ impl Disk {
             self.rename(&moved, &real);
             let life = self.life().unwrap();
             self.hidden.remove(&life);
+            self.unknown.remove(&life);
             self.ledger.arrive(life);
             self.reopen();
         }
@@ -344,12 +386,13 @@ impl Disk {
             // A reader that did not look in between sees a file that begins with all that it read.
             self.ledger.exempt(life);
         }
-        let new = self.ledger.begin();
+        let new = self.begin();
         for line in lines {
             self.ledger.copy(new, line);
         }
         let real = self.real();
         self.files.insert(real, Some(new));
+        self.ledger.renew(life, new);
         self.ledger.arrive(new);
         for (_, own) in [&mut self.writer, &mut self.before].into_iter().flatten() {
             *own = if *own == life { new } else { *own };
@@ -380,11 +423,12 @@ impl Disk {
         };
         if self.is_away {
             self.ledger.exempt_but(life, &kept.iter().map(|at| lines[*at]).collect::<Vec<_>>());
+            self.unknown.insert(life);
         }
         let temporary = self.beside(&format!(".{} new", self.name));
         let mut file = File::create(self.at(&temporary)).unwrap();
         file.write_all(kept.iter().map(|at| texts[*at]).collect::<String>().as_bytes()).unwrap();
-        let new = self.ledger.begin();
+        let new = self.begin();
         for at in kept {
             self.ledger.copy(new, lines[at]);
         }
@@ -412,16 +456,22 @@ impl Disk {
         }
     }
 
+    fn target_name(&self, nth: usize) -> String {
+        format!("targets of {}/{}.{}", self.name, self.name, ["a", "b", "c"][nth])
+    }
+
     /// Points the link at another target.
     pub fn retarget(&mut self, to: usize) {
         if let Some(life) = self.life() {
             self.goes(life);
         }
-        let target = format!("targets of {}/{}.{}", self.name, self.name, ["a", "b", "c"][to]);
+        let target = self.target_name(to);
         let temporary = self.at(&format!("link of {}", self.name));
         symlink(&target, &temporary).unwrap();
         fs::rename(temporary, self.at(self.name)).unwrap();
-        self.target = Some(target);
+        if self.target.as_ref() != Some(&target) {
+            self.old_target = self.target.replace(target);
+        }
         if let Some(life) = self.life() {
             self.unknown.remove(&life);
             self.ledger.arrive(life);

@@ -28,6 +28,14 @@ const ROTATE: Happens = Happens::Rotate { away: Away::Rotated, reopens: true };
 
 const APPEND: Happens = Happens::Append { lines: 1, padding: 0 };
 
+/// Longer than a file is drained.
+const READ: Happens = Happens::Read { millis: 100 };
+
+/// The file is renamed, and none is at the path.
+const fn away(away: Away) -> Happens {
+    Happens::Rotate { away, reopens: false }
+}
+
 #[test]
 fn a_copy_that_was_made_before_a_rotation_is_not_read() {
     holds(Manner::Gentle, NODES, &[Happens::Cut, Happens::Copy, ROTATE]);
@@ -86,10 +94,70 @@ fn files_that_are_numbered_upward_are_not_lost_in_silence_though_lines_were_writ
 }
 
 #[test]
-#[ignore = "known fault: late lines of one can come after the lines of a newer one"]
 fn two_files_that_are_numbered_upward_are_read_in_order_though_lines_were_written_late() {
     let happens = [ROTATE, Happens::Cut, ROTATE, Happens::Late { lines: 2 }];
     holds_by(Naming::Upward, Manner::Rough, NODES, &happens);
+}
+
+#[test]
+fn three_files_that_are_numbered_upward_are_read_in_order_though_lines_were_written_late() {
+    let late = Happens::Late { lines: 3 };
+    let happens = [ROTATE, APPEND, away(Away::Rotated), Happens::InParts, Happens::Cut, late, ROTATE];
+    holds_by(Naming::Upward, Manner::Gentle, NODES, &happens);
+}
+
+#[test]
+fn a_numbered_file_is_not_lost_though_its_birth_and_late_lines_say_that_it_is_older() {
+    let [late, more] = [Happens::Late { lines: 2 }, Happens::Append { lines: 12, padding: 166 }];
+    let gone = away(Away::Rotated);
+    let happens = [gone, Happens::ClockStep, Happens::Reopen, more, gone, Happens::ClockStep, READ, late];
+    holds(Manner::Gentle, NODES, &[&happens[..], &[Happens::Cut]].concat());
+    let back = [APPEND, away(Away::Elsewhere), Happens::Back, Happens::ClockStep, ROTATE, gone];
+    let more = [Happens::Late { lines: 1 }, Happens::CatchUp, APPEND, late, Happens::Cut];
+    holds(Manner::Rough, NODES, &[&back[..], &more].concat());
+}
+
+#[test]
+fn a_rotation_that_is_changed_from_dates_to_numbers_is_a_gap() {
+    let marked = Happens::Rotate { away: Away::Marked, reopens: true };
+    for is_early in [false, true] {
+        let early = if is_early { Happens::ClockStep } else { Happens::Reopen };
+        holds(Manner::Rough, NODES, &[early, Happens::Cut, marked, APPEND, away(Away::Rotated)]);
+    }
+}
+
+#[test]
+fn a_file_that_was_rotated_after_one_that_was_moved_elsewhere_is_a_gap() {
+    let happens = [APPEND, away(Away::Elsewhere), READ, Happens::Cut, Happens::InParts, away(Away::Rotated)];
+    holds(Manner::Rough, NODES, &happens);
+}
+
+#[test]
+fn a_file_that_was_deleted_while_its_writer_went_on_is_read_though_the_one_before_came_back() {
+    let [resume, delete] = [Happens::Resume { restarts: false }, Happens::Delete { reopens: false }];
+    let late = Happens::Late { lines: 1 };
+    holds(Manner::Rough, NODES, &[ROTATE, Happens::Cut, resume, delete, Happens::Back, late]);
+    let happens =
+        [away(Away::Extension), Happens::Cut, resume, Happens::Reopen, APPEND, delete, Happens::Back];
+    holds(Manner::Rough, NODES, &[&happens[..], &[late]].concat());
+}
+
+#[test]
+fn a_file_with_an_early_birth_that_was_left_after_the_reader_resumed_is_read() {
+    let resume = Happens::Resume { restarts: false };
+    let happens = [away(Away::Rotated), Happens::ClockStep, Happens::Cut, Happens::Reopen, APPEND, resume];
+    for last in [Happens::Delete { reopens: true }, ROTATE] {
+        let manner = Manner::Rough;
+        holds_by(Naming::Dates, manner, NODES, &[&happens[..], &[last]].concat());
+    }
+}
+
+#[test]
+fn lines_that_are_written_to_the_old_target_of_a_link_while_the_reader_is_away_are_read() {
+    let [link, late] = [Happens::Retarget(2), Happens::Late { lines: 2 }];
+    holds(Manner::Linked, NODES, &[link, APPEND, Happens::CatchUp, Happens::Cut, late]);
+    let back = [Happens::Retarget(0), APPEND, Happens::Retarget(2), APPEND];
+    holds(Manner::Linked, NODES, &[&[link, APPEND, Happens::CatchUp, Happens::Cut][..], &back].concat());
 }
 
 #[test]

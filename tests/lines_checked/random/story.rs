@@ -103,6 +103,9 @@ pub struct Story {
     pub happens: Vec<(bool, Happens)>,
 }
 
+/// How many files a link may be pointed to.
+pub const TARGETS: usize = 3;
+
 const NAMES: [(&str, &str); 6] = [
     ("node1", "node10"),
     ("task.stdout.1", "task.stdout.10"),
@@ -162,7 +165,7 @@ fn happens(manner: Manner) -> BoxedStrategy<Happens> {
         1 => Just(Replace(Replacement::Thinned)),
         1 => any::<bool>().prop_map(|reopens| Delete { reopens }),
     ];
-    let linked = (0..3_usize).prop_map(Retarget);
+    let linked = (0..TARGETS).prop_map(Retarget);
     match manner {
         Manner::Gentle => gentle.boxed(),
         Manner::Rough => prop_oneof![3 => gentle, 1 => rough].boxed(),

@@ -247,3 +247,26 @@ async fn links_that_lead_nowhere_are_left_and_their_directories_are_not_watched(
     assert!(!is_watched(&bed.path("secret")));
     assert_eq!(reading.texts(), (0..6).map(|n| format!("good {n}")).collect::<Vec<_>>());
 }
+
+/// The link led nowhere for a while, so that an event reports the file there as a new one.
+#[tokio::test]
+async fn a_link_that_is_pointed_to_a_file_that_comes_later_and_back_continues_where_it_was() {
+    for bed in Bed::both() {
+        bed.append("a", "a1\n");
+        symlink("a", bed.path(LOG)).unwrap();
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("a1").await;
+        point(&bed.path(LOG), "b");
+        reading.wait_for_event("no file", |event| *event == Event::Deleted).await;
+        bed.append("b", "b1\n");
+        reading.read_until("b1").await;
+        let mut resumed = bed.open(follow(reading.resume())).await;
+        point(&bed.path(LOG), "a");
+        bed.append("a", "a2\n");
+        for reading in [&mut reading, &mut resumed] {
+            reading.read_until("a2").await;
+        }
+        assert_eq!(reading.texts(), ["a1", "b1", "a2"]);
+        assert_eq!(resumed.texts(), ["a2"]);
+    }
+}

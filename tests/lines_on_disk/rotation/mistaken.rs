@@ -51,6 +51,28 @@ async fn another_log_with_the_name_of_a_rotation_is_never_read() {
     }
 }
 
+/// The log was renamed to the next number of a log beside it, which was not renamed.
+#[tokio::test]
+async fn a_log_that_is_numbered_before_its_extension_is_not_read_as_the_history_of_another() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n");
+        bed.append("app-1.log", "foreign\n");
+        let start = leave(&bed, LOG).await;
+        bed.append(LOG, "2\n");
+        bed.rename(LOG, "app-2.log");
+        bed.append(LOG, "3\n");
+        let reading = come_back(&bed, LOG, start.clone(), "3").await;
+        assert_eq!(reading.texts(), ["2", "3"]);
+        // It is written on, also by the coarse clock of the file system.
+        let born = fs::metadata(bed.path(LOG)).unwrap().created().unwrap();
+        while fs::metadata(bed.path("app-1.log")).unwrap().modified().unwrap() <= born {
+            bed.append("app-1.log", "foreign\n");
+        }
+        let reading = come_back(&bed, LOG, start, "3").await;
+        assert_eq!(reading.texts(), ["2", "3"]);
+    }
+}
+
 /// The first 200 bytes and the last 64 before the cursor are the same.
 #[tokio::test]
 async fn a_file_that_differs_in_the_last_1_kib_before_the_cursor_is_another_one() {

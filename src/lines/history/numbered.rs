@@ -1,0 +1,238 @@
+//! The order of the files that a rotation numbers.
+//!
+//! Most rotations give the highest number to the oldest file, and rename all files each time. Some count upward, and rename
+//! each file once. A file that was read before another one is known to be older. Of all others, the births, and the times
+//! at which the files were renamed, show the order: both must agree, because a clock that is set back falsifies births, and
+//! a line that is written after the rename hides when that was. Where they contradict each other for two neighbours, and no
+//! other files show how the rotation counts, files may be missing.
+
+use std::{cmp::Ordering, os::unix::fs::MetadataExt, time::Duration};
+
+use super::siblings::{Next, written};
+use crate::lines::{
+    identity::Identity,
+    root::{places::Sibling, rotated_name::is_rotation, rotation_scheme::Mark},
+};
+
+/// How soon after a file was renamed away its successor is created, if a writer does both.
+const ADJACENT: Duration = Duration::from_millis(100);
+
+/// Numbered files, one of which was read.
+pub struct Numbered<'a> {
+    /// In the order of their numbers.
+    pub files: &'a [(Mark, Sibling)],
+    /// Which of them was read.
+    pub own: usize,
+    /// The file at the path.
+    pub current: Option<&'a Sibling>,
+    /// Files that are known to be older than the own one.
+    pub older: &'a [Identity],
+    /// The numbers of files that cannot be read.
+    pub hidden: Vec<u64>,
+}
+
+/// How two files follow each other, or all files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Direction {
+    /// The higher number is younger.
+    Upward,
+    /// The higher number is older.
+    Downward,
+    /// Times contradict each other.
+    Doubtful,
+    /// The times are equal.
+    Equal,
+}
+
+/// What the file system knows about a file, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    born: u64,
+    written: u64,
+    /// When it was renamed, or written if that was later.
+    changed: u64,
+}
+
+impl Times {
+    fn of(file: &Sibling) -> Self {
+        let it = &file.metadata;
+        let changed = it.ctime().saturating_mul(1_000_000_000).saturating_add(it.ctime_nsec());
+        let changed = u64::try_from(changed).unwrap_or(0);
+        Self { born: file.identity.birth(), written: written(file), changed }
+    }
+
+    /// It was written after it was renamed, or was never renamed, or the two were at the same time.
+    fn is_late(&self) -> bool {
+        self.written == self.changed
+    }
+
+    /// It was copied with its times.
+    fn is_copied(&self) -> bool {
+        self.written < self.born && self.born <= self.changed
+    }
+
+    /// Whether another file was created when this one was renamed.
+    fn is_followed_by(&self, next: &Sibling) -> bool {
+        let since = next.identity.birth().checked_sub(self.changed);
+        since.is_some_and(|since| u128::from(since) <= ADJACENT.as_nanos())
+    }
+}
+
+impl Direction {
+    fn of(lower: &Sibling, higher: &Sibling) -> Self {
+        let (low, high) = (Times::of(lower), Times::of(higher));
+        if low.is_copied() || high.is_copied() {
+            return Self::by(low.written.cmp(&high.written));
+        }
+        let births = Self::by(low.born.cmp(&high.born));
+        // Upward, the lower one was renamed before the higher one was created.
+        if births == Self::Upward && low.changed <= high.born {
+            return Self::Upward;
+        }
+        // Downward, the higher one was renamed first each time.
+        let renames = match (low.is_late(), high.is_late(), Self::by(low.changed.cmp(&high.changed))) {
+            (false, false, order) => order,
+            (true, false, Self::Upward) => Self::Upward,
+            (false, true, Self::Downward) => Self::Downward,
+            _ => Self::Equal,
+        };
+        match (births, renames) {
+            (Self::Equal, renames) => renames,
+            (Self::Downward, Self::Downward | Self::Equal) => Self::Downward,
+            (Self::Upward, Self::Upward) => Self::Upward,
+            _ => Self::Doubtful,
+        }
+    }
+
+    /// By what the lower number has, compared with what the higher one has.
+    fn by(order: Ordering) -> Self {
+        match order {
+            Ordering::Less => Self::Upward,
+            Ordering::Greater => Self::Downward,
+            Ordering::Equal => Self::Equal,
+        }
+    }
+}
+
+impl Numbered<'_> {
+    /// The files that came after the own one, the oldest first, and whether others may be missing after them.
+    pub fn younger(&self) -> (Vec<Next>, bool) {
+        let (direction, is_sure) = self.direction();
+        let (mut files, mut misses_last) =
+            if direction == Direction::Upward { self.upward() } else { self.downward() };
+        if !is_sure {
+            *files.first_mut().map_or(&mut misses_last, |next| &mut next.misses_some) = true;
+        }
+        (files, misses_last)
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        match self.files.get(at) {
+            Some((Mark::Number(number), _)) => *number,
+            _ => 0,
+        }
+    }
+
+    fn file(&self, at: usize) -> Option<&Sibling> {
+        self.files.get(at).map(|(_, file)| file)
+    }
+
+    /// How the rotation counts, and whether that is sure as far as it matters for the own file.
+    fn direction(&self) -> (Direction, bool) {
+        if let Some(direction) = self.known() {
+            return (direction, true);
+        }
+        let pairs = self.files.windows(2).filter_map(|pair| match pair {
+            [(_, lower), (_, higher)] => Some(Direction::of(lower, higher)),
+            _ => None,
+        });
+        let pairs = pairs.collect::<Vec<_>>();
+        let count = |wanted| pairs.iter().filter(|pair| **pair == wanted).count();
+        let (upward, downward) = (count(Direction::Upward), count(Direction::Downward));
+        // In a directory that was copied, and after the clock was set back, the file at the path is rarely the last one.
+        let born_last = self.files.iter().map(|(_, file)| file.identity.birth()).max();
+        let is_last = self.current.is_none_or(|current| Some(current.identity.birth()) >= born_last);
+        let is_upward = upward > downward && is_last;
+        let direction = if is_upward && self.is_one_log() { Direction::Upward } else { Direction::Downward };
+        let is_agreed = (upward == 0) != (downward == 0) && is_upward == (direction == Direction::Upward);
+        let beside = [self.own.checked_sub(1), Some(self.own)].into_iter().flatten();
+        let mut beside = beside.filter_map(|at| pairs.get(at));
+        let is_clear = beside.all(|pair| *pair == direction || *pair == Direction::Equal);
+        (direction, is_agreed || is_clear || !is_last)
+    }
+
+    /// Which of the files is the one at the path: a link leads to it, and files are created under their numbers.
+    fn current(&self) -> Option<usize> {
+        let current = self.current?.identity;
+        self.files.iter().position(|(_, file)| file.identity == current).filter(|at| *at != self.own)
+    }
+
+    /// How the rotation counts, from the file at the path, or from one that is known to be older than the own one.
+    fn known(&self) -> Option<Direction> {
+        if let Some(current) = self.current() {
+            return Some(Direction::by(self.own.cmp(&current)));
+        }
+        let is_older = |(_, file): &(Mark, Sibling)| self.older.contains(&file.identity);
+        let (lower, higher) = self.files.split_at_checked(self.own)?;
+        match (lower.iter().any(is_older), higher.iter().skip(1).any(is_older)) {
+            (true, false) => Some(Direction::Upward),
+            (false, true) => Some(Direction::Downward),
+            _ => None,
+        }
+    }
+
+    /// Two files alone may be two logs that are written at the same time.
+    fn is_one_log(&self) -> bool {
+        let [(_, lower), (_, higher)] = self.files else { return true };
+        let Some(current) = self.current else { return true };
+        let higher_times = Times::of(higher);
+        let is_renamed = !higher_times.is_late() || higher_times.is_followed_by(current);
+        self.own == 1
+            || higher.identity.birth() >= written(lower)
+                && current.identity.birth() >= higher_times.written
+                && is_renamed
+    }
+
+    fn upward(&self) -> (Vec<Next>, bool) {
+        let (mut files, mut misses_some, mut last) = (Vec::new(), false, self.number(self.own));
+        for at in self.own + 1..self.current().unwrap_or(self.files.len()) {
+            let (Some(file), number) = (self.file(at), self.number(at)) else { continue };
+            misses_some |= self.hidden.iter().any(|hidden| last < *hidden && *hidden < number);
+            if self.is_others(file, self.file(at + 1)) {
+                misses_some = true;
+                continue;
+            }
+            files.push(Next { file: file.clone(), misses_some: std::mem::take(&mut misses_some) });
+            last = number;
+        }
+        (files, misses_some || self.hidden.iter().any(|hidden| *hidden > last))
+    }
+
+    fn downward(&self) -> (Vec<Next>, bool) {
+        let (mut files, mut last) = (Vec::new(), self.number(self.own));
+        for at in (self.current().map_or(0, |current| current + 1)..self.own).rev() {
+            let (Some(file), number) = (self.file(at), self.number(at)) else { continue };
+            if self.is_others(file, at.checked_sub(1).and_then(|next| self.file(next))) {
+                continue;
+            }
+            files.push(Next { file: file.clone(), misses_some: number + 1 != last });
+            last = number;
+        }
+        // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
+        let is_alone = self.files.len() == 1;
+        (files, last > 1 && !is_alone || self.hidden.iter().any(|hidden| *hidden < last))
+    }
+
+    /// Whether a file may be another log: its name is none that only a rotation gives, and its times do not show that it was
+    /// renamed after the own file, just before its successor was created.
+    fn is_others(&self, file: &Sibling, next: Option<&Sibling>) -> bool {
+        let is_rotated = is_rotation(&file.place.name, &file.name);
+        if is_rotated || file.place.is_archive() || self.current().is_some() {
+            return false;
+        }
+        let times = Times::of(file);
+        let is_renamed_later = self.file(self.own).is_some_and(|own| Times::of(own).changed <= times.changed);
+        let is_followed = || next.into_iter().chain(self.current).any(|next| times.is_followed_by(next));
+        !is_renamed_later || times.is_late() && !is_followed()
+    }
+}
