@@ -21,6 +21,7 @@ use embedded::{
 mod conformance;
 mod faults;
 mod format;
+mod generations;
 mod history;
 mod incarnations;
 mod live;

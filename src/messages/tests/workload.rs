@@ -13,7 +13,7 @@ use crate::messages::clock::Clock;
 use embedded::simulated::Random;
 
 /// `last` is kept by its last message, `few` by a few; of the others all is kept.
-const TOPICS: [&str; 6] = ["a", "b.x", "b.y", "c", "few", "last"];
+pub const TOPICS: [&str; 6] = ["a", "b.x", "b.y", "c", "few", "last"];
 
 /// Of `few`.
 const FEW: usize = 5;
@@ -25,7 +25,7 @@ pub const KEEPS: Keeps = |topic| match topic {
 };
 
 /// In the text of a message that expires.
-const EXPIRES: char = 'e';
+pub const EXPIRES: char = 'e';
 
 pub const DIRECTORY: &str = "/log";
 
@@ -198,11 +198,13 @@ impl Client {
             1..5 => self.random.index(600),
             _ => self.random.index(60),
         };
-        let mut new =
-            text(TOPICS[self.random.index(TOPICS.len())], &format!("{}-{}", self.count, "x".repeat(length)));
+        let mut new = text(
+            TOPICS[self.random.index(TOPICS.len())],
+            &format!("#{:06}-{}", self.count, "x".repeat(length)),
+        );
         if self.random.one_in(10) {
             new.ttl = Some(Duration::from_millis(1 + self.random.below(20)));
-            new.content = Content::Text(format!("{}-{EXPIRES}", self.count));
+            new.content = Content::Text(format!("#{:06}-{EXPIRES}", self.count));
         }
         if self.random.one_in(8) && !self.ids.is_empty() {
             let (topic, id) = self.ids[self.random.index(self.ids.len())].clone();
@@ -215,9 +217,14 @@ impl Client {
         new
     }
 
-    async fn purge(&mut self, log: &Log) {
+    pub async fn purge(&mut self, log: &Log) {
         let topic = TOPICS[self.random.index(TOPICS.len())];
         let through = embedded(log).head().saturating_sub(self.random.below(40)).max(1);
+        self.purge_up_to(log, topic, through).await;
+    }
+
+    /// Purges a topic up to a sequence.
+    pub async fn purge_up_to(&mut self, log: &Log, topic: &str, through: u64) {
         let result = log.purge_topic(topic, Some(sequence(through))).await;
         let outcome = match result {
             // It is done, and a restart may undo it.
@@ -227,16 +234,21 @@ impl Client {
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
     }
 
-    async fn commit(&mut self, log: &Log) {
+    pub async fn commit(&mut self, log: &Log) {
         let (consumer, at) = (["one", "two"][self.random.index(2)], embedded(log).head());
-        let position = Position { delivered_up_to: at, ..Position::start(embedded(log).id()) };
+        let lineage = embedded(log).incarnations().lineage(at);
+        let position = Position { delivered_up_to: at, lineage, ..Position::start(embedded(log).id()) };
         let outcome = outcome(&log.commit_cursor(consumer, position, true).await.map(|_| 0));
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: Some(at), outcome });
     }
 
-    async fn delete(&mut self, log: &Log) {
+    pub async fn delete(&mut self, log: &Log) {
         let consumer = ["one", "two"][self.random.index(2)];
-        let outcome = outcome(&log.delete_consumer(consumer).await.map(|()| 0));
+        let outcome = match log.delete_consumer(consumer).await {
+            // As with a purge.
+            Err(Error::Full(_)) => Outcome::Unknown,
+            result => outcome(&result.map(|()| 0)),
+        };
         self.facts.push(Fact::Committed { consumer: consumer.into(), at: None, outcome });
     }
 
@@ -275,13 +287,17 @@ impl Client {
 }
 
 /// Whether the message neither expires nor is in a topic with retention.
-fn is_kept(seen: &Seen) -> bool {
+pub fn is_kept(seen: &Seen) -> bool {
     KEEPS(&seen.topic).is_none() && !seen.text.contains(EXPIRES)
 }
 
 /// All that a query gives.
 pub async fn seen(log: &Log, query: Query) -> (Vec<Seen>, Vec<Event>) {
-    let mut batches = subscribe(log, query).await.unwrap();
+    all_of(subscribe(log, query).await.unwrap()).await
+}
+
+/// All that a subscription gives.
+pub async fn all_of(mut batches: Batches) -> (Vec<Seen>, Vec<Event>) {
     let (mut messages, mut events) = (Vec::new(), Vec::new());
     while let Some(batch) = next(&mut batches).await {
         events.extend(batch.events.clone());
