@@ -15,6 +15,7 @@ mod full;
 mod history;
 mod kill;
 mod room;
+mod synced;
 
 use std::{collections::BTreeMap, process::Stdio};
 
