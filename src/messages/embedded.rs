@@ -275,7 +275,9 @@ impl Embedded {
         };
         let settled_up_to = if settled_up_to == 0 { offset } else { settled_up_to };
         shared.apply_trim_points().map_err(at())?;
-        shared.ensure_trim_points();
+        if !shared.ensure_trim_points() {
+            worker.owe_trim_points();
+        }
         shared.reserve_trim_points();
         if let Err(error) = room::fill_reserve(&shared.config.disk, directory, &shared.config) {
             tracing::warn!(%error, "there is no room for spare files: a full disk may not be freed from inside");
@@ -363,6 +365,11 @@ impl Embedded {
     /// Rises whenever messages are removed that a reader could have read.
     pub fn loss_epoch(&self) -> u64 {
         self.shared.state().topics.loss_epoch()
+    }
+
+    /// Whether it is known what was lost since a loss epoch.
+    pub fn knows_epoch(&self, epoch: u64) -> bool {
+        self.shared.state().topics.knows_epoch(epoch)
     }
 
     /// The highest removed sequence after `after` of the topics that match; 0 for none.

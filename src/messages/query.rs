@@ -118,6 +118,9 @@ pub struct Position {
     pub(super) lineage: Lineage,
     /// The subscription started at a time, and has not passed the head at that moment.
     pub(super) since: Option<Since>,
+    /// Removals up to this loss epoch, before the subscription started, are no gaps of it; 0 where gaps up to a sequence were
+    /// reported, or none was.
+    pub(super) lost_before: u64,
 }
 
 /// A start at a time: of the messages up to a head, those that were published at that time or later.
@@ -172,18 +175,24 @@ impl Position {
             snapshot: 0,
             lineage: Lineage::default(),
             since: None,
+            lost_before: 0,
         }
     }
 
-    /// The highest sequence of the history that the position depends on; 0 for none, as where a sequence is awaited.
+    /// The highest sequence of the history that the position depends on; 0 for none, as where a sequence is awaited. A gap
+    /// that was reported in one history says nothing about another.
     pub(super) fn reference(&self) -> u64 {
         let delivered_up_to = if self.is_awaited { 0 } else { self.delivered_up_to };
-        delivered_up_to.max(self.snapshot).max(self.since.map_or(0, |since| since.head))
+        delivered_up_to
+            .max(self.reported_up_to)
+            .max(self.snapshot)
+            .max(self.since.map_or(0, |since| since.head))
     }
 
     /// Checks that the position is one of the log with this identity, this history and this head.
     pub(super) fn check(&self, log: [u8; 16], history: &Incarnations, head: u64) -> Result<(), Error> {
-        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot, lineage, since } = self;
+        let Self { log: of, delivered_up_to, is_awaited, reported_up_to, snapshot, lineage, since, .. } =
+            self;
         if *of != log {
             return Err(Error::OtherLog);
         }

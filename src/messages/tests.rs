@@ -91,7 +91,6 @@ fn damaged(first: u64, last: u64) -> Event {
 async fn subscribe(log: &Log, query: Query) -> Result<Batches, Error> {
     Ok(Box::pin(log.subscribe(query).await?))
 }
-
 /// The time after which a test gives up: far longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 

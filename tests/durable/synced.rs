@@ -81,6 +81,10 @@ impl Call {
     }
 }
 
+fn is_segment(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "log")
+}
+
 /// The calls of a trace, in the order in which they began.
 fn calls(trace: &str) -> Vec<Call> {
     let mut calls = Vec::<Call>::new();
@@ -133,7 +137,7 @@ impl Judge<'_> {
 
     /// The segments that got their names, and the calls.
     fn segments(&self) -> Vec<(&Call, String)> {
-        let is_segment = |path: &String| path.ends_with(".log");
+        let is_segment = |path: &String| is_segment(path);
         let named = self.of("rename").filter_map(|call| Some((call, call.paths().pop().filter(is_segment)?)));
         named.collect()
     }
@@ -218,7 +222,7 @@ impl Judge<'_> {
     /// Both copies of the manifest are changed and synced before a segment is removed, and the directory afterwards.
     fn check_removals(&self) -> Result<(), String> {
         let removed =
-            self.of("unlink").filter(|call| call.paths().last().is_some_and(|path| path.ends_with(".log")));
+            self.of("unlink").filter(|call| call.paths().last().is_some_and(|path| is_segment(path)));
         let (mut count, mut since) = (0, 0);
         for call in removed {
             count += 1;
@@ -255,7 +259,7 @@ async fn trace(file: &Path) -> (String, String) {
     let segments = || {
         let names = fs::read_dir(server.directory().join("data/messages")).unwrap();
         let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".log")).collect::<BTreeSet<_>>()
+        names.filter(|name| is_segment(name)).collect::<BTreeSet<_>>()
     };
     let before = segments();
     let request = perennial::proto::PurgeTopicRequest { topic: "a".into(), ..Default::default() };

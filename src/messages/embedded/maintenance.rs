@@ -168,6 +168,11 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Has the file of trim points written before anything that relies on it.
+    pub fn owe_trim_points(&self) {
+        self.is_unwritten.set(true);
+    }
+
     /// Runs on a thread of its own.
     pub fn run(self) {
         let config = &self.shared.config;
@@ -317,8 +322,14 @@ impl Worker {
     /// Begins to erase everything that is removed, purged or not.
     fn begin_sweep(&self) {
         // Otherwise another rule, or none, would make superseded messages be served again after a restart.
-        if self.shared.state_mut().topics.record_superseded() {
-            self.is_unwritten.set(true);
+        let mut after = None::<Arc<str>>;
+        loop {
+            let recorded = self.shared.state_mut().topics.record_superseded(after.as_deref(), TOPICS_AT_ONCE);
+            self.is_unwritten.set(self.is_unwritten.get() || recorded.0);
+            after = recorded.1;
+            if after.is_none() {
+                break;
+            }
         }
         if self.write_trim_points().is_ok() {
             self.eraser.borrow_mut().begin_sweep(&self.shared, self.moment_of_removal().0);

@@ -35,7 +35,7 @@ use super::{
     },
     index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
     maintenance::room::is_full,
-    manifest, segment_name,
+    manifest, nanos, segment_name,
 };
 use crate::messages::{
     Config, OpenError, Opened,
@@ -127,7 +127,7 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         ClockHistory::default()
     });
     let mut candidates = files.segments;
-    let mut topics = Topics::new(config.retention.clone());
+    let mut topics = Topics::new(config.retention.clone(), nanos(config.clock.now()));
     if let Some(log) = log {
         match trim_points::read(disk, directory, log.id).map_err(at(directory))? {
             Ok(points) => topics.restore(points),

@@ -256,6 +256,7 @@ macro_rules! every {
                 an_expired_message_is_not_a_gap
                 a_superseded_message_is_not_a_gap
                 a_gap_is_reported_after_a_restart
+                a_topic_that_is_trimmed_after_the_start_has_a_gap_also_for_a_cursor
                 a_topic_without_messages_has_its_gap_still
                 an_expired_message_is_read_neither_live_nor_from_disk
                 the_first_rule_that_matches_holds_and_others_do_not

@@ -239,14 +239,15 @@ fn one_topic(
 fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64; 4]> {
     let end = 28 + usize::try_from(number::<8>(bytes, 20)).unwrap();
     check(bytes, end, 0);
-    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 2));
+    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 3));
     assert!(number::<8>(bytes, 12) > 1, "the generation");
     assert_eq!((&bytes[28..44], number::<4>(bytes, 44)), (&log[..], salt.into()));
     let mut rest = &bytes[48..end];
-    assert_eq!(varint(&mut rest), 0);
+    assert_eq!([varint(&mut rest), varint(&mut rest)], [0; 2]);
     let mut topics = BTreeMap::new();
     while !rest.is_empty() {
         topics.insert(text(&mut rest).to_owned(), std::array::from_fn(|_| varint(&mut rest)));
+        assert!(varint(&mut rest) > 0, "the time of the removal");
     }
     topics
 }

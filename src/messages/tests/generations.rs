@@ -202,7 +202,9 @@ impl World {
                 Ok(held) => self.held.push(held),
                 // Without one, the log had lost all of its history.
                 Err(position) if position.lineage.as_slice().is_empty() => {}
-                Err(position) => self.strange.push(Strange { position, common: head, has_losses }),
+                Err(position) => {
+                    self.strange.push(Strange { position: *position, common: head, has_losses });
+                }
             }
         }
         let excess = self.strange.len().saturating_sub(MAX_HELD);

@@ -109,6 +109,7 @@ struct Checker {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is found out on its own")]
 struct Message {
     topic: String,
     /// `None` if it is unknown whether the message is there.

@@ -118,6 +118,32 @@ async fn two_forks_refuse_the_cursors_of_each_other_and_a_skip_continues_after_t
 }
 
 #[tokio::test]
+async fn a_gap_that_was_reported_in_the_lost_part_is_not_taken_for_one_of_the_restored_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(&directory);
+    publish(&log, "common-", 10).await;
+    let one_by_one = Batching { max_items: 1, ..Batching::default() };
+    let mut batches =
+        subscribe(&log, Query { batching: one_by_one, ..query(&["a"], from_sequence(1)) }).await.unwrap();
+    let first = next(&mut batches).await.unwrap().position;
+    drop(batches);
+    let backup = copy_of(&directory);
+    publish(&log, "lost-", 90).await;
+    log.purge_topic("a", Some(sequence(90))).await.unwrap();
+    let mut batches = subscribe(&log, resume(&first, OnGap::Skip)).await.unwrap();
+    let batch = next(&mut batches).await.unwrap();
+    assert_eq!((batch.count, batch.events), (0, vec![removed(2, 90)]));
+    let restored = open(&backup);
+    publish(&restored, "new-", 190).await;
+    restored.purge_topic("a", Some(sequence(60))).await.unwrap();
+    assert_eq!(diverged(&restored, &batch.position, OnGap::Fail).await, Some(10));
+    let (messages, events) = read(&restored, resume(&batch.position, OnGap::Skip)).await;
+    assert_eq!((messages.len(), messages[0].0), (140, 61));
+    let diverged = Event::Diverged(SequenceRange::of_messages(11, 90));
+    assert_eq!(events, [diverged, removed(11, 60)]);
+}
+
+#[tokio::test]
 async fn a_snapshot_of_another_history_begins_again() {
     let source = tempfile::tempdir().unwrap();
     let log = open(&source);

@@ -1,6 +1,7 @@
 //! Files of a log that are missing or damaged as a whole: segments, and copies of the manifest.
 
 use super::{incarnations::copy_of, *};
+use crate::messages::clock::Clock;
 use embedded::tools::{self, verify};
 
 const SEGMENT_BYTES: usize = 4_000;
@@ -114,6 +115,56 @@ async fn several_lost_segments_are_all_gaps_and_a_reader_is_told_once() {
         }
         assert!(number(log.publish(text("b", "new")).await.unwrap().sequence) > 40);
         log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_gets_a_gap_for_a_lost_segment_also_when_retention_has_removed_all_that_was_beside_it() {
+    let source = tempfile::tempdir().unwrap();
+    let clock = Clock::manual();
+    let config = Config {
+        clock: clock.clone(),
+        removal_delay: Duration::ZERO,
+        dedupe_window: Duration::ZERO,
+        ..small()
+    };
+    let (log, _) = open_with(&source, config.clone());
+    for n in 1..=60 {
+        let ttl = (n > 20).then_some(Duration::from_secs(1));
+        let topic = if n > 20 { "short" } else { "a" };
+        log.publish(NewMessage { ttl, ..text(topic, &format!("{n} {}", "x".repeat(500))) }).await.unwrap();
+    }
+    let one = Batching { limit: Some(1), ..Batching::default() };
+    let mut batches =
+        subscribe(&log, Query { batching: one, ..query(&["a"], Start::Earliest) }).await.unwrap();
+    let mut begun = None;
+    while let Some(batch) = next(&mut batches).await {
+        begun = Some(batch.position);
+    }
+    log.close().await;
+    for lost in [0, 1] {
+        let directory = copy_of(&source);
+        let all = segments(&directory);
+        std::fs::remove_file(&all[lost].0).unwrap();
+        clock.advance(Duration::from_secs(5));
+        for start in 0..3 {
+            let (log, _) = open_with(&directory, config.clone());
+            let Kind::Embedded(embedded) = &log.0;
+            embedded.enforce().await;
+            assert!(segments(&directory).len() < all.len() - 2, "what expired is removed");
+            for topics in [&["a"][..], &[">"]] {
+                let (found, events) = read(&log, query(topics, Start::Resume(begun.clone().unwrap()))).await;
+                let found = found.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
+                for n in 2..=20 {
+                    let is_in = |event: &Event| matches!(event, Event::Damaged(range) | Event::Removed(range) if (number(range.first)..=number(range.last)).contains(&n));
+                    assert!(
+                        found.contains(&n) || events.iter().any(is_in),
+                        "{lost}, start {start}: {n}, {events:?}"
+                    );
+                }
+            }
+            log.close().await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod files;
 mod list;
 mod maintenance;
 mod many_topics;
+mod recorded;
 mod room;
 
 /// A log in memory. Its clock moves only when a test moves it, and retention runs only when a test asks for it.

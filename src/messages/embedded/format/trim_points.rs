@@ -28,10 +28,10 @@ pub const NAME: &str = "removed";
 const MAGIC: [u8; 8] = *b"PRNLRMV\n";
 
 /// The file since version 2.
-const KIND: twin::Kind = twin::Kind { name: NAME, magic: MAGIC, version: 2 };
+const KIND: twin::Kind = twin::Kind { name: NAME, magic: MAGIC, versions: 2..=3 };
 
 /// A topic with a name of usual length takes up to this much.
-pub const TOPIC_BYTES: u64 = 96;
+pub const TOPIC_BYTES: u64 = 104;
 
 /// What was removed from a topic. It outlives the messages of the topic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -42,7 +42,7 @@ pub struct TrimPoint {
     pub lost_up_to: u64,
     /// Ids of messages up to this sequence are forgotten and can be published again; 0 for none.
     pub purged_up_to: u64,
-    /// The loss epoch in which `lost_up_to` last changed; 0 if that was before the server started. Not on disk.
+    /// The loss epoch in which `lost_up_to` last changed; 0 if it is unknown.
     pub lost_at: u64,
     /// The bytes of purged messages up to this sequence have left the disk; 0 for none.
     pub erased_up_to: u64,
@@ -60,22 +60,26 @@ impl TrimPoint {
 pub struct TrimPoints {
     /// Topics that are no longer listed have lost messages up to this sequence; 0 for none.
     pub forgotten_up_to: u64,
+    /// The last loss epoch of these topics.
+    pub forgotten_at: u64,
     /// The topics and their trim points.
     pub topics: Vec<(String, TrimPoint)>,
 }
 
-/// The content of the file.
+/// The content of the file. `forgotten`: up to which sequence topics that are no longer listed have lost messages, and up to
+/// which loss epoch.
 pub fn to_bytes<'a>(
     log: Identity,
-    forgotten_up_to: u64,
+    forgotten: (u64, u64),
     topics: impl Iterator<Item = (&'a Arc<str>, TrimPoint)>,
 ) -> Vec<u8> {
     let mut out = log.id.to_vec();
     out.put_u32_le(log.salt);
-    put_varint(&mut out, forgotten_up_to);
-    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at: _ }) in topics {
+    put_varint(&mut out, forgotten.0);
+    put_varint(&mut out, forgotten.1);
+    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at }) in topics {
         put_text(&mut out, name);
-        for number in [first_kept, lost_up_to, purged_up_to, erased_up_to] {
+        for number in [first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at] {
             put_varint(&mut out, number);
         }
     }
@@ -113,9 +117,9 @@ impl TrimPointFile {
     }
 }
 
-/// Whether both copies are whole.
-pub fn is_whole(disk: &Disk, directory: &Path) -> bool {
-    Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.copies == 2 && read.faults.is_empty())
+/// Whether both copies have the content, so that it is on disk for certain.
+pub fn is_settled(disk: &Disk, directory: &Path) -> bool {
+    Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.is_settled)
 }
 
 /// The copies that are not whole while the other one is, and why they are not.
@@ -156,7 +160,7 @@ type Content<T> = Result<Option<T>, String>;
 fn content(disk: &Disk, directory: &Path) -> io::Result<Content<(u32, Vec<u8>)>> {
     let (_, read) = Twin::open(disk, directory, KIND)?;
     if let Some(content) = read.content {
-        return Ok(Ok(Some((KIND.version, content))));
+        return Ok(Ok(Some(content)));
     }
     match content_of_version_1(disk, directory)? {
         // A copy that is not whole was never complete if there is one of version 1.
@@ -201,6 +205,7 @@ fn take_identity(rest: &mut &[u8]) -> Option<Identity> {
 
 fn take_topics(rest: &mut &[u8], version: u32) -> Option<TrimPoints> {
     let forgotten_up_to = take_varint(rest)?;
+    let forgotten_at = if version < 3 { 0 } else { take_varint(rest)? };
     let mut topics = Vec::new();
     while !rest.is_empty() {
         let name = take_text(rest)?.to_owned();
@@ -208,7 +213,8 @@ fn take_topics(rest: &mut &[u8], version: u32) -> Option<TrimPoints> {
         let (lost_up_to, purged_up_to) = (take_varint(rest)?, take_varint(rest)?);
         // Before, nothing was erased.
         let erased_up_to = if version == 1 { 0 } else { take_varint(rest)? };
-        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at: 0 }));
+        let lost_at = if version < 3 { 0 } else { take_varint(rest)? };
+        topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at, erased_up_to }));
     }
-    Some(TrimPoints { forgotten_up_to, topics })
+    Some(TrimPoints { forgotten_up_to, forgotten_at, topics })
 }

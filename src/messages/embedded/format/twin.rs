@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -22,16 +23,19 @@ const TWICE_BYTES: usize = 1024 * 1024;
 /// The room of a copy is a multiple of this.
 const ROOM_BYTES: u64 = if cfg!(test) { 1024 } else { 16 * 1024 };
 
-/// The kind of a file: its name without the number of the copy, its first bytes, and its version.
-#[derive(Clone, Copy, Debug)]
+/// The kind of a file: its name without the number of the copy, its first bytes, and its versions.
+#[derive(Clone, Debug)]
 pub struct Kind {
     /// The name, to which `.0` and `.1` are added.
     pub name: &'static str,
     /// The first bytes.
     pub magic: [u8; 8],
-    /// The version of the content.
-    pub version: u32,
+    /// The versions of the content that can be read; the last one is written.
+    pub versions: RangeInclusive<u32>,
 }
+
+/// A version, and the content in it.
+pub type Content = (u32, Vec<u8>);
 
 /// Two copies of a file.
 #[derive(Debug)]
@@ -50,12 +54,15 @@ pub struct Twin {
 /// What two copies hold.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// The newest whole content; `None` if there is none.
-    pub content: Option<Vec<u8>>,
+    /// The newest whole content, and its version; `None` if there is none.
+    pub content: Option<Content>,
     /// The copies that exist and are not whole, and why they are not.
     pub faults: Vec<(PathBuf, String)>,
     /// The number of copies that exist.
     pub copies: usize,
+    /// Both copies have the newest content. Otherwise a server that was killed may have written it without a sync, so that
+    /// the disk does not have it.
+    pub is_settled: bool,
 }
 
 impl Twin {
@@ -78,6 +85,7 @@ impl Twin {
         }
         let [first, second] = found;
         let older = usize::from(first.0 > second.0);
+        read.is_settled = first.0 > 0 && first.0 == second.0;
         let newest = if older == 1 { first } else { second };
         read.content = newest.1;
         let (disk, directory) = (disk.clone(), directory.into());
@@ -86,10 +94,10 @@ impl Twin {
 
     /// Replaces the content. One copy has it on disk when this returns.
     pub fn write(&mut self, content: &[u8]) -> io::Result<()> {
-        let Kind { magic, version, .. } = self.kind;
+        let Kind { magic, versions, .. } = &self.kind;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + content.len() + 4);
-        bytes.put_slice(&magic);
-        bytes.put_u32_le(version);
+        bytes.put_slice(magic);
+        bytes.put_u32_le(*versions.end());
         bytes.put_u64_le(self.generation + 1);
         bytes.put_u64_le(content.len() as u64);
         bytes.put_slice(content);
@@ -156,8 +164,8 @@ fn path(directory: &Path, kind: &Kind, copy: usize) -> PathBuf {
     directory.join(format!("{}.{copy}", kind.name))
 }
 
-/// The generation and the content of a copy. An outer error is I/O, an inner one says why the copy is not whole.
-fn read_copy(file: &File, kind: &Kind) -> io::Result<Result<(u64, Vec<u8>), String>> {
+/// The generation of a copy, and its content with its version. An outer error is I/O, an inner one says why the copy is not whole.
+fn read_copy(file: &File, kind: &Kind) -> io::Result<Result<(u64, Content), String>> {
     let length = file.len()?;
     if length < HEADER_BYTES as u64 {
         return Ok(Err("is too short".into()));
@@ -176,8 +184,8 @@ fn read_copy(file: &File, kind: &Kind) -> io::Result<Result<(u64, Vec<u8>), Stri
     if crc32c::crc32c(body) != checksum.get_u32_le() {
         return Ok(Err("its checksum is wrong".into()));
     }
-    if version != kind.version {
+    if !kind.versions.contains(&version) {
         return Ok(Err(format!("is in version {version} of its format")));
     }
-    Ok(Ok((generation, body.get(HEADER_BYTES..).unwrap_or_default().to_vec())))
+    Ok(Ok((generation, (version, body.get(HEADER_BYTES..).unwrap_or_default().to_vec()))))
 }

@@ -13,6 +13,8 @@ pub struct Live {
     pub epoch: u64,
     /// When more messages expire, by the clock that cannot be set.
     pub next_expiry: u64,
+    /// All messages were purged, so their ids are of no interest any more.
+    pub is_purged: bool,
 }
 
 /// What was measured last; unknown at first.

@@ -31,7 +31,19 @@ impl Recent {
         self.entries += block.entries.len();
         self.blocks.push_back(Arc::new(block));
         while self.bytes > MAX_BYTES || self.entries > MAX_ENTRIES || self.blocks.len() > MAX_BLOCKS {
-            let Some(oldest) = self.blocks.pop_front() else { return };
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops the blocks below a sequence, which are no longer on disk.
+    pub fn drop_below(&mut self, sequence: u64) {
+        while self.blocks.front().is_some_and(|oldest| oldest.last_sequence < sequence) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.blocks.pop_front() {
             self.bytes -= oldest.body.len();
             self.entries -= oldest.entries.len();
         }

@@ -22,8 +22,8 @@ const MAX_GONE: usize = 100_000;
 /// A topic that holds messages.
 #[derive(Clone, Debug, Default)]
 pub struct Topic {
-    /// The file of trim points has its trim point, although only superseded messages were removed.
-    pub is_recorded: bool,
+    /// Superseded messages below this sequence are recorded in the file of trim points; 0 for none.
+    recorded: u64,
     /// Its messages that are not removed.
     pub held: Held,
     /// What was removed from it.
@@ -71,8 +71,11 @@ pub struct Topics {
     forgotten_up_to: u64,
     /// The last loss epoch of these topics.
     forgotten_at: u64,
-    /// Rises with every change of a `lost_up_to`.
+    /// Rises with every change of a `lost_up_to`, and over restarts.
     loss_epoch: u64,
+    /// The first loss epoch of this run: the time in nanoseconds since 1970. So a run does not repeat the epochs of one whose
+    /// last removals a power cut has undone, nor of a history that was lost when a copy was restored.
+    first_epoch: u64,
     /// Changes with every removal, a superseded message included.
     removal_epoch: u64,
     /// The highest sequence of a topic of users.
@@ -84,9 +87,9 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// No topics.
-    pub fn new(rules: Vec<Rule>) -> Self {
-        Self { rules, ..Self::default() }
+    /// No topics. `now`: the time, in nanoseconds since 1970.
+    pub fn new(rules: Vec<Rule>, now: u64) -> Self {
+        Self { rules, first_epoch: now, ..Self::default() }
     }
 
     /// The rules of retention.
@@ -153,11 +156,12 @@ impl Topics {
     fn make(&mut self, name: Arc<str>) -> &mut Topic {
         let known = self.gone.remove(&name);
         self.passages += u64::from(known.is_some());
-        let (trim_point, is_recorded) = (known.unwrap_or_default(), known.is_some());
+        let trim_point = known.unwrap_or_default();
+        let recorded = trim_point.first_kept;
         let rule = self.rule_of(&name).and_then(|place| self.rules.get(place));
         let is_last_only = topic::is_reserved(&name) || rule.is_some_and(|rule| rule.is_last_only);
         self.consumers += usize::from(topic::is_of_consumer(&name));
-        let topic = Topic { is_recorded, held: Held::default(), trim_point, is_last_only };
+        let topic = Topic { recorded, held: Held::default(), trim_point, is_last_only };
         self.alive.entry(name).or_insert(Box::new(topic))
     }
 
@@ -221,6 +225,17 @@ impl Topics {
         self.trim_point(name).first_kept
     }
 
+    /// The messages of a topic below this sequence can be erased: that they are removed is in the file of trim points once
+    /// that has every removal, and it does not depend on the rules.
+    pub fn erasable_below(&self, name: &str) -> u64 {
+        match self.alive.get(name) {
+            Some(topic) if topic.is_last_only && !topic::is_reserved(name) => {
+                topic.trim_point.first_kept.min(topic.recorded)
+            }
+            _ => self.first_kept(name),
+        }
+    }
+
     /// No message of a user's topic with this sequence or a higher one was removed.
     pub fn max_first_kept(&self) -> u64 {
         self.max_first_kept
@@ -229,6 +244,15 @@ impl Topics {
     /// Ids of messages of a topic up to this sequence can be published again; 0 for none.
     pub fn purged_up_to(&self, name: &str) -> u64 {
         self.trim_point(name).purged_up_to
+    }
+
+    /// The highest sequence that a topic may have lost since a loss epoch, if one is given; 0 for none. What topics whose trim
+    /// points were dropped have lost may have been its.
+    pub fn lost_of(&self, name: &str, since: Option<u64>) -> u64 {
+        let TrimPoint { lost_up_to, lost_at, .. } = self.trim_point(name);
+        let losses = [(lost_up_to, lost_at), self.forgotten()].into_iter();
+        let losses = losses.filter(|(_, at)| since.is_none_or(|since| *at > since));
+        losses.map(|(lost_up_to, _)| lost_up_to).max().unwrap_or(0)
     }
 
     /// What was removed from a topic.
@@ -278,14 +302,14 @@ impl Topics {
         }
         let mut trim_point = trimmed.trim_point;
         if trim_point.lost_up_to != topic.trim_point.lost_up_to {
-            self.loss_epoch += 1;
-            trim_point.lost_at = self.loss_epoch;
+            trim_point.lost_at = rise(&mut self.loss_epoch, self.first_epoch);
         }
         self.max_lost = self.max_lost.max(trim_point.lost_up_to);
         if !topic::is_reserved(name) {
             self.max_first_kept = self.max_first_kept.max(trim_point.first_kept);
         }
         topic.trim_point = trim_point;
+        topic.recorded = trim_point.first_kept;
         self.removal_epoch += 1;
         topic.held.messages = topic.held.messages.saturating_sub(trimmed.messages);
         topic.held.bytes = topic.held.bytes.saturating_sub(trimmed.bytes);
@@ -300,11 +324,15 @@ impl Topics {
         true
     }
 
-    /// Forgets the ids of a topic's messages up to a sequence. False if they were forgotten before.
+    /// Forgets the ids of a topic's messages up to a sequence, and has its trim point recorded. False if they were forgotten
+    /// before.
     pub fn purge_ids(&mut self, name: &str, up_to: u64) -> bool {
         let Some(topic) = self.alive.get_mut(name) else { return false };
         let is_news = topic.trim_point.purged_up_to < up_to;
         topic.trim_point.purged_up_to = topic.trim_point.purged_up_to.max(up_to);
+        if is_news {
+            topic.recorded = topic.trim_point.first_kept;
+        }
         is_news
     }
 
@@ -324,16 +352,23 @@ impl Topics {
         }
     }
 
-    /// Has the trim points of superseded messages recorded, too. True if there are such that were not.
-    pub fn record_superseded(&mut self) -> bool {
-        let mut is_news = false;
-        for (name, topic) in &mut self.alive {
-            if topic.is_last_only && !topic.is_recorded && !topic::is_reserved(name) {
-                topic.is_recorded = true;
+    /// Has the trim points of superseded messages recorded, too, of up to `most` topics after a name. Returns whether there are
+    /// such that were not, and the name to continue after.
+    pub fn record_superseded(&mut self, after: Option<&str>, most: usize) -> (bool, Option<Arc<str>>) {
+        if !self.rules.iter().any(|rule| rule.is_last_only) {
+            return (false, None);
+        }
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut is_news, mut seen, mut last) = (false, 0, None);
+        for (name, topic) in self.alive.range_mut::<str, _>((start, Bound::Unbounded)).take(most) {
+            (seen, last) = (seen + 1, Some(name));
+            let first_kept = topic.trim_point.first_kept;
+            if topic.is_last_only && topic.recorded < first_kept && !topic::is_reserved(name) {
+                topic.recorded = first_kept;
                 is_news = true;
             }
         }
-        is_news
+        (is_news, last.filter(|_| seen == most).cloned())
     }
 
     /// The number of topics whose trim points may have to be stored.
@@ -354,8 +389,11 @@ impl Topics {
 
     /// Takes the trim points from disk, before any message is added.
     pub fn restore(&mut self, points: TrimPoints) {
+        self.forgotten_at = points.forgotten_at;
+        // Earlier versions of the file have no epochs.
+        self.loss_epoch = self.loss_epoch.max(points.forgotten_at).max(1);
         for (name, trim_point) in points.topics {
-            self.loss_epoch += 1;
+            self.loss_epoch = self.loss_epoch.max(trim_point.lost_at);
             self.max_lost = self.max_lost.max(trim_point.lost_up_to);
             if !topic::is_reserved(&name) {
                 self.max_first_kept = self.max_first_kept.max(trim_point.first_kept);
@@ -365,14 +403,22 @@ impl Topics {
         self.forget_up_to(points.forgotten_up_to);
     }
 
-    /// Topics whose trim points were dropped have lost messages up to this sequence; 0 for none.
-    pub fn forgotten_up_to(&self) -> u64 {
-        self.forgotten_up_to
+    /// Topics whose trim points were dropped have lost messages up to this sequence, 0 for none, and up to this loss epoch.
+    pub fn forgotten(&self) -> (u64, u64) {
+        (self.forgotten_up_to, self.forgotten_at)
     }
 
-    /// The last loss epoch of the topics whose trim points were dropped.
-    pub fn forgotten_at(&self) -> u64 {
-        self.forgotten_at
+    /// Whether the losses of this log since an epoch are known: the epoch is of this run, or from before it.
+    pub fn knows_epoch(&self, epoch: u64) -> bool {
+        epoch < self.first_epoch || epoch <= self.loss_epoch
+    }
+
+    /// Records that messages up to a sequence were lost of topics that are not known.
+    pub fn lose_up_to(&mut self, lost_up_to: u64) {
+        if lost_up_to > self.forgotten_up_to {
+            self.forget_up_to(lost_up_to);
+            self.forgotten_at = rise(&mut self.loss_epoch, self.first_epoch);
+        }
     }
 
     fn forget_up_to(&mut self, lost_up_to: u64) {
@@ -409,6 +455,12 @@ impl Topics {
     }
 }
 
+/// Raises the loss epoch of a run.
+fn rise(loss_epoch: &mut u64, first_epoch: u64) -> u64 {
+    *loss_epoch = (*loss_epoch + 1).max(first_epoch);
+    *loss_epoch
+}
+
 impl Topic {
     /// The trim point, if it must be known after a restart.
     pub fn stored(&self) -> Option<TrimPoint> {
@@ -419,7 +471,7 @@ impl Topic {
     /// Whether only superseded messages were removed: the messages themselves show that after a restart.
     fn is_superseded_only(&self) -> bool {
         let TrimPoint { lost_up_to, purged_up_to, .. } = self.trim_point;
-        self.is_last_only && lost_up_to == 0 && purged_up_to == 0 && !self.is_recorded
+        self.is_last_only && lost_up_to == 0 && purged_up_to == 0 && self.recorded == 0
     }
 
     /// Removes all but the last message, if only that is kept.

@@ -26,6 +26,7 @@ use crate::messages::{
             footer::{Footer, Held, Posting},
             scan::Scan,
             segment_header::SegmentHeader,
+            trim_points::TrimPoint,
         },
         index::{builder::IndexBuilder, live::Live, segment::Segment},
         maintenance::room,
@@ -73,7 +74,8 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
         }
         let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
-        let is_held = summary.ids > 0 && summary.youngest(moment) <= window;
+        let is_purged = segment.live.get().is_some_and(|measured| measured.is_purged);
+        let is_held = summary.ids > 0 && summary.youngest(moment) <= window && !is_purged;
         let is_removed = segment.is_sealed() && summary.last_sequence < oldest;
         let (live, all) = match segment.live.get() {
             _ if is_held => (1, 1),
@@ -140,13 +142,14 @@ pub fn live_bytes(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Re
 fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Result<Live> {
     let boot = shared.timeline.boot();
     let epoch = shared.state().topics.removal_epoch();
-    let (mut live, mut all, mut next_expiry) = (0, 0, u64::MAX);
+    let (mut live, mut all, mut next_expiry, mut is_purged) = (0, 0, u64::MAX, true);
     let mut place = 0;
     while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
         place += 1;
         let state = shared.state();
         slice.for_each(|name, held| {
-            let first_kept = state.topics.first_kept(name);
+            let TrimPoint { first_kept, purged_up_to, .. } = state.topics.trim_point(name);
+            is_purged &= purged_up_to >= held.last.sequence;
             let sequences = held.first.sequence..=held.last.sequence;
             let has_expired = moment.have_all_expired(sequences.clone(), held.all_expired);
             if !has_expired {
@@ -166,7 +169,7 @@ fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Resul
             };
         });
     }
-    Ok(Live { left: live, all, epoch, next_expiry })
+    Ok(Live { left: live, all, epoch, next_expiry, is_purged })
 }
 
 /// No topic holds a message with a lower sequence.
@@ -214,6 +217,8 @@ pub fn forget(shared: &Shared, oldest: u64) {
     shared.for_each_gone(|_, trim_point| points.push(trim_point.first_kept));
     let Some(last) = excess.min(points.len()).checked_sub(1) else { return };
     let limit = oldest.min(*points.select_nth_unstable(last).1);
+    // Without their trim points, their messages would be served again from memory.
+    shared.state_mut().recent.drop_below(oldest);
     let mut names = Vec::new();
     shared.for_each_gone(|name, trim_point| {
         if trim_point.first_kept <= limit {
@@ -244,13 +249,28 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
         state.topics.forget_expired(&expired);
         // Not by its id: its index may have been written or built again.
         state.segments.retain(|other| other.first_sequence != segment.first_sequence);
-        // Damage in removed messages is of no interest.
-        let first = state.segments.first().map_or(0, |first| first.first_sequence);
-        state.damaged.retain(|_, to| *to >= first);
     }
+    forget_damage(shared)?;
     shared.manifest.unlist(segment.first_sequence)?;
     shared.config.disk.remove(&segment.path)?;
     shared.config.disk.sync_directory(&shared.directory)
+}
+
+/// Forgets damage and lost files before the oldest segment. A reader that has not come so far gets a gap for them still, as
+/// for what retention removed, and that is on disk before the list of files forgets them.
+fn forget_damage(shared: &Shared) -> io::Result<()> {
+    let first = {
+        let mut state = shared.state_mut();
+        let first = state.segments.first().map_or(0, |first| first.first_sequence);
+        let Some(last) = state.damaged.values().copied().filter(|to| *to < first).max() else {
+            return Ok(());
+        };
+        state.topics.lose_up_to(last);
+        first
+    };
+    shared.write_trim_points()?;
+    shared.state_mut().damaged.retain(|_, to| *to >= first);
+    Ok(())
 }
 
 /// Writes what is left of some segments into one, which replaces them.

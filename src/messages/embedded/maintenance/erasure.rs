@@ -294,7 +294,7 @@ fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Resu
     let mut expiring = Vec::<Arc<str>>::new();
     let state = shared.state();
     let read = segment.for_each_topic(&shared.cache, |name, held| {
-        let first_kept = state.topics.first_kept(name).min(held.last.sequence + 1);
+        let first_kept = state.topics.erasable_below(name).min(held.last.sequence + 1);
         if first_kept > held.first.sequence {
             has_dead = true;
             (name, first_kept).hash(&mut dead);
@@ -326,7 +326,7 @@ fn erase_run(shared: &Shared, segment: &Segment, run: &BlockRun, end: u64, how: 
         let body = run.start + offset_in(&bytes, &block);
         let ends = {
             let state = shared.state();
-            let end_of = |topic| how.what.end_of(topic, state.topics.first_kept(topic));
+            let end_of = |topic| how.what.end_of(topic, state.topics.erasable_below(topic));
             block.topics.iter().map(end_of).collect::<Vec<_>>()
         };
         let stretches = erased::to_erase(&block, segment.salt(), |entry| {

@@ -32,25 +32,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the file of trim points if not both copies are whole. It also holds the identity and the salt of the log, without
-    /// which a segment whose header is damaged would be lost.
-    pub fn ensure_trim_points(&self) {
-        if trim_points::is_whole(&self.config.disk, &self.directory) {
-            return;
+    /// Writes the file of trim points if not both copies have the same content: then it may not be on disk, and nothing must be
+    /// erased that it says is removed. It also holds the identity and the salt of the log, without which a segment whose
+    /// header is damaged would be lost. False if it cannot be written yet.
+    pub fn ensure_trim_points(&self) -> bool {
+        if trim_points::is_settled(&self.config.disk, &self.directory) {
+            return true;
         }
-        if let Err(error) = self.write_trim_points() {
+        let written = self.write_trim_points();
+        if let Err(error) = &written {
             tracing::warn!(%error, "the file of trim points cannot be written yet");
         }
+        written.is_ok()
     }
 
     /// The file of trim points, as it must be on disk.
     fn trim_points(&self) -> Vec<u8> {
-        let (forgotten_up_to, points) = self.all_trim_points();
-        trim_points::to_bytes(
-            self.identity,
-            forgotten_up_to,
-            points.iter().map(|(name, point)| (name, *point)),
-        )
+        let (forgotten, points) = self.all_trim_points();
+        trim_points::to_bytes(self.identity, forgotten, points.iter().map(|(name, point)| (name, *point)))
     }
 
     /// The file of trim points.

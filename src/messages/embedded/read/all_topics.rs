@@ -53,6 +53,9 @@ impl Losses {
     }
 }
 
+/// Trim points, by topic.
+type Points = Vec<(Arc<str>, TrimPoint)>;
+
 impl Shared {
     /// Calls `each` for each topic after a name that holds messages, by name, until it breaks. Topics that cannot match are
     /// left out, some others are not. Topics change between two slices.
@@ -105,8 +108,8 @@ impl Shared {
     }
 
     /// The trim points that must be known after a restart, by topic, with every removal so far; and the sequence up to
-    /// which topics whose trim points were dropped have lost messages.
-    pub fn all_trim_points(&self) -> (u64, Vec<(Arc<str>, TrimPoint)>) {
+    /// which topics whose trim points were dropped have lost messages, with the loss epoch.
+    pub fn all_trim_points(&self) -> ((u64, u64), Points) {
         for _ in 0..MAX_TRIES {
             let before = self.state().topics.passages();
             let mut points = Vec::new();
@@ -116,12 +119,12 @@ impl Shared {
             self.for_each_gone(|name, trim_point| points.push((name.clone(), *trim_point)));
             let state = self.state();
             if state.topics.passages() == before {
-                return (state.topics.forgotten_up_to(), points);
+                return (state.topics.forgotten(), points);
             }
         }
         let topics = &self.state().topics;
         let points = topics.trim_points().map(|(name, point)| (name.clone(), point)).collect();
-        (topics.forgotten_up_to(), points)
+        (topics.forgotten(), points)
     }
 
     /// The highest sequence after `after` that was lost of the topics that match; 0 for none.
@@ -132,9 +135,7 @@ impl Shared {
             if topics.max_lost() <= after {
                 return 0;
             }
-            if patterns.iter().all(|pattern| pattern.literal().is_some()) {
-                let names = patterns.iter().filter_map(Pattern::literal);
-                let lost = names.map(|name| topics.trim_point(name).lost_up_to).max().unwrap_or(0);
+            if let Some(lost) = lost_of_names(topics, patterns, None) {
                 return if lost > after { lost } else { 0 };
             }
             topics.loss_epoch()
@@ -151,10 +152,14 @@ impl Shared {
     /// The same, of the topics that have lost messages since a loss epoch. It is not kept for other subscriptions, because
     /// each has an epoch of its own.
     pub fn lost_since(&self, epoch: u64, patterns: &[Pattern], after: u64) -> u64 {
-        if self.state().topics.max_lost() <= after {
-            return 0;
-        }
-        let lost_up_to = self.find_lost(patterns, Some(epoch));
+        let of_names = {
+            let state = self.state();
+            if state.topics.max_lost() <= after {
+                return 0;
+            }
+            lost_of_names(&state.topics, patterns, Some(epoch))
+        };
+        let lost_up_to = of_names.unwrap_or_else(|| self.find_lost(patterns, Some(epoch)));
         if lost_up_to > after { lost_up_to } else { 0 }
     }
 
@@ -191,8 +196,16 @@ impl Shared {
             }
         });
         let topics = &self.state().topics;
-        if is_since(topics.forgotten_at()) { lost_up_to.max(topics.forgotten_up_to()) } else { lost_up_to }
+        let (forgotten_up_to, forgotten_at) = topics.forgotten();
+        if is_since(forgotten_at) { lost_up_to.max(forgotten_up_to) } else { lost_up_to }
     }
+}
+
+/// The highest lost sequence of topics by their names, of losses since an epoch if one is given; `None` if a pattern is not a
+/// name.
+fn lost_of_names(topics: &Topics, patterns: &[Pattern], since: Option<u64>) -> Option<u64> {
+    let names = patterns.iter().map(Pattern::literal).collect::<Option<Vec<_>>>()?;
+    Some(names.into_iter().map(|name| topics.lost_of(name, since)).max().unwrap_or(0))
 }
 
 impl Embedded {

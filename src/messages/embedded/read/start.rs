@@ -15,7 +15,7 @@ use crate::messages::{
 pub struct Before {
     /// The log's loss epoch.
     pub epoch: u64,
-    /// The highest lost sequence, for the position: a cursor knows no epoch.
+    /// No sequence that was lost by then is higher.
     pub lost_up_to: u64,
 }
 
@@ -105,7 +105,7 @@ pub async fn find(
             StartPoint {
                 delivered_up_to,
                 reported_up_to,
-                before: None,
+                before: known_before(log, patterns, &position),
                 snapshot,
                 since,
                 is_fresh: false,
@@ -130,6 +130,14 @@ fn after_common(position: &Position, last_common: u64, head: u64) -> StartPoint 
         is_fresh: false,
         diverged: Some(SequenceRange::of_messages(last_common + 1, position.reference())),
     }
+}
+
+/// What the topics that match had lost before the subscription of a position started.
+fn known_before(log: &Embedded, patterns: &[Pattern], position: &Position) -> Option<Before> {
+    let Position { delivered_up_to, reported_up_to, lost_before: epoch, .. } = *position;
+    let is_known = epoch > 0 && log.knows_epoch(epoch);
+    let lost_up_to = || log.lost_up_to(patterns, delivered_up_to.max(reported_up_to));
+    is_known.then(|| Before { epoch, lost_up_to: lost_up_to() })
 }
 
 /// What the topics that match have lost by now.

@@ -319,13 +319,15 @@ impl Subscription {
 
     fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
         self.pacing.record(read.count, Instant::now());
-        let reported_up_to = self.reported_up_to.max(self.before.map_or(0, |before| before.lost_up_to));
+        let known_up_to = self.delivered_up_to.max(self.reported_up_to);
+        let before = self.before.filter(|before| before.lost_up_to > known_up_to);
         let mut position = Position {
             delivered_up_to: self.delivered_up_to,
             is_awaited: self.delivered_up_to > head,
-            reported_up_to: Some(reported_up_to).filter(|up_to| *up_to > self.delivered_up_to).unwrap_or(0),
+            reported_up_to: if known_up_to > self.delivered_up_to { known_up_to } else { 0 },
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head),
             since: self.selection.since.filter(|since| self.delivered_up_to < since.head),
+            lost_before: before.map_or(0, |before| before.epoch),
             ..Position::start(self.log.id())
         };
         position.lineage = self.log.incarnations().lineage(position.reference());

@@ -218,6 +218,30 @@ pub async fn a_gap_is_reported_after_a_restart<K: Kind>() {
     }
 }
 
+pub async fn a_topic_that_is_trimmed_after_the_start_has_a_gap_also_for_a_cursor<K: Kind>() {
+    let mut kind: K = make().await;
+    let all = [("a", "1"), ("b", "2"), ("b", "3"), ("a", "4"), ("b", "5")];
+    publish_all(kind.log(), &all).await;
+    kind.log().purge_topic("a", None).await.unwrap();
+    let begun = position(kind.log(), with_limit(query(ALL, Start::Earliest), 1)).await;
+    assert_eq!(number(begun.sequence()), 2);
+    let (messages, events) = read(kind.log(), query(ALL, Start::Resume(begun.clone()))).await;
+    assert_eq!((messages.len(), events), (2, vec![]), "nothing was removed since");
+    kind.log().purge_topic("b", Some(sequence(3))).await.unwrap();
+    let later = position(kind.log(), with_limit(query(ALL, Start::Earliest), 1)).await;
+    kind.log().commit_cursor("c", begun.clone(), false).await.unwrap();
+    let consumer = || Query { consumer: Some("c".into()), ..query(ALL, Start::Earliest) };
+    for _ in 0..3 {
+        for resumed in [query(ALL, Start::Resume(begun.clone())), consumer()] {
+            let (messages, events) = read(kind.log(), resumed).await;
+            assert_eq!((messages, events), (vec![(5, "5".into())], vec![removed(3, 3)]));
+        }
+        let (_, events) = read(kind.log(), query(ALL, Start::Resume(later.clone()))).await;
+        assert_eq!(events, [], "it was removed before this reader began");
+        kind.reopen().await;
+    }
+}
+
 async fn start_of<K: Kind>(kind: &K) -> Position {
     let stop = Stop { sequence: Sequence::new(1), ..Stop::default() };
     position(kind.log(), Query { stop, ..query(&["none"], Start::Earliest) }).await

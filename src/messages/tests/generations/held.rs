@@ -27,9 +27,9 @@ impl Held {
     }
 
     /// The cursor in a copy that was made at a head; the position alone if the copy does not have its history.
-    pub fn at_copy(mut self, head: u64) -> Result<Self, Position> {
+    pub fn at_copy(mut self, head: u64) -> Result<Self, Box<Position>> {
         if self.reference() > head {
-            return Err(self.position);
+            return Err(self.position.into());
         }
         self.head = self.head.min(head);
         self.is_restored = true;

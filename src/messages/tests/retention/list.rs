@@ -30,7 +30,9 @@ struct Model {
     clock: Clock,
     /// The messages that are not removed.
     held: Vec<Item>,
-    lost: BTreeMap<&'static str, u64>,
+    /// By topic: the highest removed sequence, and how many removals there had been then.
+    lost: BTreeMap<&'static str, (u64, u64)>,
+    removals: u64,
     head: u64,
 }
 
@@ -97,7 +99,8 @@ impl Model {
             bytes += item.bytes;
             self.held.retain(|other| other.sequence != item.sequence);
             if !has_expired {
-                self.lost.insert(topic, item.sequence);
+                self.removals += 1;
+                self.lost.insert(topic, (item.sequence, self.removals));
             }
         }
         count
@@ -141,9 +144,11 @@ impl Model {
         through
     }
 
-    fn lost(&self, patterns: &[&str]) -> u64 {
-        let lost = self.lost.iter().filter(|(topic, _)| matches(patterns, topic));
-        lost.map(|(_, lost)| *lost).max().unwrap_or(0)
+    /// The highest sequence that was removed of topics that match, of those with removals after the first `since` ones.
+    fn lost(&self, patterns: &[&str], since: u64) -> u64 {
+        let is_match = |topic: &str, at: u64| matches(patterns, topic) && at > since;
+        let lost = self.lost.iter().filter(|(topic, (_, at))| is_match(topic, *at));
+        lost.map(|(_, (lost, _))| *lost).max().unwrap_or(0)
     }
 }
 
@@ -224,18 +229,18 @@ fn counts(rule: &Rule) -> bool {
     rule.count.is_some() || rule.bytes.is_some() || rule.total.is_some()
 }
 
-/// The log, the list, and where readers have been.
+/// The log, the list, and where readers have been, each with the number of removals before it began.
 struct Pair {
     bed: Bed,
     model: Model,
-    places: Vec<Position>,
+    places: Vec<(Position, u64)>,
 }
 
 impl Pair {
     async fn new(rules: Vec<Rule>) -> Self {
         let bed = Bed::with(&[], |config| config.retention.clone_from(&rules)).await;
         let clock = bed.config.clock.clone();
-        let model = Model { rules, clock, held: Vec::new(), lost: BTreeMap::new(), head: 0 };
+        let model = Model { rules, clock, held: Vec::new(), lost: BTreeMap::new(), removals: 0, head: 0 };
         Self { bed, model, places: Vec::new() }
     }
 
@@ -294,34 +299,35 @@ impl Pair {
         assert!(purged <= count && purged + expired >= count, "{topic}: {purged} purged, not {count}");
     }
 
-    /// The messages that a reader must get from a start, and up to where gaps were reported before.
-    fn expect(&self, from: &From, patterns: &[&str]) -> Option<(Start, Vec<Item>, u64)> {
+    /// The messages that a reader must get from a start, up to where gaps were reported before, and the number of removals
+    /// before it began.
+    fn expect(&self, from: &From, patterns: &[&str]) -> Option<(Start, Vec<Item>, u64, u64)> {
         let served = || self.model.served().filter(|item| matches(patterns, item.topic));
         let later = |after: u64| served().filter(|item| item.sequence > after).cloned().collect::<Vec<_>>();
-        let lost = self.model.lost(patterns);
+        let now = self.model.removals;
         Some(match *from {
-            From::Earliest => (Start::Earliest, later(0), lost),
+            From::Earliest => (Start::Earliest, later(0), 0, now),
             From::Last(count) => {
                 let over = served().count().saturating_sub(usize::try_from(count).unwrap());
-                (Start::Last(count), served().skip(over).cloned().collect(), lost)
+                (Start::Last(count), served().skip(over).cloned().collect(), 0, now)
             }
             From::LastPerTopic => {
                 let lasts = served().map(|item| (item.topic, item.sequence)).collect::<BTreeMap<_, _>>();
                 let is_last = |item: &&Item| lasts[item.topic] == item.sequence;
-                (Start::LastPerTopic, served().filter(is_last).cloned().collect(), lost)
+                (Start::LastPerTopic, served().filter(is_last).cloned().collect(), 0, now)
             }
             From::Time(place) => {
                 let place = place.checked_rem(self.model.held.len());
-                let now = self.model.clock.now();
-                let time = place.map_or(now, |place| self.model.held[place].time);
-                (Start::Time(time), served().filter(|item| item.time >= time).cloned().collect(), lost)
+                let time = place.map_or(self.model.clock.now(), |place| self.model.held[place].time);
+                (Start::Time(time), served().filter(|item| item.time >= time).cloned().collect(), 0, now)
             }
-            From::Sequence(sequence) => (from_sequence(sequence), later(sequence - 1), sequence - 1),
+            From::Sequence(sequence) => (from_sequence(sequence), later(sequence - 1), sequence - 1, 0),
             From::Resume(place) => {
-                let position = self.places[place.checked_rem(self.places.len())?].clone();
+                let (position, began) = self.places[place.checked_rem(self.places.len())?].clone();
                 let (after, reported) =
                     (position.delivered_up_to, position.delivered_up_to.max(position.reported_up_to));
-                (Start::Resume(position), later(after), reported)
+                let began = if position.lost_before > 0 { began } else { 0 };
+                (Start::Resume(position), later(after), reported, began)
             }
         })
     }
@@ -329,8 +335,8 @@ impl Pair {
     async fn read(&mut self, asked: Asked) {
         let Asked { pattern, from, limit, fails, max_items } = asked;
         let patterns = PATTERNS[pattern];
-        let Some((start, mut expected, reported)) = self.expect(&from, patterns) else { return };
-        let lost = self.model.lost(patterns);
+        let Some((start, mut expected, reported, began)) = self.expect(&from, patterns) else { return };
+        let lost = self.model.lost(patterns, began);
         if let Some(limit) = limit {
             expected.truncate(usize::try_from(limit).unwrap());
         }
@@ -353,7 +359,7 @@ impl Pair {
                 (m.sequence.unwrap().cast_unsigned(), m.topic, text)
             }));
             if batch.position.snapshot == 0 && !batch.position.is_awaited {
-                self.places.push(batch.position);
+                self.places.push((batch.position, began));
             }
         }
         let expected = expected.into_iter().map(|item| (item.sequence, item.topic.to_owned(), item.text));

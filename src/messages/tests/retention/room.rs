@@ -49,6 +49,26 @@ async fn a_purge_on_a_full_disk_makes_room_for_messages() {
 }
 
 #[tokio::test]
+async fn a_purge_frees_the_files_of_messages_with_ids_within_the_dedupe_window() {
+    let bed = Bed::with(&[], |config| config.dedupe_window = Duration::from_secs(3600)).await;
+    let with_id = |n: usize| NewMessage { message_id: Some(n.to_string()), ..text("a", &"x".repeat(900)) };
+    for n in 0..60 {
+        bed.log.publish(with_id(n)).await.unwrap();
+    }
+    embedded(&bed.log).settle().await;
+    bed.disk.set_max_files(Some(bed.disk.count()));
+    let segments = bed.segments().len();
+    assert_eq!(bed.log.purge_topic("a", None).await.unwrap(), 60);
+    bed.enforce().await;
+    bed.enforce().await;
+    assert!(segments >= 6 && bed.segments().len() <= 2, "{segments}, and now {:?}", bed.segments());
+    for n in 0..60 {
+        let published = bed.log.publish(with_id(n)).await;
+        assert!(!published.unwrap_or_else(|error| panic!("message {n}: {error}")).duplicate);
+    }
+}
+
+#[tokio::test]
 async fn retention_on_a_full_disk_makes_room_for_messages() {
     let bed = Bed::with(&["a=age:1s"], |_| ()).await;
     fill(&bed, "a", 60 * 1024).await;
