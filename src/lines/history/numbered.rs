@@ -44,6 +44,15 @@ enum Direction {
     Equal,
 }
 
+/// Whether the order of a file and the one beside it is in doubt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubts {
+    /// That of the next file that is read.
+    read: bool,
+    /// That of the next file on the other side, which is passed over as older.
+    passed_over: bool,
+}
+
 /// What the file system knows about a file, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Times {
@@ -117,12 +126,14 @@ impl Direction {
 impl Numbered<'_> {
     /// The files that came after the own one, the oldest first, and whether others may be missing after them.
     pub fn younger(&self) -> (Vec<Next>, bool) {
-        let (direction, is_sure) = self.direction();
+        let (direction, doubts) = self.direction();
         let (mut files, mut misses_last) =
             if direction == Direction::Upward { self.upward() } else { self.downward() };
-        if !is_sure {
+        if doubts.read {
             *files.first_mut().map_or(&mut misses_last, |next| &mut next.misses_some) = true;
         }
+        // Those that are passed over would come before the file at the path.
+        misses_last |= doubts.passed_over;
         (files, misses_last)
     }
 
@@ -137,10 +148,10 @@ impl Numbered<'_> {
         self.files.get(at).map(|(_, file)| file)
     }
 
-    /// How the rotation counts, and whether that is sure as far as it matters for the own file.
-    fn direction(&self) -> (Direction, bool) {
+    /// How the rotation counts, and in which of the files beside the own one that is in doubt.
+    fn direction(&self) -> (Direction, Doubts) {
         if let Some(direction) = self.known() {
-            return (direction, true);
+            return (direction, Doubts::default());
         }
         let pairs = self.files.windows(2).filter_map(|pair| match pair {
             [(_, lower), (_, higher)] => Some(Direction::of(lower, higher)),
@@ -155,10 +166,15 @@ impl Numbered<'_> {
         let is_upward = upward > downward && is_last;
         let direction = if is_upward && self.is_one_log() { Direction::Upward } else { Direction::Downward };
         let is_agreed = (upward == 0) != (downward == 0) && is_upward == (direction == Direction::Upward);
-        let beside = [self.own.checked_sub(1), Some(self.own)].into_iter().flatten();
-        let mut beside = beside.filter_map(|at| pairs.get(at));
-        let is_clear = beside.all(|pair| *pair == direction || *pair == Direction::Equal);
-        (direction, is_agreed || is_clear || !is_last)
+        if is_agreed || !is_last {
+            return (direction, Doubts::default());
+        }
+        let is_doubtful =
+            |at: usize| pairs.get(at).is_some_and(|pair| *pair != direction && *pair != Direction::Equal);
+        let (lower, higher) = (self.own.checked_sub(1).is_some_and(is_doubtful), is_doubtful(self.own));
+        let (read, passed_over) =
+            if direction == Direction::Upward { (higher, lower) } else { (lower, higher) };
+        (direction, Doubts { read, passed_over })
     }
 
     /// Which of the files is the one at the path: a link leads to it, and files are created under their numbers.
