@@ -147,6 +147,9 @@ pub struct Moment {
     corrections: Arc<Corrections>,
     /// Messages with a sequence below the first number count as published at the second or later.
     doubt: Option<(u64, i128)>,
+    /// Messages after this sequence have no age yet, and have not expired: the clock may have been set before they were
+    /// published.
+    up_to: u64,
     /// Messages that had expired at this moment may be erased, so they have expired, whatever their age is now.
     swept: Option<Arc<Moment>>,
 }
@@ -154,7 +157,12 @@ pub struct Moment {
 impl Moment {
     /// The time `now`, with the corrections that hold then.
     pub fn new(now: u64, corrections: Arc<Corrections>) -> Self {
-        Self { now: now.into(), corrections, doubt: None, swept: None }
+        Self { now: now.into(), corrections, doubt: None, up_to: u64::MAX, swept: None }
+    }
+
+    /// The same, for messages up to a sequence that was the head before this moment.
+    pub fn up_to(self, head: u64) -> Self {
+        Self { up_to: head, ..self }
     }
 
     /// The same; and what had expired at another moment has expired.
@@ -177,6 +185,7 @@ impl Moment {
     fn published(&self, sequence: u64, time: i128) -> i128 {
         let corrected = self.corrections.of(sequence).map_or(time, |correction| correction.apply(time));
         match self.doubt {
+            _ if sequence > self.up_to => corrected.max(self.now),
             Some((since, earliest)) if sequence < since => corrected.max(earliest),
             _ => corrected,
         }
@@ -199,6 +208,8 @@ impl Moment {
             newest = if *sequences.start() < since { newest.max(earliest) } else { newest };
             oldest = if *sequences.end() < since { oldest.max(earliest) } else { oldest };
         }
+        newest = if *sequences.end() > self.up_to { newest.max(self.now) } else { newest };
+        oldest = if *sequences.start() > self.up_to { oldest.max(self.now) } else { oldest };
         let age = |published: i128| u64::try_from((self.now - published).max(0)).unwrap_or(u64::MAX);
         age(newest)..=age(oldest)
     }
@@ -255,13 +266,14 @@ impl Moment {
             None => false,
         };
         let shift = self.corrections.of(sequence).map_or(Some(0), Correction::shift)?;
-        Some(swept || i128::from(expires) * NANOS_PER_MILLI + shift <= self.now)
+        let has_expired = i128::from(expires) * NANOS_PER_MILLI + shift <= self.now;
+        Some(swept || has_expired && sequence <= self.up_to)
     }
 
     /// Whether all messages with these sequences have expired that expire, the last of them at `expires`. False if that
     /// is in doubt.
     pub fn have_all_expired(&self, sequences: RangeInclusive<u64>, expires: u64) -> bool {
-        if self.doubt.is_some_and(|(since, _)| *sequences.start() < since) {
+        if *sequences.end() > self.up_to || self.doubt.is_some_and(|(since, _)| *sequences.start() < since) {
             return false;
         }
         self.until_all_expired(sequences, expires) == 0
@@ -363,6 +375,24 @@ mod tests {
         assert_eq!(moment.ages(4..=7, time(60 * DAY), time(61 * DAY)), time(DAY)..=time(40 * DAY));
         assert!(!moment.have_all_expired(5..=6, 1) && moment.have_all_expired(6..=6, 1));
         assert!(!moment.has_expired(5, time(60 * DAY), 62 * 24 * 3600 * 1000));
+    }
+
+    #[test]
+    fn a_moment_says_nothing_of_messages_that_are_published_after_it() {
+        // The clock was 40 days ahead, and is right on day 60 when message 6 is published.
+        let moment = at(100 * DAY, &[]).up_to(5);
+        let (published, expires) = (time(60 * DAY), 62 * 24 * 3600 * 1000);
+        assert_eq!([5, 6].map(|sequence| moment.age(sequence, published)), [time(40 * DAY), 0]);
+        assert_eq!(moment.ages(4..=6, published, published), 0..=time(40 * DAY));
+        assert_eq!(moment.ages(6..=7, published, published), 0..=0);
+        let later = at(61 * DAY, &[]).after_sweep(Some(moment.clone().into()));
+        for moment in [&moment, &later] {
+            for (sequence, has_expired) in [(5, true), (6, false)] {
+                assert_eq!(moment.has_expired(sequence, published, expires), has_expired);
+                assert_eq!(moment.has_expired_at_any_time(sequence, expires), Some(has_expired));
+            }
+        }
+        assert!(moment.have_all_expired(4..=5, expires) && !moment.have_all_expired(5..=6, expires));
     }
 
     /// Up to, shift, doubtful shift, cap.

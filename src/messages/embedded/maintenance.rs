@@ -389,9 +389,11 @@ impl Worker {
 
     /// The moment by which messages are removed from the disk, and whether the wall clock is in doubt.
     fn moment_of_removal(&self) -> (Moment, bool) {
+        // The head first: a step of the clock may come before the next message.
+        let head = *self.shared.head.borrow();
         let timeline = &self.shared.timeline;
         let is_in_doubt = timeline.is_in_doubt(self.shared.config.removal_delay);
-        (timeline.moment_of_removal(is_in_doubt), is_in_doubt)
+        (timeline.moment_of_removal(is_in_doubt).up_to(head), is_in_doubt)
     }
 
     /// Whether messages were removed for another reason than their age, since their room was last freed.
@@ -420,7 +422,7 @@ impl Worker {
         if written * THIN < self.shared.segment_bytes() {
             return;
         }
-        let live = compaction::live_bytes(&self.shared, &active, &self.shared.timeline.moment());
+        let live = compaction::live_bytes(&self.shared, &active, &self.shared.moment());
         if live.is_ok_and(|(live, all)| live < all / 2)
             && let Some(orders) = self.orders.upgrade()
         {

@@ -315,9 +315,19 @@ impl Timeline {
 }
 
 impl Embedded {
+impl Shared {
+    /// The moment by which ages of messages are judged that the log holds now.
+    pub fn moment(&self) -> Moment {
+        // The head first: a step of the clock may come before the next message.
+        let head = *self.head.borrow();
+        self.timeline.moment().up_to(head)
+    }
+}
+
+impl Embedded {
     /// The moment by which ages of messages are judged.
     pub fn moment(&self) -> Moment {
-        self.shared.timeline.moment()
+        self.shared.moment()
     }
 
     /// Changes when something that waits for a time must look at the clock again.

@@ -128,7 +128,7 @@ impl Embedded {
                 (state.topics.get(&topic).cloned(), state.segments.clone())
             };
             let Some(known) = known else { return Ok(None) };
-            let last = last_live(&shared, &segments, &topic, &known, &shared.timeline.moment())?;
+            let last = last_live(&shared, &segments, &topic, &known, &shared.moment())?;
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(publish_time(&segment, &posting)?);
             let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;

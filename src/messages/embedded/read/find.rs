@@ -21,7 +21,7 @@ use crate::messages::{
 impl Shared {
     /// The sequence before the last `count` messages that match, up to `head`.
     pub fn start_of_last(&self, count: u64, patterns: &[Pattern], head: u64) -> io::Result<u64> {
-        let moment = self.timeline.moment();
+        let moment = self.moment();
         let mut left = usize::try_from(count).unwrap_or(usize::MAX);
         if left == 0 {
             return Ok(head);

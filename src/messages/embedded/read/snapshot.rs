@@ -190,7 +190,7 @@ impl Shared {
     /// Goes through the topics once. `None` if more than `most` match.
     fn search(&self, patterns: Option<&[Pattern]>, most: usize) -> io::Result<Option<Snapshot>> {
         let snapshot = Snapshot { fresh_until: u64::MAX, ..Snapshot::default() };
-        let (boot, moment) = (self.timeline.boot(), self.timeline.moment());
+        let (boot, moment) = (self.timeline.boot(), self.moment());
         let mut search = Search { patterns, snapshot, expired: Vec::new(), moment, boot };
         let as_of = self.as_of();
         let literal = patterns.filter(|patterns| patterns.iter().all(|it| it.literal().is_some()));

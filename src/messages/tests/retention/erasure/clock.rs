@@ -66,6 +66,27 @@ async fn while_the_clock_is_in_doubt_only_purged_messages_are_erased() {
 }
 
 #[tokio::test]
+async fn a_sweep_while_the_clock_is_ahead_hides_no_message_that_is_published_after_it() {
+    let mut bed = Bed::with(&[], |config| config.removal_delay = DELAY).await;
+    bed.config.clock.forward(40 * DAY);
+    bed.publish("b", "after the step").await;
+    bed.config.clock.advance(DELAY);
+    embedded(&bed.log).sweep().await;
+    bed.config.clock.back(40 * DAY);
+    bed.log.publish(NewMessage { ttl: Some(DAY), ..text("e", "1") }).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(bed.texts(&["e"]).await, ["1"]);
+        bed.enforce().await;
+        embedded(&bed.log).sweep().await;
+        bed.config.clock.advance(DELAY);
+    }
+    bed.reopen().await;
+    assert_eq!(bed.texts(&["e"]).await, ["1"]);
+    bed.config.clock.advance(DAY);
+    assert_eq!(bed.texts(&["e"]).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn superseded_messages_beside_purged_ones_do_not_look_damaged_without_the_rule() {
     let bed = with_all().await;
     bed.log.purge_topic("purged", None).await.unwrap();
