@@ -23,7 +23,7 @@ use super::{
     read::fetch::retrying,
     write::queue::Order,
 };
-use crate::messages::Error;
+use crate::messages::{Error, clock::whole};
 
 pub mod compaction;
 pub mod due;
@@ -114,6 +114,7 @@ impl Maintenance {
             eraser,
             freed_at,
             removals_by_age,
+            room_waits_since: Cell::new(None),
         };
         (maintenance, worker)
     }
@@ -165,6 +166,8 @@ pub struct Worker {
     freed_at: Cell<Option<u64>>,
     /// The number of removals since then that follow from the age of messages alone.
     removals_by_age: Cell<u64>,
+    /// Since when the room of messages that are due waits because the clock is in doubt, by the clock that stops in suspend.
+    room_waits_since: Cell<Option<u64>>,
 }
 
 impl Worker {
@@ -378,7 +381,11 @@ impl Worker {
         let is_in_doubt = is_in_doubt && self.shared.lack.borrow().is_none();
         let done = self.remove(&moment).and_then(|()| {
             self.write_trim_points()?;
-            if is_in_doubt && !self.has_other_removals() { Ok(()) } else { self.reclaim(&moment) }
+            if is_in_doubt && !self.has_other_removals() && self.must_room_wait() {
+                Ok(())
+            } else {
+                self.reclaim(&moment)
+            }
         });
         match done {
             Ok(()) => {}
@@ -402,10 +409,20 @@ impl Worker {
         epoch - self.freed_at.get().unwrap_or(epoch) > self.removals_by_age.get()
     }
 
+    /// Whether room waits, because the wall clock is in doubt. A clock that is set again and again does not hold it up without
+    /// end: the messages are certainly due.
+    fn must_room_wait(&self) -> bool {
+        let awake = self.shared.timeline.read().awake;
+        let since = self.room_waits_since.get().unwrap_or(awake);
+        self.room_waits_since.set(Some(since));
+        awake.saturating_sub(since) < whole(self.shared.config.removal_delay)
+    }
+
     /// Deletes segments that hold nothing any more, and compacts those that hold little.
     fn reclaim(&self, moment: &Moment) -> Result<(), Error> {
         self.freed_at.set(Some(self.shared.state().topics.removal_epoch()));
         self.removals_by_age.set(0);
+        self.room_waits_since.set(None);
         self.shared.snapshots.sweep();
         while compaction::reclaim(&self.shared, moment, &|| self.let_others_in())? && self.let_others_in() {}
         self.roll_if_thin();

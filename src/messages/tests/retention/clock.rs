@@ -69,6 +69,20 @@ async fn messages_that_are_due_are_gone_at_once_and_leave_the_disk_when_the_cloc
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_again_and_again_does_not_keep_due_messages_on_the_disk() {
+    let bed = bed(&["a=age:1h"]).await;
+    bed.fill("a", 40).await;
+    bed.clock().advance(2 * HOUR);
+    for _ in 0..4 {
+        bed.clock().back(Duration::from_secs(1));
+        bed.publish("b", "after the step").await;
+        bed.enforce().await;
+        bed.clock().advance(DELAY / 2);
+    }
+    assert!(bed.segments().len() <= 3, "{:?}", bed.segments());
+}
+
+#[tokio::test]
 async fn limits_that_do_not_depend_on_the_clock_free_room_while_it_is_in_doubt() {
     let bed = bed(&["a=count:3", "b=last"]).await;
     bed.clock().back(HOUR);
