@@ -216,14 +216,18 @@ impl Embedded {
         let Recovered { identity, mut manifest, found, state, next_sequence, .. } = recovered;
         let Recovered { active, tail, settled_up_to, unsealed, mut opened, .. } = recovered;
         let Recovered { clock_history, with_ids, .. } = recovered;
+        let known_steps = clock_history.steps.clone();
         let (timeline, history) =
             recovery::clocks::timeline(&config, clock_history, &state.segments, next_sequence);
         let moment = timeline.moment();
         let dedupe = recovery::clocks::dedupe(&config, &state.segments, &with_ids, &moment).map_err(at())?;
+        let has_step = history.as_ref().is_some_and(|history| history.steps != known_steps);
         if let Some(history) = history {
             manifest.clock = history.to_bytes();
         }
         let manifest = manifest::start(&config.disk, directory, manifest, &found).map_err(at())?;
+        // On a full disk, the first commit writes it.
+        let is_clock_stored = !has_step || manifest.is_current();
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
         let head = next_sequence - 1;
@@ -296,6 +300,7 @@ impl Embedded {
             next_sequence,
             dedupe,
             has_begun: false,
+            is_clock_stored,
             buffer: Vec::new(),
         };
         tokio::spawn(notify_followers(Arc::downgrade(&shared)));

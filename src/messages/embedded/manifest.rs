@@ -157,6 +157,12 @@ impl ManifestFile {
         (copies.is_current, copies.is_mirrored) = (false, false);
     }
 
+    /// Whether both copies on disk have the content.
+    pub fn is_current(&self) -> bool {
+        let copies = self.copies();
+        copies.is_current && copies.is_mirrored
+    }
+
     /// Reads the content.
     pub fn read<T>(&self, read: impl FnOnce(&Manifest) -> T) -> T {
         read(&self.copies().manifest)

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::messages::{
     Config, Error, Expected, NeededRoom, NewMessage, Published, Sequence,
+    clock::Reading,
     embedded::{
         Shared,
         age::Moment,
@@ -68,6 +69,8 @@ pub struct Committer {
     pub dedupe: Dedupe,
     /// The incarnation of this run has begun: its first message is on disk.
     pub has_begun: bool,
+    /// The steps of the wall clock are on disk, in both copies of the manifest.
+    pub is_clock_stored: bool,
     /// The bytes of a commit; kept for its capacity.
     pub buffer: Vec<u8>,
 }
@@ -227,17 +230,33 @@ impl Committer {
 
     /// Begins a commit. If the wall clock was set, that is on disk first: otherwise the messages of the commit would be
     /// taken for older or newer ones.
-    fn begin(&self) -> Commit {
-        let timeline = &self.shared.timeline;
-        let reading = timeline.read();
-        let refused = timeline.unrecorded(&reading).and_then(|step| {
-            let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
-            let store = |history: &ClockHistory| self.shared.store_clock(history);
-            let recorded = timeline.record(&step, self.next_sequence, oldest, store);
-            recorded.err().map(|error| self.refuse_after(&error))
-        });
+    fn begin(&mut self) -> Commit {
+        let reading = self.shared.timeline.read();
+        let refused = self.record_clock(&reading).err();
         let builder = CommitBuilder::new(reading.wall, self.next_sequence);
-        Commit { builder, moment: timeline.moment(), refused, answers: Vec::new() }
+        Commit { builder, moment: self.shared.timeline.moment(), refused, answers: Vec::new() }
+    }
+
+    /// Records a step of the wall clock, if there is one, or one that could not be written to the disk before. A clock that
+    /// was set and set back meanwhile has made no step, but one copy of the manifest may have it.
+    fn record_clock(&mut self, reading: &Reading) -> Result<(), Error> {
+        let timeline = &self.shared.timeline;
+        let step = timeline.unrecorded(reading);
+        if step.is_none() && self.is_clock_stored {
+            return Ok(());
+        }
+        self.shared.check_directory()?;
+        self.is_clock_stored = false;
+        let store = |history: &ClockHistory| self.shared.store_clock(history);
+        let recorded = if let Some(step) = step {
+            let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
+            timeline.record(&step, self.next_sequence, oldest, store)
+        } else {
+            store(&timeline.history())
+        };
+        recorded.map_err(|error| self.refuse_after(&error))?;
+        self.is_clock_stored = true;
+        Ok(())
     }
 
     /// Why nothing is published when the log cannot write something that must come first.
