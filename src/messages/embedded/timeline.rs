@@ -82,12 +82,12 @@ fn saturate(number: i128) -> i64 {
 
 impl Timeline {
     /// Continues the history of a log whose next message has the sequence `next_sequence`. `is_ahead` says whether a
-    /// message is later than a moment. Returns the history to store, if this start changes it.
+    /// message before a sequence may be later than a moment. Returns the history to store, if this start changes it.
     pub fn new(
         clock: Clock,
         history: ClockHistory,
         next_sequence: u64,
-        is_ahead: impl Fn(&Moment) -> bool,
+        is_ahead: impl Fn(&Moment, u64) -> bool,
     ) -> (Self, Option<ClockHistory>) {
         let (start, boot) = (clock.read(), clock.boot_id());
         let known = history.boot.filter(|known| Some(known.id) == boot && known.since <= next_sequence);
@@ -126,7 +126,8 @@ impl Timeline {
             let state = timeline.state();
             (state.offset, state.corrections.clone())
         };
-        if is_ahead(&Moment::new(start.wall.saturating_add(SLACK), corrections)) {
+        // The steps are exact for later messages.
+        if is_ahead(&Moment::new(start.wall.saturating_add(SLACK), corrections), since) {
             let up_to = next_sequence.saturating_sub(1);
             after.add(Step { boot: number, up_to, since, shift: 0, doubtful_shift: 0, cap: start.wall }, 0);
         }
@@ -314,7 +315,6 @@ impl Timeline {
     }
 }
 
-impl Embedded {
 impl Shared {
     /// The moment by which ages of messages are judged that the log holds now.
     pub fn moment(&self) -> Moment {

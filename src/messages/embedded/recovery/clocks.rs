@@ -23,9 +23,10 @@ pub fn timeline(
     segments: &[Arc<Segment>],
     next_sequence: u64,
 ) -> (Timeline, Option<ClockHistory>) {
-    let is_ahead = |moment: &Moment| {
-        let mut summaries = segments.iter().map(|segment| segment.summary()).filter(|of| of.messages > 0);
-        summaries.any(|of| moment.is_ahead(of.first_sequence..=of.last_sequence, of.max_time))
+    let is_ahead = |moment: &Moment, before: u64| {
+        let summaries = segments.iter().map(|segment| segment.summary());
+        let mut summaries = summaries.filter(|of| of.messages > 0 && of.first_sequence < before);
+        summaries.any(|of| moment.is_ahead(of.first_sequence..=of.last_sequence.min(before - 1), of.max_time))
     };
     Timeline::new(config.clock.clone(), history, next_sequence, is_ahead)
 }

@@ -19,7 +19,7 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let clock = Clock::manual();
-        let (timeline, changed) = Timeline::new(clock.clone(), ClockHistory::default(), 1, |_| false);
+        let (timeline, changed) = Timeline::new(clock.clone(), ClockHistory::default(), 1, |_, _| false);
         assert_eq!(changed, None, "a log without messages has no history");
         Self { clock, timeline, stored: ClockHistory::default(), times: Vec::new() }
     }
@@ -53,10 +53,10 @@ impl Bed {
 
     fn restart(&mut self) {
         let next = self.times.len() as u64 + 1;
-        let times = self.times.clone();
-        let is_ahead = |moment: &Moment| {
-            (1..).zip(&times).any(|(sequence, time)| moment.is_ahead(sequence..=sequence, *time))
-        };
+        let times = &self.times;
+        // As for a segment with all messages.
+        let latest = times.iter().max().copied().unwrap_or(0);
+        let is_ahead = |moment: &Moment, before: u64| before > 1 && moment.is_ahead(1..=before - 1, latest);
         let (timeline, changed) = Timeline::new(self.clock.clone(), self.stored.clone(), next, is_ahead);
         self.timeline = timeline;
         self.stored = changed.unwrap_or_else(|| self.stored.clone());
@@ -145,6 +145,27 @@ fn a_step_over_a_restart_of_the_server_alone_is_measured() {
         bed.restart();
         assert_eq!([bed.age(1), bed.age(2)], [2 * HOUR, HOUR]);
     }
+}
+
+#[test]
+fn restarts_with_a_message_that_was_published_while_the_clock_was_ahead_record_nothing() {
+    let mut bed = Bed::new();
+    bed.publish();
+    bed.clock.forward(40 * DAY);
+    bed.publish();
+    bed.clock.back(40 * DAY);
+    bed.publish();
+    let steps = bed.stored.steps.clone();
+    for _ in 0..3 {
+        bed.clock.advance(HOUR);
+        bed.restart();
+        assert_eq!(bed.stored.steps, steps);
+    }
+    bed.clock.reboot(HOUR);
+    bed.restart();
+    let steps = bed.stored.steps.clone();
+    bed.restart();
+    assert_eq!(bed.stored.steps, steps, "once for each boot of the machine at the most");
 }
 
 #[test]
