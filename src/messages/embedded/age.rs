@@ -69,7 +69,7 @@ impl Change {
         }
     }
 
-    /// It moves no time further forward.
+    /// The most by which it moves a time forward.
     fn most(self) -> i128 {
         match self {
             Self::Shift(shift) | Self::Limit { shift, .. } => shift,

@@ -11,7 +11,8 @@ use crate::messages::embedded::{
     index::{block_run::blocks_of, segment::Segment},
 };
 
-/// Ranges of sequences whose messages are all due, in order. Few: times rise but for steps of the clock.
+/// Ranges of sequences whose messages are all due, in order. There are few ranges, because times fall only where the clock
+/// was set back.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Due(Vec<(u64, u64)>);
 
