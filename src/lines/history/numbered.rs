@@ -242,7 +242,8 @@ impl Numbered<'_> {
     /// Whether a file may be another log: its name is none that only a rotation gives, and its times do not show that it was
     /// renamed after the own file, just before its successor was created.
     fn is_others(&self, file: &Sibling, next: Option<&Sibling>) -> bool {
-        let is_rotated = is_rotation(&file.place.name, &file.name);
+        let is_rotated = is_rotation(&file.place.name, &file.name)
+            || is_numbered_before_extension(&file.place.name, &file.name);
         if is_rotated || file.place.is_archive() || self.current().is_some() {
             return false;
         }
@@ -251,4 +252,12 @@ impl Numbered<'_> {
         let is_followed = || next.into_iter().chain(self.current).any(|next| times.is_followed_by(next));
         !is_renamed_later || times.is_late() && !is_followed()
     }
+}
+
+/// Whether the name is `app.1.log` beside `app.log`, which logrotate gives with its option `extension`.
+fn is_numbered_before_extension(path: &str, name: &str) -> bool {
+    let number = path.rsplit_once('.').and_then(|(stem, extension)| {
+        name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(extension)?.strip_suffix('.')
+    });
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
