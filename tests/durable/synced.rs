@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 use super::{Server, everything, text};
 use crate::harness::{PATIENCE, until};
 
-/// What is traced: all that changes a file or a name, all that syncs, and all that is sent.
+/// The system calls that are traced: those that change a file or a name, sync, or send.
 const CALLS: &str = "trace=mkdir,mkdirat,openat,rename,renameat,renameat2,unlink,unlinkat,pwrite64,fsync,fdatasync,\
     write,writev,sendto,sendmsg";
 
