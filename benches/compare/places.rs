@@ -1,5 +1,5 @@
-//! How long it takes to find a place in a large file: ours over a connection that stands, and the tools one would run,
-//! process start included.
+//! How long it takes to find a place in a large file: ours over an open connection, and the tools that one would run, with
+//! the start of their process.
 
 use std::{
     fs::{self, File},

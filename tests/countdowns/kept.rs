@@ -75,10 +75,10 @@ async fn retention_does_not_remove_the_state_of_a_countdown() {
         ["--segment", "1MiB", "--retain", ">=count:1", "--retention-interval", "100ms", "--keep-ended", "1h"];
     let mut server = Server::start_with(&settings);
     let client = server.countdown().await;
-    for name in ["runs", "stands", "is-over"] {
+    for name in ["runs", "is-paused", "is-over"] {
         create(&client, running_for(name, HOUR)).await.unwrap();
     }
-    change(&client, "stands", Verb::Pause).await.unwrap();
+    change(&client, "is-paused", Verb::Pause).await.unwrap();
     change(&client, "is-over", Verb::Cancel).await.unwrap();
     let before = list(&client).await;
     let mut publisher = server.messages().await;
@@ -134,7 +134,7 @@ async fn change_on(
 }
 
 impl Known {
-    /// Something that changes it as it stands.
+    /// A deed that changes the countdown in its present state.
     fn next(&self, random: &mut fastrand::Rng) -> Deed {
         let Some(countdown) = &self.countdown else { return Deed::Create };
         match countdown.state() {
@@ -150,7 +150,7 @@ impl Known {
         }
     }
 
-    /// What is there is what was answered, or what the open deed makes of it.
+    /// Checks that the countdown is as the last answer said, or as the deed without an answer makes it.
     fn compare(&mut self, found: Result<Countdown, Status>, round: u64) {
         let found = match found {
             Ok(countdown) => Some(countdown),
@@ -167,7 +167,7 @@ impl Known {
     }
 }
 
-/// How it stands, without what passes by itself.
+/// A countdown without the fields that change as time passes.
 fn still(countdown: Countdown) -> Countdown {
     let passes = is(&countdown, CountdownState::Running);
     Countdown { remaining_duration: countdown.remaining_duration.filter(|_| !passes), ..countdown }

@@ -302,7 +302,7 @@ impl Consumers {
     }
 }
 
-/// Where a message stands, by the subject that acknowledges it:
+/// The sequences of a message, by the subject that acknowledges it:
 /// `$JS.ACK.stream.consumer.delivered.stream sequence.own sequence.time.pending`.
 struct Place {
     stream: u64,
