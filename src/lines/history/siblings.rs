@@ -280,6 +280,7 @@ impl<'a> Siblings<'a> {
             Naming::Unknown => return Ok(false),
             Naming::Rotation(scheme) if scheme.kind() == Kind::Date => {
                 let earlier = self.named.iter().take(self.own_index().unwrap_or(0)).map(|(_, file)| file);
+                let earlier = earlier.filter(|file| !self.older.contains(&file.identity));
                 earlier.filter(|file| self.is_after_own(file)).collect()
             }
             _ => Vec::new(),

@@ -179,12 +179,27 @@ async fn generations_that_are_gone_or_compressed_are_a_gap() {
     }
 }
 
+/// Waits until the clock of the file system, which is coarse, has a later time than that of the last write to a file.
+fn wait_for_a_tick_after(bed: &Bed, name: &str) {
+    let written = fs::metadata(bed.path(name)).unwrap().modified().unwrap();
+    let probe = bed.path("probe");
+    loop {
+        fs::write(&probe, "").unwrap();
+        let now = fs::metadata(&probe).unwrap().created().unwrap();
+        fs::remove_file(&probe).unwrap();
+        if now > written {
+            return;
+        }
+    }
+}
+
 /// Its time of creation is earlier than that of the file before it, as when the clock is set back in between; or only its
 /// date is.
 #[tokio::test]
 async fn a_dated_generation_is_delivered_or_a_gap_when_the_clock_was_set_back() {
     for bed in Bed::both() {
         bed.append("early", "2\n");
+        wait_for_a_tick_after(&bed, "early");
         bed.append(LOG, "1\n");
         let start = leave(&bed, LOG).await;
         bed.rename(LOG, "app.log-20261121");
