@@ -8,6 +8,7 @@ use crate::time;
 
 pub mod bench;
 mod countdown;
+mod guesses;
 mod lines;
 mod messages;
 mod publish;
@@ -59,8 +60,8 @@ Exit codes:
   130  Ctrl-C or SIGTERM
 
 A stream that ends early prints the command that resumes it as the last line on stderr, unless the server would refuse \
-that, too. Several files print one line each. A consumer that another reader took over (74) prints none. When several messages are published, the exit code is \
-that of the first failure.";
+that, too. Several files print one line each. A consumer that another reader took over (74) prints none. When several \
+messages are published, the exit code is that of the first failure.";
 
 const COUNTDOWN_EXAMPLES: &str = "\
 Examples:
@@ -194,12 +195,15 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Count down, or manage shared countdowns
+    #[command(args = guesses::of_countdown())]
     #[command(after_help = format!("{COUNTDOWN_EXAMPLES}\n\n{TIME_FORMS}"))]
     Countdown(Countdown),
     /// Print the lines of files, and follow them
+    #[command(args = guesses::of_lines())]
     #[command(after_help = format!("{LINES_EXAMPLES}\n\n{DURATION_FORMS}"))]
     Lines(Lines),
     /// Print the messages of topics, and new ones as they are published
+    #[command(args = guesses::of_messages())]
     Messages(Messages),
     /// Publish a message, each line of stdin, or files
     Publish(Publish),

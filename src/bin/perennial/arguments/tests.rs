@@ -102,6 +102,26 @@ fn each_usage_names_the_arguments_in_the_order_in_which_they_are_read() {
 }
 
 #[test]
+fn an_option_of_another_tool_is_refused_with_the_name_of_ours() {
+    for (line, advice) in [
+        ("messages a -f", "new messages are always followed"),
+        ("messages a --no-follow", "--until-caught-up"),
+        ("messages -n 5 a", "--last N"),
+        ("messages a --since -1h", "--from -1h"),
+        ("messages a --earliest", "--from takes new, earliest"),
+        ("lines a/b --tail=5", "-n N"),
+        ("lines a/b -c 100", "--from-offset B"),
+        ("countdown 3 -i 100ms", "--interval D"),
+    ] {
+        let words = std::iter::once("perennial").chain(line.split(' '));
+        let error = Arguments::try_parse_from(words).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument, "{line}");
+        let text = error.render().to_string();
+        assert!(text.contains(advice) && !text.contains("as a value"), "{line}: {text}");
+    }
+}
+
+#[test]
 fn each_command_has_an_example_that_is_read_as_it_is_written() {
     let mut root = Arguments::command();
     root.build();
