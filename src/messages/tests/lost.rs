@@ -91,6 +91,51 @@ async fn a_lost_segment_is_a_gap_at_each_start_verify_fails_and_no_sequence_is_g
     }
 }
 
+/// A log of messages a second apart, each of a topic of its own every third time, and the time of each.
+async fn log_of_seconds(directory: &tempfile::TempDir, clock: &Clock) -> Vec<SystemTime> {
+    let (log, _) = open_with(directory, Config { clock: clock.clone(), ..small() });
+    let mut times = Vec::new();
+    for n in 1..=40 {
+        clock.advance(Duration::from_secs(1));
+        let topic = if n % 3 == 0 { format!("own.{n}") } else { "a".into() };
+        let new = text(&topic, &format!("{n} {}", "x".repeat(500)));
+        times.push(log.publish(new).await.unwrap().time);
+    }
+    log.close().await;
+    times
+}
+
+#[tokio::test]
+async fn a_start_at_a_time_and_one_at_last_messages_report_a_lost_segment() {
+    let source = tempfile::tempdir().unwrap();
+    let clock = Clock::manual();
+    let times = log_of_seconds(&source, &clock).await;
+    let all = segments(&source);
+    for lost in 0..all.len() {
+        let directory = copy_of(&source);
+        let (path, first) = &segments(&directory)[lost];
+        std::fs::remove_file(path).unwrap();
+        let last = all.get(lost + 1).map_or(40, |(_, next)| next - 1);
+        let (log, _) = open_with(&directory, Config { clock: clock.clone(), ..small() });
+        let starts = times.iter().enumerate().map(|(place, time)| (place as u64 + 1, Start::Time(*time)));
+        for (from, start) in starts.chain([(1, Start::LastPerTopic)]) {
+            let (messages, events) = read(&log, query(&[">"], start.clone())).await;
+            let is_last = matches!(start, Start::LastPerTopic);
+            let is_there = |n: u64| messages.iter().any(|(sequence, _)| *sequence == n);
+            let is_reported = |n: u64| {
+                events.iter().any(|event| matches!(event, Event::Damaged(range) if (number(range.first)..=number(range.last)).contains(&n)))
+            };
+            for n in from..=40 {
+                let is_lost = (*first..=last).contains(&n);
+                let is_due = is_there(n) || is_lost && is_reported(n) || is_last && n % 3 != 0;
+                assert!(is_due, "{lost}, {start:?}: {n} is missing in silence, {events:?}");
+                assert!(!(is_there(n) && is_reported(n)), "{lost}, {start:?}: {n} is there, and reported");
+            }
+        }
+        log.close().await;
+    }
+}
+
 #[tokio::test]
 async fn several_lost_segments_are_all_gaps_and_a_reader_is_told_once() {
     let source = tempfile::tempdir().unwrap();

@@ -12,6 +12,8 @@ use super::{
 };
 use embedded::simulated::Random;
 
+mod times;
+
 /// By sequence: topic and text.
 type Messages = BTreeMap<u64, (String, String)>;
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
+    ops::{Range, RangeInclusive},
     sync::Arc,
 };
 
@@ -68,26 +69,32 @@ pub fn publish_time(segment: &Segment, posting: &Posting) -> io::Result<u64> {
 /// The times of blocks of a segment whose postings do not have them: each run is read once for all messages in it.
 #[derive(Debug, Default)]
 pub struct BlockTimes {
-    /// By the offset of a run: where each block ends, and its time.
-    runs: HashMap<u64, Vec<(u64, u64)>>,
+    /// By the offset of a run: where the body of each block is, and its time.
+    runs: HashMap<u64, Vec<(Range<u64>, u64)>>,
 }
 
 impl BlockTimes {
-    /// The time of a message of the segment.
+    /// The time of a message of the segment; the latest possible one if that is damaged.
     pub fn publish_time(&mut self, segment: &Segment, posting: &Posting) -> io::Result<u64> {
+        Ok(*self.times(segment, posting)?.end())
+    }
+
+    /// The earliest and the latest time that a message of the segment may have: the same unless its block is damaged.
+    fn times(&mut self, segment: &Segment, posting: &Posting) -> io::Result<RangeInclusive<u64>> {
         if segment.has_times() {
-            return Ok(posting.time);
+            return Ok(posting.time..=posting.time);
         }
-        let Some(run) = segment.run_at_offset(posting.offset) else { return Ok(0) };
-        if run.entry.min_time == run.entry.max_time {
-            return Ok(run.entry.min_time);
+        let Some(run) = segment.run_at_offset(posting.offset) else { return Ok(0..=0) };
+        let of_run = run.entry.min_time..=run.entry.max_time;
+        if of_run.start() == of_run.end() {
+            return Ok(of_run);
         }
         let blocks = match self.runs.entry(run.start) {
             Entry::Occupied(blocks) => blocks.into_mut(),
             Entry::Vacant(blocks) => blocks.insert(times_of(segment, &run)?),
         };
-        let block = blocks.iter().find(|(end, _)| u64::from(posting.offset) < *end);
-        Ok(block.map_or(run.entry.min_time, |(_, time)| *time))
+        let block = blocks.iter().find(|(body, _)| body.contains(&posting.offset.into()));
+        Ok(block.map_or(of_run, |(_, time)| *time..=*time))
     }
 
     /// Whether a message of the segment has expired. Its time is read only if the answer depends on it.
@@ -117,18 +124,19 @@ impl BlockTimes {
                 return Ok(false);
             }
         }
-        Ok(selection.has(posting.sequence, self.publish_time(segment, posting)?))
+        let times = self.times(segment, posting)?;
+        Ok(!selection.has_none(posting.sequence, *times.start(), *times.end()))
     }
 }
 
-/// Where each block of a run ends, and its time.
-fn times_of(segment: &Segment, run: &BlockRun) -> io::Result<Vec<(u64, u64)>> {
+/// Where the body of each block of a run is, and its time.
+fn times_of(segment: &Segment, run: &BlockRun) -> io::Result<Vec<(Range<u64>, u64)>> {
     let bytes = segment.read(run.start, run.end)?;
     let (blocks, _) = blocks_of(&bytes, run, segment.salt());
     let time = |block: &Arc<Block>| {
         // Its body is a slice of the bytes of the run.
-        let start = block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
-        (run.start + (start + block.body.len()) as u64, block.time)
+        let start = run.start + block.body.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr()) as u64;
+        (start..start + block.body.len() as u64, block.time)
     };
     Ok(blocks.iter().map(time).collect())
 }

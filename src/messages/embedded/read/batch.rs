@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::messages::{
-    Event,
+    Event, SequenceRange,
     embedded::{
         age::Moment,
         format::{
@@ -41,6 +41,19 @@ pub struct Bounds {
     pub selection: Selection,
     /// The moment now: expired messages are left out.
     pub moment: Moment,
+}
+
+impl Bounds {
+    /// Ends a reading after a sequence before damage. If the damage comes first, returns the batch that reports it.
+    pub fn end_before(&mut self, after: u64, damage: Option<(u64, u64)>) -> Option<ReadBatch> {
+        let (from, to) = damage.filter(|(from, _)| *from <= self.last)?;
+        if from > after + 1 {
+            self.last = from - 1;
+            return None;
+        }
+        let event = Some(Event::Damaged(SequenceRange::of_messages(from, to)));
+        Some(ReadBatch { event, ..ReadBatch::empty(to.min(self.last)) })
+    }
 }
 
 /// Messages that were read, and how far the reading has come.

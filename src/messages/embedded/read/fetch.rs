@@ -19,9 +19,8 @@ use super::{
     snapshot::Source,
 };
 use crate::messages::{
-    Event, SequenceRange,
     embedded::{
-        Embedded, Shared,
+        Embedded, Shared, State,
         format::{
             block::Block,
             erased::Erased,
@@ -59,17 +58,8 @@ impl Embedded {
     ) -> io::Result<ReadBatch> {
         {
             let state = self.shared.state();
-            let damaged = state.damaged.iter().find(|(_, to)| **to > after).map(|(from, to)| (*from, *to));
-            if let Some((from, to)) = damaged.filter(|(from, _)| *from <= bounds.last) {
-                if from <= after + 1 {
-                    let event = Some(Event::Damaged(SequenceRange::of_messages(from, to)));
-                    return Ok(ReadBatch {
-                        delivered_up_to: to.min(bounds.last),
-                        event,
-                        ..ReadBatch::default()
-                    });
-                }
-                bounds.last = from - 1;
+            if let Some(damage) = bounds.end_before(after, state.damage_after(after)) {
+                return Ok(damage);
             }
             let limits = (bounds.max_items, bounds.max_bytes, bounds.last);
             let key = BatchKey {
@@ -155,6 +145,30 @@ impl Embedded {
     }
 }
 
+impl State {
+    /// The first damaged range that ends after a sequence.
+    pub(super) fn damage_after(&self, after: u64) -> Option<(u64, u64)> {
+        self.damaged.iter().find(|(_, to)| **to > after).map(|(from, to)| (*from, *to))
+    }
+
+    /// The first damaged range that ends after a sequence, and of which no index has the times and the topics of its
+    /// messages.
+    pub(super) fn unknown_damage_after(&self, after: u64) -> Option<(u64, u64)> {
+        let is_in_index = |from: u64, to: u64| {
+            let next = self.segments.partition_point(|segment| segment.first_sequence <= from);
+            let segment = next.checked_sub(1).and_then(|place| self.segments.get(place));
+            // A compacted segment may have replaced others with a lost one between them.
+            let whole = segment.filter(|segment| segment.is_sealed() && segment.replaces_up_to == 0);
+            whole.is_some_and(|segment| {
+                let summary = segment.summary();
+                summary.first_sequence <= from && to <= summary.last_sequence
+            })
+        };
+        let damaged = self.damaged.iter().map(|(from, to)| (*from, *to));
+        { damaged }.find(|(from, to)| *to > after && !is_in_index(*from, *to))
+    }
+}
+
 impl Shared {
     /// The segments that may hold messages from a sequence on.
     pub(super) fn segments_from(&self, sequence: u64) -> Vec<Arc<Segment>> {
@@ -171,8 +185,12 @@ impl Shared {
 
     fn read(&self, after: u64, patterns: &[Pattern], bounds: &Bounds) -> io::Result<ReadBatch> {
         let _reading = self.reading();
-        let bounds = &self.after_sweep(bounds);
+        let mut bounds = self.after_sweep(bounds);
         let start = Instant::now();
+        // Again: an index that was built again may have shown more.
+        if let Some(damage) = bounds.end_before(after, self.state().damage_after(after)) {
+            return Ok(damage);
+        }
         let mut batch = ReadBatch::empty(after);
         let segments = self.segments_from(after + 1);
         for (place, segment) in segments.iter().enumerate() {
@@ -342,7 +360,9 @@ impl Shared {
     /// Records that messages are damaged on disk.
     pub fn note_damage(&self, from: u64, to: u64) {
         tracing::error!(from, to, "messages are damaged on disk and are not served");
-        self.state_mut().damaged.insert(from, to);
+        let mut state = self.state_mut();
+        let known = state.damaged.entry(from).or_insert(to);
+        *known = to.max(*known);
     }
 }
 

@@ -70,9 +70,16 @@ impl Shared {
         Ok(0)
     }
 
-    /// The sequence before the first message with a time, in nanoseconds since 1970, or a later one; the highest number if
-    /// there is no such message.
+    /// The sequence before the first message that has a time, in nanoseconds since 1970, or a later one, or that may have
+    /// had one and is damaged; the highest number if there is no such message.
     pub fn before_time(&self, time: u64) -> io::Result<u64> {
+        let found = self.before_readable_time(time)?;
+        let unknown = self.state().unknown_damage_after(0);
+        Ok(unknown.map_or(found, |(from, _)| found.min(from - 1)))
+    }
+
+    /// The same, without messages whose times no index has.
+    fn before_readable_time(&self, time: u64) -> io::Result<u64> {
         for segment in self.segments_from(0) {
             if segment.summary().max_time < time || segment.summary().messages == 0 {
                 continue;
@@ -82,9 +89,11 @@ impl Shared {
                 if run.entry.max_time < time {
                     continue;
                 }
-                let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
-                if let Some(block) = blocks.iter().find(|block| block.time >= time) {
-                    return Ok(block.first_sequence - 1);
+                let (blocks, missing) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+                let first = blocks.iter().find(|block| block.time >= time).map(|block| block.first_sequence);
+                let missing = missing.first().map(|(from, _)| *from);
+                if let Some(first) = first.into_iter().chain(missing).min() {
+                    return Ok(first - 1);
                 }
             }
         }

@@ -259,7 +259,11 @@ impl Shared {
         bounds: &Bounds,
     ) -> io::Result<ReadBatch> {
         let _reading = self.reading();
-        let bounds = &self.after_sweep(bounds);
+        let mut bounds = self.after_sweep(bounds);
+        // It may have had the last messages of topics.
+        if let Some(damage) = bounds.end_before(after, self.state().unknown_damage_after(after)) {
+            return Ok(damage);
+        }
         let snapshot = match source {
             Source::Own(snapshot) => snapshot.clone(),
             Source::Shared => self.of_all(head, |_| true)?,
@@ -272,7 +276,7 @@ impl Shared {
                 batch.delivered_up_to = batch.delivered_up_to.max(bounds.last);
                 break;
             };
-            if !self.read_run(&snapshot, *first, wanted, patterns, bounds, &mut batch)? {
+            if !self.read_run(&snapshot, *first, wanted, patterns, &bounds, &mut batch)? {
                 break;
             }
         }
