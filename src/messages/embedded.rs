@@ -218,8 +218,9 @@ impl Embedded {
         let Recovered { clock_history, with_ids, .. } = recovered;
         let known_steps = clock_history.steps.clone();
         let (timeline, history) =
-            recovery::clocks::timeline(&config, clock_history, &state.segments, next_sequence);
-        let moment = timeline.moment();
+            recovery::clocks::timeline(&config, clock_history, &state.segments, next_sequence)
+                .map_err(at())?;
+        let moment = timeline.moment_of_ids();
         let dedupe = recovery::clocks::dedupe(&config, &state.segments, &with_ids, &moment).map_err(at())?;
         let has_step = history.as_ref().is_some_and(|history| history.steps != known_steps);
         if let Some(history) = history {
@@ -228,6 +229,7 @@ impl Embedded {
         let manifest = manifest::start(&config.disk, directory, manifest, &found).map_err(at())?;
         // On a full disk, the first commit writes it.
         let is_clock_stored = !has_step || manifest.is_current();
+        timeline.set_boot_stored(manifest.is_current());
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
         let head = next_sequence - 1;

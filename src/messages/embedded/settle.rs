@@ -42,4 +42,11 @@ impl Embedded {
         self.maintenance.request(Task::Settle(reply));
         let _ = done.await;
     }
+
+    /// When each full segment is to be measured again, by the clock that cannot be set; `None` if it was not measured.
+    pub fn measured_until(&self) -> Vec<Option<u64>> {
+        let segments = self.shared.state().segments.clone();
+        let full = segments.split_last().map_or(&[][..], |(_, full)| full);
+        full.iter().map(|segment| segment.live.get().map(|live| live.next_expiry)).collect()
+    }
 }

@@ -17,7 +17,10 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Embedded, Shared,
     age::{Corrections, Moment},
-    format::clock_history::{Boot, ClockHistory, Step},
+    format::{
+        clock_history::{Boot, ClockHistory, Step},
+        footer::At,
+    },
     time_of,
     write::queue::Order,
 };
@@ -30,6 +33,9 @@ const SLACK: u64 = 20_000_000;
 /// The clocks are compared this often while nothing is published.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Of steps of the wall clock, the first is logged, and then at most one in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What is known of the wall clock.
 #[derive(Debug)]
 pub struct Timeline {
@@ -38,6 +44,8 @@ pub struct Timeline {
     /// The clocks when the log was opened.
     start: Reading,
     state: RwLock<State>,
+    /// The last message that was published in an earlier boot of the machine, as far as it is known.
+    last_before_boot: Option<At>,
     /// The number of steps in this run.
     steps: AtomicU64,
     /// Changes with each step, and after a suspension: waiting times must be computed again.
@@ -54,9 +62,15 @@ struct State {
     since: u64,
     /// The number of this boot in the history.
     number: u64,
+    /// The boot in the history is on disk.
+    is_boot_stored: bool,
     /// How far the clock was moved forward in this boot and not back again, as far as that concerns messages of earlier
     /// boots.
     moved: i64,
+    /// Of steps.
+    warnings: Warnings,
+    /// Of boots that could not be stored.
+    boot_warnings: Warnings,
     /// When the last step was noticed, by the clock that stops in suspend; `None` for none in this run.
     stepped: Option<u64>,
     /// Messages that had expired then may be erased.
@@ -70,6 +84,40 @@ pub struct Unrecorded {
     shift: i128,
     wall: u64,
     awake: u64,
+}
+
+impl Unrecorded {
+    fn warn(&self, unlogged: u64) {
+        let nanos = u64::try_from(self.shift.unsigned_abs()).unwrap_or(u64::MAX);
+        let (seconds, direction) =
+            (Duration::from_nanos(nanos).as_secs_f64(), if self.shift < 0 { "back" } else { "forward" });
+        tracing::warn!(
+            seconds,
+            direction,
+            unlogged,
+            "the wall clock was set: ages of messages do not change, and nothing is removed from the disk by age for a while"
+        );
+    }
+}
+
+/// Limits warnings to one in [`WARNING_INTERVAL`].
+#[derive(Debug, Default)]
+struct Warnings {
+    last: Option<u64>,
+    unlogged: u64,
+}
+
+impl Warnings {
+    /// Takes a warning at a time in nanoseconds. Returns how many were not logged since the last one that was; `None` if this
+    /// one is not to be logged.
+    fn take(&mut self, now: u64) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_sub(last) < whole(WARNING_INTERVAL)) {
+            self.unlogged += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
 }
 
 fn offset_of(reading: &Reading) -> i128 {
@@ -102,7 +150,10 @@ impl Timeline {
             offset,
             since,
             number,
+            is_boot_stored: true,
             moved,
+            warnings: Warnings::default(),
+            boot_warnings: Warnings::default(),
             stepped: None,
             swept: None,
         };
@@ -111,6 +162,7 @@ impl Timeline {
             boot,
             start,
             state: RwLock::new(state),
+            last_before_boot: None,
             steps: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         };
@@ -164,6 +216,25 @@ impl Timeline {
         let now = (state.offset + i128::from(boot)).clamp(0, i128::from(u64::MAX));
         let moment = Moment::new(u64::try_from(now).unwrap_or(0), state.corrections.clone());
         moment.after_sweep(state.swept.clone())
+    }
+
+    /// The first sequence of this boot of the machine.
+    pub fn since(&self) -> u64 {
+        self.state().since
+    }
+
+    /// The same, if this is the last message before the first sequence of this boot of the machine.
+    pub fn with_last_before_boot(self, last: Option<At>) -> Self {
+        Self { last_before_boot: last, ..self }
+    }
+
+    /// The moment by which message ids are judged. That the clock shows a much later time than the last message before the
+    /// start of the machine may be downtime, or a clock that is ahead: this time does not count for their age.
+    pub fn moment_of_ids(&self) -> Moment {
+        let moment = self.moment();
+        let Some(At { sequence, time }) = self.last_before_boot else { return moment };
+        let down = moment.age(sequence, time).saturating_sub(self.clock.boot());
+        moment.with_later(self.since(), down)
     }
 
     /// From now on, messages that have expired at a moment are not delivered, even if their age turns out to be smaller.
@@ -246,20 +317,16 @@ impl Timeline {
     fn accept(&self, history: ClockHistory, step: &Unrecorded) {
         let doubtful_shift = history.steps.last().map_or(0, |step| step.doubtful_shift);
         self.replace(history, step.offset);
-        {
+        let unlogged = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.moved = state.moved.saturating_add(doubtful_shift).max(0);
             state.stepped = Some(step.awake);
-        }
+            state.warnings.take(step.awake)
+        };
         self.steps.fetch_add(1, Ordering::Relaxed);
-        let seconds =
-            Duration::from_nanos(u64::try_from(step.shift.unsigned_abs()).unwrap_or(u64::MAX)).as_secs_f64();
-        let direction = if step.shift < 0 { "back" } else { "forward" };
-        tracing::warn!(
-            seconds,
-            direction,
-            "the wall clock was set: ages of messages do not change, and nothing is removed from the disk by age for a while"
-        );
+        if let Some(unlogged) = unlogged {
+            step.warn(unlogged);
+        }
         self.wake();
     }
 
@@ -277,26 +344,36 @@ impl Timeline {
         Ok(())
     }
 
-    /// Records that the next message, with the sequence `next_sequence`, is published in this boot, once `store` has it on
-    /// disk. Does nothing if that is known.
-    pub fn record_boot(
-        &self,
-        next_sequence: u64,
-        store: impl FnOnce(&ClockHistory) -> io::Result<()>,
-    ) -> io::Result<()> {
+    /// Records that the next message, with the sequence `next_sequence`, is published in this boot, if that is not known
+    /// yet. If `store` cannot write it to the disk, this is tried again before the next message.
+    pub fn record_boot(&self, next_sequence: u64, store: impl FnOnce(&ClockHistory) -> io::Result<()>) {
         let (history, offset) = {
             let state = self.state();
-            if state.history.boot.map(|boot| boot.id) == self.boot {
-                return Ok(());
+            let is_stored = state.is_boot_stored || self.boot.is_none();
+            if is_stored && state.history.boot.map(|boot| boot.id) == self.boot {
+                return;
             }
             let mut history = state.history.clone();
             let (number, since) = (state.number, state.since.min(next_sequence));
             history.boot = self.boot.map(|id| Boot { id, number, since, offset: saturate(state.offset) });
             (history, state.offset)
         };
-        store(&history)?;
+        if let Err(error) = store(&history) {
+            let awake = self.clock.read().awake;
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(unlogged) = state.boot_warnings.take(awake) {
+                // Without it, a step of the clock over the next restart is taken for downtime.
+                tracing::warn!(%error, unlogged, "the boot of the machine cannot be recorded yet");
+            }
+            return;
+        }
         self.replace(history, offset);
-        Ok(())
+        self.set_boot_stored(true);
+    }
+
+    /// Whether the boot in the history is on disk; otherwise it is stored before the next message.
+    pub fn set_boot_stored(&self, is_stored: bool) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).is_boot_stored = is_stored;
     }
 
     /// The number of steps in this run.

@@ -63,7 +63,7 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
     let mut segments = shared.state().segments.clone();
     // The last one is being written.
     segments.pop();
-    let window = whole(shared.config.dedupe_window);
+    let (window, moment_of_ids) = (whole(shared.config.dedupe_window), shared.timeline.moment_of_ids());
     let (mut group, mut result) = (Group::new(moment.clone()), Ok(()));
     // If the previous segment has no index, only the next one shows whether its end is missing.
     let mut has_open_end = false;
@@ -75,7 +75,7 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
         let has_open_end = std::mem::replace(&mut has_open_end, !segment.is_sealed());
         let summary = segment.summary();
         let is_purged = segment.live.get().is_some_and(|measured| measured.is_purged);
-        let is_held = summary.ids > 0 && summary.youngest(moment) <= window && !is_purged;
+        let is_held = summary.ids > 0 && summary.youngest(&moment_of_ids) <= window && !is_purged;
         let is_removed = segment.is_sealed() && summary.last_sequence < oldest;
         let (live, all) = match segment.live.get() {
             _ if is_held => (1, 1),
@@ -151,8 +151,9 @@ fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Resul
             let TrimPoint { first_kept, purged_up_to, .. } = state.topics.trim_point(name);
             is_purged &= purged_up_to >= held.last.sequence;
             let sequences = held.first.sequence..=held.last.sequence;
+            // In doubt, all messages count as alive; but where nothing expires, a later look finds nothing new.
             let has_expired = moment.have_all_expired(sequences.clone(), held.all_expired);
-            if !has_expired {
+            if !has_expired && held.all_expired != 0 {
                 let left = moment.until_all_expired(sequences, held.all_expired);
                 next_expiry = next_expiry.min(boot.saturating_add(left));
             }

@@ -7,8 +7,8 @@ use crate::messages::{
     clock::whole,
     embedded::{
         age::Moment,
-        format::{block::Block, clock_history::ClockHistory, scan::Scan},
-        index::{dedupe::Dedupe, segment::Segment},
+        format::{block::Block, clock_history::ClockHistory, footer::At, scan::Scan},
+        index::{block_run::blocks_of, dedupe::Dedupe, segment::Segment},
         timeline::Timeline,
     },
 };
@@ -22,16 +22,42 @@ pub fn timeline(
     history: ClockHistory,
     segments: &[Arc<Segment>],
     next_sequence: u64,
-) -> (Timeline, Option<ClockHistory>) {
+) -> io::Result<(Timeline, Option<ClockHistory>)> {
     let is_ahead = |moment: &Moment, before: u64| {
         let summaries = segments.iter().map(|segment| segment.summary());
         let mut summaries = summaries.filter(|of| of.messages > 0 && of.first_sequence < before);
         summaries.any(|of| moment.is_ahead(of.first_sequence..=of.last_sequence.min(before - 1), of.max_time))
     };
-    Timeline::new(config.clock.clone(), history, next_sequence, is_ahead)
+    let (timeline, history) = Timeline::new(config.clock.clone(), history, next_sequence, is_ahead);
+    let last = last_before(segments, timeline.since())?;
+    Ok((timeline.with_last_before_boot(last), history))
 }
 
-/// Reads the message ids of the dedupe window.
+/// The last message before a sequence, as far as segments have it.
+fn last_before(segments: &[Arc<Segment>], sequence: u64) -> io::Result<Option<At>> {
+    for segment in segments.iter().rev() {
+        let summary = segment.summary();
+        if summary.messages == 0 || summary.first_sequence >= sequence {
+            continue;
+        }
+        if summary.last_sequence < sequence {
+            return Ok(Some(At { sequence: summary.last_sequence, time: summary.last_time }));
+        }
+        for place in (0..segment.run_count()).rev() {
+            let Some(run) = segment.run(place).filter(|run| run.entry.first_sequence < sequence) else {
+                continue;
+            };
+            let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+            let block = blocks.iter().rev().find(|block| block.first_sequence < sequence);
+            if let Some(block) = block {
+                return Ok(Some(At { sequence: block.last_sequence.min(sequence - 1), time: block.time }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the message ids of the dedupe window, as they are judged at `moment`.
 pub fn dedupe(
     config: &Config,
     segments: &[Arc<Segment>],

@@ -46,7 +46,7 @@ impl Bed {
             stored.clone_from(history);
             Ok(())
         };
-        self.timeline.record_boot(next, store).unwrap();
+        self.timeline.record_boot(next, store);
         self.times.push(self.timeline.read().wall);
         next
     }
@@ -261,4 +261,12 @@ fn a_clock_that_is_wrong_again_and_again_after_a_reboot_makes_no_message_younger
 
 fn nanos_of(duration: Duration) -> u64 {
     nanos(std::time::UNIX_EPOCH + duration)
+}
+
+#[test]
+fn of_a_clock_that_is_set_each_second_one_step_a_minute_is_logged_with_the_number_of_the_others() {
+    let mut warnings = Warnings::default();
+    let logged = (100..400).filter_map(|second| Some((second, warnings.take(second * 1_000_000_000)?)));
+    assert_eq!(logged.collect::<Vec<_>>(), [(100, 0), (160, 59), (220, 59), (280, 59), (340, 59)]);
+    assert_eq!(warnings.take(1_000_000_000_000), Some(59));
 }

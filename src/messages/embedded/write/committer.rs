@@ -49,7 +49,6 @@ pub const SEGMENT_MESSAGES: u64 = 500_000;
 /// Writes the log. Runs until all senders are gone, and commits the requests that they left.
 #[derive(Debug)]
 pub struct Committer {
-    /// The log as readers see it.
     pub shared: Arc<Shared>,
     /// Prepares segments, and takes full ones.
     pub maintenance: Maintenance,
@@ -63,9 +62,7 @@ pub struct Committer {
     pub rolls_next: bool,
     /// The bytes before this offset are on disk for certain, and a mark or a later commit says so.
     pub settled_up_to: u64,
-    /// The sequence of the next message.
     pub next_sequence: u64,
-    /// The message ids of the dedupe window.
     pub dedupe: Dedupe,
     /// The incarnation of this run has begun: its first message is on disk.
     pub has_begun: bool,
@@ -78,8 +75,10 @@ pub struct Committer {
 /// Requests and their outcomes, which are not on disk yet.
 struct Commit {
     builder: CommitBuilder,
-    /// Message ids and expiry are judged at this moment.
+    /// Expiry is judged at this moment,
     moment: Moment,
+    /// and message ids at this one.
+    moment_of_ids: Moment,
     /// Why nothing can be published now.
     refused: Option<Error>,
     answers: Vec<(oneshot::Sender<Outcome>, Outcome, OwnedSemaphorePermit)>,
@@ -234,7 +233,9 @@ impl Committer {
         let reading = self.shared.timeline.read();
         let refused = self.record_clock(&reading).err();
         let builder = CommitBuilder::new(reading.wall, self.next_sequence);
-        Commit { builder, moment: self.shared.timeline.moment(), refused, answers: Vec::new() }
+        let timeline = &self.shared.timeline;
+        let (moment, moment_of_ids) = (timeline.moment(), timeline.moment_of_ids());
+        Commit { builder, moment, moment_of_ids, refused, answers: Vec::new() }
     }
 
     /// Records a step of the wall clock, if there is one, or one that could not be written to the disk before. A clock that
@@ -291,7 +292,7 @@ impl Committer {
 
     /// Adds a message to the commit, or finds that it was published before.
     fn place(&self, commit: &mut Commit, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
-        let Commit { builder, moment, .. } = commit;
+        let Commit { builder, moment, moment_of_ids, .. } = commit;
         let (known, purged, topic_count, consumer_count) = {
             let state = self.shared.state();
             let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
@@ -302,7 +303,7 @@ impl Committer {
         if let Some(key) = id {
             let in_commit = builder.find(key).map(|sequence| (sequence, builder.time));
             let earlier = in_commit.or_else(|| {
-                self.dedupe.find(key, &new.topic, moment).filter(|(sequence, _)| *sequence > purged)
+                self.dedupe.find(key, &new.topic, moment_of_ids).filter(|(sequence, _)| *sequence > purged)
             });
             if let Some((sequence, time)) = earlier {
                 let sequence = Sequence::of_message(sequence);
@@ -360,7 +361,7 @@ impl Committer {
 
     /// Writes a commit and answers its requests.
     fn finish(&mut self, commit: Commit) {
-        let Commit { builder, moment, refused, answers } = commit;
+        let Commit { builder, moment_of_ids, refused, answers, .. } = commit;
         let next_sequence = builder.next_sequence;
         let blocks = builder.finish();
         let result = match refused {
@@ -373,12 +374,12 @@ impl Committer {
         {
             self.next_sequence = next_sequence;
             for block in &blocks {
-                self.dedupe.add(block, &moment);
+                self.dedupe.add(block, &moment_of_ids);
             }
             self.show(blocks, places);
             self.shared.head.send_replace(next_sequence - 1);
         }
-        self.dedupe.sweep(&moment);
+        self.dedupe.sweep(&moment_of_ids);
         for (reply, outcome, room) in answers {
             let outcome = match (&result, outcome) {
                 (Err(error), Outcome::Each(each)) => {
@@ -400,10 +401,7 @@ impl Committer {
         }
         self.shared.check_directory()?;
         let store = |history: &ClockHistory| self.shared.store_clock(history);
-        if let Err(error) = self.shared.timeline.record_boot(self.next_sequence, store) {
-            // Without it, a step of the clock over the next restart is taken for downtime.
-            tracing::warn!(%error, "the boot of the machine cannot be recorded yet");
-        }
+        self.shared.timeline.record_boot(self.next_sequence, store);
         self.buffer.clear();
         let begun = if self.has_begun { None } else { blocks.first() };
         let begun = begun.map(|block| Incarnation::begin(block.first_sequence));

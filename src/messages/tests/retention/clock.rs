@@ -280,3 +280,76 @@ async fn a_step_over_a_restart_is_on_disk_before_a_message_is_published_although
     }
     assert!(opened > 0);
 }
+
+fn with_id(id: &str) -> NewMessage {
+    NewMessage { message_id: Some(id.into()), ..text("ids", id) }
+}
+
+#[tokio::test]
+async fn ids_are_known_for_their_window_although_the_machine_starts_with_a_clock_that_is_ahead() {
+    for (down, ahead) in [(Duration::ZERO, 40 * DAY), (HOUR, DAY), (3 * DAY, Duration::ZERO)] {
+        let mut bed = Bed::with(&[], |config| {
+            (config.dedupe_window, config.removal_delay) = (HOUR, DELAY);
+        })
+        .await;
+        let is_known = async |bed: &Bed, id: &str| bed.log.publish(with_id(id)).await.unwrap().duplicate;
+        assert!(!is_known(&bed, "old").await);
+        bed.clock().advance(HOUR + Duration::from_secs(1));
+        assert!(!is_known(&bed, "new").await);
+        bed.fill("a", 40).await;
+        bed.start_machine(down, |clock| clock.forward(ahead)).await;
+        let what = format!("down {down:?}, ahead {ahead:?}");
+        assert!(is_known(&bed, "new").await, "{what}");
+        bed.log.purge_topic("a", None).await.unwrap();
+        bed.clock().advance(2 * DELAY);
+        bed.enforce().await;
+        bed.reopen().await;
+        assert!(is_known(&bed, "new").await, "{what}, compacted");
+        bed.clock().back(ahead);
+        bed.clock().advance(4 * ALMOST);
+        bed.reopen().await;
+        assert!(is_known(&bed, "new").await, "{what}, the clock is right");
+        assert!(!is_known(&bed, "old").await, "{what}: its window was over");
+        bed.clock().advance(Duration::from_secs(2));
+        assert!(!is_known(&bed, "new").await, "{what}: its window is over");
+    }
+}
+
+#[tokio::test]
+async fn a_boot_that_a_full_disk_cannot_record_is_recorded_with_a_later_message() {
+    let mut published = 0;
+    for call in 0..20 {
+        let bed = Bed::with(&[], |_| ()).await;
+        bed.publish("a", "1").await;
+        bed.log.close().await;
+        bed.clock().reboot(Duration::ZERO);
+        bed.disk.fail_at(bed.disk.calls() + call, Fault::Full);
+        let Ok((log, _)) = Log::open(Path::new("/log"), bed.config.clone()) else { continue };
+        for _ in 0..2 {
+            let _ = log.publish(text("a", "2")).await;
+        }
+        if *log.failed().borrow() {
+            continue;
+        }
+        published += 1;
+        // The step is measured only if the boot is the same.
+        bed.clock().forward(DAY);
+        let disk = Storage::Simulated(bed.disk.kill());
+        let (log, _) = Log::open(Path::new("/log"), Config { disk, ..bed.config.clone() }).unwrap();
+        assert_eq!(embedded_of(&log).clock_steps(), 1, "call {call}");
+    }
+    assert!(published > 0);
+}
+
+#[tokio::test]
+async fn while_the_clock_is_in_doubt_segments_in_which_nothing_expires_are_measured_once() {
+    let mut bed = bed(&[]).await;
+    bed.fill("a", 20).await;
+    bed.start_machine(HOUR, |_| ()).await;
+    // A purge has room freed, although the clock is in doubt.
+    bed.publish("b", "1").await;
+    bed.log.purge_topic("b", None).await.unwrap();
+    bed.enforce().await;
+    let measured = embedded_of(&bed.log).measured_until();
+    assert!(measured.len() >= 2 && measured.iter().all(|until| *until == Some(u64::MAX)), "{measured:?}");
+}
