@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{Error, Fault, Finding, at};
 use crate::messages::{
@@ -278,7 +278,18 @@ pub struct Loaded {
 impl Loaded {
     /// Reads a segment in which no sequence is below `from`. `is_last`: the server may be writing to its end.
     pub fn read(candidate: &Candidate, from: u64, is_last: bool) -> io::Result<Self> {
-        let mut loaded = Self::read_stable(candidate, from)?;
+        Self::read_into(candidate, from, is_last, &mut BytesMut::new())
+    }
+
+    /// As [`read`](Self::read), into memory that [`into_memory`](Self::into_memory) returned. The kernel clears new memory,
+    /// which takes as long as reading a file that is cached.
+    pub fn read_into(
+        candidate: &Candidate,
+        from: u64,
+        is_last: bool,
+        memory: &mut BytesMut,
+    ) -> io::Result<Self> {
+        let mut loaded = Self::read_stable(candidate, from, memory)?;
         if !is_last {
             return Ok(loaded);
         }
@@ -286,7 +297,7 @@ impl Loaded {
         for _ in 0..SETTLE.1 {
             let Some(start) = torn else { break };
             thread::sleep(SETTLE.0);
-            let now = Self::read_stable(candidate, from)?;
+            let now = Self::read_stable(candidate, from, memory)?;
             if now.torn_at() == Some(start) {
                 continue;
             }
@@ -304,24 +315,34 @@ impl Loaded {
         Ok(loaded)
     }
 
+    /// The memory of the bytes; empty if they are in use elsewhere.
+    pub fn into_memory(self) -> BytesMut {
+        let Self { bytes, scan, .. } = self;
+        // Its blocks are slices of the bytes.
+        drop(scan);
+        bytes.try_into_mut().unwrap_or_default()
+    }
+
     fn torn_at(&self) -> Option<u64> {
         if self.footer.is_some() { None } else { self.scan.torn() }
     }
 
-    fn read_stable(candidate: &Candidate, from: u64) -> io::Result<Self> {
+    fn read_stable(candidate: &Candidate, from: u64, memory: &mut BytesMut) -> io::Result<Self> {
         let mut tries = 0;
         loop {
-            match Self::read_once(candidate, from) {
+            match Self::read_once(candidate, from, memory) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && tries < MAX_TRIES => tries += 1,
                 result => return result,
             }
         }
     }
 
-    fn read_once(candidate: &Candidate, from: u64) -> io::Result<Self> {
+    fn read_once(candidate: &Candidate, from: u64, memory: &mut BytesMut) -> io::Result<Self> {
         let footer = Footer::read(&candidate.file, candidate.salt)?;
         let length = usize::try_from(candidate.file.len()?).map_err(io::Error::other)?;
-        let bytes = Bytes::from(candidate.file.read(0, length)?);
+        memory.resize(length, 0);
+        candidate.file.read_exact_at(memory, 0)?;
+        let bytes = std::mem::take(memory).freeze();
         let end = footer.map_or(length, |footer| usize::try_from(footer.blocks_end()).unwrap_or(length));
         let scan = Scan::new(&bytes.slice(..end.min(length)), from, candidate.salt);
         Ok(Self { bytes, footer, scan, torn: None })

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use bytes::BytesMut;
+
 use super::{
     Error, Fault, Finding,
     archive::{self, Loaded},
@@ -100,7 +102,8 @@ pub fn verify(
         let mut checked = checked.map_err(at(&candidate.path))?;
         // It was checked as if nothing came before it, which is right unless files overlap.
         if before.next_sequence > candidate.first_sequence || before.last_time > checked.earliest {
-            checked = Checked::of(candidate, next, before).map_err(at(&candidate.path))?;
+            checked =
+                Checked::of(candidate, next, before, &mut BytesMut::new()).map_err(at(&candidate.path))?;
         }
         before = checked.after(before);
         checked.findings.iter().for_each(&mut tell);
@@ -121,12 +124,13 @@ fn each_segment(
     let (place, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let next_of = |place: usize| segments.get(place + 1).map(|next| next.first_sequence);
     let work = |results: mpsc::Sender<(usize, io::Result<Checked>)>| {
+        let mut memory = BytesMut::new();
         while !is_over.load(Ordering::Relaxed) {
             let place = place.fetch_add(1, Ordering::Relaxed);
             let Some(candidate) = segments.get(place) else { return };
             let before = Before { next_sequence: candidate.first_sequence, last_time: 0 };
             // Nobody takes it after an error.
-            let _ = results.send((place, Checked::of(candidate, next_of(place), before)));
+            let _ = results.send((place, Checked::of(candidate, next_of(place), before, &mut memory)));
         }
     };
     std::thread::scope(|scope| {
@@ -174,7 +178,12 @@ struct Checked {
 }
 
 impl Checked {
-    fn of(candidate: &Candidate, next: Option<u64>, before: Before) -> io::Result<Self> {
+    fn of(
+        candidate: &Candidate,
+        next: Option<u64>,
+        before: Before,
+        memory: &mut BytesMut,
+    ) -> io::Result<Self> {
         let mut checked = Self {
             findings: Vec::new(),
             is_segment: false,
@@ -184,7 +193,7 @@ impl Checked {
             earliest: u64::MAX,
             last_time: before.last_time,
         };
-        checked.segment(candidate, next)?;
+        checked.segment(candidate, next, memory)?;
         Ok(checked)
     }
 
@@ -200,10 +209,10 @@ impl Checked {
         self.findings.push(finding.clone());
     }
 
-    fn segment(&mut self, candidate: &Candidate, next: Option<u64>) -> io::Result<()> {
+    fn segment(&mut self, candidate: &Candidate, next: Option<u64>, memory: &mut BytesMut) -> io::Result<()> {
         let Candidate { path, first_sequence, header, .. } = candidate;
         let from = self.next_sequence.max(*first_sequence);
-        let loaded = Loaded::read(candidate, from, next.is_none())?;
+        let loaded = Loaded::read_into(candidate, from, next.is_none(), memory)?;
         let was_being_made = next.is_none() && segment_header::is_empty(&loaded.bytes);
         match header {
             None if was_being_made => return Ok(()),
@@ -230,6 +239,7 @@ impl Checked {
         self.index(candidate, &loaded, next)?;
         let indexed = loaded.footer.map_or(0, |footer| footer.summary.last_sequence + 1);
         self.next_sequence = self.next_sequence.max(loaded.scan.next_sequence).max(indexed);
+        *memory = loaded.into_memory();
         Ok(())
     }
 
