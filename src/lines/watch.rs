@@ -486,3 +486,6 @@ impl Drop for Follow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

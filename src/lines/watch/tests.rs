@@ -1,0 +1,47 @@
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::lines::root::Root;
+
+/// The thread is held before it takes the first of these events.
+#[tokio::test]
+#[expect(clippy::unwrap_used, reason = "a test")]
+async fn events_that_were_queued_before_a_path_was_followed_are_not_about_its_files() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let roots = Arc::new(Roots::open(vec![Root::new("r", directory.path())]).unwrap());
+    let watches = Watches::new(roots, 10).unwrap();
+    fs::write(path("a"), "").unwrap();
+    let mut other = watches.follow(&FilePath::parse("r/a").unwrap()).unwrap();
+    let held = other.followed.work();
+    fs::rename(path("a"), path("a.1")).unwrap();
+    // Files that were at the path before it was followed, of which one is still there.
+    for name in ["b.2", "b.1"] {
+        fs::write(path("b"), "").unwrap();
+        fs::rename(path("b"), path(name)).unwrap();
+    }
+    fs::write(path("b"), "").unwrap();
+    let follow = watches.follow(&FilePath::parse("r/b").unwrap()).unwrap();
+    let found = follow.last();
+    assert_eq!(found.identity, Identity::of(&fs::metadata(path("b")).unwrap()));
+    // This event comes after all others.
+    fs::write(path("a"), "").unwrap();
+    let last = Identity::of(&fs::metadata(path("a")).unwrap());
+    drop(held);
+    while other.last().identity != last {
+        tokio::time::timeout(Duration::from_secs(120), other.changed()).await.unwrap().unwrap();
+        other.mark();
+    }
+    assert!(Arc::ptr_eq(&found, &follow.last()), "{:?}", follow.last());
+    assert!(found.left().is_none());
+    // Later ones are.
+    fs::rename(path("b"), path("b.1")).unwrap();
+    fs::write(path("b"), "").unwrap();
+    let mut follow = follow;
+    while follow.last().identity == found.identity {
+        tokio::time::timeout(Duration::from_secs(120), follow.changed()).await.unwrap().unwrap();
+        follow.mark();
+    }
+}
