@@ -68,12 +68,23 @@ async fn vim_saves_a_log_as_a_new_file_whose_lines_all_come_after_an_event() {
     edit(VIM, Holds::Always, Judge { may_repeat: true, ..Judge::default() }).await;
 }
 
+/// vim writes what it has read, and the lines that are written meanwhile are lost.
+#[tokio::test]
+#[ignore = "needs vim"]
+async fn vim_saves_a_log_while_lines_are_written_and_nothing_is_lost_in_silence() {
+    let in_place = VIM.replace("-c 'wq!'", "-c 'set backupcopy=yes' -c 'wq!'");
+    for script in [VIM, &in_place] {
+        println!("{script}");
+        edit(script, Holds::Never, Judge { may_lose: true, may_repeat: true, overwrites: true }).await;
+    }
+}
+
 /// A tool removes lines that are written while it works.
 #[tokio::test]
 async fn tools_that_work_while_lines_are_written_lose_nothing_in_silence() {
     for script in [SED, SED_WITH_BACKUP, TAIL] {
         println!("{script}");
-        edit(script, Holds::WhileCut, Judge { may_lose: true, may_repeat: true }).await;
+        edit(script, Holds::WhileCut, Judge { may_lose: true, may_repeat: true, ..Judge::default() }).await;
     }
 }
 

@@ -27,12 +27,17 @@ pub struct Judge {
     pub may_lose: bool,
     /// Lines may come again after an event.
     pub may_repeat: bool,
+    /// The tool writes over lines in place: they are missing in what comes again after `truncated`, where nothing else shows
+    /// that. A part of a line may be before another line for a moment.
+    pub overwrites: bool,
 }
 
 /// What came.
 #[derive(Clone, Debug)]
 enum Got {
     Line(usize),
+    /// No line of the writer.
+    Other(String),
     Event(Event),
     /// The cursor was refused: its file is gone.
     Expired,
@@ -45,7 +50,7 @@ impl Got {
             Self::Event(Event::Resumed(resumed)) => {
                 matches!(resumed.found(), FileResumedFound::Lost | FileResumedFound::Truncated)
             }
-            Self::Line(_) | Self::Event(_) => false,
+            Self::Line(_) | Self::Other(_) | Self::Event(_) => false,
         }
     }
 
@@ -76,6 +81,11 @@ impl Follower {
 
     pub fn is_cut(&self) -> bool {
         self.stream.is_none()
+    }
+
+    /// How many lines came.
+    pub fn count(&self) -> usize {
+        self.got.iter().filter(|got| matches!(got, Got::Line(_))).count()
     }
 
     /// Opens the stream again after the last response.
@@ -116,9 +126,7 @@ impl Follower {
             let text = text(got);
             let number = text.split(' ').nth(1).and_then(|number| number.parse::<usize>().ok());
             let number = number.filter(|number| text == line(*number));
-            let number =
-                number.unwrap_or_else(|| panic!("no line of the writer: {text:?}\n{}", self.story()));
-            self.got.push(Got::Line(number));
+            self.got.push(number.map_or(Got::Other(text), Got::Line));
         }
         self.cursor = Some(response.cursor);
     }
@@ -155,14 +163,25 @@ impl Follower {
             }
         })
         .await;
-        let fault = self.lost(written, judge).or_else(|| self.repeated(written, judge));
+        let other = self.got.iter().find_map(|got| match got {
+            Got::Other(text) if !judge.overwrites => Some(text),
+            _ => None,
+        });
+        let fault = other.map(|text| format!("no line of the writer: {text:?}"));
+        let fault = fault.or_else(|| self.lost(written, judge)).or_else(|| self.repeated(written, judge));
         assert!(fault.is_none(), "{}\n{}", fault.unwrap_or_default(), self.story());
+    }
+
+    /// The event after which lines came without another event up to this one.
+    fn start_of_run(&self, at: usize) -> usize {
+        self.got[..at].iter().rposition(|got| !matches!(got, Got::Line(_) | Got::Other(_))).unwrap_or(0)
     }
 
     fn lost(&self, written: usize, judge: Judge) -> Option<String> {
         let first = self.first(written);
         for (number, _) in first.iter().enumerate().filter(|(_, at)| at.is_none()) {
             let before = first[..number].iter().rev().find_map(|at| *at).unwrap_or(0);
+            let before = if judge.overwrites { self.start_of_run(before) } else { before };
             let after = first[number..].iter().find_map(|at| *at).unwrap_or(self.got.len());
             let between = &self.got[before.min(after)..before.max(after)];
             if !judge.may_lose || !between.iter().any(Got::is_loss) {
@@ -174,6 +193,7 @@ impl Follower {
 
     /// Lines that come again, or in another order without an event.
     fn repeated(&self, written: usize, judge: Judge) -> Option<String> {
+        let first = self.first(written);
         let (mut seen, mut last, mut turned) = (vec![false; written], None, true);
         for got in &self.got {
             let Got::Line(number) = got else {
@@ -184,7 +204,9 @@ impl Follower {
             if is_again && !(judge.may_repeat && turned) {
                 return Some(format!("line {number} came again"));
             }
-            if !turned && last.is_some_and(|last| last + 1 != *number) {
+            let is_over = |between: usize| judge.overwrites && (seen[between] || first[between].is_none());
+            let is_next = |last: usize| last < *number && (last + 1..*number).all(is_over);
+            if !turned && !last.is_none_or(is_next) {
                 return Some(format!("line {number} came after {last:?} without an event"));
             }
             // After a turn, any number of lines may come again.
