@@ -1,7 +1,7 @@
 //! The end of a file: a reader waits there, continues in the next file, or returns to a file that it left for late
 //! lines.
 
-use std::time::Duration;
+use std::{io, sync::atomic::AtomicBool, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,8 +13,9 @@ use super::{
 };
 use crate::lines::{
     Error, Event, GapReason,
-    content::{fill::Ended, split::End},
+    content::{fill::Ended, rules::Rules, split::End},
     history::rotation::{Entered, Rotation, Successor},
+    seek::locate,
     watch::Follow,
 };
 
@@ -42,6 +43,18 @@ pub enum Next {
 impl Next {
     /// Read, and leave a part of a line at the end.
     const READ: Self = Self::Read { flush: None };
+}
+
+/// Counts the lines of a file that was entered after its start, if the number of a line is to end the stream.
+fn count_lines(entered: &mut Entered, rules: &Rules, gone: &AtomicBool) -> io::Result<()> {
+    let line = &mut entered.checkpoint.line;
+    if rules.until_line.is_some()
+        && line.number.is_none()
+        && let Some(file) = entered.rotation.file()
+    {
+        line.number = Some(locate::number(file, line.offset, &rules.delimiter, gone)?);
+    }
+    Ok(())
 }
 
 impl Reader {
@@ -139,8 +152,15 @@ impl Reader {
         let (rotation, inner, was_absent) =
             (self.rotation.clone(), self.inner.clone(), self.state.is_absent());
         let (path, checkpoint) = (self.file_path.clone(), self.checkpoint);
-        let next =
-            blocking(move || Ok(rotation.advance(&inner.roots, &path, checkpoint, was_absent)?)).await?;
+        let (rules, gone) = (self.rules.clone(), self.gone.0.clone());
+        let advance = move || {
+            let mut next = rotation.advance(&inner.roots, &path, checkpoint, was_absent)?;
+            if let Some(entered) = &mut next {
+                count_lines(entered, &rules, &gone)?;
+            }
+            Ok(next)
+        };
+        let next = blocking(advance).await?;
         let Some(Entered { rotation, checkpoint, events }) = next else {
             let is_news = !exists && self.state.report_absent(self.rotation.left());
             if is_news {

@@ -245,6 +245,28 @@ pub fn line(
     Ok((position, at.max(position.offset)))
 }
 
+/// The number of the line that an offset is in, or at which it starts.
+pub fn number(file: &File, offset: u64, delimiter: &Delimiter, gone: &AtomicBool) -> io::Result<u64> {
+    let bytes = delimiter.bytes();
+    let finder = memmem::Finder::new(bytes);
+    // The start of a delimiter may be at the end of a block: it is searched again.
+    let again = bytes.len() - 1;
+    let mut buffer = vec![0; STEP_BYTES + again];
+    let (mut number, mut at) = (1, 0);
+    while !gone.load(Ordering::Relaxed) {
+        let block = read_block(file, &mut buffer, at, offset)?;
+        if block.len() <= again {
+            break;
+        }
+        let mut used = 0;
+        for end in finder.find_iter(block).map(|found| found + bytes.len()) {
+            (number, used) = (number + 1, end);
+        }
+        at += used.max(block.len() - again) as u64;
+    }
+    Ok(number)
+}
+
 /// A byte offset. `None` if the file is shorter.
 pub fn offset(
     file: &File,

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use perennial::lines::{Event, Start};
+use perennial::lines::{Delimiter, Event, Query, Rules, Start};
 
 use super::is_gap;
-use crate::bed::{Bed, LOG, Reading, follow};
+use crate::bed::{Bed, LOG, Reading, follow, text};
 
 fn lines(numbers: std::ops::Range<usize>) -> String {
     numbers.map(|n| format!("line {n}\n")).collect()
@@ -117,5 +117,40 @@ async fn the_target_of_a_link_that_is_pointed_elsewhere_is_a_new_file_though_it_
         reading.read_until("second").await;
         assert_eq!(reading.lines.len(), 2001);
         assert_eq!(reading.events, [Event::Rotated { next_offset: 0 }]);
+    }
+}
+
+/// The lines of the new file count from 1, also those that are not read again.
+#[tokio::test]
+async fn a_stream_that_ends_at_a_line_counts_the_lines_of_a_file_in_which_it_goes_on() {
+    for bed in Bed::both() {
+        for delimiter in [None, Some("\n"), Some("e 9")] {
+            bed.append(LOG, lines(0..1000));
+            let delimiter = Delimiter::parse(delimiter).unwrap();
+            let count = |text: &str| {
+                let bytes = if let Delimiter::Bytes(bytes) = &delimiter { &bytes[..] } else { b"\n" };
+                text.matches(std::str::from_utf8(bytes).unwrap()).count()
+            };
+            let new = lines(300..10_000);
+            let rules = Rules {
+                until_line: Some(count(&new) as u64),
+                delimiter: delimiter.clone(),
+                ..Rules::default()
+            };
+            let mut reading = bed.open(Query { rules, ..follow(Start::Head) }).await;
+            reading.read_lines(count(&lines(0..1000))).await;
+            bed.append("temporary", &new);
+            bed.rename("temporary", LOG);
+            bed.append(LOG, lines(10_000..10_010));
+            // It ends by itself.
+            reading.read_to_end().await;
+            let last = reading.lines.last().unwrap();
+            assert_eq!(last.number, i64::try_from(count(&new)).ok());
+            if count(&new) == 9_700 {
+                assert_eq!(text(last), "line 9999");
+                goes_on(&reading, 10_000, lines(300..1000).len());
+            }
+            bed.remove(LOG);
+        }
     }
 }
