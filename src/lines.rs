@@ -187,7 +187,8 @@ pub enum GapReason {
 pub enum Found {
     /// The same file, at its path.
     Exact,
-    /// The same file under another name, or another file that begins with everything that was read.
+    /// The same file under another name, or another file that begins with everything that was read: also a copy that was
+    /// made before the file was truncated.
     Moved,
     /// The same file, but truncated or rewritten since.
     Truncated,

@@ -43,6 +43,11 @@ pub struct Position {
     pub(super) filter: Option<Filter>,
     /// Several lines are delivered as one record.
     pub(super) record: Option<Record>,
+    /// When the file was written last, as far as the reader knew, in nanoseconds since 1970: a copy of all that was read is
+    /// no older. `None` in a cursor of an older version.
+    pub(super) written: Option<u64>,
+    /// The file is a copy of the one at the path, which was truncated after it was copied.
+    pub(super) is_copy: bool,
 }
 
 /// Where a compressed file can be read from, so that it need not be decompressed from its start.
@@ -76,7 +81,12 @@ pub struct Record {
 
 impl cursor::Position for Position {
     const KIND: cursor::Kind = cursor::Kind::Lines;
-    const DECODERS: &'static [cursor::Decoder<Self>] = &[first::decode, cursor::decode_fields];
+    const DECODERS: &'static [cursor::Decoder<Self>] = &[first::decode, decode_second, cursor::decode_fields];
+}
+
+/// Version 2 has neither of the last two fields, which are 0 in a cursor that does not set them.
+fn decode_second(bytes: &[u8]) -> Option<Position> {
+    cursor::decode_fields(&[bytes, &[0; 2]].concat())
 }
 
 impl Position {
@@ -103,6 +113,7 @@ impl Position {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
     use crate::lines::content::{
@@ -132,6 +143,8 @@ mod tests {
             late: Some((identity, checkpoint)),
             filter: Some(Filter { hash: u64::MAX, owed: u32::MAX, context_bytes: u64::MAX }),
             record: Some(Record { hash: u64::MAX, delivered_bytes: u64::MAX }),
+            written: Some(u64::MAX),
+            is_copy: true,
         }
     }
 
@@ -140,6 +153,16 @@ mod tests {
         let text = cursor::encode(&largest());
         assert!(text.len() < cursor::MAX_BYTES * 3 / 4, "{}", text.len());
         assert_eq!(cursor::decode(&text), Ok(largest()));
+    }
+
+    #[test]
+    fn a_cursor_of_version_2_is_decoded_without_the_fields_that_it_lacks() {
+        let fields = postcard::to_allocvec(&largest()).unwrap();
+        // A `u64::MAX` in an option has eleven bytes.
+        let second = fields.get(..fields.len() - 12).unwrap();
+        let known = Position { written: None, is_copy: false, ..largest() };
+        assert_eq!(decode_second(second), Some(known));
+        assert_eq!(decode_second(&fields), None);
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub struct Reader {
     tail: Tail,
     /// The size of the file when it was last read.
     size: u64,
+    /// See [`Position::written`].
+    written: Option<u64>,
     /// Lines before this number are not delivered.
     skip_to: Option<u64>,
     /// The files that were left, which are checked for late lines.
@@ -162,6 +164,7 @@ impl Reader {
             phase: Phase::read(),
             tail: Tail::new(inner.options.rotation_grace),
             size: 0,
+            written: None,
             skip_to,
             late: LateFiles::of(inner.options.max_rotated, late),
             events,
@@ -339,10 +342,15 @@ impl Reader {
 
     /// Moves to the end of a read.
     fn record(&mut self, filled: &Filled, flush: Option<End>, short_since: Option<Instant>) {
-        let (before, text_end) = (self.checkpoint, self.text_end());
+        let (before, size, text_end) = (self.checkpoint, self.size, self.text_end());
         (self.checkpoint, self.size) = (filled.checkpoint, filled.size);
+        self.written = filled.written.or(self.written);
         self.state.record_read(filled.count == 0 && matches!(filled.ended, Ended::End { .. }));
         self.tail.record(filled, flush);
+        let may_be_stale = self.rotation.is_remote() || self.limit().is_some();
+        if filled.ended != Ended::Truncated && filled.size < size && !may_be_stale {
+            self.report_cut_off(text_end);
+        }
         if filled.has_filled_hole {
             self.events.push(Event::Gap { reason: GapReason::Filled, bytes: None });
         }
@@ -374,6 +382,14 @@ impl Reader {
     /// The size of the file without the NUL bytes at its end.
     fn text_end(&self) -> u64 {
         self.size.saturating_sub(self.tail.reserved_bytes())
+    }
+
+    /// Reports the text before `text_end` that was cut off after the part of the file that was read.
+    fn report_cut_off(&mut self, text_end: u64) {
+        let bytes = text_end.saturating_sub(self.text_end());
+        if bytes > 0 {
+            self.events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(bytes) });
+        }
     }
 
     /// Reports the NUL bytes at the end of a file that is left now.
@@ -416,6 +432,8 @@ impl Reader {
             late: self.late.last().map(|late| (late.identity, late.checkpoint)),
             filter: None,
             record: None,
+            written: self.written,
+            is_copy: self.rotation.is_copy(),
         };
         let Some(paused) = self.state.skipping() else { return position };
         Position {
@@ -425,6 +443,8 @@ impl Reader {
             deleted: paused.state.is_absent(),
             resume_at: paused.rotation.linked(),
             late: Some((identity, checkpoint)),
+            written: None,
+            is_copy: paused.rotation.is_copy(),
             ..position
         }
     }

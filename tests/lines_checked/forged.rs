@@ -106,6 +106,18 @@ fn first(position: &Value) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// The text of a cursor of version 2, which lacks the last two fields, of which each has one byte here.
+fn second(position: &Position) -> Option<String> {
+    let mut value = serde_json::to_value(position).ok()?;
+    (value["written"], value["is_copy"]) = (Value::Null, false.into());
+    let newest = cursor::encode(&serde_json::from_value::<Position>(value).ok()?);
+    let mut bytes = URL_SAFE_NO_PAD.decode(newest).ok()?;
+    bytes.truncate(bytes.len() - 2 - size_of::<u32>());
+    *bytes.first_mut()? = 2;
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    Some(URL_SAFE_NO_PAD.encode(bytes))
+}
+
 /// The numbers and flags within a value.
 fn leaves<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Value>) {
     match value {
@@ -237,8 +249,10 @@ async fn try_all(forger: &mut Forger, files: &Files, count: usize) -> (usize, Ve
     for _ in 0..count {
         let forged = forger.forge();
         texts.extend(first(&forged));
-        let position = serde_json::from_value::<Position>(forged);
-        texts.extend(position.ok().map(|position| cursor::encode(&position)));
+        if let Ok(position) = serde_json::from_value::<Position>(forged) {
+            texts.extend(second(&position));
+            texts.push(cursor::encode(&position));
+        }
     }
     let mut random = forger.random.fork();
     let tried = texts.into_iter().filter_map(|text| {

@@ -11,6 +11,7 @@ use perennial::lines::{Event, Found, Options, Start};
 use crate::bed::{Bed, LOG, follow, options, query};
 
 mod away;
+mod copied;
 mod identity;
 mod linked;
 mod links;

@@ -75,6 +75,8 @@ pub struct Filled {
     pub reaches_end: bool,
     /// The size of the file.
     pub size: u64,
+    /// When the file was written last before it was read, in nanoseconds since 1970; `None` if it was not read.
+    pub written: Option<u64>,
     /// After the lines.
     pub checkpoint: Checkpoint,
     /// Bytes were written into a hole after it was passed: they are missing.
@@ -110,7 +112,8 @@ impl Filled {
     /// A read without lines.
     pub fn nothing(checkpoint: Checkpoint, ended: Ended, size: u64) -> Self {
         let reaches_end = matches!(ended, Ended::End { .. });
-        Self { items: Bytes::new(), count: 0, ended, reaches_end, size, checkpoint, has_filled_hole: false }
+        let (items, written, has_filled_hole) = (Bytes::new(), None, false);
+        Self { items, count: 0, ended, reaches_end, size, written, checkpoint, has_filled_hole }
     }
 }
 
@@ -124,6 +127,7 @@ pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Fil
     let metadata = file.metadata()?;
     let size = metadata.len().min(chunk.limit);
     let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
+    let written = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
     let checkpoint = request.checkpoint;
     let mut fill = Fill {
         chunk,
@@ -145,7 +149,7 @@ pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Fil
     if fill.chunk.buffer.len() <= KEPT_BYTES {
         BUFFER.set(fill.chunk.buffer);
     }
-    filled
+    Ok(Filled { written: u64::try_from(written).ok(), ..filled? })
 }
 
 struct Fill<'a> {
@@ -318,8 +322,8 @@ impl Fill<'_> {
         let reaches_end =
             matches!(ended, Ended::End { .. }) || ended == Ended::More && self.position.offset == self.size;
         let size = self.size.max(self.position.offset);
-        let has_filled_hole = self.has_filled_hole;
-        Ok(Filled { items: items.into(), count, ended, reaches_end, size, checkpoint, has_filled_hole })
+        let (items, written, has_filled_hole) = (items.into(), None, self.has_filled_hole);
+        Ok(Filled { items, count, ended, reaches_end, size, written, checkpoint, has_filled_hole })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{File, Metadata},
+    fs::File,
     io,
     os::unix::fs::MetadataExt,
     sync::Arc,
@@ -19,7 +19,6 @@ use super::{
     generation::{Came, Generation},
     overlap::Overlap,
     search,
-    siblings::{self, Next, Younger},
 };
 use crate::lines::{
     Event, GapReason,
@@ -27,6 +26,10 @@ use crate::lines::{
     identity::Identity,
     root::{FilePath, Roots, places::Sibling},
 };
+
+use ahead::{Ahead, NextOld, next_old};
+
+mod ahead;
 
 /// How many files a reader remembers having left, should one come back to the path.
 const MAX_LEFT: usize = 16;
@@ -51,12 +54,14 @@ enum At {
     Path { file: Arc<File>, identity: Identity },
     /// A file that was renamed away before the reader came.
     /// `joined` was the last generation when the reader came, and `ahead` are the files after this one, if they were listed.
+    /// `is_copy`: it is a copy of the file at the path, which was truncated after it was copied.
     Old {
         file: Arc<File>,
         identity: Identity,
         left: Instant,
         joined: Option<Arc<Generation>>,
         ahead: Option<Ahead>,
+        is_copy: bool,
     },
     /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
@@ -109,7 +114,12 @@ impl Rotation {
 
     /// At a file that was renamed away; `joined` was the last one when the reader came.
     pub fn old(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
-        Ok(Self::at(old(file, joined, None)?))
+        Ok(Self::at(old(file, joined, None, false)?))
+    }
+
+    /// The same in a copy of the file at the path, which was truncated after it was copied.
+    pub fn copy(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
+        Ok(Self::at(old(file, joined, None, true)?))
     }
 
     /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
@@ -145,7 +155,8 @@ impl Rotation {
 
     /// In a file that was left, for its late lines.
     pub fn visit(file: Arc<File>, identity: Identity) -> Self {
-        Self::at(At::Old { file, identity, left: Instant::now(), joined: None, ahead: None })
+        let (left, joined, ahead, is_copy) = (Instant::now(), None, None, false);
+        Self::at(At::Old { file, identity, left, joined, ahead, is_copy })
     }
 
     /// The late lines of a file that was left were read up to here.
@@ -179,6 +190,11 @@ impl Rotation {
             At::Path { .. } => true,
             At::Old { .. } | At::Nothing { .. } => false,
         }
+    }
+
+    /// See [`copy`](Self::copy).
+    pub fn is_copy(&self) -> bool {
+        matches!(self.at, At::Old { is_copy: true, .. })
     }
 
     /// What is read may be out of date for a moment.
@@ -256,7 +272,7 @@ impl Rotation {
                 let Some(next) = (if is_back { Some(last) } else { last.next() }) else { return Ok(None) };
                 self.enter_generation(roots, path, next, checkpoint, was_gone, Followed::default()).map(Some)
             }
-            At::Old { file, identity, joined, ahead, .. } => {
+            At::Old { file, identity, joined, ahead, is_copy, .. } => {
                 let joined = joined.as_ref();
                 let first = joined.and_then(|joined| first_joined(joined, *identity, &self.older));
                 let enter = |next: Option<&Arc<Generation>>, how| {
@@ -270,7 +286,8 @@ impl Rotation {
                     return enter(next, Followed::default());
                 }
                 let older = self.older.iter().copied().filter(|older| older != identity).collect::<Vec<_>>();
-                match next_old(roots, path, &file.metadata()?, &older, joined, ahead.as_ref())? {
+                let own = (&file.metadata()?, *is_copy);
+                match next_old(roots, path, own, &older, joined, ahead.as_ref())? {
                     NextOld::Listed(at, how) => self.enter(at, checkpoint, was_gone, how).map(Some),
                     NextOld::Joined(how) => enter(first, how),
                     NextOld::Nothing => Ok(None),
@@ -288,7 +305,8 @@ impl Rotation {
         was_gone: bool,
         Followed { misses_some, is_backup }: Followed,
     ) -> io::Result<Entered> {
-        let (mut next, mut misses_some) = (next, misses_some || next.arrival.misses_some);
+        // What was at the path before a log that was copied and truncated came before its copies.
+        let (mut next, mut misses_some) = (next, misses_some || next.arrival.misses_some && !self.is_copy());
         loop {
             let file = match next.file() {
                 Some(file) => Some(file),
@@ -335,9 +353,12 @@ impl Rotation {
         let Some(file) = file else {
             return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
+        let read_offset = checkpoint.line.offset;
         let checkpoint = proven.unwrap_or_else(Checkpoint::start);
         let next_offset = checkpoint.line.offset;
-        events.push(if was_gone && next_offset == 0 {
+        events.push(if self.is_copy() {
+            Event::Truncated { read_offset, size: file.metadata()?.len() }
+        } else if was_gone && next_offset == 0 {
             Event::Opened { size: file.metadata()?.len() }
         } else {
             Event::Rotated { next_offset }
@@ -354,6 +375,9 @@ impl Rotation {
         is_backup: bool,
     ) -> io::Result<Option<Checkpoint>> {
         let identity = next.identity();
+        if self.is_copy() {
+            return Ok(None);
+        }
         if let Some((_, known)) = next.left.iter().find(|(left, _)| *left == identity) {
             return Ok(if known.is_intact(file)? { Some(*known) } else { None });
         }
@@ -395,76 +419,8 @@ fn open(sibling: &Sibling) -> io::Result<Option<Arc<File>>> {
 struct Followed {
     /// There may have been others in between.
     misses_some: bool,
-    /// See [`Younger::is_backup`].
+    /// See [`siblings::Younger::is_backup`](super::siblings::Younger::is_backup).
     is_backup: bool,
-}
-
-/// The files that come after one that was renamed away, as they were listed: so that a reader that was away for many
-/// rotations lists the directory once.
-#[derive(Clone, Debug)]
-struct Ahead {
-    listed: Arc<Younger>,
-    /// How many of them were read.
-    read: usize,
-}
-
-impl Ahead {
-    fn next(&self) -> Option<&Next> {
-        self.listed.files.get(self.read)
-    }
-
-    fn rest(&self) -> Self {
-        Self { read: self.read + 1, ..self.clone() }
-    }
-}
-
-/// What comes after a file that was renamed away before the reader came.
-enum NextOld {
-    /// A file that was listed.
-    Listed(At, Followed),
-    /// The first file of the chain.
-    Joined(Followed),
-    Nothing,
-}
-
-fn next_old(
-    roots: &Roots,
-    path: &FilePath,
-    own: &Metadata,
-    older: &[Identity],
-    joined: Option<&Arc<Generation>>,
-    ahead: Option<&Ahead>,
-) -> io::Result<NextOld> {
-    if let Some((ahead, next)) = ahead.and_then(|ahead| Some((ahead, ahead.next()?)))
-        && in_chain(joined, next.file.identity).is_none()
-        && let Some(file) = open(&next.file)?
-    {
-        let follows = Followed { misses_some: next.misses_some, is_backup: false };
-        return Ok(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()))?, follows));
-    }
-    let places = roots.places(path);
-    let list = || {
-        let listed = siblings::younger(&places, own, older)?;
-        let Younger { misses_last, is_backup, .. } = listed;
-        let ahead = Ahead { listed: Arc::new(listed), read: 0 };
-        let next = ahead.next();
-        let misses_some = next.map_or(misses_last, |next| next.misses_some);
-        let follows = Followed { misses_some, is_backup };
-        if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
-            // It may be renamed since it was listed; then list again.
-            let Some(file) = open(&next.file)? else { return Ok(None) };
-            return Ok(Some(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()))?, follows)));
-        }
-        if joined.is_some() {
-            // Others may have come to the path since the reader came, and are in the chain.
-            return Ok(Some(NextOld::Joined(follows)));
-        }
-        let Some(current) = &ahead.listed.current else { return Ok(Some(NextOld::Nothing)) };
-        let Some(file) = open(current)? else { return Ok(None) };
-        let at = At::Path { file, identity: current.identity };
-        Ok(Some(NextOld::Listed(at, follows)))
-    };
-    Ok(siblings::again(list, || true)?.unwrap_or(NextOld::Nothing))
 }
 
 /// The first file of the chain that comes after an older one, for a reader that came when `joined` was the last of it.
@@ -487,7 +443,12 @@ fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc
     generation
 }
 
-fn old(file: impl Into<Arc<File>>, joined: Option<Arc<Generation>>, ahead: Option<Ahead>) -> io::Result<At> {
+fn old(
+    file: impl Into<Arc<File>>,
+    joined: Option<Arc<Generation>>,
+    ahead: Option<Ahead>,
+    is_copy: bool,
+) -> io::Result<At> {
     let file = file.into();
     let metadata = file.metadata()?;
     // A rename changes the time of the file's change of state: since then a writer may have been late.
@@ -496,5 +457,5 @@ fn old(file: impl Into<Arc<File>>, joined: Option<Arc<Generation>>, ahead: Optio
     let now = Instant::now();
     let age = changed.elapsed().unwrap_or_default();
     let left = now.checked_sub(age).unwrap_or(now);
-    Ok(At::Old { identity: Identity::of(&metadata), file, left, joined, ahead })
+    Ok(At::Old { identity: Identity::of(&metadata), file, left, joined, ahead, is_copy })
 }

@@ -5,17 +5,23 @@
 //! the inode and the birth, exactly one has the content, and the position covers enough of it.
 
 use std::{
-    collections::HashMap,
-    fs::File,
+    collections::{BTreeSet, HashMap},
+    fs::{File, Metadata},
     io,
+    os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::lines::{
+    Position,
     content::checkpoint::{Checkpoint, Fingerprint},
     identity::Identity,
-    root::places::{Place, Sibling},
+    root::{
+        places::{Place, Sibling},
+        rotated_name::is_rotation,
+        rotation_scheme::{Mark, Scheme},
+    },
 };
 
 /// How long the heads of the files of a directory are remembered, for readers that come together.
@@ -23,6 +29,13 @@ const HEADS_AGE: Duration = Duration::from_secs(5);
 
 /// How many directories have their heads remembered.
 const MAX_DIRECTORIES: usize = 64;
+
+/// How much of a log must have been read for its copy to be proven by content: two processes that print the same when they
+/// start differ by then.
+const MIN_COPIED_BYTES: u64 = 4 * 1024;
+
+/// The most rotated files of a log in one directory among which its copy is looked for.
+const MAX_ROTATIONS: usize = 2000;
 
 /// What was found where a position points.
 #[derive(Debug)]
@@ -73,6 +86,53 @@ pub fn by_content(heads: &Heads, places: &[Arc<Place>], checkpoint: &Checkpoint)
         }
     }
     Ok(only(proven))
+}
+
+/// Looks for the copy of a log that was made before the log was truncated: the only file with the name of a rotation that
+/// begins with everything that was read, has as much as was seen, and was created after that was written. `log` is the file
+/// that was truncated.
+pub fn copy_of(places: &[Arc<Place>], position: &Position, log: &Metadata) -> io::Result<Option<File>> {
+    let Position { identity, checkpoint, size, written, .. } = position;
+    let is_enough = checkpoint.is_proof() && checkpoint.line.offset >= MIN_COPIED_BYTES;
+    let Some(written) = written.filter(|_| is_enough && identity.birth() != 0) else { return Ok(None) };
+    let born = written.max(identity.birth());
+    // A log is truncated after it was copied.
+    let truncated = (log.ctime(), log.ctime_nsec());
+    let mut proven = Vec::new();
+    for place in places {
+        let mut names = place.names()?;
+        names.retain(|name| is_rotation(&place.name, name));
+        if names.len() > MAX_ROTATIONS {
+            return Ok(None);
+        }
+        let last = last_number(&place.name, names.iter().map(String::as_str));
+        for name in names.iter().filter(|name| number(&place.name, name).is_none_or(|it| it <= last)) {
+            let Ok(file) = place.open(name) else { continue };
+            let metadata = file.metadata()?;
+            let copy = Identity::of(&metadata);
+            let is_young = copy.birth() >= born && (metadata.mtime(), metadata.mtime_nsec()) <= truncated;
+            if is_young && copy != *identity && metadata.len() >= *size && checkpoint.is_prefix_of(&file)? {
+                proven.push((copy, file));
+            }
+        }
+    }
+    Ok(only(proven))
+}
+
+/// The last number that surely a rotation of a log gave to one of these files: none is missing below it. One with a higher
+/// number may be another log.
+pub fn last_number<'a>(log: &str, names: impl Iterator<Item = &'a str>) -> u64 {
+    let numbers = names.filter_map(|name| number(log, name)).filter(|number| *number > 0);
+    let numbers = numbers.collect::<BTreeSet<_>>().into_iter().zip(1..);
+    numbers.take_while(|(number, nth)| number == nth).last().map_or(0, |(number, _)| number)
+}
+
+/// The number that a rotation of a log gave to a file.
+pub fn number(log: &str, name: &str) -> Option<u64> {
+    match Scheme::of_rotation(log, name)?.1 {
+        Mark::Number(number) => Some(number),
+        Mark::Date(..) => None,
+    }
 }
 
 /// The file, if all are the same one.

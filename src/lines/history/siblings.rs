@@ -57,15 +57,21 @@ pub struct Younger {
 
 /// The files that came after one, which need not have a name any more.
 ///
-/// `older` are files that are known to be older. A listing misses a file that is renamed meanwhile, so the files are listed
-/// until two listings agree.
-pub fn younger(places: &[Arc<Place>], own: &Metadata, older: &[Identity]) -> io::Result<Younger> {
-    let mut last = Siblings::list(places, own, older)?.order()?;
+/// `older` are files that are known to be older; `is_copy`: the own file is a copy of the one at the path. A listing misses a
+/// file that is renamed meanwhile, so the files are listed until two listings agree.
+pub fn younger(
+    places: &[Arc<Place>],
+    own: &Metadata,
+    older: &[Identity],
+    is_copy: bool,
+) -> io::Result<Younger> {
+    let list = || Siblings { is_copy, ..Siblings::list(places, own, older)? }.order();
+    let mut last = list()?;
     for _ in 1..LISTINGS {
         if places.iter().all(|place| place.is_settled()) {
             break;
         }
-        let next = Siblings::list(places, own, older)?.order()?;
+        let next = list()?;
         let key = |younger: &Younger| {
             let all = younger.files.iter().map(|next| &next.file).chain(&younger.current);
             all.map(|file| (file.name.clone(), file.identity)).collect::<Vec<_>>()
@@ -96,6 +102,8 @@ struct Siblings<'a> {
     written: u64,
     /// Links are on the path.
     is_linked: bool,
+    /// The own file is a copy of the one at the path, which is older then, though its content is the newest.
+    is_copy: bool,
     /// The file that came before those that are wanted, under its present name.
     own: Option<Sibling>,
     /// The file at the path.
@@ -131,6 +139,7 @@ impl<'a> Siblings<'a> {
             born: identity.birth(),
             written: nanos(own.modified()?),
             is_linked: places.iter().skip(1).any(|place| !place.is_archive()),
+            is_copy: false,
             own: None,
             current: None,
             naming: Naming::Unknown,
@@ -221,7 +230,8 @@ impl<'a> Siblings<'a> {
         let Some(own) = self.own_index() else { return self.by_age() };
         let number = |mark: &Mark| if let Mark::Number(number) = mark { Some(*number) } else { None };
         let hidden = self.unreadable.iter().filter_map(number).collect();
-        let (files, current, older) = (&self.named, self.current.as_ref(), self.older);
+        let current = self.current.as_ref().filter(|_| !self.is_copy);
+        let (files, older) = (&self.named, self.older);
         Numbered { files, own, current, older, hidden }.younger()
     }
 
@@ -286,25 +296,18 @@ impl<'a> Siblings<'a> {
             _ => Vec::new(),
         };
         let is_later = |file: &&Sibling| self.is_born_after_own(file) || written(file) > self.written;
-        let others = self.others.iter().filter(is_later);
-        doubtful.extend(others.filter(|file| self.is_surely_rotated(file)));
+        for others in self.others.chunk_by(|one, other| Arc::ptr_eq(&one.place, &other.place)) {
+            let log = others.first().map_or("", |file| file.place.name.as_str());
+            let last = search::last_number(log, others.iter().map(|file| file.name.as_str()));
+            let is_rotated = |file: &&Sibling| search::number(log, &file.name).is_none_or(|it| it <= last);
+            doubtful.extend(others.iter().filter(is_later).filter(is_rotated));
+        }
         for file in doubtful {
             if file.metadata.len() > 0 && !self.is_copy(file)? {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    /// Whether a rotation of the path gave a name: a number is not enough, if those below it are missing. It may be another
-    /// log's.
-    fn is_surely_rotated(&self, file: &Sibling) -> bool {
-        let number = |file: &Sibling| match Scheme::of_rotation(&file.place.name, &file.name)?.1 {
-            Mark::Number(number) => Some(number),
-            Mark::Date(..) => None,
-        };
-        let has = |wanted: u64| self.others.iter().any(|other| number(other) == Some(wanted));
-        number(file).is_none_or(|number| (1..number).all(has))
     }
 
     fn is_copy(&self, file: &Sibling) -> io::Result<bool> {

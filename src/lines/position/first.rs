@@ -61,6 +61,8 @@ impl From<First> for Position {
             late: None,
             filter: None,
             record: None,
+            written: None,
+            is_copy: false,
         }
     }
 }

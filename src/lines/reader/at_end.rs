@@ -179,7 +179,7 @@ impl Reader {
         self.late.forget(&rotation.identity());
         self.events.extend(events);
         (self.rotation, self.checkpoint, self.state) = (rotation, checkpoint, State::AtPath);
-        (self.size, self.skip_to, self.phase) = (0, None, Phase::read());
+        (self.size, self.written, self.skip_to, self.phase) = (0, None, None, Phase::read());
         self.tail.forget();
         Ok(Some(Next::READ))
     }
@@ -218,7 +218,7 @@ impl Reader {
             tail: std::mem::replace(&mut self.tail, Tail::of_late_file(late.seen)),
         };
         self.state = State::visit_late_lines(paused);
-        self.size = 0;
+        (self.size, self.written) = (0, None);
         Some(Next::Read { flush })
     }
 
@@ -232,7 +232,7 @@ impl Reader {
         }
         self.events.push(Event::Rotated { next_offset: checkpoint.line.offset });
         (self.rotation, self.checkpoint, self.state, self.tail) = (rotation, checkpoint, state, tail);
-        (self.size, self.phase) = (0, Phase::read());
+        (self.size, self.written, self.phase) = (0, None, Phase::read());
         Some(Next::READ)
     }
 

@@ -210,6 +210,7 @@ impl Opener<'_> {
                 }
             }
         };
+        let events = with_cut_off(events, &rotation, position)?;
         Ok(self.opened(rotation, checkpoint, skip_to, events))
     }
 
@@ -257,16 +258,24 @@ impl Opener<'_> {
         {
             let (size, rotation) = (file.metadata()?.len(), self.rotation_of(file.try_clone()?, true)?);
             let is_proven = checkpoint.is_prefix_of(file)?;
-            return Ok(Some(if is_proven {
-                Looked::Exact(rotation)
-            } else {
-                Looked::Truncated(rotation, size)
+            if is_proven {
+                return Ok(Some(Looked::Exact(rotation)));
+            }
+            let copy = search::copy_of(places, position, &file.metadata()?)?;
+            let joined = self.follow.as_ref().map(Follow::last);
+            return Ok(Some(match copy {
+                Some(copy) => Looked::Moved(Rotation::copy(copy, joined)?),
+                None => Looked::Truncated(rotation, size),
             }));
         }
         if let Some(rotation) = self.find_open(position)? {
             return Ok(Some(Looked::Moved(rotation)));
         }
         match search::by_identity(places, identity, checkpoint)? {
+            Some(search::Found::Proven(file)) if position.is_copy => {
+                let joined = self.follow.as_ref().map(Follow::last);
+                return Ok(Some(Looked::Moved(Rotation::copy(file, joined)?)));
+            }
             Some(search::Found::Proven(file)) => {
                 return Ok(Some(Looked::Moved(self.rotation_of(file, false)?)));
             }
@@ -323,6 +332,17 @@ impl Opener<'_> {
             last => Rotation::old(file, last),
         }
     }
+}
+
+/// Adds the loss of text that was seen after the checkpoint, and is in the file no longer.
+fn with_cut_off(mut events: Vec<Event>, rotation: &Rotation, position: &Position) -> io::Result<Vec<Event>> {
+    let is_found = matches!(events.first(), Some(Event::Resumed(Found::Exact | Found::Moved)));
+    let Some(file) = rotation.file().filter(|_| is_found && !rotation.is_remote()) else { return Ok(events) };
+    let bytes = position.size.saturating_sub(file.metadata()?.len());
+    if bytes > 0 {
+        events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(bytes) });
+    }
+    Ok(events)
 }
 
 /// Whether the last write to a file is no later than that of a late writer, after a link was pointed to another file.

@@ -369,7 +369,7 @@ impl Followed {
         if let Some(last) = &work.file
             && (!is_linked || is_beside(parent, name, last)?)
         {
-            let younger = siblings::younger(&[parent.place()?], &last.metadata()?, &self.before())?;
+            let younger = siblings::younger(&[parent.place()?], &last.metadata()?, &self.before(), false)?;
             misses_last = younger.misses_last;
             for Next { file: sibling, misses_some } in younger.files {
                 let file = parent.open(&sibling.name);

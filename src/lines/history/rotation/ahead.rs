@@ -1,0 +1,78 @@
+//! The files that come after one that was renamed away before the reader came.
+
+use std::{fs::Metadata, io, sync::Arc};
+
+use super::{At, Followed, Generation, Identity, in_chain, old, open};
+use crate::lines::{
+    history::siblings::{self, Next, Younger},
+    root::{FilePath, Roots},
+};
+
+/// The files that come after one that was renamed away, as they were listed: so that a reader that was away for many
+/// rotations lists the directory once.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    listed: Arc<Younger>,
+    /// How many of them were read.
+    read: usize,
+}
+
+impl Ahead {
+    fn next(&self) -> Option<&Next> {
+        self.listed.files.get(self.read)
+    }
+
+    fn rest(&self) -> Self {
+        Self { read: self.read + 1, ..self.clone() }
+    }
+}
+
+/// What comes after a file that was renamed away before the reader came.
+pub enum NextOld {
+    /// A file that was listed.
+    Listed(At, Followed),
+    /// The first file of the chain.
+    Joined(Followed),
+    Nothing,
+}
+
+pub fn next_old(
+    roots: &Roots,
+    path: &FilePath,
+    (own, is_copy): (&Metadata, bool),
+    older: &[Identity],
+    joined: Option<&Arc<Generation>>,
+    ahead: Option<&Ahead>,
+) -> io::Result<NextOld> {
+    if let Some((ahead, next)) = ahead.and_then(|ahead| Some((ahead, ahead.next()?)))
+        && in_chain(joined, next.file.identity).is_none()
+        && let Some(file) = open(&next.file)?
+    {
+        let follows = Followed { misses_some: next.misses_some, is_backup: false };
+        return Ok(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()), is_copy)?, follows));
+    }
+    let places = roots.places(path);
+    let list = || {
+        let listed = siblings::younger(&places, own, older, is_copy)?;
+        let Younger { misses_last, is_backup, .. } = listed;
+        let ahead = Ahead { listed: Arc::new(listed), read: 0 };
+        let next = ahead.next();
+        let misses_some = next.map_or(misses_last, |next| next.misses_some);
+        let follows = Followed { misses_some, is_backup };
+        if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
+            // It may be renamed since it was listed; then list again.
+            let Some(file) = open(&next.file)? else { return Ok(None) };
+            let at = old(file, joined.cloned(), Some(ahead.rest()), is_copy)?;
+            return Ok(Some(NextOld::Listed(at, follows)));
+        }
+        if joined.is_some() {
+            // Others may have come to the path since the reader came, and are in the chain.
+            return Ok(Some(NextOld::Joined(follows)));
+        }
+        let Some(current) = &ahead.listed.current else { return Ok(Some(NextOld::Nothing)) };
+        let Some(file) = open(current)? else { return Ok(None) };
+        let at = At::Path { file, identity: current.identity };
+        Ok(Some(NextOld::Listed(at, follows)))
+    };
+    Ok(siblings::again(list, || true)?.unwrap_or(NextOld::Nothing))
+}
