@@ -48,6 +48,8 @@ pub struct Ledger {
     before: HashMap<Life, Life>,
     /// Lives that a reader may read again, because its position does not hold how far it read them.
     forgotten: HashSet<Life>,
+    /// Lives of which a copy may be read again after their file was truncated.
+    copied: HashSet<Life>,
     output: Vec<Got>,
 }
 
@@ -81,6 +83,7 @@ impl Ledger {
             arrivals: Vec::new(),
             before: HashMap::new(),
             forgotten: HashSet::new(),
+            copied: HashSet::new(),
             output: Vec::new(),
         }
     }
@@ -104,6 +107,22 @@ impl Ledger {
     /// A reader was cut, and may read the lines of this life again if it comes back to the path.
     pub fn forget(&mut self, life: Life) {
         self.forgotten.insert(life);
+    }
+
+    /// There is a copy of this life whose name a rotation gives to an older file.
+    pub fn has_doubtful_copy(&mut self, life: Life) {
+        self.copied.insert(life);
+    }
+
+    /// How much came.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// A line of such a life came after that.
+    pub fn has_come_since(&self, since: usize, is_wanted: impl Fn(Life) -> bool) -> bool {
+        let came = |got: &Got| matches!(got, Got::Line(line) if is_wanted(self.lines[*line].life));
+        self.output.iter().skip(since).any(came)
     }
 
     /// The life came to the path in this arrival, or is in the file that did.
@@ -277,9 +296,11 @@ impl Ledger {
             let lives = lives + usize::from(self.forgotten.contains(&line.life));
             for pair in line.came.windows(2) {
                 let between = &self.output[pair[0]..pair[1]];
-                // After that, a copy of what was read may be read, too.
-                let is_lost = |got: &Got| {
-                    matches!(got, Got::Expired | Got::Event(Event::Resumed(Found::Lost | Found::Truncated)))
+                let is_copied = self.copied.contains(&line.life);
+                let is_lost = |got: &Got| match got {
+                    Got::Expired | Got::Event(Event::Resumed(Found::Lost)) => true,
+                    Got::Event(Event::Resumed(Found::Truncated)) => is_copied,
+                    _ => false,
                 };
                 let is_lost = between.iter().any(is_lost);
                 times += usize::from(!is_lost);

@@ -19,6 +19,7 @@ mod mistaken;
 mod out_of_sight;
 mod replaced;
 mod torture;
+mod variants;
 mod watched;
 
 fn is_gap(event: &Event) -> bool {

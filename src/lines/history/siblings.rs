@@ -113,7 +113,7 @@ struct Siblings<'a> {
     named: Vec<(Mark, Sibling)>,
     /// Compressed files, and names that cannot be opened.
     unreadable: Vec<Mark>,
-    /// Files that are named by another strict rotation of the path.
+    /// Files that are named by another strict rotation of the path, or of the file that its links lead to.
     others: Vec<Sibling>,
 }
 
@@ -173,7 +173,9 @@ impl<'a> Siblings<'a> {
             }
             _ => {}
         }
-        siblings.add_others(path)?;
+        for place in places.iter().filter(|place| !place.is_archive()) {
+            siblings.add_others(place)?;
+        }
         Ok(siblings)
     }
 
@@ -192,16 +194,17 @@ impl<'a> Siblings<'a> {
         Ok(())
     }
 
-    fn add_others(&mut self, path: &Arc<Place>) -> io::Result<()> {
-        let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name));
-        let others = names.filter_map(|name| path.sibling(&name)).filter(|sibling| {
+    fn add_others(&mut self, place: &Arc<Place>) -> io::Result<()> {
+        let names = place.names()?.into_iter().filter(|name| is_rotation(&place.name, name));
+        let others = names.filter_map(|name| place.sibling(&name)).filter(|sibling| {
             let is_named = self.named.iter().any(|(_, other)| other.identity == sibling.identity);
             let is = |other: &Option<Sibling>| {
                 other.as_ref().is_some_and(|other| other.identity == sibling.identity)
             };
             !is_named && !is(&self.own) && !is(&self.current)
         });
-        self.others = others.collect();
+        let others = others.collect::<Vec<_>>();
+        self.others.extend(others);
         Ok(())
     }
 
@@ -213,7 +216,7 @@ impl<'a> Siblings<'a> {
             Naming::Series { scheme, own, last } => self.by_series(scheme.kind(), own, last),
             Naming::Once => (Vec::new(), false),
             // A link may have led to any other file in between.
-            Naming::Backup => (Vec::new(), self.is_linked || !self.is_adjacent()),
+            Naming::Backup => (Vec::new(), self.is_linked || !self.is_adjacent() || self.has_others_alike()?),
             Naming::Unknown => self.by_age(),
         };
         if self.has_doubtful()? {
@@ -331,6 +334,18 @@ impl<'a> Siblings<'a> {
 
     fn is_after_own(&self, file: &Sibling) -> bool {
         self.is_born_after_own(file) && written(file) > self.written
+    }
+
+    /// Whether other files differ from the own one only by a number or a date in their names, and are no older: they may have
+    /// come after it.
+    fn has_others_alike(&self) -> io::Result<bool> {
+        let Some(own) = &self.own else { return Ok(false) };
+        let schemes = Scheme::around(&own.place.name, &own.name);
+        let is_alike =
+            |name: &String| *name != own.name && schemes.iter().any(|scheme| scheme.mark(name).is_some());
+        let alike = own.place.names()?.into_iter().filter(is_alike);
+        let mut others = alike.filter_map(|name| own.place.sibling(&name)).map(|other| other.identity);
+        Ok(others.any(|other| other != own.identity && other.birth() >= self.born))
     }
 
     /// The file at the path came when the own one was renamed.

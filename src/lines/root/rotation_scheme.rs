@@ -38,6 +38,14 @@ impl Scheme {
         rotations.max_by_key(|(scheme, _)| (scheme.after.is_empty(), scheme.before.len()))
     }
 
+    /// How `sibling` may have been made of `name` by a number or a date and other text, in any order and case: `3.app.log` and
+    /// `app.log.3.save` of `app.log`.
+    pub fn around(name: &str, sibling: &str) -> Vec<Self> {
+        let has = |text: &str| text.to_ascii_lowercase().contains(&name.to_ascii_lowercase());
+        let all = Self::all(sibling).map(|(scheme, _)| scheme);
+        all.filter(|scheme| has(&scheme.before) || has(&scheme.after)).collect()
+    }
+
     /// How both names were made, and the mark of the first.
     pub fn shared(name: &str, other: &str) -> Option<(Self, Mark)> {
         Self::all(name).find(|(scheme, _)| scheme.mark(other).is_some())

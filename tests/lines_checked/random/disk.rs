@@ -28,6 +28,8 @@ pub struct Disk {
     target: Option<String>,
     /// Where it led before.
     old_target: Option<String>,
+    /// How much had come when the link was pointed to its target.
+    linked_since: usize,
     /// The targets of a link at which lives began.
     homes: HashMap<Life, String>,
     writer: Option<(File, Life)>,
@@ -66,6 +68,7 @@ impl Disk {
             files: BTreeMap::new(),
             target: None,
             old_target: None,
+            linked_since: 0,
             homes: HashMap::new(),
             writer: None,
             before: None,
@@ -114,10 +117,13 @@ impl Disk {
         }
     }
 
-    /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes before a line of
-    /// it came may be one that no reader knows of.
+    /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes may be one that no
+    /// reader knows of, before a line came from where the link leads now.
     fn goes(&mut self, life: Life) {
-        if self.target.is_some() && !self.ledger.is_seen(life) {
+        let target = self.target.as_ref();
+        let is_at_target = |life: Life| self.homes.get(&life) == target;
+        let is_known = target.is_none() || self.ledger.has_come_since(self.linked_since, is_at_target);
+        if !is_known && !self.ledger.is_seen(life) {
             self.ledger.exempt(life);
             self.unknown.insert(life);
         }
@@ -345,6 +351,11 @@ impl Disk {
     pub fn copy_truncate(&mut self) {
         if self.life().is_some() {
             let (to, real) = (self.rotated(), self.real());
+            if self.naming == Naming::Upward
+                && let Some(life) = self.life()
+            {
+                self.ledger.has_doubtful_copy(life);
+            }
             fs::copy(self.at(&real), self.at(&to)).unwrap();
             self.files.insert(to, None);
             self.truncate();
@@ -471,6 +482,7 @@ impl Disk {
         fs::rename(temporary, self.at(self.name)).unwrap();
         if self.target.as_ref() != Some(&target) {
             self.old_target = self.target.replace(target);
+            self.linked_since = self.ledger.output_len();
         }
         if let Some(life) = self.life() {
             self.unknown.remove(&life);
