@@ -92,14 +92,18 @@ pub struct Stretch {
     pub is_erased: bool,
 }
 
-/// The stretches of messages that `is_dead` names.
+/// The stretches of messages that `is_dead` names, with the messages beside them that were erased before: a wrong clock may
+/// have taken those for dead, and without their stamp they would look damaged.
 pub fn to_erase(block: &Block, salt: Salt, is_dead: impl Fn(&Entry) -> bool) -> Vec<Stretch> {
     let mut stretches = Vec::new();
-    for run in block.entries.chunk_by(|one, next| is_dead(one) && is_dead(next)) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        if !is_dead(first) {
-            continue;
-        }
+    if !block.entries.iter().any(&is_dead) {
+        return stretches;
+    }
+    let mut erased = Erased::of(block, salt);
+    let mut with_erased = |entry| (entry, is_dead(entry) || erased.has(entry));
+    let entries = block.entries.iter().map(&mut with_erased).collect::<Vec<_>>();
+    for run in entries.chunk_by(|(_, one), (_, next)| *one && *next) {
+        let (Some((first, true)), Some((last, _))) = (run.first(), run.last()) else { continue };
         let bytes = first.start as usize..last.end as usize;
         let mut stamp = stamp(first.sequence, last.sequence, salt).to_vec();
         stamp.truncate(bytes.len());

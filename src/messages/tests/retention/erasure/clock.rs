@@ -23,6 +23,16 @@ async fn with_all() -> Bed {
     bed
 }
 
+impl Bed {
+    /// Starts the machine again, and sets its clock.
+    async fn start_again(&mut self, set: impl FnOnce(&Clock)) {
+        self.log.close().await;
+        self.config.clock.reboot(Duration::ZERO);
+        set(&self.config.clock);
+        self.log = Self::open(&self.config).await;
+    }
+}
+
 fn files_of(bed: &Bed, topic: &str) -> usize {
     files_with(&bed.disk, &format!("{SECRET} {topic} ")).len()
 }
@@ -108,10 +118,7 @@ async fn erased_too_early() -> Bed {
         let all = vec![text("b", &"b".repeat(600)), secret, text("c", &n.to_string())];
         bed.log.publish_batch(all).await.unwrap();
     }
-    bed.log.close().await;
-    bed.config.clock.reboot(Duration::ZERO);
-    bed.config.clock.forward(40 * DAY);
-    bed.log = Bed::open(&bed.config).await;
+    bed.start_again(|clock| clock.forward(40 * DAY)).await;
     embedded(&bed.log).sweep().await;
     assert_eq!(files_with(&bed.disk, SECRET).len(), 0);
     bed.config.clock.back(40 * DAY);
@@ -143,6 +150,35 @@ async fn a_reader_passes_over_messages_that_were_erased_by_a_wrong_clock() {
                 assert_eq!(seen, expected, "{topics:?} {start:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn messages_that_were_erased_by_a_wrong_clock_stay_erased_when_their_neighbours_are_erased_again() {
+    for (short, long) in [(0, 1), (1, 0), (0, 2)] {
+        let mut bed = Bed::with(&[], |_| ()).await;
+        for topic in ["e", "f", "g"] {
+            bed.publish(topic, "first").await;
+        }
+        // Three neighbours that expire, one of them soon.
+        let ttl = |place| if place == short { 60 * SECOND } else { 30 * DAY };
+        let secret = |place| NewMessage { ttl: Some(ttl(place)), ..text(["e", "f", "g"][place], SECRET) };
+        bed.log.publish_batch((0..3).map(secret).collect()).await.unwrap();
+        bed.publish("c", "kept").await;
+        bed.start_again(|clock| clock.forward(40 * DAY)).await;
+        embedded(&bed.log).sweep().await;
+        bed.config.clock.back(40 * DAY);
+        bed.publish("c", "kept").await;
+        bed.reopen().await;
+        assert_eq!(damage(&bed.log).await, []);
+        bed.log.purge_topic(["e", "f", "g"][long], None).await.unwrap();
+        bed.config.clock.advance(60 * SECOND);
+        bed.enforce().await;
+        embedded(&bed.log).sweep().await;
+        assert_eq!(damage(&bed.log).await, [], "{short}, {long}");
+        bed.reopen().await;
+        assert_eq!(damage(&bed.log).await, [], "{short}, {long}");
+        assert_eq!(bed.texts(&[">"]).await, ["first", "first", "kept", "kept"]);
     }
 }
 
