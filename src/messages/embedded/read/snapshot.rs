@@ -142,14 +142,16 @@ impl Search<'_> {
     fn add(&mut self, name: &Arc<str>, topic: &Topic) {
         let held = &topic.held;
         let At { sequence, time } = held.last;
+        // Expired messages after the first one may have left the disk, and do not count any more.
+        let has_earlier = held.first.sequence < sequence;
         if held.last_expires == 0 {
             self.snapshot.sequences.push(sequence);
         } else if !self.moment.has_expired(sequence, time, held.last_expires) {
             self.snapshot.sequences.push(sequence);
-            if held.messages > 1 {
+            if has_earlier {
                 self.expires_in(self.moment.until_expiry(sequence, time, held.last_expires));
             }
-        } else if held.messages > 1 {
+        } else if has_earlier {
             self.expired.push((name.clone(), topic.clone()));
         }
     }

@@ -293,3 +293,23 @@ async fn the_ids_of_all_topics_are_limited() {
     assert!(bed.log.publish(with_id(99)).await.unwrap().duplicate);
     assert!(!bed.log.publish(with_id(50)).await.unwrap().duplicate);
 }
+
+#[tokio::test]
+async fn the_last_message_that_lives_is_found_when_those_after_it_have_expired_and_left_the_disk() {
+    let mut bed = Bed::new(&[]).await;
+    bed.publish("a", "lives").await;
+    let expiring = NewMessage { ttl: Some(Duration::from_secs(1)), ..text("a", &"x".repeat(2000)) };
+    bed.log.publish(expiring).await.unwrap();
+    bed.publish("b", "lives, too").await;
+    bed.config.clock.advance(Duration::from_secs(2));
+    for _ in 0..3 {
+        bed.enforce().await;
+    }
+    assert_eq!(bed.topic("a").unwrap().messages, 1, "the expired one has left the disk");
+    for _ in 0..2 {
+        for topics in [&["a", "b"][..], &[">"], &["*"]] {
+            assert_eq!(texts(&bed.log, query(topics, Start::LastPerTopic)).await, ["lives", "lives, too"]);
+        }
+        bed.reopen().await;
+    }
+}
