@@ -100,7 +100,7 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
             result = group.finish(shared).and(result);
             continue;
         }
-        if group.live + live > shared.segment_bytes() {
+        if group.live + live > shared.segment_bytes() || group.ends_before_damage(shared, &segment) {
             result = group.finish(shared).and(result);
         }
         group.live += live;
@@ -121,6 +121,15 @@ struct Group {
 impl Group {
     fn new(moment: Moment) -> Self {
         Self { segments: Vec::new(), live: 0, is_thin: false, moment }
+    }
+
+    /// Whether messages are damaged or lost between the group and a segment. A segment that replaced both would seem to
+    /// have replaced the lost one, too.
+    fn ends_before_damage(&self, shared: &Shared, segment: &Segment) -> bool {
+        let Some(last) = self.segments.last() else { return false };
+        let state = shared.state();
+        let mut damaged = state.damaged.range(..segment.first_sequence);
+        damaged.any(|(_, to)| *to >= last.first_sequence)
     }
 
     fn finish(&mut self, shared: &Shared) -> io::Result<()> {
