@@ -50,11 +50,13 @@ pub struct Trimmed {
 /// The first message that is left of a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
-    /// Its sequence and time.
     pub at: At,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub expires: u64,
 }
+
+/// The first loss epoch of a run is above the last one by up to this number.
+const MAX_EPOCH_JUMP: u64 = 1 << 40;
 
 /// All topics.
 #[derive(Debug, Default)]
@@ -73,8 +75,9 @@ pub struct Topics {
     forgotten_at: u64,
     /// Rises with every change of a `lost_up_to`, and over restarts.
     loss_epoch: u64,
-    /// The first loss epoch of this run: the time in nanoseconds since 1970. So a run does not repeat the epochs of one whose
-    /// last removals a power cut has undone, nor of a history that was lost when a copy was restored.
+    /// The first loss epoch of this run: the time in nanoseconds since 1970, or a random number above the last epoch. So a run
+    /// does not repeat the epochs of one whose last removals a power cut has undone, nor of a history that was lost when a
+    /// copy was restored.
     first_epoch: u64,
     /// Changes with every removal, a superseded message included.
     removal_epoch: u64,
@@ -401,6 +404,9 @@ impl Topics {
             self.gone.insert(name.into(), trim_point);
         }
         self.forget_up_to(points.forgotten_up_to);
+        // If the clock was set back, its time alone would repeat epochs of a history that was lost.
+        let jump = uuid::Uuid::new_v4().as_u64_pair().1 % MAX_EPOCH_JUMP;
+        self.first_epoch = self.first_epoch.max(self.loss_epoch.saturating_add(1 + jump));
     }
 
     /// Topics whose trim points were dropped have lost messages up to this sequence, 0 for none, and up to this loss epoch.
