@@ -43,6 +43,11 @@ impl Embedded {
         let _ = done.await;
     }
 
+    /// Whether the log has recorded all steps of the wall clock.
+    pub fn has_noticed_clock(&self) -> bool {
+        self.shared.timeline.unrecorded(&self.shared.timeline.read()).is_none()
+    }
+
     /// When each full segment is to be measured again, by the clock that cannot be set; `None` if it was not measured.
     pub fn measured_until(&self) -> Vec<Option<u64>> {
         let segments = self.shared.state().segments.clone();

@@ -1,5 +1,5 @@
 //! A log lives through several generations, in each of which it is opened, used, and ended by a crash or a close. Between
-//! them and meanwhile happens what happens to logs: power cuts, full disks, lost files, restored copies.
+//! them and meanwhile happens what happens to logs: power cuts, full disks, lost files, restored copies, wrong clocks.
 //!
 //! Everything is judged: what a reader from the start gets, by the history checker; what readers get that come back with the
 //! cursors of earlier generations, by [`held`]; and whether purged messages are still on the disk.
@@ -13,9 +13,11 @@ use super::{
     workload::{self, Client, DIRECTORY, embedded, enforce, for_each_seed, seeds, small},
     *,
 };
+use clocks::{Known, Time};
 use held::Held;
 use losses::Lost;
 
+mod clocks;
 mod held;
 mod losses;
 
@@ -38,6 +40,9 @@ struct World {
     strange: Vec<Strange>,
     /// The disk fails at some call to come.
     is_armed: bool,
+    /// The disk may have been full in this boot of the machine.
+    is_limited: bool,
+    time: Time,
 }
 
 /// A copy of the log's directory, and what was known when it was made.
@@ -47,6 +52,7 @@ struct Copy {
     head: u64,
     facts: Vec<Fact>,
     strange: Vec<Strange>,
+    known: Known,
 }
 
 /// A cursor of a history that the log does not have.
@@ -63,6 +69,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut client = Client::new(seed);
         let segment_bytes = 4096 << client.random.index(3);
+        client.max_ttl = Duration::from_secs(2 * 3600);
         Self {
             client,
             disk: Simulation::new(),
@@ -71,11 +78,13 @@ impl World {
             copy: None,
             strange: Vec::new(),
             is_armed: false,
+            is_limited: false,
+            time: Time::new(),
         }
     }
 
     fn open(&self) -> Result<(Log, Opened), OpenError> {
-        Log::open(Path::new(DIRECTORY), small(&self.disk, self.segment_bytes))
+        Log::open(Path::new(DIRECTORY), self.config())
     }
 
     /// The power fails at some call, perhaps while the log is opened.
@@ -89,18 +98,24 @@ impl World {
 
     fn lose_power(&mut self) {
         self.disk = self.disk.lose_power(self.client.random.number());
-        self.is_armed = false;
+        self.time.reboot(&mut self.client.random);
+        (self.is_armed, self.is_limited) = (false, false);
     }
 
     /// Opens the log, again and again if the power fails meanwhile.
     async fn begin(&mut self, lost: Vec<Lost>) -> Log {
         loop {
+            self.notice_start();
             match self.open() {
                 Ok((log, opened)) => {
                     let has_losses = !lost.is_empty() || self.has_losses();
                     assert!(has_losses || opened.damaged.is_empty(), "{:?}", opened.damaged);
                     self.client.facts.push(Fact::Opened);
                     let head = embedded(&log).head();
+                    if lost.iter().any(|lost| matches!(lost, Lost::List)) {
+                        // The list has the steps of the clock, too.
+                        self.client.facts.push(Fact::Doubted);
+                    }
                     self.client.facts.extend(lost.into_iter().map(|lost| lost.fact(head)));
                     embedded(&log).settle().await;
                     if self.is_armed && *log.failed().borrow() {
@@ -124,6 +139,7 @@ impl World {
     /// Does one thing after another, until the log gives up.
     async fn work(&mut self, log: &Log, steps: u64) {
         for _ in 0..steps {
+            self.pass_time(log).await;
             match self.client.random.below(28) {
                 0 | 1 => self.client.purge(log).await,
                 2 | 3 => enforce(log).await,
@@ -152,7 +168,7 @@ impl World {
         let (all, events) = workload::seen(log, query(&[">"], Start::Earliest)).await;
         let damaged = events.iter().map(|event| match event {
             Event::Damaged(range) => (number(range.first), number(range.last)),
-            event => panic!("a reader that begins is told {event:?}"),
+            event => panic!("a reader that begins gets {event:?}"),
         });
         self.client.facts.push(Fact::Reported(damaged.collect()));
         self.client.facts.push(Fact::Read(all.clone()));
@@ -181,12 +197,14 @@ impl World {
             head: embedded(log).head(),
             facts: self.client.facts.clone(),
             strange: self.strange.clone(),
+            known: self.known_time(),
         });
     }
 
     /// The copy takes the place of the log.
     fn restore(&mut self) {
-        let Some(Copy { disk, head, facts, strange }) = self.copy.clone() else { return };
+        let Some(Copy { disk, head, facts, strange, known }) = self.copy.clone() else { return };
+        self.restore_time(known);
         let has_losses = self.has_losses();
         // The copy is kept, too.
         self.disk = disk.kill();
@@ -213,6 +231,7 @@ impl World {
 
     /// There is little room left, or none for another file.
     fn fill(&mut self) {
+        self.is_limited = true;
         if self.client.random.one_in(3) {
             self.disk.set_max_files(Some(self.disk.count()));
         } else {
@@ -345,8 +364,12 @@ async fn live(seed: u64) {
             0 => {
                 log.close().await;
                 world.disk = world.disk.kill();
+                world.pass_time_of_restart();
             }
-            1 if !world.is_armed => world.disk = world.disk.kill(),
+            1 if !world.is_armed => {
+                world.disk = world.disk.kill();
+                world.pass_time_of_restart();
+            }
             _ => world.lose_power(),
         }
     }

@@ -3,10 +3,17 @@
 //! A history is a list of facts in the order in which one client, which sends one request after another, learned them.
 //! [`check`] finds the first broken promise: an acknowledged message that is missing, doubled, at another sequence, out of
 //! order or with another payload; a refused or purged message that is there; half a batch; a forgotten message id; a consumer
-//! with another position. Messages of a file that was lost may be missing, if readers are told so, and nothing else may.
+//! with another position. Messages of a file that was lost may be missing, if that is reported, and nothing else may. Messages that expire
+//! are there until they are that old, and no longer, by the time that really passed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
+use ages::{Ages, Now, Since, max_age};
+
+pub mod ages;
 mod tests;
 
 /// The outcome of a request.
@@ -28,7 +35,7 @@ pub struct Sent {
     pub topic: String,
     pub text: String,
     pub id: Option<String>,
-    pub expires: bool,
+    pub ttl: Option<Duration>,
     pub outcome: Outcome,
 }
 
@@ -60,8 +67,12 @@ pub enum Fact {
     Lost(u64, u64),
     /// The list of files that must exist was lost: the log may report files that retention removed.
     ListLost,
-    /// The ranges that the next reader is told are damaged.
+    /// The ranges that are reported to the next reader as damaged.
     Reported(Vec<(u64, u64)>),
+    /// Time has passed.
+    Passed(Now),
+    /// The clock was wrong in a way that the log could not notice: from now on, messages may look older than they are.
+    Doubted,
 }
 
 /// How many of the newest messages of a topic are kept, if not all of them.
@@ -102,19 +113,20 @@ struct Checker {
     consumers: HashMap<String, (Possible, usize)>,
     is_enforced: bool,
     opened: usize,
-    /// What was lost, and what readers are told.
+    /// What was lost, and what is reported to readers.
     lost: Vec<(u64, u64)>,
     reported: Vec<(u64, u64)>,
     is_list_lost: bool,
+    ages: Ages,
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is found out on its own")]
 struct Message {
     topic: String,
     /// `None` if it is unknown whether the message is there.
     sequence: Option<u64>,
-    expires: bool,
+    ttl: Option<Duration>,
+    since: Since,
     /// It is unknown whether the message was there once.
     is_unknown: bool,
     /// It was refused, or was missing when it had to be there: it must not appear.
@@ -124,7 +136,7 @@ struct Message {
     order: usize,
     /// How often the log had been opened.
     opened: usize,
-    /// A reader was told that it is lost.
+    /// A reader got an event that says that it is lost.
     is_lost: bool,
 }
 
@@ -143,6 +155,7 @@ impl Default for Checker {
             lost: Vec::new(),
             reported: Vec::new(),
             is_list_lost: false,
+            ages: Ages::default(),
         }
     }
 }
@@ -194,6 +207,14 @@ impl Checker {
                 Ok(())
             }
             Fact::Reported(ranges) => self.reported(ranges),
+            Fact::Passed(now) => {
+                self.ages.set(*now);
+                Ok(())
+            }
+            Fact::Doubted => {
+                self.ages.doubt();
+                Ok(())
+            }
         }
     }
 
@@ -235,7 +256,8 @@ impl Checker {
             let message = Message {
                 topic: sent.topic.clone(),
                 sequence: None,
-                expires: sent.expires,
+                ttl: sent.ttl,
+                since: self.ages.now(),
                 is_unknown: sent.outcome == Outcome::Unknown,
                 is_barred: matches!(sent.outcome, Outcome::Refused | Outcome::Duplicate(_)),
                 // One with an id may have been there before, on its own.
@@ -274,7 +296,7 @@ impl Checker {
         let known = |text: &String| {
             let message = &self.messages[text];
             // A message that no reader has seen may have been removed before.
-            let may_be_removed = message.expires || (self.keeps)(&message.topic).is_some();
+            let may_be_removed = self.may_be_removed(message);
             if message.is_barred && message.sequence.is_none() && !may_be_removed {
                 return None;
             }
@@ -283,15 +305,32 @@ impl Checker {
             };
             let mut purges = self.purges.iter().filter(is_purged).map(|(_, _, is_done)| *is_done);
             let is_kept = message.sequence.is_some_and(|sequence| !is_in(&self.lost, sequence));
-            let is_certain = purges.clone().next().is_none() && is_kept;
+            let is_certain = purges.clone().next().is_none() && is_kept && self.ages.knows_id(message.since);
             let is_gone = message.sequence.is_some() && purges.any(|is_done| is_done);
             (!is_gone).then(|| (text.clone(), is_certain))
         };
         texts.into_iter().flatten().filter_map(known).collect()
     }
 
+    /// A message may be removed by a limit or by its age.
+    fn may_be_removed(&self, message: &Message) -> bool {
+        let has_age = self.ages.now().is_some() && max_age(&message.topic).is_some();
+        message.ttl.is_some() || (self.keeps)(&message.topic).is_some() || has_age
+    }
+
+    /// A message may have ended by its age.
+    fn may_be_over(&self, message: &Message) -> bool {
+        let since = message.since;
+        let is_old = || self.ages.now().is_some() && self.ages.may_be_over(since, max_age(&message.topic));
+        self.ages.may_be_over(since, message.ttl) || is_old()
+    }
+
     /// A message was said to be at a sequence already.
     fn same(&mut self, sent: &Sent, sequence: u64, earlier: &[(String, bool)]) -> Result<(), String> {
+        let message = self.places.get(&sequence).map(|text| &self.messages[text]);
+        if message.is_some_and(|message| self.ages.forgets_id(message.since)) {
+            return Err(format!("{sent:?} is taken for {sequence}, which is too old"));
+        }
         let places = earlier.iter().map(|(text, _)| self.messages[text].sequence).collect::<Vec<_>>();
         let unplaced = earlier.iter().zip(&places).filter(|(_, place)| place.is_none());
         match unplaced.collect::<Vec<_>>().as_slice() {
@@ -331,6 +370,9 @@ impl Checker {
             if is_in(&self.reported, *sequence) {
                 return Err(format!("{sequence}: {text:.20} is there, and reported as lost"));
             }
+            if self.ages.is_over(known.since, known.ttl) {
+                return Err(format!("{sequence}: {text:.20} outlives its {:?}", known.ttl));
+            }
             self.place(text, *sequence)?;
             let is_purged = |(of, through, is_done): &&(String, u64, bool)| {
                 *is_done && of == topic && sequence <= through
@@ -346,7 +388,9 @@ impl Checker {
         // A message that is missing after a start stays missing, and so does a removed one once the trim point is on disk.
         for (text, message) in &mut self.messages {
             let is_decided = message.sequence.is_none() && message.opened < self.opened;
-            message.is_barred |= !texts.contains(text.as_str()) && (is_decided || self.is_enforced);
+            let may_come_back = message.ttl.is_some() && self.ages.may_come_back(message.since);
+            message.is_barred |=
+                !texts.contains(text.as_str()) && !may_come_back && (is_decided || self.is_enforced);
             let is_reported = |sequence| is_in(&self.lost, sequence) && is_in(&self.reported, sequence);
             message.is_lost |= message.sequence.is_some_and(is_reported);
         }
@@ -366,7 +410,7 @@ impl Checker {
         let mut newer = HashMap::<&str, usize>::new();
         // They may have been there until they expired, and have taken the place of others.
         for message in self.messages.values() {
-            let may_have_been = message.is_unknown && message.expires && message.sequence.is_none();
+            let may_have_been = message.is_unknown && message.ttl.is_some() && message.sequence.is_none();
             *newer.entry(&message.topic).or_default() += usize::from(may_have_been);
         }
         for (sequence, text) in self.places.iter().rev() {
@@ -376,7 +420,9 @@ impl Checker {
             let is_purged =
                 |(of, through, _): &(String, u64, bool)| *of == message.topic && sequence <= through;
             let is_lost = message.is_lost || is_in(&self.lost, *sequence) && is_in(&self.reported, *sequence);
-            let may_be_gone = message.expires
+            let is_hidden = message.ttl.is_some() && self.ages.may_be_hidden(message.since);
+            let may_be_gone = self.may_be_over(message)
+                || is_hidden
                 || is_superseded
                 || message.is_barred
                 || is_lost
@@ -393,9 +439,8 @@ impl Checker {
     fn check_groups(&self, texts: &BTreeSet<&str>) -> Result<(), String> {
         let mut groups = HashMap::<usize, (bool, bool)>::new();
         for (text, message) in &self.messages {
-            let may_be_gone = message.expires
-                || (self.keeps)(&message.topic).is_some()
-                || self.purges.iter().any(|(topic, ..)| *topic == message.topic);
+            let may_be_gone =
+                self.may_be_removed(message) || self.purges.iter().any(|(topic, ..)| *topic == message.topic);
             if let Some(group) = message.group.filter(|_| !may_be_gone) {
                 let (some, all) = groups.entry(group).or_insert((false, true));
                 *some |= texts.contains(text.as_str());

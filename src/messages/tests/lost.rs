@@ -137,7 +137,38 @@ async fn a_start_at_a_time_and_one_at_last_messages_report_a_lost_segment() {
 }
 
 #[tokio::test]
-async fn several_lost_segments_are_all_gaps_and_a_reader_is_told_once() {
+async fn a_lost_segment_stays_a_gap_when_those_beside_it_are_compacted() {
+    let source = tempfile::tempdir().unwrap();
+    let (log, _) = open_small(&source);
+    for n in 1..=60 {
+        let topic = if n % 6 == 0 { "kept" } else { "a" };
+        log.publish(text(topic, &format!("{n} {}", "x".repeat(500)))).await.unwrap();
+    }
+    log.close().await;
+    let all = segments(&source);
+    for lost in 1..all.len() - 2 {
+        let directory = copy_of(&source);
+        std::fs::remove_file(&segments(&directory)[lost].0).unwrap();
+        let config = Config { removal_delay: Duration::ZERO, ..small() };
+        for start in 0..3 {
+            let (log, opened) = open_with(&directory, config.clone());
+            assert_eq!(opened.damaged.len(), 1, "{lost}, start {start}: {:?}", opened.damaged);
+            if start == 0 {
+                log.purge_topic("a", None).await.unwrap();
+            }
+            let Kind::Embedded(embedded) = &log.0;
+            embedded.enforce().await;
+            assert!(segments(&directory).len() < all.len() - 3, "they are compacted");
+            let (messages, events) = read(&log, query(&["kept"], Start::Earliest)).await;
+            assert_eq!(events, [damaged(all[lost].1, all[lost + 1].1 - 1)], "{lost}, start {start}");
+            assert!(messages.len() >= 8);
+            log.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_lost_segments_are_all_gaps_and_each_is_reported_once() {
     let source = tempfile::tempdir().unwrap();
     log_of_segments(&source).await;
     let all = segments(&source);

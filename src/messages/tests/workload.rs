@@ -12,8 +12,8 @@ use super::{
 use crate::messages::clock::Clock;
 use embedded::simulated::Random;
 
-/// `last` is kept by its last message, `few` by a few; of the others all is kept.
-pub const TOPICS: [&str; 6] = ["a", "b.x", "b.y", "c", "few", "last"];
+/// `last` is kept by its last message, `few` by a few, and `old` by age where retention says so; of the others all is kept.
+pub const TOPICS: [&str; 7] = ["a", "b.x", "b.y", "c", "few", "last", "old"];
 
 /// Of `few`.
 const FEW: usize = 5;
@@ -95,6 +95,8 @@ pub struct Client {
     pub clock: Option<Clock>,
     /// A position after messages of all topics that were read once.
     pub position: Option<Position>,
+    /// No message has a longer ttl.
+    pub max_ttl: Duration,
 }
 
 impl Client {
@@ -106,6 +108,7 @@ impl Client {
             ids: Vec::new(),
             clock: None,
             position: None,
+            max_ttl: Duration::from_millis(20),
         }
     }
 
@@ -182,9 +185,8 @@ impl Client {
             });
             let sent = messages.iter().zip(outcomes).map(|(message, outcome)| {
                 let Content::Text(text) = message.content.clone() else { panic!() };
-                let (topic, id, expires) =
-                    (message.topic.clone(), message.message_id.clone(), message.ttl.is_some());
-                Sent { topic, text, id, expires, outcome }
+                let (topic, id, ttl) = (message.topic.clone(), message.message_id.clone(), message.ttl);
+                Sent { topic, text, id, ttl, outcome }
             });
             self.facts.push(Fact::Published { messages: sent.collect(), is_atomic });
         }
@@ -203,7 +205,8 @@ impl Client {
             &format!("#{:06}-{}", self.count, "x".repeat(length)),
         );
         if self.random.one_in(10) {
-            new.ttl = Some(Duration::from_millis(1 + self.random.below(20)));
+            let max_ttl = self.max_ttl.as_millis().try_into().unwrap();
+            new.ttl = Some(Duration::from_millis(1 + self.random.below(max_ttl)));
             new.content = Content::Text(format!("#{:06}-{EXPIRES}", self.count));
         }
         if self.random.one_in(8) && !self.ids.is_empty() {
@@ -254,7 +257,8 @@ impl Client {
 
     /// Reads everything, by one way or another.
     pub async fn read(&mut self, log: &Log) {
-        let topics: &[&str] = if self.random.one_in(2) { &[">"] } else { &["a", "b.*", "c", "few", "last"] };
+        let topics: &[&str] =
+            if self.random.one_in(2) { &[">"] } else { &["a", "b.*", "c", "few", "last", "old"] };
         let batching = Batching { max_items: 1 + self.random.index(200), ..Batching::default() };
         let (seen, events) = self::seen(log, Query { batching, ..query(topics, Start::Earliest) }).await;
         let is_damage = |event: &&Event| matches!(event, Event::Damaged(_));

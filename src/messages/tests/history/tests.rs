@@ -3,7 +3,7 @@
 use super::*;
 
 fn sent(topic: &str, text: &str, outcome: Outcome) -> Sent {
-    Sent { topic: topic.into(), text: text.into(), id: None, expires: false, outcome }
+    Sent { topic: topic.into(), text: text.into(), id: None, ttl: None, outcome }
 }
 
 fn published(topic: &str, text: &str, outcome: Outcome) -> Fact {

@@ -1,4 +1,5 @@
-//! What must be known of removed messages after a restart: what was erased, and what readers that come back must be told.
+//! What must be known of removed messages after a restart: what was erased, and what must be reported to readers that
+//! come back.
 
 use super::*;
 use crate::messages::tests::workload::embedded;
