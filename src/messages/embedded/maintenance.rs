@@ -78,7 +78,6 @@ pub enum Task {
 /// The removal of the messages of a topic up to a sequence.
 #[derive(Debug)]
 pub struct Purge {
-    /// The topic.
     pub topic: String,
     /// The last sequence that is removed.
     pub up_to: u64,

@@ -58,7 +58,6 @@ pub struct ClockHistory {
 }
 
 impl ClockHistory {
-    /// The bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.put(&mut out);

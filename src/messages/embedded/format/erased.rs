@@ -54,7 +54,7 @@ pub fn broken(block: &Block, salt: Salt) -> Vec<Entry> {
     broken
 }
 
-/// Tells the erased messages of a block from damaged ones. It looks at the block only if it is asked.
+/// Distinguishes the erased messages of a block from damaged ones. It reads the block only when `has` is called.
 #[derive(Debug)]
 pub struct Erased<'a> {
     block: &'a Block,

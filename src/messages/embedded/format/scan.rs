@@ -32,7 +32,6 @@ pub struct Scan {
     pub end: u64,
     /// Bytes after the last record that are not a record, without trailing zeros.
     pub tail: Range<u64>,
-    /// The next sequence.
     pub next_sequence: u64,
     /// The offset of the last commit, which may not be complete.
     pub last_commit: u64,
@@ -50,7 +49,6 @@ pub struct Found {
     pub body: u64,
     /// The offset after its last byte.
     pub end: u64,
-    /// The block.
     pub block: Block,
     /// The offset of its commit.
     pub commit: u64,

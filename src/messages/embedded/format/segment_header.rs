@@ -1,6 +1,6 @@
 //! The header of a segment: which log it belongs to, and its place in the log.
 //!
-//! All versions after the first begin with the same 52 bytes and their checksum, so a newer version can be told from a
+//! All versions after the first begin with the same 52 bytes and their checksum, so a newer version is not taken for a
 //! damaged header. Segments of version 2 end their header there, and are read as they are; new ones are of version 3,
 //! which also names the segment, the one before it, and the incarnations of the log.
 

@@ -61,7 +61,7 @@ impl<'a> Progress<'a> {
         let (_, topic, limit) = over;
         let held = &topic.held;
         let mut trimmed = Trimmed { trim_point: topic.trim_point, ..Trimmed::default() };
-        // Where no message is left, memory has all that there is to know, unless the last one does not count as lost.
+        // Where no message is left, the index need not be read, unless the last message does not count as lost.
         let At { sequence, time } = held.last;
         let expired = limit.expired.as_ref();
         let has_expired = expired.is_some_and(|moment| moment.has_expired(sequence, time, held.last_expires));

@@ -52,7 +52,6 @@ impl Shared {
         trim_points::to_bytes(self.identity, forgotten, points.iter().map(|(name, point)| (name, *point)))
     }
 
-    /// The file of trim points.
     pub fn trim_point_file(&self) -> MutexGuard<'_, TrimPointFile> {
         lock(&self.trim_point_file)
     }

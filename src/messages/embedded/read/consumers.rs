@@ -123,8 +123,8 @@ impl Embedded {
         Ok(ConsumerPage { consumers, next })
     }
 
-    /// A consumer; `None` if there is none of this name. A commit that cannot be read is a part of the answer: the
-    /// consumer exists, and no reader can continue with it.
+    /// A consumer; `None` if it does not exist. A commit that cannot be read is a part of the answer: the consumer exists,
+    /// and no reader can continue with it.
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let topic = topic_of(name)?;
         let last = self.last_stamp(&topic);

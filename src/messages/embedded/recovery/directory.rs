@@ -38,7 +38,6 @@ pub struct Files {
     pub misnamed: Vec<(PathBuf, u64)>,
     /// From this sequence on, no file has the name of a segment.
     pub unused: u64,
-    /// The manifest.
     pub manifest: manifest::Found,
 }
 
