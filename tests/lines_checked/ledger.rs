@@ -114,17 +114,6 @@ impl Ledger {
         self.copied.insert(life);
     }
 
-    /// How much came.
-    pub fn output_len(&self) -> usize {
-        self.output.len()
-    }
-
-    /// A line of such a life came after that.
-    pub fn has_come_since(&self, since: usize, is_wanted: impl Fn(Life) -> bool) -> bool {
-        let came = |got: &Got| matches!(got, Got::Line(line) if is_wanted(self.lines[*line].life));
-        self.output.iter().skip(since).any(came)
-    }
-
     /// The life came to the path in this arrival, or is in the file that did.
     fn is_in(&self, life: Life, arrival: Life) -> bool {
         std::iter::successors(Some(life), |life| self.before.get(life).copied()).any(|it| it == arrival)

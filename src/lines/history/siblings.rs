@@ -209,7 +209,7 @@ impl<'a> Siblings<'a> {
     }
 
     fn order(self) -> io::Result<Younger> {
-        let is_backup = matches!(self.naming, Naming::Backup);
+        let is_backup = matches!(self.naming, Naming::Backup) && !self.is_rotated_elsewhere();
         let (mut files, mut misses_last) = match &self.naming {
             Naming::Rotation(scheme) if scheme.kind() == Kind::Number => self.by_number(),
             Naming::Rotation(_) => self.by_date(),
@@ -334,6 +334,14 @@ impl<'a> Siblings<'a> {
 
     fn is_after_own(&self, file: &Sibling) -> bool {
         self.is_born_after_own(file) && written(file) > self.written
+    }
+
+    /// Whether the own file was rotated from another name, at which there is a file again: a link led there before.
+    fn is_rotated_elsewhere(&self) -> bool {
+        let Some(own) = &self.own else { return false };
+        let mut names =
+            bases(own.name.as_bytes()).into_iter().filter_map(|base| String::from_utf8(base).ok());
+        names.any(|name| name != own.place.name && own.place.sibling(&name).is_some())
     }
 
     /// Whether other files differ from the own one only by a number or a date in their names, and are no older: they may have

@@ -28,8 +28,6 @@ pub struct Disk {
     target: Option<String>,
     /// Where it led before.
     old_target: Option<String>,
-    /// How much had come when the link was pointed to its target.
-    linked_since: usize,
     /// The targets of a link at which lives began.
     homes: HashMap<Life, String>,
     writer: Option<(File, Life)>,
@@ -68,7 +66,6 @@ impl Disk {
             files: BTreeMap::new(),
             target: None,
             old_target: None,
-            linked_since: 0,
             homes: HashMap::new(),
             writer: None,
             before: None,
@@ -117,13 +114,10 @@ impl Disk {
         }
     }
 
-    /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes may be one that no
-    /// reader knows of, before a line came from where the link leads now.
+    /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes before a line of
+    /// it came may be one that no reader knows of.
     fn goes(&mut self, life: Life) {
-        let target = self.target.as_ref();
-        let is_at_target = |life: Life| self.homes.get(&life) == target;
-        let is_known = target.is_none() || self.ledger.has_come_since(self.linked_since, is_at_target);
-        if !is_known && !self.ledger.is_seen(life) {
+        if self.target.is_some() && !self.ledger.is_seen(life) {
             self.ledger.exempt(life);
             self.unknown.insert(life);
         }
@@ -482,7 +476,6 @@ impl Disk {
         fs::rename(temporary, self.at(self.name)).unwrap();
         if self.target.as_ref() != Some(&target) {
             self.old_target = self.target.replace(target);
-            self.linked_since = self.ledger.output_len();
         }
         if let Some(life) = self.life() {
             self.unknown.remove(&life);

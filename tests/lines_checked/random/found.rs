@@ -80,12 +80,6 @@ fn a_target_of_a_link_that_is_replaced_twice_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_target_of_a_link_that_was_renamed_in_two_ways_loses_nothing_in_silence() {
-    let marked = Happens::Rotate { away: Away::Marked, reopens: true };
-    holds(Manner::Linked, NODES, &[APPEND, marked, away(Away::Rotated), APPEND, Happens::Cut]);
-}
-
-#[test]
 fn a_target_of_a_link_that_is_rotated_as_soon_as_it_is_saved_loses_nothing_in_silence() {
     let save = Happens::Save { edits: true, more: 2 };
     let marked = Happens::Rotate { away: Away::Marked, reopens: true };

@@ -25,7 +25,7 @@ fn truncate(bed: &Bed) {
 }
 
 /// After that, a file is younger than all that were created or written before, by the coarse clock of the file system.
-fn wait_for_tick(bed: &Bed) {
+pub fn wait_for_tick(bed: &Bed) {
     let now = |name: &str| {
         fs::write(bed.path(name), "").unwrap();
         let born = fs::metadata(bed.path(name)).unwrap().created().unwrap();

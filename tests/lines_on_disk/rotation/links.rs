@@ -270,3 +270,48 @@ async fn a_link_that_is_pointed_to_a_file_that_comes_later_and_back_continues_wh
         assert_eq!(resumed.texts(), ["a2"]);
     }
 }
+
+/// The file that was read was renamed by hand, and the next one by a rotation.
+#[tokio::test]
+async fn a_target_that_was_renamed_in_two_ways_while_away_is_read_or_a_gap() {
+    for bed in Bed::both() {
+        std::fs::create_dir(bed.path("targets")).unwrap();
+        bed.append("targets/app.a", "0\n");
+        std::os::unix::fs::symlink("targets/app.a", bed.path(LOG)).unwrap();
+        let start = super::away::leave(&bed, LOG).await;
+        for (name, line) in [("targets/app-2.a", "1\n"), ("targets/app.a.1", "2\n")] {
+            bed.rename("targets/app.a", name);
+            bed.append("targets/app.a", line);
+        }
+        let reading = super::away::come_back(&bed, LOG, start, "2").await;
+        let is_complete = reading.texts() == ["1", "2"];
+        assert!(is_complete || reading.events.iter().any(super::is_gap), "{:?}", reading.events);
+    }
+}
+
+/// The target was rotated, and then the link was pointed back to one that was read before.
+#[tokio::test]
+async fn a_target_that_was_rotated_before_the_link_was_pointed_back_while_away_is_a_gap() {
+    for bed in Bed::both() {
+        let point = |to: &str| {
+            std::os::unix::fs::symlink(to, bed.path("temporary")).unwrap();
+            bed.rename("temporary", LOG);
+        };
+        bed.append("app.a", "a 1\n");
+        bed.append("app.b", "b 1\n");
+        point("app.a");
+        let mut reading = bed.open(crate::bed::follow(perennial::lines::Start::Head)).await;
+        reading.read_until("a 1").await;
+        point("app.b");
+        reading.read_until("b 1").await;
+        let start = reading.resume();
+        drop(reading);
+        bed.rename("app.b", "app.b.1");
+        bed.append("app.b", "lost\n");
+        point("app.a");
+        bed.append("app.a", "a 2\n");
+        let reading = super::away::come_back(&bed, LOG, start, "a 2").await;
+        assert_eq!(reading.texts(), ["a 2"]);
+        assert!(reading.events.iter().any(super::is_gap), "{:?}", reading.events);
+    }
+}

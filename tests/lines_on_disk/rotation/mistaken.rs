@@ -4,6 +4,7 @@ use std::fs;
 
 use super::{
     away::{come_back, has_expired, leave, lines},
+    copied::wait_for_tick,
     is_gap,
 };
 use crate::bed::{Bed, LOG, query};
@@ -222,5 +223,24 @@ async fn a_dated_generation_is_delivered_or_a_gap_when_the_clock_was_set_back() 
             reading.texts(),
             reading.events
         );
+    }
+}
+
+/// Files on one side of the one that was read come next; those on the other side are passed over, which is in doubt.
+#[tokio::test]
+async fn a_doubt_about_files_that_are_passed_over_is_a_gap_also_after_others_were_read() {
+    for bed in Bed::both() {
+        bed.append(LOG, "0\n");
+        let start = leave(&bed, LOG).await;
+        bed.rename(LOG, "app.log.3");
+        wait_for_tick(&bed);
+        bed.append("app.log.5", "lost\n");
+        for (name, line) in [("app.log.2", "1\n"), ("app.log.1", "2\n"), (LOG, "3\n")] {
+            wait_for_tick(&bed);
+            bed.append(name, line);
+        }
+        let reading = come_back(&bed, LOG, start, "3").await;
+        assert_eq!(reading.texts(), ["1", "2", "3"]);
+        assert_eq!(reading.events.iter().filter(|event| is_gap(event)).count(), 1, "{:?}", reading.events);
     }
 }

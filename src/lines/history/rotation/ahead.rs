@@ -51,13 +51,15 @@ pub fn next_old(
         let follows = Followed { misses_some: next.misses_some, is_backup: false };
         return Ok(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()), is_copy)?, follows));
     }
+    // What was in doubt for the file that was listed from is not for those that came after it.
+    let missed_last = ahead.is_some_and(|ahead| ahead.listed.misses_last);
     let places = roots.places(path);
     let list = || {
         let listed = siblings::younger(&places, own, older, is_copy)?;
         let Younger { misses_last, is_backup, .. } = listed;
         let ahead = Ahead { listed: Arc::new(listed), read: 0 };
         let next = ahead.next();
-        let misses_some = next.map_or(misses_last, |next| next.misses_some);
+        let misses_some = missed_last || next.map_or(misses_last, |next| next.misses_some);
         let follows = Followed { misses_some, is_backup };
         if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
             // It may be renamed since it was listed; then list again.
