@@ -234,9 +234,13 @@ impl Ledger {
         // Those that are in several lives may have come from another one.
         let is_here_alone = |it: &Line| self.lives.iter().filter(|life| life.contains(it)).count() == 1;
         let written_here = || self.lives[life].iter().filter(|it| **it == line || is_here_alone(it));
+        // A life of which no line came is lost as a whole; an older one may have come back and grown since.
+        let first_line =
+            if self.is_seen(life) { line } else { self.lives[life].first().copied().unwrap_or(line) };
         let others = |wanted: &dyn Fn(Life) -> bool| {
             let lines = self.lines.iter().enumerate().filter(|(_, it)| !it.is_late && wanted(it.life));
-            let lines = lines.filter(|(number, _)| is_here_alone(number));
+            let lines = lines
+                .filter(|(number, it)| is_here_alone(number) && (it.life > life || *number < first_line));
             lines.filter_map(|(_, it)| it.came.first().copied()).collect::<Vec<_>>()
         };
         let before = written_here().take_while(|it| **it != line).filter_map(first).max();
