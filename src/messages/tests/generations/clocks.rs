@@ -25,6 +25,8 @@ pub struct Time {
     known: Known,
     /// While the machine has started with a clock that is ahead: how many times the clock was looked at.
     looks: u64,
+    /// The clock is set at all.
+    pub is_set: bool,
 }
 
 /// What a log knows of the clock. In seconds; above 0 for a clock that is ahead.
@@ -41,7 +43,7 @@ impl Time {
     pub fn new() -> Self {
         let clock = Clock::manual();
         let known = Known { boot: 0, error: 0, least: 0 };
-        Self { begin: clock.now(), clock, elapsed: Duration::ZERO, boot: 0, known, looks: 0 }
+        Self { begin: clock.now(), clock, elapsed: Duration::ZERO, boot: 0, known, looks: 0, is_set: false }
     }
 
     fn right(&self) -> SystemTime {
@@ -69,6 +71,9 @@ impl Time {
     /// Sets the clock right, or wrong by up to 40 days.
     fn set(&self, random: &mut Random) {
         self.set_right();
+        if !self.is_set {
+            return;
+        }
         let most = (40 * DAY) >> random.below(20);
         let by = Duration::from_secs(2 + random.below(most));
         match random.below(4) {
