@@ -37,7 +37,8 @@ const ADJACENT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Next {
     pub file: Sibling,
-    /// There may have been others before it: they are gone, cannot be read, or cannot be told from another log's.
+    /// There may have been others before it: they are gone, cannot be read, or cannot be distinguished from another
+    /// log's.
     pub misses_some: bool,
 }
 
