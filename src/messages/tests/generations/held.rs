@@ -128,8 +128,11 @@ impl World {
                 assert!(may_go || is_known, "{sequence} of {} is missing in silence {}", seen.topic, what());
             }
             // A gap has a cause, which may be a message of which the client never learned that it was there, or one that
-            // seemed to have expired when the cursor was handed out.
-            for range in removed.iter().filter(|_| !has_unknown && !held.is_restored) {
+            // seemed to have expired when the cursor was handed out, or a lost file: nothing says what that had.
+            let is_of_lost_file =
+                |range: &(u64, u64)| lost.iter().any(|(first, last)| *first <= range.1 && range.0 <= *last);
+            let unexplained = removed.iter().filter(|range| !is_of_lost_file(range));
+            for range in unexplained.filter(|_| !has_unknown && !held.is_restored) {
                 let is_missing = |sequence: &u64| is_in(&[*range], *sequence) && !got.contains(sequence);
                 let may_be_owed =
                     |sequence: &u64, seen: &Seen| owed(sequence) || seen.text.contains(workload::EXPIRES);
