@@ -140,7 +140,7 @@ pub const SCRIPTS: [Script; 12] = [
     Script {
         title: "moved to another directory; the writer opens its log 2 s later",
         steps: 2,
-        away: 0..0,
+        away: 0..2,
         apart: Duration::from_secs(2),
         step: |stage, step| {
             if step == 0 {
