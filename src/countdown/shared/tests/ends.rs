@@ -93,14 +93,14 @@ async fn the_ends_of_many_countdowns_at_one_moment_are_each_published_once() {
         let countdowns = server.countdowns.clone();
         async move { countdowns.create(&format!("n{n}"), ending(spec(until), &n.to_string())).await.unwrap() }
     };
-    limited(futures::future::join_all((0..3_000).map(create))).await;
+    limited(futures::future::join_all((0..1_000).map(create))).await;
     server.clock.step(601 * SECOND);
-    for n in 0..3_000 {
+    for n in 0..1_000 {
         server.has_ended(&format!("n{n}")).await;
     }
     let published = server.published("ends").await;
     let texts = published.iter().map(|(text, _)| text).collect::<std::collections::HashSet<_>>();
-    assert_eq!((published.len(), texts.len()), (3_000, 3_000));
+    assert_eq!((published.len(), texts.len()), (1_000, 1_000));
 }
 
 #[tokio::test]
