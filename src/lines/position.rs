@@ -43,8 +43,8 @@ pub struct Position {
     pub(super) filter: Option<Filter>,
     /// Several lines are delivered as one record.
     pub(super) record: Option<Record>,
-    /// When the file was written last, as far as the reader knew, in nanoseconds since 1970: a copy of all that was read is
-    /// no older. `None` in a cursor of an older version.
+    /// The time of the last write to the file that the reader saw, in nanoseconds since 1970: a copy that has the bytes that
+    /// were read is no older. `None` in a cursor of an older version.
     pub(super) written: Option<u64>,
     /// The file is a copy of the one at the path, which was truncated after it was copied.
     pub(super) is_copy: bool,

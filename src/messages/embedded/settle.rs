@@ -48,7 +48,8 @@ impl Embedded {
         self.shared.timeline.unrecorded(&self.shared.timeline.read()).is_none()
     }
 
-    /// When each full segment is to be measured again, by the clock that cannot be set; `None` if it was not measured.
+    /// The time at which maintenance measures each full segment again, by the clock that cannot be set; `None` if it has not
+    /// measured the segment.
     pub fn measured_until(&self) -> Vec<Option<u64>> {
         let segments = self.shared.state().segments.clone();
         let full = segments.split_last().map_or(&[][..], |(_, full)| full);

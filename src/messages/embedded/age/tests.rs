@@ -112,7 +112,7 @@ fn a_moment_says_nothing_of_messages_that_are_published_after_it() {
 /// Up to, shift, doubtful shift, cap.
 type Numbers = (u64, i64, i64, u64);
 
-/// Steps by boot.
+/// The steps of each boot of the machine, the oldest boot first.
 fn boots() -> impl Strategy<Value = Vec<Vec<Step>>> {
     let step = (0..30_u64, -50..50_i64, -50..50_i64, prop_oneof![Just(0), 200..500_u64]);
     let boot = (0..30_u64, proptest::collection::vec(step, 1..4));

@@ -123,7 +123,8 @@ impl World {
         self.time.known = known;
     }
 
-    /// The log is to be opened: it notices what happened to the clock since it was closed, if the machine is the same.
+    /// Call it before the log is opened: the log then measures the steps of the clock since it was closed, if the machine was
+    /// not started again.
     pub fn notice_start(&mut self) {
         let (boot, error) = (self.time.boot, self.time.error());
         let known = self.time.known;

@@ -17,7 +17,7 @@ pub struct Held {
 
 const ALL: &[&str] = &[">"];
 
-/// What readers read.
+/// The topics of a subscription, of which one is taken at random.
 const PATTERNS: [&[&str]; 5] = [ALL, ALL, &["a", "b.*"], &["b.x"], &["*"]];
 
 impl Held {
