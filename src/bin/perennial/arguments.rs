@@ -8,7 +8,7 @@ use crate::time;
 
 pub mod bench;
 mod countdown;
-mod guesses;
+pub mod guesses;
 mod lines;
 mod messages;
 mod publish;

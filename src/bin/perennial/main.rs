@@ -82,7 +82,8 @@ fn main() -> ExitCode {
 
 /// Reads the arguments, and whether the server is one of them.
 fn parse(words: &[OsString]) -> Result<(Arguments, bool), clap::Error> {
-    let matches = Arguments::command().try_get_matches_from(words)?;
+    let matches =
+        Arguments::command().try_get_matches_from(words).map_err(arguments::guesses::without_value)?;
     let arguments =
         Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut Arguments::command()))?;
     arguments.check().map_err(|text| Arguments::command().error(ErrorKind::ArgumentConflict, text))?;

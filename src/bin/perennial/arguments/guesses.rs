@@ -1,6 +1,10 @@
 //! Options that other tools have under another name: the error names ours.
 
-use clap::{Arg, builder::UnknownArgumentValueParser};
+use clap::{
+    Arg,
+    builder::UnknownArgumentValueParser,
+    error::{ContextKind, ContextValue},
+};
 
 /// The long name, the short one if there is one, and what to write instead.
 type Guess = (&'static str, Option<char>, &'static str);
@@ -51,8 +55,22 @@ pub fn of_countdown() -> impl Iterator<Item = Arg> {
     COUNTDOWN.into_iter().map(refused)
 }
 
+/// The prefix of the ids of these options.
+const ID: &str = "guess-";
+
+/// The error for one of these options names the option alone; clap adds its value, `[<ID>]`.
+pub fn without_value(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && let Some((name, _)) = option.split_once(&format!(" [<{ID}"))
+    {
+        let name = ContextValue::String(name.to_owned());
+        error.insert(ContextKind::InvalidArg, name);
+    }
+    error
+}
+
 fn refused((long, short, advice): Guess) -> Arg {
-    let arg = Arg::new(format!("guess-{long}")).long(long).hide(true);
+    let arg = Arg::new(format!("{ID}{long}")).long(long).hide(true);
     let arg = arg.num_args(0..=1).default_missing_value("").allow_hyphen_values(true);
     let arg = arg.value_parser(UnknownArgumentValueParser::suggest(advice));
     short.into_iter().fold(arg, Arg::short)

@@ -116,8 +116,9 @@ fn an_option_of_another_tool_is_refused_with_the_name_of_ours() {
         let words = std::iter::once("perennial").chain(line.split(' '));
         let error = Arguments::try_parse_from(words).unwrap_err();
         assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument, "{line}");
-        let text = error.render().to_string();
+        let text = guesses::without_value(error).render().to_string();
         assert!(text.contains(advice) && !text.contains("as a value"), "{line}: {text}");
+        assert!(!text.contains("guess"), "{line}: {text}");
     }
 }
 
