@@ -1,7 +1,8 @@
 //! The layer between the generators and the wire: it translates and decides nothing.
 //!
-//! A request becomes a query, a batch a response, and an error a status. [`call`] alone handles the tasks that all calls share:
-//! deadline, quota, end on shutdown, metrics, and the log line at the end.
+//! A request becomes a query, a batch a response, and an error a status. [`gate`] and [`call`] alone handle the tasks that
+//! all calls share: the gate bounds what a call may make the server hold, from its headers on, and the call has its
+//! deadline, its end on shutdown, metrics, and the log line at the end.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub mod call;
 pub mod codec;
 mod countdown_service;
 mod field;
+pub mod gate;
 mod line_service;
 mod message_service;
 pub mod metrics;
@@ -82,7 +84,7 @@ pub struct App {
 pub fn routes(app: App) -> Routes {
     let Config { request_bytes, publish_bytes, .. } = app.config;
     let app = Arc::new(app);
-    // The limit is per service. Requests of messages that do not publish are limited by the checks of their fields.
+    // The limit is per service. The gate knows the limit of each method.
     let services =
         Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
             .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))

@@ -34,6 +34,7 @@ impl ErrorReason {
             | Self::TooManyConsumers
             | Self::TooManyCountdowns
             | Self::LogFull
+            | Self::BuffersFull
             | Self::TooManyStreams
             | Self::TooManyTicks => Code::ResourceExhausted,
             Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
@@ -45,9 +46,12 @@ impl ErrorReason {
     /// Whether the same call, with the last cursor, can succeed later. Exactly these errors carry `RetryInfo`.
     pub const fn is_retried(self) -> bool {
         match self {
-            Self::LogFull | Self::Draining | Self::Stalled | Self::TooManyStreams | Self::TooManyTicks => {
-                true
-            }
+            Self::LogFull
+            | Self::BuffersFull
+            | Self::Draining
+            | Self::Stalled
+            | Self::TooManyStreams
+            | Self::TooManyTicks => true,
             Self::Unspecified
             | Self::InvalidField
             | Self::RequestTooLarge

@@ -11,12 +11,11 @@ use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     countdown::{Clock, shared::Countdowns},
-    grpc::{self, App, call::Calls},
+    grpc::{self, App, call::Calls, gate::Gate},
     lines::{self, Files},
     messages::{self, Log},
     proto,
@@ -142,7 +141,7 @@ pub async fn run(
         calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
         config: config.requests.clone(),
     };
-    let (health, routes) = services(app)?;
+    let (health, gate) = services(app, config.messages.max_patterns)?;
     for service in SERVICES {
         health.set_service_status(service, ServingStatus::Serving).await;
     }
@@ -158,7 +157,7 @@ pub async fn run(
         let ending = ending.clone();
         tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
     }
-    let accepting = tokio::spawn(accept::serve(listener, routes, config.connections.clone(), ending.clone()));
+    let accepting = tokio::spawn(accept::serve(listener, gate, config.connections.clone(), ending.clone()));
     welcome::print(address, &config, data.path(), &roots);
 
     shutdown.await;
@@ -176,7 +175,8 @@ pub async fn run(
 }
 
 /// The services, with health and reflection.
-fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
+fn services(app: App, max_patterns: usize) -> Result<(HealthReporter, Gate), Error> {
+    let (calls, requests) = (app.calls.clone(), app.config.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -188,7 +188,7 @@ fn services(app: App) -> Result<(HealthReporter, Routes), Error> {
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok((health, routes))
+    Ok((health, Gate::new(routes, calls, &requests, max_patterns)))
 }
 
 /// Reports the service of messages as NOT_SERVING after the log has failed, and while the disk is full.

@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 use prost::Message;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+use tonic::{Code, Request, Response, Status};
 
 use self::stall::{Evictable, StallWatch};
 use super::{
@@ -32,9 +32,12 @@ use super::{
     metrics::{Metrics, Sent},
     status::{self, Failure},
 };
-use crate::{reason::code_name, stream::WakeGroup};
+use crate::reason::code_name;
 
-mod stall;
+mod admission;
+pub(super) mod stall;
+
+pub use admission::{Admission, Buffers, Connection, Part, timeout};
 
 /// The default of [`Config::max_streams`]: about 1 GiB of idle streams.
 const MAX_STREAMS: usize = 100_000;
@@ -42,33 +45,38 @@ const MAX_STREAMS: usize = 100_000;
 /// The default of [`Config::stall`]: long enough for a laptop that sleeps between two meetings.
 const STALL: Duration = Duration::from_secs(300);
 
+/// The default of [`Config::max_buffered`]: a small part of the memory of a server.
+const MAX_BUFFERED: usize = 256 * 1024 * 1024;
+
+/// The default of [`Config::max_buffered_per_connection`]: several of the largest requests at once.
+const MAX_BUFFERED_PER_CONNECTION: usize = 32 * 1024 * 1024;
+
 /// The log repeats up to this many characters of a request.
 const MAX_SUBJECT: usize = 200;
 
-/// The operator's limits on streams.
+/// The operator's limits on calls.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Up to this many streams are open at once.
+    /// Up to this many calls are open at once.
     pub max_streams: usize,
-    /// A stream ends when its reader takes nothing for this long while a response waits.
+    /// A call ends when its client takes nothing for this long while a response waits, or sends nothing for this long
+    /// while its request is not complete.
     pub stall: Duration,
+    /// The server holds up to this many bytes of requests that are not complete and of answers that wait.
+    pub max_buffered: usize,
+    /// The server holds up to this many of these bytes for one connection.
+    pub max_buffered_per_connection: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_streams: MAX_STREAMS, stall: STALL }
+        Self {
+            max_streams: MAX_STREAMS,
+            stall: STALL,
+            max_buffered: MAX_BUFFERED,
+            max_buffered_per_connection: MAX_BUFFERED_PER_CONNECTION,
+        }
     }
-}
-
-/// The connection of a request: an extension of the request.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// The streams of this connection are woken together, so that their writes coalesce.
-    pub wake_group: Option<WakeGroup>,
-    /// The address of the client.
-    pub peer: SocketAddr,
-    /// Cancelled when the streams of the connection must end: it has reached its maximum age, or the server drains.
-    pub ends: CancellationToken,
 }
 
 /// What all calls of a server share. Cheap to clone.
@@ -80,7 +88,10 @@ struct Inner {
     config: Config,
     shutdown: CancellationToken,
     metrics: Metrics,
+    /// The number of open calls.
     open: AtomicUsize,
+    /// The bytes of requests that are not complete and of answers that wait.
+    buffered: AtomicUsize,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Weak<dyn Evictable>>>,
 }
@@ -101,6 +112,7 @@ impl Calls {
             shutdown,
             metrics: Metrics::new(registry),
             open: AtomicUsize::new(0),
+            buffered: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
         });
@@ -115,21 +127,23 @@ impl Calls {
         request: &Request<T>,
         subject: impl std::fmt::Display,
     ) -> Result<Call, Status> {
-        let Inner { config, metrics, open, shutdown, .. } = &*self.0;
+        let Inner { metrics, shutdown, .. } = &*self.0;
         metrics.opened(method);
-        let others = open.fetch_add(1, Ordering::Relaxed);
+        let admitted = self.admission(request, false);
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
-        let started = Instant::now();
-        let deadline = timeout(request.metadata()).and_then(|timeout| started.checked_add(timeout));
         let (calls, sent) = (self.clone(), metrics.sent(method));
-        let (items, bytes, ending) = (0, 0, None);
+        let (items, bytes, ending, started) = (0, 0, None, Instant::now());
         let mut call =
-            Call { calls, method, subject, peer, started, deadline, ends, sent, items, bytes, ending };
-        if others >= config.max_streams {
-            return Err(call.end(status::too_many_streams(config.max_streams)));
+            Call { calls, method, subject, peer, started, admission: None, ends, sent, items, bytes, ending };
+        match admitted {
+            Err(refusal) => return Err(call.end(refusal)),
+            Ok(admission) => {
+                call.started = admission.started;
+                call.admission = Some(admission);
+            }
         }
         if call.ends.is_cancelled() {
             return Err(call.end(status::draining()));
@@ -145,14 +159,15 @@ impl Calls {
         request: Request<Q>,
         answer: impl AsyncFnOnce(Q) -> Result<A, Failure>,
     ) -> Result<Response<A>, Status> {
-        let started = Instant::now();
-        let timeout = timeout(request.metadata());
+        let admission = self.admission(&request, true)?;
+        let Admission { started, deadline, .. } = admission;
         let answer = answer(request.into_inner());
-        let answer = match timeout {
+        let answer = match deadline {
             None => answer.await,
-            // `timeout` polls the answer first, so an answer that never waits would be sent although its deadline passed.
-            Some(timeout) if started.elapsed() >= timeout => Err(status::deadline_exceeded()),
-            Some(timeout) => tokio::time::timeout(timeout, answer)
+            // `timeout_at` polls the answer first, so an answer that never waits would be sent although its deadline
+            // passed.
+            Some(deadline) if Instant::now() >= deadline => Err(status::deadline_exceeded()),
+            Some(deadline) => tokio::time::timeout_at(deadline, answer)
                 .await
                 .unwrap_or_else(|_| Err(status::deadline_exceeded())),
         };
@@ -163,9 +178,43 @@ impl Calls {
         answer
     }
 
+    /// The admission that a request has from the gate, or one that counts from now.
+    fn admission<T>(&self, request: &Request<T>, is_short: bool) -> Result<Admission, Failure> {
+        if let Some(admission) = request.extensions().get::<Admission>() {
+            return Ok(admission.clone());
+        }
+        let text = request.metadata().get("grpc-timeout").and_then(|text| text.to_str().ok());
+        self.admit(text.and_then(timeout), is_short)
+    }
+
+    /// Has a stream inspected from time to time, until the guard is dropped.
+    pub(super) fn inspect(&self, stream: Weak<dyn Evictable>) -> Inspected {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        self.0.streams().insert(id, stream);
+        Inspected { id, inner: self.0.clone() }
+    }
+
+    /// The limits of the operator.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
     /// The counters of all calls.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+}
+
+/// Keeps a stream among those that are inspected.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    id: u64,
+    inner: Arc<Inner>,
+}
+
+impl Drop for Inspected {
+    fn drop(&mut self) {
+        self.inner.streams().remove(&self.id);
     }
 }
 
@@ -177,7 +226,8 @@ pub struct Call {
     subject: String,
     peer: Option<SocketAddr>,
     started: Instant,
-    deadline: Option<Instant>,
+    /// `None` if the call was not admitted.
+    admission: Option<Admission>,
     ends: CancellationToken,
     sent: Sent,
     items: u64,
@@ -191,7 +241,7 @@ impl Call {
         mut self,
         open: impl Future<Output = Result<S, E>>,
     ) -> Result<(Self, S), Status> {
-        let (ends, deadline) = (self.ends.clone(), self.deadline);
+        let (ends, deadline) = (self.ends.clone(), self.deadline());
         let passed = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -230,20 +280,23 @@ impl Call {
     where
         S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
-        let inner = self.calls.0.clone();
-        let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let deadline = self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let calls = self.calls.clone();
+        let deadline = self.deadline().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
         let shared = Arc::new(Shared { stall: StallWatch::new(), serving: Mutex::new(serving) });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
-        inner.streams().insert(id, weak);
-        Responses { shared, id, inner, deadline, ends, is_over: false }
+        let inspected = calls.inspect(weak);
+        Responses { shared, inspected, deadline, ends, is_over: false }
     }
 
     /// Cancelled when the call must end.
     pub fn ends(&self) -> &CancellationToken {
         &self.ends
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.admission.as_ref().and_then(|admission| admission.deadline)
     }
 
     fn end(&mut self, failure: Failure) -> Status {
@@ -258,7 +311,6 @@ impl Drop for Call {
         let Self { calls, method, subject, peer, started, items, bytes, ending, .. } = self;
         let (code, reason) = ending.unwrap_or((Code::Cancelled, "CLIENT_GONE"));
         let code = code_name(code);
-        calls.0.open.fetch_sub(1, Ordering::Relaxed);
         calls.0.metrics.ended(method, code);
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         let seconds = started.elapsed().as_secs_f64();
@@ -327,8 +379,7 @@ impl<T> Evictable for Shared<T> {
 #[derive(Debug)]
 pub struct Responses<T> {
     shared: Arc<Shared<T>>,
-    id: u64,
-    inner: Arc<Inner>,
+    inspected: Inspected,
     deadline: Option<Pin<Box<Sleep>>>,
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     is_over: bool,
@@ -347,7 +398,7 @@ impl<T> Stream for Responses<T> {
         let context = &mut Context::from_waker(&waker);
         let Some(Serving { call, stream }) = &mut *serving else {
             self.is_over = true;
-            return Poll::Ready(Some(Err(status::stalled(self.inner.config.stall).into())));
+            return Poll::Ready(Some(Err(status::stalled(self.inspected.inner.config.stall).into())));
         };
         if let Some(failure) = self.interruption(context) {
             let status = call.end(failure);
@@ -392,29 +443,10 @@ impl<T> Responses<T> {
 
 impl<T> Drop for Responses<T> {
     fn drop(&mut self) {
-        self.inner.streams().remove(&self.id);
         // Drop the generator now, even if the task that evicts stalled streams still holds a reference.
         let serving = self.shared.serving().take();
         drop(serving);
     }
-}
-
-/// The time that the caller allows: the header `grpc-timeout`, up to eight digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    // `parse` alone would accept a sign.
-    let is_amount = digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let amount = digits.parse::<u64>().ok().filter(|_| is_amount)?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -31,6 +31,12 @@ pub struct Refusal {
     reason: &'static str,
 }
 
+/// The label of calls that no service saw.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct TurnedAway {
+    reason: &'static str,
+}
+
 /// The counters. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -40,6 +46,7 @@ pub struct Metrics {
     bytes: Family<Method, Counter>,
     calls: Family<Ending, Counter>,
     refusals: Family<Refusal, Counter>,
+    turned_away: Family<TurnedAway, Counter>,
     lateness: Histogram,
 }
 
@@ -71,9 +78,10 @@ impl Metrics {
             bytes: Family::default(),
             calls: Family::default(),
             refusals: Family::default(),
+            turned_away: Family::default(),
             lateness: Histogram::new(LATENESS_BUCKETS),
         };
-        let Self { open, ended, items, bytes, calls, refusals, lateness } = &metrics;
+        let Self { open, ended, items, bytes, calls, refusals, turned_away, lateness } = &metrics;
         registry.register("streams_open", "Streams that are open", open.clone());
         registry.register("streams_ended", "Streams that have ended, by status code", ended.clone());
         let help = "Ticks, lines and messages sent, and messages published and acknowledged";
@@ -83,6 +91,8 @@ impl Metrics {
         registry.register("calls", "Unary calls answered, by status code", calls.clone());
         let help = "Messages that were not published, by the reason of the error";
         registry.register("refusals", help, refusals.clone());
+        let help = "Calls refused before their method was called, and answers for which there was no room, by reason";
+        registry.register("calls_refused", help, turned_away.clone());
         let help = "How long after its first tick was due a response left, in seconds";
         registry.register("countdown_lateness_seconds", help, lateness.clone());
         metrics
@@ -122,6 +132,11 @@ impl Metrics {
     pub fn refused(&self, method: &'static str, reason: ErrorReason, messages: usize) {
         let reason = reason.as_str_name();
         self.refusals.get_or_create(&Refusal { method, reason }).inc_by(messages as u64);
+    }
+
+    /// A call was refused before its method was called, or its answer afterwards.
+    pub fn turned_away(&self, reason: &'static str) {
+        self.turned_away.get_or_create(&TurnedAway { reason }).inc();
     }
 
     /// Ticks left, and the first of them was this late.

@@ -72,6 +72,16 @@ impl Failure {
         self
     }
 
+    /// The failure that became this status.
+    fn of(status: &Status) -> Option<Self> {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+        let reason = ErrorReason::from_str_name(&info.reason)?;
+        let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
+        let field = violation.map(|violation| violation.field.clone());
+        Some(Self { reason, text: status.message().into(), field, metadata: info.metadata.clone() })
+    }
+
     /// The reason of the failure.
     pub fn reason(&self) -> ErrorReason {
         self.reason
@@ -140,18 +150,93 @@ fn read_error(error: &std::io::Error) -> Failure {
 
 /// A request that could not be decoded. tonic distinguishes the causes by code, and has the sizes only in its text.
 pub fn unreadable(refusal: &Status) -> Failure {
+    if let Some(failure) = Failure::of(refusal) {
+        return failure;
+    }
     if !matches!(refusal.code(), Code::OutOfRange | Code::ResourceExhausted) {
         let text = "the request cannot be decoded as a request of this method: generate the client again from the contract";
         return Failure::new(ErrorReason::RequestMalformed, text);
     }
     let sizes = refusal.message().split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<usize>>();
     match *sizes {
-        [bytes, limit] => {
-            let text = format!("the request has {bytes} bytes: at most {} are allowed", size(limit));
-            Failure::new(ErrorReason::RequestTooLarge, text).with("limit", limit)
-        }
+        [bytes, limit] => too_large(bytes, limit),
         _ => Failure::new(ErrorReason::RequestTooLarge, "the request is larger than the server allows"),
     }
+}
+
+/// A request that is larger than its method accepts.
+pub fn too_large(bytes: usize, limit: usize) -> Failure {
+    let text = format!("the request has {bytes} bytes: at most {} are allowed", size(limit));
+    Failure::new(ErrorReason::RequestTooLarge, text).with("limit", limit)
+}
+
+/// A repeated field, or a map, that has more elements than a request may have.
+pub fn too_many_elements(field: &str, noun: &str, count: usize, limit: usize) -> Failure {
+    let text = format!("has {count} {noun}: at most {limit} are allowed");
+    Failure::field(field, text).with("limit", limit)
+}
+
+/// A request that ends within a message, or that goes on after its only message.
+pub fn malformed(fault: &str) -> Failure {
+    Failure::new(ErrorReason::RequestMalformed, format!("the request {fault}"))
+}
+
+/// A client that sent nothing for too long before its request was complete.
+pub fn request_stalled(stall: Duration) -> Failure {
+    let text = format!(
+        "the client sent nothing for {} s before its request was complete: send it again",
+        stall.as_secs_f64()
+    );
+    Failure::new(ErrorReason::Stalled, text)
+}
+
+/// The server holds as many bytes of incomplete requests and waiting answers as it may.
+pub fn buffers_full(limit: usize, is_of_connection: bool) -> Failure {
+    let (holder, setting) = if is_of_connection {
+        ("for this connection", "--max-buffered-per-connection")
+    } else {
+        ("for all clients", "--max-buffered")
+    };
+    let text = format!(
+        "the server holds {} {holder} of requests that are not complete and of answers that were not read, and takes          no more ({setting}): read the answers, and try again",
+        size(limit)
+    );
+    Failure::new(ErrorReason::BuffersFull, text).with("limit", limit)
+}
+
+/// The status and the HTTP code for a request that is not a call of gRPC. Codes as in grpc-go.
+pub fn not_a_call(fault: NotACall<'_>) -> (http::StatusCode, Status) {
+    let (http, code, text) = match fault {
+        NotACall::Method(method) => {
+            let text = format!("the method of the request is {method}: a call of gRPC is a POST");
+            (http::StatusCode::METHOD_NOT_ALLOWED, Code::Internal, text)
+        }
+        NotACall::ContentType(kind) => {
+            let text = format!("the content-type is {}: a call of gRPC has application/grpc", quoted(kind));
+            (http::StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, text)
+        }
+        NotACall::Timeout(timeout) => {
+            let text = format!(
+                "malformed grpc-timeout: {}: write up to eight digits and one of H, M, S, m, u, n",
+                quoted(timeout)
+            );
+            (http::StatusCode::BAD_REQUEST, Code::Internal, text)
+        }
+    };
+    let reason = ErrorReason::RequestMalformed.as_str_name();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    (http, Status::with_error_details(code, text, details))
+}
+
+/// Why a request is not a call of gRPC.
+#[derive(Clone, Copy, Debug)]
+pub enum NotACall<'a> {
+    /// The method is not POST.
+    Method(&'a http::Method),
+    /// The content type is missing or of another protocol.
+    ContentType(&'a str),
+    /// `grpc-timeout` is malformed.
+    Timeout(&'a str),
 }
 
 /// Translates the transport's error for a request that it could not decode.

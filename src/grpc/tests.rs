@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -75,13 +72,35 @@ impl House {
         std::fs::write(self.directory.path().join("root").join(name), content).unwrap();
     }
 
+    /// The gate in front of the services, and a connection to it.
+    fn gate(&self) -> (gate::Gate, call::Connection) {
+        let (app, calls) = (self.app.clone(), self.app.calls.clone());
+        let gate = gate::Gate::new(routes(app), calls, &self.app.config, 64);
+        let connection =
+            self.app.calls.connection(1, "[::1]:1".parse().unwrap(), self.shutdown.child_token());
+        (gate, connection)
+    }
+
+    /// Answers a request of a connection of its own.
+    async fn answer(
+        &self,
+        request: http::Request<http_body_util::Full<Bytes>>,
+    ) -> http::Response<tonic::body::Body> {
+        let (gate, connection) = self.gate();
+        limited(gate.serve(&connection, request)).await
+    }
+
     async fn connect(&mut self) -> Channel {
         self.connect_with(&Endpoint::from_static("http://in.process")).await
     }
 
     async fn connect_with(&mut self, endpoint: &Endpoint) -> Channel {
         let (client, server) = tokio::io::duplex(PIPE_BYTES);
-        let service = TowerToHyperService::new(routes(self.app.clone()));
+        let (gate, connection) = self.gate();
+        let service = hyper::service::service_fn(move |request| {
+            let (gate, connection) = (gate.clone(), connection.clone());
+            async move { Ok::<_, std::convert::Infallible>(gate.serve(&connection, request).await) }
+        });
         self.connections.spawn(async move {
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             // An error means that the client went away.
@@ -248,7 +267,7 @@ async fn bytes_that_are_not_a_request_are_an_invalid_argument() {
         .header("content-type", "application/grpc")
         .body(body)
         .unwrap();
-    let response = tower::ServiceExt::oneshot(routes(house.app), request).await.unwrap();
+    let response = house.answer(request).await;
     let status = Status::from_header_map(response.headers()).unwrap();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "REQUEST_MALFORMED"));
 }

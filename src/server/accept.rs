@@ -29,13 +29,9 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
-use tonic::{Status, body::Body, service::Routes};
-use tower::ServiceExt;
+use tonic::{Status, body::Body};
 
-use crate::{
-    grpc::{call::Connection, status},
-    stream::WakeGroup,
-};
+use crate::grpc::{gate::Gate, status};
 use coalesce::Coalescing;
 
 mod coalesce;
@@ -101,12 +97,11 @@ impl Default for Config {
 }
 
 /// Serves connections until `shutdown`, then ends them within the time for the drain.
-pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: CancellationToken) {
     let config = Arc::new(config);
     let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let tracker = TaskTracker::new();
     let killed = CancellationToken::new();
-    let routes = routes.prepare();
     let mut number = 0;
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
@@ -116,7 +111,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, config: Config, shutdo
         };
         number += 1;
         let ends = shutdown.child_token();
-        let connection = serve_connection(stream, (number, peer), routes.clone(), config.clone(), ends);
+        let connection = serve_connection(stream, (number, peer), gate.clone(), config.clone(), ends);
         let killed = killed.clone();
         tracker.spawn(async move {
             killed.run_until_cancelled(connection).await;
@@ -158,23 +153,19 @@ fn is_of_connection(error: &io::Error) -> bool {
 async fn serve_connection(
     stream: TcpStream,
     (number, peer): (u64, SocketAddr),
-    routes: Routes,
+    gate: Gate,
     config: Arc<Config>,
     ends: CancellationToken,
 ) {
     let activity = Arc::new(Activity::new());
-    let connection = Connection { wake_group: WakeGroup::new(number), peer, ends: ends.clone() };
-    let service = service_fn(|mut request: http::Request<Incoming>| {
+    let connection = gate.calls().connection(number, peer, ends.clone());
+    let service = service_fn(|request: http::Request<Incoming>| {
         let busy = Busy::new(activity.clone());
-        request.extensions_mut().insert(connection.clone());
-        let routes = routes.clone();
+        let (gate, connection) = (gate.clone(), connection.clone());
         let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
         let ends = (!ends_by_itself).then(|| Box::pin(connection.ends.clone().cancelled_owned()));
         async move {
-            let response = routes
-                .oneshot(request.map(Body::new))
-                .await
-                .unwrap_or_else(|never: Infallible| match never {});
+            let response = gate.serve(&connection, request).await;
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });

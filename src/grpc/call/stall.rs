@@ -24,14 +24,14 @@ use super::Inner;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// A stream whose generator another task can take out.
-pub(super) trait Evictable: std::fmt::Debug + Send + Sync {
+pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     /// Ends the stream if its reader took nothing for this long.
     fn evict_if_stalled(&self, limit: Duration);
 }
 
 /// Measures how long a stream has waited for its reader. It is also the waker of the stream, so that it sees wakes.
 #[derive(Debug)]
-pub(super) struct StallWatch {
+pub(in crate::grpc) struct StallWatch {
     started: Instant,
     /// When the wait began, in milliseconds since `started` plus 1. 0 while the stream does not wait for its reader.
     since: AtomicU64,
@@ -40,24 +40,24 @@ pub(super) struct StallWatch {
 
 impl StallWatch {
     /// For a stream that was never polled: its first response is ready and waits for the reader.
-    pub(super) fn new() -> Arc<Self> {
+    pub(in crate::grpc) fn new() -> Arc<Self> {
         Self { started: Instant::now(), since: AtomicU64::new(1), task: AtomicWaker::new() }.into()
     }
 
     /// The reader asks for more. The returned waker wakes `task`.
-    pub(super) fn on_poll(self: &Arc<Self>, task: &Waker) -> Waker {
+    pub(in crate::grpc) fn on_poll(self: &Arc<Self>, task: &Waker) -> Waker {
         self.since.store(0, Ordering::Relaxed);
         self.task.register(task);
         self.clone().into()
     }
 
     /// The reader got a response. The wait begins, in case it does not ask again.
-    pub(super) fn on_response(&self) {
+    pub(in crate::grpc) fn on_response(&self) {
         self.since.store(self.now(), Ordering::Relaxed);
     }
 
     /// Whether the reader took nothing for longer than this.
-    pub(super) fn is_longer_than(&self, limit: Duration) -> bool {
+    pub(in crate::grpc) fn is_longer_than(&self, limit: Duration) -> bool {
         let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         match self.since.load(Ordering::Relaxed) {
             0 => false,

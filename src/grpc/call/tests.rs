@@ -23,7 +23,7 @@ struct Server {
 impl Server {
     fn new(max_streams: usize) -> Self {
         let (mut registry, shutdown) = (Registry::default(), CancellationToken::new());
-        let config = Config { max_streams, stall: STALL };
+        let config = Config { max_streams, stall: STALL, ..Config::default() };
         Self { calls: Calls::new(config, shutdown.clone(), &mut registry), registry, shutdown }
     }
 
@@ -181,7 +181,6 @@ async fn the_deadline_holds_while_a_stream_opens_and_for_a_unary_call() {
 
 #[test]
 fn a_grpc_timeout_is_read_by_the_grammar_of_the_protocol() {
-    let read = |text| timeout(with_timeout(text).metadata());
     let millis = Duration::from_millis;
     for (text, expected) in [
         ("1H", Some(millis(3_600_000))),
@@ -200,7 +199,7 @@ fn a_grpc_timeout_is_read_by_the_grammar_of_the_protocol() {
         ("+1S", None),
         ("1x", None),
     ] {
-        assert_eq!(read(text), expected, "{text}");
+        assert_eq!(timeout(text), expected, "{text}");
     }
 }
 
@@ -226,7 +225,7 @@ async fn shutdown_ends_a_waiting_stream_with_retry_info() {
 async fn the_end_of_a_connection_ends_only_its_own_streams() {
     let server = Server::new(3);
     let ends = server.shutdown.child_token();
-    let connection = Connection { wake_group: None, peer: "[::1]:1".parse().unwrap(), ends: ends.clone() };
+    let connection = server.calls.connection(1, "[::1]:1".parse().unwrap(), ends.clone());
     let mut request = Request::new(());
     request.extensions_mut().insert(connection);
     let call = server.calls.begin("Test", &request, "").unwrap();

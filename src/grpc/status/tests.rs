@@ -364,11 +364,25 @@ fn a_reader_that_is_replaced_learns_the_consumer_and_gets_no_retry_info() {
 
 #[test]
 fn each_end_of_a_call_from_outside_has_its_status() {
-    for failure in
-        [deadline_exceeded(), draining(), stalled(Duration::from_secs(300)), too_many_streams(100_000)]
-    {
-        Reported::of(failure).check();
+    let stall = Duration::from_secs(300);
+    for failure in [
+        deadline_exceeded(),
+        draining(),
+        stalled(stall),
+        request_stalled(stall),
+        too_many_streams(100_000),
+        buffers_full(1 << 20, true),
+        buffers_full(1 << 20, false),
+        too_large(2 << 20, 1 << 20),
+        too_many_elements("messages[1].headers", "headers", 65, 64),
+        malformed("ends within a message"),
+    ] {
+        Reported::of(failure.clone()).check();
+        // The body of a request fails with a status, and the stream that reads it with the failure again.
+        let read = Failure::of(&Status::from(failure.clone())).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{failure:?}"));
     }
+    assert_eq!(Reported::of(buffers_full(9, true)).metadata("limit"), Some("9"));
     assert_eq!(Reported::of(too_many_streams(7)).metadata("limit"), Some("7"));
 }
 
@@ -441,7 +455,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 31);
+    assert_eq!(ErrorReason::all().count(), 32);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

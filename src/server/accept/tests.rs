@@ -5,12 +5,17 @@
 use std::future::{Ready, ready};
 
 use http_body_util::StreamBody;
+use prometheus_client::registry::Registry;
 use tokio::{io::AsyncReadExt, task::JoinHandle};
-use tonic::{Code, Request, client::Grpc, server::NamedService};
+use tonic::{Code, Request, client::Grpc, server::NamedService, service::Routes};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::Service;
 
 use super::*;
+use crate::grpc::{
+    self,
+    call::{self, Calls},
+};
 
 /// A service whose one stream neither yields nor ends, even when the server drains.
 #[derive(Clone)]
@@ -49,7 +54,9 @@ impl Server {
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let routes = Routes::new(service).add_service(Stubborn);
-        let served = tokio::spawn(serve(listener, routes, config, shutdown.clone()));
+        let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
+        let gate = Gate::new(routes, calls, &grpc::Config::default(), 1);
+        let served = tokio::spawn(serve(listener, gate, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 

@@ -221,11 +221,16 @@ settings! {
         max_response: Size "SIZE" => requests.batch_bytes >= "1KiB";
         /// Refuse a larger request that does not publish
         max_request: Size "SIZE" => requests.request_bytes >= "1KiB";
-        /// Allow up to this many open streams
+        /// Allow up to this many open calls, and 1000 more of calls with one answer
         max_streams: usize "N" => calls.max_streams >= "1";
         /// Allow up to this many open streams per connection
         max_streams_per_connection: u32 "N" => connections.max_streams >= "1";
-        /// End a stream whose reader takes nothing for this long while a response waits
+        /// Hold up to this many bytes of requests that are not complete and of answers that wait
+        max_buffered: Size "SIZE" => calls.max_buffered;
+        /// Hold up to this many of these bytes for a connection
+        max_buffered_per_connection: Size "SIZE" => calls.max_buffered_per_connection;
+        /// End a call whose client takes nothing for this long while a response waits, or sends nothing before its
+        /// request is complete
         stall: Span "TIME" => calls.stall >= "1ms";
         /// Close a new connection that sends no request for this long
         first_request: Span "TIME" => connections.first_request >= "1ms";

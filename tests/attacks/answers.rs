@@ -1,0 +1,80 @@
+//! Answers that their client does not read.
+
+use http_body_util::BodyExt;
+use perennial::proto::{ListTopicsRequest, PublishBatchRequest, PublishRequest};
+use tonic::{Code, Status};
+
+use crate::{
+    harness::{Server, soon, until},
+    raw::{Raw, Sent, framed, reason},
+};
+
+const LIST_TOPICS: &str = "/perennial.v1.MessageService/ListTopics";
+
+/// Publishes to this many topics with long names.
+async fn fill(server: &Server, topics: usize) {
+    let message = |n| PublishRequest { topic: format!("{}.{n}", "t".repeat(200)), ..Default::default() };
+    let messages = (0..topics).map(message).collect();
+    server.messages().await.publish_batch(PublishBatchRequest { messages }).await.unwrap();
+}
+
+fn list() -> Sent {
+    Sent::whole(framed(&ListTopicsRequest { page_size: Some(10_000), ..Default::default() }))
+}
+
+#[tokio::test]
+async fn answers_that_are_not_read_are_bounded_and_dropped_after_the_stall() {
+    let server = Server::start_with(&["--max-buffered-per-connection", "1MiB", "--stall", "300ms"]);
+    fill(&server, 2_000).await;
+    // Nothing of a body can be sent.
+    let mut client = Raw::connect(&server, 0).await;
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let response = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
+        match Status::from_header_map(response.headers()) {
+            Some(status) => break status,
+            None => waiting.push(response),
+        }
+        assert!(waiting.len() < 100, "answers of about 500 KB");
+    };
+    assert_eq!(reason(&refused), (Code::ResourceExhausted, "BUFFERS_FULL".into()));
+    assert!(refused.message().contains("--max-buffered-per-connection"), "{refused:?}");
+    assert!(!waiting.is_empty());
+    // The answers are dropped, although their client still waits for them.
+    until("room for an answer", async || {
+        let response = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
+        Status::from_header_map(response.headers()).is_none()
+    })
+    .await;
+    drop(waiting);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_its_answer_too_late_gets_the_reason() {
+    let server = Server::start_with(&["--stall", "100ms"]);
+    fill(&server, 2_000).await;
+    // Less than the answer.
+    let mut client = Raw::connect(&server, 100).await;
+    let mut response = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let mut trailers = None;
+    while let Some(frame) = soon("the rest", response.body_mut().frame()).await {
+        trailers = frame.unwrap().into_trailers().ok();
+    }
+    let status = Status::from_header_map(&trailers.unwrap()).unwrap();
+    assert_eq!(reason(&status), (Code::Unavailable, "STALLED".into()));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_is_dropped_at_the_callers_deadline() {
+    let server = Server::start_with(&["--max-buffered-per-connection", "600KiB", "--stall", "30s"]);
+    fill(&server, 2_000).await;
+    let mut client = Raw::connect(&server, 0).await;
+    let first = soon("an answer", client.call(LIST_TOPICS, list().with("grpc-timeout", "200m"))).await;
+    assert!(Status::from_header_map(first.headers()).is_none());
+    until("room for an answer", async || {
+        let response = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
+        Status::from_header_map(response.headers()).is_none()
+    })
+    .await;
+}

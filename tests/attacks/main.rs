@@ -1,0 +1,24 @@
+//! Promise 3, from the first byte: what a client of bad will can make the server hold or do has a limit, whatever the
+//! client leaves unsent or unread, and other clients are served meanwhile.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at its first surprise"
+)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod answers;
+mod quota;
+mod raw;
+mod requests;
+
+/// A figure of `/proc/PID/status`, in KiB.
+fn status_kib(process: u32, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
