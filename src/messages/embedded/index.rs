@@ -4,6 +4,7 @@ pub mod block_run;
 pub mod builder;
 pub mod cache;
 pub mod dedupe;
+pub mod epochs;
 pub mod live;
 pub mod recent;
 pub mod segment;

@@ -35,7 +35,7 @@ use super::{
     },
     index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
     maintenance::room::is_full,
-    manifest, nanos, segment_name,
+    manifest, segment_name,
 };
 use crate::messages::{
     Config, OpenError, Opened,
@@ -75,6 +75,9 @@ pub struct Recovered {
     pub active: Option<(Arc<Segment>, u64)>,
     /// A torn tail at that offset, for whose copy the disk has no room.
     pub tail: Option<Tail>,
+    /// With it: the sequence of the next message as long as the manifest cannot be written either. Nothing on disk says then that
+    /// the sequences have jumped.
+    pub next_before_tail: Option<u64>,
     /// The bytes of that segment before this offset are not taken for torn, whatever happens to them.
     pub settled_up_to: u64,
     /// Full segments without a footer.
@@ -127,7 +130,7 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         ClockHistory::default()
     });
     let mut candidates = files.segments;
-    let mut topics = Topics::new(config.retention.clone(), nanos(config.clock.now()));
+    let mut topics = Topics::new(config.retention.clone());
     if let Some(log) = log {
         match trim_points::read(disk, directory, log.id).map_err(at(directory))? {
             Ok(points) => topics.restore(points),
@@ -145,6 +148,7 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         with_ids: WithIds::default(),
         active: None,
         tail: None,
+        next_before_tail: None,
         settled_up_to: 0,
         unsealed: Vec::new(),
         opened,
@@ -307,6 +311,7 @@ impl Recovered {
             self.check_open_end(end);
         }
         self.next_sequence = self.next_sequence.max(self.manifest.next_sequence);
+        self.next_before_tail = self.next_before_tail.map(|next| next.max(self.manifest.next_sequence));
         if is_newest_lost {
             self.next_sequence += LOST_JUMP;
         }
@@ -331,11 +336,10 @@ impl Recovered {
         }
         let manifest = Manifest { segments: present, lost, ..self.manifest.clone() };
         let is_as_found = self.found.manifest.as_ref() == Some(&manifest);
-        let next_sequence = if is_as_found && self.opened.torn.is_empty() {
-            manifest.next_sequence
-        } else {
-            self.next_sequence
-        };
+        // A purge may erase a torn tail that cannot be set aside yet.
+        let has_jumped = !self.opened.torn.is_empty() || self.tail.is_some();
+        let next_sequence =
+            if is_as_found && !has_jumped { manifest.next_sequence } else { self.next_sequence };
         self.manifest = Manifest { next_sequence, ..manifest };
     }
 
@@ -382,6 +386,7 @@ impl Recovered {
                 Err(error) if is_full(&error) => {
                     tracing::warn!(%error, bytes = tail.end - tail.start, "there is no room to set aside an incomplete write at the end of the log: publishing waits for it, reading goes on");
                     self.tail = torn;
+                    self.next_before_tail = Some(scan.next_sequence - SEQUENCE_JUMP);
                 }
                 Err(error) => return Err(error),
             }

@@ -239,15 +239,26 @@ fn one_topic(
 fn removed(bytes: &[u8], (log, salt): ([u8; 16], u32)) -> BTreeMap<String, [u64; 4]> {
     let end = 28 + usize::try_from(number::<8>(bytes, 20)).unwrap();
     check(bytes, end, 0);
-    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 3));
+    assert_eq!((&bytes[..8], number::<4>(bytes, 8)), (b"PRNLRMV\n".as_slice(), 4));
     assert!(number::<8>(bytes, 12) > 1, "the generation");
     assert_eq!((&bytes[28..44], number::<4>(bytes, 44)), (&log[..], salt.into()));
     let mut rest = &bytes[48..end];
-    assert_eq!([varint(&mut rest), varint(&mut rest)], [0; 2]);
+    let epoch = |rest: &mut &[u8]| {
+        let epoch = number::<8>(rest, 0);
+        *rest = &rest[8..];
+        epoch
+    };
+    assert_eq!((varint(&mut rest), epoch(&mut rest)), (0, 0));
+    let epochs = (0..varint(&mut rest)).map(|_| {
+        let first = epoch(&mut rest);
+        first..=first + varint(&mut rest)
+    });
+    let epochs = epochs.collect::<Vec<_>>();
     let mut topics = BTreeMap::new();
     while !rest.is_empty() {
         topics.insert(text(&mut rest).to_owned(), std::array::from_fn(|_| varint(&mut rest)));
-        assert!(varint(&mut rest) > 0, "the time of the removal");
+        let lost_at = epoch(&mut rest);
+        assert!(epochs.iter().any(|run| run.contains(&lost_at)), "{lost_at} of {epochs:?}");
     }
     topics
 }

@@ -28,10 +28,17 @@ pub const NAME: &str = "removed";
 const MAGIC: [u8; 8] = *b"PRNLRMV\n";
 
 /// The file since version 2.
-const KIND: twin::Kind = twin::Kind { name: NAME, magic: MAGIC, versions: 2..=3 };
+const KIND: twin::Kind = twin::Kind { name: NAME, magic: MAGIC, versions: 2..=4 };
 
 /// A topic with a name of usual length takes up to this much.
 pub const TOPIC_BYTES: u64 = 104;
+
+/// The loss epochs of a run of the server take up to this much.
+pub const EPOCHS_BYTES: u64 = 18;
+
+/// The number of runs of the server whose loss epochs are kept. A subscription that began in an earlier one gets a gap for what was
+/// removed before it began.
+pub const MAX_RUNS: usize = 256;
 
 /// What was removed from a topic. It outlives the messages of the topic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -42,7 +49,7 @@ pub struct TrimPoint {
     pub lost_up_to: u64,
     /// Ids of messages up to this sequence are forgotten and can be published again; 0 for none.
     pub purged_up_to: u64,
-    /// The loss epoch in which `lost_up_to` last changed; 0 if it is unknown.
+    /// The loss epoch in which `lost_up_to` last changed.
     pub lost_at: u64,
     /// The bytes of purged messages up to this sequence have left the disk; 0 for none.
     pub erased_up_to: u64,
@@ -55,6 +62,13 @@ impl TrimPoint {
     }
 }
 
+/// The loss epochs of one run of the server, from the first to the last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EpochRange {
+    pub first: u64,
+    pub last: u64,
+}
+
 /// The content of the file.
 #[derive(Debug, Default)]
 pub struct TrimPoints {
@@ -62,28 +76,34 @@ pub struct TrimPoints {
     pub forgotten_up_to: u64,
     /// The last loss epoch of these topics.
     pub forgotten_at: u64,
+    /// The loss epochs of the last runs of the server, oldest first.
+    pub epochs: Vec<EpochRange>,
     /// The topics and their trim points.
-    pub topics: Vec<(String, TrimPoint)>,
+    pub topics: Vec<(Arc<str>, TrimPoint)>,
 }
 
-/// The content of the file. `forgotten`: up to which sequence topics that are no longer listed have lost messages, and up to
-/// which loss epoch.
-pub fn to_bytes<'a>(
-    log: Identity,
-    forgotten: (u64, u64),
-    topics: impl Iterator<Item = (&'a Arc<str>, TrimPoint)>,
-) -> Vec<u8> {
-    let mut out = log.id.to_vec();
-    out.put_u32_le(log.salt);
-    put_varint(&mut out, forgotten.0);
-    put_varint(&mut out, forgotten.1);
-    for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at }) in topics {
-        put_text(&mut out, name);
-        for number in [first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at] {
-            put_varint(&mut out, number);
+impl TrimPoints {
+    /// The content of the file.
+    pub fn to_bytes(&self, log: Identity) -> Vec<u8> {
+        let mut out = log.id.to_vec();
+        out.put_u32_le(log.salt);
+        put_varint(&mut out, self.forgotten_up_to);
+        out.put_u64_le(self.forgotten_at);
+        put_varint(&mut out, self.epochs.len() as u64);
+        for EpochRange { first, last } in &self.epochs {
+            out.put_u64_le(*first);
+            put_varint(&mut out, last - first);
         }
+        for (name, TrimPoint { first_kept, lost_up_to, purged_up_to, erased_up_to, lost_at }) in &self.topics
+        {
+            put_text(&mut out, name);
+            for number in [first_kept, lost_up_to, purged_up_to, erased_up_to] {
+                put_varint(&mut out, *number);
+            }
+            out.put_u64_le(*lost_at);
+        }
+        out
     }
-    out
 }
 
 /// The file on disk.
@@ -117,9 +137,11 @@ impl TrimPointFile {
     }
 }
 
-/// Whether both copies have the content, so that it is on disk for certain.
+/// Whether both copies have the content in the newest version, so that it is on disk for certain.
 pub fn is_settled(disk: &Disk, directory: &Path) -> bool {
-    Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.is_settled)
+    let is_newest =
+        |read: &twin::Read| read.content.as_ref().is_some_and(|(version, _)| version == KIND.versions.end());
+    Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.is_settled && is_newest(&read))
 }
 
 /// The copies that are not whole while the other one is, and why they are not.
@@ -205,16 +227,95 @@ fn take_identity(rest: &mut &[u8]) -> Option<Identity> {
 
 fn take_topics(rest: &mut &[u8], version: u32) -> Option<TrimPoints> {
     let forgotten_up_to = take_varint(rest)?;
-    let forgotten_at = if version < 3 { 0 } else { take_varint(rest)? };
+    let take_epoch = |rest: &mut &[u8]| match version {
+        ..3 => Some(0),
+        3 => take_varint(rest),
+        _ => rest.try_get_u64_le().ok(),
+    };
+    let forgotten_at = take_epoch(rest)?;
+    let epochs = if version < 4 { Vec::new() } else { take_epochs(rest)? };
     let mut topics = Vec::new();
     while !rest.is_empty() {
-        let name = take_text(rest)?.to_owned();
+        let name = take_text(rest)?.into();
         let first_kept = take_varint(rest)?;
         let (lost_up_to, purged_up_to) = (take_varint(rest)?, take_varint(rest)?);
         // Before, nothing was erased.
         let erased_up_to = if version == 1 { 0 } else { take_varint(rest)? };
-        let lost_at = if version < 3 { 0 } else { take_varint(rest)? };
+        let lost_at = take_epoch(rest)?;
         topics.push((name, TrimPoint { first_kept, lost_up_to, purged_up_to, lost_at, erased_up_to }));
     }
-    Some(TrimPoints { forgotten_up_to, forgotten_at, topics })
+    Some(TrimPoints { forgotten_up_to, forgotten_at, epochs, topics })
+}
+
+fn take_epochs(rest: &mut &[u8]) -> Option<Vec<EpochRange>> {
+    let count = usize::try_from(take_varint(rest)?).ok().filter(|count| *count <= MAX_RUNS)?;
+    let mut epochs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let first = rest.try_get_u64_le().ok()?;
+        epochs.push(EpochRange { first, last: first.checked_add(take_varint(rest)?)? });
+    }
+    Some(epochs)
+}
+
+#[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::messages::embedded::simulated::Simulation;
+
+    fn disk_with(bytes: &[u8]) -> Disk {
+        let disk = Simulation::new();
+        disk.write_file(Path::new("/log/removed.0"), bytes);
+        Disk::Simulated(disk)
+    }
+
+    fn read_from(disk: &Disk) -> TrimPoints {
+        read(disk, Path::new("/log"), [7; 16]).expect("read").expect("valid")
+    }
+
+    fn point(lost_at: u64) -> TrimPoint {
+        TrimPoint { first_kept: 300, lost_up_to: 299, purged_up_to: 200, lost_at, erased_up_to: 100 }
+    }
+
+    #[test]
+    fn the_content_is_read_as_it_was_written() {
+        let disk = Disk::Simulated(Simulation::new());
+        disk.create_directory(Path::new("/log")).expect("created");
+        let points = TrimPoints {
+            forgotten_up_to: 5,
+            forgotten_at: u64::MAX,
+            epochs: vec![EpochRange { first: 1, last: 1 }, EpochRange { first: 1 << 40, last: u64::MAX }],
+            topics: vec![("a".into(), point(1)), ("b".into(), point(u64::MAX))],
+        };
+        let identity = Identity { id: [7; 16], salt: 9 };
+        let mut file = TrimPointFile::open(&disk, Path::new("/log")).expect("open");
+        file.write(&points.to_bytes(identity)).expect("written");
+        let seen = read_from(&disk);
+        assert_eq!((seen.forgotten_up_to, seen.forgotten_at), (5, u64::MAX));
+        assert_eq!((&seen.epochs, &seen.topics), (&points.epochs, &points.topics));
+        assert!(is_settled(&disk, Path::new("/log")));
+    }
+
+    #[test]
+    fn a_file_of_version_3_has_epochs_of_no_known_run() {
+        let mut content = vec![7; 16];
+        content.put_u32_le(9);
+        put_varint(&mut content, 5);
+        put_varint(&mut content, 1 << 60);
+        put_text(&mut content, "a");
+        for number in [300, 299, 200, 100, 1 << 61] {
+            put_varint(&mut content, number);
+        }
+        let mut bytes = MAGIC.to_vec();
+        bytes.put_u32_le(3);
+        bytes.put_u64_le(1);
+        bytes.put_u64_le(content.len() as u64);
+        bytes.extend(content);
+        bytes.put_u32_le(crc32c::crc32c(&bytes));
+        let disk = disk_with(&bytes);
+        let seen = read_from(&disk);
+        assert_eq!((seen.forgotten_up_to, seen.forgotten_at, seen.epochs), (5, 1 << 60, vec![]));
+        assert_eq!(seen.topics, [("a".into(), point(1 << 61))]);
+        assert!(!is_settled(&disk, Path::new("/log")), "it is written again");
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
+use super::epochs::Epochs;
 use crate::messages::{
     embedded::format::{
         block::Block,
@@ -55,9 +56,6 @@ pub struct Kept {
     pub expires: u64,
 }
 
-/// The first loss epoch of a run is above the last one by up to this number.
-const MAX_EPOCH_JUMP: u64 = 1 << 40;
-
 /// All topics.
 #[derive(Debug, Default)]
 pub struct Topics {
@@ -73,12 +71,8 @@ pub struct Topics {
     forgotten_up_to: u64,
     /// The last loss epoch of these topics.
     forgotten_at: u64,
-    /// Rises with every change of a `lost_up_to`, and over restarts.
-    loss_epoch: u64,
-    /// The first loss epoch of this run: the time in nanoseconds since 1970, or a random number above the last epoch. So a run
-    /// does not repeat the epochs of one whose last removals a power cut has undone, nor of a history that was lost when a
-    /// copy was restored.
-    first_epoch: u64,
+    /// Rise with every change of a `lost_up_to`.
+    epochs: Epochs,
     /// Changes with every removal, a superseded message included.
     removal_epoch: u64,
     /// The highest sequence of a topic of users.
@@ -90,9 +84,9 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// No topics. `now`: the time, in nanoseconds since 1970.
-    pub fn new(rules: Vec<Rule>, now: u64) -> Self {
-        Self { rules, first_epoch: now, ..Self::default() }
+    /// No topics.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules, ..Self::default() }
     }
 
     /// The rules of retention.
@@ -272,9 +266,9 @@ impl Topics {
         self.removal_epoch
     }
 
-    /// Rises whenever messages are removed that a reader could have read.
+    /// Rises whenever messages are removed that a reader could have read; 0 if none was.
     pub fn loss_epoch(&self) -> u64 {
-        self.loss_epoch
+        self.epochs.last()
     }
 
     /// Changes when a topic of which messages were removed ends or begins again.
@@ -305,7 +299,7 @@ impl Topics {
         }
         let mut trim_point = trimmed.trim_point;
         if trim_point.lost_up_to != topic.trim_point.lost_up_to {
-            trim_point.lost_at = rise(&mut self.loss_epoch, self.first_epoch);
+            trim_point.lost_at = self.epochs.next();
         }
         self.max_lost = self.max_lost.max(trim_point.lost_up_to);
         if !topic::is_reserved(name) {
@@ -392,21 +386,25 @@ impl Topics {
 
     /// Takes the trim points from disk, before any message is added.
     pub fn restore(&mut self, points: TrimPoints) {
-        self.forgotten_at = points.forgotten_at;
-        // Earlier versions of the file have no epochs.
-        self.loss_epoch = self.loss_epoch.max(points.forgotten_at).max(1);
-        for (name, trim_point) in points.topics {
-            self.loss_epoch = self.loss_epoch.max(trim_point.lost_at);
+        let TrimPoints { forgotten_up_to, forgotten_at, epochs, mut topics } = points;
+        let last = topics.iter().map(|(_, point)| point.lost_at).max().unwrap_or(0).max(forgotten_at);
+        // Earlier versions of the file have epochs of no known run, or none.
+        let is_older = epochs.is_empty();
+        self.epochs.restore(epochs, last);
+        self.forgotten_at = forgotten_at;
+        let has_lost = forgotten_up_to > 0 || topics.iter().any(|(_, point)| point.lost_up_to > 0);
+        if is_older && has_lost {
+            self.forgotten_at = self.epochs.next();
+            topics.iter_mut().for_each(|(_, point)| point.lost_at = self.forgotten_at);
+        }
+        for (name, trim_point) in topics {
             self.max_lost = self.max_lost.max(trim_point.lost_up_to);
             if !topic::is_reserved(&name) {
                 self.max_first_kept = self.max_first_kept.max(trim_point.first_kept);
             }
-            self.gone.insert(name.into(), trim_point);
+            self.gone.insert(name, trim_point);
         }
-        self.forget_up_to(points.forgotten_up_to);
-        // If the clock was set back, its time alone would repeat epochs of a history that was lost.
-        let jump = uuid::Uuid::new_v4().as_u64_pair().1 % MAX_EPOCH_JUMP;
-        self.first_epoch = self.first_epoch.max(self.loss_epoch.saturating_add(1 + jump));
+        self.forget_up_to(forgotten_up_to);
     }
 
     /// Topics whose trim points were dropped have lost messages up to this sequence, 0 for none, and up to this loss epoch.
@@ -414,16 +412,16 @@ impl Topics {
         (self.forgotten_up_to, self.forgotten_at)
     }
 
-    /// Whether the losses of this log since an epoch are known: the epoch is of this run, or from before it.
+    /// Whether the losses of this log since an epoch are known: the epoch is one of its own.
     pub fn knows_epoch(&self, epoch: u64) -> bool {
-        epoch < self.first_epoch || epoch <= self.loss_epoch
+        self.epochs.has(epoch)
     }
 
     /// Records that messages up to a sequence were lost of topics that are not known.
     pub fn lose_up_to(&mut self, lost_up_to: u64) {
         if lost_up_to > self.forgotten_up_to {
             self.forget_up_to(lost_up_to);
-            self.forgotten_at = rise(&mut self.loss_epoch, self.first_epoch);
+            self.forgotten_at = self.epochs.next();
         }
     }
 
@@ -454,17 +452,18 @@ impl Topics {
         self.forgotten_at = self.forgotten_at.max(lost_at);
     }
 
-    /// The trim points that must be known after a restart, by topic.
-    pub fn trim_points(&self) -> impl Iterator<Item = (&Arc<str>, TrimPoint)> {
-        let alive = self.alive.iter().filter_map(|(name, topic)| Some((name, topic.stored()?)));
-        alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)))
+    /// What must be known after a restart, with the given trim points of topics.
+    pub fn to_store(&self, topics: Vec<(Arc<str>, TrimPoint)>) -> TrimPoints {
+        let (forgotten_up_to, forgotten_at) = self.forgotten();
+        TrimPoints { forgotten_up_to, forgotten_at, epochs: self.epochs.runs().to_vec(), topics }
     }
-}
 
-/// Raises the loss epoch of a run.
-fn rise(loss_epoch: &mut u64, first_epoch: u64) -> u64 {
-    *loss_epoch = (*loss_epoch + 1).max(first_epoch);
-    *loss_epoch
+    /// The trim points that must be known after a restart, by topic.
+    pub fn trim_points(&self) -> Vec<(Arc<str>, TrimPoint)> {
+        let alive = self.alive.iter().filter_map(|(name, topic)| Some((name, topic.stored()?)));
+        let all = alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)));
+        all.map(|(name, trim_point)| (name.clone(), trim_point)).collect()
+    }
 }
 
 impl Topic {

@@ -5,7 +5,7 @@ use std::{io, sync::MutexGuard};
 use super::{TOPICS_AT_ONCE, lock, trim::Limit};
 use crate::messages::embedded::{
     Shared,
-    format::trim_points::{self, TrimPointFile},
+    format::trim_points::{self, MAX_RUNS, TrimPointFile},
     read::fetch::retrying,
 };
 
@@ -32,7 +32,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the file of trim points if not both copies have the same content: then it may not be on disk, and nothing must be
+    /// Writes the file of trim points if not both copies have the same content in the newest version: then it may not be on disk, and nothing must be
     /// erased that it says is removed. It also holds the identity and the salt of the log, without which a segment whose
     /// header is damaged would be lost. False if it cannot be written yet.
     pub fn ensure_trim_points(&self) -> bool {
@@ -46,26 +46,21 @@ impl Shared {
         written.is_ok()
     }
 
-    /// The file of trim points, as it must be on disk.
-    fn trim_points(&self) -> Vec<u8> {
-        let (forgotten, points) = self.all_trim_points();
-        trim_points::to_bytes(self.identity, forgotten, points.iter().map(|(name, point)| (name, *point)))
-    }
-
     pub fn trim_point_file(&self) -> MutexGuard<'_, TrimPointFile> {
         lock(&self.trim_point_file)
     }
 
     /// Replaces the file of trim points.
     pub fn write_trim_points(&self) -> io::Result<()> {
-        let content = self.trim_points();
+        let content = self.all_trim_points().to_bytes(self.identity);
         self.trim_point_file().write(&content)
     }
 
     /// Reserves room for the trim points of all topics, so that any removal can be recorded on a full disk.
     pub fn reserve_trim_points(&self) {
         let topics = self.state().topics.count_all() as u64;
-        let reserved = self.trim_point_file().reserve(topics * trim_points::TOPIC_BYTES);
+        let bytes = topics * trim_points::TOPIC_BYTES + MAX_RUNS as u64 * trim_points::EPOCHS_BYTES;
+        let reserved = self.trim_point_file().reserve(bytes);
         if let Err(error) = reserved {
             tracing::debug!(%error, "there is no room to reserve for trim points");
         }

@@ -10,7 +10,7 @@ use crate::messages::{
     Sequence, TopicInfo, TopicPage,
     embedded::{
         Embedded, Shared,
-        format::trim_points::TrimPoint,
+        format::trim_points::{TrimPoint, TrimPoints},
         index::topics::{Topic, Topics},
         stamp,
     },
@@ -52,9 +52,6 @@ impl Losses {
         losses.insert(patterns.into(), loss);
     }
 }
-
-/// Trim points, by topic.
-type Points = Vec<(Arc<str>, TrimPoint)>;
 
 impl Shared {
     /// Calls `each` for each topic after a name that holds messages, by name, until it breaks. Topics that cannot match are
@@ -107,9 +104,8 @@ impl Shared {
         }
     }
 
-    /// The trim points that must be known after a restart, by topic, with every removal so far; and the sequence up to
-    /// which topics whose trim points were dropped have lost messages, with the loss epoch.
-    pub fn all_trim_points(&self) -> ((u64, u64), Points) {
+    /// What must be known after a restart of every removal so far.
+    pub fn all_trim_points(&self) -> TrimPoints {
         for _ in 0..MAX_TRIES {
             let before = self.state().topics.passages();
             let mut points = Vec::new();
@@ -119,12 +115,11 @@ impl Shared {
             self.for_each_gone(|name, trim_point| points.push((name.clone(), *trim_point)));
             let state = self.state();
             if state.topics.passages() == before {
-                return (state.topics.forgotten(), points);
+                return state.topics.to_store(points);
             }
         }
         let topics = &self.state().topics;
-        let points = topics.trim_points().map(|(name, point)| (name.clone(), point)).collect();
-        (topics.forgotten(), points)
+        topics.to_store(topics.trim_points())
     }
 
     /// The highest sequence after `after` that was lost of the topics that match; 0 for none.

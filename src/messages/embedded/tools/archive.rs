@@ -82,7 +82,7 @@ impl Archive {
     fn try_open(directory: &Path, rules: &[Rule]) -> Result<Self, Error> {
         let files = list(directory)?;
         let log = files.log;
-        let mut topics = Topics::new(rules.to_vec(), 0);
+        let mut topics = Topics::new(rules.to_vec());
         let mut faults = lost(directory, &files);
         if let Some(log) = log {
             match trim_points::read(&Disk::Real, directory, log.id).map_err(at(directory))? {

@@ -73,7 +73,7 @@ pub fn verify(
     }
     let mut tell = |finding: &Finding| {
         if let Fault::Message { sequence, topic } = &finding.fault
-            && points.get(topic).is_some_and(|point| *sequence < point.first_kept)
+            && points.get(topic.as_str()).is_some_and(|point| *sequence < point.first_kept)
         {
             // It is removed, and is being erased.
             return;

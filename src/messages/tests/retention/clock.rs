@@ -353,3 +353,56 @@ async fn while_the_clock_is_in_doubt_segments_in_which_nothing_expires_are_measu
     let measured = embedded_of(&bed.log).measured_until();
     assert!(measured.len() >= 2 && measured.iter().all(|until| *until == Some(u64::MAX)), "{measured:?}");
 }
+
+#[tokio::test]
+async fn a_removal_in_a_run_after_an_undone_one_is_a_gap_whatever_the_clock_shows() {
+    for has_later_removal in [false, true] {
+        let mut bed = bed(&[]).await;
+        for topic in ["a", "b", "c", "x", "y"] {
+            bed.publish(topic, topic).await;
+        }
+        bed.log.purge_topic("x", None).await.unwrap();
+        bed.log.close().await;
+        let behind = bed.clock().now();
+        let copy = bed.disk.kill();
+        // The removal of "y" is undone, and so is everything that was removed before this reader began.
+        bed.start_machine(DAY, |_| ()).await;
+        bed.log.purge_topic("y", None).await.unwrap();
+        let topics = &["a", "b", "y"];
+        let batching = Batching { limit: Some(1), ..Batching::default() };
+        let first = Query { batching, ..query(topics, Start::Earliest) };
+        let mut batches = subscribe(&bed.log, first).await.unwrap();
+        let mut position = None;
+        while let Some(batch) = next(&mut batches).await {
+            position = Some(batch.position);
+        }
+        bed.config.disk = Storage::Simulated(copy);
+        bed.start_machine(HOUR, |clock| clock.set(behind)).await;
+        bed.log.purge_topic("b", None).await.unwrap();
+        bed.start_machine(DAY, |clock| clock.forward(DAY)).await;
+        if has_later_removal {
+            bed.log.purge_topic("c", None).await.unwrap();
+            bed.reopen().await;
+        }
+        let (messages, events) = read(&bed.log, query(topics, Start::Resume(position.unwrap()))).await;
+        assert_eq!(messages, [(5, "y".into())], "{has_later_removal}");
+        assert_eq!(events, [removed(2, 2)], "{has_later_removal}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_while_the_clock_is_ahead_takes_no_later_message_along() {
+    let mut bed = bed(&[]).await;
+    bed.publish("a", "1").await;
+    let expiring = NewMessage { ttl: Some(HOUR), ..text("a", "2") };
+    bed.log.publish(expiring).await.unwrap();
+    bed.publish("a", "3").await;
+    bed.start_machine(Duration::ZERO, |clock| clock.forward(2 * HOUR)).await;
+    assert_eq!(bed.log.purge_topic("a", Some(sequence(1))).await.unwrap(), 1);
+    bed.clock().back(2 * HOUR);
+    bed.publish("b", "after the step").await;
+    for _ in 0..2 {
+        assert_eq!(bed.texts(&["a"]).await, ["2", "3"]);
+        bed.reopen().await;
+    }
+}
