@@ -48,7 +48,7 @@ pub struct Manual {
     wall: SystemTime,
     boot: Duration,
     awake: Duration,
-    boots: u8,
+    boots: u64,
 }
 
 impl Clock {
@@ -89,7 +89,11 @@ impl Clock {
             Self::System if cfg!(test) => None,
             Self::System => system_boot_id(),
             #[cfg(test)]
-            Self::Manual(_) => Some(BootId([self.manual_clocks().boots; 24])),
+            Self::Manual(_) => {
+                let mut id = [0; 24];
+                id[..8].copy_from_slice(&self.manual_clocks().boots.to_le_bytes());
+                Some(BootId(id))
+            }
         }
     }
 }
@@ -189,7 +193,12 @@ impl Clock {
 
     /// Clocks that do not move by themselves, set to the time now.
     pub fn manual() -> Self {
-        let (wall, boot) = (SystemTime::now(), Duration::from_secs(3600));
+        Self::manual_at(SystemTime::now())
+    }
+
+    /// The same, set to a time.
+    pub fn manual_at(wall: SystemTime) -> Self {
+        let boot = Duration::from_secs(3600);
         Self::Manual(Arc::new(Mutex::new(Manual { wall, boot, awake: boot, boots: 1 })))
     }
 

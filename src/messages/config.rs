@@ -77,6 +77,9 @@ pub struct Config {
     pub disk: Storage,
     /// The clocks; tests set them.
     pub clock: Clock,
+    /// The threads of the log take turns.
+    #[cfg(test)]
+    pub turns: Option<super::embedded::Turns>,
 }
 
 impl Default for Config {
@@ -96,6 +99,8 @@ impl Default for Config {
             removal_delay: REMOVAL_DELAY,
             disk: Storage::default(),
             clock: Clock::default(),
+            #[cfg(test)]
+            turns: None,
         }
     }
 }

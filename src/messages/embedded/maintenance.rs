@@ -14,6 +14,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use self::{erasure::Eraser, trim::Limit};
+#[cfg(test)]
+use super::settle::OwnTurn;
 use super::{
     Shared,
     age::Moment,
@@ -102,6 +104,8 @@ impl Maintenance {
         let eraser = RefCell::new(Eraser::new(shared.state().topics.owing_erasure()));
         let (is_unwritten, is_over, put_back) = (Cell::new(false), Cell::new(false), RefCell::new(None));
         let (freed_at, removals_by_age) = (Cell::new(None), Cell::new(0));
+        #[cfg(test)]
+        let turn = OwnTurn::new(shared.config.turns.clone());
         let worker = Worker {
             shared,
             orders,
@@ -114,6 +118,8 @@ impl Maintenance {
             freed_at,
             removals_by_age,
             room_waits_since: Cell::new(None),
+            #[cfg(test)]
+            turn,
         };
         (maintenance, worker)
     }
@@ -167,6 +173,8 @@ pub struct Worker {
     removals_by_age: Cell<u64>,
     /// Since when the room of messages that are due waits because the clock is in doubt, by the clock that stops in suspend.
     room_waits_since: Cell<Option<u64>>,
+    #[cfg(test)]
+    turn: OwnTurn,
 }
 
 impl Worker {
@@ -186,6 +194,8 @@ impl Worker {
         let (mut due, mut round_due, mut sweep_due, mut room_due) =
             (now, now, now + sweep_interval.min(FIRST_SWEEP), now);
         loop {
+            #[cfg(test)]
+            self.turn.begin();
             // Check these first: a steady stream of tasks must not starve retention and erasure.
             if Instant::now() >= due {
                 self.enforce();
@@ -205,6 +215,10 @@ impl Worker {
                 sweep_due = Instant::now() + sweep_interval;
             }
             self.erase_a_step();
+            #[cfg(test)]
+            if self.turn.is_taken() {
+                self.erase_all();
+            }
             self.shared.owed_erasures.store(self.eraser.borrow().owed(), Ordering::Relaxed);
             let has_lack = self.shared.lack.borrow().is_some();
             if has_lack && Instant::now() >= room_due {
@@ -224,7 +238,12 @@ impl Worker {
                 next.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600))
             };
             let put_back = self.put_back.take();
-            match put_back.map_or_else(|| self.queue.recv_timeout(left), Ok) {
+            #[cfg(test)]
+            self.turn.end();
+            let task = put_back.map_or_else(|| self.queue.recv_timeout(left), Ok);
+            #[cfg(test)]
+            self.turn.begin();
+            match task {
                 Ok(task) => self.handle(task),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -297,7 +316,12 @@ impl Worker {
         let limit = || {
             let (reply, end) = oneshot::channel();
             self.orders.upgrade()?.blocking_send(Order::Mark(reply)).ok()?;
-            end.blocking_recv().ok()
+            #[cfg(test)]
+            self.turn.end();
+            let end = end.blocking_recv();
+            #[cfg(test)]
+            self.turn.begin();
+            end.ok()
         };
         let is_round_over = self.eraser.borrow_mut().step(&self.shared, &limit);
         if is_round_over {
@@ -394,7 +418,7 @@ impl Worker {
     }
 
     /// The moment by which messages are removed from the disk, and whether the wall clock is in doubt.
-    fn moment_of_removal(&self) -> (Moment, bool) {
+    pub(super) fn moment_of_removal(&self) -> (Moment, bool) {
         // The head first: a step of the clock may come before the next message.
         let head = *self.shared.head.borrow();
         let timeline = &self.shared.timeline;

@@ -1,10 +1,63 @@
-//! What tests ask of the threads of a log: to do something now, and to have done everything.
+//! What tests ask of the threads of a log: to do something now, to have done everything, and to take turns.
 
-use std::sync::PoisonError;
+use std::{
+    cell::RefCell,
+    sync::{Arc, PoisonError, mpsc},
+};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use super::{Embedded, maintenance::Task, write::queue::Order};
+
+/// Makes the threads of a log take turns: one does all that it was asked for before another begins. So a test that waits for
+/// them before it asks for more has the same calls of the disk in the same order each time. Nothing happens because time
+/// passes.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<Mutex<()>>);
+
+impl Turns {
+    /// Waits for a turn.
+    pub fn take(&self) -> Turn {
+        Turn { _guard: self.0.clone().blocking_lock_owned() }
+    }
+}
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _guard: OwnedMutexGuard<()>,
+}
+
+/// The turn of a thread that gives it away while it waits for another one.
+#[derive(Debug)]
+pub struct OwnTurn {
+    turns: Option<Turns>,
+    held: RefCell<Option<Turn>>,
+}
+
+impl OwnTurn {
+    /// Without turns, nothing waits.
+    pub fn new(turns: Option<Turns>) -> Self {
+        Self { turns, held: RefCell::default() }
+    }
+
+    /// Waits for a turn, unless the thread has it.
+    pub fn begin(&self) {
+        if let Some(turns) = self.turns.as_ref().filter(|_| self.held.borrow().is_none()) {
+            self.held.replace(Some(turns.take()));
+        }
+    }
+
+    /// Ends the turn.
+    pub fn end(&self) {
+        self.held.take();
+    }
+
+    /// The threads take turns.
+    pub fn is_taken(&self) -> bool {
+        self.turns.is_some()
+    }
+}
 
 impl Embedded {
     /// Enforces retention now. Everything that follows from it is done when this returns.
@@ -23,17 +76,35 @@ impl Embedded {
         self.settle().await;
     }
 
+    /// Has a step of the wall clock recorded, as happens each second where the threads do not take turns.
+    pub async fn look_at_clock(&self) {
+        self.order(Order::LookAtClock).await;
+        self.settle().await;
+    }
+
+    /// Makes the committer wait until the sender is dropped: it then takes all requests that are queued by then for one
+    /// commit.
+    pub async fn hold(&self) -> mpsc::Sender<()> {
+        let (sender, until) = mpsc::channel();
+        self.order(Order::Hold(until)).await;
+        sender
+    }
+
+    async fn order(&self, order: Order) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(orders) = orders {
+            let _ = orders.send(order).await;
+        }
+    }
+
     /// Waits until the threads have done everything that they were asked for, and everything that follows from it.
     pub async fn settle(&self) {
         // The maintenance thread gives orders to the committer, which gives tasks to the maintenance thread; those give
         // no more orders.
         self.settle_maintenance().await;
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(orders) = orders {
-            let (reply, done) = oneshot::channel();
-            let _ = orders.send(Order::Settle(reply)).await;
-            let _ = done.await;
-        }
+        let (reply, done) = oneshot::channel();
+        self.order(Order::Settle(reply)).await;
+        let _ = done.await;
         self.settle_maintenance().await;
     }
 

@@ -25,7 +25,7 @@ use crate::messages::{
             erased::Erased,
             footer::{Footer, Held, Posting},
             scan::Scan,
-            segment_header::SegmentHeader,
+            segment_header::{SegmentHeader, SegmentId},
             trim_points::TrimPoint,
         },
         index::{builder::IndexBuilder, live::Live, segment::Segment},
@@ -57,6 +57,11 @@ const MEASURING: Duration = Duration::from_secs(2);
 /// `goes_on` does other work, and is called before each segment is measured; false ends that. True is returned if there is
 /// more to do after other work.
 pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    let removed = remove_leftovers(shared);
+    if shared.leftovers().iter().any(|leftover| leftover.unlisted.is_some()) {
+        // Another compacted segment may replace one that is not listed yet.
+        return removed.map(|()| false);
+    }
     measure(shared, moment, goes_on);
     let oldest = oldest_kept(shared);
     // From here on, only this thread replaces segments.
@@ -64,7 +69,7 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
     // The last one is being written.
     segments.pop();
     let (window, moment_of_ids) = (whole(shared.config.dedupe_window), shared.timeline.moment_of_ids());
-    let (mut group, mut result) = (Group::new(moment.clone()), Ok(()));
+    let (mut group, mut result) = (Group::new(moment.clone()), removed);
     // If the previous segment has no index, only the next one shows whether its end is missing.
     let mut has_open_end = false;
     let (start, before) = (Instant::now(), segments.len());
@@ -254,33 +259,80 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
             }
         });
     }
+    let kept_from = lose_damage(shared, segment)?;
+    shared.manifest.unlist(segment.first_sequence)?;
+    shared.config.disk.remove(&segment.path)?;
+    // Not before that: what cannot be removed yet must stay known, so that purged messages are erased there.
     {
         let mut state = shared.state_mut();
         state.topics.forget_expired(&expired);
         // Not by its id: its index may have been written or built again.
         state.segments.retain(|other| other.first_sequence != segment.first_sequence);
+        state.damaged.retain(|_, to| *to >= kept_from);
     }
-    forget_damage(shared)?;
-    shared.manifest.unlist(segment.first_sequence)?;
-    shared.config.disk.remove(&segment.path)?;
     shared.config.disk.sync_directory(&shared.directory)
 }
 
-/// Forgets damage and lost files before the oldest segment. A reader that has not come so far gets a gap for them still, as
-/// for what retention removed, and that is on disk before the list of files forgets them.
-fn forget_damage(shared: &Shared) -> io::Result<()> {
+/// Records that damage and lost files before the oldest segment but this one are lost. A reader that has not come so far gets a gap
+/// for them still, as for what retention removed, and that is on disk before the list of files forgets them. Returns the first
+/// sequence from which damage is still to be known.
+fn lose_damage(shared: &Shared, segment: &Segment) -> io::Result<u64> {
     let first = {
         let mut state = shared.state_mut();
-        let first = state.segments.first().map_or(0, |first| first.first_sequence);
+        let mut others = state.segments.iter().map(|other| other.first_sequence);
+        let first = others.find(|first| *first != segment.first_sequence).unwrap_or(0);
         let Some(last) = state.damaged.values().copied().filter(|to| *to < first).max() else {
-            return Ok(());
+            return Ok(first);
         };
         state.topics.lose_up_to(last);
         first
     };
     shared.write_trim_points()?;
-    shared.state_mut().damaged.retain(|_, to| *to >= first);
-    Ok(())
+    Ok(first)
+}
+
+/// Files whose messages are in others, and that are still to be removed.
+#[derive(Debug)]
+pub struct Leftover {
+    /// The compacted segment that is not listed yet, and the first sequences of those that it replaces.
+    unlisted: Option<(SegmentId, Vec<u64>)>,
+    files: Vec<PathBuf>,
+}
+
+impl Leftover {
+    /// Removes the files, after the compacted segment is listed.
+    fn remove(&mut self, shared: &Shared) -> io::Result<()> {
+        let disk = &shared.config.disk;
+        disk.sync_directory(&shared.directory)?;
+        if let Some((id, replaced)) = &self.unlisted {
+            shared.manifest.list_compacted(*id, replaced)?;
+            self.unlisted = None;
+        }
+        // If this is interrupted, the header of the new segment identifies those that are left.
+        while let Some(path) = self.files.last() {
+            match disk.remove(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+            self.files.pop();
+        }
+        disk.sync_directory(&shared.directory)
+    }
+}
+
+/// Removes files, or keeps them for the next time.
+fn remove(shared: &Shared, mut leftover: Leftover) -> io::Result<()> {
+    let removed = leftover.remove(shared);
+    if removed.is_err() {
+        shared.leftovers().push(leftover);
+    }
+    removed
+}
+
+/// Removes the files that could not be removed before.
+fn remove_leftovers(shared: &Shared) -> io::Result<()> {
+    let leftovers = std::mem::take(&mut *shared.leftovers());
+    leftovers.into_iter().fold(Ok(()), |result, leftover| remove(shared, leftover).and(result))
 }
 
 /// Writes what is left of some segments into one, which replaces them.
@@ -309,28 +361,22 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], moment: &Moment) -> io::R
     let (made, expired) = match written {
         Ok(Some(written)) => written,
         not_written => {
-            // It would take room until the next start.
-            let _ = disk.remove(&new);
+            let removed = remove(shared, Leftover { unlisted: None, files: vec![new] });
             return match not_written {
                 // What is removed can be erased in place without further room.
                 Err(error) if room::is_full(&error) => {
                     tracing::debug!(%error, "there is no room to compact segments");
-                    Ok(())
+                    removed
                 }
-                result => result.map(|_| ()),
+                result => result.and(removed),
             };
         }
     };
     // On disk, the header of the new file now says that it replaces the others. So it must here, whatever fails below.
     replace_all(shared, segments, made, &expired);
-    disk.sync_directory(&shared.directory)?;
     let replaced = segments.iter().map(|segment| segment.first_sequence).collect::<Vec<_>>();
-    shared.manifest.list_compacted(link.id, &replaced)?;
-    // If this is interrupted, the header of the new segment identifies those that are left.
-    for segment in segments.iter().skip(1) {
-        disk.remove(&segment.path)?;
-    }
-    disk.sync_directory(&shared.directory)
+    let files = segments.iter().skip(1).rev().map(|segment| segment.path.clone()).collect();
+    remove(shared, Leftover { unlisted: Some((link.id, replaced)), files })
 }
 
 /// Makes readers use one segment instead of those that it was made from.

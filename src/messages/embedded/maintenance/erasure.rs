@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     io,
+    ops::Range,
     sync::{Arc, PoisonError},
 };
 
@@ -136,7 +137,8 @@ impl Eraser {
             return false;
         }
         let Some(Round { topics, has_failed, .. }) = self.round.take() else { return false };
-        if has_failed {
+        // The messages are in files that are still to be removed, too.
+        if has_failed || !shared.leftovers().is_empty() {
             self.is_unsure = true;
             for (topic, up_to) in &topics {
                 self.owe(topic, *up_to);
@@ -255,14 +257,15 @@ fn erase_topics(
             }
         }
     }
-    let mut is_changed = erase_damage(shared, segment, topics)?;
+    let mut stamped = Stamped::new(segment);
+    stamped.is_changed = erase_damage(shared, segment, topics)?;
     if !runs.is_empty() {
         let end = how.end()?;
         for run in runs.values() {
-            is_changed |= erase_run(shared, segment, run, end, how)?;
+            stamped.stamp(shared, run, end, how)?;
         }
     }
-    if is_changed { segment.file.sync() } else { Ok(()) }
+    stamped.finish()
 }
 
 /// Erases everything that is dead in a segment. `known`: what was dead at the last sweep. Returns what is dead now.
@@ -277,14 +280,12 @@ fn sweep(
     if dead == 0 || dead == known {
         return Ok(dead);
     }
-    let (end, mut is_changed, mut place) = (how.end()?, false, 0);
+    let (end, mut stamped, mut place) = (how.end()?, Stamped::new(segment), 0);
     while let Some(run) = segment.run(place) {
         place += 1;
-        is_changed |= erase_run(shared, segment, &run, end, how)?;
+        stamped.stamp(shared, &run, end, how)?;
     }
-    if is_changed {
-        segment.file.sync()?;
-    }
+    stamped.finish()?;
     Ok(dead)
 }
 
@@ -317,36 +318,66 @@ fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Resu
     Ok(if has_dead { dead.finish().max(1) } else { 0 })
 }
 
-/// Erases what is dead in a run of blocks, up to an offset. True if bytes were changed.
-fn erase_run(shared: &Shared, segment: &Segment, run: &BlockRun, end: u64, how: How<'_>) -> io::Result<bool> {
-    let bytes = segment.read(run.start, run.end)?;
-    let (blocks, _) = blocks_of(&bytes, run, segment.salt());
-    let mut is_changed = false;
-    for block in blocks {
-        let body = run.start + offset_in(&bytes, &block);
-        let ends = {
-            let state = shared.state();
-            let end_of = |topic| how.what.end_of(topic, state.topics.erasable_below(topic));
-            block.topics.iter().map(end_of).collect::<Vec<_>>()
-        };
-        let stretches = erased::to_erase(&block, segment.salt(), |entry| {
-            let end = ends.get(entry.topic as usize).copied().unwrap_or(0);
-            entry.sequence < end || how.what.has_expired(entry, block.time)
-        });
-        for Stretch { bytes, stamp, is_erased } in stretches {
-            if is_erased && !how.is_unsure {
-                continue;
-            }
-            if body + bytes.end as u64 > end {
-                return Err(io::Error::other("the last commit cannot be marked now"));
-            }
-            let (start, end) = (body + bytes.start as u64, body + bytes.end as u64);
-            segment.file.erase(start + stamp.len() as u64..end)?;
-            segment.file.write_all_at(&stamp, start)?;
-            is_changed = true;
-        }
+/// A segment in which messages are being erased. All stamps are on disk before other bytes are overwritten: after a power cut
+/// between the two, a message that is not removed, but expired by a wrong clock, would look damaged otherwise.
+struct Stamped<'a> {
+    segment: &'a Segment,
+    /// What is overwritten once the stamps are on disk.
+    holes: Vec<Range<u64>>,
+    /// Bytes were changed that are not on disk yet.
+    is_changed: bool,
+}
+
+impl<'a> Stamped<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self { segment, holes: Vec::new(), is_changed: false }
     }
-    Ok(is_changed)
+
+    /// Writes the stamps of what is dead in a run of blocks, up to an offset.
+    fn stamp(&mut self, shared: &Shared, run: &BlockRun, end: u64, how: How<'_>) -> io::Result<()> {
+        let bytes = self.segment.read(run.start, run.end)?;
+        let (blocks, _) = blocks_of(&bytes, run, self.segment.salt());
+        for block in blocks {
+            let body = run.start + offset_in(&bytes, &block);
+            let ends = {
+                let state = shared.state();
+                let end_of = |topic| how.what.end_of(topic, state.topics.erasable_below(topic));
+                block.topics.iter().map(end_of).collect::<Vec<_>>()
+            };
+            let stretches = erased::to_erase(&block, self.segment.salt(), |entry| {
+                let end = ends.get(entry.topic as usize).copied().unwrap_or(0);
+                entry.sequence < end || how.what.has_expired(entry, block.time)
+            });
+            for Stretch { bytes, stamp, is_erased } in stretches {
+                if is_erased && !how.is_unsure {
+                    continue;
+                }
+                if body + bytes.end as u64 > end {
+                    return Err(io::Error::other("the last commit cannot be marked now"));
+                }
+                let (start, end) = (body + bytes.start as u64, body + bytes.end as u64);
+                self.segment.file.write_all_at(&stamp, start)?;
+                self.holes.push(start + stamp.len() as u64..end);
+                self.is_changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Overwrites the rest.
+    fn finish(self) -> io::Result<()> {
+        if self.is_changed {
+            self.segment.file.sync()?;
+        }
+        let holes = self.holes.into_iter().filter(|hole| !hole.is_empty()).collect::<Vec<_>>();
+        if holes.is_empty() {
+            return Ok(());
+        }
+        for hole in holes {
+            self.segment.file.erase(hole)?;
+        }
+        self.segment.file.sync()
+    }
 }
 
 /// The offset of the body of a block in the bytes that it is a slice of.

@@ -53,7 +53,8 @@ impl Worker {
     /// Removes the messages of a topic up to a sequence, and orders their erasure.
     fn remove_purged(&self, topic: &str, up_to: u64) -> Result<u64, Error> {
         tails::erase_topic(&self.shared, topic)?;
-        let expired = Some(self.shared.moment());
+        // What has expired is removed along with it, but not because of a clock that may be ahead.
+        let expired = Some(self.moment_of_removal().0);
         let limit = Limit { remove_up_to: up_to, expired, ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {

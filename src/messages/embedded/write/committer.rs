@@ -16,6 +16,8 @@ use super::{
     commit::CommitBuilder,
     queue::{Mode, Order, Outcome, Request},
 };
+#[cfg(test)]
+use crate::messages::embedded::Turns;
 use crate::messages::{
     Config, Error, Expected, NeededRoom, NewMessage, Published, Sequence,
     clock::Reading,
@@ -87,7 +89,11 @@ struct Commit {
 impl Committer {
     /// Runs on a thread of its own.
     pub fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        #[cfg(test)]
+        let turns = self.shared.config.turns.clone();
         while let Some(order) = orders.blocking_recv() {
+            #[cfg(test)]
+            let _turn = turns.as_ref().map(Turns::take);
             let mut commit = self.begin();
             let mut next = Some(order);
             let (mut rolls, mut probes) = (false, false);
@@ -104,6 +110,8 @@ impl Committer {
                     Order::LookAtClock => {}
                     #[cfg(test)]
                     Order::Settle(reply) => settled.push(reply),
+                    #[cfg(test)]
+                    Order::Hold(until) => _ = until.recv(),
                 }
                 next = if commit.builder.bytes() < COMMIT_BYTES { orders.try_recv().ok() } else { None };
             }
@@ -114,6 +122,8 @@ impl Committer {
                 let _ = reply.send(());
             }
         }
+        #[cfg(test)]
+        let _turn = turns.as_ref().map(Turns::take);
         self.end();
     }
 

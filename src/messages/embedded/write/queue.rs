@@ -28,6 +28,9 @@ pub enum Order {
     /// Reply when everything that was queued before is done.
     #[cfg(test)]
     Settle(oneshot::Sender<()>),
+    /// Wait until the sender is dropped.
+    #[cfg(test)]
+    Hold(std::sync::mpsc::Receiver<()>),
 }
 
 /// Messages to publish. They have been checked.

@@ -121,6 +121,70 @@ async fn an_erasure_that_failed_is_done_the_next_time() {
     }
 }
 
+/// A log with segments in which only "a" lives, which are deleted after a purge; with a lost one; and with some that are
+/// compacted. Returns what stays.
+async fn with_files_to_remove(bed: &mut Bed) -> Vec<String> {
+    for n in 0..40 {
+        bed.publish("a", &format!("{SECRET} {n} {}", "s".repeat(500))).await;
+    }
+    let lost = bed.publish("c", &"c".repeat(9000)).await;
+    let mut kept = Vec::new();
+    for n in 0..100 {
+        bed.publish("a", &format!("{SECRET} {n} {}", "s".repeat(500))).await;
+        if n > 40 && n % 8 == 0 {
+            kept.push(bed.publish_text("b", &n.to_string()).await);
+        }
+    }
+    bed.log.close().await;
+    let segments = bed.segments().into_iter().map(|(first, _)| first);
+    let first = segments.filter(|first| *first <= lost).max().unwrap();
+    bed.disk.remove(&Path::new("/log").join(embedded::segment_name(first))).unwrap();
+    bed.disk.sync_directory(Path::new("/log")).unwrap();
+    kept
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_removed_are_removed_the_next_time() {
+    let mut bed = Bed::with(&[], |_| ()).await;
+    let kept = with_files_to_remove(&mut bed).await;
+    let before = bed.disk.kill();
+    for fault in [Fault::Full, Fault::Error, Fault::Sync] {
+        for call in 0.. {
+            bed.disk = before.kill();
+            bed.config.disk = Storage::Simulated(bed.disk.clone());
+            bed.log = Bed::open(&bed.config).await;
+            bed.log.purge_topic("a", None).await.unwrap();
+            let start = bed.disk.calls();
+            bed.disk.fail_at(start + call, fault);
+            bed.enforce().await;
+            let is_over = bed.disk.calls() <= start + call;
+            if *bed.log.failed().borrow() {
+                bed.disk = bed.disk.kill();
+                bed.config.disk = Storage::Simulated(bed.disk.clone());
+                bed.log = Bed::open(&bed.config).await;
+            }
+            for _ in 0..2 {
+                bed.enforce().await;
+            }
+            let what = format!("{fault:?} at call {call}");
+            assert_eq!(embedded(&bed.log).owed_erasures(), 0, "{what}");
+            assert_eq!(files_with(&bed.disk, SECRET), [""; 0].map(PathBuf::from), "{what}");
+            bed.disk = bed.disk.kill();
+            let disk = Storage::Simulated(bed.disk.clone());
+            let (log, opened) = Log::open(Path::new("/log"), Config { disk, ..bed.config.clone() }).unwrap();
+            // Until a segment after it is removed, the lost one stays listed.
+            let is_other = |damage: &&String| !damage.contains("29.log: the file is missing");
+            assert_eq!(opened.damaged.iter().find(is_other), None, "{what}");
+            let (messages, _) = read(&log, query(&["b"], Start::Earliest)).await;
+            assert_eq!(messages.into_iter().map(|(_, text)| text).collect::<Vec<_>>(), kept, "{what}");
+            if is_over {
+                assert!(call > 30, "{what}");
+                break;
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_expired_or_was_superseded_leaves_the_disk_in_a_sweep() {
     let bed = Bed::with(&["state=last", "old=age:1s"], |_| ()).await;

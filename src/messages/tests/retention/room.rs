@@ -136,6 +136,9 @@ async fn torn() -> Arc<Simulation> {
     for n in 0..5 {
         log.publish(text("a", &n.to_string())).await.unwrap();
     }
+    log.close().await;
+    // The manifest has everything that the log has had so far.
+    let (log, _) = open(&disk);
     disk.fail_at(disk.calls(), Fault::Power);
     assert!(log.publish(text("a", &"x".repeat(3000))).await.is_err());
     let is_torn = |disk: &Arc<Simulation>| open(&disk.kill()).1.torn.len() == 1;
@@ -180,4 +183,37 @@ async fn a_spare_file_takes_a_torn_tail_on_a_full_disk() {
     let (log, opened) = Log::open(Path::new("/log"), small(&disk, 256 * 1024)).unwrap();
     assert_eq!(opened.torn.len(), 1);
     log.publish(text("a", "5")).await.unwrap();
+}
+
+#[tokio::test]
+async fn sequences_do_not_go_back_when_a_purge_erases_a_torn_tail_on_a_full_disk() {
+    let torn = torn().await;
+    for name in ["reserve-1", "reserve-2"] {
+        torn.remove(&Path::new("/log").join(name)).unwrap();
+    }
+    torn.set_capacity(Some(torn.used()));
+    torn.set_max_files(Some(torn.count()));
+    // Also if the manifest cannot be written at the start, which is at one of these calls.
+    for call in [None].into_iter().chain((0..20).map(Some)) {
+        let mut disk = torn.kill();
+        let mut positions = Vec::<Position>::new();
+        for round in 0..3 {
+            if let Some(call) = call.filter(|_| round == 0) {
+                disk.fail_at(call, Fault::Full);
+            }
+            let opened = Log::open(Path::new("/log"), small(&disk, 16 * 1024));
+            let Ok((log, _)) = opened.map_err(|_| assert!(call.is_some())) else { break };
+            for position in &positions {
+                let resumed = query(&["a"], Start::Resume(position.clone()));
+                let resumed = subscribe(&log, resumed).await.err();
+                assert!(resumed.is_none(), "round {round}, {call:?}: {resumed:?}");
+            }
+            let mut batches = subscribe(&log, query(&["a"], Start::Earliest)).await.unwrap();
+            while let Some(batch) = next(&mut batches).await {
+                positions.push(batch.position);
+            }
+            assert!(log.purge_topic("b", None).await.is_err(), "there is no such topic");
+            disk = disk.lose_power(round);
+        }
+    }
 }

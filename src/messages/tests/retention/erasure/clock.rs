@@ -192,3 +192,58 @@ async fn a_segment_with_messages_that_were_erased_by_a_wrong_clock_is_compacted(
     assert_eq!(damage(&bed.log).await, []);
     assert_eq!(bed.texts(&["c", "e"]).await.len(), 42);
 }
+
+#[tokio::test]
+async fn a_power_cut_while_a_wrong_clock_erases_leaves_no_damage() {
+    let mut bed = Bed::with(&[], |_| ()).await;
+    bed.publish("e", "first").await;
+    let mut kept = vec!["first".to_owned()];
+    for n in 0..2 {
+        let secret =
+            || NewMessage { ttl: Some(30 * DAY), ..text("e", &format!("{SECRET} {}", "s".repeat(300))) };
+        // Long enough that the segment is not compacted.
+        let long = format!("{n} {}", "c".repeat(2000));
+        bed.log.publish_batch(vec![secret(), secret(), text("c", &long), secret()]).await.unwrap();
+        kept.push(long);
+    }
+    // A purge beside messages that were erased, which have one stamp with it.
+    let purged = NewMessage { ttl: Some(30 * DAY), ..text("e", SECRET) };
+    bed.log.publish_batch(vec![text("p", SECRET), purged]).await.unwrap();
+    bed.log.close().await;
+    let right = bed.config.clock.now();
+    let mut before = bed.disk.kill();
+    for is_purge in [false, true] {
+        for call in 0.. {
+            let disk = before.kill();
+            bed.config.disk = Storage::Simulated(disk.clone());
+            bed.config.clock.reboot(Duration::ZERO);
+            bed.config.clock.set(right + 40 * DAY);
+            bed.log = Bed::open(&bed.config).await;
+            let first = disk.calls();
+            disk.fail_at(first + call, Fault::Power);
+            if is_purge {
+                let _ = bed.log.purge_topic("p", None).await;
+                bed.enforce().await;
+            } else {
+                embedded(&bed.log).sweep().await;
+            }
+            let is_over = disk.calls() <= first + call;
+            // A stamp can be torn only within a sector: then its message is reported as damaged.
+            for seed in (0..15).filter(|seed| !Random::new(*seed).one_in(3)) {
+                let disk = if is_over { disk.kill() } else { disk.lose_power(seed) };
+                bed.config.disk = Storage::Simulated(disk.clone());
+                bed.config.clock.reboot(Duration::ZERO);
+                bed.config.clock.set(right);
+                bed.log = Bed::open(&bed.config).await;
+                assert_eq!(damage(&bed.log).await, [], "purge {is_purge}, call {call}, seed {seed}");
+                let texts = bed.texts(&["c", "e"]).await;
+                assert!(kept.iter().all(|text| texts.contains(text)), "{texts:?}");
+            }
+            if is_over {
+                assert!(call > 5, "purge {is_purge}: {call}");
+                before = disk.kill();
+                break;
+            }
+        }
+    }
+}
