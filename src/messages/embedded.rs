@@ -27,7 +27,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -47,6 +47,7 @@ use self::{
     index::{builder::IndexBuilder, cache::Cache, recent::Recent, segment::Segment, topics::Topics},
     maintenance::{
         Maintenance, Purge, Task,
+        compaction::Leftover,
         room::{self, Purpose},
     },
     manifest::ManifestFile,
@@ -85,6 +86,8 @@ pub use disk::Disk as Storage;
 #[cfg(test)]
 pub use disk::simulated;
 pub use read::subscription::Subscription;
+#[cfg(test)]
+pub use settle::Turns;
 
 /// A log in a directory.
 #[derive(Debug)]
@@ -116,6 +119,8 @@ pub struct Shared {
     trim_point_file: Mutex<TrimPointFile>,
     /// A torn tail that could not be set aside yet.
     pending_tail: Mutex<Option<(Arc<File>, Range<u64>)>>,
+    /// Files that could not be removed yet.
+    leftovers: Mutex<Vec<Leftover>>,
     /// Held while messages are read from the disk: they are erased only when no reading remembers them.
     readings: RwLock<()>,
     /// The number of topics whose purged messages may still be on disk.
@@ -162,6 +167,10 @@ impl Shared {
     /// The size at which a segment is followed by the next.
     fn segment_bytes(&self) -> u64 {
         self.config.segment_bytes as u64
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, Vec<Leftover>> {
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_failed(&self) -> bool {
@@ -214,7 +223,7 @@ impl Embedded {
         let cache = Cache::default();
         let recovered = recovery::recover(directory, &config, &cache)?;
         let Recovered { identity, mut manifest, found, state, next_sequence, .. } = recovered;
-        let Recovered { active, tail, settled_up_to, unsealed, mut opened, .. } = recovered;
+        let Recovered { active, tail, next_before_tail, settled_up_to, unsealed, mut opened, .. } = recovered;
         let Recovered { clock_history, with_ids, .. } = recovered;
         let known_steps = clock_history.steps.clone();
         let (timeline, history) =
@@ -231,8 +240,9 @@ impl Embedded {
         let is_clock_stored = !has_step || manifest.is_current();
         timeline.set_boot_stored(manifest.is_current());
         let directory_id = config.disk.directory_id(directory).map_err(at())?;
-        // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead.
-        let head = next_sequence - 1;
+        // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead. But not more
+        // than the next start will know of either.
+        let head = next_before_tail.filter(|_| !manifest.is_current()).unwrap_or(next_sequence) - 1;
         let trim_point_file = TrimPointFile::open(&config.disk, directory).map_err(at())?;
         let pending = tail
             .zip(active.as_ref())
@@ -250,6 +260,7 @@ impl Embedded {
             lack: watch::Sender::new(None),
             trim_point_file: Mutex::new(trim_point_file),
             pending_tail: Mutex::new(pending),
+            leftovers: Mutex::default(),
             readings: RwLock::default(),
             owed_erasures: AtomicUsize::default(),
             notifier: Arc::new(Notifier::new(head)),

@@ -84,6 +84,13 @@ pub fn small(disk: &Arc<Simulation>, segment_bytes: usize) -> Config {
 /// What becomes of messages.
 type Results = Pin<Box<dyn Future<Output = Vec<Result<Published, Error>>>>>;
 
+/// A request without an answer yet.
+struct Waiting {
+    messages: Vec<NewMessage>,
+    is_atomic: bool,
+    results: Results,
+}
+
 /// Does things to a log, and writes them down.
 pub struct Client {
     pub random: Random,
@@ -97,6 +104,8 @@ pub struct Client {
     pub position: Option<Position>,
     /// No message has a longer ttl.
     pub max_ttl: Duration,
+    /// The threads of the log take turns, so the client decides which requests become one commit.
+    pub decides_commits: bool,
 }
 
 impl Client {
@@ -109,6 +118,7 @@ impl Client {
             clock: None,
             position: None,
             max_ttl: Duration::from_millis(20),
+            decides_commits: false,
         }
     }
 
@@ -148,48 +158,66 @@ impl Client {
         })
     }
 
-    /// Some requests at once.
+    /// Some requests at once, or one after another.
     pub async fn publish(&mut self, log: &Log) {
+        let is_one_by_one = self.decides_commits && self.random.one_in(2);
+        let is_held = self.decides_commits && !is_one_by_one;
+        let hold = if is_held { Some(embedded(log).hold().await) } else { None };
         let mut waiting = Vec::new();
         for _ in 0..=self.random.below(3) {
-            let messages = (0..=self.random.below(5)).map(|_| self.message()).collect::<Vec<_>>();
-            let (log, sent) = (log.clone(), messages.clone());
-            let is_atomic = self.random.one_in(3);
-            let outcome: Results = if is_atomic {
-                // It is queued by its first poll.
-                let mut published = Box::pin(async move { log.publish_batch(sent).await });
-                let ready = futures::poll!(&mut published);
-                let count = messages.len();
-                Box::pin(async move {
-                    let result = match ready {
-                        std::task::Poll::Ready(result) => result,
-                        std::task::Poll::Pending => published.await,
-                    };
-                    match result {
-                        Ok(all) => all.into_iter().map(Ok).collect(),
-                        Err(BatchError { error, .. }) => (0..count).map(|_| Err(error.repeat())).collect(),
-                    }
-                })
+            let request = self.request(log).await;
+            if is_one_by_one {
+                self.answered(request).await;
+                embedded(log).settle().await;
             } else {
-                Box::pin(log.publish_each(sent).await)
+                waiting.push(request);
+            }
+        }
+        drop(hold);
+        for request in waiting {
+            self.answered(request).await;
+        }
+    }
+
+    /// Sends a request, which is queued when this returns.
+    async fn request(&mut self, log: &Log) -> Waiting {
+        let messages = (0..=self.random.below(5)).map(|_| self.message()).collect::<Vec<_>>();
+        let (log, sent) = (log.clone(), messages.clone());
+        if !self.random.one_in(3) {
+            return Waiting { messages, is_atomic: false, results: Box::pin(log.publish_each(sent).await) };
+        }
+        // It is queued by its first poll.
+        let mut published = Box::pin(async move { log.publish_batch(sent).await });
+        let ready = futures::poll!(&mut published);
+        let count = messages.len();
+        let results = Box::pin(async move {
+            let result = match ready {
+                std::task::Poll::Ready(result) => result,
+                std::task::Poll::Pending => published.await,
             };
-            waiting.push((messages, is_atomic, outcome));
-        }
-        for (messages, is_atomic, outcome) in waiting {
-            let outcomes = outcome.await.into_iter().map(|result| match result {
-                Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence.get()),
-                Ok(Published { sequence, .. }) => Outcome::Done(sequence.get()),
-                Err(Error::Full(_)) => Outcome::Refused,
-                Err(Error::Failed) => Outcome::Unknown,
-                Err(error) => panic!("{error}"),
-            });
-            let sent = messages.iter().zip(outcomes).map(|(message, outcome)| {
-                let Content::Text(text) = message.content.clone() else { panic!() };
-                let (topic, id, ttl) = (message.topic.clone(), message.message_id.clone(), message.ttl);
-                Sent { topic, text, id, ttl, outcome }
-            });
-            self.facts.push(Fact::Published { messages: sent.collect(), is_atomic });
-        }
+            match result {
+                Ok(all) => all.into_iter().map(Ok).collect(),
+                Err(BatchError { error, .. }) => (0..count).map(|_| Err(error.repeat())).collect(),
+            }
+        });
+        Waiting { messages, is_atomic: true, results }
+    }
+
+    /// Waits for the answer to a request, and writes it down.
+    async fn answered(&mut self, Waiting { messages, is_atomic, results }: Waiting) {
+        let outcomes = results.await.into_iter().map(|result| match result {
+            Ok(Published { sequence, duplicate: true, .. }) => Outcome::Duplicate(sequence.get()),
+            Ok(Published { sequence, .. }) => Outcome::Done(sequence.get()),
+            Err(Error::Full(_)) => Outcome::Refused,
+            Err(Error::Failed) => Outcome::Unknown,
+            Err(error) => panic!("{error}"),
+        });
+        let sent = messages.iter().zip(outcomes).map(|(message, outcome)| {
+            let Content::Text(text) = message.content.clone() else { panic!() };
+            let (topic, id, ttl) = (message.topic.clone(), message.message_id.clone(), message.ttl);
+            Sent { topic, text, id, ttl, outcome }
+        });
+        self.facts.push(Fact::Published { messages: sent.collect(), is_atomic });
     }
 
     /// A message unlike any other, or an id again.
@@ -235,6 +263,10 @@ impl Client {
             result => outcome(&result.map(|_| 0)),
         };
         self.facts.push(Fact::Purged { topic: topic.into(), through, outcome });
+        if self.decides_commits {
+            // The purge may have asked for another segment.
+            embedded(log).settle().await;
+        }
     }
 
     pub async fn commit(&mut self, log: &Log) {

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::messages::{
     clock::Clock,
-    embedded::simulated::Random,
+    embedded::{Turns, simulated::Random},
     tests::history::ages::{MAX_AGE, Now, WINDOW},
 };
 
@@ -25,8 +25,6 @@ pub struct Time {
     known: Known,
     /// While the machine has started with a clock that is ahead: how many times the clock was looked at.
     looks: u64,
-    /// The clock is set at all.
-    pub is_set: bool,
 }
 
 /// What a log knows of the clock. In seconds; above 0 for a clock that is ahead.
@@ -41,9 +39,9 @@ pub struct Known {
 
 impl Time {
     pub fn new() -> Self {
-        let clock = Clock::manual();
+        let clock = Clock::manual_at(UNIX_EPOCH + Duration::from_secs(56 * 365 * DAY));
         let known = Known { boot: 0, error: 0, least: 0 };
-        Self { begin: clock.now(), clock, elapsed: Duration::ZERO, boot: 0, known, looks: 0, is_set: false }
+        Self { begin: clock.now(), clock, elapsed: Duration::ZERO, boot: 0, known, looks: 0 }
     }
 
     fn right(&self) -> SystemTime {
@@ -71,9 +69,6 @@ impl Time {
     /// Sets the clock right, or wrong by up to 40 days.
     fn set(&self, random: &mut Random) {
         self.set_right();
-        if !self.is_set {
-            return;
-        }
         let most = (40 * DAY) >> random.below(20);
         let by = Duration::from_secs(2 + random.below(most));
         match random.below(4) {
@@ -110,7 +105,8 @@ impl World {
     pub fn config(&self) -> Config {
         let mut config = small(&self.disk, self.segment_bytes);
         config.retention.push(format!("old=age:{}s", MAX_AGE.as_secs()).parse().unwrap());
-        Config { clock: self.time.clock.clone(), removal_delay: DELAY, dedupe_window: WINDOW, ..config }
+        let (clock, turns) = (self.time.clock.clone(), self.client.decides_commits.then(Turns::default));
+        Config { clock, turns, removal_delay: DELAY, dedupe_window: WINDOW, ..config }
     }
 
     /// What the log on the disk knows of the clock.
@@ -129,7 +125,9 @@ impl World {
         let (boot, error) = (self.time.boot, self.time.error());
         let known = self.time.known;
         if known.boot == boot {
-            self.notice();
+            // The power may fail before the log has recorded that the clock was set.
+            self.time.known.error = known.error.min(error);
+            self.client.facts.push(Fact::Passed(self.time.now()));
             if self.is_limited {
                 // The boot may not be recorded, so that the log takes the machine for another one.
                 self.client.facts.push(Fact::Doubted);
@@ -146,7 +144,8 @@ impl World {
         self.client.facts.push(Fact::Passed(self.time.now()));
     }
 
-    fn notice(&mut self) {
+    /// The log is open, and has recorded that the clock was set.
+    pub fn notice(&mut self) {
         let error = self.time.error();
         let known = &mut self.time.known;
         (known.error, known.least) = (error, known.least.min(error));
@@ -166,6 +165,11 @@ impl World {
             self.time.set(random);
         }
         embedded(log).settle().await;
+        self.notice_clock(log);
+    }
+
+    /// The log may have recorded that the clock was set.
+    pub fn notice_clock(&mut self, log: &Log) {
         if embedded(log).has_noticed_clock() {
             self.notice();
         } else {
