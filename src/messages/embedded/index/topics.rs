@@ -388,14 +388,15 @@ impl Topics {
     pub fn restore(&mut self, points: TrimPoints) {
         let TrimPoints { forgotten_up_to, forgotten_at, epochs, mut topics } = points;
         let last = topics.iter().map(|(_, point)| point.lost_at).max().unwrap_or(0).max(forgotten_at);
-        // Earlier versions of the file have epochs of no known run, or none.
-        let is_older = epochs.is_empty();
         self.epochs.restore(epochs, last);
         self.forgotten_at = forgotten_at;
         let has_lost = forgotten_up_to > 0 || topics.iter().any(|(_, point)| point.lost_up_to > 0);
-        if is_older && has_lost {
+        // Earlier versions of the file have epochs of no known run, or none.
+        if self.epochs.runs().is_empty() && has_lost {
             self.forgotten_at = self.epochs.next();
-            topics.iter_mut().for_each(|(_, point)| point.lost_at = self.forgotten_at);
+            for (_, point) in &mut topics {
+                point.lost_at = self.forgotten_at;
+            }
         }
         for (name, trim_point) in topics {
             self.max_lost = self.max_lost.max(trim_point.lost_up_to);

@@ -332,7 +332,11 @@ fn remove(shared: &Shared, mut leftover: Leftover) -> io::Result<()> {
 /// Removes the files that could not be removed before.
 fn remove_leftovers(shared: &Shared) -> io::Result<()> {
     let leftovers = std::mem::take(&mut *shared.leftovers());
-    leftovers.into_iter().fold(Ok(()), |result, leftover| remove(shared, leftover).and(result))
+    let mut result = Ok(());
+    for leftover in leftovers {
+        result = result.and(remove(shared, leftover));
+    }
+    result
 }
 
 /// Writes what is left of some segments into one, which replaces them.

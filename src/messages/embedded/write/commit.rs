@@ -3,11 +3,14 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::queue::Outcome;
 use crate::{
     messages::{
-        Content, NewMessage,
+        Content, Error, NewMessage,
         embedded::{
+            age::Moment,
             expiry,
             format::block::{Block, Entry, place_of},
             index::dedupe::Key,
@@ -20,6 +23,18 @@ use crate::{
 
 /// The size of a body at which a block is closed: a reader reads a block as a whole.
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Requests and their outcomes, which are not on disk yet.
+pub struct Commit {
+    pub builder: CommitBuilder,
+    /// Expiry is judged at this moment,
+    pub moment: Moment,
+    /// and message ids at this one.
+    pub moment_of_ids: Moment,
+    /// Why nothing can be published now.
+    pub refused: Option<Error>,
+    pub answers: Vec<(oneshot::Sender<Outcome>, Outcome, OwnedSemaphorePermit)>,
+}
 
 /// Collects the messages of a commit.
 #[derive(Debug, Default)]

@@ -10,10 +10,10 @@
 
 use std::{io, ops::Range, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    commit::CommitBuilder,
+    commit::{Commit, CommitBuilder},
     queue::{Mode, Order, Outcome, Request},
 };
 #[cfg(test)]
@@ -72,18 +72,6 @@ pub struct Committer {
     pub is_clock_stored: bool,
     /// The bytes of a commit; kept for its capacity.
     pub buffer: Vec<u8>,
-}
-
-/// Requests and their outcomes, which are not on disk yet.
-struct Commit {
-    builder: CommitBuilder,
-    /// Expiry is judged at this moment,
-    moment: Moment,
-    /// and message ids at this one.
-    moment_of_ids: Moment,
-    /// Why nothing can be published now.
-    refused: Option<Error>,
-    answers: Vec<(oneshot::Sender<Outcome>, Outcome, OwnedSemaphorePermit)>,
 }
 
 impl Committer {
