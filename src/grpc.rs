@@ -10,6 +10,7 @@ use tonic::{Status, service::Routes};
 use tower::util::MapResponseLayer;
 
 use crate::{
+    blocking::Pool,
     countdown, lines, messages,
     proto::{
         countdown_service_server::CountdownServiceServer, line_service_server::LineServiceServer,
@@ -78,6 +79,8 @@ pub struct App {
     pub calls: call::Calls,
     /// The configuration of requests.
     pub config: Config,
+    /// Where long walks in memory are done.
+    pub pool: Pool,
 }
 
 /// The three services.

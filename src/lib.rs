@@ -7,6 +7,7 @@
 //! ```text
 //! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
+//! { lines, messages, grpc, server } → blocking
 //! ```
 //!
 //! - [`countdown`], [`lines`], [`messages`]: the three generators. They know time, files and a log, and nothing of gRPC.
@@ -20,6 +21,7 @@
 //! - [`grpc`]: translates requests into queries, batches into responses, and errors into statuses. It decides nothing.
 //! - [`server`]: composes configuration, log, roots, services and listener, and shuts them down in order.
 //! - [`units`]: the one grammar of durations and sizes.
+//! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
 //! # Words
@@ -59,6 +61,7 @@
 //! | resume | to continue a stream after the batch of a cursor |
 //! | report, record, poll, inspect | verbs: for events, for counters, for waiting, for reading a file's state |
 
+pub mod blocking;
 pub mod client;
 pub mod countdown;
 pub mod cursor;

@@ -25,7 +25,7 @@ use std::{
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::stream;
+use crate::{blocking::Pool, stream};
 use history::search::Heads;
 use reader::Reader;
 use root::{FilePath, Roots, list::Range};
@@ -101,11 +101,18 @@ pub struct Options {
     /// when a reader reaches them; if they are gone by then, that is a gap. It is also the most files that a reader has
     /// left and still checks for late lines.
     pub max_rotated: usize,
+    /// Where files are opened, searched, read and listed.
+    pub pool: Pool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_line_bytes: MAX_LINE_BYTES, rotation_grace: ROTATION_GRACE, max_rotated: MAX_ROTATED }
+        Self {
+            max_line_bytes: MAX_LINE_BYTES,
+            rotation_grace: ROTATION_GRACE,
+            max_rotated: MAX_ROTATED,
+            pool: Pool::default(),
+        }
     }
 }
 
@@ -278,7 +285,8 @@ impl Files {
         let _guard = gone.clone().drop_guard();
         let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
         let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
-        reader::blocking(move || inner.roots.list(path.as_deref(), range)).await
+        let pool = inner.options.pool.clone();
+        reader::blocking(&pool, move || inner.roots.list(path.as_deref(), range)).await
     }
 }
 

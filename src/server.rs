@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    blocking::Pool,
     countdown::{Clock, shared::Countdowns},
     grpc::{self, App, call::Calls, gate::Gate},
     lines::{self, Files},
@@ -119,6 +120,9 @@ pub async fn run(
     if config.demo {
         roots.push(lines::Root::new(demo::ROOT, demo_root));
     }
+    let pool = Pool::default();
+    config.messages.pool = pool.clone();
+    config.lines.pool = pool.clone();
     let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
     log_opened(&opened);
     let ending = CancellationToken::new();
@@ -140,6 +144,7 @@ pub async fn run(
         log: log.clone(),
         calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
         config: config.requests.clone(),
+        pool: pool.clone(),
     };
     let (health, gate) = services(app, config.messages.max_patterns)?;
     for service in SERVICES {
@@ -153,7 +158,7 @@ pub async fn run(
         tasks.spawn(demo::run(app_log, log.clone(), ending.clone()));
     }
     if let Some(listener) = metrics_listener {
-        let scrapes = metrics::serve(listener, registry);
+        let scrapes = metrics::serve(listener, registry, pool);
         let ending = ending.clone();
         tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
     }

@@ -32,7 +32,10 @@ use super::{
     metrics::{Metrics, Sent},
     status::{self, Failure},
 };
-use crate::reason::code_name;
+use crate::{
+    blocking::{self, Owner},
+    reason::code_name,
+};
 
 mod admission;
 pub(super) mod stall;
@@ -133,11 +136,24 @@ impl Calls {
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
+        let owner = connection.map_or(0, |connection| connection.number);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
         let (calls, sent) = (self.clone(), metrics.sent(method));
         let (items, bytes, ending, started) = (0, 0, None, Instant::now());
-        let mut call =
-            Call { calls, method, subject, peer, started, admission: None, ends, sent, items, bytes, ending };
+        let mut call = Call {
+            calls,
+            method,
+            subject,
+            peer,
+            owner,
+            started,
+            admission: None,
+            ends,
+            sent,
+            items,
+            bytes,
+            ending,
+        };
         match admitted {
             Err(refusal) => return Err(call.end(refusal)),
             Ok(admission) => {
@@ -225,6 +241,8 @@ pub struct Call {
     method: &'static str,
     subject: String,
     peer: Option<SocketAddr>,
+    /// The owner of what the call hands to the pool.
+    owner: Owner,
     started: Instant,
     /// `None` if the call was not admitted.
     admission: Option<Admission>,
@@ -408,7 +426,11 @@ impl<T> Stream for Responses<T> {
         }
         // A generator that is always ready would keep its worker from all other tasks.
         ready!(pin!(tokio::task::consume_budget()).poll(context));
-        let item = match ready!(stream.as_mut().poll_next(context)) {
+        let polled = {
+            let _entered = blocking::enter(call.owner);
+            stream.as_mut().poll_next(context)
+        };
+        let item = match ready!(polled) {
             Some(Ok(Outgoing { response, items, bytes })) => {
                 call.items += items as u64;
                 call.bytes += bytes as u64;

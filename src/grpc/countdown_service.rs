@@ -107,10 +107,9 @@ impl CountdownService for App {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
             let page = self.countdowns.list(page_size, after.as_deref()).await?;
-            Ok(proto::ListCountdownsResponse {
-                countdowns: page.countdowns.iter().map(|snapshot| self.shown(snapshot)).collect(),
-                next_page_token: field::page_token(page.next),
-            })
+            let countdowns = page.countdowns.iter().map(|snapshot| self.shown(snapshot)).collect();
+            let (countdowns, next) = field::page(countdowns, page.next, |countdown| &countdown.name);
+            Ok(proto::ListCountdownsResponse { countdowns, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListCountdowns", request, answer).await
     }

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use prost::{Message, length_delimiter_len};
+
 use super::status::{self, Failure};
 use crate::{
     countdown::Nanos,
@@ -18,6 +20,9 @@ const PAGE_SIZES: std::ops::RangeInclusive<i32> = 1..=10_000;
 
 /// The default of `page_size`.
 const PAGE_SIZE: usize = 1_000;
+
+/// A page ends when its items have this many bytes: stock clients accept responses of up to 4 MiB.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// The nanoseconds of a second.
 const NANOS: u32 = 1_000_000_000;
@@ -144,6 +149,28 @@ pub fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
         Some(size) if PAGE_SIZES.contains(&size) => Ok(usize::try_from(size).unwrap_or(PAGE_SIZE)),
         Some(size) => Err(Failure::field("page_size", format!("is {size}: it must be from 1 to 10,000"))),
     }
+}
+
+/// The first items, up to [`PAGE_BYTES`] and at least one, and the name after which the next page begins. `next` is that
+/// name if all items are on the page; `name` is the name of an item.
+pub fn page<M: Message>(
+    mut items: Vec<M>,
+    next: Option<String>,
+    name: impl Fn(&M) -> &String,
+) -> (Vec<M>, Option<String>) {
+    let mut bytes = 0;
+    let fits = items.iter().take_while(|item| {
+        let length = item.encoded_len();
+        bytes += 1 + length_delimiter_len(length) + length;
+        bytes <= PAGE_BYTES
+    });
+    let count = fits.count().max(1);
+    if count >= items.len() {
+        return (items, next);
+    }
+    items.truncate(count);
+    let next = items.last().map(|item| name(item).clone());
+    (items, next)
 }
 
 /// The token of the page after a name; empty if there is no further page.

@@ -20,6 +20,8 @@ use answer::Answer;
 use intake::{Intake, Limits};
 use method::{Answer as Kind, Methods};
 
+use crate::blocking;
+
 mod answer;
 mod elements;
 mod intake;
@@ -80,8 +82,8 @@ impl Gate {
         parts.extensions.insert(admission.clone());
         let intake = Intake::new(body, method.clone(), connection.buffers.part(), limits);
         let request = http::Request::from_parts(parts, Body::new(intake));
-        let response =
-            self.routes.clone().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
+        let response = blocking::of(connection.number, self.routes.clone().oneshot(request)).await;
+        let response = response.unwrap_or_else(|never: Infallible| match never {});
         if method.answer == Kind::OwnStream || response.body().is_end_stream() {
             return response;
         }

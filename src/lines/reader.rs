@@ -8,7 +8,6 @@
 
 use std::{
     fs::File,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,7 +36,7 @@ use super::{
     shared_read::Wanted,
     watch::Follow,
 };
-use crate::stream::Pacing;
+use crate::{blocking::Pool, stream::Pacing};
 use at_end::Next;
 use late::LateFiles;
 use state::State;
@@ -142,7 +141,8 @@ impl Reader {
         let gone = Gone::default();
         let opened = {
             let (inner, query, path, gone) = (inner.clone(), query.clone(), path.clone(), gone.0.clone());
-            blocking(move || start::open(&inner, &query, &path, &gone)).await?
+            let pool = inner.options.pool.clone();
+            blocking(&pool, move || start::open(&inner, &query, &path, &gone)).await?
         };
         let Query { batching, partial_flush, .. } = query;
         let Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file } =
@@ -266,7 +266,8 @@ impl Reader {
         };
         let limit = request.end;
         let wanted = Wanted { file: self.rotation.identity(), request };
-        let read = read(file, wanted.request.clone(), self.gone.0.clone());
+        let pool = self.inner.options.pool.clone();
+        let read = read(pool, file, wanted.request.clone(), self.gone.0.clone());
         let filled = match (&self.follow, version) {
             (Some(follow), Some(version)) if self.tail.is_live => {
                 // Without a notification this read looks for changes that inotify does not report, so an older shared
@@ -327,7 +328,8 @@ impl Reader {
             };
             Ok((Some(Checkpoint::at(&file, found)?), seen, file.metadata()?.len()))
         };
-        let (checkpoint, seen, size) = blocking(move || Ok(despite_truncation(search)?)).await?;
+        let pool = &self.inner.options.pool;
+        let (checkpoint, seen, size) = blocking(pool, move || Ok(despite_truncation(search)?)).await?;
         let Some(checkpoint) = checkpoint else {
             return Ok(Some(Filled::nothing(self.checkpoint, Ended::Truncated, size)));
         };
@@ -465,15 +467,16 @@ impl Reader {
 }
 
 /// Reads one batch on a thread that may block.
-async fn read(file: Arc<File>, request: Request, gone: Arc<AtomicBool>) -> Result<Filled, Error> {
-    blocking(move || Ok(fill::fill(&file, &request, &gone)?)).await
+async fn read(pool: Pool, file: Arc<File>, request: Request, gone: Arc<AtomicBool>) -> Result<Filled, Error> {
+    blocking(&pool, move || Ok(fill::fill(&file, &request, &gone)?)).await
 }
 
 /// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(
+    pool: &Pool,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+    pool.run(work).await?
 }
 
 #[cfg(test)]

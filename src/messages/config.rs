@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{clock::Clock, embedded::Storage, retention};
+use crate::blocking::Pool;
 
 /// The default of [`Config::max_message_bytes`].
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -80,6 +81,8 @@ pub struct Config {
     /// The threads of the log take turns.
     #[cfg(test)]
     pub turns: Option<super::embedded::Turns>,
+    /// Where the log is read.
+    pub pool: Pool,
 }
 
 impl Default for Config {
@@ -101,6 +104,7 @@ impl Default for Config {
             clock: Clock::default(),
             #[cfg(test)]
             turns: None,
+            pool: Pool::default(),
         }
     }
 }

@@ -13,6 +13,8 @@ use prometheus_client::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
+use crate::blocking::Pool;
+
 /// Up to this many scrapes are answered at once. A further connection is closed.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -20,7 +22,7 @@ const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Answers scrapes until it is dropped.
-pub async fn serve(listener: TcpListener, registry: Registry) {
+pub async fn serve(listener: TcpListener, registry: Registry, pool: Pool) {
     let registry = Arc::new(registry);
     let mut connections = JoinSet::new();
     loop {
@@ -32,13 +34,13 @@ pub async fn serve(listener: TcpListener, registry: Registry) {
         if connections.len() >= MAX_CONNECTIONS {
             continue;
         }
-        let registry = registry.clone();
+        let (registry, pool) = (registry.clone(), pool.clone());
         connections.spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
-                let registry = registry.clone();
+                let (registry, pool) = (registry.clone(), pool.clone());
                 async move {
                     // The room of the data directory is read from its file system, which may be slow.
-                    let answer = tokio::task::spawn_blocking(move || answer(&request, &registry)).await;
+                    let answer = pool.run(move || answer(&request, &registry)).await;
                     Ok::<_, Infallible>(
                         answer.unwrap_or_else(|_| response(StatusCode::INTERNAL_SERVER_ERROR, "")),
                     )

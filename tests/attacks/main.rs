@@ -12,6 +12,8 @@
 mod harness;
 
 mod answers;
+mod fair;
+mod listings;
 mod quota;
 mod raw;
 mod requests;
@@ -21,4 +23,14 @@ fn status_kib(process: u32, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The metrics of a server.
+async fn scrape(address: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    harness::soon("metrics", socket.read_to_string(&mut text)).await.unwrap();
+    text
 }

@@ -54,7 +54,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, FAILURE),
     };
-    match runtime.block_on(run(config)) {
+    let result = runtime.block_on(run(config));
+    // To drop the runtime would be to wait for its threads, also for one that a file system does not let go.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, FAILURE),
     }

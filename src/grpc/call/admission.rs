@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Calls, Inner};
 use crate::{
+    blocking::Owner,
     grpc::status::{self, Failure},
     stream::WakeGroup,
 };
@@ -27,6 +28,8 @@ const RESERVED_PLACES: usize = 1_000;
 /// The connection of a request: an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// The number of the connection: the owner of the work that its calls hand to the pool.
+    pub number: Owner,
     /// The streams of this connection are woken together, so that their writes coalesce.
     pub wake_group: Option<WakeGroup>,
     /// The address of the client.
@@ -67,9 +70,9 @@ impl Calls {
     }
 
     /// What a new connection has in its requests' extensions.
-    pub fn connection(&self, number: u64, peer: SocketAddr, ends: CancellationToken) -> Connection {
+    pub fn connection(&self, number: Owner, peer: SocketAddr, ends: CancellationToken) -> Connection {
         let buffers = Buffers { used: AtomicUsize::new(0), calls: self.0.clone() };
-        Connection { wake_group: WakeGroup::new(number), peer, ends, buffers: Arc::new(buffers) }
+        Connection { number, wake_group: WakeGroup::new(number), peer, ends, buffers: Arc::new(buffers) }
     }
 }
 

@@ -160,7 +160,7 @@ impl Reader {
             }
             Ok(next)
         };
-        let next = blocking(advance).await?;
+        let next = blocking(&self.inner.options.pool, advance).await?;
         let Some(Entered { rotation, checkpoint, events }) = next else {
             let is_news = !exists && self.state.report_absent(self.rotation.left());
             if is_news {

@@ -11,13 +11,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use tokio::task::JoinHandle;
-
 use super::{
     batch::{BatchKey, Bounds, ReadBatch, Taken},
     find::last_live,
     snapshot::Source,
 };
+use crate::blocking::{Pool, Running};
 use crate::messages::{
     embedded::{
         Embedded, Shared, State,
@@ -86,13 +85,17 @@ impl Embedded {
             }
         }
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.read(after, &patterns, &bounds)).await
+        blocking(self.pool(), move || shared.read(after, &patterns, &bounds)).await
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.shared.config.pool
     }
 
     /// Finds the last messages of the topics that match, for a subscription that began at `head`.
-    pub fn find_snapshot(&self, patterns: &Arc<[Pattern]>, head: u64) -> JoinHandle<io::Result<Source>> {
+    pub fn find_snapshot(&self, patterns: &Arc<[Pattern]>, head: u64) -> Running<io::Result<Source>> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        tokio::task::spawn_blocking(move || retrying(|| shared.snapshot(&patterns, head)))
+        self.pool().run(move || retrying(|| shared.snapshot(&patterns, head)))
     }
 
     /// Reads messages of a snapshot after a sequence, for a subscription that began at `head`.
@@ -105,13 +108,13 @@ impl Embedded {
         bounds: Bounds,
     ) -> io::Result<ReadBatch> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.read_snapshot(&source, &patterns, after, head, &bounds)).await
+        blocking(self.pool(), move || shared.read_snapshot(&source, &patterns, after, head, &bounds)).await
     }
 
     /// The last message of a topic that has not expired: its sequence, its time, and its bytes unless they are damaged.
     pub async fn read_last(&self, topic: String) -> io::Result<Option<(u64, SystemTime, Option<Bytes>)>> {
         let shared = self.shared.clone();
-        blocking(move || {
+        blocking(self.pool(), move || {
             let _reading = shared.reading();
             let (known, segments) = {
                 let state = shared.state();
@@ -135,13 +138,13 @@ impl Embedded {
     /// The sequence before the last `count` messages that match.
     pub async fn start_of_last(&self, count: u64, patterns: &Arc<[Pattern]>, head: u64) -> io::Result<u64> {
         let (shared, patterns) = (self.shared.clone(), patterns.clone());
-        blocking(move || shared.start_of_last(count, &patterns, head)).await
+        blocking(self.pool(), move || shared.start_of_last(count, &patterns, head)).await
     }
 
     /// The sequence before the first message with a time, in nanoseconds since 1970, or a later one; at most `head`.
     pub async fn before_time(&self, time: u64, head: u64) -> io::Result<u64> {
         let shared = self.shared.clone();
-        blocking(move || Ok(shared.before_time(time)?.min(head))).await
+        blocking(self.pool(), move || Ok(shared.before_time(time)?.min(head))).await
     }
 }
 
@@ -379,9 +382,11 @@ fn is_erased(segment: &Segment, posting: &Posting) -> io::Result<bool> {
 }
 
 /// Runs work on a thread that may block, and repeats it while indexes are built again.
-async fn blocking<T: Send + 'static>(work: impl Fn() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    let work = move || retrying(work);
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+async fn blocking<T: Send + 'static>(
+    pool: &Pool,
+    work: impl Fn() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    pool.run(move || retrying(work)).await?
 }
 
 /// Repeats work until no index had to be built again.

@@ -7,7 +7,6 @@ use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinHandle},
     time::{Instant, Sleep},
 };
 
@@ -19,6 +18,7 @@ use super::{
     start::{self, Before},
 };
 use crate::{
+    blocking::Running,
     messages::{
         Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Stop,
         embedded::{Embedded, nanos, time_of},
@@ -98,7 +98,7 @@ struct Snapshot {
 /// The search for the last messages of topics, which takes some time where there are many topics.
 #[derive(Debug)]
 enum Search {
-    Begun(JoinHandle<io::Result<Source>>),
+    Begun(Running<io::Result<Source>>),
     Done(Source),
 }
 
@@ -396,6 +396,6 @@ impl Subscription {
 }
 
 /// What a search has found.
-fn found(search: Result<io::Result<Source>, JoinError>) -> io::Result<Source> {
-    search.map_err(io::Error::other)?
+fn found(search: io::Result<io::Result<Source>>) -> io::Result<Source> {
+    search?
 }

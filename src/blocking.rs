@@ -1,0 +1,331 @@
+//! The one pool of threads for work that blocks or computes for long: reading files and the log, walking through lists.
+//!
+//! The threads are bounded. Work waits in a queue of its connection, and the queues take turns, so that a connection
+//! that asks for much delays itself and not the others; besides, it never has all threads. Work whose caller is gone is
+//! not begun. Work that runs long should ask from time to time whether it is still wanted.
+//!
+//! A task says whose work it does by [`of`] or [`enter`]; what it hands to the pool then waits in that queue.
+
+use std::{
+    cell::Cell,
+    collections::{HashMap, VecDeque},
+    io,
+    marker::PhantomData,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use tokio::sync::oneshot;
+
+/// The fewest threads: some may wait for a slow disk.
+const MIN_THREADS: usize = 8;
+
+/// The threads for each processor.
+const THREADS_PER_PROCESSOR: usize = 4;
+
+/// A connection has up to this fraction of the threads.
+const SHARE: usize = 4;
+
+/// Whose work it is: the number of a connection, 0 for the server's own.
+pub type Owner = u64;
+
+thread_local! {
+    static OWNER: Cell<Owner> = const { Cell::new(0) };
+}
+
+/// A pool. Clones share their threads.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    threads: usize,
+    /// The most threads of one connection.
+    share: usize,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    by_owner: HashMap<Owner, Queue>,
+    /// The owners whose work can begin, in the order of their turns.
+    turns: VecDeque<Owner>,
+    /// The number of threads that run.
+    running: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    running: usize,
+    has_turn: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+/// Runs unless its caller is gone.
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Default for Pool {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::new((processors * THREADS_PER_PROCESSOR).max(MIN_THREADS))
+    }
+}
+
+impl Pool {
+    /// A pool of up to this many threads.
+    pub fn new(threads: usize) -> Self {
+        let share = (threads / SHARE).max(1);
+        Self(Arc::new(Shared { threads: threads.max(1), share, queues: Mutex::default() }))
+    }
+
+    /// Runs work on a thread of the pool, in its turn. Drop the result to take the work back if it has not begun.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+        let (sender, receiver) = oneshot::channel();
+        let job = move || {
+            if !sender.is_closed() {
+                let _ = sender.send(work());
+            }
+        };
+        let is_new = self.0.queues().add(OWNER.get(), Box::new(job), self.0.share, self.0.threads);
+        if is_new {
+            let thread = Thread { shared: self.0.clone(), is_over: false };
+            tokio::task::spawn_blocking(move || thread.run());
+        }
+        Running(receiver)
+    }
+}
+
+impl Shared {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        // No work runs under the lock, so a panic cannot leave the queues half changed.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queues {
+    /// Adds a job. True if one more thread is to take it; that thread counts as running.
+    fn add(&mut self, owner: Owner, job: Job, share: usize, threads: usize) -> bool {
+        let queue = self.by_owner.entry(owner).or_default();
+        queue.waiting.push_back(job);
+        self.give_turn(owner, share);
+        let is_new = self.running < threads;
+        self.running += usize::from(is_new);
+        is_new
+    }
+
+    /// Gives an owner a turn if it has work and may have one more thread.
+    fn give_turn(&mut self, owner: Owner, share: usize) {
+        let Some(queue) = self.by_owner.get_mut(&owner) else { return };
+        let may_run = owner == 0 || queue.running < share;
+        if !queue.has_turn && may_run && !queue.waiting.is_empty() {
+            queue.has_turn = true;
+            self.turns.push_back(owner);
+        }
+    }
+
+    /// The job whose turn it is.
+    fn begin(&mut self, share: usize) -> Option<(Owner, Job)> {
+        let owner = self.turns.pop_front()?;
+        let queue = self.by_owner.get_mut(&owner)?;
+        queue.has_turn = false;
+        let job = queue.waiting.pop_front()?;
+        queue.running += 1;
+        self.give_turn(owner, share);
+        Some((owner, job))
+    }
+
+    fn end(&mut self, owner: Owner, share: usize) {
+        let Some(queue) = self.by_owner.get_mut(&owner) else { return };
+        queue.running -= 1;
+        if queue.running == 0 && queue.waiting.is_empty() {
+            self.by_owner.remove(&owner);
+        } else {
+            self.give_turn(owner, share);
+        }
+    }
+}
+
+/// A thread that runs, or will run when the system has one.
+struct Thread {
+    shared: Arc<Shared>,
+    /// It has been counted off.
+    is_over: bool,
+}
+
+impl Thread {
+    /// Runs jobs until no one has a turn.
+    fn run(mut self) {
+        let share = self.shared.share;
+        loop {
+            let mut queues = self.shared.queues();
+            let Some((owner, job)) = queues.begin(share) else {
+                // Under the same lock, so that no job is added to a thread that ends.
+                queues.running -= 1;
+                drop(queues);
+                self.is_over = true;
+                return;
+            };
+            drop(queues);
+            // The caller of work that panics sees that it is lost; the panic itself was printed.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            self.shared.queues().end(owner, share);
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.queues().running -= 1;
+        }
+    }
+}
+
+/// Work that waits for its turn or runs.
+#[derive(Debug)]
+pub struct Running<T>(oneshot::Receiver<T>);
+
+impl<T> Future for Running<T> {
+    type Output = io::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let done = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(done.map_err(|_| io::Error::other("the work was lost: it panicked, or the server stops")))
+    }
+}
+
+/// While it lives, this thread does the work of an owner.
+#[derive(Debug)]
+pub struct Entered {
+    before: Owner,
+    /// It belongs to its thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+/// What this thread hands to a pool is the work of this owner, until the guard is dropped.
+pub fn enter(owner: Owner) -> Entered {
+    Entered { before: OWNER.replace(owner), _not_send: PhantomData }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        OWNER.set(self.before);
+    }
+}
+
+/// A future that does the work of this owner.
+pub async fn of<F: Future>(owner: Owner, future: F) -> F::Output {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let _entered = enter(owner);
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    /// What `hands` hands to a pool is the work of this owner.
+    fn by<T>(owner: Owner, hands: impl FnOnce() -> T) -> T {
+        let _entered = enter(owner);
+        hands()
+    }
+
+    /// Work that runs until the sender is dropped.
+    fn held(pool: &Pool) -> (mpsc::Sender<()>, Running<()>) {
+        let (release, released) = mpsc::channel();
+        let running = pool.run(move || {
+            let _ = released.recv();
+        });
+        (release, running)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_for_much_does_not_delay_another() {
+        let pool = Pool::new(4);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |name: &'static str| {
+            let order = order.clone();
+            pool.run(move || order.lock().unwrap().push(name))
+        };
+        // One thread of four is the share of the first connection.
+        let ((release, first), many) =
+            by(1, || (held(&pool), (0..100).map(|_| note("many")).collect::<Vec<_>>()));
+        of(2, async { note("one").await }).await.unwrap();
+        drop(release);
+        first.await.unwrap();
+        for done in join_all(many).await {
+            done.unwrap();
+        }
+        let order = order.lock().unwrap();
+        assert_eq!((order.len(), order.first()), (101, Some(&"one")));
+    }
+
+    #[tokio::test]
+    async fn connections_take_turns() {
+        let pool = Pool::new(1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (release, first) = by(9, || held(&pool));
+        let mut all = Vec::new();
+        for owner in [1, 1, 1, 2, 2, 3] {
+            let order = order.clone();
+            all.push(by(owner, || pool.run(move || order.lock().unwrap().push(owner))));
+        }
+        drop(release);
+        first.await.unwrap();
+        join_all(all).await;
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 1, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_is_gone_is_not_begun() {
+        let pool = Pool::new(1);
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (release, first) = held(&pool);
+        for _ in 0..10 {
+            let ran = ran.clone();
+            drop(pool.run(move || ran.fetch_add(1, Ordering::Relaxed)));
+        }
+        let last = pool.run(|| 7);
+        drop(release);
+        first.await.unwrap();
+        assert_eq!(last.await.unwrap(), 7);
+        assert_eq!(ran.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_threads_than_allowed_and_a_panic_costs_none() {
+        let pool = Pool::new(3);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let work = || {
+            let (now, most) = (now.clone(), most.clone());
+            pool.run(move || {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                now.fetch_sub(1, Ordering::Relaxed);
+            })
+        };
+        assert!(pool.run(|| panic!("expected by the test")).await.is_err());
+        join_all((0..50).map(|_| work())).await;
+        assert!((1..=3).contains(&most.load(Ordering::Relaxed)));
+        let queues = pool.0.queues();
+        assert!(queues.by_owner.is_empty() && queues.turns.is_empty(), "{queues:?}");
+    }
+}
