@@ -38,9 +38,11 @@ use crate::{
 };
 
 mod admission;
+mod log_limit;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
+pub use log_limit::{ConnectionLog, LogLimit};
 
 /// The default of [`Config::max_streams`]: about 1 GiB of idle streams.
 const MAX_STREAMS: usize = 100_000;
@@ -95,6 +97,7 @@ struct Inner {
     open: AtomicUsize,
     /// The bytes of requests that are not complete and of answers that wait.
     buffered: AtomicUsize,
+    log_limit: Arc<LogLimit>,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Weak<dyn Evictable>>>,
 }
@@ -116,6 +119,7 @@ impl Calls {
             metrics: Metrics::new(registry),
             open: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
+            log_limit: Arc::new(LogLimit::of_the_server()),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
         });
@@ -136,6 +140,7 @@ impl Calls {
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
+        let log = connection.map(|connection| connection.log.clone());
         let owner = connection.map_or(0, |connection| connection.number);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
         let (calls, sent) = (self.clone(), metrics.sent(method));
@@ -145,6 +150,7 @@ impl Calls {
             method,
             subject,
             peer,
+            log,
             owner,
             started,
             admission: None,
@@ -241,6 +247,7 @@ pub struct Call {
     method: &'static str,
     subject: String,
     peer: Option<SocketAddr>,
+    log: Option<Arc<ConnectionLog>>,
     /// The owner of what the call hands to the pool.
     owner: Owner,
     started: Instant,
@@ -326,13 +333,16 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Self { calls, method, subject, peer, started, items, bytes, ending, .. } = self;
+        let Self { calls, method, subject, peer, log, started, items, bytes, ending, .. } = self;
         let (code, reason) = ending.unwrap_or((Code::Cancelled, "CLIENT_GONE"));
         let code = code_name(code);
         calls.0.metrics.ended(method, code);
+        let limited = log.as_ref().map_or_else(|| calls.0.log_limit.admit(), |log| log.admit());
+        let Some(left_out) = limited else { return };
+        let left_out = (left_out > 0).then_some(left_out);
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(method, subject = ?subject, peer, items, bytes, seconds, code, reason, "stream ended");
+        tracing::info!(method, subject = ?subject, peer, items, bytes, seconds, code, reason, left_out, "stream ended");
     }
 }
 

@@ -37,6 +37,12 @@ pub struct TurnedAway {
     reason: &'static str,
 }
 
+/// The label of connections that were refused.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct RefusedBy {
+    limit: &'static str,
+}
+
 /// The counters. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -47,6 +53,7 @@ pub struct Metrics {
     calls: Family<Ending, Counter>,
     refusals: Family<Refusal, Counter>,
     turned_away: Family<TurnedAway, Counter>,
+    connections_refused: Family<RefusedBy, Counter>,
     lateness: Histogram,
 }
 
@@ -79,9 +86,11 @@ impl Metrics {
             calls: Family::default(),
             refusals: Family::default(),
             turned_away: Family::default(),
+            connections_refused: Family::default(),
             lateness: Histogram::new(LATENESS_BUCKETS),
         };
-        let Self { open, ended, items, bytes, calls, refusals, turned_away, lateness } = &metrics;
+        let Self { open, ended, items, bytes, calls, refusals, turned_away, connections_refused, lateness } =
+            &metrics;
         registry.register("streams_open", "Streams that are open", open.clone());
         registry.register("streams_ended", "Streams that have ended, by status code", ended.clone());
         let help = "Ticks, lines and messages sent, and messages published and acknowledged";
@@ -93,6 +102,8 @@ impl Metrics {
         registry.register("refusals", help, refusals.clone());
         let help = "Calls refused before their method was called, and answers for which there was no room, by reason";
         registry.register("calls_refused", help, turned_away.clone());
+        let help = "Connections closed at once, by the limit that they would exceed";
+        registry.register("connections_refused", help, connections_refused.clone());
         let help = "How long after its first tick was due a response left, in seconds";
         registry.register("countdown_lateness_seconds", help, lateness.clone());
         metrics
@@ -137,6 +148,11 @@ impl Metrics {
     /// A call was refused before its method was called, or its answer afterwards.
     pub fn turned_away(&self, reason: &'static str) {
         self.turned_away.get_or_create(&TurnedAway { reason }).inc();
+    }
+
+    /// A connection was closed at once, because of this limit.
+    pub fn connection_refused(&self, limit: &'static str) {
+        self.connections_refused.get_or_create(&RefusedBy { limit }).inc();
     }
 
     /// Ticks left, and the first of them was this late.

@@ -31,9 +31,11 @@ use tokio_util::{
 };
 use tonic::{Status, body::Body};
 
-use crate::grpc::{gate::Gate, status};
+use crate::grpc::{call::LogLimit, gate::Gate, status};
+use addresses::Addresses;
 use coalesce::Coalescing;
 
+mod addresses;
 mod coalesce;
 
 /// The send buffer of a stream, in bytes: the memory of a stalled reader, besides its window.
@@ -54,6 +56,9 @@ const WINDOWS_BYTES: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
 /// The pause after an error of accept, as when no descriptor is left: accepting again at once would spin.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
+/// The lines about refused connections: at once, and then a second.
+const REFUSAL_LINES: (u32, u32) = (10, 1);
+
 /// How long a connection without a stream may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,8 @@ const RESUMABLE: &str = "/perennial.";
 pub struct Config {
     /// Up to this many connections are open. A further one is closed at once.
     pub max_connections: usize,
+    /// Up to this many of them are of one address, or of one network of IPv6 (a /64).
+    pub max_connections_per_address: usize,
     /// Up to this many streams are open on a connection.
     pub max_streams: u32,
     /// A new connection without a request for this long is closed.
@@ -85,6 +92,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_connections: usize::MAX,
+            max_connections_per_address: usize::MAX,
             max_streams: 256,
             first_request: Duration::from_secs(30),
             idle: Duration::from_secs(300),
@@ -102,11 +110,20 @@ pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: 
     let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let tracker = TaskTracker::new();
     let killed = CancellationToken::new();
+    let addresses = Addresses::new(config.max_connections_per_address);
+    let refusals = LogLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1);
     let mut number = 0;
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
-        let Ok(permit) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = config.max_connections, "connection refused: the limit of connections is reached");
+        let room = room.clone().try_acquire_owned();
+        let of_address = addresses.enter(peer.ip());
+        let limit = if room.is_err() { "--max-connections" } else { "--max-connections-per-address" };
+        let (Ok(room), Some(of_address)) = (room, of_address) else {
+            gate.calls().metrics().connection_refused(limit);
+            if let Some(left_out) = refusals.admit() {
+                let left_out = (left_out > 0).then_some(left_out);
+                tracing::warn!(%peer, limit, left_out, "connection refused: the limit is reached");
+            }
             continue;
         };
         number += 1;
@@ -115,7 +132,7 @@ pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: 
         let killed = killed.clone();
         tracker.spawn(async move {
             killed.run_until_cancelled(connection).await;
-            drop(permit);
+            drop((room, of_address));
         });
     }
     drop(listener);

@@ -188,11 +188,19 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
     config.connections.max_connections =
         given.max_connections.or(file.max_connections).unwrap_or_else(|| super::descriptors() / 10 * 8);
+    let per_address = given.max_connections_per_address.or(file.max_connections_per_address);
+    config.connections.max_connections_per_address =
+        per_address.unwrap_or_else(|| three_quarters(config.connections.max_connections));
     if let Some(log) = given.log.or(file.log) {
         config.log = log;
     }
     check(&config)?;
     Ok(config)
+}
+
+/// One address cannot take all connections, and a proxy can have most of them.
+fn three_quarters(connections: usize) -> usize {
+    connections - connections / 4
 }
 
 /// A list from the flags replaces that of the file.
@@ -210,6 +218,9 @@ fn check(config: &Config) -> Result<(), Error> {
     let size = |bytes: usize| units::size_text(bytes as u64);
     if connections.max_connections == 0 {
         return fault("--max-connections", "0".into(), "it must be 1 or more");
+    }
+    if connections.max_connections_per_address == 0 {
+        return fault("--max-connections-per-address", "0".into(), "it must be 1 or more");
     }
     if messages.max_message_bytes > MAX_MAX_MESSAGE_BYTES {
         let remedy = "it can be 16MiB at most, because a message is held in memory as a whole";

@@ -12,6 +12,7 @@
 mod harness;
 
 mod answers;
+mod crowd;
 mod fair;
 mod listings;
 mod quota;

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Calls, Inner};
+use super::{Calls, Inner, log_limit::ConnectionLog};
 use crate::{
     blocking::Owner,
     grpc::status::{self, Failure},
@@ -36,6 +36,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Cancelled when the streams of the connection must end: it has reached its maximum age, or the server drains.
     pub ends: CancellationToken,
+    /// The lines about the calls of the connection.
+    pub log: Arc<ConnectionLog>,
     /// The bytes that the server holds for the connection.
     pub buffers: Arc<Buffers>,
 }
@@ -72,7 +74,8 @@ impl Calls {
     /// What a new connection has in its requests' extensions.
     pub fn connection(&self, number: Owner, peer: SocketAddr, ends: CancellationToken) -> Connection {
         let buffers = Buffers { used: AtomicUsize::new(0), calls: self.0.clone() };
-        Connection { number, wake_group: WakeGroup::new(number), peer, ends, buffers: Arc::new(buffers) }
+        let log = Arc::new(ConnectionLog::new(peer, self.0.log_limit.clone()));
+        Connection { number, wake_group: WakeGroup::new(number), peer, ends, log, buffers: Arc::new(buffers) }
     }
 }
 

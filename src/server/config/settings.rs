@@ -166,6 +166,10 @@ settings! {
         /// Close a connection above this number at once [default: 0.8 times the limit of descriptors]
         #[arg(long, value_name = "N", help_heading = "Streams and connections")]
         pub max_connections: Option<usize>,
+        /// Close a connection of an address, or of a network of IPv6 (a /64), above this number at once [default: three
+        /// quarters of --max-connections]
+        #[arg(long, value_name = "N", help_heading = "Streams and connections")]
+        pub max_connections_per_address: Option<usize>,
     }
     "Files" {
         /// Split a line that is longer than this
