@@ -6,13 +6,13 @@
 use std::{
     io,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, Weak,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{
     Embedded, Shared,
@@ -22,16 +22,19 @@ use super::{
         footer::At,
     },
     time_of,
-    write::queue::Order,
 };
 use crate::messages::clock::{BootId, Clock, Reading, whole};
+
+mod watching;
+
+pub use watching::watch;
 
 /// A smaller difference is not a step, in nanoseconds: the clocks are not read at exactly the same time, and people do not
 /// notice it.
 const SLACK: u64 = 20_000_000;
 
-/// The clocks are compared this often while nothing is published.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// A shorter suspension does not count, in nanoseconds.
+const SUSPENSION: u64 = 1_000_000_000;
 
 /// Of steps of the wall clock, the first is logged, and then at most one in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -75,6 +78,10 @@ struct State {
     stepped: Option<u64>,
     /// Messages that had expired then may be erased.
     swept: Option<Arc<Moment>>,
+    /// How long the machine had been suspended when that was recorded.
+    asleep: u64,
+    /// The boot clock when the last suspension of this run was recorded, or when the run began.
+    awake_since: u64,
 }
 
 /// A step that is not recorded yet.
@@ -124,6 +131,16 @@ fn offset_of(reading: &Reading) -> i128 {
     i128::from(reading.wall) - i128::from(reading.boot)
 }
 
+/// How long the machine has been suspended since it started.
+fn asleep(reading: &Reading) -> u64 {
+    reading.boot.saturating_sub(reading.awake)
+}
+
+/// Whether the machine was suspended since it had been for some time.
+fn has_slept(reading: &Reading, before: u64) -> bool {
+    asleep(reading) > before.saturating_add(SUSPENSION)
+}
+
 fn saturate(number: i128) -> i64 {
     number.try_into().unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
 }
@@ -139,6 +156,7 @@ impl Timeline {
     ) -> (Self, Option<ClockHistory>) {
         let (start, boot) = (clock.read(), clock.boot_id());
         let known = history.boot.filter(|known| Some(known.id) == boot && known.since <= next_sequence);
+        let known = known.filter(|known| !has_slept(&start, known.asleep));
         let (offset, since) =
             known.map_or((offset_of(&start), next_sequence), |known| (known.offset.into(), known.since));
         let number = known.map_or_else(|| history.next_number(), |known| known.number);
@@ -156,6 +174,8 @@ impl Timeline {
             boot_warnings: Warnings::default(),
             stepped: None,
             swept: None,
+            asleep: asleep(&start),
+            awake_since: start.boot,
         };
         let timeline = Self {
             clock,
@@ -185,7 +205,8 @@ impl Timeline {
         }
         // If the log has messages, a step before the next start of the server is measured even if nothing is published.
         if after != before || known.is_none() && boot.is_some() && next_sequence > 1 {
-            after.boot = boot.map(|id| Boot { id, number, since, offset: saturate(offset) });
+            let asleep = timeline.state().asleep;
+            after.boot = boot.map(|id| Boot { id, number, since, offset: saturate(offset), asleep });
             timeline.replace(after.clone(), offset);
         }
         let is_new = (after != before).then_some(after);
@@ -254,13 +275,20 @@ impl Timeline {
     }
 
     /// The moment by which messages are removed from the disk. While the wall clock is `in_doubt`, messages of an earlier
-    /// boot are only as old as this run: the clock may have been wrong when it started.
+    /// boot, or from before the last suspension, are only as old as this run, or the time since then: the clock may have been
+    /// wrong when it started.
     pub fn moment_of_removal(&self, is_in_doubt: bool) -> Moment {
         let moment = self.moment();
         if !is_in_doubt {
             return moment;
         }
-        moment.in_doubt(self.state().since, self.clock.boot().saturating_sub(self.start.boot))
+        let reading = self.clock.read();
+        if self.has_slept(&reading) {
+            // Until that is recorded, it concerns all messages.
+            return moment.in_doubt(u64::MAX, 0);
+        }
+        let state = self.state();
+        moment.in_doubt(state.since, reading.boot.saturating_sub(state.awake_since))
     }
 
     /// Whether the run, or the time after the last step, is shorter than `delay`.
@@ -270,7 +298,8 @@ impl Timeline {
         }
         let reading = self.clock.read();
         let since = self.state().stepped.map_or(self.start.awake, |stepped| stepped.max(self.start.awake));
-        reading.awake.saturating_sub(since) < whole(delay) || self.unrecorded(&reading).is_some()
+        let is_new = || self.unrecorded(&reading).is_some() || self.has_slept(&reading);
+        reading.awake.saturating_sub(since) < whole(delay) || is_new()
     }
 
     /// The clock that cannot be set, in nanoseconds.
@@ -296,6 +325,40 @@ impl Timeline {
         })
     }
 
+    /// Whether the machine was suspended, and that is not recorded yet.
+    pub fn has_slept(&self, reading: &Reading) -> bool {
+        has_slept(reading, self.state().asleep)
+    }
+
+    /// Records that the machine was suspended before the message with the sequence `next_sequence`, once `store` has it on
+    /// disk. How long is read from the clock of the hardware, which may be wrong: so it is with the messages before as if
+    /// the machine had started again.
+    pub fn record_suspension(
+        &self,
+        reading: &Reading,
+        next_sequence: u64,
+        store: impl FnOnce(&ClockHistory) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (history, number, offset) = {
+            let state = self.state();
+            let mut history = state.history.clone();
+            let number = history.next_number().max(state.number.saturating_add(1));
+            let (offset, asleep) = (saturate(state.offset), asleep(reading));
+            history.boot = self.boot.map(|id| Boot { id, number, since: next_sequence, offset, asleep });
+            (history, number, state.offset)
+        };
+        store(&history)?;
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            (state.number, state.since, state.moved) = (number, next_sequence, 0);
+            (state.asleep, state.awake_since) = (asleep(reading), reading.boot);
+            state.stepped = Some(reading.awake);
+        }
+        self.replace(history, offset);
+        self.wake();
+        Ok(())
+    }
+
     /// The history with a step that happened before the message with the sequence `next_sequence`. The log holds no
     /// message below `oldest`.
     fn history_with(&self, step: &Unrecorded, next_sequence: u64, oldest: u64) -> ClockHistory {
@@ -309,7 +372,8 @@ impl Timeline {
         let mut history = state.history.clone();
         let (boot, up_to) = (state.number, next_sequence.saturating_sub(1));
         history.add(Step { boot, up_to, since, shift, doubtful_shift, cap }, oldest);
-        history.boot = self.boot.map(|id| Boot { id, number: boot, since, offset: saturate(step.offset) });
+        let (offset, asleep) = (saturate(step.offset), state.asleep);
+        history.boot = self.boot.map(|id| Boot { id, number: boot, since, offset, asleep });
         history
     }
 
@@ -355,7 +419,8 @@ impl Timeline {
             }
             let mut history = state.history.clone();
             let (number, since) = (state.number, state.since.min(next_sequence));
-            history.boot = self.boot.map(|id| Boot { id, number, since, offset: saturate(state.offset) });
+            let (offset, asleep) = (saturate(state.offset), state.asleep);
+            history.boot = self.boot.map(|id| Boot { id, number, since, offset, asleep });
             (history, state.offset)
         };
         if let Err(error) = store(&history) {
@@ -415,29 +480,6 @@ impl Embedded {
     /// How many times the wall clock was set since the log was opened.
     pub fn clock_steps(&self) -> u64 {
         self.shared.timeline.steps()
-    }
-}
-
-/// Has steps of the wall clock recorded while nothing is published, for as long as the log exists.
-pub async fn watch(shared: Weak<Shared>, orders: mpsc::WeakSender<Order>) {
-    let mut before = None::<u64>;
-    loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        let (Some(shared), Some(orders)) = (shared.upgrade(), orders.upgrade()) else { return };
-        #[cfg(test)]
-        if shared.config.turns.is_some() {
-            return;
-        }
-        let reading = shared.timeline.read();
-        if shared.timeline.unrecorded(&reading).is_some() {
-            // If the queue is full, the committer looks at the clock for its next commit.
-            let _ = orders.try_send(Order::LookAtClock);
-        }
-        // Timers stand still while the machine is suspended.
-        let passed = before.replace(reading.boot).map_or(0, |before| reading.boot.saturating_sub(before));
-        if passed > 5 * whole(WATCH_INTERVAL) {
-            shared.timeline.wake();
-        }
     }
 }
 

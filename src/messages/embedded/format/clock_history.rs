@@ -1,7 +1,7 @@
 //! What the log knows of the wall clock, as it is on disk: its steps, and the boot of the newest messages.
 //!
 //! ```text
-//! known boot: 0 or 1 | boot id, 24 bytes | its number | its first sequence | wall clock minus boot clock, zigzag
+//! known boot: 0 or 2 | boot id, 24 bytes | its number | its first sequence | wall clock minus boot clock, zigzag | asleep
 //! number of steps | for each: boot | up to | since | shift, zigzag | doubtful shift, zigzag | cap
 //! ```
 //!
@@ -46,6 +46,8 @@ pub struct Boot {
     pub since: u64,
     /// The wall clock minus the boot clock after the last step, in nanoseconds.
     pub offset: i64,
+    /// How long the machine had been suspended in it, in nanoseconds; the highest number if that is unknown.
+    pub asleep: u64,
 }
 
 /// Everything that the log keeps of the wall clock.
@@ -73,12 +75,13 @@ impl ClockHistory {
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        out.put_u8(u8::from(self.boot.is_some()));
-        if let Some(Boot { id, number, since, offset }) = self.boot {
+        out.put_u8(if self.boot.is_some() { 2 } else { 0 });
+        if let Some(Boot { id, number, since, offset, asleep }) = self.boot {
             out.put_slice(&id.0);
             put_varint(out, number);
             put_varint(out, since);
             put_varint(out, zigzag(offset));
+            put_varint(out, asleep);
         }
         put_varint(out, self.steps.len() as u64);
         for Step { boot, up_to, since, shift, doubtful_shift, cap } in &self.steps {
@@ -91,11 +94,14 @@ impl ClockHistory {
     fn take(bytes: &mut &[u8]) -> Option<Self> {
         let boot = match bytes.try_get_u8().ok()? {
             0 => None,
-            1 => {
+            // With 1, the last number is missing.
+            known @ 1..=2 => {
                 let mut id = BootId([0; 24]);
                 bytes.try_copy_to_slice(&mut id.0).ok()?;
                 let (number, since) = (take_varint(bytes)?, take_varint(bytes)?);
-                Some(Boot { id, number, since, offset: unzigzag(take_varint(bytes)?) })
+                let offset = unzigzag(take_varint(bytes)?);
+                let asleep = if known == 1 { u64::MAX } else { take_varint(bytes)? };
+                Some(Boot { id, number, since, offset, asleep })
             }
             _ => return None,
         };
@@ -187,10 +193,16 @@ mod tests {
         #[test]
         fn a_history_is_read_as_it_was_written(
             steps in proptest::collection::vec(step(), 0..20),
-            boot in proptest::option::of((any::<[u8; 24]>(), any::<u64>(), any::<u64>(), any::<i64>())),
+            boot in proptest::option::of((any::<[u8; 24]>(), any::<[u64; 3]>(), any::<i64>())),
             rest in any::<[u8; 3]>(),
         ) {
-            let boot = boot.map(|(id, number, since, offset)| Boot { id: BootId(id), number, since, offset });
+            let boot = boot.map(|(id, [number, since, asleep], offset)| Boot {
+                id: BootId(id),
+                number,
+                since,
+                offset,
+                asleep,
+            });
             let history = ClockHistory { boot, steps };
             let mut bytes = Vec::new();
             history.put(&mut bytes);

@@ -26,14 +26,16 @@ impl Bed {
 
     /// Notices what happened to the clock, as the committer does before each commit.
     fn look(&mut self) {
-        let reading = self.timeline.read();
+        let (reading, next) = (self.timeline.read(), self.times.len() as u64 + 1);
+        let stored = &mut self.stored;
+        let mut store = |history: &ClockHistory| -> io::Result<()> {
+            stored.clone_from(history);
+            Ok(())
+        };
+        if self.timeline.has_slept(&reading) {
+            self.timeline.record_suspension(&reading, next, &mut store).unwrap();
+        }
         if let Some(step) = self.timeline.unrecorded(&reading) {
-            let next = self.times.len() as u64 + 1;
-            let stored = &mut self.stored;
-            let store = |history: &ClockHistory| -> io::Result<()> {
-                stored.clone_from(history);
-                Ok(())
-            };
             self.timeline.record(&step, next, 1, store).unwrap();
         }
     }
@@ -111,6 +113,8 @@ fn time_in_suspend_counts_for_ages_and_not_for_the_doubt_after_a_step() {
     assert!(bed.timeline.unrecorded(&bed.timeline.read()).is_none());
     assert_eq!(bed.age(1), DAY);
     assert!(bed.timeline.is_in_doubt(HOUR));
+    bed.look();
+    assert_eq!(bed.age(1), DAY);
     bed.clock.advance(HOUR);
     assert!(!bed.timeline.is_in_doubt(HOUR));
     bed.clock.back(DAY);
@@ -119,6 +123,39 @@ fn time_in_suspend_counts_for_ages_and_not_for_the_doubt_after_a_step() {
     assert!(bed.timeline.is_in_doubt(HOUR));
     bed.clock.advance(Duration::from_secs(1));
     assert!(!bed.timeline.is_in_doubt(HOUR));
+}
+
+#[test]
+fn a_hardware_clock_that_was_wrong_in_suspend_prolongs_no_age_once_the_clock_is_set() {
+    for (is_looked_at, is_restarted) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut bed = Bed::new();
+        bed.publish();
+        bed.clock.advance(HOUR);
+        bed.publish();
+        // It was an hour, in truth.
+        bed.clock.suspend(40 * DAY);
+        if is_looked_at {
+            bed.look();
+            assert_eq!([bed.age(1), bed.age(2)], [40 * DAY + HOUR, 40 * DAY], "so it seems");
+        }
+        if is_restarted {
+            bed.restart();
+        }
+        let ages = if is_looked_at { [3 * HOUR, 2 * HOUR] } else { [2 * HOUR, HOUR] };
+        if is_looked_at {
+            bed.publish();
+            bed.clock.advance(HOUR);
+        }
+        bed.clock.back(39 * DAY + 23 * HOUR);
+        bed.look();
+        for _ in 0..2 {
+            assert_eq!([bed.age(1), bed.age(2)], ages, "{is_looked_at} {is_restarted}");
+            if is_looked_at {
+                assert_eq!(bed.age(3), HOUR, "{is_restarted}");
+            }
+            bed.restart();
+        }
+    }
 }
 
 #[test]

@@ -236,17 +236,21 @@ impl Committer {
         Commit { builder, moment, moment_of_ids, refused, answers: Vec::new() }
     }
 
-    /// Records a step of the wall clock, if there is one, or one that could not be written to the disk before. A clock that
+    /// Records a suspension and a step of the wall clock, if there is one, or one that could not be written to the disk before. A clock that
     /// was set and set back meanwhile has made no step, but one copy of the manifest may have it.
     fn record_clock(&mut self, reading: &Reading) -> Result<(), Error> {
         let timeline = &self.shared.timeline;
-        let step = timeline.unrecorded(reading);
-        if step.is_none() && self.is_clock_stored {
+        let (step, has_slept) = (timeline.unrecorded(reading), timeline.has_slept(reading));
+        if step.is_none() && !has_slept && self.is_clock_stored {
             return Ok(());
         }
         self.shared.check_directory()?;
         self.is_clock_stored = false;
         let store = |history: &ClockHistory| self.shared.store_clock(history);
+        if has_slept {
+            let recorded = timeline.record_suspension(reading, self.next_sequence, store);
+            recorded.map_err(|error| self.refuse_after(&error))?;
+        }
         let recorded = if let Some(step) = step {
             let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
             timeline.record(&step, self.next_sequence, oldest, store)

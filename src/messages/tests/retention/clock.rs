@@ -181,12 +181,49 @@ fn embedded_of(log: &Log) -> &Embedded {
 }
 
 #[tokio::test]
-async fn time_in_suspend_is_age() {
+async fn time_in_suspend_is_age_once_the_clock_has_had_time_to_be_set() {
     let bed = bed(&["a=age:1h"]).await;
     bed.publish("a", "1").await;
+    let expiring = NewMessage { ttl: Some(HOUR), ..text("b", "1") };
+    bed.log.publish(expiring).await.unwrap();
     bed.clock().suspend(2 * HOUR);
+    for passed in [Duration::ZERO, ALMOST] {
+        bed.clock().advance(passed);
+        bed.publish("c", "after the suspension").await;
+        bed.enforce().await;
+        assert_eq!((bed.count("a").await, bed.count("b").await), (1, 0));
+    }
+    bed.clock().advance(Duration::from_secs(1));
     bed.enforce().await;
     assert_eq!((bed.count("a").await, embedded_of(&bed.log).clock_steps()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_hardware_clock_that_was_wrong_in_suspend_removes_nothing_once_the_clock_is_set() {
+    let mut bed = bed(&["a=age:30d"]).await;
+    bed.fill("a", 40).await;
+    let before = bed.segments();
+    bed.clock().suspend(40 * DAY);
+    bed.enforce().await;
+    bed.publish("b", "wakes the committer").await;
+    bed.clock().advance(DELAY / 2);
+    bed.enforce().await;
+    let after = bed.segments();
+    let is_kept = |(name, _): &(u64, u64)| after.iter().any(|(other, _)| other == name);
+    assert!(bed.count("a").await == 40 && before.iter().all(is_kept), "the clock is in doubt");
+    bed.clock().back(40 * DAY);
+    for _ in 0..3 {
+        bed.publish("b", "2").await;
+        bed.clock().advance(DELAY);
+        bed.enforce().await;
+        bed.reopen().await;
+    }
+    assert_eq!(bed.count("a").await, 40);
+    bed.clock().advance(30 * DAY);
+    bed.enforce().await;
+    bed.clock().advance(DELAY);
+    bed.enforce().await;
+    assert_eq!(bed.count("a").await, 0);
 }
 
 #[tokio::test]
