@@ -2,7 +2,7 @@
 //!
 //! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs,
 //! `--gib N` how large a log `feed` opens, `--part NAME` which
-//! part of `feed` or `countdown` to run.
+//! part of `feed`, `countdown` or `follow` to run.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
@@ -38,7 +38,7 @@ struct Plan {
     runs: Option<usize>,
     /// How large the log is that is opened.
     gib: Option<u64>,
-    /// The one part of `feed` or `countdown` to run.
+    /// The one part of `feed`, `countdown` or `follow` to run.
     part: Option<&'static str>,
 }
 
@@ -106,9 +106,11 @@ fn understand(arguments: Vec<String>) -> Result<(Plan, Vec<String>)> {
             }
             "--part" => {
                 let asked = arguments.next().unwrap_or_default();
-                let mut parts = feed::PARTS.into_iter().chain(countdown::PARTS);
-                let known =
-                    || format!("{}; of countdown {}", feed::PARTS.join(", "), countdown::PARTS.join(", "));
+                let mut parts = feed::PARTS.into_iter().chain(countdown::PARTS).chain(follow::PARTS);
+                let known = || {
+                    let [feed, countdown] = [&feed::PARTS[..], &countdown::PARTS[..]].map(|it| it.join(", "));
+                    format!("{feed}; of countdown {countdown}; of follow {}", follow::PARTS.join(", "))
+                };
                 let part = parts.find(|part| *part == asked);
                 plan.part = Some(part.ok_or_else(|| format!("--part is, of feed, one of {}", known()))?);
             }
