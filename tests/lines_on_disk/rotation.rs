@@ -302,3 +302,22 @@ async fn a_reader_that_does_not_follow_reads_a_deleted_file_to_its_end() {
         assert_eq!(reading.lines.len(), lines);
     }
 }
+
+#[tokio::test]
+async fn late_lines_of_an_older_file_come_before_a_reader_enters_the_next_one() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("1").await;
+        for number in 1..3 {
+            bed.rename(LOG, &format!("app.log-2026010{number}"));
+            bed.append(LOG, format!("{}\n", number + 1));
+            reading.read_until(&(number + 1).to_string()).await;
+        }
+        bed.append("app.log-20260101", "late\n");
+        bed.rename(LOG, "app.log-20260103");
+        bed.append(LOG, "4\n");
+        reading.read_until("4").await;
+        assert_eq!(reading.texts(), ["1", "2", "3", "late", "4"]);
+    }
+}

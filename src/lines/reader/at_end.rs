@@ -168,6 +168,11 @@ impl Reader {
             }
             return Ok(is_news.then_some(Next::Report));
         };
+        // A cursor in the next file does not remember them all.
+        let now = Instant::now();
+        if let Some(late) = self.late.take_before(&rotation.identity(), now) {
+            return Ok(Some(self.visit(late, now)));
+        }
         // A file that is another log's by now has no late lines for this one.
         let before = Before::now(rotation.is_linked());
         if let Some(late) = self.late_file(before).filter(|_| self.limit().is_none()) {
@@ -200,10 +205,15 @@ impl Reader {
             return None;
         }
         let late = self.late.take_wanted(now, checks_all)?;
+        Some(self.visit(late, now))
+    }
+
+    /// Goes to a file that was left, for its late lines.
+    fn visit(&mut self, late: LateFile, now: Instant) -> Next {
         if self.inner.is_foreign(&self.file_path, &late.file) {
             // It is unknown which of the new lines were written before the file became another log's.
             self.events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
-            return Some(Next::Report);
+            return Next::Report;
         }
         // A line that has no newline by now never gets one.
         let flush = late.is_over(now).then_some(End::Last);
@@ -219,7 +229,7 @@ impl Reader {
         };
         self.state = State::visit_late_lines(paused);
         (self.size, self.written) = (0, None);
-        Some(Next::Read { flush })
+        Next::Read { flush }
     }
 
     /// Ends the reading of late lines, and continues in the newer file. `None` in another state.

@@ -194,6 +194,13 @@ impl LateFiles {
         None
     }
 
+    /// Takes a file that has to be read before `next` is entered, which may be one of them.
+    pub fn take_before(&mut self, next: &Identity, now: Instant) -> Option<LateFile> {
+        let is_wanted = |late: &LateFile| late.identity != *next && late.is_wanted(now);
+        let wanted = self.files.iter().position(is_wanted)?;
+        self.files.remove(wanted)
+    }
+
     #[cfg(test)]
     pub fn count(&self) -> usize {
         self.files.len()
