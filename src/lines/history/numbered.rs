@@ -80,11 +80,25 @@ impl Times {
         self.written < self.born && self.born <= self.changed
     }
 
+    /// Whether it was renamed after it was written, which a copy was not.
+    fn is_renamed(&self) -> bool {
+        self.born <= self.written && self.written < self.changed
+    }
+
     /// Whether another file was created when this one was renamed.
     fn is_followed_by(&self, next: &Sibling) -> bool {
         let since = next.identity.birth().checked_sub(self.changed);
         since.is_some_and(|since| u128::from(since) <= ADJACENT.as_nanos())
     }
+}
+
+/// Whether the lower number was renamed away before the higher one was, or was created, where others may be copies, or the
+/// clock was set back.
+fn is_surely_upward(lower: &Sibling, higher: &Sibling) -> bool {
+    let (low, high) = (Times::of(lower), Times::of(higher));
+    let is_sound = low.written <= low.changed && high.written <= high.changed;
+    let is_created_later = (low.is_renamed() || high.is_renamed()) && low.changed <= high.born;
+    is_sound && is_created_later || low.is_renamed() && high.is_renamed() && low.changed < high.changed
 }
 
 impl Direction {
@@ -165,12 +179,14 @@ impl Numbered<'_> {
         let is_last = self.current.is_none_or(|current| Some(current.identity.birth()) >= born_last);
         let is_upward = upward > downward && is_last;
         let direction = if is_upward && self.is_one_log() { Direction::Upward } else { Direction::Downward };
-        let is_agreed = (upward == 0) != (downward == 0) && is_upward == (direction == Direction::Upward);
-        if is_agreed || !is_last {
+        let is_agreed = (upward == 0) != (downward == 0) && (upward > 0) == (direction == Direction::Upward);
+        if is_agreed {
             return (direction, Doubts::default());
         }
-        let is_doubtful =
-            |at: usize| pairs.get(at).is_some_and(|pair| *pair != direction && *pair != Direction::Equal);
+        let is_doubtful = |at: usize| match (self.file(at), self.file(at + 1)) {
+            (Some(lower), Some(higher)) if !is_last => is_surely_upward(lower, higher),
+            _ => pairs.get(at).is_some_and(|pair| *pair != direction && *pair != Direction::Equal),
+        };
         let (lower, higher) = (self.own.checked_sub(1).is_some_and(is_doubtful), is_doubtful(self.own));
         let (read, passed_over) =
             if direction == Direction::Upward { (higher, lower) } else { (lower, higher) };

@@ -107,6 +107,12 @@ fn three_files_that_are_numbered_upward_are_read_in_order_though_lines_were_writ
 }
 
 #[test]
+fn files_that_are_numbered_upward_are_not_lost_in_silence_though_the_clock_was_set_back() {
+    let happens = [ROTATE, Happens::Cut, Happens::ClockStep, APPEND, away(Away::Rotated)];
+    holds_by(Naming::Upward, Manner::Gentle, NODES, &happens);
+}
+
+#[test]
 fn a_numbered_file_is_not_lost_though_its_birth_and_late_lines_say_that_it_is_older() {
     let [late, more] = [Happens::Late { lines: 2 }, Happens::Append { lines: 12, padding: 166 }];
     let gone = away(Away::Rotated);

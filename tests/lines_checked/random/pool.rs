@@ -16,13 +16,19 @@ pub fn early_files(directory: &Path) -> Vec<PathBuf> {
     for early in &files {
         fs::write(early, "").unwrap();
     }
-    let born = |path: &Path| fs::metadata(path).unwrap().created().unwrap();
-    let (last, probe) = (born(&files[COUNT - 1]), directory.join("probe"));
-    let mut is_later = false;
-    while !is_later {
-        fs::write(&probe, "").unwrap();
-        is_later = born(&probe) > last;
-        fs::remove_file(&probe).unwrap();
-    }
+    wait_for_tick(directory);
     files
+}
+
+/// After that, files are younger than all before, by the clock of the file system.
+pub fn wait_for_tick(directory: &Path) {
+    let probe = directory.join("probe");
+    let now = || {
+        fs::write(&probe, "").unwrap();
+        let born = fs::metadata(&probe).unwrap().created().unwrap();
+        fs::remove_file(&probe).unwrap();
+        born
+    };
+    let first = now();
+    while now() <= first {}
 }

@@ -34,6 +34,9 @@ pub async fn play(story: &Story) -> Result<(), String> {
     let bed = if story.in_memory { Bed::in_memory() } else { Bed::on_disk() };
     let (one, two) = story.names;
     let is_linked = story.manner == Manner::Linked;
+    let is_step = |(_, happens): &(bool, Happens)| matches!(happens, Happens::ClockStep);
+    // Numbers do not show which way they go.
+    let is_ordered_by_times = story.naming == Naming::Upward && story.happens.iter().any(is_step);
     let log = |name, taken| Log {
         disk: Disk::new(&bed.path(""), name, story.naming, taken, is_linked),
         name,
@@ -43,6 +46,7 @@ pub async fn play(story: &Story) -> Result<(), String> {
     };
     let mut logs = [log(one, two), log(two, one)];
     for log in &mut logs {
+        log.disk.is_ordered_by_times = is_ordered_by_times;
         log.disk.append(1, 0);
         log.resume(None).await?;
         log.catch_up().await?;
