@@ -42,10 +42,12 @@ use super::{
     },
     shared_read::SharedRead,
 };
-use followed::{Followed, LinkWatch, Work};
+use followed::{Followed, Work};
+use links::LinkWatch;
 
 mod events;
 mod followed;
+mod links;
 mod names;
 
 /// How often a watched path is inspected without an event.
@@ -306,7 +308,8 @@ impl Shared {
             }
             work.parent = parent;
         }
-        self.watch_links(followed, &mut work, &links);
+        let leads_elsewhere = followed.led_to() != work.target;
+        self.watch_links(followed, &mut work, &links, leads_elsewhere);
         let looked = followed.look(&mut work, was_watched, &|file| self.is_foreign(&followed.path, file));
         // Only where its directory does not report its changes: the file has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
@@ -325,22 +328,26 @@ impl Shared {
         looked
     }
 
-    /// Watches the directories of the links on the path.
-    fn watch_links(&self, followed: &Arc<Followed>, work: &mut Work, links: &[LinkPlace]) {
-        let is_known = |known: &LinkWatch, link: &LinkPlace| known.is(link.identity, &link.name);
-        let is_same = work.links.len() == links.len()
-            && work.links.iter().zip(links).all(|(known, link)| is_known(known, link));
-        if is_same {
-            return;
+    /// Inspects the links on the path, and watches their directories. See [`LinkWatch::inspect`].
+    fn watch_links(
+        &self,
+        followed: &Arc<Followed>,
+        work: &mut Work,
+        links: &[LinkPlace],
+        leads_elsewhere: bool,
+    ) {
+        let mut old = std::mem::take(&mut work.links);
+        for place in links {
+            let known = old.iter().position(|known| known.is(place)).map(|at| old.swap_remove(at));
+            let link = known.map(|mut known| {
+                work.pass_links(known.inspect(place, leads_elsewhere));
+                known
+            });
+            work.links.push(link.unwrap_or_else(|| {
+                let role = Role::Link(place.name.clone());
+                LinkWatch::new(place, self.watch(followed, &place.directory, DIRECTORY, role))
+            }));
         }
-        let old = std::mem::take(&mut work.links);
-        work.links = links
-            .iter()
-            .map(|link| {
-                let watch = self.watch(followed, &link.directory, DIRECTORY, Role::Link(link.name.clone()));
-                LinkWatch::new(link.identity, link.name.clone(), watch)
-            })
-            .collect();
         let is_kept = |old: &LinkWatch| work.links.iter().any(|new| new.watch() == old.watch());
         for old in old.iter().filter(|old| !is_kept(old)) {
             self.unwatch(followed, old.watch());

@@ -2,15 +2,18 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        process::CommandExt,
+    },
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use perennial::proto::{
-    ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient, line_stream_event::Event,
-    read_lines_request::Start,
+    OnGap, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
+    line_stream_event::Event, read_lines_request::Start,
 };
 use tonic::{
     Code, Streaming,
@@ -72,6 +75,16 @@ impl Unprivileged {
 
     fn log(&self) -> std::path::PathBuf {
         self.directory.path().join("logs/app.log")
+    }
+
+    /// Rotates the log, and creates the next one with these permissions and this content.
+    fn rotate(&self, mode: u32, text: &str) {
+        let numbered = |number: usize| self.log().with_extension(format!("log.{number}"));
+        let _ = fs::rename(numbered(1), numbered(2));
+        fs::rename(self.log(), numbered(1)).unwrap();
+        let mut new =
+            fs::OpenOptions::new().create_new(true).write(true).mode(mode).open(self.log()).unwrap();
+        new.write_all(text.as_bytes()).unwrap();
     }
 
     async fn open(
@@ -167,6 +180,49 @@ async fn a_new_file_that_may_not_be_read_yet_is_read_when_it_may_be() {
     for stream in [&mut stream, &mut waits] {
         let (lines, _, _) = read_until(stream, "3").await;
         assert_eq!(lines, ["2", "3"]);
+    }
+}
+
+#[tokio::test]
+async fn a_generation_that_may_not_be_read_is_a_gap_live_and_after_a_resume() {
+    for is_away in [false, true] {
+        let mut server = Unprivileged::start().await;
+        append(&server.log(), "1\n");
+        server.permit(0o644);
+        let mut stream = server.open(&follow(None)).await.unwrap();
+        let (_, _, cursor) = read_until(&mut stream, "1").await;
+        if is_away {
+            drop(stream);
+            server.rotate(0o000, "2\n");
+            server.rotate(0o644, "3\n");
+            stream = server.open(&ReadLinesRequest { cursor: Some(cursor), ..follow(None) }).await.unwrap();
+        } else {
+            server.rotate(0o000, "2\n");
+            server.rotate(0o644, "3\n");
+        }
+        let (lines, events, _) = read_until(&mut stream, "3").await;
+        assert_eq!(lines, ["3"], "{is_away}");
+        assert!(events.iter().any(|event| matches!(event, Event::Gap(_))), "{is_away}: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_of_a_cursor_that_may_not_be_read_any_more_is_a_gap() {
+    let mut server = Unprivileged::start().await;
+    append(&server.log(), "1\n");
+    server.permit(0o644);
+    let mut stream = server.open(&follow(None)).await.unwrap();
+    let (_, _, cursor) = read_until(&mut stream, "1").await;
+    drop(stream);
+    append(&server.log(), "2\n");
+    server.permit(0o000);
+    server.rotate(0o644, "3\n");
+    let resume = ReadLinesRequest { cursor: Some(cursor), on_gap: OnGap::Skip.into(), ..follow(None) };
+    let (lines, events, _) = read_until(&mut server.open(&resume).await.unwrap(), "3").await;
+    // The server may have the file open still.
+    if lines != ["2", "3"] {
+        assert_eq!(lines, ["3"]);
+        assert!(events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
     }
 }
 

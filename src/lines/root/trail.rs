@@ -30,6 +30,14 @@ pub struct LinkPlace {
     pub name: String,
 }
 
+/// Which link has a name. A link cannot be changed, but only replaced by another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LinkIdentity {
+    inode: u64,
+    /// The seconds since 1970 and the nanoseconds after them.
+    created: (i64, u64),
+}
+
 impl LinkPlace {
     fn open(tree: &Tree, link: &walk::Link) -> Option<Self> {
         if tree.globs.deny_directory(&link.directory) {
@@ -47,11 +55,17 @@ impl LinkPlace {
 }
 
 impl LinkPlace {
-    /// When the link was created.
-    fn created(&self) -> Option<SystemTime> {
+    /// The link that has the name now. `None` if there is none.
+    pub fn link(&self) -> Option<LinkIdentity> {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statat(&self.directory, self.name.as_str(), flags).ok()?;
-        let (seconds, nanos) = (u64::try_from(stat.st_mtime).ok()?, stat.st_mtime_nsec);
+        Some(LinkIdentity { inode: stat.st_ino, created: (stat.st_mtime, stat.st_mtime_nsec) })
+    }
+
+    /// When the link was created.
+    fn created(&self) -> Option<SystemTime> {
+        let (seconds, nanos) = self.link()?.created;
+        let seconds = u64::try_from(seconds).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
     }
 }

@@ -93,6 +93,10 @@ impl Shared {
                     Role::Directory(own) => own,
                     Role::Link(link) => {
                         if !is_written && **name == **link {
+                            if event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                                let mut work = followed.work();
+                                work.links.iter_mut().for_each(|it| it.record_event(event.wd(), name));
+                            }
                             add(relinked, followed);
                         }
                         continue;

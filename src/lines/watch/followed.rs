@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Role,
+    links::LinkWatch,
     names::{Names, Pending},
 };
 use crate::lines::{
@@ -64,34 +65,6 @@ struct Chain {
     led_to: Option<FilePath>,
 }
 
-/// A watch of the directory of a link on the path.
-#[derive(Debug)]
-pub struct LinkWatch {
-    /// The device and the inode of the directory.
-    directory: (u64, u64),
-    name: String,
-    /// `None` where the system gives no watch.
-    watch: Option<i32>,
-}
-
-impl LinkWatch {
-    pub fn new(directory: (u64, u64), name: String, watch: Option<i32>) -> Self {
-        Self { directory, name, watch }
-    }
-
-    pub fn is(&self, directory: (u64, u64), name: &str) -> bool {
-        self.is_watched() && self.directory == directory && self.name == name
-    }
-
-    pub fn is_watched(&self) -> bool {
-        self.watch.is_some()
-    }
-
-    pub fn watch(&self) -> Option<(i32, Role)> {
-        self.watch.map(|watch| (watch, Role::Link(self.name.clone())))
-    }
-}
-
 /// The state of a path, for those that inspect it.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not a state in disguise")]
@@ -126,6 +99,10 @@ pub struct Work {
     has_lost_events: bool,
     /// A file was at the path and is gone before it could be opened.
     misses_some: bool,
+    /// How many times a link was pointed elsewhere and again elsewhere since the last inspection.
+    passed_links: usize,
+    /// A file came to the path that cannot be opened. It is missing if another one comes.
+    unread: Option<Identity>,
     /// Files that were found without an event; the event may come yet.
     found: Vec<Identity>,
 }
@@ -135,6 +112,8 @@ pub struct Work {
 pub struct Arrived {
     pending: Pending,
     file: Option<(File, Identity)>,
+    /// The file that cannot be opened.
+    unread: Option<Identity>,
     came: Came,
 }
 
@@ -148,7 +127,7 @@ impl Work {
         if self.file_watch == Some(watch) {
             self.watched_inode = None;
         }
-        self.links.retain(|link| link.watch != Some(watch));
+        self.links.retain(|link| link.watch().is_none_or(|(known, _)| known != watch));
     }
 
     /// All watches, which are to be removed.
@@ -166,26 +145,40 @@ impl Work {
 
     /// Opens the first files that events reported, under their present names.
     pub fn open_arrived(&self) -> Vec<Arrived> {
-        let open = |name: &str| {
-            let (file, is_link) = self.parent.as_ref()?.open_through(name).ok()?;
-            let identity = Identity::of(&file.metadata().ok()?);
-            Some((file, identity, is_link))
-        };
-        let opened = |pending: Pending| match pending.name().and_then(open) {
-            Some((file, identity, is_link)) => {
+        self.names.pending().map(|pending| self.open_pending(pending)).collect()
+    }
+
+    fn open_pending(&self, pending: Pending) -> Arrived {
+        let (came, named) = (pending.came, pending.name().zip(self.parent.as_ref()));
+        let opened = named.map(|(name, parent)| {
+            let (file, is_link) = parent.open_through(name)?;
+            let identity = Identity::of(&file.metadata()?);
+            Ok::<_, io::Error>((file, identity, is_link))
+        });
+        match opened {
+            Some(Ok((file, identity, is_link))) => {
                 // The event is about the link, not about its target.
-                let came = if is_link { Came::Linked } else { pending.came };
-                Arrived { file: Some((file, identity)), came, pending }
+                let came = if is_link { Came::Linked } else { came };
+                Arrived { file: Some((file, identity)), unread: None, came, pending }
             }
-            None => Arrived { file: None, came: pending.came, pending },
-        };
-        self.names.pending().map(opened).collect()
+            Some(Err(error)) => {
+                let unread = named.and_then(|(name, parent)| unread(parent, name, &error));
+                Arrived { file: None, unread, came, pending }
+            }
+            None => Arrived { file: None, unread: None, came, pending },
+        }
     }
 
     /// Events were lost: the next inspection does not wait for them.
     pub fn lose_events(&mut self) {
         self.names.forget();
+        self.links.iter_mut().for_each(LinkWatch::forget_events);
         self.has_lost_events = true;
+    }
+
+    /// The links on the path were inspected, and this many were passed over.
+    pub fn pass_links(&mut self, count: usize) {
+        self.passed_links += count;
     }
 
     /// Whether an event is about to report the file at the path, and in which order it came. If no event does in time,
@@ -338,7 +331,9 @@ impl Followed {
                 work.suspect = None;
                 Self::leave(&last, work, is_foreign) | self.set_exists(false)
             }
-            Some(found) if last.identity == found.identity && work.file.is_some() => {
+            Some(found)
+                if last.identity == found.identity && work.file.is_some() && work.passed_links == 0 =>
+            {
                 (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
                 self.chain().led_to.clone_from(&work.target);
                 last.come_back() | self.set_exists(true)
@@ -365,7 +360,8 @@ impl Followed {
     fn find_new(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
         let Some((parent, name)) = work.parent.as_ref().zip(work.name()) else { return Ok(false) };
         let (mut files, mut misses_last) = (Vec::new(), false);
-        let is_linked = work.file.is_some() && self.chain().led_to != work.target;
+        let passed_links = work.passed_links;
+        let is_linked = work.file.is_some() && (self.chain().led_to != work.target || passed_links > 0);
         if let Some(last) = &work.file
             && (!is_linked || is_beside(parent, name, last)?)
         {
@@ -385,11 +381,17 @@ impl Followed {
             Ok(file) => {
                 let identity = Identity::of(&file.metadata()?);
                 files.retain(|(_, other, _)| *other != identity);
+                // A file that a link led to in between may be one that was found by its name.
+                let misses_last = misses_last || passed_links > files.len();
                 files.push((file, identity, misses_last));
+                work.passed_links = 0;
                 true
             }
             Err(error) if is_servers_own(&error) => return Err(error),
-            Err(_) => false,
+            Err(error) => {
+                work.unread = unread(parent, name, &error).or(work.unread);
+                false
+            }
         };
         work.found = files.iter().map(|(_, identity, _)| *identity).collect();
         let came = if is_linked { Came::Linked } else { Came::Unseen };
@@ -409,6 +411,9 @@ impl Followed {
     fn push(&self, work: &mut Work, file: File, identity: Identity, came: Came, is_foreign: &IsForeign<'_>) {
         let limit = work.limit(is_foreign);
         let mut chain = self.chain();
+        // A file that was read, and may not be opened again, is not missing.
+        let is_missing = |unread: &Identity| ![identity, chain.last.identity].contains(unread);
+        work.misses_some |= work.unread.take().as_ref().is_some_and(is_missing);
         // The file may have been created after the link was pointed to it.
         let is_relinked = work.file.is_some() && chain.led_to != work.target;
         let came = if is_relinked { Came::Linked } else { came };
@@ -430,7 +435,7 @@ impl Followed {
         let is_link = opened.iter().any(|arrived| arrived.came == Came::Linked);
         let count = work.names.confirmed(opened.iter().map(|arrived| &arrived.pending));
         let is_last = work.names.take_pending(count);
-        for (Arrived { file, came, pending }, is_last) in opened.into_iter().zip(is_last) {
+        for (Arrived { file, unread, came, pending }, is_last) in opened.into_iter().zip(is_last) {
             match file {
                 Some((_, identity)) if identity == self.last().identity => {
                     // It may be away again by now; then it is reported as gone once more.
@@ -444,7 +449,10 @@ impl Followed {
                     }
                 }
                 // The last one may be at the path still, and unreadable; without a name it is gone.
-                None => work.misses_some |= !is_last || pending.name().is_none(),
+                None => {
+                    work.misses_some |= !is_last || pending.name().is_none();
+                    work.unread = unread.or(work.unread);
+                }
             }
         }
         self.wake();
@@ -453,6 +461,12 @@ impl Followed {
         }
         is_link
     }
+}
+
+/// The file that cannot be opened, if that is because the server may not read it.
+fn unread(parent: &Parent, name: &str, error: &io::Error) -> Option<Identity> {
+    let may_not = error.kind() == io::ErrorKind::PermissionDenied;
+    parent.stat(name).filter(|_| may_not).map(|found| found.identity)
 }
 
 /// Whether a file is in a directory, by a name that begins with `name`.

@@ -5,14 +5,14 @@ use std::{
     os::unix::fs::{MetadataExt, symlink},
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use perennial::lines::{Event, Files, Query, Root, RootRules, Start};
 use tempfile::TempDir;
 
 use super::is_gap;
-use crate::bed::{Bed, LOG, ROOT, Reading, append, follow, options, query_of};
+use crate::bed::{Bed, LIMIT, LOG, ROOT, Reading, append, follow, options, query_of};
 
 /// Points a link to another file, at once.
 fn point(link: &Path, to: impl AsRef<Path>) {
@@ -313,5 +313,57 @@ async fn a_target_that_was_rotated_before_the_link_was_pointed_back_while_away_i
         let reading = super::away::come_back(&bed, LOG, start, "a 2").await;
         assert_eq!(reading.texts(), ["a 2"]);
         assert!(reading.events.iter().any(super::is_gap), "{:?}", reading.events);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_a_link_led_to_between_two_others_is_read_or_a_gap() {
+    for bed in Bed::both() {
+        for round in 0..20 {
+            let name = |letter: &str| format!("{letter}{round}");
+            for letter in ["a", "b", "c"] {
+                bed.append(&name(letter), name(letter) + " line\n");
+            }
+            for last in ["c", "a"] {
+                point(&bed.path(LOG), name("a"));
+                let mut reading = bed.open(follow(Start::Head)).await;
+                reading.read_until(&(name("a") + " line")).await;
+                point(&bed.path(LOG), name("b"));
+                point(&bed.path(LOG), name(last));
+                bed.append(&name(last), "end\n");
+                let is_read = |reading: &Reading| reading.texts().contains(&(name("b") + " line"));
+                let end = Instant::now() + LIMIT;
+                while !is_read(&reading) && !reading.events.iter().any(is_gap) {
+                    assert!(Instant::now() < end, "{last}: {:?}", reading.events);
+                    reading.batch().await.unwrap();
+                }
+                if !reading.texts().contains(&"end".into()) {
+                    reading.read_until("end").await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_is_pointed_elsewhere_once_reports_no_gap() {
+    for bed in Bed::both() {
+        let mut reading = None;
+        for round in 0..50 {
+            let (name, line) = (format!("file {round}"), format!("line {round}"));
+            bed.append(&name, line.clone() + "\n");
+            point(&bed.path(LOG), &name);
+            let reading = match &mut reading {
+                Some(reading) => reading,
+                none => none.insert(bed.open(follow(Start::Head)).await),
+            };
+            reading.read_until(&line).await;
+            assert!(!reading.events.iter().any(is_gap), "{round}: {:?}", reading.events);
+        }
+        // The same link again leads to no other file.
+        let mut reading = reading.unwrap();
+        point(&bed.path(LOG), "file 49");
+        reading.quiet_for(Duration::from_millis(100)).await;
+        assert!(!reading.events.iter().any(is_gap), "{:?}", reading.events);
     }
 }
