@@ -169,6 +169,16 @@ impl Ledger {
         self.lines.iter().any(|line| line.life == life && !line.came.is_empty())
     }
 
+    /// How many lines were written.
+    pub fn written(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The lives of the lines that came, as far as they were written after the first `count` lines.
+    pub fn lives_since(&self, count: usize) -> impl Iterator<Item = Life> {
+        self.lines.iter().skip(count).filter(|line| !line.came.is_empty()).map(|line| line.life)
+    }
+
     /// How many of these lines were read, if a reader had come to the last one of them that came.
     pub fn read_of(&self, lines: &[Line]) -> usize {
         lines.iter().rposition(|line| !self.lines[*line].came.is_empty()).map_or(0, |at| at + 1)

@@ -121,8 +121,11 @@ async fn without_follow_reserved_space_is_a_hole_at_the_end_and_is_read_by_the_n
 #[tokio::test]
 async fn sixteen_nul_bytes_are_a_hole_and_fifteen_are_content_wherever_they_are() {
     for bed in Bed::both() {
-        let border = 65_536;
-        for before in [2, 100, border - 20, border - 15, border - 8, border - 1, border, border + 1] {
+        // The blocks of a file system, and of reads.
+        let borders = [4096, 64 * 1024, 128 * 1024, 256 * 1024];
+        let around =
+            |border: usize| [20, 15, 8, 1, 0].map(|before| border - before).into_iter().chain([border + 1]);
+        for before in borders.into_iter().flat_map(around).chain([2, 100]) {
             let text = "x".repeat(before - 1) + "\n";
             for middle in ["", "mid"] {
                 let of = |count| [text.as_bytes(), middle.as_bytes(), &nuls(count), b"end\n"].concat();
@@ -358,5 +361,39 @@ async fn a_reader_that_is_cut_after_every_batch_passes_holes_as_one_that_is_not(
             start = reading.resume();
         }
         assert_eq!((lines, events), (whole.texts(), whole.events));
+    }
+}
+
+#[tokio::test]
+async fn a_run_of_nul_bytes_that_is_written_in_two_parts_is_a_hole_or_content_as_a_whole() {
+    for bed in Bed::both() {
+        for start in [10, 4096 - 4, 64 * 1024 - 9] {
+            for (first, second) in [(8, 7), (7, 8), (15, 0), (8, 8), (15, 1), (1, 15), (16, 0), (20, 20)] {
+                let (count, what) = (first + second, format!("{first} and {second} NULs at {start}"));
+                fs::write(bed.path(LOG), "x".repeat(start - 2) + "\na").unwrap();
+                let mut reading = bed.open(follow(Start::Head)).await;
+                reading.read_until_caught_up().await;
+                bed.append(LOG, nuls(first));
+                // A follower reads in between.
+                bed.append("other", "");
+                reading.quiet_for(Duration::from_millis(10)).await;
+                bed.append(LOG, [&nuls(second)[..], b"b\nlast\n"].concat());
+                reading.read_until("last").await;
+                let shown = reading.shown();
+                if count < 16 {
+                    let whole = format!("a{}b", "\0".repeat(count));
+                    assert_eq!(
+                        (&shown[1..], &reading.events[..]),
+                        (&[whole, "last".into()][..], &[][..]),
+                        "{what}"
+                    );
+                } else {
+                    let hole = Event::Hole { offset: start as u64, bytes: count as u64 };
+                    let parts = ["a>", "b<", "last"].map(String::from);
+                    assert_eq!((&shown[1..], &reading.events[..]), (&parts[..], &[hole][..]), "{what}");
+                }
+                bed.remove(LOG);
+            }
+        }
     }
 }

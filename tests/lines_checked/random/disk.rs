@@ -30,6 +30,8 @@ pub struct Disk {
     old_target: Option<String>,
     /// The targets of a link at which lives began.
     homes: HashMap<Life, String>,
+    /// How many lines were written when the link was pointed to its target.
+    relinked: usize,
     writer: Option<(File, Life)>,
     /// The file that the writer left.
     before: Option<(File, Life)>,
@@ -42,10 +44,13 @@ pub struct Disk {
     /// Counts the names that a rotation gives, and other names that are used once.
     rotations: usize,
     count: usize,
-    is_early: bool,
+    /// The next file that is created was born before all others.
+    pub is_early: bool,
     pool: Vec<PathBuf>,
     /// No reader is attached.
     pub is_away: bool,
+    /// Only times show the order of the files: so a file is renamed some time after it was written, and not written later.
+    pub is_ordered_by_times: bool,
 }
 
 impl Disk {
@@ -67,6 +72,7 @@ impl Disk {
             target: None,
             old_target: None,
             homes: HashMap::new(),
+            relinked: 0,
             writer: None,
             before: None,
             hidden: HashSet::new(),
@@ -77,6 +83,7 @@ impl Disk {
             is_early: false,
             pool,
             is_away: false,
+            is_ordered_by_times: false,
         };
         if is_linked {
             fs::create_dir(root.join(format!("targets of {name}"))).unwrap();
@@ -115,9 +122,12 @@ impl Disk {
     }
 
     /// A server looks where a link leads, and where it led in between it cannot know: so a file that goes before a line of
-    /// it came may be one that no reader knows of.
+    /// it came may be one that no reader knows of, unless a line came that was written at the target after the link was
+    /// pointed to it. Then the server follows the target as it follows a file without links.
     fn goes(&mut self, life: Life) {
-        if self.target.is_some() && !self.ledger.is_seen(life) {
+        let is_here = |life: &Life| self.homes.get(life) == self.target.as_ref();
+        let is_followed = self.ledger.lives_since(self.relinked).any(|life| is_here(&life));
+        if self.target.is_some() && !self.ledger.is_seen(life) && !is_followed {
             self.ledger.exempt(life);
             self.unknown.insert(life);
         }
@@ -204,7 +214,7 @@ impl Disk {
     }
 
     pub fn append(&mut self, lines: usize, padding: usize) {
-        if self.writer.is_none() {
+        if self.writer.is_none() || self.is_ordered_by_times {
             self.reopen();
         }
         let Some((mut file, life)) = self.writer.take() else { return };
@@ -301,6 +311,9 @@ impl Disk {
                 }
                 Away::Elsewhere => self.beside(&format!("elsewhere {count} of {last}")),
             };
+            if self.is_ordered_by_times {
+                pool::wait_for_tick(&self.root.join(format!("pool of {}", self.name)));
+            }
             self.rename(&real, &to);
             self.goes(life);
             if !matches!(away, Away::Rotated) {
@@ -476,16 +489,12 @@ impl Disk {
         fs::rename(temporary, self.at(self.name)).unwrap();
         if self.target.as_ref() != Some(&target) {
             self.old_target = self.target.replace(target);
+            self.relinked = self.ledger.written();
         }
         if let Some(life) = self.life() {
             self.unknown.remove(&life);
             self.ledger.arrive(life);
         }
         self.reopen();
-    }
-
-    pub fn step_clock(&mut self) {
-        // Of two numbered files, only the times of their birth say which way the numbers go.
-        self.is_early = self.naming != Naming::Upward;
     }
 }

@@ -85,6 +85,7 @@ impl Log {
                 self.read(Duration::from_millis(5)).await?;
                 self.disk.second_part(&rest);
             }
+            Happens::Late { .. } if disk.is_ordered_by_times => {}
             Happens::Late { lines } => disk.late(lines),
             Happens::Rotate { away, reopens } => disk.rotate(away, reopens),
             Happens::Reopen => disk.reopen(),
@@ -97,7 +98,7 @@ impl Log {
             Happens::Replace(by) => disk.replace(by),
             Happens::Delete { reopens } => disk.delete(reopens),
             Happens::Retarget(to) => disk.retarget(to),
-            Happens::ClockStep => disk.step_clock(),
+            Happens::ClockStep => disk.is_early = true,
             Happens::Read { millis } => self.read(Duration::from_millis(millis)).await?,
             Happens::CatchUp => self.catch_up().await?,
             Happens::Cut => self.cut(),

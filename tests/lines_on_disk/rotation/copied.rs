@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 
 use perennial::{
-    lines::{Event, Found, Query, RootRules, Start},
+    lines::{Event, Found, GapReason, Query, RootRules, Start},
     stream::Batching,
 };
 
@@ -285,5 +285,33 @@ async fn text_that_was_seen_and_cut_off_before_it_was_read_is_a_gap() {
         assert_eq!(reading.texts().join("\n") + "\n", lines("a", 2..8));
         assert_eq!(reading.events, [Event::Resumed(Found::Exact), gap(8, 10)]);
         bed.remove(LOG);
+    }
+}
+
+#[tokio::test]
+async fn a_line_whose_first_part_is_copied_and_truncated_is_not_joined_and_not_lost_in_silence() {
+    for bed in Bed::both() {
+        bed.append(LOG, "1\nfirst ");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until_caught_up().await;
+        copy_truncate(&bed, "app.log.1");
+        bed.append(LOG, "second\n2\n");
+        reading.read_until("2").await;
+        assert_eq!(reading.shown(), ["1", "second", "2"]);
+        let cut_off = Event::Gap { reason: GapReason::Truncated, bytes: Some(6) };
+        assert!(
+            matches!(reading.events[..], [gap, Event::Truncated { read_offset: 2, .. }] if gap == cut_off)
+        );
+        bed.remove(LOG);
+        bed.remove("app.log.1");
+        // The reader is away: the part is the end of the copy.
+        let start = left(&bed).await;
+        bed.append(LOG, "first ");
+        copy_truncate(&bed, "app.log.1");
+        bed.append(LOG, "second\n2\n");
+        let mut reading = bed.open(follow(start)).await;
+        reading.read_until("2").await;
+        assert_eq!(reading.shown()[50..], ["first $", "second", "2"]);
+        assert!(matches!(reading.events[..], [Event::Resumed(Found::Moved), Event::Truncated { .. }]));
     }
 }
