@@ -411,6 +411,8 @@ impl Reader {
         }
         self.events.push(Event::Truncated { read_offset, size });
         self.checkpoint = Checkpoint::start();
+        // It may be the size before the truncation, which happened during the read.
+        self.size = 0;
         self.tail.forget();
     }
 

@@ -133,6 +133,19 @@ async fn a_remote_file_that_stays_shorter_was_truncated() {
     assert!(since.elapsed() >= REMOTE_CONFIRM);
 }
 
+#[tokio::test]
+async fn a_size_from_before_a_truncation_is_not_that_of_text_that_was_cut_off() {
+    let (directory, files) = files("1\n2\n");
+    let mut reader = Reader::open(&files.inner, Query { follow: true, ..query(Start::Head) }).await.unwrap();
+    while !next(&mut reader).await.progress.caught_up {}
+    std::fs::write(directory.path().join("app.log"), "3\n").unwrap();
+    // The file was truncated between the reading of its size and of its content.
+    let filled = Filled::nothing(reader.checkpoint, Ended::Truncated, reader.size);
+    reader.record(&filled, None, None);
+    let batch = news(&mut reader).await;
+    assert_eq!((batch.count, batch.events), (1, vec![Event::Truncated { read_offset: 4, size: 4 }]));
+}
+
 /// A progress bar: the CR may be the start of a delimiter.
 #[tokio::test]
 async fn a_part_of_which_nothing_more_can_be_flushed_is_not_read_again_and_again() {
