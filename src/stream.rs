@@ -120,6 +120,17 @@ impl WakeGroup {
     }
 }
 
+/// How many of these to wake before other tasks run: `least`, and then those of the same group, up to `most` in all.
+///
+/// A group is divided only if it has more than that, so that the responses of a connection's streams leave in one write.
+#[must_use]
+pub fn slice<T>(due: &[T], group: impl Fn(&T) -> Option<WakeGroup>, least: usize, most: usize) -> usize {
+    let (least, most) = (due.len().min(least), due.len().min(most));
+    let last = due.get(least.saturating_sub(1)).and_then(&group);
+    let more = due.iter().skip(least).take_while(|one| last.is_some() && group(one) == last).count();
+    (least + more).min(most)
+}
+
 /// Items and events that leave together, and the position after them.
 ///
 /// `E` is an event, `P` a position, and `S` what else a kind of stream reports with each batch.
@@ -284,6 +295,21 @@ mod tests {
         }
         due.dedup();
         assert!(due.len() <= 17, "{}", due.len());
+    }
+
+    #[test]
+    fn a_slice_ends_with_a_connection_unless_it_is_too_long() {
+        let slice_of = |sizes: &[usize]| {
+            let groups = sizes.iter().zip(1..).flat_map(|(size, group)| vec![WakeGroup::new(group); *size]);
+            slice(&groups.collect::<Vec<_>>(), |group| *group, 64, 240)
+        };
+        assert_eq!(slice_of(&[]), 0);
+        assert_eq!(slice_of(&[3, 4]), 7);
+        assert_eq!(slice_of(&[100, 100]), 100);
+        assert_eq!(slice_of(&[64, 100]), 64);
+        assert_eq!(slice_of(&[63, 100, 1]), 163);
+        assert_eq!(slice_of(&[10_000]), 240);
+        assert_eq!(slice(&[None; 100], |group| *group, 64, 240), 64);
     }
 
     #[test]

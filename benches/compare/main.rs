@@ -1,8 +1,8 @@
 //! Compares Perennial with what one would write without it. `docs/benchmarks.md` says what is measured, and how.
 //!
 //! `cargo bench` runs all; `cargo bench -- lines` one; `--quick` makes it short, `--runs N` sets how often each runs,
-//! `--gib N` how large a log `feed` opens, `--part NAME` which
-//! part of `feed`, `countdown` or `follow` to run.
+//! `--gib N` how large a log `feed` opens, `--part NAME` which part of `feed`, `countdown`, `follow` or `messages` to run.
+//! `BENCH_PERENNIALD` in the environment names another build of our server to measure.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
@@ -38,7 +38,7 @@ struct Plan {
     runs: Option<usize>,
     /// How large the log is that is opened.
     gib: Option<u64>,
-    /// The one part of `feed`, `countdown` or `follow` to run.
+    /// The one part of `feed`, `countdown`, `follow` or `messages` to run.
     part: Option<&'static str>,
 }
 
@@ -106,12 +106,12 @@ fn understand(arguments: Vec<String>) -> Result<(Plan, Vec<String>)> {
             }
             "--part" => {
                 let asked = arguments.next().unwrap_or_default();
-                let mut parts = feed::PARTS.into_iter().chain(countdown::PARTS).chain(follow::PARTS);
+                let parts = [&feed::PARTS[..], &countdown::PARTS, &follow::PARTS, &messages::PARTS];
                 let known = || {
-                    let [feed, countdown] = [&feed::PARTS[..], &countdown::PARTS[..]].map(|it| it.join(", "));
-                    format!("{feed}; of countdown {countdown}; of follow {}", follow::PARTS.join(", "))
+                    let [feed, countdown, follow, messages] = parts.map(|it| it.join(", "));
+                    format!("{feed}; of countdown {countdown}; of follow {follow}; of messages {messages}")
                 };
-                let part = parts.find(|part| *part == asked);
+                let part = parts.concat().into_iter().find(|part| *part == asked);
                 plan.part = Some(part.ok_or_else(|| format!("--part is, of feed, one of {}", known()))?);
             }
             scenario if SCENARIOS.contains(&scenario) => asked.push(argument),

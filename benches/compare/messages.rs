@@ -1,4 +1,5 @@
-//! Live messages to a hundred subscribers: at full speed, and at a pace that all can keep.
+//! Live messages to many subscribers: at full speed, and at a pace that all can keep; with a connection a subscriber, and
+//! with several subscribers on each connection.
 
 use std::{
     path::Path,
@@ -22,11 +23,16 @@ use crate::{
     process::{Kind, Server, call},
 };
 
+/// The parts that `--part` can name.
+pub const PARTS: [&str; 3] = ["full", "paced", "shared"];
+
 const OURS: &str = "/perennial.v1.MessageService/Messages";
 const OUR_PUBLISH: &str = "/perennial.v1.MessageService/PublishStream";
 const TOPIC: &str = "bench.feed";
 
-const SUBSCRIBERS: usize = 100;
+/// The connections, and how many subscribers each has where they are shared.
+const CONNECTIONS: usize = 100;
+const SHARING: usize = 10;
 
 /// How often a pair of runs alternates; odd, so that the median is a run.
 const RUNS: usize = 3;
@@ -48,6 +54,10 @@ const MESSAGES_PACED: u64 = 10_000;
 const QUICK_MESSAGES_PACED: u64 = 3_000;
 const SLOW_DOWN: u32 = 10;
 
+/// How many messages with shared connections, at a pace of a hundred a second.
+const MESSAGES_SHARED: u64 = 1_000;
+const QUICK_MESSAGES_SHARED: u64 = 400;
+
 /// A subscriber that received nothing for this time receives no more: the last message is lost for it, too.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -58,6 +68,14 @@ struct Load {
     pace: Option<Duration>,
     /// How many messages a request of ours holds; the peers' hold one.
     batch: usize,
+    /// How many subscribers each connection has.
+    sharing: usize,
+}
+
+impl Load {
+    fn subscribers(&self) -> usize {
+        CONNECTIONS * self.sharing
+    }
 }
 
 /// Its number, when it was made, and what fills it up.
@@ -193,13 +211,15 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
     let server = Server::start(kind, Path::new("."))?;
     let last = load.messages - 1;
     let mut tasks: JoinSet<Result<Got>> = JoinSet::new();
-    for channel in server.connections(SUBSCRIBERS).await? {
-        let feed = Feed::open(kind, &channel).await?;
-        tasks.spawn(async move {
-            let mut got = Got::default();
-            feed.read(&mut got, last).await?;
-            Ok(got)
-        });
+    for channel in server.connections(CONNECTIONS).await? {
+        for _ in 0..load.sharing {
+            let feed = Feed::open(kind, &channel).await?;
+            tasks.spawn(async move {
+                let mut got = Got::default();
+                feed.read(&mut got, last).await?;
+                Ok(got)
+            });
+        }
     }
     let publisher = server.connections(1).await?;
     let (cpu, start) = (server.cpu()?, Instant::now());
@@ -214,7 +234,7 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
     // The silence in which nothing came is no part of it.
     let wall = end.map_or(Duration::ZERO, |end| end - start);
     ages.sort_unstable();
-    let lost = load.messages * u64::try_from(SUBSCRIBERS)? - delivered;
+    let lost = load.messages * u64::try_from(load.subscribers())? - delivered;
     Ok(Run { cpu: server.cpu()?.saturating_sub(cpu), wall, delivered, lost, ages })
 }
 
@@ -265,16 +285,31 @@ fn show(name: &str, runs: &[Run]) {
 
 /// Prints what a delivery costs, and what is lost.
 pub async fn run(plan: Plan) -> Result<()> {
-    let (full, paced) = if plan.quick {
-        (QUICK_MESSAGES_FULL, QUICK_MESSAGES_PACED)
+    let (full, paced, shared) = if plan.quick {
+        (QUICK_MESSAGES_FULL, QUICK_MESSAGES_PACED, QUICK_MESSAGES_SHARED)
     } else {
-        (MESSAGES_FULL, MESSAGES_PACED)
+        (MESSAGES_FULL, MESSAGES_PACED, MESSAGES_SHARED)
     };
-    head(&format!("Messages: {full} of {SIZE} B at full speed, {SUBSCRIBERS} subscribers"), &COLUMNS);
-    let python = Load { messages: full / 100, pace: None, batch: 1 };
-    compare(plan, Load { messages: full, pace: None, batch: 1 }, python).await?;
-
-    head(&format!("Messages: {paced} of {SIZE} B, 1,000 a second, {SUBSCRIBERS} subscribers"), &COLUMNS);
-    let python = Load { messages: paced / u64::from(SLOW_DOWN), pace: Some(PACE * SLOW_DOWN), batch: 1 };
-    compare(plan, Load { messages: paced, pace: Some(PACE), batch: 1 }, python).await
+    let is_asked = |part| plan.part.is_none_or(|asked| asked == part);
+    let load = Load { messages: full, pace: None, batch: 1, sharing: 1 };
+    let count = load.subscribers();
+    if is_asked("full") {
+        head(&format!("Messages: {full} of {SIZE} B at full speed, {count} subscribers"), &COLUMNS);
+        compare(plan, load, Load { messages: full / 100, ..load }).await?;
+    }
+    let slow = Some(PACE * SLOW_DOWN);
+    if is_asked("paced") {
+        head(&format!("Messages: {paced} of {SIZE} B, 1,000 a second, {count} subscribers"), &COLUMNS);
+        let load = Load { messages: paced, pace: Some(PACE), ..load };
+        compare(plan, load, Load { messages: paced / u64::from(SLOW_DOWN), pace: slow, ..load }).await?;
+    }
+    if is_asked("shared") {
+        let load = Load { messages: shared, pace: slow, sharing: SHARING, ..load };
+        let count = load.subscribers();
+        let title =
+            format!("{shared} of {SIZE} B, 100 a second, {count} subscribers on {CONNECTIONS} connections");
+        head(&format!("Messages: {title}"), &COLUMNS);
+        compare(plan, load, Load { messages: shared / u64::from(SLOW_DOWN), ..load }).await?;
+    }
+    Ok(())
 }

@@ -74,6 +74,12 @@ pub fn python() -> PathBuf {
     std::env::var_os("BENCH_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }
 
+/// Our server: of this build, unless the environment names another one to compare it with.
+fn ours() -> PathBuf {
+    std::env::var_os("BENCH_PERENNIALD")
+        .map_or_else(|| env!("CARGO_BIN_EXE_perenniald").into(), PathBuf::from)
+}
+
 /// A process that serves; dropping it ends it.
 #[derive(Debug)]
 pub struct Process {
@@ -171,7 +177,7 @@ impl Server {
     fn run(kind: Kind, root: &Path, data: TempDir, arguments: &[&str]) -> Result<Self> {
         let command = match kind {
             Kind::Perennial => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
+                let mut command = Command::new(ours());
                 command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
                 command.arg("--root").arg(format!("logs={}", root.display()));
                 command.args(arguments);

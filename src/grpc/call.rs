@@ -35,6 +35,7 @@ use super::{
 use crate::{
     blocking::{self, Owner},
     reason::code_name,
+    stream::{Batching, WakeGroup},
 };
 
 mod admission;
@@ -142,6 +143,7 @@ impl Calls {
         let peer = connection.map(|connection| connection.peer);
         let log = connection.map(|connection| connection.log.clone());
         let owner = connection.map_or(0, |connection| connection.number);
+        let wake_group = connection.and_then(|connection| connection.wake_group);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
         let (calls, sent) = (self.clone(), metrics.sent(method));
         let (items, bytes, ending, started) = (0, 0, None, Instant::now());
@@ -152,6 +154,7 @@ impl Calls {
             peer,
             log,
             owner,
+            wake_group,
             started,
             admission: None,
             ends,
@@ -250,6 +253,7 @@ pub struct Call {
     log: Option<Arc<ConnectionLog>>,
     /// The owner of what the call hands to the pool.
     owner: Owner,
+    wake_group: Option<WakeGroup>,
     started: Instant,
     /// `None` if the call was not admitted.
     admission: Option<Admission>,
@@ -313,6 +317,12 @@ impl Call {
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
         let inspected = calls.inspect(weak);
         Responses { shared, inspected, deadline, ends, is_over: false }
+    }
+
+    /// What a call divides its stream by if it does not ask for something else: batches of this size, and the streams
+    /// of one connection are woken together.
+    pub fn batching(&self, max_bytes: usize) -> Batching {
+        Batching { max_bytes, wake_group: self.wake_group, ..Batching::default() }
     }
 
     /// Cancelled when the call must end.

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Connection, Outgoing, Responses},
+    call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -130,13 +130,9 @@ impl CountdownService for App {
         request: Request<proto::CountdownRequest>,
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
-        let connection = request.extensions().get::<Connection>();
-        let wake_group = connection.and_then(|connection| connection.wake_group);
+        let defaults = Batching { max_items: countdown::MAX_BATCH, ..call.batching(self.config.batch_bytes) };
         let open = async {
             let request = request.get_ref();
-            let max_bytes = self.config.batch_bytes;
-            let max_items = countdown::MAX_BATCH;
-            let defaults = Batching { max_items, max_bytes, wake_group, ..Batching::default() };
             let (on_lag, batching) = (on_lag(request)?, batching(request, defaults)?);
             let Some(asked::Target::Name(name)) = &request.target else {
                 let query = Query { start: start(request)?, on_lag, batching };

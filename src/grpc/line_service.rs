@@ -28,8 +28,9 @@ impl LineService for App {
         request: Request<proto::ReadLinesRequest>,
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let call = self.calls.begin("ReadLines", &request, &request.get_ref().path)?;
+        let defaults = call.batching(self.config.batch_bytes);
         let open = async {
-            let query = query(request.into_inner(), self.config.batch_bytes)?;
+            let query = query(request.into_inner(), defaults)?;
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -53,7 +54,7 @@ impl LineService for App {
     }
 }
 
-fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Failure> {
+fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, Failure> {
     let rules = rules(&request)?;
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
@@ -61,10 +62,7 @@ fn query(request: proto::ReadLinesRequest, max_bytes: usize) -> Result<Query, Fa
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     let partial_flush = partial_flush.map(|pause| field::duration(pause, "partial_flush", PARTIAL_FLUSH));
     let partial_flush = partial_flush.transpose()?;
-    let batching = field::batching(
-        Fields { limit, heartbeat, max_batch },
-        Batching { max_bytes, ..Batching::default() },
-    )?;
+    let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(&cursor)?),
         None => self::start(start)?,

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    App, Config,
+    App,
     call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
@@ -35,8 +35,9 @@ impl MessageService for App {
         request: Request<proto::MessagesRequest>,
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
+        let defaults = call.batching(self.config.batch_bytes);
         let open = async {
-            let query = query(request.into_inner(), &self.config)?;
+            let query = query(request.into_inner(), defaults)?;
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -191,7 +192,7 @@ impl App {
     }
 }
 
-fn query(request: proto::MessagesRequest, config: &Config) -> Result<Query, Failure> {
+fn query(request: proto::MessagesRequest, defaults: Batching) -> Result<Query, Failure> {
     let proto::MessagesRequest {
         topics,
         start,
@@ -205,7 +206,6 @@ fn query(request: proto::MessagesRequest, config: &Config) -> Result<Query, Fail
         on_gap,
         consumer,
     } = request;
-    let defaults = Batching { max_bytes: config.batch_bytes, ..Batching::default() };
     let batching = field::batching(Fields { limit, heartbeat, max_batch }, defaults)?;
     let start = match cursor {
         Some(cursor) => Start::Resume(field::position(&cursor)?),

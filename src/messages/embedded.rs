@@ -67,6 +67,7 @@ use self::{
 };
 pub use super::clock::{expiry, millis, nanos, time_of};
 use super::{Config, Error, NeededRoom, OpenError, Opened, Sequence, Stamp, topic::Pattern};
+use crate::stream::WakeGroup;
 
 pub mod age;
 pub mod disk;
@@ -361,8 +362,8 @@ impl Embedded {
     }
 
     /// Registers for messages that match. Read what the log holds already after this.
-    pub fn follow(&self, patterns: &Arc<[Pattern]>) -> Registration {
-        self.shared.notifier.follow(patterns)
+    pub fn follow(&self, patterns: &Arc<[Pattern]>, wake_group: Option<WakeGroup>) -> Registration {
+        self.shared.notifier.follow(patterns, wake_group)
     }
 
     /// Takes the lease of a consumer. The subscription that held it ends.

@@ -19,7 +19,7 @@ use std::{
 
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -33,10 +33,15 @@ use tonic::{Status, body::Body};
 
 use crate::grpc::{call::LogLimit, gate::Gate, status};
 use addresses::Addresses;
-use coalesce::Coalescing;
+use streams::{Starter, Streams};
+use turns::Turns;
+use wakes::Wakes;
 
 mod addresses;
-mod coalesce;
+mod output;
+mod streams;
+mod turns;
+mod wakes;
 
 /// The send buffer of a stream, in bytes: the memory of a stalled reader, besides its window.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
@@ -186,8 +191,12 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
-    let served = builder(&config).serve_connection(TokioIo::new(Coalescing::new(stream)), service);
-    let mut served = pin!(served);
+    let wakes = Wakes::new();
+    let of_streams = wakes.of_streams();
+    let streams = Streams::new(of_streams.clone());
+    let (input, output) = output::collect(stream);
+    let protocol = builder(&config, streams.starter()).serve_connection(TokioIo::new(input), service);
+    let mut served = pin!(Turns::new(protocol, (streams, of_streams), output, wakes));
     let old = Instant::now() + jittered(config.age);
     loop {
         // A request changes the time of the next inspection without waking this task.
@@ -204,13 +213,13 @@ async fn serve_connection(
     }
     // The streams end with their cursor, and a GOAWAY tells the client to open no more.
     ends.cancel();
-    served.as_mut().graceful_shutdown();
+    served.change(|protocol| protocol.graceful_shutdown());
     let limit = if activity.is_busy() { config.drain } else { FAREWELL };
     let _ = tokio::time::timeout(limit, served).await;
 }
 
-fn builder(config: &Config) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(config: &Config, starter: Starter) -> http2::Builder<Starter> {
+    let mut builder = http2::Builder::new(starter);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_streams)

@@ -38,7 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::queue::{EntryId, LaneMoment, Queue, Sleeping};
 use crate::{
     countdown::{Moment, Nanos},
-    stream::WakeGroup,
+    stream::{self, WakeGroup},
 };
 
 mod queue;
@@ -344,7 +344,7 @@ impl Driver {
                 return Ok(());
             }
             while !self.due.is_empty() {
-                let slice = slice(&self.due);
+                let slice = stream::slice(&self.due, |one| one.wake_group, SLICE, MAX_SLICE);
                 self.due.drain(..slice).for_each(|one| one.waker.wake());
                 if !self.due.is_empty() {
                     tokio::task::yield_now().await;
@@ -352,16 +352,6 @@ impl Driver {
             }
         }
     }
-}
-
-/// How many sleepers to wake before other tasks run. It does not divide a connection, unless the connection has more
-/// than [`MAX_SLICE`] sleepers, so that the responses of its streams leave in one write.
-fn slice(due: &[Sleeping]) -> usize {
-    let (least, most) = (due.len().min(SLICE), due.len().min(MAX_SLICE));
-    let wake_group = due.get(least.saturating_sub(1)).and_then(|one| one.wake_group);
-    let more =
-        due.iter().skip(least).take_while(|one| wake_group.is_some() && one.wake_group == wake_group).count();
-    (least + more).min(most)
 }
 
 /// However the driver ends, all its sleepers wake.

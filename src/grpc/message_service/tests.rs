@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn asked(request: proto::MessagesRequest) -> Query {
-    query(request, &Config::default()).unwrap()
+    query(request, Batching::default()).unwrap()
 }
 
 fn all() -> proto::MessagesRequest {

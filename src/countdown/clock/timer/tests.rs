@@ -148,22 +148,6 @@ async fn sleepers_of_one_group_wake_together_though_their_moments_differ() {
 }
 
 #[test]
-fn a_slice_ends_with_a_connection_unless_it_is_too_long() {
-    let slice_of = |sizes: &[usize]| {
-        let groups =
-            sizes.iter().zip(1..).flat_map(|(size, wake_group)| vec![WakeGroup::new(wake_group); *size]);
-        let waker = Waker::noop;
-        slice(&groups.map(|wake_group| Sleeping { wake_group, waker: waker().clone() }).collect::<Vec<_>>())
-    };
-    assert_eq!(slice_of(&[]), 0);
-    assert_eq!(slice_of(&[3, 4]), 7);
-    assert_eq!(slice_of(&[100, 100]), 100);
-    assert_eq!(slice_of(&[SLICE, 100]), SLICE);
-    assert_eq!(slice_of(&[SLICE - 1, 100, 1]), SLICE + 99);
-    assert_eq!(slice_of(&[10_000]), MAX_SLICE);
-}
-
-#[test]
 fn no_sleeper_hangs_when_the_runtime_of_the_driver_ends() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());

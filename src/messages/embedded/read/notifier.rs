@@ -2,7 +2,7 @@
 //!
 //! After each commit, one task finds the topics that have new messages and wakes the followers that want one of them, in
 //! slices: each slice queues in the runtime after the slices before it. So a follower is woken at once when there is little
-//! to do. Under load a round lasts until the woken followers have been served, and the next round brings them everything
+//! to do. The followers of one connection are in one slice, so that their responses leave in one write. Under load a round lasts until the woken followers have been served, and the next round brings them everything
 //! that was committed meanwhile. A follower of a quiet topic is not woken, however busy other topics are.
 
 use std::{
@@ -17,10 +17,16 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-use crate::messages::topic::Pattern;
+use crate::{
+    messages::topic::Pattern,
+    stream::{self, WakeGroup},
+};
 
-/// The number of followers that are woken before other tasks run.
+/// How many followers are woken before other tasks run; the rest of a connection's followers is woken with them.
 const SLICE: usize = 32;
+
+/// The most followers that are woken before other tasks run, also of one connection.
+const MAX_SLICE: usize = 240;
 
 /// Matching more pairs of topic and pattern than this in a round costs more than waking followers in vain.
 const MAX_MATCHES: usize = 100_000;
@@ -51,6 +57,7 @@ struct Group {
 
 #[derive(Debug, Default)]
 struct Waiter {
+    wake_group: Option<WakeGroup>,
     is_notified: AtomicBool,
     waker: AtomicWaker,
 }
@@ -76,8 +83,12 @@ impl Notifier {
     }
 
     /// Registers a follower of messages that match. It must read what the log holds already after this.
-    pub fn follow(self: &Arc<Self>, patterns: &Arc<[Pattern]>) -> Registration {
-        let follower = Arc::<Waiter>::default();
+    pub fn follow(
+        self: &Arc<Self>,
+        patterns: &Arc<[Pattern]>,
+        wake_group: Option<WakeGroup>,
+    ) -> Registration {
+        let follower = Arc::new(Waiter { wake_group, ..Waiter::default() });
         let texts = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>();
         let group = Arc::<str>::from(texts.join(" "));
         let mut followers = self.followers();
@@ -100,18 +111,20 @@ impl Notifier {
 
     /// Notifies the followers of these topics, or all if the topics are not known, of messages up to `head`.
     pub async fn notify(&self, head: u64, topics: Option<HashSet<Arc<str>>>) {
-        let round = self.round(topics);
-        let mut slices = round.chunks(SLICE).peekable();
+        let mut round = self.round(topics);
+        round.sort_unstable_by_key(|follower| follower.wake_group);
         // Mark followers before advancing `notified_up_to`; otherwise one could skip a message addressed to it.
         for follower in &round {
             follower.is_notified.store(true, Ordering::Release);
         }
         self.notified_up_to.store(head, Ordering::Release);
-        while let Some(slice) = slices.next() {
-            for follower in slice {
-                follower.waker.wake();
-            }
-            if slices.peek().is_some() {
+        let mut left = round.as_slice();
+        while !left.is_empty() {
+            let slice = stream::slice(left, |follower| follower.wake_group, SLICE, MAX_SLICE);
+            let (now, later) = left.split_at(slice);
+            now.iter().for_each(|follower| follower.waker.wake());
+            left = later;
+            if !left.is_empty() {
                 tokio::task::yield_now().await;
             }
         }
@@ -205,7 +218,7 @@ mod tests {
     async fn only_followers_of_a_topic_are_notified() {
         let notifier = Arc::new(Notifier::new(0));
         let [a, b, all, some] =
-            [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| notifier.follow(&patterns(p)));
+            [&["a"][..], &["b", "c"], &[">"], &["x.*", "b"]].map(|p| notifier.follow(&patterns(p), None));
         notifier.notify(1, Some(topics(&["a"]))).await;
         assert!(a.notified().now_or_never().is_some() && all.notified().now_or_never().is_some());
         assert!(b.notified().now_or_never().is_none() && some.notified().now_or_never().is_none());
@@ -225,7 +238,7 @@ mod tests {
     async fn a_follower_that_sleeps_is_woken_and_one_that_goes_is_forgotten() {
         let notifier = Arc::new(Notifier::new(0));
         let tasks = (0..100).map(|n| {
-            let registration = notifier.follow(&patterns(&[if n % 2 == 0 { "a" } else { "*" }]));
+            let registration = notifier.follow(&patterns(&[if n % 2 == 0 { "a" } else { "*" }]), None);
             tokio::spawn(async move { registration.notified().await })
         });
         let tasks = tasks.collect::<Vec<_>>();

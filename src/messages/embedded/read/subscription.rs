@@ -108,7 +108,7 @@ impl Subscription {
         let patterns = query.check(log.max_patterns())?;
         let Query { start, stop, on_gap, consumer, batching, .. } = query;
         let start = start::start_of_consumer(&log, consumer.as_deref(), start).await?;
-        let registration = log.follow(&patterns);
+        let registration = log.follow(&patterns, batching.wake_group);
         let head = log.head();
         let start = start::find(&log, &patterns, start, on_gap, head).await?;
         let Stop { sequence, time, caught_up } = stop;

@@ -1,0 +1,150 @@
+//! The output of a connection, collected: what all its streams give in one turn leaves in one write.
+//!
+//! h2 writes and flushes after each frame of more than a few hundred bytes, and a write to a socket costs more than all the
+//! work before it. So [`Collecting`] keeps small writes and ignores flushes, and the task of the connection sends what was
+//! kept at the end of its turn. A large write is not kept: it leaves at once, together with what was kept before it.
+//!
+//! While the socket takes nothing, the output takes nothing either once something is kept: a client that reads nothing
+//! costs at most [`ROOM`].
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The most bytes that are kept.
+const ROOM: usize = 64 * 1024;
+
+/// A buffer up to this size is kept for the next turn; a larger one is freed, so that an idle connection is small.
+const KEPT_BUFFER: usize = 512;
+
+/// The socket as hyper sees it.
+#[derive(Debug)]
+pub struct Collecting<T>(Arc<Mutex<Inner<T>>>);
+
+/// The same socket, as the task of the connection sees it.
+#[derive(Debug)]
+pub struct Output<T>(Arc<Mutex<Inner<T>>>);
+
+#[derive(Debug)]
+struct Inner<T> {
+    socket: T,
+    kept: Vec<u8>,
+    /// The first so many bytes of `kept` were sent.
+    sent: usize,
+    /// The socket had no room for the bytes that are kept.
+    is_full: bool,
+}
+
+/// Both sides of a socket.
+pub fn collect<T>(socket: T) -> (Collecting<T>, Output<T>) {
+    let inner = Arc::new(Mutex::new(Inner { socket, kept: Vec::new(), sent: 0, is_full: false }));
+    (Collecting(inner.clone()), Output(inner))
+}
+
+fn lock<T>(inner: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
+    // Both sides belong to one task, which ends when it panics.
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: AsyncWrite + Unpin> Output<T> {
+    /// Sends what was kept.
+    pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.0).poll_send(context)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Inner<T> {
+    fn pending(&self) -> &[u8] {
+        self.kept.get(self.sent..).unwrap_or_default()
+    }
+
+    fn keep(&mut self, slices: &[IoSlice<'_>], bytes: usize) {
+        self.kept.reserve(bytes);
+        for slice in slices {
+            self.kept.extend_from_slice(slice);
+        }
+    }
+
+    /// Records that bytes of those that are kept were sent.
+    fn advance(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.sent < self.kept.len() {
+            return;
+        }
+        (self.sent, self.is_full) = (0, false);
+        if self.kept.capacity() > KEPT_BUFFER {
+            self.kept = Vec::new();
+        } else {
+            self.kept.clear();
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pending().is_empty() {
+            self.is_full = true;
+            let Self { socket, kept, sent, .. } = self;
+            let pending = kept.get(*sent..).unwrap_or_default();
+            let written = ready!(Pin::new(socket).poll_write(context, pending))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if self.is_full || self.pending().len() + bytes > ROOM {
+            ready!(self.poll_send(context))?;
+        }
+        if bytes > ROOM {
+            return Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        }
+        self.keep(slices, bytes);
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Collecting<T> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_write(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_write(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(inner.poll_send(context))?;
+        Pin::new(&mut inner.socket).poll_shutdown(context)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Collecting<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).socket).poll_read(context, buffer)
+    }
+}
