@@ -19,6 +19,7 @@ use crate::{
     stream::BATCH_BYTES,
 };
 
+pub mod body;
 pub mod call;
 pub mod codec;
 mod countdown_service;

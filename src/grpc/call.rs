@@ -471,6 +471,11 @@ impl<T> Stream for Responses<T> {
 }
 
 impl<T> Responses<T> {
+    /// The reader takes a part of a response that it got before.
+    pub fn progress(&self) {
+        self.shared.stall.on_response();
+    }
+
     /// The reason for which the call must end now, if there is one.
     fn interruption(&mut self, context: &mut Context<'_>) -> Option<Failure> {
         let is_late =

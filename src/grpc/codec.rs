@@ -34,6 +34,11 @@ impl Encoded {
     pub fn new(items: Vec<Bytes>, rest: &impl Message) -> Self {
         Self { items, rest: rest.encode_to_vec() }
     }
+
+    /// The number of bytes of the response.
+    pub fn len(&self) -> usize {
+        self.items.iter().map(Bytes::len).sum::<usize>() + self.rest.len()
+    }
 }
 
 /// Writes [`Encoded`] responses; decodes requests as prost does.

@@ -7,7 +7,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Outgoing, Responses},
+    body::Served,
+    call::Outgoing,
     codec::Encoded,
     field::{self, Fields},
     status::Failure,
@@ -26,7 +27,7 @@ mod shared;
 
 #[tonic::async_trait]
 impl CountdownService for App {
-    type CountdownStream = Responses<Encoded>;
+    type CountdownStream = Served;
 
     async fn create_countdown(
         &self,
@@ -151,7 +152,7 @@ impl CountdownService for App {
             Ok::<_, Failure>(self.responses(batches).right_stream())
         };
         let (call, responses) = call.open(open).await?;
-        Ok(Response::new(call.serve(responses)))
+        Ok(Served::response(call.serve(responses)))
     }
 }
 

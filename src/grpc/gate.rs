@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     Config,
+    body::own_body,
     call::{Calls, Connection, timeout},
     status::{self, Failure, NotACall},
 };
@@ -83,7 +84,7 @@ impl Gate {
         let intake = Intake::new(body, method.clone(), connection.buffers.part(), limits);
         let request = http::Request::from_parts(parts, Body::new(intake));
         let response = blocking::of(connection.number, self.routes.clone().oneshot(request)).await;
-        let response = response.unwrap_or_else(|never: Infallible| match never {});
+        let response = own_body(response.unwrap_or_else(|never: Infallible| match never {}));
         if method.answer == Kind::OwnStream || response.body().is_end_stream() {
             return response;
         }

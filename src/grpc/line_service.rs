@@ -5,7 +5,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    call::{Outgoing, Responses},
+    body::Served,
+    call::Outgoing,
     codec::Encoded,
     field::{self, Fields},
     status::{Failure, PARTIAL_FLUSH},
@@ -21,7 +22,7 @@ use crate::{
 
 #[tonic::async_trait]
 impl LineService for App {
-    type ReadLinesStream = Responses<Encoded>;
+    type ReadLinesStream = Served;
 
     async fn read_lines(
         &self,
@@ -34,7 +35,7 @@ impl LineService for App {
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        Ok(Response::new(call.serve(batches.map(|batch| Ok(response(batch?))))))
+        Ok(Served::response(call.serve(batches.map(|batch| Ok(response(batch?))))))
     }
 
     async fn list_files(

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     App,
+    body::Served,
     call::{Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
@@ -27,7 +28,7 @@ mod flow;
 
 #[tonic::async_trait]
 impl MessageService for App {
-    type MessagesStream = Responses<Encoded>;
+    type MessagesStream = Served;
     type PublishStreamStream = Responses<proto::PublishStreamResponse>;
 
     async fn messages(
@@ -41,7 +42,7 @@ impl MessageService for App {
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        Ok(Response::new(call.serve(batches.map(|batch| Ok(response(batch?))))))
+        Ok(Served::response(call.serve(batches.map(|batch| Ok(response(batch?))))))
     }
 
     async fn publish(

@@ -1,0 +1,151 @@
+//! Bodies over responses that the tests make.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use http_body_util::BodyExt;
+use prometheus_client::registry::Registry;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+
+use super::*;
+use crate::{
+    grpc::{
+        call::{Calls, Config, Outgoing},
+        status::{self, Failure},
+    },
+    proto::{MessagesResponse, StoredMessage},
+};
+
+const STALL: Duration = Duration::from_secs(60);
+
+type Item = Result<Outgoing<Encoded>, Failure>;
+
+fn body(items: impl Stream<Item = Item> + Send + 'static) -> ResponseBody {
+    let config = Config { stall: STALL, ..Config::default() };
+    let calls = Calls::new(config, CancellationToken::new(), &mut Registry::default());
+    ResponseBody::new(calls.begin("Test", &Request::new(()), "").unwrap().serve(items))
+}
+
+/// A response of messages with these lengths, in one slice or in a slice each.
+fn response(lengths: &[usize], slices: bool, cursor: &str) -> (MessagesResponse, Item) {
+    let message = |length| StoredMessage { topic: "t".repeat(length), ..StoredMessage::default() };
+    let rest = MessagesResponse { cursor: cursor.into(), ..MessagesResponse::default() };
+    let messages = lengths.iter().map(|length| message(*length)).collect::<Vec<_>>();
+    let encoded = messages.iter().map(|message| {
+        let one = MessagesResponse { messages: vec![message.clone()], ..MessagesResponse::default() };
+        Bytes::from(one.encode_to_vec())
+    });
+    let encoded = encoded.collect::<Vec<_>>();
+    let items = if slices { encoded } else { vec![encoded.concat().into()] };
+    (MessagesResponse { messages, ..rest.clone() }, Ok(Outgoing::batch(items, lengths.len(), &rest)))
+}
+
+/// The pieces of a body, and its trailers.
+async fn read(mut body: ResponseBody) -> (Vec<Bytes>, HeaderMap) {
+    let mut pieces = Vec::new();
+    loop {
+        match body.frame().await.unwrap().unwrap().into_data() {
+            Ok(piece) => pieces.push(piece),
+            Err(trailers) => {
+                assert!(body.is_end_stream() && body.frame().await.is_none());
+                return (pieces, trailers.into_trailers().unwrap());
+            }
+        }
+    }
+}
+
+/// The responses in the bytes of a body.
+fn decode(pieces: &[Bytes]) -> Vec<MessagesResponse> {
+    let mut bytes = Bytes::from(pieces.concat());
+    let mut responses = Vec::new();
+    while !bytes.is_empty() {
+        let prefix = bytes.split_to(PREFIX_BYTES);
+        let (compressed, length) = prefix.split_first().unwrap();
+        assert_eq!(*compressed, 0);
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        responses.push(MessagesResponse::decode(bytes.split_to(length)).unwrap());
+    }
+    responses
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_of_all_sizes_arrive_whole_in_pieces_that_fit_a_frame() {
+    let sizes: [&[usize]; 7] = [
+        &[],
+        &[10],
+        &[10, 5_000, 20, 30],
+        &[100_000],
+        &[2_000; 100],
+        &[SLICE, SMALL, 1, SLICE - 1, SMALL + 1, 0],
+        &[3],
+    ];
+    for slices in [false, true] {
+        let all = sizes.iter().enumerate().map(|(n, lengths)| response(lengths, slices, &n.to_string()));
+        let (expected, items): (Vec<_>, Vec<_>) = all.unzip();
+        let (pieces, trailers) = read(body(stream::iter(items))).await;
+        assert_eq!(decode(&pieces), expected);
+        assert!(pieces.iter().all(|piece| (1..=SLICE).contains(&piece.len())));
+        assert_eq!(trailers.get("grpc-status").unwrap(), "0");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_responses_that_are_ready_together_leave_in_one_frame_and_a_large_one_is_not_copied() {
+    let (small, items): (Vec<_>, Vec<_>) = (0..100).map(|n| response(&[10], false, &n.to_string())).unzip();
+    let (pieces, _) = read(body(stream::iter(items))).await;
+    assert_eq!((pieces.len(), decode(&pieces)), (1, small));
+    let item = Bytes::from(vec![7; 50_000]);
+    let batch = Outgoing::batch(vec![item.clone()], 1, &MessagesResponse::default());
+    let (pieces, _) = read(body(stream::iter([Ok(batch)]))).await;
+    let of_item = item.as_ptr_range();
+    let shared = pieces.iter().filter(|piece| of_item.contains(&piece.as_ptr()));
+    assert_eq!(shared.map(Bytes::len).collect::<Vec<_>>(), [SLICE, SLICE, SLICE, 50_000 - 3 * SLICE]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_ready_before_a_failure_leaves_before_its_status() {
+    let (expected, item) = response(&[10], false, "c");
+    let (pieces, trailers) = read(body(stream::iter([item, Err(status::draining())]))).await;
+    assert_eq!(decode(&pieces), [expected]);
+    let status = Status::from_header_map(&trailers).unwrap();
+    assert_eq!((status.code(), status.details().is_empty()), (Code::Unavailable, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_a_piece_now_and_then_is_not_stalled_and_one_that_stops_gets_the_rest_and_the_reason()
+ {
+    let (expected, item) = response(&[100_000], false, "c");
+    let mut body = body(stream::iter([item]).chain(stream::pending()));
+    let mut pieces = Vec::new();
+    for _ in 0..4 {
+        pieces.push(body.frame().await.unwrap().unwrap().into_data().unwrap());
+        tokio::time::sleep(STALL * 3 / 4).await;
+    }
+    tokio::time::sleep(STALL * 2).await;
+    let (rest, trailers) = read(body).await;
+    assert_eq!(decode(&[pieces, rest].concat()), [expected]);
+    assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::ResourceExhausted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_streaming_method_is_replaced_and_others_are_not() {
+    let config = Config::default();
+    let calls = Calls::new(config, CancellationToken::new(), &mut Registry::default());
+    let (expected, item) = response(&[10], false, "c");
+    let responses = calls.begin("Test", &Request::new(()), "").unwrap().serve(stream::iter([item]));
+    let served = Served::response(responses).into_inner();
+    let response = http::Response::builder().header("x", "kept").extension(served.clone());
+    let response = own_body(response.body(Body::empty()).unwrap());
+    assert_eq!(response.headers().get("x").unwrap(), "kept");
+    let collected = response.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap().get("grpc-status").unwrap(), "0");
+    assert_eq!(decode(&[collected.to_bytes()]), [expected]);
+    assert!(served.collect::<Vec<_>>().await.is_empty(), "the stream was taken");
+    let other = own_body(http::Response::new(Body::new(
+        http_body_util::Full::new(Bytes::from_static(b"x")).map_err(|never| match never {}),
+    )));
+    assert_eq!(other.into_body().collect().await.unwrap().to_bytes(), "x");
+}
