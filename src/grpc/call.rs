@@ -14,14 +14,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::Stream;
 use prometheus_client::registry::Registry;
-use prost::Message;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status};
@@ -313,10 +312,12 @@ impl Call {
         let deadline = self.deadline().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
-        let shared = Arc::new(Shared { stall: StallWatch::new(), serving: Mutex::new(serving) });
+        let stall = StallWatch::new();
+        let waker = stall.clone().into();
+        let shared = Arc::new(Shared { stall, serving: Mutex::new(serving) });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
         let inspected = calls.inspect(weak);
-        Responses { shared, inspected, deadline, ends, is_over: false }
+        Responses { shared, waker, inspected, deadline, ends, is_over: false }
     }
 
     /// What a call divides its stream by if it does not ask for something else: batches of this size, and the streams
@@ -368,10 +369,10 @@ pub struct Outgoing<T> {
 }
 
 impl Outgoing<Encoded> {
-    /// A batch: its encoded items, how many they are, and all other fields of the response.
-    pub fn batch(items: Vec<Bytes>, count: usize, rest: &impl Message) -> Self {
+    /// A batch: its encoded items, how many they are, and the encoding of all other fields of the response.
+    pub fn batch(items: Vec<Bytes>, count: usize, rest: Bytes) -> Self {
         let bytes = items.iter().map(Bytes::len).sum();
-        Self { response: Encoded::new(items, rest), items: count, bytes }
+        Self { response: Encoded { items, rest }, items: count, bytes }
     }
 }
 
@@ -417,6 +418,8 @@ impl<T> Evictable for Shared<T> {
 #[derive(Debug)]
 pub struct Responses<T> {
     shared: Arc<Shared<T>>,
+    /// Of `shared.stall`.
+    waker: Waker,
     inspected: Inspected,
     deadline: Option<Pin<Box<Sleep>>>,
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -430,17 +433,17 @@ impl<T> Stream for Responses<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let shared = self.shared.clone();
+        let Self { shared, waker, inspected, deadline, ends, is_over } = &mut *self;
         let mut serving = shared.serving();
-        let waker = shared.stall.on_poll(context.waker());
-        let context = &mut Context::from_waker(&waker);
+        shared.stall.on_poll(context.waker());
+        let context = &mut Context::from_waker(waker);
         let Some(Serving { call, stream }) = &mut *serving else {
-            self.is_over = true;
-            return Poll::Ready(Some(Err(status::stalled(self.inspected.inner.config.stall).into())));
+            *is_over = true;
+            return Poll::Ready(Some(Err(status::stalled(inspected.inner.config.stall).into())));
         };
-        if let Some(failure) = self.interruption(context) {
+        if let Some(failure) = interruption(deadline.as_mut(), ends.as_mut(), context) {
             let status = call.end(failure);
-            self.is_over = true;
+            *is_over = true;
             *serving = None;
             return Poll::Ready(Some(Err(status)));
         }
@@ -464,7 +467,7 @@ impl<T> Stream for Responses<T> {
                 None
             }
         };
-        self.is_over = true;
+        *is_over = true;
         *serving = None;
         Poll::Ready(item)
     }
@@ -475,17 +478,19 @@ impl<T> Responses<T> {
     pub fn progress(&self) {
         self.shared.stall.on_response();
     }
+}
 
-    /// The reason for which the call must end now, if there is one.
-    fn interruption(&mut self, context: &mut Context<'_>) -> Option<Failure> {
-        let is_late =
-            self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
-        if is_late {
-            return Some(status::deadline_exceeded());
-        }
-        let is_draining = self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
-        is_draining.then(status::draining)
+/// The reason for which a call must end now, if there is one.
+fn interruption(
+    deadline: Option<&mut Pin<Box<Sleep>>>,
+    ends: Option<&mut Pin<Box<WaitForCancellationFutureOwned>>>,
+    context: &mut Context<'_>,
+) -> Option<Failure> {
+    if deadline.is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+        return Some(status::deadline_exceeded());
     }
+    let is_draining = ends.is_some_and(|ends| ends.as_mut().poll(context).is_ready());
+    is_draining.then(status::draining)
 }
 
 impl<T> Drop for Responses<T> {

@@ -26,13 +26,13 @@ pub struct Encoded {
     /// The items in order: together a valid encoding of the repeated field.
     pub items: Vec<Bytes>,
     /// The encoding of the response without its items.
-    pub rest: Vec<u8>,
+    pub rest: Bytes,
 }
 
 impl Encoded {
     /// Adds encoded items to a response without items.
     pub fn new(items: Vec<Bytes>, rest: &impl Message) -> Self {
-        Self { items, rest: rest.encode_to_vec() }
+        Self { items, rest: rest.encode_to_vec().into() }
     }
 
     /// The number of bytes of the response.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -239,7 +240,7 @@ fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Ou
         sent_time: Some(sent.into()),
         skipped_ticks: shared::signed(skipped),
     };
-    Outgoing::batch(items, count, &rest)
+    Outgoing::batch(items, count, rest.encode_to_vec().into())
 }
 
 fn event(event: Event) -> proto::CountdownStreamEvent {

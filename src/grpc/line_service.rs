@@ -1,6 +1,7 @@
 //! `LineService`.
 
 use futures::StreamExt;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -111,7 +112,7 @@ fn response(batch: Batch) -> Outgoing<Encoded> {
         next_offset: Some(next_offset.cast_signed()),
         size: Some(size.cast_signed()),
     };
-    Outgoing::batch(items, count, &rest)
+    Outgoing::batch(items, count, rest.encode_to_vec().into())
 }
 
 fn event(event: &Event) -> proto::LineStreamEvent {

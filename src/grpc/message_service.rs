@@ -1,6 +1,10 @@
 //! `MessageService`.
 
+use std::cell::RefCell;
+
+use bytes::Bytes;
 use futures::StreamExt;
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -14,8 +18,8 @@ use super::{
 use crate::{
     cursor,
     messages::{
-        self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Progress, Published, Query,
-        Sequence, SequenceRange, Start, Stop, TopicInfo,
+        self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Position, Progress,
+        Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
     },
     proto::{
         self, message_service_server::MessageService, messages_request, publish_request, set_consumer_request,
@@ -246,16 +250,38 @@ fn start_of_consumer(start: Option<set_consumer_request::Start>) -> Result<Start
     }
 }
 
+thread_local! {
+    /// The last response without events, and its encoding. Many subscriptions are at the same position, one after the other,
+    /// and encoding a cursor costs more than comparing two positions.
+    static LAST: RefCell<Option<(Position, Progress, Bytes)>> = const { RefCell::new(None) };
+}
+
 fn response(batch: Batch) -> Outgoing<Encoded> {
-    let Batch { items, count, events, position, progress: Progress { caught_up, head } } = batch;
-    let rest = proto::MessagesResponse {
+    let Batch { items, count, events, position, progress } = batch;
+    if !events.is_empty() {
+        return Outgoing::batch(items, count, rest(events, &position, progress).encode_to_vec().into());
+    }
+    let rest = LAST.with_borrow_mut(|last| match last {
+        Some((of, at, rest)) if *of == position && *at == progress => rest.clone(),
+        _ => {
+            let rest = Bytes::from(rest(events, &position, progress).encode_to_vec());
+            *last = Some((position, progress, rest.clone()));
+            rest
+        }
+    });
+    Outgoing::batch(items, count, rest)
+}
+
+/// A response without its messages.
+fn rest(events: Vec<Event>, position: &Position, progress: Progress) -> proto::MessagesResponse {
+    let Progress { caught_up, head } = progress;
+    proto::MessagesResponse {
         messages: Vec::new(),
         events: events.into_iter().map(event).collect(),
-        cursor: cursor::encode(&position),
+        cursor: cursor::encode(position),
         caught_up,
         head_sequence: Some(head.map_or(0, number)),
-    };
-    Outgoing::batch(items, count, &rest)
+    }
 }
 
 fn event(event: Event) -> proto::MessageStreamEvent {

@@ -145,6 +145,15 @@ pub struct State {
     damaged: BTreeMap<u64, u64>,
 }
 
+/// What a reader compares with what it has read.
+#[derive(Clone, Copy, Debug)]
+pub struct Edge {
+    /// The newest sequence of the users' topics.
+    pub newest: Option<Sequence>,
+    /// Rises whenever messages are removed that a reader could have read.
+    pub loss_epoch: u64,
+}
+
 impl Shared {
     /// Begins a reading from the disk.
     fn reading(&self) -> RwLockReadGuard<'_, ()> {
@@ -353,6 +362,12 @@ impl Embedded {
     /// The newest sequence of the users' topics.
     pub fn newest(&self) -> Option<Sequence> {
         Sequence::new(self.shared.state().topics.newest())
+    }
+
+    /// What has happened up to now, for a reader. Ask after reading: messages that were removed meanwhile are then a loss.
+    pub fn edge(&self) -> Edge {
+        let state = self.shared.state();
+        Edge { newest: Sequence::new(state.topics.newest()), loss_epoch: state.topics.loss_epoch() }
     }
 
     /// Waits until a sequence can be read.

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
+use tonic_types::StatusExt;
 
 use super::*;
 use crate::{
@@ -40,7 +41,10 @@ fn response(lengths: &[usize], slices: bool, cursor: &str) -> (MessagesResponse,
     });
     let encoded = encoded.collect::<Vec<_>>();
     let items = if slices { encoded } else { vec![encoded.concat().into()] };
-    (MessagesResponse { messages, ..rest.clone() }, Ok(Outgoing::batch(items, lengths.len(), &rest)))
+    (
+        MessagesResponse { messages, ..rest.clone() },
+        Ok(Outgoing::batch(items, lengths.len(), rest.encode_to_vec().into())),
+    )
 }
 
 /// The pieces of a body, and its trailers.
@@ -98,7 +102,7 @@ async fn small_responses_that_are_ready_together_leave_in_one_frame_and_a_large_
     let (pieces, _) = read(body(stream::iter(items))).await;
     assert_eq!((pieces.len(), decode(&pieces)), (1, small));
     let item = Bytes::from(vec![7; 50_000]);
-    let batch = Outgoing::batch(vec![item.clone()], 1, &MessagesResponse::default());
+    let batch = Outgoing::batch(vec![item.clone()], 1, Bytes::new());
     let (pieces, _) = read(body(stream::iter([Ok(batch)]))).await;
     let of_item = item.as_ptr_range();
     let shared = pieces.iter().filter(|piece| of_item.contains(&piece.as_ptr()));
@@ -127,7 +131,8 @@ async fn a_reader_that_takes_a_piece_now_and_then_is_not_stalled_and_one_that_st
     tokio::time::sleep(STALL * 2).await;
     let (rest, trailers) = read(body).await;
     assert_eq!(decode(&[pieces, rest].concat()), [expected]);
-    assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::ResourceExhausted);
+    let status = Status::from_header_map(&trailers).unwrap();
+    assert_eq!(status.get_details_error_info().unwrap().reason, "STALLED");
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,11 +44,10 @@ impl StallWatch {
         Self { started: Instant::now(), since: AtomicU64::new(1), task: AtomicWaker::new() }.into()
     }
 
-    /// The reader asks for more. The returned waker wakes `task`.
-    pub(in crate::grpc) fn on_poll(self: &Arc<Self>, task: &Waker) -> Waker {
+    /// The reader asks for more. As a waker, this wakes `task` from now on.
+    pub(in crate::grpc) fn on_poll(&self, task: &Waker) {
         self.since.store(0, Ordering::Relaxed);
         self.task.register(task);
-        self.clone().into()
     }
 
     /// The reader got a response. The wait begins, in case it does not ask again.

@@ -78,7 +78,7 @@ pub struct ReadBatch {
 pub struct BatchCache(Mutex<VecDeque<(BatchKey, ReadBatch)>>);
 
 /// What two readings must have in common to share a batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct BatchKey {
     /// The sequence before the batch.
     pub after: u64,
@@ -88,6 +88,13 @@ pub struct BatchKey {
     pub limits: (usize, usize, u64),
     /// The topics.
     pub patterns: Arc<[Pattern]>,
+}
+
+impl PartialEq for BatchKey {
+    fn eq(&self, other: &Self) -> bool {
+        (self.after, self.removal_epoch, self.limits) == (other.after, other.removal_epoch, other.limits)
+            && (Arc::ptr_eq(&self.patterns, &other.patterns) || self.patterns == other.patterns)
+    }
 }
 
 impl BatchCache {

@@ -48,6 +48,22 @@ const MAX_RETRIES: usize = 100;
 const MAX_POSTINGS: usize = 1024;
 
 impl Embedded {
+    /// A batch after a sequence that another subscription has read, if it is known. The limits are the most messages, the
+    /// size, and the last sequence.
+    pub fn read_again(
+        &self,
+        after: u64,
+        patterns: &Arc<[Pattern]>,
+        limits: (usize, usize, u64),
+    ) -> Option<ReadBatch> {
+        let state = self.shared.state();
+        if state.damage_after(after).is_some_and(|(from, _)| from <= limits.2) {
+            return None;
+        }
+        let removal_epoch = state.topics.removal_epoch();
+        self.shared.batch_cache.find(&BatchKey { after, removal_epoch, limits, patterns: patterns.clone() })
+    }
+
     /// Reads a batch after a sequence.
     pub async fn read(
         &self,
@@ -68,9 +84,6 @@ impl Embedded {
                 patterns: patterns.clone(),
             };
             let is_shared = bounds.selection.has_all_after(after);
-            if is_shared && let Some(batch) = self.shared.batch_cache.find(&key) {
-                return Ok(batch);
-            }
             if let Some(blocks) = state.recent.from(after + 1, bounds.max_bytes) {
                 let mut batch = ReadBatch::empty(after);
                 if batch.take(&blocks, patterns, &state.topics, &bounds, None) == Taken::All {

@@ -21,7 +21,7 @@ use crate::{
     blocking::Running,
     messages::{
         Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Stop,
-        embedded::{Embedded, nanos, time_of},
+        embedded::{Edge, Embedded, nanos, time_of},
         selection::Selection,
         topic::Pattern,
     },
@@ -85,6 +85,13 @@ struct FirstMessage {
     tries_left: u32,
 }
 
+/// The log as a subscription knows it: up to a head, and what had happened when it was read up to there.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    head: u64,
+    edge: Edge,
+}
+
 /// The last messages of topics, as they were at a head.
 #[derive(Debug)]
 struct Snapshot {
@@ -144,7 +151,7 @@ impl Subscription {
         // Fail before the first batch if possible.
         if on_gap == OnGap::Fail
             && subscription.first_message.is_none()
-            && let Some(gap) = subscription.gap()
+            && let Some(gap) = subscription.gap(subscription.log.loss_epoch())
         {
             return Err(subscription.removed(gap));
         }
@@ -177,27 +184,36 @@ impl Subscription {
 
     /// The first batch, which is ready at once.
     pub async fn first(&mut self) -> Result<Batch, Error> {
-        let (read, head) = self.read_on().await?;
-        Ok(self.batch(read, head))
+        let (read, known) = self.read_on().await?;
+        Ok(self.batch(read, known))
     }
 
     /// The next batch: waits for messages or events, or until a heartbeat is due. Do not call it after an error.
     pub async fn next(&mut self) -> Result<Batch, Error> {
         loop {
-            let (read, head) = self.read_on().await?;
-            let is_due = Instant::now() >= self.pacing.heartbeat_at();
-            if read.count > 0 || read.event.is_some() || self.is_over() || is_due {
-                return Ok(self.batch(read, head));
+            let (read, known) = self.read_on().await?;
+            if read.count > 0 || read.event.is_some() || self.is_over() || self.is_due() {
+                return Ok(self.batch(read, known));
             }
-            if self.delivered_up_to >= head && self.snapshot.is_none() && !self.wait().await {
+            if self.delivered_up_to >= known.head && self.snapshot.is_none() && !self.wait().await {
                 self.skip_quiet();
-                return Ok(self.batch(ReadBatch::default(), self.log.head()));
+                return Ok(self.batch(ReadBatch::default(), self.known(self.log.head())));
             }
         }
     }
 
-    /// Reads on, up to the head or until a batch is full. Returns the batch and the head.
-    async fn read_on(&mut self) -> Result<(ReadBatch, u64), Error> {
+    /// Whether a heartbeat is due.
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.pacing.heartbeat_at()
+    }
+
+    /// The log at a head, now that it was read up to there.
+    fn known(&self, head: u64) -> Known {
+        Known { head, edge: self.log.edge() }
+    }
+
+    /// Reads on, up to the head or until a batch is full. Returns the batch, and the log after that.
+    async fn read_on(&mut self) -> Result<(ReadBatch, Known), Error> {
         if let Some(lease) = &self.lease {
             lease.check()?;
         }
@@ -209,7 +225,7 @@ impl Subscription {
         }
         if let Some(range) = self.diverged.take() {
             let event = Some(Event::Diverged(range));
-            return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, head));
+            return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, self.known(head)));
         }
         let is_snapshot = self.snapshot.is_some();
         if self.first_message.is_some() {
@@ -218,18 +234,19 @@ impl Subscription {
         }
         let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
         // Look for gaps after reading, because reading skips what was removed meanwhile.
-        let gap = if is_snapshot { None } else { self.gap() };
+        let known = self.known(head);
+        let gap = if is_snapshot { None } else { self.gap(known.edge.loss_epoch) };
         if let Some(gap) = gap {
             let nothing = ReadBatch::empty(self.delivered_up_to);
             match &mut self.first_message {
                 Some(first) if first.tries_left > 0 => {
                     first.tries_left -= 1;
-                    return Ok((nothing, head));
+                    return Ok((nothing, known));
                 }
                 _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap)),
                 _ => {
                     self.reported_up_to = gap.last.get();
-                    return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, head));
+                    return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, known));
                 }
             }
         }
@@ -241,7 +258,7 @@ impl Subscription {
         if self.snapshot.is_none() && self.end().is_some_and(|end| self.delivered_up_to >= end) {
             self.pacing.end();
         }
-        Ok((read, head))
+        Ok((read, known))
     }
 
     async fn read(&self, head: u64) -> Result<ReadBatch, Error> {
@@ -249,7 +266,14 @@ impl Subscription {
         if self.delivered_up_to >= last {
             return Ok(ReadBatch::empty(self.delivered_up_to));
         }
-        Ok(self.log.read(self.delivered_up_to, &self.patterns, self.bounds(last)).await?)
+        let limits = (self.pacing.max_items(), self.pacing.max_bytes(), last);
+        let is_shared = self.selection.has_all_after(self.delivered_up_to);
+        let known =
+            if is_shared { self.log.read_again(self.delivered_up_to, &self.patterns, limits) } else { None };
+        match known {
+            Some(batch) => Ok(batch),
+            None => Ok(self.log.read(self.delivered_up_to, &self.patterns, self.bounds(last)).await?),
+        }
     }
 
     /// Reads some of the last messages of topics. Drops the snapshot when all were read.
@@ -286,12 +310,11 @@ impl Subscription {
     }
 
     /// The removed messages that match, and that the subscription has neither read nor reported.
-    fn gap(&mut self) -> Option<SequenceRange> {
+    fn gap(&mut self, loss_epoch: u64) -> Option<SequenceRange> {
         // Messages that were lost after the snapshot's head are reported when the snapshot has been read.
         if self.snapshot.is_some() {
             return None;
         }
-        let loss_epoch = self.log.loss_epoch();
         if self.loss_epoch.replace(loss_epoch) == Some(loss_epoch) {
             return None;
         }
@@ -313,11 +336,11 @@ impl Subscription {
 
     /// The position of a subscription that has read nothing yet.
     pub fn start_position(mut self) -> Position {
-        let head = self.log.head();
-        self.batch(ReadBatch::default(), head).position
+        let known = self.known(self.log.head());
+        self.batch(ReadBatch::default(), known).position
     }
 
-    fn batch(&mut self, read: ReadBatch, head: u64) -> Batch {
+    fn batch(&mut self, read: ReadBatch, Known { head, edge }: Known) -> Batch {
         self.pacing.record(read.count, Instant::now());
         let known_up_to = self.delivered_up_to.max(self.reported_up_to);
         let before = self.before.filter(|before| before.lost_up_to > known_up_to);
@@ -338,7 +361,7 @@ impl Subscription {
             position,
             progress: Progress {
                 caught_up: self.snapshot.is_none() && self.delivered_up_to >= head,
-                head: self.log.newest(),
+                head: edge.newest,
             },
         }
     }
