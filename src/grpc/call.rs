@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status};
 
-use self::stall::{Evictable, StallWatch};
+use self::stall::{Evictable, Inspections, StallWatch};
 use super::{
     codec::Encoded,
     metrics::{Metrics, Sent},
@@ -55,6 +55,10 @@ const MAX_BUFFERED: usize = 256 * 1024 * 1024;
 
 /// The default of [`Config::max_buffered_per_connection`]: several of the largest requests at once.
 const MAX_BUFFERED_PER_CONNECTION: usize = 32 * 1024 * 1024;
+
+/// A stream that is always ready is checked for its end at each poll after this many. One that waits is checked before it
+/// waits.
+const MAX_UNCHECKED: u8 = 8;
 
 /// The log repeats up to this many characters of a request.
 const MAX_SUBJECT: usize = 200;
@@ -100,6 +104,7 @@ struct Inner {
     log_limit: Arc<LogLimit>,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Weak<dyn Evictable>>>,
+    inspections: Arc<Inspections>,
 }
 
 impl Inner {
@@ -122,6 +127,7 @@ impl Calls {
             log_limit: Arc::new(LogLimit::of_the_server()),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
+            inspections: Arc::default(),
         });
         tokio::spawn(stall::sweep(Arc::downgrade(&inner)));
         Self(inner)
@@ -209,6 +215,11 @@ impl Calls {
         }
         let text = request.metadata().get("grpc-timeout").and_then(|text| text.to_str().ok());
         self.admit(text.and_then(timeout), is_short)
+    }
+
+    /// Measures how long a stream waits for its reader.
+    pub(super) fn stall_watch(&self) -> Arc<StallWatch> {
+        StallWatch::new(self.0.inspections.clone())
     }
 
     /// Has a stream inspected from time to time, until the guard is dropped.
@@ -312,12 +323,12 @@ impl Call {
         let deadline = self.deadline().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let serving = Some(Serving { call: self, stream: Box::pin(stream) });
-        let stall = StallWatch::new();
+        let stall = calls.stall_watch();
         let waker = stall.clone().into();
         let shared = Arc::new(Shared { stall, serving: Mutex::new(serving) });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
         let inspected = calls.inspect(weak);
-        Responses { shared, waker, inspected, deadline, ends, is_over: false }
+        Responses { shared, waker, inspected, deadline, ends, unchecked: MAX_UNCHECKED, is_over: false }
     }
 
     /// What a call divides its stream by if it does not ask for something else: batches of this size, and the streams
@@ -423,6 +434,8 @@ pub struct Responses<T> {
     inspected: Inspected,
     deadline: Option<Pin<Box<Sleep>>>,
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// How many polls ago it was last checked whether the call must end.
+    unchecked: u8,
     is_over: bool,
 }
 
@@ -433,7 +446,7 @@ impl<T> Stream for Responses<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let Self { shared, waker, inspected, deadline, ends, is_over } = &mut *self;
+        let Self { shared, waker, inspected, deadline, ends, unchecked, is_over } = &mut *self;
         let mut serving = shared.serving();
         shared.stall.on_poll(context.waker());
         let context = &mut Context::from_waker(waker);
@@ -441,19 +454,25 @@ impl<T> Stream for Responses<T> {
             *is_over = true;
             return Poll::Ready(Some(Err(status::stalled(inspected.inner.config.stall).into())));
         };
-        if let Some(failure) = interruption(deadline.as_mut(), ends.as_mut(), context) {
-            let status = call.end(failure);
-            *is_over = true;
-            *serving = None;
-            return Poll::Ready(Some(Err(status)));
+        let is_checked = *unchecked < MAX_UNCHECKED;
+        let mut end = if is_checked { None } else { interruption(deadline, ends, context) };
+        let mut item = Poll::Pending;
+        if end.is_none() {
+            // A generator that is always ready would keep its worker from all other tasks.
+            ready!(pin!(tokio::task::consume_budget()).poll(context));
+            item = {
+                let _entered = blocking::enter(call.owner);
+                stream.as_mut().poll_next(context)
+            };
+            *unchecked = if is_checked { *unchecked + 1 } else { 1 };
+            if item.is_pending() && is_checked {
+                end = interruption(deadline, ends, context);
+            }
         }
-        // A generator that is always ready would keep its worker from all other tasks.
-        ready!(pin!(tokio::task::consume_budget()).poll(context));
-        let polled = {
-            let _entered = blocking::enter(call.owner);
-            stream.as_mut().poll_next(context)
-        };
-        let item = match ready!(polled) {
+        if let Some(failure) = end {
+            item = Poll::Ready(Some(Err(failure)));
+        }
+        let item = match ready!(item) {
             Some(Ok(Outgoing { response, items, bytes })) => {
                 call.items += items as u64;
                 call.bytes += bytes as u64;
@@ -482,14 +501,14 @@ impl<T> Responses<T> {
 
 /// The reason for which a call must end now, if there is one.
 fn interruption(
-    deadline: Option<&mut Pin<Box<Sleep>>>,
-    ends: Option<&mut Pin<Box<WaitForCancellationFutureOwned>>>,
+    deadline: &mut Option<Pin<Box<Sleep>>>,
+    ends: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     context: &mut Context<'_>,
 ) -> Option<Failure> {
-    if deadline.is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+    if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
         return Some(status::deadline_exceeded());
     }
-    let is_draining = ends.is_some_and(|ends| ends.as_mut().poll(context).is_ready());
+    let is_draining = ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
     is_draining.then(status::draining)
 }
 

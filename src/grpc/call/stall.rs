@@ -16,7 +16,6 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use tokio::time::Instant;
 
 use super::Inner;
 
@@ -29,19 +28,25 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     fn evict_if_stalled(&self, limit: Duration);
 }
 
+/// Counts the inspections of all streams, so that a stream has a clock that costs nothing to read.
+#[derive(Debug, Default)]
+pub(in crate::grpc) struct Inspections(AtomicU64);
+
 /// Measures how long a stream has waited for its reader. It is also the waker of the stream, so that it sees wakes.
 #[derive(Debug)]
 pub(in crate::grpc) struct StallWatch {
-    started: Instant,
-    /// When the wait began, in milliseconds since `started` plus 1. 0 while the stream does not wait for its reader.
+    inspections: Arc<Inspections>,
+    /// After how many inspections the wait began, plus 1. 0 while the stream does not wait for its reader.
     since: AtomicU64,
     task: AtomicWaker,
 }
 
 impl StallWatch {
     /// For a stream that was never polled: its first response is ready and waits for the reader.
-    pub(in crate::grpc) fn new() -> Arc<Self> {
-        Self { started: Instant::now(), since: AtomicU64::new(1), task: AtomicWaker::new() }.into()
+    pub(in crate::grpc) fn new(inspections: Arc<Inspections>) -> Arc<Self> {
+        let watch = Self { inspections, since: AtomicU64::new(0), task: AtomicWaker::new() };
+        watch.on_response();
+        watch.into()
     }
 
     /// The reader asks for more. As a waker, this wakes `task` from now on.
@@ -55,18 +60,28 @@ impl StallWatch {
         self.since.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether the reader took nothing for longer than this.
+    /// Whether the stream waits for its reader.
+    pub(in crate::grpc) fn is_waiting(&self) -> bool {
+        self.since.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the reader took nothing for longer than the limit of stalls; up to one pause later than that.
     pub(in crate::grpc) fn is_longer_than(&self, limit: Duration) -> bool {
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let pauses = limit.as_nanos().div_ceil(pause(limit).as_nanos());
         match self.since.load(Ordering::Relaxed) {
             0 => false,
-            since => self.now().saturating_sub(since) > limit,
+            since => u128::from(self.now().saturating_sub(since)) > pauses,
         }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        self.inspections.0.load(Ordering::Relaxed).saturating_add(1)
     }
+}
+
+/// The pause between two inspections.
+fn pause(limit: Duration) -> Duration {
+    (limit / 4).clamp(PAUSES.0, PAUSES.1)
 }
 
 impl Wake for StallWatch {
@@ -87,11 +102,11 @@ pub(super) async fn sweep(inner: Weak<Inner>) {
         let Some((limit, shutdown)) = inner.upgrade().map(|it| (it.config.stall, it.shutdown.clone())) else {
             return;
         };
-        let pause = (limit / 4).clamp(PAUSES.0, PAUSES.1);
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause(limit))).await.is_none() {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
+        inner.inspections.0.fetch_add(1, Ordering::Relaxed);
         // Copy the list, so that no stream waits for the lock while generators are dropped.
         let streams = inner.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
         for stream in streams {

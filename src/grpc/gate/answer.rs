@@ -82,7 +82,7 @@ impl Answer {
         if encodes {
             held.encode()?;
         }
-        let (stall, state) = (StallWatch::new(), Mutex::new(State::Held(held)));
+        let (stall, state) = (calls.stall_watch(), Mutex::new(State::Held(held)));
         let shared = Arc::new(Shared { stall, deadline, state });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
         Ok(Self { shared, deadline: None, is_over: false, _inspected: calls.inspect(weak) })
@@ -145,7 +145,7 @@ impl Evictable for Shared {
     fn evict_if_stalled(&self, limit: Duration) {
         // A locked answer is being polled, so it is not stalled. Check under the lock, because a poll may just have ended.
         let Ok(mut state) = self.state.try_lock() else { return };
-        if !matches!(*state, State::Held(_)) || !self.stall.is_longer_than(Duration::ZERO) {
+        if !matches!(*state, State::Held(_)) || !self.stall.is_waiting() {
             return;
         }
         let failure = if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -172,7 +172,8 @@ impl HttpBody for Answer {
         }
         let shared = self.shared.clone();
         let mut state = shared.state();
-        let waker = shared.stall.on_poll(context.waker());
+        shared.stall.on_poll(context.waker());
+        let waker = shared.stall.clone().into();
         let context = &mut Context::from_waker(&waker);
         let frame = match &mut *state {
             State::Held(held) => held.poll(context),

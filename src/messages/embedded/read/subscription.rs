@@ -190,11 +190,14 @@ impl Subscription {
 
     /// The next batch: waits for messages or events, or until a heartbeat is due. Do not call it after an error.
     pub async fn next(&mut self) -> Result<Batch, Error> {
+        let mut has_found_nothing = false;
         loop {
             let (read, known) = self.read_on().await?;
-            if read.count > 0 || read.event.is_some() || self.is_over() || self.is_due() {
+            let has_news = read.count > 0 || read.event.is_some() || self.is_over();
+            if has_news || has_found_nothing && self.is_due() {
                 return Ok(self.batch(read, known));
             }
+            has_found_nothing = true;
             if self.delivered_up_to >= known.head && self.snapshot.is_none() && !self.wait().await {
                 self.skip_quiet();
                 return Ok(self.batch(ReadBatch::default(), self.known(self.log.head())));
@@ -409,6 +412,8 @@ impl Subscription {
             }
         };
         tokio::select! {
+            // In order: choosing at random costs more than looking.
+            biased;
             () = registration.notified() => true,
             () = clock_changed => true,
             () = over => true,
