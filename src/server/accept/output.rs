@@ -56,6 +56,11 @@ impl<T: AsyncWrite + Unpin> Output<T> {
     pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         lock(&self.0).poll_send(context)
     }
+
+    #[cfg(test)]
+    pub fn with_socket<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        read(&lock(&self.0).socket)
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
@@ -146,5 +151,106 @@ impl<T: AsyncRead + Unpin> AsyncRead for Collecting<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut lock(&self.0).socket).poll_read(context, buffer)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A socket that takes a number of bytes, and counts the writes that it took.
+    #[derive(Debug, Default)]
+    struct Socket {
+        room: usize,
+        taken: Vec<u8>,
+        writes: usize,
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let bytes = bytes.get(..bytes.len().min(self.room)).unwrap();
+            if bytes.is_empty() {
+                return Poll::Pending;
+            }
+            self.room -= bytes.len();
+            self.writes += 1;
+            self.taken.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write(socket: &mut Collecting<Socket>, bytes: &[u8]) -> Option<usize> {
+        let slices = [IoSlice::new(bytes)];
+        let context = &mut Context::from_waker(Waker::noop());
+        match Pin::new(socket).poll_write_vectored(context, &slices) {
+            Poll::Ready(written) => Some(written.unwrap()),
+            Poll::Pending => None,
+        }
+    }
+
+    fn send(output: &Output<Socket>) -> bool {
+        let sent = output.poll_send(&mut Context::from_waker(Waker::noop()));
+        assert!(!matches!(sent, Poll::Ready(Err(_))));
+        sent.is_ready()
+    }
+
+    #[test]
+    fn many_small_writes_leave_in_one_and_a_flush_sends_nothing() {
+        let (mut socket, output) = collect(Socket { room: usize::MAX, ..Socket::default() });
+        for n in 0..100 {
+            assert_eq!(write(&mut socket, &[n; 300]), Some(300));
+            let context = &mut Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut socket).poll_flush(context).is_ready());
+        }
+        assert_eq!(lock(&output.0).socket.writes, 0);
+        assert!(send(&output) && send(&output));
+        let inner = lock(&output.0);
+        let expected = (0..100).flat_map(|n| [n; 300]).collect::<Vec<_>>();
+        assert_eq!((inner.socket.writes, &inner.socket.taken), (1, &expected));
+        assert!(inner.kept.capacity() <= KEPT_BUFFER, "an idle connection holds little");
+    }
+
+    #[test]
+    fn a_socket_without_room_takes_nothing_more_and_loses_nothing() {
+        let (mut socket, output) = collect(Socket { room: 100, ..Socket::default() });
+        assert_eq!(write(&mut socket, &[1; 250]), Some(250));
+        assert!(!send(&output));
+        assert_eq!(write(&mut socket, &[2; 10]), None);
+        lock(&output.0).socket.room = 150;
+        assert_eq!(write(&mut socket, &[2; 10]), Some(10), "what was kept has left");
+        lock(&output.0).socket.room = 1_000_000;
+        assert_eq!(write(&mut socket, &vec![3; ROOM + 1]), Some(ROOM + 1), "too large to be kept");
+        assert!(send(&output));
+        let expected = [vec![1; 250], vec![2; 10], vec![3; ROOM + 1]].concat();
+        assert_eq!(lock(&output.0).socket.taken, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_leaves_before_the_end() {
+        let (server, mut client) = tokio::io::duplex(64);
+        let (mut socket, _output) = collect(server);
+        socket.write_all(&[7; 1_000]).await.unwrap();
+        let ended = tokio::spawn(async move { socket.shutdown().await });
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [7; 1_000]);
+        ended.await.unwrap().unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::future::{Ready, ready};
 use http_body_util::StreamBody;
 use prometheus_client::registry::Registry;
 use tokio::{io::AsyncReadExt, task::JoinHandle};
-use tonic::{Code, Request, client::Grpc, server::NamedService, service::Routes};
+use tonic::{Code, Request, client::Grpc, server::NamedService, service::Routes, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::Service;
 
@@ -17,7 +17,7 @@ use crate::grpc::{
     call::{self, Calls},
 };
 
-/// A service whose one stream neither yields nor ends, even when the server drains.
+/// A service with a stream that neither yields nor ends, even when the server drains, and one that panics.
 #[derive(Clone)]
 struct Stubborn;
 
@@ -34,8 +34,13 @@ impl Service<http::Request<Body>> for Stubborn {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        let frames = futures::stream::pending::<Result<Frame<bytes::Bytes>, Status>>();
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let panics = request.uri().path().ends_with("Panic");
+        let frames =
+            futures::stream::poll_fn(move |_| -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+                assert!(!panics, "a fault of a generator");
+                Poll::Pending
+            });
         let response = http::Response::builder().header("content-type", "application/grpc");
         ready(Ok(response.body(Body::new(StreamBody::new(frames))).unwrap()))
     }
@@ -72,12 +77,20 @@ impl Server {
         client.check(tonic_health::pb::HealthCheckRequest::default()).await.is_ok()
     }
 
+    async fn connect(&self) -> Channel {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        channel.connect().await.unwrap()
+    }
+
     /// A stream that only the server's limit can end.
     async fn stubborn(&self) -> tonic::Streaming<HealthCheckResponse> {
-        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        let mut client = Grpc::new(channel.connect().await.unwrap());
+        Self::open(self.connect().await, "/perennial.Stubborn/Wait").await
+    }
+
+    async fn open(channel: Channel, path: &'static str) -> tonic::Streaming<HealthCheckResponse> {
+        let mut client = Grpc::new(channel);
         client.ready().await.unwrap();
-        let path = http::uri::PathAndQuery::from_static("/perennial.Stubborn/Wait");
+        let path = http::uri::PathAndQuery::from_static(path);
         let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let request = Request::new(HealthCheckRequest::default());
         client.server_streaming(request, path, codec).await.unwrap().into_inner()
@@ -165,4 +178,16 @@ async fn a_connection_without_a_stream_is_closed_when_it_has_been_idle() {
     // The limit holds until the server closes the idle connection; its client is still connected.
     soon(async { while !server.answers().await {} }).await;
     drop(channel);
+}
+
+#[tokio::test]
+async fn a_panic_in_one_stream_ends_only_that_stream() {
+    let server = Server::start(Config::default()).await;
+    let channel = server.connect().await;
+    let mut other = Server::open(channel.clone(), "/perennial.Stubborn/Wait").await;
+    let mut broken = Server::open(channel.clone(), "/perennial.Stubborn/Panic").await;
+    assert!(soon(broken.message()).await.is_err());
+    let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+    soon(client.check(HealthCheckRequest::default())).await.unwrap();
+    assert!(futures::FutureExt::now_or_never(other.message()).is_none(), "the other stream goes on");
 }

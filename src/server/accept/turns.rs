@@ -95,3 +95,94 @@ impl<P: Future, T: AsyncWrite + Unpin> Future for Turns<P, T> {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use hyper::rt::Executor;
+    use tokio::io::AsyncWriteExt;
+
+    use super::{super::output, *};
+
+    /// A protocol that writes what its streams give, and the writes that arrive.
+    async fn turns_of(streams: usize, wake: impl FnOnce(&[Waker])) -> (usize, Vec<usize>) {
+        let wakes = Wakes::new();
+        let of_streams = wakes.of_streams();
+        let set = Streams::new(of_streams.clone());
+        let (mut input, output) = output::collect(Counting::default());
+        let writes = output.writes();
+        let (given, polls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (waiting, counter) = (Arc::new(Mutex::new(Vec::new())), polls.clone());
+        let (of_protocol, left) = (wakes.of_protocol(), given.clone());
+        let protocol = poll_fn(move |context| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            for _ in 0..left.swap(0, Ordering::Relaxed) {
+                assert!(pin!(input.write_all(&[0; 300])).poll(context).is_ready());
+            }
+            Poll::<()>::Pending
+        });
+        for _ in 0..streams {
+            let (given, waiting, of_protocol) = (given.clone(), waiting.clone(), of_protocol.clone());
+            let mut has_waited = false;
+            set.starter().execute(poll_fn(move |context| {
+                if !has_waited {
+                    has_waited = true;
+                    waiting.lock().unwrap().push(context.waker().clone());
+                    return Poll::Pending;
+                }
+                given.fetch_add(1, Ordering::Relaxed);
+                of_protocol.wake_by_ref();
+                Poll::Ready(())
+            }));
+        }
+        let mut turns = Turns::new(protocol, (set, of_streams), output, wakes);
+        poll_fn(|context| Poll::Ready(assert!(Pin::new(&mut turns).poll(context).is_pending()))).await;
+        polls.store(0, Ordering::Relaxed);
+        wake(&waiting.lock().unwrap());
+        poll_fn(|context| Poll::Ready(assert!(Pin::new(&mut turns).poll(context).is_pending()))).await;
+        let writes = writes.lock().unwrap().clone();
+        (polls.load(Ordering::Relaxed), writes)
+    }
+
+    /// A socket that keeps the sizes of its writes.
+    #[derive(Debug, Default)]
+    struct Counting(Arc<Mutex<Vec<usize>>>);
+
+    impl Output<Counting> {
+        fn writes(&self) -> Arc<Mutex<Vec<usize>>> {
+            self.with_socket(|socket| socket.0.clone())
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.lock().unwrap().push(bytes.len());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_streams_that_are_ready_leave_in_one_write_after_one_poll_of_the_protocol() {
+        let all = turns_of(100, |waiting| waiting.iter().for_each(Waker::wake_by_ref)).await;
+        assert_eq!(all, (1, vec![100 * 300]));
+        let some = turns_of(100, |waiting| waiting.iter().step_by(10).for_each(Waker::wake_by_ref)).await;
+        assert_eq!(some, (1, vec![10 * 300]));
+        assert_eq!(turns_of(100, |_| {}).await, (0, vec![]), "a turn without a wake polls nothing");
+    }
+}
