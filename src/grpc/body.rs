@@ -109,7 +109,7 @@ impl ResponseBody {
                 Poll::Pending if small.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(response))) => {
-                    if small.len() + PREFIX_BYTES + response.len() > SLICE {
+                    if small.len() + PREFIX_BYTES + response.size() > SLICE {
                         self.pieces = pieces(response, small);
                         return Poll::Ready(self.pieces.pop_front());
                     }
@@ -126,7 +126,7 @@ impl ResponseBody {
 
 /// Everything of a response but its items. The fields of a message may come in any order, and its items follow.
 fn put_head(response: &Encoded, out: &mut BytesMut) {
-    let bytes = response.len();
+    let bytes = response.size();
     out.reserve(PREFIX_BYTES + response.rest.len() + if bytes > SLICE { 0 } else { bytes });
     out.put_u8(0);
     out.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));

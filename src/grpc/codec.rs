@@ -36,7 +36,7 @@ impl Encoded {
     }
 
     /// The number of bytes of the response.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.items.iter().map(Bytes::len).sum::<usize>() + self.rest.len()
     }
 }

@@ -203,7 +203,7 @@ async fn serve_connection(
         let inspect = activity.idle_at(&config).min(Instant::now() + config.idle).min(old);
         tokio::select! {
             // An error means that the client went away, or did not speak HTTP/2.
-            _ = &mut served => return,
+            () = &mut served => return,
             () = ends.cancelled() => break,
             () = tokio::time::sleep_until(inspect) => {}
         }
@@ -213,7 +213,7 @@ async fn serve_connection(
     }
     // The streams end with their cursor, and a GOAWAY tells the client to open no more.
     ends.cancel();
-    served.change(|protocol| protocol.graceful_shutdown());
+    served.change(http2::Connection::graceful_shutdown);
     let limit = if activity.is_busy() { config.drain } else { FAREWELL };
     let _ = tokio::time::timeout(limit, served).await;
 }

@@ -144,10 +144,12 @@ mod tests {
             }));
         }
         let mut turns = Turns::new(protocol, (set, of_streams), output, wakes);
-        poll_fn(|context| Poll::Ready(assert!(Pin::new(&mut turns).poll(context).is_pending()))).await;
+        let mut is_pending =
+            async || poll_fn(|context| Poll::Ready(Pin::new(&mut turns).poll(context).is_pending())).await;
+        assert!(is_pending().await);
         polls.store(0, Ordering::Relaxed);
         wake(&waiting.lock().unwrap());
-        poll_fn(|context| Poll::Ready(assert!(Pin::new(&mut turns).poll(context).is_pending()))).await;
+        assert!(is_pending().await);
         let writes = writes.lock().unwrap().clone();
         (polls.load(Ordering::Relaxed), writes)
     }

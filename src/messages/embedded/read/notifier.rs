@@ -122,7 +122,9 @@ impl Notifier {
         while !left.is_empty() {
             let slice = stream::slice(left, |follower| follower.wake_group, SLICE, MAX_SLICE);
             let (now, later) = left.split_at(slice);
-            now.iter().for_each(|follower| follower.waker.wake());
+            for follower in now {
+                follower.waker.wake();
+            }
             left = later;
             if !left.is_empty() {
                 tokio::task::yield_now().await;
