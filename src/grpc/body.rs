@@ -22,7 +22,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Response, Status, body::Body};
 
-use super::{call::Responses, codec::Encoded};
+use super::{call::Responses, codec::Encoded, status};
 
 /// The most bytes of a piece of a body: the largest frame that clients accept unless they ask for larger ones.
 const SLICE: usize = 16 * 1024;
@@ -117,7 +117,7 @@ impl ResponseBody {
                     response.items.iter().for_each(|item| small.put_slice(item));
                 }
                 Poll::Ready(Some(Err(status))) => self.end = End::Trailers(status),
-                Poll::Ready(None) => self.end = End::Trailers(Status::ok("")),
+                Poll::Ready(None) => self.end = End::Trailers(status::ok()),
             }
         }
         Poll::Ready((!small.is_empty()).then(|| small.freeze()))

@@ -255,6 +255,11 @@ pub fn deadline_exceeded() -> Failure {
     )
 }
 
+/// The end of a stream that ended as its caller asked.
+pub fn ok() -> Status {
+    Status::ok("")
+}
+
 /// The server shuts down, or the connection has reached its maximum age.
 pub fn draining() -> Failure {
     Failure::new(

@@ -396,11 +396,6 @@ impl Embedded {
         self.shared.leases.is_taken(consumer)
     }
 
-    /// Rises whenever messages are removed that a reader could have read.
-    pub fn loss_epoch(&self) -> u64 {
-        self.shared.state().topics.loss_epoch()
-    }
-
     /// Whether it is known what was lost since a loss epoch.
     pub fn knows_epoch(&self, epoch: u64) -> bool {
         self.shared.state().topics.knows_epoch(epoch)

@@ -1,7 +1,11 @@
 //! Calls in virtual time, over streams that the tests make.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::{future::Future, sync::atomic::AtomicBool, task::Waker};
+use std::{
+    future::Future,
+    sync::atomic::AtomicBool,
+    task::{Context, Poll, Waker},
+};
 
 use futures::{FutureExt, StreamExt, channel::oneshot, stream};
 use prometheus_client::encoding::text::encode;

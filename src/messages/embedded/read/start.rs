@@ -143,6 +143,6 @@ fn known_before(log: &Embedded, patterns: &[Pattern], position: &Position) -> Op
 /// What the topics that match have lost by now.
 pub fn lost_before(log: &Embedded, patterns: &[Pattern], after: u64) -> Before {
     // The epoch first: what is lost between the two counts as lost later.
-    let epoch = log.loss_epoch();
+    let epoch = log.edge().loss_epoch;
     Before { epoch, lost_up_to: log.lost_up_to(patterns, after) }
 }

@@ -151,7 +151,7 @@ impl Subscription {
         // Fail before the first batch if possible.
         if on_gap == OnGap::Fail
             && subscription.first_message.is_none()
-            && let Some(gap) = subscription.gap(subscription.log.loss_epoch())
+            && let Some(gap) = subscription.gap(subscription.log.edge().loss_epoch)
         {
             return Err(subscription.removed(gap));
         }
