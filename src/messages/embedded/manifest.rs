@@ -265,7 +265,8 @@ impl ManifestFile {
     /// The link of a segment that replaces others, from the one with this first sequence on.
     pub fn link_of_compacted(&self, first_sequence: u64) -> Link {
         let before = self.read(|manifest| {
-            let before = manifest.segments.iter().filter(|listed| listed.first_sequence < first_sequence);
+            let listed = manifest.segments.iter().chain(&manifest.lost);
+            let before = listed.filter(|listed| listed.first_sequence < first_sequence);
             before.max_by_key(|listed| listed.first_sequence).copied()
         });
         let predecessor = before.map(|Listed { id, first_sequence: first, end }| Predecessor {
