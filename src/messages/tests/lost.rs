@@ -164,6 +164,18 @@ async fn a_lost_segment_stays_a_gap_when_those_beside_it_are_compacted() {
             assert!(messages.len() >= 8);
             log.close().await;
         }
+        // Without a manifest, only the headers of the compacted segments say that there was more.
+        for name in ["manifest.0", "manifest.1"] {
+            std::fs::write(directory.path().join(name), "nothing").unwrap();
+        }
+        let (log, _) = open_with(&directory, config);
+        let (_, events) = read(&log, query(&["kept"], Start::Earliest)).await;
+        let covers = |event: &Event| {
+            matches!(event, Event::Damaged(range) if number(range.first) <= all[lost].1
+                && number(range.last) >= all[lost + 1].1 - 1)
+        };
+        assert!(events.iter().any(covers), "{lost}, without a manifest: {events:?}");
+        log.close().await;
     }
 }
 
