@@ -32,6 +32,7 @@ use crate::messages::{
         maintenance::room,
         read::fetch::retrying,
     },
+    topic,
 };
 
 /// A segment below this fraction of the nominal size is small, and is joined with its neighbours.
@@ -163,7 +164,8 @@ fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Resul
         let state = shared.state();
         slice.for_each(|name, held| {
             let TrimPoint { first_kept, purged_up_to, .. } = state.topics.trim_point(name);
-            is_purged &= purged_up_to >= held.last.sequence;
+            // The records of consumers have no ids, and nobody purges them.
+            is_purged &= topic::is_of_consumer(name) || purged_up_to >= held.last.sequence;
             let sequences = held.first.sequence..=held.last.sequence;
             // In doubt, all messages count as alive; but where nothing expires, a later look finds nothing new.
             let has_expired = moment.have_all_expired(sequences.clone(), held.all_expired);
