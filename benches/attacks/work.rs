@@ -88,7 +88,7 @@ async fn list_topics(server: &Server) -> Vec<Call> {
     (0..CALLS).map(call).collect()
 }
 
-/// Reads all that there is.
+/// A request for all messages from a start on.
 fn from(start: messages_request::Start) -> MessagesRequest {
     let topics = vec![">".into()];
     MessagesRequest { topics, start: Some(start), until_caught_up: true, ..Default::default() }

@@ -1,6 +1,6 @@
 //! The gate: what every call of every service passes, from its headers to the last byte of its answer.
 //!
-//! It refuses what is not a call of gRPC, gives each call its place among the open ones, bounds its request
+//! It refuses requests that are no calls of gRPC, gives each call its place among the open ones, bounds its request
 //! ([`intake`]) before tonic decodes it, and bounds the answers ([`answer`]) of the methods that do not stream and of
 //! the services of other crates. The streams of [`call`](super::call) bound their own responses.
 

@@ -49,7 +49,7 @@ impl<T> std::fmt::Debug for Shared<T> {
 
 impl<T> Shared<T> {
     fn serving(&self) -> MutexGuard<'_, Option<Serving<T>>> {
-        // A generator that panicked is not polled again, because its task is gone.
+        // A generator that panicked is not polled again, because its stream has ended.
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -136,7 +136,7 @@ impl Held {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A body that panicked is not polled again, because its task is gone.
+        // A body that panicked is not polled again, because its stream has ended.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

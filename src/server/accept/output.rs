@@ -34,7 +34,7 @@ pub struct Output<T>(Arc<Mutex<Inner<T>>>);
 struct Inner<T> {
     socket: T,
     kept: Vec<u8>,
-    /// The first so many bytes of `kept` were sent.
+    /// How many bytes at the start of `kept` were sent.
     sent: usize,
     /// The socket had no room for the bytes that are kept.
     is_full: bool,

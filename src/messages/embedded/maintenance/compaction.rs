@@ -164,7 +164,7 @@ fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Resul
         let state = shared.state();
         slice.for_each(|name, held| {
             let TrimPoint { first_kept, purged_up_to, .. } = state.topics.trim_point(name);
-            // The records of consumers have no ids, and nobody purges them.
+            // The records of consumers have no message ids, and a purge does not remove them.
             is_purged &= topic::is_of_consumer(name) || purged_up_to >= held.last.sequence;
             let sequences = held.first.sequence..=held.last.sequence;
             // In doubt, all messages count as alive; but where nothing expires, a later look finds nothing new.
