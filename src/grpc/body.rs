@@ -25,7 +25,7 @@ use tonic::{Response, Status, body::Body};
 use super::{call::Responses, codec::Encoded, status};
 
 /// The most bytes of a piece of a body: the largest frame that clients accept unless they ask for larger ones.
-const SLICE: usize = 16 * 1024;
+pub const SLICE: usize = 16 * 1024;
 
 /// Items up to this size are copied: a frame of their own would cost more.
 const SMALL: usize = 2 * 1024;
@@ -124,6 +124,13 @@ impl ResponseBody {
     }
 }
 
+/// The last frame of a response: how the call ended.
+pub fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
+}
+
 /// Everything of a response but its items. The fields of a message may come in any order, and its items follow.
 fn put_head(response: &Encoded, out: &mut BytesMut) {
     let bytes = response.size();
@@ -172,9 +179,7 @@ impl HttpBody for ResponseBody {
         let End::Trailers(status) = std::mem::replace(&mut self.end, End::Ended) else {
             return Poll::Ready(None);
         };
-        let mut trailers = HeaderMap::new();
-        status.add_header(&mut trailers)?;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(trailers(&status)))
     }
 
     fn is_end_stream(&self) -> bool {

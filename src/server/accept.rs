@@ -31,7 +31,7 @@ use tokio_util::{
 };
 use tonic::{Status, body::Body};
 
-use crate::grpc::{call::LogLimit, gate::Gate, status};
+use crate::grpc::{body::trailers, call::LogLimit, gate::Gate, status};
 use addresses::Addresses;
 use streams::{Starter, Streams};
 use turns::Turns;
@@ -324,9 +324,7 @@ impl HttpBody for Tracked {
         }
         self.body = Body::empty();
         self.ends = None;
-        let mut trailers = http::HeaderMap::new();
-        Status::from(status::draining()).add_header(&mut trailers)?;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(trailers(&status::draining().into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -17,15 +17,13 @@ use tokio::time::{Instant, Sleep};
 use tonic::{Status, body::Body};
 
 use crate::grpc::{
+    body::{SLICE, trailers},
     call::{
         Admission, Calls, Inspected, Part,
         stall::{Evictable, StallWatch},
     },
     status::{self, Failure},
 };
-
-/// The transport is given up to this many bytes at once: it holds one slice besides those that it can send.
-const SLICE_BYTES: usize = 16 * 1024;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -104,7 +102,7 @@ impl Held {
             match frame.into_data() {
                 Ok(bytes) => {
                     // The transport would hold a small answer anyway.
-                    if bytes.len() > SLICE_BYTES {
+                    if bytes.len() > SLICE {
                         self.part.resize(bytes.len())?;
                     }
                     self.rest = bytes;
@@ -125,7 +123,7 @@ impl Held {
                 other => return Poll::Ready(other),
             }
         }
-        let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
+        let slice = self.rest.split_to(self.rest.len().min(SLICE));
         if self.rest.is_empty() {
             // Frees the buffer of the slices when the transport has sent them.
             let _ = self.part.resize(0);
@@ -182,7 +180,7 @@ impl HttpBody for Answer {
                     return Poll::Ready(None);
                 };
                 self.is_over = true;
-                return trailers(failure);
+                return Poll::Ready(Some(trailers(&failure.into())));
             }
             State::Over => Poll::Ready(None),
         };
@@ -194,7 +192,7 @@ impl HttpBody for Answer {
             Poll::Pending if self.is_late(context) => {
                 *state = State::Over;
                 self.is_over = true;
-                trailers(status::deadline_exceeded())
+                Poll::Ready(Some(trailers(&status::deadline_exceeded().into())))
             }
             Poll::Pending => Poll::Pending,
             over @ Poll::Ready(_) => {
@@ -204,11 +202,4 @@ impl HttpBody for Answer {
             }
         }
     }
-}
-
-/// The end of an answer whose headers have left.
-fn trailers(failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-    let mut trailers = http::HeaderMap::new();
-    Status::from(failure).add_header(&mut trailers)?;
-    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
 }

@@ -15,9 +15,6 @@ use tokio::{io::AsyncWrite, task::coop};
 
 use super::{output::Output, streams::Streams, wakes::Wakes};
 
-/// A turn looks for wakes up to this many times, so that a busy connection does not keep its worker.
-const ROUNDS: usize = 32;
-
 /// A connection: a future that ends with it.
 pub struct Turns<P, T> {
     protocol: Pin<Box<P>>,
@@ -64,7 +61,8 @@ impl<P: Future, T: AsyncWrite + Unpin> Future for Turns<P, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let me = &mut *self;
         me.wakes.runs(context.waker());
-        for _ in 0..ROUNDS {
+        me.streams.begin_turn();
+        loop {
             let woken = me.wakes.take();
             if woken.is_none() {
                 if me.send().is_err() {
@@ -78,13 +76,15 @@ impl<P: Future, T: AsyncWrite + Unpin> Future for Turns<P, T> {
             if woken.streams() {
                 me.streams.poll(&mut Context::from_waker(&me.of_streams));
             }
+            // The streams wake the protocol when they give something, and it must leave in this turn.
             let mut protocol = Context::from_waker(&me.of_protocol);
-            if woken.protocol() && me.protocol.as_mut().poll(&mut protocol).is_ready() {
+            let must_poll = me.wakes.take_protocol() || woken.protocol();
+            if must_poll && me.protocol.as_mut().poll(&mut protocol).is_ready() {
                 // The client may still read the reason of an error.
                 let _ = me.send();
                 return Poll::Ready(());
             }
-            if !coop::has_budget_remaining() {
+            if me.streams.is_turn_over() || !coop::has_budget_remaining() {
                 break;
             }
         }

@@ -71,6 +71,11 @@ impl Wakes {
         Woken(self.state.fetch_and(RUNNING, Ordering::AcqRel) & !RUNNING)
     }
 
+    /// Whether the protocol was woken since the last call.
+    pub fn take_protocol(&self) -> bool {
+        self.state.fetch_and(!PROTOCOL, Ordering::AcqRel) & PROTOCOL != 0
+    }
+
     /// The task stops, unless a part was woken meanwhile: then it goes on.
     pub fn stops(&self) -> bool {
         self.state.compare_exchange(RUNNING, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
