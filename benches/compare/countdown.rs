@@ -19,8 +19,8 @@ use crate::{
 mod ticks;
 
 /// What can be asked for, in the order in which all are run.
-pub const PARTS: [&str; 8] =
-    ["one", "fast", "many-fast", "one-phase", "random-phase", "catch-up", "memory", "drift"];
+pub const PARTS: [&str; 9] =
+    ["one", "fast", "many-fast", "one-phase", "random-phase", "apart", "catch-up", "memory", "drift"];
 
 /// How long to measure.
 const TIME: Duration = Duration::from_secs(20);
@@ -28,6 +28,9 @@ const QUICK_TIME: Duration = Duration::from_secs(5);
 
 /// What opening put off is not counted.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How many connections there are with one stream each: as many as the descriptors of a process allow by default.
+pub const APART: usize = 9_900;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub async fn run(plan: Plan) -> Result<()> {
             "many-fast" => lateness(&load(2, 20, MILLISECOND, Phase::Own)).await?,
             "one-phase" => lateness(&load(100, 10_000, SECOND, Phase::Shared)).await?,
             "random-phase" => lateness(&load(100, 10_000, SECOND, Phase::Own)).await?,
+            "apart" => lateness(&load(APART, APART, SECOND, Phase::Shared)).await?,
             "catch-up" => catch_up(if plan.quick { 200_000 } else { 1_000_000 }).await?,
             "memory" => memory(if plan.quick { &[10_000] } else { &[10_000, 100_000] }).await?,
             _ => drift(if plan.quick { 10 * SECOND } else { 60 * SECOND }).await?,

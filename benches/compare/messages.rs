@@ -18,13 +18,14 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Plan, Result,
+    countdown::APART,
     measure::{each, head, median, milliseconds, now, percentile, row, to_f64},
     peer::{MESSAGES, PUBLISH, Text},
     process::{Kind, Server, call},
 };
 
 /// The parts that `--part` can name.
-pub const PARTS: [&str; 3] = ["full", "paced", "shared"];
+pub const PARTS: [&str; 4] = ["full", "paced", "shared", "apart"];
 
 const OURS: &str = "/perennial.v1.MessageService/Messages";
 const OUR_PUBLISH: &str = "/perennial.v1.MessageService/PublishStream";
@@ -58,6 +59,10 @@ const SLOW_DOWN: u32 = 10;
 const MESSAGES_SHARED: u64 = 1_000;
 const QUICK_MESSAGES_SHARED: u64 = 400;
 
+/// How many messages, a second apart, to many connections of one subscriber.
+const MESSAGES_APART: u64 = 20;
+const QUICK_MESSAGES_APART: u64 = 6;
+
 /// A subscriber that received nothing for this time receives no more: the last message is lost for it, too.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -68,13 +73,14 @@ struct Load {
     pace: Option<Duration>,
     /// How many messages a request of ours holds; the peers' hold one.
     batch: usize,
+    connections: usize,
     /// How many subscribers each connection has.
     sharing: usize,
 }
 
 impl Load {
     fn subscribers(&self) -> usize {
-        CONNECTIONS * self.sharing
+        self.connections * self.sharing
     }
 }
 
@@ -211,7 +217,7 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
     let server = Server::start(kind, Path::new("."))?;
     let last = load.messages - 1;
     let mut tasks: JoinSet<Result<Got>> = JoinSet::new();
-    for channel in server.connections(CONNECTIONS).await? {
+    for channel in server.connections(load.connections).await? {
         for _ in 0..load.sharing {
             let feed = Feed::open(kind, &channel).await?;
             tasks.spawn(async move {
@@ -241,7 +247,8 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
 const COLUMNS: [&str; 7] =
     ["server", "delivered", "lost", "CPU a delivery", "deliveries a second", "age p50", "p99"];
 
-async fn compare(plan: Plan, load: Load, python: Load) -> Result<()> {
+/// `python`: a load that grpc.aio can keep, if there is one.
+async fn compare(plan: Plan, load: Load, python: Option<Load>) -> Result<()> {
     let (mut ours, mut peers, mut batched) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.runs(RUNS, QUICK_RUNS) {
         ours.push(measure(Kind::Perennial, load).await?);
@@ -256,9 +263,10 @@ async fn compare(plan: Plan, load: Load, python: Load) -> Result<()> {
     if !batched.is_empty() {
         show(&format!("perennial, {BATCH} messages a request"), &batched);
     }
-    match Kind::Aio.missing() {
-        Some(why) => row(&[Kind::Aio.name().into(), format!("not run: {why}")]),
-        None => show(Kind::Aio.name(), &[measure(Kind::Aio, python).await?]),
+    match (python, Kind::Aio.missing()) {
+        (None, _) => {}
+        (Some(_), Some(why)) => row(&[Kind::Aio.name().into(), format!("not run: {why}")]),
+        (Some(load), None) => show(Kind::Aio.name(), &[measure(Kind::Aio, load).await?]),
     }
     println!("\nCPU a delivery, perennial / tonic: {ratio:.2}");
     Ok(())
@@ -291,17 +299,18 @@ pub async fn run(plan: Plan) -> Result<()> {
         (MESSAGES_FULL, MESSAGES_PACED, MESSAGES_SHARED)
     };
     let is_asked = |part| plan.part.is_none_or(|asked| asked == part);
-    let load = Load { messages: full, pace: None, batch: 1, sharing: 1 };
+    let load = Load { messages: full, pace: None, batch: 1, connections: CONNECTIONS, sharing: 1 };
     let count = load.subscribers();
     if is_asked("full") {
         head(&format!("Messages: {full} of {SIZE} B at full speed, {count} subscribers"), &COLUMNS);
-        compare(plan, load, Load { messages: full / 100, ..load }).await?;
+        compare(plan, load, Some(Load { messages: full / 100, ..load })).await?;
     }
     let slow = Some(PACE * SLOW_DOWN);
     if is_asked("paced") {
         head(&format!("Messages: {paced} of {SIZE} B, 1,000 a second, {count} subscribers"), &COLUMNS);
         let load = Load { messages: paced, pace: Some(PACE), ..load };
-        compare(plan, load, Load { messages: paced / u64::from(SLOW_DOWN), pace: slow, ..load }).await?;
+        let python = Load { messages: paced / u64::from(SLOW_DOWN), pace: slow, ..load };
+        compare(plan, load, Some(python)).await?;
     }
     if is_asked("shared") {
         let load = Load { messages: shared, pace: slow, sharing: SHARING, ..load };
@@ -309,7 +318,14 @@ pub async fn run(plan: Plan) -> Result<()> {
         let title =
             format!("{shared} of {SIZE} B, 100 a second, {count} subscribers on {CONNECTIONS} connections");
         head(&format!("Messages: {title}"), &COLUMNS);
-        compare(plan, load, Load { messages: shared / u64::from(SLOW_DOWN), ..load }).await?;
+        compare(plan, load, Some(Load { messages: shared / u64::from(SLOW_DOWN), ..load })).await?;
+    }
+    if is_asked("apart") {
+        let messages = if plan.quick { QUICK_MESSAGES_APART } else { MESSAGES_APART };
+        head(&format!("Messages: {messages} of {SIZE} B, one a second, {APART} connections"), &COLUMNS);
+        let pace = Some(Duration::from_secs(1));
+        let load = Load { messages, pace, connections: APART, sharing: 1, ..load };
+        compare(plan, load, None).await?;
     }
     Ok(())
 }
