@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use self::ticks::{Late, Phase, Ticks, open_after};
 use crate::{
     Plan, Result,
+    control::{self, Control},
     measure::{each, head, kib, milliseconds, now, percentile, ratio, row, to_f64},
     process::{Kind, Server},
 };
@@ -71,6 +72,8 @@ struct Figures {
     late: Late,
     /// Nanoseconds a tick.
     cpu: f64,
+    /// The ages of the control.
+    control: Vec<i64>,
 }
 
 const COLUMNS: [&str; 7] =
@@ -99,13 +102,14 @@ async fn lateness(load: &Load) -> Result<()> {
     }
     if let [ours, theirs, ..] = &both[..] {
         ours.compare(theirs);
+        ours.print_control();
     }
     Ok(())
 }
 
 impl Figures {
     fn print(&self, kind: Kind) {
-        let Self { late: Late { sent, arrived, .. }, cpu } = self;
+        let Self { late: Late { sent, arrived, .. }, cpu, .. } = self;
         row(&[
             kind.name().into(),
             sent.len().to_string(),
@@ -115,6 +119,13 @@ impl Figures {
             milliseconds(percentile(arrived, 99)),
             format!("{:.1} µs", cpu / 1e3),
         ]);
+    }
+
+    /// The control has no time at which it is due, so its age stands where ticks arrive.
+    fn print_control(&self) {
+        let age = |per_cent| milliseconds(percentile(&self.control, per_cent));
+        let none = String::new;
+        row(&[control::NAME.into(), none(), none(), none(), age(50), age(99), none()]);
     }
 
     fn compare(&self, other: &Self) {
@@ -152,9 +163,11 @@ async fn measure(kind: Kind, load: &Load) -> Result<Figures> {
         });
     }
     sleep_until(begin).await;
+    let control = Control::start().await?;
     let cpu = server.cpu()?;
     sleep_until(end).await;
     let cpu = server.cpu()?.saturating_sub(cpu);
+    let control = control.stop().await?;
 
     let mut late = Late::default();
     while let Some(one) = tasks.join_next().await {
@@ -165,7 +178,7 @@ async fn measure(kind: Kind, load: &Load) -> Result<Figures> {
     late.sent.sort_unstable();
     late.arrived.sort_unstable();
     let cpu = each(cpu, late.sent.len().try_into()?);
-    Ok(Figures { late, cpu })
+    Ok(Figures { late, cpu, control })
 }
 
 async fn open(

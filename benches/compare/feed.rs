@@ -1,8 +1,9 @@
-//! The durable feed beside JetStream and tonic: what it takes to publish, to read again, to deliver to many, to hold
+//! The durable feed beside JetStream, durable-streams and tonic: what it takes to publish, to read again, to deliver to many, to hold
 //! many topics and to open a large log. Each line has an aim, and says whether it was reached.
 
 use crate::{Plan, Result};
 
+mod durable_streams;
 mod fanout;
 mod growth;
 mod load;
@@ -25,6 +26,9 @@ pub async fn run(plan: Plan) -> Result<()> {
     match nats::missing() {
         Some(why) => println!("\nnats-server is not run: {why}"),
         None => println!("\nBeside {}.", nats::version()?),
+    }
+    if let Some(why) = durable_streams::missing() {
+        println!("durable-streams-server is not run: {why}");
     }
     let mut lines: Vec<Line> = Vec::new();
     for part in PARTS.into_iter().filter(|part| plan.part.is_none_or(|asked| asked == *part)) {

@@ -9,6 +9,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
+mod control;
 mod countdown;
 mod crowd;
 mod feed;

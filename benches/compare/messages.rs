@@ -18,6 +18,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     Plan, Result,
+    control::{self, Control},
     countdown::APART,
     measure::{each, head, median, milliseconds, now, percentile, row, to_f64},
     peer::{MESSAGES, PUBLISH, Text},
@@ -211,6 +212,8 @@ struct Run {
     delivered: u64,
     lost: u64,
     ages: Vec<i64>,
+    /// The ages of the control.
+    control: Vec<i64>,
 }
 
 async fn measure(kind: Kind, load: Load) -> Result<Run> {
@@ -228,6 +231,7 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
         }
     }
     let publisher = server.connections(1).await?;
+    let control = Control::start().await?;
     let (cpu, start) = (server.cpu()?, Instant::now());
     publish(kind, publisher.first().ok_or("no connection")?, load).await?;
     let (mut delivered, mut ages, mut end) = (0, Vec::new(), None);
@@ -237,11 +241,13 @@ async fn measure(kind: Kind, load: Load) -> Result<Run> {
         ages.extend(got.ages);
         end = end.max(got.end);
     }
+    let cpu = server.cpu()?.saturating_sub(cpu);
+    let control = control.stop().await?;
     // The silence in which nothing came is no part of it.
     let wall = end.map_or(Duration::ZERO, |end| end - start);
     ages.sort_unstable();
     let lost = load.messages * u64::try_from(load.subscribers())? - delivered;
-    Ok(Run { cpu: server.cpu()?.saturating_sub(cpu), wall, delivered, lost, ages })
+    Ok(Run { cpu, wall, delivered, lost, ages, control })
 }
 
 const COLUMNS: [&str; 7] =
@@ -268,6 +274,11 @@ async fn compare(plan: Plan, load: Load, python: Option<Load>) -> Result<()> {
         (Some(_), Some(why)) => row(&[Kind::Aio.name().into(), format!("not run: {why}")]),
         (Some(load), None) => show(Kind::Aio.name(), &[measure(Kind::Aio, load).await?]),
     }
+    let ages = ours.first().map_or(&[][..], |run| &run.control);
+    let mut cells = vec![String::new(); COLUMNS.len() - 2];
+    cells.splice(..1, [control::NAME.to_owned()]);
+    cells.extend([50, 99].map(|per_cent| milliseconds(percentile(ages, per_cent))));
+    row(&cells);
     println!("\nCPU a delivery, perennial / tonic: {ratio:.2}");
     Ok(())
 }

@@ -77,7 +77,7 @@ pub async fn opening(plan: Plan) -> Result<Vec<Line>> {
     let mut costs = Vec::new();
     for system in SYSTEMS {
         costs.push(match system.missing() {
-            Some(_) => Err("not run: no nats-server".to_owned()),
+            Some(_) => Err("not run".to_owned()),
             None => open_both(system, gib << 30).await.map_err(|error| format!("went wrong: {error}")),
         });
     }

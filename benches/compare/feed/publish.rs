@@ -17,6 +17,8 @@ use super::{
 use crate::{Plan, Result, directory};
 
 const SYSTEMS: [System; 3] = [System::Perennial, System::Default, System::Always];
+/// An append of durable-streams is one request, and a connection has one request at a time.
+const WITH_UNARY: [System; 4] = [System::Perennial, System::Default, System::Always, System::DurableStreams];
 
 const RUNS: usize = 3;
 const QUICK_RUNS: usize = 1;
@@ -71,7 +73,7 @@ async fn flow(system: System, load: &Load) -> Result<Cost> {
 
 /// Many callers, each one message after the other.
 pub async fn unary(plan: Plan) -> Result<Vec<Line>> {
-    let runs = Runs::take(&SYSTEMS, plan.runs(RUNS, QUICK_RUNS), async |system| {
+    let runs = Runs::take(&WITH_UNARY, plan.runs(RUNS, QUICK_RUNS), async |system| {
         callers(system, CALLERS, time(plan)).await
     })
     .await;
@@ -88,6 +90,7 @@ pub async fn unary(plan: Plan) -> Result<Vec<Line>> {
 async fn callers(system: System, count: usize, time: Duration) -> Result<Cost> {
     let messages = Messages::new(TOPICS, SIZE);
     let server = Server::start(system).await?;
+    server.connect().await?.prepare(&messages, TOPICS).await?;
     let mut clients = Vec::new();
     for _ in 0..count {
         clients.push(server.connect().await?);
@@ -111,7 +114,7 @@ async fn callers(system: System, count: usize, time: Duration) -> Result<Cost> {
 /// One caller, and beside each run what the disk takes.
 pub async fn single(plan: Plan) -> Result<Vec<Line>> {
     let disk = RefCell::new(Vec::new());
-    let runs = Runs::take(&SYSTEMS, plan.runs(RUNS, QUICK_RUNS), async |system| {
+    let runs = Runs::take(&WITH_UNARY, plan.runs(RUNS, QUICK_RUNS), async |system| {
         disk.borrow_mut().extend(syncs()?);
         let cost = callers(system, 1, time(plan) / 2).await?;
         disk.borrow_mut().extend(syncs()?);

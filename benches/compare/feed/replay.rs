@@ -11,6 +11,7 @@ use crate::{Plan, Result};
 
 /// Reading syncs nothing: one way to set nats-server up is enough.
 const SYSTEMS: [System; 2] = [System::Perennial, System::Default];
+const WITH_EVERYTHING: [System; 3] = [System::Perennial, System::Default, System::DurableStreams];
 
 const RUNS: usize = 5;
 const QUICK_RUNS: usize = 1;
@@ -27,11 +28,16 @@ const QUICK_TIME: Duration = Duration::from_secs(1);
 struct Filled {
     perennial: Result<Server>,
     nats: Result<Server>,
+    durable_streams: Result<Server>,
 }
 
 impl Filled {
     fn server(&self, system: System) -> Result<&Server> {
-        let server = if system == System::Perennial { &self.perennial } else { &self.nats };
+        let server = match system {
+            System::Perennial => &self.perennial,
+            System::DurableStreams => &self.durable_streams,
+            System::Default | System::Always | System::Tonic => &self.nats,
+        };
         server.as_ref().map_err(|error| error.to_string().into())
     }
 }
@@ -45,11 +51,15 @@ async fn fill(system: System, messages: u64) -> Result<Server> {
 /// Both kinds of reading, on the same log.
 pub async fn run(plan: Plan) -> Result<Vec<Line>> {
     let (total, time) = if plan.quick { (QUICK_MESSAGES, QUICK_TIME) } else { (MESSAGES, TIME) };
-    let filled =
-        Filled { perennial: fill(System::Perennial, total).await, nats: fill(System::Default, total).await };
+    let filled = Filled {
+        perennial: fill(System::Perennial, total).await,
+        nats: fill(System::Default, total).await,
+        durable_streams: fill(System::DurableStreams, total).await,
+    };
     let times = plan.runs(RUNS, QUICK_RUNS);
     let all =
-        Runs::take(&SYSTEMS, times, async |system| everything(filled.server(system)?, total).await).await;
+        Runs::take(&WITH_EVERYTHING, times, async |system| everything(filled.server(system)?, total).await)
+            .await;
     all.print(&format!("Replay: all of {total} messages, {TOPICS} topics"));
     let one = Runs::take(&SYSTEMS, times, async |system| {
         topics(filled.server(system)?, total / TOPICS as u64, time).await

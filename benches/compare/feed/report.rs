@@ -76,7 +76,7 @@ impl Runs {
         let mut all: Vec<_> = systems
             .iter()
             .map(|system| match system.missing() {
-                Some(_) => (*system, Err("not run: no nats-server".to_owned())),
+                Some(_) => (*system, Err("not run".to_owned())),
                 None => (*system, Ok(Vec::new())),
             })
             .collect();
@@ -117,6 +117,7 @@ impl Runs {
             ours: figure(System::Perennial),
             default: figure(System::Default),
             always: figure(System::Always),
+            durable_streams: figure(System::DurableStreams),
             tonic: figure(System::Tonic),
         }
     }
@@ -212,6 +213,7 @@ pub struct Line {
     ours: Figure,
     default: Figure,
     always: Figure,
+    durable_streams: Figure,
     tonic: Figure,
 }
 
@@ -242,7 +244,7 @@ impl Line {
             Err(why) => why.clone(),
         };
         let mut cells = vec![self.what.clone(), show(&self.ours)];
-        for theirs in [&self.default, &self.always, &self.tonic] {
+        for theirs in [&self.default, &self.always, &self.durable_streams, &self.tonic] {
             cells.push(show(theirs));
             cells.push(match (&self.ours, theirs) {
                 (Ok(ours), Ok(theirs)) => format!("{:.2}", ours / theirs),
@@ -264,6 +266,8 @@ pub fn summary(lines: &[Line]) -> Result<()> {
             "nats-server, default",
             "ratio",
             "sync always",
+            "ratio",
+            "durable-streams",
             "ratio",
             "tonic",
             "ratio",

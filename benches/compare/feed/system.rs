@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tonic::{client::Grpc, transport::Channel};
 
 use super::{
+    durable_streams,
     load::{Load, Messages},
     nats::{self, Consumers, Sync},
     ours,
@@ -26,6 +27,8 @@ pub enum System {
     Default,
     /// nats-server with `sync_interval: always`.
     Always,
+    /// durable-streams-server as it comes: an append is synced before it is acknowledged.
+    DurableStreams,
     Tonic,
 }
 
@@ -35,6 +38,7 @@ impl System {
             Self::Perennial => Kind::Perennial.name(),
             Self::Default => "nats-server, default",
             Self::Always => "nats-server, sync always",
+            Self::DurableStreams => "durable-streams",
             Self::Tonic => Kind::Tonic.name(),
         }
     }
@@ -44,6 +48,7 @@ impl System {
         match self {
             Self::Perennial | Self::Tonic => None,
             Self::Default | Self::Always => nats::missing(),
+            Self::DurableStreams => durable_streams::missing(),
         }
     }
 }
@@ -52,6 +57,7 @@ impl System {
 pub enum Server {
     Perennial(process::Server),
     Nats(nats::Server),
+    DurableStreams(durable_streams::Server),
 }
 
 impl Server {
@@ -61,6 +67,7 @@ impl Server {
             System::Perennial => Self::Perennial(process::Server::start(Kind::Perennial, Path::new("."))?),
             System::Default => Self::Nats(nats::Server::start(Sync::Default).await?),
             System::Always => Self::Nats(nats::Server::start(Sync::Always).await?),
+            System::DurableStreams => Self::DurableStreams(durable_streams::Server::start()?),
             System::Tonic => return Err("it keeps nothing".into()),
         })
     }
@@ -73,6 +80,7 @@ impl Server {
             }
             System::Default => Self::Nats(nats::Server::open(Sync::Default, data)?),
             System::Always => Self::Nats(nats::Server::open(Sync::Always, data)?),
+            System::DurableStreams => Self::DurableStreams(durable_streams::Server::open(data)?),
             System::Tonic => return Err("it keeps nothing".into()),
         })
     }
@@ -81,6 +89,7 @@ impl Server {
         match self {
             Self::Perennial(server) => server.process(),
             Self::Nats(server) => server.process(),
+            Self::DurableStreams(server) => server.process(),
         }
     }
 
@@ -89,6 +98,7 @@ impl Server {
         match self {
             Self::Perennial(server) => server.data(),
             Self::Nats(server) => server.data(),
+            Self::DurableStreams(server) => server.data(),
         }
     }
 
@@ -97,6 +107,7 @@ impl Server {
         match self {
             Self::Perennial(server) => server.stop(),
             Self::Nats(server) => server.stop(),
+            Self::DurableStreams(server) => server.stop(),
         }
     }
 
@@ -105,6 +116,7 @@ impl Server {
         match self {
             Self::Perennial(server) => server.kill(),
             Self::Nats(server) => server.kill(),
+            Self::DurableStreams(server) => server.kill(),
         }
     }
 
@@ -113,6 +125,7 @@ impl Server {
         match self {
             Self::Perennial(server) => ours::head(server).await,
             Self::Nats(server) => server.head().await,
+            Self::DurableStreams(_) => Err("it has no sequences".into()),
         }
     }
 
@@ -121,6 +134,7 @@ impl Server {
         Ok(match self {
             Self::Perennial(server) => Client::Perennial(Grpc::new(server.connect(WIDE).await?)),
             Self::Nats(server) => Client::Nats(server.connect().await?),
+            Self::DurableStreams(server) => Client::DurableStreams(server.connect().await?),
         })
     }
 
@@ -134,6 +148,7 @@ impl Server {
 pub enum Client {
     Perennial(Grpc<Channel>),
     Nats(Connection),
+    DurableStreams(durable_streams::Connection),
 }
 
 impl Client {
@@ -142,6 +157,15 @@ impl Client {
         match self {
             Self::Perennial(grpc) => ours::publish(grpc, messages, load).await,
             Self::Nats(connection) => nats::publish(connection, messages, load).await,
+            Self::DurableStreams(connection) => durable_streams::fill(connection, messages, load).await,
+        }
+    }
+
+    /// Makes what must be there before the messages of these topics can be published.
+    pub async fn prepare(&mut self, messages: &Messages, topics: usize) -> Result<()> {
+        match self {
+            Self::Perennial(_) | Self::Nats(_) => Ok(()),
+            Self::DurableStreams(connection) => durable_streams::create(connection, messages, topics).await,
         }
     }
 
@@ -156,6 +180,9 @@ impl Client {
         match self {
             Self::Perennial(grpc) => ours::publish_singly(grpc, messages, first, end).await,
             Self::Nats(connection) => nats::publish_singly(connection, messages, first, end).await,
+            Self::DurableStreams(connection) => {
+                durable_streams::publish_singly(connection, messages, first, end).await
+            }
         }
     }
 
@@ -163,6 +190,7 @@ impl Client {
         match self {
             Self::Perennial(grpc) => Reader::Perennial(grpc),
             Self::Nats(connection) => Reader::Nats(Consumers::new(connection)),
+            Self::DurableStreams(connection) => Reader::DurableStreams(connection),
         }
     }
 }
@@ -171,6 +199,7 @@ impl Client {
 pub enum Reader {
     Perennial(Grpc<Channel>),
     Nats(Consumers),
+    DurableStreams(durable_streams::Connection),
 }
 
 impl Reader {
@@ -179,6 +208,7 @@ impl Reader {
         match self {
             Self::Perennial(grpc) => ours::replay(grpc, pattern).await,
             Self::Nats(consumers) => consumers.replay(pattern).await,
+            Self::DurableStreams(connection) => durable_streams::replay(connection).await,
         }
     }
 }
