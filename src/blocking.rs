@@ -2,7 +2,8 @@
 //!
 //! The threads are bounded. Work waits in a queue of its connection, and the queues take turns, so that a connection
 //! that asks for much delays itself and not the others; besides, it never has all threads. Work whose caller is gone is
-//! not begun. Work that runs long should ask from time to time whether it is still wanted.
+//! not begun. A long walk is done in slices by [`Pool::walk`], and other long work should ask from time to time whether it
+//! is still wanted.
 //!
 //! A task says whose work it does by [`of`] or [`enter`]; what it hands to the pool then waits in that queue.
 
@@ -11,9 +12,11 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     marker::PhantomData,
+    ops::ControlFlow,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -26,6 +29,9 @@ const THREADS_PER_PROCESSOR: usize = 4;
 
 /// A connection has up to this fraction of the threads.
 const SHARE: usize = 4;
+
+/// A slice of a walk ends after this time: short beside the latency that a caller notices, and long beside a hand-over.
+const SLICE: Duration = Duration::from_millis(2);
 
 /// Whose work it is: the number of a connection, 0 for the server's own.
 pub type Owner = u64;
@@ -99,6 +105,34 @@ impl Pool {
             tokio::task::spawn_blocking(move || thread.run());
         }
         Running(receiver)
+    }
+
+    /// Does a long walk in slices, each in its turn, so that others have theirs in between. `step` does a part that is
+    /// short beside a slice, and breaks with the result of the walk. Drop the future to end the walk.
+    ///
+    /// # Errors
+    /// The step panicked, or the server stops.
+    pub async fn walk<T: Send + 'static>(
+        &self,
+        mut step: impl FnMut() -> ControlFlow<T> + Send + 'static,
+    ) -> io::Result<T> {
+        loop {
+            let slice = move || {
+                let began = Instant::now();
+                loop {
+                    match step() {
+                        ControlFlow::Break(result) => return (step, Some(result)),
+                        ControlFlow::Continue(()) if began.elapsed() >= SLICE => return (step, None),
+                        ControlFlow::Continue(()) => {}
+                    }
+                }
+            };
+            let (rest, result) = self.run(slice).await?;
+            match result {
+                Some(result) => return Ok(result),
+                None => step = rest,
+            }
+        }
     }
 }
 
@@ -295,6 +329,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_long_walk_gives_way_between_its_slices_and_ends_with_its_caller() {
+        let pool = Pool::new(1);
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counter = steps.clone();
+        let endless = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(SLICE);
+            ControlFlow::<()>::Continue(())
+        };
+        let mut walk = Box::pin(of(1, pool.walk(endless)));
+        for n in 0..3 {
+            let other = of(2, async { pool.run(move || n).await });
+            let other = tokio::select! {
+                _ = &mut walk => panic!("it has no end"),
+                other = other => other.unwrap(),
+            };
+            assert_eq!(other, n, "done although the walk goes on");
+        }
+        drop(walk);
+        // The slice in hand is the last one.
+        pool.run(|| ()).await.unwrap();
+        let done = steps.load(Ordering::Relaxed);
+        assert!(done > 0);
+        pool.run(|| ()).await.unwrap();
+        assert_eq!(steps.load(Ordering::Relaxed), done);
+        let mut left = 5;
+        let count = pool.walk(move || {
+            left -= 1;
+            if left == 0 { ControlFlow::Break("over") } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(count.await.unwrap(), "over");
+    }
+
+    #[tokio::test]
     async fn work_whose_caller_is_gone_is_not_begun() {
         let pool = Pool::new(1);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -325,6 +393,14 @@ mod tests {
         assert!(pool.run(|| panic!("expected by the test")).await.is_err());
         join_all((0..50).map(|_| work())).await;
         assert!((1..=3).contains(&most.load(Ordering::Relaxed)));
+        // A result comes a moment before its thread has counted the work off.
+        let is_over = || pool.0.queues().running == 0;
+        let over = async {
+            while !is_over() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), over).await.unwrap();
         let queues = pool.0.queues();
         assert!(queues.by_owner.is_empty() && queues.turns.is_empty(), "{queues:?}");
     }

@@ -15,6 +15,7 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 use futures::Stream;
 use tokio::sync::watch;
 
+use crate::blocking::Pool;
 use embedded::{Embedded, Subscription};
 use incarnation::Incarnation;
 use topic::Pattern;
@@ -189,8 +190,8 @@ impl Log {
     /// The topics that match a pattern, sorted by name: at most `page_size`, after the name `after`.
     ///
     /// # Errors
-    /// [`Error::Pattern`].
-    pub fn list_topics(
+    /// [`Error::Pattern`], [`Error::Io`].
+    pub async fn list_topics(
         &self,
         pattern: Option<&str>,
         page_size: usize,
@@ -199,7 +200,7 @@ impl Log {
         let pattern = Pattern::parse(pattern.unwrap_or(">"));
         let pattern = pattern.map_err(|error| Error::Pattern { index: 0, error })?;
         let Kind::Embedded(log) = &self.0;
-        Ok(log.list_topics(&pattern, page_size, after))
+        Ok(log.list_topics(pattern, page_size, after).await?)
     }
 
     /// Removes the messages of a topic for good: all that it has now, or those up to a sequence. Returns how many were
@@ -306,6 +307,12 @@ impl Log {
     pub fn clock_steps(&self) -> u64 {
         let Kind::Embedded(log) = &self.0;
         log.clock_steps()
+    }
+
+    /// Where work on what the log holds is done.
+    pub(crate) fn pool(&self) -> &Pool {
+        let Kind::Embedded(log) = &self.0;
+        log.pool()
     }
 
     /// Accepts no more messages, and waits until the queued ones are on disk. Subscriptions go on.

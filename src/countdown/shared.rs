@@ -266,17 +266,12 @@ impl Countdowns {
     /// # Errors
     /// [`Error::Log`].
     pub async fn list(&self, page_size: usize, after: Option<&str>) -> Result<Page, Error> {
-        let mut countdowns = self.0.list_after(after, page_size.saturating_add(1));
-        let mut bytes = 0;
-        let fit = countdowns.iter().take(page_size).take_while(|snapshot| {
-            let is_first = bytes == 0;
-            bytes += snapshot.bytes();
-            is_first || bytes <= MAX_PAGE_BYTES
-        });
-        let fit = fit.count();
-        let has_more = countdowns.len() > fit;
-        countdowns.truncate(fit);
-        let next = countdowns.last().filter(|_| has_more).map(|last| last.name.to_string());
+        let (registry, after) = (self.0.clone(), after.map(str::to_owned));
+        let first = move || {
+            let snapshots = registry.list_after(after.as_deref(), page_size.saturating_add(1));
+            first_of(snapshots, page_size)
+        };
+        let (countdowns, next) = self.0.log.pool().run(first).await.map_err(messages::Error::from)?;
         let complete =
             stream::iter(countdowns).map(|snapshot| self.0.complete(snapshot)).buffered(READS_AT_ONCE);
         // One that was deleted since is left out.
@@ -344,6 +339,21 @@ impl Countdowns {
             }
         }
     }
+}
+
+/// The snapshots of a page, and the name of the last one if there are more.
+fn first_of(mut snapshots: Vec<Arc<Snapshot>>, page_size: usize) -> (Vec<Arc<Snapshot>>, Option<String>) {
+    let mut bytes = 0;
+    let fit = snapshots.iter().take(page_size).take_while(|snapshot| {
+        let is_first = bytes == 0;
+        bytes += snapshot.bytes();
+        is_first || bytes <= MAX_PAGE_BYTES
+    });
+    let fit = fit.count();
+    let has_more = snapshots.len() > fit;
+    snapshots.truncate(fit);
+    let next = snapshots.last().filter(|_| has_more).map(|last| last.name.to_string());
+    (snapshots, next)
 }
 
 /// The message that records a state, to be published after the message with the sequence `version`.

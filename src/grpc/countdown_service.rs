@@ -1,6 +1,6 @@
 //! `CountdownService`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use prost::Message as _;
@@ -109,8 +109,13 @@ impl CountdownService for App {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
             let page = self.countdowns.list(page_size, after.as_deref()).await?;
-            let countdowns = page.countdowns.iter().map(|snapshot| self.shown(snapshot)).collect();
-            let (countdowns, next) = field::page(countdowns, page.next, |countdown| &countdown.name);
+            let now = self.countdowns.now();
+            let make = move || {
+                let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now);
+                let countdowns = page.countdowns.iter().map(shown).collect();
+                field::page(countdowns, page.next, |countdown| &countdown.name)
+            };
+            let (countdowns, next) = self.make(make).await?;
             Ok(proto::ListCountdownsResponse { countdowns, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListCountdowns", request, answer).await

@@ -94,17 +94,17 @@ impl MessageService for App {
         let answer = async |request: proto::ListTopicsRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
-            let (log, pattern) =
-                (self.log.clone(), Some(request.pattern).filter(|pattern| !pattern.is_empty()));
-            // A pattern that matches little of a million topics is a long walk.
-            let list = move || log.list_topics(pattern.as_deref(), page_size, after.as_deref());
-            let page =
-                self.pool.run(list).await.map_err(messages::Error::Io)?.map_err(|error| match error {
-                    messages::Error::Pattern { error, .. } => Failure::field("pattern", error.to_string()),
-                    error => error.into(),
-                })?;
-            let topics = page.topics.into_iter().map(topic).collect();
-            let (topics, next) = field::page(topics, page.next, |topic| &topic.name);
+            let pattern = Some(request.pattern.as_str()).filter(|pattern| !pattern.is_empty());
+            let page = self.log.list_topics(pattern, page_size, after.as_deref()).await;
+            let page = page.map_err(|error| match error {
+                messages::Error::Pattern { error, .. } => Failure::field("pattern", error.to_string()),
+                error => error.into(),
+            })?;
+            let make = move || {
+                let topics = page.topics.into_iter().map(topic).collect();
+                field::page(topics, page.next, |topic| &topic.name)
+            };
+            let (topics, next) = self.make(make).await?;
             Ok(proto::ListTopicsResponse { topics, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListTopics", request, answer).await
@@ -162,8 +162,11 @@ impl MessageService for App {
                     messages::ConsumerPage { consumers, next: None }
                 }
             };
-            let consumers = page.consumers.into_iter().map(consumer).collect();
-            let (consumers, next) = field::page(consumers, page.next, |consumer| &consumer.name);
+            let make = move || {
+                let consumers = page.consumers.into_iter().map(consumer).collect();
+                field::page(consumers, page.next, |consumer| &consumer.name)
+            };
+            let (consumers, next) = self.make(make).await?;
             Ok(proto::ListConsumersResponse { consumers, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListConsumers", request, answer).await

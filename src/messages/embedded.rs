@@ -401,16 +401,6 @@ impl Embedded {
         self.shared.state().topics.knows_epoch(epoch)
     }
 
-    /// The highest removed sequence after `after` of the topics that match; 0 for none.
-    pub fn lost_up_to(&self, patterns: &[Pattern], after: u64) -> u64 {
-        self.shared.lost_up_to(patterns, after)
-    }
-
-    /// The same, of the topics that have lost messages since a loss epoch.
-    pub fn lost_since(&self, epoch: u64, patterns: &[Pattern], after: u64) -> u64 {
-        self.shared.lost_since(epoch, patterns, after)
-    }
-
     /// Becomes true when a write fails.
     pub fn failed(&self) -> watch::Receiver<bool> {
         self.shared.failed.subscribe()

@@ -191,7 +191,7 @@ async fn a_batch_is_published_whole_or_not_at_all() {
     assert!(
         matches!(error.error, Error::SequenceMismatch { expected, current } if number(expected) == 7 && number(current) == 0)
     );
-    assert!(log.list_topics(None, 10, None).unwrap().topics.is_empty());
+    assert!(log.list_topics(None, 10, None).await.unwrap().topics.is_empty());
     let right = NewMessage { expected: Expected::from_number(1), ..text("a", "2") };
     let published = log.publish_batch(vec![text("a", "1"), right]).await.unwrap();
     assert_eq!(published.iter().map(|p| p.sequence).collect::<Vec<_>>(), [1, 2]);
@@ -493,7 +493,7 @@ proptest! {
                     }
                 }
             }
-            let listed = log.list_topics(None, 100, None).unwrap().topics;
+            let listed = log.list_topics(None, 100, None).await.unwrap().topics;
             assert_eq!(listed.iter().map(|t| t.messages).sum::<u64>(), model.len() as u64);
         });
     }

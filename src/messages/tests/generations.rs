@@ -249,8 +249,14 @@ impl World {
 
     /// Makes room by purging everything, or by adding some.
     async fn heal(&mut self, log: &Log) {
-        let bytes =
-            log.list_topics(None, 100, None).unwrap().topics.iter().map(|topic| topic.bytes).sum::<u64>();
+        let bytes = log
+            .list_topics(None, 100, None)
+            .await
+            .unwrap()
+            .topics
+            .iter()
+            .map(|topic| topic.bytes)
+            .sum::<u64>();
         if bytes > 3 * self.segment_bytes as u64 {
             for topic in workload::TOPICS {
                 self.client.purge_up_to(log, topic, embedded(log).head()).await;

@@ -99,8 +99,8 @@ impl Bed {
         content.into()
     }
 
-    pub fn topic(&self, name: &str) -> Option<TopicInfo> {
-        self.log.list_topics(Some(name), 10, None).unwrap().topics.pop()
+    pub async fn topic(&self, name: &str) -> Option<TopicInfo> {
+        self.log.list_topics(Some(name), 10, None).await.unwrap().topics.pop()
     }
 }
 

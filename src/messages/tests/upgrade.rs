@@ -79,7 +79,7 @@ async fn a_log_of_version_1_is_converted_with_its_identity_sequences_and_times()
     let Kind::Embedded(embedded) = &log.0;
     assert_eq!(embedded.id(), LOG);
     assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
-    let topic = &log.list_topics(None, 10, None).unwrap().topics[0];
+    let topic = &log.list_topics(None, 10, None).await.unwrap().topics[0];
     let time = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
     let [first, last] = [topic.first, topic.last].map(|stamp| (number(stamp.sequence), stamp.time));
     assert_eq!((first, last), ((1, time(5_000)), (7, time(7_000))));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -39,17 +40,125 @@ struct Loss {
 }
 
 impl Losses {
-    fn find(&self, patterns: &str, epoch: u64) -> Option<u64> {
+    fn find(&self, patterns: &[Pattern], epoch: u64) -> Option<u64> {
         let losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        losses.get(patterns).filter(|loss| loss.epoch == epoch).map(|loss| loss.lost_up_to)
+        let loss = losses.get(key(patterns).as_str()).filter(|loss| loss.epoch == epoch);
+        loss.map(|loss| loss.lost_up_to)
     }
 
-    fn keep(&self, patterns: String, loss: Loss) {
+    fn keep(&self, patterns: &[Pattern], loss: Loss) {
         let mut losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if losses.len() >= MAX_LOSSES {
             losses.clear();
         }
-        losses.insert(patterns.into(), loss);
+        losses.insert(key(patterns).into(), loss);
+    }
+}
+
+fn key(patterns: &[Pattern]) -> String {
+    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// A walk through the topics that hold messages, by name. Topics that cannot match are left out, some others are not.
+#[derive(Debug)]
+struct Walk {
+    patterns: Option<Arc<[Pattern]>>,
+    after: Option<Arc<str>>,
+}
+
+impl Walk {
+    fn new(patterns: Option<Arc<[Pattern]>>, after: Option<&str>) -> Self {
+        Self { patterns, after: after.map(Arc::from) }
+    }
+
+    /// Calls `each` for each topic of a slice, until it breaks. Breaks then, and at the end of the walk.
+    fn step(
+        &mut self,
+        shared: &Shared,
+        mut each: impl FnMut(&Topics, &Arc<str>, &Topic) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let state = shared.state();
+        let (mut seen, mut last) = (0, None);
+        let topics = state.topics.matching_after(self.patterns.as_deref(), self.after.as_deref());
+        for (name, topic) in topics.take(SLICE) {
+            (seen, last) = (seen + 1, Some(name));
+            each(&state.topics, name, topic)?;
+        }
+        self.after = last.cloned();
+        if seen < SLICE { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// The search for the highest lost sequence of the topics that match, or of those that have lost messages since a loss
+/// epoch. One of a topic whose trim point was dropped counts, because it may have matched.
+#[derive(Debug)]
+struct LossSearch {
+    patterns: Arc<[Pattern]>,
+    since: Option<u64>,
+    /// A topic may pass from one list to the other between two slices, so that neither walk sees it.
+    tries_left: usize,
+    passages: u64,
+    alive: Option<Walk>,
+    gone_after: Option<Arc<str>>,
+    lost_up_to: u64,
+}
+
+impl LossSearch {
+    fn new(shared: &Shared, patterns: Arc<[Pattern]>, since: Option<u64>) -> Self {
+        let (tries_left, passages, lost_up_to) = (MAX_TRIES, shared.state().topics.passages(), 0);
+        let alive = Some(Walk::new(Some(patterns.clone()), None));
+        Self { patterns, since, tries_left, passages, alive, gone_after: None, lost_up_to }
+    }
+
+    /// Searches a slice. Breaks with the result at the end.
+    fn step(&mut self, shared: &Shared) -> ControlFlow<u64> {
+        if let Some(mut walk) = self.alive.take() {
+            let step = walk.step(shared, |_, name, topic| {
+                self.look(name, &topic.trim_point);
+                ControlFlow::Continue(())
+            });
+            self.alive = step.is_continue().then_some(walk);
+            return ControlFlow::Continue(());
+        }
+        let state = shared.state();
+        let topics = &state.topics;
+        let (mut seen, mut last) = (0, None);
+        let after = self.gone_after.take();
+        for (name, trim_point) in topics.gone_after(after.as_deref()).take(SLICE) {
+            (seen, last) = (seen + 1, Some(name));
+            self.look(name, trim_point);
+        }
+        if seen == SLICE {
+            self.gone_after = last.cloned();
+            return ControlFlow::Continue(());
+        }
+        if topics.passages() == self.passages {
+            let (forgotten_up_to, forgotten_at) = topics.forgotten();
+            let counts = self.since.is_none_or(|since| forgotten_at > since);
+            return ControlFlow::Break(if counts {
+                self.lost_up_to.max(forgotten_up_to)
+            } else {
+                self.lost_up_to
+            });
+        }
+        self.tries_left -= 1;
+        if self.tries_left == 0 {
+            // To report too much is an honest second best.
+            return ControlFlow::Break(topics.max_lost());
+        }
+        self.passages = topics.passages();
+        (self.alive, self.gone_after) = (Some(Walk::new(Some(self.patterns.clone()), None)), None);
+        self.lost_up_to = 0;
+        ControlFlow::Continue(())
+    }
+
+    fn look(&mut self, name: &str, point: &TrimPoint) {
+        if point.lost_up_to > self.lost_up_to
+            && self.since.is_none_or(|since| point.lost_at > since)
+            && self.patterns.iter().any(|pattern| pattern.matches(name))
+        {
+            self.lost_up_to = point.lost_up_to;
+        }
     }
 }
 
@@ -62,21 +171,8 @@ impl Shared {
         after: Option<&str>,
         mut each: impl FnMut(&Topics, &Arc<str>, &Topic) -> ControlFlow<()>,
     ) {
-        let mut after = after.map(Arc::<str>::from);
-        loop {
-            let state = self.state();
-            let (mut seen, mut last) = (0, None);
-            for (name, topic) in state.topics.matching_after(patterns, after.as_deref()).take(SLICE) {
-                (seen, last) = (seen + 1, Some(name));
-                if each(&state.topics, name, topic).is_break() {
-                    return;
-                }
-            }
-            if seen < SLICE {
-                return;
-            }
-            after = last.cloned();
-        }
+        let mut walk = Walk::new(patterns.map(Arc::from), after);
+        while walk.step(self, &mut each).is_continue() {}
     }
 
     /// Calls `each` for each topic that holds messages, by name.
@@ -122,78 +218,23 @@ impl Shared {
         topics.to_store(topics.trim_points())
     }
 
-    /// The highest sequence after `after` that was lost of the topics that match; 0 for none.
-    pub fn lost_up_to(&self, patterns: &[Pattern], after: u64) -> u64 {
-        let epoch = {
-            let state = self.state();
-            let topics = &state.topics;
-            if topics.max_lost() <= after {
-                return 0;
-            }
-            if let Some(lost) = lost_of_names(topics, patterns, None) {
-                return if lost > after { lost } else { 0 };
-            }
-            topics.loss_epoch()
-        };
-        let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
-        let lost_up_to = self.losses.find(&text, epoch).unwrap_or_else(|| {
-            let lost_up_to = self.find_lost(patterns, None);
-            self.losses.keep(text, Loss { epoch, lost_up_to });
-            lost_up_to
-        });
-        if lost_up_to > after { lost_up_to } else { 0 }
-    }
-
-    /// The same, of the topics that have lost messages since a loss epoch. It is not kept for other subscriptions, because
-    /// each has an epoch of its own.
-    pub fn lost_since(&self, epoch: u64, patterns: &[Pattern], after: u64) -> u64 {
-        let of_names = {
-            let state = self.state();
-            if state.topics.max_lost() <= after {
-                return 0;
-            }
-            lost_of_names(&state.topics, patterns, Some(epoch))
-        };
-        let lost_up_to = of_names.unwrap_or_else(|| self.find_lost(patterns, Some(epoch)));
-        if lost_up_to > after { lost_up_to } else { 0 }
-    }
-
-    /// The highest lost sequence of the topics that match, or of those that have lost messages since a loss epoch. One of a
-    /// topic whose trim point was dropped counts, because it may have matched.
-    fn find_lost(&self, patterns: &[Pattern], since: Option<u64>) -> u64 {
-        // A topic may pass from one list to the other between two slices, so that neither loop sees it.
-        for _ in 0..MAX_TRIES {
-            let before = self.state().topics.passages();
-            let lost_up_to = self.look_for_lost(patterns, since);
-            if self.state().topics.passages() == before {
-                return lost_up_to;
-            }
+    /// The highest lost sequence of the topics that match, if it is known without a search. It is exact only above `after`.
+    fn known_loss(&self, patterns: &[Pattern], since: Option<u64>, after: u64) -> Result<u64, Unknown> {
+        let state = self.state();
+        let topics = &state.topics;
+        if topics.max_lost() <= after {
+            return Ok(0);
         }
-        // To report too much is an honest second best.
-        self.state().topics.max_lost()
+        let epoch = topics.loss_epoch();
+        let known = lost_of_names(topics, patterns, since)
+            .or_else(|| since.is_none().then(|| self.losses.find(patterns, epoch)).flatten());
+        known.ok_or(Unknown { epoch })
     }
+}
 
-    fn look_for_lost(&self, patterns: &[Pattern], since: Option<u64>) -> u64 {
-        let is_since = |lost_at: u64| since.is_none_or(|since| lost_at > since);
-        let is_match = |name: &str, point: &TrimPoint| {
-            is_since(point.lost_at) && patterns.iter().any(|pattern| pattern.matches(name))
-        };
-        let mut lost_up_to = 0;
-        self.try_for_each_topic(Some(patterns), None, |_, name, topic| {
-            if topic.trim_point.lost_up_to > lost_up_to && is_match(name, &topic.trim_point) {
-                lost_up_to = topic.trim_point.lost_up_to;
-            }
-            ControlFlow::Continue(())
-        });
-        self.for_each_gone(|name, trim_point| {
-            if trim_point.lost_up_to > lost_up_to && is_match(name, trim_point) {
-                lost_up_to = trim_point.lost_up_to;
-            }
-        });
-        let topics = &self.state().topics;
-        let (forgotten_up_to, forgotten_at) = topics.forgotten();
-        if is_since(forgotten_at) { lost_up_to.max(forgotten_up_to) } else { lost_up_to }
-    }
+/// A search is needed, whose result is that of this loss epoch or a later one.
+struct Unknown {
+    epoch: u64,
 }
 
 /// The highest lost sequence of topics by their names, of losses since an epoch if one is given; `None` if a pattern is not a
@@ -204,20 +245,58 @@ fn lost_of_names(topics: &Topics, patterns: &[Pattern], since: Option<u64>) -> O
 }
 
 impl Embedded {
-    /// The oldest sequence that the log holds of the users' topics.
-    pub fn oldest(&self) -> Option<Sequence> {
-        let mut oldest = None::<u64>;
-        self.shared.for_each_topic(|_, name, topic| {
-            if !topic::is_reserved(name) {
-                let first = topic.held.first.sequence;
-                oldest = Some(oldest.map_or(first, |oldest| oldest.min(first)));
+    /// The highest sequence after `after` that was lost of the topics that match; 0 for none.
+    pub async fn lost_up_to(&self, patterns: &Arc<[Pattern]>, after: u64) -> io::Result<u64> {
+        let lost_up_to = match self.shared.known_loss(patterns, None, after) {
+            Ok(lost_up_to) => lost_up_to,
+            Err(Unknown { epoch }) => {
+                let lost_up_to = self.search_losses(patterns, None).await?;
+                self.shared.losses.keep(patterns, Loss { epoch, lost_up_to });
+                lost_up_to
             }
-        });
-        oldest.and_then(Sequence::new)
+        };
+        Ok(if lost_up_to > after { lost_up_to } else { 0 })
+    }
+
+    /// The same, of the topics that have lost messages since a loss epoch. It is not kept for other subscriptions, because
+    /// each has an epoch of its own.
+    pub async fn lost_since(&self, epoch: u64, patterns: &Arc<[Pattern]>, after: u64) -> io::Result<u64> {
+        let lost_up_to = match self.shared.known_loss(patterns, Some(epoch), after) {
+            Ok(lost_up_to) => lost_up_to,
+            Err(_) => self.search_losses(patterns, Some(epoch)).await?,
+        };
+        Ok(if lost_up_to > after { lost_up_to } else { 0 })
+    }
+
+    async fn search_losses(&self, patterns: &Arc<[Pattern]>, since: Option<u64>) -> io::Result<u64> {
+        let shared = self.shared.clone();
+        let mut search = LossSearch::new(&shared, patterns.clone(), since);
+        self.pool().walk(move || search.step(&shared)).await
+    }
+
+    /// The oldest sequence that the log holds of the users' topics.
+    pub async fn oldest(&self) -> io::Result<Option<Sequence>> {
+        let (shared, mut walk, mut oldest) = (self.shared.clone(), Walk::new(None, None), None::<u64>);
+        let step = move || {
+            let step = walk.step(&shared, |_, name, topic| {
+                if !topic::is_reserved(name) {
+                    let first = topic.held.first.sequence;
+                    oldest = Some(oldest.map_or(first, |oldest| oldest.min(first)));
+                }
+                ControlFlow::Continue(())
+            });
+            if step.is_break() { ControlFlow::Break(oldest) } else { ControlFlow::Continue(()) }
+        };
+        Ok(self.pool().walk(step).await?.and_then(Sequence::new))
     }
 
     /// The topics that match, sorted by name: at most `page_size`, after the name `after`.
-    pub fn list_topics(&self, pattern: &Pattern, page_size: usize, after: Option<&str>) -> TopicPage {
+    pub async fn list_topics(
+        &self,
+        pattern: Pattern,
+        page_size: usize,
+        after: Option<&str>,
+    ) -> io::Result<TopicPage> {
         let info = |name: &Arc<str>, topic: &Topic| TopicInfo {
             name: name.to_string(),
             messages: topic.held.messages,
@@ -225,17 +304,25 @@ impl Embedded {
             first: stamp(topic.held.first),
             last: stamp(topic.held.last),
         };
-        let mut topics = Vec::new();
-        let patterns = std::slice::from_ref(pattern);
-        self.shared.try_for_each_topic(Some(patterns), after, |_, name, topic| {
-            if pattern.matches(name) {
-                topics.push(info(name, topic));
+        let (shared, mut topics) = (self.shared.clone(), Vec::new());
+        let mut walk = Walk::new(Some(Arc::new([pattern.clone()])), after);
+        let step = move || {
+            let step = walk.step(&shared, |_, name, topic| {
+                if pattern.matches(name) {
+                    topics.push(info(name, topic));
+                }
+                if topics.len() > page_size { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if step.is_break() {
+                ControlFlow::Break(std::mem::take(&mut topics))
+            } else {
+                ControlFlow::Continue(())
             }
-            if topics.len() > page_size { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        };
+        let mut topics = self.pool().walk(step).await?;
         let has_more = topics.len() > page_size;
         topics.truncate(page_size);
         let next = topics.last().filter(|_| has_more).map(|topic| topic.name.clone());
-        TopicPage { topics, next }
+        Ok(TopicPage { topics, next })
     }
 }

@@ -113,7 +113,7 @@ impl Embedded {
     pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
         let after = format!("{CONSUMER_PREFIX}{}", after.unwrap_or_default());
         let pattern = Pattern::parse(&format!("{CONSUMER_PREFIX}>")).map_err(Error::Consumer)?;
-        let page = self.list_topics(&pattern, page_size, Some(&after));
+        let page = self.list_topics(pattern, page_size, Some(&after)).await?;
         let mut consumers = Vec::with_capacity(page.topics.len());
         for topic in &page.topics {
             let Some(name) = topic.name.strip_prefix(CONSUMER_PREFIX) else { continue };

@@ -101,7 +101,8 @@ impl Embedded {
         blocking(self.pool(), move || shared.read(after, &patterns, &bounds)).await
     }
 
-    fn pool(&self) -> &Pool {
+    /// Where the log is read.
+    pub fn pool(&self) -> &Pool {
         &self.shared.config.pool
     }
 

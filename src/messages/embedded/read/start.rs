@@ -1,6 +1,6 @@
 //! Where a subscription starts.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use crate::messages::{
     Diverged, Error, OnGap, Position, SequenceRange, Start,
@@ -57,9 +57,9 @@ pub async fn find(
     head: u64,
 ) -> Result<StartPoint, Error> {
     // A start never reports a gap for messages that were removed before it.
-    let fresh = |delivered_up_to| {
-        let before = Some(lost_before(log, patterns, delivered_up_to));
-        StartPoint {
+    let fresh = async |delivered_up_to| {
+        let before = Some(lost_before(log, patterns, delivered_up_to).await?);
+        Ok::<_, Error>(StartPoint {
             delivered_up_to,
             reported_up_to: 0,
             before,
@@ -67,17 +67,20 @@ pub async fn find(
             since: None,
             is_fresh: true,
             diverged: None,
-        }
+        })
     };
     Ok(match start {
-        Start::New | Start::Last(0) => fresh(head),
-        Start::Earliest => fresh(0),
+        Start::New | Start::Last(0) => fresh(head).await?,
+        Start::Earliest => fresh(0).await?,
         Start::Time(time) => {
             let time = nanos(time);
-            StartPoint { since: Some(Since { time, head }), ..fresh(log.before_time(time, head).await?) }
+            StartPoint {
+                since: Some(Since { time, head }),
+                ..fresh(log.before_time(time, head).await?).await?
+            }
         }
-        Start::Last(count) => fresh(log.start_of_last(count, patterns, head).await?),
-        Start::LastPerTopic => StartPoint { snapshot: Some(head), is_fresh: false, ..fresh(0) },
+        Start::Last(count) => fresh(log.start_of_last(count, patterns, head).await?).await?,
+        Start::LastPerTopic => StartPoint { snapshot: Some(head), is_fresh: false, ..fresh(0).await? },
         // The log may not have reached the sequence: then the subscription waits for it.
         Start::Sequence(sequence) => {
             let delivered_up_to = sequence.get() - 1;
@@ -105,7 +108,7 @@ pub async fn find(
             StartPoint {
                 delivered_up_to,
                 reported_up_to,
-                before: known_before(log, patterns, &position),
+                before: known_before(log, patterns, &position).await?,
                 snapshot,
                 since,
                 is_fresh: false,
@@ -133,16 +136,22 @@ fn after_common(position: &Position, last_common: u64, head: u64) -> StartPoint 
 }
 
 /// What the topics that match had lost before the subscription of a position started.
-fn known_before(log: &Embedded, patterns: &[Pattern], position: &Position) -> Option<Before> {
+async fn known_before(
+    log: &Embedded,
+    patterns: &Arc<[Pattern]>,
+    position: &Position,
+) -> io::Result<Option<Before>> {
     let Position { delivered_up_to, reported_up_to, lost_before: epoch, .. } = *position;
-    let is_known = epoch > 0 && log.knows_epoch(epoch);
-    let lost_up_to = || log.lost_up_to(patterns, delivered_up_to.max(reported_up_to));
-    is_known.then(|| Before { epoch, lost_up_to: lost_up_to() })
+    if epoch == 0 || !log.knows_epoch(epoch) {
+        return Ok(None);
+    }
+    let lost_up_to = log.lost_up_to(patterns, delivered_up_to.max(reported_up_to)).await?;
+    Ok(Some(Before { epoch, lost_up_to }))
 }
 
 /// What the topics that match have lost by now.
-pub fn lost_before(log: &Embedded, patterns: &[Pattern], after: u64) -> Before {
+pub async fn lost_before(log: &Embedded, patterns: &Arc<[Pattern]>, after: u64) -> io::Result<Before> {
     // The epoch first: what is lost between the two counts as lost later.
     let epoch = log.edge().loss_epoch;
-    Before { epoch, lost_up_to: log.lost_up_to(patterns, after) }
+    Ok(Before { epoch, lost_up_to: log.lost_up_to(patterns, after).await? })
 }

@@ -151,9 +151,9 @@ impl Subscription {
         // Fail before the first batch if possible.
         if on_gap == OnGap::Fail
             && subscription.first_message.is_none()
-            && let Some(gap) = subscription.gap(subscription.log.edge().loss_epoch)
+            && let Some(gap) = subscription.gap(subscription.log.edge().loss_epoch).await?
         {
-            return Err(subscription.removed(gap));
+            return Err(subscription.removed(gap).await);
         }
         // Take the lease last, so that a failed open does not evict the current reader.
         subscription.lease = consumer.map(|consumer| subscription.log.lease(&consumer));
@@ -232,13 +232,13 @@ impl Subscription {
         }
         let is_snapshot = self.snapshot.is_some();
         if self.first_message.is_some() {
-            let before = start::lost_before(&self.log, &self.patterns, self.delivered_up_to);
+            let before = start::lost_before(&self.log, &self.patterns, self.delivered_up_to).await?;
             (self.loss_epoch, self.before) = (Some(before.epoch), Some(before));
         }
         let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
         // Look for gaps after reading, because reading skips what was removed meanwhile.
         let known = self.known(head);
-        let gap = if is_snapshot { None } else { self.gap(known.edge.loss_epoch) };
+        let gap = if is_snapshot { None } else { self.gap(known.edge.loss_epoch).await? };
         if let Some(gap) = gap {
             let nothing = ReadBatch::empty(self.delivered_up_to);
             match &mut self.first_message {
@@ -246,7 +246,7 @@ impl Subscription {
                     first.tries_left -= 1;
                     return Ok((nothing, known));
                 }
-                _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap)),
+                _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap).await),
                 _ => {
                     self.reported_up_to = gap.last.get();
                     return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, known));
@@ -313,28 +313,28 @@ impl Subscription {
     }
 
     /// The removed messages that match, and that the subscription has neither read nor reported.
-    fn gap(&mut self, loss_epoch: u64) -> Option<SequenceRange> {
+    async fn gap(&mut self, loss_epoch: u64) -> io::Result<Option<SequenceRange>> {
         // Messages that were lost after the snapshot's head are reported when the snapshot has been read.
-        if self.snapshot.is_some() {
-            return None;
-        }
-        if self.loss_epoch.replace(loss_epoch) == Some(loss_epoch) {
-            return None;
+        if self.snapshot.is_some() || self.loss_epoch.replace(loss_epoch) == Some(loss_epoch) {
+            return Ok(None);
         }
         let after = self.delivered_up_to.max(self.reported_up_to);
         // Only up to there is it a question which topics have lost their messages since the start.
         self.before = self.before.filter(|before| before.lost_up_to > after);
         let lost_up_to = match self.before {
-            Some(before) => self.log.lost_since(before.epoch, &self.patterns, after),
-            None => self.log.lost_up_to(&self.patterns, after),
+            Some(before) => self.log.lost_since(before.epoch, &self.patterns, after).await?,
+            None => self.log.lost_up_to(&self.patterns, after).await?,
         };
         let lost_up_to = lost_up_to.min(self.end().unwrap_or(u64::MAX));
-        (lost_up_to > after).then(|| SequenceRange::of_messages(after + 1, lost_up_to))
+        Ok((lost_up_to > after).then(|| SequenceRange::of_messages(after + 1, lost_up_to)))
     }
 
-    fn removed(&self, gap: SequenceRange) -> Error {
+    async fn removed(&self, gap: SequenceRange) -> Error {
         let newest = Sequence::of_message(self.log.head());
-        Error::Removed { oldest: self.log.oldest(), newest, removed_up_to: gap.last }
+        match self.log.oldest().await {
+            Ok(oldest) => Error::Removed { oldest, newest, removed_up_to: gap.last },
+            Err(error) => error.into(),
+        }
     }
 
     /// The position of a subscription that has read nothing yet.

@@ -241,7 +241,7 @@ pub async fn a_consumer_is_set_to_any_start<K: Kind>() {
     let places = places(&kind).await;
     kind.pass(Duration::from_secs(1));
     publish(kind.log(), "a", "5").await;
-    let time = kind.log().list_topics(Some("a"), 1, None).unwrap().topics[0].last.time;
+    let time = kind.log().list_topics(Some("a"), 1, None).await.unwrap().topics[0].last.time;
     for (start, expected) in [
         (Start::Earliest, &["1", "2", "3", "4", "5"][..]),
         (from_sequence(3), &["3", "4", "5"]),

@@ -140,7 +140,7 @@ pub async fn a_caught_up_reader_of_a_quiet_topic_never_sees_a_gap<K: Kind>() {
 
 pub async fn a_start_reports_no_gap_for_messages_removed_before_it<K: Kind>() {
     let kind = trimmed::<K>().await;
-    let first = kind.log().list_topics(Some("b"), 1, None).unwrap().topics[0].first.time;
+    let first = kind.log().list_topics(Some("b"), 1, None).await.unwrap().topics[0].first.time;
     for (start, count) in [
         (Start::New, 0),
         (Start::Earliest, 4),
@@ -197,7 +197,7 @@ pub async fn a_superseded_message_is_not_a_gap<K: Kind>() {
     for _ in 0..3 {
         let failing = Query { on_gap: OnGap::Fail, ..query(ALL, from_sequence(1)) };
         assert_eq!(texts(kind.log(), failing).await, ["2", "4"], "the last one, at once");
-        let topics = kind.log().list_topics(Some("a"), 1, None).unwrap().topics;
+        let topics = kind.log().list_topics(Some("a"), 1, None).await.unwrap().topics;
         assert_eq!((topics[0].messages, number(topics[0].first.sequence)), (1, 4));
         kind.keep().await;
         kind.reopen().await;

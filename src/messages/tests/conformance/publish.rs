@@ -227,7 +227,7 @@ pub async fn a_batch_is_refused_as_a_whole<K: Kind>() {
         assert_eq!(refused.index, Some(index), "{refused}");
     }
     assert_eq!(texts(kind.log(), query(&[">"], Start::Earliest)).await, ["1"]);
-    let topics = kind.log().list_topics(None, 10, None).unwrap().topics;
+    let topics = kind.log().list_topics(None, 10, None).await.unwrap().topics;
     assert_eq!((topics.len(), topics[0].messages), (1, 1));
     let published = kind.log().publish_batch(good()).await.unwrap();
     assert_eq!(published.iter().map(|one| one.sequence).collect::<Vec<_>>(), [2, 3, 4], "no gap is left");

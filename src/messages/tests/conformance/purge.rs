@@ -9,11 +9,11 @@ pub async fn all_of_a_topic_is_purged_and_counted<K: Kind>() {
     assert_eq!(texts(kind.log(), query(&[">"], Start::Earliest)).await, ["2"]);
     assert_eq!(texts(kind.log(), query(&["a"], Start::Last(5))).await.len(), 0);
     assert_eq!(texts(kind.log(), query(&[">"], Start::LastPerTopic)).await, ["2"]);
-    let topics = kind.log().list_topics(None, 10, None).unwrap().topics;
+    let topics = kind.log().list_topics(None, 10, None).await.unwrap().topics;
     assert_eq!(topics.iter().map(|topic| &topic.name).collect::<Vec<_>>(), ["b"]);
     publish(kind.log(), "a", "5").await;
     assert_eq!(texts(kind.log(), query(&["a"], Start::Earliest)).await, ["5"]);
-    let topics = kind.log().list_topics(Some("a"), 10, None).unwrap().topics;
+    let topics = kind.log().list_topics(Some("a"), 10, None).await.unwrap().topics;
     assert_eq!(
         (topics[0].messages, number(topics[0].first.sequence), number(topics[0].last.sequence)),
         (1, 5, 5)
@@ -28,7 +28,7 @@ pub async fn a_topic_is_purged_up_to_a_sequence<K: Kind>() {
     {
         assert_eq!(kind.log().purge_topic("a", Some(sequence(until))).await.unwrap(), count, "up to {until}");
         assert_eq!(texts(kind.log(), query(&["a"], Start::Earliest)).await, left);
-        let topic = kind.log().list_topics(Some("a"), 1, None).unwrap().topics.remove(0);
+        let topic = kind.log().list_topics(Some("a"), 1, None).await.unwrap().topics.remove(0);
         assert_eq!(topic.messages, left.len() as u64);
     }
     assert_eq!(kind.log().purge_topic("a", Some(sequence(1000))).await.unwrap(), 1);
@@ -113,7 +113,7 @@ pub async fn a_purged_message_stays_purged_after_a_restart<K: Kind>() {
     for round in 0..3 {
         let seen = texts(kind.log(), query(&[">"], Start::Earliest)).await;
         assert_eq!(seen, (24..30).map(|n| n.to_string()).collect::<Vec<_>>(), "round {round}");
-        let topics = kind.log().list_topics(None, 10, None).unwrap().topics;
+        let topics = kind.log().list_topics(None, 10, None).await.unwrap().topics;
         assert_eq!((topics.len(), topics[0].messages), (1, 6));
         if round == 1 {
             kind.keep().await;

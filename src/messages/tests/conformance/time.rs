@@ -275,7 +275,7 @@ pub async fn a_message_is_kept_as_long_whatever_the_clock_shows<K: Kind>() {
     let publish = async |kind: &K, name: &str| _ = publish(kind.log(), name, "1").await;
     let is_there = async |kind: &K, name: &str| {
         kind.keep().await;
-        !kind.log().list_topics(Some(name), 1, None).unwrap().topics.is_empty()
+        !kind.log().list_topics(Some(name), 1, None).await.unwrap().topics.is_empty()
     };
     through_wrong_clocks(async || make_with::<K>(&[">=age:1h"]).await, publish, is_there).await;
 }

@@ -87,7 +87,7 @@ pub async fn topics_are_listed_with_what_they_hold<K: Kind>() {
     kind.pass(Duration::from_secs(1));
     let last = kind.log().publish(text("a", "3")).await.unwrap();
     for _ in 0..2 {
-        let topics = kind.log().list_topics(Some("a"), 10, None).unwrap().topics;
+        let topics = kind.log().list_topics(Some("a"), 10, None).await.unwrap().topics;
         let [TopicInfo { name, messages, bytes, first: oldest, last: newest }] = &topics[..] else {
             panic!("{topics:?}")
         };
@@ -97,8 +97,8 @@ pub async fn topics_are_listed_with_what_they_hold<K: Kind>() {
         assert!((2..200).contains(bytes), "{bytes}");
         kind.reopen().await;
     }
-    assert!(matches!(kind.log().list_topics(Some("a.."), 10, None), Err(Error::Pattern { .. })));
-    assert!(kind.log().list_topics(Some("c"), 10, None).unwrap().topics.is_empty());
+    assert!(matches!(kind.log().list_topics(Some("a.."), 10, None).await, Err(Error::Pattern { .. })));
+    assert!(kind.log().list_topics(Some("c"), 10, None).await.unwrap().topics.is_empty());
 }
 
 pub async fn topics_are_listed_page_by_page<K: Kind>() {
@@ -111,7 +111,7 @@ pub async fn topics_are_listed_page_by_page<K: Kind>() {
     for page_size in [1, 7, 25, 26] {
         let (mut seen, mut after) = (Vec::new(), None::<String>);
         loop {
-            let page = kind.log().list_topics(Some("t.*"), page_size, after.as_deref()).unwrap();
+            let page = kind.log().list_topics(Some("t.*"), page_size, after.as_deref()).await.unwrap();
             assert!(page.topics.len() <= page_size && !page.topics.is_empty());
             seen.extend(page.topics.into_iter().map(|topic| topic.name));
             after = page.next;
@@ -129,7 +129,7 @@ pub async fn topics_of_the_server_are_listed_only_by_name<K: Kind>() {
     let here = position(kind.log(), query(&[">"], Start::Earliest)).await;
     kind.log().commit_cursor("b", here, false).await.unwrap();
     for pattern in [None, Some(">"), Some("*")] {
-        let topics = kind.log().list_topics(pattern, 10, None).unwrap().topics;
+        let topics = kind.log().list_topics(pattern, 10, None).await.unwrap().topics;
         assert_eq!(topics.iter().map(|topic| &topic.name).collect::<Vec<_>>(), ["a"], "{pattern:?}");
     }
 }

@@ -18,9 +18,9 @@ async fn a_segment_that_holds_nothing_is_deleted() {
     bed.enforce().await;
     let after = bed.segments();
     assert!(after.len() <= 2 && after.iter().all(|(sequence, _)| *sequence > 30), "{after:?}");
-    assert_eq!(bed.topic("a"), None);
+    assert_eq!(bed.topic("a").await, None);
     bed.reopen().await;
-    assert_eq!((bed.topic("a"), bed.topic("b").unwrap().messages), (None, 1));
+    assert_eq!((bed.topic("a").await, bed.topic("b").await.unwrap().messages), (None, 1));
     assert_eq!(bed.publish("a", "again").await, 42);
 }
 
@@ -41,7 +41,7 @@ async fn a_mostly_dead_segment_is_compacted_with_its_sequences_kept() {
     assert!(after < before / 2, "{before} and then {after} bytes");
     for _ in 0..2 {
         assert_eq!(read(&bed.log, query(&["b"], Start::Earliest)).await, (kept.clone(), vec![]));
-        assert_eq!(bed.topic("a").unwrap().messages, 1);
+        assert_eq!(bed.topic("a").await.unwrap().messages, 1);
         bed.reopen().await;
     }
 }
@@ -91,7 +91,7 @@ async fn topics_of_the_server_survive_every_rule() {
         bed.advance(1000);
         bed.enforce().await;
     }
-    assert_eq!(bed.topic("a"), None);
+    assert_eq!(bed.topic("a").await, None);
     for _ in 0..2 {
         let consumers = bed.log.list_consumers(10, None).await.unwrap().consumers;
         assert_eq!((consumers.len(), consumers[0].position.as_ref().unwrap()), (1, &head));
@@ -151,7 +151,7 @@ async fn a_busy_topic_is_kept_within_its_limits() {
     while !publishers.iter().all(tokio::task::JoinHandle::is_finished) {
         bed.enforce().await;
         for topic in ["a", "b", "c"] {
-            assert!(bed.topic(topic).is_none_or(|topic| topic.messages > 0 && topic.bytes > 0));
+            assert!(bed.topic(topic).await.is_none_or(|topic| topic.messages > 0 && topic.bytes > 0));
             // What it holds may all be new when it is read.
             read(&bed.log, query(&[topic], Start::Earliest)).await;
         }
@@ -160,7 +160,7 @@ async fn a_busy_topic_is_kept_within_its_limits() {
         bed.enforce().await;
         let numbers = |from: u32| (from..1000).map(|n| format!("{n:0100}")).collect::<Vec<_>>();
         assert_eq!((bed.texts(&["a"]).await, bed.texts(&["b"]).await), (numbers(990), numbers(999)));
-        let (seen, info) = (bed.texts(&["c"]).await, bed.topic("c").unwrap());
+        let (seen, info) = (bed.texts(&["c"]).await, bed.topic("c").await.unwrap());
         assert!(info.bytes <= 2048 && info.bytes > 1800, "{info:?}");
         assert!(numbers(900).ends_with(&seen) && info.messages == seen.len() as u64);
         bed.reopen().await;
@@ -179,7 +179,7 @@ async fn a_message_lives_for_exactly_its_ttl() {
         assert!(bed.texts(&["a"]).await.is_empty());
     }
     bed.reopen().await;
-    assert_eq!((bed.texts(&["a"]).await.len(), bed.topic("a")), (0, None));
+    assert_eq!((bed.texts(&["a"]).await.len(), bed.topic("a").await), (0, None));
 }
 
 #[tokio::test]
@@ -192,14 +192,14 @@ async fn an_expired_message_that_left_the_disk_is_not_counted() {
     bed.fill("b", 20).await;
     bed.advance(200);
     bed.enforce().await;
-    assert_eq!(bed.topic("a").unwrap().messages, 1);
+    assert_eq!(bed.topic("a").await.unwrap().messages, 1);
     for n in 0..9 {
         bed.publish("a", &n.to_string()).await;
         bed.enforce().await;
     }
     for _ in 0..2 {
         assert_eq!(bed.texts(&["a"]).await.len(), 10, "the limit took what was within it");
-        assert_eq!(bed.topic("a").unwrap().messages, 10);
+        assert_eq!(bed.topic("a").await.unwrap().messages, 10);
         bed.reopen().await;
     }
 }
@@ -233,7 +233,7 @@ async fn a_purge_that_the_disk_refused_holds_when_it_is_repeated() {
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
     bed.config.disk = Storage::Simulated(bed.disk.kill());
     bed.log = Bed::open(&bed.config).await;
-    assert!(bed.texts(&["a"]).await.is_empty() && bed.topic("a").is_none());
+    assert!(bed.texts(&["a"]).await.is_empty() && bed.topic("a").await.is_none());
 }
 
 #[tokio::test]
@@ -305,7 +305,7 @@ async fn the_last_message_that_lives_is_found_when_those_after_it_have_expired_a
     for _ in 0..3 {
         bed.enforce().await;
     }
-    assert_eq!(bed.topic("a").unwrap().messages, 1, "the expired one has left the disk");
+    assert_eq!(bed.topic("a").await.unwrap().messages, 1, "the expired one has left the disk");
     for _ in 0..2 {
         for topics in [&["a", "b"][..], &[">"], &["*"]] {
             assert_eq!(texts(&bed.log, query(topics, Start::LastPerTopic)).await, ["lives", "lives, too"]);

@@ -259,7 +259,7 @@ impl Pair {
             Step::Purge(topic, until) => self.purge(TOPICS[topic], until).await,
             Step::Read(asked) => self.read(asked).await,
         }
-        self.compare_topics();
+        self.compare_topics().await;
     }
 
     async fn publish(&mut self, messages: Vec<(usize, usize, Option<u64>)>, is_batch: bool) {
@@ -285,7 +285,8 @@ impl Pair {
         let until = until.map(|until| until.max(1));
         let held = self.model.held.iter().filter(|item| item.topic == topic).collect::<Vec<_>>();
         let expired = held.iter().filter(|item| self.model.has_expired(item)).count() as u64;
-        let (first, is_listed) = (held.first().map(|item| item.sequence), self.bed.topic(topic).is_some());
+        let (first, is_listed) =
+            (held.first().map(|item| item.sequence), self.bed.topic(topic).await.is_some());
         let purged = self.bed.log.purge_topic(topic, until.map(sequence)).await;
         let through = until.unwrap_or(u64::MAX);
         let Some(first) = first.filter(|_| is_listed) else {
@@ -368,8 +369,8 @@ impl Pair {
         assert_eq!(events, gap.into_iter().collect::<Vec<_>>(), "{what}");
     }
 
-    fn compare_topics(&self) {
-        let page = self.bed.log.list_topics(None, 100, None).unwrap();
+    async fn compare_topics(&self) {
+        let page = self.bed.log.list_topics(None, 100, None).await.unwrap();
         let listed = page.topics.iter().map(|topic| (topic.name.as_str(), topic)).collect::<BTreeMap<_, _>>();
         let named = listed.keys().copied().collect::<BTreeSet<_>>();
         assert!(named.iter().all(|name| TOPICS.contains(name)), "{named:?}");
@@ -462,7 +463,7 @@ proptest! {
                     let seen = seen.into_iter().map(|(sequence, _)| sequence).collect::<Vec<_>>();
                     prop_assert!(all.ends_with(&seen), "{all:?} {seen:?}");
                     prop_assert!(seen.len() >= kept, "{topic}: {} of {kept}", seen.len());
-                    let info = bed.topic(topic);
+                    let info = bed.topic(topic).await;
                     let (messages, bytes) = info.map_or((0, 0), |info| (info.messages, info.bytes));
                     prop_assert!(messages >= seen.len() as u64);
                     prop_assert!(topic == "b" && bytes <= most as u64 * 1000 || topic == "a" && messages <= most as u64);

@@ -149,7 +149,7 @@ async fn retention_goes_through_the_topics_of_a_segment_once() {
         }
         bed.log = Log::open(Path::new(DIRECTORY), bed.config.clone()).unwrap().0;
         let ((), count, bytes) = reads(&bed.disk, enforce(&bed.log)).await;
-        let listed = bed.log.list_topics(Some("old.>"), TOPICS, None).unwrap().topics;
+        let listed = bed.log.list_topics(Some("old.>"), TOPICS, None).await.unwrap().topics;
         assert_eq!(listed.len(), if kept == 0 { 0 } else { TOPICS });
         assert!(listed.iter().all(|topic| topic.messages == kept), "{kept}");
         assert!(listed.iter().all(|topic| topic.first.sequence == topic.last.sequence || kept == 2));
