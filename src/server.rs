@@ -3,7 +3,7 @@
 //! [`run`] takes a bound listener and a future that ends when the server must stop. It then shuts down in this order:
 //! health reports NOT_SERVING; no connection is accepted; every stream ends with its cursor, and every connection with a
 //! GOAWAY, within the time for the drain; the demo stops; the log writes its queue and closes; the data directory is
-//! unlocked.
+//! unlocked. A disk that hangs can delay this without end: `perenniald` then ends its process after the same time.
 
 use std::{future::Future, net::SocketAddr};
 
@@ -155,7 +155,8 @@ pub async fn run(
     tasks.spawn(async move { is_over.run_until_cancelled(ends_countdowns).await });
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
     if let Some(app_log) = app_log {
-        tasks.spawn(demo::run(app_log, log.clone(), ending.clone()));
+        let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
+        tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });
     }
     if let Some(listener) = metrics_listener {
         let scrapes = metrics::serve(listener, registry, pool);
@@ -174,6 +175,7 @@ pub async fn run(
     }
     tasks.close();
     tasks.wait().await;
+    tracing::debug!("the connections have ended: the log is closed");
     log.close().await;
     tracing::info!("stopped");
     Ok(())

@@ -67,6 +67,9 @@ const REFUSAL_LINES: (u32, u32) = (10, 1);
 /// How long a connection without a stream may take to close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The part of the time for the drain that is left for the log when connections are cut, and the most of it.
+const LEFT_FOR_LOG: (u32, Duration) = (4, Duration::from_secs(5));
+
 /// The prefix of the paths whose streams end by themselves, with their cursor, when their connection must end.
 const RESUMABLE: &str = "/perennial.";
 
@@ -89,7 +92,7 @@ pub struct Config {
     pub ping_interval: Duration,
     /// A client that does not answer a ping for this long is disconnected.
     pub ping_timeout: Duration,
-    /// Connections are cut when their streams have not ended after this long.
+    /// How long the server may take to stop. Connections whose streams have not ended are cut a little before that.
     pub drain: Duration,
 }
 
@@ -142,7 +145,9 @@ pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: 
     }
     drop(listener);
     tracker.close();
-    if tokio::time::timeout(config.drain, tracker.wait()).await.is_err() {
+    let left = (config.drain / LEFT_FOR_LOG.0).min(LEFT_FOR_LOG.1);
+    let limit = config.drain.saturating_sub(left);
+    if tokio::time::timeout(limit, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "the drain took too long: connections are cut");
         killed.cancel();
         tracker.wait().await;

@@ -60,7 +60,12 @@ impl Server {
 
     /// Starts a server whose directory is in this one.
     pub fn start_in(parent: &Path) -> Self {
-        Self::start_over(directory_in(parent), "127.0.0.1:0", &[])
+        Self::start_in_with(parent, &[])
+    }
+
+    /// The same, with further arguments.
+    pub fn start_in_with(parent: &Path, arguments: &[&str]) -> Self {
+        Self::start_over(directory_in(parent), "127.0.0.1:0", arguments)
     }
 
     /// Starts a server over a directory that has `data` and `logs` in it: by this program, or by today's.

@@ -1,10 +1,12 @@
-//! A disk that gets full: a real one, but small. Only root can mount it.
+//! Disks that get full or hang: real ones, but small. Only root can mount them.
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::Command,
+    sync::mpsc,
 };
 
 use tempfile::TempDir;
@@ -55,6 +57,12 @@ impl Mount {
         path
     }
 
+    /// Lets every write to the file system hang, until the guard is dropped.
+    pub fn freeze(&self) -> Frozen<'_> {
+        run(Command::new("fsfreeze").arg("--freeze").arg(self.path()));
+        Frozen(self)
+    }
+
     /// Takes all the room that is left.
     pub fn fill(&self) {
         let mut rest = fs::File::options().append(true).create(true).open(self.path().join("rest")).unwrap();
@@ -71,6 +79,87 @@ impl Mount {
                 return;
             }
         }
+    }
+}
+
+/// A file system whose writes hang.
+pub struct Frozen<'a>(&'a Mount);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(self.0.path()).status();
+    }
+}
+
+/// A file system in which no name is ever found: its process does not answer, as a server of files that is gone.
+pub struct Silent {
+    directory: PathBuf,
+    /// The first question that was not answered.
+    asked: mpsc::Receiver<()>,
+}
+
+impl Silent {
+    /// Mounts it on a directory.
+    pub fn over(directory: &Path) -> Self {
+        let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        // `mount` inherits it.
+        rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        run(Command::new("mount").args(["-i", "-t", "fuse", "-o", &options, "silent"]).arg(directory));
+        let (sender, asked) = mpsc::channel();
+        std::thread::spawn(move || answer(&device, &sender));
+        Self { directory: directory.into(), asked }
+    }
+
+    /// Waits until a process waits for an answer.
+    pub fn wait_for_question(&self) {
+        self.asked.recv_timeout(super::PATIENCE).expect("the file system was asked for a name");
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--force", "--lazy"]).arg(&self.directory).status();
+    }
+}
+
+/// Speaks the protocol of FUSE as far as it takes to mount, and answers no question about a name.
+fn answer(mut device: &fs::File, asked: &mpsc::Sender<()>) {
+    const LOOKUP: u32 = 1;
+    const FORGET: u32 = 2;
+    const GETATTR: u32 = 3;
+    const INIT: u32 = 26;
+    const INTERRUPT: u32 = 36;
+    const UNKNOWN: i32 = -38;
+    const PARALLEL: u32 = 1 << 18;
+    let mut request = vec![0; 1024 * 1024];
+    while let Ok(length) = device.read(&mut request) {
+        let request = &request[..length];
+        let operation = u32::from_le_bytes(request[4..8].try_into().unwrap());
+        let (error, body) = match operation {
+            LOOKUP => {
+                let _ = asked.send(());
+                continue;
+            }
+            FORGET | INTERRUPT => continue,
+            // Version 7.31, questions about several names at once, and room for a write of 4 KiB.
+            INIT => {
+                (0, [[7_u32, 31, 0, PARALLEL, 0, 4096].map(u32::to_le_bytes).concat(), vec![0; 40]].concat())
+            }
+            // A directory; what is known of it holds for an hour.
+            GETATTR => {
+                let mut attributes = vec![0; 104];
+                attributes[..8].copy_from_slice(&3600_u64.to_le_bytes());
+                attributes[16..24].copy_from_slice(&1_u64.to_le_bytes());
+                attributes[76..80].copy_from_slice(&0o040_755_u32.to_le_bytes());
+                attributes[80..84].copy_from_slice(&2_u32.to_le_bytes());
+                (0, attributes)
+            }
+            _ => (UNKNOWN, Vec::new()),
+        };
+        let length = u32::try_from(16 + body.len()).unwrap().to_le_bytes();
+        let answer = [&length[..], &error.to_le_bytes(), &request[8..16], &body].concat();
+        let _ = device.write(&answer);
     }
 }
 

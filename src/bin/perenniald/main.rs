@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use perennial::server::{self, Config, config};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 mod log;
+mod signals;
 
 /// The exit code of a failure.
 const FAILURE: u8 = 1;
@@ -50,11 +51,13 @@ fn main() -> ExitCode {
         .with_ansi(colour)
         .with_target(false)
         .init();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
+    let started = signals::handle(config.connections.drain)
+        .and_then(|stop| Ok((stop, tokio::runtime::Runtime::new()?)));
+    let (stop, runtime) = match started {
+        Ok(started) => started,
         Err(error) => return fail(&error, FAILURE),
     };
-    let result = runtime.block_on(run(config));
+    let result = runtime.block_on(run(config, stop));
     // To drop the runtime would be to wait for its threads, also for one that a file system does not let go.
     runtime.shutdown_background();
     match result {
@@ -63,38 +66,13 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), server::Error> {
-    let interrupt = signal(SignalKind::interrupt())?;
-    let terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(ignore_hangups(signal(SignalKind::hangup())?));
+async fn run(config: Config, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
     let listener = server::bind(config.listen).await?;
-    server::run(listener, config, stop_signal(interrupt, terminate)).await
-}
-
-/// Without a handler, SIGHUP would end the process: operators and service managers send it to have settings read again.
-async fn ignore_hangups(mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        tracing::info!(
-            "SIGHUP ignored: settings are read only at the start; restart the server to change them"
-        );
-    }
-}
-
-/// Ends at the first signal. A second one ends the process at once.
-async fn stop_signal(mut interrupt: Signal, mut terminate: Signal) {
-    either(&mut interrupt, &mut terminate).await;
-    tokio::spawn(async move {
-        either(&mut interrupt, &mut terminate).await;
-        anstream::eprintln!("perenniald: stopped at once by a second signal");
-        std::process::exit(FAILURE.into());
-    });
-}
-
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let stop = async {
+        // The sender lives until the process ends.
+        let _ = stop.await;
+    };
+    server::run(listener, config, stop).await
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {

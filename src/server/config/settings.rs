@@ -246,7 +246,7 @@ settings! {
         ping_interval: Span "TIME" => connections.ping_interval >= "1ms";
         /// Close the connection of a client that does not answer a ping for this long
         ping_timeout: Span "TIME" => connections.ping_timeout >= "1ms";
-        /// Allow streams this long to end when the server stops
+        /// End within this time when asked to stop; connections are cut after three quarters of it, or 5 s before its end
         drain: Span "TIME" => connections.drain;
     }
 }

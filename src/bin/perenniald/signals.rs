@@ -1,0 +1,92 @@
+//! Signals, on a thread of their own: a disk that hangs may hold every other thread, and the process must end all the same.
+//!
+//! After the first SIGINT or SIGTERM the server stops in order. A second one ends the process at once, and so does the end
+//! of the time that the server has to stop.
+
+use std::{
+    io,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::FAILURE;
+
+/// The process may take this long to end, however short the drain is: the log has to be closed.
+const MIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the last line on stderr may take: its reader may hang, too.
+const LAST_LINE: Duration = Duration::from_millis(200);
+
+/// Handles signals from now on. The receiver gets the first one that asks the server to stop.
+pub fn handle(drain: Duration) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let stop =
+        Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
+    let hangup = signal(SignalKind::hangup())?;
+    drop(entered);
+    let (sender, receiver) = oneshot::channel();
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = ignore_hangups(hangup) => {}
+                () = stop.end_process(sender, drain.max(MIN_LIMIT)) => {}
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(run)?;
+    Ok(receiver)
+}
+
+/// The signals that stop the server.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Reports the first signal, and ends the process at the second one or after the limit.
+    async fn end_process(mut self, stopping: oneshot::Sender<()>, limit: Duration) {
+        self.received().await;
+        let end = Instant::now() + limit;
+        let _ = stopping.send(());
+        match tokio::time::timeout_at(end.into(), self.received()).await {
+            Ok(()) => exit("stopped at once by a second signal".into()),
+            Err(_) => exit(format!(
+                "not stopped after {limit:?}: a disk may hang; the process ends, and the log is recovered at the next start"
+            )),
+        }
+    }
+}
+
+/// Without a handler, SIGHUP would end the process: operators and service managers send it to have settings read again.
+async fn ignore_hangups(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::info!(
+            "SIGHUP ignored: settings are read only at the start; restart the server to change them"
+        );
+    }
+}
+
+/// Ends the process without waiting for any thread.
+fn exit(reason: String) -> ! {
+    let (printed, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        anstream::eprintln!("perenniald: {reason}");
+        let _ = printed.send(());
+    });
+    let _ = done.recv_timeout(LAST_LINE);
+    std::process::exit(FAILURE.into());
+}
