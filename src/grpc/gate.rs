@@ -8,7 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
 use super::{
@@ -30,6 +30,12 @@ mod method;
 
 /// The prefix of the content type of every call. A `+` and the name of a codec can follow, or a `;` and parameters.
 const CONTENT_TYPE: &str = "application/grpc";
+
+/// The beginning of the paths of this package.
+const OWN: &str = "/perennial.v1.";
+
+/// How the messages of a request are compressed.
+const ENCODING: &str = "grpc-encoding";
 
 /// The gate in front of all services. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,8 +74,14 @@ impl Gate {
                 return response;
             }
         };
-        let method = self.methods.at(request.uri().path()).clone();
+        let known = self.methods.find(request.uri().path());
+        let method = known.unwrap_or(self.methods.unknown()).clone();
+        let unknown = known.is_none().then(|| request.uri().path().to_owned());
         let admission = match self.calls.admit(timeout, method.answer == Kind::One) {
+            // The methods of this package look by themselves, and are counted.
+            Ok(_) if timeout == Some(Duration::ZERO) && !request.uri().path().starts_with(OWN) => {
+                return self.turn_away(status::deadline_exceeded());
+            }
             Ok(admission) => admission,
             Err(failure) => return self.turn_away(failure),
         };
@@ -79,12 +91,19 @@ impl Gate {
             ends: connection.ends.clone(),
         };
         let (mut parts, body) = request.into_parts();
+        // Nothing is no encoding, as in grpc-go.
+        if parts.headers.get(ENCODING).is_some_and(http::HeaderValue::is_empty) {
+            parts.headers.remove(ENCODING);
+        }
         parts.extensions.insert(connection.clone());
         parts.extensions.insert(admission.clone());
         let intake = Intake::new(body, method.clone(), connection.buffers.part(), limits);
         let request = http::Request::from_parts(parts, Body::new(intake));
         let response = blocking::of(connection.number, self.routes.clone().oneshot(request)).await;
         let response = own_body(response.unwrap_or_else(|never: Infallible| match never {}));
+        if let Some(path) = unknown.filter(|_| is_unexplained(&response)) {
+            return status::unknown_method(&path).into_http();
+        }
         if method.answer == Kind::OwnStream || response.body().is_end_stream() {
             return response;
         }
@@ -103,19 +122,36 @@ impl Gate {
     }
 }
 
+/// Whether a response says that no service has the method, and no more.
+fn is_unexplained<B>(response: &http::Response<B>) -> bool {
+    let refusal = Status::from_header_map(response.headers());
+    refusal.is_some_and(|refusal| refusal.code() == Code::Unimplemented && refusal.message().is_empty())
+}
+
 /// The time that the caller allows.
 fn read_headers<B>(request: &http::Request<B>) -> Result<Option<Duration>, NotACall<'_>> {
     if request.method() != http::Method::POST {
         return Err(NotACall::Method(request.method()));
     }
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("not text"));
-    let kind = text("content-type").unwrap_or("not set");
+    let kind = request.headers().get("content-type").map_or("not set", text);
     // As in grpc-go: upper case is no gRPC.
     let after = kind.strip_prefix(CONTENT_TYPE);
     if !after.is_some_and(|after| after.is_empty() || after.starts_with(['+', ';'])) {
         return Err(NotACall::ContentType(kind));
     }
-    text("grpc-timeout").map(|text| timeout(text).ok_or(NotACall::Timeout(text))).transpose()
+    if request.uri().query().is_some() {
+        return Err(NotACall::Query(request.uri().path()));
+    }
+    let mut allowed = None;
+    // The last one holds, as in grpc-go, and each must be well formed.
+    for value in request.headers().get_all("grpc-timeout") {
+        allowed = Some(timeout(text(value)).ok_or_else(|| NotACall::Timeout(text(value)))?);
+    }
+    Ok(allowed)
+}
+
+fn text(value: &http::HeaderValue) -> &str {
+    value.to_str().unwrap_or("not text")
 }
 
 #[cfg(test)]

@@ -222,10 +222,24 @@ pub fn not_a_call(fault: NotACall<'_>) -> (http::StatusCode, Status) {
             );
             (http::StatusCode::BAD_REQUEST, Code::Internal, text)
         }
+        NotACall::Query(path) => {
+            let text = format!("the path {} has a query: the path of a call of gRPC has none", quoted(path));
+            (http::StatusCode::OK, Code::Unimplemented, text)
+        }
     };
+    (http, malformed_with(code, text))
+}
+
+/// No service has a method at this path.
+pub fn unknown_method(path: &str) -> Status {
+    let text = format!("unknown method: {}: see the services by reflection, or in proto/", quoted(path));
+    malformed_with(Code::Unimplemented, text)
+}
+
+fn malformed_with(code: Code, text: String) -> Status {
     let reason = ErrorReason::RequestMalformed.as_str_name();
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-    (http, Status::with_error_details(code, text, details))
+    Status::with_error_details(code, text, details)
 }
 
 /// Why a request is not a call of gRPC.
@@ -237,6 +251,8 @@ pub enum NotACall<'a> {
     ContentType(&'a str),
     /// `grpc-timeout` is malformed.
     Timeout(&'a str),
+    /// There is a query after this path.
+    Query(&'a str),
 }
 
 /// Translates the transport's error for a request that it could not decode.

@@ -177,10 +177,56 @@ async fn what_is_not_a_call_is_refused_as_other_servers_of_grpc_do() {
         assert_eq!(response.status(), 200, "{kind}");
         assert!(!response.headers().contains_key("grpc-status"), "{kind}");
     }
-    for timeout in ["1", "S", "123456789S", "1x", "-1S", "1 S"] {
+    for timeout in
+        ["1", "S", "123456789S", "1x", "1X", "1s", "-1S", "+1S", "1 S", "1S ", "1.5S", "1e3S", "\u{ff11}S"]
+    {
         let sent = Sent::whole(prefix(0)).with("grpc-timeout", timeout);
         let response = soon("a refusal", client.call(check, sent)).await;
         assert_eq!(response.status(), 400, "{timeout}");
         assert_eq!(response.headers()["grpc-status"], "13");
     }
+    for timeout in ["0S", "00n"] {
+        let status = client.status(check, Sent::whole(prefix(0)).with("grpc-timeout", timeout)).await;
+        assert_eq!(reason(&status), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()), "{timeout}");
+    }
+    for path in [
+        "/grpc.health.v1.Health/Nope",
+        "/nope.Service/Check",
+        "/",
+        "//",
+        "/grpc.health.v1.Health",
+        "/grpc.health.v1.Health/Check/",
+        "/grpc.health.v1.Health//Check",
+        "/../grpc.health.v1.Health/Check",
+        "/%67rpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Check?x=1",
+        "/perennial.v1.MessageService/Publish?",
+    ] {
+        let status = client.status(path, Sent::whole(prefix(0))).await;
+        assert_eq!(reason(&status), (Code::Unimplemented, "REQUEST_MALFORMED".into()), "{path}");
+        assert!(status.message().contains("method") || status.message().contains("query"), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_messages_are_refused_and_not_decoded() {
+    let server = Server::start();
+    let mut client = Raw::connect(&server, WINDOW).await;
+    let before = status_kib(server.id(), "VmHWM");
+    for path in ["/grpc.health.v1.Health/Check", PUBLISH_BATCH] {
+        for encoding in ["gzip", "deflate", "zstd", "br", "nope"] {
+            for flag in [0, 1] {
+                let bytes = [&[flag][..], &prefix(60_000)[1..], &vec![0x1f; 60_000]].concat();
+                let status = client.status(path, Sent::whole(bytes).with("grpc-encoding", encoding)).await;
+                assert_eq!(status.code(), Code::Unimplemented, "{path} {encoding}: {status:?}");
+            }
+        }
+        // Marked as compressed, without a name of how; or marked as something that does not exist.
+        for flag in [1, 2, 255] {
+            let status = client.status(path, Sent::whole([flag, 0, 0, 0, 0])).await;
+            assert!([Code::Internal, Code::InvalidArgument].contains(&status.code()), "{path}: {status:?}");
+        }
+    }
+    let grown = status_kib(server.id(), "VmHWM") - before;
+    assert!(grown < 32 * 1024, "{grown} KiB");
 }

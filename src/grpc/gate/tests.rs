@@ -30,4 +30,10 @@ fn a_timeout_is_read_or_malformed() {
     let with = |timeout| request(&[("content-type", "application/grpc"), ("grpc-timeout", timeout)]);
     assert_eq!(read_headers(&with("2S")).unwrap(), Some(Duration::from_secs(2)));
     assert!(matches!(read_headers(&with("2 S")), Err(NotACall::Timeout("2 S"))));
+    let twice = |first, last| {
+        request(&[("content-type", "application/grpc"), ("grpc-timeout", first), ("grpc-timeout", last)])
+    };
+    assert_eq!(read_headers(&twice("2S", "3S")).unwrap(), Some(Duration::from_secs(3)));
+    assert!(matches!(read_headers(&twice("2S", "x")), Err(NotACall::Timeout("x"))));
+    assert!(matches!(read_headers(&twice("x", "2S")), Err(NotACall::Timeout("x"))));
 }
