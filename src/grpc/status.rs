@@ -181,6 +181,12 @@ pub fn malformed(fault: &str) -> Failure {
     Failure::new(ErrorReason::RequestMalformed, format!("the request {fault}"))
 }
 
+/// The request of a client arrives too slowly.
+pub fn request_slow(limit: Duration) -> Failure {
+    let text = format!("the request was not complete after {} s: send it again, and faster", limit.as_secs());
+    Failure::new(ErrorReason::Stalled, text)
+}
+
 /// A client that sent nothing for too long before its request was complete.
 pub fn request_stalled(stall: Duration) -> Failure {
     let text = format!(

@@ -2,8 +2,8 @@
 //!
 //! tonic reserves the length that a message announces, before a byte of it has arrived. So this body holds a message
 //! back until it is complete, in a buffer that grows with the bytes that arrive and that the connection and the server
-//! bound together. It also ends a request whose deadline passes, whose client sends nothing for too long, or whose
-//! connection ends.
+//! bound together. It also ends a request whose deadline passes, whose client sends nothing for too long or sends too
+//! slowly, or whose connection ends.
 
 use std::{
     pin::Pin,
@@ -26,6 +26,9 @@ use crate::grpc::{
 
 /// The bytes before each message: a flag and the length of the message.
 const PREFIX_BYTES: usize = 5;
+
+/// A message must be complete after this many times the limit of a stall, however its bytes come.
+const STALLS_OF_A_MESSAGE: u32 = 4;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,6 +56,8 @@ pub struct Intake<B> {
     rest: Bytes,
     /// Whether a message was given.
     has_given: bool,
+    /// The next bytes begin a message of a stream: `slow` is set again.
+    is_new_message: bool,
     is_over: bool,
     /// Made when the body first has nothing.
     wait: Option<Box<Wait>>,
@@ -62,12 +67,15 @@ pub struct Intake<B> {
 struct Wait {
     deadline: Option<Pin<Box<Sleep>>>,
     stall: Pin<Box<Sleep>>,
+    /// When the message that arrives must be complete.
+    slow: Pin<Box<Sleep>>,
     ends: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<B> Intake<B> {
     /// Wraps the body of a request.
     pub fn new(body: B, method: Arc<Method>, part: Part, limits: Limits) -> Self {
+        let is_new_message = method.is_request_stream;
         Self {
             body,
             method,
@@ -76,6 +84,7 @@ impl<B> Intake<B> {
             part,
             rest: Bytes::new(),
             has_given: false,
+            is_new_message,
             is_over: false,
             wait: None,
         }
@@ -131,6 +140,8 @@ impl<B> Intake<B> {
             status::too_many_elements(&excess.field, excess.noun, excess.count, excess.limit)
         })?;
         self.has_given = true;
+        // A request that is not a stream has one message, and its end must come, too.
+        self.is_new_message = self.method.is_request_stream;
         Ok(Some(PREFIX_BYTES + length))
     }
 
@@ -156,6 +167,7 @@ impl<B> Intake<B> {
             Box::new(Wait {
                 deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
                 stall: Box::pin(tokio::time::sleep(*stall)),
+                slow: Box::pin(tokio::time::sleep(stall.saturating_mul(STALLS_OF_A_MESSAGE))),
                 ends: Box::pin(ends.clone().cancelled_owned()),
             })
         });
@@ -166,13 +178,24 @@ impl<B> Intake<B> {
         if !is_request_stream && wait.ends.as_mut().poll(context).is_ready() {
             return Some(status::draining());
         }
-        (is_awaited && wait.stall.as_mut().poll(context).is_ready()).then(|| status::request_stalled(*stall))
+        if !is_awaited {
+            return None;
+        }
+        if wait.stall.as_mut().poll(context).is_ready() {
+            return Some(status::request_stalled(*stall));
+        }
+        let limit = stall.saturating_mul(STALLS_OF_A_MESSAGE);
+        wait.slow.as_mut().poll(context).is_ready().then(|| status::request_slow(limit))
     }
 
     /// Bytes arrived: the client has time again.
     fn on_bytes(&mut self) {
         if let Some(wait) = &mut self.wait {
-            wait.stall.as_mut().reset(Instant::now() + self.limits.stall);
+            let (now, stall) = (Instant::now(), self.limits.stall);
+            wait.stall.as_mut().reset(now + stall);
+            if std::mem::take(&mut self.is_new_message) {
+                wait.slow.as_mut().reset(now + stall.saturating_mul(STALLS_OF_A_MESSAGE));
+            }
         }
     }
 

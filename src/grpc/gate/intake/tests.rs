@@ -25,10 +25,18 @@ fn message(length: usize) -> Vec<u8> {
     [&[0][..], &length_bytes, &content[..length]].concat()
 }
 
+/// What a body gave, and the reason and the time of its end if it failed.
+type Given = (Vec<Vec<u8>>, Option<(String, Duration)>);
+
 /// What a body gives for these chunks, with 1 ms between them, and then its end or nothing.
-async fn given(path: &str, chunks: Vec<Vec<u8>>, ends: bool) -> (Vec<Vec<u8>>, Option<(String, Duration)>) {
-    let chunks = stream::iter(chunks).then(|chunk| async move {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+async fn given(path: &str, chunks: Vec<Vec<u8>>, ends: bool) -> Given {
+    given_slowly(path, chunks, Duration::from_millis(1), ends).await
+}
+
+/// The same, with this pause before each chunk.
+async fn given_slowly(path: &str, chunks: Vec<Vec<u8>>, pause: Duration, ends: bool) -> Given {
+    let chunks = stream::iter(chunks).then(move |chunk| async move {
+        tokio::time::sleep(pause).await;
         Ok::<_, BoxError>(Frame::data(Bytes::from(chunk)))
     });
     let body = if ends { chunks.boxed() } else { chunks.chain(stream::pending()).boxed() };
@@ -36,7 +44,7 @@ async fn given(path: &str, chunks: Vec<Vec<u8>>, ends: bool) -> (Vec<Vec<u8>>, O
     let calls = Calls::new(config, CancellationToken::new(), &mut Registry::default());
     let connection = calls.connection(1, "[::1]:1".parse().unwrap(), CancellationToken::new());
     let limits = Limits { deadline: None, stall: STALL, ends: CancellationToken::new() };
-    let method = Methods::new(&crate::grpc::Config::default(), 1).at(path).clone();
+    let method = Methods::new(&crate::grpc::Config::default(), 1).find(path).unwrap().clone();
     let mut intake = Intake::new(StreamBody::new(body), method, connection.buffers.part(), limits);
     let (mut frames, began) = (Vec::new(), Instant::now());
     let failure = loop {
@@ -133,4 +141,32 @@ async fn bytes_that_wait_are_bounded() {
     let (frames, failure) = given(BATCH, chunks, false).await;
     assert!(frames.is_empty());
     assert_eq!(failure.unwrap().0, "BUFFERS_FULL");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_byte_by_byte_must_be_complete_in_time() {
+    let second = Duration::from_secs(1);
+    let bytes = |message: &[u8]| message.iter().map(|byte| vec![*byte]).collect::<Vec<_>>();
+    // The time of a message of a stream begins with its first byte, whenever that comes.
+    for (path, begin) in [(BATCH, Duration::ZERO), (STREAM, second)] {
+        let late = Some(("STALLED".into(), 4 * STALL + begin));
+        let (frames, failure) = given_slowly(path, bytes(&message(1_000)), second, true).await;
+        assert_eq!((frames, failure), (vec![], late), "{path}");
+        // In time.
+        let slow = message(200);
+        assert_eq!(given_slowly(path, bytes(&slow), second, true).await, (vec![slow], None), "{path}");
+    }
+    // Each message of a stream has its own time, also if its beginning comes with the end of the one before.
+    let (message, count) = (message(200), 6);
+    let chunks = message.repeat(count).chunks(16).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let (frames, failure) = given_slowly(STREAM, chunks, 10 * second, true).await;
+    assert_eq!((frames.len(), failure), (count, None));
+    let late =
+        given_slowly(STREAM, vec![message[..100].to_vec(), message[100..].to_vec()], 9 * STALL, true).await;
+    assert_eq!(late, (vec![], Some(("STALLED".into(), 10 * STALL))), "it began in time, and then stalled");
+    let (frames, failure) = given_slowly(STREAM, vec![message.clone(); 3], 9 * STALL, true).await;
+    assert_eq!((frames.len(), failure), (3, None));
+    // After its message, the end of a request must come.
+    let endless = given_slowly(BATCH, vec![message.clone()], second, false).await;
+    assert_eq!(endless, (vec![message], Some(("STALLED".into(), STALL + second))));
 }
