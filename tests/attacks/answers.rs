@@ -51,12 +51,17 @@ async fn answers_that_are_not_read_are_bounded_and_dropped_after_the_stall() {
 
 #[tokio::test]
 async fn a_client_that_reads_its_answer_too_late_gets_the_reason() {
-    let server = Server::start_with(&["--stall", "100ms"]);
+    let server = Server::start_with(&["--max-buffered-per-connection", "600KiB", "--stall", "100ms"]);
     fill(&server, 2_000).await;
     // Less than the answer.
     let mut client = Raw::connect(&server, 100).await;
     let mut response = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // There is no room for another one before it is dropped.
+    until("the end of the stalled answer", async || {
+        let other = soon("the head of an answer", client.call(LIST_TOPICS, list())).await;
+        Status::from_header_map(other.headers()).is_none()
+    })
+    .await;
     let mut trailers = None;
     while let Some(frame) = soon("the rest", response.body_mut().frame()).await {
         trailers = frame.unwrap().into_trailers().ok();

@@ -14,10 +14,14 @@ mod harness;
 mod answers;
 mod crowd;
 mod fair;
+mod floods;
+mod forged;
+mod frames;
 mod listings;
 mod quota;
 mod raw;
 mod requests;
+mod wire;
 
 /// A figure of `/proc/PID/status`, in KiB.
 fn status_kib(process: u32, name: &str) -> usize {

@@ -120,7 +120,7 @@ async fn a_request_that_stops_arriving_is_stalled_and_a_slow_one_is_not() {
     let calls = Calls::new(call::Config::default(), CancellationToken::new(), &mut Registry::default());
     let connection = calls.connection(1, "[::1]:1".parse().unwrap(), CancellationToken::new());
     let limits = Limits { deadline: None, stall: STALL, ends: CancellationToken::new() };
-    let method = Methods::new(&crate::grpc::Config::default(), 1).at(BATCH).clone();
+    let method = Methods::new(&crate::grpc::Config::default(), 1).find(BATCH).unwrap().clone();
     let intake = Intake::new(StreamBody::new(body.boxed()), method, connection.buffers.part(), limits);
     assert_eq!(intake.collect().await.unwrap().to_bytes(), message(95));
 }
