@@ -1,8 +1,8 @@
 //! The latency of a healthy client, by itself and beside a connection that asks for much: `cargo bench --bench attacks`.
 //!
-//! A row is one kind of work, as calls at once of one connection. The healthy client sends a health check every 2 ms on a
-//! connection of its own, for 2 s alone and then beside the work, for up to 15 s. The control is in the same run, because
-//! the load of the machine changes all figures.
+//! A row is one kind of work, as calls at once of one connection. The healthy client is a process of its own that sends a
+//! health check every 2 ms, for 2 s alone and then beside the work, for up to 15 s. The control is in the same run, because
+//! the load of the machine changes all figures. An argument is a part of the name of the rows to run.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,9 +12,14 @@
     reason = "a measurement stops at its first surprise"
 )]
 
+#[path = "../../tests/attacks/floods.rs"]
+mod floods;
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
+#[path = "../../tests/attacks/wire.rs"]
+mod wire;
 
+mod neighbour;
 mod work;
 
 use std::{
@@ -22,13 +27,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
 use harness::Server;
+use neighbour::Neighbour;
 use tokio::task::JoinSet;
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// How long the control takes.
 const ALONE: Duration = Duration::from_secs(2);
@@ -36,28 +41,40 @@ const ALONE: Duration = Duration::from_secs(2);
 /// How long a row takes at most.
 const BESIDE: Duration = Duration::from_secs(15);
 
-/// The pause between two checks.
-const PAUSE: Duration = Duration::from_millis(2);
-
 /// One call of the work.
 type Call = BoxFuture<'static, ()>;
 
-#[tokio::main]
-async fn main() {
-    let server = Server::start();
-    work::prepare(&server).await;
-    println!("| work | calls | done | alone p50, p99 | beside p50, p99, max | CPU s | threads | RSS MiB |");
-    println!("|---|---|---|---|---|---|---|---|");
-    for (name, calls) in work::all(&server).await {
-        row(&server, name, calls).await;
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(neighbour::ARGUMENT) {
+        return neighbour::run(arguments.next().unwrap().parse().unwrap());
     }
+    // The name of a row, or a part of it.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let server = Server::start_with(&work::ARGUMENTS);
+    neighbour::yield_to_server();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        work::prepare(&server).await;
+        println!(
+            "| work | calls | done | alone p50, p99 | beside p50, p99, max | CPU s | threads | RSS MiB |"
+        );
+        println!("|---|---|---|---|---|---|---|---|");
+        for (name, calls) in work::all(&server).await.into_iter().chain(work::floods(&server)) {
+            if name.contains(&wanted) {
+                row(&server, &name, calls).await;
+            }
+        }
+    });
 }
 
 /// Measures one kind of work and prints its row.
 async fn row(server: &Server, name: &str, calls: Vec<Call>) {
-    let alone = latencies(server, ALONE, || false).await;
+    let control = Neighbour::start(server);
+    tokio::time::sleep(ALONE).await;
+    let alone = control.end();
     let (count, done) = (calls.len(), Arc::new(AtomicUsize::new(0)));
     let before = cpu_seconds(server.id());
+    let neighbour = Neighbour::start(server);
     let mut running = JoinSet::new();
     for call in calls {
         let done = done.clone();
@@ -66,37 +83,22 @@ async fn row(server: &Server, name: &str, calls: Vec<Call>) {
             done.fetch_add(1, Ordering::Relaxed);
         });
     }
-    let beside = latencies(server, BESIDE, || done.load(Ordering::Relaxed) == count).await;
+    let all = async { while running.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(BESIDE, all).await;
+    let (threads, resident) = (status(server.id(), "Threads"), status(server.id(), "VmRSS") / 1024);
+    let beside = neighbour.end();
     let cpu = cpu_seconds(server.id()) - before;
-    let ms = |part: usize, all: &[Duration]| {
-        all.get((all.len() * part / 100).min(all.len() - 1)).unwrap().as_secs_f64() * 1e3
-    };
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
-        "| {name} | {count} | {} | {:.2}, {:.2} ms | {:.2}, {:.2}, {:.2} ms | {cpu:.1} | {} | {} |",
+        "| {name} | {count} | {} | {:.2}, {:.2} ms | {:.2}, {:.2}, {:.2} ms | {cpu:.1} | {threads} | {resident} |",
         done.load(Ordering::Relaxed),
-        ms(50, &alone),
-        ms(99, &alone),
-        ms(50, &beside),
-        ms(99, &beside),
-        ms(100, &beside),
-        status(server.id(), "Threads"),
-        status(server.id(), "VmRSS") / 1024,
+        ms(alone.p50),
+        ms(alone.p99),
+        ms(beside.p50),
+        ms(beside.p99),
+        ms(beside.max),
     );
     running.shutdown().await;
-}
-
-/// The latencies of health checks, in order of length: at least one.
-async fn latencies(server: &Server, time: Duration, is_over: impl Fn() -> bool) -> Vec<Duration> {
-    let mut client = HealthClient::new(server.connect().await);
-    let (mut all, began) = (Vec::new(), Instant::now());
-    while all.is_empty() || began.elapsed() < time && !is_over() {
-        let since = Instant::now();
-        client.check(HealthCheckRequest::default()).await.unwrap();
-        all.push(since.elapsed());
-        tokio::time::sleep(PAUSE).await;
-    }
-    all.sort();
-    all
 }
 
 /// User and system time of a process.
