@@ -77,10 +77,15 @@ impl std::fmt::Debug for Queue {
 /// Runs unless its caller is gone.
 type Job = Box<dyn FnOnce() + Send>;
 
+/// The most threads of the default pool.
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors * THREADS_PER_PROCESSOR).max(MIN_THREADS)
+}
+
 impl Default for Pool {
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::new((processors * THREADS_PER_PROCESSOR).max(MIN_THREADS))
+        Self::new(threads())
     }
 }
 

@@ -1,9 +1,15 @@
 //! `perenniald`: arguments in, exit code out. Without a command it serves; `log` inspects and copies the message log.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
-use perennial::server::{self, Config, config};
-use tokio::sync::oneshot;
+use perennial::{
+    blocking,
+    server::{self, Config, config},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
 use tracing_subscriber::EnvFilter;
 
 mod log;
@@ -51,8 +57,7 @@ fn main() -> ExitCode {
         .with_ansi(colour)
         .with_target(false)
         .init();
-    let started = signals::handle(config.connections.drain)
-        .and_then(|stop| Ok((stop, tokio::runtime::Runtime::new()?)));
+    let started = signals::handle(config.connections.drain).and_then(|stop| Ok((stop, runtime()?)));
     let (stop, runtime) = match started {
         Ok(started) => started,
         Err(error) => return fail(&error, FAILURE),
@@ -64,6 +69,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, FAILURE),
     }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    // A thread that has ended its work for the pool is not free at once, and a new one would be started beside it.
+    Builder::new_multi_thread().enable_all().max_blocking_threads(2 * blocking::threads()).build()
 }
 
 async fn run(config: Config, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
