@@ -123,7 +123,7 @@ pub async fn run(
     let pool = Pool::default();
     config.messages.pool = pool.clone();
     config.lines.pool = pool.clone();
-    let (log, opened) = Log::open(&data.path().join("messages"), config.messages.clone())?;
+    let (log, opened) = Log::open(&data.create_log()?, config.messages.clone())?;
     log_opened(&opened);
     let ending = CancellationToken::new();
     // If this future fails or is dropped, everything that it started ends, too.

@@ -40,7 +40,12 @@ pub struct DataDirectory {
     lock: File,
     /// Locked too, so that removing the file `LOCK` does not let a second server in.
     _directory: File,
+    /// Likewise. It may be a link, which a copy of the data directory shares.
+    log: Option<File>,
 }
+
+/// The directory of the log in a data directory.
+const LOG: &str = "messages";
 
 impl DataDirectory {
     /// Creates the directory if it does not exist, and locks it.
@@ -48,12 +53,7 @@ impl DataDirectory {
         let at = |source| Error::Io { path: path.into(), source };
         create(path).map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
-        let directory = File::open(&path).map_err(at)?;
-        let is_free = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            // Some network file systems cannot lock a directory; the file is locked all the same.
-            Err(error) => error != rustix::io::Errno::WOULDBLOCK,
-            Ok(()) => true,
-        };
+        let (directory, is_free) = lock_directory(&path).map_err(at)?;
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = lock.map_err(at)?;
         let is_locked = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -67,7 +67,36 @@ impl DataDirectory {
             let holder = Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("another server");
             return Err(Error::Locked { path, holder: holder.into() });
         }
-        Ok(Self { path, lock, _directory: directory })
+        let mut data = Self { path, lock, _directory: directory, log: None };
+        if data.log().exists() {
+            data.lock_log()?;
+        }
+        Ok(data)
+    }
+
+    /// Creates the directory of the log if it does not exist, and locks it.
+    pub fn create_log(&mut self) -> Result<PathBuf, Error> {
+        let log = self.log();
+        create(&log).map_err(|source| Error::Io { path: log.clone(), source })?;
+        self.lock_log()?;
+        Ok(log)
+    }
+
+    fn lock_log(&mut self) -> Result<(), Error> {
+        if self.log.is_some() {
+            return Ok(());
+        }
+        let path = self.log();
+        match lock_directory(&path) {
+            Ok((log, true)) => {
+                self.log = Some(log);
+                Ok(())
+            }
+            Ok((_, false)) => {
+                Err(Error::Locked { path, holder: "a server with another data directory".into() })
+            }
+            Err(source) => Err(Error::Io { path, source }),
+        }
     }
 
     /// Writes the address of this server into the lock file.
@@ -86,6 +115,22 @@ impl DataDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The path of the directory of the log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+}
+
+/// Opens and locks a directory. False if another process has locked it.
+fn lock_directory(path: &Path) -> io::Result<(File, bool)> {
+    let directory = File::open(path)?;
+    let is_free = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        // Some network file systems cannot lock a directory; the file `LOCK` is locked all the same.
+        Err(error) => error != rustix::io::Errno::WOULDBLOCK,
+        Ok(()) => true,
+    };
+    Ok((directory, is_free))
 }
 
 /// Creates a directory and its parents, if they are missing, with their names on disk.
@@ -123,6 +168,29 @@ mod tests {
 
         drop(first);
         assert!(DataDirectory::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_copy_that_shares_the_log_by_a_link_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let [path, copy, log] = ["data", "copy", "log"].map(|name| parent.path().join(name));
+        fs::create_dir(&log).unwrap();
+        for path in [&path, &copy] {
+            fs::create_dir(path).unwrap();
+        }
+        std::os::unix::fs::symlink(&log, copy.join(LOG)).unwrap();
+        for is_new in [true, false] {
+            if is_new {
+                fs::remove_dir(&log).unwrap();
+                std::os::unix::fs::symlink(path.join(LOG), &log).unwrap();
+            }
+            let mut first = DataDirectory::open(&path).unwrap();
+            first.create_log().unwrap();
+            let refused = DataDirectory::open(&copy).unwrap_err();
+            assert!(matches!(&refused, Error::Locked { path, .. } if *path == copy.join(LOG)), "{refused}");
+            drop(first);
+            assert!(DataDirectory::open(&copy).is_ok(), "new: {is_new}");
+        }
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn import(config: &Config, file: &Path) -> ExitCode {
     if let Err(error) = data.sign_as("that imports a log") {
         return fail(&error, FAILURE);
     }
-    let directory = data.path().join("messages");
+    let directory = data.log();
     let imported = if file == Path::new("-") {
         tools::import(&directory, io::stdin().lock(), &config.messages)
     } else {

@@ -29,6 +29,8 @@ pub fn handle(drain: Duration) -> io::Result<oneshot::Receiver<()>> {
     let stop =
         Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
     let hangup = signal(SignalKind::hangup())?;
+    // The handler stays: a write above the limit of a file's size fails as on a full disk, and does not end the process.
+    drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     drop(entered);
     let (sender, receiver) = oneshot::channel();
     let run = move || {
