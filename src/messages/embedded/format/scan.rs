@@ -54,6 +54,8 @@ pub struct Found {
     pub commit: u64,
     /// Whether the bytes of every entry are those that were written, or erased.
     pub is_intact: bool,
+    /// Whether the bytes of every entry are those that were written.
+    pub is_whole: bool,
 }
 
 /// Bytes that are not a record.
@@ -157,11 +159,12 @@ impl Scan {
             return None;
         }
         let block = Block::read(&bytes.slice(offset..end), self.salt).ok()?;
-        let is_intact = erased::broken(&block, self.salt).is_empty();
+        let is_whole = block.entries.iter().all(|entry| block.is_intact(entry));
+        let is_intact = is_whole || erased::broken(&block, self.salt).is_empty();
         let body = (offset + BLOCK_HEADER_BYTES + header.table_bytes) as u64;
         let (start, end) = (offset as u64, end as u64);
         let commit = start.saturating_sub(header.back.into());
-        Some((end, Record::Block(Box::new(Found { start, body, end, block, commit, is_intact }))))
+        Some((end, Record::Block(Box::new(Found { start, body, end, block, commit, is_intact, is_whole }))))
     }
 
     /// The salt of the records.

@@ -257,7 +257,8 @@ impl Checked {
         let mut ids = block.ids.iter().peekable();
         for (place, entry) in (0_u32..).zip(&block.entries) {
             let id = ids.next_if(|(of, _)| *of == place).map(|(_, id)| id.as_ref());
-            if !found.is_intact && !block.is_intact(entry) {
+            // Erased or damaged.
+            if !found.is_whole && !block.is_intact(entry) {
                 continue;
             }
             self.messages += 1;
