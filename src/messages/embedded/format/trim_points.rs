@@ -144,6 +144,11 @@ pub fn is_settled(disk: &Disk, directory: &Path) -> bool {
     Twin::open(disk, directory, KIND).is_ok_and(|(_, read)| read.is_settled && is_newest(&read))
 }
 
+/// A copy in a version that this server does not know, and that version.
+pub fn newer(disk: &Disk, directory: &Path) -> io::Result<Option<(PathBuf, u32)>> {
+    Ok(Twin::open(disk, directory, KIND)?.1.newer)
+}
+
 /// The copies that are not whole while the other one is, and why they are not.
 pub fn faults(disk: &Disk, directory: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let (_, read) = Twin::open(disk, directory, KIND)?;

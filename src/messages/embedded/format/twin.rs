@@ -58,6 +58,8 @@ pub struct Read {
     pub content: Option<Content>,
     /// The copies that exist and are not whole, and why they are not.
     pub faults: Vec<(PathBuf, String)>,
+    /// A whole copy that is in a later version than those that can be read, and that version.
+    pub newer: Option<(PathBuf, u32)>,
     /// The number of copies that exist.
     pub copies: usize,
     /// Both copies have the newest content. Otherwise a server that was killed may have written it without a sync, so that
@@ -79,6 +81,10 @@ impl Twin {
             };
             read.copies += 1;
             match read_copy(&file, &kind)? {
+                Ok((_, (version, _))) if version > *kind.versions.end() => read.newer = Some((path, version)),
+                Ok((_, (version, _))) if !kind.versions.contains(&version) => {
+                    read.faults.push((path, format!("is in version {version} of its format")));
+                }
                 Ok((generation, content)) => *found = (generation, Some(content)),
                 Err(fault) => read.faults.push((path, fault)),
             }
@@ -164,7 +170,7 @@ fn path(directory: &Path, kind: &Kind, copy: usize) -> PathBuf {
     directory.join(format!("{}.{copy}", kind.name))
 }
 
-/// The generation of a copy, and its content with its version. An outer error is I/O, an inner one says why the copy is not whole.
+/// The generation of a copy, and its content with its version, whatever that is. An outer error is I/O, an inner one says why the copy is not whole.
 fn read_copy(file: &File, kind: &Kind) -> io::Result<Result<(u64, Content), String>> {
     let length = file.len()?;
     if length < HEADER_BYTES as u64 {
@@ -183,9 +189,6 @@ fn read_copy(file: &File, kind: &Kind) -> io::Result<Result<(u64, Content), Stri
     let (body, mut checksum) = whole.split_at(whole.len() - 4);
     if crc32c::crc32c(body) != checksum.get_u32_le() {
         return Ok(Err("its checksum is wrong".into()));
-    }
-    if !kind.versions.contains(&version) {
-        return Ok(Err(format!("is in version {version} of its format")));
     }
     Ok(Ok((generation, (version, body.get(HEADER_BYTES..).unwrap_or_default().to_vec()))))
 }

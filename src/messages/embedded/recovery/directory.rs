@@ -14,7 +14,7 @@ use crate::messages::{
             self,
             block::{Identity, Salt},
             footer::Footer,
-            segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId},
+            segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, is_empty},
             trim_points,
         },
         manifest,
@@ -44,6 +44,9 @@ pub struct Files {
 /// The number of times that a directory is listed while a server changes its manifest.
 const MAX_LISTINGS: usize = 100;
 
+/// The number of digits in the name of a segment.
+const NAME_DIGITS: usize = 20;
+
 /// The file of a segment, and its header.
 #[derive(Debug)]
 pub struct Candidate {
@@ -64,6 +67,11 @@ pub struct Candidate {
 impl Files {
     /// Lists a directory, and opens its segments, for writing too if `writes`.
     pub fn list(disk: &Disk, directory: &Path, writes: bool) -> Result<Self, OpenError> {
+        match trim_points::newer(disk, directory) {
+            Ok(None) => {}
+            Ok(Some((path, version))) => return Err(OpenError::Version { path, version }),
+            Err(source) => return Err(OpenError::at(directory)(source)),
+        }
         for _ in 0..MAX_LISTINGS {
             let before = manifest::Found::read(disk, directory)?.generation();
             let mut files = Self::list_once(disk, directory, writes)?;
@@ -89,6 +97,21 @@ impl Files {
                 return Err(OpenError::Foreign { path: directory.join(format::manifest::NAMES[0]) });
             }
             self.log = self.log.or(Some(manifest.log));
+            // A segment is listed when its header is on disk. Without a byte in it, its messages are lost as with the file.
+            let is_listed = |candidate: &Candidate| {
+                let first_sequence = candidate.first_sequence;
+                let mut listed = manifest.segments.iter().chain(&manifest.lost);
+                listed.any(|listed| listed.first_sequence == first_sequence)
+            };
+            for candidate in std::mem::take(&mut self.segments) {
+                let is_empty = candidate.header.is_none() && candidate.footer.is_none();
+                let is_empty = is_empty && is_listed(&candidate) && candidate.is_empty()?;
+                if is_empty {
+                    self.unfinished.push(candidate.path);
+                } else {
+                    self.segments.push(candidate);
+                }
+            }
         }
         Ok(self)
     }
@@ -190,6 +213,13 @@ impl Candidate {
         Ok(())
     }
 
+    /// Whether no message was ever written to it.
+    fn is_empty(&self) -> Result<bool, OpenError> {
+        let length = self.file.len().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let bytes = length.and_then(|length| self.file.read(0, length));
+        bytes.map(|bytes| is_empty(&bytes)).map_err(OpenError::at(&self.path))
+    }
+
     fn has_whole_index(&self) -> Result<bool, OpenError> {
         self.footer.map_or(Ok(false), |footer| footer.is_whole(&self.file).map_err(OpenError::at(&self.path)))
     }
@@ -197,5 +227,7 @@ impl Candidate {
 
 /// The first sequence in the name of a segment; `None` for other names.
 pub fn sequence_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()
+    let digits = path.file_name()?.to_str()?.strip_suffix(".log")?;
+    let is_name = digits.len() == NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_name.then(|| digits.parse().ok())?
 }
