@@ -194,15 +194,6 @@ impl Shared {
         Error::Failed
     }
 
-    /// Fails if the directory was moved away or replaced. Another server may have the path now, and find nothing of what is
-    /// written here.
-    fn check_directory(&self) -> Result<(), Error> {
-        let moved = || io::Error::other("the directory of the log was moved or replaced");
-        let id = self.config.disk.directory_id(&self.directory);
-        let is_ours = id.and_then(|id| if id == self.directory_id { Ok(()) } else { Err(moved()) });
-        is_ours.map_err(|error| self.fail(&error))
-    }
-
     /// Builds the index of a segment again from its blocks.
     fn rebuild(&self, segment: &Segment) -> io::Result<()> {
         let bytes = segment.read(0, segment.blocks_end())?;
@@ -296,7 +287,7 @@ impl Embedded {
                     (Some(segment), offset)
                 }
                 // The first commit makes it; until then the log can be read.
-                Err(not_made) if room::is_full(&not_made.error) => (None, 0),
+                Err(not_made) if disk::is_full(&not_made.error) => (None, 0),
                 Err(not_made) => return Err(at()(not_made.error)),
             }
         };
@@ -306,6 +297,7 @@ impl Embedded {
             worker.owe_trim_points();
         }
         shared.reserve_trim_points();
+        shared.reserve_manifest();
         if let Err(error) = room::fill_reserve(&shared.config.disk, directory, &shared.config) {
             tracing::warn!(%error, "there is no room for spare files: a full disk may not be freed from inside");
         }

@@ -29,6 +29,7 @@ mod lost;
 mod power;
 mod retention;
 mod rot;
+mod touched;
 mod upgrade;
 mod workload;
 

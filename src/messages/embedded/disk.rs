@@ -32,6 +32,9 @@ const HOLE_BYTES: u64 = if cfg!(test) { 1024 } else { 32 * 1024 };
 /// The size of a piece in which zeros are written.
 const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
+/// The unit in which zeros are found that may be a hole.
+const SECTOR: usize = 512;
+
 /// What a file system has left for this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Free {
@@ -86,6 +89,22 @@ impl Disk {
             Self::Real => fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())),
             #[cfg(test)]
             Self::Simulated(_) => Ok((0, 0)),
+        }
+    }
+
+    /// Whether an open file is the one at a path.
+    pub fn has_file(&self, path: &Path, file: &File) -> io::Result<bool> {
+        match (self, file) {
+            (Self::Real, File::Real(file)) => {
+                let (ours, there) = (file.metadata()?, fs::metadata(path));
+                let is_ours = |there: &fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
+                match there {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                    there => there.map(|there| is_ours(&there)),
+                }
+            }
+            #[cfg(test)]
+            _ => Ok(true),
         }
     }
 
@@ -187,6 +206,36 @@ impl File {
         }
     }
 
+    /// Writes bytes again that the file has already. On a full disk, sectors of zeros become holes, because they may be
+    /// holes now: then a write to them would need room.
+    pub fn rewrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self.write_all_at(bytes, offset) {
+            Err(error) if is_full(&error) => {}
+            result => return result,
+        }
+        let to_border = usize::try_from(offset.next_multiple_of(SECTOR as u64) - offset).unwrap_or(0);
+        let (first, rest) = bytes.split_at(to_border.min(bytes.len()));
+        let is_zeros = |sector: &[u8]| sector.len() == SECTOR && sector.iter().all(|byte| *byte == 0);
+        let mut parts = vec![(first.len(), false)];
+        for sector in rest.chunks(SECTOR) {
+            match parts.last_mut().filter(|(_, is_hole)| *is_hole == is_zeros(sector)) {
+                Some((length, _)) => *length += sector.len(),
+                None => parts.push((sector.len(), is_zeros(sector))),
+            }
+        }
+        let mut at = 0;
+        for (length, is_hole) in parts {
+            let start = offset + at as u64;
+            if is_hole {
+                self.punch(start, length as u64)?;
+            } else {
+                self.write_all_at(bytes.get(at..at + length).unwrap_or_default(), start)?;
+            }
+            at += length;
+        }
+        Ok(())
+    }
+
     /// The length of the file in bytes.
     pub fn len(&self) -> io::Result<u64> {
         match self {
@@ -237,8 +286,17 @@ impl File {
         self.zero(range)
     }
 
-    /// Overwrites bytes with zeros. The range keeps its room.
+    /// Overwrites bytes with zeros. The range keeps its room; if it has none and the disk is full, it is a hole afterwards.
     pub fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        match self.write_zeros(range.clone()) {
+            Err(error) if is_full(&error) => {
+                self.punch(range.start, range.end - range.start).map_err(|_| error)
+            }
+            result => result,
+        }
+    }
+
+    fn write_zeros(&self, range: Range<u64>) -> io::Result<()> {
         let mut at = range.start;
         while at < range.end {
             let piece = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -272,4 +330,12 @@ impl File {
             Self::Simulated(file) => file.sync(),
         }
     }
+}
+
+/// Whether the disk is full, which is not a failure of the log.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }

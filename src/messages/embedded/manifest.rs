@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Embedded,
-    disk::{Disk, File},
+    disk::{Disk, File, is_full},
     format::{
         manifest::{Listed, Manifest, NAMES, Unreadable},
         segment_header::{Link, Predecessor, SegmentId},
@@ -25,6 +25,9 @@ use crate::messages::{
 
 /// The room of a copy grows in steps of this many bytes.
 const ROOM_BYTES: usize = if cfg!(test) { 256 } else { 4096 };
+
+/// What a change adds to the content, at most: a segment, the incarnation of this run, and a step of the wall clock.
+const CHANGE_BYTES: usize = 512;
 
 /// The two copies, as they were found.
 #[derive(Debug, Default)]
@@ -86,7 +89,7 @@ pub fn start(disk: &Disk, directory: &Path, manifest: Manifest, found: &Found) -
     disk.sync_directory(directory)?;
     let file = ManifestFile::new(disk.clone(), directory, manifest, found);
     match file.mirror() {
-        Err(error) if maintenance::room::is_full(&error) => {
+        Err(error) if is_full(&error) => {
             tracing::warn!(%error, "there is no room for the manifest yet");
         }
         result => result?,
@@ -119,6 +122,20 @@ struct Copies {
     /// The older copy has the same content.
     is_mirrored: bool,
     files: [Option<File>; 2],
+}
+
+impl Copies {
+    /// The open file of a copy.
+    fn file(&mut self, place: usize) -> &mut Option<File> {
+        let [first, second] = &mut self.files;
+        if place == 0 { first } else { second }
+    }
+}
+
+/// Makes a copy long enough for a content. This takes the room on the disk.
+fn grow(file: &File, bytes: usize) -> io::Result<()> {
+    let room = (bytes + bytes / 4).next_multiple_of(ROOM_BYTES) as u64;
+    if file.len()? < bytes as u64 { file.allocate(0..room) } else { Ok(()) }
 }
 
 impl ManifestFile {
@@ -173,7 +190,7 @@ impl ManifestFile {
         let mut copies = self.copies();
         let mut manifest = copies.manifest.clone();
         change(&mut manifest);
-        self.write(&mut copies, manifest)
+        self.write(&mut copies, &manifest)
     }
 
     /// Writes the manifest, if no copy was ever written.
@@ -193,45 +210,75 @@ impl ManifestFile {
         let mut copies = self.copies();
         if !copies.is_current {
             let manifest = copies.manifest.clone();
-            self.write(&mut copies, manifest)?;
+            self.write(&mut copies, &manifest)?;
         }
         if !copies.is_mirrored {
             let manifest = copies.manifest.clone();
-            self.write(&mut copies, manifest)?;
+            self.write(&mut copies, &manifest)?;
             copies.is_mirrored = true;
         }
         Ok(())
     }
 
+    /// Reserves room in both copies for a change that adds a segment, so that a full disk does not prevent it.
+    pub fn reserve(&self) -> io::Result<()> {
+        let mut copies = self.copies();
+        let bytes = self.content(&copies.manifest).to_bytes().len();
+        for place in 0..NAMES.len() {
+            // A copy that does not exist yet is written as a whole.
+            if copies.file(place).is_none() && self.open(place)?.is_none() {
+                let manifest = copies.manifest.clone();
+                self.write(&mut copies, &manifest)?;
+            }
+            let file = copies.file(place).take().map_or_else(|| self.open(place), |file| Ok(Some(file)))?;
+            if let Some(file) = &file {
+                grow(file, bytes + CHANGE_BYTES)?;
+            }
+            *copies.file(place) = file;
+        }
+        Ok(())
+    }
+
+    /// The next content of a copy.
+    fn content(&self, manifest: &Manifest) -> Manifest {
+        let incarnations = (*self.incarnations()).clone();
+        Manifest { incarnations, generation: manifest.generation + 1, ..manifest.clone() }
+    }
+
     /// Writes the older copy, and syncs it.
-    fn write(&self, copies: &mut Copies, mut manifest: Manifest) -> io::Result<()> {
+    fn write(&self, copies: &mut Copies, manifest: &Manifest) -> io::Result<()> {
         (copies.is_current, copies.is_mirrored) = (false, false);
         let place = copies.newest.map_or(0, |newest| 1 - newest);
-        manifest.incarnations = (*self.incarnations()).clone();
-        manifest.generation += 1;
+        let manifest = self.content(manifest);
         let bytes = manifest.to_bytes();
-        let Some(slot) = copies.files.get_mut(place) else { return Ok(()) };
-        let path = self.directory.join(NAMES.get(place).copied().unwrap_or_default());
-        let file = match slot.take() {
+        let file = match copies.file(place).take() {
             Some(file) => file,
-            None => match self.disk.open(&path, true) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let file = self.disk.create(&path)?;
-                    self.disk.sync_directory(&self.directory)?;
-                    file
-                }
-                file => file?,
-            },
+            None => self.open(place)?.map_or_else(|| self.create(place), Ok)?,
         };
-        let room = (bytes.len() + bytes.len() / 4).next_multiple_of(ROOM_BYTES) as u64;
-        if file.len()? < bytes.len() as u64 {
-            file.allocate(0..room)?;
-        }
+        // Segments are freed by a change, too.
+        maintenance::room::with_spare(&self.disk, &self.directory, || grow(&file, bytes.len()))?;
         file.write_all_at(&bytes, 0)?;
         file.sync()?;
-        *slot = Some(file);
+        *copies.file(place) = Some(file);
         (copies.newest, copies.manifest, copies.is_current) = (Some(place), manifest, true);
         Ok(())
+    }
+
+    fn path(&self, place: usize) -> PathBuf {
+        self.directory.join(NAMES.get(place).copied().unwrap_or_default())
+    }
+
+    fn open(&self, place: usize) -> io::Result<Option<File>> {
+        match self.disk.open(&self.path(place), true) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some),
+        }
+    }
+
+    fn create(&self, place: usize) -> io::Result<File> {
+        let file = self.disk.create(&self.path(place))?;
+        self.disk.sync_directory(&self.directory)?;
+        Ok(file)
     }
 
     /// The link of the next segment, which begins with a sequence.

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     State,
-    disk::{Disk, File},
+    disk::{Disk, File, is_full},
     format::{
         self,
         block::{Block, Identity, MARK_BYTES},
@@ -34,7 +34,6 @@ use super::{
         segment_header, trim_points,
     },
     index::{builder::IndexBuilder, cache::Cache, segment::Segment, topics::Topics},
-    maintenance::room::is_full,
     manifest, segment_name,
 };
 use crate::messages::{
@@ -374,7 +373,7 @@ impl Recovered {
         let unsure = scan.unsure();
         let sure = bytes.get(at(unsure)..at(scan.end)).unwrap_or_default();
         if !sure.is_empty() {
-            file.write_all_at(sure, unsure)?;
+            file.rewrite(sure, unsure)?;
         }
         if let Some(tail) = torn {
             match tail.set_aside(disk, path, file, scan.next_sequence, scan.salt()) {

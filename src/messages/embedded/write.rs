@@ -2,5 +2,6 @@
 
 pub mod commit;
 pub mod committer;
+mod own_files;
 mod publish;
 pub mod queue;

@@ -19,7 +19,7 @@ use crate::messages::{
     embedded::{
         Shared,
         age::Moment,
-        disk::File,
+        disk::{File, is_full},
         format::{
             block::{Block, Entry, Salt, place_of},
             erased::Erased,
@@ -95,9 +95,8 @@ pub fn reclaim(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) -> 
         }
         if !segment.is_sealed() {
             // Without room for its index, it is read at the next start.
-            let sealed = shared
-                .seal(&segment)
-                .or_else(|error| if room::is_full(&error) { Ok(()) } else { Err(error) });
+            let sealed =
+                shared.seal(&segment).or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) });
             result = sealed.and(result);
         }
         let is_thin = live < all / 2;
@@ -289,7 +288,7 @@ fn lose_damage(shared: &Shared, segment: &Segment) -> io::Result<u64> {
         state.topics.lose_up_to(last);
         first
     };
-    shared.write_trim_points()?;
+    shared.write_trim_points_to_free()?;
     Ok(first)
 }
 
@@ -370,7 +369,7 @@ fn compact(shared: &Shared, segments: &[Arc<Segment>], moment: &Moment) -> io::R
             let removed = remove(shared, Leftover { unlisted: None, files: vec![new] });
             return match not_written {
                 // What is removed can be erased in place without further room.
-                Err(error) if room::is_full(&error) => {
+                Err(error) if is_full(&error) => {
                     tracing::debug!(%error, "there is no room to compact segments");
                     removed
                 }

@@ -6,7 +6,10 @@
 use std::io;
 
 use super::{Purge, Task, Worker, tails, trim::Limit};
-use crate::messages::{Error, embedded::format::trim_points};
+use crate::messages::{
+    Error,
+    embedded::{disk::is_full, format::trim_points},
+};
 
 /// The number of times that a purge is tried on a topic that keeps changing.
 const MAX_TRIES: usize = 100;
@@ -90,11 +93,16 @@ impl Worker {
                 .write_trim_points()
                 .or_else(|error| {
                     // The room that was reserved for it is too small.
-                    let has_room = super::room::is_full(&error) && self.give_room_back();
+                    let has_room = is_full(&error) && self.give_room_back();
                     if has_room { self.shared.write_trim_points() } else { Err(error) }
                 })
+                .or_else(
+                    |error| {
+                        if is_full(&error) { self.shared.write_trim_points_to_free() } else { Err(error) }
+                    },
+                )
                 .map_err(|error| {
-                    let full = super::room::is_full(&error);
+                    let full = is_full(&error);
                     if full {
                         Error::Full(self.shared.needed_room(trim_points::TOPIC_BYTES))
                     } else {

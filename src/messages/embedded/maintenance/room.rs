@@ -17,7 +17,7 @@ use crate::messages::{
     Config, NeededRoom,
     embedded::{
         Shared,
-        disk::{Disk, File},
+        disk::{Disk, File, is_full},
         format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader},
         index::{builder::IndexBuilder, segment::Segment},
         segment_name,
@@ -68,6 +68,12 @@ impl Maintenance {
         let mut ready = lock(&self.ready);
         let not_named = |error| NotMade { error, is_named: false };
         shared.manifest.ensure().map_err(not_named)?;
+        // Once the segment has its name, its place in the manifest must not fail for want of room.
+        let reserved = match purpose {
+            Purpose::Publish(_) => shared.manifest.reserve(),
+            Purpose::Free => room_to_free(shared),
+        };
+        reserved.map_err(not_named)?;
         let file = match ready.take() {
             Some(file) => file,
             None => make_for(shared, purpose).map_err(not_named)?,
@@ -104,6 +110,10 @@ impl Maintenance {
     pub fn watch_room(&self) {
         self.request(super::Task::WatchRoom);
     }
+}
+
+fn room_to_free(shared: &Shared) -> io::Result<()> {
+    with_spare(&shared.config.disk, &shared.directory, || shared.manifest.reserve())
 }
 
 fn make_for(shared: &Shared, purpose: Purpose) -> io::Result<File> {
@@ -147,14 +157,6 @@ fn smallest(config: &Config) -> u64 {
     (config.segment_bytes as u64 / SMALLEST).max(PAGE / 8)
 }
 
-/// Whether the disk is full, which is not a failure of the log.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
-}
-
 /// Creates a file, or takes a spare one if there is no room for another file. It may be longer than 0: with zeros.
 pub fn create(disk: &Disk, directory: &Path, path: &Path) -> io::Result<File> {
     match disk.create(path) {
@@ -174,6 +176,22 @@ pub fn take_reserve(disk: &Disk, directory: &Path, to: &Path) -> io::Result<File
         }
     }
     result.map_err(|error| if is_full(&error) { error } else { io::ErrorKind::StorageFull.into() })
+}
+
+/// Does something that freeing needs. If the disk is full, the room of the spare files is used for it.
+pub fn with_spare<T>(
+    disk: &Disk,
+    directory: &Path,
+    mut work: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut result = work();
+    for name in RESERVE {
+        if result.as_ref().err().is_some_and(is_full) && disk.remove(&directory.join(name)).is_ok() {
+            tracing::warn!(name, "the disk is full: a spare file is removed");
+            result = work();
+        }
+    }
+    result
 }
 
 /// Makes the spare files that are missing, as far as there is room.
@@ -223,6 +241,13 @@ impl Shared {
         }
     }
 
+    /// Reserves room in the manifest for the next change.
+    pub fn reserve_manifest(&self) {
+        if let Err(error) = self.manifest.reserve() {
+            tracing::debug!(%error, "there is no room to reserve for the manifest");
+        }
+    }
+
     /// What the disk must have before messages of this size can be published.
     pub fn needed_room(&self, bytes: u64) -> NeededRoom {
         let bytes = (bytes + PAGE).next_multiple_of(PAGE);
@@ -269,5 +294,6 @@ impl Worker {
             tracing::debug!(%error, "there is no room for spare files");
         }
         self.shared.reserve_trim_points();
+        self.shared.reserve_manifest();
     }
 }

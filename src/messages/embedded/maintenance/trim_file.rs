@@ -2,7 +2,7 @@
 
 use std::{io, sync::MutexGuard};
 
-use super::{TOPICS_AT_ONCE, lock, trim::Limit};
+use super::{TOPICS_AT_ONCE, lock, room, trim::Limit};
 use crate::messages::embedded::{
     Shared,
     format::trim_points::{self, MAX_RUNS, TrimPointFile},
@@ -54,6 +54,11 @@ impl Shared {
     pub fn write_trim_points(&self) -> io::Result<()> {
         let content = self.all_trim_points().to_bytes(self.identity);
         self.trim_point_file().write(&content)
+    }
+
+    /// The same. If the disk is full, the room of the spare files is used: nothing can be freed before it is recorded.
+    pub fn write_trim_points_to_free(&self) -> io::Result<()> {
+        room::with_spare(&self.config.disk, &self.directory, || self.write_trim_points())
     }
 
     /// Reserves room for the trim points of all topics, so that any removal can be recorded on a full disk.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::messages::embedded::{
-    disk::{Disk, File},
+    disk::{Disk, File, is_full},
     format::block::{self, Salt},
     maintenance::{room, tails::TORN},
 };
@@ -39,7 +39,7 @@ impl Tail {
         let copy = room::create(disk, directory, &aside)?;
         let copied = copy.write_all_at(&bytes, 0).and_then(|()| copy.set_len(bytes.len() as u64));
         let mut copied = copied.and_then(|()| copy.sync());
-        if copied.as_ref().is_err_and(room::is_full) {
+        if copied.as_ref().is_err_and(is_full) {
             // A spare file may be large enough.
             let _ = disk.remove(&aside);
             copied = room::take_reserve(disk, directory, &aside).and_then(|copy| {

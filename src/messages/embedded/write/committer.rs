@@ -24,6 +24,7 @@ use crate::messages::{
     embedded::{
         Shared,
         age::Moment,
+        disk::is_full,
         format::{
             block::{self, Block, place_of},
             clock_history::ClockHistory,
@@ -32,7 +33,7 @@ use crate::messages::{
         index::{dedupe::Dedupe, segment::Segment},
         maintenance::{
             Maintenance,
-            room::{self, NotMade, Purpose},
+            room::{NotMade, Purpose},
         },
         read::find,
         recovery::tail::Tail,
@@ -152,7 +153,7 @@ impl Committer {
                 self.settled_up_to = self.offset;
                 segment.extend(self.offset);
             }
-            Err(error) if room::is_full(&error) => {
+            Err(error) if is_full(&error) => {
                 let taken_back = segment.file.set_len(self.offset).and_then(|()| segment.file.sync());
                 let _ = taken_back.map_err(|error| self.shared.fail(&error));
             }
@@ -191,7 +192,7 @@ impl Committer {
                     self.settled_up_to = self.offset;
                     segment.extend(self.offset);
                 }
-                Err(error) if room::is_full(&error) => {
+                Err(error) if is_full(&error) => {
                     let needed = self.shared.needed_room(bytes + (tail.end - tail.start));
                     return Err(self.refuse(&error, needed));
                 }
@@ -264,11 +265,7 @@ impl Committer {
 
     /// Why nothing is published when the log cannot write something that must come first.
     fn refuse_after(&self, error: &io::Error) -> Error {
-        if room::is_full(error) {
-            self.refuse(error, self.shared.needed_room(0))
-        } else {
-            self.shared.fail(error)
-        }
+        if is_full(error) { self.refuse(error, self.shared.needed_room(0)) } else { self.shared.fail(error) }
     }
 
     fn take(&self, commit: &mut Commit, request: Request) {
@@ -417,6 +414,7 @@ impl Committer {
             places.push((start as u64, block.put(&mut self.buffer, back, self.shared.identity.salt)));
         }
         let segment = self.make_ready(self.buffer.len() as u64)?;
+        self.shared.check_file(&segment)?;
         match segment.file.write_all_at(&self.buffer, self.offset) {
             Ok(()) => {
                 segment.file.sync().map_err(|error| self.shared.fail(&error))?;
@@ -428,7 +426,7 @@ impl Committer {
                 self.shared.has_room();
                 Ok(places)
             }
-            Err(error) if room::is_full(&error) => {
+            Err(error) if is_full(&error) => {
                 // Take the partial write back, and sync that: its publishers learn that nothing was published, so it
                 // must not reappear, not even after a power cut.
                 let taken_back = segment.file.set_len(self.offset).and_then(|()| segment.file.sync());
@@ -461,7 +459,7 @@ impl Committer {
         let next = self.maintenance.next_segment(self.next_sequence, purpose);
         let next = next.map_err(|NotMade { error, is_named }| match purpose {
             _ if is_named => self.shared.fail(&error),
-            Purpose::Publish(bytes) if room::is_full(&error) => {
+            Purpose::Publish(bytes) if is_full(&error) => {
                 self.refuse(&error, self.shared.needed_for_segment(bytes))
             }
             Purpose::Publish(_) => self.shared.fail(&error),

@@ -228,7 +228,13 @@ async fn removals_on_a_full_disk_are_reported_after_a_restart() {
 async fn a_purge_that_the_disk_refused_holds_when_it_is_repeated() {
     let mut bed = Bed::new(&[]).await;
     bed.fill("a", 3).await;
-    bed.disk.fail_at(bed.disk.calls(), Fault::Full);
+    // Otherwise the room of a spare file is used.
+    for name in ["reserve-1", "reserve-2"] {
+        bed.disk.remove(&Path::new("/log").join(name)).unwrap();
+    }
+    for call in 0..2 {
+        bed.disk.fail_at(bed.disk.calls() + call, Fault::Full);
+    }
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::Full(_))));
     assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
     bed.config.disk = Storage::Simulated(bed.disk.kill());

@@ -116,6 +116,77 @@ async fn a_purge_succeeds_at_whichever_call_the_disk_is_full() {
     }
 }
 
+#[tokio::test]
+async fn a_segment_for_which_the_manifest_has_no_room_is_begun_when_there_is_some() {
+    const SEGMENT_BYTES: usize = 4096;
+    const ROOM: u64 = SEGMENT_BYTES as u64 * 9 / 8;
+    let open = |disk: &Arc<Simulation>| Log::open(Path::new("/log"), small(disk, SEGMENT_BYTES)).unwrap().0;
+    let source = Simulation::new();
+    let log = open(&source);
+    log.publish(text("kept", "0")).await.unwrap();
+    log.close().await;
+    // Its copies have no byte more than their content. The next run adds its incarnation.
+    for name in embedded::format::manifest::NAMES {
+        let path = Path::new("/log").join(name);
+        let bytes = source.read_file(&path);
+        let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+        source.write_file(&path, &bytes[..length]);
+    }
+    let mut refused = 0;
+    // At one of these, the disk is full once the first segment has its room.
+    for sectors in 0..24 {
+        let disk = source.kill();
+        disk.set_capacity(Some(disk.used() + sectors * 512));
+        let log = open(&disk);
+        for n in 0..40 {
+            match log.publish(text("a", &"x".repeat(300))).await {
+                Ok(_) => {}
+                Err(Error::Full(_)) => refused += 1,
+                Err(error) => panic!("message {n} with {sectors} sectors: {error}"),
+            }
+            embedded(&log).settle().await;
+            if n == 5 {
+                // Room for the next segment, which is prepared when the first one is half full, and for nothing else.
+                disk.set_capacity(Some(disk.used() + ROOM));
+            }
+        }
+        log.purge_topic("a", None).await.unwrap();
+        for _ in 0..2 {
+            embedded(&log).enforce().await;
+        }
+        disk.set_capacity(Some(disk.used() + 4 * 512));
+        let published = log.publish(text("kept", "1")).await;
+        published.unwrap_or_else(|error| panic!("with {sectors} sectors: {error}"));
+        log.close().await;
+        let log = open(&disk.kill());
+        assert_eq!(texts(&log, query(&["kept"], Start::Earliest)).await, ["0", "1"], "{sectors} sectors");
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test]
+async fn a_log_whose_last_commit_has_a_hole_is_opened_on_a_full_disk() {
+    let bed = Bed::with(&[], |config| config.segment_bytes = 64 * 1024).await;
+    let all = vec![text("b", "1"), text("a", &"x".repeat(3000)), text("b", "2")];
+    bed.log.publish_batch(all).await.unwrap();
+    let used = bed.disk.used();
+    bed.log.purge_topic("a", None).await.unwrap();
+    bed.enforce().await;
+    assert!(bed.disk.used() < used, "the message gave its room back");
+    let disk = bed.disk.kill();
+    for name in ["reserve-1", "reserve-2"] {
+        disk.remove(&Path::new("/log").join(name)).unwrap();
+    }
+    disk.set_capacity(Some(disk.used()));
+    let log = on_disk(&bed, &disk);
+    assert_eq!(texts(&log, query(&[">"], Start::Earliest)).await, ["1", "2"]);
+    disk.set_capacity(None);
+    for seed in 0..10 {
+        let log = on_disk(&bed, &disk.lose_power(seed));
+        assert_eq!(texts(&log, query(&[">"], Start::Earliest)).await, ["1", "2"], "seed {seed}");
+    }
+}
+
 fn on_disk(bed: &Bed, disk: &Arc<Simulation>) -> Log {
     let config = Config { disk: Storage::Simulated(disk.clone()), ..bed.config.clone() };
     Log::open(Path::new("/log"), config).unwrap().0
