@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cursor;
+use embedded::{disk::Disk, format::trim_points};
 
 /// A cursor, and what its reader has not read.
 pub struct Held {
@@ -13,6 +14,8 @@ pub struct Held {
     there: BTreeSet<u64>,
     /// The log is a copy from before the cursor, so it may have removed messages later than the one that handed it out.
     is_restored: bool,
+    /// The disk has the loss epoch of the cursor for certain.
+    is_epoch_on_disk: bool,
 }
 
 const ALL: &[&str] = &[">"];
@@ -75,7 +78,17 @@ impl World {
         let position = position.unwrap();
         let after = position.delivered_up_to;
         let there = all.iter().map(|seen| seen.sequence).filter(|sequence| *sequence > after);
-        Held { there: there.collect(), head: embedded(log).head(), topics, position, is_restored: false }
+        let (there, head) = (there.collect(), embedded(log).head());
+        let is_epoch_on_disk = !self.is_armed && self.has_epoch_on_disk(log, position.lost_before);
+        Held { there, head, topics, position, is_restored: false, is_epoch_on_disk }
+    }
+
+    /// The file of trim points has a loss epoch.
+    fn has_epoch_on_disk(&self, log: &Log, epoch: u64) -> bool {
+        let disk = Disk::Simulated(self.disk.clone());
+        let id = embedded(log).id();
+        let points = trim_points::read(&disk, Path::new(DIRECTORY), id).unwrap().unwrap();
+        points.epochs.iter().any(|run| (run.first..=run.last).contains(&epoch))
     }
 
     /// Each reader comes back, and everything that it has not read is delivered or reported.
@@ -132,10 +145,18 @@ impl World {
             let is_of_lost_file =
                 |range: &(u64, u64)| lost.iter().any(|(first, last)| *first <= range.1 && range.0 <= *last);
             let unexplained = removed.iter().filter(|range| !is_of_lost_file(range));
+            // A power cut may undo a removal, and with it the epoch of the cursor: then all that was removed is reported.
+            let epoch = held.position.lost_before;
+            let is_epoch_undone = epoch > 0 && !embedded(log).knows_epoch(epoch);
+            let may_be_undone = held.is_restored || !held.is_epoch_on_disk;
+            assert!(may_be_undone || !is_epoch_undone, "the epoch is forgotten {}", what());
             for range in unexplained.filter(|_| !has_unknown && !held.is_restored) {
                 let is_missing = |sequence: &u64| is_in(&[*range], *sequence) && !got.contains(sequence);
-                let may_be_owed =
-                    |sequence: &u64, seen: &Seen| owed(sequence) || seen.text.contains(workload::EXPIRES);
+                let may_be_owed = |sequence: &u64, seen: &Seen| {
+                    owed(sequence)
+                        || seen.text.contains(workload::EXPIRES)
+                        || is_epoch_undone && *sequence > after
+                };
                 let causes =
                     known.iter().filter(|(sequence, seen)| may_be_owed(sequence, seen) && is_match(seen));
                 let has_cause = { causes }.any(|(sequence, _)| is_missing(sequence));
