@@ -377,25 +377,6 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
 }
 
 #[tokio::test]
-async fn a_byte_that_flips_while_the_server_runs_is_reported_in_the_stream() {
-    use std::os::unix::fs::FileExt;
-    let directory = tempfile::tempdir().unwrap();
-    let log = open(&directory);
-    for n in 1..=3 {
-        log.publish(text("a", &n.to_string())).await.unwrap();
-    }
-    log.close().await;
-    // Opened again, so that nothing is held in memory.
-    let log = open(&directory);
-    let bytes = std::fs::read(segment(&directory)).unwrap();
-    let payload = memchr::memmem::rfind(&bytes, b"2\x0a").or_else(|| memchr::memrchr(b'2', &bytes)).unwrap();
-    let file = std::fs::File::options().write(true).open(segment(&directory)).unwrap();
-    file.write_all_at(b"X", payload as u64).unwrap();
-    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
-    assert!(messages.len() == 2 && events.len() == 1, "{messages:?} {events:?}");
-}
-
-#[tokio::test]
 async fn a_commit_that_rots_is_replaced_by_the_next_one() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(&directory);

@@ -435,3 +435,23 @@ async fn a_block_that_was_moved_by_some_bytes_takes_nothing_with_it_that_is_writ
         assert_eq!((sequences, events), (vec![1, 2, 4, 5, 6], damaged), "by {shift}");
     }
 }
+
+#[tokio::test]
+async fn a_byte_that_flips_while_the_server_runs_is_reported_in_the_stream() {
+    use std::os::unix::fs::FileExt;
+    let directory = tempfile::tempdir().unwrap();
+    let log = super::open(&directory);
+    for n in 1..=3 {
+        log.publish(text("a", &format!("payload {n}"))).await.unwrap();
+    }
+    log.close().await;
+    // Opened again, so that nothing is held in memory.
+    let log = super::open(&directory);
+    let bytes = std::fs::read(segment(&directory)).unwrap();
+    let payload = memchr::memmem::find(&bytes, b"payload 2").unwrap();
+    let file = std::fs::File::options().write(true).open(segment(&directory)).unwrap();
+    file.write_all_at(b"X", payload as u64).unwrap();
+    let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+    assert_eq!(messages, [(1, "payload 1".into()), (3, "payload 3".into())]);
+    assert_eq!(events, [damaged(2, 2)]);
+}
