@@ -309,6 +309,16 @@ impl ManifestFile {
         Ok(())
     }
 
+    /// Records that the log is closed, and that its last segment has all messages below a sequence.
+    pub fn close(&self, next_sequence: u64) -> io::Result<()> {
+        self.change_both(|manifest| {
+            if let Some(last) = manifest.segments.last_mut() {
+                last.end = Some(next_sequence);
+            }
+            manifest.next_sequence = next_sequence;
+        })
+    }
+
     /// The link of a segment that replaces others, from the one with this first sequence on.
     pub fn link_of_compacted(&self, first_sequence: u64) -> Link {
         let before = self.read(|manifest| {

@@ -108,7 +108,8 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
         disk.remove(path).map_err(at(path))?;
     }
     let log = files.log;
-    let presence = Presence::new(files.manifest.manifest.as_ref(), &files.segments);
+    let mut presence = Presence::new(files.manifest.manifest.as_ref(), &files.segments);
+    presence.open_again(files.segments.last()).map_err(at(directory))?;
     let mut opened = Opened { upgraded, ..Opened::default() };
     for (path, first) in &files.misnamed {
         opened.damaged.push(format!("{}: a wrong name, it begins with sequence {first}", path.display()));

@@ -83,6 +83,40 @@ async fn a_segment_that_was_emptied_is_a_gap_and_no_sequence_is_given_twice() {
 }
 
 #[tokio::test]
+async fn the_newest_segment_of_a_closed_log_that_was_cut_is_a_gap_at_each_start() {
+    let source = log_of_segments().await;
+    let path = segments(&source).pop().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let block = |nth: usize| memchr::memmem::find_iter(&bytes, b"PBLK").nth(nth).unwrap();
+    let mark = memchr::memmem::rfind(&bytes, b"PEND").unwrap();
+    let cuts = [(mark, true), (mark + 3, true), (mark - 1, false), (block(1), false), (block(1) + 70, false)];
+    for (cut, is_whole) in cuts {
+        let directory = copy_of(&source);
+        let path = segments(&directory).pop().unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
+        assert_eq!(is_sound(&directory), cut == mark, "cut at {cut}");
+        let mut before = 40;
+        for start in 0..3 {
+            let (log, _) = open_with(&directory, small());
+            let (messages, events) = read(&log, query(&["a"], Start::Earliest)).await;
+            let last = messages.iter().map(|(sequence, _)| *sequence).filter(|n| *n <= 40).max().unwrap();
+            let what = format!("cut at {cut}, start {start}, up to {last}");
+            let expected = if is_whole { vec![] } else { vec![damaged(last + 1, 40)] };
+            assert_eq!((events, last == 40), (expected, is_whole), "{what}");
+            let published = number(log.publish(text("a", "new")).await.unwrap().sequence);
+            assert!(published > before, "{what}: {published}");
+            before = published;
+            if start == 0 {
+                log.close().await;
+            } else {
+                // As after a kill.
+                drop(log);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn files_with_other_names_beside_the_segments_are_left_alone() {
     let directory = log_of_segments().await;
     let all = segments(&directory);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,8 +13,9 @@ use crate::messages::{
         disk::{Disk, File},
         format::{
             self,
-            block::{Identity, Salt},
+            block::{self, Identity, Salt},
             footer::Footer,
+            scan::Scan,
             segment_header::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, is_empty},
             trim_points,
         },
@@ -204,6 +206,19 @@ impl Candidate {
     /// The identity of the segment; `None` in version 2, or if the header is damaged.
     pub fn id(&self) -> Option<SegmentId> {
         self.header.and_then(|header| header.id())
+    }
+
+    /// If a segment that had all messages below a sequence when the log was closed has fewer now: the first missing one.
+    pub fn cut_at(&self, end: u64) -> io::Result<Option<u64>> {
+        let length = self.file.len()?;
+        if let Some(start) = length.checked_sub(block::MARK_BYTES as u64)
+            && block::read_mark(&self.file.read(start, block::MARK_BYTES)?, self.salt) == Ok(end)
+        {
+            return Ok(None);
+        }
+        let bytes = self.file.read(0, usize::try_from(length).map_err(io::Error::other)?)?;
+        let next_sequence = Scan::new(&bytes.into(), self.first_sequence, self.salt).next_sequence;
+        Ok(Some(next_sequence).filter(|next_sequence| *next_sequence < end))
     }
 
     /// Reads the trailer, for which the salt of the log must be known.

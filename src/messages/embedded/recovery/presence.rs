@@ -1,5 +1,7 @@
 //! Which segments must exist, and which of them do: compares the manifest and the links between segments with the files.
 
+use std::io;
+
 use super::directory::Candidate;
 use crate::messages::embedded::format::{
     manifest::{Listed, Manifest},
@@ -15,6 +17,8 @@ pub struct Presence {
     pub lost: Vec<Listed>,
     /// There should be a manifest, and there is none.
     pub is_manifest_lost: bool,
+    /// The log was closed: the last segment has all messages below this sequence.
+    pub closed_at: Option<u64>,
 }
 
 impl Presence {
@@ -24,7 +28,7 @@ impl Presence {
             manifest.map_or_else(Vec::new, |manifest| [&manifest.segments[..], &manifest.lost].concat());
         listed.sort_by_key(|listed| listed.first_sequence);
         let is_manifest_lost = manifest.is_none() && candidates.iter().any(has_link);
-        let mut presence = Self { present: Vec::new(), lost: Vec::new(), is_manifest_lost };
+        let mut presence = Self { is_manifest_lost, ..Self::default() };
         for (place, candidate) in candidates.iter().enumerate() {
             let known = listing_of(candidate, &listed);
             presence.present.push(Listed {
@@ -50,6 +54,9 @@ impl Presence {
             }
         }
         presence.lost.sort_by_key(|lost| lost.first_sequence);
+        let last = listed.last().zip(candidates.last());
+        let last = last.filter(|(listed, last)| is_file_of(listed, last) && last.footer.is_none());
+        presence.closed_at = last.and_then(|(listed, _)| listed.end);
         presence
     }
 
@@ -59,6 +66,17 @@ impl Presence {
         if lost.end.is_none_or(|end| end > lost.first_sequence) {
             self.lost.push(lost);
         }
+    }
+
+    /// Takes the last segment for one that is written again, if the log was closed and has all of it.
+    pub fn open_again(&mut self, last: Option<&Candidate>) -> io::Result<()> {
+        if let (Some(end), Some(candidate)) = (self.closed_at, last)
+            && candidate.cut_at(end)?.is_none()
+            && let Some(last) = self.present.last_mut()
+        {
+            last.end = None;
+        }
+        Ok(())
     }
 
     /// Whether the last segment that is there was the one that was written.

@@ -216,6 +216,13 @@ pub fn lost(directory: &Path, files: &Files) -> Vec<Finding> {
         let fault = Fault::Lost { first: lost.first_sequence, last: lost.end.map(|end| end - 1) };
         Finding::new(&directory.join(segment_name(lost.first_sequence)), None, fault)
     }));
+    // A file that cannot be read is reported where its content is checked.
+    if let (Some(end), Some(last)) = (presence.closed_at, files.segments.last())
+        && let Ok(Some(first)) = last.cut_at(end)
+    {
+        let missing = Some(SequenceRange::of_messages(first, end - 1));
+        findings.push(Finding::new(&last.path, None, Fault::NoRecord { missing }));
+    }
     findings
 }
 

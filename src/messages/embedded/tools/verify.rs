@@ -28,7 +28,7 @@ use crate::{
             trim_points,
         },
         millis,
-        recovery::directory::Candidate,
+        recovery::directory::{Candidate, sequence_of},
         time_of,
     },
     wire::message,
@@ -90,6 +90,10 @@ pub fn verify(
     for path in &files.torn {
         let bytes = std::fs::metadata(path).map_err(at(path))?.len();
         tell(&Finding::new(path, None, Fault::SetAside { bytes }));
+    }
+    for (path, header) in &files.misnamed {
+        let name = sequence_of(path).unwrap_or_default();
+        tell(&Finding::new(path, None, Fault::Name { name, header: *header }));
     }
     for path in &files.superseded {
         tell(&Finding::new(path, None, Fault::Superseded));

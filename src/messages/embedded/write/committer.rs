@@ -489,7 +489,8 @@ impl Committer {
             let file = &segment.file;
             let end = self.offset + mark.len() as u64;
             let marked = file.write_all_at(&mark, self.offset).and_then(|()| file.set_len(end));
-            if let Err(error) = marked.and_then(|()| file.sync()) {
+            let closed = || self.shared.manifest.close(self.next_sequence);
+            if let Err(error) = marked.and_then(|()| file.sync()).and_then(|()| closed()) {
                 tracing::warn!(%error, "the log could not be marked as closed: the next start checks its tail");
             }
         }
