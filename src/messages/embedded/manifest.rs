@@ -319,6 +319,14 @@ impl ManifestFile {
         })
     }
 
+    /// The first sequence of the first lost segment after a sequence; the highest number if there is none.
+    pub fn first_lost_after(&self, sequence: u64) -> u64 {
+        self.read(|manifest| {
+            let lost = manifest.lost.iter().map(|lost| lost.first_sequence);
+            lost.filter(|first| *first > sequence).min().unwrap_or(u64::MAX)
+        })
+    }
+
     /// The link of a segment that replaces others, from the one with this first sequence on.
     pub fn link_of_compacted(&self, first_sequence: u64) -> Link {
         let before = self.read(|manifest| {

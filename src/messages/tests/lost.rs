@@ -92,6 +92,24 @@ async fn a_lost_segment_is_a_gap_at_each_start_verify_fails_and_no_sequence_is_g
     }
 }
 
+#[tokio::test]
+async fn a_lost_segment_is_a_gap_when_what_is_before_it_is_removed_and_nothing_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    log_of_segments(&directory).await;
+    let all = segments(&directory);
+    let (first, end) = (all[1].1, all[2].1);
+    std::fs::remove_file(&all[1].0).unwrap();
+    let (log, _) = open_small(&directory);
+    log.purge_topic("a", Some(sequence(first - 1))).await.unwrap();
+    for is_new in [false, true] {
+        super::workload::enforce(&log).await;
+        assert!(!all[0].0.exists(), "what is before it is deleted");
+        let (found, events) = sequences(&log).await;
+        assert_eq!(events, [damaged(first, end - 1)], "new: {is_new}");
+        assert_eq!(found, (end..=40).collect::<Vec<_>>(), "new: {is_new}");
+    }
+}
+
 /// A log of messages a second apart, each of a topic of its own every third time, and the time of each.
 async fn log_of_seconds(directory: &tempfile::TempDir, clock: &Clock) -> Vec<SystemTime> {
     let (log, _) = open_with(directory, Config { clock: clock.clone(), ..small() });
