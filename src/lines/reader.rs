@@ -255,6 +255,8 @@ impl Reader {
             bounds: Bounds { max_items: self.pacing.max_items(), max_bytes: self.pacing.max_bytes() },
             rules: self.rules.clone(),
             flush,
+            // The part was there when the reader decided to flush it.
+            flush_at: self.tail.seen.filter(|_| flush.is_some() && self.follow.is_some()),
             end: self.find_limit(&file),
             // A stream that ends at the end of the file waits for nothing, and a file that was left had its time.
             settled: if self.follow.is_none() || self.state.is_late() {
@@ -347,7 +349,9 @@ impl Reader {
         let (before, size, text_end) = (self.checkpoint, self.size, self.text_end());
         (self.checkpoint, self.size) = (filled.checkpoint, filled.size);
         self.written = filled.written.or(self.written);
-        self.state.record_read(filled.count == 0 && matches!(filled.ended, Ended::End { .. }));
+        let is_known = |seen| self.tail.seen.is_none_or(|known| known == seen);
+        let is_same_end = matches!(filled.ended, Ended::End { seen, .. } if is_known(seen));
+        self.state.record_read(filled.count == 0 && is_same_end);
         self.tail.record(filled, flush);
         let may_be_stale = self.rotation.is_remote() || self.limit().is_some();
         if filled.ended != Ended::Truncated && filled.size < size && !may_be_stale {

@@ -262,6 +262,7 @@ fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
         bounds: split::Bounds { max_items: 1, max_bytes: 1024 },
         rules: Arc::new(Rules { max_line_bytes: Some(1000), ..Rules::default() }),
         flush: None,
+        flush_at: None,
         end: None,
         settled: 0,
         checks_holes: false,

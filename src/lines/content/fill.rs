@@ -54,6 +54,8 @@ pub struct Request {
     pub rules: Arc<Rules>,
     /// Deliver the part of a line at the end of the file; otherwise it is left.
     pub flush: Option<End>,
+    /// Only if the text ends here: a part that has just grown may become a line. `None`: wherever it ends.
+    pub flush_at: Option<u64>,
     /// From here on, the file is not read: its bytes are another log's.
     pub end: Option<u64>,
     /// A hole is passed if the text after it starts before this offset: there was time to fill it in.
@@ -252,8 +254,8 @@ impl Fill<'_> {
 
     /// Decides about a hole before which `part` bytes of a line are left.
     fn at_hole(&mut self, part: usize, lines: &mut Encoded) -> io::Result<Ended> {
-        let (file, flush) = (self.chunk.file, self.request.flush);
-        let is_last = flush == Some(End::Last);
+        let file = self.chunk.file;
+        let is_last = self.request.flush == Some(End::Last);
         let offset = self.position.offset + part as u64;
         let text = if self.request.rules.has_nul_content() {
             hole::next_data(file, offset)?
@@ -264,7 +266,7 @@ impl Fill<'_> {
         };
         let Some(text) = text.filter(|text| *text < self.chunk.limit) else {
             // Nothing was written after it: it may still be filled in.
-            if let Some(flush) = flush {
+            if let Some(flush) = self.flush_at(offset) {
                 self.flush(flush, part, lines);
             }
             let has_lines = is_last && lines.count > 0;
@@ -291,13 +293,19 @@ impl Fill<'_> {
 
     fn at_end(&mut self, lines: &mut Encoded) -> Ended {
         let seen = self.next();
-        if let Some(end) = self.request.flush {
+        if let Some(end) = self.flush_at(seen) {
             self.flush(end, self.chunk.bytes().len(), lines);
             if end == End::Last && !self.chunk.bytes().is_empty() {
                 return Ended::More;
             }
         }
         Ended::End { seen, is_reserved: false }
+    }
+
+    /// Why the part of a line before the end of the text is delivered, if it is.
+    fn flush_at(&self, seen: u64) -> Option<End> {
+        let Request { flush, flush_at, .. } = self.request;
+        flush.filter(|_| flush_at.is_none_or(|at| at == seen))
     }
 
     /// Moves the next `part` bytes, a part of a line, into the batch, as far as they fit.

@@ -247,7 +247,7 @@ impl Reader {
     }
 
     /// When the file has to be read though no event reports a change.
-    fn next_read(&self) -> Option<Instant> {
+    pub(super) fn next_read(&self) -> Option<Instant> {
         let read_at = self.tail.read_at;
         let is_waiting = !self.state.is_absent() || self.rotation.successor() != Successor::None;
         if let Some(left) = self.rotation.left().filter(|_| is_waiting) {

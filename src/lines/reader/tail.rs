@@ -21,7 +21,7 @@ pub const SHORT_POLL: Duration = Duration::from_millis(20);
 pub struct Tail {
     /// Where the text ended when it was last read to its end.
     pub seen: Option<u64>,
-    /// Since when it ends there while the reader was at its end, so that the reader would have seen late lines.
+    /// Since when the reader has not seen it grow after it had read it to its end, also if it read other files meanwhile.
     pub quiet_since: Instant,
     /// When the file was last read.
     pub read_at: Instant,
@@ -85,15 +85,17 @@ impl Tail {
         self.read_at = Instant::now();
         match filled.ended {
             Ended::End { seen, is_reserved } => {
-                if self.seen.replace(seen) != Some(seen) {
+                let known = self.seen.replace(seen);
+                if known != Some(seen) {
                     self.end_since = self.read_at;
-                    if self.is_live {
+                    if known.is_some() {
                         self.quiet_since = self.read_at;
                     }
                 }
                 self.reserved_bytes = if is_reserved { filled.size.saturating_sub(seen) } else { 0 };
                 self.unsettled = None;
-                if flush == Some(End::Partial) {
+                // See `fill::Request::flush_at`.
+                if flush == Some(End::Partial) && known.is_none_or(|known| known == seen) {
                     self.flushed = Some(seen);
                 }
             }

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     lines::{
         Delimiter, Files, OnGap, Options, Root, Start,
+        content::position::Within,
         history::generation::{Arrival, Generation},
     },
     stream::Batching,
@@ -223,4 +224,84 @@ async fn a_file_that_was_left_is_held_open_for_a_minute_and_then_until_it_is_del
     assert_eq!(left(Duration::from_secs(60)).await, 1);
     std::fs::remove_file(directory.path().join("old/2")).unwrap();
     assert_eq!(left(Duration::from_secs(20)).await, 0);
+}
+
+/// A part of a line that grew between the decision to flush it and the read is not what was quiet: its writer is about to
+/// write the rest.
+#[tokio::test]
+async fn a_part_of_a_line_that_has_just_grown_is_not_flushed_at_the_last_read_of_a_file() {
+    for known in ["", "a "] {
+        let (directory, files) = files(&format!("1\n{known}"));
+        let query = Query { follow: true, ..query(Start::Head) };
+        let mut reader = Reader::open(&files.inner, query).await.unwrap();
+        lines(&mut reader).await;
+        while !matches!(reader.phase, Phase::AtEnd(_)) {
+            reader.read().await.unwrap();
+        }
+        std::fs::rename(directory.path().join("app.log"), directory.path().join("app.log.1")).unwrap();
+        reader.state.notice_renamed();
+        reader.state.ask_for_last_read();
+        append(&directory, "app.log.1", "late ");
+        reader.read_again(Some(End::Last));
+        let filled = reader.read().await.unwrap();
+        assert_eq!((filled.count, reader.state.is_drained()), (0, false), "{known:?}");
+        append(&directory, "app.log.1", "line\n");
+        assert_eq!(lines(&mut reader).await, (vec![], 1));
+        assert_eq!(reader.checkpoint.line.within, Within::Start);
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_line_that_has_just_grown_is_not_flushed_after_the_pause_of_the_one_before() {
+    let (directory, files) = files("1\na ");
+    let partial_flush = Some(Duration::from_secs(3600));
+    let query = Query { follow: true, partial_flush, ..query(Start::Head) };
+    let mut reader = Reader::open(&files.inner, query).await.unwrap();
+    lines(&mut reader).await;
+    while !matches!(reader.phase, Phase::AtEnd(_)) {
+        reader.read().await.unwrap();
+    }
+    append(&directory, "app.log", "late ");
+    reader.read_again(Some(End::Partial));
+    assert_eq!(reader.read().await.unwrap().count, 0);
+    let has_part = |reader: &Reader| reader.next_read().is_some();
+    assert!(has_part(&reader), "it is flushed after a pause of its own");
+    reader.read_again(Some(End::Partial));
+    assert_eq!(reader.read().await.unwrap().count, 1);
+    assert!(!has_part(&reader));
+}
+
+#[tokio::test]
+async fn a_part_of_a_late_line_is_not_flushed_before_its_rest_had_time_to_come() {
+    let (directory, mut reader) = after_two_rotations().await;
+    tokio::time::pause();
+    for (round, name) in ["old/1", "old/2"].into_iter().enumerate() {
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        next(&mut reader).await;
+        append(&directory, name, "la");
+        assert_eq!(news(&mut reader).await.count, 0, "{round}");
+        append(&directory, name, "te\n");
+        let (_, count) = lines(&mut reader).await;
+        assert_eq!((count, reader.checkpoint.line.within), (1, Within::Start), "{round}");
+    }
+}
+
+/// It may have grown while the reader read late lines of another file, or by more than one batch.
+#[tokio::test]
+async fn a_renamed_file_that_grew_since_it_was_read_to_its_end_is_not_quiet() {
+    let (directory, files) = files("1\n");
+    let mut reader = Reader::open(&files.inner, Query { follow: true, ..query(Start::Head) }).await.unwrap();
+    lines(&mut reader).await;
+    while !matches!(reader.phase, Phase::AtEnd(_)) {
+        reader.read().await.unwrap();
+    }
+    for text in ["half a ".into(), "line\n".repeat(20_000)] {
+        let before = Instant::now();
+        append(&directory, "app.log", &text);
+        (reader.phase, reader.tail.is_live) = (Phase::read(), false);
+        while !matches!(reader.phase, Phase::AtEnd(_)) {
+            reader.read().await.unwrap();
+        }
+        assert!(reader.tail.quiet_since >= before);
+    }
 }
