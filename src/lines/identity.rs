@@ -2,6 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt, time::UNIX_EPOCH};
 
+use rustix::fs::{Statx, StatxFlags, makedev};
 use serde::{Deserialize, Serialize};
 
 /// The device, the inode and the birth of a file. The inode alone is no identity: a file that is created after another
@@ -19,6 +20,17 @@ impl Identity {
         let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let birth = birth.and_then(|birth| u64::try_from(birth.as_nanos()).ok()).unwrap_or(0);
         Self { device: metadata.dev(), inode: metadata.ino(), birth }
+    }
+
+    /// The same of what `statx` returns.
+    pub fn of_statx(it: &Statx) -> Self {
+        let birth = Some(it.stx_btime).filter(|_| it.stx_mask & StatxFlags::BTIME.bits() != 0);
+        let birth = birth.and_then(|birth| {
+            let seconds = u64::try_from(birth.tv_sec).ok()?.checked_mul(1_000_000_000)?;
+            seconds.checked_add(birth.tv_nsec.into())
+        });
+        let device = makedev(it.stx_dev_major, it.stx_dev_minor);
+        Self { device, inode: it.stx_ino, birth: birth.unwrap_or(0) }
     }
 
     #[cfg(test)]

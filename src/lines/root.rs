@@ -30,11 +30,13 @@ use rustix::{
 };
 
 use super::{Error, FileInfo, Page, RootError, identity::Identity};
+pub use inspect::{Named, Stamp};
 use list::List;
 use listing::Listings;
 use rule::Globs;
 use walk::{Aim, Step};
 
+mod inspect;
 pub mod list;
 mod listing;
 pub mod places;
@@ -97,7 +99,7 @@ pub struct Roots {
 /// A root that is served.
 #[derive(Debug)]
 struct Tree {
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
     /// The paths by which absolute links may name the directory; none if absolute links are not followed.
     homes: Vec<PathBuf>,
     globs: Globs,
@@ -123,7 +125,7 @@ impl Tree {
         let (directory, homes) =
             open().map_err(|source| RootError::Open { name, path: path.clone(), source })?;
         let listings = Listings::default();
-        Ok(Self { directory, homes, globs, hard_links: rules.hard_links, listings })
+        Ok(Self { directory: Arc::new(directory), homes, globs, hard_links: rules.hard_links, listings })
     }
 }
 
@@ -199,7 +201,8 @@ fn check(path: &str) -> Result<(), Error> {
 #[derive(Debug)]
 pub struct Parent {
     tree: Arc<Tree>,
-    directory: OwnedFd,
+    /// That of the root itself is shared.
+    directory: Arc<OwnedFd>,
     /// Its path below the root, as the caller gave it.
     asked: PathBuf,
     /// Its path below the root, with links resolved.
@@ -208,14 +211,6 @@ pub struct Parent {
     name: String,
     /// It is searched for history only: what the operator named as such can be opened.
     is_history: bool,
-}
-
-/// A file at a path, as far as it is known without opening it for reading.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    pub identity: Identity,
-    /// It has another name too, or is the target of a link, so it may be written to without an event in this directory.
-    pub is_elsewhere: bool,
 }
 
 impl Roots {
@@ -293,8 +288,12 @@ impl Roots {
 
 impl Parent {
     fn open_directory(tree: &Arc<Tree>, asked: &Path, name: &str) -> io::Result<Self> {
-        let walk::Found { handle: directory, path: real } =
-            walk::directory(&tree.directory, &tree.homes, asked)?;
+        let (directory, real) = if asked.as_os_str().is_empty() {
+            (tree.directory.clone(), PathBuf::new())
+        } else {
+            let walk::Found { handle, path } = walk::directory(&tree.directory, &tree.homes, asked)?;
+            (Arc::new(handle), path)
+        };
         let (tree, asked) = (tree.clone(), asked.to_owned());
         Ok(Self { tree, directory, asked, real, name: name.into(), is_history: false })
     }
@@ -316,7 +315,7 @@ impl Parent {
             return Err(Errno::NOENT.into());
         }
         let (file, is_link, is_allowed) = match walk::step(self.directory.as_fd(), OsStr::new(name), aim)? {
-            Step::File(file) => (file, false, self.real == self.asked || self.allows(&self.real, name)),
+            Step::File(file) => (file, false, self.allows_here(name)),
             Step::Link(_) => {
                 // Walk from the root, since the link may lead to another directory.
                 let Tree { directory, homes, .. } = &*self.tree;
@@ -330,6 +329,16 @@ impl Parent {
             return Err(Errno::NOENT.into());
         }
         Ok((file, is_link))
+    }
+
+    /// Whether the rules admit the file at a name that is no link, and that has this many names.
+    fn allows_file(&self, name: &str, names: u64) -> bool {
+        self.allows(&self.asked, name) && self.allows_here(name) && (self.tree.hard_links || names <= 1)
+    }
+
+    /// Whether the rules admit a name of this directory where its links lead.
+    fn allows_here(&self, name: &str) -> bool {
+        self.real == self.asked || self.allows(&self.real, name)
     }
 
     /// Whether the rules admit a name of this directory, which has this path below the root.
@@ -346,14 +355,7 @@ impl Parent {
         globs.allow(path) || self.is_history && globs.is_history(path)
     }
 
-    /// Inspects a file, which takes no permission to read it. `None` if no regular file is there that the rules admit.
-    pub fn stat(&self, name: &str) -> Option<Found> {
-        let (file, is_link) = self.find(name, Aim::Look).ok()?;
-        let metadata = file.metadata().ok()?;
-        Some(Found { identity: Identity::of(&metadata), is_elsewhere: is_link || metadata.nlink() > 1 })
-    }
-
-    /// The device and the inode of the directory, to notice that a path leads to another one.
+    /// The device and the inode of the directory.
     pub fn identity(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstat(&self.directory)?;
         Ok((stat.st_dev, stat.st_ino))
@@ -420,6 +422,7 @@ impl Parent {
         };
         let (asked, real) = (self.asked.join(name), self.real.join(name));
         let (tree, is_history) = (self.tree.clone(), self.is_history);
+        let directory = Arc::new(directory);
         Ok(Self { tree, directory, asked, real, name: String::new(), is_history })
     }
 

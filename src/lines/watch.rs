@@ -7,7 +7,8 @@
 //! [`Watches`]; if it fails, its followers get an error.
 //!
 //! A path with links is watched where it leads, as if the file there were followed by its own path, and in the directory
-//! of each link. A directory that is outside the root, or that the rules deny, is never watched.
+//! of each link. Of a path without links, the directories on it are watched, too: they may be replaced. A directory that is
+//! outside the root, or that the rules deny, is never watched.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -30,22 +31,19 @@ use rustix::{
         memfd_create,
     },
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
-use super::{
-    history::generation::Generation,
-    identity::Identity,
-    root::{
-        FilePath, Parent, Roots,
-        rotated_name::is_rotation,
-        trail::{LinkPlace, Trail},
-    },
-    shared_read::SharedRead,
+use super::root::{
+    FilePath, Parent, Roots,
+    rotated_name::is_rotation,
+    trail::{LinkPlace, Trail},
 };
+pub use follow::Follow;
 use followed::{Followed, Work};
 use links::LinkWatch;
 
 mod events;
+mod follow;
 mod followed;
 mod links;
 mod names;
@@ -128,18 +126,10 @@ impl Watching {
 pub enum Role {
     /// It is the directory of the file that the path leads to, which has this name.
     Directory(String),
-    /// It is the directory of a link on the path, which has this name.
+    /// It is the directory of a link on the path, or of another directory on it, which has this name.
     Link(String),
     /// It is the file, whose changes its directory does not report.
     File,
-}
-
-/// One follower of a path. Dropping the last one removes the watches of the path.
-#[derive(Debug)]
-pub struct Follow {
-    shared: Weak<Shared>,
-    followed: Arc<Followed>,
-    changed: watch::Receiver<u64>,
 }
 
 impl Watches {
@@ -174,9 +164,8 @@ impl Watches {
             followed.add_follower();
             followed
         };
-        let changed = followed.subscribe();
         // From here on, dropping it undoes everything.
-        let follow = Follow { shared: Arc::downgrade(&self.shared), followed, changed };
+        let follow = Follow::new(Arc::downgrade(&self.shared), followed);
         self.shared.wake()?;
         for _ in 0..ATTEMPTS {
             self.shared.look(&follow.followed)?;
@@ -279,16 +268,9 @@ impl Shared {
     /// Finds out where the path leads and which file is there, and watches the directories that decide it.
     fn look(&self, followed: &Arc<Followed>) -> io::Result<()> {
         let mut work = followed.work();
-        let asked = self.roots.parent(&followed.path).ok();
-        let Trail { target, links, misses_some } = self.roots.trail(&followed.path, asked.as_ref());
-        let is_plain = target.as_ref() == Some(&followed.path);
-        let parent = match &target {
-            _ if is_plain => asked,
-            Some(target) => self.roots.parent(target).ok(),
-            None => None,
-        };
+        let Trail { target, parent, named, links, misses_some } = self.roots.trail(&followed.path);
         let is_same_directory = match (&work.parent, &parent) {
-            (Some(old), Some(new)) => old.identity()? == new.identity()?,
+            (Some(old), Some(new)) => old.is_same(new)?,
             (old, new) => old.is_none() && new.is_none(),
         };
         let is_same = is_same_directory && (target.is_none() || work.target == target);
@@ -308,9 +290,11 @@ impl Shared {
             }
             work.parent = parent;
         }
-        let leads_elsewhere = followed.led_to() != work.target;
-        self.watch_links(followed, &mut work, &links, leads_elsewhere);
-        let looked = followed.look(&mut work, was_watched, &|file| self.is_foreign(&followed.path, file));
+        self.watch_links(followed, &mut work, &links);
+        // What was seen before the directory was watched may be out of date, with no event that says so.
+        let named = named.filter(|_| was_watched);
+        let looked =
+            followed.look(&mut work, was_watched, named, &|file| self.is_foreign(&followed.path, file));
         // Only where its directory does not report its changes: the file has another name, too.
         let wanted = if work.is_elsewhere { work.file_inode() } else { None };
         if wanted != work.watched_inode {
@@ -329,18 +313,12 @@ impl Shared {
     }
 
     /// Inspects the links on the path, and watches their directories. See [`LinkWatch::inspect`].
-    fn watch_links(
-        &self,
-        followed: &Arc<Followed>,
-        work: &mut Work,
-        links: &[LinkPlace],
-        leads_elsewhere: bool,
-    ) {
+    fn watch_links(&self, followed: &Arc<Followed>, work: &mut Work, links: &[LinkPlace]) {
         let mut old = std::mem::take(&mut work.links);
         for place in links {
             let known = old.iter().position(|known| known.is(place)).map(|at| old.swap_remove(at));
             let link = known.map(|mut known| {
-                work.pass_links(known.inspect(place, leads_elsewhere));
+                work.pass_links(known.inspect(place));
                 known
             });
             work.links.push(link.unwrap_or_else(|| {
@@ -430,67 +408,6 @@ impl Drop for TellOnExit<'_> {
     fn drop(&mut self) {
         self.0.ends.store(true, Ordering::Release);
         self.0.table().followed.values().for_each(|followed| followed.wake());
-    }
-}
-
-impl Follow {
-    /// There is a file at the path.
-    pub fn exists(&self) -> bool {
-        self.followed.exists()
-    }
-
-    /// The generation that came to the path last. It has no file if no file came yet.
-    pub fn last(&self) -> Arc<Generation> {
-        self.followed.last()
-    }
-
-    /// See [`Followed::find`].
-    pub fn find(&self, identity: &Identity) -> Option<Arc<Generation>> {
-        self.followed.find(identity)
-    }
-
-    /// Marks all changes so far as seen, and returns the number of the last one. Later changes are reported.
-    pub fn mark(&mut self) -> u64 {
-        *self.changed.borrow_and_update()
-    }
-
-    /// Waits until something changed since [`mark`](Self::mark). Cancelling it loses nothing.
-    ///
-    /// # Errors
-    /// If the thread that watches files has ended.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        let is_changed = self.changed.changed().await.is_ok();
-        let lives = self.shared.upgrade().is_some_and(|shared| !shared.ends.load(Ordering::Acquire));
-        if is_changed && lives {
-            Ok(())
-        } else {
-            Err(io::Error::other("the thread that watches files has ended"))
-        }
-    }
-
-    pub fn shared_read(&self) -> &SharedRead {
-        &self.followed.shared_read
-    }
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        {
-            let mut table = shared.table();
-            if self.followed.remove_follower() > 0 {
-                return;
-            }
-            // A new one for the same path may be in the table already.
-            let path = &self.followed.path;
-            if table.followed.get(path).is_some_and(|other| Arc::ptr_eq(other, &self.followed)) {
-                table.followed.remove(path);
-            }
-        }
-        let watches = self.followed.work().take_watches();
-        for watch in watches {
-            shared.unwatch(&self.followed, Some(watch));
-        }
     }
 }
 

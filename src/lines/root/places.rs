@@ -44,7 +44,7 @@ impl Parent {
     /// The place of the file that the caller asked for, in this directory.
     pub fn place(&self) -> io::Result<Arc<Place>> {
         let Self { tree, directory, asked, real, name, is_history } = self;
-        let (tree, directory) = (tree.clone(), directory.try_clone()?);
+        let (tree, directory) = (tree.clone(), directory.clone());
         let (asked, real, is_history) = (asked.clone(), real.clone(), *is_history);
         let parent = Self { tree, directory, asked, real, name: name.clone(), is_history };
         Ok(Arc::new(Place { parent, name: name.clone(), below: None }))

@@ -1,13 +1,18 @@
 //! Where a path leads: the file at the end of its links, and the directories that decide it.
 
 use std::{
-    io,
-    os::fd::OwnedFd,
-    path::Path,
+    ffi::OsStr,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use super::{FilePath, Parent, Roots, Tree, walk};
+use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+
+use super::{
+    FilePath, Named, Parent, Roots, Tree,
+    walk::{self, Aim, Step},
+};
 
 /// Where a path leads now. Its directories are below the root, and the rules admit the file.
 #[derive(Debug)]
@@ -15,13 +20,18 @@ pub struct Trail {
     /// The path of the file without links; there need be no file. `None` if a directory is missing, or the path leads to
     /// nothing that can be read.
     pub target: Option<FilePath>,
-    /// The directories of the links on the path. What happens in another one cannot change where the path leads.
+    /// The directory of the target.
+    pub parent: Option<Parent>,
+    /// What the name of the target is, where no link is on the path.
+    pub named: Option<Named>,
+    /// The directories of the links on the path, or of the directories on it if no link is. What happens in another one
+    /// cannot change where the path leads.
     pub links: Vec<LinkPlace>,
-    /// The directory of a link is not among them: the rules deny it, or it is gone.
+    /// The directory of one is not among them: the rules deny it, or it is gone.
     pub misses_some: bool,
 }
 
-/// The directory of a link, and the link's name in it.
+/// The directory of a link or of another directory, and the name of that in it.
 #[derive(Debug)]
 pub struct LinkPlace {
     pub directory: OwnedFd,
@@ -30,12 +40,12 @@ pub struct LinkPlace {
     pub name: String,
 }
 
-/// Which link has a name. A link cannot be changed, but only replaced by another one.
+/// Which link or directory has a name. A link cannot be changed, but only replaced by another one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LinkIdentity {
     inode: u64,
     /// The seconds since 1970 and the nanoseconds after them.
-    created: (i64, u64),
+    created: (i64, u32),
 }
 
 impl LinkPlace {
@@ -45,64 +55,83 @@ impl LinkPlace {
         }
         // The path was walked: a link on it now was put there since, and the next look finds it.
         let directory = walk::directory(&tree.directory, &[], &link.directory).ok()?.handle;
-        let stat = rustix::fs::fstat(&directory).ok()?;
-        Some(Self {
-            directory,
-            identity: (stat.st_dev, stat.st_ino),
-            name: link.name.to_string_lossy().into_owned(),
-        })
+        Self::in_directory(directory, &link.name)
     }
-}
 
-impl LinkPlace {
-    /// The link that has the name now. `None` if there is none.
+    fn in_directory(directory: OwnedFd, name: &OsStr) -> Option<Self> {
+        let stat = rustix::fs::fstat(&directory).ok()?;
+        let (identity, name) = ((stat.st_dev, stat.st_ino), name.to_string_lossy().into_owned());
+        Some(Self { directory, identity, name })
+    }
+
+    /// The places of the directories on the way to one, up to the first that is missing.
+    fn on_way(tree: &Tree, path: &Path) -> Vec<Self> {
+        let (mut places, mut at) = (Vec::new(), PathBuf::new());
+        let mut here = tree.directory.try_clone().ok();
+        for name in path {
+            let Some(directory) = here.take().filter(|_| !tree.globs.deny_directory(&at)) else { break };
+            here = match walk::step(directory.as_fd(), name, Aim::Look) {
+                Ok(Step::Directory(next)) => Some(next),
+                _ => None,
+            };
+            places.extend(Self::in_directory(directory, name));
+            at.push(name);
+        }
+        places
+    }
+
+    /// The link or directory that has the name now. `None` if there is none.
     pub fn link(&self) -> Option<LinkIdentity> {
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statat(&self.directory, self.name.as_str(), flags).ok()?;
-        Some(LinkIdentity { inode: stat.st_ino, created: (stat.st_mtime, stat.st_mtime_nsec) })
+        let (flags, wanted) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS | StatxFlags::BTIME);
+        let it = statx(&self.directory, self.name.as_str(), flags, wanted).ok()?;
+        // The time of a directory changes with its files.
+        let is_link = FileType::from_raw_mode(it.stx_mode.into()) == FileType::Symlink;
+        let created = if is_link { it.stx_mtime } else { it.stx_btime };
+        Some(LinkIdentity { inode: it.stx_ino, created: (created.tv_sec, created.tv_nsec) })
     }
 
     /// When the link was created.
     fn created(&self) -> Option<SystemTime> {
         let (seconds, nanos) = self.link()?.created;
         let seconds = u64::try_from(seconds).ok()?;
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanos.into()))
     }
 }
 
 impl Roots {
     /// When a link on a path was last pointed elsewhere. `None` if no link is on it.
     pub fn relinked(&self, path: &FilePath) -> Option<SystemTime> {
-        self.trail(path, self.parent(path).ok().as_ref()).links.iter().filter_map(LinkPlace::created).max()
+        let trail = self.trail(path);
+        if trail.named.is_some() { None } else { trail.links.iter().filter_map(LinkPlace::created).max() }
     }
 
-    /// Follows the links of a path. `parent` is its directory, if that exists.
-    pub fn trail(&self, path: &FilePath, parent: Option<&Parent>) -> Trail {
-        let is_plain = parent.is_some_and(|parent| !parent.is_linked(&path.name));
-        let nowhere = Trail { target: None, links: Vec::new(), misses_some: false };
+    /// Follows the links of a path.
+    pub fn trail(&self, path: &FilePath) -> Trail {
+        let nowhere =
+            Trail { target: None, parent: None, named: None, links: Vec::new(), misses_some: false };
         let Some(tree) = self.trees.get(&path.root) else { return nowhere };
-        if is_plain {
-            return Trail { target: Some(path.clone()), ..nowhere };
+        let plain = self.parent(path).ok().map(|parent| (parent.inspect(&path.name), parent));
+        if let Some((named, parent)) = plain.filter(|(named, parent)| parent.is_plain(named)) {
+            let (target, parent, named) = (Some(path.clone()), Some(parent), Some(named));
+            return Trail {
+                target,
+                parent,
+                named,
+                links: LinkPlace::on_way(tree, &path.directory),
+                ..nowhere
+            };
         }
         let asked = path.directory.join(&path.name);
         let (links, end) = walk::links(&tree.directory, &tree.homes, &asked);
         let is_allowed = |end: &std::path::PathBuf| tree.globs.allow(&asked) && tree.globs.allow(end);
         let target = end.filter(is_allowed).and_then(|end| path.sibling(&end));
-        let places = links.iter().filter_map(|link| LinkPlace::open(tree, link)).collect::<Vec<_>>();
+        let places = if links.is_empty() {
+            LinkPlace::on_way(tree, &path.directory)
+        } else {
+            links.iter().filter_map(|link| LinkPlace::open(tree, link)).collect()
+        };
         let misses_some = places.len() < links.len();
-        Trail { target, links: places, misses_some }
-    }
-}
-
-impl Parent {
-    /// Whether a link is on the path to this directory, or at this name in it.
-    fn is_linked(&self, name: &str) -> bool {
-        self.real != self.asked || self.is_link(name).unwrap_or(false)
-    }
-
-    fn is_link(&self, name: &str) -> io::Result<bool> {
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        let stat = rustix::fs::statat(&self.directory, Path::new(name), flags)?;
-        Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink)
+        let parent = target.as_ref().and_then(|target| self.parent(target).ok());
+        Trail { target, parent, named: None, links: places, misses_some }
     }
 }

@@ -76,12 +76,16 @@ pub struct Link {
     pub rest: PathBuf,
 }
 
+/// Whether this is the name of an entry of a directory, and no path.
+pub fn is_name(name: &OsStr) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(Component::Normal(part)) if part == name) && parts.next().is_none()
+}
+
 /// Opens a name in a directory. Other than a file, a directory or a link counts as missing and is not even opened, since
 /// that may wake a FIFO's writer or wind a tape.
 pub fn step(directory: BorrowedFd<'_>, name: &OsStr, aim: Aim) -> io::Result<Step> {
-    let mut parts = Path::new(name).components();
-    let is_name = matches!(parts.next(), Some(Component::Normal(part)) if part == name);
-    if !is_name || parts.next().is_some() {
+    if !is_name(name) {
         return Err(Errno::NOENT.into());
     }
     let kind = FileType::from_raw_mode(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);

@@ -27,7 +27,7 @@ use crate::lines::{
         siblings::{self, Next},
     },
     identity::Identity,
-    root::{FilePath, Parent},
+    root::{FilePath, Named, Parent, Stamp},
     shared_read::SharedRead,
 };
 
@@ -92,7 +92,7 @@ pub struct Work {
     /// The last file.
     file: Option<Arc<File>>,
     /// Its size and times when it was last inspected.
-    seen: Option<[i64; 5]>,
+    seen: Option<Stamp>,
     /// Another file was at the path without an event: how many events had come then, and since when.
     suspect: Option<(u64, Instant)>,
     /// Events were lost: the file at the path may come without one.
@@ -322,10 +322,23 @@ impl Followed {
     }
 
     /// Checks which file is at the path, and whether it changed; wakes the followers if so. `was_watched`: so was the
-    /// directory, and an event reports, or is about to report, another file in it.
-    pub fn look(&self, work: &mut Work, was_watched: bool, is_foreign: &IsForeign<'_>) -> io::Result<()> {
-        let found = work.parent.as_ref().zip(work.name()).and_then(|(parent, name)| parent.stat(name));
+    /// directory, and an event reports, or is about to report, another file in it. `named` is what the name of the target
+    /// was found to be just now.
+    pub fn look(
+        &self,
+        work: &mut Work,
+        was_watched: bool,
+        named: Option<Named>,
+        is_foreign: &IsForeign<'_>,
+    ) -> io::Result<()> {
+        let stat = || work.parent.as_ref().zip(work.name()).and_then(|(parent, name)| parent.stat(name));
+        let found = match named {
+            Some(Named::File(found)) => Some(found),
+            Some(Named::Nothing) => None,
+            Some(Named::Link) | None => stat(),
+        };
         let last = self.last();
+        let mut stamp = None;
         let changed = match found {
             None => {
                 work.suspect = None;
@@ -334,7 +347,7 @@ impl Followed {
             Some(found)
                 if last.identity == found.identity && work.file.is_some() && work.passed_links == 0 =>
             {
-                (work.suspect, work.is_elsewhere) = (None, found.is_elsewhere);
+                (work.suspect, work.is_elsewhere, stamp) = (None, found.is_elsewhere, Some(found.stamp));
                 self.chain().led_to.clone_from(&work.target);
                 last.come_back() | self.set_exists(true)
             }
@@ -346,10 +359,8 @@ impl Followed {
                 self.find_new(work, is_foreign)?
             }
         };
-        let seen = work
-            .file()
-            .and_then(|file| file.metadata().ok())
-            .map(|it| [it.size().cast_signed(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()]);
+        let file_stamp = || Some(Stamp::of(&work.file()?.metadata().ok()?));
+        let seen = stamp.or_else(file_stamp);
         if changed | (std::mem::replace(&mut work.seen, seen) != seen) {
             self.wake();
         }
@@ -456,7 +467,7 @@ impl Followed {
             }
         }
         self.wake();
-        if let Err(error) = self.look(work, true, is_foreign) {
+        if let Err(error) = self.look(work, true, None, is_foreign) {
             tracing::debug!(%error, path = %self.path, "a followed file cannot be inspected");
         }
         is_link

@@ -1,9 +1,10 @@
-//! The links on a path, and how often they were replaced: each is an event, also if two come before the path is inspected.
+//! The links and directories on a path, and how often they were replaced: each is an event, also if two come before the
+//! path is inspected.
 
 use super::Role;
 use crate::lines::root::trail::{LinkIdentity, LinkPlace};
 
-/// A watch of the directory of a link on the path.
+/// A watch of the directory of a link on the path, or of a directory on it.
 #[derive(Debug)]
 pub struct LinkWatch {
     /// The device and the inode of the directory.
@@ -46,13 +47,12 @@ impl LinkWatch {
         self.ahead = 0;
     }
 
-    /// Inspects the link; `leads_elsewhere`: the path does not lead where it led at the last inspection. Returns how many
-    /// links had the name in between.
-    pub fn inspect(&mut self, place: &LinkPlace, leads_elsewhere: bool) -> usize {
+    /// Inspects the link. Returns how many links had the name in between.
+    pub fn inspect(&mut self, place: &LinkPlace) -> usize {
         let link = place.link();
-        let is_replaced = std::mem::replace(&mut self.link, link) != link && link.is_some();
-        // The last inspection may have read the link just before it was replaced.
-        if is_replaced || leads_elsewhere && self.ahead > 0 {
+        let is_replaced = std::mem::replace(&mut self.link, link) != link;
+        // The last one that came is this one, also if it was here before and came back.
+        if link.is_some() && (is_replaced || self.ahead > 0) {
             self.ahead -= 1;
         }
         let passed_over = usize::try_from(self.ahead).unwrap_or(0);

@@ -3,7 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::lines::root::Root;
+use crate::lines::{identity::Identity, root::Root};
 
 /// The thread is held before it takes the first of these events.
 #[tokio::test]
@@ -44,4 +44,30 @@ async fn events_that_were_queued_before_a_path_was_followed_are_not_about_its_fi
         tokio::time::timeout(Duration::from_secs(120), follow.changed()).await.unwrap().unwrap();
         follow.mark();
     }
+}
+
+#[tokio::test]
+#[expect(clippy::unwrap_used, reason = "a test")]
+async fn a_follower_is_told_of_changes_after_the_last_one_that_it_marked_also_if_it_waited_before() {
+    let directory = TempDir::new().unwrap();
+    let roots = Arc::new(Roots::open(vec![Root::new("r", directory.path())]).unwrap());
+    let watches = Watches::new(roots, 10).unwrap();
+    let mut follow = watches.follow(&FilePath::parse("r/a").unwrap()).unwrap();
+    let followed = follow.followed.clone();
+    let mut is_told = async || {
+        let is_told = {
+            let changed = std::pin::pin!(follow.changed());
+            futures::poll!(changed).is_ready()
+        };
+        (is_told, follow.mark())
+    };
+    let (_, first) = is_told().await;
+    assert_eq!(is_told().await, (false, first));
+    // The wait that was given up above is the one that is told.
+    followed.wake();
+    assert_eq!(is_told().await, (true, first + 1));
+    assert_eq!(is_told().await, (false, first + 1));
+    followed.wake();
+    follow.mark();
+    assert!(futures::poll!(std::pin::pin!(follow.changed())).is_pending(), "it was marked");
 }
