@@ -73,7 +73,8 @@ impl Bed {
         Self::with_rules(parent, options, RootRules::default())
     }
 
-    fn with_rules(parent: &str, options: Options, rules: RootRules) -> Self {
+    /// Below this directory.
+    pub fn with_rules(parent: &str, options: Options, rules: RootRules) -> Self {
         let directory = TempDir::new_in(parent).unwrap();
         let root = Root { rules, ..Root::new(ROOT, directory.path()) };
         let files = Files::new(vec![root], options).unwrap();

@@ -96,6 +96,7 @@ pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
 
 /// What is beside a log.
 struct Siblings<'a> {
+    places: &'a [Arc<Place>],
     /// Files that are known to be older than those that are wanted.
     older: &'a [Identity],
     /// When the file was created and written that came before those that are wanted.
@@ -133,9 +134,10 @@ enum Naming {
 }
 
 impl<'a> Siblings<'a> {
-    fn list(places: &[Arc<Place>], own: &Metadata, older: &'a [Identity]) -> io::Result<Self> {
+    fn list(places: &'a [Arc<Place>], own: &Metadata, older: &'a [Identity]) -> io::Result<Self> {
         let identity = Identity::of(own);
         let mut siblings = Self {
+            places,
             older,
             born: identity.birth(),
             written: nanos(own.modified()?),
@@ -217,7 +219,9 @@ impl<'a> Siblings<'a> {
             Naming::Series { scheme, own, last } => self.by_series(scheme.kind(), own, last),
             Naming::Once => (Vec::new(), false),
             // A link may have led to any other file in between.
-            Naming::Backup => (Vec::new(), self.is_linked || !self.is_adjacent() || self.has_others_alike()?),
+            Naming::Backup => {
+                (Vec::new(), self.is_linked || !self.is_adjacent()? || self.has_others_alike()?)
+            }
             Naming::Unknown => self.by_age(),
         };
         if self.has_doubtful()? {
@@ -350,20 +354,44 @@ impl<'a> Siblings<'a> {
     fn has_others_alike(&self) -> io::Result<bool> {
         let Some(own) = &self.own else { return Ok(false) };
         let schemes = Scheme::around(&own.place.name, &own.name);
-        let is_alike =
-            |name: &String| *name != own.name && schemes.iter().any(|scheme| scheme.mark(name).is_some());
+        // A number in the name of the log itself is not one of the rotation.
+        let has_number = own.place.name.bytes().any(|byte| byte.is_ascii_digit());
+        let is_alike = |name: &String| {
+            let is_numbered =
+                *name != own.place.name && !has_number && without_digits(name).eq(without_digits(&own.name));
+            *name != own.name && (is_numbered || schemes.iter().any(|scheme| scheme.mark(name).is_some()))
+        };
         let alike = own.place.names()?.into_iter().filter(is_alike);
         let mut others = alike.filter_map(|name| own.place.sibling(&name)).map(|other| other.identity);
         Ok(others.any(|other| other != own.identity && other.birth() >= self.born))
     }
 
-    /// The file at the path came when the own one was renamed.
-    fn is_adjacent(&self) -> bool {
-        let (Some(own), Some(current)) = (&self.own, &self.current) else { return true };
+    /// The file at the path came when the own one was renamed, and no other file was created in between.
+    fn is_adjacent(&self) -> io::Result<bool> {
+        let (Some(own), Some(current)) = (&self.own, &self.current) else { return Ok(true) };
         let changed =
             own.metadata.ctime().saturating_mul(1_000_000_000).saturating_add(own.metadata.ctime_nsec());
-        let born = i64::try_from(current.identity.birth()).unwrap_or(i64::MAX);
-        born.abs_diff(changed) <= u64::try_from(ADJACENT.as_nanos()).unwrap_or(u64::MAX)
+        let (changed, born) = (u64::try_from(changed).unwrap_or(0), current.identity.birth());
+        if u128::from(born.abs_diff(changed)) > ADJACENT.as_nanos() {
+            return Ok(false);
+        }
+        // When it was renamed is unknown if it was written to later, or within the same tick of the clock.
+        let renamed = if written(own) < changed { changed } else { self.born };
+        let is_between = |other: Identity| {
+            ![own.identity, current.identity].contains(&other) && (renamed..=born).contains(&other.birth())
+        };
+        for place in self.places {
+            // An archive holds old files of many logs: those of this one are named as the own one is.
+            let may_be_own = |name: &&String| {
+                !place.is_archive() || **name == own.name || name.starts_with(place.name.as_str())
+            };
+            let names = place.names()?;
+            let mut files = names.iter().filter(may_be_own).filter_map(|name| place.identity_of(name));
+            if files.any(is_between) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -386,6 +414,11 @@ impl Naming {
         });
         series.unwrap_or(Self::Backup)
     }
+}
+
+/// A name without its numbers.
+fn without_digits(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|letter| !letter.is_ascii_digit())
 }
 
 /// The mark of a name in a series, or of the name that it was rotated from.

@@ -178,6 +178,14 @@ impl Place {
         self.parent.identity()
     }
 
+    /// Which file has a name that it proposed, if the rules admit it.
+    pub fn identity_of(&self, name: &str) -> Option<Identity> {
+        if name.contains('/') {
+            return Some(Identity::of(&self.open(name).ok()?.metadata().ok()?));
+        }
+        self.parent.stat(name).map(|found| found.identity)
+    }
+
     /// A file that it proposed, if the rules admit it.
     pub fn sibling(self: &Arc<Self>, name: &str) -> Option<Sibling> {
         let metadata = self.open(name).and_then(|file| file.metadata()).ok()?;

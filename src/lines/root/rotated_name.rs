@@ -1,5 +1,5 @@
 //! The names that a rotation gives: `app.log` becomes `app.log.1`, `app.log.old` or `app.log-20261123`, and may then be
-//! compressed.
+//! compressed. svlogd, multilog and s6-log rename `current` to a label such as `@4000000067e0a1b2c3d4e5f6.s`.
 //!
 //! [`is_rotation`] is strict, because a file with such a name is read as history of the other although the rules of the
 //! root may not allow it by itself: `node10` is no rotation of `node1`, and `access-20` is no rotation of `access`. [`bases`] is
@@ -18,9 +18,24 @@ const YEARS: RangeInclusive<u32> = 1970..=2199;
 /// Seconds since 1970 as logrotate's `%s` writes them, from 2001 to 2065, and the same in milliseconds.
 const UNIX_SECONDS: RangeInclusive<u64> = 1_000_000_000..=2_999_999_999;
 
-/// Whether `sibling` is `name` with one rotation mark after it, and not compressed.
+/// The name of a log of which old files get a label.
+pub const LABELLED: &str = "current";
+
+/// The bytes of a label without its ending: `@`, and a TAI64N time in hexadecimal digits.
+pub const LABEL_BYTES: usize = 25;
+
+/// Whether `sibling` is `name` with one rotation mark after it, and not compressed, or a label of it.
 pub fn is_rotation(name: &str, sibling: &str) -> bool {
-    sibling.strip_prefix(name).is_some_and(|suffix| is_mark(suffix.as_bytes()))
+    name == LABELLED && is_label(sibling.as_bytes())
+        || sibling.strip_prefix(name).is_some_and(|suffix| is_mark(suffix.as_bytes()))
+}
+
+/// Whether a name is a label. Its ending says whether the file was finished.
+pub fn is_label(name: &[u8]) -> bool {
+    let Some((label, ending)) = name.split_at_checked(LABEL_BYTES) else { return false };
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    label.strip_prefix(b"@4").is_some_and(|digits| digits.iter().all(is_digit))
+        && [&b""[..], b".s", b".u"].contains(&ending)
 }
 
 /// The same, compressed or not.
@@ -45,6 +60,7 @@ pub fn bases(name: &[u8]) -> BTreeSet<Vec<u8>> {
     }
     let inner = shorter.iter().flat_map(|name| without_inner_mark(name));
     let mut bases = inner.collect::<BTreeSet<_>>();
+    bases.extend(shorter.iter().any(|name| is_label(name)).then(|| LABELLED.into()));
     bases.extend(shorter.into_iter().map(<[u8]>::to_vec));
     bases.remove(name);
     bases
@@ -238,10 +254,18 @@ mod tests {
             ("task.stdout.1", "task.stdout.10"),
             ("app.log.1234", "app.log.12345"),
             ("access", "access-20"),
+            ("app.log", "@4000000067e0a1b2c3d4e5f6.s"),
+            ("current", "@4000000067e0a1b2c3d4e5f6.t"),
+            ("current", "@4000000067E0A1B2C3D4E5F6.s"),
+            ("current", "@8000000067e0a1b2c3d4e5f6.s"),
+            ("current", "@4000000067e0a1b2.s"),
             ("app.log-2026112", "app.log-20261123"),
             ("app.log-20261123", "app.log-2026112310"),
         ] {
             assert!(!is_rotation(name, other), "{name} {other}");
+        }
+        for ending in ["", ".s", ".u"] {
+            assert!(is_rotation("current", &format!("@4000000067e0a1b2c3d4e5f6{ending}")), "{ending}");
         }
     }
 
@@ -283,6 +307,9 @@ mod tests {
             assert!(!bases(name.as_bytes()).contains(&b"a.key"[..]), "{name}");
         }
         assert!(bases(b"\xff.key.1").contains(&b"\xff.key"[..]));
+        for name in ["@4000000067e0a1b2c3d4e5f6.s", "@4000000067e0a1b2c3d4e5f6.s.gz"] {
+            assert!(bases(name.as_bytes()).contains(&b"current"[..]), "{name}");
+        }
     }
 
     proptest! {

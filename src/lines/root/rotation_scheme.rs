@@ -3,7 +3,10 @@
 //! A scheme is only read off a name that is proven to be a file of the log, because another log may have a similar name:
 //! then other names of that scheme are files of the log, too.
 
-use super::rotated_name::{is_date, is_number};
+use super::rotated_name::{LABEL_BYTES, LABELLED, is_date, is_label, is_number};
+
+/// What all labels begin with. No other scheme has a mark after it.
+const LABEL: &str = "@";
 
 /// The part of a rotated name that all files of a log share.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,6 +36,10 @@ pub enum Mark {
 impl Scheme {
     /// How `sibling` was rotated from `name`, and its mark: at the end of it, before its extension, or in front.
     pub fn of_rotation(name: &str, sibling: &str) -> Option<(Self, Mark)> {
+        if name == LABELLED && is_label(sibling.as_bytes()) {
+            let scheme = Self { before: LABEL.into(), after: String::new(), kind: Kind::Date };
+            return scheme.mark(sibling).map(|mark| (scheme, mark));
+        }
         let rotations = Self::all(sibling).filter(|(scheme, _)| scheme.is_of(name));
         // A mark at the end is what a rotation adds to a name that has others already.
         rotations.max_by_key(|(scheme, _)| (scheme.after.is_empty(), scheme.before.len()))
@@ -74,6 +81,10 @@ impl Scheme {
 
     /// The mark of a name of this scheme.
     pub fn mark(&self, name: &str) -> Option<Mark> {
+        if self.before == LABEL {
+            let label = name.get(..LABEL_BYTES).filter(|_| is_label(name.as_bytes()))?;
+            return Some(Mark::Date(label.into(), 0));
+        }
         let text = name.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_str())?;
         parse(text).filter(|(kind, _)| *kind == self.kind).map(|(_, mark)| mark)
     }
@@ -139,6 +150,7 @@ mod tests {
             ("app.log", "app.log-20261122", "app.log-20261122-1"),
             ("app.log", "app.log-1764478800", "app.log-1764478900"),
             ("task.1", "task.1.1", "task.1.2"),
+            ("current", "@4000000067e0a1b2c3d4e5f6.s", "@4000000067e0a1b2d0000000.u"),
         ] {
             let (scheme, mark) = Scheme::of_rotation(name, rotated).unwrap();
             let after = scheme.mark(next).unwrap_or_else(|| panic!("{rotated} {next}"));
@@ -153,6 +165,7 @@ mod tests {
             ("access", "access-20"),
             ("node1", "node10"),
             ("app.log", "app.log.1.gz"),
+            ("app.log", "@4000000067e0a1b2c3d4e5f6.s"),
         ] {
             assert_eq!(Scheme::of_rotation(name, other), None, "{name} {other}");
         }

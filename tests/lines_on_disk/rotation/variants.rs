@@ -2,13 +2,13 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use perennial::lines::{Event, Found, Query, Start};
+use perennial::lines::{Event, Found, Query, RootRules, Start};
 
 use super::{
     away::{come_back, leave},
     is_gap,
 };
-use crate::bed::{Bed, LOG, Reading, follow, query_of};
+use crate::bed::{Bed, LOG, Reading, follow, options, query_of};
 
 /// All lines came in order, and no loss is reported.
 fn is_complete(reading: &Reading, expected: &[&str], why: &str) {
@@ -60,6 +60,8 @@ async fn files_that_are_numbered_in_an_unknown_way_are_a_gap() {
             |n: usize| format!("app.log.{n}.save"),
             |n: usize| format!("APP.LOG.{n}"),
             |n: usize| format!("old-app.log-{n}"),
+            |n: usize| format!("app{n}.log"),
+            |n: usize| format!("app ({n}).log"),
         ] {
             for count in [1, 2, 3] {
                 bed.append(LOG, "0\n");
@@ -80,6 +82,97 @@ async fn files_that_are_numbered_in_an_unknown_way_are_a_gap() {
                 clear(&bed);
             }
         }
+    }
+}
+
+/// As by `mkdir archive/3; mv app.log archive/3`.
+#[tokio::test]
+async fn a_file_that_was_moved_to_a_directory_of_its_own_between_two_others_is_a_gap() {
+    for parent in [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"] {
+        let history = vec!["archive/**".parse().unwrap()];
+        let bed = Bed::with_rules(parent, options(), RootRules { history, ..RootRules::default() });
+        bed.append(LOG, "0\n");
+        let start = leave(&bed, LOG).await;
+        bed.append(LOG, "more\n");
+        for n in 1..=3 {
+            fs::create_dir_all(bed.path(&format!("archive/{n}"))).unwrap();
+            bed.rename(LOG, &format!("archive/{n}/{LOG}"));
+            bed.append(LOG, format!("{n}\n"));
+        }
+        let reading = come_back(&bed, LOG, start, "3").await;
+        let has_all = reading.lines.len() == 4;
+        assert!(has_all || reading.events.iter().any(is_gap), "{:?} {:?}", reading.texts(), reading.events);
+    }
+}
+
+/// As by `mv logs logs.1; mkdir logs`.
+#[tokio::test]
+async fn a_directory_that_is_replaced_loses_nothing_in_silence_however_often_that_happens() {
+    for bed in Bed::both() {
+        let path = "a/b/app.log";
+        let replace = |n: usize| {
+            let name = ["a", "a/b"][n % 2];
+            bed.rename(name, &format!("old-{n}"));
+            fs::create_dir_all(bed.path("a/b")).unwrap();
+            bed.append(path, format!("{n}\n"));
+        };
+        fs::create_dir_all(bed.path("a/b")).unwrap();
+        bed.append(path, "0\n");
+        let mut reading = bed.open(Query { follow: true, ..query_of(path, Start::Head) }).await;
+        reading.read_until("0").await;
+        for n in 1..=4 {
+            replace(n);
+            reading.read_until(&n.to_string()).await;
+        }
+        is_complete(&reading, &["0", "1", "2", "3", "4"], "one by one");
+        (5..=24).for_each(replace);
+        reading.read_until("24").await;
+        let has_all = reading.lines.len() == 25;
+        assert!(has_all || reading.events.iter().any(is_gap), "{:?} {:?}", reading.texts(), reading.events);
+    }
+}
+
+/// Neither their order nor whose they are shows in such names; only when they were created does.
+#[tokio::test]
+async fn a_file_that_was_created_between_two_others_is_a_gap_whatever_its_name_is() {
+    for bed in Bed::both() {
+        for names in [["app-Mon.log", "app-Tue.log"], ["9f0c2a", "b771de"], ["app.log.bak", "app.log.save"]] {
+            for count in [1, 2] {
+                bed.append(LOG, "0\n");
+                let start = leave(&bed, LOG).await;
+                bed.append(LOG, "more\n");
+                for (n, name) in names.iter().take(count).enumerate() {
+                    bed.rename(LOG, name);
+                    bed.append(LOG, format!("{}\n", n + 1));
+                }
+                let reading = come_back(&bed, LOG, start, &count.to_string()).await;
+                let has_all = reading.lines.len() == count + 1;
+                let has_gap = reading.events.iter().any(is_gap);
+                assert!(has_all != has_gap, "{names:?} {count} {:?} {:?}", reading.texts(), reading.events);
+                clear(&bed);
+            }
+        }
+    }
+}
+
+/// Labels of svlogd, multilog and s6-log; a file that was not finished ends with `.u`.
+#[tokio::test]
+async fn the_labelled_files_of_a_current_log_are_read_in_order() {
+    for bed in Bed::both() {
+        let names =
+            ["@4000000067e0a1b2c3d4e5f6.s", "@4000000067e0a1b2d0000000.u", "@4000000067e0b00000000000.s"];
+        bed.append("current", "0\n");
+        let start = leave(&bed, "current").await;
+        bed.append("current", "more\n");
+        for (n, name) in names.iter().enumerate() {
+            bed.rename("current", name);
+            bed.append("current", format!("{}\n", n + 1));
+        }
+        let mut reading = come_back(&bed, "current", start, "3").await;
+        bed.rename("current", "@4000000067e0b00100000000.s");
+        bed.append("current", "4\n");
+        reading.read_until("4").await;
+        is_complete(&reading, &["more", "1", "2", "3", "4"], "labels");
     }
 }
 
