@@ -290,7 +290,8 @@ impl Shared {
             }
             work.parent = parent;
         }
-        self.watch_links(followed, &mut work, &links);
+        let leads_elsewhere = !is_same_directory || followed.led_to() != work.target;
+        self.watch_links(followed, &mut work, &links, leads_elsewhere);
         // What was seen before the directory was watched may be out of date, with no event that says so.
         let named = named.filter(|_| was_watched);
         let looked =
@@ -313,12 +314,18 @@ impl Shared {
     }
 
     /// Inspects the links on the path, and watches their directories. See [`LinkWatch::inspect`].
-    fn watch_links(&self, followed: &Arc<Followed>, work: &mut Work, links: &[LinkPlace]) {
+    fn watch_links(
+        &self,
+        followed: &Arc<Followed>,
+        work: &mut Work,
+        links: &[LinkPlace],
+        leads_elsewhere: bool,
+    ) {
         let mut old = std::mem::take(&mut work.links);
         for place in links {
             let known = old.iter().position(|known| known.is(place)).map(|at| old.swap_remove(at));
             let link = known.map(|mut known| {
-                work.pass_links(known.inspect(place));
+                work.pass_links(known.inspect(place, leads_elsewhere));
                 known
             });
             work.links.push(link.unwrap_or_else(|| {
@@ -326,8 +333,9 @@ impl Shared {
                 LinkWatch::new(place, self.watch(followed, &place.directory, DIRECTORY, role))
             }));
         }
-        let is_kept = |old: &LinkWatch| work.links.iter().any(|new| new.watch() == old.watch());
-        for old in old.iter().filter(|old| !is_kept(old)) {
+        old.retain(|old| !work.links.iter().any(|new| new.watch() == old.watch()));
+        for old in old {
+            work.pass_links(old.unseen());
             self.unwatch(followed, old.watch());
         }
     }

@@ -338,7 +338,9 @@ impl Opener<'_> {
 fn with_cut_off(mut events: Vec<Event>, rotation: &Rotation, position: &Position) -> io::Result<Vec<Event>> {
     let is_found = matches!(events.first(), Some(Event::Resumed(Found::Exact | Found::Moved)));
     let Some(file) = rotation.file().filter(|_| is_found && !rotation.is_remote()) else { return Ok(events) };
-    let bytes = position.size.saturating_sub(file.metadata()?.len());
+    // It may have been truncated since it was found; then what was read is not missing.
+    let kept = file.metadata()?.len().max(position.checkpoint.line.offset);
+    let bytes = position.size.saturating_sub(kept);
     if bytes > 0 {
         events.push(Event::Gap { reason: GapReason::Truncated, bytes: Some(bytes) });
     }

@@ -47,15 +47,21 @@ impl LinkWatch {
         self.ahead = 0;
     }
 
-    /// Inspects the link. Returns how many links had the name in between.
-    pub fn inspect(&mut self, place: &LinkPlace) -> usize {
+    /// How many links came that no inspection found.
+    pub fn unseen(&self) -> usize {
+        usize::try_from(self.ahead).unwrap_or(0)
+    }
+
+    /// Inspects the link; `leads_elsewhere`: the path does not lead where it led at the last inspection. Returns how many
+    /// links had the name in between.
+    pub fn inspect(&mut self, place: &LinkPlace, leads_elsewhere: bool) -> usize {
         let link = place.link();
-        let is_replaced = std::mem::replace(&mut self.link, link) != link;
-        // The last one that came is this one, also if it was here before and came back.
-        if link.is_some() && (is_replaced || self.ahead > 0) {
+        let is_replaced = std::mem::replace(&mut self.link, link) != link && link.is_some();
+        // The last inspection may have read the link just before it was replaced.
+        if is_replaced || leads_elsewhere && self.ahead > 0 {
             self.ahead -= 1;
         }
-        let passed_over = usize::try_from(self.ahead).unwrap_or(0);
+        let passed_over = self.unseen();
         self.ahead = self.ahead.min(0);
         passed_over
     }

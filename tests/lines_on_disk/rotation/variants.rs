@@ -127,8 +127,10 @@ async fn a_directory_that_is_replaced_loses_nothing_in_silence_however_often_tha
         is_complete(&reading, &["0", "1", "2", "3", "4"], "one by one");
         (5..=24).for_each(replace);
         reading.read_until("24").await;
-        let has_all = reading.lines.len() == 25;
-        assert!(has_all || reading.events.iter().any(is_gap), "{:?} {:?}", reading.texts(), reading.events);
+        // The events of directories that are gone may be read after the last file was found.
+        if reading.lines.len() < 25 && !reading.events.iter().any(is_gap) {
+            reading.wait_for_event("a gap", is_gap).await;
+        }
     }
 }
 
