@@ -42,12 +42,12 @@ pub struct Sibling {
 
 impl Parent {
     /// The place of the file that the caller asked for, in this directory.
-    pub fn place(&self) -> io::Result<Arc<Place>> {
+    pub fn place(&self) -> Arc<Place> {
         let Self { tree, directory, asked, real, name, is_history } = self;
         let (tree, directory) = (tree.clone(), directory.clone());
         let (asked, real, is_history) = (asked.clone(), real.clone(), *is_history);
         let parent = Self { tree, directory, asked, real, name: name.clone(), is_history };
-        Ok(Arc::new(Place { parent, name: name.clone(), below: None }))
+        Arc::new(Place { parent, name: name.clone(), below: None })
     }
 }
 
@@ -55,7 +55,7 @@ impl Roots {
     /// All places of a path, its own directory first; none if that does not exist.
     pub fn places(&self, path: &FilePath) -> Vec<Arc<Place>> {
         let Some(tree) = self.trees.get(&path.root) else { return Vec::new() };
-        let Ok(place) = self.parent(path).and_then(|parent| parent.place()) else { return Vec::new() };
+        let Ok(place) = self.parent(path).map(|parent| parent.place()) else { return Vec::new() };
         let mut places = vec![place];
         let asked = path.directory.join(&path.name);
         let (links, end) = walk::links(&tree.directory, &tree.homes, &asked);

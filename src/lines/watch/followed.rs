@@ -376,7 +376,7 @@ impl Followed {
         if let Some(last) = &work.file
             && (!is_linked || is_beside(parent, name, last)?)
         {
-            let younger = siblings::younger(&[parent.place()?], &last.metadata()?, &self.before(), false)?;
+            let younger = siblings::younger(&[parent.place()], &last.metadata()?, &self.before(), false)?;
             misses_last = younger.misses_last;
             for Next { file: sibling, misses_some } in younger.files {
                 let file = parent.open(&sibling.name);
@@ -483,6 +483,6 @@ fn unread(parent: &Parent, name: &str, error: &io::Error) -> Option<Identity> {
 /// Whether a file is in a directory, by a name that begins with `name`.
 fn is_beside(parent: &Parent, name: &str, file: &File) -> io::Result<bool> {
     let identity = Identity::of(&file.metadata()?);
-    let names = search::names_of(&[parent.place()?], identity)?;
+    let names = search::names_of(&[parent.place()], identity)?;
     Ok(names.iter().any(|found| found.name.starts_with(name)))
 }
