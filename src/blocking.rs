@@ -74,8 +74,8 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// Runs unless its caller is gone.
-type Job = Box<dyn FnOnce() + Send>;
+/// Runs unless its caller is gone. True when it is done: otherwise it has a further slice.
+type Job = Box<dyn FnMut() -> bool + Send>;
 
 /// The most threads of the default pool.
 pub fn threads() -> usize {
@@ -98,11 +98,21 @@ impl Pool {
 
     /// Runs work on a thread of the pool, in its turn. Drop the result to take the work back if it has not begun.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+        let mut work = Some(work);
+        self.add(move || work.take().map(|work| work()))
+    }
+
+    /// Adds a job that gives its result in its last slice.
+    fn add<T: Send + 'static>(&self, mut slice: impl FnMut() -> Option<T> + Send + 'static) -> Running<T> {
         let (sender, receiver) = oneshot::channel();
+        let mut sender = Some(sender);
         let job = move || {
-            if !sender.is_closed() {
-                let _ = sender.send(work());
+            if sender.as_ref().is_none_or(oneshot::Sender::is_closed) {
+                return true;
             }
+            let Some(result) = slice() else { return false };
+            let _ = sender.take().map(|sender| sender.send(result));
+            true
         };
         let is_new = self.0.queues().add(OWNER.get(), Box::new(job), self.0.share, self.0.threads);
         if is_new {
@@ -112,32 +122,23 @@ impl Pool {
         Running(receiver)
     }
 
-    /// Does a long walk in slices, each in its turn, so that others have theirs in between. `step` does a part that is
-    /// short beside a slice, and breaks with the result of the walk. Drop the future to end the walk.
-    ///
-    /// # Errors
-    /// The step panicked, or the server stops.
-    pub async fn walk<T: Send + 'static>(
+    /// Does a long walk in slices, each in its turn, so that others have theirs in between. A walk that has begun comes
+    /// before those that its owner has not begun, so that few are in hand at once. `step` does a part that is short beside
+    /// a slice, and breaks with the result of the walk. Drop the result to end the walk.
+    pub fn walk<T: Send + 'static>(
         &self,
         mut step: impl FnMut() -> ControlFlow<T> + Send + 'static,
-    ) -> io::Result<T> {
-        loop {
-            let slice = move || {
-                let began = Instant::now();
-                loop {
-                    match step() {
-                        ControlFlow::Break(result) => return (step, Some(result)),
-                        ControlFlow::Continue(()) if began.elapsed() >= SLICE => return (step, None),
-                        ControlFlow::Continue(()) => {}
-                    }
+    ) -> Running<T> {
+        self.add(move || {
+            let began = Instant::now();
+            loop {
+                match step() {
+                    ControlFlow::Break(result) => return Some(result),
+                    ControlFlow::Continue(()) if began.elapsed() >= SLICE => return None,
+                    ControlFlow::Continue(()) => {}
                 }
-            };
-            let (rest, result) = self.run(slice).await?;
-            match result {
-                Some(result) => return Ok(result),
-                None => step = rest,
             }
-        }
+        })
     }
 }
 
@@ -180,9 +181,13 @@ impl Queues {
         Some((owner, job))
     }
 
-    fn end(&mut self, owner: Owner, share: usize) {
+    /// Ends a slice of a job; `rest` is the job if it has a further one.
+    fn end(&mut self, owner: Owner, rest: Option<Job>, share: usize) {
         let Some(queue) = self.by_owner.get_mut(&owner) else { return };
         queue.running -= 1;
+        if let Some(rest) = rest {
+            queue.waiting.push_front(rest);
+        }
         if queue.running == 0 && queue.waiting.is_empty() {
             self.by_owner.remove(&owner);
         } else {
@@ -204,7 +209,7 @@ impl Thread {
         let share = self.shared.share;
         loop {
             let mut queues = self.shared.queues();
-            let Some((owner, job)) = queues.begin(share) else {
+            let Some((owner, mut job)) = queues.begin(share) else {
                 // Under the same lock, so that no job is added to a thread that ends.
                 queues.running -= 1;
                 drop(queues);
@@ -213,8 +218,9 @@ impl Thread {
             };
             drop(queues);
             // The caller of work that panics sees that it is lost; the panic itself was printed.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            self.shared.queues().end(owner, share);
+            let is_done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut job)).unwrap_or(true);
+            let rest = if is_done { None } else { Some(job) };
+            self.shared.queues().end(owner, rest, share);
         }
     }
 }
@@ -343,7 +349,10 @@ mod tests {
             std::thread::sleep(SLICE);
             ControlFlow::<()>::Continue(())
         };
-        let mut walk = Box::pin(of(1, pool.walk(endless)));
+        let mut walk = by(1, || pool.walk(endless));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counter = waiting.clone();
+        let second = by(1, || pool.run(move || counter.fetch_add(1, Ordering::Relaxed)));
         for n in 0..3 {
             let other = of(2, async { pool.run(move || n).await });
             let other = tokio::select! {
@@ -352,7 +361,9 @@ mod tests {
             };
             assert_eq!(other, n, "done although the walk goes on");
         }
+        assert_eq!(waiting.load(Ordering::Relaxed), 0, "the walk that has begun comes first");
         drop(walk);
+        assert_eq!(second.await.unwrap(), 0);
         // The slice in hand is the last one.
         pool.run(|| ()).await.unwrap();
         let done = steps.load(Ordering::Relaxed);

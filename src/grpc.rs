@@ -6,12 +6,10 @@
 
 use std::sync::Arc;
 
-use status::Failure;
 use tonic::{Status, service::Routes};
 use tower::util::MapResponseLayer;
 
 use crate::{
-    blocking::Pool,
     countdown, lines, messages,
     proto::{
         countdown_service_server::CountdownServiceServer, line_service_server::LineServiceServer,
@@ -81,15 +79,6 @@ pub struct App {
     pub calls: call::Calls,
     /// The configuration of requests.
     pub config: Config,
-    /// Where work is done that would keep a connection from its turns.
-    pub pool: Pool,
-}
-
-impl App {
-    /// Makes an answer of up to thousands of items.
-    async fn make<A: Send + 'static>(&self, make: impl FnOnce() -> A + Send + 'static) -> Result<A, Failure> {
-        Ok(self.pool.run(make).await.map_err(messages::Error::Io)?)
-    }
 }
 
 /// The three services.

@@ -144,7 +144,6 @@ pub async fn run(
         log: log.clone(),
         calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
         config: config.requests.clone(),
-        pool: pool.clone(),
     };
     let (health, gate) = services(app, config.messages.max_patterns)?;
     for service in SERVICES {

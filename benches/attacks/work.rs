@@ -133,7 +133,7 @@ async fn list_files(server: &Server) -> Vec<Call> {
     let call = |_| {
         let mut client = client.clone();
         let request = ListFilesRequest { path: "logs/many".into(), page_size: Some(1), ..Default::default() };
-        async move { drop(client.list_files(request).await.unwrap()) }.boxed()
+        async move { drop(client.list_files(request).await) }.boxed()
     };
     (0..CALLS).map(call).collect()
 }
@@ -158,7 +158,7 @@ async fn list_topics(server: &Server) -> Vec<Call> {
     let call = |_| {
         let mut client = client.clone();
         let request = ListTopicsRequest { pattern: "*.*.none".into(), ..Default::default() };
-        async move { drop(client.list_topics(request).await.unwrap()) }.boxed()
+        async move { drop(client.list_topics(request).await) }.boxed()
     };
     (0..CALLS).map(call).collect()
 }
@@ -168,7 +168,7 @@ async fn list_consumers(server: &Server) -> Vec<Call> {
     let call = |_| {
         let mut client = client.clone();
         let request = ListConsumersRequest { page_size: Some(10_000), ..Default::default() };
-        async move { drop(client.list_consumers(request).await.unwrap()) }.boxed()
+        async move { drop(client.list_consumers(request).await) }.boxed()
     };
     (0..CALLS).map(call).collect()
 }
@@ -178,7 +178,7 @@ async fn list_countdowns(server: &Server) -> Vec<Call> {
     let call = |_| {
         let mut client = client.clone();
         let request = ListCountdownsRequest { page_size: Some(10_000), ..Default::default() };
-        async move { drop(client.list_countdowns(request).await.unwrap()) }.boxed()
+        async move { drop(client.list_countdowns(request).await) }.boxed()
     };
     (0..CALLS).map(call).collect()
 }

@@ -110,12 +110,9 @@ impl CountdownService for App {
             let after = field::page_after(&request.page_token)?;
             let page = self.countdowns.list(page_size, after.as_deref()).await?;
             let now = self.countdowns.now();
-            let make = move || {
-                let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now);
-                let countdowns = page.countdowns.iter().map(shown).collect();
-                field::page(countdowns, page.next, |countdown| &countdown.name)
-            };
-            let (countdowns, next) = self.make(make).await?;
+            let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now);
+            let countdowns = page.countdowns.iter().map(shown).collect();
+            let (countdowns, next) = field::page(countdowns, page.next, |countdown| &countdown.name);
             Ok(proto::ListCountdownsResponse { countdowns, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListCountdowns", request, answer).await

@@ -48,11 +48,8 @@ impl LineService for App {
             let after = field::page_after(&request.page_token)?;
             let path = Some(request.path.as_str()).filter(|path| !path.is_empty());
             let page = self.files.list(path, page_size, after.as_deref(), self.clock.wall()).await?;
-            let make = move || {
-                let files = page.files.into_iter().map(file).collect();
-                field::page(files, page.next, |file| &file.path)
-            };
-            let (files, next) = self.make(make).await?;
+            let files = page.files.into_iter().map(file).collect();
+            let (files, next) = field::page(files, page.next, |file| &file.path);
             Ok(proto::ListFilesResponse { files, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListFiles", request, answer).await

@@ -100,11 +100,8 @@ impl MessageService for App {
                 messages::Error::Pattern { error, .. } => Failure::field("pattern", error.to_string()),
                 error => error.into(),
             })?;
-            let make = move || {
-                let topics = page.topics.into_iter().map(topic).collect();
-                field::page(topics, page.next, |topic| &topic.name)
-            };
-            let (topics, next) = self.make(make).await?;
+            let topics = page.topics.into_iter().map(topic).collect();
+            let (topics, next) = field::page(topics, page.next, |topic| &topic.name);
             Ok(proto::ListTopicsResponse { topics, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListTopics", request, answer).await
@@ -162,11 +159,8 @@ impl MessageService for App {
                     messages::ConsumerPage { consumers, next: None }
                 }
             };
-            let make = move || {
-                let consumers = page.consumers.into_iter().map(consumer).collect();
-                field::page(consumers, page.next, |consumer| &consumer.name)
-            };
-            let (consumers, next) = self.make(make).await?;
+            let consumers = page.consumers.into_iter().map(consumer).collect();
+            let (consumers, next) = field::page(consumers, page.next, |consumer| &consumer.name);
             Ok(proto::ListConsumersResponse { consumers, next_page_token: field::page_token(next) })
         };
         self.calls.unary("ListConsumers", request, answer).await

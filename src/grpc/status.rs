@@ -204,7 +204,7 @@ pub fn buffers_full(limit: usize, is_of_connection: bool) -> Failure {
         ("for all clients", "--max-buffered")
     };
     let text = format!(
-        "the server holds {} {holder} of requests that are not complete and of answers that were not read, and takes          no more ({setting}): read the answers, and try again",
+        "the server holds {} {holder} of requests that are not complete and of answers that were not read, and takes no more ({setting}): read the answers, and try again",
         size(limit)
     );
     Failure::new(ErrorReason::BuffersFull, text).with("limit", limit)

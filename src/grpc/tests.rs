@@ -64,7 +64,6 @@ impl House {
             log,
             calls: call::Calls::new(settings, shutdown.clone(), &mut registry),
             config: Config::default(),
-            pool: Pool::default(),
         };
         Self { app, registry, shutdown, directory, connections: JoinSet::new() }
     }
