@@ -140,7 +140,7 @@ impl Log {
     /// Publishes a message. It is on disk when this returns. Dropping the future does not take the message back.
     ///
     /// # Errors
-    /// What is wrong with the message, or with the log.
+    /// A fault of the message, or of the log.
     pub async fn publish(&self, message: NewMessage) -> Result<Published, Error> {
         let Kind::Embedded(log) = &self.0;
         log.publish(message).await
@@ -159,7 +159,7 @@ impl Log {
     /// Publishes all messages or none, with consecutive sequences. They are on disk when this returns.
     ///
     /// # Errors
-    /// The first message that is wrong, or what is wrong with the log.
+    /// The first message with a fault, or a fault of the log.
     pub async fn publish_batch(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, BatchError> {
         let Kind::Embedded(log) = &self.0;
         log.publish_batch(messages).await
@@ -168,7 +168,7 @@ impl Log {
     /// Publishes a message to a topic of the server's own.
     ///
     /// # Errors
-    /// [`Error::SequenceMismatch`], or what is wrong with the log.
+    /// [`Error::SequenceMismatch`], or a fault of the log.
     pub(crate) async fn publish_own(&self, message: NewMessage) -> Result<Published, Error> {
         let Kind::Embedded(log) = &self.0;
         log.publish_own(message).await
@@ -178,7 +178,7 @@ impl Log {
     /// caller has checked them.
     ///
     /// # Errors
-    /// The message that was refused, or what is wrong with the log.
+    /// The message that was refused, or a fault of the log.
     pub(crate) async fn publish_own_batch(
         &self,
         messages: Vec<NewMessage>,
@@ -207,7 +207,7 @@ impl Log {
     /// removed.
     ///
     /// # Errors
-    /// [`Error::Topic`], [`Error::NoTopic`], or what is wrong with the log.
+    /// [`Error::Topic`], [`Error::NoTopic`], or a fault of the log.
     pub async fn purge_topic(&self, topic: &str, up_to: Option<Sequence>) -> Result<u64, Error> {
         topic::check(topic).map_err(Error::Topic)?;
         let Kind::Embedded(log) = &self.0;
@@ -218,7 +218,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Consumer`], [`Error::OtherLog`], [`Error::Ahead`], [`Error::CommitBehind`] unless `may_rewind`,
-    /// [`Error::TooManyConsumers`], or what is wrong with the log.
+    /// [`Error::TooManyConsumers`], or a fault of the log.
     pub async fn commit_cursor(
         &self,
         consumer: &str,
@@ -232,7 +232,7 @@ impl Log {
     /// Moves a consumer to a start position, or creates it there. It is on disk when this returns.
     ///
     /// # Errors
-    /// [`Error::Consumer`], [`Error::ConsumerConnected`], [`Error::TooManyConsumers`], or what is wrong with the log.
+    /// [`Error::Consumer`], [`Error::ConsumerConnected`], [`Error::TooManyConsumers`], or a fault of the log.
     pub async fn set_consumer(&self, consumer: &str, start: Start) -> Result<ConsumerInfo, Error> {
         let Kind::Embedded(log) = &self.0;
         log.set_consumer(consumer, start).await
@@ -259,7 +259,7 @@ impl Log {
     /// Deletes a consumer for good.
     ///
     /// # Errors
-    /// [`Error::Consumer`], [`Error::NoConsumer`], or what is wrong with the log.
+    /// [`Error::Consumer`], [`Error::NoConsumer`], or a fault of the log.
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         let Kind::Embedded(log) = &self.0;
         log.delete_consumer(name).await

@@ -25,7 +25,7 @@ pub enum Error {
     Url {
         /// The address as it was given, without a user name and a password.
         url: String,
-        /// What is wrong with it.
+        /// Its fault.
         reason: String,
         /// An address that works, or another way to reach the server.
         hint: String,

@@ -1,4 +1,4 @@
-//! The bodies of streaming responses: between a generator and hyper, without a copy of what is large.
+//! The bodies of streaming responses: between a generator and hyper, without a copy of large items.
 //!
 //! tonic's service traits return a stream, and tonic's own body would copy each response into a buffer of its stream. A
 //! method returns [`Served`] instead: a stream that can be taken out of tonic's response again. The accept path does
@@ -78,7 +78,7 @@ pub fn own_body(mut response: http::Response<Body>) -> http::Response<Body> {
 #[derive(Debug)]
 struct ResponseBody {
     responses: Responses<Encoded>,
-    /// What is left of a response.
+    /// The pieces of a response that have not left.
     pieces: VecDeque<Bytes>,
     end: End,
 }

@@ -1,4 +1,4 @@
-//! Conversions of fields that several requests share. Each error names the field, what is wrong, and what would work.
+//! Conversions of fields that several requests share. Each error names the field, the fault, and a good value.
 
 use std::time::{Duration, SystemTime};
 

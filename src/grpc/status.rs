@@ -1,7 +1,7 @@
 //! The only place where an error becomes a status: its code, its reason, its text, its details.
 //!
 //! Every error of every module has an arm in one of the tables here and in the modules below. They have no `_` arm, so
-//! that a new variant does not compile without a decision on its status. A text says what is wrong, and what would work.
+//! that a new variant does not compile without a decision on its status. A text names the fault and the remedy.
 //! No host path and no inner error leaves the server.
 
 use std::{collections::HashMap, time::Duration};
@@ -38,7 +38,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a reason, and a text that says what is wrong and what would work.
+    /// A failure with a reason, and a text that names the fault and the remedy.
     pub fn new(reason: ErrorReason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
     }

@@ -14,7 +14,7 @@
 //! | `disk` | the seam to the file system, which tests break |
 //! | `format` | the bytes on disk: blocks, footers, trim points; reading them without an index |
 //! | `manifest` | what must exist, twice on disk, and the history of the log |
-//! | `index` | what is known in memory: segments, topics, recent blocks, message ids |
+//! | `index` | the index in memory: segments, topics, recent blocks, message ids |
 //! | `read` | subscriptions, the batches that they read, notification, consumers |
 //! | `maintenance` | retention, purge, expiry, compaction, and segments prepared ahead |
 //! | `write` | publishing: the queue, the committer, the commit in progress |
@@ -169,7 +169,7 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores what is known of the wall clock.
+    /// Stores the known facts about the wall clock.
     fn store_clock(&self, history: &ClockHistory) -> io::Result<()> {
         self.manifest.change_both(|manifest| manifest.clock = history.to_bytes())
     }

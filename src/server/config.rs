@@ -69,7 +69,7 @@ pub enum Error {
     Variable {
         /// The name of the variable.
         variable: String,
-        /// What is wrong, and what would work.
+        /// The fault, and a value that would work.
         fault: String,
     },
     /// The file cannot be read.
@@ -85,7 +85,7 @@ pub enum Error {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what would work.
+        /// The fault, and a value that would work.
         fault: String,
     },
     /// No part of the server works with this value.

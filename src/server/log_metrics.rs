@@ -1,4 +1,4 @@
-//! The metrics of the log: whether messages can be published, what that needs, and what is still to be erased.
+//! The metrics of the log: whether messages can be published, the room that this needs, and the bytes still to be erased.
 
 use prometheus_client::{
     collector::Collector,

@@ -58,7 +58,7 @@ impl Clock {
     }
 
     /// Sets the wall clock, forward or back, and ends all sleeps until one of its moments. It also
-    /// stands for a suspend, in which the monotonic clock stops and the wall clock goes on.
+    /// simulates a suspend, in which the monotonic clock stops and the wall clock goes on.
     pub(crate) fn step(&self, by: Nanos) {
         let Self::Manual(manual) = self else { panic!("{self:?} cannot be set") };
         *manual.offset.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The lines about calls of one connection: all that can end together, and then some a second.
+/// The lines about calls of one connection: as many as can end together, and then some a second.
 const OF_A_CONNECTION: (u32, u32) = (256, 10);
 
 /// The lines about calls of all connections.

@@ -36,7 +36,7 @@ pub struct Arrival {
     pub came: Came,
     /// Other files were at the path before it, and are gone.
     pub misses_some: bool,
-    /// What is read of it may be out of date for a moment.
+    /// The content may be out of date for a moment.
     pub is_remote: bool,
 }
 

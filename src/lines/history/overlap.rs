@@ -30,8 +30,8 @@ const SEARCHED_BYTES: u64 = 1024 * 1024 * 1024;
 /// How many searches are remembered: nearly all followers have read the older file to its end.
 const MAX_SEARCHES: usize = 8;
 
-/// What is known of a file and one that was at the path before it. The newer one keeps it, so that many followers compare
-/// the two once.
+/// The known common content of a file and one that was at the path before it. The newer one keeps it, so that many
+/// followers compare the two once.
 #[derive(Debug, Default)]
 pub struct Overlap {
     old: Identity,

@@ -197,7 +197,7 @@ impl Rotation {
         matches!(self.at, At::Old { is_copy: true, .. })
     }
 
-    /// What is read may be out of date for a moment.
+    /// The content may be out of date for a moment.
     pub fn is_remote(&self) -> bool {
         matches!(&self.at, At::Generation { generation, .. } if generation.arrival.is_remote)
     }

@@ -94,7 +94,7 @@ pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
     Ok(others.any(|other| other.birth() > gone.birth() && Some(other) != current))
 }
 
-/// What is beside a log.
+/// The files beside a log.
 struct Siblings<'a> {
     places: &'a [Arc<Place>],
     /// Files that are known to be older than those that are wanted.

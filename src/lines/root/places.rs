@@ -1,7 +1,7 @@
 //! The directories in which the history of a log may be: that of its path, those of the links on the path and of the file
 //! that they lead to, and those that the operator named.
 //!
-//! A place only proposes names. Whoever opens one has the rules checked, and proves that the file is the one that is
+//! A place only proposes names. The caller that opens one checks the rules, and proves that the file is the one that is
 //! wanted.
 
 use std::{

@@ -19,7 +19,7 @@ pub struct Corrections {
     right_from: u64,
 }
 
-/// What is done to the times of messages from `first` on.
+/// The correction of the times of messages from `first` on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Correction {
     first: u64,
@@ -145,7 +145,7 @@ impl Corrections {
 pub struct Moment {
     now: i128,
     corrections: Arc<Corrections>,
-    /// What is assumed of messages of earlier boots.
+    /// The assumption about messages of earlier boots.
     doubt: Option<Doubt>,
     /// Messages after this sequence have no age yet, and have not expired: the clock may have been set before they were
     /// published.
@@ -154,7 +154,7 @@ pub struct Moment {
     swept: Option<Arc<Moment>>,
 }
 
-/// What is assumed of messages with a sequence below `since`, which were published before the machine started.
+/// The assumption about messages with a sequence below `since`, which were published before the machine started.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     since: u64,

@@ -156,7 +156,7 @@ impl Disk {
         }
     }
 
-    /// What is left on the file system of a directory. A file system that does not limit the number of files reports any
+    /// The free room on the file system of a directory. One that does not limit the number of files reports any
     /// number.
     pub fn free(&self, path: &Path) -> io::Result<Free> {
         match self {

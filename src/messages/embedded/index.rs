@@ -1,4 +1,4 @@
-//! What is known of the log in memory.
+//! The index of the log in memory.
 
 pub mod block_run;
 pub mod builder;

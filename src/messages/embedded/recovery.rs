@@ -66,7 +66,7 @@ pub struct Recovered {
     pub state: State,
     /// The sequence of the next message.
     pub next_sequence: u64,
-    /// What is known of the wall clock.
+    /// The known facts about the wall clock.
     pub clock_history: ClockHistory,
     /// The blocks with message ids of segments that were read.
     pub with_ids: WithIds,

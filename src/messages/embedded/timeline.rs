@@ -39,7 +39,7 @@ const SUSPENSION: u64 = 1_000_000_000;
 /// Of steps of the wall clock, the first is logged, and then at most one in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is known of the wall clock.
+/// The known facts about the wall clock.
 #[derive(Debug)]
 pub struct Timeline {
     clock: Clock,
@@ -225,7 +225,7 @@ impl Timeline {
         (state.history, state.corrections, state.offset) = (history, corrections, offset);
     }
 
-    /// What is stored.
+    /// The stored form.
     pub fn history(&self) -> ClockHistory {
         self.state().history.clone()
     }

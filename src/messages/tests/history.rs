@@ -113,7 +113,7 @@ struct Checker {
     consumers: HashMap<String, (Possible, usize)>,
     is_enforced: bool,
     opened: usize,
-    /// What was lost, and what is reported to readers.
+    /// The lost ranges, and the reports to readers.
     lost: Vec<(u64, u64)>,
     reported: Vec<(u64, u64)>,
     is_list_lost: bool,

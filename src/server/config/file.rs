@@ -15,7 +15,7 @@ pub fn read(path: &Path) -> Result<Settings, Error> {
     parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })
 }
 
-/// Reads the text of a file. The error says what is wrong and what would work.
+/// Reads the text of a file. The error names the fault and a value that would work.
 pub fn parse(text: &str) -> Result<Settings, String> {
     let table = text.parse::<toml::Table>().map_err(|error| error.to_string())?;
     let known = known_keys();

@@ -1,4 +1,4 @@
-//! What is written to stderr: errors, notes between two dashes, and the command that resumes.
+//! The output on stderr: errors, notes between two dashes, and the command that resumes.
 
 use std::{
     io::{self, Write},

@@ -1,4 +1,4 @@
-//! Every way out of a root, and what is no file.
+//! Every way out of a root, and every kind of entry that is not a file.
 
 use std::os::{fd::AsRawFd, unix::net::UnixListener};
 

@@ -1,4 +1,4 @@
-//! Names that change while they are read: never one byte of what is outside, or denied.
+//! Names that change while they are read: never one byte from outside, or from a denied file.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ const MANY_SWAPS: usize = 1_000_000;
 /// How long readers may take to meet both states.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A tree in which a path is now good and now leads outside, or to what is denied, and what to swap to and fro for it.
+/// A tree in which a path is now good and now leads outside, or to a denied file, and the names to swap for it.
 struct Trap {
     house: House,
     path: &'static str,

@@ -167,7 +167,7 @@ impl Simulation {
         self.state().max_files = files;
     }
 
-    /// What is left for further files and bytes.
+    /// The room for further files and bytes.
     pub fn free(&self) -> super::Free {
         let state = self.state();
         let bytes = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));

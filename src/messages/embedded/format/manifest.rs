@@ -1,4 +1,4 @@
-//! The manifest: what must be in the directory of a log, and what is known of its history.
+//! The manifest: the files that must be in the directory of a log, and its history.
 //!
 //! It is kept twice, in two files. Each change is written to the older copy, in place, and synced; so while one copy is
 //! written, the other one is whole. A change is on disk before the log does what it announces: before a message is
@@ -45,7 +45,7 @@ pub struct Manifest {
     pub lost: Vec<Listed>,
     /// The runs that published.
     pub incarnations: Incarnations,
-    /// What is known of the wall clock; empty for nothing.
+    /// The known facts about the wall clock; empty if there are none.
     pub clock: Vec<u8>,
 }
 

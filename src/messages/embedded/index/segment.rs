@@ -1,4 +1,4 @@
-//! A segment: a file of blocks, and the index of what is where in it.
+//! A segment: a file of blocks, and the index of its content.
 //!
 //! The index of the segment that is being written is in memory, and grows with its messages. The index of a full segment is
 //! its footer, of which only the sparse index is in memory: 40 bytes for each run of 64 KiB. Other parts of footers are

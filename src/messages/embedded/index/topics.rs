@@ -1,4 +1,4 @@
-//! What is known of each topic in memory: how much it holds, and what was removed from it.
+//! The index of topics in memory: how much each holds, and how much was removed from it.
 //!
 //! Retention, a purge, and a later message where only the last one is kept all remove the oldest messages of a topic: a
 //! message is removed when its sequence is below the `first_kept` of its topic. A gap is reported for `lost_up_to`, the
@@ -33,7 +33,7 @@ pub struct Topic {
     pub is_last_only: bool,
 }
 
-/// What is removed from the oldest end of a topic, and what is left.
+/// The messages that are removed from the oldest end of a topic, and the rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trimmed {
     /// The number of removed messages.

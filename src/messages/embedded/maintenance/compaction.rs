@@ -1,4 +1,4 @@
-//! Frees the room of removed messages: deletes segments, or writes what is left of them into new ones.
+//! Frees the room of removed messages: deletes segments, or writes the rest of them into new ones.
 //!
 //! Adjacent segments that hold little become one, so that many years of a log that keeps only last messages are a few files.
 //! A segment with message ids of the dedupe window is left alone, and so is a damaged one, because only its bytes show the
@@ -341,7 +341,7 @@ fn remove_leftovers(shared: &Shared) -> io::Result<()> {
     result
 }
 
-/// Writes what is left of some segments into one, which replaces them.
+/// Writes the rest of some segments into one, which replaces them.
 fn compact(shared: &Shared, segments: &[Arc<Segment>], moment: &Moment) -> io::Result<()> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(()) };
     let disk = &shared.config.disk;
@@ -396,7 +396,7 @@ fn replace_all(shared: &Shared, segments: &[Arc<Segment>], made: Segment, expire
     state.topics.forget_expired(expired);
 }
 
-/// Writes what is left of some segments into a file. Returns the file, and the messages that have expired; `None` if a
+/// Writes the rest of some segments into a file. Returns the file, and the messages that have expired; `None` if a
 /// segment is damaged.
 fn write(
     shared: &Shared,
@@ -441,7 +441,7 @@ fn write(
     Ok(Some((file, expired)))
 }
 
-/// What is left of a block; `None` if nothing is.
+/// The rest of a block; `None` if it has none.
 fn living(
     shared: &Shared,
     block: &Block,

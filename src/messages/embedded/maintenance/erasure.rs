@@ -33,7 +33,7 @@ use crate::messages::embedded::{
     read::fetch::retrying,
 };
 
-/// What is left to erase.
+/// The work that is left to erase.
 #[derive(Debug, Default)]
 pub struct Eraser {
     /// Topics to erase in the next round, and the last purged sequence of each.
@@ -268,7 +268,7 @@ fn erase_topics(
     stamped.finish()
 }
 
-/// Erases everything that is dead in a segment. `known`: what was dead at the last sweep. Returns what is dead now.
+/// Erases everything that is dead in a segment. `known`: those of the last sweep. Returns those of this one.
 fn sweep(
     shared: &Shared,
     segment: &Arc<Segment>,
@@ -289,7 +289,7 @@ fn sweep(
     Ok(dead)
 }
 
-/// A number that changes with what is dead in a segment; 0 if nothing is.
+/// A number that changes with the dead messages of a segment; 0 if there are none.
 fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Result<u64> {
     let (mut dead, mut has_dead) = (DefaultHasher::new(), false);
     let mut expiring = Vec::<Arc<str>>::new();
@@ -322,7 +322,7 @@ fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Resu
 /// between the two, a message that is not removed, but expired by a wrong clock, would look damaged otherwise.
 struct Stamped<'a> {
     segment: &'a Segment,
-    /// What is overwritten once the stamps are on disk.
+    /// The ranges to overwrite once the stamps are on disk.
     holes: Vec<Range<u64>>,
     /// Bytes were changed that are not on disk yet.
     is_changed: bool,
@@ -333,7 +333,7 @@ impl<'a> Stamped<'a> {
         Self { segment, holes: Vec::new(), is_changed: false }
     }
 
-    /// Writes the stamps of what is dead in a run of blocks, up to an offset.
+    /// Writes the stamps of the dead messages in a run of blocks, up to an offset.
     fn stamp(&mut self, shared: &Shared, run: &BlockRun, end: u64, how: How<'_>) -> io::Result<()> {
         let bytes = self.segment.read(run.start, run.end)?;
         let (blocks, _) = blocks_of(&bytes, run, self.segment.salt());

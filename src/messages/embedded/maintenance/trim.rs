@@ -1,4 +1,4 @@
-//! Computes what is left of topics when their oldest messages are removed.
+//! Computes the rest of topics when their oldest messages are removed.
 //!
 //! Topics are taken in the order of their names, many at once, and segments one after another. So each part of an index is
 //! read once for many topics, and what is removed as a whole is not looked at.
@@ -48,7 +48,7 @@ impl Limit {
 /// A topic that is over a limit, as it was then.
 pub type Over = (Arc<str>, Topic, Limit);
 
-/// What is known of a topic so far.
+/// The known facts about a topic so far.
 struct Progress<'a> {
     over: &'a Over,
     trimmed: Trimmed,
@@ -142,13 +142,13 @@ impl<'a> Progress<'a> {
 }
 
 impl Shared {
-    /// Computes what a limit removes from a topic, and what is left.
+    /// Computes the messages that a limit removes from a topic, and the rest.
     pub fn trim(&self, name: &Arc<str>, topic: &Topic, limit: Limit) -> io::Result<Trimmed> {
         let trimmed = self.trim_all(&[(name.clone(), topic.clone(), limit)])?;
         trimmed.into_iter().next().ok_or_else(|| io::Error::other("a topic has no result"))
     }
 
-    /// Computes what limits remove from topics, which are sorted by name, and what is left of each.
+    /// Computes the messages that limits remove from topics, which are sorted by name, and the rest of each.
     pub fn trim_all(&self, over: &[Over]) -> io::Result<Vec<Trimmed>> {
         let mut topics = over.iter().map(Progress::new).collect::<Vec<_>>();
         let segments = self.state().segments.clone();

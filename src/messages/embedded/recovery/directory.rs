@@ -149,7 +149,7 @@ impl Files {
                 return Err(OpenError::Foreign { path: candidate.path });
             }
             if candidate.first_sequence <= replaces_up_to {
-                // A compacted segment with a whole index has what is left of it.
+                // A compacted segment with a whole index has the rest of it.
                 files.superseded.push(candidate.path);
                 continue;
             }

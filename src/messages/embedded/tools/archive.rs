@@ -55,7 +55,7 @@ pub struct Archive {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) topics: Topics,
     pub(super) cache: Cache,
-    /// What is wrong with files other than segments that exist.
+    /// The faults of files other than segments that exist.
     pub(super) faults: Vec<Finding>,
     /// The highest sequence that it has given.
     pub(super) head: u64,
@@ -196,13 +196,13 @@ impl Archive {
         Ok(Segment::open(path.clone(), file.clone(), *first_sequence, *replaces_up_to, index))
     }
 
-    /// What is wrong with files other than segments that exist.
+    /// The faults of files other than segments that exist.
     pub fn faults(&self) -> impl Iterator<Item = &Finding> {
         self.faults.iter()
     }
 }
 
-/// What is missing according to the manifest and the segments, and what is wrong with the manifest itself.
+/// The files that are missing according to the manifest and the segments, and the faults of the manifest itself.
 pub fn lost(directory: &Path, files: &Files) -> Vec<Finding> {
     let presence = Presence::new(files.manifest.manifest.as_ref(), &files.segments);
     let mut findings = Vec::new();

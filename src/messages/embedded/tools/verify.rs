@@ -1,4 +1,4 @@
-//! Reads every byte of a log, and reports what is not as it was written.
+//! Reads every byte of a log, and reports every part that is not as it was written.
 
 use std::{
     collections::BTreeMap,
@@ -133,7 +133,7 @@ fn each_segment(
             let place = place.fetch_add(1, Ordering::Relaxed);
             let Some(candidate) = segments.get(place) else { return };
             let before = Before { next_sequence: candidate.first_sequence, last_time: 0 };
-            // Nobody takes it after an error.
+            // After an error, no thread takes it.
             let _ = results.send((place, Checked::of(candidate, next_of(place), before, &mut memory)));
         }
     };
@@ -161,7 +161,7 @@ fn each_segment(
     })
 }
 
-/// What is known from the segments before one.
+/// The facts known from the segments before one.
 #[derive(Clone, Copy)]
 struct Before {
     next_sequence: u64,
@@ -201,7 +201,7 @@ impl Checked {
         Ok(checked)
     }
 
-    /// What is known after it.
+    /// The facts known after it.
     fn after(&self, before: Before) -> Before {
         Before {
             next_sequence: self.next_sequence.max(before.next_sequence),

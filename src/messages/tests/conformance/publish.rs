@@ -1,4 +1,4 @@
-//! Publishing: what is checked, what an acknowledgement promises, and when a publish is safe to repeat.
+//! Publishing: its checks, the promise of an acknowledgement, and when a publish is safe to repeat.
 
 use super::*;
 

@@ -28,7 +28,7 @@ pub struct Now {
     pub is_ahead: bool,
 }
 
-/// What is known of the time of a history.
+/// The known facts about the time of a history.
 #[derive(Debug, Default)]
 pub struct Ages {
     /// `None` if the history has no times.

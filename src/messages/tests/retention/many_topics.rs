@@ -1,4 +1,4 @@
-//! What is read of the disk when a segment has many topics: as much as is asked for, and not more with every topic.
+//! Reads of the disk when a segment has many topics: as many as the call needs, however many topics there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

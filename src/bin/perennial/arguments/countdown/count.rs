@@ -24,7 +24,7 @@ const DEFAULT_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 /// A divisor below this is no help as an interval.
 const MIN_SUGGESTED: SignedDuration = SignedDuration::from_millis(1);
 
-/// What is counted, if the command line says it in words.
+/// The subject of the countdown, if the command line gives it in words.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Count(Option<Kind>);
 

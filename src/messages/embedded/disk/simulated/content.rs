@@ -3,7 +3,7 @@
 //! They change on disk in sectors of 512 bytes, each independent of the others. A power cut leaves of each sector any one of
 //! the states that it had since it was last on disk for certain. In a torn sector, the first of the bytes that were changing
 //! have changed, and the rest are as before, or garbage; bytes that were not changing stay as they were (SQLite calls this
-//! powersafe overwrite). The length covers what is left of the writes that extended the file, and a truncation that survives
+//! powersafe overwrite). The length covers the rest of the writes that extended the file. A truncation that survives
 //! removes what was written before it.
 
 use std::{
@@ -23,7 +23,7 @@ const SECTOR_BYTES: u64 = SECTOR as u64;
 
 type Image = Box<[u8; SECTOR]>;
 
-/// What readers see, what is on disk, and what may be.
+/// The content that readers see, the content on disk, and the content that may be on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     /// Sectors that are not here are zeros.

@@ -17,7 +17,7 @@ pub struct Loss {
     pub tears: bool,
 }
 
-/// What is left of the changes to a file, or to the names.
+/// The changes to a file, or to the names, that survive.
 #[derive(Clone, Copy, Debug)]
 pub enum Kept {
     /// The disk had just written everything.
@@ -39,7 +39,7 @@ impl Loss {
         loss
     }
 
-    /// What is left of the next file.
+    /// The part of the next file that survives.
     pub fn kept(&mut self) -> Kept {
         self.alike.unwrap_or_else(|| self.draw())
     }

@@ -13,7 +13,7 @@ use std::{
 
 use super::loss::{Kept, Loss};
 
-/// What processes see, what is on disk, and the changes between the two.
+/// The names that processes see, the names on disk, and the changes between the two.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     seen: Tree,

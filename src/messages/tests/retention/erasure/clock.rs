@@ -1,4 +1,4 @@
-//! A wrong clock and erasure: what is overwritten, and when, and that no reader takes it for damage.
+//! A wrong clock and erasure: which bytes are overwritten, and when, and that no reader takes them for damage.
 
 use super::*;
 
