@@ -355,14 +355,16 @@ impl ManifestFile {
         })
     }
 
-    /// Takes a segment off the list, before its file is removed. Lost segments before it are of no interest any more, if no
-    /// segment before them is left.
+    /// Takes a segment off the list, before its file is removed. With the oldest one, the lost segments before the next are
+    /// forgotten.
     pub fn unlist(&self, first_sequence: u64) -> io::Result<()> {
         self.change_both(|manifest| {
             manifest.segments.retain(|listed| listed.first_sequence != first_sequence);
             let oldest = manifest.segments.first().map_or(u64::MAX, |oldest| oldest.first_sequence);
-            let is_after = |listed: &Listed| listed.end.is_none_or(|end| end > oldest);
-            manifest.lost.retain(|listed| listed.first_sequence > first_sequence || is_after(listed));
+            if first_sequence < oldest {
+                let is_after = |listed: &Listed| listed.end.is_none_or(|end| end > oldest);
+                manifest.lost.retain(|listed| listed.first_sequence > first_sequence || is_after(listed));
+            }
         })
     }
 }

@@ -110,6 +110,32 @@ async fn a_lost_segment_is_a_gap_when_what_is_before_it_is_removed_and_nothing_a
     }
 }
 
+#[tokio::test]
+async fn a_lost_oldest_segment_is_a_gap_when_a_segment_behind_one_that_is_left_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open_small(&directory);
+    for n in 1..=40 {
+        let topic = if (21..=34).contains(&n) { "b" } else { "a" };
+        log.publish(text(topic, &format!("{n} {}", "x".repeat(500)))).await.unwrap();
+    }
+    log.close().await;
+    let all = segments(&directory);
+    let end = all[1].1;
+    assert!(end <= 20, "a segment with messages of a is left before those of b");
+    let is_of_b = |pair: &&[(PathBuf, u64)]| pair[0].1 >= 21 && pair[1].1 <= 35;
+    let of_b = all.windows(2).find(is_of_b).expect("a segment has only messages of b");
+    std::fs::remove_file(&all[0].0).unwrap();
+    let (log, _) = open_small(&directory);
+    log.purge_topic("b", None).await.unwrap();
+    super::workload::enforce(&log).await;
+    assert!(!of_b[0].0.exists(), "the segment is deleted");
+    let expected = (end..=20).chain(35..=40).collect::<Vec<_>>();
+    assert_eq!(sequences(&log).await, (expected.clone(), vec![damaged(1, end - 1)]));
+    log.close().await;
+    let (log, _) = open_small(&directory);
+    assert_eq!(sequences(&log).await, (expected, vec![damaged(1, end - 1)]), "after a restart");
+}
+
 /// A log of messages a second apart, each of a topic of its own every third time, and the time of each.
 async fn log_of_seconds(directory: &tempfile::TempDir, clock: &Clock) -> Vec<SystemTime> {
     let (log, _) = open_with(directory, Config { clock: clock.clone(), ..small() });
