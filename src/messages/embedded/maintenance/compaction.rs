@@ -274,17 +274,14 @@ fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     shared.config.disk.sync_directory(&shared.directory)
 }
 
-/// With the oldest segment, forgets the damage and the lost files before the next one, present or lost. They become messages
-/// that were removed: a reader that has not come so far gets a gap for them still. That is on disk before the list of files
-/// forgets them. Returns the first sequence from which damage is still to be known.
+/// With the oldest segment, the damage and the lost files before the next one, present or lost, become messages that were
+/// removed, for which a reader that comes back gets a gap. Returns the first sequence from which damage stays known.
 fn lose_damage(shared: &Shared, segment: &Segment) -> io::Result<u64> {
     let first = {
         let mut state = shared.state_mut();
         let mut others = state.segments.iter().map(|other| other.first_sequence);
-        let first = others.find(|first| *first != segment.first_sequence).unwrap_or(0);
-        if first < segment.first_sequence {
-            return Ok(0);
-        }
+        let oldest = others.find(|first| *first != segment.first_sequence);
+        let Some(first) = oldest.filter(|first| *first > segment.first_sequence) else { return Ok(0) };
         let first = first.min(shared.manifest.first_lost_after(segment.first_sequence));
         let Some(last) = state.damaged.values().copied().filter(|to| *to < first).max() else {
             return Ok(first);
