@@ -11,11 +11,12 @@ use std::fs;
 
 use harness::{
     Server, append,
-    mount::{Mount, Silent},
+    mount::{Frozen, Mount, Silent},
     soon, until,
 };
 use perennial::proto::{PublishRequest, ReadLinesRequest};
-use tonic::Code;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
 
 mod harness;
 
@@ -34,11 +35,7 @@ fn message(text: &str) -> PublishRequest {
 async fn a_second_signal_ends_the_process_at_once() {
     let mount = Mount::of_kind("ext4", "300m");
     let mut server = Server::start_in_with(mount.path(), &["--drain", "1h"]);
-    let mut client = server.messages().await;
-    client.publish(message("before")).await.unwrap();
-    let frozen = mount.freeze();
-    let unanswered = tokio::spawn(async move { client.publish(message("during")).await });
-    until("a write that hangs", async || states(server.id()).contains('D')).await;
+    let (frozen, unanswered) = hang(&server, &mount).await;
     server.terminate();
     server.wait_for_log("stopping");
     server.terminate();
@@ -82,24 +79,26 @@ async fn a_file_system_that_does_not_answer_holds_neither_other_readers_nor_the_
 async fn a_disk_that_hangs_does_not_keep_a_server_that_must_stop() {
     let mount = Mount::of_kind("ext4", "300m");
     let mut server = Server::start_in_with(mount.path(), &["--drain", "3s"]);
-    let mut client = server.messages().await;
-    client.publish(message("before")).await.unwrap();
-    let frozen = mount.freeze();
-    let unanswered = tokio::spawn(async move { client.publish(message("during")).await });
-    until("a write that hangs", async || states(server.id()).contains('D')).await;
+    let (frozen, unanswered) = hang(&server, &mount).await;
     server.terminate();
     server.wait_for_log("connections are cut");
     server.wait_for_log("not stopped after 3s: a disk may hang");
-    // The kernel keeps the thread whose write hangs, and all others are gone.
-    until("the end of the other threads", async || {
-        states(server.id()).chars().all(|state| "DZ".contains(state))
-    })
-    .await;
+    until_gone(&server).await;
     soon("the end of the call", unanswered).await.unwrap().unwrap_err();
     drop(frozen);
     assert_eq!(server.wait().code(), Some(1));
     server.restart();
     server.messages().await.publish(message("after")).await.unwrap();
+}
+
+/// Freezes the disk of a server, and publishes until a write hangs.
+async fn hang<'a>(server: &Server, mount: &'a Mount) -> (Frozen<'a>, JoinHandle<Result<(), Status>>) {
+    let mut client = server.messages().await;
+    client.publish(message("before")).await.unwrap();
+    let frozen = mount.freeze();
+    let unanswered = tokio::spawn(async move { client.publish(message("during")).await.map(|_| ()) });
+    until("a write that hangs", async || states(server.id()).contains('D')).await;
+    (frozen, unanswered)
 }
 
 /// Waits until a process has ended, but for threads that the kernel does not let go.

@@ -1,7 +1,14 @@
 //! Floods of frames, and connections that are silent or slow.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use tokio::task::JoinHandle;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
@@ -19,28 +26,41 @@ const ROUNDS: u32 = 20;
 /// What a server may keep of all floods.
 const KEPT_KIB: usize = 48 * 1024;
 
-/// A client that is served throughout.
-struct Neighbour(tokio::task::JoinHandle<usize>);
+/// A client that asks for one answer after the other.
+struct Neighbour {
+    asks: JoinHandle<()>,
+    answers: Arc<AtomicUsize>,
+}
 
 impl Neighbour {
     async fn of(server: &Server) -> Self {
         let mut client = HealthClient::new(server.connect().await);
-        Self(tokio::spawn(async move {
-            let mut count = 0;
+        let answers = Arc::new(AtomicUsize::new(0));
+        let count = answers.clone();
+        let asks = tokio::spawn(async move {
             loop {
                 soon("a check", client.check(HealthCheckRequest::default())).await.unwrap();
-                count += 1;
+                count.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                if count == usize::MAX {
-                    return count;
-                }
             }
-        }))
+        });
+        Self { asks, answers }
     }
 
-    fn end(self) {
-        assert!(!self.0.is_finished(), "it was not served");
-        self.0.abort();
+    /// Waits until it has one more answer on its connection. No call before may have failed.
+    async fn is_served(&self) {
+        let before = self.answers.load(Ordering::Relaxed);
+        until("an answer to the neighbour", async || {
+            assert!(!self.asks.is_finished(), "a call of the neighbour failed");
+            self.answers.load(Ordering::Relaxed) > before
+        })
+        .await;
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.asks.abort();
     }
 }
 
@@ -94,7 +114,7 @@ async fn floods_of_frames_are_cut_or_served_and_leave_nothing_behind() {
         let kept = status_kib(server.id(), "VmRSS").saturating_sub(before);
         assert!(kept < KEPT_KIB, "{kept} KiB after {}", flood.name);
     }
-    neighbour.end();
+    neighbour.is_served().await;
     quiet(&server).await;
     server.terminate();
     assert!(server.wait().success());
@@ -144,7 +164,7 @@ async fn a_connection_without_a_call_is_closed_whatever_it_sends_slowly() {
         }
         wire.closed().await;
     }
-    neighbour.end();
+    neighbour.is_served().await;
 }
 
 #[tokio::test]
@@ -171,7 +191,7 @@ async fn a_request_that_comes_byte_by_byte_ends_without_a_deadline() {
     assert!(wire.send(&whole(3, CHECK)).await);
     let seen = wire.saw("an answer", |seen| seen.is_closed || seen.ended.contains(&3)).await;
     assert!(!seen.is_closed, "{seen:?}");
-    neighbour.end();
+    neighbour.is_served().await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub struct Follow {
     changed: watch::Receiver<u64>,
     /// The change that [`mark`](Self::mark) returned last.
     marked: u64,
-    /// The next change after that. It is kept while a follower has other things to do, because to register for it anew
+    /// The next change after that. It is kept while a follower has other things to do, because to register again
     /// with each heartbeat would cost more than the rest of the waiting.
     next: Option<ReusableBoxFuture<'static, bool>>,
 }

@@ -63,7 +63,7 @@ async fn a_follower_is_told_of_changes_after_the_last_one_that_it_marked_also_if
     };
     let (_, first) = is_told().await;
     assert_eq!(is_told().await, (false, first));
-    // The wait that was given up above is the one that is told.
+    // This wakes the wait that was given up above.
     followed.wake();
     assert_eq!(is_told().await, (true, first + 1));
     assert_eq!(is_told().await, (false, first + 1));

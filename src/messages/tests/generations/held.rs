@@ -145,7 +145,7 @@ impl World {
             let is_of_lost_file =
                 |range: &(u64, u64)| lost.iter().any(|(first, last)| *first <= range.1 && range.0 <= *last);
             let unexplained = removed.iter().filter(|range| !is_of_lost_file(range));
-            // A power cut may undo a removal, and with it the epoch of the cursor: then all that was removed is reported.
+            // A power cut may undo a removal, and with it the epoch of the cursor. Then every removal is reported.
             let epoch = held.position.lost_before;
             let is_epoch_undone = epoch > 0 && !embedded(log).knows_epoch(epoch);
             let may_be_undone = held.is_restored || !held.is_epoch_on_disk;
