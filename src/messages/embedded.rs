@@ -47,7 +47,7 @@ use self::{
     index::{builder::IndexBuilder, cache::Cache, recent::Recent, segment::Segment, topics::Topics},
     maintenance::{
         Maintenance, Purge, Task,
-        compaction::Leftover,
+        leftover::Leftover,
         room::{self, Purpose},
     },
     manifest::ManifestFile,

@@ -24,6 +24,7 @@ mod format;
 mod generations;
 mod history;
 mod incarnations;
+mod kept_losses;
 mod live;
 mod lost;
 mod power;

@@ -28,8 +28,11 @@ use super::{
 use crate::messages::{Error, clock::whole};
 
 pub mod compaction;
+pub mod deletion;
 pub mod due;
 pub mod erasure;
+pub mod leftover;
+pub mod measuring;
 mod purge;
 mod retention;
 pub mod room;
@@ -118,6 +121,7 @@ impl Maintenance {
             eraser,
             freed_at,
             removals_by_age,
+            all_due_up_to: Cell::new(0),
             room_waits_since: Cell::new(None),
             #[cfg(test)]
             turn,
@@ -172,6 +176,8 @@ pub struct Worker {
     freed_at: Cell<Option<u64>>,
     /// The number of removals since then that follow from the age of messages alone.
     removals_by_age: Cell<u64>,
+    /// Limits have removed all messages up to this sequence, those of unknown topics included.
+    all_due_up_to: Cell<u64>,
     /// Since when the room of messages that are due waits because the clock is in doubt, by the clock that stops in suspend.
     room_waits_since: Cell<Option<u64>>,
     #[cfg(test)]
@@ -451,7 +457,8 @@ impl Worker {
         while compaction::reclaim(&self.shared, moment, &|| self.let_others_in())? && self.let_others_in() {}
         self.roll_if_thin();
         let oldest = self.shared.state().segments.first().map_or(0, |segment| segment.first_sequence);
-        compaction::forget(&self.shared, oldest);
+        deletion::forget(&self.shared, oldest);
+        deletion::forget_losses(&self.shared, self.all_due_up_to.get())?;
         Ok(())
     }
 
@@ -463,7 +470,7 @@ impl Worker {
         if written * THIN < self.shared.segment_bytes() {
             return;
         }
-        let live = compaction::live_bytes(&self.shared, &active, &self.shared.moment());
+        let live = measuring::live_bytes(&self.shared, &active, &self.shared.moment());
         if live.is_ok_and(|(live, all)| live < all / 2)
             && let Some(orders) = self.orders.upgrade()
         {

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -319,12 +320,10 @@ impl ManifestFile {
         })
     }
 
-    /// The first sequence of the first lost segment after a sequence; the highest number if there is none.
-    pub fn first_lost_after(&self, sequence: u64) -> u64 {
-        self.read(|manifest| {
-            let lost = manifest.lost.iter().map(|lost| lost.first_sequence);
-            lost.filter(|first| *first > sequence).min().unwrap_or(u64::MAX)
-        })
+    /// The lost ranges of sequences.
+    pub fn lost_ranges(&self) -> Vec<Range<u64>> {
+        let range = |lost: &Listed| lost.first_sequence..lost.end.unwrap_or(u64::MAX);
+        self.read(|manifest| manifest.lost.iter().map(range).collect())
     }
 
     /// The link of a segment that replaces others, from the one with this first sequence on.
@@ -355,17 +354,25 @@ impl ManifestFile {
         })
     }
 
-    /// Takes a segment off the list, before its file is removed. With the oldest one, the lost segments before the next are
-    /// forgotten.
-    pub fn unlist(&self, first_sequence: u64) -> io::Result<()> {
+    /// Takes a segment off the list, before its file is removed. The ranges of sequences, first and last, that are damaged in it
+    /// stay known as lost.
+    pub fn unlist(&self, first_sequence: u64, damaged: &[(u64, u64)]) -> io::Result<()> {
         self.change_both(|manifest| {
             manifest.segments.retain(|listed| listed.first_sequence != first_sequence);
-            let oldest = manifest.segments.first().map_or(u64::MAX, |oldest| oldest.first_sequence);
-            if first_sequence < oldest {
-                let is_after = |listed: &Listed| listed.end.is_none_or(|end| end > oldest);
-                manifest.lost.retain(|listed| listed.first_sequence > first_sequence || is_after(listed));
-            }
+            let lost = |(first, last): &(u64, u64)| Listed::lost(*first, last.saturating_add(1));
+            manifest.lost.extend(damaged.iter().map(lost));
+            manifest.lost.sort_by_key(|lost| lost.first_sequence);
+            manifest.join_lost();
         })
+    }
+
+    /// Forgets the lost ranges that end below a sequence.
+    pub fn forget_lost(&self, end: u64) -> io::Result<()> {
+        let is_known = |lost: &Listed| lost.end.is_none_or(|lost| lost > end);
+        if self.read(|manifest| manifest.lost.iter().all(is_known)) {
+            return Ok(());
+        }
+        self.change_both(|manifest| manifest.lost.retain(is_known))
     }
 }
 

@@ -306,7 +306,7 @@ impl Recovered {
     /// Reports segments that are lost, and completes the manifest, when all others were added.
     fn finish(&mut self, directory: &Path, presence: Presence) {
         let is_newest_lost = presence.is_newest_lost();
-        let Presence { mut present, mut lost, .. } = presence;
+        let Presence { mut present, lost, .. } = presence;
         if let Some(end) = present.last().and_then(|last| last.end) {
             self.check_open_end(end);
         }
@@ -315,12 +315,19 @@ impl Recovered {
         if is_newest_lost {
             self.next_sequence += LOST_JUMP;
         }
-        for lost in &mut lost {
+        self.manifest = Manifest { lost, ..self.manifest.clone() };
+        for lost in &mut self.manifest.lost {
             let end = *lost.end.get_or_insert(self.next_sequence);
             self.next_sequence = self.next_sequence.max(end);
-            let (first, last) = (lost.first_sequence, end - 1);
+        }
+        self.manifest.segments.clone_from(&present);
+        self.manifest.join_lost();
+        for lost in &self.manifest.lost {
+            let (first, last) = (lost.first_sequence, lost.end.unwrap_or(self.next_sequence) - 1);
             let path = directory.join(segment_name(first));
-            let text = format!("{}: the file is missing, with sequences {first} to {last}", path.display());
+            // A part of a damaged segment that was deleted has no identity.
+            let what = if lost.id.is_some() { "the file" } else { "the file, or a part of it," };
+            let text = format!("{}: {what} is missing, with sequences {first} to {last}", path.display());
             self.opened.damaged.push(text);
             let to = self.state.damaged.entry(first).or_insert(last);
             *to = last.max(*to);
@@ -334,7 +341,7 @@ impl Recovered {
             // No message is from before incarnations were recorded.
             self.manifest.incarnations = Incarnations::default();
         }
-        let manifest = Manifest { segments: present, lost, ..self.manifest.clone() };
+        let manifest = Manifest { segments: present, ..self.manifest.clone() };
         let is_as_found = self.found.manifest.as_ref() == Some(&manifest);
         // A purge may erase a torn tail that cannot be set aside yet.
         let has_jumped = !self.opened.torn.is_empty() || self.tail.is_some();

@@ -30,6 +30,9 @@ const PREFIX_BYTES: usize = 8 + 4 + 4;
 
 const CHECKSUM_BYTES: usize = 4;
 
+/// The most lost ranges that are listed one by one. More come only from a disk that fails again and again.
+pub const MAX_LOST: usize = 1000;
+
 /// The content of a manifest.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Manifest {
@@ -41,7 +44,7 @@ pub struct Manifest {
     pub next_sequence: u64,
     /// The segments that must exist, in the order of their first sequences.
     pub segments: Vec<Listed>,
-    /// Segments that should exist and were not found, likewise.
+    /// Segments that should exist and were not found, likewise, and ranges that were damaged in segments that are deleted.
     pub lost: Vec<Listed>,
     /// The runs that published.
     pub incarnations: Incarnations,
@@ -60,6 +63,13 @@ pub struct Listed {
     pub end: Option<u64>,
 }
 
+impl Listed {
+    /// A lost range of sequences, of no file.
+    pub fn lost(first_sequence: u64, end: u64) -> Self {
+        Self { id: None, first_sequence, end: Some(end) }
+    }
+}
+
 /// Why bytes are not a manifest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unreadable {
@@ -73,6 +83,23 @@ impl Manifest {
     /// The manifest of a log without segments.
     pub fn new(log: Identity) -> Self {
         Self { log, next_sequence: 1, ..Self::default() }
+    }
+
+    /// Joins the oldest lost ranges between which there is no segment, if there are too many.
+    pub fn join_lost(&mut self) {
+        let Self { segments, lost, .. } = self;
+        let mut excess = lost.len().saturating_sub(MAX_LOST);
+        lost.dedup_by(|next, before| {
+            let (Some(end), Some(next_end)) = (before.end, next.end) else { return false };
+            let between = before.first_sequence..next.first_sequence;
+            let has_segment = || segments.iter().any(|segment| between.contains(&segment.first_sequence));
+            if excess == 0 || has_segment() {
+                return false;
+            }
+            excess -= 1;
+            *before = Listed::lost(before.first_sequence, end.max(next_end));
+            true
+        });
     }
 
     /// A copy, as it is on disk.
@@ -216,6 +243,24 @@ mod tests {
             assert_eq!(Manifest::read(&flipped), Err(Unreadable::Damaged), "byte {at}");
             assert_eq!(Manifest::read(&bytes[..at]), Err(Unreadable::Damaged), "cut off at {at}");
         }
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_lost_ranges_are_joined_but_not_over_a_segment() {
+        let listed = |id, first| Listed { id: Some(id), first_sequence: first, end: Some(first + 5) };
+        let mut manifest = Manifest {
+            segments: vec![listed(1, 25), listed(2, 100_000)],
+            lost: (1..=MAX_LOST as u64).map(|n| listed(n, n * 10)).collect(),
+            ..sample()
+        };
+        let before = manifest.clone();
+        manifest.join_lost();
+        assert_eq!(manifest, before, "not too many");
+        manifest.lost.push(listed(9, 20_000));
+        manifest.lost.push(listed(9, 20_010));
+        manifest.join_lost();
+        assert_eq!(manifest.lost.len(), MAX_LOST);
+        assert_eq!(manifest.lost[..3], [Listed::lost(10, 25), Listed::lost(30, 45), listed(5, 50)]);
     }
 
     #[test]

@@ -14,6 +14,12 @@ use std::{
 
 use bytes::Bytes;
 
+use super::{
+    deletion::delete,
+    leftover::{Leftover, remove, remove_leftovers},
+    measuring::{measure, oldest_kept},
+    room,
+};
 use crate::messages::{
     clock::whole,
     embedded::{
@@ -25,14 +31,10 @@ use crate::messages::{
             erased::Erased,
             footer::{Footer, Held, Posting},
             scan::Scan,
-            segment_header::{SegmentHeader, SegmentId},
-            trim_points::TrimPoint,
+            segment_header::SegmentHeader,
         },
-        index::{builder::IndexBuilder, live::Live, segment::Segment},
-        maintenance::room,
-        read::fetch::retrying,
+        index::{builder::IndexBuilder, segment::Segment},
     },
-    topic,
 };
 
 /// A segment below this fraction of the nominal size is small, and is joined with its neighbours.
@@ -43,12 +45,6 @@ const MANY: usize = 8;
 
 /// How long room is freed before other work is done.
 const FREEING: Duration = Duration::from_secs(1);
-
-/// The number of trim points that are dropped under one lock.
-const FORGOTTEN_AT_ONCE: usize = 512;
-
-/// How long segments are measured in one run of retention: a tenth of the usual pause between two runs.
-const MEASURING: Duration = Duration::from_secs(2);
 
 /// Deletes segments that hold nothing any more, and compacts those that hold little.
 ///
@@ -144,202 +140,7 @@ impl Group {
 }
 
 /// Messages, by topic, that have expired after the first kept one of their topic, and leave the disk.
-type Expired = BTreeMap<Arc<str>, Held>;
-
-/// The size of the messages of a segment that are neither removed nor expired, and the size of all. The first is an estimate:
-/// if a topic is removed in part, it goes by the sequences.
-pub fn live_bytes(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Result<(u64, u64)> {
-    let measured = measure_one(shared, segment, moment)?;
-    Ok((measured.left, measured.all))
-}
-
-fn measure_one(shared: &Shared, segment: &Segment, moment: &Moment) -> io::Result<Live> {
-    let boot = shared.timeline.boot();
-    let epoch = shared.state().topics.removal_epoch();
-    let (mut live, mut all, mut next_expiry, mut is_purged) = (0, 0, u64::MAX, true);
-    let mut place = 0;
-    while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
-        place += 1;
-        let state = shared.state();
-        slice.for_each(|name, held| {
-            let TrimPoint { first_kept, purged_up_to, .. } = state.topics.trim_point(name);
-            // The records of consumers have no message ids, and a purge does not remove them.
-            is_purged &= topic::is_of_consumer(name) || purged_up_to >= held.last.sequence;
-            let sequences = held.first.sequence..=held.last.sequence;
-            // In doubt, all messages count as alive; but where nothing expires, a later look finds nothing new.
-            let has_expired = moment.have_all_expired(sequences.clone(), held.all_expired);
-            if !has_expired && held.all_expired != 0 {
-                let left = moment.until_all_expired(sequences, held.all_expired);
-                next_expiry = next_expiry.min(boot.saturating_add(left));
-            }
-            let bytes = if has_expired { held.bytes - held.expiring_bytes } else { held.bytes };
-            all += held.bytes;
-            live += if first_kept > held.last.sequence {
-                0
-            } else if first_kept <= held.first.sequence {
-                bytes
-            } else {
-                let (left, all) =
-                    (held.last.sequence - first_kept + 1, held.last.sequence - held.first.sequence + 1);
-                (u128::from(bytes) * u128::from(left) / u128::from(all)).max(1).try_into().unwrap_or(bytes)
-            };
-        });
-    }
-    Ok(Live { left: live, all, epoch, next_expiry, is_purged })
-}
-
-/// No topic holds a message with a lower sequence.
-fn oldest_kept(shared: &Shared) -> u64 {
-    // A topic that begins meanwhile begins with a higher sequence.
-    let mut oldest = shared.head.borrow().saturating_add(1);
-    shared.for_each_topic(|_, _, topic| oldest = oldest.min(topic.held.first.sequence));
-    oldest
-}
-
-/// Measures segments of which messages were removed or have expired since they were measured, the ones first that were not
-/// measured for longest. With many topics and segments, this takes several runs.
-fn measure(shared: &Shared, moment: &Moment, goes_on: &dyn Fn() -> bool) {
-    let mut segments = shared.state().segments.clone();
-    segments.pop();
-    let (epoch, now) = (shared.state().topics.removal_epoch(), shared.timeline.boot());
-    let is_due = |segment: &&Arc<Segment>| {
-        segment.live.get().is_none_or(|live| live.epoch != epoch || now >= live.next_expiry)
-    };
-    let mut due = segments.iter().filter(is_due).collect::<Vec<_>>();
-    due.sort_by_key(|segment| segment.live.get().map(|live| live.epoch));
-    let start = Instant::now();
-    for segment in due {
-        if start.elapsed() > MEASURING || !goes_on() {
-            return;
-        }
-        match retrying(|| measure_one(shared, segment, moment)) {
-            Ok(live) => segment.live.set(live),
-            // A failure with one segment does not stop the others.
-            Err(error) => {
-                tracing::error!(%error, path = %segment.path.display(), "a segment cannot be measured");
-            }
-        }
-    }
-}
-
-/// Drops the oldest trim points of topics that hold no message, if there are too many. No segment has a message with a
-/// sequence below `oldest`.
-pub fn forget(shared: &Shared, oldest: u64) {
-    let excess = shared.state().topics.excess();
-    if excess == 0 {
-        return;
-    }
-    let mut points = Vec::new();
-    shared.for_each_gone(|_, trim_point| points.push(trim_point.first_kept));
-    let Some(last) = excess.min(points.len()).checked_sub(1) else { return };
-    let limit = oldest.min(*points.select_nth_unstable(last).1);
-    // Without their trim points, their messages would be served again from memory.
-    shared.state_mut().recent.drop_below(oldest);
-    let mut names = Vec::new();
-    shared.for_each_gone(|name, trim_point| {
-        if trim_point.first_kept <= limit {
-            names.push(name.clone());
-        }
-    });
-    for some in names.chunks(FORGOTTEN_AT_ONCE) {
-        shared.state_mut().topics.forget(some, limit);
-    }
-}
-
-/// Deletes a segment in which everything is removed or has expired.
-fn delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
-    let mut expired = Expired::new();
-    let mut place = 0;
-    // Messages of a segment without messages that are kept were removed, or have expired.
-    while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
-        place += 1;
-        let state = shared.state();
-        slice.for_each(|name, held| {
-            if held.all_expired != 0 && state.topics.first_kept(name) <= held.last.sequence {
-                expired.insert(name.into(), *held);
-            }
-        });
-    }
-    let kept_from = lose_damage(shared, segment)?;
-    shared.manifest.unlist(segment.first_sequence)?;
-    shared.config.disk.remove(&segment.path)?;
-    // Not before that: what cannot be removed yet must stay known, so that purged messages are erased there.
-    {
-        let mut state = shared.state_mut();
-        state.topics.forget_expired(&expired);
-        // Not by its id: its index may have been written or built again.
-        state.segments.retain(|other| other.first_sequence != segment.first_sequence);
-        state.damaged.retain(|_, to| *to >= kept_from);
-    }
-    shared.config.disk.sync_directory(&shared.directory)
-}
-
-/// With the oldest segment, the damage and the lost files before the next one, present or lost, become messages that were
-/// removed, for which a reader that comes back gets a gap. Returns the first sequence from which damage stays known.
-fn lose_damage(shared: &Shared, segment: &Segment) -> io::Result<u64> {
-    let first = {
-        let mut state = shared.state_mut();
-        let mut others = state.segments.iter().map(|other| other.first_sequence);
-        let oldest = others.find(|first| *first != segment.first_sequence);
-        let Some(first) = oldest.filter(|first| *first > segment.first_sequence) else { return Ok(0) };
-        let first = first.min(shared.manifest.first_lost_after(segment.first_sequence));
-        let Some(last) = state.damaged.values().copied().filter(|to| *to < first).max() else {
-            return Ok(first);
-        };
-        state.topics.lose_up_to(last);
-        first
-    };
-    shared.write_trim_points_to_free()?;
-    Ok(first)
-}
-
-/// Files whose messages are in others, and that are still to be removed.
-#[derive(Debug)]
-pub struct Leftover {
-    /// The compacted segment that is not listed yet, and the first sequences of those that it replaces.
-    unlisted: Option<(SegmentId, Vec<u64>)>,
-    files: Vec<PathBuf>,
-}
-
-impl Leftover {
-    /// Removes the files, after the compacted segment is listed.
-    fn remove(&mut self, shared: &Shared) -> io::Result<()> {
-        let disk = &shared.config.disk;
-        disk.sync_directory(&shared.directory)?;
-        if let Some((id, replaced)) = &self.unlisted {
-            shared.manifest.list_compacted(*id, replaced)?;
-            self.unlisted = None;
-        }
-        // If this is interrupted, the header of the new segment identifies those that are left.
-        while let Some(path) = self.files.last() {
-            match disk.remove(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result?,
-            }
-            self.files.pop();
-        }
-        disk.sync_directory(&shared.directory)
-    }
-}
-
-/// Removes files, or keeps them for the next time.
-fn remove(shared: &Shared, mut leftover: Leftover) -> io::Result<()> {
-    let removed = leftover.remove(shared);
-    if removed.is_err() {
-        shared.leftovers().push(leftover);
-    }
-    removed
-}
-
-/// Removes the files that could not be removed before.
-fn remove_leftovers(shared: &Shared) -> io::Result<()> {
-    let leftovers = std::mem::take(&mut *shared.leftovers());
-    let mut result = Ok(());
-    for leftover in leftovers {
-        result = result.and(remove(shared, leftover));
-    }
-    result
-}
+pub type Expired = BTreeMap<Arc<str>, Held>;
 
 /// Writes the rest of some segments into one, which replaces them.
 fn compact(shared: &Shared, segments: &[Arc<Segment>], moment: &Moment) -> io::Result<()> {

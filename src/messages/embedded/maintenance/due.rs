@@ -14,20 +14,30 @@ use crate::messages::embedded::{
 /// Ranges of sequences whose messages are all due, in order. There are few ranges, because times fall only where the clock
 /// was set back.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Due(Vec<(u64, u64)>);
+pub struct Due {
+    ranges: Vec<(u64, u64)>,
+    /// The first message that is there is due.
+    is_from_first: bool,
+}
 
 impl Due {
     /// Whether all messages with sequences from `first` to `last` are due.
     pub fn has_all(&self, first: u64, last: u64) -> bool {
-        let after = self.0.partition_point(|(start, _)| *start <= first);
-        after.checked_sub(1).and_then(|place| self.0.get(place)).is_some_and(|(_, end)| last <= *end)
+        let after = self.ranges.partition_point(|(start, _)| *start <= first);
+        after.checked_sub(1).and_then(|place| self.ranges.get(place)).is_some_and(|(_, end)| last <= *end)
+    }
+
+    /// All messages up to this sequence are due, those that are lost included: a message is older than the next one that is
+    /// there. 0 for none.
+    pub fn up_to(&self) -> u64 {
+        self.ranges.first().filter(|_| self.is_from_first).map_or(0, |(_, last)| *last)
     }
 
     /// Adds messages after those that it has. All before them that are not due are known.
     fn add(&mut self, first: u64, last: u64, follows: bool) {
-        match self.0.last_mut() {
+        match self.ranges.last_mut() {
             Some((_, end)) if follows => *end = last,
-            _ => self.0.push((first, last)),
+            _ => self.ranges.push((first, last)),
         }
     }
 }
@@ -38,6 +48,7 @@ struct Collector {
     due: Due,
     /// No message that is not due came after the last range.
     is_open: bool,
+    has_begun: bool,
 }
 
 impl Collector {
@@ -45,7 +56,8 @@ impl Collector {
         if is_due {
             self.due.add(first, last, self.is_open);
         }
-        self.is_open = is_due;
+        self.due.is_from_first |= is_due && !self.has_begun;
+        (self.is_open, self.has_begun) = (is_due, true);
     }
 }
 
@@ -118,7 +130,7 @@ mod tests {
             collector.add(first, last, is_due);
         }
         let due = collector.due;
-        assert_eq!(due, Due(vec![(1, 9), (20, 30)]));
+        assert_eq!((&due.ranges[..], due.up_to()), (&[(1, 9), (20, 30)][..], 9));
         for (first, last, expected) in [
             (1, 9, true),
             (6, 6, true),
@@ -130,6 +142,14 @@ mod tests {
         ] {
             assert_eq!(due.has_all(first, last), expected, "{first} to {last}");
         }
-        assert!(!Due::default().has_all(1, 1));
+        assert!(!Due::default().has_all(1, 1) && Due::default().up_to() == 0);
+    }
+
+    #[test]
+    fn lost_messages_are_due_only_if_the_next_one_that_is_there_is() {
+        let mut collector = Collector::default();
+        collector.add(10, 12, false);
+        collector.add(13, 20, true);
+        assert_eq!(collector.due.up_to(), 0);
     }
 }

@@ -26,6 +26,7 @@ impl Worker {
             .enumerate()
             .map(|(place, rule)| self.limit_of(place, rule, moment))
             .collect::<Result<Vec<_>, _>>()?;
+        self.all_due_up_to.set(self.all_due_up_to.get().max(all_due_up_to(&rules, &removed_by_rule)));
         let mut after = None::<Arc<str>>;
         loop {
             let (over, last) = self.over(&rules, &removed_by_rule, after.as_deref(), moment);
@@ -104,4 +105,12 @@ impl Worker {
         }
         (over, last.filter(|_| count == TOPICS_AT_ONCE))
     }
+}
+
+/// A limit removes all messages up to this sequence, whatever their topic; 0 for none. The limits by number and size of a single
+/// topic say nothing about messages of which the topic is unknown.
+fn all_due_up_to(rules: &[Rule], limits: &[Limit]) -> u64 {
+    let Some(last) = rules.iter().position(|rule| rule.pattern.matches_all()) else { return 0 };
+    let up_to = limits.iter().take(last + 1).map(|limit| limit.remove_up_to.max(limit.due.up_to()));
+    up_to.min().unwrap_or(0)
 }

@@ -54,6 +54,7 @@ impl Presence {
             }
         }
         presence.lost.sort_by_key(|lost| lost.first_sequence);
+        presence.lost.dedup();
         let last = listed.last().zip(candidates.last());
         let last = last.filter(|(listed, last)| is_file_of(listed, last) && last.footer.is_none());
         presence.closed_at = last.and_then(|(listed, _)| listed.end);
