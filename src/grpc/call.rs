@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use self::stall::{Evictable, Inspections, StallWatch};
+use self::stall::{Evictable, Inspections, StallWatch, Watched};
 use super::{
     codec::Encoded,
     metrics::{Metrics, Sent},
@@ -99,12 +99,12 @@ struct Inner {
     buffered: AtomicUsize,
     log_limit: Arc<LogLimit>,
     next_id: AtomicU64,
-    streams: Mutex<HashMap<u64, Weak<dyn Evictable>>>,
+    streams: Mutex<HashMap<u64, Watched>>,
     inspections: Arc<Inspections>,
 }
 
 impl Inner {
-    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Evictable>>> {
+    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {
         // Every change of the map is one call, so a panic elsewhere cannot leave it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,9 +219,9 @@ impl Calls {
     }
 
     /// Has a stream inspected from time to time, until the guard is dropped.
-    pub(super) fn inspect(&self, stream: Weak<dyn Evictable>) -> Inspected {
+    pub(super) fn inspect(&self, stall: Arc<StallWatch>, evictable: Weak<dyn Evictable>) -> Inspected {
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        self.0.streams().insert(id, stream);
+        self.0.streams().insert(id, Watched { stall, evictable });
         Inspected { id, inner: self.0.clone() }
     }
 

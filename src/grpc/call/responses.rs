@@ -147,7 +147,7 @@ impl<T: 'static> Responses<T> {
         let serving = Some(Serving { call, stream: Box::pin(stream) });
         let shared = Arc::new(Shared { stall, serving: Mutex::new(serving) });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
-        let inspected = calls.inspect(weak);
+        let inspected = calls.inspect(shared.stall.clone(), weak);
         Self { shared, waker, inspected, deadline, ends, unchecked: MAX_UNCHECKED, is_over: false }
     }
 

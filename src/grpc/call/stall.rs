@@ -28,6 +28,13 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     fn evict_if_stalled(&self, limit: Duration);
 }
 
+/// A stream that is inspected.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) stall: Arc<StallWatch>,
+    pub(super) evictable: Weak<dyn Evictable>,
+}
+
 /// Counts the inspections of all streams, so that a stream has a clock that costs nothing to read.
 #[derive(Debug, Default)]
 pub(in crate::grpc) struct Inspections(AtomicU64);
@@ -107,9 +114,14 @@ pub(super) async fn sweep(inner: Weak<Inner>) {
         }
         let Some(inner) = inner.upgrade() else { return };
         inner.inspections.0.fetch_add(1, Ordering::Relaxed);
-        // Copy the list, so that no stream waits for the lock while generators are dropped.
-        let streams = inner.streams().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        for stream in streams {
+        // Most streams wait for nothing. Of these, nothing but that is read, because their memory was not used for long. Copy
+        // the list, so that no stream waits for the lock while generators are dropped.
+        let waiting = {
+            let streams = inner.streams();
+            let waiting = streams.values().filter(|stream| stream.stall.is_waiting());
+            waiting.filter_map(|stream| stream.evictable.upgrade()).collect::<Vec<_>>()
+        };
+        for stream in waiting {
             stream.evict_if_stalled(limit);
         }
     }

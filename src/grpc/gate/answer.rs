@@ -83,7 +83,8 @@ impl Answer {
         let (stall, state) = (calls.stall_watch(), Mutex::new(State::Held(held)));
         let shared = Arc::new(Shared { stall, deadline, state });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
-        Ok(Self { shared, deadline: None, is_over: false, _inspected: calls.inspect(weak) })
+        let inspected = calls.inspect(shared.stall.clone(), weak);
+        Ok(Self { shared, deadline: None, is_over: false, _inspected: inspected })
     }
 
     /// Why the answer must end although more may come.
