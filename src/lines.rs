@@ -25,7 +25,10 @@ use std::{
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{blocking::Pool, stream};
+use crate::{
+    blocking::Pool,
+    stream::{self, alarm::Alarms},
+};
 use history::search::Heads;
 use reader::Reader;
 use root::{FilePath, Roots, list::Range};
@@ -79,6 +82,7 @@ struct Inner {
     watches: Watches,
     indexes: Indexes,
     heads: Heads,
+    alarms: Alarms,
     options: Options,
 }
 
@@ -241,6 +245,7 @@ impl Files {
                 watches,
                 indexes: Indexes::default(),
                 heads: Heads::default(),
+                alarms: Alarms::default(),
                 options,
             }),
         })

@@ -7,6 +7,8 @@ use std::{num::NonZeroU64, ops::RangeInclusive, sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
 
+pub mod alarm;
+
 /// The default of [`Batching::max_bytes`]: larger batches gain little throughput and cost each reader memory.
 pub const BATCH_BYTES: usize = 64 * 1024;
 
@@ -159,7 +161,7 @@ impl<E, P, S> Batch<E, P, S> {
 #[derive(Clone, Debug)]
 pub struct Pacing {
     batching: Batching,
-    last_sent: Instant,
+    heartbeat_at: Instant,
     is_first: bool,
     is_over: bool,
 }
@@ -172,7 +174,7 @@ impl Pacing {
         batching.heartbeat = batching.heartbeat.clamp(shortest, longest);
         batching.max_items = batching.max_items.max(1);
         let is_over = batching.limit == Some(0);
-        Self { batching, last_sent: now, is_first: true, is_over }
+        Self { heartbeat_at: on_grid(now, batching.heartbeat), batching, is_first: true, is_over }
     }
 
     /// The most items of the next batch, which is less where the limit is near.
@@ -208,7 +210,7 @@ impl Pacing {
 
     /// Records that a batch of `count` items leaves at `now`.
     pub fn record(&mut self, count: usize, now: Instant) {
-        (self.is_first, self.last_sent) = (false, now);
+        (self.is_first, self.heartbeat_at) = (false, on_grid(now, self.batching.heartbeat));
         if let Some(left) = &mut self.batching.limit {
             *left = left.saturating_sub(count as u64);
             self.is_over |= *left == 0;
@@ -221,15 +223,20 @@ impl Pacing {
     /// streams, and the batches of a connection leave in one write.
     #[must_use]
     pub fn heartbeat_at(&self) -> Instant {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let due = self.last_sent + self.batching.heartbeat;
-        // A u64 holds the nanoseconds of 584 years, and is divided far faster than a u128.
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let cell = nanos(self.batching.heartbeat / HEARTBEAT_PARTS).max(1);
-        let since = due.saturating_duration_since(*START.get_or_init(Instant::now));
-        let into_cell = Duration::from_nanos(nanos(since) % cell);
-        due.checked_sub(into_cell).unwrap_or(due)
+        self.heartbeat_at
     }
+}
+
+/// The moment on the grid at which a heartbeat is due after a batch that left at `sent`.
+fn on_grid(sent: Instant, heartbeat: Duration) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let due = sent + heartbeat;
+    // A u64 holds the nanoseconds of 584 years, and is divided far faster than a u128.
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let cell = nanos(heartbeat / HEARTBEAT_PARTS).max(1);
+    let since = due.saturating_duration_since(*START.get_or_init(Instant::now));
+    let into_cell = Duration::from_nanos(nanos(since) % cell);
+    due.checked_sub(into_cell).unwrap_or(due)
 }
 
 #[cfg(test)]

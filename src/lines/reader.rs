@@ -36,7 +36,10 @@ use super::{
     shared_read::Wanted,
     watch::Follow,
 };
-use crate::{blocking::Pool, stream::Pacing};
+use crate::{
+    blocking::Pool,
+    stream::{Pacing, alarm::Alarm},
+};
 use at_end::Next;
 use late::LateFiles;
 use state::State;
@@ -60,6 +63,8 @@ pub struct Reader {
     follow: Option<Follow>,
     rules: Arc<Rules>,
     pacing: Pacing,
+    /// Set once for each heartbeat, not for each batch, so it may elapse early.
+    alarm: Alarm,
     partial_flush: Option<Duration>,
     file_path: FilePath,
     path_checksum: u32,
@@ -154,6 +159,7 @@ impl Reader {
             follow,
             rules: Arc::new(rules),
             pacing: Pacing::new(batching, Instant::now()),
+            alarm: inner.alarms.alarm(),
             partial_flush,
             path_checksum: path.checksum(),
             file_path: path,

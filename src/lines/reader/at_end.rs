@@ -93,15 +93,23 @@ impl Reader {
                 let is_part = self.rotation.left().is_none() && self.has_part();
                 return Ok(Next::Read { flush: is_part.then_some(End::Partial) });
             }
-            let until =
-                [next_read, self.late.next_check()].into_iter().flatten().fold(heartbeat, Instant::min);
+            let earlier = [next_read, self.late.next_check()].into_iter().flatten().min();
+            let earlier = async {
+                match earlier {
+                    Some(earlier) => tokio::time::sleep_until(earlier).await,
+                    None => std::future::pending().await,
+                }
+            };
             let Some(follow) = &mut self.follow else { return Ok(Next::End) };
             tokio::select! {
+                // In order: choosing at random costs more than looking.
+                biased;
                 changed = follow.changed() => {
                     changed?;
                     return Ok(Next::READ);
                 }
-                () = tokio::time::sleep_until(until) => {}
+                () = self.alarm.at(heartbeat) => {}
+                () = earlier => {}
             }
         }
     }

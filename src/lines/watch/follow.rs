@@ -61,10 +61,11 @@ impl Follow {
     /// # Errors
     /// If the thread that watches files has ended.
     pub async fn changed(&mut self) -> io::Result<()> {
-        let mut changed = self.changed.clone();
-        let next = self
-            .next
-            .get_or_insert_with(|| ReusableBoxFuture::new(async move { changed.changed().await.is_ok() }));
+        let Self { changed, next, .. } = self;
+        let next = next.get_or_insert_with(|| {
+            let mut changed = changed.clone();
+            ReusableBoxFuture::new(async move { changed.changed().await.is_ok() })
+        });
         let is_changed = next.await;
         self.next = None;
         let lives = self.shared.upgrade().is_some_and(|shared| !shared.ends.load(Ordering::Acquire));

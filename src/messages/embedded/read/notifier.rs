@@ -19,7 +19,7 @@ use futures::task::AtomicWaker;
 
 use crate::{
     messages::topic::Pattern,
-    stream::{self, WakeGroup},
+    stream::{self, WakeGroup, alarm::Alarms},
 };
 
 /// How many followers are woken before other tasks run; the rest of a connection's followers is woken with them.
@@ -37,6 +37,8 @@ pub struct Notifier {
     followers: Mutex<Followers>,
     /// Every follower that wants a message up to this sequence was notified.
     notified_up_to: AtomicU64,
+    /// For the heartbeats of followers.
+    pub alarms: Alarms,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +76,7 @@ pub struct Registration {
 impl Notifier {
     /// Without followers; the log is at `head`.
     pub fn new(head: u64) -> Self {
-        Self { followers: Mutex::default(), notified_up_to: AtomicU64::new(head) }
+        Self { notified_up_to: AtomicU64::new(head), ..Self::default() }
     }
 
     fn followers(&self) -> MutexGuard<'_, Followers> {

@@ -3,12 +3,9 @@
 //! A subscription that starts with the last message of each topic reads these first, as they were at a head that its
 //! position keeps, and continues after that head.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, Sleep},
-};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     batch::{Bounds, ReadBatch},
@@ -25,7 +22,7 @@ use crate::{
         selection::Selection,
         topic::Pattern,
     },
-    stream::Pacing,
+    stream::{Pacing, alarm::Alarm},
 };
 
 /// A message reaches the disk up to this long after the time that it carries.
@@ -73,7 +70,7 @@ pub struct Subscription {
     /// The clock was set, or the machine was suspended.
     clock_changes: watch::Receiver<u64>,
     /// Set once for each heartbeat, not for each message, so it may elapse early.
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 /// A fresh start has not read its first message yet. Messages that are removed meanwhile are not a gap, because the caller has
@@ -124,7 +121,7 @@ impl Subscription {
             (sequence, false) => sequence,
             (None, true) => Some(head),
         };
-        let clock_changes = log.clock_changes();
+        let (clock_changes, alarm) = (log.clock_changes(), log.shared.notifier.alarms.alarm());
         let mut subscription = Self {
             log,
             registration,
@@ -143,7 +140,7 @@ impl Subscription {
             selection: Selection { since: start.since, until: time.map(nanos) },
             head_at_end: None,
             clock_changes,
-            alarm: Box::pin(tokio::time::sleep_until(Instant::now())),
+            alarm,
         };
         if let Some(head) = start.snapshot {
             subscription.begin_snapshot(head).await?;
@@ -389,9 +386,6 @@ impl Subscription {
         let left = until.map(|until| until.duration_since(self.log.now()).unwrap_or_default());
         let due = left.map_or(heartbeat, |left| heartbeat.min(Instant::now() + left));
         let Self { registration, lease, log, last, alarm, clock_changes, .. } = self;
-        if alarm.is_elapsed() || alarm.deadline() > due {
-            alarm.as_mut().reset(due);
-        }
         let over = async {
             match lease {
                 Some(lease) => lease.over().await,
@@ -418,7 +412,7 @@ impl Subscription {
             () = clock_changed => true,
             () = over => true,
             () = reached => true,
-            () = alarm.as_mut() => Instant::now() < due || due < heartbeat,
+            () = alarm.at(due) => Instant::now() < due || due < heartbeat,
         }
     }
 }
