@@ -16,7 +16,9 @@ use tonic_health::pb::{
 };
 
 mod address;
+mod connect;
 mod countdowns;
+mod credentials;
 mod error;
 mod lines;
 mod messages;
@@ -26,6 +28,7 @@ mod resume;
 pub(crate) mod test_server;
 
 pub use address::DEFAULT_PORT;
+pub use credentials::Credentials;
 pub use error::{Error, Violation};
 pub use tonic::Code;
 
@@ -48,6 +51,8 @@ const PURGE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Above any batch, even if the operator raised the limit of a line or a message.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
+use connect::{Connector, Server};
+
 /// An event of a stream, for the observer.
 #[derive(Debug)]
 pub enum Notice<'a> {
@@ -69,24 +74,32 @@ type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 pub struct Client {
     channel: Channel,
     endpoint: Arc<Endpoint>,
-    url: String,
+    connector: Connector,
     observer: Observer,
     publish_window: usize,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &self.server().url).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// A client of the server at `http://HOST[:PORT]` or `HOST[:PORT]`; without a port, at 50051. An IPv6 address is in
-    /// brackets. Any other address is refused ([`Error::Url`]), `https://` too: there is no TLS yet.
+    /// A client of the server at `http://HOST[:PORT]`, `https://HOST[:PORT]` or `HOST[:PORT]`; without a port, at 50051.
+    /// An IPv6 address is in brackets. Any other address is refused ([`Error::Url`]).
     ///
     /// It connects at the first call.
     pub fn new(address: &str) -> Result<Self, Error> {
-        let url = address::url(address)?;
+        Self::with_credentials(address, Credentials::default())
+    }
+
+    /// A client with credentials. If there are some for TLS, `HOST[:PORT]` is `https://HOST[:PORT]`, and `http://` is
+    /// refused.
+    ///
+    /// The files are read now, and again for each connection, so that a client that runs for long has what was renewed.
+    pub fn with_credentials(address: &str, credentials: Credentials) -> Result<Self, Error> {
+        let (scheme, url) = address::url(address, credentials.option())?;
         #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::url`")]
         let endpoint = Endpoint::from_shared(url.clone()).expect("a URL of a plain host and a port");
         let endpoint = endpoint
@@ -95,12 +108,12 @@ impl Client {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT);
+        let connector = Connector::new(Server::new(url), scheme, credentials)?;
         Ok(Self {
-            channel: endpoint.connect_lazy(),
+            channel: endpoint.connect_with_connector_lazy(connector.clone()),
             endpoint: endpoint.into(),
-            url,
+            connector,
             observer: Arc::new(|_| {}),
             publish_window: publisher::WINDOW_MESSAGES,
         })
@@ -109,7 +122,11 @@ impl Client {
     /// A client with its own connection. The server limits the streams on one connection, to 256 by default.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self { channel: self.endpoint.connect_lazy(), ..self.clone() }
+        Self { channel: self.endpoint.connect_with_connector_lazy(self.connector.clone()), ..self.clone() }
+    }
+
+    fn server(&self) -> &Server {
+        self.connector.server()
     }
 
     /// Reports each interruption and each recovery of this client's streams to `observer`.
@@ -149,7 +166,7 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        resume::within(limit, call, &self.url).await.map(Response::into_inner)
+        resume::within(limit, call, self.server()).await.map(Response::into_inner)
     }
 }
 

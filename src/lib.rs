@@ -7,7 +7,7 @@
 //! ```text
 //! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
-//! { lines, messages, grpc, server } → blocking
+//! { lines, messages, grpc, server } → blocking           { client, server } → pem
 //! ```
 //!
 //! - [`countdown`], [`lines`], [`messages`]: the three generators. They know time, files and a log, and nothing of gRPC.
@@ -22,6 +22,7 @@
 //! - [`server`]: composes configuration, log, roots, services and listener, and shuts them down in order.
 //! - [`units`]: the one grammar of durations and sizes.
 //! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
+//! - [`pem`]: certificates, keys and revocation lists from files.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
 //! # Words
@@ -68,6 +69,7 @@ pub mod cursor;
 pub mod grpc;
 pub mod lines;
 pub mod messages;
+pub mod pem;
 pub mod proto;
 pub mod reason;
 pub mod server;

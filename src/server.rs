@@ -5,11 +5,11 @@
 //! GOAWAY, within the time for the drain; the demo stops; the log writes its queue and closes; the data directory is
 //! unlocked. A disk that hangs can delay this without end: `perenniald` then ends its process after the same time.
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -22,6 +22,7 @@ use crate::{
     proto,
 };
 use data::DataDirectory;
+use tls::Tls;
 
 pub mod accept;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod data;
 mod demo;
 mod log_metrics;
 mod metrics;
+pub mod tls;
 mod welcome;
 
 pub use config::Config;
@@ -53,6 +55,9 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The files of TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] tls::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] data::Error),
@@ -96,16 +101,19 @@ async fn bind_as(flag: &'static str, address: SocketAddr) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|source| Error::Listen { flag, address, source })
 }
 
-/// Serves until `shutdown`, then shuts down in order.
+/// Serves until `shutdown`, then shuts down in order. `reload` asks to read again the files that can be.
 ///
 /// # Errors
 /// Why the server does not start.
 pub async fn run(
     listener: TcpListener,
     mut config: Config,
+    reload: Arc<Notify>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
+    let mut registry = Registry::with_prefix("perennial");
+    let tls = config.tls.clone().map(|files| Tls::open(files, &mut registry)).transpose()?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(bind_as("--metrics", address).await?),
         None => None,
@@ -113,7 +121,8 @@ pub async fn run(
     // With port 0, the system has chosen a port.
     config.metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut data = DataDirectory::open(&config.data)?;
-    data.sign(address)?;
+    let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+    data.sign(&url)?;
     let demo_root = data.path().join("demo");
     let app_log = config.demo.then(|| demo::AppLog::open(&demo_root)).transpose()?;
     let mut roots = config.roots.clone();
@@ -128,7 +137,6 @@ pub async fn run(
     let ending = CancellationToken::new();
     // If this future fails or is dropped, everything that it started ends, too.
     let _ends_tasks = ending.clone().drop_guard();
-    let mut registry = Registry::with_prefix("perennial");
     registry.register_collector(Box::new(metrics::DataRoom(data.path().into())));
     log_metrics::register(log.clone(), &mut registry);
     let clock = Clock::precise()?;
@@ -157,13 +165,18 @@ pub async fn run(
         let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
         tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });
     }
+    let files = follow_files(tls.clone(), config.reload_interval, reload, pool.clone());
+    let is_over = ending.clone();
+    tasks.spawn(async move { is_over.run_until_cancelled(files).await });
     if let Some(listener) = metrics_listener {
         let scrapes = metrics::serve(listener, registry, pool);
         let ending = ending.clone();
         tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
     }
-    let accepting = tokio::spawn(accept::serve(listener, gate, config.connections.clone(), ending.clone()));
-    welcome::print(address, &config, data.path(), &roots);
+    let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
+    let connections = config.connections.clone();
+    let accepting = tokio::spawn(accept::serve(listener, tls, gate, connections, ending.clone()));
+    welcome::print(&url, needs_certificates, address, &config, data.path(), &roots);
 
     shutdown.await;
     tracing::info!("stopping: streams end with their cursor");
@@ -178,6 +191,20 @@ pub async fn run(
     log.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the files again that can be: when they change, and when the operator asks for it.
+async fn follow_files(tls: Option<Arc<Tls>>, interval: Duration, asked: Arc<Notify>, pool: Pool) {
+    if let Some(tls) = tls {
+        tls.follow(interval, &asked, &pool).await;
+    }
+    loop {
+        asked.notified().await;
+        tracing::info!(
+            "SIGHUP ignored: there is no file to read again, and settings are read only at the start; restart the \
+             server to change them"
+        );
+    }
 }
 
 /// The services, with health and reflection.

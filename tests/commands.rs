@@ -96,7 +96,7 @@ fn a_server_that_cannot_be_reached_as_written_is_refused_by_flag_and_by_variable
     let server = Server::start();
     let port = server.address().port();
     for (address, reason) in [
-        (format!("https://127.0.0.1:{port}"), "TLS"),
+        (format!("https://127.0.0.1:{port}/v1"), "path"),
         (format!("ftp://127.0.0.1:{port}"), "ftp"),
         (format!("http://127.0.0.1:{port}/v1"), "path"),
         (format!("http://user:secret@127.0.0.1:{port}"), "password"),

@@ -1,7 +1,7 @@
-//! The address of a server as it may be written: `http://HOST[:PORT]` or `HOST[:PORT]`.
+//! The address of a server as it may be written: `https://HOST[:PORT]`, `http://HOST[:PORT]` or `HOST[:PORT]`.
 //!
-//! Until there is TLS, any other form is refused with the reason and with a form that works, so that no caller
-//! believes in an encrypted or authenticated connection that is neither.
+//! Any other form is refused with the reason and with a form that works, so that no caller believes in an encrypted or
+//! authenticated connection that is neither.
 
 use std::net::Ipv6Addr;
 
@@ -13,15 +13,44 @@ pub const DEFAULT_PORT: u16 = 50051;
 /// The longest name in the DNS.
 const MAX_HOST_BYTES: usize = 253;
 
-const SCHEME: &str = "http";
 const EXAMPLE: &str = "http://127.0.0.1:50051";
 
-/// The URL of an address, with its port.
-pub(super) fn url(address: &str) -> Result<String, Error> {
-    let authority = authority(address).and_then(|rest| host_and_port(rest).map_err(Fault::from));
-    match authority {
-        Ok((host, port)) => Ok(format!("{SCHEME}://{host}:{port}")),
-        Err(Fault { reason, hint }) => Err(Error::Url { url: without_credentials(address), reason, hint }),
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// As a URL has it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| name.eq_ignore_ascii_case(scheme.name()))
+    }
+}
+
+/// The scheme and the URL of an address, with its port. `credentials` is the option of a client that has some for TLS:
+/// then the address is of TLS if it does not say so.
+pub(super) fn url(address: &str, credentials: Option<&str>) -> Result<(Scheme, String), Error> {
+    let refuse = |Fault { reason, hint }| Error::Url { url: without_credentials(address), reason, hint };
+    let (scheme, authority) = authority(address).map_err(refuse)?;
+    let (host, port) = host_and_port(authority).map_err(|reason| refuse(reason.into()))?;
+    let url = |scheme: Scheme| format!("{}://{host}:{port}", scheme.name());
+    match (scheme, credentials) {
+        (Some(Scheme::Http), Some(option)) => {
+            let reason = format!("{option} is for TLS, and the connection would be plain text");
+            Err(refuse(Fault::new(reason, url(Scheme::Https))))
+        }
+        (Some(scheme), _) => Ok((scheme, url(scheme))),
+        (None, Some(_)) => Ok((Scheme::Https, url(Scheme::Https))),
+        (None, None) => Ok((Scheme::Http, url(Scheme::Http))),
     }
 }
 
@@ -43,41 +72,34 @@ impl From<String> for Fault {
     }
 }
 
-/// What follows the scheme, if that is all there is.
-fn authority(address: &str) -> Result<&str, Fault> {
+/// The scheme, if it is given, and what follows it, if that is all there is.
+fn authority(address: &str) -> Result<(Option<Scheme>, &str), Fault> {
     if address.is_empty() {
         return Err("it is empty".to_owned().into());
     }
-    let rest = match address.split_once("://") {
-        None => address,
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-            return Err(Fault::new(
-                "TLS is not supported yet, and the connection would not be encrypted",
-                "`ssh -N -L 50051:127.0.0.1:50051 HOST` and then http://127.0.0.1:50051",
-            ));
-        }
-        Some((scheme, _)) => {
-            return Err(format!("the scheme {scheme:?} is not supported").into());
-        }
+    let (scheme, rest) = match address.split_once("://") {
+        None => (None, address),
+        Some((name, rest)) => match Scheme::named(name) {
+            Some(scheme) => (Some(scheme), rest),
+            None => return Err(format!("the scheme {name:?} is not supported").into()),
+        },
     };
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, extra) = rest.split_at(end);
+    let suggested = |authority: &str| {
+        let scheme = scheme.unwrap_or(Scheme::Http).name();
+        let parts = host_and_port(authority);
+        parts.map_or_else(|_| EXAMPLE.to_owned(), |(host, port)| format!("{scheme}://{host}:{port}"))
+    };
     if let Some((_, host)) = authority.rsplit_once('@') {
         return Err(Fault::new("a user name and a password are not supported", suggested(host)));
     }
     match extra.chars().next() {
-        None => Ok(authority),
+        None => Ok((scheme, authority)),
         Some('?') => Err(Fault::new("a query is not supported", suggested(authority))),
         Some('#') => Err(Fault::new("a fragment is not supported", suggested(authority))),
         Some(_) => Err(Fault::new("a path is not supported", suggested(authority))),
     }
-}
-
-/// The address without what made it wrong, or the example if more is wrong.
-fn suggested(authority: &str) -> String {
-    host_and_port(authority)
-        .map_or_else(|_| EXAMPLE.to_owned(), |(host, port)| format!("{SCHEME}://{host}:{port}"))
 }
 
 /// The host as a URL writes it, and the port.
@@ -152,6 +174,8 @@ mod tests {
             ("http://127.0.0.1", "http://127.0.0.1:50051"),
             ("http://127.0.0.1:50051", "http://127.0.0.1:50051"),
             ("HTTP://h:1", "http://h:1"),
+            ("https://h", "https://h:50051"),
+            ("HTTPS://[::1]:1", "https://[::1]:1"),
             ("localhost", "http://localhost:50051"),
             ("log-1.example.com.:65535", "http://log-1.example.com.:65535"),
             ("my_service:1", "http://my_service:1"),
@@ -164,7 +188,7 @@ mod tests {
             ("2001:db8::a:fe", "http://[2001:db8::a:fe]:50051"),
             ("1:2:3:4:5:6:7:8", "http://[1:2:3:4:5:6:7:8]:50051"),
         ] {
-            assert_eq!(url(address).unwrap(), expected, "{address}");
+            assert_eq!(url(address, None).unwrap().1, expected, "{address}");
             assert!(tonic::transport::Endpoint::from_shared(expected.to_owned()).is_ok(), "{expected}");
         }
     }
@@ -173,8 +197,8 @@ mod tests {
     fn any_other_address_is_refused_with_the_reason_and_what_works() {
         for (address, reason, hint) in [
             ("", "empty", EXAMPLE),
-            ("https://h", "TLS", "ssh -N -L"),
-            ("HTTPS://127.0.0.1:50051", "TLS", "ssh -N -L"),
+            ("https://", "no host", EXAMPLE),
+            ("https://h/v1", "path", "https://h:50051"),
             ("ftp://h", "\"ftp\"", EXAMPLE),
             ("grpc://h:50051", "\"grpc\"", EXAMPLE),
             ("unix:///run/perennial", "\"unix\"", EXAMPLE),
@@ -211,11 +235,21 @@ mod tests {
             ("höst", "höst", EXAMPLE),
             ("$HOST", "$HOST", EXAMPLE),
         ] {
-            let error = url(address).unwrap_err();
+            let error = url(address, None).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(reason) && text.contains(hint), "{address}: {text}");
             assert!(!text.contains("secret"), "{text}");
             assert!(matches!(error, Error::Url { .. }) && !error.is_retryable());
         }
+    }
+    #[test]
+    fn credentials_for_tls_are_never_used_in_plain_text() {
+        for (address, expected) in
+            [("h", "https://h:50051"), ("h:1", "https://h:1"), ("https://h:1", "https://h:1")]
+        {
+            assert_eq!(url(address, Some("--ca")).unwrap(), (Scheme::Https, expected.into()), "{address}");
+        }
+        let text = url("http://h:1", Some("--ca")).unwrap_err().to_string();
+        assert!(text.contains("--ca is for TLS") && text.ends_with("try https://h:1"), "{text}");
     }
 }

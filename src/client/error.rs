@@ -20,7 +20,7 @@ pub struct Violation {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not `http://HOST[:PORT]` or `HOST[:PORT]`.
+    /// The address is not `http://HOST[:PORT]`, `https://HOST[:PORT]` or `HOST[:PORT]`.
     #[error("the server {url:?} cannot be used: {reason}; try {hint}")]
     Url {
         /// The address as it was given, without a user name and a password.
@@ -29,6 +29,17 @@ pub enum Error {
         reason: String,
         /// An address that works, or another way to reach the server.
         hint: String,
+    },
+    /// A file of the credentials cannot be used.
+    #[error("{0}")]
+    Credentials(String),
+    /// The client and the server do not trust each other, or one of them speaks TLS and the other does not.
+    #[error("{url} cannot be used: {cause}")]
+    Handshake {
+        /// The URL of the server.
+        url: String,
+        /// The reason in words, and what to do.
+        cause: String,
     },
     /// No connection could be made.
     #[error("{url} cannot be reached: {cause}")]
@@ -108,7 +119,7 @@ impl Error {
     /// connection by several codes.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::Protocol { .. } => false,
+            Self::Url { .. } | Self::Credentials(_) | Self::Handshake { .. } | Self::Protocol { .. } => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
             Self::Status { reason: None, code, transport, .. } => match code {
@@ -137,8 +148,10 @@ impl Error {
     /// The gRPC code of the status, or the closest one.
     pub fn code(&self) -> Code {
         match self {
-            Self::Url { .. } => Code::InvalidArgument,
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => Code::Unavailable,
+            Self::Url { .. } | Self::Credentials(_) => Code::InvalidArgument,
+            Self::Handshake { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => {
+                Code::Unavailable
+            }
             Self::Protocol { .. } => Code::Internal,
             Self::Status { code, .. } => *code,
         }

@@ -130,11 +130,10 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
     async fn open(&mut self) -> Result<(), Error> {
         let (frames, receiver) = mpsc::channel(FRAMES_READY);
         let mut grpc = Grpc::new(self.client.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        let url = self.client.url.clone();
-        grpc.ready().await.map_err(|error| Error::Unreachable { url, cause: error.to_string() })?;
+        grpc.ready().await.map_err(|error| self.client.server().unreachable(error.to_string()))?;
         let request = Request::new(ReceiverStream::new(receiver));
         let answers = grpc.streaming(request, PathAndQuery::from_static(METHOD), FrameCodec).await;
-        let answers = answers.map_err(|status| Error::from_status(&status, &self.client.url))?;
+        let answers = answers.map_err(|status| self.client.server().error(&status))?;
         self.waits.answered();
         self.open = Some(Open { frames, answers: answers.into_inner() });
         Ok(())
@@ -150,7 +149,7 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
 
     /// Reconnects after a failed call.
     async fn failed(&mut self, status: &Status) -> Result<(), Error> {
-        let error = Error::from_status(status, &self.client.url);
+        let error = self.client.server().error(status);
         self.lost(error).await
     }
 

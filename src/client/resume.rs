@@ -10,7 +10,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::Stream;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use super::{CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer};
+use super::{CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer, connect::Server};
 use crate::{
     proto::{
         CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
@@ -131,11 +131,11 @@ impl<R: Resumable> Call<R> {
             // Connecting may take `CONNECT_TIMEOUT` before the server gets the request.
             let answer = self.request.clone().open(self.client.channel.clone());
             let answer =
-                within(self.silence.saturating_add(CONNECT_TIMEOUT), answer, &self.client.url).await?;
+                within(self.silence.saturating_add(CONNECT_TIMEOUT), answer, self.client.server()).await?;
             self.waits.answered();
             self.open.insert(answer.into_inner())
         };
-        within(self.silence, open.message(), &self.client.url).await
+        within(self.silence, open.message(), self.client.server()).await
     }
 
     fn on_response(&mut self, response: &R::Response) {
@@ -152,10 +152,10 @@ impl<R: Resumable> Call<R> {
 pub(super) async fn within<T>(
     limit: Duration,
     step: impl Future<Output = Result<T, Status>>,
-    url: &str,
+    server: &Server,
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, step).await {
-        Ok(result) => result.map_err(|status| Error::from_status(&status, url)),
+        Ok(result) => result.map_err(|status| server.error(&status)),
         Err(_) => Err(Error::Silent { waited: limit }),
     }
 }

@@ -1,4 +1,4 @@
-//! The accept path: from a listening socket to requests, over hyper.
+//! The accept path: from a listening socket to requests, by TLS and over hyper.
 //!
 //! tonic's server is not used, because it lacks what long streams need: limits on streams and resets, a small send buffer,
 //! a GOAWAY for old connections whose streams then end with their cursor, a drain that silent sockets and endless streams
@@ -31,14 +31,17 @@ use tokio_util::{
 };
 use tonic::{Status, body::Body};
 
+use super::tls::{Client, Tls};
 use crate::grpc::{body::trailers, call::LogLimit, gate::Gate, status};
 use addresses::Addresses;
+use socket::Socket;
 use streams::{Starter, Streams};
 use turns::Turns;
 use wakes::Wakes;
 
 mod addresses;
 mod output;
+mod socket;
 mod streams;
 mod turns;
 mod wakes;
@@ -82,6 +85,8 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// Up to this many streams are open on a connection.
     pub max_streams: u32,
+    /// A new connection whose handshake of TLS is not complete after this long is closed.
+    pub handshake: Duration,
     /// A new connection without a request for this long is closed.
     pub first_request: Duration,
     /// A connection without a stream for this long is closed.
@@ -102,6 +107,7 @@ impl Default for Config {
             max_connections: usize::MAX,
             max_connections_per_address: usize::MAX,
             max_streams: 256,
+            handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(30),
             idle: Duration::from_secs(300),
             age: Duration::from_secs(3600),
@@ -112,14 +118,20 @@ impl Default for Config {
     }
 }
 
-/// Serves connections until `shutdown`, then ends them within the time for the drain.
-pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: CancellationToken) {
+/// Serves connections until `shutdown`, then ends them within the time for the drain. Without `tls` in plain text.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    gate: Gate,
+    config: Config,
+    shutdown: CancellationToken,
+) {
     let config = Arc::new(config);
     let room = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let tracker = TaskTracker::new();
     let killed = CancellationToken::new();
     let addresses = Addresses::new(config.max_connections_per_address);
-    let refusals = LogLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1);
+    let refusals = Arc::new(LogLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1));
     let mut number = 0;
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
@@ -135,10 +147,17 @@ pub async fn serve(listener: TcpListener, gate: Gate, config: Config, shutdown: 
             continue;
         };
         number += 1;
-        let ends = shutdown.child_token();
-        let connection = serve_connection(stream, (number, peer), gate.clone(), config.clone(), ends);
-        let killed = killed.clone();
+        let newcomer = Newcomer { number, peer, since: Instant::now(), ends: shutdown.child_token() };
+        // In a box, whose memory is free after the handshake.
+        let entering = Box::pin(newcomer.enter(stream, tls.clone(), config.clone(), refusals.clone()));
+        let (gate, config, killed) = (gate.clone(), config.clone(), killed.clone());
         tracker.spawn(async move {
+            let connection = async move {
+                let entered = entering.await;
+                if let Some((newcomer, socket, client)) = entered {
+                    serve_connection(newcomer, (socket, client), gate, config).await;
+                }
+            };
             killed.run_until_cancelled(connection).await;
             drop((room, of_address));
         });
@@ -177,14 +196,47 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
 }
 
+/// A connection that was accepted.
+#[derive(Debug)]
+struct Newcomer {
+    number: u64,
+    peer: SocketAddr,
+    since: Instant,
+    /// Cancelled when the connection must end.
+    ends: CancellationToken,
+}
+
+impl Newcomer {
+    /// The socket after the handshake of TLS, if there is one. `None` if it failed, or the server drains meanwhile.
+    async fn enter(
+        self,
+        stream: TcpStream,
+        tls: Option<Arc<Tls>>,
+        config: Arc<Config>,
+        refusals: Arc<LogLimit>,
+    ) -> Option<(Self, Socket, Option<Client>)> {
+        let Some(tls) = tls else { return Some((self, Socket::Plain(stream), None)) };
+        let accepted = self.ends.run_until_cancelled(tls.accept(stream, config.handshake)).await?;
+        match accepted {
+            Ok((stream, client)) => Some((self, Socket::Secure(Box::new(stream)), client)),
+            Err(refusal) => {
+                if let Some(left_out) = refusals.admit() {
+                    let left_out = (left_out > 0).then_some(left_out);
+                    tracing::info!(peer = %self.peer, %refusal, left_out, "connection refused: no handshake of TLS");
+                }
+                None
+            }
+        }
+    }
+}
+
 async fn serve_connection(
-    stream: TcpStream,
-    (number, peer): (u64, SocketAddr),
+    Newcomer { number, peer, since, ends }: Newcomer,
+    (socket, mut client): (Socket, Option<Client>),
     gate: Gate,
     config: Arc<Config>,
-    ends: CancellationToken,
 ) {
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(since));
     let connection = gate.calls().connection(number, peer, ends.clone());
     let service = service_fn(|request: http::Request<Incoming>| {
         let busy = Busy::new(activity.clone());
@@ -199,18 +251,28 @@ async fn serve_connection(
     let wakes = Wakes::new();
     let of_streams = wakes.of_streams();
     let streams = Streams::new(of_streams.clone());
-    let (input, output) = output::collect(stream);
+    let (input, output) = output::collect(socket);
     let protocol = builder(&config, streams.starter()).serve_connection(TokioIo::new(input), service);
     let mut served = pin!(Turns::new(protocol, (streams, of_streams), output, wakes));
     let old = Instant::now() + jittered(config.age);
+    let expiry = client.as_ref().and_then(Client::expires).unwrap_or(old);
     loop {
         // A request changes the time of the next inspection without waking this task.
-        let inspect = activity.idle_at(&config).min(Instant::now() + config.idle).min(old);
+        let inspect = activity.idle_at(&config).min(Instant::now() + config.idle).min(old).min(expiry);
         tokio::select! {
             // An error means that the client went away, or did not speak HTTP/2.
             () = &mut served => return,
             () = ends.cancelled() => break,
+            error = refused(&mut client) => {
+                tracing::info!(%peer, %error, "connection ended: its client certificate is no longer accepted");
+                break;
+            }
             () = tokio::time::sleep_until(inspect) => {}
+        }
+        if let Some(client) = client.as_ref().filter(|_| Instant::now() >= expiry && expiry < old) {
+            client.has_expired();
+            tracing::info!(%peer, "connection ended: its client certificate has expired");
+            break;
         }
         if activity.is_idle(&config) || Instant::now() >= old {
             break;
@@ -221,6 +283,14 @@ async fn serve_connection(
     served.change(http2::Connection::graceful_shutdown);
     let limit = if activity.is_busy() { config.drain } else { FAREWELL };
     let _ = tokio::time::timeout(limit, served).await;
+}
+
+/// Ends when the client's certificate is no longer accepted.
+async fn refused(client: &mut Option<Client>) -> rustls::Error {
+    match client {
+        Some(client) => client.refused().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn builder(config: &Config, starter: Starter) -> http2::Builder<Starter> {
@@ -257,9 +327,9 @@ struct Activity {
 }
 
 impl Activity {
-    fn new() -> Self {
+    fn new(since: Instant) -> Self {
         let (requests, open, last) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        Self { since: Instant::now(), requests, open, last }
+        Self { since, requests, open, last }
     }
 
     fn is_busy(&self) -> bool {

@@ -3,14 +3,14 @@
 //! [`settings`] is the table of all settings, and the only place that names one. A part has its own defaults, and the
 //! help prints them.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, FromArgMatches, Subcommand,
     error::{ContextKind, ContextValue},
 };
 
-use super::accept;
+use super::{accept, tls};
 use crate::{
     countdown, grpc, lines,
     messages::{self, SEGMENT_SIZES},
@@ -20,6 +20,7 @@ use settings::{Arguments, Settings};
 
 mod file;
 mod roots;
+mod secure;
 mod settings;
 mod value;
 
@@ -29,11 +30,21 @@ const ENV_PREFIX: &str = "PERENNIAL_";
 /// The largest value of `--max-message`: a message is held in memory as a whole.
 const MAX_MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The default of [`Config::reload_interval`]: reading a few small files costs little, and a certificate is renewed days
+/// before it expires.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The configuration of all parts of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The address to listen on.
     pub listen: SocketAddr,
+    /// The files of TLS. Without them, the server speaks plain text.
+    pub tls: Option<tls::Files>,
+    /// Whether the server may speak plain text on an address that others can reach.
+    pub insecure: bool,
+    /// How often files are read that can change while the server runs.
+    pub reload_interval: Duration,
     /// The data directory.
     pub data: PathBuf,
     /// The directories whose files are served.
@@ -98,6 +109,14 @@ pub enum Error {
         /// What would work.
         remedy: String,
     },
+    /// A setting has no effect without another one.
+    #[error("{name} is set, which also needs {needed}")]
+    Needs {
+        /// The setting, as a flag.
+        name: String,
+        /// The other one.
+        needed: String,
+    },
     /// A rule names a root that is not configured.
     #[error("{setting} names the root `{name}`, which does not exist: {remedy}")]
     UnknownRoot {
@@ -146,6 +165,9 @@ impl Config {
     fn with_data(data: PathBuf) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            tls: None,
+            insecure: false,
+            reload_interval: RELOAD_INTERVAL,
             data,
             roots: Vec::new(),
             demo: false,
@@ -184,6 +206,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     let mut config = Config { roots, demo, ..Config::with_data(data.ok_or(Error::NoHome)?) };
     Settings::apply(&given, &file, &mut config);
     config.listen = given.listen.or(file.listen).unwrap_or(config.listen);
+    config.tls = secure::files(&given, &file)?;
+    config.insecure = given.insecure.or(file.insecure).unwrap_or_default();
     config.metrics = given.metrics.or(file.metrics);
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
     config.connections.max_connections =
@@ -211,6 +235,7 @@ fn pick<'a, T>(given: &'a [T], file: &'a [T]) -> &'a [T] {
 /// Refuses values that no part works with.
 fn check(config: &Config) -> Result<(), Error> {
     Settings::check(config)?;
+    secure::check(config)?;
     let Config { messages, requests, countdown, connections, .. } = config;
     let fault = |name: &str, value: String, remedy: &str| {
         Err(Error::Value { name: name.into(), value, remedy: remedy.into() })

@@ -99,9 +99,9 @@ impl DataDirectory {
         }
     }
 
-    /// Writes the address of this server into the lock file.
-    pub fn sign(&mut self, address: std::net::SocketAddr) -> io::Result<()> {
-        self.sign_as(&format!("at http://{address}"))
+    /// Writes the URL of this server into the lock file.
+    pub fn sign(&mut self, url: &str) -> io::Result<()> {
+        self.sign_as(&format!("at {url}"))
     }
 
     /// Writes what this process does into the lock file.
@@ -156,7 +156,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("new/data");
         let mut first = DataDirectory::open(&path).unwrap();
-        first.sign("127.0.0.1:50051".parse().unwrap()).unwrap();
+        first.sign("http://127.0.0.1:50051").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
 
         let text = DataDirectory::open(&path).unwrap_err().to_string();

@@ -6,17 +6,33 @@ use std::{net::SocketAddr, path::Path};
 use super::{Config, demo};
 use crate::lines::Root;
 
-/// Prints the text.
-pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[Root]) {
-    let mut text = format!("perenniald: listening on http://{address}\n");
+/// The server of a client that is given none.
+const DEFAULT_URL: &str = "http://127.0.0.1:50051";
+
+/// Prints the text. `needs_certificates`: a client needs a certificate.
+pub fn print(
+    url: &str,
+    needs_certificates: bool,
+    address: SocketAddr,
+    config: &Config,
+    data: &Path,
+    roots: &[Root],
+) {
+    let mut text = format!("perenniald: listening on {url}\n");
     text += &format!("perenniald: messages are kept in {}\n", data.display());
     for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
-    if !address.ip().is_loopback() {
+    let is_local = address.ip().to_canonical().is_loopback();
+    if !is_local && config.tls.is_none() {
         text += &format!(
             "perenniald: warning: every client that reaches {address} can read, publish and purge, because there is no \
-             authentication\n"
+             authentication, and everyone on the way can read and change what is sent, because there is no TLS\n"
+        );
+    } else if !is_local && !needs_certificates {
+        text += &format!(
+            "perenniald: warning: every client that reaches {address} can read, publish and purge: require certificates \
+             with --tls-client-ca\n"
         );
     }
     if let Some(metrics) = config.metrics {
@@ -29,21 +45,26 @@ pub fn print(address: SocketAddr, config: &Config, data: &Path, roots: &[Root]) 
         }
     }
     if config.demo {
-        text += &commands(address);
+        text += &commands(url, address);
     }
     anstream::eprint!("{text}");
 }
 
 /// Three commands for the bundled client, and three for grpcurl.
-fn commands(address: SocketAddr) -> String {
-    let is_default = address == SocketAddr::from(([127, 0, 0, 1], 50051));
-    let server = if is_default { String::new() } else { format!("--server http://{address} ") };
+fn commands(url: &str, address: SocketAddr) -> String {
+    let server = if url == DEFAULT_URL { String::new() } else { format!("--server {url} ") };
     let client = format!("{} {server}", client());
+    let security = if url.starts_with("https:") { "" } else { "-plaintext " };
     let grpcurl =
-        |request: &str, method: &str| format!("  grpcurl -plaintext -d '{request}' {address} {method}\n");
+        |request: &str, method: &str| format!("  grpcurl {security}-d '{request}' {address} {method}\n");
     let root = demo::ROOT;
+    let trust = if security.is_empty() {
+        ", with the authority in --ca FILE, or -cacert FILE, unless the system trusts it"
+    } else {
+        ""
+    };
     [
-        "\nTry, in another terminal:\n\n".into(),
+        format!("\nTry, in another terminal{trust}:\n\n"),
         format!("  {client}countdown 5\n"),
         format!("  {client}lines {root}/app.log -n 5 -f\n"),
         format!("  {client}messages '{root}.>' --last 3\n\n"),

@@ -35,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// What the server prints before its URL.
-const LISTENING: &str = "perenniald: listening on http://";
+const LISTENING: &str = "perenniald: listening on ";
 
 /// A server, its data directory, and one root named `logs`.
 pub struct Server {
@@ -56,6 +56,11 @@ impl Server {
     /// Starts a server with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
         Self::start_over(directory(), "127.0.0.1:0", arguments)
+    }
+
+    /// Starts a server that listens on this address.
+    pub fn start_with_listen(listen: &str, arguments: &[&str]) -> Self {
+        Self::start_over(directory(), listen, arguments)
     }
 
     /// Starts a server whose directory is in this one.
@@ -249,7 +254,8 @@ fn spawn_command(mut command: Command) -> Spawned {
     let address = loop {
         let left = end.saturating_duration_since(Instant::now());
         let line = receiver.recv_timeout(left).unwrap_or_else(|_| panic!("no start: {startup:#?}"));
-        let address = line.strip_prefix(LISTENING).map(|address| address.trim().parse().unwrap());
+        let url = line.strip_prefix(LISTENING).and_then(|url| url.trim().split_once("://"));
+        let address = url.map(|(_, address)| address.parse().unwrap());
         startup.push(line);
         if let Some(address) = address {
             break address;

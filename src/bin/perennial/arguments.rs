@@ -1,8 +1,10 @@
 //! The command line: its options, the requests they make, and the command that resumes a stream.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use perennial::proto::OnGap;
+use perennial::{client::Credentials, proto::OnGap};
 
 use crate::time;
 
@@ -128,7 +130,7 @@ unless --purge is given. The exit code is 1 if a message was lost, refused or de
 #[command(name = "perennial", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(max_term_width = HELP_COLUMNS)]
 pub struct Arguments {
-    /// The server, as HOST, HOST:PORT or http://HOST:PORT; the default port is 50051
+    /// The server, as HOST, HOST:PORT, http://HOST:PORT or https://HOST:PORT; the default port is 50051
     #[arg(
         long,
         global = true,
@@ -138,6 +140,8 @@ pub struct Arguments {
         default_value = "http://127.0.0.1:50051"
     )]
     pub server: String,
+    #[command(flatten)]
+    pub tls: Tls,
     /// The output format
     #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
@@ -167,14 +171,60 @@ impl Arguments {
         }
     }
 
-    /// The words of a resuming command up to the subcommand.
-    pub fn prefix(&self, server_given: bool) -> Vec<String> {
+    /// The words of a resuming command up to the subcommand. `is_given`: whether an option is on the command line.
+    pub fn prefix(&self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
         let mut words = vec!["perennial".to_owned()];
-        if server_given {
+        if is_given("server") {
             words.extend(["--server".to_owned(), self.server.clone()]);
+        }
+        for (name, value) in self.tls.values() {
+            if let Some(value) = value.filter(|_| is_given(name)) {
+                words.extend([format!("--{}", name.replace('_', "-")), value]);
+            }
         }
         push(&mut words, "-o", (self.output != Format::Text).then(|| name(&self.output)));
         words
+    }
+}
+
+/// The section of the options of TLS.
+const TLS: &str = "TLS, for https://";
+
+/// The names of the options that say where the server is and how to reach it.
+pub const REACHES: [&str; 5] = ["server", "ca", "cert", "cert_key", "server_name"];
+
+/// The options of TLS.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Tls {
+    /// Trust only the authorities in this PEM file [default: those of the system]
+    #[arg(long, global = true, help_heading = TLS, env = "PERENNIAL_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Show the server the certificate in this PEM file
+    #[arg(long, global = true, help_heading = TLS, env = "PERENNIAL_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The key of the certificate, in a PEM file on which only its owner has permissions [default: in the file of --cert]
+    #[arg(long, global = true, help_heading = TLS, env = "PERENNIAL_CERT_KEY", value_name = "FILE")]
+    pub cert_key: Option<PathBuf>,
+    /// The name in the server's certificate [default: the host in --server]
+    #[arg(long, global = true, help_heading = TLS, env = "PERENNIAL_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
+}
+
+impl Tls {
+    /// The credentials of the client.
+    pub fn credentials(&self) -> Credentials {
+        let Self { ca, cert, cert_key, server_name } = self.clone();
+        Credentials { ca, certificate: cert, key: cert_key, server_name }
+    }
+
+    fn values(&self) -> [(&'static str, Option<String>); 4] {
+        let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        [
+            ("ca", text(&self.ca)),
+            ("cert", text(&self.cert)),
+            ("cert_key", text(&self.cert_key)),
+            ("server_name", self.server_name.clone()),
+        ]
     }
 }
 

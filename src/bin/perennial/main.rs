@@ -12,7 +12,7 @@ use perennial::{
 };
 
 use crate::{
-    arguments::{Arguments, Format, Verb},
+    arguments::{Arguments, Format, REACHES, Verb},
     output::{Connection, Problem},
 };
 
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     let words = std::env::args_os().collect::<Vec<_>>();
     let format = usage::format(&words);
     output::report_as(format);
-    let (arguments, server_given) = match parse(&words) {
+    let (arguments, given) = match parse(&words) {
         Ok(parsed) => parsed,
         Err(error) => return refused(&error, format),
     };
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Failure::Output(error)),
     };
-    let result = runtime.block_on(run(arguments, server_given));
+    let result = runtime.block_on(run(arguments, &given));
     // A thread may still be waiting for stdin.
     runtime.shutdown_background();
     match result {
@@ -80,14 +80,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the arguments, and whether the server is one of them.
-fn parse(words: &[OsString]) -> Result<(Arguments, bool), clap::Error> {
+/// Reads the arguments, and which of [`REACHES`] are on the command line.
+fn parse(words: &[OsString]) -> Result<(Arguments, Vec<&'static str>), clap::Error> {
     let matches =
         Arguments::command().try_get_matches_from(words).map_err(arguments::guesses::without_value)?;
     let arguments =
         Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut Arguments::command()))?;
     arguments.check().map_err(|text| Arguments::command().error(ErrorKind::ArgumentConflict, text))?;
-    Ok((arguments, matches.value_source("server") == Some(ValueSource::CommandLine)))
+    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    Ok((arguments, REACHES.into_iter().filter(is_given).collect()))
 }
 
 /// Prints help, the version, or why the arguments are refused.
@@ -99,11 +100,12 @@ fn refused(error: &clap::Error, format: Format) -> ExitCode {
     error.exit()
 }
 
-async fn run(arguments: Arguments, server_given: bool) -> Result<u8, Failure> {
-    let client = Client::new(&arguments.server)?.with_observer(Connection::default().observer(0));
+async fn run(arguments: Arguments, given: &[&str]) -> Result<u8, Failure> {
+    let client = Client::with_credentials(&arguments.server, arguments.tls.credentials())?;
+    let client = client.with_observer(Connection::default().observer(0));
     let stop = interrupt::token()?;
     let format = arguments.output;
-    let prefix = arguments.prefix(server_given);
+    let prefix = arguments.prefix(|name| given.contains(&name));
     match arguments.verb {
         Verb::Countdown(it) => countdown::run(&client, it, prefix, format, stop).await,
         Verb::Lines(it) => lines::read(&client, it, prefix, format, stop).await,
@@ -157,7 +159,7 @@ fn failed(failure: &Failure) -> ExitCode {
 }
 
 fn code_of(error: &Error) -> u8 {
-    if matches!(error, Error::Url { .. }) {
+    if matches!(error, Error::Url { .. } | Error::Credentials(_)) {
         return USAGE;
     }
     // The codes are 0 to 16.

@@ -1,6 +1,6 @@
 //! `perenniald`: arguments in, exit code out. Without a command it serves; `log` inspects and copies the message log.
 
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, sync::Arc};
 
 use perennial::{
     blocking,
@@ -8,7 +8,7 @@ use perennial::{
 };
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -57,12 +57,14 @@ fn main() -> ExitCode {
         .with_ansi(colour)
         .with_target(false)
         .init();
-    let started = signals::handle(config.connections.drain).and_then(|stop| Ok((stop, runtime()?)));
+    let reload = Arc::new(Notify::new());
+    let handled = signals::handle(config.connections.drain, reload.clone());
+    let started = handled.and_then(|stop| Ok((stop, runtime()?)));
     let (stop, runtime) = match started {
         Ok(started) => started,
         Err(error) => return fail(&error, FAILURE),
     };
-    let result = runtime.block_on(run(config, stop));
+    let result = runtime.block_on(run(config, reload, stop));
     // To drop the runtime would be to wait for its threads, also for one that a file system does not let go.
     runtime.shutdown_background();
     match result {
@@ -76,13 +78,13 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().max_blocking_threads(2 * blocking::threads()).build()
 }
 
-async fn run(config: Config, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
+async fn run(config: Config, reload: Arc<Notify>, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
     let listener = server::bind(config.listen).await?;
     let stop = async {
         // The sender lives until the process ends.
         let _ = stop.await;
     };
-    server::run(listener, config, stop).await
+    server::run(listener, config, reload, stop).await
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {

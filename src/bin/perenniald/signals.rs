@@ -5,13 +5,13 @@
 
 use std::{
     io,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 use crate::FAILURE;
@@ -22,8 +22,9 @@ const MIN_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last line on stderr may take: its reader may hang, too.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
-/// Handles signals from now on. The receiver gets the first one that asks the server to stop.
-pub fn handle(drain: Duration) -> io::Result<oneshot::Receiver<()>> {
+/// Handles signals from now on. The receiver gets the first one that asks the server to stop, and `reload` is notified of
+/// each SIGHUP.
+pub fn handle(drain: Duration, reload: Arc<Notify>) -> io::Result<oneshot::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let stop =
@@ -36,7 +37,7 @@ pub fn handle(drain: Duration) -> io::Result<oneshot::Receiver<()>> {
     let run = move || {
         runtime.block_on(async {
             tokio::select! {
-                () = ignore_hangups(hangup) => {}
+                () = forward_hangups(hangup, &reload) => {}
                 () = stop.end_process(sender, drain.max(MIN_LIMIT)) => {}
             }
         });
@@ -73,12 +74,10 @@ impl Stop {
     }
 }
 
-/// Without a handler, SIGHUP would end the process: operators and service managers send it to have settings read again.
-async fn ignore_hangups(mut hangup: Signal) {
+/// Operators and service managers send SIGHUP to have files read again. Without a handler it would end the process.
+async fn forward_hangups(mut hangup: Signal, reload: &Notify) {
     while hangup.recv().await.is_some() {
-        tracing::info!(
-            "SIGHUP ignored: settings are read only at the start; restart the server to change them"
-        );
+        reload.notify_one();
     }
 }
 

@@ -100,7 +100,8 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
             }
             self.advance(written);
         }
-        Poll::Ready(Ok(()))
+        // TLS may have encrypted more than the socket took.
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -61,7 +61,7 @@ impl Server {
         let routes = Routes::new(service).add_service(Stubborn);
         let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
         let gate = Gate::new(routes, calls, &grpc::Config::default(), 1);
-        let served = tokio::spawn(serve(listener, gate, config, shutdown.clone()));
+        let served = tokio::spawn(serve(listener, None, gate, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 

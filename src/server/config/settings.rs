@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Config, Error,
     roots::{Root, Rule},
-    value::{Size, Span, TickRate, switch},
+    value::{ClientAuth, Size, Span, TickRate, switch},
     variable,
 };
 use crate::messages::retention;
@@ -21,8 +21,10 @@ Examples:
       Serve the .log files below /var/log, as logs/…
   perenniald --data /srv/perennial --retain 'orders.>=age:7d'
       Keep messages in /srv/perennial, and those of the topics below `orders` for a week.
+  perenniald --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --tls-client-ca ca.pem
+      Serve other machines, by TLS, if they have a certificate of the authority in ca.pem.
 
-There is no authentication: every client that reaches the address can read, publish and purge.";
+There is no access control: every client that is accepted can read, publish and purge.";
 
 /// Serves time, files and messages as gRPC streams that continue exactly where they were cut
 ///
@@ -131,6 +133,9 @@ settings! {
         #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = switch,
             global = true)]
         pub demo: Option<bool>,
+        /// Speak plain text on an address that others can reach: they can read and change what is sent
+        #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = switch)]
+        pub insecure: Option<bool>,
         /// Serve metrics for Prometheus at http://ADDR/metrics
         #[arg(long, value_name = "ADDR")]
         pub metrics: Option<SocketAddr>,
@@ -163,6 +168,23 @@ settings! {
         /// without a rule are kept forever. Can be repeated
         #[arg(long, value_name = "PATTERN=LIMITS", value_delimiter = ',', global = true, help_heading = "Messages")]
         pub retain: Vec<retention::Rule>,
+        /// Speak TLS with the certificate in this PEM file, which is followed by those that link it to an authority; it
+        /// also needs --tls-key
+        #[arg(long, value_name = "FILE", help_heading = "TLS")]
+        pub tls_cert: Option<PathBuf>,
+        /// Use the key in this PEM file, on which only the owner may have permissions
+        #[arg(long, value_name = "FILE", help_heading = "TLS")]
+        pub tls_key: Option<PathBuf>,
+        /// Accept clients whose certificate is of an authority in this PEM file
+        #[arg(long, value_name = "FILE", help_heading = "TLS")]
+        pub tls_client_ca: Option<PathBuf>,
+        /// With --tls-client-ca: `required` refuses clients without a certificate, `optional` accepts them [default:
+        /// required]
+        #[arg(long, value_name = "required|optional", help_heading = "TLS")]
+        pub tls_client_auth: Option<ClientAuth>,
+        /// Refuse the client certificates that the lists (CRL) in this PEM file revoke; each authority needs one
+        #[arg(long, value_name = "FILE", help_heading = "TLS")]
+        pub tls_crl: Option<PathBuf>,
         /// Close a connection above this number at once [default: 0.8 times the limit of descriptors]
         #[arg(long, value_name = "N", help_heading = "Streams and connections")]
         pub max_connections: Option<usize>,
@@ -219,6 +241,12 @@ settings! {
         max_countdowns: usize "N" => countdown.max_countdowns;
         /// Delete a shared countdown this long after it has ended or was cancelled
         keep_ended: Span "TIME" => countdown.keep_ended >= "1ms";
+    }
+    "TLS" {
+        /// Read the files of TLS this often, and use them when they have changed; SIGHUP does so at once
+        reload_interval: Span "TIME" => reload_interval >= "1ms";
+        /// Close a new connection whose handshake is not complete after this long
+        handshake: Span "TIME" => connections.handshake >= "1ms";
     }
     "Streams and connections" {
         /// Send a response when it has this size

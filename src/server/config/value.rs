@@ -5,7 +5,7 @@ use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::roots::{Root, Rule};
-use crate::{countdown::Rates, messages::retention, units};
+use crate::{countdown::Rates, messages::retention, server::tls, units};
 
 /// Reads true or false; environment variables also use 1 and 0.
 pub fn switch(text: &str) -> Result<bool, String> {
@@ -77,6 +77,22 @@ impl fmt::Display for Size {
     }
 }
 
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAuth(pub tls::ClientAuth);
+
+impl FromStr for ClientAuth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self(tls::ClientAuth::Required)),
+            "optional" => Ok(Self(tls::ClientAuth::Optional)),
+            _ => Err(format!("`{text}` is neither required nor optional")),
+        }
+    }
+}
+
 /// The most ticks a second of all countdowns.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(transparent)]
@@ -124,4 +140,4 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, retention::Rule, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Span, Size);

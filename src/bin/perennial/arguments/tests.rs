@@ -11,7 +11,7 @@ fn the_definitions_hold_together() {
 
 fn resume(line: &[&str]) -> String {
     let arguments = Arguments::try_parse_from(line).unwrap();
-    let mut words = arguments.prefix(line.contains(&"--server"));
+    let mut words = arguments.prefix(|name| line.contains(&format!("--{}", name.replace('_', "-")).as_str()));
     words.extend(match &arguments.verb {
         Verb::Countdown(it) => it.watch.words(2, "C"),
         Verb::Lines(it) => it.words(it.paths().first().unwrap(), 2, "C"),

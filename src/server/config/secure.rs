@@ -1,0 +1,46 @@
+//! The settings of TLS, which need each other, and the refusal of plain text where others can listen.
+
+use super::{Config, Error, settings::Settings};
+use crate::server::tls::Files;
+
+/// The files of TLS, if there are any. Each is from the flags, or else from the file.
+pub fn files(given: &Settings, file: &Settings) -> Result<Option<Files>, Error> {
+    macro_rules! pick {
+        ($field:ident) => {
+            given.$field.clone().or_else(|| file.$field.clone())
+        };
+    }
+    let (certificate, key) = (pick!(tls_cert), pick!(tls_key));
+    let (client_ca, client_auth, revoked) = (pick!(tls_client_ca), pick!(tls_client_auth), pick!(tls_crl));
+    let needs = |name: &str, needed: &str| Err(Error::Needs { name: name.into(), needed: needed.into() });
+    match (&certificate, &key) {
+        (Some(_), None) => return needs("--tls-cert", "--tls-key FILE"),
+        (None, Some(_)) => return needs("--tls-key", "--tls-cert FILE"),
+        (None, None) if client_ca.is_some() => {
+            return needs("--tls-client-ca", "--tls-cert FILE and --tls-key FILE");
+        }
+        _ if client_ca.is_some() => {}
+        _ if client_auth.is_some() => return needs("--tls-client-auth", "--tls-client-ca FILE"),
+        _ if revoked.is_some() => return needs("--tls-crl", "--tls-client-ca FILE"),
+        _ => {}
+    }
+    let client_auth = client_auth.map(|it| it.0).unwrap_or_default();
+    let files = certificate.zip(key);
+    Ok(files.map(|(certificate, key)| Files { certificate, key, client_ca, client_auth, revoked }))
+}
+
+/// Refuses plain text on an address that others can reach.
+pub fn check(config: &Config) -> Result<(), Error> {
+    let is_private = config.tls.is_some() || config.listen.ip().to_canonical().is_loopback();
+    if is_private || config.insecure {
+        return Ok(());
+    }
+    Err(Error::Value {
+        name: "--listen".into(),
+        value: config.listen.to_string(),
+        remedy:
+            "others can reach this address, and could read and change what is sent: give --tls-cert FILE and \
+                 --tls-key FILE, or listen on 127.0.0.1, or allow plain text with --insecure"
+                .into(),
+    })
+}
