@@ -16,6 +16,7 @@ mod identity;
 mod linked;
 mod links;
 mod mistaken;
+mod numbers;
 mod out_of_sight;
 mod replaced;
 mod torture;

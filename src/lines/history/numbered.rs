@@ -17,6 +17,12 @@ use crate::lines::{
 /// How soon after a file was renamed away its successor is created, if a writer does both.
 const ADJACENT: Duration = Duration::from_millis(100);
 
+/// How long a rotation takes, with its scripts and the deletion of the oldest file.
+const ROTATION: Duration = Duration::from_secs(2);
+
+/// Files live at least this many times as long as the time in which one could have come and gone.
+const LIVES: u32 = 10;
+
 /// Numbered files, one of which was read.
 pub struct Numbered<'a> {
     /// In the order of their numbers.
@@ -251,8 +257,33 @@ impl Numbered<'_> {
             last = number;
         }
         // The last one is 1, or 0. A file alone may have any number, as where the numbers go up.
-        let is_alone = self.files.len() == 1;
-        (files, last > 1 && !is_alone || self.hidden.iter().any(|hidden| *hidden < last))
+        let may_miss_some = last > 1 && self.files.len() > 1 && !self.begins_with(last);
+        (files, may_miss_some || self.hidden.iter().any(|hidden| *hidden < last))
+    }
+
+    /// Whether a rotation that counts downward begins with this number, which is not 1: the file with it was renamed away when
+    /// the one at the path was created. Then the directory has not changed since, or the file was written until then. All this
+    /// counts only if files live far longer, because one that lived for a moment would leave no trace.
+    fn begins_with(&self, number: u64) -> bool {
+        let mut files = self.files.iter().map(|(_, file)| file).collect::<Vec<_>>();
+        let (Some(current), Some(last)) = (self.current, files.first().copied()) else { return false };
+        if self.number(0) != number || self.current().is_some() {
+            return false;
+        }
+        files.insert(0, current);
+        let born = |file: &Sibling| file.identity.birth();
+        let lives = files.windows(2).filter_map(|pair| match pair {
+            [next, file] => Some(born(next).saturating_sub(born(file))),
+            _ => None,
+        });
+        let shortest = Duration::from_nanos(lives.min().unwrap_or(0));
+        let is_short = |from: u64, to: u64, most: Duration| {
+            let time = to.checked_sub(from).map(Duration::from_nanos);
+            time.is_some_and(|time| time <= most && time * LIVES <= shortest)
+        };
+        let changed = last.place.changed().unwrap_or(u64::MAX);
+        is_short(born(current), changed.max(born(current)), ROTATION)
+            || is_short(written(last), born(current), ADJACENT)
     }
 
     /// Whether a file may be another log: its name is none that only a rotation gives, and its times do not show that it was

@@ -114,6 +114,12 @@ impl Parent {
         !self.is_remote() && self.stamp().is_ok_and(|stamp| stamp.is_settled())
     }
 
+    /// When a name in the directory was added, renamed or removed last, in nanoseconds since 1970.
+    pub fn changed(&self) -> io::Result<u64> {
+        let (seconds, nanos) = self.stamp()?.modified;
+        Ok(u64::try_from(seconds.saturating_mul(1_000_000_000).saturating_add(nanos)).unwrap_or(0))
+    }
+
     fn list(&self) -> io::Result<Listing> {
         let is_overlay = rustix::fs::fstatfs(&self.directory).is_ok_and(|it| it.f_type == OVERLAY);
         let (mut files, mut links, mut directories) = (Vec::new(), Vec::new(), Vec::new());

@@ -173,6 +173,11 @@ impl Place {
         self.parent.is_settled()
     }
 
+    /// When a name in the directory was added, renamed or removed last, in nanoseconds since 1970.
+    pub fn changed(&self) -> io::Result<u64> {
+        self.parent.changed()
+    }
+
     /// The device and the inode of the directory.
     pub fn directory(&self) -> io::Result<(u64, u64)> {
         self.parent.identity()
