@@ -131,6 +131,34 @@ async fn a_byte_that_flips_is_named_by_file_and_sequence_and_costs_that_message_
     assert_eq!(out.lines().count(), 9);
 }
 
+/// As by a backup that numbers its files, or a hand that slipped.
+#[tokio::test]
+async fn a_segment_with_another_name_is_named_and_its_messages_are_not_lost() {
+    let mut server = Server::start();
+    publish(&server, 20).await;
+    server.terminate();
+    server.wait();
+    let data = server.directory().join("data");
+    let (_, exported, _) = log(&data, &["export"], &[]);
+    let other = data.join("messages/00000000000000000007.log");
+    std::fs::rename(segment(&data), &other).unwrap();
+    let (code, out, err) = log(&data, &["verify"], &[]);
+    let found = format!("{}: the name says that sequences begin with 7, the header says 1", other.display());
+    assert!(code == 1 && out.contains(&found), "{code} {out} {err}");
+    let (_, again, _) = log(&data, &["export"], &[]);
+    assert_eq!(again, exported, "the header counts");
+    // A copy under another name beside it has no message that is not there already.
+    std::fs::copy(&other, segment(&data)).unwrap();
+    let (code, out, err) = log(&data, &["verify"], &[]);
+    assert!(code == 1 && out.contains(&found), "{code} {out} {err}");
+    assert_eq!(log(&data, &["export"], &[]).1, exported);
+    server.restart();
+    assert!(server.startup().iter().any(|line| line.contains("a wrong name")), "{:?}", server.startup());
+    publish(&server, 1).await;
+    let (_, more, _) = log(&data, &["export"], &[]);
+    assert!(more.starts_with(&exported) && more.lines().count() == exported.lines().count() + 1, "{more}");
+}
+
 #[tokio::test]
 async fn a_log_that_is_being_written_is_sound() {
     let server = Server::start_with(&["--segment", "1MiB"]);

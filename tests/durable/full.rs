@@ -6,6 +6,7 @@ use perennial::proto::{
     ErrorReason, PublishRequest, PublishStreamRequest, message_service_client::MessageServiceClient,
     publish_result,
 };
+use rustix::process::{Resource, Rlimit, prlimit};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -73,6 +74,54 @@ async fn is_whole(server: &Server, published: &Published) {
     let all = everything(server).await;
     assert!(all.keys().eq(published.stored.keys()), "{:?} {:?}", all.keys(), published.stored.keys());
     assert!(all == published.stored, "a message was changed");
+}
+
+/// As `ulimit -f` does, on a process that runs; `None` ends the limit.
+fn limit_file_size(server: &Server, bytes: Option<u64>) {
+    let pid = rustix::process::Pid::from_raw(server.id().cast_signed());
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(pid, Resource::Fsize, limit).unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_is_met_like_a_full_disk_and_does_not_end_the_server() {
+    let mut server = Server::start();
+    let mut published = Published::by(&server).await;
+    for _ in 0..10 {
+        published.publish().await.unwrap();
+    }
+    // The write that exceeds it would end the process with SIGXFSZ.
+    limit_file_size(&server, Some(30 * MIB as u64));
+    published.fill().await;
+    assert!(server.is_running());
+    is_whole(&server, &published).await;
+    limit_file_size(&server, None);
+    published.go_on().await;
+    is_whole(&server, &published).await;
+    server.kill();
+    server.restart();
+    is_whole(&server, &published).await;
+}
+
+#[tokio::test]
+async fn a_server_that_starts_under_a_limit_on_the_size_of_files_keeps_what_it_acknowledges() {
+    let mut server = Server::start_by(&["sh", "-c", "ulimit -S -f 1024; exec \"$@\"", "sh"]);
+    let mut published = Published::by(&server).await;
+    let refused = loop {
+        match published.publish().await {
+            Ok(()) => assert!(published.stored.len() < 1_000, "there is no limit"),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(server.is_running());
+    is_whole(&server, &published).await;
+    limit_file_size(&server, None);
+    published.go_on().await;
+    is_whole(&server, &published).await;
+    server.kill();
+    server.restart();
+    is_whole(&server, &published).await;
 }
 
 #[tokio::test]
