@@ -18,6 +18,7 @@ use embedded::{
     simulated::{Fault, Simulation},
 };
 
+mod bad_sectors;
 mod conformance;
 mod faults;
 mod format;
@@ -27,6 +28,7 @@ mod incarnations;
 mod kept_losses;
 mod live;
 mod lost;
+mod older_files;
 mod power;
 mod retention;
 mod rot;

@@ -211,8 +211,14 @@ impl Recovered {
         // A segment with an index was full: nothing was torn there, and it is not continued.
         let last = last.filter(|_| footer.is_none());
         let length = footer.map_or(file.len()?, |footer| footer.blocks_end());
-        let bytes = Bytes::from(file.read(0, usize::try_from(length).map_err(io::Error::other)?)?);
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        let bad = file.fill_soundly(&mut bytes, 0)?;
+        let bytes = Bytes::from(bytes);
         let mut scan = Scan::new(&bytes, first_sequence.max(self.next_sequence), salt);
+        if last.is_some() && bad.last().is_some_and(|bad| bad.end > scan.unsure()) {
+            // It cannot be taken for torn, because it may have been acknowledged.
+            return Err(io::Error::other("the disk cannot read the end of the log"));
+        }
         if let Some(disk) = last {
             self.set_torn_aside(disk, &path, &file, &bytes, &mut scan)?;
         }

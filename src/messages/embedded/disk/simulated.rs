@@ -79,6 +79,8 @@ struct State {
     /// The number of reads of files, and of the bytes that they read.
     reads: (u64, u64),
     gate: Option<Gate>,
+    /// Every read of a file gets EIO.
+    is_unreadable: bool,
 }
 
 /// Reads of files wait until its sender is dropped.
@@ -99,6 +101,8 @@ impl Clone for Deed {
 struct File {
     content: Content,
     handles: usize,
+    /// Reads of these bytes get EIO.
+    bad: Vec<Range<u64>>,
 }
 
 impl Simulation {
@@ -115,8 +119,8 @@ impl Simulation {
         let mut loss = Loss::new(seed, oldest..=state.clock);
         let names = state.names.lose_power(&mut loss);
         let files = state.files.iter().filter(|(id, _)| names.has(**id));
-        let files =
-            files.map(|(id, file)| (*id, File { content: file.content.lose_power(&mut loss), handles: 0 }));
+        let files = files
+            .map(|(id, file)| (*id, File { content: file.content.lose_power(&mut loss), ..File::default() }));
         let files = files.collect();
         let (clock, capacity, max_files) = (state.clock, state.capacity, state.max_files);
         State { names, files, clock, capacity, max_files, ..State::default() }.into_disk()
@@ -145,6 +149,18 @@ impl Simulation {
         let (sender, receiver) = mpsc::channel();
         self.state().gate = Some(Gate(Arc::new(Mutex::new(receiver))));
         sender
+    }
+
+    /// Makes sectors of a file bad.
+    pub fn make_bad(&self, path: &Path, range: Range<u64>) {
+        let mut state = self.state();
+        let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        state.file(file).bad.push(range);
+    }
+
+    /// Makes every read of a file fail, or none that is not in a bad sector.
+    pub fn set_unreadable(&self, is_unreadable: bool) {
+        self.state().is_unreadable = is_unreadable;
     }
 
     /// Makes a call fail, counted from 0.
@@ -294,6 +310,11 @@ impl Handle {
         let mut state = self.state();
         state.reads.0 += 1;
         state.reads.1 += bytes.len() as u64;
+        let is_read = offset..offset + bytes.len() as u64;
+        let is_bad = |bad: &Range<u64>| bad.start < is_read.end && is_read.start < bad.end;
+        if state.is_unreadable || state.file(self.file).bad.iter().any(is_bad) {
+            return Err(Fault::Error.into());
+        }
         state.file(self.file).content.read(bytes, offset)
     }
 

@@ -118,7 +118,7 @@ impl Footer {
         let length = file.len()?;
         let longest =
             u64::try_from(TRAILER_BYTES.max(version2::TRAILER_BYTES)).unwrap_or(u64::MAX).min(length);
-        let bytes = file.read(length - longest, usize::try_from(longest).unwrap_or(0))?;
+        let bytes = file.read_soundly(length - longest, usize::try_from(longest).unwrap_or(0))?;
         let last = |count: usize| bytes.len().checked_sub(count).and_then(|start| bytes.get(start..));
         let of_version_3 = last(TRAILER_BYTES).and_then(|bytes| Self::parse(bytes, salt, length));
         let of_version_2 = || {

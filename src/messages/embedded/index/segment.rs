@@ -454,10 +454,10 @@ impl Segment {
         search.plan()
     }
 
-    /// Reads the bytes from `start` to `end`.
+    /// Reads the bytes from `start` to `end`. Those in bad sectors are replaced.
     pub fn read(&self, start: u64, end: u64) -> io::Result<Bytes> {
         let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
-        Ok(self.file.read(start, length)?.into())
+        Ok(self.file.read_soundly(start, length)?.into())
     }
 }
 

@@ -138,7 +138,7 @@ impl Embedded {
             let last = last_live(&shared, &segments, &topic, &known, &shared.moment())?;
             let Some((segment, posting)) = last else { return Ok(None) };
             let time = time_of(publish_time(&segment, &posting)?);
-            let bytes = segment.file.read(posting.offset.into(), posting.length as usize)?;
+            let bytes = segment.file.read_soundly(posting.offset.into(), posting.length as usize)?;
             let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
             // No subscription reads a topic of the server's own: what is damaged there is no gap.
             if !is_intact && !topic::is_reserved(&topic) {
@@ -343,7 +343,7 @@ impl Shared {
             let start = out.len();
             out.resize(start + posting.length as usize, 0);
             let bytes = out.get_mut(start..).unwrap_or_default();
-            segment.file.read_exact_at(bytes, posting.offset.into())?;
+            segment.file.fill_soundly(bytes, posting.offset.into())?;
             if crc32c::crc32c(bytes) != posting.checksum {
                 out.truncate(start);
                 if is_erased(segment, posting)? {

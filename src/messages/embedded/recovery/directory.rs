@@ -193,7 +193,8 @@ impl Candidate {
     fn open(disk: &Disk, path: PathBuf, named: u64, writes: bool) -> Result<Self, OpenError> {
         let file = disk.open(&path, writes).map_err(OpenError::at(&path))?;
         let length = file.len().map_err(OpenError::at(&path))?;
-        let start = file.read(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
+        let start =
+            file.read_soundly(0, usize::try_from(length).unwrap_or(usize::MAX).min(SEGMENT_HEADER_BYTES));
         let header = match SegmentHeader::read(&start.map_err(OpenError::at(&path))?) {
             Ok(header) => Some(header),
             Err(HeaderFault::Version(version)) => return Err(OpenError::Version { path, version }),

@@ -348,7 +348,7 @@ impl Loaded {
         let footer = Footer::read(&candidate.file, candidate.salt)?;
         let length = usize::try_from(candidate.file.len()?).map_err(io::Error::other)?;
         memory.resize(length, 0);
-        candidate.file.read_exact_at(memory, 0)?;
+        candidate.file.fill_soundly(memory, 0)?;
         let bytes = std::mem::take(memory).freeze();
         let end = footer.map_or(length, |footer| usize::try_from(footer.blocks_end()).unwrap_or(length));
         let scan = Scan::new(&bytes.slice(..end.min(length)), from, candidate.salt);

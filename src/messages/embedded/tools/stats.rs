@@ -225,7 +225,7 @@ impl Archive {
 
 /// The bytes of a message; `None` if they are damaged.
 fn read(segment: &Segment, posting: &Posting) -> Result<Option<Vec<u8>>, Error> {
-    let bytes = segment.file.read(posting.offset.into(), posting.length as usize);
+    let bytes = segment.file.read_soundly(posting.offset.into(), posting.length as usize);
     let bytes = bytes.map_err(at(&segment.path))?;
     Ok((crc32c::crc32c(&bytes) == posting.checksum).then_some(bytes))
 }

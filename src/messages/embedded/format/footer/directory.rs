@@ -105,7 +105,7 @@ impl RangeList {
     pub(super) fn read(&self, file: &File, base: &Base, place: usize) -> Found<Range> {
         let Some(place) = self.ranges.get(place) else { return Ok(Err(Damaged)) };
         let part = |offset: u64, (start, length): (u32, u32)| {
-            file.read(offset.saturating_add(start.into()), length as usize)
+            file.read_soundly(offset.saturating_add(start.into()), length as usize)
         };
         let records = part(base.records, place.records)?;
         let names = base.names.map(|names| part(names, place.names)).transpose()?;

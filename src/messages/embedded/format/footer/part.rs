@@ -41,7 +41,7 @@ impl Part {
 
     /// Reads its bytes.
     pub fn read(&self, file: &File) -> Found<Bytes> {
-        let bytes = file.read(self.offset, self.length)?;
+        let bytes = file.read_soundly(self.offset, self.length)?;
         Ok(if crc32c::crc32c(&bytes) == self.checksum { Ok(bytes.into()) } else { Err(Damaged) })
     }
 }
