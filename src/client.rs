@@ -87,7 +87,7 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// A client of the server at `http://HOST[:PORT]`, `https://HOST[:PORT]` or `HOST[:PORT]`; without a port, at 50051.
-    /// An IPv6 address is in brackets. Any other address is refused ([`Error::Url`]).
+    /// An IPv6 address is in brackets. `unix:PATH` is a socket in the file system. Any other address is refused ([`Error::Url`]).
     ///
     /// It connects at the first call.
     pub fn new(address: &str) -> Result<Self, Error> {
@@ -99,9 +99,9 @@ impl Client {
     ///
     /// The files are read now, and again for each connection, so that a client that runs for long has what was renewed.
     pub fn with_credentials(address: &str, credentials: Credentials) -> Result<Self, Error> {
-        let (scheme, url) = address::url(address, credentials.option())?;
-        #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::url`")]
-        let endpoint = Endpoint::from_shared(url.clone()).expect("a URL of a plain host and a port");
+        let address = address::read(address, credentials.option())?;
+        #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::read`")]
+        let endpoint = Endpoint::from_shared(address.origin()).expect("a URL of a plain host and a port");
         let endpoint = endpoint
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -109,7 +109,7 @@ impl Client {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_timeout(CONNECT_TIMEOUT);
-        let connector = Connector::new(Server::new(url), scheme, credentials)?;
+        let connector = Connector::new(&address, credentials)?;
         Ok(Self {
             channel: endpoint.connect_with_connector_lazy(connector.clone()),
             endpoint: endpoint.into(),

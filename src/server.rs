@@ -22,18 +22,21 @@ use crate::{
     proto,
 };
 use data::DataDirectory;
+use listen::{Listen, Listener};
 use tls::Tls;
 
 pub mod accept;
 pub mod config;
 pub mod data;
 mod demo;
+pub mod listen;
 mod log_metrics;
 mod metrics;
 pub mod tls;
 mod welcome;
 
 pub use config::Config;
+pub use listen::bind;
 
 /// The services whose health is reported, besides that of the server under the empty name.
 const SERVICES: [&str; 3] =
@@ -46,12 +49,14 @@ const MESSAGE_SERVICE: &str = "perennial.v1.MessageService";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server cannot listen on the address.
-    #[error("{flag} is {address}: the server cannot listen there: {source}{}", remedy(source))]
+    #[error("{flag} is {address}: the server cannot listen there: {source}{remedy}")]
     Listen {
         /// The setting, as a flag.
         flag: &'static str,
         /// The address as configured.
-        address: SocketAddr,
+        address: String,
+        /// What the operator can do.
+        remedy: &'static str,
         /// The error of the system.
         source: std::io::Error,
     },
@@ -78,27 +83,13 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-fn remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ": another process listens there; stop it, or choose another address"
-        }
-        std::io::ErrorKind::PermissionDenied => ": choose a port of 1024 or higher",
-        std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address; choose another",
-        _ => "",
-    }
-}
-
-/// Binds an address. An error says what would work.
-///
-/// # Errors
-/// [`Error::Listen`].
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    bind_as("--listen", address).await
-}
-
-async fn bind_as(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { flag, address, source })
+async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen {
+        flag: "--metrics",
+        address: address.to_string(),
+        remedy: listen::remedy(&Listen::Address(address), &source),
+        source,
+    })
 }
 
 /// Serves until `shutdown`, then shuts down in order. `reload` asks to read again the files that can be.
@@ -106,23 +97,22 @@ async fn bind_as(flag: &'static str, address: SocketAddr) -> Result<TcpListener,
 /// # Errors
 /// Why the server does not start.
 pub async fn run(
-    listener: TcpListener,
+    listener: Listener,
     mut config: Config,
     reload: Arc<Notify>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let address = listener.local_addr()?;
+    // With port 0, the system has chosen a port.
+    config.listen = listener.local()?;
     let mut registry = Registry::with_prefix("perennial");
     let tls = config.tls.clone().map(|files| Tls::open(files, &mut registry)).transpose()?;
     let metrics_listener = match config.metrics {
-        Some(address) => Some(bind_as("--metrics", address).await?),
+        Some(address) => Some(bind_metrics(address).await?),
         None => None,
     };
-    // With port 0, the system has chosen a port.
     config.metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut data = DataDirectory::open(&config.data)?;
-    let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
-    data.sign(&url)?;
+    data.sign(&config.url())?;
     let demo_root = data.path().join("demo");
     let app_log = config.demo.then(|| demo::AppLog::open(&demo_root)).transpose()?;
     let mut roots = config.roots.clone();
@@ -176,7 +166,7 @@ pub async fn run(
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
     let accepting = tokio::spawn(accept::serve(listener, tls, gate, connections, ending.clone()));
-    welcome::print(&url, needs_certificates, address, &config, data.path(), &roots);
+    welcome::print(needs_certificates, &config, data.path(), &roots);
 
     shutdown.await;
     tracing::info!("stopping: streams end with their cursor");

@@ -1,9 +1,10 @@
-//! The address of a server as it may be written: `https://HOST[:PORT]`, `http://HOST[:PORT]` or `HOST[:PORT]`.
+//! The address of a server as it may be written: `https://HOST[:PORT]`, `http://HOST[:PORT]`, `HOST[:PORT]` or
+//! `unix:PATH`.
 //!
 //! Any other form is refused with the reason and with a form that works, so that no caller believes in an encrypted or
 //! authenticated connection that is neither.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, path::PathBuf};
 
 use super::Error;
 
@@ -15,7 +16,40 @@ const MAX_HOST_BYTES: usize = 253;
 
 const EXAMPLE: &str = "http://127.0.0.1:50051";
 
-/// How a connection is made.
+/// The scheme of a socket in the file system.
+const UNIX: &str = "unix:";
+
+/// The longest path of such a socket.
+const MAX_PATH_BYTES: usize = 107;
+
+/// An address, and how it is reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Address {
+    /// The URL of a server over TCP, with its port.
+    Url(Scheme, String),
+    /// The path of a socket in the file system.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The address in errors.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Url(_, url) => url.clone(),
+            Self::Unix(path) => format!("{UNIX}{}", path.display()),
+        }
+    }
+
+    /// The URL that the requests name.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Self::Url(_, url) => url.clone(),
+            Self::Unix(_) => "http://localhost".into(),
+        }
+    }
+}
+
+/// How a connection over TCP is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Scheme {
     Http,
@@ -36,10 +70,13 @@ impl Scheme {
     }
 }
 
-/// The scheme and the URL of an address, with its port. `credentials` is the option of a client that has some for TLS:
-/// then the address is of TLS if it does not say so.
-pub(super) fn url(address: &str, credentials: Option<&str>) -> Result<(Scheme, String), Error> {
+/// Reads an address. `credentials` is the option of a client that has some for TLS: then the address is of TLS if it does
+/// not say so.
+pub(super) fn read(address: &str, credentials: Option<&str>) -> Result<Address, Error> {
     let refuse = |Fault { reason, hint }| Error::Url { url: without_credentials(address), reason, hint };
+    if let Some(path) = address.strip_prefix(UNIX) {
+        return unix(path, credentials).map(Address::Unix).map_err(refuse);
+    }
     let (scheme, authority) = authority(address).map_err(refuse)?;
     let (host, port) = host_and_port(authority).map_err(|reason| refuse(reason.into()))?;
     let url = |scheme: Scheme| format!("{}://{host}:{port}", scheme.name());
@@ -48,10 +85,25 @@ pub(super) fn url(address: &str, credentials: Option<&str>) -> Result<(Scheme, S
             let reason = format!("{option} is for TLS, and the connection would be plain text");
             Err(refuse(Fault::new(reason, url(Scheme::Https))))
         }
-        (Some(scheme), _) => Ok((scheme, url(scheme))),
-        (None, Some(_)) => Ok((Scheme::Https, url(Scheme::Https))),
-        (None, None) => Ok((Scheme::Http, url(Scheme::Http))),
+        (Some(scheme), _) => Ok(Address::Url(scheme, url(scheme))),
+        (None, Some(_)) => Ok(Address::Url(Scheme::Https, url(Scheme::Https))),
+        (None, None) => Ok(Address::Url(Scheme::Http, url(Scheme::Http))),
     }
+}
+
+/// The path of a socket. `unix:///path` is a URL without a host.
+fn unix(path: &str, credentials: Option<&str>) -> Result<PathBuf, Fault> {
+    let example = "unix:/run/perennial.sock";
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if let Some(option) = credentials {
+        let reason = format!("{option} is for TLS, which a socket in the file system does not have");
+        return Err(Fault::new(reason, "the same without that option"));
+    }
+    if path.is_empty() || path.len() > MAX_PATH_BYTES || path.contains('\0') {
+        let reason = format!("the path of a socket has 1 to {MAX_PATH_BYTES} bytes");
+        return Err(Fault::new(reason, example));
+    }
+    Ok(path.into())
 }
 
 /// Why an address is refused, and what works instead.
@@ -188,7 +240,7 @@ mod tests {
             ("2001:db8::a:fe", "http://[2001:db8::a:fe]:50051"),
             ("1:2:3:4:5:6:7:8", "http://[1:2:3:4:5:6:7:8]:50051"),
         ] {
-            assert_eq!(url(address, None).unwrap().1, expected, "{address}");
+            assert_eq!(read(address, None).unwrap().text(), expected, "{address}");
             assert!(tonic::transport::Endpoint::from_shared(expected.to_owned()).is_ok(), "{expected}");
         }
     }
@@ -201,7 +253,8 @@ mod tests {
             ("https://h/v1", "path", "https://h:50051"),
             ("ftp://h", "\"ftp\"", EXAMPLE),
             ("grpc://h:50051", "\"grpc\"", EXAMPLE),
-            ("unix:///run/perennial", "\"unix\"", EXAMPLE),
+            ("unix:", "1 to 107 bytes", "unix:/run"),
+            ("unix://", "1 to 107 bytes", "unix:/run"),
             ("://h", "\"\"", EXAMPLE),
             ("http://", "no host", EXAMPLE),
             (":50051", "no host", EXAMPLE),
@@ -235,7 +288,7 @@ mod tests {
             ("höst", "höst", EXAMPLE),
             ("$HOST", "$HOST", EXAMPLE),
         ] {
-            let error = url(address, None).unwrap_err();
+            let error = read(address, None).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(reason) && text.contains(hint), "{address}: {text}");
             assert!(!text.contains("secret"), "{text}");
@@ -247,9 +300,24 @@ mod tests {
         for (address, expected) in
             [("h", "https://h:50051"), ("h:1", "https://h:1"), ("https://h:1", "https://h:1")]
         {
-            assert_eq!(url(address, Some("--ca")).unwrap(), (Scheme::Https, expected.into()), "{address}");
+            let expected = Address::Url(Scheme::Https, expected.into());
+            assert_eq!(read(address, Some("--ca")).unwrap(), expected, "{address}");
         }
-        let text = url("http://h:1", Some("--ca")).unwrap_err().to_string();
+        let text = read("unix:/run/p", Some("--ca")).unwrap_err().to_string();
+        assert!(text.contains("--ca is for TLS") && text.contains("without that option"), "{text}");
+        let text = read("http://h:1", Some("--ca")).unwrap_err().to_string();
         assert!(text.contains("--ca is for TLS") && text.ends_with("try https://h:1"), "{text}");
+    }
+    #[test]
+    fn a_socket_in_the_file_system_is_an_address() {
+        for (address, path) in [("unix:/run/p", "/run/p"), ("unix:///run/p", "/run/p"), ("unix:p", "p")] {
+            let read = read(address, None).unwrap();
+            assert_eq!(
+                (&read, read.text()),
+                (&Address::Unix(path.into()), format!("unix:{path}")),
+                "{address}"
+            );
+        }
+        assert!(read(&format!("unix:/{}", "p".repeat(107)), None).is_err());
     }
 }

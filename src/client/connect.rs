@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -16,13 +17,17 @@ use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::{AlertDescription as Alert, CertificateError, InvalidMessage};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Status;
 use tower::Service;
 
-use super::{Credentials, Error, address::Scheme, credentials::Trust};
+use super::{
+    Credentials, Error,
+    address::{Address, Scheme},
+    credentials::Trust,
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -161,21 +166,32 @@ fn plain(name: &str) -> &str {
 /// Makes the connections of a client.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    http: HttpConnector,
-    trust: Option<Arc<Trust>>,
+    kind: Kind,
     server: Arc<Server>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Plain(HttpConnector),
+    Secure(HttpConnector, Arc<Trust>),
+    Unix(Arc<Path>),
 }
 
 impl Connector {
     /// Reads the files of the credentials, if the connections are by TLS.
-    pub(super) fn new(server: Arc<Server>, scheme: Scheme, credentials: Credentials) -> Result<Self, Error> {
-        let host = server.url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
-        let host = host.unwrap_or_default();
-        let trust = (scheme == Scheme::Https).then(|| Trust::open(credentials, &host)).transpose()?;
+    pub(super) fn new(address: &Address, credentials: Credentials) -> Result<Self, Error> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        Ok(Self { http, trust: trust.map(Arc::new), server })
+        let kind = match address {
+            Address::Url(Scheme::Http, _) => Kind::Plain(http),
+            Address::Url(Scheme::Https, url) => {
+                let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+                Kind::Secure(http, Trust::open(credentials, &host.unwrap_or_default())?.into())
+            }
+            Address::Unix(path) => Kind::Unix(path.as_path().into()),
+        };
+        Ok(Self { kind, server: Server::new(address.text()) })
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -189,18 +205,24 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.http.poll_ready(context).map_err(Into::into)
+        match &mut self.kind {
+            Kind::Plain(http) | Kind::Secure(http, _) => http.poll_ready(context).map_err(Into::into),
+            Kind::Unix(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.http.call(uri);
-        let (trust, server) = (self.trust.clone(), self.server.clone());
+        let (mut kind, server) = (self.kind.clone(), self.server.clone());
         Box::pin(async move {
             server.keep(None);
-            let socket = connecting.await?.into_inner();
-            let socket = match trust {
-                None => Socket::Plain { socket, is_new: true },
-                Some(trust) => {
+            let socket = match &mut kind {
+                Kind::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+                Kind::Plain(http) => {
+                    Socket::Plain { socket: http.call(uri).await?.into_inner(), is_new: true }
+                }
+                Kind::Secure(http, trust) => {
+                    let socket = http.call(uri).await?.into_inner();
+                    let trust = trust.clone();
                     let name = trust.name.clone();
                     let config = tokio::task::spawn_blocking(move || trust.config()).await?;
                     let stream = TlsConnector::from(config).connect(name, socket).await;
@@ -220,6 +242,7 @@ enum Socket {
         is_new: bool,
     },
     Secure(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 /// A connection whose faults are kept.
@@ -265,6 +288,7 @@ impl AsyncRead for Inspected {
                 }
                 Poll::Ready(Ok(()))
             }
+            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
             Socket::Secure(stream) => {
                 let read = ready!(Pin::new(stream).poll_read(context, buffer));
                 Poll::Ready(read.inspect_err(|error| server.inspect(error)))
@@ -278,6 +302,7 @@ macro_rules! each {
         match &mut $self.get_mut().socket {
             Socket::Plain { socket: $socket, .. } => $call,
             Socket::Secure($socket) => $call,
+            Socket::Unix($socket) => $call,
         }
     };
 }

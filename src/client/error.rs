@@ -20,7 +20,7 @@ pub struct Violation {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not `http://HOST[:PORT]`, `https://HOST[:PORT]` or `HOST[:PORT]`.
+    /// The address has none of the forms of [`Client::new`](super::Client::new).
     #[error("the server {url:?} cannot be used: {reason}; try {hint}")]
     Url {
         /// The address as it was given, without a user name and a password.
@@ -87,7 +87,7 @@ pub enum Error {
 impl Error {
     pub(super) fn from_status(status: &Status, url: &str) -> Self {
         let transport = status.source().is_some();
-        if let Some(cause) = unreachable_because(status) {
+        if let Some(cause) = unreachable_because(status, url) {
             return Self::Unreachable { url: url.to_owned(), cause };
         }
         let details = status.get_error_details();
@@ -166,15 +166,25 @@ impl Error {
 }
 
 /// Why no connection could be made, or `None` for another failure. The last cause of the chain names it best.
-fn unreachable_because(status: &Status) -> Option<String> {
+fn unreachable_because(status: &Status, url: &str) -> Option<String> {
+    let is_path = url.starts_with("unix:");
     let mut connecting = false;
     let mut last = None;
     let mut cause = status.source();
     while let Some(error) = cause {
         connecting |= error.is::<tonic::ConnectError>();
-        let io = error.downcast_ref::<std::io::Error>();
-        if connecting && io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-            return Some("no server listens there; start one with: perenniald".into());
+        let io = error.downcast_ref::<std::io::Error>().filter(|_| connecting);
+        match io.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::ConnectionRefused) => {
+                return Some("no server listens there; start one with: perenniald".into());
+            }
+            Some(std::io::ErrorKind::NotFound) if is_path => {
+                return Some("no socket is there; does the server run, and listen there?".into());
+            }
+            Some(std::io::ErrorKind::PermissionDenied) if is_path => {
+                return Some("this account may not use the socket (--socket-mode of the server)".into());
+            }
+            _ => {}
         }
         last = Some(error);
         cause = error.source();

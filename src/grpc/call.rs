@@ -8,7 +8,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -37,11 +36,13 @@ use crate::{
 
 mod admission;
 mod log_limit;
+mod peer;
 mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
 pub use log_limit::{ConnectionLog, LogLimit};
+pub use peer::Peer;
 pub use responses::Responses;
 
 /// The default of [`Config::max_streams`]: about 1 GiB of idle streams.
@@ -255,7 +256,7 @@ pub struct Call {
     calls: Calls,
     method: &'static str,
     subject: String,
-    peer: Option<SocketAddr>,
+    peer: Option<Peer>,
     log: Option<Arc<ConnectionLog>>,
     /// The owner of what the call hands to the pool.
     owner: Owner,

@@ -76,8 +76,11 @@ impl House {
     fn gate(&self) -> (gate::Gate, call::Connection) {
         let (app, calls) = (self.app.clone(), self.app.calls.clone());
         let gate = gate::Gate::new(routes(app), calls, &self.app.config, 64);
-        let connection =
-            self.app.calls.connection(1, "[::1]:1".parse().unwrap(), self.shutdown.child_token());
+        let connection = self.app.calls.connection(
+            1,
+            crate::grpc::call::Peer::Address("[::1]:1".parse().unwrap()),
+            self.shutdown.child_token(),
+        );
         (gate, connection)
     }
 

@@ -7,7 +7,6 @@
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -20,19 +19,23 @@ use std::{
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
 use tonic::{Status, body::Body};
 
-use super::tls::{Client, Tls};
-use crate::grpc::{body::trailers, call::LogLimit, gate::Gate, status};
+use super::{
+    listen::{Accepted, Listener},
+    tls::{Client, Tls},
+};
+use crate::grpc::{
+    body::trailers,
+    call::{LogLimit, Peer},
+    gate::Gate,
+    status,
+};
 use addresses::Addresses;
 use socket::Socket;
 use streams::{Starter, Streams};
@@ -81,7 +84,7 @@ const RESUMABLE: &str = "/perennial.";
 pub struct Config {
     /// Up to this many connections are open. A further one is closed at once.
     pub max_connections: usize,
-    /// Up to this many of them are of one address, or of one network of IPv6 (a /64).
+    /// Up to this many of them are of one address, of one network of IPv6 (a /64), or of one account of this machine.
     pub max_connections_per_address: usize,
     /// Up to this many streams are open on a connection.
     pub max_streams: u32,
@@ -120,7 +123,7 @@ impl Default for Config {
 
 /// Serves connections until `shutdown`, then ends them within the time for the drain. Without `tls` in plain text.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     tls: Option<Arc<Tls>>,
     gate: Gate,
     config: Config,
@@ -136,7 +139,7 @@ pub async fn serve(
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
         let (stream, peer) = accepted;
         let room = room.clone().try_acquire_owned();
-        let of_address = addresses.enter(peer.ip());
+        let of_address = addresses.enter(peer);
         let limit = if room.is_err() { "--max-connections" } else { "--max-connections-per-address" };
         let (Ok(room), Some(of_address)) = (room, of_address) else {
             gate.calls().metrics().connection_refused(limit);
@@ -174,14 +177,10 @@ pub async fn serve(
 }
 
 /// The next connection. Skips errors that concern one connection, and pauses after others.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &Listener) -> (Accepted, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Without this, a tick would wait for the next one.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "a connection cannot be accepted");
@@ -200,7 +199,7 @@ fn is_of_connection(error: &io::Error) -> bool {
 #[derive(Debug)]
 struct Newcomer {
     number: u64,
-    peer: SocketAddr,
+    peer: Peer,
     since: Instant,
     /// Cancelled when the connection must end.
     ends: CancellationToken,
@@ -210,12 +209,16 @@ impl Newcomer {
     /// The socket after the handshake of TLS, if there is one. `None` if it failed, or the server drains meanwhile.
     async fn enter(
         self,
-        stream: TcpStream,
+        stream: Accepted,
         tls: Option<Arc<Tls>>,
         config: Arc<Config>,
         refusals: Arc<LogLimit>,
     ) -> Option<(Self, Socket, Option<Client>)> {
-        let Some(tls) = tls else { return Some((self, Socket::Plain(stream), None)) };
+        let (stream, tls) = match (stream, tls) {
+            (Accepted::Unix(stream), _) => return Some((self, Socket::Unix(stream), None)),
+            (Accepted::Tcp(stream), None) => return Some((self, Socket::Plain(stream), None)),
+            (Accepted::Tcp(stream), Some(tls)) => (stream, tls),
+        };
         let accepted = self.ends.run_until_cancelled(tls.accept(stream, config.handshake)).await?;
         match accepted {
             Ok((stream, client)) => Some((self, Socket::Secure(Box::new(stream)), client)),

@@ -10,7 +10,11 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use super::{accept, tls};
+use super::{
+    accept,
+    listen::{Listen, SOCKET_MODE},
+    tls,
+};
 use crate::{
     countdown, grpc, lines,
     messages::{self, SEGMENT_SIZES},
@@ -37,8 +41,10 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// The configuration of all parts of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address to listen on.
-    pub listen: SocketAddr,
+    /// Where to listen.
+    pub listen: Listen,
+    /// The permissions of a socket in the file system.
+    pub socket_mode: u32,
     /// The files of TLS. Without them, the server speaks plain text.
     pub tls: Option<tls::Files>,
     /// Whether the server may speak plain text on an address that others can reach.
@@ -161,10 +167,20 @@ impl Config {
         Ok((resolve(settings, file)?, matches))
     }
 
+    /// The URL of the server, for its clients.
+    pub fn url(&self) -> String {
+        match &self.listen {
+            Listen::Address(address) if self.tls.is_some() => format!("https://{address}"),
+            Listen::Address(address) => format!("http://{address}"),
+            path @ Listen::Path(_) => path.to_string(),
+        }
+    }
+
     /// The defaults of all parts.
     fn with_data(data: PathBuf) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 50051))),
+            socket_mode: SOCKET_MODE,
             tls: None,
             insecure: false,
             reload_interval: RELOAD_INTERVAL,
@@ -205,7 +221,9 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     let data = given.data.clone().or_else(|| file.data.clone()).or_else(|| default_data(demo));
     let mut config = Config { roots, demo, ..Config::with_data(data.ok_or(Error::NoHome)?) };
     Settings::apply(&given, &file, &mut config);
-    config.listen = given.listen.or(file.listen).unwrap_or(config.listen);
+    if let Some(listen) = given.listen.clone().or_else(|| file.listen.clone()) {
+        config.listen = listen;
+    }
     config.tls = secure::files(&given, &file)?;
     config.insecure = given.insecure.or(file.insecure).unwrap_or_default();
     config.metrics = given.metrics.or(file.metrics);

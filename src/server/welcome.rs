@@ -1,29 +1,23 @@
 //! The text that the server prints when it is ready: its address, its data, its roots, warnings, and with the demo the
 //! first commands to try. It goes to stderr without colours, so that it can be copied.
 
-use std::{net::SocketAddr, path::Path};
+use std::path::Path;
 
-use super::{Config, demo};
+use super::{Config, Listen, demo};
 use crate::lines::Root;
 
 /// The server of a client that is given none.
 const DEFAULT_URL: &str = "http://127.0.0.1:50051";
 
 /// Prints the text. `needs_certificates`: a client needs a certificate.
-pub fn print(
-    url: &str,
-    needs_certificates: bool,
-    address: SocketAddr,
-    config: &Config,
-    data: &Path,
-    roots: &[Root],
-) {
+pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Root]) {
+    let (address, url) = (&config.listen, config.url());
     let mut text = format!("perenniald: listening on {url}\n");
     text += &format!("perenniald: messages are kept in {}\n", data.display());
     for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
-    let is_local = address.ip().to_canonical().is_loopback();
+    let is_local = address.is_local();
     if !is_local && config.tls.is_none() {
         text += &format!(
             "perenniald: warning: every client that reaches {address} can read, publish and purge, because there is no \
@@ -45,13 +39,13 @@ pub fn print(
         }
     }
     if config.demo {
-        text += &commands(url, address);
+        text += &commands(&url, address);
     }
     anstream::eprint!("{text}");
 }
 
 /// Three commands for the bundled client, and three for grpcurl.
-fn commands(url: &str, address: SocketAddr) -> String {
+fn commands(url: &str, address: &Listen) -> String {
     let server = if url == DEFAULT_URL { String::new() } else { format!("--server {url} ") };
     let client = format!("{} {server}", client());
     let security = if url.starts_with("https:") { "" } else { "-plaintext " };

@@ -13,4 +13,5 @@ mod harness;
 mod authority;
 mod plain;
 mod renewal;
+mod socket;
 mod trust;

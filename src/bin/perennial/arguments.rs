@@ -130,7 +130,7 @@ unless --purge is given. The exit code is 1 if a message was lost, refused or de
 #[command(name = "perennial", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(max_term_width = HELP_COLUMNS)]
 pub struct Arguments {
-    /// The server, as HOST, HOST:PORT, http://HOST:PORT or https://HOST:PORT; the default port is 50051
+    /// The server, as HOST, HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:PATH; the default port is 50051
     #[arg(
         long,
         global = true,

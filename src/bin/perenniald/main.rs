@@ -79,7 +79,7 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 async fn run(config: Config, reload: Arc<Notify>, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
-    let listener = server::bind(config.listen).await?;
+    let listener = server::bind(&config.listen, config.socket_mode).await?;
     let stop = async {
         // The sender lives until the process ends.
         let _ = stop.await;

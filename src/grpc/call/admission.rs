@@ -3,7 +3,6 @@
 //! Everything here is counted before the request is decoded, so that a request that never ends is bounded like a stream.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Calls, Inner, log_limit::ConnectionLog};
+use super::{Calls, Inner, Peer, log_limit::ConnectionLog};
 use crate::{
     blocking::Owner,
     grpc::status::{self, Failure},
@@ -32,8 +31,8 @@ pub struct Connection {
     pub number: Owner,
     /// The streams of this connection are woken together, so that their writes coalesce.
     pub wake_group: Option<WakeGroup>,
-    /// The address of the client.
-    pub peer: SocketAddr,
+    /// The client.
+    pub peer: Peer,
     /// Cancelled when the streams of the connection must end: it has reached its maximum age, or the server drains.
     pub ends: CancellationToken,
     /// The lines about the calls of the connection.
@@ -72,7 +71,7 @@ impl Calls {
     }
 
     /// What a new connection has in its requests' extensions.
-    pub fn connection(&self, number: Owner, peer: SocketAddr, ends: CancellationToken) -> Connection {
+    pub fn connection(&self, number: Owner, peer: Peer, ends: CancellationToken) -> Connection {
         let buffers = Buffers { used: AtomicUsize::new(0), calls: self.0.clone() };
         let log = Arc::new(ConnectionLog::new(peer, self.0.log_limit.clone()));
         Connection { number, wake_group: WakeGroup::new(number), peer, ends, log, buffers: Arc::new(buffers) }

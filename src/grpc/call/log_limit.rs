@@ -1,12 +1,13 @@
 //! A limit on the lines that clients can make the server log, with a count of the lines that were left out.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use super::Peer;
 
 /// The lines about calls of one connection: as many as can end together, and then some a second.
 const OF_A_CONNECTION: (u32, u32) = (256, 10);
@@ -80,14 +81,14 @@ impl LogLimit {
 /// The lines about the calls of one connection, which count for the server, too.
 #[derive(Debug)]
 pub struct ConnectionLog {
-    peer: SocketAddr,
+    peer: Peer,
     own: LogLimit,
     server: Arc<LogLimit>,
 }
 
 impl ConnectionLog {
     /// For a new connection.
-    pub fn new(peer: SocketAddr, server: Arc<LogLimit>) -> Self {
+    pub fn new(peer: Peer, server: Arc<LogLimit>) -> Self {
         Self { peer, own: LogLimit::new(OF_A_CONNECTION.0, OF_A_CONNECTION.1), server }
     }
 
@@ -140,7 +141,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_connection_leaves_out_is_not_forgotten_by_the_server() {
         let server = Arc::new(LogLimit::new(300, 1));
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer::User { uid: 1, gid: 1, process: None };
         let logged = |log: &ConnectionLog, lines| (0..lines).filter_map(|_| log.admit()).count();
         let first = ConnectionLog::new(peer, server.clone());
         assert_eq!(logged(&first, 1_000), 256);

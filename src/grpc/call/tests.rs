@@ -229,7 +229,7 @@ async fn shutdown_ends_a_waiting_stream_with_retry_info() {
 async fn the_end_of_a_connection_ends_only_its_own_streams() {
     let server = Server::new(3);
     let ends = server.shutdown.child_token();
-    let connection = server.calls.connection(1, "[::1]:1".parse().unwrap(), ends.clone());
+    let connection = server.calls.connection(1, Peer::Address("[::1]:1".parse().unwrap()), ends.clone());
     let mut request = Request::new(());
     request.extensions_mut().insert(connection);
     let call = server.calls.begin("Test", &request, "").unwrap();

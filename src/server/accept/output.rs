@@ -243,6 +243,57 @@ mod tests {
         assert_eq!(lock(&output.0).socket.taken, expected);
     }
 
+    /// A socket like that of TLS: it takes more than it can send, and sends the rest when it is flushed.
+    #[derive(Debug, Default)]
+    struct Encrypting {
+        sent: Socket,
+        waiting: Vec<u8>,
+    }
+
+    impl AsyncWrite for Encrypting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if !self.waiting.is_empty() {
+                ready!(self.as_mut().poll_flush(context))?;
+            }
+            self.waiting.extend_from_slice(bytes);
+            let _ = self.poll_flush(context)?;
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self { sent, waiting } = &mut *self;
+            while !waiting.is_empty() {
+                let written = ready!(Pin::new(&mut *sent).poll_write(context, waiting))?;
+                waiting.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_socket_that_took_more_than_it_could_send_is_flushed_until_all_has_left() {
+        let (mut socket, output) = collect(Encrypting::default());
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_write(context, &[1; 500]).is_ready());
+        let mut turns = 0;
+        // The socket has room for a little at each turn, and nothing more is written.
+        while output.poll_send(context).is_pending() {
+            lock(&output.0).socket.sent.room = 100;
+            turns += 1;
+            assert!(turns < 10, "{:?}", lock(&output.0));
+        }
+        let inner = lock(&output.0);
+        assert_eq!((turns, &inner.socket.sent.taken[..]), (5, &[1; 500][..]));
+    }
+
     #[tokio::test]
     async fn what_is_kept_leaves_before_the_end() {
         let (server, mut client) = tokio::io::duplex(64);

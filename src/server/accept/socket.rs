@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub enum Socket {
     Plain(TcpStream),
+    Unix(UnixStream),
     /// In a box, because the state of TLS is large.
     Secure(Box<TlsStream<TcpStream>>),
 }
@@ -24,6 +25,7 @@ macro_rules! each {
     ($self:ident, $socket:ident => $call:expr) => {
         match $self.get_mut() {
             Self::Plain($socket) => $call,
+            Self::Unix($socket) => $call,
             Self::Secure($socket) => $call,
         }
     };

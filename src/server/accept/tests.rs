@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    net::SocketAddr,
+};
 
 use http_body_util::StreamBody;
 use prometheus_client::registry::Registry;
-use tokio::{io::AsyncReadExt, task::JoinHandle};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tonic::{Code, Request, client::Grpc, server::NamedService, service::Routes, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::Service;
@@ -61,7 +68,7 @@ impl Server {
         let routes = Routes::new(service).add_service(Stubborn);
         let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
         let gate = Gate::new(routes, calls, &grpc::Config::default(), 1);
-        let served = tokio::spawn(serve(listener, None, gate, config, shutdown.clone()));
+        let served = tokio::spawn(serve(Listener::Tcp(listener), None, gate, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 

@@ -1,7 +1,7 @@
 //! The settings of TLS, which need each other, and the refusal of plain text where others can listen.
 
 use super::{Config, Error, settings::Settings};
-use crate::server::tls::Files;
+use crate::server::{listen::Listen, tls::Files};
 
 /// The files of TLS, if there are any. Each is from the flags, or else from the file.
 pub fn files(given: &Settings, file: &Settings) -> Result<Option<Files>, Error> {
@@ -31,8 +31,15 @@ pub fn files(given: &Settings, file: &Settings) -> Result<Option<Files>, Error> 
 
 /// Refuses plain text on an address that others can reach.
 pub fn check(config: &Config) -> Result<(), Error> {
-    let is_private = config.tls.is_some() || config.listen.ip().to_canonical().is_loopback();
-    if is_private || config.insecure {
+    if let (Some(_), Listen::Path(_)) = (&config.tls, &config.listen) {
+        return Err(Error::Value {
+            name: "--listen".into(),
+            value: config.listen.to_string(),
+            remedy: "a socket in the file system has no TLS, and needs none: leave out --tls-cert, or listen on IP:PORT"
+                .into(),
+        });
+    }
+    if config.tls.is_some() || config.listen.is_local() || config.insecure {
         return Ok(());
     }
     Err(Error::Value {
@@ -40,7 +47,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
         value: config.listen.to_string(),
         remedy:
             "others can reach this address, and could read and change what is sent: give --tls-cert FILE and \
-                 --tls-key FILE, or listen on 127.0.0.1, or allow plain text with --insecure"
+                 --tls-key FILE, or listen on 127.0.0.1 or unix:PATH, or allow plain text with --insecure"
                 .into(),
     })
 }

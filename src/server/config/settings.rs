@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::{
     Config, Error,
     roots::{Root, Rule},
-    value::{ClientAuth, Size, Span, TickRate, switch},
+    value::{ClientAuth, Mode, Size, Span, TickRate, switch},
     variable,
 };
-use crate::messages::retention;
+use crate::{messages::retention, server::listen::Listen};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -122,9 +122,9 @@ macro_rules! settings {
 
 settings! {
     special {
-        /// Listen on this address
+        /// Listen on IP:PORT, or on a socket at unix:PATH
         #[arg(long, value_name = "ADDR")]
-        pub listen: Option<SocketAddr>,
+        pub listen: Option<Listen>,
         /// Keep messages, consumers and shared countdowns in this directory [default: $XDG_DATA_HOME/perennial, or
         /// perennial-demo with --demo]
         #[arg(long, value_name = "DIR", global = true)]
@@ -188,8 +188,8 @@ settings! {
         /// Close a connection above this number at once [default: 0.8 times the limit of descriptors]
         #[arg(long, value_name = "N", help_heading = "Streams and connections")]
         pub max_connections: Option<usize>,
-        /// Close a connection of an address, or of a network of IPv6 (a /64), above this number at once [default: three
-        /// quarters of --max-connections]
+        /// Close a connection of an address, of a network of IPv6 (a /64), or of an account by a socket in the file system,
+        /// above this number at once [default: three quarters of --max-connections]
         #[arg(long, value_name = "N", help_heading = "Streams and connections")]
         pub max_connections_per_address: Option<usize>,
     }
@@ -253,6 +253,8 @@ settings! {
         max_response: Size "SIZE" => requests.batch_bytes >= "1KiB";
         /// Refuse a larger request that does not publish
         max_request: Size "SIZE" => requests.request_bytes >= "1KiB";
+        /// Give the socket of --listen unix:PATH these permissions, as chmod writes them
+        socket_mode: Mode "MODE" => socket_mode;
         /// Allow up to this many open calls, and 1000 more of calls with one answer
         max_streams: usize "N" => calls.max_streams >= "1";
         /// Allow up to this many open streams per connection

@@ -5,7 +5,12 @@ use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::roots::{Root, Rule};
-use crate::{countdown::Rates, messages::retention, server::tls, units};
+use crate::{
+    countdown::Rates,
+    messages::retention,
+    server::{listen::Listen, tls},
+    units,
+};
 
 /// Reads true or false; environment variables also use 1 and 0.
 pub fn switch(text: &str) -> Result<bool, String> {
@@ -93,6 +98,37 @@ impl FromStr for ClientAuth {
     }
 }
 
+/// The permissions of a file, in octal digits.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Mode(u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() <= 4);
+        mode.map(Self).ok_or_else(|| format!("`{text}` is not a mode: write 600, 660 or 666"))
+    }
+}
+
+impl From<Mode> for u32 {
+    fn from(mode: Mode) -> Self {
+        mode.0
+    }
+}
+
+impl From<u32> for Mode {
+    fn from(mode: u32) -> Self {
+        Self(mode)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03o}", self.0)
+    }
+}
+
 /// The most ticks a second of all countdowns.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(transparent)]
@@ -140,4 +176,4 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, Mode, Span, Size);

@@ -42,7 +42,11 @@ async fn given_slowly(path: &str, chunks: Vec<Vec<u8>>, pause: Duration, ends: b
     let body = if ends { chunks.boxed() } else { chunks.chain(stream::pending()).boxed() };
     let config = call::Config { max_buffered_per_connection: 64 * 1024, ..call::Config::default() };
     let calls = Calls::new(config, CancellationToken::new(), &mut Registry::default());
-    let connection = calls.connection(1, "[::1]:1".parse().unwrap(), CancellationToken::new());
+    let connection = calls.connection(
+        1,
+        crate::grpc::call::Peer::Address("[::1]:1".parse().unwrap()),
+        CancellationToken::new(),
+    );
     let limits = Limits { deadline: None, stall: STALL, ends: CancellationToken::new() };
     let method = Methods::new(&crate::grpc::Config::default(), 1).find(path).unwrap().clone();
     let mut intake = Intake::new(StreamBody::new(body), method, connection.buffers.part(), limits);
@@ -118,7 +122,11 @@ async fn a_request_that_stops_arriving_is_stalled_and_a_slow_one_is_not() {
         Ok::<_, BoxError>(Frame::data(Bytes::from(vec![byte])))
     });
     let calls = Calls::new(call::Config::default(), CancellationToken::new(), &mut Registry::default());
-    let connection = calls.connection(1, "[::1]:1".parse().unwrap(), CancellationToken::new());
+    let connection = calls.connection(
+        1,
+        crate::grpc::call::Peer::Address("[::1]:1".parse().unwrap()),
+        CancellationToken::new(),
+    );
     let limits = Limits { deadline: None, stall: STALL, ends: CancellationToken::new() };
     let method = Methods::new(&crate::grpc::Config::default(), 1).find(BATCH).unwrap().clone();
     let intake = Intake::new(StreamBody::new(body.boxed()), method, connection.buffers.part(), limits);
