@@ -122,7 +122,7 @@ macro_rules! settings {
 
 settings! {
     special {
-        /// Listen on IP:PORT, or on a socket at unix:PATH
+        /// Listen on IP:PORT or unix:PATH
         #[arg(long, value_name = "ADDR")]
         pub listen: Option<Listen>,
         /// Keep messages, consumers and shared countdowns in this directory [default: $XDG_DATA_HOME/perennial, or
