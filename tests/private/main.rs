@@ -13,5 +13,6 @@ mod harness;
 mod authority;
 mod plain;
 mod renewal;
+mod slow;
 mod socket;
 mod trust;

@@ -1,6 +1,7 @@
 //! Certificates that are renewed, expire or are revoked while streams are open.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,8 +16,15 @@ use perennial::{
 };
 use rcgen::SerialNumber;
 use rustix::process::Signal;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     authority::Authority,
@@ -26,7 +34,7 @@ use crate::{
 const CONNECTIONS: usize = 10;
 const STREAMS: usize = 10;
 
-fn start(authority: &Authority, further: &[&str]) -> Server {
+pub fn start(authority: &Authority, further: &[&str]) -> Server {
     let options = authority.options(further);
     Server::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -47,21 +55,22 @@ fn countdown() -> CountdownRequest {
     }
 }
 
+/// A connection by TLS that trusts this authority.
+pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(socket: S, ca: &Path) -> TlsStream<S> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+}
+
 /// The certificate that a new connection gets.
 async fn served(server: &Server, credentials: &Credentials) -> Vec<u8> {
-    use rustls::pki_types::pem::PemObject;
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = credentials.ca.clone().unwrap();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let socket = TcpStream::connect(server.address()).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+    let stream = handshake(socket, credentials.ca.as_deref().unwrap()).await;
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 

@@ -16,15 +16,11 @@ use crate::{
         PATIENCE, Server,
         output::{run, stderr, stdout},
     },
+    renewal::start,
 };
 
 /// The exit code of a call that reaches no server.
 const UNREACHABLE: i32 = 64 + 14;
-
-fn start(authority: &Authority, further: &[&str]) -> Server {
-    let options = authority.options(further);
-    Server::start_with(&options.iter().map(String::as_str).collect::<Vec<_>>())
-}
 
 /// The client at a URL, with these options before the command.
 fn client(server: &Server, host: &str, options: &[&str]) -> Command {
