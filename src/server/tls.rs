@@ -179,18 +179,13 @@ impl Set {
     }
 }
 
-/// When all certificates of a chain are valid.
+/// When the certificate of the server is valid. The others of its chain do not count: a client finds the way that it needs,
+/// and chains in use have had certificates that were over.
 fn validity(files: &Files, chain: &[CertificateDer<'_>]) -> Result<Validity, Error> {
-    let mut whole = Validity { not_before: i64::MIN, not_after: i64::MAX };
-    for certificate in chain {
-        let Some(Validity { not_before, not_after }) = pem::validity(certificate) else {
-            let fault = "a certificate cannot be decoded".into();
-            return Err(pem::Error { path: files.certificate.clone(), fault }.into());
-        };
-        whole.not_before = whole.not_before.max(not_before);
-        whole.not_after = whole.not_after.min(not_after);
-    }
-    Ok(whole)
+    chain.first().and_then(pem::validity).ok_or_else(|| {
+        let fault = "the first certificate cannot be decoded".into();
+        pem::Error { path: files.certificate.clone(), fault }.into()
+    })
 }
 
 /// Verifies clients, and when the first list of revoked certificates must have been replaced.
@@ -270,8 +265,8 @@ pub struct Client {
 impl Client {
     /// When its certificate expires.
     pub fn expires(&self) -> Option<Instant> {
-        let validities = self.chain.iter().filter_map(pem::validity);
-        let left = validities.map(|it| it.not_after).min()?.saturating_sub(pem::now());
+        // The others of the chain are those that the client happens to send.
+        let left = pem::validity(self.chain.first()?)?.not_after.saturating_sub(pem::now());
         // Until the end of the last second.
         let left = Duration::from_secs(u64::try_from(left).map_or(0, |left| left.saturating_add(1)));
         Instant::now().checked_add(left)

@@ -193,6 +193,32 @@ async fn a_client_that_is_revoked_loses_its_streams_and_the_others_keep_theirs()
 }
 
 #[tokio::test]
+async fn a_client_keeps_its_streams_although_it_sends_a_certificate_that_is_over() {
+    let authority = Authority::new("ours");
+    authority.sign_server();
+    for name in ["client", "over"] {
+        authority.sign(name, &[name], |params| {
+            if name == "over" {
+                params.not_after = (SystemTime::now() - Duration::from_secs(3600)).into();
+            }
+        });
+    }
+    let chain = ["client.pem", "over.pem"].map(|name| crate::authority::read(&authority.file(name))).concat();
+    authority.write("client.pem", &chain);
+    let server = start(&authority, &["--tls-client-ca", &authority.path("ca.pem")]);
+    let cut = Arc::new(AtomicUsize::new(0));
+    let (numbers, cuts) = (Arc::new(AtomicUsize::new(0)), cut.clone());
+    let client = client(&server, authority.credentials(Some("client")));
+    let client = client.with_observer(move |_| {
+        cuts.fetch_add(1, Ordering::Relaxed);
+    });
+    let task = tokio::spawn(count(client, numbers.clone()));
+    until("it runs", async || numbers.load(Ordering::Relaxed) > 20).await;
+    assert_eq!(cut.load(Ordering::Relaxed), 0);
+    task.abort();
+}
+
+#[tokio::test]
 async fn a_client_loses_its_streams_when_its_certificate_expires_and_keeps_them_if_it_renews() {
     let authority = Authority::new("ours");
     authority.sign_server();

@@ -112,19 +112,18 @@ fn each_fault_of_the_files_is_found_before_they_are_used() {
 }
 
 #[test]
-fn a_chain_is_valid_while_all_its_certificates_are() {
+fn a_chain_with_a_certificate_that_is_over_can_be_used() {
     let directory = Directory::new();
     let not_after = rcgen::date_time_ymd(2090, 1, 1);
     directory.renew(|params| params.not_after = not_after);
-    let alone = load(&directory.files()).unwrap().validity;
-    assert_eq!(alone.not_after, not_after.unix_timestamp());
     let mut chain = fs::read_to_string(directory.files().certificate).unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
-    params.not_after = rcgen::date_time_ymd(2080, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2000, 1, 1);
     chain += &params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
     directory.write("cert.pem", &chain);
-    let whole = load(&directory.files()).unwrap().validity;
-    assert_eq!(whole.not_after, params.not_after.unix_timestamp());
+    let set = load(&directory.files()).unwrap();
+    assert_eq!(set.validity.not_after, not_after.unix_timestamp());
+    assert!(set.not_valid(&directory.files(), pem::now()).is_none());
 }
 
 #[test]
