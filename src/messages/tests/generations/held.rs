@@ -12,6 +12,8 @@ pub struct Held {
     /// ones, are owed.
     head: u64,
     there: BTreeSet<u64>,
+    /// The number of facts that were known then.
+    facts: usize,
     /// The log is a copy from before the cursor, so it may have removed messages later than the one that handed it out.
     is_restored: bool,
     /// The disk has the loss epoch of the cursor for certain.
@@ -80,7 +82,8 @@ impl World {
         let there = all.iter().map(|seen| seen.sequence).filter(|sequence| *sequence > after);
         let (there, head) = (there.collect(), embedded(log).head());
         let is_epoch_on_disk = !self.is_armed && self.has_epoch_on_disk(log, position.lost_before);
-        Held { there, head, topics, position, is_restored: false, is_epoch_on_disk }
+        let facts = self.client.facts.len();
+        Held { there, head, topics, position, facts, is_restored: false, is_epoch_on_disk }
     }
 
     /// The file of trim points has a loss epoch.
@@ -152,10 +155,17 @@ impl World {
             assert!(may_be_undone || !is_epoch_undone, "the epoch is forgotten {}", what());
             for range in unexplained.filter(|_| !has_unknown && !held.is_restored) {
                 let is_missing = |sequence: &u64| is_in(&[*range], *sequence) && !got.contains(sequence);
+                // With a file, the message may be lost that had superseded another one: that is there again.
+                let is_seen = |sequence: u64| {
+                    let later = self.client.facts.get(held.facts..).unwrap_or_default();
+                    let has = |all: &Vec<Seen>| all.iter().any(|seen| seen.sequence == sequence);
+                    later.iter().any(|fact| matches!(fact, Fact::Read(all) if has(all)))
+                };
                 let may_be_owed = |sequence: &u64, seen: &Seen| {
                     owed(sequence)
                         || seen.text.contains(workload::EXPIRES)
                         || is_epoch_undone && *sequence > after
+                        || *sequence > after && is_seen(*sequence)
                 };
                 let causes =
                     known.iter().filter(|(sequence, seen)| may_be_owed(sequence, seen) && is_match(seen));
