@@ -44,6 +44,29 @@ fn visible(status: &tonic::Status, path: &str) -> String {
     format!("{:?} {} {details:?}", status.code(), status.message()).replace(path, "PATH")
 }
 
+/// As by `mv logs old; mkdir logs`, or a deployment that points a link elsewhere.
+#[tokio::test]
+async fn a_root_whose_path_leads_elsewhere_stays_the_one_that_was_opened_and_that_is_logged() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "1\n");
+    let request = ReadLinesRequest { path: "logs/app.log".into(), follow: true, ..Default::default() };
+    let mut follower = server.lines().await.read_lines(request).await.unwrap().into_inner();
+    soon("the first lines", follower.message()).await.unwrap();
+    let logs = server.directory().join("logs");
+    let old = server.directory().join("old");
+    fs::rename(&logs, &old).unwrap();
+    fs::create_dir(&logs).unwrap();
+    append(&logs.join("app.log"), "of another directory\n");
+    // The follower is enough to notice it.
+    let line = server.wait_for_log("does not lead to the directory that is served");
+    assert!(line.contains(logs.to_str().unwrap()), "{line}");
+    append(&old.join("app.log"), "2\n");
+    assert_eq!(read(&server, "logs/app.log").await.unwrap(), "12");
+    fs::remove_dir_all(&logs).unwrap();
+    fs::rename(&old, &logs).unwrap();
+    server.wait_for_log("leads to the directory that is served again");
+}
+
 fn tree(server: &Server) {
     append(&server.log_file("app.log"), "good\n");
     append(&server.log_file("notes.txt"), "secret\n");

@@ -30,12 +30,14 @@ use rustix::{
 };
 
 use super::{Error, FileInfo, Page, RootError, identity::Identity};
+use home::Home;
 pub use inspect::{Named, Stamp};
 use list::List;
 use listing::Listings;
 use rule::Globs;
 use walk::{Aim, Step};
 
+mod home;
 mod inspect;
 pub mod list;
 mod listing;
@@ -100,6 +102,7 @@ pub struct Roots {
 #[derive(Debug)]
 struct Tree {
     directory: Arc<OwnedFd>,
+    home: Home,
     /// The paths by which absolute links may name the directory; none if absolute links are not followed.
     homes: Vec<PathBuf>,
     globs: Globs,
@@ -120,12 +123,14 @@ impl Tree {
             } else {
                 Vec::new()
             };
-            Ok((directory, homes))
+            let home = Home::new(&path, &directory)?;
+            Ok((directory, home, homes))
         };
-        let (directory, homes) =
+        let (directory, home, homes) =
             open().map_err(|source| RootError::Open { name, path: path.clone(), source })?;
         let listings = Listings::default();
-        Ok(Self { directory: Arc::new(directory), homes, globs, hard_links: rules.hard_links, listings })
+        let directory = Arc::new(directory);
+        Ok(Self { directory, home, homes, globs, hard_links: rules.hard_links, listings })
     }
 }
 

@@ -238,7 +238,10 @@ impl Shared {
             let paths = self.table().followed.values().cloned().collect::<Vec<_>>();
             let due = paths.iter().filter(|followed| is_all || followed.is_polled());
             let polls = due.filter(|followed| self.check(followed)).count() > 0 || !is_all;
-            all = if is_all { now + SAFETY } else { all };
+            if is_all {
+                self.roots.check_homes();
+                all = now + SAFETY;
+            }
             next = if polls { now + POLL } else { all };
         }
     }

@@ -74,6 +74,7 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
 
 /// Finds the file and the place.
 pub fn open(inner: &Arc<Inner>, query: &Query, path: &FilePath, gone: &AtomicBool) -> Result<Opened, Error> {
+    inner.roots.check_home(path);
     // Watched before anything is read, so that nothing is written unnoticed in between.
     let follow = query.follow.then(|| inner.watches.follow(path)).transpose();
     let follow = follow.map_err(|error| Error::of_open(error, &query.path))?;
