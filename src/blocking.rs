@@ -33,11 +33,29 @@ const SHARE: usize = 4;
 /// A slice of a walk ends after this time: short beside the latency that a caller notices, and long beside a hand-over.
 const SLICE: Duration = Duration::from_millis(2);
 
+/// A thread that computes gives way after this time.
+const GIVES_WAY: Duration = Duration::from_micros(250);
+
 /// Whose work it is: the number of a connection, 0 for the server's own.
 pub type Owner = u64;
 
 thread_local! {
     static OWNER: Cell<Owner> = const { Cell::new(0) };
+    /// When this thread gave way.
+    static GAVE_WAY: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Lets others have the processor if this thread has not done so for a while. Long computations call it often.
+///
+/// The system takes a processor from a thread that computes only at a tick of its clock, which comes every 4 ms on many
+/// systems, and a task that wakes meanwhile waits for it.
+pub fn give_way() {
+    let now = Instant::now();
+    let is_due = GAVE_WAY.get().is_none_or(|since| now.duration_since(since) >= GIVES_WAY);
+    if is_due {
+        std::thread::yield_now();
+        GAVE_WAY.set(Some(Instant::now()));
+    }
 }
 
 /// A pool. Clones share their threads.
@@ -135,7 +153,7 @@ impl Pool {
                 match step() {
                     ControlFlow::Break(result) => return Some(result),
                     ControlFlow::Continue(()) if began.elapsed() >= SLICE => return None,
-                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Continue(()) => give_way(),
                 }
             }
         })
@@ -217,6 +235,7 @@ impl Thread {
                 return;
             };
             drop(queues);
+            give_way();
             // The caller of work that panics sees that it is lost; the panic itself was printed.
             let is_done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut job)).unwrap_or(true);
             let rest = if is_done { None } else { Some(job) };

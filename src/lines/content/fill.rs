@@ -20,6 +20,7 @@ use super::{
     rules::Rules,
     split::{self, Bounds, Encoded, End, TYPICAL_LINE_BYTES},
 };
+use crate::blocking::give_way;
 
 /// How much is read at once in bulk: a batch of the usual size.
 const READ_BYTES: usize = 64 * 1024;
@@ -176,6 +177,7 @@ impl Fill<'_> {
         }
         let mut lines = Encoded::default();
         let ended = loop {
+            give_way();
             let bytes = self.chunk.bytes();
             let nuls = rules.nuls(bytes, self.position.offset);
             let text = match nuls {

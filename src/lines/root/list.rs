@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Error, FileInfo, MAX_PATH_BYTES, Page, Parent};
+use crate::blocking::give_way;
 
 /// The most names of a directory that are held at once.
 const CHUNK: usize = 4096;
@@ -68,6 +69,7 @@ impl List {
         loop {
             let (names, is_last) = vanished(self.names(directory, path, from.as_deref()), path)?;
             for (path, name) in &names {
+                give_way();
                 if self.is_full() {
                     return Ok(());
                 }
@@ -87,6 +89,7 @@ impl List {
     fn names(&self, directory: &Parent, path: &str, from: Option<&str>) -> io::Result<(Names, bool)> {
         let (mut names, mut is_last) = (Names::new(), true);
         for entry in directory.read()? {
+            give_way();
             let Entry { name, kind, .. } = entry?;
             let Ok(name) = name.into_string() else { continue };
             let is_directory = kind == FileType::Directory;

@@ -18,14 +18,17 @@ use std::{
 
 use memchr::{memchr_iter, memrchr};
 
-use crate::lines::{
-    content::{
-        checkpoint::Checkpoint,
-        hole,
-        position::{HEAD, LinePosition},
-        pread::read_at,
+use crate::{
+    blocking::give_way,
+    lines::{
+        content::{
+            checkpoint::Checkpoint,
+            hole,
+            position::{HEAD, LinePosition},
+            pread::read_at,
+        },
+        identity::Identity,
     },
-    identity::Identity,
 };
 
 /// How far two counts are apart, at first: 64 KiB of memory a gigabyte.
@@ -253,6 +256,7 @@ fn count(file: &File, start: u64, step: u64, steps: u64, gone: &AtomicBool) -> i
         let mut ends_in_nul = false;
         while at < step_start + step {
             fail_if_gone(gone)?;
+            give_way();
             let room = usize::try_from(step_start + step - at).unwrap_or(usize::MAX).min(buffer.len());
             let read = read_at(file, buffer.get_mut(..room).unwrap_or_default(), at)?;
             if read == 0 {
@@ -290,6 +294,7 @@ impl Before {
         let mut position = LinePosition { offset: self.last, number: Some(self.newlines + 1), ..HEAD };
         loop {
             fail_if_gone(gone)?;
+            give_way();
             let Some(data) = hole::next_data(file, at)? else {
                 return Ok((position, at.max(position.offset)));
             };

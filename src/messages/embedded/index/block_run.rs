@@ -11,16 +11,19 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use super::segment::{BlockRun, Segment};
-use crate::messages::{
-    embedded::{
-        age::Moment,
-        format::{
-            block::{self, BLOCK_MAGIC, Block, Header, Salt},
-            erased,
-            footer::Posting,
+use crate::{
+    blocking::give_way,
+    messages::{
+        embedded::{
+            age::Moment,
+            format::{
+                block::{self, BLOCK_MAGIC, Block, Header, Salt},
+                erased,
+                footer::Posting,
+            },
         },
+        selection::Selection,
     },
-    selection::Selection,
 };
 
 /// The blocks of a run, and the ranges of sequences, first and last, that it should hold and does not.
@@ -29,6 +32,7 @@ pub fn blocks_of(bytes: &Bytes, run: &BlockRun, salt: Salt) -> (Vec<Arc<Block>>,
     let mut expected = run.entry.first_sequence;
     let (mut at, mut is_damaged) = (0, false);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        give_way();
         // Nothing is missing at a mark of a clean end, or at the beginning of an incarnation.
         if let Some(bytes) = block::mark_bytes(rest, salt) {
             at += bytes;

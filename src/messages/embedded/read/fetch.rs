@@ -4,7 +4,7 @@
 //! on a thread that may block.
 
 use std::{
-    io,
+    io, slice,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -16,7 +16,7 @@ use super::{
     find::last_live,
     snapshot::Source,
 };
-use crate::blocking::{Pool, Running};
+use crate::blocking::{Pool, Running, give_way};
 use crate::messages::{
     embedded::{
         Embedded, Shared, State,
@@ -269,8 +269,13 @@ impl Shared {
                 // The next read reports it.
                 bounds.last = bounds.last.min(from.saturating_sub(1));
             }
-            let taken = batch.take(&blocks, patterns, &self.state().topics, &bounds, Some(segment.salt()));
-            match taken {
+            // The state is locked for one block at a time: one with many topics takes a while.
+            let take = |block: &Arc<Block>| {
+                give_way();
+                let (block, state) = (slice::from_ref(block), self.state());
+                batch.take(block, patterns, &state.topics, &bounds, Some(segment.salt()))
+            };
+            match blocks.iter().map(take).find(|taken| *taken != Taken::All).unwrap_or(Taken::All) {
                 Taken::All => {}
                 Taken::Full => return Ok(false),
                 Taken::Damaged(sequence) => {

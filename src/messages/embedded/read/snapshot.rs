@@ -23,6 +23,7 @@ use super::{
     fetch::retrying,
     find::last_live,
 };
+use crate::blocking::give_way;
 use crate::messages::{
     Event, SequenceRange,
     embedded::{
@@ -317,9 +318,11 @@ impl Shared {
         let mut wanted = wanted.copied().take_while(|sequence| lost.is_none_or(|(from, _)| *sequence < from));
         let mut next = wanted.next();
         for block in &blocks {
+            give_way();
             let wanted_of = self.wanted_of(snapshot, block, patterns);
             while let Some(sequence) = next.filter(|sequence| *sequence <= block.last_sequence) {
                 next = wanted.next();
+                give_way();
                 let place = block.entries.binary_search_by_key(&sequence, |entry| entry.sequence);
                 let Some(entry) = place.ok().and_then(|place| block.entries.get(place)) else { continue };
                 let is_wanted = match wanted_of.get(entry.topic as usize) {
