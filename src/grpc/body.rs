@@ -78,8 +78,6 @@ pub fn own_body(mut response: http::Response<Body>) -> http::Response<Body> {
 #[derive(Debug)]
 struct ResponseBody {
     responses: Responses<Encoded>,
-    /// The pieces of a response that have not left.
-    pieces: VecDeque<Bytes>,
     end: End,
 }
 
@@ -94,13 +92,12 @@ enum End {
 
 impl ResponseBody {
     fn new(responses: Responses<Encoded>) -> Self {
-        Self { responses, pieces: VecDeque::new(), end: End::Open }
+        Self { responses, end: End::Open }
     }
 
     /// The next piece; `None` if there are only trailers left.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(piece) = self.pieces.pop_front() {
-            self.responses.progress();
+        if let Some(piece) = self.responses.next_piece() {
             return Poll::Ready(Some(piece));
         }
         let mut small = BytesMut::new();
@@ -110,8 +107,10 @@ impl ResponseBody {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(response))) => {
                     if small.len() + PREFIX_BYTES + response.size() > SLICE {
-                        self.pieces = pieces(response, small);
-                        return Poll::Ready(self.pieces.pop_front());
+                        let mut pieces = pieces(response, small);
+                        let first = pieces.pop_front();
+                        self.responses.keep(pieces);
+                        return Poll::Ready(first);
                     }
                     put_head(&response, &mut small);
                     response.items.iter().for_each(|item| small.put_slice(item));
@@ -179,6 +178,9 @@ impl HttpBody for ResponseBody {
         let End::Trailers(status) = std::mem::replace(&mut self.end, End::Ended) else {
             return Poll::Ready(None);
         };
+        if self.responses.are_cut() {
+            return Poll::Ready(Some(Err(status::cut_off(&status))));
+        }
         Poll::Ready(Some(trailers(&status)))
     }
 

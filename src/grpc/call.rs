@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use self::stall::{Evictable, Inspections, StallWatch, Watched};
+use self::stall::{Evictable, Inspections, StallWatch, Unsent, Watched};
 use super::{
     codec::Encoded,
     metrics::{Metrics, Sent},
@@ -57,6 +57,9 @@ const MAX_BUFFERED: usize = 256 * 1024 * 1024;
 /// The default of [`Config::max_buffered_per_connection`]: several of the largest requests at once.
 const MAX_BUFFERED_PER_CONNECTION: usize = 32 * 1024 * 1024;
 
+/// The default of [`Config::max_unsent`]: a batch of the usual size for each of 16,000 readers that take nothing.
+const MAX_UNSENT: usize = 1024 * 1024 * 1024;
+
 /// The log repeats up to this many characters of a request.
 const MAX_SUBJECT: usize = 200;
 
@@ -72,6 +75,9 @@ pub struct Config {
     pub max_buffered: usize,
     /// The server holds up to this many of these bytes for one connection.
     pub max_buffered_per_connection: usize,
+    /// All streams hold up to this many bytes of responses that their readers do not take. Above it, the streams that have
+    /// waited longest end.
+    pub max_unsent: usize,
 }
 
 impl Default for Config {
@@ -81,6 +87,7 @@ impl Default for Config {
             stall: STALL,
             max_buffered: MAX_BUFFERED,
             max_buffered_per_connection: MAX_BUFFERED_PER_CONNECTION,
+            max_unsent: MAX_UNSENT,
         }
     }
 }
@@ -98,6 +105,7 @@ struct Inner {
     open: AtomicUsize,
     /// The bytes of requests that are not complete and of answers that wait.
     buffered: AtomicUsize,
+    unsent: Arc<Unsent>,
     log_limit: Arc<LogLimit>,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Watched>>,
@@ -116,6 +124,7 @@ impl Calls {
     /// until `shutdown`.
     pub fn new(config: Config, shutdown: CancellationToken, registry: &mut Registry) -> Self {
         let inner = Arc::new(Inner {
+            unsent: Arc::new(Unsent::new(config.max_unsent, registry)),
             config,
             shutdown,
             metrics: Metrics::new(registry),

@@ -4,7 +4,7 @@
 //! that a new variant does not compile without a decision on its status. A text names the fault and the remedy.
 //! No host path and no inner error leaves the server.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -297,6 +297,23 @@ pub fn stalled(stall: Duration) -> Failure {
         stall.as_secs()
     );
     Failure::new(ErrorReason::Stalled, text)
+}
+
+/// All streams hold more than they may, and this one has waited for its client among the longest.
+pub fn too_much_unsent(limit: usize) -> Failure {
+    let text = format!(
+        "the server holds more than {} of responses that clients do not read (--max-unsent), and this client is one of those that read nothing for longest: resume with the last cursor",
+        size(limit)
+    );
+    Failure::new(ErrorReason::Stalled, text)
+}
+
+/// A call whose status cannot be sent, because a part of a response has left: the transport resets its stream. Clients see
+/// UNAVAILABLE, after which they resume, as after STALLED.
+pub fn cut_off(status: &Status) -> Status {
+    let mut status = Status::unavailable(status.message());
+    status.set_source(Arc::new(h2::Error::from(h2::Reason::REFUSED_STREAM)));
+    status
 }
 
 /// The server has as many streams as it allows.

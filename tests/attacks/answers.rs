@@ -1,7 +1,10 @@
-//! Answers that their client does not read.
+//! Answers and streams that their client does not read.
 
 use http_body_util::BodyExt;
-use perennial::proto::{ListTopicsRequest, PublishBatchRequest, PublishRequest};
+use perennial::proto::{
+    ListTopicsRequest, MessagesRequest, PublishBatchRequest, PublishRequest, messages_request::Start,
+    publish_request::Content,
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -82,4 +85,39 @@ async fn an_answer_that_is_not_read_is_dropped_at_the_callers_deadline() {
         Status::from_header_map(response.headers()).is_none()
     })
     .await;
+}
+
+/// Of many readers that take nothing, those end that began first, long before the stall limit; the others get everything.
+#[tokio::test]
+async fn the_streams_that_are_stalled_for_longest_end_when_all_hold_too_much() {
+    let server = Server::start_with(&["--max-unsent", "200KiB", "--stall", "1h"]);
+    let message = || PublishRequest {
+        topic: "t".into(),
+        content: Some(Content::Data(vec![7; 1_000])),
+        ..Default::default()
+    };
+    let messages = (0..200).map(|_| message()).collect();
+    server.messages().await.publish_batch(PublishBatchRequest { messages }).await.unwrap();
+    let request = MessagesRequest {
+        topics: vec!["t".into()],
+        start: Some(Start::Earliest(true)),
+        until_caught_up: true,
+        ..Default::default()
+    };
+    // A stream sends 20,000 bytes of its first batch, and holds the rest of it.
+    let mut client = Raw::connect(&server, 20_000).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let sent = Sent::whole(framed(&request));
+        streams.push(soon("a stream", client.call("/perennial.v1.MessageService/Messages", sent)).await);
+    }
+    for _ in 0..5 {
+        server.wait_for_log("reason=\"STALLED\"");
+    }
+    let mut ends = Vec::new();
+    for stream in streams {
+        ends.push(soon("the rest of a stream", stream.into_body().collect()).await.is_ok());
+    }
+    let whole = ends.iter().filter(|is_whole| **is_whole).count();
+    assert!((1..=15).contains(&whole) && ends.is_sorted(), "those that were stalled for longest: {ends:?}");
 }

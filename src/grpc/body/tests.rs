@@ -135,6 +135,105 @@ async fn a_reader_that_takes_a_piece_now_and_then_is_not_stalled_and_one_that_st
     assert_eq!(status.get_details_error_info().unwrap().reason, "STALLED");
 }
 
+/// Bodies of one server that may hold this many bytes for their readers.
+fn bodies(max_unsent: usize) -> impl Fn() -> ResponseBody {
+    let config = Config { stall: STALL, max_unsent, ..Config::default() };
+    let calls = Calls::new(config, CancellationToken::new(), &mut Registry::default());
+    move || {
+        let (_, item) = response(&[100_000], false, "c");
+        let items = stream::iter([item]).chain(stream::pending());
+        ResponseBody::new(calls.begin("Test", &Request::new(()), "").unwrap().serve(items))
+    }
+}
+
+/// The pieces that are left of a body until it ends, and how it does.
+async fn end(mut body: ResponseBody) -> (usize, Option<Status>) {
+    let mut pieces = 0;
+    loop {
+        match tokio::time::timeout(STALL / 10, body.frame()).await {
+            Ok(Some(Ok(frame))) if frame.is_data() => pieces += 1,
+            Ok(Some(Err(status))) => return (pieces, Some(status)),
+            Err(_) => return (pieces, None),
+            Ok(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_the_limit_of_all_streams_the_longest_stalled_end_and_the_transport_resets_them() {
+    let begin = bodies(350_000);
+    let mut all = Vec::new();
+    // One after the other, and the fourth exceeds the limit.
+    for _ in 0..2 {
+        all.push(begin());
+        all.last_mut().unwrap().frame().await.unwrap().unwrap();
+        tokio::time::sleep(STALL / 3).await;
+    }
+    let mut reading = begin();
+    reading.frame().await.unwrap().unwrap();
+    all.push(begin());
+    all.last_mut().unwrap().frame().await.unwrap().unwrap();
+    // It takes a piece now and then, and stays.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        reading.frame().await.unwrap().unwrap();
+    }
+    let mut ends = Vec::new();
+    for body in all {
+        ends.push(end(body).await);
+    }
+    let (first, others) = ends.split_first().unwrap();
+    let (pieces, status) = (first.0, first.1.as_ref().unwrap());
+    assert_eq!((pieces, status.code()), (0, Code::Unavailable));
+    assert!(status.message().contains("--max-unsent"), "{status:?}");
+    let reset = std::error::Error::source(status).unwrap().downcast_ref::<h2::Error>().unwrap();
+    assert_eq!(reset.reason(), Some(h2::Reason::REFUSED_STREAM));
+    assert!(others.iter().all(|(pieces, status)| *pieces > 0 && status.is_none()), "{others:?}");
+    let (pieces, status) = end(reading).await;
+    assert!(pieces > 0 && status.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_a_stalled_response_is_dropped_when_there_is_no_room_for_it() {
+    let begin = bodies(150_000);
+    let mut stalled = begin();
+    stalled.frame().await.unwrap().unwrap();
+    tokio::time::sleep(STALL * 2).await;
+    let mut other = begin();
+    other.frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (pieces, status) = end(stalled).await;
+    assert_eq!((pieces, status.unwrap().code()), (0, Code::Unavailable));
+    assert!(end(other).await.1.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_counted_until_it_has_left_or_is_dropped() {
+    let (mut registry, config) = (Registry::default(), Config::default());
+    let calls = Calls::new(config, CancellationToken::new(), &mut registry);
+    let unsent = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("responses_unsent_bytes "));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    let begin = || {
+        let (_, item) = response(&[100_000], false, "c");
+        ResponseBody::new(calls.begin("Test", &Request::new(()), "").unwrap().serve(stream::iter([item])))
+    };
+    let mut body = begin();
+    assert_eq!(unsent(), 0);
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let waits = unsent();
+    assert!(waits >= 100_000 - first.len(), "{waits}");
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(unsent(), waits - SLICE);
+    drop(body);
+    assert_eq!(unsent(), 0);
+    let _all = read(begin()).await;
+    assert_eq!(unsent(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_body_of_a_streaming_method_is_replaced_and_others_are_not() {
     let config = Config::default();

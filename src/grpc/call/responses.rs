@@ -4,12 +4,14 @@
 //! each response: most responses leave alone, and a poll that finds nothing follows each of them.
 
 use std::{
+    collections::VecDeque,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -17,7 +19,7 @@ use tonic::{Code, Status};
 
 use super::{
     Call, Inspected, Outgoing,
-    stall::{Evictable, StallWatch},
+    stall::{Evictable, StallWatch, Unsent},
 };
 use crate::{
     blocking,
@@ -37,8 +39,55 @@ struct Serving<T> {
 /// What the responses of a call share with the task that evicts stalled streams.
 struct Shared<T> {
     stall: Arc<StallWatch>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
     /// `None` when the stream is over.
-    serving: Mutex<Option<Serving<T>>>,
+    serving: Option<Serving<T>>,
+    /// Why the stream was evicted.
+    evicted: Option<Status>,
+    pieces: Pieces,
+}
+
+/// The pieces of a response that has begun to leave. They count among what all streams hold for their readers.
+struct Pieces {
+    left: VecDeque<Bytes>,
+    bytes: usize,
+    unsent: Arc<Unsent>,
+    /// Pieces were dropped before they left, so that the reader has a part of a response.
+    are_cut: bool,
+}
+
+impl Pieces {
+    fn new(unsent: Arc<Unsent>) -> Self {
+        Self { left: VecDeque::new(), bytes: 0, unsent, are_cut: false }
+    }
+
+    fn keep(&mut self, pieces: VecDeque<Bytes>) {
+        self.bytes = pieces.iter().map(Bytes::len).sum();
+        self.unsent.add(self.bytes);
+        self.left = pieces;
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.left.pop_front()?;
+        self.bytes -= piece.len();
+        self.unsent.remove(piece.len());
+        Some(piece)
+    }
+
+    fn cut(&mut self) {
+        self.are_cut |= !self.left.is_empty();
+        self.unsent.remove(std::mem::take(&mut self.bytes));
+        self.left = VecDeque::new();
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.cut();
+    }
 }
 
 impl<T> std::fmt::Debug for Shared<T> {
@@ -48,21 +97,37 @@ impl<T> std::fmt::Debug for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    fn serving(&self) -> MutexGuard<'_, Option<Serving<T>>> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         // A generator that panicked is not polled again, because its stream has ended.
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the stream with a failure if its reader is as slow as `is_due` says; `cuts`: what it holds is dropped.
+    fn evict(&self, is_due: impl FnOnce(&State<T>) -> bool, failure: impl FnOnce() -> Failure, cuts: bool) {
+        // A locked stream is being polled, so it is not stalled. Check under the lock, because a poll may just have ended.
+        let Ok(mut state) = self.state.try_lock() else { return };
+        if !is_due(&state) {
+            return;
+        }
+        if cuts {
+            state.pieces.cut();
+        }
+        let Some(mut serving) = state.serving.take() else { return };
+        state.evicted = Some(serving.call.end(failure()));
+        drop(state);
+        // Dropping a generator may take a while.
+        drop(serving);
     }
 }
 
 impl<T> Evictable for Shared<T> {
     fn evict_if_stalled(&self, limit: Duration) {
-        // A locked stream is being polled, so it is not stalled. Check under the lock, because a poll may just have ended.
-        let Ok(mut serving) = self.serving.try_lock() else { return };
-        let stalled = if self.stall.is_longer_than(limit) { serving.take() } else { None };
-        drop(serving);
-        if let Some(Serving { mut call, .. }) = stalled {
-            call.end(status::stalled(limit));
-        }
+        self.evict(|_| self.stall.is_longer_than(limit), || status::stalled(limit), false);
+    }
+
+    fn evict_for_room(&self, limit: usize) {
+        let is_due = |state: &State<T>| self.stall.is_waiting() && state.pieces.bytes > 0;
+        self.evict(is_due, || status::too_much_unsent(limit), true);
     }
 }
 
@@ -72,7 +137,7 @@ pub struct Responses<T> {
     shared: Arc<Shared<T>>,
     /// Of `shared.stall`.
     waker: Waker,
-    inspected: Inspected,
+    _inspected: Inspected,
     deadline: Option<Pin<Box<Sleep>>>,
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// How many polls ago it was last checked whether the call must end.
@@ -87,13 +152,13 @@ impl<T> Stream for Responses<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let Self { shared, waker, inspected, deadline, ends, unchecked, is_over } = &mut *self;
-        let mut serving = shared.serving();
+        let Self { shared, waker, deadline, ends, unchecked, is_over, .. } = &mut *self;
+        let mut state = shared.state();
         shared.stall.on_poll(context.waker());
         let context = &mut Context::from_waker(waker);
-        let Some(Serving { call, stream }) = &mut *serving else {
+        let Some(Serving { call, stream }) = &mut state.serving else {
             *is_over = true;
-            return Poll::Ready(Some(Err(status::stalled(inspected.inner.config.stall).into())));
+            return Poll::Ready(state.evicted.take().map(Err));
         };
         let is_checked = *unchecked < MAX_UNCHECKED;
         let mut end = if is_checked { None } else { interruption(deadline, ends, context) };
@@ -128,7 +193,7 @@ impl<T> Stream for Responses<T> {
             }
         };
         *is_over = true;
-        *serving = None;
+        state.serving = None;
         Poll::Ready(item)
     }
 }
@@ -145,15 +210,36 @@ impl<T: 'static> Responses<T> {
         let stall = calls.stall_watch();
         let waker = stall.clone().into();
         let serving = Some(Serving { call, stream: Box::pin(stream) });
-        let shared = Arc::new(Shared { stall, serving: Mutex::new(serving) });
+        let state = State { serving, evicted: None, pieces: Pieces::new(calls.0.unsent.clone()) };
+        let shared = Arc::new(Shared { stall, state: Mutex::new(state) });
         let weak: Weak<dyn Evictable> = Arc::downgrade(&(shared.clone() as Arc<dyn Evictable>));
         let inspected = calls.inspect(shared.stall.clone(), weak);
-        Self { shared, waker, inspected, deadline, ends, unchecked: MAX_UNCHECKED, is_over: false }
+        Self {
+            shared,
+            waker,
+            _inspected: inspected,
+            deadline,
+            ends,
+            unchecked: MAX_UNCHECKED,
+            is_over: false,
+        }
     }
 
-    /// The reader takes a part of a response that it got before.
-    pub fn progress(&self) {
+    /// Keeps the pieces of a response whose first one leaves now.
+    pub fn keep(&self, pieces: VecDeque<Bytes>) {
+        self.shared.state().pieces.keep(pieces);
+    }
+
+    /// The next piece of the response that leaves.
+    pub fn next_piece(&self) -> Option<Bytes> {
+        let piece = self.shared.state().pieces.next()?;
         self.shared.stall.on_response();
+        Some(piece)
+    }
+
+    /// Whether the rest of a response that has begun to leave was dropped.
+    pub fn are_cut(&self) -> bool {
+        self.shared.state().pieces.are_cut
     }
 }
 
@@ -173,7 +259,10 @@ fn interruption(
 impl<T> Drop for Responses<T> {
     fn drop(&mut self) {
         // Drop the generator now, even if the task that evicts stalled streams still holds a reference.
-        let serving = self.shared.serving().take();
+        let mut state = self.shared.state();
+        state.pieces.cut();
+        let serving = state.serving.take();
+        drop(state);
         drop(serving);
     }
 }

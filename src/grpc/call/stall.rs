@@ -5,27 +5,79 @@
 //! that was not followed by another poll, or since its generator woke it (with an item or a heartbeat) and no poll came.
 //! The second case is needed: an encoder that fills a buffer polls once more after the only response, so the first case
 //! alone would never find a stream of single items.
+//!
+//! What streams hold for their readers is counted, too: see [`Unsent`]. Above its limit, the streams that have waited longest
+//! end at once.
 
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     task::{Wake, Waker},
     time::Duration,
 };
 
 use futures::task::AtomicWaker;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use tokio::{sync::Notify, time::Instant};
 
 use super::Inner;
 
 /// The shortest and the longest pause between two inspections of all streams.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// A stream whose reader took something within this time does not end because all streams hold too much.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// A stream whose generator another task can take out.
 pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     /// Ends the stream if its reader took nothing for this long.
     fn evict_if_stalled(&self, limit: Duration);
+
+    /// Ends the stream and drops what it holds for its reader, if it holds something, because all streams hold more than
+    /// `limit` bytes.
+    fn evict_for_room(&self, limit: usize);
+}
+
+/// The bytes of responses that have begun to leave and wait for their readers, in all streams. Bytes that several streams
+/// share count for each.
+#[derive(Debug)]
+pub(in crate::grpc) struct Unsent {
+    bytes: Gauge<i64, AtomicI64>,
+    limit: usize,
+    /// The limit was exceeded.
+    exceeded: Notify,
+}
+
+impl Unsent {
+    pub(super) fn new(limit: usize, registry: &mut Registry) -> Self {
+        let bytes = Gauge::default();
+        let help = "Bytes of responses that have begun to leave and wait for their readers";
+        registry.register("responses_unsent_bytes", help, bytes.clone());
+        Self { bytes, limit, exceeded: Notify::new() }
+    }
+
+    /// These bytes wait from now on.
+    pub(super) fn add(&self, bytes: usize) {
+        let before = self.bytes.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        if self.exceeds(before.saturating_add_unsigned(bytes as u64)) && !self.exceeds(before) {
+            self.exceeded.notify_one();
+        }
+    }
+
+    /// These bytes have left, or were dropped.
+    pub(super) fn remove(&self, bytes: usize) {
+        self.bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.exceeds(self.bytes.get())
+    }
+
+    fn exceeds(&self, bytes: i64) -> bool {
+        usize::try_from(bytes).is_ok_and(|bytes| bytes > self.limit)
+    }
 }
 
 /// A stream that is inspected.
@@ -35,15 +87,36 @@ pub(super) struct Watched {
     pub(super) evictable: Weak<dyn Evictable>,
 }
 
-/// Counts the inspections of all streams, so that a stream has a clock that costs nothing to read.
-#[derive(Debug, Default)]
+/// The time of the last inspection of all streams, in milliseconds since the first one, plus 1: a clock that costs nothing
+/// to read.
+#[derive(Debug)]
 pub(in crate::grpc) struct Inspections(AtomicU64);
+
+impl Default for Inspections {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Inspections {
+    fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn begins(&self, since_first: Duration) {
+        self.0.store(millis(since_first).saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Measures how long a stream has waited for its reader. It is also the waker of the stream, so that it sees wakes.
 #[derive(Debug)]
 pub(in crate::grpc) struct StallWatch {
     inspections: Arc<Inspections>,
-    /// After how many inspections the wait began, plus 1. 0 while the stream does not wait for its reader.
+    /// The last inspection before the wait began. 0 while the stream does not wait for its reader.
     since: AtomicU64,
     task: AtomicWaker,
 }
@@ -64,25 +137,24 @@ impl StallWatch {
 
     /// The reader got a response. The wait begins, in case it does not ask again.
     pub(in crate::grpc) fn on_response(&self) {
-        self.since.store(self.now(), Ordering::Relaxed);
+        self.since.store(self.inspections.last(), Ordering::Relaxed);
     }
 
     /// Whether the stream waits for its reader.
     pub(in crate::grpc) fn is_waiting(&self) -> bool {
-        self.since.load(Ordering::Relaxed) > 0
+        self.since().is_some()
+    }
+
+    /// The last inspection before the wait began.
+    fn since(&self) -> Option<u64> {
+        Some(self.since.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
     /// Whether the reader took nothing for longer than the limit of stalls; up to one pause later than that.
     pub(in crate::grpc) fn is_longer_than(&self, limit: Duration) -> bool {
-        let pauses = limit.as_nanos().div_ceil(pause(limit).as_nanos());
-        match self.since.load(Ordering::Relaxed) {
-            0 => false,
-            since => u128::from(self.now().saturating_sub(since)) > pauses,
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.inspections.0.load(Ordering::Relaxed).saturating_add(1)
+        // The wait began within the pause after that inspection.
+        let limit = millis(limit.saturating_add(pause(limit)));
+        self.since().is_some_and(|since| self.inspections.last().saturating_sub(since) >= limit)
     }
 }
 
@@ -98,31 +170,67 @@ impl Wake for StallWatch {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // A wait that has begun before is the longer one.
-        let _ = self.since.compare_exchange(0, self.now(), Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.since.compare_exchange(0, self.inspections.last(), Ordering::Relaxed, Ordering::Relaxed);
         self.task.wake();
     }
 }
 
 /// Evicts stalled streams until the server drains or is gone. It holds only a weak reference to the server.
 pub(super) async fn sweep(inner: Weak<Inner>) {
+    let first = Instant::now();
+    // The inspection that found that streams hold too much.
+    let mut exceeded_at = None;
     loop {
-        let Some((limit, shutdown)) = inner.upgrade().map(|it| (it.config.stall, it.shutdown.clone())) else {
+        let Some((limit, shutdown, unsent)) =
+            inner.upgrade().map(|it| (it.config.stall, it.shutdown.clone(), it.unsent.clone()))
+        else {
             return;
         };
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause(limit))).await.is_none() {
+        let pause = async {
+            if exceeded_at.is_some() {
+                tokio::time::sleep(SLOW).await;
+            } else {
+                let _ = tokio::time::timeout(pause(limit), unsent.exceeded.notified()).await;
+            }
+        };
+        if shutdown.run_until_cancelled(pause).await.is_none() {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
-        inner.inspections.0.fetch_add(1, Ordering::Relaxed);
-        // Most streams wait for nothing. Of these, nothing but that is read, because their memory was not used for long. Copy
-        // the list, so that no stream waits for the lock while generators are dropped.
-        let waiting = {
-            let streams = inner.streams();
-            let waiting = streams.values().filter(|stream| stream.stall.is_waiting());
-            waiting.filter_map(|stream| stream.evictable.upgrade()).collect::<Vec<_>>()
-        };
-        for stream in waiting {
+        inner.inspections.begins(first.elapsed());
+        for (.., stream) in waiting(&inner) {
             stream.evict_if_stalled(limit);
         }
+        if let Some(before) = exceeded_at.take() {
+            make_room(&inner, before);
+        }
+        exceeded_at = inner.unsent.is_exceeded().then(|| inner.inspections.last());
+    }
+}
+
+/// The streams that wait for their readers, with the last inspection before their wait began, and their numbers.
+///
+/// Most streams wait for nothing. Of these, nothing but that is read, because their memory was not used for long. This is a
+/// copy, so that no stream waits for the lock while generators are dropped.
+fn waiting(inner: &Inner) -> Vec<(u64, u64, Arc<dyn Evictable>)> {
+    let streams = inner.streams();
+    let waiting = |(id, stream): (&u64, &Watched)| {
+        let since = stream.stall.since()?;
+        Some((since, *id, stream.evictable.upgrade()?))
+    };
+    streams.iter().filter_map(waiting).collect()
+}
+
+/// Ends the streams that have waited longest, until the others hold no more than they may. Those whose wait began after
+/// the inspection `before` stay. Of those that have waited equally long, the older ones end first.
+fn make_room(inner: &Inner, before: u64) {
+    let mut waiting = waiting(inner);
+    waiting.retain(|(since, ..)| *since < before);
+    waiting.sort_by_key(|(since, id, _)| (*since, *id));
+    for (.., stream) in waiting {
+        if !inner.unsent.is_exceeded() {
+            break;
+        }
+        stream.evict_for_room(inner.unsent.limit);
     }
 }

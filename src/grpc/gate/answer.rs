@@ -156,6 +156,9 @@ impl Evictable for Shared {
         };
         *state = State::Dropped(failure);
     }
+
+    /// An answer counts against the buffers of its connection instead.
+    fn evict_for_room(&self, _: usize) {}
 }
 
 impl HttpBody for Answer {
