@@ -31,8 +31,8 @@ const CHECKSUM_BYTES: usize = 4;
 /// checksum. The checksum covers the fields before it, and the table.
 pub const BLOCK_HEADER_BYTES: usize = 6 * 4 + 3 * 8 + CHECKSUM_BYTES;
 
-/// The thread gives way after so many entries: reading them takes some 50 µs.
-const ENTRIES_AT_ONCE: u32 = 512;
+/// The thread can give way after so many topics or entries: reading them takes some 50 µs.
+const AT_ONCE: usize = 512;
 
 /// magic, next sequence, checksum.
 pub const MARK_BYTES: usize = 4 + 8 + CHECKSUM_BYTES;
@@ -246,13 +246,16 @@ impl Block {
 fn read_table(mut table: &[u8], header: &Header, body: Bytes) -> Option<Block> {
     let &Header { first_sequence, last_sequence, time, .. } = header;
     let mut topics = Vec::with_capacity(header.topics);
-    for _ in 0..header.topics {
+    for place in 0..header.topics {
+        if place % AT_ONCE == 0 {
+            give_way();
+        }
         topics.push(take_text(&mut table)?.into());
     }
     let (mut entries, mut ids) = (Vec::with_capacity(header.entries), Vec::new());
     let (mut start, mut sequence) = (0_u32, first_sequence);
     for place in 0..u32::try_from(header.entries).ok()? {
-        if place % ENTRIES_AT_ONCE == 0 {
+        if place as usize % AT_ONCE == 0 {
             give_way();
         }
         let topic = u32::try_from(take_varint(&mut table)?).ok()?;

@@ -353,12 +353,17 @@ impl Shared {
 
     /// For each topic of a block, which message of the snapshot is wanted.
     fn wanted_of(&self, snapshot: &Snapshot, block: &Block, patterns: &[Pattern]) -> Vec<Wanted> {
+        let matches = |name: &Arc<str>| {
+            give_way();
+            patterns.iter().any(|pattern| pattern.matches(name))
+        };
+        let matching = block.topics.iter().map(matches).collect::<Vec<_>>();
         // Not while the state is locked: the committer takes both locks, too.
         let head = *self.head.borrow();
         let state = self.state();
         let is_as_it_was = snapshot.as_of == Some((head, state.topics.removal_epoch()));
-        let wanted = |name: &Arc<str>| {
-            if !patterns.iter().any(|pattern| pattern.matches(name)) {
+        let wanted = |(name, is_matching): (&Arc<str>, bool)| {
+            if !is_matching {
                 return Wanted::None;
             }
             if is_as_it_was {
@@ -369,7 +374,7 @@ impl Shared {
             let earlier = earlier.filter(|sequence| *sequence >= topic.trim_point.first_kept);
             Wanted::Message(earlier.unwrap_or(topic.held.last.sequence))
         };
-        block.topics.iter().map(wanted).collect()
+        block.topics.iter().zip(matching).map(wanted).collect()
     }
 
     /// Reports messages that are damaged, once the messages before them have left. Always false.
