@@ -3,7 +3,7 @@
 //! An error names the file, the fault and a remedy. It never contains a part of the file.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::Read,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -20,6 +20,10 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The permissions of everyone but the owner.
 const OTHERS: u32 = 0o077;
+
+/// The same of a file of root, which may let a group read it: an account that is not root can have its key in no other way
+/// from some tools, as from Debian's `ssl-cert` and from Kubernetes.
+const OTHERS_OF_ROOT: u32 = 0o037;
 
 /// The beginning of a key that is encrypted, in either form.
 const ENCRYPTED: [&str; 2] = ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
@@ -56,15 +60,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// Those of [`read`], and that others have a permission on the file.
 pub fn read_private(path: &Path) -> Result<Vec<u8>, Error> {
-    read_if(path, |mode| {
-        let fault = || {
-            format!("others have permissions on it ({:03o}), so it is not secret: chmod 600", mode & 0o777)
-        };
-        (mode & OTHERS != 0).then(fault)
+    read_if(path, |metadata| {
+        let mode = metadata.mode() & 0o777;
+        let others = if metadata.uid() == 0 { OTHERS_OF_ROOT } else { OTHERS };
+        let fault = || format!("others have permissions on it ({mode:03o}), so it is not secret: chmod 600");
+        (mode & others != 0).then(fault)
     })
 }
 
-fn read_if(path: &Path, refuse: impl FnOnce(u32) -> Option<String>) -> Result<Vec<u8>, Error> {
+fn read_if(path: &Path, refuse: impl FnOnce(&Metadata) -> Option<String>) -> Result<Vec<u8>, Error> {
     let fault = |fault: String| Error { path: path.into(), fault };
     let io = |error: std::io::Error| fault(error.to_string());
     // A pipe without a writer would hold the thread.
@@ -74,7 +78,7 @@ fn read_if(path: &Path, refuse: impl FnOnce(u32) -> Option<String>) -> Result<Ve
     if !metadata.is_file() {
         return Err(fault("it is not a regular file".into()));
     }
-    if let Some(reason) = refuse(metadata.mode()) {
+    if let Some(reason) = refuse(&metadata) {
         return Err(fault(reason));
     }
     let mut content = Vec::new();
@@ -174,8 +178,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key.pem");
         std::fs::write(&path, "hidden words").unwrap();
+        let is_root = std::fs::metadata(&path).unwrap().uid() == 0;
         for (mode, is_private) in
-            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)]
+            [(0o600, true), (0o400, true), (0o640, is_root), (0o604, false), (0o660, false), (0o620, false)]
         {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let result = read_private(&path);

@@ -94,7 +94,7 @@ fn fault_of(error: &rustls::Error, url: &str) -> Option<String> {
     let text = match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             let plain = url.replacen(Scheme::Https.name(), Scheme::Http.name(), 1);
-            format!("the server does not speak TLS: try {plain}, if nobody else can listen on the way")
+            format!("the server does not speak TLS: try {plain}, only on a network that you trust")
         }
         rustls::Error::InvalidCertificate(error) => certificate_fault(error),
         rustls::Error::NoApplicationProtocol | rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => {
@@ -108,10 +108,13 @@ fn fault_of(error: &rustls::Error, url: &str) -> Option<String> {
             Alert::HandshakeFailure => {
                 "the server refuses the handshake: it may ask for a client certificate (--cert FILE and --cert-key FILE)".into()
             }
-            Alert::CertificateExpired => "the client certificate has expired: renew it".into(),
+            Alert::CertificateExpired => {
+                "the client certificate has expired, or is not valid yet by the server's clock: renew it, or set the clock"
+                    .into()
+            }
             Alert::CertificateRevoked => "the client certificate was revoked: ask for a new one".into(),
             Alert::UnknownCA => {
-                "the server does not trust the authority of the client certificate: give another one with --cert FILE"
+                "the server does not trust the authority of the client certificate, or has no current list of what it revoked: give another certificate with --cert FILE, or ask the operator"
                     .into()
             }
             Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::AccessDenied | Alert::DecryptError => {

@@ -10,7 +10,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -241,13 +241,20 @@ async fn serve_connection(
 ) {
     let activity = Arc::new(Activity::new(since));
     let connection = gate.calls().connection(number, peer, ends.clone());
+    // The client's certificate is no longer accepted. Until the client has seen the GOAWAY, HTTP/2 lets it begin calls.
+    let is_refused = AtomicBool::new(false);
     let service = service_fn(|request: http::Request<Incoming>| {
         let busy = Busy::new(activity.clone());
         let (gate, connection) = (gate.clone(), connection.clone());
+        let is_refused = is_refused.load(Ordering::Relaxed);
         let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
         let ends = (!ends_by_itself).then(|| Box::pin(connection.ends.clone().cancelled_owned()));
         async move {
-            let response = gate.serve(&connection, request).await;
+            let response = if is_refused {
+                Status::from(status::draining()).into_http()
+            } else {
+                gate.serve(&connection, request).await
+            };
             Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
         }
     });
@@ -268,6 +275,7 @@ async fn serve_connection(
             () = ends.cancelled() => break,
             error = refused(&mut client) => {
                 tracing::info!(%peer, %error, "connection ended: its client certificate is no longer accepted");
+                is_refused.store(true, Ordering::Relaxed);
                 break;
             }
             () = tokio::time::sleep_until(inspect) => {}
@@ -275,6 +283,7 @@ async fn serve_connection(
         if let Some(client) = client.as_ref().filter(|_| Instant::now() >= expiry && expiry < old) {
             client.has_expired();
             tracing::info!(%peer, "connection ended: its client certificate has expired");
+            is_refused.store(true, Ordering::Relaxed);
             break;
         }
         if activity.is_idle(&config) || Instant::now() >= old {
@@ -284,7 +293,8 @@ async fn serve_connection(
     // The streams end with their cursor, and a GOAWAY tells the client to open no more.
     ends.cancel();
     served.change(http2::Connection::graceful_shutdown);
-    let limit = if activity.is_busy() { config.drain } else { FAREWELL };
+    let may_finish = activity.is_busy() && !is_refused.load(Ordering::Relaxed);
+    let limit = if may_finish { config.drain } else { FAREWELL };
     let _ = tokio::time::timeout(limit, served).await;
 }
 

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     str::FromStr,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -25,6 +26,11 @@ use crate::grpc::call::Peer;
 
 /// The connections that the kernel accepts ahead of the server, as for TCP.
 const BACKLOG: i32 = 1024;
+
+/// How long a start waits for the lock of the directory of its socket, and the pause between two tries. Other servers hold
+/// it for less than a millisecond.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The default permissions of a socket: those of the account of the server.
 pub const SOCKET_MODE: u32 = 0o600;
@@ -80,8 +86,9 @@ impl fmt::Display for Listen {
 pub enum Listener {
     /// Of TCP.
     Tcp(TcpListener),
-    /// Of a socket in the file system, which is removed when this is dropped.
-    Unix(UnixListener, Removal),
+    /// Of a socket in the file system, which is removed when this is dropped: before the socket closes, because another
+    /// server can replace it from then on.
+    Unix(Removal, UnixListener),
 }
 
 /// A connection that was accepted.
@@ -99,7 +106,7 @@ impl Listener {
     pub fn local(&self) -> io::Result<Listen> {
         Ok(match self {
             Self::Tcp(listener) => Listen::Address(listener.local_addr()?),
-            Self::Unix(_, removal) => Listen::Path(removal.path.clone()),
+            Self::Unix(removal, _) => Listen::Path(removal.path.clone()),
         })
     }
 
@@ -112,7 +119,7 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Ok((Accepted::Tcp(stream), Peer::Address(peer)))
             }
-            Self::Unix(listener, _) => {
+            Self::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let peer =
@@ -152,6 +159,9 @@ pub fn remedy(listen: &Listen, error: &io::Error) -> &'static str {
             ": choose a directory that this account can read and create files in"
         }
         (io::ErrorKind::NotFound, Listen::Path(_)) => ": create the directory",
+        (io::ErrorKind::WouldBlock, Listen::Path(_)) => {
+            ": another process has locked the directory; choose one that only this account can read"
+        }
         (io::ErrorKind::InvalidFilename, Listen::Path(_)) => ": choose a path of up to 107 bytes",
         (io::ErrorKind::AlreadyExists, Listen::Path(_)) => ": remove it, or choose another path",
         (io::ErrorKind::AddrNotAvailable, _) => ": this machine has no such address; choose another",
@@ -164,16 +174,27 @@ fn bind_path(path: &Path, mode: u32) -> io::Result<Listener> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = File::open(parent)?;
     // Until the end of this function. Otherwise another server could remove the new socket as one that is not in use.
-    flock(&directory, FlockOperation::LockExclusive)?;
+    lock(&directory)?;
     remove_unused(path, &address)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &address)?;
     let removal = Removal::of(path)?;
-    // Nobody can connect before `listen`.
+    // No client can connect before `listen`.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(Listener::Unix(UnixListener::from_std(socket.into())?, removal))
+    Ok(Listener::Unix(removal, UnixListener::from_std(socket.into())?))
+}
+
+/// Locks a directory. Any account that can read it can lock it, too, so the wait has a limit.
+fn lock(directory: &File) -> io::Result<()> {
+    let until = Instant::now() + LOCK_LIMIT;
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            locked => return Ok(locked?),
+        }
+    }
 }
 
 /// Removes a socket on which no process listens.

@@ -70,11 +70,11 @@ pub enum Error {
         /// The fault, and what would work.
         fault: String,
     },
-    /// The certificate is not valid now.
-    #[error("{}: {fault}", certificate.display())]
+    /// The certificate, or a list of revoked ones, is not valid now.
+    #[error("{}: {fault}", path.display())]
     NotValid {
-        /// The file of the certificate.
-        certificate: PathBuf,
+        /// The file.
+        path: PathBuf,
         /// The fault.
         fault: String,
     },
@@ -164,10 +164,15 @@ impl Set {
             format!("the certificate expired at {}", time(not_after))
         } else if now < not_before {
             format!("the certificate is valid only from {} on: is the clock right?", time(not_before))
+        } else if let (Some(path), Some(next)) =
+            (&files.revoked, self.next_update.filter(|next| now >= *next))
+        {
+            let fault = format!("the list expired at {}: get the next one from its authority", time(next));
+            return Some(Error::NotValid { path: path.clone(), fault });
         } else {
             return None;
         };
-        Some(Error::NotValid { certificate: files.certificate.clone(), fault })
+        Some(Error::NotValid { path: files.certificate.clone(), fault })
     }
 
     /// Whether a client with this chain is accepted now.
@@ -213,7 +218,7 @@ fn verifier(
         let lists = pem::revocation_lists(list, content)?;
         next_update = lists.iter().filter_map(pem::next_update).min();
         // A list that should have been replaced may lack what was revoked since.
-        builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
         path.clone_from(list);
     }
     let verifier = builder.build().map_err(|error| fault(&path, error.to_string()))?;
@@ -240,7 +245,7 @@ impl Tls {
         let first = mark(&contents);
         let set = Set::new(&files, &contents?)?;
         if let Some(error) = set.not_valid(&files, pem::now()) {
-            tracing::error!(%error, "clients will refuse this server");
+            tracing::error!(%error, "connections by TLS will fail");
         }
         let metrics = Metrics::new(registry, set.next_update.is_some());
         metrics.in_use(&set);

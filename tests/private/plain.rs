@@ -79,12 +79,12 @@ fn settings_of_tls_that_cannot_work_are_refused_at_the_start() {
         assert_eq!(exit, Some(code), "{options:?}: {text}");
         assert!(text.contains(fault), "{options:?}: {text}");
     }
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(&key, open).unwrap();
     let (exit, text) = refused("127.0.0.1:0", &["--tls-cert", &certificate, "--tls-key", &key]);
     assert_eq!(exit, Some(1), "{text}");
     assert!(
-        text.contains("server.key: others have permissions on it (640)") && text.contains("chmod 600"),
+        text.contains("server.key: others have permissions on it (644)") && text.contains("chmod 600"),
         "{text}"
     );
 }

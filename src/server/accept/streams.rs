@@ -35,6 +35,7 @@ pub struct Streams {
 
 /// When the streams must let others run.
 struct Turn {
+    length: Duration,
     since: Instant,
     /// The end of the current turn, in nanoseconds after `since`.
     ends: AtomicU64,
@@ -46,7 +47,7 @@ impl Turn {
     }
 
     fn begins(&self) {
-        let turn = u64::try_from(TURN.as_nanos()).unwrap_or(u64::MAX);
+        let turn = u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX);
         self.ends.store(self.now().saturating_add(turn), Ordering::Relaxed);
     }
 
@@ -95,8 +96,13 @@ pub struct Starter(Arc<Started>);
 impl Streams {
     /// Without streams. The waker is woken when a stream is started.
     pub fn new(waker: Waker) -> Self {
+        Self::with_turns_of(TURN, waker)
+    }
+
+    /// The same, with turns of this length.
+    pub(super) fn with_turns_of(length: Duration, waker: Waker) -> Self {
         let started = Arc::new(Started { streams: Mutex::default(), waker });
-        let turn = Arc::new(Turn { since: Instant::now(), ends: AtomicU64::new(0) });
+        let turn = Arc::new(Turn { length, since: Instant::now(), ends: AtomicU64::new(0) });
         Self { polled: FuturesUnordered::new(), started, turn }
     }
 

@@ -106,7 +106,8 @@ impl FromStr for Mode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() <= 4);
+        let is_octal = text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 4;
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && is_octal);
         mode.map(Self).ok_or_else(|| format!("`{text}` is not a mode: write 600, 660 or 666"))
     }
 }
@@ -176,4 +177,14 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, Mode, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, Span, Size);
+
+/// Only a text: of the number 0o660 the digits 432 would be read, which are another mode.
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text.parse().map_err(de::Error::custom),
+            _ => Err(de::Error::custom("write a mode in quotes, as \"660\"")),
+        }
+    }
+}

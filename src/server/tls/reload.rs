@@ -16,27 +16,36 @@ impl Tls {
     pub async fn follow(&self, interval: Duration, asked: &Notify, pool: &Pool) {
         // The contents that were used or refused last, and those that were seen once since.
         let (mut settled, mut seen) = (self.first, None);
+        // When contents can be used that were refused because they are not valid yet.
+        let mut valid_from = None;
         loop {
             let is_asked = tokio::time::timeout(interval, asked.notified()).await.is_ok();
             let files = self.files.clone();
             let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
             let now = mark(&contents);
-            if !is_asked && now == settled {
-                seen = None;
-            } else if !is_asked && seen != Some(now) {
-                seen = Some(now);
-            } else {
+            let is_due = now == settled && valid_from.is_some_and(|from| pem::now() >= from);
+            if is_asked || is_due || now != settled && seen == Some(now) {
                 (settled, seen) = (now, None);
-                self.replace(contents);
+                valid_from = self.replace(contents);
+            } else {
+                seen = Some(now).filter(|now| *now != settled);
             }
         }
     }
 
-    /// Uses new contents, if they can be used.
-    pub(super) fn replace(&self, contents: Result<Contents, pem::Error>) {
+    /// Uses new contents, if they can be used. If they were refused because they are not valid yet: when they are, in Unix
+    /// seconds.
+    pub(super) fn replace(&self, contents: Result<Contents, pem::Error>) -> Option<i64> {
         let set = contents.map_err(Error::from).and_then(|contents| Set::new(&self.files, &contents));
-        let set = set.and_then(|set| match set.not_valid(&self.files, pem::now()) {
-            Some(error) => Err(error),
+        let now = pem::now();
+        let valid_from = set.as_ref().ok().map(|set| set.validity.not_before).filter(|from| *from > now);
+        let set = set.and_then(|set| match set.not_valid(&self.files, now) {
+            Some(error) if self.current.borrow().not_valid(&self.files, now).is_none() => Err(error),
+            // The set in use is no better, and the new one may revoke certificates.
+            Some(error) => {
+                tracing::error!(%error, "connections by TLS will fail");
+                Ok(set)
+            }
             None => Ok(set),
         });
         self.metrics.reloaded(set.is_ok());
@@ -46,10 +55,12 @@ impl Tls {
                 let expires = jiff::Timestamp::from_second(set.validity.not_after).ok();
                 let expires = expires.map(tracing::field::display);
                 self.current.send_replace(Arc::new(set));
-                tracing::info!(expires, "new files of TLS are in use");
+                tracing::info!(expires, "the new TLS files are in use");
+                None
             }
             Err(error) => {
-                tracing::error!(%error, "the new files of TLS cannot be used: those before stay in use");
+                tracing::error!(%error, "the new TLS files cannot be used: the previous ones stay in use");
+                valid_from
             }
         }
     }

@@ -128,24 +128,74 @@ fn a_chain_with_a_certificate_that_is_over_can_be_used() {
 
 #[test]
 fn a_certificate_that_is_not_valid_is_served_at_the_start_and_never_replaces_a_valid_one() {
-    let directory = Directory::new();
     for (first, last, fault) in [(1990, 2000, "expired at 2000-01-01"), (2090, 2100, "only from 2090-01-01")]
     {
-        directory.renew(|params| {
-            params.not_before = rcgen::date_time_ymd(first, 1, 1);
-            params.not_after = rcgen::date_time_ymd(last, 1, 1);
-        });
+        let directory = Directory::new();
+        let tls = Tls::open(directory.files(), &mut Registry::default()).unwrap();
+        let valid = tls.current.borrow().clone();
+        let renew = || {
+            directory.renew(|params| {
+                params.not_before = rcgen::date_time_ymd(first, 1, 1);
+                params.not_after = rcgen::date_time_ymd(last, 1, 1);
+            });
+        };
+        renew();
         let files = directory.files();
-        let set = load(&files).unwrap();
-        let text = set.not_valid(&files, pem::now()).unwrap().to_string();
+        let text = load(&files).unwrap().not_valid(&files, pem::now()).unwrap().to_string();
         assert!(text.contains(fault), "{text}");
+        tls.replace(Contents::read(&tls.files));
+        assert!(Arc::ptr_eq(&valid, &tls.current.borrow()), "{fault}");
+        // A server that started with it takes another one, which may revoke certificates.
         let mut registry = Registry::default();
         let tls = Tls::open(files, &mut registry).unwrap();
         let served = tls.current.borrow().clone();
+        renew();
         tls.replace(Contents::read(&tls.files));
-        assert!(Arc::ptr_eq(&served, &tls.current.borrow()), "{fault}");
-        assert!(self::text(&registry).contains("tls_files_refused 1\n"));
+        assert!(!Arc::ptr_eq(&served, &tls.current.borrow()), "{fault}");
+        assert!(self::text(&registry).contains("tls_files_refused 0\n"));
     }
+}
+
+#[test]
+fn a_list_of_revoked_certificates_that_has_expired_does_not_replace_a_current_one() {
+    let directory = Directory::new();
+    let list = |next_update| {
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2000, 1, 1),
+            next_update,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        directory.write("crl.pem", &params.signed_by(&directory.authority).unwrap().pem().unwrap());
+    };
+    list(rcgen::date_time_ymd(2100, 1, 1));
+    let path = |name| Some(directory.path().join(name));
+    let files = Files { client_ca: path("ca.pem"), revoked: path("crl.pem"), ..directory.files() };
+    let tls = Tls::open(files, &mut Registry::default()).unwrap();
+    let used = tls.current.borrow().clone();
+    list(rcgen::date_time_ymd(2001, 1, 1));
+    let text = load(&tls.files).unwrap().not_valid(&tls.files, pem::now()).unwrap().to_string();
+    assert!(text.contains("crl.pem: the list expired at 2001-01-01"), "{text}");
+    tls.replace(Contents::read(&tls.files));
+    assert!(Arc::ptr_eq(&used, &tls.current.borrow()));
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_refused_because_it_is_early_is_used_when_it_is_valid() {
+    let directory = Directory::new();
+    let followed = Followed::new(&directory, Duration::from_millis(5));
+    let mut sets = followed.tls.current.subscribe();
+    let valid_from = pem::now() + 2;
+    directory.renew(|params| {
+        let since = Duration::from_secs(valid_from.try_into().unwrap());
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since;
+    });
+    followed.until("tls_files_refused 1").await;
+    soon(sets.changed()).await.unwrap();
+    assert!(pem::now() >= valid_from);
+    followed.until("tls_files_refused 0").await;
 }
 
 /// The reload, and how to ask for it.
