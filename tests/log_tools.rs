@@ -131,7 +131,7 @@ async fn a_byte_that_flips_is_named_by_file_and_sequence_and_costs_that_message_
     assert_eq!(out.lines().count(), 9);
 }
 
-/// As by a backup that numbers its files, or a hand that slipped.
+/// As by a backup that numbers its files, or an operator's mistake.
 #[tokio::test]
 async fn a_segment_with_another_name_is_named_and_its_messages_are_not_lost() {
     let mut server = Server::start();

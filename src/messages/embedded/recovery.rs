@@ -269,7 +269,7 @@ impl Recovered {
     /// A file without a header and without content: the power failed when it was created.
     fn was_being_made(file: &File) -> io::Result<bool> {
         let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
-        let bytes = file.read(0, length)?;
+        let bytes = file.read_soundly(0, length)?;
         Ok(segment_header::is_empty(&bytes))
     }
 

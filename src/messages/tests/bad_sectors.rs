@@ -67,7 +67,7 @@ async fn messages_in_a_bad_sector_are_a_gap_and_the_others_are_served_also_after
     for path in &paths[..paths.len() - 1] {
         let length = source.read_file(path).len() as u64;
         // The last one is that of the index.
-        for page in (1..length.div_ceil(PAGE)).rev().step_by(3) {
+        for page in (0..length.div_ceil(PAGE)).rev().step_by(3).chain([0]) {
             let disk = source.kill();
             for is_open in [true, false] {
                 let opened = open(&disk);
@@ -129,7 +129,7 @@ async fn a_log_whose_newest_messages_cannot_be_read_does_not_open_and_one_with_a
     let path = segments(&killed).pop().unwrap();
     let bytes = killed.read_file(&path);
     let last = memchr::memmem::rfind(&bytes, b"PBLK").unwrap() as u64;
-    for page in 1..=last / PAGE {
+    for page in 0..=last / PAGE {
         let disk = killed.kill();
         disk.make_bad(&path, page * PAGE..(page + 1) * PAGE);
         match open(&disk) {

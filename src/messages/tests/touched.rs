@@ -91,7 +91,7 @@ async fn the_newest_segment_of_a_closed_log_that_was_cut_is_a_gap_at_each_start(
     let mark = memchr::memmem::rfind(&bytes, b"PEND").unwrap();
     let cuts = [(mark, true), (mark + 3, true), (mark - 1, false), (block(1), false), (block(1) + 70, false)];
     for (cut, is_whole) in cuts {
-        let directory = copy_of(&source);
+        let mut directory = copy_of(&source);
         let path = segments(&directory).pop().unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
         assert_eq!(is_sound(&directory), cut == mark, "cut at {cut}");
@@ -110,7 +110,9 @@ async fn the_newest_segment_of_a_closed_log_that_was_cut_is_a_gap_at_each_start(
                 log.close().await;
             } else {
                 // As after a kill.
+                let killed = copy_of(&directory);
                 drop(log);
+                directory = killed;
             }
         }
     }

@@ -85,7 +85,8 @@ impl Manifest {
         Self { log, next_sequence: 1, ..Self::default() }
     }
 
-    /// Joins the oldest lost ranges between which there is no segment, if there are too many.
+    /// Joins the oldest lost ranges between which there is no segment, if there are too many. Those of a file stay by
+    /// themselves: it may come back, and there are no more of them than there were files.
     pub fn join_lost(&mut self) {
         let Self { segments, lost, .. } = self;
         let mut excess = lost.len().saturating_sub(MAX_LOST);
@@ -93,7 +94,7 @@ impl Manifest {
             let (Some(end), Some(next_end)) = (before.end, next.end) else { return false };
             let between = before.first_sequence..next.first_sequence;
             let has_segment = || segments.iter().any(|segment| between.contains(&segment.first_sequence));
-            if excess == 0 || has_segment() {
+            if excess == 0 || before.id.is_some() || next.id.is_some() || has_segment() {
                 return false;
             }
             excess -= 1;
@@ -247,20 +248,24 @@ mod tests {
 
     #[test]
     fn the_oldest_of_too_many_lost_ranges_are_joined_but_not_over_a_segment() {
-        let listed = |id, first| Listed { id: Some(id), first_sequence: first, end: Some(first + 5) };
+        let segment = |id, first| Listed { id: Some(id), first_sequence: first, end: Some(first + 5) };
+        let lost = |first| Listed::lost(first, first + 5);
         let mut manifest = Manifest {
-            segments: vec![listed(1, 25), listed(2, 100_000)],
-            lost: (1..=MAX_LOST as u64).map(|n| listed(n, n * 10)).collect(),
+            segments: vec![segment(1, 25), segment(2, 100_000)],
+            lost: (1..=MAX_LOST as u64).map(|n| lost(n * 10)).collect(),
             ..sample()
         };
+        // It is of a file, which may come back.
+        manifest.lost[4] = segment(3, 50);
         let before = manifest.clone();
         manifest.join_lost();
         assert_eq!(manifest, before, "not too many");
-        manifest.lost.push(listed(9, 20_000));
-        manifest.lost.push(listed(9, 20_010));
+        manifest.lost.extend([20_000, 20_010, 20_020].map(lost));
         manifest.join_lost();
         assert_eq!(manifest.lost.len(), MAX_LOST);
-        assert_eq!(manifest.lost[..3], [Listed::lost(10, 25), Listed::lost(30, 45), listed(5, 50)]);
+        let expected =
+            [Listed::lost(10, 25), Listed::lost(30, 45), segment(3, 50), Listed::lost(60, 75), lost(80)];
+        assert_eq!(manifest.lost[..5], expected);
     }
 
     #[test]

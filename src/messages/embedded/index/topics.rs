@@ -420,10 +420,9 @@ impl Topics {
 
     /// Records that messages up to a sequence were lost of topics that are not known.
     pub fn lose_up_to(&mut self, lost_up_to: u64) {
-        if lost_up_to > self.forgotten_up_to {
-            self.forget_up_to(lost_up_to);
-            self.forgotten_at = self.epochs.next();
-        }
+        // Also where more was forgotten before: a loss that was known by itself until now is new to those who know that.
+        self.forget_up_to(lost_up_to);
+        self.forgotten_at = self.epochs.next();
     }
 
     fn forget_up_to(&mut self, lost_up_to: u64) {

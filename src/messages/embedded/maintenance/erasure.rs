@@ -258,13 +258,13 @@ fn erase_topics(
         }
     }
     let mut stamped = Stamped::new(segment);
-    stamped.is_changed = erase_damage(shared, segment, topics)?;
     if !runs.is_empty() {
         let end = how.end()?;
         for run in runs.values() {
             stamped.stamp(shared, run, end, how)?;
         }
     }
+    stamped.is_changed |= erase_damage(shared, segment, topics)?;
     stamped.finish()
 }
 
@@ -336,7 +336,9 @@ impl<'a> Stamped<'a> {
     /// Writes the stamps of the dead messages in a run of blocks, up to an offset.
     fn stamp(&mut self, shared: &Shared, run: &BlockRun, end: u64, how: How<'_>) -> io::Result<()> {
         let bytes = self.segment.read(run.start, run.end)?;
-        let (blocks, _) = blocks_of(&bytes, run, self.segment.salt());
+        let (blocks, missing) = blocks_of(&bytes, run, self.segment.salt());
+        // What cannot be read is erased as damage.
+        missing.into_iter().for_each(|(from, to)| shared.note_damage(from, to));
         for block in blocks {
             let body = run.start + offset_in(&bytes, &block);
             let ends = {

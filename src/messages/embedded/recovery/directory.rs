@@ -232,7 +232,7 @@ impl Candidate {
     /// Whether no message was ever written to it.
     fn is_empty(&self) -> Result<bool, OpenError> {
         let length = self.file.len().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        let bytes = length.and_then(|length| self.file.read(0, length));
+        let bytes = length.and_then(|length| self.file.read_soundly(0, length));
         bytes.map(|bytes| is_empty(&bytes)).map_err(OpenError::at(&self.path))
     }
 

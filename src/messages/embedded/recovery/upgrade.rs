@@ -80,7 +80,7 @@ fn find(
 ) -> io::Result<Option<Old>> {
     let file = disk.open(&path, false)?;
     let length = usize::try_from(file.len()?).map_err(io::Error::other)?;
-    let start = file.read(0, length.min(segment_header::SEGMENT_HEADER_BYTES))?;
+    let start = file.read_soundly(0, length.min(segment_header::SEGMENT_HEADER_BYTES))?;
     if let Ok(header) = SegmentHeader::read(&start) {
         *log = Some(header.log);
     }
