@@ -17,9 +17,6 @@ use crate::lines::{
 /// How soon after a file was renamed away its successor is created, if a writer does both.
 const ADJACENT: Duration = Duration::from_millis(100);
 
-/// How long a rotation takes, with its scripts and the deletion of the oldest file.
-const ROTATION: Duration = Duration::from_secs(2);
-
 /// Files live at least this many times as long as the time in which one could have come and gone.
 const LIVES: u32 = 10;
 
@@ -262,8 +259,8 @@ impl Numbered<'_> {
     }
 
     /// Whether a rotation that counts downward begins with this number, which is not 1: the file with it was renamed away when
-    /// the one at the path was created. Then the directory has not changed since, or the file was written until then. All this
-    /// counts only if files live far longer, because one that lived for a moment would leave no trace.
+    /// the one at the path was created. Then the directory has not changed after that rotation, or the file was written until
+    /// then. All this counts only if files live far longer, because one that lived for a moment would leave no trace.
     fn begins_with(&self, number: u64) -> bool {
         let mut files = self.files.iter().map(|(_, file)| file).collect::<Vec<_>>();
         let (Some(current), Some(last)) = (self.current, files.first().copied()) else { return false };
@@ -279,10 +276,11 @@ impl Numbered<'_> {
         let shortest = Duration::from_nanos(lives.min().unwrap_or(0));
         let is_short = |from: u64, to: u64, most: Duration| {
             let time = to.checked_sub(from).map(Duration::from_nanos);
-            time.is_some_and(|time| time <= most && time * LIVES <= shortest)
+            // Births that contradict each other, as in a copy of the directory, give no life at all.
+            time.is_some_and(|time| time <= most && !shortest.is_zero() && time * LIVES <= shortest)
         };
         let changed = last.place.changed().unwrap_or(u64::MAX);
-        is_short(born(current), changed.max(born(current)), ROTATION)
+        is_short(born(current), changed.max(born(current)), ADJACENT)
             || is_short(written(last), born(current), ADJACENT)
     }
 

@@ -28,8 +28,12 @@ impl Home {
 
     /// Logs a change.
     fn check(&self, root: &str) {
-        let found = std::fs::metadata(&self.path).ok().map(|found| (found.dev(), found.ino()));
-        let is_elsewhere = found != Some(self.directory);
+        let is_elsewhere = match std::fs::metadata(&self.path) {
+            Ok(found) => (found.dev(), found.ino()) != self.directory,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            // It may lead there again at the next look.
+            Err(_) => return,
+        };
         if self.is_elsewhere.swap(is_elsewhere, Ordering::Relaxed) == is_elsewhere {
             return;
         }
@@ -48,10 +52,5 @@ impl Roots {
         if let Some(tree) = self.trees.get(&path.root) {
             tree.home.check(&path.root);
         }
-    }
-
-    /// The same of all roots.
-    pub fn check_homes(&self) {
-        self.trees.iter().for_each(|(root, tree)| tree.home.check(root));
     }
 }
