@@ -225,6 +225,8 @@ impl Thread {
     /// Runs jobs until no one has a turn.
     fn run(mut self) {
         let share = self.shared.share;
+        // It has computed nothing yet.
+        GAVE_WAY.set(Some(Instant::now()));
         loop {
             let mut queues = self.shared.queues();
             let Some((owner, mut job)) = queues.begin(share) else {

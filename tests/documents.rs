@@ -174,7 +174,13 @@ const TLS_METRICS: &str = "src/server/tls/metrics.rs";
 
 /// The names of the metrics, without the parts that the encoding adds.
 fn is_metric(name: &str) -> bool {
-    let files = ["src/grpc/metrics.rs", "src/server/metrics.rs", "src/server/log_metrics.rs", TLS_METRICS];
+    let files = [
+        "src/grpc/metrics.rs",
+        "src/grpc/call/stall.rs",
+        "src/server/metrics.rs",
+        "src/server/log_metrics.rs",
+        TLS_METRICS,
+    ];
     let registered = words(&files.map(document).concat());
     let name = name.strip_prefix("perennial_").unwrap_or_default();
     registered.contains(name.strip_suffix("_total").unwrap_or(name))

@@ -125,8 +125,9 @@ impl<T> Evictable for Shared<T> {
         self.evict(|_| self.stall.is_longer_than(limit), || status::stalled(limit), false);
     }
 
-    fn evict_for_room(&self, limit: usize) {
-        let is_due = |state: &State<T>| self.stall.is_waiting() && state.pieces.bytes > 0;
+    fn evict_for_room(&self, limit: usize, before: u64) {
+        let waits = || self.stall.since().is_some_and(|since| since < before);
+        let is_due = |state: &State<T>| state.pieces.bytes > 0 && waits();
         self.evict(is_due, || status::too_much_unsent(limit), true);
     }
 }

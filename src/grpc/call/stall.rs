@@ -35,9 +35,9 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     /// Ends the stream if its reader took nothing for this long.
     fn evict_if_stalled(&self, limit: Duration);
 
-    /// Ends the stream and drops what it holds for its reader, if it holds something, because all streams hold more than
-    /// `limit` bytes.
-    fn evict_for_room(&self, limit: usize);
+    /// Ends the stream and drops what it holds for its reader, because all streams hold more than `limit` bytes; if it holds
+    /// something, and its wait began before this inspection.
+    fn evict_for_room(&self, limit: usize, before: u64);
 }
 
 /// The bytes of responses that have begun to leave and wait for their readers, in all streams. Bytes that several streams
@@ -146,7 +146,7 @@ impl StallWatch {
     }
 
     /// The last inspection before the wait began.
-    fn since(&self) -> Option<u64> {
+    pub(in crate::grpc) fn since(&self) -> Option<u64> {
         Some(self.since.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
@@ -231,6 +231,6 @@ fn make_room(inner: &Inner, before: u64) {
         if !inner.unsent.is_exceeded() {
             break;
         }
-        stream.evict_for_room(inner.unsent.limit);
+        stream.evict_for_room(inner.unsent.limit, before);
     }
 }

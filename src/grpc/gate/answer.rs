@@ -158,7 +158,7 @@ impl Evictable for Shared {
     }
 
     /// An answer counts against the buffers of its connection instead.
-    fn evict_for_room(&self, _: usize) {}
+    fn evict_for_room(&self, _: usize, _: u64) {}
 }
 
 impl HttpBody for Answer {
