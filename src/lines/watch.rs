@@ -239,7 +239,9 @@ impl Shared {
             let due = paths.iter().filter(|followed| is_all || followed.is_polled());
             let polls = due.filter(|followed| self.check(followed)).count() > 0 || !is_all;
             if is_all {
-                paths.iter().for_each(|followed| self.roots.check_home(&followed.path));
+                for followed in &paths {
+                    self.roots.check_home(&followed.path);
+                }
                 all = now + SAFETY;
             }
             next = if polls { now + POLL } else { all };

@@ -247,7 +247,7 @@ fn read_table(mut table: &[u8], header: &Header, body: Bytes) -> Option<Block> {
     let &Header { first_sequence, last_sequence, time, .. } = header;
     let mut topics = Vec::with_capacity(header.topics);
     for place in 0..header.topics {
-        if place % AT_ONCE == 0 {
+        if place.is_multiple_of(AT_ONCE) {
             give_way();
         }
         topics.push(take_text(&mut table)?.into());
@@ -255,7 +255,7 @@ fn read_table(mut table: &[u8], header: &Header, body: Bytes) -> Option<Block> {
     let (mut entries, mut ids) = (Vec::with_capacity(header.entries), Vec::new());
     let (mut start, mut sequence) = (0_u32, first_sequence);
     for place in 0..u32::try_from(header.entries).ok()? {
-        if place as usize % AT_ONCE == 0 {
+        if (place as usize).is_multiple_of(AT_ONCE) {
             give_way();
         }
         let topic = u32::try_from(take_varint(&mut table)?).ok()?;

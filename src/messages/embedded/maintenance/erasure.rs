@@ -338,7 +338,9 @@ impl<'a> Stamped<'a> {
         let bytes = self.segment.read(run.start, run.end)?;
         let (blocks, missing) = blocks_of(&bytes, run, self.segment.salt());
         // What cannot be read is erased as damage.
-        missing.into_iter().for_each(|(from, to)| shared.note_damage(from, to));
+        for (from, to) in missing {
+            shared.note_damage(from, to);
+        }
         for block in blocks {
             let body = run.start + offset_in(&bytes, &block);
             let ends = {
