@@ -154,10 +154,10 @@ async fn a_bad_new_certificate_leaves_the_old_one_in_use() {
     let before = served(&server, &trusting).await;
     authority.write("server.pem", "-----BEGIN CERTIFICATE-----\nnot finished");
     let line = server.wait_for_log("cannot be used");
-    assert!(line.contains("server.pem") && line.contains("those before stay in use"), "{line}");
+    assert!(line.contains("server.pem") && line.contains("the previous ones stay in use"), "{line}");
     assert_eq!(served(&server, &trusting).await, before);
     authority.sign_server();
-    server.wait_for_log("new files of TLS are in use");
+    server.wait_for_log("new TLS files are in use");
     assert_ne!(served(&server, &trusting).await, before);
 }
 
