@@ -1,4 +1,5 @@
-//! Private: nobody on the way reads or changes what is sent, and only a client that the operator accepts is served.
+//! Private: what is sent cannot be read or changed between client and server, and only a client that the operator accepts is
+//! served.
 
 #![allow(
     clippy::unwrap_used,

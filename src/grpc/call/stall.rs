@@ -40,8 +40,8 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     fn evict_for_room(&self, limit: usize, before: u64);
 }
 
-/// The bytes of responses that have begun to leave and wait for their readers, in all streams. Bytes that several streams
-/// share count for each.
+/// The bytes of responses that have begun to leave and wait for room in the windows of their readers, in all streams. Bytes
+/// that several streams share count for each. What the transport has taken and its socket does not take is not among them.
 #[derive(Debug)]
 pub(in crate::grpc) struct Unsent {
     bytes: Gauge<i64, AtomicI64>,

@@ -26,6 +26,17 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
 }
 
+/// As a number, TOML would read other digits than those that were written.
+#[test]
+fn a_mode_in_the_file_is_a_text_of_octal_digits() {
+    let file = file::parse("socket-mode = \"660\"").unwrap();
+    assert_eq!(resolve(given(&["--data", "/d"]), file).unwrap().socket_mode, 0o660);
+    for value in ["0o660", "660", "432", "\"+60\"", "\"0o660\"", "\"888\""] {
+        let fault = file::parse(&format!("socket-mode = {value}")).unwrap_err();
+        assert!(fault.contains("660"), "{value}: {fault}");
+    }
+}
+
 #[test]
 fn an_unknown_key_is_reported_with_its_line_and_the_nearest_known_key() {
     let fault = file::parse("# a comment\nmax-streems = 7").unwrap_err();
