@@ -19,7 +19,7 @@
 //! | `maintenance` | retention, purge, expiry, compaction, and segments prepared ahead |
 //! | `write` | publishing: the queue, the committer, the commit in progress |
 //! | `recovery` | what a directory holds at the start |
-//! | `tools` | verify, stats, export and import, without a server |
+//! | `tools` | verify, stats, export, import, backup and restore, without a server |
 
 use std::{
     collections::BTreeMap,

@@ -21,7 +21,7 @@ use crate::{
     history::{Id, Read, Reading},
 };
 
-const PUBLISHERS: usize = 3;
+pub const PUBLISHERS: usize = 3;
 const READERS: usize = 5;
 
 /// Of a flow: what may be lost on the way at a crash.

@@ -68,7 +68,7 @@ async fn kill_while_it_starts(server: &Server, random: &mut fastrand::Rng) {
 
 impl Clients {
     /// Stops the publishers, waits until the readers have read the last message, and returns what all saw.
-    async fn stop(self) -> History {
+    pub async fn stop(self) -> History {
         self.stop.cancel();
         let mut history = History::default();
         for publisher in self.publishers {

@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backup;
 mod clients;
 mod full;
 mod history;

@@ -19,11 +19,12 @@ use perennial::{
 use self::progress::Progress;
 use crate::{FAILURE, USAGE, fail};
 
+mod backup;
 mod progress;
 
 /// The meaning of the exit codes.
 pub const HELP: &str = "Exit codes: 0 sound, or done; 1 damage was found, or an error occurred; 2 wrong usage.\n\
-    Data goes to stdout, messages to stderr. All commands except import only read, also while a server runs.";
+    Data goes to stdout, messages to stderr. All commands except import and restore only read the log, also while a server runs.";
 
 /// The tools.
 #[derive(Subcommand)]
@@ -70,6 +71,30 @@ pub enum Command {
         #[arg(value_name = "FILE|-")]
         file: PathBuf,
     },
+    /// Copy the log into a directory, or bring the copy there up to date; also while a server runs
+    ///
+    /// Only segments that have changed since the backup before are copied. The directory holds one backup: the one
+    /// before stays until the new one is whole and on disk, and an interrupted one is continued by the next run. Each
+    /// backup needs room for what has changed.
+    #[command(after_help = HELP)]
+    Backup {
+        /// The directory of the backup: new, empty, or with an earlier backup of this log
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Then read all of the backup, and report damage
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Make a log of a backup, in the data directory
+    ///
+    /// The data directory must hold no log, and no server may use it. Every file is compared with its checksum. Cursors
+    /// up to the backup continue to work, and later ones are refused. A restore that fails restores nothing.
+    #[command(after_help = HELP)]
+    Restore {
+        /// The directory that was given to `backup`
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 /// The format of an output.
@@ -104,6 +129,8 @@ pub fn run(config: &Config, command: Command) -> ExitCode {
             export(config, &directory, selection, output.as_deref())
         }
         Command::Import { file } => return import(config, &file),
+        Command::Backup { directory: to, verify } => backup::backup(&directory, &to, verify),
+        Command::Restore { directory: from } => return backup::restore(config, &from),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -23,7 +23,7 @@ const USAGE: u8 = 2;
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Verify, measure, export or import the log of messages in the data directory
+    /// Verify, measure, back up, restore, export or import the log of messages in the data directory
     #[command(subcommand, after_help = log::HELP)]
     Log(log::Command),
 }

@@ -246,6 +246,15 @@ impl File {
         }
     }
 
+    /// The metadata of a file of the file system.
+    pub fn metadata(&self) -> io::Result<fs::Metadata> {
+        match self {
+            Self::Real(file) => file.metadata(),
+            #[cfg(test)]
+            Self::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Truncates the file, or extends it with zeros.
     pub fn set_len(&self, bytes: u64) -> io::Result<()> {
         match self {

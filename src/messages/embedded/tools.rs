@@ -1,8 +1,9 @@
 //! Tools for a log at rest, or beside the server that writes it. They read its directory, and need no server.
 //!
-//! [`verify`] reads every byte, [`Archive::stats`] reads the indexes, [`Export`] writes the messages that a reader would get,
-//! and [`import`] makes a new log of such messages. All but the last only read: they take no lock and never write into the
-//! directory. A commit that the server is writing at the end of the log is left out, and is not damage.
+//! [`verify`] reads every byte, [`Archive::stats`] reads the indexes, [`Export`] writes the messages that a reader
+//! would get, and [`import`] makes a new log of such messages. [`backup()`] copies the files of a log, and [`restore`]
+//! makes a log of such a copy. All but `import` and `restore` only read the log: they take no lock and never write into
+//! its directory. A commit that the server is writing at the end of the log is left out, and is not damage.
 
 use std::{
     fmt, io,
@@ -13,6 +14,7 @@ use std::{
 use crate::messages::{OpenError, SequenceRange};
 
 mod archive;
+mod backup;
 mod export;
 mod import;
 mod object;
@@ -20,6 +22,7 @@ mod stats;
 mod verify;
 
 pub use archive::Archive;
+pub use backup::{BackedUp, Restored, backup, check as check_backup, restore};
 pub use export::{Export, Selection};
 pub use import::{Imported, import};
 pub use stats::{ConsumerStats, End, Stats, TopicStats};
@@ -61,6 +64,68 @@ pub enum Error {
         directory: PathBuf,
         /// The number of messages that it holds.
         messages: u64,
+    },
+    /// The directory of a backup is in the data directory, or the other way round.
+    #[error("{} and the data directory overlap: make the backup in another directory, best on another disk", directory.display())]
+    InsideData {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Another backup is being made in the directory.
+    #[error("another process makes a backup in {}: wait until it has ended", directory.display())]
+    BackupInUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory for a backup holds other files.
+    #[error("{} holds files that are no backup: name an empty or a new directory", directory.display())]
+    NotABackup {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory holds the backup of another log.
+    #[error("{} holds the backup of another log: name another directory", directory.display())]
+    OtherBackup {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The record of a backup is of a later version.
+    #[error("{} has version {version}, which this program does not know: use the one that made the backup", path.display())]
+    BackupVersion {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The log changes faster than it can be copied.
+    #[error("{} changes too often to be copied, or its clock is set again and again: try again", directory.display())]
+    Unsteady {
+        /// The directory or the file.
+        directory: PathBuf,
+    },
+    /// There is no backup in the directory.
+    #[error("there is no whole backup in {}: name the directory that was given to `log backup`", directory.display())]
+    NoBackup {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The only backup in the directory was interrupted.
+    #[error("the backup in {} was interrupted: run `log backup` again, which continues it", directory.display())]
+    NotWhole {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A file of a backup is not as it was written.
+    #[error("{} is missing or was changed since the backup was made: restore another backup", path.display())]
+    NotAsRecorded {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory to restore into holds a log.
+    #[error("{} holds a log: restore into a data directory without one, named with --data", directory.display())]
+    HoldsLog {
+        /// The directory.
+        directory: PathBuf,
     },
     /// Lines of the import are wrong.
     #[error("nothing is imported: {}", Listed(lines, *more))]
@@ -197,6 +262,9 @@ pub enum Fault {
     /// One of the two copies of the file of trim points is not whole; the other one is.
     #[error("{0}: the other copy is used, and the server writes this one again when it starts")]
     Copy(String),
+    /// A file of a backup is missing, or was changed since.
+    #[error("is missing or was changed since the backup was made")]
+    NotAsRecorded,
     /// A full segment has no index yet. Not damage.
     #[error("has no index yet: the server writes it when it starts")]
     NoIndex,

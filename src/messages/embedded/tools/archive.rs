@@ -257,7 +257,7 @@ pub fn list_stable(directory: &Path) -> Result<Files, Error> {
 }
 
 /// Whether the server has deleted or truncated a file since it was listed.
-fn is_moving(error: &Error) -> bool {
+pub fn is_moving(error: &Error) -> bool {
     let (Error::Open(OpenError::Io { source, .. }) | Error::Io { source, .. }) = error else { return false };
     matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
