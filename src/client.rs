@@ -7,10 +7,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tonic::{
-    Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Response, Status, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -26,10 +23,12 @@ mod publisher;
 mod resume;
 #[cfg(test)]
 pub(crate) mod test_server;
+mod token;
 
 pub use address::DEFAULT_PORT;
 pub use credentials::Credentials;
 pub use error::{Error, Violation};
+pub use token::Token;
 pub use tonic::Code;
 
 /// The window of a connection. Many streams share it, and a stream that is not read must not block the others.
@@ -52,6 +51,7 @@ const PURGE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 use connect::{Connector, Server};
+use token::{Authorized, Bearer};
 
 /// An event of a stream, for the observer.
 #[derive(Debug)]
@@ -72,7 +72,8 @@ type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 /// A client of one server. It is cheap to clone, and all clones share a connection.
 #[derive(Clone)]
 pub struct Client {
-    channel: Channel,
+    channel: Authorized,
+    bearer: Bearer,
     endpoint: Arc<Endpoint>,
     connector: Connector,
     observer: Observer,
@@ -95,11 +96,15 @@ impl Client {
     }
 
     /// A client with credentials. If there are some for TLS, `HOST[:PORT]` is `https://HOST[:PORT]`, and `http://` is
-    /// refused.
+    /// refused. A token is never sent in plain text to another machine.
     ///
     /// The files are read now, and again for each connection, so that a client that runs for long has what was renewed.
     pub fn with_credentials(address: &str, credentials: Credentials) -> Result<Self, Error> {
+        let bearer = Bearer::open(credentials.token.clone())?;
         let address = address::read(address, credentials.option())?;
+        if credentials.token.is_some() {
+            address.check_private()?;
+        }
         #[expect(clippy::expect_used, reason = "only hosts of URL characters and ports pass `address::read`")]
         let endpoint = Endpoint::from_shared(address.origin()).expect("a URL of a plain host and a port");
         let endpoint = endpoint
@@ -111,7 +116,8 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT);
         let connector = Connector::new(&address, credentials)?;
         Ok(Self {
-            channel: endpoint.connect_with_connector_lazy(connector.clone()),
+            channel: Authorized::new(endpoint.connect_with_connector_lazy(connector.clone()), bearer.clone()),
+            bearer,
             endpoint: endpoint.into(),
             connector,
             observer: Arc::new(|_| {}),
@@ -122,7 +128,8 @@ impl Client {
     /// A client with its own connection. The server limits the streams on one connection, to 256 by default.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self { channel: self.endpoint.connect_with_connector_lazy(self.connector.clone()), ..self.clone() }
+        let channel = self.endpoint.connect_with_connector_lazy(self.connector.clone());
+        Self { channel: Authorized::new(channel, self.bearer.clone()), ..self.clone() }
     }
 
     fn server(&self) -> &Server {

@@ -18,6 +18,7 @@ use crate::{
     stream::BATCH_BYTES,
 };
 
+pub mod access;
 pub mod body;
 pub mod call;
 pub mod codec;

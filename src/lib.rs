@@ -7,11 +7,13 @@
 //! ```text
 //! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
-//! { lines, messages, grpc, server } → blocking           { client, server } → pem
+//! { lines, messages, grpc, server } → blocking           { client, server, access } → pem
+//! { grpc, server } → access → the grammars of topics and globs
 //! ```
 //!
 //! - [`countdown`], [`lines`], [`messages`]: the three generators. They know time, files and a log, and nothing of gRPC.
 //!   A query goes in, and a stream of batches comes out.
+//! - [`access`]: who may do what: callers, rules, tokens.
 //! - [`stream`]: what the generators share: how a call divides its stream into batches, when a batch leaves, and the
 //!   shape of a batch.
 //! - [`cursor`]: the text form of a position, with versions for each kind of stream, and a checksum.
@@ -62,6 +64,7 @@
 //! | resume | to continue a stream after the batch of a cursor |
 //! | report, record, poll, inspect | verbs: for events, for counters, for waiting, for reading a file's state |
 
+pub mod access;
 pub mod blocking;
 pub mod client;
 pub mod countdown;

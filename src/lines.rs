@@ -31,7 +31,10 @@ use crate::{
 };
 use history::search::Heads;
 use reader::Reader;
-use root::{FilePath, Roots, list::Range};
+use root::{
+    FilePath, Roots,
+    list::{Range, Shows},
+};
 use seek::index::Indexes;
 use watch::Watches;
 
@@ -53,7 +56,7 @@ pub use position::Position;
 pub use query::{OnGap, Query, Start};
 pub use root::{
     Root,
-    rule::{Glob, GlobError, RootRules},
+    rule::{Glob, GlobError, Paths, RootRules},
 };
 
 /// The pauses after which a caller may ask for a partial line.
@@ -285,11 +288,27 @@ impl Files {
         after: Option<&str>,
         now: SystemTime,
     ) -> Result<Page, Error> {
+        self.list_if(path, page_size, after, now, |_| true).await
+    }
+
+    /// The same, of the files whose path `shows` names.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`].
+    pub async fn list_if(
+        &self,
+        path: Option<&str>,
+        page_size: usize,
+        after: Option<&str>,
+        now: SystemTime,
+        shows: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Page, Error> {
         let gone = CancellationToken::new();
         // The walk ends when the caller is gone.
         let _guard = gone.clone().drop_guard();
         let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
-        let range = Range { most: page_size, after: after.map(str::to_owned), now, gone };
+        let (after, shows) = (after.map(str::to_owned), Shows(Box::new(shows)));
+        let range = Range { most: page_size, after, now, gone, shows };
         let pool = inner.options.pool.clone();
         reader::blocking(&pool, move || inner.roots.list(path.as_deref(), range)).await
     }

@@ -197,10 +197,24 @@ impl Log {
         page_size: usize,
         after: Option<&str>,
     ) -> Result<TopicPage, Error> {
+        self.list_topics_if(pattern, page_size, after, |_| true).await
+    }
+
+    /// The same, of the topics that `shows` names.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`], [`Error::Io`].
+    pub async fn list_topics_if(
+        &self,
+        pattern: Option<&str>,
+        page_size: usize,
+        after: Option<&str>,
+        shows: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<TopicPage, Error> {
         let pattern = Pattern::parse(pattern.unwrap_or(">"));
         let pattern = pattern.map_err(|error| Error::Pattern { index: 0, error })?;
         let Kind::Embedded(log) = &self.0;
-        Ok(log.list_topics(pattern, page_size, after).await?)
+        Ok(log.list_topics(pattern, page_size, after, shows).await?)
     }
 
     /// Removes the messages of a topic for good: all that it has now, or those up to a sequence. Returns how many were
@@ -252,8 +266,21 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
+        self.list_consumers_if(page_size, after, |_| true).await
+    }
+
+    /// The same, of the consumers that `shows` names.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn list_consumers_if(
+        &self,
+        page_size: usize,
+        after: Option<&str>,
+        shows: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<ConsumerPage, Error> {
         let Kind::Embedded(log) = &self.0;
-        log.list_consumers(page_size, after).await
+        log.list_consumers(page_size, after, shows).await
     }
 
     /// Deletes a consumer for good.

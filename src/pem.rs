@@ -5,6 +5,7 @@
 use std::{
     fs::{File, Metadata},
     io::Read,
+    net::IpAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -14,6 +15,7 @@ use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
     pem::{self, PemObject},
 };
+use x509_parser::extensions::GeneralName;
 
 /// The largest file: many times the list of a large authority.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -151,6 +153,26 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = certificate.validity();
     Some(Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+}
+
+/// The names that a certificate has (its subject alternative names): the kind of each, `DNS`, `URI`, `EMAIL` or `IP`, and
+/// the name.
+pub fn names(certificate: &CertificateDer<'_>) -> Vec<(&'static str, String)> {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(("DNS", (*name).to_owned())),
+        GeneralName::URI(uri) => Some(("URI", (*uri).to_owned())),
+        GeneralName::RFC822Name(address) => Some(("EMAIL", (*address).to_owned())),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| ("IP", address.to_string())),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// When a revocation list must have been replaced, in Unix seconds. `None` if it does not say so.

@@ -40,6 +40,11 @@ impl ErrorReason {
             Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
             Self::ReadError => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::CredentialsExpired
+            | Self::CredentialsRevoked => Code::Unauthenticated,
+            Self::AccessDenied => Code::PermissionDenied,
         }
     }
 
@@ -78,7 +83,12 @@ impl ErrorReason {
             | Self::TooManyCountdowns
             | Self::LogFailed
             | Self::ReadError
-            | Self::DeadlineExceeded => false,
+            | Self::DeadlineExceeded
+            | Self::CredentialsMissing
+            | Self::CredentialsInvalid
+            | Self::CredentialsExpired
+            | Self::CredentialsRevoked
+            | Self::AccessDenied => false,
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    access::{self, Access},
     blocking::Pool,
     countdown::{Clock, shared::Countdowns},
     grpc::{self, App, call::Calls, gate::Gate},
@@ -63,6 +64,15 @@ pub enum Error {
     /// The files of TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] tls::Error),
+    /// The files of access cannot be used.
+    #[error("access: {0}")]
+    Access(#[from] access::Error),
+    /// Tokens protect nothing where there are no rules. (The commands that change tokens need no rules.)
+    #[error(
+        "--tokens is set, which also needs --access FILE: without rules every client may do everything, with a token or \
+         without"
+    )]
+    TokensWithoutRules,
     /// The data directory cannot be used.
     #[error(transparent)]
     Data(#[from] data::Error),
@@ -102,10 +112,16 @@ pub async fn run(
     reload: Arc<Notify>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    if config.tokens.is_some() && config.access.is_none() {
+        return Err(Error::TokensWithoutRules);
+    }
     // With port 0, the system has chosen a port.
     config.listen = listener.local()?;
     let mut registry = Registry::with_prefix("perennial");
     let tls = config.tls.clone().map(|files| Tls::open(files, &mut registry)).transpose()?;
+    let names = config.roots.iter().map(|root| root.name.clone());
+    let names = names.chain(config.demo.then(|| demo::ROOT.into())).collect();
+    let access = config.access.clone().map(|files| Access::open(files, names, &mut registry)).transpose()?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(bind_metrics(address).await?),
         None => None,
@@ -140,7 +156,7 @@ pub async fn run(
         countdowns,
         files: Files::new(roots.clone(), config.lines.clone())?,
         log: log.clone(),
-        calls: Calls::new(config.calls.clone(), ending.clone(), &mut registry),
+        calls: Calls::guarded(config.calls.clone(), access.clone(), ending.clone(), &mut registry),
         config: config.requests.clone(),
     };
     let (health, gate) = services(app, config.messages.max_patterns)?;
@@ -155,7 +171,7 @@ pub async fn run(
         let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
         tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });
     }
-    let files = follow_files(tls.clone(), config.reload_interval, reload, pool.clone());
+    let files = follow_files((tls.clone(), access), config.reload_interval, reload, pool.clone());
     let is_over = ending.clone();
     tasks.spawn(async move { is_over.run_until_cancelled(files).await });
     if let Some(listener) = metrics_listener {
@@ -184,17 +200,44 @@ pub async fn run(
 }
 
 /// Reads the files again that can be: when they change, and when the operator asks for it.
-async fn follow_files(tls: Option<Arc<Tls>>, interval: Duration, asked: Arc<Notify>, pool: Pool) {
-    if let Some(tls) = tls {
-        tls.follow(interval, &asked, &pool).await;
-    }
-    loop {
-        asked.notified().await;
-        tracing::info!(
-            "SIGHUP ignored: there is no file to read again, and settings are read only at the start; restart the \
-             server to change them"
-        );
-    }
+async fn follow_files(
+    (tls, access): (Option<Arc<Tls>>, Option<Arc<Access>>),
+    interval: Duration,
+    asked: Arc<Notify>,
+    pool: Pool,
+) {
+    let (ask_tls, ask_access) = (Notify::new(), Notify::new());
+    let has_files = tls.is_some() || access.is_some();
+    let of_tls = async {
+        match tls {
+            Some(tls) => tls.follow(interval, &ask_tls, &pool).await,
+            None => std::future::pending().await,
+        }
+    };
+    let of_access = async {
+        match access {
+            Some(access) => access.follow(interval, &ask_access, &pool).await,
+            None => std::future::pending().await,
+        }
+    };
+    let signals = async {
+        loop {
+            asked.notified().await;
+            ask_tls.notify_one();
+            ask_access.notify_one();
+            if !has_files {
+                no_files();
+            }
+        }
+    };
+    tokio::join!(of_tls, of_access, signals);
+}
+
+fn no_files() {
+    tracing::info!(
+        "SIGHUP ignored: there is no file to read again, and settings are read only at the start; restart the server to \
+         change them"
+    );
 }
 
 /// The services, with health and reflection.

@@ -4,7 +4,10 @@
 //! Any other form is refused with the reason and with a form that works, so that no caller believes in an encrypted or
 //! authenticated connection that is neither.
 
-use std::{net::Ipv6Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use super::Error;
 
@@ -38,6 +41,20 @@ impl Address {
             Self::Url(_, url) => url.clone(),
             Self::Unix(path) => format!("{UNIX}{}", path.display()),
         }
+    }
+
+    /// Refuses to send a token where others can read it.
+    pub(super) fn check_private(&self) -> Result<(), Error> {
+        let Self::Url(Scheme::Http, url) = self else { return Ok(()) };
+        let host = url.trim_start_matches("http://").rsplit_once(':').map_or("", |(host, _)| host);
+        if is_this_machine(host) {
+            return Ok(());
+        }
+        Err(Error::Url {
+            url: url.clone(),
+            reason: "the token would be sent in plain text, and others could use it".into(),
+            hint: url.replacen("http", "https", 1),
+        })
     }
 
     /// The URL that the requests name.
@@ -89,6 +106,13 @@ pub(super) fn read(address: &str, credentials: Option<&str>) -> Result<Address, 
         (None, Some(_)) => Ok(Address::Url(Scheme::Https, url(Scheme::Https))),
         (None, None) => Ok(Address::Url(Scheme::Http, url(Scheme::Http))),
     }
+}
+
+/// Whether a host, as a URL has it, is this machine.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The path of a socket. `unix:///path` is a URL without a host.

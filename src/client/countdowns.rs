@@ -1,12 +1,13 @@
 //! `CountdownService`: watching countdowns, and creating, changing and listing shared ones.
 
 use futures::Stream;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 use super::{
     Client, Error, MAX_RESPONSE_BYTES, all_pages,
     resume::{self, Waits},
+    token::Authorized,
 };
 use crate::proto::{
     CancelCountdownRequest, Countdown, CountdownRequest, CountdownResponse, CreateCountdownRequest,
@@ -113,13 +114,13 @@ impl Client {
     /// Makes a call that answers with the state of one shared countdown.
     async fn state(
         &self,
-        call: impl AsyncFnOnce(CountdownServiceClient<Channel>) -> Result<Response<Option<Countdown>>, Status>,
+        call: impl AsyncFnOnce(CountdownServiceClient<Authorized>) -> Result<Response<Option<Countdown>>, Status>,
     ) -> Result<Countdown, Error> {
         let countdown = self.unary(call(self.countdown_client())).await?;
         countdown.ok_or(Error::Protocol { fault: "its response has no countdown" })
     }
 
-    fn countdown_client(&self) -> CountdownServiceClient<Channel> {
+    fn countdown_client(&self) -> CountdownServiceClient<Authorized> {
         CountdownServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 
-use super::Error;
+use super::{Error, Token};
 use crate::pem;
 
 /// The one protocol: HTTP/2.
@@ -30,12 +30,14 @@ pub struct Credentials {
     pub key: Option<PathBuf>,
     /// The name that the certificate of the server must have, instead of the host in the address.
     pub server_name: Option<String>,
+    /// Show this token with each call. It is sent by TLS, or without leaving this machine.
+    pub token: Option<Token>,
 }
 
 impl Credentials {
     /// The option of `perennial` that asks for TLS, if there is one.
     pub(super) fn option(&self) -> Option<&'static str> {
-        let Self { ca, certificate, key, server_name } = self;
+        let Self { ca, certificate, key, server_name, token: _ } = self;
         let options = [
             ("--ca", ca.is_some()),
             ("--cert", certificate.is_some()),

@@ -1,9 +1,8 @@
 //! `LineService`: reading and listing files.
 
 use futures::Stream;
-use tonic::transport::Channel;
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, resume};
+use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, resume, token::Authorized};
 use crate::proto::{
     FileInfo, ListFilesRequest, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
 };
@@ -31,7 +30,7 @@ impl Client {
         .await
     }
 
-    fn line_client(&self) -> LineServiceClient<Channel> {
+    fn line_client(&self) -> LineServiceClient<Authorized> {
         LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

@@ -1,9 +1,10 @@
 //! `MessageService`: reading and publishing messages, and managing topics and consumers.
 
 use futures::Stream;
-use tonic::transport::Channel;
 
-use super::{Client, Error, MAX_RESPONSE_BYTES, PURGE_LIMIT, all_pages, publisher, resume};
+use super::{
+    Client, Error, MAX_RESPONSE_BYTES, PURGE_LIMIT, all_pages, publisher, resume, token::Authorized,
+};
 use crate::proto::{
     CommitCursorRequest, ConsumerInfo, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
     MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
@@ -107,7 +108,7 @@ impl Client {
         self.unary(self.message_client().delete_consumer(request)).await.map(drop)
     }
 
-    fn message_client(&self) -> MessageServiceClient<Channel> {
+    fn message_client(&self) -> MessageServiceClient<Authorized> {
         MessageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

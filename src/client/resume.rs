@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_stream::try_stream;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::Stream;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 
-use super::{CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer, connect::Server};
+use super::{
+    CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer, connect::Server, token::Authorized,
+};
 use crate::{
     proto::{
         CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
@@ -35,7 +37,7 @@ pub(super) trait Resumable: Clone + Send + Sync + 'static {
 
     fn open(
         self,
-        channel: Channel,
+        channel: Authorized,
     ) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send;
     fn continue_after(&mut self, cursor: &str);
     fn limit(&mut self) -> &mut Option<i64>;
@@ -49,7 +51,7 @@ macro_rules! resumable {
         impl Resumable for $request {
             type Response = $response;
 
-            async fn open(self, channel: Channel) -> Result<Response<Streaming<$response>>, Status> {
+            async fn open(self, channel: Authorized) -> Result<Response<Streaming<$response>>, Status> {
                 $client::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES).$method(self).await
             }
             fn continue_after(&mut self, cursor: &str) {

@@ -266,9 +266,22 @@ impl Countdowns {
     /// # Errors
     /// [`Error::Log`].
     pub async fn list(&self, page_size: usize, after: Option<&str>) -> Result<Page, Error> {
+        self.list_if(page_size, after, |_| true).await
+    }
+
+    /// The same, of those that `shows` names.
+    ///
+    /// # Errors
+    /// A fault of the log.
+    pub async fn list_if(
+        &self,
+        page_size: usize,
+        after: Option<&str>,
+        shows: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Page, Error> {
         let (registry, after) = (self.0.clone(), after.map(str::to_owned));
         let first = move || {
-            let snapshots = registry.list_after(after.as_deref(), page_size.saturating_add(1));
+            let snapshots = registry.list_after(after.as_deref(), page_size.saturating_add(1), shows);
             first_of(snapshots, page_size)
         };
         let (countdowns, next) = self.0.log.pool().run(first).await.map_err(messages::Error::from)?;

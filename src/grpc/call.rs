@@ -24,11 +24,13 @@ use tonic::{Code, Request, Response, Status};
 
 use self::stall::{Evictable, Inspections, StallWatch, Unsent, Watched};
 use super::{
+    access::{self, Asks},
     codec::Encoded,
     metrics::{Metrics, Sent},
     status::{self, Failure},
 };
 use crate::{
+    access::{Access, Caller, Kind, Need, Rights, Verb},
     blocking::Owner,
     reason::code_name,
     stream::{Batching, WakeGroup},
@@ -99,6 +101,8 @@ pub struct Calls(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    /// `None`: every caller may do everything.
+    access: Option<Arc<Access>>,
     shutdown: CancellationToken,
     metrics: Metrics,
     /// The number of open calls.
@@ -123,9 +127,20 @@ impl Calls {
     /// Call this on the runtime that serves the calls: it starts the task that evicts stalled streams, which runs
     /// until `shutdown`.
     pub fn new(config: Config, shutdown: CancellationToken, registry: &mut Registry) -> Self {
+        Self::guarded(config, None, shutdown, registry)
+    }
+
+    /// The same, where `access` says who may do what.
+    pub fn guarded(
+        config: Config,
+        access: Option<Arc<Access>>,
+        shutdown: CancellationToken,
+        registry: &mut Registry,
+    ) -> Self {
         let inner = Arc::new(Inner {
             unsent: Arc::new(Unsent::new(config.max_unsent, registry)),
             config,
+            access,
             shutdown,
             metrics: Metrics::new(registry),
             open: AtomicUsize::new(0),
@@ -140,7 +155,7 @@ impl Calls {
     }
 
     /// Begins a streaming call. `subject` is what the log names it by.
-    pub fn begin<T>(
+    pub fn begin<T: Asks>(
         &self,
         method: &'static str,
         request: &Request<T>,
@@ -148,7 +163,9 @@ impl Calls {
     ) -> Result<Call, Status> {
         let Inner { metrics, shutdown, .. } = &*self.0;
         metrics.opened(method);
+        let rights = self.rights(request);
         let admitted = self.admission(request, false);
+        let admitted = admitted.and_then(|admission| self.check(request, &rights).map(|()| admission));
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
@@ -160,6 +177,7 @@ impl Calls {
         let (items, bytes, ending, started) = (0, 0, None, Instant::now());
         let mut call = Call {
             calls,
+            rights,
             method,
             subject,
             peer,
@@ -189,7 +207,7 @@ impl Calls {
 
     /// Answers a unary call. A call whose deadline has passed ends with `DEADLINE_EXCEEDED`, before its answer begins or
     /// while it runs.
-    pub async fn unary<Q, A>(
+    pub async fn unary<Q: Asks, A>(
         &self,
         method: &'static str,
         request: Request<Q>,
@@ -197,7 +215,11 @@ impl Calls {
     ) -> Result<Response<A>, Status> {
         let admission = self.admission(&request, true)?;
         let Admission { started, deadline, .. } = admission;
-        let answer = answer(request.into_inner());
+        let allowed = self.check(&request, &self.rights(&request));
+        let answer = async {
+            allowed?;
+            answer(request.into_inner()).await
+        };
         let answer = match deadline {
             None => answer.await,
             // `timeout_at` polls the answer first, so an answer that never waits would be sent although its deadline
@@ -212,6 +234,43 @@ impl Calls {
         self.0.metrics.answered(method, code);
         tracing::debug!(method, code, seconds = started.elapsed().as_secs_f64());
         answer
+    }
+
+    /// What the caller of a request may do.
+    pub fn rights<T>(&self, request: &Request<T>) -> Arc<Rights> {
+        match (&self.0.access, request.extensions().get::<Caller>()) {
+            (None, _) => Rights::all().into(),
+            (Some(_), Some(caller)) => caller.rights().clone(),
+            // It did not pass the gate.
+            (Some(_), None) => Rights::default().into(),
+        }
+    }
+
+    /// Checks that the caller of a request may do what it asks for.
+    fn check<T: Asks>(&self, request: &Request<T>, rights: &Rights) -> Result<(), Failure> {
+        match (&self.0.access, request.extensions().get::<Caller>()) {
+            (None, _) => Ok(()),
+            (Some(access), Some(caller)) => access::check(access, caller, rights, &request.get_ref().needs()),
+            (Some(_), None) => Err(status::stranger("this caller", false)),
+        }
+    }
+
+    /// Who makes a call, if there are rules and it has passed the gate.
+    pub fn caller<T>(&self, request: &Request<T>) -> Option<Caller> {
+        request.extensions().get::<Caller>().cloned()
+    }
+
+    /// Checks that a message of a stream may be published. `caller` is the one of the stream.
+    pub fn check_message(&self, caller: Option<&Caller>, topic: &str) -> Result<(), Failure> {
+        let Some(access) = &self.0.access else { return Ok(()) };
+        let Some(caller) = caller else { return Err(status::stranger("this caller", false)) };
+        let need = Need::one(Verb::Publish, Kind::Topic, topic, "topic");
+        access::check(access, caller, caller.rights(), &[need])
+    }
+
+    /// Who may do what, if there are rules.
+    pub fn access(&self) -> Option<&Arc<Access>> {
+        self.0.access.as_ref()
     }
 
     /// The admission that a request has from the gate, or one that counts from now.
@@ -263,6 +322,7 @@ impl Drop for Inspected {
 #[derive(Debug)]
 pub struct Call {
     calls: Calls,
+    rights: Arc<Rights>,
     method: &'static str,
     subject: String,
     peer: Option<Peer>,
@@ -332,6 +392,11 @@ impl Call {
     /// of one connection are woken together.
     pub fn batching(&self, max_bytes: usize) -> Batching {
         Batching { max_bytes, wake_group: self.wake_group, ..Batching::default() }
+    }
+
+    /// What the caller may do.
+    pub fn rights(&self) -> &Arc<Rights> {
+        &self.rights
     }
 
     /// Cancelled when the call must end.

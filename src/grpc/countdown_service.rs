@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
+    access::shows,
     body::Served,
     call::Outgoing,
     codec::Encoded,
@@ -15,6 +16,7 @@ use super::{
     status::Failure,
 };
 use crate::{
+    access::Kind,
     countdown::{
         self, Batch, Event, OnLag, Progress, Query, Start, Target,
         shared::{Countdowns, Snapshot},
@@ -105,10 +107,12 @@ impl CountdownService for App {
         &self,
         request: Request<proto::ListCountdownsRequest>,
     ) -> Result<Response<proto::ListCountdownsResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ListCountdownsRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
-            let page = self.countdowns.list(page_size, after.as_deref()).await?;
+            let shows = shows(rights, Kind::Countdown);
+            let page = self.countdowns.list_if(page_size, after.as_deref(), shows).await?;
             let now = self.countdowns.now();
             let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now);
             let countdowns = page.countdowns.iter().map(shown).collect();

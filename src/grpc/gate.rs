@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use super::{
     Config,
+    access::{Foreign, foreign},
     body::own_body,
     call::{Calls, Connection, timeout},
     status::{self, Failure, NotACall},
@@ -21,7 +22,10 @@ use answer::Answer;
 use intake::{Intake, Limits};
 use method::{Answer as Kind, Methods};
 
-use crate::blocking;
+use crate::{
+    access::{Access, Caller, Refused},
+    blocking,
+};
 
 mod answer;
 mod elements;
@@ -85,6 +89,11 @@ impl Gate {
             Ok(admission) => admission,
             Err(failure) => return self.turn_away(failure),
         };
+        let caller = match self.calls.access().map(|access| admit(access, connection, &request)) {
+            None => None,
+            Some(Ok(caller)) => caller,
+            Some(Err(failure)) => return self.turn_away(failure),
+        };
         let limits = Limits {
             deadline: admission.deadline,
             stall: self.calls.config().stall,
@@ -97,6 +106,9 @@ impl Gate {
         }
         parts.extensions.insert(connection.clone());
         parts.extensions.insert(admission.clone());
+        if let Some(caller) = caller {
+            parts.extensions.insert(caller);
+        }
         let intake = Intake::new(body, method.clone(), connection.buffers.part(), limits);
         let request = http::Request::from_parts(parts, Body::new(intake));
         let response = blocking::of(connection.number, self.routes.clone().oneshot(request)).await;
@@ -120,6 +132,28 @@ impl Gate {
         self.calls.metrics().turned_away(failure.reason().as_str_name());
         Status::from(failure).into_http()
     }
+}
+
+/// Who makes a call; `None` if every caller may make it. The methods of this package check by themselves what the caller
+/// may do.
+fn admit<B>(
+    access: &Access,
+    connection: &Connection,
+    request: &http::Request<B>,
+) -> Result<Option<Caller>, Failure> {
+    let foreign = foreign(request.uri().path());
+    if foreign == Some(Foreign::Open) {
+        return Ok(None);
+    }
+    let headers = request.headers().get_all(http::header::AUTHORIZATION);
+    if connection.is_exposed && headers.iter().next().is_some() {
+        return Err(access.refuse(Refused::PlainText).into());
+    }
+    let caller = access.caller(&connection.identities, headers.iter().map(http::HeaderValue::as_bytes))?;
+    if foreign == Some(Foreign::Known) && !caller.rights().are_any() {
+        return Err(status::stranger(&caller, caller.is_known()));
+    }
+    Ok(Some(caller))
 }
 
 /// Whether a response says that no service has the method, and no more.

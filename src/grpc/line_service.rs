@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
+    access::shows,
     body::Served,
     call::Outgoing,
     codec::Encoded,
@@ -13,9 +14,11 @@ use super::{
     status::{Failure, PARTIAL_FLUSH},
 };
 use crate::{
+    access::Kind,
     cursor,
     lines::{
-        Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules, Start,
+        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules,
+        Start,
     },
     proto::{self, line_service_server::LineService, read_lines_request},
     stream::Batching,
@@ -43,11 +46,21 @@ impl LineService for App {
         &self,
         request: Request<proto::ListFilesRequest>,
     ) -> Result<Response<proto::ListFilesResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ListFilesRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
             let path = Some(request.path.as_str()).filter(|path| !path.is_empty());
-            let page = self.files.list(path, page_size, after.as_deref(), self.clock.wall()).await?;
+            let (now, shows_all) = (self.clock.wall(), rights.show_all_files(path));
+            let page =
+                self.files.list_if(path, page_size, after.as_deref(), now, shows(rights, Kind::File)).await;
+            let page = match page {
+                // Otherwise a caller would learn which directories exist beside those that it may see.
+                Err(lines::Error::NotFound { .. }) if !shows_all => {
+                    lines::Page { files: Vec::new(), next: None }
+                }
+                page => page?,
+            };
             let files = page.files.into_iter().map(file).collect();
             let (files, next) = field::page(files, page.next, |file| &file.path);
             Ok(proto::ListFilesResponse { files, next_page_token: field::page_token(next) })

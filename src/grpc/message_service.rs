@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     App,
+    access::shows,
     body::Served,
     call::{Outgoing, Responses},
     codec::Encoded,
@@ -16,6 +17,7 @@ use super::{
     status::{self, Failure},
 };
 use crate::{
+    access::{Kind, Part},
     cursor,
     messages::{
         self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Position, Progress,
@@ -41,12 +43,19 @@ impl MessageService for App {
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
         let defaults = call.batching(self.config.batch_bytes);
+        let part = call.rights().readable(&request.get_ref().topics);
+        let mut narrowed = narrowed(&part);
         let open = async {
-            let query = query(request.into_inner(), defaults)?;
+            let within = match part {
+                Part::All => None,
+                Part::Of(patterns) => Some(patterns),
+            };
+            let query = Query { within, ..query(request.into_inner(), defaults)? };
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        Ok(Served::response(call.serve(batches.map(|batch| Ok(response(batch?))))))
+        // The first response says what is left out.
+        Ok(Served::response(call.serve(batches.map(move |batch| Ok(response(batch?, narrowed.take()))))))
     }
 
     async fn publish(
@@ -83,7 +92,8 @@ impl MessageService for App {
         request: Request<Streaming<proto::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let call = self.calls.begin("PublishStream", &request, "")?;
-        let flow = Flow::new(self, call.ends().clone(), request.into_inner());
+        let caller = self.calls.caller(&request);
+        let flow = Flow::new(self, caller, call.ends().clone(), request.into_inner());
         Ok(Response::new(call.serve_to_the_end(flow.answers())))
     }
 
@@ -91,11 +101,13 @@ impl MessageService for App {
         &self,
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ListTopicsRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
             let pattern = Some(request.pattern.as_str()).filter(|pattern| !pattern.is_empty());
-            let page = self.log.list_topics(pattern, page_size, after.as_deref()).await;
+            let shows = shows(rights, Kind::Topic);
+            let page = self.log.list_topics_if(pattern, page_size, after.as_deref(), shows).await;
             let page = page.map_err(|error| match error {
                 messages::Error::Pattern { error, .. } => Failure::field("pattern", error.to_string()),
                 error => error.into(),
@@ -149,11 +161,15 @@ impl MessageService for App {
         &self,
         request: Request<proto::ListConsumersRequest>,
     ) -> Result<Response<proto::ListConsumersResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ListConsumersRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
             let page = match request.consumer {
-                None => self.log.list_consumers(page_size, after.as_deref()).await?,
+                None => {
+                    let shows = shows(rights, Kind::Consumer);
+                    self.log.list_consumers_if(page_size, after.as_deref(), shows).await?
+                }
                 Some(only) => {
                     let consumers = self.log.consumer(&only).await?.into_iter().collect();
                     messages::ConsumerPage { consumers, next: None }
@@ -216,7 +232,8 @@ fn query(request: proto::MessagesRequest, defaults: Batching) -> Result<Query, F
     let sequence = until_sequence.map(|s| field::sequence(s, "until_sequence")).transpose()?;
     let time = until_time.map(|time| field::time(time, "until_time")).transpose()?;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
-    Ok(Query { topics, start, stop: Stop { sequence, time, caught_up }, on_gap, consumer, batching })
+    let stop = Stop { sequence, time, caught_up };
+    Ok(Query { topics, within: None, start, stop, on_gap, consumer, batching })
 }
 
 fn start(start: Option<messages_request::Start>) -> Result<Start, Failure> {
@@ -253,10 +270,20 @@ thread_local! {
     static LAST: RefCell<Option<(Position, Progress, Bytes)>> = const { RefCell::new(None) };
 }
 
-fn response(batch: Batch) -> Outgoing<Encoded> {
+/// The event that says which part of a subscription the caller gets.
+fn narrowed(part: &Part) -> Option<proto::MessageStreamEvent> {
+    let Part::Of(patterns) = part else { return None };
+    let topics = patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+    let event = proto::message_stream_event::Event::Narrowed(proto::SubscriptionNarrowed { topics });
+    Some(proto::MessageStreamEvent { event: Some(event) })
+}
+
+fn response(batch: Batch, narrowed: Option<proto::MessageStreamEvent>) -> Outgoing<Encoded> {
     let Batch { items, count, events, position, progress } = batch;
-    if !events.is_empty() {
-        return Outgoing::batch(items, count, rest(events, &position, progress).encode_to_vec().into());
+    if narrowed.is_some() || !events.is_empty() {
+        let mut rest = rest(events, &position, progress);
+        rest.events.splice(0..0, narrowed);
+        return Outgoing::batch(items, count, rest.encode_to_vec().into());
     }
     let rest = LAST.with_borrow_mut(|last| match last {
         Some((of, at, rest)) if *of == position && *at == progress => rest.clone(),

@@ -14,12 +14,14 @@ use crate::{
     stream,
 };
 
+mod access;
 mod countdowns;
 mod lines;
 mod messages;
 mod shared;
 mod text;
 
+pub use access::{denied, stranger};
 use text::{name_fault, quoted, show, show_both, size, too_long};
 
 /// The domain of every reason.

@@ -22,6 +22,8 @@ pub const MAX_LAST: u64 = 1_000_000;
 pub struct Query {
     /// Patterns, as the caller gave them; at least one. A message is read if any of them matches its topic.
     pub topics: Vec<String>,
+    /// The patterns that are read instead, if the caller may read a part of the topics only.
+    pub within: Option<Arc<[Pattern]>>,
     /// Where to start.
     pub start: Start,
     /// Where to stop.
@@ -53,7 +55,8 @@ impl Query {
         let parse = |(index, text): (usize, &String)| {
             Pattern::parse(text).map_err(|error| Error::Pattern { index, error })
         };
-        self.topics.iter().enumerate().map(parse).collect()
+        let patterns = self.topics.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+        Ok(self.within.clone().unwrap_or(patterns))
     }
 }
 

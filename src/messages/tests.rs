@@ -63,6 +63,7 @@ fn text(topic: &str, text: &str) -> NewMessage {
 fn query(topics: &[&str], start: Start) -> Query {
     let topics = topics.iter().map(ToString::to_string).collect();
     Query {
+        within: None,
         topics,
         start,
         stop: Stop { caught_up: true, ..Stop::default() },

@@ -118,6 +118,44 @@ impl Pattern {
         self.text == ">"
     }
 
+    /// The pattern that matches the topics that both match. `None` if there is no such topic.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (own, ours) = tokens(&self.text);
+        let (other_own, theirs) = tokens(&other.text);
+        if own != other_own {
+            return None;
+        }
+        let (mut ours, mut theirs) = (ours.split('.').peekable(), theirs.split('.').peekable());
+        let mut tokens = Vec::new();
+        loop {
+            match (ours.peek().copied(), theirs.peek().copied()) {
+                (None, None) => break,
+                (None, _) | (_, None) => return None,
+                (Some(">"), _) => {
+                    tokens.extend(theirs);
+                    break;
+                }
+                (_, Some(">")) => {
+                    tokens.extend(ours);
+                    break;
+                }
+                (Some(our), Some(their)) if our == their || their == "*" => tokens.push(our),
+                (Some("*"), Some(their)) => tokens.push(their),
+                _ => return None,
+            }
+            ours.next();
+            theirs.next();
+        }
+        // A text that is longer than a topic matches none.
+        Self::parse(&format!("{own}{}", tokens.join("."))).ok()
+    }
+
+    /// Whether it matches every topic that the other one matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.intersection(other).as_ref() == Some(other)
+    }
+
     /// Whether it matches a topic.
     pub fn matches(&self, topic: &str) -> bool {
         if self.is_literal {
@@ -130,8 +168,8 @@ impl Pattern {
         if let Some(prefix) = self.text.strip_suffix('>').filter(|prefix| !prefix.contains('*')) {
             return topic.len() > prefix.len() && topic.starts_with(prefix);
         }
-        let mut tokens = topic.split('.');
-        for wanted in self.text.split('.') {
+        let mut tokens = self::tokens(topic).1.split('.');
+        for wanted in self::tokens(&self.text).1.split('.') {
             match (wanted, tokens.next()) {
                 (">", Some(_)) => return true,
                 (_, None) => return false,
@@ -141,6 +179,11 @@ impl Pattern {
         }
         tokens.next().is_none()
     }
+}
+
+/// The mark of a topic of the server's own, if it is one, and the tokens after it.
+fn tokens(text: &str) -> (&str, &str) {
+    text.split_at(usize::from(is_reserved(text)))
 }
 
 fn check_token(token: &str) -> Result<(), Error> {
@@ -161,6 +204,8 @@ fn check_token(token: &str) -> Result<(), Error> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,10 +219,48 @@ mod tests {
             ("*.*", &["a.b"], &["$countdown.x", "a"]),
             ("$countdown.>", &["$countdown.x"], &["countdown.x"]),
             ("$countdown.x", &["$countdown.x"], &["$countdown.y"]),
+            ("$*", &["$x"], &["x", "$x.y"]),
+            ("$>", &["$x", "$x.y"], &["x"]),
         ] {
             let pattern = Pattern::parse(pattern).unwrap();
             assert!(matched.iter().all(|topic| pattern.matches(topic)), "{pattern:?}");
             assert!(!other.iter().any(|topic| pattern.matches(topic)), "{pattern:?}");
+        }
+    }
+
+    fn pattern_text() -> impl Strategy<Value = String> {
+        let token = proptest::sample::select(vec!["a", "b", "*"]);
+        let tokens = proptest::collection::vec(token, 0..4);
+        (tokens, any::<bool>(), any::<bool>()).prop_map(|(mut tokens, has_tail, is_own)| {
+            if has_tail || tokens.is_empty() {
+                tokens.push(">");
+            }
+            format!("{}{}", if is_own { "$" } else { "" }, tokens.join("."))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_intersection_matches_what_both_match_and_a_pattern_covers_what_it_contains(
+            first in pattern_text(), second in pattern_text(),
+        ) {
+            let patterns = [first, second].map(|text| Pattern::parse(&text));
+            let [Ok(first), Ok(second)] = patterns else { panic!("{patterns:?}") };
+            let both = first.intersection(&second);
+            prop_assert_eq!(&both, &second.intersection(&first));
+            let mut is_covered = true;
+            let mut topics = vec![String::new()];
+            for _ in 0..5 {
+                topics = topics.iter().flat_map(|topic| {
+                    ["a", "b", "c"].map(|token| if topic.is_empty() { token.into() } else { format!("{topic}.{token}") })
+                }).collect();
+                for topic in topics.iter().flat_map(|topic| [topic.clone(), format!("${topic}")]) {
+                    let matched = both.as_ref().is_some_and(|both| both.matches(&topic));
+                    prop_assert_eq!(matched, first.matches(&topic) && second.matches(&topic), "{}", topic);
+                    is_covered &= !second.matches(&topic) || first.matches(&topic);
+                }
+            }
+            prop_assert_eq!(first.covers(&second), is_covered);
         }
     }
 

@@ -100,6 +100,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// A client that does not answer a ping for this long is disconnected.
     pub ping_timeout: Duration,
+    /// Whether secrets may arrive in plain text from other machines.
+    pub may_be_exposed: bool,
     /// How long the server may take to stop. Connections whose streams have not ended are cut a little before that.
     pub drain: Duration,
 }
@@ -116,6 +118,7 @@ impl Default for Config {
             age: Duration::from_secs(3600),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
+            may_be_exposed: false,
             drain: Duration::from_secs(20),
         }
     }
@@ -240,7 +243,12 @@ async fn serve_connection(
     config: Arc<Config>,
 ) {
     let activity = Arc::new(Activity::new(since));
-    let connection = gate.calls().connection(number, peer, ends.clone());
+    let mut connection = gate.calls().connection(number, peer, ends.clone());
+    if let Some(client) = &client {
+        connection.identities = client.identities();
+    }
+    connection.is_exposed = matches!((&socket, peer), (Socket::Plain(_), Peer::Address(address))
+        if !config.may_be_exposed && !address.ip().to_canonical().is_loopback());
     // The client's certificate is no longer accepted. Until the client has seen the GOAWAY, HTTP/2 lets it begin calls.
     let is_refused = AtomicBool::new(false);
     let service = service_fn(|request: http::Request<Incoming>| {

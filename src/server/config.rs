@@ -16,7 +16,7 @@ use super::{
     tls,
 };
 use crate::{
-    countdown, grpc, lines,
+    access, countdown, grpc, lines,
     messages::{self, SEGMENT_SIZES},
     units,
 };
@@ -47,6 +47,10 @@ pub struct Config {
     pub socket_mode: u32,
     /// The files of TLS. Without them, the server speaks plain text.
     pub tls: Option<tls::Files>,
+    /// The files that say who may do what. Without them, every client may do everything.
+    pub access: Option<access::Files>,
+    /// The file of tokens, which `perenniald token` changes.
+    pub tokens: Option<PathBuf>,
     /// Whether the server may speak plain text on an address that others can reach.
     pub insecure: bool,
     /// How often files are read that can change while the server runs.
@@ -182,6 +186,8 @@ impl Config {
             listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 50051))),
             socket_mode: SOCKET_MODE,
             tls: None,
+            access: None,
+            tokens: None,
             insecure: false,
             reload_interval: RELOAD_INTERVAL,
             data,
@@ -225,7 +231,10 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.listen = listen;
     }
     config.tls = secure::files(&given, &file)?;
+    config.tokens = given.tokens.clone().or_else(|| file.tokens.clone());
+    config.access = secure::access(&given, &file, config.tokens.clone());
     config.insecure = given.insecure.or(file.insecure).unwrap_or_default();
+    config.connections.may_be_exposed = config.insecure;
     config.metrics = given.metrics.or(file.metrics);
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
     config.connections.max_connections =

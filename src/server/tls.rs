@@ -19,7 +19,10 @@ use rustls::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use crate::pem::{self, Validity};
+use crate::{
+    access::Identity,
+    pem::{self, Validity},
+};
 use metrics::Metrics;
 
 pub mod handshake;
@@ -275,6 +278,12 @@ impl Client {
         // Until the end of the last second.
         let left = Duration::from_secs(u64::try_from(left).map_or(0, |left| left.saturating_add(1)));
         Instant::now().checked_add(left)
+    }
+
+    /// As whom rules know it.
+    pub fn identities(&self) -> Arc<[Identity]> {
+        let names = self.chain.first().map(pem::names).unwrap_or_default();
+        names.into_iter().map(|(kind, value)| Identity::certificate(kind, &value)).collect()
     }
 
     /// Ends when a new set does not accept the certificate.

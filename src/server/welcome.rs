@@ -18,15 +18,21 @@ pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Ro
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
     let is_local = address.is_local();
-    if !is_local && config.tls.is_none() {
+    if config.access.is_some() && !is_local && config.tls.is_none() {
+        text += &format!(
+            "perenniald: warning: everyone on the way to {address} can read and change what is sent, tokens too, because \
+             there is no TLS\n"
+        );
+    } else if config.access.is_some() {
+    } else if !is_local && config.tls.is_none() {
         text += &format!(
             "perenniald: warning: every client that reaches {address} can read, publish and purge, because there is no \
              authentication, and everyone on the way can read and change what is sent, because there is no TLS\n"
         );
     } else if !is_local && !needs_certificates {
         text += &format!(
-            "perenniald: warning: every client that reaches {address} can read, publish and purge: require certificates \
-             with --tls-client-ca\n"
+            "perenniald: warning: every client that reaches {address} can read, publish and purge: say who may do what with \
+             --access, or require certificates with --tls-client-ca\n"
         );
     }
     if let Some(metrics) = config.metrics {

@@ -105,6 +105,7 @@ impl Authority {
             certificate: name.map(|name| self.file(&format!("{name}.pem"))),
             key: name.map(|name| self.file(&format!("{name}.key"))),
             server_name: None,
+            token: None,
         }
     }
 }

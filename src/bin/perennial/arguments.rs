@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use perennial::{client::Credentials, proto::OnGap};
+use perennial::{
+    client::{Credentials, Token},
+    proto::OnGap,
+};
 
 use crate::time;
 
@@ -191,7 +194,10 @@ impl Arguments {
 const TLS: &str = "TLS, for https://";
 
 /// The names of the options that say where the server is and how to reach it.
-pub const REACHES: [&str; 5] = ["server", "ca", "cert", "cert_key", "server_name"];
+pub const REACHES: [&str; 6] = ["server", "ca", "cert", "cert_key", "server_name", "token_file"];
+
+/// The variable that may hold a token. It is no option, because others can read the arguments of a process.
+const TOKEN_VARIABLE: &str = "PERENNIAL_TOKEN";
 
 /// The options of TLS.
 #[derive(Args, Clone, Debug, Default)]
@@ -208,22 +214,29 @@ pub struct Tls {
     /// The name in the server's certificate [default: the host in --server]
     #[arg(long, global = true, help_heading = TLS, env = "PERENNIAL_SERVER_NAME", value_name = "NAME")]
     pub server_name: Option<String>,
+    /// Show the server the token in this file, on which only its owner has permissions [default: the token in the variable
+    /// PERENNIAL_TOKEN]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PERENNIAL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 impl Tls {
     /// The credentials of the client.
     pub fn credentials(&self) -> Credentials {
-        let Self { ca, cert, cert_key, server_name } = self.clone();
-        Credentials { ca, certificate: cert, key: cert_key, server_name }
+        let Self { ca, cert, cert_key, server_name, token_file } = self.clone();
+        let of_environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let token = token_file.map(Token::File).or_else(|| of_environment().map(Token::Text));
+        Credentials { ca, certificate: cert, key: cert_key, server_name, token }
     }
 
-    fn values(&self) -> [(&'static str, Option<String>); 4] {
+    fn values(&self) -> [(&'static str, Option<String>); 5] {
         let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         [
             ("ca", text(&self.ca)),
             ("cert", text(&self.cert)),
             ("cert_key", text(&self.cert_key)),
             ("server_name", self.server_name.clone()),
+            ("token_file", text(&self.token_file)),
         ]
     }
 }

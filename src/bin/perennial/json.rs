@@ -141,6 +141,7 @@ fn message_event(event: &MessageStreamEvent) -> Value {
             "lastSequence": it.last_sequence,
             "reason": it.reason().as_str_name(),
         } }),
+        Some(message_stream_event::Event::Narrowed(it)) => json!({ "narrowed": { "topics": it.topics } }),
         None => json!({}),
     }
 }

@@ -176,6 +176,7 @@ fn can_resume(error: &Error) -> bool {
             | Code::FailedPrecondition
             | Code::Aborted
             | Code::OutOfRange
+            | Code::PermissionDenied
             | Code::Unimplemented
     );
     // An expired cursor is accepted with --on-gap skip.

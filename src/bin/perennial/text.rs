@@ -125,6 +125,9 @@ fn message_sentence(event: &MessageStreamEvent) -> String {
             let (from, to) = (it.first_sequence.unwrap_or(0), it.last_sequence.unwrap_or(0));
             format!("sequences {from} to {to} are missing{why}")
         }
+        Some(message_stream_event::Event::Narrowed(it)) => {
+            format!("you may read a part of these topics only: {}", it.topics.join(" "))
+        }
         None => "an event this client does not know".into(),
     }
 }

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 mod log;
 mod signals;
+mod token;
 
 /// The exit code of a failure.
 const FAILURE: u8 = 1;
@@ -26,11 +27,15 @@ enum Command {
     /// Verify, measure, back up, restore, export or import the log of messages in the data directory
     #[command(subcommand, after_help = log::HELP)]
     Log(log::Command),
+    /// Make, list or revoke the tokens of clients, in the file of --tokens
+    #[command(subcommand, after_help = token::HELP)]
+    Token(token::Command),
 }
 
 fn main() -> ExitCode {
     let config = match Config::read_command(std::env::args_os()) {
         Ok((config, Some(Command::Log(command)))) => return log::run(&config, command),
+        Ok((config, Some(Command::Token(command)))) => return token::run(&config, command),
         Ok((config, None)) => config,
         Err(config::Error::Arguments(error)) => {
             // clap prints help and version to stdout; they are not failures.

@@ -21,6 +21,7 @@ pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<Batch, messages::Erro
 /// Reads the states that the log has, and returns the stream of later ones.
 pub(super) async fn load(registry: &Registry) -> Result<Changes, messages::Error> {
     let query = messages::Query {
+        within: None,
         topics: vec![format!("{PREFIX}>")],
         start: Start::LastPerTopic,
         stop: Stop::default(),

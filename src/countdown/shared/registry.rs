@@ -136,12 +136,21 @@ impl Registry {
         Ok(Reservation { registry: self, name: name.to_owned() })
     }
 
-    /// Up to `at_most` countdowns after a name, sorted by name.
-    pub fn list_after(&self, after: Option<&str>, at_most: usize) -> Vec<Arc<Snapshot>> {
+    /// Up to `at_most` countdowns after a name that `shows` names, sorted by name.
+    pub fn list_after(
+        &self,
+        after: Option<&str>,
+        at_most: usize,
+        shows: impl Fn(&str) -> bool,
+    ) -> Vec<Arc<Snapshot>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let by_name = self.by_name();
         let later = by_name.range::<str, _>((from, Bound::Unbounded));
-        later.take(at_most).map(|(_, changes)| changes.borrow().clone()).collect()
+        later
+            .filter(|(name, _)| shows(name))
+            .take(at_most)
+            .map(|(_, changes)| changes.borrow().clone())
+            .collect()
     }
 
     /// The current state of a countdown, and its changes from now on.

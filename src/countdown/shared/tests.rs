@@ -85,6 +85,7 @@ impl Server {
     /// The text and the headers of each message that was published to a topic.
     async fn published(&self, topic: &str) -> Vec<(String, BTreeMap<String, String>)> {
         let query = messages::Query {
+            within: None,
             topics: vec![topic.into()],
             start: Start::Earliest,
             stop: messages::Stop { caught_up: true, ..messages::Stop::default() },

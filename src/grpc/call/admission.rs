@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Calls, Inner, Peer, log_limit::ConnectionLog};
 use crate::{
+    access::Identity,
     blocking::Owner,
     grpc::status::{self, Failure},
     stream::WakeGroup,
@@ -39,6 +40,10 @@ pub struct Connection {
     pub log: Arc<ConnectionLog>,
     /// The bytes that the server holds for the connection.
     pub buffers: Arc<Buffers>,
+    /// As whom the client is known by its connection.
+    pub identities: Arc<[Identity]>,
+    /// Whether others can read what is sent: plain text from another machine.
+    pub is_exposed: bool,
 }
 
 /// The admission of a call: an extension of its request. The call keeps its place until the last clone is dropped.
@@ -74,7 +79,12 @@ impl Calls {
     pub fn connection(&self, number: Owner, peer: Peer, ends: CancellationToken) -> Connection {
         let buffers = Buffers { used: AtomicUsize::new(0), calls: self.0.clone() };
         let log = Arc::new(ConnectionLog::new(peer, self.0.log_limit.clone()));
-        Connection { number, wake_group: WakeGroup::new(number), peer, ends, log, buffers: Arc::new(buffers) }
+        let identities = match peer {
+            Peer::Address(_) => Arc::default(),
+            Peer::User { uid, gid, .. } => [Identity::Uid(uid), Identity::Gid(gid)].into(),
+        };
+        let (wake_group, buffers) = (WakeGroup::new(number), Arc::new(buffers));
+        Connection { number, wake_group, peer, ends, log, buffers, identities, is_exposed: false }
     }
 }
 

@@ -10,10 +10,10 @@ use tonic::Status;
 
 use super::{new_message, published};
 use crate::{
+    access::Caller,
     grpc::{
         App,
-        call::Outgoing,
-        metrics::Metrics,
+        call::{Calls, Outgoing},
         status::{self, Failure},
     },
     messages::{self, Log, Published},
@@ -25,7 +25,8 @@ type Results = Vec<proto::PublishResult>;
 /// A `PublishStream`: reads messages and yields their results in order, with up to a window of unanswered messages.
 pub struct Flow<R> {
     log: Log,
-    metrics: Metrics,
+    calls: Calls,
+    caller: Option<Caller>,
     ends: CancellationToken,
     /// `None` after the client has closed its side, or when nothing more is read.
     requests: Option<R>,
@@ -49,10 +50,11 @@ where
     R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
 {
     /// A flow that reads `requests` until the server drains.
-    pub fn new(app: &App, ends: CancellationToken, requests: R) -> Self {
+    pub fn new(app: &App, caller: Option<Caller>, ends: CancellationToken, requests: R) -> Self {
         Self {
             log: app.log.clone(),
-            metrics: app.calls.metrics().clone(),
+            calls: app.calls.clone(),
+            caller,
             ends,
             requests: Some(requests),
             window: app.config.publish_window,
@@ -116,7 +118,8 @@ where
         self.unanswered += request.messages.len();
         let (mut good, mut checks) = (Vec::new(), Vec::new());
         for message in request.messages {
-            match new_message(message) {
+            let allowed = self.calls.check_message(self.caller.as_ref(), &message.topic);
+            match allowed.and_then(|()| new_message(message)) {
                 Ok(message) => {
                     good.push(message);
                     checks.push(None);
@@ -157,7 +160,7 @@ where
         let mut refused = 0;
         for reason in refusals {
             refused += 1;
-            self.metrics.refused("PublishStream", reason, 1);
+            self.calls.metrics().refused("PublishStream", reason, 1);
         }
         Some(Outgoing { response: proto::PublishStreamResponse { results }, items: items - refused, bytes })
     }
@@ -182,6 +185,7 @@ mod tests {
     use futures::{channel::oneshot, stream};
 
     use super::*;
+    use crate::grpc::call;
 
     #[tokio::test]
     async fn a_flow_with_a_full_window_reads_nothing_until_something_is_answered() {
@@ -198,7 +202,12 @@ mod tests {
         let (synced, sync) = oneshot::channel::<Results>();
         let mut flow = Flow {
             log: Log::open(directory.path(), messages::Config::default()).unwrap().0,
-            metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
+            calls: Calls::new(
+                call::Config::default(),
+                CancellationToken::new(),
+                &mut prometheus_client::registry::Registry::default(),
+            ),
+            caller: None,
             ends: CancellationToken::new(),
             requests: Some(requests),
             window: WINDOW,

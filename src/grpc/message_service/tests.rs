@@ -25,6 +25,7 @@ async fn position() -> Position {
     let directory = tempfile::tempdir().unwrap();
     let log = Log::open(directory.path(), messages::Config::default()).unwrap().0;
     let query = Query {
+        within: None,
         topics: vec![">".into()],
         start: Start::New,
         stop: Stop::default(),

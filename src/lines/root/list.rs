@@ -24,7 +24,7 @@ const CHUNK: usize = 4096;
 const GROWING: Duration = Duration::from_secs(60);
 
 /// Which part of a list a caller wants.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Range {
     /// The most files.
     pub most: usize,
@@ -34,6 +34,24 @@ pub struct Range {
     pub now: SystemTime,
     /// Cancelled when the caller is gone.
     pub gone: CancellationToken,
+    /// Only files whose path the caller may see.
+    pub shows: Shows,
+}
+
+/// Whether a list shows a path.
+pub struct Shows(pub Box<dyn Fn(&str) -> bool + Send>);
+
+impl Default for Shows {
+    /// All of them.
+    fn default() -> Self {
+        Self(Box::new(|_| true))
+    }
+}
+
+impl std::fmt::Debug for Shows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shows")
+    }
 }
 
 /// A list being built. It takes one file more than the page has room for, to know whether there are more.
@@ -123,6 +141,9 @@ impl List {
     }
 
     fn add_file(&mut self, directory: &Parent, name: &str, path: &str) -> Result<(), Error> {
+        if !(self.range.shows.0)(path) {
+            return Ok(());
+        }
         let metadata = directory.open(name).and_then(|file| file.metadata()).map(Some);
         let Some(metadata) = vanished(metadata, path)? else { return Ok(()) };
         let modified = metadata.modified()?;

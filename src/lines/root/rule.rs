@@ -95,6 +95,36 @@ impl Glob {
     }
 }
 
+/// Globs, compiled: which paths they hold for.
+#[derive(Clone, Debug)]
+pub struct Paths(GlobSet);
+
+impl Paths {
+    /// Compiles globs.
+    ///
+    /// # Errors
+    /// The globs are too large together.
+    pub fn new<'a>(globs: impl IntoIterator<Item = &'a Glob>) -> Result<Self, GlobError> {
+        let build = |globs: &mut dyn Iterator<Item = &'a Glob>| {
+            let mut set = GlobSetBuilder::new();
+            for glob in globs {
+                set.add(glob.build(false)?);
+            }
+            set.build()
+        };
+        let error = |error: globset::Error| GlobError {
+            glob: error.glob().unwrap_or_default().into(),
+            fault: error.kind().to_string(),
+        };
+        build(&mut globs.into_iter()).map(Self).map_err(error)
+    }
+
+    /// Whether a glob matches this path, relative to the root, or a directory that it lies in.
+    pub fn hold(&self, path: &Path) -> bool {
+        holds(&self.0, path)
+    }
+}
+
 /// The globs of a root, compiled.
 #[derive(Debug)]
 pub struct Globs {

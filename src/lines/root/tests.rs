@@ -78,7 +78,16 @@ fn assert_missing(roots: &Roots, path: &str) {
 
 fn list(roots: &Roots, path: Option<&str>, most: usize, after: Option<&str>) -> Result<Page, Error> {
     let gone = tokio_util::sync::CancellationToken::new();
-    roots.list(path, list::Range { most, after: after.map(str::to_owned), now: SystemTime::now(), gone })
+    roots.list(
+        path,
+        list::Range {
+            most,
+            after: after.map(str::to_owned),
+            now: SystemTime::now(),
+            gone,
+            shows: list::Shows::default(),
+        },
+    )
 }
 
 fn listed(roots: &Roots) -> Vec<String> {

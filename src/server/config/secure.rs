@@ -1,7 +1,12 @@
 //! The settings of TLS, which need each other, and the refusal of plain text where others can listen.
 
+use std::path::PathBuf;
+
 use super::{Config, Error, settings::Settings};
-use crate::server::{listen::Listen, tls::Files};
+use crate::{
+    access,
+    server::{listen::Listen, tls::Files},
+};
 
 /// The files of TLS, if there are any. Each is from the flags, or else from the file.
 pub fn files(given: &Settings, file: &Settings) -> Result<Option<Files>, Error> {
@@ -27,6 +32,12 @@ pub fn files(given: &Settings, file: &Settings) -> Result<Option<Files>, Error> 
     let client_auth = client_auth.map(|it| it.0).unwrap_or_default();
     let files = certificate.zip(key);
     Ok(files.map(|(certificate, key)| Files { certificate, key, client_ca, client_auth, revoked }))
+}
+
+/// The files that say who may do what, if there are any.
+pub fn access(given: &Settings, file: &Settings, tokens: Option<PathBuf>) -> Option<access::Files> {
+    let rules = given.access.clone().or_else(|| file.access.clone());
+    rules.map(|rules| access::Files { rules, tokens })
 }
 
 /// Refuses plain text on an address that others can reach.

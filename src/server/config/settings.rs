@@ -21,17 +21,18 @@ Examples:
       Serve the .log files below /var/log, as logs/…
   perenniald --data /srv/perennial --retain 'orders.>=age:7d'
       Keep messages in /srv/perennial, and those of the topics below `orders` for a week.
-  perenniald --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --tls-client-ca ca.pem
-      Serve other machines, by TLS, if they have a certificate of the authority in ca.pem.
+  perenniald --listen 0.0.0.0:50051 --tls-cert cert.pem --tls-key key.pem --access access.toml --tokens tokens.toml
+      Serve other machines, by TLS, and allow each caller what the rules in access.toml allow it.
 
-There is no access control: every client that is accepted can read, publish and purge.";
+Without --access, every client that is accepted can read, publish and purge.";
 
 /// Serves time, files and messages as gRPC streams that continue exactly where they were cut
 ///
 /// perenniald serves countdowns, the lines of files, and messages as gRPC streams. A client can cut a stream anywhere
 /// and continue exactly where it stopped, also after a restart of the server.
 ///
-/// Without a command, perenniald serves until SIGINT or SIGTERM. `perenniald log` inspects the log of messages.
+/// Without a command, perenniald serves until SIGINT or SIGTERM. `perenniald log` inspects the log of messages, and
+/// `perenniald token` makes tokens for clients.
 ///
 /// Every setting is a flag, an environment variable and a key of the file given with --config. A flag wins over the
 /// variable, and the variable over the file: --max-streams 100, PERENNIAL_MAX_STREAMS=100, max-streams = 100. TIME is
@@ -185,6 +186,13 @@ settings! {
         /// Refuse the client certificates that the lists (CRL) in this PEM file revoke; each authority needs one
         #[arg(long, value_name = "FILE", help_heading = "TLS")]
         pub tls_crl: Option<PathBuf>,
+        /// Allow only what the rules in this TOML file allow; without it, every client may do everything
+        #[arg(long, value_name = "FILE", help_heading = "Access")]
+        pub access: Option<PathBuf>,
+        /// Accept the tokens whose hashes are in this file, which `perenniald token` writes, and on which only the owner
+        /// may have permissions
+        #[arg(long, value_name = "FILE", global = true, help_heading = "Access")]
+        pub tokens: Option<PathBuf>,
         /// Close a connection above this number at once [default: 0.8 times the limit of descriptors]
         #[arg(long, value_name = "N", help_heading = "Streams and connections")]
         pub max_connections: Option<usize>,
@@ -243,7 +251,7 @@ settings! {
         keep_ended: Span "TIME" => countdown.keep_ended >= "1ms";
     }
     "TLS" {
-        /// Read the files of TLS this often, and use them when they have changed; SIGHUP does so at once
+        /// Read the files of TLS and of access this often, and use them when they have changed; SIGHUP does so at once
         reload_interval: Span "TIME" => reload_interval >= "1ms";
         /// Close a new connection whose handshake is not complete after this long
         handshake: Span "TIME" => connections.handshake >= "1ms";

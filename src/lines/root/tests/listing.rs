@@ -95,7 +95,8 @@ fn a_list_whose_caller_is_gone_ends() {
     let house = House::new();
     let gone = tokio_util::sync::CancellationToken::new();
     gone.cancel();
-    let range = list::Range { most: 9, after: None, now: SystemTime::now(), gone };
+    let range =
+        list::Range { most: 9, after: None, now: SystemTime::now(), gone, shows: list::Shows::default() };
     assert!(house.roots(RootRules::default()).list(None, range).unwrap().files.is_empty());
 }
 

@@ -290,12 +290,13 @@ impl Embedded {
         Ok(self.pool().walk(step).await?.and_then(Sequence::new))
     }
 
-    /// The topics that match, sorted by name: at most `page_size`, after the name `after`.
+    /// The topics that match and that `shows` names, sorted by name: at most `page_size`, after the name `after`.
     pub async fn list_topics(
         &self,
         pattern: Pattern,
         page_size: usize,
         after: Option<&str>,
+        shows: impl Fn(&str) -> bool + Send + 'static,
     ) -> io::Result<TopicPage> {
         let info = |name: &Arc<str>, topic: &Topic| TopicInfo {
             name: name.to_string(),
@@ -308,7 +309,7 @@ impl Embedded {
         let mut walk = Walk::new(Some(Arc::new([pattern.clone()])), after);
         let step = move || {
             let step = walk.step(&shared, |_, name, topic| {
-                if pattern.matches(name) {
+                if pattern.matches(name) && shows(name) {
                     topics.push(info(name, topic));
                 }
                 if topics.len() > page_size { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

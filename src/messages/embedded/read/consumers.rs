@@ -109,11 +109,17 @@ impl Embedded {
         }))
     }
 
-    /// The consumers, sorted by name: at most `page_size`, after the name `after`.
-    pub async fn list_consumers(&self, page_size: usize, after: Option<&str>) -> Result<ConsumerPage, Error> {
+    /// The consumers that `shows` names, sorted by name: at most `page_size`, after the name `after`.
+    pub async fn list_consumers(
+        &self,
+        page_size: usize,
+        after: Option<&str>,
+        shows: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<ConsumerPage, Error> {
         let after = format!("{CONSUMER_PREFIX}{}", after.unwrap_or_default());
         let pattern = Pattern::parse(&format!("{CONSUMER_PREFIX}>")).map_err(Error::Consumer)?;
-        let page = self.list_topics(pattern, page_size, Some(&after)).await?;
+        let shows = move |topic: &str| topic.strip_prefix(CONSUMER_PREFIX).is_some_and(&shows);
+        let page = self.list_topics(pattern, page_size, Some(&after), shows).await?;
         let mut consumers = Vec::with_capacity(page.topics.len());
         for topic in &page.topics {
             let Some(name) = topic.name.strip_prefix(CONSUMER_PREFIX) else { continue };

@@ -27,6 +27,7 @@ impl Embedded {
         topic_of(name)?;
         // The topics of its readers are not known yet, so the gaps before the start are those of all topics.
         let query = Query {
+            within: None,
             topics: vec![">".into()],
             start,
             stop: Stop::default(),

@@ -1,0 +1,266 @@
+//! Access: who may do what. It knows nothing of gRPC.
+//!
+//! A [`Caller`] has identities: from its connection (a certificate, an account of this machine) and from a token that came
+//! with the call. The rules ([`rules`]) give identities [`Rights`], and a call needs some ([`Need`]). Once there is a file of
+//! rules, everything that no rule allows is denied. A decision depends on the names in a request alone, and is made before
+//! anything is looked up, so that a denial says nothing about what exists.
+//!
+//! The files are used as a whole or not at all. They are read again when they change: new ones that cannot be used leave the
+//! previous ones in use, and are reported in the log and in the metrics.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::pem;
+use identity::Accounts;
+pub use identity::Identity;
+use metrics::Metrics;
+pub use need::{Kind, Need, Target};
+use reload::Contents;
+pub use rights::{Part, Rights};
+use rules::{Fault, Rules};
+use tokens::{Hash, Tokens};
+pub use verb::Verb;
+
+pub mod identity;
+mod metrics;
+mod need;
+mod reload;
+pub mod rights;
+pub mod rules;
+pub mod tokens;
+mod verb;
+
+/// The files that say who may do what.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// The rules.
+    pub rules: PathBuf,
+    /// The hashes of tokens, if there are tokens.
+    pub tokens: Option<PathBuf>,
+}
+
+/// Why the files cannot be used. The message is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] pem::Error),
+    /// Rules are wrong.
+    #[error("{}: {}", path.display(), list(faults))]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it; at least one.
+        faults: Vec<Fault>,
+    },
+}
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Why credentials are refused.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Refused {
+    /// The header has no token.
+    Malformed,
+    /// The server does not know the token.
+    Unknown,
+    /// The token has expired.
+    Expired,
+    /// The token was revoked.
+    Revoked,
+    /// The token came in plain text from another machine.
+    PlainText,
+}
+
+/// What a call shows to be known by, besides its connection.
+#[derive(Clone, Debug)]
+enum Credential {
+    Token(Hash),
+}
+
+/// Who makes a call.
+#[derive(Clone, Debug)]
+pub struct Caller(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// As texts and the log name it.
+    name: String,
+    /// Those of its connection.
+    of_connection: Arc<[Identity]>,
+    credential: Option<Credential>,
+    /// Whether it has an identity of its own.
+    is_known: bool,
+    /// When its credential expires, in Unix seconds.
+    expires: Option<i64>,
+    rights: Arc<Rights>,
+}
+
+impl Caller {
+    /// What it may do.
+    pub fn rights(&self) -> &Arc<Rights> {
+        &self.0.rights
+    }
+
+    /// Whether it has shown who it is.
+    pub fn is_known(&self) -> bool {
+        self.0.is_known
+    }
+
+    /// When its credential expires, in Unix seconds.
+    pub fn expires(&self) -> Option<i64> {
+        self.0.expires
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+/// The rules and tokens in use.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Rules,
+    tokens: Tokens,
+}
+
+impl Policy {
+    fn new(files: &Files, contents: &Contents, roots: &[String]) -> Result<Self, Error> {
+        let fault = |path: &Path, fault: &str| pem::Error { path: path.into(), fault: fault.into() };
+        let text = std::str::from_utf8(&contents.rules).map_err(|_| fault(&files.rules, "it is not text"))?;
+        let rules = Rules::parse(text, roots, &Accounts::of_machine())
+            .map_err(|faults| Error::Rules { path: files.rules.clone(), faults })?;
+        let tokens = match (&files.tokens, &contents.tokens) {
+            (Some(path), Some(content)) => Tokens::parse(path, content)?,
+            _ => Tokens::default(),
+        };
+        Ok(Self { rules, tokens })
+    }
+
+    fn caller(
+        &self,
+        of_connection: &Arc<[Identity]>,
+        credential: Option<Credential>,
+    ) -> Result<Caller, Refused> {
+        let (mut own, mut expires) = (Vec::new(), None);
+        match &credential {
+            None => {}
+            Some(Credential::Token(hash)) => {
+                let entry = self.tokens.get(hash).ok_or(Refused::Unknown)?;
+                if entry.revoked.is_some() {
+                    return Err(Refused::Revoked);
+                }
+                own.push(Identity::Token(entry.name.clone()));
+                own.extend(entry.roles.iter().cloned().map(Identity::Role));
+                expires = entry.expires.map(jiff::Timestamp::as_second);
+            }
+        }
+        if expires.is_some_and(|expires| pem::now() >= expires) {
+            return Err(Refused::Expired);
+        }
+        let first = own.first().or_else(|| of_connection.first());
+        let name = first.map_or_else(|| "a caller without credentials".into(), ToString::to_string);
+        let rights = self.rules.rights(own.iter().chain(of_connection.iter()));
+        Ok(Caller(Arc::new(Known {
+            name,
+            is_known: first.is_some(),
+            of_connection: of_connection.clone(),
+            credential,
+            expires,
+            rights: rights.into(),
+        })))
+    }
+}
+
+/// Who may do what on a server.
+#[derive(Debug)]
+pub struct Access {
+    files: Files,
+    /// The names of the roots that are served.
+    roots: Vec<String>,
+    current: watch::Sender<Arc<Policy>>,
+    /// The contents of the files at the start.
+    first: u64,
+    metrics: Metrics,
+}
+
+impl Access {
+    /// Reads the files. `roots` are the names of the roots that are served.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn open(files: Files, roots: Vec<String>, registry: &mut Registry) -> Result<Arc<Self>, Error> {
+        let contents = Contents::read(&files);
+        let first = reload::mark(&contents);
+        let policy = Policy::new(&files, &contents?, &roots)?;
+        let metrics = Metrics::new(registry);
+        metrics.in_use(&policy);
+        Ok(Arc::new(Self { files, roots, current: watch::Sender::new(policy.into()), first, metrics }))
+    }
+
+    /// Who makes a call, by the identities of its connection and the values of its header `authorization`.
+    ///
+    /// # Errors
+    /// A credential that was shown is not accepted. It does not count then what the connection has.
+    pub fn caller<'a>(
+        &self,
+        of_connection: &Arc<[Identity]>,
+        headers: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Caller, Refused> {
+        let credential = credential(headers);
+        let caller =
+            credential.and_then(|credential| self.current.borrow().clone().caller(of_connection, credential));
+        caller.inspect_err(|refused| self.metrics.refused(*refused))
+    }
+
+    /// The same caller by the rules and tokens that are in use now.
+    ///
+    /// # Errors
+    /// Its credential is no longer accepted.
+    pub fn again(&self, caller: &Caller) -> Result<Caller, Refused> {
+        let Known { of_connection, credential, .. } = &*caller.0;
+        self.current.borrow().clone().caller(of_connection, credential.clone())
+    }
+
+    /// Counts credentials that are refused.
+    pub fn refuse(&self, refused: Refused) -> Refused {
+        self.metrics.refused(refused);
+        refused
+    }
+
+    /// Counts a denial.
+    pub fn deny(&self, need: &Need<'_>) {
+        self.metrics.denied(need.verb);
+    }
+
+    /// Reports new rules and tokens.
+    pub fn changes(&self) -> watch::Receiver<Arc<Policy>> {
+        self.current.subscribe()
+    }
+}
+
+/// The token in the header of a call, if it has one.
+fn credential<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Credential>, Refused> {
+    let mut headers = headers.into_iter();
+    let Some(header) = headers.next() else { return Ok(None) };
+    let text = std::str::from_utf8(header).map_err(|_| Refused::Malformed)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Refused::Malformed)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || headers.next().is_some() {
+        return Err(Refused::Malformed);
+    }
+    Hash::of(token.trim()).map(|hash| Some(Credential::Token(hash))).ok_or(Refused::Unknown)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Reads the files of access again when they change, and when the operator asks for it.
+//!
+//! As with the files of TLS, a change is used when it was seen twice, because a file is not always replaced in one step.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{Access, Error, Files, Policy};
+use crate::{blocking::Pool, pem};
+
+/// The contents of the files.
+#[derive(Hash)]
+pub struct Contents {
+    pub rules: Vec<u8>,
+    pub tokens: Option<Vec<u8>>,
+}
+
+impl Contents {
+    pub fn read(files: &Files) -> Result<Self, pem::Error> {
+        Ok(Self {
+            rules: pem::read(&files.rules)?,
+            tokens: files.tokens.as_deref().map(pem::read_private).transpose()?,
+        })
+    }
+}
+
+/// A number that is another one for other contents.
+pub fn mark(contents: &Result<Contents, pem::Error>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    contents.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Access {
+    /// Follows the files until it is dropped. They are read every `interval`, and at once when `asked`.
+    pub async fn follow(&self, interval: Duration, asked: &Notify, pool: &Pool) {
+        // The contents that were used or refused last, and those that were seen once since.
+        let (mut settled, mut seen) = (self.first, None);
+        loop {
+            let is_asked = tokio::time::timeout(interval, asked.notified()).await.is_ok();
+            let files = self.files.clone();
+            let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
+            let now = mark(&contents);
+            if is_asked || now != settled && seen == Some(now) {
+                (settled, seen) = (now, None);
+                self.replace(contents);
+            } else {
+                seen = Some(now).filter(|now| *now != settled);
+            }
+        }
+    }
+
+    /// Uses new contents, if they can be used.
+    pub(super) fn replace(&self, contents: Result<Contents, pem::Error>) {
+        let policy = contents.map_err(Error::from);
+        let policy = policy.and_then(|contents| Policy::new(&self.files, &contents, &self.roots));
+        self.metrics.reloaded(policy.is_ok());
+        match policy {
+            Ok(policy) => {
+                self.metrics.in_use(&policy);
+                let (rules, tokens) = (policy.rules.count(), policy.tokens.count());
+                self.current.send_replace(Arc::new(policy));
+                tracing::info!(rules, tokens, "the files of access are in use");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new files of access cannot be used: the previous ones stay in use");
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The commands of the operator and of the caller: `perenniald token`, and the token of `perennial`.
+
+use std::process::Command;
+
+use crate::{
+    harness::{
+        Server,
+        output::{run, stderr, stdout},
+        server_command,
+    },
+    house::{House, RULES, mode},
+};
+
+const PERMISSION_DENIED: i32 = 64 + 7;
+const UNAUTHENTICATED: i32 = 64 + 16;
+const USAGE: i32 = 2;
+
+/// `perenniald token` over a file of tokens.
+fn token(house: &House, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
+    command.arg("token").arg("--tokens").arg(house.tokens_file()).args(arguments);
+    command
+}
+
+#[test]
+fn a_new_token_is_used_within_the_interval_and_a_revoked_one_no_longer() {
+    let house = House::new();
+    let made = run(&mut token(&house, &["new", "writer", "--expires", "1d", "--role", "ops"]));
+    let secret = stdout(&made);
+    assert!(
+        made.status.success() && secret.starts_with("perennial_") && secret.len() == 75,
+        "{}",
+        stderr(&made)
+    );
+    let file = house.private("caller.token", &secret);
+    let publish =
+        |server: &Server| run(server.client(&["publish", "orders.new", "hello", "--token-file"]).arg(&file));
+    house.server.wait_for_log("the files of access are in use");
+    let published = publish(&house.server);
+    assert_eq!(stdout(&published), "1\n", "{}", stderr(&published));
+    let listed = stdout(&run(&mut token(&house, &["list"])));
+    let row = listed.lines().find(|row| row.contains("ops")).unwrap();
+    assert!(row.contains("valid") && row.ends_with("writer") && !listed.contains(secret.trim()), "{listed}");
+    let id = row.split_whitespace().next().unwrap().to_owned();
+    assert!(run(&mut token(&house, &["revoke", &id])).status.success());
+    house.server.wait_for_log("the files of access are in use");
+    let refused = publish(&house.server);
+    assert_eq!(refused.status.code(), Some(UNAUTHENTICATED));
+    assert!(
+        stderr(&refused).contains("revoked") && !stderr(&refused).contains(secret.trim()),
+        "{}",
+        stderr(&refused)
+    );
+    // The other token of this name is as it was.
+    assert_eq!(stdout(&run(&mut house.command("writer", &["publish", "orders.new", "x"]))), "2\n");
+}
+
+#[test]
+fn a_denied_command_says_who_may_not_do_what() {
+    let house = House::new();
+    let denied = run(&mut house.command("reader", &["publish", "orders.new", "x"]));
+    assert_eq!(denied.status.code(), Some(PERMISSION_DENIED));
+    let text = stderr(&denied);
+    assert!(
+        text.contains("topic is `orders.new`: token:reader has no right to publish this topic"),
+        "{text}"
+    );
+    let stranger = run(&mut house.server.client(&["messages", "orders.>"]));
+    assert_eq!(stranger.status.code(), Some(UNAUTHENTICATED));
+    assert!(stderr(&stranger).contains("show a token"), "{}", stderr(&stranger));
+    assert_eq!(stdout(&run(&mut house.server.client(&["health"]))), "SERVING\n");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_at_the_start_with_what_would_work() {
+    let house = House::new();
+    let start = |rules: &str, tokens: Option<&str>| {
+        let mut command = server_command(house.server.directory(), "127.0.0.1:0");
+        command.arg("--access").arg(house.private("other.toml", rules));
+        command.args(tokens.iter().flat_map(|tokens| ["--tokens", tokens]));
+        run(&mut command)
+    };
+    let tokens = house.tokens_file().display().to_string();
+    for (rules, fault) in [
+        ("", "may = [\"administer\"]"),
+        ("[[rule]]\nwho = ['anyone']\nmay = ['read']\nfiles = ['log']", "line 4: rule[0].files[0]"),
+        ("[[rule]]\nwho = ['anyone']\nmay = ['reed']", "did you mean `read`"),
+    ] {
+        let text = stderr(&start(rules, None));
+        assert!(text.contains("other.toml: ") && text.contains(fault), "{rules}: {text}");
+    }
+    mode(&house.tokens_file(), 0o644);
+    let text = stderr(&start(RULES, Some(&tokens)));
+    assert!(text.contains("tokens.toml: ") && text.contains("chmod 600"), "{text}");
+    assert!(stderr(&start(RULES, Some("/no/such/file"))).contains("/no/such/file"));
+    let mut without_rules = server_command(house.server.directory(), "127.0.0.1:0");
+    let text = stderr(&run(without_rules.args(["--tokens", &tokens])));
+    assert!(text.contains("--tokens") && text.contains("--access FILE"), "{text}");
+    let output = run(Command::new(env!("CARGO_BIN_EXE_perenniald")).args(["token", "list"]));
+    assert!(output.status.code() == Some(USAGE) && stderr(&output).contains("--tokens FILE"));
+    for (arguments, fault) in [
+        (&["new", "a b"][..], "not a name"),
+        (&["new", "a", "--expires", "soon"], "90d"),
+        (&["new", "a", "--expires", "2020-01-01T00:00:00Z"], "past"),
+    ] {
+        let output = run(&mut token(&house, arguments));
+        assert_eq!(output.status.code(), Some(USAGE), "{arguments:?}");
+        assert!(stderr(&output).contains(fault), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_token_is_never_sent_in_plain_text_to_another_machine_nor_read_from_an_open_file() {
+    let house = House::new();
+    let other = |url: &str| {
+        let mut command = house.command("reader", &["topics"]);
+        run(command.env("PERENNIAL_SERVER", url))
+    };
+    for (url, hint) in
+        [("http://192.0.2.1:1", "https://192.0.2.1:1"), ("example.test:7", "https://example.test:7")]
+    {
+        let output = other(url);
+        assert_eq!(output.status.code(), Some(USAGE), "{url}");
+        let text = stderr(&output);
+        assert!(text.contains("plain text") && text.contains(hint) && !text.contains("perennial_"), "{text}");
+    }
+    let file = house.private("open.token", house.token("reader"));
+    mode(&file, 0o640 | 0o004);
+    let output = run(house.server.client(&["topics", "--token-file"]).arg(&file));
+    assert_eq!(output.status.code(), Some(USAGE));
+    assert!(stderr(&output).contains("chmod 600"), "{}", stderr(&output));
+    // Neither the log of the server nor an error has a part of a token.
+    house.server.terminate();
+    let log = house.server.rest_of_log().join("\n");
+    let secret = house.token("reader").strip_prefix("perennial_").unwrap();
+    assert!(!log.contains(&secret[..16]), "{log}");
+}
