@@ -69,7 +69,8 @@ async fn a_subscription_yields_what_may_be_read_and_says_so() {
     for denied in [&["secret"][..], &["bills.>"], &[">", "secret"], &["$countdown.>"], &["$>"]] {
         assert_eq!(read(denied).await, Err(Code::PermissionDenied), "{denied:?}");
     }
-    let output = run(&mut house.command("reader", &["messages", ">", "--earliest", "--until-caught-up"]));
+    let output =
+        run(&mut house.command("reader", &["messages", ">", "--from", "earliest", "--until-caught-up"]));
     assert!(stderr(&output).contains("a part of these topics only: orders.> state.*"), "{}", stderr(&output));
 }
 
@@ -109,7 +110,7 @@ async fn a_list_shows_what_may_be_seen_on_every_page() {
     );
 
     for name in ["work.a", "other"] {
-        let set = run(&mut house.command("operator", &["set-consumer", name, "--earliest"]));
+        let set = run(&mut house.command("operator", &["set-consumer", name, "--to", "earliest"]));
         assert!(set.status.success(), "{}", stderr(&set));
     }
     let consumers = house.client(Some("worker")).list_consumers().await.unwrap();
