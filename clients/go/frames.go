@@ -1,0 +1,90 @@
+package perennial
+
+import (
+	"time"
+
+	perennialv1 "perennial.dev/gen/perennial/v1"
+)
+
+const (
+	frameMessages = 1_024
+	frameBytes    = 256 << 10
+)
+
+// entry is a message without an answer.
+type entry struct {
+	message *perennialv1.PublishRequest
+	bytes   int
+	receipt *Receipt
+	// sent is when the message was first sent; zero if it was not.
+	sent time.Time
+}
+
+// frames holds the messages without an answer, in order: those that were sent on this call, and then the others.
+type frames struct {
+	entries []*entry
+	sent    int
+	bytes   int
+}
+
+func (f *frames) hasRoom() bool { return len(f.entries) < windowMessages && f.bytes < windowBytes }
+
+func (f *frames) isEmpty() bool { return len(f.entries) == 0 }
+
+func (f *frames) push(one *entry) {
+	f.entries = append(f.entries, one)
+	f.bytes += one.bytes
+}
+
+// next returns the messages of the next request, or nil if all were sent.
+func (f *frames) next(now time.Time) []*perennialv1.PublishRequest {
+	var messages []*perennialv1.PublishRequest
+	bytes := 0
+	for f.sent < len(f.entries) && len(messages) < frameMessages {
+		one := f.entries[f.sent]
+		if len(messages) > 0 && bytes+one.bytes > frameBytes {
+			break
+		}
+		if one.sent.IsZero() {
+			one.sent = now
+		}
+		messages, bytes = append(messages, one.message), bytes+one.bytes
+		f.sent++
+	}
+	return messages
+}
+
+// answered takes the oldest messages out. It reports whether so many were sent.
+func (f *frames) answered(count int) ([]*entry, bool) {
+	if count > f.sent {
+		return nil, false
+	}
+	first := f.entries[:count:count]
+	f.entries, f.sent = f.entries[count:], f.sent-count
+	for _, one := range first {
+		f.bytes -= one.bytes
+	}
+	return first, true
+}
+
+// rewind counts every message as unsent on the next call, and takes out those that were first sent before `oldest`.
+func (f *frames) rewind(oldest time.Time) []*entry {
+	f.sent = 0
+	var kept, old []*entry
+	for _, one := range f.entries {
+		if !one.sent.IsZero() && one.sent.Before(oldest) {
+			f.bytes -= one.bytes
+			old = append(old, one)
+		} else {
+			kept = append(kept, one)
+		}
+	}
+	f.entries = kept
+	return old
+}
+
+func (f *frames) takeAll() []*entry {
+	all := f.entries
+	*f = frames{}
+	return all
+}
