@@ -204,10 +204,10 @@ impl Shared {
         }
         index.extend(segment.blocks_end());
         for damage in &scan.damage {
-            self.note_damage(damage.sequences.0, damage.sequences.1);
+            self.note_damage(segment, damage.sequences.0, damage.sequences.1)?;
         }
         if scan.next_sequence <= segment.summary().last_sequence {
-            self.note_damage(scan.next_sequence, segment.summary().last_sequence);
+            self.note_damage(segment, scan.next_sequence, segment.summary().last_sequence)?;
         }
         let (path, file) = (segment.path.clone(), segment.file.clone());
         let rebuilt = Segment::open(path, file, segment.first_sequence, segment.replaces_up_to, index);

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-mod bad_sectors;
+pub mod bad_sectors;
 #[cfg(test)]
 pub mod simulated;
 

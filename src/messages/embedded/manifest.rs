@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Embedded,
-    disk::{Disk, File, is_full},
+    disk::{Disk, File, bad_sectors::is_bad_sector, is_full},
     format::{
         manifest::{Listed, Manifest, NAMES, Unreadable},
         segment_header::{Link, Predecessor, SegmentId},
@@ -27,7 +27,7 @@ use crate::messages::{
 /// The room of a copy grows in steps of this many bytes.
 const ROOM_BYTES: usize = if cfg!(test) { 256 } else { 4096 };
 
-/// What a change adds to the content, at most: a segment, the incarnation of this run, and a step of the wall clock.
+/// The most bytes that a change adds to the content: a segment, the incarnation of this run, and a step of the wall clock.
 const CHANGE_BYTES: usize = 512;
 
 /// The two copies, as they were found.
@@ -37,19 +37,29 @@ pub struct Found {
     pub manifest: Option<Manifest>,
     /// Which copy that is.
     pub newest: Option<usize>,
-    /// Copies that are there and are not valid.
+    /// Copies that exist and are not valid.
     pub damaged: Vec<PathBuf>,
+    /// Those of them that the disk cannot read.
+    pub unreadable: [bool; 2],
     /// The older copy has the same content.
     pub is_mirrored: bool,
 }
 
 impl Found {
-    /// Reads the copies in a directory.
+    /// Reads the copies in a directory. Fails if the disk cannot read a copy and there is no other valid one.
     pub fn read(disk: &Disk, directory: &Path) -> Result<Self, OpenError> {
-        let mut found = Self::default();
+        let (mut found, mut failure) = (Self::default(), None);
         for (place, path) in NAMES.iter().map(|name| directory.join(name)).enumerate() {
             let bytes = match disk.open(&path, false).and_then(|file| read_all(&file)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_bad_sector(&error) => {
+                    if let Some(unreadable) = found.unreadable.get_mut(place) {
+                        *unreadable = true;
+                    }
+                    found.damaged.push(path.clone());
+                    failure = Some((path, error));
+                    continue;
+                }
                 bytes => bytes.map_err(OpenError::at(&path))?,
             };
             match Manifest::read(&bytes) {
@@ -58,7 +68,10 @@ impl Found {
                 Err(Unreadable::Damaged) => found.damaged.push(path),
             }
         }
-        Ok(found)
+        match failure.filter(|_| found.manifest.is_none()) {
+            Some((path, source)) => Err(OpenError::Io { path, source }),
+            None => Ok(found),
+        }
     }
 
     fn take(&mut self, copy: Manifest, place: usize) {
@@ -83,7 +96,7 @@ impl Found {
 /// the next change.
 pub fn start(disk: &Disk, directory: &Path, manifest: Manifest, found: &Found) -> io::Result<ManifestFile> {
     for path in &found.damaged {
-        tracing::warn!(path = %path.display(), "a copy of the manifest is not whole: it is written again");
+        tracing::warn!(path = %path.display(), "a copy of the manifest is damaged or cannot be read: it is written again");
     }
     // A server that was killed may have left a segment whose name only the kernel has: it must not be listed before a power cut
     // can no longer take its name away.
@@ -123,6 +136,8 @@ struct Copies {
     /// The older copy has the same content.
     is_mirrored: bool,
     files: [Option<File>; 2],
+    /// The copies that the disk cannot read.
+    unreadable: [bool; 2],
 }
 
 impl Copies {
@@ -152,6 +167,7 @@ impl ManifestFile {
             is_current: is_as_found,
             is_mirrored: is_as_found && found.is_mirrored,
             files: [None, None],
+            unreadable: found.unreadable,
         };
         Self { disk, directory: directory.into(), copies: Mutex::new(copies), incarnations }
     }
@@ -227,11 +243,14 @@ impl ManifestFile {
         let bytes = self.content(&copies.manifest).to_bytes().len();
         for place in 0..NAMES.len() {
             // A copy that does not exist yet is written as a whole.
-            if copies.file(place).is_none() && self.open(place)?.is_none() {
+            if copies.file(place).is_none() && self.open(&mut copies, place)?.is_none() {
                 let manifest = copies.manifest.clone();
                 self.write(&mut copies, &manifest)?;
             }
-            let file = copies.file(place).take().map_or_else(|| self.open(place), |file| Ok(Some(file)))?;
+            let file = match copies.file(place).take() {
+                Some(file) => Some(file),
+                None => self.open(&mut copies, place)?,
+            };
             if let Some(file) = &file {
                 grow(file, bytes + CHANGE_BYTES)?;
             }
@@ -254,7 +273,7 @@ impl ManifestFile {
         let bytes = manifest.to_bytes();
         let file = match copies.file(place).take() {
             Some(file) => file,
-            None => self.open(place)?.map_or_else(|| self.create(place), Ok)?,
+            None => self.open(copies, place)?.map_or_else(|| self.create(place), Ok)?,
         };
         // Segments are freed by a change, too.
         maintenance::room::with_spare(&self.disk, &self.directory, || grow(&file, bytes.len()))?;
@@ -269,7 +288,12 @@ impl ManifestFile {
         self.directory.join(NAMES.get(place).copied().unwrap_or_default())
     }
 
-    fn open(&self, place: usize) -> io::Result<Option<File>> {
+    fn open(&self, copies: &mut Copies, place: usize) -> io::Result<Option<File>> {
+        if let Some(unreadable) = copies.unreadable.get_mut(place).filter(|unreadable| **unreadable) {
+            // Bytes cannot be replaced in a page that cannot be read; a new file does not need them.
+            self.disk.remove(&self.path(place))?;
+            *unreadable = false;
+        }
         match self.disk.open(&self.path(place), true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file.map(Some),

@@ -137,6 +137,9 @@ pub fn recover(directory: &Path, config: &Config, cache: &Cache) -> Result<Recov
             Err(fault) => opened.damaged.push(fault),
         }
     }
+    for (path, fault) in trim_points::faults(disk, directory).map_err(at(directory))? {
+        tracing::warn!(path = %path.display(), fault, "a copy of the list of removed messages is not used: it is written again");
+    }
     let state = State { topics, ..State::default() };
     let mut recovered = Recovered {
         identity,
@@ -330,11 +333,13 @@ impl Recovered {
         self.manifest.join_lost();
         for lost in &self.manifest.lost {
             let (first, last) = (lost.first_sequence, lost.end.unwrap_or(self.next_sequence) - 1);
-            let path = directory.join(segment_name(first));
-            // A part of a damaged segment that was deleted has no identity.
-            let what = if lost.id.is_some() { "the file" } else { "the file, or a part of it," };
-            let text = format!("{}: {what} is missing, with sequences {first} to {last}", path.display());
-            self.opened.damaged.push(text);
+            self.opened.damaged.push(if lost.id.is_some() {
+                let path = directory.join(segment_name(first));
+                format!("{}: the file is missing, with sequences {first} to {last}", path.display())
+            } else {
+                let fault = "are missing, which were in a file that is lost, or in the damaged part of one that was deleted since";
+                format!("{}: sequences {first} to {last} {fault}", directory.display())
+            });
             let to = self.state.damaged.entry(first).or_insert(last);
             *to = last.max(*to);
         }

@@ -251,6 +251,14 @@ pub enum Fault {
         /// and the highest one; `None` if that is unknown.
         last: Option<u64>,
     },
+    /// Sequences that are missing, of no file that is known.
+    #[error("{} are missing: they were in a file that is lost, or in the damaged part of one that was deleted since", Missing::of(*first, *last))]
+    LostRange {
+        /// The lowest of them,
+        first: u64,
+        /// and the highest one; `None` if that is unknown.
+        last: Option<u64>,
+    },
     /// No copy of the manifest is valid.
     #[error(
         "the manifest is lost: whether all segments are there is only known from the segments themselves"

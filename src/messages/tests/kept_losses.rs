@@ -167,8 +167,8 @@ async fn a_lost_segment_is_a_removed_one_once_a_limit_removes_everything_up_to_i
             assert_eq!(opened.damaged.is_empty(), ends, "{rules:?}, start {start}: {:?}", opened.damaged);
             assert_eq!(gaps(&log).await, expected, "{rules:?}, start {start}");
             let (_, events) = read(&log, query(&["a"], Start::Resume(position.clone().unwrap()))).await;
-            let is_told = |event: &Event| matches!(event, Event::Removed(range) | Event::Damaged(range) if number(range.last) >= last);
-            assert!(events.iter().any(is_told), "{rules:?}, start {start}: {events:?}");
+            let is_reported = |event: &Event| matches!(event, Event::Removed(range) | Event::Damaged(range) if number(range.last) >= last);
+            assert!(events.iter().any(is_reported), "{rules:?}, start {start}: {events:?}");
             log.close().await;
         }
     }

@@ -67,6 +67,7 @@ async fn purged_messages_do_not_come_back_with_an_older_list_of_removals_or_of_f
                 matches!(event, Event::Damaged(range) if names.contains(&"manifest.") && !is_kept(range))
             };
             assert!(events.iter().all(is_right), "{names:?}, start {start}: {events:?}");
+            assert_eq!(!events.is_empty(), names.contains(&"manifest."), "{names:?}, start {start}");
             enforce(&log).await;
             log.close().await;
         }

@@ -9,7 +9,8 @@ use std::{io, ops::Range};
 use super::File;
 
 /// The unit in which a file is read beside bad sectors: that of the page cache.
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
+const PAGE_BYTES: usize = 4096;
 
 /// The value of bytes that cannot be read. It is no record, and not the zero of bytes that were never written.
 const UNREADABLE: u8 = 0xff;
@@ -53,6 +54,39 @@ impl File {
         Ok(bad)
     }
 
+    /// Writes into a range of the file. If the disk cannot read a page of which the range is only a part, it cannot write that
+    /// part either: then this overwrites the whole page, of which the other bytes are lost already.
+    pub fn write_over_bad_sectors(
+        &self,
+        range: Range<u64>,
+        write: impl Fn() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match write() {
+            Err(error) if is_bad_sector(&error) && self.answers() => {}
+            result => return result,
+        }
+        for page in pages_at_the_ends(&range) {
+            if self.is_bad(&page) {
+                let length = self.len()?;
+                self.write_all_at(&[UNREADABLE; PAGE_BYTES], page.start)?;
+                if page.end > length {
+                    self.set_len(length)?;
+                }
+            }
+        }
+        write()
+    }
+
+    /// Whether a range begins or ends in a page that the disk cannot read, while it reads others.
+    pub fn has_bad_sector(&self, range: &Range<u64>) -> bool {
+        self.answers() && pages_at_the_ends(range).iter().any(|page| self.is_bad(page))
+    }
+
+    fn is_bad(&self, page: &Range<u64>) -> bool {
+        let read = self.read_exact_at(&mut [0; PAGE_BYTES], page.start);
+        read.is_err_and(|error| is_bad_sector(&error))
+    }
+
     /// Whether the disk reads other bytes of the file: of its first pages, its last one, or some in between.
     fn answers(&self) -> bool {
         let Ok(length) = self.len() else { return false };
@@ -83,6 +117,14 @@ impl File {
     }
 }
 
-fn is_bad_sector(error: &io::Error) -> bool {
+fn pages_at_the_ends(range: &Range<u64>) -> [Range<u64>; 2] {
+    [range.start, range.end.saturating_sub(1)].map(|at| {
+        let start = at / PAGE * PAGE;
+        start..start + PAGE
+    })
+}
+
+/// Whether an error is that of a sector that the disk cannot read. A disk that does not answer at all gives the same.
+pub fn is_bad_sector(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| BAD_SECTOR.contains(&code))
 }

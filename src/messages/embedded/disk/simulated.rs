@@ -20,11 +20,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
+use bad::BadPages;
 use content::Content;
 use loss::Loss;
 use names::Names;
 pub use random::Random;
 
+mod bad;
 mod content;
 mod loss;
 mod names;
@@ -73,6 +75,7 @@ struct State {
     calls: u64,
     faults: BTreeMap<u64, Fault>,
     deed: Deed,
+    bad_deed: Deed,
     capacity: Option<u64>,
     max_files: Option<usize>,
     is_off: bool,
@@ -101,8 +104,7 @@ impl Clone for Deed {
 struct File {
     content: Content,
     handles: usize,
-    /// Reads of these bytes get EIO.
-    bad: Vec<Range<u64>>,
+    bad: BadPages,
 }
 
 impl Simulation {
@@ -149,18 +151,6 @@ impl Simulation {
         let (sender, receiver) = mpsc::channel();
         self.state().gate = Some(Gate(Arc::new(Mutex::new(receiver))));
         sender
-    }
-
-    /// Makes sectors of a file bad.
-    pub fn make_bad(&self, path: &Path, range: Range<u64>) {
-        let mut state = self.state();
-        let file = state.names.find(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        state.file(file).bad.push(range);
-    }
-
-    /// Makes every read of a file fail, or none that is not in a bad sector.
-    pub fn set_unreadable(&self, is_unreadable: bool) {
-        self.state().is_unreadable = is_unreadable;
     }
 
     /// Makes a call fail, counted from 0.
@@ -307,12 +297,17 @@ impl Handle {
             // It fails when the sender is dropped.
             let _ = gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
         }
+        let is_read = offset..offset + bytes.len() as u64;
         let mut state = self.state();
         state.reads.0 += 1;
         state.reads.1 += bytes.len() as u64;
-        let is_read = offset..offset + bytes.len() as u64;
-        let is_bad = |bad: &Range<u64>| bad.start < is_read.end && is_read.start < bad.end;
-        if state.is_unreadable || state.file(self.file).bad.iter().any(is_bad) {
+        let is_bad = state.file(self.file).bad.has_any_of(&is_read);
+        if let Some((_, deed)) = state.bad_deed.0.take_if(|_| is_bad) {
+            drop(state);
+            deed();
+            state = self.state();
+        }
+        if state.is_unreadable || is_bad {
             return Err(Fault::Error.into());
         }
         state.file(self.file).content.read(bytes, offset)
@@ -322,6 +317,7 @@ impl Handle {
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         let fault = state.call(false)?;
+        state.file(self.file).bad.write(offset..offset + bytes.len() as u64)?;
         let length = match fault {
             Some(Fault::Full) => bytes.len() / 2,
             Some(Fault::Error | Fault::Sync) => Random::new(state.calls).index(bytes.len()),
@@ -368,6 +364,7 @@ impl Handle {
     /// Overwrites bytes with zeros, and gives the room of whole sectors back.
     pub fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         self.state().change(|state, clock| {
+            state.file(self.file).bad.write(offset..offset + length)?;
             state.file(self.file).content.punch(offset, length, clock);
             Ok(())
         })

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Buf, BufMut};
 
-use crate::messages::embedded::disk::{Disk, File};
+use crate::messages::embedded::disk::{Disk, File, bad_sectors::is_bad_sector};
 
 /// magic, version, generation, bytes of the content.
 const HEADER_BYTES: usize = 8 + 4 + 8 + 8;
@@ -49,6 +49,8 @@ pub struct Twin {
     older: usize,
     /// Names that may not be on disk.
     is_new: bool,
+    /// The copies that the disk cannot read.
+    unreadable: [bool; 2],
 }
 
 /// What two copies hold.
@@ -68,19 +70,27 @@ pub struct Read {
 }
 
 impl Twin {
-    /// Opens the copies in a directory. This writes nothing, and no copy needs to exist.
+    /// Opens the copies in a directory. This writes nothing, and no copy needs to exist. Fails if the disk cannot read a copy
+    /// and there is no other whole one.
     pub fn open(disk: &Disk, directory: &Path, kind: Kind) -> io::Result<(Self, Read)> {
         let mut read = Read::default();
         let mut found = [(0, None), (0, None)];
-        for (copy, found) in found.iter_mut().enumerate() {
+        let (mut unreadable, mut failure) = ([false; 2], None);
+        for ((copy, found), unreadable) in found.iter_mut().enumerate().zip(&mut unreadable) {
             let path = path(directory, &kind, copy);
-            let file = match disk.open(&path, false) {
-                Ok(file) => file,
+            let content = match disk.open(&path, false).and_then(|file| read_copy(&file, &kind)) {
+                Ok(content) => content,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_bad_sector(&error) => {
+                    *unreadable = true;
+                    let fault = format!("cannot be read ({error})");
+                    failure = Some(error);
+                    Err(fault)
+                }
                 Err(error) => return Err(error),
             };
             read.copies += 1;
-            match read_copy(&file, &kind)? {
+            match content {
                 Ok((_, (version, _))) if version > *kind.versions.end() => read.newer = Some((path, version)),
                 Ok((_, (version, _))) if !kind.versions.contains(&version) => {
                     read.faults.push((path, format!("is in version {version} of its format")));
@@ -94,8 +104,11 @@ impl Twin {
         read.is_settled = first.0 > 0 && first.0 == second.0;
         let newest = if older == 1 { first } else { second };
         read.content = newest.1;
+        if let Some(error) = failure.filter(|_| read.content.is_none() && read.newer.is_none()) {
+            return Err(error);
+        }
         let (disk, directory) = (disk.clone(), directory.into());
-        Ok((Self { disk, directory, kind, generation: newest.0, older, is_new: true }, read))
+        Ok((Self { disk, directory, kind, generation: newest.0, older, is_new: true, unreadable }, read))
     }
 
     /// Replaces the content. One copy has it on disk when this returns.
@@ -148,6 +161,11 @@ impl Twin {
 
     fn file(&mut self, copy: usize) -> io::Result<File> {
         let path = path(&self.directory, &self.kind, copy);
+        if let Some(unreadable) = self.unreadable.get_mut(copy).filter(|unreadable| **unreadable) {
+            // Bytes cannot be replaced in a page that cannot be read; a new file does not need them.
+            self.disk.remove(&path)?;
+            *unreadable = false;
+        }
         match self.disk.open(&path, true) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.is_new = true;

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use crate::messages::embedded::{
     Shared,
     age::Moment,
+    disk::bad_sectors::is_bad_sector,
     format::{
         block::{Block, Entry},
         erased::{self, Stretch},
@@ -257,7 +258,7 @@ fn erase_topics(
             }
         }
     }
-    let mut stamped = Stamped::new(segment);
+    let mut stamped = Stamped::new(segment, how);
     if !runs.is_empty() {
         let end = how.end()?;
         for run in runs.values() {
@@ -280,7 +281,7 @@ fn sweep(
     if dead == 0 || dead == known {
         return Ok(dead);
     }
-    let (end, mut stamped, mut place) = (how.end()?, Stamped::new(segment), 0);
+    let (end, mut stamped, mut place) = (how.end()?, Stamped::new(segment, how), 0);
     while let Some(run) = segment.run(place) {
         place += 1;
         stamped.stamp(shared, &run, end, how)?;
@@ -326,11 +327,26 @@ struct Stamped<'a> {
     holes: Vec<Range<u64>>,
     /// Bytes were changed that are not on disk yet.
     is_changed: bool,
+    /// The messages are purged.
+    is_purge: bool,
 }
 
 impl<'a> Stamped<'a> {
-    fn new(segment: &'a Segment) -> Self {
-        Self { segment, holes: Vec::new(), is_changed: false }
+    fn new(segment: &'a Segment, how: How<'_>) -> Self {
+        let is_purge = matches!(how.what, What::Purged(_));
+        Self { segment, holes: Vec::new(), is_changed: false, is_purge }
+    }
+
+    /// Overwrites a range of the file. In a page that the disk cannot read, this needs to overwrite the whole page. It does so
+    /// for purged messages alone: a sweep leaves the page, because the disk may read the other messages in it another time.
+    fn overwrite(&self, range: Range<u64>, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        if self.is_purge {
+            return self.segment.file.write_over_bad_sectors(range, write);
+        }
+        match write() {
+            Err(error) if is_bad_sector(&error) && self.segment.file.has_bad_sector(&range) => Ok(()),
+            result => result,
+        }
     }
 
     /// Writes the stamps of the dead messages in a run of blocks, up to an offset.
@@ -339,7 +355,7 @@ impl<'a> Stamped<'a> {
         let (blocks, missing) = blocks_of(&bytes, run, self.segment.salt());
         // What cannot be read is erased as damage.
         for (from, to) in missing {
-            shared.note_damage(from, to);
+            shared.note_damage(self.segment, from, to)?;
         }
         for block in blocks {
             let body = run.start + offset_in(&bytes, &block);
@@ -360,7 +376,8 @@ impl<'a> Stamped<'a> {
                     return Err(io::Error::other("the last commit cannot be marked now"));
                 }
                 let (start, end) = (body + bytes.start as u64, body + bytes.end as u64);
-                self.segment.file.write_all_at(&stamp, start)?;
+                let stamped = start..start + stamp.len() as u64;
+                self.overwrite(stamped, || self.segment.file.write_all_at(&stamp, start))?;
                 self.holes.push(start + stamp.len() as u64..end);
                 self.is_changed = true;
             }
@@ -369,16 +386,17 @@ impl<'a> Stamped<'a> {
     }
 
     /// Overwrites the rest.
-    fn finish(self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<()> {
         if self.is_changed {
             self.segment.file.sync()?;
         }
-        let holes = self.holes.into_iter().filter(|hole| !hole.is_empty()).collect::<Vec<_>>();
+        let holes =
+            std::mem::take(&mut self.holes).into_iter().filter(|hole| !hole.is_empty()).collect::<Vec<_>>();
         if holes.is_empty() {
             return Ok(());
         }
         for hole in holes {
-            self.segment.file.erase(hole)?;
+            self.overwrite(hole.clone(), || self.segment.file.erase(hole.clone()))?;
         }
         self.segment.file.sync()
     }
@@ -410,7 +428,8 @@ fn erase_damage(shared: &Shared, segment: &Segment, topics: &BTreeMap<Arc<str>, 
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
         let seen = bytes.get(at(range.start)..at(range.end)).unwrap_or_default();
         if seen.iter().any(|byte| *byte != 0) {
-            segment.file.erase(range)?;
+            let erase = || segment.file.erase(range.clone());
+            segment.file.write_over_bad_sectors(range.clone(), erase)?;
             is_changed = true;
         }
     }

@@ -142,7 +142,7 @@ impl Embedded {
             let is_intact = crc32c::crc32c(&bytes) == posting.checksum;
             // No subscription reads a topic of the server's own: what is damaged there is no gap.
             if !is_intact && !topic::is_reserved(&topic) {
-                shared.note_damage(posting.sequence, posting.sequence);
+                shared.note_damage(&segment, posting.sequence, posting.sequence)?;
             }
             Ok(Some((posting.sequence, time, is_intact.then(|| bytes.into()))))
         })
@@ -265,7 +265,7 @@ impl Shared {
             let (blocks, missing) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
             let mut bounds = bounds.clone();
             if let Some((from, to)) = missing.into_iter().find(|(_, to)| *to > batch.delivered_up_to) {
-                self.note_damage(from, to);
+                self.note_damage(segment, from, to)?;
                 // The next read reports it.
                 bounds.last = bounds.last.min(from.saturating_sub(1));
             }
@@ -279,7 +279,7 @@ impl Shared {
                 Taken::All => {}
                 Taken::Full => return Ok(false),
                 Taken::Damaged(sequence) => {
-                    self.note_damage(sequence, sequence);
+                    self.note_damage(segment, sequence, sequence)?;
                     return Ok(false);
                 }
             }
@@ -354,7 +354,7 @@ impl Shared {
                 if is_erased(segment, posting)? {
                     continue;
                 }
-                self.note_damage(posting.sequence, posting.sequence);
+                self.note_damage(segment, posting.sequence, posting.sequence)?;
                 is_done = false;
                 break;
             }
@@ -379,12 +379,23 @@ impl Shared {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Records that messages are damaged on disk.
-    pub fn note_damage(&self, from: u64, to: u64) {
-        tracing::error!(from, to, "messages are damaged on disk and are not served");
+    /// Records that messages of a segment are damaged on disk.
+    ///
+    /// If the segment was deleted or replaced meanwhile, its messages are removed, or another file has them: then this
+    /// records nothing, and the error [`io::ErrorKind::Interrupted`] makes [`retrying`] repeat the reading without it.
+    pub fn note_damage(&self, segment: &Segment, from: u64, to: u64) -> io::Result<()> {
         let mut state = self.state_mut();
+        let place =
+            state.segments.binary_search_by_key(&segment.first_sequence, |other| other.first_sequence);
+        let current = place.ok().and_then(|place| state.segments.get(place));
+        // Not by its id: its index may have been written or built again.
+        if current.is_none_or(|current| !Arc::ptr_eq(&current.file, &segment.file)) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        tracing::error!(from, to, "messages are damaged on disk and are not served");
         let known = state.damaged.entry(from).or_insert(to);
         *known = to.max(*known);
+        Ok(())
     }
 }
 

@@ -36,6 +36,7 @@ use crate::messages::{
         },
         index::{
             block_run::{blocks_of, publish_time},
+            segment::Segment,
             topics::Topic,
         },
     },
@@ -338,14 +339,14 @@ impl Shared {
                     if block.is_intact(entry) {
                         batch.push_one(block, entry);
                     } else if !Erased::of(block, segment.salt()).has(entry) {
-                        return Ok(self.lose(batch, (sequence, sequence), bounds.last));
+                        return self.lose(&segment, batch, (sequence, sequence), bounds.last);
                     }
                 }
                 batch.delivered_up_to = sequence;
             }
         }
         if let Some(lost) = lost {
-            return Ok(self.lose(batch, lost, bounds.last));
+            return self.lose(&segment, batch, lost, bounds.last);
         }
         batch.delivered_up_to = batch.delivered_up_to.max(end);
         Ok(true)
@@ -378,15 +379,21 @@ impl Shared {
     }
 
     /// Reports messages that are damaged, once the messages before them have left. Always false.
-    fn lose(&self, batch: &mut ReadBatch, (from, to): (u64, u64), last: u64) -> bool {
+    fn lose(
+        &self,
+        segment: &Segment,
+        batch: &mut ReadBatch,
+        (from, to): (u64, u64),
+        last: u64,
+    ) -> io::Result<bool> {
         if !self.state().damaged.contains_key(&from) {
-            self.note_damage(from, to);
+            self.note_damage(segment, from, to)?;
         }
         if batch.count == 0 {
             batch.event = Some(Event::Damaged(SequenceRange::of_messages(from, to)));
             batch.delivered_up_to = to.min(last);
         }
-        false
+        Ok(false)
     }
 }
 

@@ -213,8 +213,12 @@ pub fn lost(directory: &Path, files: &Files) -> Vec<Finding> {
         findings.extend(copies.map(|path| Finding::new(path, None, Fault::ManifestCopy)));
     }
     findings.extend(presence.lost.iter().map(|lost| {
-        let fault = Fault::Lost { first: lost.first_sequence, last: lost.end.map(|end| end - 1) };
-        Finding::new(&directory.join(segment_name(lost.first_sequence)), None, fault)
+        let (first, last) = (lost.first_sequence, lost.end.map(|end| end - 1));
+        match lost.id {
+            Some(_) => Finding::new(&directory.join(segment_name(first)), None, Fault::Lost { first, last }),
+            // Of a damaged file that was deleted since, or of one of version 2: no file of this name may ever have existed.
+            None => Finding::new(directory, None, Fault::LostRange { first, last }),
+        }
     }));
     // A file that cannot be read is reported where its content is checked.
     if let (Some(end), Some(last)) = (presence.closed_at, files.segments.last())
