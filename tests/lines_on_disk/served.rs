@@ -216,6 +216,21 @@ async fn the_file_of_a_cursor_that_may_not_be_read_any_more_is_a_gap() {
     drop(stream);
     append(&server.log(), "2\n");
     server.permit(0o000);
+    // At the path, it is not gone: the cursor stays good, whatever the request says about gaps.
+    for on_gap in [OnGap::Fail, OnGap::Skip] {
+        let resume = ReadLinesRequest { cursor: Some(cursor.clone()), on_gap: on_gap.into(), ..follow(None) };
+        let refused = async {
+            loop {
+                // The server may have the file open still.
+                match server.open(&resume).await {
+                    Ok(stream) => drop(stream),
+                    Err(error) => break error,
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(soon("a refusal", refused).await.code(), Code::NotFound);
+    }
     server.rotate(0o644, "3\n");
     let resume = ReadLinesRequest { cursor: Some(cursor), on_gap: OnGap::Skip.into(), ..follow(None) };
     let (lines, events, _) = read_until(&mut server.open(&resume).await.unwrap(), "3").await;

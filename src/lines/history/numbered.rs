@@ -58,15 +58,15 @@ struct Doubts {
 
 /// What the file system knows about a file, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug)]
-struct Times {
+pub struct Times {
     born: u64,
     written: u64,
     /// When it was renamed, or written if that was later.
-    changed: u64,
+    pub changed: u64,
 }
 
 impl Times {
-    fn of(file: &Sibling) -> Self {
+    pub fn of(file: &Sibling) -> Self {
         let it = &file.metadata;
         let changed = it.ctime().saturating_mul(1_000_000_000).saturating_add(it.ctime_nsec());
         let changed = u64::try_from(changed).unwrap_or(0);
@@ -84,7 +84,7 @@ impl Times {
     }
 
     /// Whether it was renamed after it was written, which a copy was not.
-    fn is_renamed(&self) -> bool {
+    pub fn is_renamed(&self) -> bool {
         self.born <= self.written && self.written < self.changed
     }
 

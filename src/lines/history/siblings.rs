@@ -9,7 +9,7 @@ use std::{cmp::Reverse, fs::Metadata, io, os::unix::fs::MetadataExt, sync::Arc, 
 
 use super::{
     copies::{is_copy, nanos},
-    numbered::Numbered,
+    numbered::{Numbered, Times},
     search,
 };
 use crate::lines::{
@@ -89,7 +89,9 @@ pub fn younger(
 /// Whether rotated files of a path were created after one that is gone, and are not at the path now.
 pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
     let current = path.sibling(&path.name).map(|current| current.identity);
-    let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name));
+    let is_dated =
+        |name: &str| Scheme::of_likely_rotation(&path.name, name).is_some_and(|it| it.kind() == Kind::Date);
+    let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name) || is_dated(name));
     let mut others = names.filter_map(|name| path.sibling(&name)).map(|other| other.identity);
     Ok(others.any(|other| other.birth() > gone.birth() && Some(other) != current))
 }
@@ -117,6 +119,9 @@ struct Siblings<'a> {
     unreadable: Vec<Mark>,
     /// Files that are named by another strict rotation of the path, or of the file that its links lead to.
     others: Vec<Sibling>,
+    /// Files that another rotation of the path may have named, which puts its mark before the extension or in front. A number
+    /// there can also be that of another log.
+    likely: Vec<(Scheme, Sibling)>,
 }
 
 /// How a rotation names files, as far as the name of a proven one says.
@@ -149,6 +154,7 @@ impl<'a> Siblings<'a> {
             named: Vec::new(),
             unreadable: Vec::new(),
             others: Vec::new(),
+            likely: Vec::new(),
         };
         let Some(path) = places.first() else { return Ok(siblings) };
         siblings.current = path.sibling(&path.name);
@@ -176,7 +182,10 @@ impl<'a> Siblings<'a> {
             }
             _ => {}
         }
-        for place in places.iter().filter(|place| !place.is_archive()) {
+        let own = siblings.own.as_ref().map(|own| own.place.clone());
+        let is_own = |place: &Arc<Place>| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, place));
+        // An archive may have files of other logs with the same name, but hardly beside the own one.
+        for place in places.iter().filter(|place| !place.is_archive() || is_own(place)) {
             siblings.add_others(place)?;
         }
         Ok(siblings)
@@ -198,16 +207,23 @@ impl<'a> Siblings<'a> {
     }
 
     fn add_others(&mut self, place: &Arc<Place>) -> io::Result<()> {
-        let names = place.names()?.into_iter().filter(|name| is_rotation(&place.name, name));
-        let others = names.filter_map(|name| place.sibling(&name)).filter(|sibling| {
+        for name in place.names()? {
+            let is_strict = is_rotation(&place.name, &name);
+            let likely = if is_strict { None } else { Scheme::of_likely_rotation(&place.name, &name) };
+            if !is_strict && likely.is_none() {
+                continue;
+            }
+            let Some(sibling) = place.sibling(&name) else { continue };
             let is_named = self.named.iter().any(|(_, other)| other.identity == sibling.identity);
-            let is = |other: &Option<Sibling>| {
-                other.as_ref().is_some_and(|other| other.identity == sibling.identity)
-            };
-            !is_named && !is(&self.own) && !is(&self.current)
-        });
-        let others = others.collect::<Vec<_>>();
-        self.others.extend(others);
+            let mut here = self.own.iter().chain(&self.current);
+            if is_named || here.any(|other| other.identity == sibling.identity) {
+                continue;
+            }
+            match likely {
+                Some(scheme) => self.likely.push((scheme, sibling)),
+                None => self.others.push(sibling),
+            }
+        }
         Ok(())
     }
 
@@ -310,6 +326,15 @@ impl<'a> Siblings<'a> {
             let is_rotated = |file: &&Sibling| search::number(log, &file.name).is_none_or(|it| it <= last);
             doubtful.extend(others.iter().filter(is_later).filter(is_rotated));
         }
+        // A date is that of a rotation. A number is it at the place of the own mark, if the file was renamed after the own
+        // one, as a log that is written was not.
+        let own = self.own.as_ref().map_or(0, |own| Times::of(own).changed);
+        let is_rotated = |(scheme, file): &&(Scheme, Sibling)| {
+            let is_like_own = matches!(&self.naming, Naming::Rotation(own) if own.is_around_same(scheme));
+            let times = Times::of(file);
+            scheme.kind() == Kind::Date || is_like_own && times.is_renamed() && times.changed >= own
+        };
+        doubtful.extend(self.likely.iter().filter(is_rotated).map(|(_, file)| file).filter(is_later));
         for file in doubtful {
             if file.metadata.len() > 0 && !self.is_copy(file)? {
                 return Ok(true);

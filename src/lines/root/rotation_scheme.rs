@@ -45,6 +45,14 @@ impl Scheme {
         rotations.max_by_key(|(scheme, _)| (scheme.after.is_empty(), scheme.before.len()))
     }
 
+    /// The same, where it is likely. A number is none if the name has numbers itself: then it may be that of another log.
+    pub fn of_likely_rotation(name: &str, sibling: &str) -> Option<Self> {
+        let has_digit = |name: &str| name.bytes().any(|byte| byte.is_ascii_digit());
+        let may_be = sibling.len() > name.len() && has_digit(sibling);
+        let (scheme, _) = may_be.then(|| Self::of_rotation(name, sibling)).flatten()?;
+        (scheme.kind == Kind::Date || !has_digit(name)).then_some(scheme)
+    }
+
     /// How `sibling` may have been made of `name` by a number or a date and other text, in any order and case: `3.app.log` and
     /// `app.log.3.save` of `app.log`.
     pub fn around(name: &str, sibling: &str) -> Vec<Self> {
@@ -87,6 +95,11 @@ impl Scheme {
         }
         let text = name.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_str())?;
         parse(text).filter(|(kind, _)| *kind == self.kind).map(|(_, mark)| mark)
+    }
+
+    /// Whether both have their marks between the same texts.
+    pub fn is_around_same(&self, other: &Self) -> bool {
+        (&self.before, &self.after) == (&other.before, &other.after)
     }
 
     pub fn kind(&self) -> Kind {

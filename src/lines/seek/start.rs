@@ -197,6 +197,7 @@ impl Opener<'_> {
                 events.push(Event::Truncated { read_offset, size });
                 (rotation, Checkpoint::start(), events)
             }
+            None if self.may_not_read(position) => return Err(self.not_found()),
             None if position.deleted => return self.resume_after_deleted(position),
             None if self.query.on_gap == OnGap::Fail => return Err(Error::Expired),
             None => {
@@ -303,6 +304,16 @@ impl Opener<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the file of a position is at the path, and the server has no permission to read it. It is not gone, and a later
+    /// resume can continue in it.
+    fn may_not_read(&self, position: &Position) -> bool {
+        let Ok(parent) = self.inner.roots.parent(self.path) else { return false };
+        let opened = parent.open(&self.path.name);
+        let is_refused = opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let found = parent.stat(&self.path.name).filter(|_| is_refused);
+        found.is_some_and(|found| found.identity.is_same(&position.identity))
     }
 
     /// Whether the directory of the path is another one than that of the position: then its files may be copies. In the same

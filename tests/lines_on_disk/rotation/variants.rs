@@ -6,6 +6,7 @@ use perennial::lines::{Event, Found, Query, RootRules, Start};
 
 use super::{
     away::{come_back, leave},
+    copied::wait_for_tick,
     is_gap,
 };
 use crate::bed::{Bed, LOG, Reading, follow, options, query_of};
@@ -349,4 +350,53 @@ async fn a_directory_that_is_replaced_by_a_link_loses_nothing() {
         assert_eq!(texts, ["1", "2", "3", "4"], "{:?}", reading.events);
         clear(&bed);
     }
+}
+
+/// The rotation was changed while no reader was there: nothing says that its files are of this log, and in which order.
+#[tokio::test]
+async fn files_of_another_rotation_that_came_later_are_a_gap() {
+    for bed in Bed::both() {
+        for names in [
+            ["app-1.log", "app-20261201.log"],
+            ["app-20261200.log", "app-20261201.log"],
+            ["app.log.1", "app-20261201.log"],
+            ["app.log-20261201", "20261202-app.log"],
+            ["app-20261201.log", "app-1.log"],
+        ] {
+            bed.append(LOG, "0\n");
+            let start = leave(&bed, LOG).await;
+            bed.append(LOG, "1\n");
+            for (n, name) in names.iter().enumerate() {
+                // Each change of the file has a time of its own.
+                wait_for_tick(&bed);
+                bed.rename(LOG, name);
+                wait_for_tick(&bed);
+                bed.append(LOG, format!("{}\n", n + 2));
+            }
+            let reading = come_back(&bed, LOG, start, "3").await;
+            assert_eq!(reading.texts(), ["1", "3"], "{names:?}");
+            assert!(reading.events.iter().any(is_gap), "{names:?} {:?}", reading.events);
+            for name in names.iter().chain([&LOG]) {
+                bed.remove(name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dated_file_that_came_and_went_after_the_log_was_deleted_is_a_gap() {
+    let bed = Bed::on_disk();
+    bed.append(LOG, "1\n");
+    let mut reading = bed.open(follow(Start::Head)).await;
+    reading.read_until("1").await;
+    bed.remove(LOG);
+    reading.wait_for_event("its deletion", |event| *event == Event::Deleted).await;
+    let start = reading.resume();
+    drop(reading);
+    bed.append(LOG, "2\n");
+    bed.rename(LOG, "app-20261201.log");
+    bed.append(LOG, "3\n");
+    let reading = come_back(&bed, LOG, start, "3").await;
+    assert_eq!(reading.texts(), ["3"]);
+    assert!(reading.events.iter().any(is_gap), "{:?}", reading.events);
 }
