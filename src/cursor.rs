@@ -16,6 +16,9 @@ pub const MAX_BYTES: usize = 1024;
 
 const CHECKSUM_BYTES: usize = 4;
 
+/// Most positions fit in this many bytes, so that their memory does not grow byte by byte.
+const USUAL_BYTES: usize = 192;
+
 /// The stream a cursor belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -79,7 +82,8 @@ pub enum Error {
 /// it has no decoder.
 #[expect(clippy::expect_used, reason = "the types of positions are part of this program, not of a request")]
 pub fn encode<P: Position>(position: &P) -> String {
-    let head = vec![newest::<P>(), P::KIND as u8];
+    let mut head = Vec::with_capacity(USUAL_BYTES);
+    head.extend([newest::<P>(), P::KIND as u8]);
     let mut bytes = postcard::to_extend(position, head).expect("a position is plain data");
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
     let text = URL_SAFE_NO_PAD.encode(bytes);

@@ -6,8 +6,11 @@
 use std::{
     collections::VecDeque,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
@@ -34,6 +37,46 @@ const MAX_UNCHECKED: u8 = 8;
 struct Serving<T> {
     call: Call,
     stream: Pin<Box<dyn Stream<Item = Result<Outgoing<T>, Failure>> + Send>>,
+}
+
+/// The end of the connection or of the server.
+///
+/// It has a waker of its own, so that it is polled only after it woke the stream: to poll it with each heartbeat would
+/// take two locks that all streams of the connection share.
+#[derive(Debug)]
+struct Ends {
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    signal: Arc<Signal>,
+    /// Of `signal`.
+    waker: Waker,
+}
+
+/// Wakes a stream, and says that it was for its end.
+#[derive(Debug)]
+struct Signal {
+    is_set: AtomicBool,
+    stall: Arc<StallWatch>,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.is_set.store(true, Ordering::Release);
+        self.stall.wake_by_ref();
+    }
+}
+
+impl Ends {
+    fn new(ends: CancellationToken, stall: &Arc<StallWatch>) -> Self {
+        // Set, so that the first poll registers the waker.
+        let signal = Arc::new(Signal { is_set: AtomicBool::new(true), stall: stall.clone() });
+        let waker = signal.clone().into();
+        Self { cancelled: Box::pin(ends.cancelled_owned()), signal, waker }
+    }
+
+    fn has_come(&mut self) -> bool {
+        self.signal.is_set.swap(false, Ordering::Acquire)
+            && self.cancelled.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
+    }
 }
 
 /// What the responses of a call share with the task that evicts stalled streams.
@@ -140,7 +183,7 @@ pub struct Responses<T> {
     waker: Waker,
     _inspected: Inspected,
     deadline: Option<Pin<Box<Sleep>>>,
-    ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ends: Option<Ends>,
     /// How many polls ago it was last checked whether the call must end.
     unchecked: u8,
     is_over: bool,
@@ -207,8 +250,8 @@ impl<T: 'static> Responses<T> {
     {
         let calls = call.calls.clone();
         let deadline = call.deadline().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        let ends = ends.map(|ends| Box::pin(ends.cancelled_owned()));
         let stall = calls.stall_watch();
+        let ends = ends.map(|ends| Ends::new(ends, &stall));
         let waker = stall.clone().into();
         let serving = Some(Serving { call, stream: Box::pin(stream) });
         let state = State { serving, evicted: None, pieces: Pieces::new(calls.0.unsent.clone()) };
@@ -247,14 +290,13 @@ impl<T: 'static> Responses<T> {
 /// The reason for which a call must end now, if there is one.
 fn interruption(
     deadline: &mut Option<Pin<Box<Sleep>>>,
-    ends: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ends: &mut Option<Ends>,
     context: &mut Context<'_>,
 ) -> Option<Failure> {
     if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
         return Some(status::deadline_exceeded());
     }
-    let is_draining = ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
-    is_draining.then(status::draining)
+    ends.as_mut().is_some_and(Ends::has_come).then(status::draining)
 }
 
 impl<T> Drop for Responses<T> {
