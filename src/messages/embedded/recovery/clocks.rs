@@ -7,7 +7,7 @@ use crate::messages::{
     clock::whole,
     embedded::{
         age::Moment,
-        format::{block::Block, clock_history::ClockHistory, footer::At, scan::Scan},
+        format::{block::Block, clock_history::ClockHistory, footer::At},
         index::{block_run::blocks_of, dedupe::Dedupe, segment::Segment},
         timeline::Timeline,
     },
@@ -74,9 +74,13 @@ pub fn dedupe(
         }
         let summary = segment.summary();
         if summary.ids > 0 && summary.youngest(moment) <= whole(config.dedupe_window) {
-            let bytes = segment.read(0, segment.blocks_end())?;
-            let scan = Scan::new(&bytes, segment.first_sequence, segment.salt());
-            scan.blocks.iter().for_each(|found| dedupe.add(&found.block, moment));
+            // Run by run: to read a segment at once takes fresh memory for all of it, which costs more than the reading.
+            let mut place = 0;
+            while let Some(run) = segment.run(place) {
+                place += 1;
+                let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
+                blocks.iter().for_each(|block| dedupe.add(block, moment));
+            }
         }
     }
     Ok(dedupe)
