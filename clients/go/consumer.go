@@ -39,8 +39,8 @@ func (c *Client) Consumer(name string) *Consumer {
 }
 
 // CommitEvery makes the streams commit by themselves: at most once in this time, and at their end.
-func (c *Consumer) CommitEvery(time time.Duration) *Consumer {
-	c.every = time
+func (c *Consumer) CommitEvery(interval time.Duration) *Consumer {
+	c.every = interval
 	return c
 }
 

@@ -50,8 +50,8 @@ func WithStore(store Store) StreamOption { return func(o *streamOptions) { o.sto
 
 // WithSaveEvery saves to the store at most once in this time, and at the end of the stream. A program that is killed then
 // gets the items of up to this time again.
-func WithSaveEvery(time time.Duration) StreamOption {
-	return func(o *streamOptions) { o.saveEvery = time }
+func WithSaveEvery(interval time.Duration) StreamOption {
+	return func(o *streamOptions) { o.saveEvery = interval }
 }
 
 // WithState continues after the item whose state this is, as [Line.State], [Message.State] and [Tick.State] return it. A

@@ -116,6 +116,18 @@ const (
 	// RESOURCE_EXHAUSTED, with RetryInfo: the server holds as many bytes as it allows, for the connection or for all
 	// clients, of requests that are not complete and of answers that were not read. Metadata: `limit` in bytes.
 	ErrorReason_BUFFERS_FULL ErrorReason = 32
+	// UNAUTHENTICATED: the server has rules that say who may do what, and the call has neither a token nor a certificate by
+	// which the server knows it. Metadata: `verb`, what the call would do.
+	ErrorReason_CREDENTIALS_MISSING ErrorReason = 33
+	// UNAUTHENTICATED: the token is malformed, or is not one of this server.
+	ErrorReason_CREDENTIALS_INVALID ErrorReason = 34
+	// UNAUTHENTICATED: the token has expired. A stream ends with this, too: resume it with a new token.
+	ErrorReason_CREDENTIALS_EXPIRED ErrorReason = 35
+	// UNAUTHENTICATED: the token was revoked. A stream ends with this, too.
+	ErrorReason_CREDENTIALS_REVOKED ErrorReason = 36
+	// PERMISSION_DENIED: no rule of the server allows the caller to do this. It does not depend on whether the thing exists
+	// that the request names. BadRequest names the field. Metadata: `verb`, what the call would do.
+	ErrorReason_ACCESS_DENIED ErrorReason = 37
 )
 
 // Enum value maps for ErrorReason.
@@ -154,6 +166,11 @@ var (
 		30: "CONSUMER_CONNECTED",
 		31: "LOG_DIVERGED",
 		32: "BUFFERS_FULL",
+		33: "CREDENTIALS_MISSING",
+		34: "CREDENTIALS_INVALID",
+		35: "CREDENTIALS_EXPIRED",
+		36: "CREDENTIALS_REVOKED",
+		37: "ACCESS_DENIED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -189,6 +206,11 @@ var (
 		"CONSUMER_CONNECTED":       30,
 		"LOG_DIVERGED":             31,
 		"BUFFERS_FULL":             32,
+		"CREDENTIALS_MISSING":      33,
+		"CREDENTIALS_INVALID":      34,
+		"CREDENTIALS_EXPIRED":      35,
+		"CREDENTIALS_REVOKED":      36,
+		"ACCESS_DENIED":            37,
 	}
 )
 
@@ -223,7 +245,7 @@ var File_perennial_v1_errors_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xbd\x05\n" +
+	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xb4\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -260,7 +282,12 @@ const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\x12TOO_MANY_CONSUMERS\x10\x1d\x12\x16\n" +
 	"\x12CONSUMER_CONNECTED\x10\x1e\x12\x10\n" +
 	"\fLOG_DIVERGED\x10\x1f\x12\x10\n" +
-	"\fBUFFERS_FULL\x10 B\x81\x01\n" +
+	"\fBUFFERS_FULL\x10 \x12\x17\n" +
+	"\x13CREDENTIALS_MISSING\x10!\x12\x17\n" +
+	"\x13CREDENTIALS_INVALID\x10\"\x12\x17\n" +
+	"\x13CREDENTIALS_EXPIRED\x10#\x12\x17\n" +
+	"\x13CREDENTIALS_REVOKED\x10$\x12\x11\n" +
+	"\rACCESS_DENIED\x10%B\x81\x01\n" +
 	"\x10dev.perennial.v1B\vErrorsProtoP\x01Z*perennial.dev/gen/perennial/v1;perennialv1\xa2\x02\x03PRN\xaa\x02\fPerennial.V1\xca\x02\fPerennial\\V1\xea\x02\rPerennial::V1b\x06proto3"
 
 var (

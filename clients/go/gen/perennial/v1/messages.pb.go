@@ -628,6 +628,7 @@ type MessageStreamEvent struct {
 	// Types that are valid to be assigned to Event:
 	//
 	//	*MessageStreamEvent_Gap
+	//	*MessageStreamEvent_Narrowed
 	Event         isMessageStreamEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -679,6 +680,15 @@ func (x *MessageStreamEvent) GetGap() *MessageGap {
 	return nil
 }
 
+func (x *MessageStreamEvent) GetNarrowed() *SubscriptionNarrowed {
+	if x != nil {
+		if x, ok := x.Event.(*MessageStreamEvent_Narrowed); ok {
+			return x.Narrowed
+		}
+	}
+	return nil
+}
+
 type isMessageStreamEvent_Event interface {
 	isMessageStreamEvent_Event()
 }
@@ -688,7 +698,62 @@ type MessageStreamEvent_Gap struct {
 	Gap *MessageGap `protobuf:"bytes,1,opt,name=gap,proto3,oneof"`
 }
 
+type MessageStreamEvent_Narrowed struct {
+	// The caller may read a part of the topics only. In the first response.
+	Narrowed *SubscriptionNarrowed `protobuf:"bytes,2,opt,name=narrowed,proto3,oneof"`
+}
+
 func (*MessageStreamEvent_Gap) isMessageStreamEvent_Event() {}
+
+func (*MessageStreamEvent_Narrowed) isMessageStreamEvent_Event() {}
+
+// The part of the requested topics that this subscription yields, because the rules of the server do not allow the caller
+// to read all of them. A message of another topic is not a gap. With other rights the same cursor continues after the
+// messages that were left out.
+type SubscriptionNarrowed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The patterns that are read instead of those in the request; at least one.
+	Topics        []string `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscriptionNarrowed) Reset() {
+	*x = SubscriptionNarrowed{}
+	mi := &file_perennial_v1_messages_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscriptionNarrowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscriptionNarrowed) ProtoMessage() {}
+
+func (x *SubscriptionNarrowed) ProtoReflect() protoreflect.Message {
+	mi := &file_perennial_v1_messages_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscriptionNarrowed.ProtoReflect.Descriptor instead.
+func (*SubscriptionNarrowed) Descriptor() ([]byte, []int) {
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SubscriptionNarrowed) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
 
 // A range of sequences in which messages could not be delivered. Some of them may have been of the requested topics.
 type MessageGap struct {
@@ -705,7 +770,7 @@ type MessageGap struct {
 
 func (x *MessageGap) Reset() {
 	*x = MessageGap{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[4]
+	mi := &file_perennial_v1_messages_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +782,7 @@ func (x *MessageGap) String() string {
 func (*MessageGap) ProtoMessage() {}
 
 func (x *MessageGap) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[4]
+	mi := &file_perennial_v1_messages_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +795,7 @@ func (x *MessageGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageGap.ProtoReflect.Descriptor instead.
 func (*MessageGap) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{4}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MessageGap) GetFirstSequence() int64 {
@@ -788,7 +853,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[5]
+	mi := &file_perennial_v1_messages_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +865,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[5]
+	mi := &file_perennial_v1_messages_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +878,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{5}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PublishRequest) GetTopic() string {
@@ -918,7 +983,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[6]
+	mi := &file_perennial_v1_messages_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +995,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[6]
+	mi := &file_perennial_v1_messages_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1008,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{6}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PublishResponse) GetSequence() int64 {
@@ -985,7 +1050,7 @@ type PublishBatchRequest struct {
 
 func (x *PublishBatchRequest) Reset() {
 	*x = PublishBatchRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[7]
+	mi := &file_perennial_v1_messages_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1062,7 @@ func (x *PublishBatchRequest) String() string {
 func (*PublishBatchRequest) ProtoMessage() {}
 
 func (x *PublishBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[7]
+	mi := &file_perennial_v1_messages_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1075,7 @@ func (x *PublishBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishBatchRequest.ProtoReflect.Descriptor instead.
 func (*PublishBatchRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{7}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PublishBatchRequest) GetMessages() []*PublishRequest {
@@ -1031,7 +1096,7 @@ type PublishBatchResponse struct {
 
 func (x *PublishBatchResponse) Reset() {
 	*x = PublishBatchResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[8]
+	mi := &file_perennial_v1_messages_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1108,7 @@ func (x *PublishBatchResponse) String() string {
 func (*PublishBatchResponse) ProtoMessage() {}
 
 func (x *PublishBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[8]
+	mi := &file_perennial_v1_messages_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1121,7 @@ func (x *PublishBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishBatchResponse.ProtoReflect.Descriptor instead.
 func (*PublishBatchResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{8}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PublishBatchResponse) GetResults() []*PublishResponse {
@@ -1077,7 +1142,7 @@ type PublishStreamRequest struct {
 
 func (x *PublishStreamRequest) Reset() {
 	*x = PublishStreamRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[9]
+	mi := &file_perennial_v1_messages_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1154,7 @@ func (x *PublishStreamRequest) String() string {
 func (*PublishStreamRequest) ProtoMessage() {}
 
 func (x *PublishStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[9]
+	mi := &file_perennial_v1_messages_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1167,7 @@ func (x *PublishStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishStreamRequest.ProtoReflect.Descriptor instead.
 func (*PublishStreamRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{9}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PublishStreamRequest) GetMessages() []*PublishRequest {
@@ -1124,7 +1189,7 @@ type PublishStreamResponse struct {
 
 func (x *PublishStreamResponse) Reset() {
 	*x = PublishStreamResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[10]
+	mi := &file_perennial_v1_messages_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1201,7 @@ func (x *PublishStreamResponse) String() string {
 func (*PublishStreamResponse) ProtoMessage() {}
 
 func (x *PublishStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[10]
+	mi := &file_perennial_v1_messages_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1214,7 @@ func (x *PublishStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishStreamResponse.ProtoReflect.Descriptor instead.
 func (*PublishStreamResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{10}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PublishStreamResponse) GetResults() []*PublishResult {
@@ -1175,7 +1240,7 @@ type PublishResult struct {
 
 func (x *PublishResult) Reset() {
 	*x = PublishResult{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[11]
+	mi := &file_perennial_v1_messages_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1252,7 @@ func (x *PublishResult) String() string {
 func (*PublishResult) ProtoMessage() {}
 
 func (x *PublishResult) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[11]
+	mi := &file_perennial_v1_messages_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1265,7 @@ func (x *PublishResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResult.ProtoReflect.Descriptor instead.
 func (*PublishResult) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{11}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PublishResult) GetOutcome() isPublishResult_Outcome {
@@ -1268,7 +1333,7 @@ type PublishError struct {
 
 func (x *PublishError) Reset() {
 	*x = PublishError{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[12]
+	mi := &file_perennial_v1_messages_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1345,7 @@ func (x *PublishError) String() string {
 func (*PublishError) ProtoMessage() {}
 
 func (x *PublishError) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[12]
+	mi := &file_perennial_v1_messages_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1358,7 @@ func (x *PublishError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishError.ProtoReflect.Descriptor instead.
 func (*PublishError) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{12}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PublishError) GetCode() int32 {
@@ -1353,7 +1418,7 @@ type ListTopicsRequest struct {
 
 func (x *ListTopicsRequest) Reset() {
 	*x = ListTopicsRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[13]
+	mi := &file_perennial_v1_messages_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1430,7 @@ func (x *ListTopicsRequest) String() string {
 func (*ListTopicsRequest) ProtoMessage() {}
 
 func (x *ListTopicsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[13]
+	mi := &file_perennial_v1_messages_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1443,7 @@ func (x *ListTopicsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTopicsRequest.ProtoReflect.Descriptor instead.
 func (*ListTopicsRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{13}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListTopicsRequest) GetPattern() string {
@@ -1415,7 +1480,7 @@ type ListTopicsResponse struct {
 
 func (x *ListTopicsResponse) Reset() {
 	*x = ListTopicsResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[14]
+	mi := &file_perennial_v1_messages_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1492,7 @@ func (x *ListTopicsResponse) String() string {
 func (*ListTopicsResponse) ProtoMessage() {}
 
 func (x *ListTopicsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[14]
+	mi := &file_perennial_v1_messages_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1505,7 @@ func (x *ListTopicsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTopicsResponse.ProtoReflect.Descriptor instead.
 func (*ListTopicsResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{14}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListTopicsResponse) GetTopics() []*TopicInfo {
@@ -1480,7 +1545,7 @@ type TopicInfo struct {
 
 func (x *TopicInfo) Reset() {
 	*x = TopicInfo{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[15]
+	mi := &file_perennial_v1_messages_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1557,7 @@ func (x *TopicInfo) String() string {
 func (*TopicInfo) ProtoMessage() {}
 
 func (x *TopicInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[15]
+	mi := &file_perennial_v1_messages_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1570,7 @@ func (x *TopicInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicInfo.ProtoReflect.Descriptor instead.
 func (*TopicInfo) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{15}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TopicInfo) GetName() string {
@@ -1570,7 +1635,7 @@ type PurgeTopicRequest struct {
 
 func (x *PurgeTopicRequest) Reset() {
 	*x = PurgeTopicRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[16]
+	mi := &file_perennial_v1_messages_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1647,7 @@ func (x *PurgeTopicRequest) String() string {
 func (*PurgeTopicRequest) ProtoMessage() {}
 
 func (x *PurgeTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[16]
+	mi := &file_perennial_v1_messages_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1660,7 @@ func (x *PurgeTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTopicRequest.ProtoReflect.Descriptor instead.
 func (*PurgeTopicRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{16}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PurgeTopicRequest) GetTopic() string {
@@ -1623,7 +1688,7 @@ type PurgeTopicResponse struct {
 
 func (x *PurgeTopicResponse) Reset() {
 	*x = PurgeTopicResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[17]
+	mi := &file_perennial_v1_messages_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1700,7 @@ func (x *PurgeTopicResponse) String() string {
 func (*PurgeTopicResponse) ProtoMessage() {}
 
 func (x *PurgeTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[17]
+	mi := &file_perennial_v1_messages_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1713,7 @@ func (x *PurgeTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeTopicResponse.ProtoReflect.Descriptor instead.
 func (*PurgeTopicResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{17}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PurgeTopicResponse) GetMessageCount() int64 {
@@ -1673,7 +1738,7 @@ type CommitCursorRequest struct {
 
 func (x *CommitCursorRequest) Reset() {
 	*x = CommitCursorRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[18]
+	mi := &file_perennial_v1_messages_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1750,7 @@ func (x *CommitCursorRequest) String() string {
 func (*CommitCursorRequest) ProtoMessage() {}
 
 func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[18]
+	mi := &file_perennial_v1_messages_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1763,7 @@ func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorRequest.ProtoReflect.Descriptor instead.
 func (*CommitCursorRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{18}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommitCursorRequest) GetConsumer() string {
@@ -1733,7 +1798,7 @@ type CommitCursorResponse struct {
 
 func (x *CommitCursorResponse) Reset() {
 	*x = CommitCursorResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[19]
+	mi := &file_perennial_v1_messages_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1810,7 @@ func (x *CommitCursorResponse) String() string {
 func (*CommitCursorResponse) ProtoMessage() {}
 
 func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[19]
+	mi := &file_perennial_v1_messages_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1823,7 @@ func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorResponse.ProtoReflect.Descriptor instead.
 func (*CommitCursorResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{19}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommitCursorResponse) GetCommitTime() *timestamppb.Timestamp {
@@ -1788,7 +1853,7 @@ type SetConsumerRequest struct {
 
 func (x *SetConsumerRequest) Reset() {
 	*x = SetConsumerRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[20]
+	mi := &file_perennial_v1_messages_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1865,7 @@ func (x *SetConsumerRequest) String() string {
 func (*SetConsumerRequest) ProtoMessage() {}
 
 func (x *SetConsumerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[20]
+	mi := &file_perennial_v1_messages_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1878,7 @@ func (x *SetConsumerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConsumerRequest.ProtoReflect.Descriptor instead.
 func (*SetConsumerRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{20}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetConsumerRequest) GetConsumer() string {
@@ -1910,7 +1975,7 @@ type SetConsumerResponse struct {
 
 func (x *SetConsumerResponse) Reset() {
 	*x = SetConsumerResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[21]
+	mi := &file_perennial_v1_messages_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +1987,7 @@ func (x *SetConsumerResponse) String() string {
 func (*SetConsumerResponse) ProtoMessage() {}
 
 func (x *SetConsumerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[21]
+	mi := &file_perennial_v1_messages_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2000,7 @@ func (x *SetConsumerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConsumerResponse.ProtoReflect.Descriptor instead.
 func (*SetConsumerResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{21}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetConsumerResponse) GetConsumer() *ConsumerInfo {
@@ -1960,7 +2025,7 @@ type ListConsumersRequest struct {
 
 func (x *ListConsumersRequest) Reset() {
 	*x = ListConsumersRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[22]
+	mi := &file_perennial_v1_messages_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2037,7 @@ func (x *ListConsumersRequest) String() string {
 func (*ListConsumersRequest) ProtoMessage() {}
 
 func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[22]
+	mi := &file_perennial_v1_messages_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2050,7 @@ func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersRequest.ProtoReflect.Descriptor instead.
 func (*ListConsumersRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{22}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListConsumersRequest) GetPageSize() int32 {
@@ -2022,7 +2087,7 @@ type ListConsumersResponse struct {
 
 func (x *ListConsumersResponse) Reset() {
 	*x = ListConsumersResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[23]
+	mi := &file_perennial_v1_messages_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2099,7 @@ func (x *ListConsumersResponse) String() string {
 func (*ListConsumersResponse) ProtoMessage() {}
 
 func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[23]
+	mi := &file_perennial_v1_messages_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2112,7 @@ func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersResponse.ProtoReflect.Descriptor instead.
 func (*ListConsumersResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{23}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListConsumersResponse) GetConsumers() []*ConsumerInfo {
@@ -2090,7 +2155,7 @@ type ConsumerInfo struct {
 
 func (x *ConsumerInfo) Reset() {
 	*x = ConsumerInfo{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[24]
+	mi := &file_perennial_v1_messages_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2167,7 @@ func (x *ConsumerInfo) String() string {
 func (*ConsumerInfo) ProtoMessage() {}
 
 func (x *ConsumerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[24]
+	mi := &file_perennial_v1_messages_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2180,7 @@ func (x *ConsumerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumerInfo.ProtoReflect.Descriptor instead.
 func (*ConsumerInfo) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{24}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsumerInfo) GetName() string {
@@ -2178,7 +2243,7 @@ type DeleteConsumerRequest struct {
 
 func (x *DeleteConsumerRequest) Reset() {
 	*x = DeleteConsumerRequest{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[25]
+	mi := &file_perennial_v1_messages_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2255,7 @@ func (x *DeleteConsumerRequest) String() string {
 func (*DeleteConsumerRequest) ProtoMessage() {}
 
 func (x *DeleteConsumerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[25]
+	mi := &file_perennial_v1_messages_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2268,7 @@ func (x *DeleteConsumerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteConsumerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteConsumerRequest) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{25}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteConsumerRequest) GetConsumer() string {
@@ -2222,7 +2287,7 @@ type DeleteConsumerResponse struct {
 
 func (x *DeleteConsumerResponse) Reset() {
 	*x = DeleteConsumerResponse{}
-	mi := &file_perennial_v1_messages_proto_msgTypes[26]
+	mi := &file_perennial_v1_messages_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2299,7 @@ func (x *DeleteConsumerResponse) String() string {
 func (*DeleteConsumerResponse) ProtoMessage() {}
 
 func (x *DeleteConsumerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perennial_v1_messages_proto_msgTypes[26]
+	mi := &file_perennial_v1_messages_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2312,7 @@ func (x *DeleteConsumerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteConsumerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteConsumerResponse) Descriptor() ([]byte, []int) {
-	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{26}
+	return file_perennial_v1_messages_proto_rawDescGZIP(), []int{27}
 }
 
 var File_perennial_v1_messages_proto protoreflect.FileDescriptor
@@ -2305,10 +2370,13 @@ const file_perennial_v1_messages_proto_rawDesc = "" +
 	"\acontentB\v\n" +
 	"\t_sequenceB\x06\n" +
 	"\x04_keyB\r\n" +
-	"\v_message_id\"K\n" +
+	"\v_message_id\"\x8d\x01\n" +
 	"\x12MessageStreamEvent\x12,\n" +
-	"\x03gap\x18\x01 \x01(\v2\x18.perennial.v1.MessageGapH\x00R\x03gapB\a\n" +
-	"\x05event\"\xbf\x01\n" +
+	"\x03gap\x18\x01 \x01(\v2\x18.perennial.v1.MessageGapH\x00R\x03gap\x12@\n" +
+	"\bnarrowed\x18\x02 \x01(\v2\".perennial.v1.SubscriptionNarrowedH\x00R\bnarrowedB\a\n" +
+	"\x05event\".\n" +
+	"\x14SubscriptionNarrowed\x12\x16\n" +
+	"\x06topics\x18\x01 \x03(\tR\x06topics\"\xbf\x01\n" +
 	"\n" +
 	"MessageGap\x12*\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x03H\x00R\rfirstSequence\x88\x01\x01\x12(\n" +
@@ -2473,7 +2541,7 @@ func file_perennial_v1_messages_proto_rawDescGZIP() []byte {
 }
 
 var file_perennial_v1_messages_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_perennial_v1_messages_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_perennial_v1_messages_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_perennial_v1_messages_proto_goTypes = []any{
 	(MessageGapReason)(0),          // 0: perennial.v1.MessageGapReason
 	(Durability)(0),                // 1: perennial.v1.Durability
@@ -2481,95 +2549,97 @@ var file_perennial_v1_messages_proto_goTypes = []any{
 	(*MessagesResponse)(nil),       // 3: perennial.v1.MessagesResponse
 	(*StoredMessage)(nil),          // 4: perennial.v1.StoredMessage
 	(*MessageStreamEvent)(nil),     // 5: perennial.v1.MessageStreamEvent
-	(*MessageGap)(nil),             // 6: perennial.v1.MessageGap
-	(*PublishRequest)(nil),         // 7: perennial.v1.PublishRequest
-	(*PublishResponse)(nil),        // 8: perennial.v1.PublishResponse
-	(*PublishBatchRequest)(nil),    // 9: perennial.v1.PublishBatchRequest
-	(*PublishBatchResponse)(nil),   // 10: perennial.v1.PublishBatchResponse
-	(*PublishStreamRequest)(nil),   // 11: perennial.v1.PublishStreamRequest
-	(*PublishStreamResponse)(nil),  // 12: perennial.v1.PublishStreamResponse
-	(*PublishResult)(nil),          // 13: perennial.v1.PublishResult
-	(*PublishError)(nil),           // 14: perennial.v1.PublishError
-	(*ListTopicsRequest)(nil),      // 15: perennial.v1.ListTopicsRequest
-	(*ListTopicsResponse)(nil),     // 16: perennial.v1.ListTopicsResponse
-	(*TopicInfo)(nil),              // 17: perennial.v1.TopicInfo
-	(*PurgeTopicRequest)(nil),      // 18: perennial.v1.PurgeTopicRequest
-	(*PurgeTopicResponse)(nil),     // 19: perennial.v1.PurgeTopicResponse
-	(*CommitCursorRequest)(nil),    // 20: perennial.v1.CommitCursorRequest
-	(*CommitCursorResponse)(nil),   // 21: perennial.v1.CommitCursorResponse
-	(*SetConsumerRequest)(nil),     // 22: perennial.v1.SetConsumerRequest
-	(*SetConsumerResponse)(nil),    // 23: perennial.v1.SetConsumerResponse
-	(*ListConsumersRequest)(nil),   // 24: perennial.v1.ListConsumersRequest
-	(*ListConsumersResponse)(nil),  // 25: perennial.v1.ListConsumersResponse
-	(*ConsumerInfo)(nil),           // 26: perennial.v1.ConsumerInfo
-	(*DeleteConsumerRequest)(nil),  // 27: perennial.v1.DeleteConsumerRequest
-	(*DeleteConsumerResponse)(nil), // 28: perennial.v1.DeleteConsumerResponse
-	nil,                            // 29: perennial.v1.StoredMessage.HeadersEntry
-	nil,                            // 30: perennial.v1.PublishRequest.HeadersEntry
-	nil,                            // 31: perennial.v1.PublishError.MetadataEntry
-	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 33: google.protobuf.Duration
-	(OnGap)(0),                     // 34: perennial.v1.OnGap
-	(ErrorReason)(0),               // 35: perennial.v1.ErrorReason
+	(*SubscriptionNarrowed)(nil),   // 6: perennial.v1.SubscriptionNarrowed
+	(*MessageGap)(nil),             // 7: perennial.v1.MessageGap
+	(*PublishRequest)(nil),         // 8: perennial.v1.PublishRequest
+	(*PublishResponse)(nil),        // 9: perennial.v1.PublishResponse
+	(*PublishBatchRequest)(nil),    // 10: perennial.v1.PublishBatchRequest
+	(*PublishBatchResponse)(nil),   // 11: perennial.v1.PublishBatchResponse
+	(*PublishStreamRequest)(nil),   // 12: perennial.v1.PublishStreamRequest
+	(*PublishStreamResponse)(nil),  // 13: perennial.v1.PublishStreamResponse
+	(*PublishResult)(nil),          // 14: perennial.v1.PublishResult
+	(*PublishError)(nil),           // 15: perennial.v1.PublishError
+	(*ListTopicsRequest)(nil),      // 16: perennial.v1.ListTopicsRequest
+	(*ListTopicsResponse)(nil),     // 17: perennial.v1.ListTopicsResponse
+	(*TopicInfo)(nil),              // 18: perennial.v1.TopicInfo
+	(*PurgeTopicRequest)(nil),      // 19: perennial.v1.PurgeTopicRequest
+	(*PurgeTopicResponse)(nil),     // 20: perennial.v1.PurgeTopicResponse
+	(*CommitCursorRequest)(nil),    // 21: perennial.v1.CommitCursorRequest
+	(*CommitCursorResponse)(nil),   // 22: perennial.v1.CommitCursorResponse
+	(*SetConsumerRequest)(nil),     // 23: perennial.v1.SetConsumerRequest
+	(*SetConsumerResponse)(nil),    // 24: perennial.v1.SetConsumerResponse
+	(*ListConsumersRequest)(nil),   // 25: perennial.v1.ListConsumersRequest
+	(*ListConsumersResponse)(nil),  // 26: perennial.v1.ListConsumersResponse
+	(*ConsumerInfo)(nil),           // 27: perennial.v1.ConsumerInfo
+	(*DeleteConsumerRequest)(nil),  // 28: perennial.v1.DeleteConsumerRequest
+	(*DeleteConsumerResponse)(nil), // 29: perennial.v1.DeleteConsumerResponse
+	nil,                            // 30: perennial.v1.StoredMessage.HeadersEntry
+	nil,                            // 31: perennial.v1.PublishRequest.HeadersEntry
+	nil,                            // 32: perennial.v1.PublishError.MetadataEntry
+	(*timestamppb.Timestamp)(nil),  // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 34: google.protobuf.Duration
+	(OnGap)(0),                     // 35: perennial.v1.OnGap
+	(ErrorReason)(0),               // 36: perennial.v1.ErrorReason
 }
 var file_perennial_v1_messages_proto_depIdxs = []int32{
-	32, // 0: perennial.v1.MessagesRequest.from_time:type_name -> google.protobuf.Timestamp
-	32, // 1: perennial.v1.MessagesRequest.until_time:type_name -> google.protobuf.Timestamp
-	33, // 2: perennial.v1.MessagesRequest.heartbeat:type_name -> google.protobuf.Duration
-	34, // 3: perennial.v1.MessagesRequest.on_gap:type_name -> perennial.v1.OnGap
+	33, // 0: perennial.v1.MessagesRequest.from_time:type_name -> google.protobuf.Timestamp
+	33, // 1: perennial.v1.MessagesRequest.until_time:type_name -> google.protobuf.Timestamp
+	34, // 2: perennial.v1.MessagesRequest.heartbeat:type_name -> google.protobuf.Duration
+	35, // 3: perennial.v1.MessagesRequest.on_gap:type_name -> perennial.v1.OnGap
 	4,  // 4: perennial.v1.MessagesResponse.messages:type_name -> perennial.v1.StoredMessage
 	5,  // 5: perennial.v1.MessagesResponse.events:type_name -> perennial.v1.MessageStreamEvent
-	32, // 6: perennial.v1.StoredMessage.publish_time:type_name -> google.protobuf.Timestamp
-	29, // 7: perennial.v1.StoredMessage.headers:type_name -> perennial.v1.StoredMessage.HeadersEntry
-	32, // 8: perennial.v1.StoredMessage.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 9: perennial.v1.MessageStreamEvent.gap:type_name -> perennial.v1.MessageGap
-	0,  // 10: perennial.v1.MessageGap.reason:type_name -> perennial.v1.MessageGapReason
-	30, // 11: perennial.v1.PublishRequest.headers:type_name -> perennial.v1.PublishRequest.HeadersEntry
-	33, // 12: perennial.v1.PublishRequest.ttl:type_name -> google.protobuf.Duration
-	32, // 13: perennial.v1.PublishResponse.publish_time:type_name -> google.protobuf.Timestamp
-	1,  // 14: perennial.v1.PublishResponse.durability:type_name -> perennial.v1.Durability
-	7,  // 15: perennial.v1.PublishBatchRequest.messages:type_name -> perennial.v1.PublishRequest
-	8,  // 16: perennial.v1.PublishBatchResponse.results:type_name -> perennial.v1.PublishResponse
-	7,  // 17: perennial.v1.PublishStreamRequest.messages:type_name -> perennial.v1.PublishRequest
-	13, // 18: perennial.v1.PublishStreamResponse.results:type_name -> perennial.v1.PublishResult
-	8,  // 19: perennial.v1.PublishResult.published:type_name -> perennial.v1.PublishResponse
-	14, // 20: perennial.v1.PublishResult.error:type_name -> perennial.v1.PublishError
-	35, // 21: perennial.v1.PublishError.reason:type_name -> perennial.v1.ErrorReason
-	31, // 22: perennial.v1.PublishError.metadata:type_name -> perennial.v1.PublishError.MetadataEntry
-	33, // 23: perennial.v1.PublishError.retry_delay:type_name -> google.protobuf.Duration
-	17, // 24: perennial.v1.ListTopicsResponse.topics:type_name -> perennial.v1.TopicInfo
-	32, // 25: perennial.v1.TopicInfo.first_time:type_name -> google.protobuf.Timestamp
-	32, // 26: perennial.v1.TopicInfo.last_time:type_name -> google.protobuf.Timestamp
-	32, // 27: perennial.v1.CommitCursorResponse.commit_time:type_name -> google.protobuf.Timestamp
-	32, // 28: perennial.v1.SetConsumerRequest.from_time:type_name -> google.protobuf.Timestamp
-	26, // 29: perennial.v1.SetConsumerResponse.consumer:type_name -> perennial.v1.ConsumerInfo
-	26, // 30: perennial.v1.ListConsumersResponse.consumers:type_name -> perennial.v1.ConsumerInfo
-	32, // 31: perennial.v1.ConsumerInfo.commit_time:type_name -> google.protobuf.Timestamp
-	2,  // 32: perennial.v1.MessageService.Messages:input_type -> perennial.v1.MessagesRequest
-	7,  // 33: perennial.v1.MessageService.Publish:input_type -> perennial.v1.PublishRequest
-	9,  // 34: perennial.v1.MessageService.PublishBatch:input_type -> perennial.v1.PublishBatchRequest
-	11, // 35: perennial.v1.MessageService.PublishStream:input_type -> perennial.v1.PublishStreamRequest
-	15, // 36: perennial.v1.MessageService.ListTopics:input_type -> perennial.v1.ListTopicsRequest
-	18, // 37: perennial.v1.MessageService.PurgeTopic:input_type -> perennial.v1.PurgeTopicRequest
-	20, // 38: perennial.v1.MessageService.CommitCursor:input_type -> perennial.v1.CommitCursorRequest
-	22, // 39: perennial.v1.MessageService.SetConsumer:input_type -> perennial.v1.SetConsumerRequest
-	24, // 40: perennial.v1.MessageService.ListConsumers:input_type -> perennial.v1.ListConsumersRequest
-	27, // 41: perennial.v1.MessageService.DeleteConsumer:input_type -> perennial.v1.DeleteConsumerRequest
-	3,  // 42: perennial.v1.MessageService.Messages:output_type -> perennial.v1.MessagesResponse
-	8,  // 43: perennial.v1.MessageService.Publish:output_type -> perennial.v1.PublishResponse
-	10, // 44: perennial.v1.MessageService.PublishBatch:output_type -> perennial.v1.PublishBatchResponse
-	12, // 45: perennial.v1.MessageService.PublishStream:output_type -> perennial.v1.PublishStreamResponse
-	16, // 46: perennial.v1.MessageService.ListTopics:output_type -> perennial.v1.ListTopicsResponse
-	19, // 47: perennial.v1.MessageService.PurgeTopic:output_type -> perennial.v1.PurgeTopicResponse
-	21, // 48: perennial.v1.MessageService.CommitCursor:output_type -> perennial.v1.CommitCursorResponse
-	23, // 49: perennial.v1.MessageService.SetConsumer:output_type -> perennial.v1.SetConsumerResponse
-	25, // 50: perennial.v1.MessageService.ListConsumers:output_type -> perennial.v1.ListConsumersResponse
-	28, // 51: perennial.v1.MessageService.DeleteConsumer:output_type -> perennial.v1.DeleteConsumerResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	33, // 6: perennial.v1.StoredMessage.publish_time:type_name -> google.protobuf.Timestamp
+	30, // 7: perennial.v1.StoredMessage.headers:type_name -> perennial.v1.StoredMessage.HeadersEntry
+	33, // 8: perennial.v1.StoredMessage.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 9: perennial.v1.MessageStreamEvent.gap:type_name -> perennial.v1.MessageGap
+	6,  // 10: perennial.v1.MessageStreamEvent.narrowed:type_name -> perennial.v1.SubscriptionNarrowed
+	0,  // 11: perennial.v1.MessageGap.reason:type_name -> perennial.v1.MessageGapReason
+	31, // 12: perennial.v1.PublishRequest.headers:type_name -> perennial.v1.PublishRequest.HeadersEntry
+	34, // 13: perennial.v1.PublishRequest.ttl:type_name -> google.protobuf.Duration
+	33, // 14: perennial.v1.PublishResponse.publish_time:type_name -> google.protobuf.Timestamp
+	1,  // 15: perennial.v1.PublishResponse.durability:type_name -> perennial.v1.Durability
+	8,  // 16: perennial.v1.PublishBatchRequest.messages:type_name -> perennial.v1.PublishRequest
+	9,  // 17: perennial.v1.PublishBatchResponse.results:type_name -> perennial.v1.PublishResponse
+	8,  // 18: perennial.v1.PublishStreamRequest.messages:type_name -> perennial.v1.PublishRequest
+	14, // 19: perennial.v1.PublishStreamResponse.results:type_name -> perennial.v1.PublishResult
+	9,  // 20: perennial.v1.PublishResult.published:type_name -> perennial.v1.PublishResponse
+	15, // 21: perennial.v1.PublishResult.error:type_name -> perennial.v1.PublishError
+	36, // 22: perennial.v1.PublishError.reason:type_name -> perennial.v1.ErrorReason
+	32, // 23: perennial.v1.PublishError.metadata:type_name -> perennial.v1.PublishError.MetadataEntry
+	34, // 24: perennial.v1.PublishError.retry_delay:type_name -> google.protobuf.Duration
+	18, // 25: perennial.v1.ListTopicsResponse.topics:type_name -> perennial.v1.TopicInfo
+	33, // 26: perennial.v1.TopicInfo.first_time:type_name -> google.protobuf.Timestamp
+	33, // 27: perennial.v1.TopicInfo.last_time:type_name -> google.protobuf.Timestamp
+	33, // 28: perennial.v1.CommitCursorResponse.commit_time:type_name -> google.protobuf.Timestamp
+	33, // 29: perennial.v1.SetConsumerRequest.from_time:type_name -> google.protobuf.Timestamp
+	27, // 30: perennial.v1.SetConsumerResponse.consumer:type_name -> perennial.v1.ConsumerInfo
+	27, // 31: perennial.v1.ListConsumersResponse.consumers:type_name -> perennial.v1.ConsumerInfo
+	33, // 32: perennial.v1.ConsumerInfo.commit_time:type_name -> google.protobuf.Timestamp
+	2,  // 33: perennial.v1.MessageService.Messages:input_type -> perennial.v1.MessagesRequest
+	8,  // 34: perennial.v1.MessageService.Publish:input_type -> perennial.v1.PublishRequest
+	10, // 35: perennial.v1.MessageService.PublishBatch:input_type -> perennial.v1.PublishBatchRequest
+	12, // 36: perennial.v1.MessageService.PublishStream:input_type -> perennial.v1.PublishStreamRequest
+	16, // 37: perennial.v1.MessageService.ListTopics:input_type -> perennial.v1.ListTopicsRequest
+	19, // 38: perennial.v1.MessageService.PurgeTopic:input_type -> perennial.v1.PurgeTopicRequest
+	21, // 39: perennial.v1.MessageService.CommitCursor:input_type -> perennial.v1.CommitCursorRequest
+	23, // 40: perennial.v1.MessageService.SetConsumer:input_type -> perennial.v1.SetConsumerRequest
+	25, // 41: perennial.v1.MessageService.ListConsumers:input_type -> perennial.v1.ListConsumersRequest
+	28, // 42: perennial.v1.MessageService.DeleteConsumer:input_type -> perennial.v1.DeleteConsumerRequest
+	3,  // 43: perennial.v1.MessageService.Messages:output_type -> perennial.v1.MessagesResponse
+	9,  // 44: perennial.v1.MessageService.Publish:output_type -> perennial.v1.PublishResponse
+	11, // 45: perennial.v1.MessageService.PublishBatch:output_type -> perennial.v1.PublishBatchResponse
+	13, // 46: perennial.v1.MessageService.PublishStream:output_type -> perennial.v1.PublishStreamResponse
+	17, // 47: perennial.v1.MessageService.ListTopics:output_type -> perennial.v1.ListTopicsResponse
+	20, // 48: perennial.v1.MessageService.PurgeTopic:output_type -> perennial.v1.PurgeTopicResponse
+	22, // 49: perennial.v1.MessageService.CommitCursor:output_type -> perennial.v1.CommitCursorResponse
+	24, // 50: perennial.v1.MessageService.SetConsumer:output_type -> perennial.v1.SetConsumerResponse
+	26, // 51: perennial.v1.MessageService.ListConsumers:output_type -> perennial.v1.ListConsumersResponse
+	29, // 52: perennial.v1.MessageService.DeleteConsumer:output_type -> perennial.v1.DeleteConsumerResponse
+	43, // [43:53] is the sub-list for method output_type
+	33, // [33:43] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_perennial_v1_messages_proto_init() }
@@ -2593,36 +2663,37 @@ func file_perennial_v1_messages_proto_init() {
 	}
 	file_perennial_v1_messages_proto_msgTypes[3].OneofWrappers = []any{
 		(*MessageStreamEvent_Gap)(nil),
+		(*MessageStreamEvent_Narrowed)(nil),
 	}
-	file_perennial_v1_messages_proto_msgTypes[4].OneofWrappers = []any{}
-	file_perennial_v1_messages_proto_msgTypes[5].OneofWrappers = []any{
+	file_perennial_v1_messages_proto_msgTypes[5].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[6].OneofWrappers = []any{
 		(*PublishRequest_Text)(nil),
 		(*PublishRequest_Data)(nil),
 	}
-	file_perennial_v1_messages_proto_msgTypes[6].OneofWrappers = []any{}
-	file_perennial_v1_messages_proto_msgTypes[11].OneofWrappers = []any{
+	file_perennial_v1_messages_proto_msgTypes[7].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[12].OneofWrappers = []any{
 		(*PublishResult_Published)(nil),
 		(*PublishResult_Error)(nil),
 	}
-	file_perennial_v1_messages_proto_msgTypes[13].OneofWrappers = []any{}
-	file_perennial_v1_messages_proto_msgTypes[15].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[14].OneofWrappers = []any{}
 	file_perennial_v1_messages_proto_msgTypes[16].OneofWrappers = []any{}
 	file_perennial_v1_messages_proto_msgTypes[17].OneofWrappers = []any{}
-	file_perennial_v1_messages_proto_msgTypes[20].OneofWrappers = []any{
+	file_perennial_v1_messages_proto_msgTypes[18].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[21].OneofWrappers = []any{
 		(*SetConsumerRequest_Earliest)(nil),
 		(*SetConsumerRequest_FromNow)(nil),
 		(*SetConsumerRequest_FromSequence)(nil),
 		(*SetConsumerRequest_FromTime)(nil),
 	}
-	file_perennial_v1_messages_proto_msgTypes[22].OneofWrappers = []any{}
-	file_perennial_v1_messages_proto_msgTypes[24].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[23].OneofWrappers = []any{}
+	file_perennial_v1_messages_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perennial_v1_messages_proto_rawDesc), len(file_perennial_v1_messages_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

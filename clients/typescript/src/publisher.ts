@@ -1,0 +1,302 @@
+import { type MessageInitShape, create, toBinary } from "@bufbuild/protobuf";
+import { createClient } from "@connectrpc/connect";
+
+import type { Connections } from "./connections.js";
+import { ClosedError, OutcomeUnknownError, PerennialError, ProtocolError, fromConnect, fromResult, unavailable } from "./errors.js";
+import {
+  MessageService,
+  type PublishRequest,
+  PublishRequestSchema,
+  type PublishResponse,
+  type PublishResult,
+  PublishStreamRequestSchema,
+} from "./gen/perennial/v1/messages_pb.js";
+import { Waits, sleep } from "./waits.js";
+
+/** The unanswered messages: what the server's own window takes, minus those that may be on their way. */
+const WINDOW_MESSAGES = 8_192;
+const WINDOW_BYTES = 16 << 20;
+const FRAME_MESSAGES = 1_024;
+const FRAME_BYTES = 256 << 10;
+/** Without an answer for this time, the connection is lost. */
+const ANSWER_TIMEOUT_MS = 30_000;
+/** How long the server knows an id by default, and the part of it that a message may spend on its way. */
+const DEDUPE_WINDOW_MS = 120_000;
+const DEDUPE_MARGIN_MS = 10_000;
+/** How long the end of an answered call is awaited. */
+const CLOSE_TIMEOUT_MS = 2_000;
+
+/** Options of a publisher. */
+export interface PublisherOptions {
+  /** Ends the publisher: messages without an answer fail with the reason of the signal. */
+  signal?: AbortSignal;
+  /**
+   * How long the server remembers the ids of messages, in milliseconds, if its operator changed that from 2 minutes. A
+   * message whose answer was lost is not sent again after this time minus 10 s: see {@link OutcomeUnknownError}.
+   */
+  dedupeWindowMs?: number;
+}
+
+/** The answer to one message. */
+export interface Receipt {
+  /**
+   * Resolves when the message is on disk, with its sequence. Rejects with a {@link PerennialError} if the server refused it,
+   * and with an {@link OutcomeUnknownError} if nobody knows whether it is published.
+   */
+  readonly response: Promise<PublishResponse>;
+}
+
+interface Entry {
+  message: PublishRequest;
+  bytes: number;
+  /** When the message was first sent. */
+  sent: number | undefined;
+  resolve: (response: PublishResponse) => void;
+  reject: (error: unknown) => void;
+}
+
+/**
+ * Publishes messages, each on its own and in the order of the calls of `publish`.
+ *
+ * Each message has an id: its own, or one that the publisher makes. After a lost connection the publisher sends the messages
+ * that were not answered again, with the same ids, so that none is published twice. It keeps up to 8,192 messages or 16 MiB
+ * without an answer; then `publish` waits.
+ */
+export class Publisher {
+  readonly #connections: Connections;
+  readonly #window: number;
+  readonly #ids = newId();
+  readonly #ended = new AbortController();
+  readonly #over: Promise<void>;
+  #number = 0;
+  #entries: Entry[] = [];
+  /** The number of entries that were sent on this call. */
+  #sent = 0;
+  #bytes = 0;
+  #isClosed = false;
+  #failed: { error: unknown } | undefined;
+  /** Those who wait for room, for something to send, or for the end. */
+  #waiting: (() => void)[] = [];
+
+  /** @internal */
+  constructor(connections: Connections, { signal, dedupeWindowMs }: PublisherOptions) {
+    this.#connections = connections;
+    this.#window = (dedupeWindowMs ?? DEDUPE_WINDOW_MS) - DEDUPE_MARGIN_MS;
+    const abort = () => this.#end(signal?.reason);
+    const close = () => this.#end(connections.closed.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    connections.closed.addEventListener("abort", close, { once: true });
+    if (signal?.aborted) abort();
+    this.#over = this.#run()
+      .then(
+        () => this.#end(new ClosedError("the publisher is closed")),
+        (error: unknown) => this.#end(error),
+      )
+      .finally(() => {
+        signal?.removeEventListener("abort", abort);
+        connections.closed.removeEventListener("abort", close);
+      });
+  }
+
+  /**
+   * Takes a message, and waits while too many are unanswered. The receipt has the answer; an answer that is an error is
+   * not reported elsewhere.
+   */
+  async publish(message: MessageInitShape<typeof PublishRequestSchema>): Promise<Receipt> {
+    while (this.#failed === undefined && !this.#isClosed && !this.#hasRoom()) await this.#change();
+    if (this.#failed) throw this.#failed.error;
+    if (this.#isClosed) throw new ClosedError("the publisher is closed");
+    const receipt = this.#push(message);
+    this.#notify();
+    return receipt;
+  }
+
+  /** Waits until every message has its answer. It rejects only if the publisher failed: the answers are in the receipts. */
+  async flush(): Promise<void> {
+    while (this.#failed === undefined && this.#entries.length > 0) await this.#change();
+    if (this.#failed && !(this.#failed.error instanceof ClosedError)) throw this.#failed.error;
+  }
+
+  /** Waits until every message has its answer, and ends the publisher. Rejects if the publisher failed. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#notify();
+    await this.#over;
+    if (this.#failed && !(this.#failed.error instanceof ClosedError)) throw this.#failed.error;
+  }
+
+  #hasRoom(): boolean {
+    return this.#entries.length < WINDOW_MESSAGES && this.#bytes < WINDOW_BYTES;
+  }
+
+  #push(init: MessageInitShape<typeof PublishRequestSchema>): Receipt {
+    const message = Object.assign(create(PublishRequestSchema), create(PublishRequestSchema, init));
+    if (message.messageId === undefined) {
+      this.#number += 1;
+      message.messageId = `${this.#ids}-${this.#number}`;
+    }
+    const bytes = toBinary(PublishRequestSchema, message).length;
+    const response = new Promise<PublishResponse>((resolve, reject) => {
+      this.#entries.push({ message, bytes, sent: undefined, resolve, reject });
+    });
+    this.#bytes += bytes;
+    // A caller may leave the receipt alone, and wait for flush or close.
+    response.catch(() => {});
+    return { response };
+  }
+
+  /** Resolves at the next change: of the room, of what is to send, or of the end. */
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #notify(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+
+  /** Gives the messages without an answer the error. */
+  #end(error: unknown): void {
+    if (this.#failed !== undefined) return;
+    this.#failed = { error };
+    this.#ended.abort(error);
+    for (const one of this.#entries) one.reject(error);
+    this.#entries = [];
+    this.#notify();
+  }
+
+  get #isOver(): boolean {
+    return this.#isClosed && this.#entries.length === 0;
+  }
+
+  /** Sends until the publisher is closed and every message is answered, or until an error that will not pass. */
+  async #run(): Promise<void> {
+    const waits = new Waits();
+    while (this.#failed === undefined) {
+      while (this.#entries.length === 0 && this.#failed === undefined) {
+        if (this.#isClosed) return;
+        await this.#change();
+      }
+      let failure: Error;
+      try {
+        await this.#once(waits);
+        if (this.#isOver) return;
+        failure = unavailable("the server ended the call before it had answered all messages");
+      } catch (error) {
+        if (this.#isOver || this.#failed !== undefined) return;
+        failure = fromConnect(error);
+      }
+      if (!(failure instanceof PerennialError && failure.isRetryable)) throw failure;
+      await sleep(waits.next(failure), this.#ended.signal);
+      this.#rewind();
+    }
+  }
+
+  /**
+   * Makes every unanswered message one that is still to be sent. The server may have forgotten the ids of those that were
+   * sent long ago, so these are not sent again.
+   */
+  #rewind(): void {
+    const now = performance.now();
+    this.#sent = 0;
+    this.#entries = this.#entries.filter((one) => {
+      const waited = one.sent === undefined ? 0 : now - one.sent;
+      if (waited <= this.#window) return true;
+      this.#bytes -= one.bytes;
+      one.reject(new OutcomeUnknownError(one.message.messageId ?? "", waited));
+      return false;
+    });
+    this.#notify();
+  }
+
+  /** Makes one call, up to its end. */
+  async #once(waits: Waits): Promise<void> {
+    const connection = this.#connections.acquire();
+    const call = new AbortController();
+    const forward = () => call.abort();
+    this.#ended.signal.addEventListener("abort", forward, { once: true });
+    let isSilent = false;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const watch = () => {
+      clearTimeout(timer);
+      timer = undefined;
+      if (this.#isOver) timer = setTimeout(forward, CLOSE_TIMEOUT_MS);
+      else if (this.#sent > 0) {
+        timer = setTimeout(() => {
+          isSilent = true;
+          call.abort();
+        }, ANSWER_TIMEOUT_MS);
+      }
+    };
+    try {
+      const client = createClient(MessageService, connection.transport);
+      const requests = this.#frames(call.signal, () => timer === undefined && watch());
+      for await (const { results } of client.publishStream(requests, { signal: call.signal })) {
+        waits.reset();
+        this.#answered(results);
+        watch();
+        this.#notify();
+      }
+    } catch (error) {
+      if (!isSilent) throw error;
+      this.#connections.retire(connection);
+      throw unavailable("no answer arrived for 30 s");
+    } finally {
+      clearTimeout(timer);
+      this.#ended.signal.removeEventListener("abort", forward);
+      call.abort();
+      // The generator of the requests may wait for a message.
+      this.#notify();
+      this.#connections.release(connection);
+    }
+  }
+
+  /** The requests of one call: messages that are ready share one. */
+  async *#frames(call: AbortSignal, onSend: () => void): AsyncIterable<MessageInitShape<typeof PublishStreamRequestSchema>> {
+    while (!call.aborted) {
+      const messages = this.#nextFrame();
+      if (messages.length > 0) {
+        onSend();
+        yield { messages };
+      } else if (this.#isClosed) {
+        return;
+      } else {
+        await this.#change();
+      }
+    }
+  }
+
+  #nextFrame(): PublishRequest[] {
+    const messages: PublishRequest[] = [];
+    const now = performance.now();
+    let bytes = 0;
+    for (let one = this.#entries[this.#sent]; one !== undefined; one = this.#entries[this.#sent]) {
+      const isFull = messages.length >= FRAME_MESSAGES || (messages.length > 0 && bytes + one.bytes > FRAME_BYTES);
+      if (isFull) break;
+      one.sent ??= now;
+      messages.push(one.message);
+      bytes += one.bytes;
+      this.#sent += 1;
+    }
+    return messages;
+  }
+
+  #answered(results: readonly PublishResult[]): void {
+    if (results.length > this.#sent) throw new ProtocolError("it answered messages that it did not get");
+    const answered = this.#entries.splice(0, results.length);
+    this.#sent -= answered.length;
+    for (const [n, one] of answered.entries()) {
+      this.#bytes -= one.bytes;
+      const result = results[n];
+      if (result?.outcome.case === "published") one.resolve(result.outcome.value);
+      else if (result !== undefined) one.reject(fromResult(result));
+    }
+  }
+}
+
+/** 128 random bits in the alphabet of URLs. The server keeps each id for a while, so they are short. */
+function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}

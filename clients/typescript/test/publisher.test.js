@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { ClosedError, ErrorReason, OutcomeUnknownError, PerennialError } from "../dist/node.js";
+import { collect, failure, withServer } from "./harness.js";
+
+const LIMIT = { timeout: 60_000 };
+const message = (topic, value) => ({ topic, content: { case: "text", value } });
+const everything = { topics: [">"], start: { case: "earliest", value: true }, untilCaughtUp: true };
+
+test("a publisher survives cuts and kills without doubles and in order", LIMIT, withServer([], async ({ server, client, proxy }) => {
+  const count = 20_000;
+  const cutting = await proxy(100_000);
+  const publisher = client(cutting.url).publisher();
+  const receipts = [];
+  for (let n = 0; n < count; n += 1) {
+    receipts.push(await publisher.publish(message("t", `${n}`)));
+    if (n === count / 2) await server.restart();
+  }
+  await publisher.flush();
+  await publisher.close();
+  let last = 0n;
+  for (const { response } of receipts) {
+    const { sequence } = await response;
+    assert.ok(sequence > last);
+    last = sequence;
+  }
+  const texts = (await collect(client().messages(everything))).map(({ content }) => content.value);
+  assert.deepEqual(texts, Array.from({ length: count }, (_, n) => `${n}`));
+  assert.ok(cutting.cuts > 0, "nothing was cut");
+}));
+
+test("a message that is refused has its error, and the others are published", LIMIT, withServer([], async ({ client }) => {
+  const publisher = client().publisher();
+  const receipts = [];
+  for (const topic of ["a", "not a topic", "b"]) receipts.push(await publisher.publish(message(topic, "x")));
+  await publisher.close();
+  await receipts[0].response;
+  await receipts[2].response;
+  const error = await failure(receipts[1].response);
+  assert.ok(error instanceof PerennialError, `${error}`);
+  assert.deepEqual([error.field, error.reasonCode], ["topic", ErrorReason.INVALID_FIELD]);
+  assert.ok((await failure(publisher.publish(message("a", "x")))) instanceof ClosedError);
+}));
+
+test("a message that the server may have forgotten is not sent twice", LIMIT, withServer([], async ({ client, proxy }) => {
+  const gate = await proxy();
+  // Messages may be on their way for the window minus 10 s: here 100 ms.
+  const publisher = client(gate.url).publisher({ dedupeWindowMs: 10_100 });
+  await (await publisher.publish(message("t", "first"))).response;
+  gate.isSilent = true;
+  const lost = await publisher.publish(message("t", "lost"));
+  await sleep(300);
+  gate.cut();
+  gate.isSilent = false;
+  assert.ok((await failure(lost.response)) instanceof OutcomeUnknownError);
+  await (await publisher.publish(message("t", "after"))).response;
+  await publisher.close();
+}));
+
+test("too many unanswered messages make publish wait", LIMIT, withServer([], async ({ client, proxy }) => {
+  const gate = await proxy();
+  gate.isSilent = true;
+  const publisher = client(gate.url).publisher();
+  let count = 0;
+  const publishing = (async () => {
+    for (; count < 9_000; count += 1) await publisher.publish(message("t", "x"));
+  })();
+  await sleep(2_000);
+  assert.equal(count, 8_192);
+  gate.isSilent = false;
+  gate.cut();
+  await publishing;
+  await publisher.close();
+}));
+
+test("a consumer continues after its last commit", LIMIT, withServer([], async ({ client }) => {
+  const made = client();
+  const publisher = made.publisher();
+  for (let n = 0; n < 30; n += 1) await publisher.publish(message("t", `${n}`));
+  await publisher.close();
+  const request = { ...everything, maxBatch: 5 };
+  const read = async (most, commits) => {
+    const stream = made.consumer("billing").messages(request);
+    const texts = [];
+    for await (const { content } of stream) {
+      texts.push(content.value);
+      if (commits) await stream.commit();
+      if (texts.length === most) break;
+    }
+    return texts;
+  };
+  assert.equal((await read(12, true))[0], "0");
+  // Two responses of five are committed; the messages after them come again.
+  assert.equal((await read(3, false))[0], "10");
+  await collect(made.consumer("billing").messages(request, { commitEveryMs: 1 }));
+  assert.deepEqual(await read(3, false), []);
+  assert.throws(() => made.consumer("billing").messages(request, { state: "a" }), TypeError);
+}));
