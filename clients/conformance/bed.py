@@ -1,0 +1,133 @@
+"""The real server, the client under test, and what a scenario writes for them to read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
+CLI = os.environ.get("PERENNIAL", str(ROOT / "target/release/perennial"))
+# A line of a client may hold a message of 1 MiB in JSON.
+LINE_BYTES = 16 * 1024 * 1024
+
+
+class Failed(Exception):
+    """Why a scenario failed."""
+
+
+class Server:
+    """A perenniald that keeps its address when it is killed and started again."""
+
+    def __init__(self, directory, options=()):
+        self.directory, self.address, self.options = directory, "127.0.0.1:0", options
+        self.logs = directory / "logs"
+        self.logs.mkdir(parents=True)
+        self.process = None
+        self.listening_at = 0.0
+
+    async def start(self):
+        self.process = await asyncio.create_subprocess_exec(
+            SERVER, "--listen", self.address, "--data", self.directory / "data", "--root", f"logs={self.logs}",
+            "--log", "error", *self.options, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        printed = ""
+        async for line in self.process.stderr:
+            printed += line.decode()
+            if found := re.match(r"perenniald: listening on http://(.*)", line.decode()):
+                self.address = found[1]
+                self.listening_at = time.monotonic()
+                return
+        raise Failed(f"the server did not start: {printed}")
+
+    async def end(self, how=signal.SIGKILL):
+        if self.process and self.process.returncode is None:
+            self.process.send_signal(how)
+            await self.process.wait()
+
+    async def restart(self, how=signal.SIGKILL, away=0.0):
+        await self.end(how)
+        await asyncio.sleep(away)
+        await self.start()
+
+    async def cli(self, *arguments, stdin=b""):
+        process = await asyncio.create_subprocess_exec(
+            CLI, "--server", f"http://{self.address}", *arguments,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate(stdin)
+        if process.returncode != 0:
+            raise Failed(f"perennial {' '.join(arguments)}: {err.decode()}")
+        return out.decode()
+
+    async def publish(self, topic, texts):
+        await self.cli("publish", topic, "--stdin", stdin="".join(f"{text}\n" for text in texts).encode())
+
+    async def published(self, topic):
+        """The texts of a topic, in order."""
+        out = await self.cli("-o", "ndjson", "messages", topic, "--from", "earliest", "--until-caught-up")
+        return [json.loads(line)["text"] for line in out.splitlines()]
+
+
+class Client:
+    """One run of the client under test."""
+
+    def __init__(self, command, environment=None):
+        self.command = command
+        self.environment = os.environ | (environment or {})
+        self.process = None
+        self.stderr = b""
+
+    async def __aenter__(self):
+        self.process = await asyncio.create_subprocess_shell(
+            f"exec {self.command}", env=self.environment, limit=LINE_BYTES, start_new_session=True,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self._errors = asyncio.create_task(self._read_errors())
+        return self
+
+    async def _read_errors(self):
+        self.stderr = (await self.process.stderr.read())[-4000:]
+
+    async def __aexit__(self, *_):
+        self.kill()
+        await self.process.wait()
+        self._errors.cancel()
+
+    def send(self, **line):
+        # A client that has ended does not read: its last lines say why.
+        with contextlib.suppress(ConnectionError):
+            self.process.stdin.write(json.dumps(line).encode() + b"\n")
+
+    def kill(self):
+        """Kills it as `kill -9` does, with its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def line(self):
+        """The next line of the client as an object, or None after the last whole one."""
+        text = await self.process.stdout.readline()
+        if not text.endswith(b"\n"):
+            return None
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise Failed(f"the client printed a line that is no JSON: {text[:200]!r}") from error
+
+    async def lines(self):
+        """The lines of the client up to its last one."""
+        while (line := await self.line()) is not None:
+            yield line
+            if "end" in line:
+                return
+        await asyncio.wait([self._errors], timeout=2)
+        raise Failed(f"the client ended without a line `end`: {self.stderr.decode(errors='replace')[-1500:]}")
+
+    async def all(self):
+        return [line async for line in self.lines()]

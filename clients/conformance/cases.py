@@ -1,0 +1,452 @@
+"""What the scenarios do, and the checks of what a client handed out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+
+from bed import Client, Failed
+from details import trailers
+from proxy import Fault, Proxy
+
+CODES = {
+    1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION", 10: "ABORTED", 11: "OUT_OF_RANGE", 12: "UNIMPLEMENTED", 13: "INTERNAL", 14: "UNAVAILABLE",
+    16: "UNAUTHENTICATED",
+}  # fmt: skip
+# A store that is written to once for each item may fall one item behind.
+IN_HAND = 1
+
+
+def text_of(item):
+    """What identifies an item: the text of a line or message, the number of a tick."""
+    return str(item["remaining"]) if "remaining" in item else item.get("text", "")
+
+
+class Run:
+    """One run of one scenario: its server, its data, and what the client has handed out."""
+
+    def __init__(self, command, scenario, server):
+        self.command, self.scenario, self.server = command, scenario, server
+        self.kind, self.items = scenario["kind"], scenario["items"]
+        self.is_live = scenario.get("live", False)
+        self.expected, self.seen, self.skipped, self.events = [], [], 0, []
+        self.error, self.end = None, None
+
+    def get(self, name, default=None):
+        return self.scenario.get(name, default)
+
+    def progress(self):
+        return f"{len(self.seen)} of {len(self.expected)} items, the last {self.seen[-1:]}"
+
+    def fault(self):
+        found = dict(self.get("fault", {}))
+        if "append" in found:
+            found["append"] = bytes.fromhex(found["append"])
+        if found.get("do") == "status":
+            found["trailers"] = trailers(self.scenario["code"], self.get("details"))
+        # The first call of a stream may be for its first item alone.
+        return Fault(**found)
+
+    # The data
+
+    async def prepare(self):
+        """Writes what is to be read; if it is read live, the first half of it."""
+        pad = "x" * 60
+        if self.kind == "countdown":
+            self.expected = [str(n) for n in range(self.items - 1, -1, -1)]
+            return
+        self.expected = [f"item {n} {pad[: n % 60]}" for n in range(self.items)]
+        half = self.items // 2 if self.is_live else self.items
+        await self.write(0, half)
+
+    async def write(self, start, end):
+        texts = self.expected[start:end]
+        if self.kind == "lines":
+            with (self.server.logs / "a.log").open("a") as file:
+                file.writelines(f"{text}\n" for text in texts)
+        else:
+            await self.server.publish("t.a", texts)
+
+    async def write_live(self):
+        """Writes the second half in parts, and does to the file and to the server what the scenario says."""
+        rotations = list(self.get("rotate_at", []))
+        part = max(1, self.items // 40)
+        for start in range(self.items // 2, self.items, part):
+            await self.write(start, min(start + part, self.items))
+            if rotations and start >= rotations[0]:
+                rotations.pop(0)
+                path = self.server.logs / "a.log"
+                path.rename(path.with_suffix(f".log.{len(rotations) + 1}"))
+                # The reader needs to see each file; the grace of the server for late lines is 200 ms.
+                path.touch()
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(0.02)
+
+    def request(self):
+        given = self.get("request", {})
+        if self.kind == "countdown":
+            base = {"start": self.items - 1, "interval": "0.03s"}
+        elif self.kind == "lines":
+            base = {"path": "logs/a.log", "follow": self.is_live}
+        else:
+            base = {"topics": ["t.*"], "earliest": True, "until_caught_up": not self.is_live}
+        if self.is_live and self.kind != "countdown":
+            base["limit"] = str(self.items)
+        return {name: value for name, value in (base | given).items() if value is not False}
+
+    def stream(self, client, address, **options):
+        if self.get("events"):
+            options["events"] = True
+        client.send(do="stream", kind=self.kind, server=f"http://{address}", request=self.request(), **options)
+
+    # What the client printed
+
+    def take(self, line):
+        """Takes a line of the client."""
+        if "item" in line:
+            self.seen.append(text_of(line["item"]))
+        elif "skipped" in line:
+            self.skipped += int(line["skipped"])
+        elif "event" in line:
+            self.events.append(line["event"])
+        elif "error" in line:
+            self.error = line["error"]
+        elif "end" in line:
+            self.end = line["end"]
+
+    async def read_all(self, client):
+        async for line in client.lines():
+            self.take(line)
+
+    # The checks
+
+    def check_end(self, end="ok"):
+        if self.end != end:
+            raise Failed(f"it ended with {self.end}, not {end}: {self.error}; {self.progress()}")
+
+    def check_items(self, expected=None):
+        """Each item once and in order; numbers of a countdown may be reported as skipped."""
+        expected = self.expected if expected is None else expected
+        if self.kind == "countdown":
+            numbers = [int(text) for text in self.seen]
+            if numbers != sorted(set(numbers), reverse=True) or numbers[-1:] != [0]:
+                raise Failed(f"the numbers are not in order, or not unique, or the last is missing: {numbers}")
+            if len(numbers) + self.skipped != len(expected):
+                raise Failed(f"{len(numbers)} numbers and {self.skipped} skipped are not {len(expected)}: {numbers}")
+            return
+        for n, (seen, wanted) in enumerate(zip(self.seen, expected)):
+            if seen != wanted:
+                raise Failed(f"item {n} is {seen!r}, not {wanted!r}")
+        if len(self.seen) != len(expected):
+            raise Failed(f"{len(self.seen)} items, not {len(expected)}; the last: {self.seen[-1:]}")
+
+    def check_error(self, wanted):
+        for name, value in wanted.items():
+            found = (self.error or {}).get(name)
+            if found != value:
+                raise Failed(f"the error has {name} {found!r}, not {value!r}: {self.error}")
+
+
+def within(event, key_values):
+    """Whether an event has these fields, with numbers as texts or not."""
+    for key, value in key_values.items():
+        found = event.get(key, event.get("".join(p.title() if i else p for i, p in enumerate(key.split("_")))))
+        if isinstance(value, dict):
+            if not isinstance(found, dict) or not within(found, value):
+                return False
+        elif str(found) != str(value):
+            return False
+    return True
+
+
+async def read(run):
+    """One client reads everything over the faults of the proxy and of the server."""
+    await run.prepare()
+    began = time.monotonic()
+    async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
+        options = {"credit": 3} if run.get("pause") else {}
+        run.stream(client, proxy.address, **options)
+        beside = [asyncio.create_task(disturb(run))]
+        back_at = None
+        async for line in client.lines():
+            run.take(line)
+            if run.is_live and len(run.seen) == 1 and run.kind != "countdown" and len(beside) == 1:
+                beside.append(asyncio.create_task(run.write_live()))
+            if "item" in line and back_at is None and run.get("back_within") and run.restarted_at:
+                back_at = time.monotonic() - run.restarted_at
+            if options and "item" in line and len(run.seen) == 3:
+                await asyncio.sleep(run.get("pause"))
+                client.send(do="more", items=1_000_000)
+        for task in beside:
+            task.cancel() if task is beside[0] else await task
+    expect_error = run.get("expect_error") or ({"code": CODES[run.get("code")]} if run.get("expect_code") else None)
+    if expect_error:
+        run.check_end("error")
+        run.check_error(expect_error)
+        return
+    run.check_end()
+    run.check_items(run.expected[: run.get("expect_items", len(run.expected))])
+    took = time.monotonic() - began
+    if proxy.faults < run.get("least_faults", 0):
+        raise Failed(f"only {proxy.faults} faults happened: the scenario shows nothing")
+    if proxy.connections > run.get("most_connections", proxy.connections):
+        raise Failed(f"{proxy.connections} connections, not {run.get('most_connections')}")
+    if not run.get("at_least", 0) <= took <= run.get("within", took):
+        raise Failed(f"it took {took:.1f} s")
+    if run.get("back_within") and (back_at is None or back_at > run.get("back_within")):
+        raise Failed(f"it was back {back_at} s after the server")
+    if wanted := run.get("expect_event"):
+        if not any(within(event, wanted) for event in run.events):
+            raise Failed(f"no event {wanted}: {run.events[:3]}")
+
+
+async def disturb(run):
+    """Kills or drains the server when the client has so many items."""
+    run.restarted_at = None
+    for how, marks in ((signal.SIGKILL, run.get("kill_server_at", [])), (signal.SIGTERM, run.get("drain_server_at", []))):
+        for mark in marks:
+            while len(run.seen) < mark:
+                await asyncio.sleep(0.01)
+            await run.server.restart(how, run.get("away", 0.0))
+            run.restarted_at = run.server.listening_at
+
+
+async def kill_with_states(run):
+    """Each client is killed after some items; the next continues from the state that the last line had."""
+    await run.prepare()
+    options = {} if run.get("batches") else {"max_batch": 1}
+    run.scenario["request"] = run.get("request", {}) | options
+    state, kills = None, run.get("kills", run.items - 1)
+    step = max(1, run.items // (kills + 1))
+    for n in range(kills + 1):
+        async with Client(run.command) as client:
+            given = {"state": state} if state else {}
+            count = step - (n % 2 if run.get("batches") else 0)
+            limit = {} if n == kills else {"credit": count}
+            run.stream(client, run.server.address, states=True, **limit, **given)
+            got = 0
+            async for line in client.lines():
+                run.take(line)
+                if "item" in line:
+                    got += 1
+                    state = line.get("state") or state
+                    if not line.get("state"):
+                        raise Failed(f"no state with {line}")
+                if n < kills and got == count or run.kind == "countdown" and run.seen[-1:] == ["0"]:
+                    break
+        if run.kind == "countdown" and run.seen[-1:] == ["0"]:
+            break
+    run.check_items()
+
+
+async def kill_with_store(run):
+    """Each client is killed with an item in hand. Only that item may come again."""
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 3}
+    store = str(run.server.directory / "state")
+    done = 0
+    for _ in range(3 * run.items):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=store, credit=2)
+            mine = []
+            async for line in client.lines():
+                if "item" in line:
+                    mine.append(text_of(line["item"]))
+                if len(mine) == 2 or line.get("end") == "ok":
+                    break
+        if not mine:
+            break
+        start = run.expected.index(mine[0])
+        if start > done or start < done - IN_HAND:
+            raise Failed(f"it continued with item {start}, and {done} were handed out; the last may come again")
+        if mine != run.expected[start : start + len(mine)]:
+            raise Failed(f"not in order: {mine}")
+        done = start + len(mine)
+        if line.get("end") == "ok":
+            break
+    if done != len(run.expected):
+        raise Failed(f"{done} of {len(run.expected)} items")
+
+
+async def stop_with_store(run):
+    """Each client is stopped while it waits for the next item of a live stream: no item comes again."""
+    run.is_live = True
+    await run.prepare()
+    store = str(run.server.directory / "state")
+    run.scenario["request"] = {"limit": "1000"}
+    count = run.items // 2
+    for part in range(3):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=store)
+            target = min(len(run.expected), count + part * 3)
+            async for line in client.lines():
+                run.take(line)
+                if "item" in line and len(run.seen) == target:
+                    # Time to ask for the next one, which makes this one done.
+                    await asyncio.sleep(0.2)
+                    client.send(do="stop")
+        run.check_end("stopped")
+        run.check_items(run.expected[:target])
+        await run.write(target, min(target + 3, run.items))
+
+
+async def bad_states(run):
+    """Empty, damaged and foreign states."""
+    await run.prepare()
+    store = run.server.directory / "state"
+    foreign = json.dumps({"version": 1, "kind": "messages", "cursor": "x"})
+    newer = json.dumps({"version": 99, "kind": "lines", "cursor": "x"})
+    for text in ("", "{", '{"version":1}', foreign, newer):
+        store.write_text(text)
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=str(store))
+            await run.read_all(client)
+        run.check_end("error")
+        run.check_error({"kind": "state"})
+        if run.seen:
+            raise Failed(f"the state {text!r} was taken for none")
+
+
+async def consumer(run):
+    """A consumer that commits each message is killed."""
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 1, "consumer": "c"}
+    for _ in range(3):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, consumer_commit=True, credit=4)
+            got = 0
+            async for line in client.lines():
+                run.take(line)
+                got += "item" in line
+                if got == 4:
+                    # The commit comes after the line.
+                    await asyncio.sleep(0.5)
+                    break
+    run.check_items()
+
+
+async def taken_over(run):
+    run.is_live = True
+    await run.prepare()
+    run.scenario["request"] = {"consumer": "c", "limit": "1000"}
+    async with Client(run.command) as first, Client(run.command) as second:
+        run.stream(first, run.server.address)
+        await first.line()
+        run.stream(second, run.server.address)
+        await run.read_all(first)
+    run.check_end("error")
+    run.check_error({"code": "ABORTED", "reason": "CONSUMER_TAKEN_OVER", "retryable": False})
+
+
+async def unary_error(run):
+    async with Client(run.command) as client:
+        client.send(do="call", server=f"http://{run.server.address}", method="GetCountdown", request={"name": "no"})
+        await run.read_all(client)
+    run.check_end("error")
+    run.check_error({"code": "NOT_FOUND", "reason": "COUNTDOWN_NOT_FOUND", "retryable": False})
+
+
+async def stop(run):
+    """The proxy sees when the call ends."""
+    run.is_live = True
+    await run.prepare()
+    run.scenario["request"] = {"interval": "3600s"} if run.kind == "countdown" else {"limit": "1000"}
+    async with Proxy(lambda: run.server.address) as proxy, Client(run.command) as client:
+        run.stream(client, proxy.address)
+        async for line in client.lines():
+            run.take(line)
+            if "item" in line and len(run.seen) == 1:
+                await asyncio.sleep(0.5)
+                proxy.ended_at = None
+                sent_at = time.monotonic()
+                client.send(do="stop")
+        run.check_end("stopped")
+        if proxy.ended_at is None or proxy.ended_at - sent_at > 0.1:
+            raise Failed(f"the server heard of it after {proxy.ended_at and proxy.ended_at - sent_at} s")
+
+
+async def stop_while_away(run):
+    run.is_live = True
+    await run.prepare()
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address)
+        await client.line()
+        await run.server.end()
+        await asyncio.sleep(1.5)
+        sent_at = time.monotonic()
+        client.send(do="stop")
+        await run.read_all(client)
+    run.check_end("stopped")
+    if time.monotonic() - sent_at > 0.5:
+        raise Failed(f"it ended after {time.monotonic() - sent_at:.2f} s")
+
+
+async def deadline(run):
+    run.is_live = True
+    await run.prepare()
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address, timeout=2.5)
+        await client.line()
+        since = time.monotonic()
+        await run.server.end()
+        await run.read_all(client)
+    run.check_end("error")
+    run.check_error({"code": "DEADLINE_EXCEEDED", "retryable": False})
+    if time.monotonic() - since > 4:
+        raise Failed(f"it ended after {time.monotonic() - since:.1f} s")
+
+
+async def no_server(run):
+    await run.server.end()
+    async with Client(run.command) as client:
+        since = time.monotonic()
+        run.stream(client, run.server.address, connect_timeout=1.0)
+        await run.read_all(client)
+    run.check_end("error")
+    run.check_error({"code": "UNAVAILABLE"})
+    if time.monotonic() - since > 6:
+        raise Failed(f"it ended after {time.monotonic() - since:.1f} s")
+
+
+async def max_outage(run):
+    run.is_live = True
+    await run.prepare()
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address, max_outage=1.5)
+        await client.line()
+        await run.server.end()
+        since = time.monotonic()
+        await run.read_all(client)
+    run.check_end("error")
+    run.check_error({"code": "UNAVAILABLE"})
+    if time.monotonic() - since > 5:
+        raise Failed(f"it ended after {time.monotonic() - since:.1f} s")
+
+
+async def token_in_plain_text(run):
+    async with Client(run.command) as client:
+        # An address that no machine has.
+        run.stream(client, "192.0.2.1:50051", token="secret-of-the-kit", connect_timeout=20)
+        since = time.monotonic()
+        try:
+            await run.read_all(client)
+        except Failed:
+            run.error = {"message": client.stderr.decode()}
+    if time.monotonic() - since > 8:
+        raise Failed("it tried to connect")
+    if not run.error or run.end == "ok":
+        raise Failed("no error")
+    if "secret-of-the-kit" in str(run.error):
+        raise Failed("the error has the token")
+
+
+CASES = {
+    function.__name__: function
+    for function in (
+        read, kill_with_states, kill_with_store, stop_with_store, bad_states, consumer, taken_over, unary_error, stop,
+        stop_while_away, deadline, no_server, max_outage, token_in_plain_text,
+    )
+}  # fmt: skip

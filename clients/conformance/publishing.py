@@ -1,0 +1,78 @@
+"""The scenarios of publishers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bed import Client, Failed
+from cases import CASES, disturb
+from proxy import Proxy
+
+
+def check_receipts(run, receipts):
+    if [r["n"] for r in receipts] != list(range(run.items)):
+        raise Failed(f"{len(receipts)} receipts, not in order: {[r['n'] for r in receipts][:20]}")
+    sequences = [int(r["sequence"]) for r in receipts if "sequence" in r]
+    if sequences != sorted(set(sequences)):
+        raise Failed("the sequences of the receipts do not rise")
+
+
+async def publish(run):
+    run.expected = [f"message {n}" for n in range(run.items)]
+    receipts = []
+    async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
+        client.send(
+            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="message "
+        )
+        beside = asyncio.create_task(disturb(run))
+        async for line in client.lines():
+            run.take(line)
+            if "receipt" in line:
+                receipts.append(line["receipt"])
+                run.seen.append(None)
+        beside.cancel()
+    run.check_end()
+    check_receipts(run, receipts)
+    if errors := [r for r in receipts if "error" in r]:
+        raise Failed(f"{len(errors)} messages were refused: {errors[0]}")
+    run.seen = await run.server.published("t")
+    run.check_items()
+    if proxy.faults < run.get("least_faults", 0):
+        raise Failed(f"only {proxy.faults} faults happened: the scenario shows nothing")
+
+
+async def publish_refused(run):
+    receipts = []
+    async with Client(run.command) as client:
+        client.send(
+            do="publish", server=f"http://{run.server.address}", topic="a b", count=run.items, first=0, prefix="m "
+        )
+        async for line in client.lines():
+            run.take(line)
+            receipts += [line["receipt"]] if "receipt" in line else []
+    check_receipts(run, receipts)
+    for receipt in receipts:
+        run.error = receipt.get("error")
+        run.check_error({"code": "INVALID_ARGUMENT", "reason": "INVALID_FIELD", "field": "topic"})
+
+
+async def publish_too_late(run):
+    receipts = []
+    async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
+        client.send(
+            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="m ",
+            dedupe_window=11.0,
+        )  # fmt: skip
+        async for line in client.lines():
+            run.take(line)
+            receipts += [line["receipt"]] if "receipt" in line else []
+    if [r["n"] for r in receipts] != list(range(run.items)):
+        raise Failed(f"the receipts: {receipts[:3]}")
+    if not any(r.get("error", {}).get("kind") == "outcome_unknown" for r in receipts):
+        raise Failed(f"no receipt says that the outcome is unknown: {receipts[:3]}")
+    texts = await run.server.published("t")
+    if len(texts) != len(set(texts)):
+        raise Failed("a message was published twice")
+
+
+CASES |= {function.__name__: function for function in (publish, publish_refused, publish_too_late)}

@@ -1,0 +1,278 @@
+"""Calls over channels that are renewed: how long to wait between attempts, and when an attempt is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from .connection import Server
+from .errors import CallError, ClientClosedError, from_rpc
+from .position import Position
+
+MIN_WAIT, MAX_WAIT = 0.1, 2.0
+HEARTBEAT = 15.0
+# A stream that misses this number of heartbeats is lost; a busy machine may pause for MIN_SILENCE.
+MISSED_HEARTBEATS, MIN_SILENCE = 3, 5.0
+# How long an attempt may take to connect.
+CONNECT_LIMIT = 10.0
+
+
+class Backoff:
+    """Waits with full jitter, so that the readers of a restarted server do not all return at once."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+
+    def reset(self) -> None:
+        self._attempt = 0
+
+    def next(self, error: CallError) -> float:
+        """The seconds to wait after this error."""
+        wait = random.uniform(0, min(MAX_WAIT, MIN_WAIT * 2.0 ** min(self._attempt, 10)))
+        self._attempt += 1
+        return max(wait, error.retry_delay or 0.0)
+
+
+class _Connection:
+    """A channel and the number of its calls. One that was replaced is closed after its last call."""
+
+    def __init__(self, server: Server) -> None:
+        self.channel = server.channel()
+        self.calls = 0
+        self.is_replaced = False
+
+
+class Channels:
+    """The channel of a client. All its calls share one connection, until a stream finds it silent."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._current: _Connection | None = None
+        self._all: set[_Connection] = set()
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[_Connection]:
+        if self._is_closed:
+            raise ClientClosedError("the client is closed")
+        connection = self._current
+        if connection is None:
+            connection = self._current = _Connection(self.server)
+            self._all.add(connection)
+        connection.calls += 1
+        try:
+            yield connection
+        finally:
+            connection.calls -= 1
+            if connection.is_replaced and connection.calls == 0:
+                self._all.discard(connection)
+                await connection.channel.close()
+
+    def replace(self, connection: _Connection) -> None:
+        """Uses another connection for the next calls: this one may be half-open. Its other calls are left alone."""
+        connection.is_replaced = True
+        if self._current is connection:
+            self._current = None
+
+    async def close(self) -> None:
+        self._is_closed = True
+        self._current = None
+        for connection in list(self._all):
+            await connection.channel.close()
+        self._all.clear()
+
+
+class Watchdog:
+    """Cancels a call that is silent for too long. It counts only while the client waits for a response."""
+
+    def __init__(self, cancel: Callable[[], object], silence: float, first: float) -> None:
+        self.has_fired = False
+        self._cancel = cancel
+        self._silence = silence
+        # For the first response.
+        self._limit = first
+        self._since = time.monotonic()
+        self._is_waiting = True
+        self._is_due: Callable[[], bool] = lambda: True
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._limit, self._check)
+
+    def wait(self) -> None:
+        self._since, self._is_waiting = time.monotonic(), True
+
+    def wait_if(self, is_due: Callable[[], bool]) -> None:
+        """Waits; but only the time after an answer was due counts."""
+        self.wait()
+        self._is_due = is_due
+
+    def arrived(self) -> None:
+        self._is_waiting, self._limit = False, self._silence
+
+    def _check(self) -> None:
+        if not self._is_due():
+            self._since = time.monotonic()
+        left = self._since + self._limit - time.monotonic() if self._is_waiting else self._limit
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check)
+            return
+        self.has_fired = True
+        self._cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def lost(error: BaseException, watchdog: Watchdog, silence: float) -> CallError | None:
+    """The error of an attempt, or None if it is not one of the call."""
+    if watchdog.has_fired:
+        text = f"nothing arrived for {silence:g} s, not even a heartbeat"
+        return CallError(grpc.StatusCode.UNAVAILABLE, text, retryable=True)
+    if isinstance(error, grpc.aio.AioRpcError):
+        return from_rpc(error.code(), error.details(), tuple(error.trailing_metadata() or ()))
+    return None
+
+
+class Responses:
+    """The responses of one stream, over as many calls as it takes."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        position: Position,
+        *,
+        timeout: float | None,
+        connect_timeout: float,
+        max_outage: float | None,
+    ) -> None:
+        self._channels = channels
+        self._position = position
+        request = position.request()
+        heartbeat = request.heartbeat.ToNanoseconds() / 1e9 if request.HasField("heartbeat") else HEARTBEAT
+        self._silence = max(heartbeat * MISSED_HEARTBEATS, MIN_SILENCE)
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._connect_timeout, self._max_outage = connect_timeout, max_outage
+        # The time since when the stream is without a response.
+        self._out_since = time.monotonic()
+        self._has_begun = False
+        self._backoff = Backoff()
+        self._call: Any = None
+        self._closed = asyncio.Event()
+        self._attempt: Any = None
+
+    def close(self) -> None:
+        """Ends the stream. The server gets to know at once."""
+        self._closed.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    async def aclose(self) -> None:
+        self.close()
+        if self._attempt is not None:
+            attempt, self._attempt = self._attempt, None
+            await attempt.aclose()
+
+    async def next(self) -> Any:
+        """The next response, or None at the end of the stream."""
+        while True:
+            if self._closed.is_set():
+                return None
+            if self._attempt is None:
+                if self._position.is_complete:
+                    return None
+                self._attempt = self._one_call()
+            try:
+                response = await self._attempt.__anext__()
+            except StopAsyncIteration:
+                self._attempt = None
+                return None
+            except CallError as error:
+                self._attempt = None
+                if self._closed.is_set() or self._position.is_complete:
+                    return None
+                await self._wait_out(error)
+                continue
+            except BaseException:
+                self._attempt = None
+                raise
+            self._backoff.reset()
+            self._has_begun = True
+            return response
+
+    async def end_call(self) -> None:
+        """Ends the call; the next response is of another one."""
+        if self._attempt is not None:
+            attempt, self._attempt = self._attempt, None
+            await attempt.aclose()
+
+    async def _one_call(self) -> AsyncIterator[Any]:
+        kind = self._position.kind
+        async with self._channels.use() as connection:
+            method = connection.channel.unary_stream(
+                kind.method,
+                request_serializer=kind.request.SerializeToString,
+                response_deserializer=kind.response.FromString,
+            )
+            left = None if self._deadline is None else self._deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline of the stream has passed")
+            call = self._call = method(
+                self._position.request(),
+                metadata=self._channels.server.metadata(),
+                timeout=left,
+                # Before the first response, a server that cannot be reached is reported at once.
+                wait_for_ready=self._has_begun,
+            )
+            first = self._silence + CONNECT_LIMIT
+            if (limit := self._limit()) is not None:
+                first = max(0.0, min(first, self._out_since + limit - time.monotonic()))
+            watchdog = Watchdog(call.cancel, self._silence, first)
+            try:
+                while True:
+                    watchdog.wait()
+                    response = await call.read()
+                    watchdog.arrived()
+                    if response is grpc.aio.EOF:
+                        return
+                    self._out_since = time.monotonic()
+                    yield response
+                    self._out_since = time.monotonic()
+            except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
+                if self._closed.is_set():
+                    return
+                failed = lost(error, watchdog, self._silence)
+                if failed is None:
+                    raise
+                if watchdog.has_fired:
+                    self._channels.replace(connection)
+                raise failed from None
+            finally:
+                watchdog.stop()
+                call.cancel()
+                self._call = None
+
+    def _limit(self) -> float | None:
+        """How long the stream may be without a response."""
+        return self._max_outage if self._has_begun else self._connect_timeout
+
+    async def _wait_out(self, error: CallError) -> None:
+        """Waits before the next attempt, or raises the error if there should be no other one."""
+        if not error.is_retryable:
+            raise error
+        wait = self._backoff.next(error)
+        now = time.monotonic()
+        limit = self._limit()
+        if limit is not None and now + wait > self._out_since + limit:
+            raise error
+        if self._deadline is not None and now + wait >= self._deadline:
+            wait = max(0.0, self._deadline - now)
+        try:
+            await asyncio.wait_for(self._closed.wait(), wait)
+        except asyncio.TimeoutError:
+            return

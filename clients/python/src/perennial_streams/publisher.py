@@ -1,0 +1,263 @@
+"""A flow of messages over as many calls as it takes: in order, bounded, each stored once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from .calls import CONNECT_LIMIT, Backoff, Channels, Watchdog, lost
+from .errors import CallError, ClientClosedError, OutcomeUnknownError, ProtocolError, from_publish
+from .options import Seconds
+from .v1 import messages_pb2 as m
+
+_METHOD = "/perennial.v1.MessageService/PublishStream"
+# Of a request: far below the server's limits, so that the first answers need not wait for the last message.
+_REQUEST_MESSAGES, _REQUEST_BYTES = 1_024, 256 * 1024
+# While answers are outstanding.
+_SILENCE = 30.0
+# The server knows an id this much shorter than its window, for what a message may take to arrive.
+_MARGIN = 10.0
+_CLOSE_LIMIT = 2.0
+
+
+class _Message:
+    """A message without an answer."""
+
+    __slots__ = ("bytes", "receipt", "request", "sent_at")
+
+    def __init__(self, request: m.PublishRequest, receipt: asyncio.Future[m.PublishResponse]) -> None:
+        self.request = request
+        self.bytes = request.ByteSize()
+        self.receipt = receipt
+        self.sent_at: float | None = None
+
+
+class AsyncPublisher:
+    """Publishes messages in order, each with an id that it keeps over lost connections, so that it is stored once.
+
+    `publish` waits while too many messages are unanswered, and returns a future: the receipt. A message that the server
+    refuses fails its receipt, and the flow goes on. Leave the block of `async with` to wait for all receipts.
+    """
+
+    def __init__(self, channels: Channels, *, max_messages: int, max_bytes: int, dedupe_window: float) -> None:
+        self._channels = channels
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._resend_limit = max(0.0, dedupe_window - _MARGIN)
+        self._flow = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        self._number = 0
+        # In order: first those that were sent on the open call, then the others.
+        self._unanswered: deque[_Message] = deque()
+        self._sent = 0
+        # The number of the open call. The requests of an older one may still run.
+        self._call = 0
+        self._bytes = 0
+        self._room = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._is_closed = False
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def publish(
+        self,
+        topic: str,
+        content: str | bytes = "",
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        expected_sequence: int | None = None,
+        ttl: Seconds | None = None,
+    ) -> asyncio.Future[m.PublishResponse]:
+        """Takes a message, and returns its receipt. `await` the receipt to know that the message is on disk."""
+        from .client import new_message
+
+        return await self.send(new_message(topic, content, key, headers, message_id, expected_sequence, ttl))
+
+    async def send(self, request: m.PublishRequest) -> asyncio.Future[m.PublishResponse]:
+        """Takes a message as the request of Publish. See `publish`."""
+        while not self._has_room() and self._error is None and not self._is_closed:
+            async with self._room:
+                await self._room.wait()
+        if self._error is not None:
+            raise self._error
+        if self._is_closed:
+            raise ClientClosedError("the publisher is closed")
+        self._number += 1
+        if not request.HasField("message_id"):
+            request.message_id = f"{self._flow}-{self._number}"
+        message = _Message(request, asyncio.get_running_loop().create_future())
+        self._unanswered.append(message)
+        self._bytes += message.bytes
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return message.receipt
+
+    def _has_room(self) -> bool:
+        return len(self._unanswered) < self._max_messages and self._bytes < self._max_bytes
+
+    async def flush(self) -> None:
+        """Waits until every message has its receipt, or raises the error that ended the flow."""
+        while self._unanswered and self._error is None:
+            async with self._room:
+                await self._room.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def close(self) -> None:
+        """Waits for every receipt, and ends the flow."""
+        try:
+            await self.flush()
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        self._is_closed = True
+        self._wake.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait([self._task], timeout=0 if self._unanswered else _CLOSE_LIMIT)
+            if not done:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        await self._fail(ClientClosedError("the publisher was closed before the message was answered"))
+
+    async def __aenter__(self) -> AsyncPublisher:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            await self._stop()
+
+    # The flow
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    await self._one_call(backoff)
+                except CallError as error:
+                    if not error.is_retryable:
+                        raise
+                    await asyncio.sleep(backoff.next(error))
+                self._call += 1
+                self._sent = 0
+                await self._drop_those_that_may_be_forgotten()
+                while not self._unanswered:
+                    if self._is_closed:
+                        return
+                    self._wake.clear()
+                    await self._wake.wait()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            await self._fail(error)
+
+    async def _one_call(self, backoff: Backoff) -> None:
+        async with self._channels.use() as connection:
+            method = connection.channel.stream_stream(
+                _METHOD,
+                request_serializer=m.PublishStreamRequest.SerializeToString,
+                response_deserializer=m.PublishStreamResponse.FromString,
+            )
+            call = method(self._requests(self._call), metadata=self._channels.server.metadata(), wait_for_ready=True)
+            watchdog = Watchdog(call.cancel, _SILENCE, _SILENCE + CONNECT_LIMIT)
+            try:
+                while True:
+                    # Without a message to answer, the server has nothing to say.
+                    watchdog.wait_if(lambda: self._sent > 0)
+                    answer: Any = await call.read()
+                    watchdog.arrived()
+                    if answer is grpc.aio.EOF:
+                        break
+                    backoff.reset()
+                    await self._answered(answer.results)
+            except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
+                failed = lost(error, watchdog, _SILENCE)
+                if failed is None:
+                    raise
+                if watchdog.has_fired:
+                    self._channels.replace(connection)
+                raise failed from None
+            finally:
+                watchdog.stop()
+                call.cancel()
+        if self._unanswered:
+            raise CallError(grpc.StatusCode.UNAVAILABLE, "the flow ended before all messages were answered", retryable=True)
+
+    async def _requests(self, call: int) -> AsyncIterator[m.PublishStreamRequest]:
+        """The unanswered messages, and those that are still to come."""
+        while call == self._call:
+            request, size = m.PublishStreamRequest(), 0
+            now = time.monotonic()
+            while self._sent < len(self._unanswered) and len(request.messages) < _REQUEST_MESSAGES:
+                message = self._unanswered[self._sent]
+                if request.messages and size + message.bytes > _REQUEST_BYTES:
+                    break
+                request.messages.append(message.request)
+                size += message.bytes
+                message.sent_at = message.sent_at or now
+                self._sent += 1
+            if request.messages:
+                yield request
+            elif self._is_closed:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _answered(self, results: Any) -> None:
+        if len(results) > self._sent:
+            raise ProtocolError("the server answered messages that it did not get")
+        for result in results:
+            message = self._unanswered.popleft()
+            self._sent -= 1
+            self._bytes -= message.bytes
+            if message.receipt.done():
+                continue
+            if result.HasField("published"):
+                message.receipt.set_result(result.published)
+            else:
+                message.receipt.set_exception(from_publish(result.error))
+        async with self._room:
+            self._room.notify_all()
+
+    async def _drop_those_that_may_be_forgotten(self) -> None:
+        """Fails the messages that were sent so long ago that the server would not recognize their ids."""
+        now = time.monotonic()
+        while self._unanswered:
+            message = self._unanswered[0]
+            if message.sent_at is None or now - message.sent_at <= self._resend_limit:
+                break
+            self._unanswered.popleft()
+            self._bytes -= message.bytes
+            if not message.receipt.done():
+                text = f"no answer came within the window of the server for ids, {self._resend_limit + _MARGIN:g} s"
+                message.receipt.set_exception(OutcomeUnknownError(text))
+        async with self._room:
+            self._room.notify_all()
+
+    async def _fail(self, error: BaseException) -> None:
+        self._error = self._error or (None if isinstance(error, ClientClosedError) else error)
+        while self._unanswered:
+            message = self._unanswered.popleft()
+            if not message.receipt.done():
+                message.receipt.set_exception(error)
+                # The caller may not look at every receipt.
+                message.receipt.exception()
+        self._bytes = self._sent = 0
+        async with self._room:
+            self._room.notify_all()
