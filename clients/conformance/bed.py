@@ -67,7 +67,16 @@ class Server:
         return out.decode()
 
     async def publish(self, topic, texts):
-        await self.cli("publish", topic, "--stdin", stdin="".join(f"{text}\n" for text in texts).encode())
+        """Publishes the texts, each once, also while the server is killed."""
+        lines = [json.dumps({"topic": topic, "text": text, "messageId": text[:100]}) for text in texts]
+        for attempt in range(100):
+            try:
+                await self.cli("publish", "--json", stdin="".join(f"{line}\n" for line in lines).encode())
+                return
+            except Failed:
+                if attempt == 99:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def published(self, topic):
         """The texts of a topic, in order."""

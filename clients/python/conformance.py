@@ -260,10 +260,11 @@ async def publish(command: dict[str, Any]) -> None:
 
 
 def publish_in_threads(command: dict[str, Any]) -> None:
+    options = {"dedupe_window": command["dedupe_window"]} if "dedupe_window" in command else {}
     with p.Client(command["server"], **arguments(command)) as client:
         result, receipts = None, []
         try:
-            with client.publisher() as publisher:
+            with client.publisher(**options) as publisher:
                 for n in range(command.get("first", 0), command.get("first", 0) + command["count"]):
                     receipts.append((n, publisher.publish(command["topic"], f"{command['prefix']}{n}")))
         except p.PerennialError as error:
