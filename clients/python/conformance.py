@@ -13,12 +13,13 @@ import threading
 import time
 from typing import Any
 
+import grpc
 from google.protobuf import json_format
 
 import perennial_streams as p
 from perennial_streams.v1 import countdown_pb2, lines_pb2, messages_pb2
 
-CAN = ["stream", "store", "events", "publish", "consumer", "call", "bench", "token", "tls"]
+CAN = ["stream", "store", "events", "publish", "consumer", "call", "bench", "bench_generated", "token", "tls"]
 REQUESTS = {
     "countdown": countdown_pb2.CountdownRequest,
     "lines": lines_pb2.ReadLinesRequest,
@@ -293,7 +294,7 @@ async def call(command: dict[str, Any]) -> None:
             end(error)
 
 
-def bench(command: dict[str, Any], items: int, size: int, since: float) -> None:
+def bench(items: int, size: int, since: float) -> None:
     say(bench={"items": items, "bytes": size, "seconds": time.monotonic() - since})
     end(None)
 
@@ -305,7 +306,7 @@ async def bench_stream(command: dict[str, Any]) -> None:
         async for line in stream_of(client, command):
             items += 1
             size += len(line.text)
-        bench(command, items, size, since)
+        bench(items, size, since)
 
 
 def bench_in_threads(command: dict[str, Any]) -> None:
@@ -315,7 +316,25 @@ def bench_in_threads(command: dict[str, Any]) -> None:
         for line in stream_of(client, command):
             items += 1
             size += len(line.text)
-        bench(command, items, size, since)
+        bench(items, size, since)
+
+
+def bench_generated(command: dict[str, Any]) -> None:
+    """The same with generated code and grpcio alone."""
+    items = size = 0
+    request = json_format.ParseDict(command["request"], lines_pb2.ReadLinesRequest())
+    since = time.monotonic()
+    with grpc.insecure_channel(command["server"].removeprefix("http://")) as channel:
+        method = channel.unary_stream(
+            "/perennial.v1.LineService/ReadLines",
+            request_serializer=lines_pb2.ReadLinesRequest.SerializeToString,
+            response_deserializer=lines_pb2.ReadLinesResponse.FromString,
+        )
+        for response in method(request):
+            for line in response.lines:
+                items += 1
+                size += len(line.text)
+    bench(items, size, since)
 
 
 def main() -> None:
@@ -334,6 +353,8 @@ def main() -> None:
         publish_in_threads(command) if in_threads else asyncio.run(publish(command))
     elif command["do"] == "call":
         asyncio.run(call(command))
+    elif command["do"] == "bench_generated":
+        bench_generated(command)
     else:
         bench_in_threads(command) if in_threads else asyncio.run(bench_stream(command))
 

@@ -39,8 +39,8 @@ class Position:
         self._received: str | None = self.cursor
         self._replay: Replay | None = None
         self._response: Any = None
-        # The item that the caller has, and the key of the last one that is done since `cursor`.
-        self._hand: Any = None
+        # The item that the caller has; the ones before are done. And the key of the last one that is done since `cursor`.
+        self.hand: Any = None
         self._after: dict[str, int] = {}
         self._is_live = self._is_cut = False
         self.skipped_ticks = 0
@@ -97,7 +97,7 @@ class Position:
         """Takes a response, and returns the items to hand out."""
         if not response.cursor:
             raise ProtocolError("the server sent a response without a cursor")
-        self._response, self._hand = response, None
+        self._response, self.hand = response, None
         self._received = response.cursor
         items = getattr(response, self.kind.items)
         if self._replay is not None:
@@ -106,7 +106,8 @@ class Position:
             self.skipped_ticks += response.skipped_ticks
         if self._limit is not None:
             self._is_cut = len(items) > self._limit
-            items = items[: self._limit]
+            if self._is_cut:
+                items = items[: self._limit]
             self._limit -= len(items)
         return items
 
@@ -131,15 +132,11 @@ class Position:
 
     # What was handed out, and what is done.
 
-    def hand(self, item: Any) -> None:
-        """The caller has this item now; the ones before are done."""
-        self._hand = item
-
     def finish_item(self) -> None:
         """The item in the hand of the caller is done."""
-        if self._hand is not None:
-            self._after = self.kind.key(self._response, self._hand)
-            self._hand = None
+        if self.hand is not None:
+            self._after = self.kind.key(self._response, self.hand)
+            self.hand = None
 
     def finish_response(self) -> None:
         """Every item of the response is done."""
@@ -154,11 +151,11 @@ class Position:
 
     def state(self) -> str | None:
         """The state with the item in the hand of the caller."""
-        if self._hand is not None and self._is_last(self._hand):
+        if self.hand is not None and self._is_last(self.hand):
             return State(self.kind.name, self._response.cursor).to_text()
         if self.cursor is None:
             return None
-        after = self._after if self._hand is None else self.kind.key(self._response, self._hand)
+        after = self._after if self.hand is None else self.kind.key(self._response, self.hand)
         return State(self.kind.name, self.cursor, after).to_text()
 
     def _is_last(self, item: Any) -> bool:
@@ -167,7 +164,7 @@ class Position:
 
     def done_cursor(self) -> str | None:
         """The cursor to commit: that of the response, if the caller has its last item, or else the one before it."""
-        if self._hand is not None and self._is_last(self._hand):
+        if self.hand is not None and self._is_last(self.hand):
             return str(self._response.cursor)
         return self.cursor
 

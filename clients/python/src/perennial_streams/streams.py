@@ -100,7 +100,7 @@ class AsyncStream(Generic[ItemT, EventT]):
                     if response.events and (gap := position.gap()) is not None:
                         raise gap
                     for item in items:
-                        position.hand(item)
+                        position.hand = item
                         yield item
                         if is_saved_by_item:
                             position.finish_item()
@@ -110,7 +110,7 @@ class AsyncStream(Generic[ItemT, EventT]):
                         if not isinstance(value, of_item):
                             yield value
                             continue
-                        position.hand(value)
+                        position.hand = value
                         yield value
                         if is_saved_by_item:
                             position.finish_item()

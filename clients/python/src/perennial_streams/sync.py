@@ -127,7 +127,7 @@ class Stream(Generic[ItemT, EventT]):
                     if events and not isinstance(value, item):
                         yield value
                         continue
-                    position.hand(value)
+                    position.hand = value
                     yield value
                     if position.store is not None:
                         position.finish_item()
