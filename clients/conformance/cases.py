@@ -18,6 +18,8 @@ CODES = {
 }  # fmt: skip
 # A store that is written to once for each item may fall one item behind.
 IN_HAND = 1
+# How soon the server hears that a client has stopped.
+STOP_SECONDS = 0.1
 
 
 def text_of(item):
@@ -354,6 +356,17 @@ async def stop(run):
     run.is_live = True
     await run.prepare()
     run.scenario["request"] = {"interval": "3600s"} if run.kind == "countdown" else {"limit": "1000"}
+    # A busy machine may pause for a while, but not each time.
+    delays = []
+    while not delays or (delays[-1] > STOP_SECONDS and len(delays) < 5):
+        delays.append(await stop_once(run))
+    if delays[-1] > STOP_SECONDS:
+        raise Failed(f"the server heard of it after {', '.join(f'{delay:.3f}' for delay in delays)} s")
+
+
+async def stop_once(run):
+    """The seconds until the server heard that the client has stopped."""
+    run.seen = []
     async with Proxy(lambda: run.server.address) as proxy, Client(run.command) as client:
         run.stream(client, proxy.address)
         async for line in client.lines():
@@ -364,8 +377,7 @@ async def stop(run):
                 sent_at = time.monotonic()
                 client.send(do="stop")
         run.check_end("stopped")
-        if proxy.ended_at is None or proxy.ended_at - sent_at > 0.1:
-            raise Failed(f"the server heard of it after {proxy.ended_at and proxy.ended_at - sent_at} s")
+        return (proxy.ended_at or time.monotonic() + 1) - sent_at
 
 
 async def stop_while_away(run):
