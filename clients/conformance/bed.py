@@ -57,14 +57,7 @@ class Server:
         await self.start()
 
     async def cli(self, *arguments, stdin=b""):
-        process = await asyncio.create_subprocess_exec(
-            CLI, "--server", f"http://{self.address}", *arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await process.communicate(stdin)
-        if process.returncode != 0:
-            raise Failed(f"perennial {' '.join(arguments)}: {err.decode()}")
-        return out.decode()
+        return await output(CLI, "--server", f"http://{self.address}", *arguments, stdin=stdin)
 
     async def publish(self, topic, texts):
         """Publishes the texts, each once, also while the server is killed."""
@@ -82,6 +75,17 @@ class Server:
         """The texts of a topic, in order."""
         out = await self.cli("-o", "ndjson", "messages", topic, "--from", "earliest", "--until-caught-up")
         return [json.loads(line)["text"] for line in out.splitlines()]
+
+
+async def output(*command, stdin=b""):
+    """The output of a command."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate(stdin)
+    if process.returncode != 0:
+        raise Failed(f"{' '.join(str(part) for part in command)}: {err.decode()}")
+    return out.decode()
 
 
 class Client:

@@ -7,7 +7,7 @@ import json
 import signal
 import time
 
-from bed import Client, Failed
+from bed import SERVER, Client, Failed, output
 from details import trailers
 from proxy import Fault, Proxy
 
@@ -455,10 +455,37 @@ async def token_in_plain_text(run):
         raise Failed("the error has the token")
 
 
+async def token(run):
+    """A server with rules: a token from each place where it may be, and none."""
+    await run.prepare()
+    access, tokens, file = (run.server.directory / name for name in ("access.toml", "tokens.toml", "token"))
+    access.write_text('[[rule]]\nwho = ["token:kit"]\nmay = ["administer"]\n')
+    secret = (await output(SERVER, "token", "--tokens", tokens, "new", "kit")).strip()
+    file.write_text(secret + "\n")
+    file.chmod(0o600)
+    run.server.options = ("--access", access, "--tokens", tokens)
+    await run.server.restart()
+    for options, environment in (
+        ({"token": secret}, {}), ({"token_file": str(file)}, {}), ({}, {"PERENNIAL_TOKEN": secret}),
+    ):  # fmt: skip
+        run.seen = []
+        async with Client(run.command, environment) as client:
+            run.stream(client, run.server.address, **options)
+            await run.read_all(client)
+        run.check_end()
+        run.check_items()
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address)
+        await run.read_all(client)
+    run.check_end("error")
+    run.check_error({"code": "UNAUTHENTICATED", "reason": "CREDENTIALS_MISSING", "retryable": False})
+
+
 CASES = {
     function.__name__: function
     for function in (
         read, kill_with_states, kill_with_store, stop_with_store, bad_states, consumer, taken_over, unary_error, stop,
         stop_while_away, deadline, no_server, max_outage, token_in_plain_text,
+        token,
     )
 }  # fmt: skip
