@@ -377,7 +377,10 @@ async def stop_once(run):
                 sent_at = time.monotonic()
                 client.send(do="stop")
         run.check_end("stopped")
-        return (proxy.ended_at or time.monotonic() + 1) - sent_at
+        # The line may come before the end of the call is on the wire.
+        while proxy.ended_at is None and time.monotonic() < sent_at + 2:
+            await asyncio.sleep(0.01)
+        return (proxy.ended_at or time.monotonic()) - sent_at
 
 
 async def stop_while_away(run):
