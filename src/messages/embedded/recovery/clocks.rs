@@ -79,7 +79,9 @@ pub fn dedupe(
             while let Some(run) = segment.run(place) {
                 place += 1;
                 let (blocks, _) = blocks_of(&segment.read(run.start, run.end)?, &run, segment.salt());
-                blocks.iter().for_each(|block| dedupe.add(block, moment));
+                for block in &blocks {
+                    dedupe.add(block, moment);
+                }
             }
         }
     }
