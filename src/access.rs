@@ -20,8 +20,10 @@ use tokio::sync::watch;
 use crate::pem;
 use identity::Accounts;
 pub use identity::Identity;
+use jwt::Jwts;
 use metrics::Metrics;
 pub use need::{Kind, Need, Target};
+use quota::{Quotas, Usages};
 use reload::Contents;
 pub use rights::{Part, Rights};
 use rules::{Fault, Rules};
@@ -29,8 +31,10 @@ use tokens::{Hash, Tokens};
 pub use verb::Verb;
 
 pub mod identity;
+pub mod jwt;
 mod metrics;
 mod need;
+pub mod quota;
 mod reload;
 pub mod rights;
 pub mod rules;
@@ -79,20 +83,33 @@ pub enum Refused {
     Revoked,
     /// The token came in plain text from another machine.
     PlainText,
+    /// The token is a JWT that is not accepted, for this reason.
+    Jwt(&'static str),
 }
 
 /// What a call shows to be known by, besides its connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Credential {
     Token(Hash),
+    /// The text of a JWT, which is verified again when the keys change.
+    Jwt(Arc<str>),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token"),
+            Self::Jwt(_) => f.write_str("Jwt"),
+        }
+    }
 }
 
 /// Who makes a call.
 #[derive(Clone, Debug)]
-pub struct Caller(Arc<Known>);
+pub struct Caller(Arc<Inner>);
 
 #[derive(Debug)]
-struct Known {
+struct Inner {
     /// As texts and the log name it.
     name: String,
     /// Those of its connection.
@@ -103,9 +120,15 @@ struct Known {
     /// When its credential expires, in Unix seconds.
     expires: Option<i64>,
     rights: Arc<Rights>,
+    quotas: Quotas,
 }
 
 impl Caller {
+    /// How much it may do.
+    pub fn quotas(&self) -> &Quotas {
+        &self.0.quotas
+    }
+
     /// What it may do.
     pub fn rights(&self) -> &Arc<Rights> {
         &self.0.rights
@@ -133,6 +156,7 @@ impl fmt::Display for Caller {
 pub struct Policy {
     rules: Rules,
     tokens: Tokens,
+    jwts: Option<Jwts>,
 }
 
 impl Policy {
@@ -145,13 +169,21 @@ impl Policy {
             (Some(path), Some(content)) => Tokens::parse(path, content)?,
             _ => Tokens::default(),
         };
-        Ok(Self { rules, tokens })
+        let jwts = match (rules.jwt(), &contents.keys) {
+            (Some(settings), Some((path, content))) => {
+                let settings = jwt::Settings { keys: path.clone(), ..settings.clone() };
+                Some(Jwts::new(&settings, content)?)
+            }
+            _ => None,
+        };
+        Ok(Self { rules, tokens, jwts })
     }
 
     fn caller(
         &self,
         of_connection: &Arc<[Identity]>,
         credential: Option<Credential>,
+        usages: &Usages,
     ) -> Result<Caller, Refused> {
         let (mut own, mut expires) = (Vec::new(), None);
         match &credential {
@@ -165,20 +197,28 @@ impl Policy {
                 own.extend(entry.roles.iter().cloned().map(Identity::Role));
                 expires = entry.expires.map(jiff::Timestamp::as_second);
             }
+            Some(Credential::Jwt(text)) => {
+                let verified = self.jwts.as_ref().ok_or(Refused::Unknown)?.verify(text)?;
+                own.extend(verified.identities.iter().cloned());
+                expires = Some(verified.expires);
+            }
         }
         if expires.is_some_and(|expires| pem::now() >= expires) {
             return Err(Refused::Expired);
         }
         let first = own.first().or_else(|| of_connection.first());
         let name = first.map_or_else(|| "a caller without credentials".into(), ToString::to_string);
-        let rights = self.rules.rights(own.iter().chain(of_connection.iter()));
-        Ok(Caller(Arc::new(Known {
+        let all = || own.iter().chain(of_connection.iter());
+        let (rights, limits) = (self.rules.rights(all()), self.rules.limits(all()));
+        let quotas = usages.of(&name, &limits);
+        Ok(Caller(Arc::new(Inner {
             name,
             is_known: first.is_some(),
             of_connection: of_connection.clone(),
             credential,
             expires,
             rights: rights.into(),
+            quotas,
         })))
     }
 }
@@ -192,6 +232,7 @@ pub struct Access {
     current: watch::Sender<Arc<Policy>>,
     /// The contents of the files at the start.
     first: u64,
+    usages: Usages,
     metrics: Metrics,
 }
 
@@ -206,7 +247,8 @@ impl Access {
         let policy = Policy::new(&files, &contents?, &roots)?;
         let metrics = Metrics::new(registry);
         metrics.in_use(&policy);
-        Ok(Arc::new(Self { files, roots, current: watch::Sender::new(policy.into()), first, metrics }))
+        let (current, usages) = (watch::Sender::new(policy.into()), Usages::default());
+        Ok(Arc::new(Self { files, roots, current, first, usages, metrics }))
     }
 
     /// Who makes a call, by the identities of its connection and the values of its header `authorization`.
@@ -219,8 +261,9 @@ impl Access {
         headers: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Caller, Refused> {
         let credential = credential(headers);
-        let caller =
-            credential.and_then(|credential| self.current.borrow().clone().caller(of_connection, credential));
+        let caller = credential.and_then(|credential| {
+            self.current.borrow().clone().caller(of_connection, credential, &self.usages)
+        });
         caller.inspect_err(|refused| self.metrics.refused(*refused))
     }
 
@@ -229,8 +272,14 @@ impl Access {
     /// # Errors
     /// Its credential is no longer accepted.
     pub fn again(&self, caller: &Caller) -> Result<Caller, Refused> {
-        let Known { of_connection, credential, .. } = &*caller.0;
-        self.current.borrow().clone().caller(of_connection, credential.clone())
+        let Inner { of_connection, credential, .. } = &*caller.0;
+        self.current.borrow().clone().caller(of_connection, credential.clone(), &self.usages)
+    }
+
+    /// Counts a quota that is used up.
+    pub fn exceed(&self, exceeded: quota::Exceeded) -> quota::Exceeded {
+        self.metrics.exceeded(exceeded.quota);
+        exceeded
     }
 
     /// Counts credentials that are refused.
@@ -259,7 +308,12 @@ fn credential<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<
     if !scheme.eq_ignore_ascii_case("bearer") || headers.next().is_some() {
         return Err(Refused::Malformed);
     }
-    Hash::of(token.trim()).map(|hash| Some(Credential::Token(hash))).ok_or(Refused::Unknown)
+    let token = token.trim();
+    match Hash::of(token) {
+        Some(hash) => Ok(Some(Credential::Token(hash))),
+        None if token.split('.').count() == 3 => Ok(Some(Credential::Jwt(token.into()))),
+        None => Err(Refused::Unknown),
+    }
 }
 
 #[cfg(test)]

@@ -36,8 +36,9 @@ impl ErrorReason {
             | Self::LogFull
             | Self::BuffersFull
             | Self::TooManyStreams
-            | Self::TooManyTicks => Code::ResourceExhausted,
-            Self::LogFailed | Self::Draining | Self::Stalled => Code::Unavailable,
+            | Self::TooManyTicks
+            | Self::QuotaExceeded => Code::ResourceExhausted,
+            Self::LogFailed | Self::Draining | Self::Stalled | Self::AccessChanged => Code::Unavailable,
             Self::ReadError => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::CredentialsMissing
@@ -52,6 +53,8 @@ impl ErrorReason {
     pub const fn is_retried(self) -> bool {
         match self {
             Self::LogFull
+            | Self::AccessChanged
+            | Self::QuotaExceeded
             | Self::BuffersFull
             | Self::Draining
             | Self::Stalled

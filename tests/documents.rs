@@ -151,7 +151,7 @@ fn contract() -> String {
 }
 
 /// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
-const NOT_OF_THE_CONTRACT: [&str; 19] = [
+const NOT_OF_THE_CONTRACT: [&str; 20] = [
     "BENCH_NATS_SERVER",
     "BENCH_PYTHON",
     "CERTIFICATE_EXPIRED",
@@ -162,6 +162,7 @@ const NOT_OF_THE_CONTRACT: [&str; 19] = [
     "PERENNIAL_CA",
     "PERENNIAL_CERT",
     "PERENNIAL_CERT_KEY",
+    "PERENNIAL_PROFILE",
     "PERENNIAL_SERVER",
     "PERENNIAL_TOKEN",
     "PERENNIAL_TOKEN_FILE",

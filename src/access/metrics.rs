@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Policy, Refused, Verb};
+use super::{Policy, Refused, Verb, quota::Quota};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Outcome {
@@ -23,6 +23,11 @@ struct Of {
     verb: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct By {
+    quota: &'static str,
+}
+
 /// The metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -32,6 +37,7 @@ pub struct Metrics {
     reloads: Family<Outcome, Counter>,
     refused: Family<Reason, Counter>,
     denied: Family<Of, Counter>,
+    exceeded: Family<By, Counter>,
 }
 
 impl Metrics {
@@ -44,8 +50,9 @@ impl Metrics {
             reloads: Family::default(),
             refused: Family::default(),
             denied: Family::default(),
+            exceeded: Family::default(),
         };
-        let Self { rules, tokens, is_refused, reloads, refused, denied } = &metrics;
+        let Self { rules, tokens, is_refused, reloads, refused, denied, exceeded } = &metrics;
         registry.register("access_rules", "Rules in use", rules.clone());
         registry.register("access_tokens", "Tokens in use that are not revoked", tokens.clone());
         let help = "1 while the files of access cannot be used and those before are in use";
@@ -53,7 +60,14 @@ impl Metrics {
         registry.register("access_reloads", "New files of access, by outcome", reloads.clone());
         registry.register("access_credentials_refused", "Credentials refused, by reason", refused.clone());
         registry.register("access_denied", "Calls and messages denied, by verb", denied.clone());
+        let help = "Calls and messages refused because a quota of their caller was used up";
+        registry.register("access_quotas_exceeded", help, exceeded.clone());
         metrics
+    }
+
+    /// A quota was used up.
+    pub fn exceeded(&self, quota: Quota) {
+        self.exceeded.get_or_create(&By { quota: quota.key() }).inc();
     }
 
     /// A policy is in use.
@@ -78,6 +92,7 @@ impl Metrics {
             Refused::Expired => "EXPIRED",
             Refused::Revoked => "REVOKED",
             Refused::PlainText => "PLAIN_TEXT",
+            Refused::Jwt(_) => "JWT",
         };
         self.refused.get_or_create(&Reason { reason }).inc();
     }

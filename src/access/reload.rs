@@ -4,13 +4,14 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use super::{Access, Error, Files, Policy};
+use super::{Access, Error, Files, Policy, jwt};
 use crate::{blocking::Pool, pem};
 
 /// The contents of the files.
@@ -18,14 +19,16 @@ use crate::{blocking::Pool, pem};
 pub struct Contents {
     pub rules: Vec<u8>,
     pub tokens: Option<Vec<u8>>,
+    /// The keys of an issuer of JWTs, if the rules name their file.
+    pub keys: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Contents {
     pub fn read(files: &Files) -> Result<Self, pem::Error> {
-        Ok(Self {
-            rules: pem::read(&files.rules)?,
-            tokens: files.tokens.as_deref().map(pem::read_private).transpose()?,
-        })
+        let rules = pem::read(&files.rules)?;
+        let keys = jwt::keys_file(&files.rules, &rules);
+        let keys = keys.map(|path| pem::read(&path).map(|content| (path, content))).transpose()?;
+        Ok(Self { rules, keys, tokens: files.tokens.as_deref().map(pem::read_private).transpose()? })
     }
 }
 

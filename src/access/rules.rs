@@ -17,12 +17,17 @@ use toml::{
 use super::{
     Identity, Kind, Verb,
     identity::Accounts,
+    jwt::Settings,
+    quota::Limit,
     rights::{Files, Grant, Rights},
 };
 use crate::{
     lines::{Glob, Paths},
     messages::topic::Pattern,
 };
+
+mod jwt;
+mod limits;
 
 /// Up to this many faults are reported.
 const MAX_FAULTS: usize = 20;
@@ -61,6 +66,10 @@ pub struct Rules {
     grants: Vec<Arc<Grant>>,
     /// The rules that name an identity, in their order.
     by_identity: HashMap<Identity, Vec<usize>>,
+    jwt: Option<Settings>,
+    limits: Vec<Limit>,
+    /// The limits that name an identity, in their order.
+    limits_by_identity: HashMap<Identity, Vec<usize>>,
 }
 
 impl Rules {
@@ -79,6 +88,11 @@ impl Rules {
         Err(reader.faults)
     }
 
+    /// Which JWTs are accepted, if some are.
+    pub fn jwt(&self) -> Option<&Settings> {
+        self.jwt.as_ref()
+    }
+
     /// The number of rules.
     pub fn count(&self) -> usize {
         self.grants.len()
@@ -86,17 +100,31 @@ impl Rules {
 
     /// What a caller with these identities may do.
     pub fn rights<'a>(&self, identities: impl IntoIterator<Item = &'a Identity>) -> Rights {
-        let all = identities.into_iter().chain([&Identity::Anyone]);
-        let mut rules =
-            all.filter_map(|one| self.by_identity.get(one)).flatten().copied().collect::<Vec<_>>();
-        rules.sort_unstable();
-        rules.dedup();
-        Rights::new(rules.into_iter().filter_map(|rule| self.grants.get(rule).cloned()).collect())
+        let rules = numbers(&self.by_identity, identities).into_iter();
+        Rights::new(rules.filter_map(|rule| self.grants.get(rule).cloned()).collect())
+    }
+
+    /// The limits of a caller with these identities.
+    pub fn limits<'a>(&self, identities: impl IntoIterator<Item = &'a Identity>) -> Vec<Limit> {
+        let limits = numbers(&self.limits_by_identity, identities).into_iter();
+        limits.filter_map(|limit| self.limits.get(limit).copied()).collect()
     }
 }
 
+/// What names one of the identities, or anyone.
+fn numbers<'a>(
+    by_identity: &HashMap<Identity, Vec<usize>>,
+    identities: impl IntoIterator<Item = &'a Identity>,
+) -> Vec<usize> {
+    let all = identities.into_iter().chain([&Identity::Anyone]);
+    let mut numbers = all.filter_map(|one| by_identity.get(one)).flatten().copied().collect::<Vec<_>>();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
 /// A text and where it begins.
-struct Text<'a> {
+struct Listed<'a> {
     text: &'a str,
     at: usize,
     field: String,
@@ -109,7 +137,7 @@ struct Reader<'a> {
     faults: Vec<Fault>,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     fn fault(&mut self, at: usize, field: impl Into<String>, text: impl Into<String>) {
         let line = 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
         self.faults.push(Fault { line, field: field.into(), text: text.into() });
@@ -125,7 +153,9 @@ impl<'a> Reader<'a> {
             }
         };
         let mut rules = Rules::default();
-        self.check_keys(table.get_ref(), "", &["rule"]);
+        self.check_keys(table.get_ref(), "", &["rule", "limit", "jwt"]);
+        self.limits(&mut rules, table.get_ref());
+        rules.jwt = self.jwt(table.get_ref());
         let listed = table.get_ref().iter().find(|(key, _)| key.get_ref() == "rule").map(|(_, value)| value);
         let Some(DeValue::Array(listed)) = listed.map(Spanned::get_ref) else {
             let remedy = "there is no [[rule]], so nobody could do anything; to allow everything, write a rule with \
@@ -151,18 +181,14 @@ impl<'a> Reader<'a> {
         let who = self.texts(table, "who", field, at, Some("[\"token:billing\"] or [\"anyone\"]"));
         let may = self.texts(table, "may", field, at, Some("[\"subscribe\", \"list\"]"));
         for text in &may {
-            match Verb::named(text.text) {
-                Some(verb) => grant.verbs.add(verb),
-                None => {
-                    let known = Verb::ALL.map(Verb::name).join(", ");
-                    let nearest = nearest(text.text, &Verb::ALL.map(Verb::name));
-                    self.fault(
-                        text.at,
-                        text.field.clone(),
-                        format!("`{}` is no verb{nearest}: write one of {known}", text.text),
-                    );
-                }
+            if let Some(verb) = Verb::named(text.text) {
+                grant.verbs.add(verb);
+                continue;
             }
+            let names = Verb::ALL.map(Verb::name);
+            let (known, nearest) = (names.join(", "), nearest(text.text, &names));
+            let fault = format!("`{}` is no verb{nearest}: write one of {known}", text.text);
+            self.fault(text.at, text.field.clone(), fault);
         }
         for kind in Kind::ALL {
             let texts = self.texts(table, kind.key(), field, at, None);
@@ -208,7 +234,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn target(&mut self, grant: &mut Grant, kind: Kind, text: &Text<'_>) {
+    fn target(&mut self, grant: &mut Grant, kind: Kind, text: &Listed<'_>) {
         let fault = if kind == Kind::File {
             match self.files(text.text) {
                 Ok(files) => return grant.files.push(files),
@@ -275,7 +301,7 @@ impl<'a> Reader<'a> {
         field: &str,
         at: usize,
         example: Option<&str>,
-    ) -> Vec<Text<'t>> {
+    ) -> Vec<Listed<'t>> {
         let field = format!("{field}.{key}");
         let form = example.unwrap_or("[\"…\", \"…\"]");
         let Some(value) = table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value) else {
@@ -295,7 +321,7 @@ impl<'a> Reader<'a> {
         for (index, value) in values.iter().enumerate() {
             let (at, field) = (value.span().start, format!("{field}[{index}]"));
             match value.get_ref() {
-                DeValue::String(text) => texts.push(Text { text, at, field }),
+                DeValue::String(text) => texts.push(Listed { text, at, field }),
                 _ => self.fault(at, field, "is no text: write it in quotes"),
             }
         }

@@ -128,6 +128,12 @@ pub fn check(access: &Access, caller: &Caller, rights: &Rights, needs: &[Need<'_
     }
 }
 
+/// Counts messages that a caller publishes among its quotas.
+pub fn count_publish(access: &Access, caller: &Caller, messages: usize, bytes: usize) -> Result<(), Failure> {
+    let taken = caller.quotas().take_publish(messages as u64, bytes as u64);
+    taken.map_err(|exceeded| status::quota_exceeded(caller, access.exceed(exceeded)))
+}
+
 /// The failure of a call that needs a right that the caller does not have.
 fn denied(caller: &Caller, need: &Need<'_>) -> Failure {
     let name = match &need.target {

@@ -19,32 +19,37 @@ use bytes::Bytes;
 use futures::Stream;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Request, Response, Status};
 
+use self::permit::{Permits, Permitted};
 use self::stall::{Evictable, Inspections, StallWatch, Unsent, Watched};
 use super::{
-    access::{self, Asks},
+    access::Asks,
     codec::Encoded,
     metrics::{Metrics, Sent},
     status::{self, Failure},
 };
 use crate::{
-    access::{Access, Caller, Kind, Need, Rights, Verb},
+    access::{Access, Rights},
     blocking::Owner,
     reason::code_name,
     stream::{Batching, WakeGroup},
 };
 
 mod admission;
+pub(super) mod audit;
+mod guard;
 mod log_limit;
 mod peer;
+mod permit;
 mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
 pub use log_limit::{ConnectionLog, LogLimit};
 pub use peer::Peer;
+pub use permit::{Ends, Permit};
 pub use responses::Responses;
 
 /// The default of [`Config::max_streams`]: about 1 GiB of idle streams.
@@ -111,8 +116,11 @@ struct Inner {
     buffered: AtomicUsize,
     unsent: Arc<Unsent>,
     log_limit: Arc<LogLimit>,
+    /// The limit on lines about callers who were refused.
+    audit_limit: Arc<LogLimit>,
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Watched>>,
+    permits: Permits,
     inspections: Arc<Inspections>,
 }
 
@@ -146,11 +154,16 @@ impl Calls {
             open: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
             log_limit: Arc::new(LogLimit::of_the_server()),
+            audit_limit: Arc::new(LogLimit::of_the_server()),
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
+            permits: Permits::default(),
             inspections: Arc::default(),
         });
         tokio::spawn(stall::sweep(Arc::downgrade(&inner)));
+        if let Some(access) = &inner.access {
+            tokio::spawn(permit::watch(Arc::downgrade(&inner), access.clone()));
+        }
         Self(inner)
     }
 
@@ -165,7 +178,8 @@ impl Calls {
         metrics.opened(method);
         let rights = self.rights(request);
         let admitted = self.admission(request, false);
-        let admitted = admitted.and_then(|admission| self.check(request, &rights).map(|()| admission));
+        let admitted =
+            admitted.and_then(|admission| self.check(method, request, &rights).map(|()| admission));
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
@@ -173,6 +187,15 @@ impl Calls {
         let owner = connection.map_or(0, |connection| connection.number);
         let wake_group = connection.and_then(|connection| connection.wake_group);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
+        let permitted = if admitted.is_ok() { self.permit(request, &ends) } else { Ok(None) };
+        let (admitted, permitted) = match (admitted, permitted) {
+            (Ok(admission), Ok(permitted)) => (Ok(admission), permitted),
+            (Err(refusal), _) | (_, Err(refusal)) => (Err(refusal), None),
+        };
+        let (permitted, ends) = match permitted {
+            Some((permitted, ends)) => (Some(permitted), ends),
+            None => (None, Ends::with_connection(ends)),
+        };
         let (calls, sent) = (self.clone(), metrics.sent(method));
         let (items, bytes, ending, started) = (0, 0, None, Instant::now());
         let mut call = Call {
@@ -187,6 +210,7 @@ impl Calls {
             started,
             admission: None,
             ends,
+            permitted,
             sent,
             items,
             bytes,
@@ -199,8 +223,9 @@ impl Calls {
                 call.admission = Some(admission);
             }
         }
-        if call.ends.is_cancelled() {
-            return Err(call.end(status::draining()));
+        if call.ends.are_now() {
+            let failure = call.ends.failure();
+            return Err(call.end(failure));
         }
         Ok(call)
     }
@@ -215,7 +240,7 @@ impl Calls {
     ) -> Result<Response<A>, Status> {
         let admission = self.admission(&request, true)?;
         let Admission { started, deadline, .. } = admission;
-        let allowed = self.check(&request, &self.rights(&request));
+        let allowed = self.check(method, &request, &self.rights(&request));
         let answer = async {
             allowed?;
             answer(request.into_inner()).await
@@ -234,43 +259,6 @@ impl Calls {
         self.0.metrics.answered(method, code);
         tracing::debug!(method, code, seconds = started.elapsed().as_secs_f64());
         answer
-    }
-
-    /// What the caller of a request may do.
-    pub fn rights<T>(&self, request: &Request<T>) -> Arc<Rights> {
-        match (&self.0.access, request.extensions().get::<Caller>()) {
-            (None, _) => Rights::all().into(),
-            (Some(_), Some(caller)) => caller.rights().clone(),
-            // It did not pass the gate.
-            (Some(_), None) => Rights::default().into(),
-        }
-    }
-
-    /// Checks that the caller of a request may do what it asks for.
-    fn check<T: Asks>(&self, request: &Request<T>, rights: &Rights) -> Result<(), Failure> {
-        match (&self.0.access, request.extensions().get::<Caller>()) {
-            (None, _) => Ok(()),
-            (Some(access), Some(caller)) => access::check(access, caller, rights, &request.get_ref().needs()),
-            (Some(_), None) => Err(status::stranger("this caller", false)),
-        }
-    }
-
-    /// Who makes a call, if there are rules and it has passed the gate.
-    pub fn caller<T>(&self, request: &Request<T>) -> Option<Caller> {
-        request.extensions().get::<Caller>().cloned()
-    }
-
-    /// Checks that a message of a stream may be published. `caller` is the one of the stream.
-    pub fn check_message(&self, caller: Option<&Caller>, topic: &str) -> Result<(), Failure> {
-        let Some(access) = &self.0.access else { return Ok(()) };
-        let Some(caller) = caller else { return Err(status::stranger("this caller", false)) };
-        let need = Need::one(Verb::Publish, Kind::Topic, topic, "topic");
-        access::check(access, caller, caller.rights(), &[need])
-    }
-
-    /// Who may do what, if there are rules.
-    pub fn access(&self) -> Option<&Arc<Access>> {
-        self.0.access.as_ref()
     }
 
     /// The admission that a request has from the gate, or one that counts from now.
@@ -333,7 +321,9 @@ pub struct Call {
     started: Instant,
     /// `None` if the call was not admitted.
     admission: Option<Admission>,
-    ends: CancellationToken,
+    ends: Ends,
+    /// `None` without rules.
+    permitted: Option<Permitted>,
     sent: Sent,
     items: u64,
     bytes: u64,
@@ -356,7 +346,7 @@ impl Call {
         let opened = tokio::select! {
             opened = open => opened.map_err(Into::into),
             () = passed => Err(status::deadline_exceeded()),
-            () = ends.cancelled() => Err(status::draining()),
+            failure = ends.reached() => Err(failure),
         };
         match opened {
             Ok(stream) => Ok((self, stream)),
@@ -369,7 +359,7 @@ impl Call {
     where
         S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
-        let ends = self.ends.clone();
+        let ends = self.ends.owned();
         self.serve_until(stream, Some(ends))
     }
 
@@ -381,7 +371,11 @@ impl Call {
         self.serve_until(stream, None)
     }
 
-    fn serve_until<T: 'static, S>(self, stream: S, ends: Option<CancellationToken>) -> Responses<T>
+    fn serve_until<T: 'static, S>(
+        self,
+        stream: S,
+        ends: Option<WaitForCancellationFutureOwned>,
+    ) -> Responses<T>
     where
         S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
@@ -399,9 +393,14 @@ impl Call {
         &self.rights
     }
 
-    /// Cancelled when the call must end.
-    pub fn ends(&self) -> &CancellationToken {
+    /// When the call must end.
+    pub fn ends(&self) -> &Ends {
         &self.ends
+    }
+
+    /// What its caller may do while it is open; `None` without rules.
+    pub fn permit(&self) -> Option<Arc<Permit>> {
+        self.permitted.as_ref().map(|permitted| permitted.permit.clone())
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -15,7 +15,7 @@ use super::{
     Config,
     access::{Foreign, foreign},
     body::own_body,
-    call::{Calls, Connection, timeout},
+    call::{Calls, Connection, audit, timeout},
     status::{self, Failure, NotACall},
 };
 use answer::Answer;
@@ -92,7 +92,10 @@ impl Gate {
         let caller = match self.calls.access().map(|access| admit(access, connection, &request)) {
             None => None,
             Some(Ok(caller)) => caller,
-            Some(Err(failure)) => return self.turn_away(failure),
+            Some(Err(failure)) => {
+                audit::turned_away(connection, request.uri().path(), &failure);
+                return self.turn_away(failure);
+            }
         };
         let limits = Limits {
             deadline: admission.deadline,

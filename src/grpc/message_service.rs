@@ -62,8 +62,10 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
+        let caller = self.calls.caller(&request);
         let answer = async |request: proto::PublishRequest| {
             let published = async {
+                self.calls.count_publish(caller.as_ref(), 1, request.encoded_len())?;
                 let message = new_message(request)?;
                 Ok(published(self.log.publish(message).await?))
             };
@@ -78,9 +80,14 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishBatchRequest>,
     ) -> Result<Response<proto::PublishBatchResponse>, Status> {
+        let caller = self.calls.caller(&request);
         let answer = async |request: proto::PublishBatchRequest| {
             let count = request.messages.len();
-            let published = self.publish_all(request.messages).await;
+            let counted = self.calls.count_publish(caller.as_ref(), count, request.encoded_len());
+            let published = match counted {
+                Ok(()) => self.publish_all(request.messages).await,
+                Err(exceeded) => Err(exceeded),
+            };
             self.calls.metrics().published("PublishBatch", count, published.as_ref().err());
             Ok(proto::PublishBatchResponse { results: published? })
         };
@@ -92,8 +99,7 @@ impl MessageService for App {
         request: Request<Streaming<proto::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let call = self.calls.begin("PublishStream", &request, "")?;
-        let caller = self.calls.caller(&request);
-        let flow = Flow::new(self, caller, call.ends().clone(), request.into_inner());
+        let flow = Flow::new(self, call.permit(), call.ends().clone(), request.into_inner());
         Ok(Response::new(call.serve_to_the_end(flow.answers())))
     }
 

@@ -21,7 +21,7 @@ mod messages;
 mod shared;
 mod text;
 
-pub use access::{denied, stranger};
+pub use access::{access_changed, denied, quota_exceeded, stranger};
 use text::{name_fault, quoted, show, show_both, size, too_long};
 
 /// The domain of every reason.
@@ -37,12 +37,13 @@ pub struct Failure {
     text: String,
     field: Option<String>,
     metadata: HashMap<String, String>,
+    quota: Option<access::Quota>,
 }
 
 impl Failure {
     /// A failure with a reason, and a text that names the fault and the remedy.
     pub fn new(reason: ErrorReason, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into(), field: None, metadata: HashMap::new() }
+        Self { reason, text: text.into(), field: None, metadata: HashMap::new(), quota: None }
     }
 
     /// A wrong field. The text is the name of the field, and then `fault`: `is 0: it must be 1 or more`.
@@ -81,7 +82,8 @@ impl Failure {
         let reason = ErrorReason::from_str_name(&info.reason)?;
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         let field = violation.map(|violation| violation.field.clone());
-        Some(Self { reason, text: status.message().into(), field, metadata: info.metadata.clone() })
+        let (text, metadata) = (status.message().into(), info.metadata.clone());
+        Some(Self { reason, text, field, metadata, quota: None })
     }
 
     /// The reason of the failure.
@@ -91,27 +93,38 @@ impl Failure {
 
     /// The failure as the error of one message of a `PublishStream`.
     pub fn into_publish_error(self) -> PublishError {
-        let Self { reason, text, field, metadata } = self;
+        let delay = self.retry_delay();
+        let Self { reason, text, field, metadata, .. } = self;
         PublishError {
             code: reason.code().into(),
             reason: reason.into(),
             message: text,
             field: field.unwrap_or_default(),
             metadata,
-            retry_delay: reason.is_retried().then(|| super::field::signed_duration(RETRY_DELAY)),
+            retry_delay: delay.map(super::field::signed_duration),
         }
+    }
+
+    /// The delay in RetryInfo, if the same call can succeed later.
+    fn retry_delay(&self) -> Option<Duration> {
+        let wait = self.quota.as_ref().map_or(RETRY_DELAY, |quota| quota.wait);
+        self.reason.is_retried().then_some(wait)
     }
 }
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let Failure { reason, text, field, metadata } = failure;
+        let delay = failure.retry_delay();
+        let Failure { reason, text, field, metadata, quota } = failure;
         let mut details = ErrorDetails::with_error_info(reason.as_str_name(), DOMAIN, metadata);
         if let Some(field) = field {
             details.add_bad_request_violation(field, &text);
         }
-        if reason.is_retried() {
-            details.set_retry_info(Some(RETRY_DELAY));
+        if delay.is_some() {
+            details.set_retry_info(delay);
+        }
+        if let Some(access::Quota { subject, .. }) = quota {
+            details.add_quota_failure_violation(subject, &text);
         }
         Self::with_error_details(reason.code(), text, details)
     }

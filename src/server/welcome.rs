@@ -17,23 +17,24 @@ pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Ro
     for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
-    let is_local = address.is_local();
-    if config.access.is_some() && !is_local && config.tls.is_none() {
-        text += &format!(
-            "perenniald: warning: everyone on the way to {address} can read and change what is sent, tokens too, because \
-             there is no TLS\n"
-        );
-    } else if config.access.is_some() {
-    } else if !is_local && config.tls.is_none() {
-        text += &format!(
-            "perenniald: warning: every client that reaches {address} can read, publish and purge, because there is no \
-             authentication, and everyone on the way can read and change what is sent, because there is no TLS\n"
-        );
-    } else if !is_local && !needs_certificates {
-        text += &format!(
-            "perenniald: warning: every client that reaches {address} can read, publish and purge: say who may do what with \
-             --access, or require certificates with --tls-client-ca\n"
-        );
+    let (is_secure, has_rules) = (config.tls.is_some(), config.access.is_some());
+    let warning = match (is_secure, has_rules) {
+        _ if address.is_local() => None,
+        (false, true) => Some(format!(
+            "everyone on the way to {address} can read and change what is sent, tokens too, because there is no TLS"
+        )),
+        (false, false) => Some(format!(
+            "every client that reaches {address} can read, publish and purge, because there is no authentication, and \
+             everyone on the way can read and change what is sent, because there is no TLS"
+        )),
+        (true, false) if !needs_certificates => Some(format!(
+            "every client that reaches {address} can read, publish and purge: say who may do what with --access, or \
+             require certificates with --tls-client-ca"
+        )),
+        (true, _) => None,
+    };
+    if let Some(warning) = warning {
+        text += &format!("perenniald: warning: {warning}\n");
     }
     if let Some(metrics) = config.metrics {
         text += &format!("perenniald: metrics are at http://{metrics}/metrics\n");

@@ -110,6 +110,47 @@ fn files_that_cannot_be_used_are_refused_at_the_start_with_what_would_work() {
 }
 
 #[test]
+fn a_login_keeps_the_token_for_its_server_and_no_other() {
+    let (house, other) = (House::new(), House::new());
+    let perennial = |arguments: &[&str], input: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        command.args(arguments).env_clear().env("XDG_CONFIG_HOME", house.file("config"));
+        let stdin = house.private("stdin", input);
+        run(command.stdin(std::fs::File::open(stdin).unwrap()))
+    };
+    let url = house.server.url();
+    let refused = perennial(&["--server", &url, "login"], "perennial_wrong\n");
+    assert_eq!(refused.status.code(), Some(UNAUTHENTICATED), "{}", stderr(&refused));
+    assert_eq!(perennial(&["--server", &url, "login"], "").status.code(), Some(USAGE));
+    let kept = house.file("config").join("perennial");
+    assert!(!kept.exists());
+    for (name, option) in [("default", &[][..]), ("work", &["--profile", "work"])] {
+        let token = house.token(if name == "work" { "writer" } else { "reader" });
+        let login = perennial(&[&["--server", &url, "login"], option].concat(), &format!("{token}\n"));
+        assert!(login.status.success(), "{}", stderr(&login));
+        assert!(!stderr(&login).contains(&token[..20]) && login.stdout.is_empty());
+        let file = kept.join(name).with_extension("toml");
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap()) & 0o777, 0o600);
+    }
+    // The default profile has the server, too.
+    let listed = perennial(&["topics"], "");
+    assert!(listed.status.success(), "{}", stderr(&listed));
+    let published = perennial(&["--profile", "work", "publish", "orders.a", "x"], "");
+    assert_eq!(stdout(&published), "1\n", "{}", stderr(&published));
+    // The token is not shown to another server.
+    let elsewhere = perennial(&["--server", &other.server.url(), "topics"], "");
+    assert!(stderr(&elsewhere).contains("without credentials"), "{}", stderr(&elsewhere));
+    let elsewhere = perennial(&["--server", &other.server.url(), "--profile", "work", "topics"], "");
+    assert_eq!(elsewhere.status.code(), Some(USAGE));
+    assert!(stderr(&elsewhere).contains("is not of http://"), "{}", stderr(&elsewhere));
+    let absent = perennial(&["--profile", "absent", "topics"], "");
+    assert!(stderr(&absent).contains("perennial login --profile absent"), "{}", stderr(&absent));
+    mode(&kept.join("work.toml"), 0o644);
+    let open = perennial(&["--profile", "work", "topics"], "");
+    assert!(open.status.code() == Some(USAGE) && stderr(&open).contains("chmod 600"), "{}", stderr(&open));
+}
+
+#[test]
 fn a_token_is_never_sent_in_plain_text_to_another_machine_nor_read_from_an_open_file() {
     let house = House::new();
     let other = |url: &str| {

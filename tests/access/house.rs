@@ -84,6 +84,12 @@ impl House {
         Self { server, directory, tokens }
     }
 
+    /// Replaces the rules in one step.
+    pub fn write_rules(&self, rules: &str) {
+        fs::write(self.file("new.toml"), rules).unwrap();
+        fs::rename(self.file("new.toml"), self.file("access.toml")).unwrap();
+    }
+
     /// The token of a caller.
     pub fn token(&self, name: &str) -> &str {
         &self.tokens[name]

@@ -7,10 +7,17 @@
     reason = "a test stops at its first surprise"
 )]
 
+#[path = "../private/authority.rs"]
+#[expect(dead_code, reason = "it is also of other tests")]
+mod authority;
 #[path = "../harness/mod.rs"]
 mod harness;
 
 mod commands;
 mod denied;
+mod ended;
 mod house;
+mod identities;
 mod parts;
+mod quotas;
+mod random;

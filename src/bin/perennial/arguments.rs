@@ -9,7 +9,10 @@ use perennial::{
     proto::OnGap,
 };
 
-use crate::time;
+use crate::{
+    login::{DEFAULT_NAME, DEFAULT_SERVER, Profile},
+    time,
+};
 
 pub mod bench;
 mod countdown;
@@ -117,6 +120,11 @@ Examples:
   perennial health
   perennial health perennial.v1.MessageService";
 
+const LOGIN_HELP: &str = "\
+Examples:
+  perennial login < billing.token
+  perennial --server https://perennial.example --profile work login";
+
 const BENCH_HELP: &str = "\
 Examples:
   perennial bench pub --messages 100000 --size 256
@@ -134,15 +142,12 @@ unless --purge is given. The exit code is 1 if a message was lost, refused or de
 #[command(max_term_width = HELP_COLUMNS)]
 pub struct Arguments {
     /// The server, as HOST, HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:PATH; the default port is 50051
-    #[arg(
-        long,
-        global = true,
-        help_heading = GLOBAL,
-        env = "PERENNIAL_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    pub server: String,
+    /// [default: that of the profile, or http://127.0.0.1:50051]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PERENNIAL_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// Use the server and the token that `perennial login` has kept under this name [default: `default`, if it is there]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "PERENNIAL_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
     #[command(flatten)]
     pub tls: Tls,
     /// The output format
@@ -174,11 +179,51 @@ impl Arguments {
         }
     }
 
+    /// How to reach the server: by the options, and what they leave out by the profile, if it is of this server.
+    ///
+    /// # Errors
+    /// The profile cannot be used.
+    pub fn reach(&self) -> Result<(Profile, Credentials), String> {
+        let name = self.profile.as_deref();
+        let path = Profile::path(name.unwrap_or(DEFAULT_NAME));
+        // Without a home directory there is no profile.
+        let kept = match (path, name) {
+            (Ok(path), _) if !matches!(self.verb, Verb::Login) => Profile::read(&path)?,
+            (Err(text), Some(_)) => return Err(text),
+            _ => None,
+        };
+        if let (None, Some(name), false) = (&kept, name, matches!(self.verb, Verb::Login)) {
+            return Err(format!(
+                "there is no profile `{name}`: make it with `perennial login --profile {name}`"
+            ));
+        }
+        let of_profile = kept.as_ref().map(|kept| kept.server.clone());
+        let server = self.server.clone().or(of_profile).unwrap_or_else(|| DEFAULT_SERVER.into());
+        // Its token must go to no other server.
+        let kept = kept.filter(|kept| kept.server == server);
+        if let (None, Some(name), false) = (&kept, name, matches!(self.verb, Verb::Login)) {
+            return Err(format!("the profile `{name}` is not of {server}: leave out --server, or --profile"));
+        }
+        let kept = kept.unwrap_or_default();
+        let Tls { ca, cert, cert_key, server_name, .. } = self.tls.clone();
+        let token = self.tls.token().or_else(|| kept.token.map(Token::Text));
+        let profile = Profile {
+            server,
+            ca: ca.or(kept.ca),
+            cert: cert.or(kept.cert),
+            cert_key: cert_key.or(kept.cert_key),
+            server_name: server_name.or(kept.server_name),
+            ..Profile::default()
+        };
+        let Profile { ca, cert, cert_key, server_name, .. } = profile.clone();
+        Ok((profile, Credentials { ca, certificate: cert, key: cert_key, server_name, token }))
+    }
+
     /// The words of a resuming command up to the subcommand. `is_given`: whether an option is on the command line.
     pub fn prefix(&self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
         let mut words = vec!["perennial".to_owned()];
-        if is_given("server") {
-            words.extend(["--server".to_owned(), self.server.clone()]);
+        for (name, value) in [("server", &self.server), ("profile", &self.profile)] {
+            push(&mut words, &format!("--{name}"), value.as_ref().filter(|_| is_given(name)));
         }
         for (name, value) in self.tls.values() {
             if let Some(value) = value.filter(|_| is_given(name)) {
@@ -194,7 +239,7 @@ impl Arguments {
 const TLS: &str = "TLS, for https://";
 
 /// The names of the options that say where the server is and how to reach it.
-pub const REACHES: [&str; 6] = ["server", "ca", "cert", "cert_key", "server_name", "token_file"];
+pub const REACHES: [&str; 7] = ["server", "profile", "ca", "cert", "cert_key", "server_name", "token_file"];
 
 /// The variable that may hold a token. It is no option, because others can read the arguments of a process.
 const TOKEN_VARIABLE: &str = "PERENNIAL_TOKEN";
@@ -221,12 +266,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// The credentials of the client.
-    pub fn credentials(&self) -> Credentials {
-        let Self { ca, cert, cert_key, server_name, token_file } = self.clone();
+    /// The token, if the caller gives one.
+    fn token(&self) -> Option<Token> {
         let of_environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
-        let token = token_file.map(Token::File).or_else(|| of_environment().map(Token::Text));
-        Credentials { ca, certificate: cert, key: cert_key, server_name, token }
+        self.token_file.clone().map(Token::File).or_else(|| of_environment().map(Token::Text))
     }
 
     fn values(&self) -> [(&'static str, Option<String>); 5] {
@@ -297,6 +340,12 @@ pub enum Verb {
         /// The consumer, as `perennial consumers` lists it
         name: String,
     },
+    /// Keep a token for a server, so that later commands show it
+    ///
+    /// The token is read from stdin, or asked for on a terminal. It is kept in the directory `perennial` of the
+    /// configuration ($XDG_CONFIG_HOME or ~/.config), with --server and the options of TLS, and shown to no other server.
+    #[command(after_help = LOGIN_HELP)]
+    Login,
     /// Measure publishing and delivery
     #[command(subcommand, after_help = BENCH_HELP)]
     Bench(Bench),

@@ -24,6 +24,7 @@ mod escape;
 mod interrupt;
 mod json;
 mod lines;
+mod login;
 mod messages;
 mod output;
 mod payload;
@@ -101,7 +102,22 @@ fn refused(error: &clap::Error, format: Format) -> ExitCode {
 }
 
 async fn run(arguments: Arguments, given: &[&str]) -> Result<u8, Failure> {
-    let client = Client::with_credentials(&arguments.server, arguments.tls.credentials())?;
+    let (profile, credentials) = match arguments.reach() {
+        Ok(reach) => reach,
+        Err(text) => {
+            output::report(&Problem::usage(text, None));
+            return Err(Failure::Reported(USAGE));
+        }
+    };
+    if let Verb::Login = arguments.verb {
+        let (stop, name) = (interrupt::token()?, arguments.profile.as_deref().unwrap_or(login::DEFAULT_NAME));
+        return tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(INTERRUPTED),
+            done = login::run(name, profile, credentials) => done,
+        };
+    }
+    let client = Client::with_credentials(&profile.server, credentials)?;
     let client = client.with_observer(Connection::default().observer(0));
     let stop = interrupt::token()?;
     let format = arguments.output;
@@ -137,7 +153,12 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }
-        Verb::Countdown(_) | Verb::Lines(_) | Verb::Messages(_) | Verb::Publish(_) | Verb::Bench(_) => Ok(0),
+        Verb::Login
+        | Verb::Countdown(_)
+        | Verb::Lines(_)
+        | Verb::Messages(_)
+        | Verb::Publish(_)
+        | Verb::Bench(_) => Ok(0),
     }
 }
 

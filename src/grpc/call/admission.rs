@@ -38,6 +38,8 @@ pub struct Connection {
     pub ends: CancellationToken,
     /// The lines about the calls of the connection.
     pub log: Arc<ConnectionLog>,
+    /// The lines about callers of the connection who were refused.
+    pub audit: Arc<ConnectionLog>,
     /// The bytes that the server holds for the connection.
     pub buffers: Arc<Buffers>,
     /// As whom the client is known by its connection.
@@ -84,7 +86,8 @@ impl Calls {
             Peer::User { uid, gid, .. } => [Identity::Uid(uid), Identity::Gid(gid)].into(),
         };
         let (wake_group, buffers) = (WakeGroup::new(number), Arc::new(buffers));
-        Connection { number, wake_group, peer, ends, log, buffers, identities, is_exposed: false }
+        let audit = Arc::new(ConnectionLog::new(peer, self.0.audit_limit.clone()));
+        Connection { number, wake_group, peer, ends, log, audit, buffers, identities, is_exposed: false }
     }
 }
 

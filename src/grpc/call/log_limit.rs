@@ -112,7 +112,7 @@ impl Drop for ConnectionLog {
         match self.server.admit() {
             Some(others) => {
                 let left_out = left_out + others;
-                tracing::info!(peer = %self.peer, left_out, "lines about ended streams were left out");
+                tracing::info!(peer = %self.peer, left_out, "lines about calls were left out");
             }
             // The server has counted this line, too, which is about no stream.
             None => self.server.leave_out(left_out - 1),

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status};
 
 use super::{
@@ -39,7 +39,7 @@ struct Serving<T> {
     stream: Pin<Box<dyn Stream<Item = Result<Outgoing<T>, Failure>> + Send>>,
 }
 
-/// The end of the connection or of the server.
+/// The end of the connection or of the server, or of the right to the stream.
 ///
 /// It has a waker of its own, so that it is polled only after it woke the stream: to poll it with each heartbeat would
 /// take two locks that all streams of the connection share.
@@ -66,11 +66,11 @@ impl Wake for Signal {
 }
 
 impl Ends {
-    fn new(ends: CancellationToken, stall: &Arc<StallWatch>) -> Self {
+    fn new(cancelled: WaitForCancellationFutureOwned, stall: &Arc<StallWatch>) -> Self {
         // Set, so that the first poll registers the waker.
         let signal = Arc::new(Signal { is_set: AtomicBool::new(true), stall: stall.clone() });
         let waker = signal.clone().into();
-        Self { cancelled: Box::pin(ends.cancelled_owned()), signal, waker }
+        Self { cancelled: Box::pin(cancelled), signal, waker }
     }
 
     fn has_come(&mut self) -> bool {
@@ -205,7 +205,7 @@ impl<T> Stream for Responses<T> {
             return Poll::Ready(state.evicted.take().map(Err));
         };
         let is_checked = *unchecked < MAX_UNCHECKED;
-        let mut end = if is_checked { None } else { interruption(deadline, ends, context) };
+        let mut end = if is_checked { None } else { interruption(call, deadline, ends, context) };
         let mut item = Poll::Pending;
         if end.is_none() {
             // A generator that is always ready would keep its worker from all other tasks.
@@ -216,7 +216,7 @@ impl<T> Stream for Responses<T> {
             };
             *unchecked = if is_checked { *unchecked + 1 } else { 1 };
             if item.is_pending() && is_checked {
-                end = interruption(deadline, ends, context);
+                end = interruption(call, deadline, ends, context);
             }
         }
         if let Some(failure) = end {
@@ -243,8 +243,8 @@ impl<T> Stream for Responses<T> {
 }
 
 impl<T: 'static> Responses<T> {
-    /// The responses of a generator, until it ends, the deadline of the call passes, or `ends` is cancelled.
-    pub(super) fn new<S>(call: Call, stream: S, ends: Option<CancellationToken>) -> Self
+    /// The responses of a generator, until it ends, the deadline of the call passes, or `ends` is over.
+    pub(super) fn new<S>(call: Call, stream: S, ends: Option<WaitForCancellationFutureOwned>) -> Self
     where
         S: Stream<Item = Result<Outgoing<T>, Failure>> + Send + 'static,
     {
@@ -289,6 +289,7 @@ impl<T: 'static> Responses<T> {
 
 /// The reason for which a call must end now, if there is one.
 fn interruption(
+    call: &Call,
     deadline: &mut Option<Pin<Box<Sleep>>>,
     ends: &mut Option<Ends>,
     context: &mut Context<'_>,
@@ -296,7 +297,7 @@ fn interruption(
     if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
         return Some(status::deadline_exceeded());
     }
-    ends.as_mut().is_some_and(Ends::has_come).then(status::draining)
+    ends.as_mut().is_some_and(Ends::has_come).then(|| call.ends.failure())
 }
 
 impl<T> Drop for Responses<T> {

@@ -1,19 +1,17 @@
 //! `PublishStream`: messages in, their results out.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use async_stream::stream;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesOrdered};
 use prost::Message as _;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{new_message, published};
 use crate::{
-    access::Caller,
     grpc::{
         App,
-        call::{Calls, Outgoing},
+        call::{Calls, Ends, Outgoing, Permit},
         status::{self, Failure},
     },
     messages::{self, Log, Published},
@@ -26,8 +24,8 @@ type Results = Vec<proto::PublishResult>;
 pub struct Flow<R> {
     log: Log,
     calls: Calls,
-    caller: Option<Caller>,
-    ends: CancellationToken,
+    permit: Option<Arc<Permit>>,
+    ends: Ends,
     /// `None` after the client has closed its side, or when nothing more is read.
     requests: Option<R>,
     window: usize,
@@ -42,19 +40,19 @@ pub struct Flow<R> {
 enum Step {
     Request(Option<Result<proto::PublishStreamRequest, Status>>),
     Results(Results),
-    Drain,
+    End(Failure),
 }
 
 impl<R> Flow<R>
 where
     R: Stream<Item = Result<proto::PublishStreamRequest, Status>> + Send + Unpin,
 {
-    /// A flow that reads `requests` until the server drains.
-    pub fn new(app: &App, caller: Option<Caller>, ends: CancellationToken, requests: R) -> Self {
+    /// A flow that reads `requests` until the call must end.
+    pub fn new(app: &App, permit: Option<Arc<Permit>>, ends: Ends, requests: R) -> Self {
         Self {
             log: app.log.clone(),
             calls: app.calls.clone(),
-            caller,
+            permit,
             ends,
             requests: Some(requests),
             window: app.config.publish_window,
@@ -65,7 +63,7 @@ where
         }
     }
 
-    /// Answers until the client closes its side, sends a request that cannot be decoded, or the server drains. Messages
+    /// Answers until the client closes its side, sends a request that cannot be decoded, or the call must end. Messages
     /// that were read are answered first.
     pub fn answers(
         mut self,
@@ -93,13 +91,13 @@ where
             None => Step::Results(self.waiting.next().await.unwrap_or_default()),
             Some(requests) => tokio::select! {
                 biased;
-                () = self.ends.cancelled() => Step::Drain,
+                failure = self.ends.reached() => Step::End(failure),
                 Some(results) = self.waiting.next(), if !self.waiting.is_empty() => Step::Results(results),
                 request = requests.next(), if has_room => Step::Request(request),
             },
         };
         match step {
-            Step::Drain => return Err(status::draining()),
+            Step::End(failure) => return Err(failure),
             Step::Request(Some(Ok(request))) => self.publish(request).await?,
             Step::Request(Some(Err(refusal))) => return Err(status::unreadable(&refusal)),
             Step::Request(None) => self.requests = None,
@@ -118,7 +116,8 @@ where
         self.unanswered += request.messages.len();
         let (mut good, mut checks) = (Vec::new(), Vec::new());
         for message in request.messages {
-            let allowed = self.calls.check_message(self.caller.as_ref(), &message.topic);
+            let allowed =
+                self.calls.check_message(self.permit.as_deref(), &message.topic, message.encoded_len());
             match allowed.and_then(|()| new_message(message)) {
                 Ok(message) => {
                     good.push(message);
@@ -177,12 +176,10 @@ fn result(result: Result<Published, Failure>) -> proto::PublishResult {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::{channel::oneshot, stream};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::grpc::call;
@@ -207,8 +204,8 @@ mod tests {
                 CancellationToken::new(),
                 &mut prometheus_client::registry::Registry::default(),
             ),
-            caller: None,
-            ends: CancellationToken::new(),
+            permit: None,
+            ends: Ends::with_connection(CancellationToken::new()),
             requests: Some(requests),
             window: WINDOW,
             batch_bytes: 1,

@@ -1,9 +1,34 @@
 //! Refusals of callers: they have no right, or their credentials are not accepted.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
-use super::{ErrorReason, Failure, quoted};
-use crate::access::{Need, Refused};
+use super::{ErrorReason, Failure, RETRY_DELAY, quoted};
+use crate::access::{Need, Refused, quota};
+
+/// The quota of a failure, for its details.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// Whose.
+    pub subject: String,
+    /// When it allows more.
+    pub wait: Duration,
+}
+
+/// A quota of the caller is used up.
+pub fn quota_exceeded(caller: impl Display, exceeded: quota::Exceeded) -> Failure {
+    let quota::Exceeded { quota, limit, wait } = exceeded;
+    let what = match quota {
+        quota::Quota::Streams => "open streams",
+        quota::Quota::Calls => "calls a second",
+        quota::Quota::Publishes => "published messages a second",
+        quota::Quota::Bytes => "published bytes a second",
+    };
+    let text = format!("{caller} may have {limit} {what}: try again later");
+    let wait = wait.unwrap_or_default().max(RETRY_DELAY);
+    let failure =
+        Failure::new(ErrorReason::QuotaExceeded, text).with("limit", limit).with("quota", quota.key());
+    Failure { quota: Some(Quota { subject: caller.to_string(), wait }), ..failure }
+}
 
 /// The caller has no right to do this. `name` is what the request asked for.
 pub fn denied(caller: impl Display, is_known: bool, need: &Need<'_>, name: Option<&str>) -> Failure {
@@ -34,6 +59,15 @@ pub fn stranger(caller: impl Display, is_known: bool) -> Failure {
     Failure::new(ErrorReason::CredentialsMissing, text)
 }
 
+/// The caller of a subscription may read another part of it than before.
+pub fn access_changed() -> Failure {
+    Failure::new(
+        ErrorReason::AccessChanged,
+        "the rules of the server were changed, and you may read another part of these topics than before: resume with \
+         the last cursor",
+    )
+}
+
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -53,6 +87,10 @@ impl From<Refused> for Failure {
                 ErrorReason::CredentialsRevoked,
                 "the token was revoked: ask the operator of the server for a new one",
             ),
+            Refused::Jwt(fault) => {
+                let text = format!("the token {fault}: get another one from its issuer, for this server");
+                Self::new(ErrorReason::CredentialsInvalid, text)
+            }
             Refused::PlainText => Self::new(
                 ErrorReason::CredentialsInvalid,
                 "the token came in plain text, where others could read it: connect by TLS, and replace the token",

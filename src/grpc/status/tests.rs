@@ -457,7 +457,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 37);
+    assert_eq!(ErrorReason::all().count(), 39);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

@@ -1,0 +1,211 @@
+//! Permits: whether the caller of an open stream may still have it.
+//!
+//! When the rules or tokens change, and when credentials expire, a stream whose caller may no longer have it ends with the
+//! reason, after the batch in hand: its last cursor resumes, if the caller gets the right again. It ends by the way by which
+//! it ends when its connection must ([`Ends`]).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::Inner;
+use crate::{
+    access::{Access, Caller, Need, Part, Refused, Target, quota::StreamQuota},
+    grpc::status::{self, Failure},
+    pem,
+};
+
+/// How often it is checked whether credentials have expired.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The streams that are checked before others run.
+const SLICE: usize = 256;
+
+/// When a stream must end although its generator goes on, and why.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    token: CancellationToken,
+    /// The cause, if it is not that the connection must end.
+    cause: Option<Arc<OnceLock<Failure>>>,
+}
+
+impl Ends {
+    /// With the connection alone.
+    pub fn with_connection(token: CancellationToken) -> Self {
+        Self { token, cause: None }
+    }
+
+    /// Also when the caller may no longer have the stream.
+    fn with_permit(connection: &CancellationToken) -> Self {
+        Self { token: connection.child_token(), cause: Some(Arc::default()) }
+    }
+
+    fn end(&self, cause: Failure) {
+        if let Some(known) = &self.cause {
+            // The first cause counts.
+            let _ = known.set(cause);
+        }
+        self.token.cancel();
+    }
+
+    /// Whether the stream must end now.
+    pub fn are_now(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Waits until the stream must end. Returns the reason.
+    pub async fn reached(&self) -> Failure {
+        self.token.cancelled().await;
+        self.failure()
+    }
+
+    /// Ends when the stream must.
+    pub fn owned(&self) -> WaitForCancellationFutureOwned {
+        self.token.clone().cancelled_owned()
+    }
+
+    /// Why the stream must end.
+    pub fn failure(&self) -> Failure {
+        self.cause.as_ref().and_then(|cause| cause.get().cloned()).unwrap_or_else(status::draining)
+    }
+}
+
+/// The permit of an open stream.
+#[derive(Debug)]
+pub struct Permit {
+    /// With the rights that it has now.
+    caller: Mutex<Caller>,
+    needs: Vec<Need<'static>>,
+    /// The part of the subscription that the stream yields.
+    part: Part,
+    ends: Ends,
+}
+
+impl Permit {
+    /// The caller, with the rights that it has now.
+    pub fn caller(&self) -> Caller {
+        self.current().clone()
+    }
+
+    fn current(&self) -> MutexGuard<'_, Caller> {
+        // Each change is one assignment, so a panic elsewhere leaves it whole.
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the stream if its caller may no longer have it, by the rules and tokens in use now.
+    fn check(&self, access: &Access) {
+        match access.again(&self.caller()) {
+            Err(refused) => self.ends.end(refused.into()),
+            Ok(caller) => {
+                let checked = crate::grpc::access::check(access, &caller, caller.rights(), &self.needs);
+                let part = part(&self.needs, &caller);
+                *self.current() = caller;
+                match checked {
+                    Err(denied) => self.ends.end(denied),
+                    Ok(()) if part != self.part => self.ends.end(status::access_changed()),
+                    Ok(()) => {}
+                }
+            }
+        }
+    }
+
+    fn check_expiry(&self, access: &Access, now: i64) {
+        if self.current().expires().is_some_and(|expires| now >= expires) && !self.ends.are_now() {
+            self.ends.end(access.refuse(Refused::Expired).into());
+        }
+    }
+}
+
+/// The part of its patterns that a subscription yields.
+fn part(needs: &[Need<'_>], caller: &Caller) -> Part {
+    let pattern = |need: &Need<'_>| match &need.target {
+        Target::Part(pattern) => Some(pattern.to_string()),
+        _ => None,
+    };
+    caller.rights().readable(&needs.iter().filter_map(pattern).collect::<Vec<_>>())
+}
+
+/// The permits of the open streams.
+#[derive(Debug, Default)]
+pub struct Permits {
+    open: Mutex<HashMap<u64, Arc<Permit>>>,
+    next_id: AtomicU64,
+}
+
+impl Permits {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Permit>>> {
+        // Each change is one call, so a panic elsewhere leaves it whole.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Permit>> {
+        self.open().values().cloned().collect()
+    }
+}
+
+/// Keeps a permit among those that are checked, until it is dropped.
+#[derive(Debug)]
+pub struct Permitted {
+    /// The permit.
+    pub permit: Arc<Permit>,
+    id: u64,
+    inner: Arc<Inner>,
+    /// The stream counts among the quotas of its caller.
+    _quotas: Vec<StreamQuota>,
+}
+
+impl Permitted {
+    /// Of a stream whose caller has what it needs.
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        access: &Access,
+        caller: Caller,
+        needs: Vec<Need<'_>>,
+        connection: &CancellationToken,
+    ) -> Result<(Self, Ends), Failure> {
+        let quotas = caller.quotas().open_stream();
+        let quotas = quotas.map_err(|exceeded| status::quota_exceeded(&caller, access.exceed(exceeded)))?;
+        let ends = Ends::with_permit(connection);
+        let needs = needs.into_iter().map(Need::into_owned).collect::<Vec<_>>();
+        let part = part(&needs, &caller);
+        let permit = Arc::new(Permit { caller: Mutex::new(caller), needs, part, ends: ends.clone() });
+        let id = inner.permits.next_id.fetch_add(1, Ordering::Relaxed);
+        inner.permits.open().insert(id, permit.clone());
+        // The rules may have changed since the caller was checked, before this permit was among those that are checked.
+        permit.check(access);
+        Ok((Self { permit, id, inner: inner.clone(), _quotas: quotas }, ends))
+    }
+}
+
+impl Drop for Permitted {
+    fn drop(&mut self) {
+        self.inner.permits.open().remove(&self.id);
+    }
+}
+
+/// Checks the permits when the rules or tokens change, and whether credentials have expired, until all calls are gone.
+pub(super) async fn watch(inner: Weak<Inner>, access: Arc<Access>) {
+    let mut changes = access.changes();
+    loop {
+        let has_changed = tokio::time::timeout(EXPIRY_INTERVAL, changes.changed()).await.is_ok();
+        let Some(inner) = inner.upgrade() else { return };
+        let (permits, now) = (inner.permits.all(), pem::now());
+        drop(inner);
+        for slice in permits.chunks(SLICE) {
+            for permit in slice {
+                if has_changed {
+                    permit.check(&access);
+                }
+                permit.check_expiry(&access, now);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
