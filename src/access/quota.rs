@@ -259,7 +259,8 @@ mod tests {
                 taken.push(milliseconds);
             }
             let wait = rate.take(1, Quota::Calls, now).unwrap_err().wait.unwrap();
-            assert!(rate.take(1, Quota::Calls, now + wait - Duration::from_millis(1)).is_err());
+            let too_early = wait.saturating_sub(Duration::from_millis(1));
+            assert!(rate.take(1, Quota::Calls, now + too_early).is_err());
         }
         assert_eq!(taken, [0, 0, 0, 0, 250, 500, 750, 1_000, 1_250, 1_500, 1_750, 2_000]);
     }

@@ -37,7 +37,8 @@ pub struct Failure {
     text: String,
     field: Option<String>,
     metadata: HashMap<String, String>,
-    quota: Option<access::Quota>,
+    /// In a box, because few failures have one.
+    quota: Option<Box<access::Quota>>,
 }
 
 impl Failure {
@@ -123,8 +124,8 @@ impl From<Failure> for Status {
         if delay.is_some() {
             details.set_retry_info(delay);
         }
-        if let Some(access::Quota { subject, .. }) = quota {
-            details.add_quota_failure_violation(subject, &text);
+        if let Some(quota) = quota {
+            details.add_quota_failure_violation(quota.subject, &text);
         }
         Self::with_error_details(reason.code(), text, details)
     }

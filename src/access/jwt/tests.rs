@@ -61,10 +61,9 @@ fn header() -> Value {
 /// With a claim or a field of the header replaced; null removes it.
 fn with(mut object: Value, name: &str, value: Value) -> Value {
     let map = object.as_object_mut().unwrap();
-    if value.is_null() {
-        drop(map.remove(name))
-    } else {
-        drop(map.insert(name.into(), value))
+    map.remove(name);
+    if !value.is_null() {
+        map.insert(name.into(), value);
     }
     object
 }

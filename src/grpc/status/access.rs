@@ -27,7 +27,7 @@ pub fn quota_exceeded(caller: impl Display, exceeded: quota::Exceeded) -> Failur
     let wait = wait.unwrap_or_default().max(RETRY_DELAY);
     let failure =
         Failure::new(ErrorReason::QuotaExceeded, text).with("limit", limit).with("quota", quota.key());
-    Failure { quota: Some(Quota { subject: caller.to_string(), wait }), ..failure }
+    Failure { quota: Some(Box::new(Quota { subject: caller.to_string(), wait })), ..failure }
 }
 
 /// The caller has no right to do this. `name` is what the request asked for.
