@@ -24,8 +24,7 @@ struct Rule {
 /// Whether a pattern matches a topic, token by token.
 fn matches(pattern: &[&str], topic: &[&str]) -> bool {
     match (pattern, topic) {
-        ([], []) => true,
-        ([">"], [_, ..]) => true,
+        ([], []) | ([">"], [_, ..]) => true,
         (["*", pattern @ ..], [_, topic @ ..]) => matches(pattern, topic),
         ([first, pattern @ ..], [token, topic @ ..]) => first == token && matches(pattern, topic),
         _ => false,
