@@ -192,7 +192,10 @@ async fn what_was_purged_is_an_error_with_both_ends_of_the_log_or_told_in_an_eve
         last_sequence: Some(3),
         reason: MessageGapReason::Removed.into(),
     };
-    assert_eq!(response.events.iter().map(|event| event.event).collect::<Vec<_>>(), [Some(Event::Gap(gap))]);
+    assert_eq!(
+        response.events.iter().map(|event| event.event.clone()).collect::<Vec<_>>(),
+        [Some(Event::Gap(gap))]
+    );
     assert_eq!(texts(&next(&mut stream).await), ["2", "4", "5", "6"]);
     let of_b = MessagesRequest { topics: vec!["b".into()], ..resumed };
     assert_eq!(all(&server, of_b).await, ["2", "4", "6"], "no message of b is gone");
