@@ -13,7 +13,7 @@ import (
 )
 
 // How long the commit at the end of a stream may take.
-const lastCommitTimeout = 5 * time.Second
+const lastCommitTimeout = 2 * time.Second
 
 var errConsumerHasState = errors.New("a consumer keeps its position on the server: leave out WithStore and WithState")
 

@@ -1,6 +1,7 @@
 package perennial
 
 import (
+	"slices"
 	"time"
 
 	perennialv1 "perennial.dev/gen/perennial/v1"
@@ -36,12 +37,18 @@ func (f *frames) push(one *entry) {
 	f.bytes += one.bytes
 }
 
-// next returns the messages of the next request, or nil if all were sent.
-func (f *frames) next(now time.Time) []*perennialv1.PublishRequest {
-	var messages []*perennialv1.PublishRequest
+// next returns the messages of the next request, or nil if all were sent. It takes out those that an earlier call sent
+// first before `oldest`, and returns them, too.
+func (f *frames) next(now, oldest time.Time) (messages []*perennialv1.PublishRequest, old []*entry) {
 	bytes := 0
 	for f.sent < len(f.entries) && len(messages) < frameMessages {
 		one := f.entries[f.sent]
+		if !one.sent.IsZero() && one.sent.Before(oldest) {
+			f.entries = slices.Delete(f.entries, f.sent, f.sent+1)
+			f.bytes -= one.bytes
+			old = append(old, one)
+			continue
+		}
 		if len(messages) > 0 && bytes+one.bytes > frameBytes {
 			break
 		}
@@ -51,7 +58,7 @@ func (f *frames) next(now time.Time) []*perennialv1.PublishRequest {
 		messages, bytes = append(messages, one.message), bytes+one.bytes
 		f.sent++
 	}
-	return messages
+	return messages, old
 }
 
 // answered takes the oldest messages out. It reports whether so many were sent.
@@ -65,22 +72,6 @@ func (f *frames) answered(count int) ([]*entry, bool) {
 		f.bytes -= one.bytes
 	}
 	return first, true
-}
-
-// rewind counts every message as unsent on the next call, and takes out those that were first sent before `oldest`.
-func (f *frames) rewind(oldest time.Time) []*entry {
-	f.sent = 0
-	var kept, old []*entry
-	for _, one := range f.entries {
-		if !one.sent.IsZero() && one.sent.Before(oldest) {
-			f.bytes -= one.bytes
-			old = append(old, one)
-		} else {
-			kept = append(kept, one)
-		}
-	}
-	f.entries = kept
-	return old
 }
 
 func (f *frames) takeAll() []*entry {

@@ -24,9 +24,10 @@ const (
 	windowBytes    = 16 << 20
 	// Without an answer for this time, the connection is lost.
 	answerTimeout = 30 * time.Second
-	// How long the server knows an id by default, and the part of it that a message may spend on its way.
+	// How long the server knows an id by default. A message is not sent again in the last part of it: the transport may hold
+	// what it was given until the call is cancelled for want of an answer, and clocks and the disk need some time.
 	dedupeWindow = 2 * time.Minute
-	dedupeMargin = 10 * time.Second
+	dedupeMargin = answerTimeout + 10*time.Second
 	// How long the end of an answered call is awaited.
 	closeTimeout = 2 * time.Second
 )
@@ -64,7 +65,7 @@ type Publisher struct {
 type PublisherOption func(*Publisher)
 
 // WithDedupeWindow is how long the server remembers the ids of messages, if its operator changed that from 2 minutes. A
-// message whose answer was lost is not sent again after this time minus 10 s: see [OutcomeUnknownError].
+// message whose answer was lost is not sent again after this time minus 40 s: see [OutcomeUnknownError].
 func WithDedupeWindow(window time.Duration) PublisherOption {
 	return func(p *Publisher) { p.window = window }
 }
@@ -276,16 +277,32 @@ func (p *Publisher) awaitWork() (bool, error) {
 	}
 }
 
-// rewind makes every unanswered message one that is still to be sent. The server may have forgotten the ids of those that
-// were sent long ago, so these are not sent again.
+// rewind makes every unanswered message one that is still to be sent.
 func (p *Publisher) rewind() {
-	now := time.Now()
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	for _, one := range p.queue.rewind(now.Add(dedupeMargin - p.window)) {
+	p.queue.sent = 0
+	p.notify()
+}
+
+// next takes the messages of the next request, and reports whether none will follow. The server may have forgotten the ids
+// of messages that were first sent long ago, so these get an error instead.
+func (p *Publisher) next(watchdog *time.Timer) ([]*perennialv1.PublishRequest, bool) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	now := time.Now()
+	isFirst := p.queue.sent == 0
+	frame, old := p.queue.next(now, now.Add(dedupeMargin-p.window))
+	for _, one := range old {
 		one.receipt.resolve(nil, &OutcomeUnknownError{MessageID: one.message.GetMessageId(), Waited: now.Sub(one.sent)})
 	}
-	p.notify()
+	if len(old) > 0 {
+		p.notify()
+	}
+	if isFirst && len(frame) > 0 {
+		watchdog.Reset(answerTimeout)
+	}
+	return frame, p.closed && len(frame) == 0
 }
 
 // once makes one call. It reports whether the publisher is closed and every message is answered.
@@ -345,25 +362,18 @@ func (p *Publisher) send(
 	watchdog *time.Timer,
 ) {
 	for {
-		p.mutex.Lock()
-		isFirst := p.queue.sent == 0
-		frame := p.queue.next(time.Now())
-		isClosed := p.closed
-		p.mutex.Unlock()
+		frame, isOver := p.next(watchdog)
+		if isOver {
+			_ = calls.CloseSend()
+			return
+		}
 		if frame == nil {
-			if isClosed {
-				_ = calls.CloseSend()
-				return
-			}
 			select {
 			case <-p.wake:
 				continue
 			case <-ctx.Done():
 				return
 			}
-		}
-		if isFirst {
-			watchdog.Reset(answerTimeout)
 		}
 		// If the call has ended, the receiver has the error.
 		if calls.Send(&perennialv1.PublishStreamRequest{Messages: frame}) != nil {

@@ -90,8 +90,8 @@ func TestAMessageThatTheServerMayHaveForgottenIsNotSentTwice(t *testing.T) {
 	server := startServer(t)
 	gate := startSilentProxy(t, server)
 	client := connect(t, gate.address)
-	// Messages may be on their way for the window minus 10 s: here 100 ms.
-	publisher := client.Publisher(t.Context(), perennial.WithDedupeWindow(10*time.Second+100*time.Millisecond))
+	// Messages may be on their way for the window minus 40 s: here 100 ms.
+	publisher := client.Publisher(t.Context(), perennial.WithDedupeWindow(40*time.Second+100*time.Millisecond))
 	first, err := publisher.Publish(t.Context(), textMessage("t", "first"))
 	fatal(t, err)
 	_, err = first.Wait(t.Context())

@@ -169,3 +169,26 @@ func TestAStateHasTheSameTextInAllLanguages(t *testing.T) {
 		}
 	}
 }
+
+func TestAMessageIsNotSentAgainWhenTheServerMayHaveForgottenIt(t *testing.T) {
+	now := time.Now()
+	var queue frames
+	for _, age := range []time.Duration{90 * time.Second, 10 * time.Second, 0} {
+		one := &entry{message: &perennialv1.PublishRequest{MessageId: pointer(age.String())}, bytes: 1, receipt: &Receipt{}}
+		if age > 0 {
+			one.sent = now.Add(-age)
+		}
+		queue.push(one)
+	}
+	messages, old := queue.next(now, now.Add(dedupeMargin-dedupeWindow))
+	if len(old) != 1 || old[0].message.GetMessageId() != "1m30s" {
+		t.Errorf("too old are %v", old)
+	}
+	if len(messages) != 2 || queue.sent != 2 || queue.bytes != 2 {
+		t.Errorf("%d messages are sent, and %d bytes are kept", queue.sent, queue.bytes)
+	}
+	// What the transport holds when the age is checked may leave it until the call is cancelled.
+	if dedupeMargin <= answerTimeout {
+		t.Errorf("a message may arrive %v after the server has forgotten it", answerTimeout-dedupeMargin)
+	}
+}

@@ -85,8 +85,9 @@ func walk[R response](
 	ctx, stop := client.connections.bind(ctx)
 	defer stop()
 	flow := newFlow(ctx, client, from, options, start.Cursor)
-	defer flow.close()
 	defer func() {
+		// The server notices at once, however long the last save and the last commit take.
+		flow.close()
 		failed := keep.finish()
 		if failed == nil {
 			failed = options.consumer.end(ctx)

@@ -1,5 +1,5 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
-import { type Client as Calls, type Interceptor, type Transport, createClient } from "@connectrpc/connect";
+import { type Client as Calls, Code, ConnectError, type Interceptor, type Transport, createClient } from "@connectrpc/connect";
 
 import { Connections, type Connector } from "./connections.js";
 import { Consumer } from "./consumer.js";
@@ -91,8 +91,8 @@ export class Client {
   /** The consumer of this name. */
   consumer(name: string): Consumer {
     if (name === "") throw new TypeError("a consumer needs a name");
-    const commit = async (cursor: string) => {
-      await this.messageService.commitCursor({ consumer: name, cursor });
+    const commit = async (cursor: string, timeoutMs?: number) => {
+      await this.messageService.commitCursor({ consumer: name, cursor }, timeoutMs === undefined ? {} : { timeoutMs });
     };
     return new Consumer(this.#connections, commit, name);
   }
@@ -184,9 +184,19 @@ function isSafe(method: string, input: MessageInitShape<DescMessage>): boolean {
  */
 export function withToken(token: () => Promise<string> | string): Interceptor {
   return (next) => async (request) => {
-    const value = await token();
-    if (!/^[\x21-\x7e]+$/.test(value)) throw new TypeError("the token is empty or has characters that a header cannot have");
+    let value: string;
+    try {
+      value = await token();
+    } catch (error) {
+      throw unauthenticated(`the token cannot be read: ${error instanceof Error ? error.message : error}`);
+    }
+    if (!/^[\x21-\x7e]+$/.test(value)) throw unauthenticated("the token is empty or has characters that a header cannot have");
     request.header.set("authorization", `Bearer ${value}`);
     return next(request);
   };
+}
+
+/** An error that no attempt with the same token would pass, so it is none that is tried again. */
+function unauthenticated(message: string): ConnectError {
+  return new ConnectError(message, Code.Unauthenticated);
 }

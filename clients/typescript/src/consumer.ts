@@ -15,7 +15,10 @@ export interface ConsumerOptions extends Omit<StreamOptions, "store" | "saveEver
 }
 
 /** @internal */
-export type Commit = (cursor: string) => Promise<void>;
+export type Commit = (cursor: string, timeoutMs?: number) => Promise<void>;
+
+/** How long the commit at the end of a stream may take. */
+const LAST_COMMIT_MS = 2_000;
 
 /**
  * The messages of a consumer, whose position is kept on the server.
@@ -46,12 +49,17 @@ export class ConsumerStream<T> extends ItemStream<T> {
 
   protected override async completed(cursor: string | undefined, isEnd: boolean): Promise<void> {
     if (this.#everyMs === undefined) return;
-    if (isEnd || performance.now() - this.#last >= this.#everyMs) await this.#commitAt(cursor);
+    if (isEnd) {
+      // A commit that is lost here costs only that messages come again, and the loop may have an error of its own.
+      await this.#commitAt(cursor, LAST_COMMIT_MS).catch(() => {});
+    } else if (performance.now() - this.#last >= this.#everyMs) {
+      await this.#commitAt(cursor);
+    }
   }
 
-  async #commitAt(cursor: string | undefined): Promise<void> {
+  async #commitAt(cursor: string | undefined, timeoutMs?: number): Promise<void> {
     if (cursor === undefined || cursor === this.#committed) return;
-    await this.#commit(cursor);
+    await this.#commit(cursor, timeoutMs);
     this.#committed = cursor;
     this.#last = performance.now();
   }

@@ -4,7 +4,7 @@ import type { CallOptions, Transport } from "@connectrpc/connect";
 
 import type { Connections, Shared } from "./connections.js";
 import { PerennialError, ProtocolError, fromConnect, unavailable } from "./errors.js";
-import { Waits, sleep } from "./waits.js";
+import { MAX_TIMER_MS, Waits, sleep } from "./waits.js";
 
 const HEARTBEAT_MS = 15_000;
 /** A stream that misses this number of heartbeats is lost. */
@@ -179,7 +179,9 @@ export class Flow<R extends { cursor: string }> {
     signal.addEventListener("abort", forward, { once: true });
     const limit = this.#isProbe ? 1n : this.#left;
     const options: CallOptions = { signal: controller.signal };
-    if (deadline !== undefined) options.timeoutMs = Math.max(Math.ceil(deadline - performance.now()), 1);
+    const left = deadline === undefined ? Infinity : deadline - performance.now();
+    // The timer of Connect cannot be longer. The stream has one of its own.
+    if (left < MAX_TIMER_MS) options.timeoutMs = Math.max(Math.ceil(left), 1);
     const responses = this.source.open(connection.transport, { cursor: this.#cursor, limit }, options);
     return {
       responses: responses[Symbol.asyncIterator](),

@@ -89,7 +89,8 @@ class LineVisitor implements Visitor<ReadLinesResponse, Line | LineItem> {
       isLost ||= event.case === "resumed" && event.value.found === FileResumedFound.LOST;
     }
     const seen = pending === undefined || isLost ? NONE : this.#seen(lines, pending);
-    const fresh = seen.handedOut === 0 ? lines.slice() : lines.slice(seen.handedOut);
+    const isWhole = seen.handedOut === 0 && seen.rest === undefined;
+    const fresh = isWhole ? lines : lines.slice(seen.handedOut);
     if (seen.rest !== undefined) fresh[0] = seen.rest;
     const hasCaughtUp = response.caughtUp && !this.#isCaughtUp;
     this.#isCaughtUp = response.caughtUp;

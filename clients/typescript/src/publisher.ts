@@ -1,4 +1,4 @@
-import { type MessageInitShape, create, toBinary } from "@bufbuild/protobuf";
+import { type MessageInitShape, clone, create, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 
 import type { Connections } from "./connections.js";
@@ -20,9 +20,12 @@ const FRAME_MESSAGES = 1_024;
 const FRAME_BYTES = 256 << 10;
 /** Without an answer for this time, the connection is lost. */
 const ANSWER_TIMEOUT_MS = 30_000;
-/** How long the server knows an id by default, and the part of it that a message may spend on its way. */
+/**
+ * How long the server knows an id by default. A message is not sent again in the last part of it: the transport may hold
+ * what it was given until the call is cancelled for want of an answer, and clocks and the disk need some time.
+ */
 const DEDUPE_WINDOW_MS = 120_000;
-const DEDUPE_MARGIN_MS = 10_000;
+const DEDUPE_MARGIN_MS = ANSWER_TIMEOUT_MS + 10_000;
 /** How long the end of an answered call is awaited. */
 const CLOSE_TIMEOUT_MS = 2_000;
 
@@ -32,7 +35,7 @@ export interface PublisherOptions {
   signal?: AbortSignal;
   /**
    * How long the server remembers the ids of messages, in milliseconds, if its operator changed that from 2 minutes. A
-   * message whose answer was lost is not sent again after this time minus 10 s: see {@link OutcomeUnknownError}.
+   * message whose answer was lost is not sent again after this time minus 40 s: see {@link OutcomeUnknownError}.
    */
   dedupeWindowMs?: number;
 }
@@ -49,6 +52,7 @@ export interface Receipt {
 interface Entry {
   message: PublishRequest;
   bytes: number;
+  response: Promise<PublishResponse>;
   /** When the message was first sent. */
   sent: number | undefined;
   resolve: (response: PublishResponse) => void;
@@ -75,7 +79,9 @@ export class Publisher {
   #bytes = 0;
   #isClosed = false;
   #failed: { error: unknown } | undefined;
-  /** Those who wait for room, for something to send, or for the end. */
+  /** Messages that wait for room, in the order of the calls of `publish`. */
+  #queue: { entry: Entry; resolve: (receipt: Receipt) => void; reject: (error: unknown) => void }[] = [];
+  /** Those who wait for something to send, or for the end. */
   #waiting: (() => void)[] = [];
 
   /** @internal */
@@ -103,17 +109,21 @@ export class Publisher {
    * not reported elsewhere.
    */
   async publish(message: MessageInitShape<typeof PublishRequestSchema>): Promise<Receipt> {
-    while (this.#failed === undefined && !this.#isClosed && !this.#hasRoom()) await this.#change();
     if (this.#failed) throw this.#failed.error;
     if (this.#isClosed) throw new ClosedError("the publisher is closed");
-    const receipt = this.#push(message);
+    const entry = this.#prepare(message);
+    if (this.#queue.length > 0 || !this.#hasRoom()) {
+      return new Promise((resolve, reject) => this.#queue.push({ entry, resolve, reject }));
+    }
+    this.#entries.push(entry);
+    this.#bytes += entry.bytes;
     this.#notify();
-    return receipt;
+    return { response: entry.response };
   }
 
   /** Waits until every message has its answer. It rejects only if the publisher failed: the answers are in the receipts. */
   async flush(): Promise<void> {
-    while (this.#failed === undefined && this.#entries.length > 0) await this.#change();
+    while (this.#failed === undefined && !this.#isEmpty) await this.#change();
     if (this.#failed && !(this.#failed.error instanceof ClosedError)) throw this.#failed.error;
   }
 
@@ -129,23 +139,40 @@ export class Publisher {
     return this.#entries.length < WINDOW_MESSAGES && this.#bytes < WINDOW_BYTES;
   }
 
-  #push(init: MessageInitShape<typeof PublishRequestSchema>): Receipt {
-    const message = Object.assign(create(PublishRequestSchema), create(PublishRequestSchema, init));
+  get #isEmpty(): boolean {
+    return this.#entries.length === 0 && this.#queue.length === 0;
+  }
+
+  /** Copies a message, so that the caller may use it again, and gives it an id. */
+  #prepare(init: MessageInitShape<typeof PublishRequestSchema>): Entry {
+    const message = clone(PublishRequestSchema, create(PublishRequestSchema, init));
     if (message.messageId === undefined) {
       this.#number += 1;
       message.messageId = `${this.#ids}-${this.#number}`;
     }
     const bytes = toBinary(PublishRequestSchema, message).length;
-    const response = new Promise<PublishResponse>((resolve, reject) => {
-      this.#entries.push({ message, bytes, sent: undefined, resolve, reject });
-    });
-    this.#bytes += bytes;
+    let settle: Pick<Entry, "resolve" | "reject"> | undefined;
+    const response = new Promise<PublishResponse>((resolve, reject) => (settle = { resolve, reject }));
     // A caller may leave the receipt alone, and wait for flush or close.
     response.catch(() => {});
-    return { response };
+    return { message, bytes, response, sent: undefined, ...(settle as unknown as Pick<Entry, "resolve" | "reject">) };
   }
 
-  /** Resolves at the next change: of the room, of what is to send, or of the end. */
+  /** Takes the messages that wait for room, while there is some. */
+  #admit(): void {
+    let count = 0;
+    for (const { entry, resolve } of this.#queue) {
+      if (!this.#hasRoom()) break;
+      this.#entries.push(entry);
+      this.#bytes += entry.bytes;
+      resolve({ response: entry.response });
+      count += 1;
+    }
+    this.#queue.splice(0, count);
+    this.#notify();
+  }
+
+  /** Resolves at the next change: of what is to send, or of the end. */
   #change(): Promise<void> {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
@@ -162,12 +189,14 @@ export class Publisher {
     this.#failed = { error };
     this.#ended.abort(error);
     for (const one of this.#entries) one.reject(error);
+    for (const one of this.#queue) one.reject(error);
     this.#entries = [];
+    this.#queue = [];
     this.#notify();
   }
 
   get #isOver(): boolean {
-    return this.#isClosed && this.#entries.length === 0;
+    return this.#isClosed && this.#isEmpty;
   }
 
   /** Sends until the publisher is closed and every message is answered, or until an error that will not pass. */
@@ -189,25 +218,9 @@ export class Publisher {
       }
       if (!(failure instanceof PerennialError && failure.isRetryable)) throw failure;
       await sleep(waits.next(failure), this.#ended.signal);
-      this.#rewind();
+      // Every unanswered message is sent again.
+      this.#sent = 0;
     }
-  }
-
-  /**
-   * Makes every unanswered message one that is still to be sent. The server may have forgotten the ids of those that were
-   * sent long ago, so these are not sent again.
-   */
-  #rewind(): void {
-    const now = performance.now();
-    this.#sent = 0;
-    this.#entries = this.#entries.filter((one) => {
-      const waited = one.sent === undefined ? 0 : now - one.sent;
-      if (waited <= this.#window) return true;
-      this.#bytes -= one.bytes;
-      one.reject(new OutcomeUnknownError(one.message.messageId ?? "", waited));
-      return false;
-    });
-    this.#notify();
   }
 
   /** Makes one call, up to its end. */
@@ -236,7 +249,7 @@ export class Publisher {
         waits.reset();
         this.#answered(results);
         watch();
-        this.#notify();
+        this.#admit();
       }
     } catch (error) {
       if (!isSilent) throw error;
@@ -267,11 +280,23 @@ export class Publisher {
     }
   }
 
+  /**
+   * The messages of the next request. The server may have forgotten the ids of those that were first sent long ago, so these
+   * fail instead.
+   */
   #nextFrame(): PublishRequest[] {
     const messages: PublishRequest[] = [];
     const now = performance.now();
+    const count = this.#entries.length;
     let bytes = 0;
     for (let one = this.#entries[this.#sent]; one !== undefined; one = this.#entries[this.#sent]) {
+      const waited = one.sent === undefined ? 0 : now - one.sent;
+      if (waited > this.#window) {
+        this.#entries.splice(this.#sent, 1);
+        this.#bytes -= one.bytes;
+        one.reject(new OutcomeUnknownError(one.message.messageId ?? "", waited));
+        continue;
+      }
       const isFull = messages.length >= FRAME_MESSAGES || (messages.length > 0 && bytes + one.bytes > FRAME_BYTES);
       if (isFull) break;
       one.sent ??= now;
@@ -279,6 +304,7 @@ export class Publisher {
       bytes += one.bytes;
       this.#sent += 1;
     }
+    if (this.#entries.length < count) this.#admit();
     return messages;
   }
 

@@ -4,6 +4,7 @@ import { CONNECT_TIMEOUT_MS, Flow, deadlineExceeded } from "./flow.js";
 import type { Source } from "./flow.js";
 import { type Key, type Kind, type State, parseState, stateText } from "./state.js";
 import { Keeper, type Store } from "./store.js";
+import { after } from "./waits.js";
 
 /** Options of one stream. */
 export interface StreamOptions {
@@ -74,6 +75,15 @@ export interface Opening<R, T> {
   isConsumer?: boolean;
 }
 
+/** A batch, and where the stream was when it arrived: the state of its items must not change with what comes later. */
+interface Placed<T> extends Batch<T> {
+  /** The cursor after which the keys are unique, and the one after the batch. */
+  before: string | undefined;
+  after: string;
+  /** The item after which the stream continues, if it was still to come before this batch. */
+  pending: Key | undefined;
+}
+
 const DONE = { value: undefined, done: true } as const;
 
 /**
@@ -90,12 +100,11 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
   /** The call of `next` that is not answered. */
   #busy: Promise<unknown> | undefined;
 
-  #batch: Batch<T> | undefined;
+  #batch: Placed<T> | undefined;
   /** The number of values of the batch that were handed out. */
   #at = 0;
-  /** The cursor after which keys are unique, and the one of the batch. */
+  /** The cursor after which the keys of the next batch are unique. */
   #base: string | undefined;
-  #cursor = "";
   #pending: Key | undefined;
   #rest: bigint | undefined;
 
@@ -115,8 +124,10 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
   get state(): string | undefined {
     const batch = this.#batch;
     if (batch === undefined) return this.#text(this.#base, this.#pending);
-    const item = this.#at - 1 - batch.first;
-    return this.#stateAfter(batch, Math.min(item, batch.count - 1));
+    // What follows the items leaves the stream where the last item left it.
+    const item = Math.min(this.#at - 1 - batch.first, batch.count - 1);
+    const isEmpty = batch.count === 0 && !batch.isPending;
+    return isEmpty && this.#at > batch.first ? this.#text(batch.after, undefined) : this.#stateAfter(batch, item);
   }
 
   /** The next item. Rejects when the stream fails, and when its signal is aborted. */
@@ -152,7 +163,7 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
   protected get processed(): string | undefined {
     const batch = this.#batch;
     const isComplete = batch !== undefined && this.#at >= batch.first + batch.count && !batch.isPending;
-    return isComplete ? this.#cursor : this.#base;
+    return isComplete ? batch.after : this.#base;
   }
 
   /**
@@ -191,15 +202,16 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
       await this.#complete();
       const response = await this.#flow.next();
       if (response === undefined) return undefined;
-      this.#cursor = response.cursor;
-      this.#batch = this.#opening.visitor.batch(response as never, this.#pending);
+      const [before, pending] = [this.#base, this.#pending];
+      const batch = this.#opening.visitor.batch(response as never, pending);
+      this.#batch = { ...batch, before, after: response.cursor, pending };
       this.#at = 0;
-      if (!this.#batch.isPending) this.#pending = undefined;
+      if (!batch.isPending) this.#pending = undefined;
     }
   }
 
   /** Takes notice that the value that was handed out last is processed. */
-  async #done(batch: Batch<T>): Promise<void> {
+  async #done(batch: Placed<T>): Promise<void> {
     const item = this.#at - 1 - batch.first;
     if (item < 0 || item >= batch.count) return;
     if (this.#rest !== undefined) this.#rest -= 1n;
@@ -213,18 +225,17 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
     this.#batch = undefined;
     this.#at = 0;
     if (this.#pending !== undefined) return;
-    this.#base = this.#cursor;
+    this.#base = batch.after;
     this.#opening.visitor.restart();
-    await this.completed(this.#base, false);
-    if (batch.total === 0) await this.#keeper?.idle(() => this.#text(this.#base, undefined) ?? "");
+    await this.completed(batch.after, false);
+    if (batch.total === 0) await this.#keeper?.idle(() => this.#text(batch.after, undefined) ?? "");
   }
 
-  #stateAfter(batch: Batch<T>, item: number): string | undefined {
-    if (batch.isPending) return this.#text(this.#base, this.#pending);
+  #stateAfter(batch: Placed<T>, item: number): string | undefined {
+    if (batch.isPending || item < 0) return this.#text(batch.before, batch.pending);
     const index = item + batch.handedOut;
-    if (index === batch.total - 1) return this.#text(this.#cursor, undefined);
-    if (item < 0 && batch.handedOut === 0) return this.#text(this.#base, undefined);
-    return this.#text(this.#base, batch.key(index));
+    if (index === batch.total - 1) return this.#text(batch.after, undefined);
+    return this.#text(batch.before, batch.key(index));
   }
 
   #text(cursor: string | undefined, after: Key | undefined): string | undefined {
@@ -271,12 +282,12 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
     const abort = () => this.#ended.abort(signal?.reason);
     closed.addEventListener("abort", close, { once: true });
     signal?.addEventListener("abort", abort, { once: true });
-    const timer =
-      timeoutMs === undefined ? undefined : setTimeout(() => this.#ended.abort(deadlineExceeded()), timeoutMs);
+    const cancel =
+      timeoutMs === undefined ? undefined : after(timeoutMs, () => this.#ended.abort(deadlineExceeded()));
     this.#unlink = () => {
       closed.removeEventListener("abort", close);
       signal?.removeEventListener("abort", abort);
-      clearTimeout(timer);
+      cancel?.();
     };
   }
 

@@ -27,6 +27,28 @@ export class Waits {
 }
 
 /**
+ * The longest delay of setTimeout; a longer one would end at once.
+ *
+ * @internal
+ */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * Calls a function after a time of any length. Returns a function that prevents it.
+ *
+ * @internal
+ */
+export function after(ms: number, run: () => void): () => void {
+  let timer: ReturnType<typeof setTimeout>;
+  const arm = (left: number) => {
+    const next = left > MAX_TIMER_MS ? () => arm(left - MAX_TIMER_MS) : run;
+    timer = setTimeout(next, Math.min(left, MAX_TIMER_MS));
+  };
+  arm(ms);
+  return () => clearTimeout(timer);
+}
+
+/**
  * Waits, or rejects with the reason of the signal.
  *
  * @internal
@@ -34,13 +56,13 @@ export class Waits {
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = () => {
-      clearTimeout(timer);
+      cancel();
       reject(signal.reason);
     };
-    const timer = setTimeout(() => {
+    const cancel = after(ms, () => {
       signal.removeEventListener("abort", stop);
       resolve();
-    }, ms);
+    });
     if (signal.aborted) stop();
     else signal.addEventListener("abort", stop, { once: true });
   });

@@ -46,8 +46,8 @@ test("a message that is refused has its error, and the others are published", LI
 
 test("a message that the server may have forgotten is not sent twice", LIMIT, withServer([], async ({ client, proxy }) => {
   const gate = await proxy();
-  // Messages may be on their way for the window minus 10 s: here 100 ms.
-  const publisher = client(gate.url).publisher({ dedupeWindowMs: 10_100 });
+  // Messages may be on their way for the window minus 40 s: here 100 ms.
+  const publisher = client(gate.url).publisher({ dedupeWindowMs: 40_100 });
   await (await publisher.publish(message("t", "first"))).response;
   gate.isSilent = true;
   const lost = await publisher.publish(message("t", "lost"));
@@ -97,4 +97,31 @@ test("a consumer continues after its last commit", LIMIT, withServer([], async (
   await collect(made.consumer("billing").messages(request, { commitEveryMs: 1 }));
   assert.deepEqual(await read(3, false), []);
   assert.throws(() => made.consumer("billing").messages(request, { state: "a" }), TypeError);
+}));
+
+test("messages are published in the order of the calls, also by those who wait", LIMIT, withServer([], async ({ client }) => {
+  const publisher = client().publisher();
+  const calls = [];
+  for (let n = 0; n < 9_000; n += 1) calls.push(publisher.publish(message("t", `${n}`)));
+  // This call comes when there is room again, while others still wait.
+  const first = await calls[0];
+  const late = first.response.then(() => publisher.publish(message("t", "late")));
+  await (await late).response;
+  await publisher.close();
+  const texts = (await collect(client().messages(everything))).map(({ content }) => content.value);
+  assert.deepEqual(texts, [...Array.from({ length: 9_000 }, (_, n) => `${n}`), "late"]);
+}));
+
+test("the last commit of a consumer neither fails the loop nor holds it", LIMIT, withServer([], async ({ server, client }) => {
+  const made = client();
+  await made.messageService.publish(message("t", "x"));
+  const stream = made.consumer("billing").messages({ ...everything, untilCaughtUp: false }, { commitEveryMs: 3_600_000 });
+  await stream.next();
+  const more = stream.next();
+  await made.messageService.publish(message("t", "y"));
+  await more;
+  await server.kill();
+  const start = performance.now();
+  await stream.return();
+  assert.ok(performance.now() - start < 3_000, `${performance.now() - start} ms`);
 }));

@@ -256,3 +256,50 @@ test("a refused call has its reason and is not tried again", LIMIT, withServer([
   assert.ok(wrong instanceof PerennialError && wrong.field !== "", `${wrong}`);
   assert.deepEqual([wrong.reason, wrong.isRetryable], ["INVALID_FIELD", false]);
 }));
+
+test("a save that comes later has the state of its own item", LIMIT, withServer([], async ({ server, client }) => {
+  await append(server.path("a.log"), 0, 9);
+  const made = client();
+  for (let count = 1; count < 9; count += 1) {
+    const store = new MemoryStore();
+    // The responses have 1, 3, 3 and 2 lines.
+    const request = { path: "logs/a.log", maxBatch: 3 };
+    let handedOut = 0;
+    for await (const _ of made.readLines(request, { store, saveEveryMs: 3_600_000 })) {
+      handedOut += 1;
+      if (handedOut === count) break;
+    }
+    const rest = (await collect(made.readLines(request, { store }))).map(lineText);
+    // The line in hand was not processed.
+    assert.deepEqual(rest, Array.from({ length: 10 - count }, (_, n) => text(count - 1 + n)), `after ${count}`);
+  }
+}));
+
+test("the state at an event is that before it", LIMIT, withServer([], async ({ server, client }) => {
+  await append(server.path("a.log"), 0, 3);
+  const made = client();
+  const stream = made.readLines({ path: "logs/a.log" });
+  await stream.next();
+  await stream.next();
+  const { state } = stream;
+  await stream.return();
+  const again = made.readLines({ path: "logs/a.log" }, { state, events: true });
+  const { value } = await again.next();
+  assert.equal(value.case, "event");
+  assert.equal(again.state, state);
+  await again.return();
+}));
+
+test("a deadline of months is not one that has passed", LIMIT, withServer([], async ({ server, client }) => {
+  await append(server.path("a.log"), 0, 3);
+  const timeoutMs = 30 * 24 * 3_600_000;
+  assert.equal((await collect(client().readLines({ path: "logs/a.log" }, { timeoutMs }))).length, 3);
+}));
+
+test("a token that cannot be read is not tried again", LIMIT, withServer([], async ({ server, client }) => {
+  const missing = { tokenFile: path.join(server.directory, "no-token") };
+  const start = performance.now();
+  const error = await failure(client(server.url, missing).readLines({ path: "logs/a.log" }));
+  assert.ok(error instanceof PerennialError && error.code === 16 && !error.isRetryable, `${error}`);
+  assert.ok(performance.now() - start < 5_000);
+}));

@@ -56,6 +56,12 @@ const (
 // UNAVAILABLE (LOG_FAILED) after a failed write, until the server is restarted. After UNAVAILABLE or DEADLINE_EXCEEDED,
 // or if the answer is lost, the change may or may not be made.
 //
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. ListCountdowns shows what
+// the caller may see.
+//
 // The words in parentheses are error reasons: see ErrorReason.
 type CountdownServiceClient interface {
 	// Streams the numbers n, n − step, … down to `to`, then ends with OK. With `name`, it watches a shared countdown and
@@ -254,6 +260,12 @@ func (c *countdownServiceClient) DeleteCountdown(ctx context.Context, in *Delete
 // can also end as Publish does: with RESOURCE_EXHAUSTED (LOG_FULL) while the disk is full, with RetryInfo, and with
 // UNAVAILABLE (LOG_FAILED) after a failed write, until the server is restarted. After UNAVAILABLE or DEADLINE_EXCEEDED,
 // or if the answer is lost, the change may or may not be made.
+//
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. ListCountdowns shows what
+// the caller may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
 type CountdownServiceServer interface {

@@ -128,6 +128,12 @@ const (
 	// PERMISSION_DENIED: no rule of the server allows the caller to do this. It does not depend on whether the thing exists
 	// that the request names. BadRequest names the field. Metadata: `verb`, what the call would do.
 	ErrorReason_ACCESS_DENIED ErrorReason = 37
+	// UNAVAILABLE, with RetryInfo: the rules of the server were changed, and the caller may read another part of the topics
+	// of its subscription than before. The last cursor resumes; messages that it could not read before it are not sent.
+	ErrorReason_ACCESS_CHANGED ErrorReason = 38
+	// RESOURCE_EXHAUSTED, with RetryInfo and QuotaFailure: a quota of the caller is used up. Metadata: `quota`, one of
+	// streams, calls, publishes and bytes, and `limit`.
+	ErrorReason_QUOTA_EXCEEDED ErrorReason = 39
 )
 
 // Enum value maps for ErrorReason.
@@ -171,6 +177,8 @@ var (
 		35: "CREDENTIALS_EXPIRED",
 		36: "CREDENTIALS_REVOKED",
 		37: "ACCESS_DENIED",
+		38: "ACCESS_CHANGED",
+		39: "QUOTA_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -211,6 +219,8 @@ var (
 		"CREDENTIALS_EXPIRED":      35,
 		"CREDENTIALS_REVOKED":      36,
 		"ACCESS_DENIED":            37,
+		"ACCESS_CHANGED":           38,
+		"QUOTA_EXCEEDED":           39,
 	}
 )
 
@@ -245,7 +255,7 @@ var File_perennial_v1_errors_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xb4\x06\n" +
+	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xdc\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -287,7 +297,9 @@ const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\x13CREDENTIALS_INVALID\x10\"\x12\x17\n" +
 	"\x13CREDENTIALS_EXPIRED\x10#\x12\x17\n" +
 	"\x13CREDENTIALS_REVOKED\x10$\x12\x11\n" +
-	"\rACCESS_DENIED\x10%B\x81\x01\n" +
+	"\rACCESS_DENIED\x10%\x12\x12\n" +
+	"\x0eACCESS_CHANGED\x10&\x12\x12\n" +
+	"\x0eQUOTA_EXCEEDED\x10'B\x81\x01\n" +
 	"\x10dev.perennial.v1B\vErrorsProtoP\x01Z*perennial.dev/gen/perennial/v1;perennialv1\xa2\x02\x03PRN\xaa\x02\fPerennial.V1\xca\x02\fPerennial\\V1\xea\x02\rPerennial::V1b\x06proto3"
 
 var (

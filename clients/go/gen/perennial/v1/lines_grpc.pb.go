@@ -31,6 +31,12 @@ const (
 //
 // Reads files below the roots that the operator named. No path and no link reaches a file outside them.
 //
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. ListFiles shows what the
+// caller may see.
+//
 // The words in parentheses are error reasons: see ErrorReason.
 type LineServiceClient interface {
 	// Streams the lines of a file from any position. With `follow`, it then streams the lines that are written to it,
@@ -112,6 +118,12 @@ func (c *lineServiceClient) ListFiles(ctx context.Context, in *ListFilesRequest,
 // for forward compatibility.
 //
 // Reads files below the roots that the operator named. No path and no link reaches a file outside them.
+//
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. ListFiles shows what the
+// caller may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
 type LineServiceServer interface {

@@ -47,6 +47,12 @@ const (
 // All messages of a server share one sequence. It strictly increases, may have gaps, and a number is never used again.
 // A subscription yields its topics in this order.
 //
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. Lists show what the caller
+// may see.
+//
 // The words in parentheses are error reasons: see ErrorReason.
 type MessageServiceClient interface {
 	// Streams the messages of the topics that match, from any position in their history, and then those that are
@@ -61,6 +67,10 @@ type MessageServiceClient interface {
 	// messages that are ready, up to about 64 KiB or one larger message. Every response has a cursor. The same request
 	// with that cursor continues after that response, also on a restarted server, and also with other topics. A client
 	// that reads slowly loses nothing that retention keeps, because the server reads from the log.
+	//
+	// If the rules of the server allow the caller to read a part of the topics only, the stream yields that part, and the
+	// first response has an event `narrowed`. A pattern of which the caller may read nothing is denied. When the part
+	// changes with the rules, the stream ends with UNAVAILABLE (ACCESS_CHANGED), with RetryInfo.
 	//
 	// If retention or a purge removed messages of these topics before the subscription read them, that is a gap. It ends
 	// the stream with OUT_OF_RANGE (CURSOR_EXPIRED), or with ON_GAP_SKIP an event reports it. A message whose `ttl` is
@@ -292,6 +302,12 @@ func (c *messageServiceClient) DeleteConsumer(ctx context.Context, in *DeleteCon
 // All messages of a server share one sequence. It strictly increases, may have gaps, and a number is never used again.
 // A subscription yields its topics in this order.
 //
+// If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
+// CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
+// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
+// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. Lists show what the caller
+// may see.
+//
 // The words in parentheses are error reasons: see ErrorReason.
 type MessageServiceServer interface {
 	// Streams the messages of the topics that match, from any position in their history, and then those that are
@@ -306,6 +322,10 @@ type MessageServiceServer interface {
 	// messages that are ready, up to about 64 KiB or one larger message. Every response has a cursor. The same request
 	// with that cursor continues after that response, also on a restarted server, and also with other topics. A client
 	// that reads slowly loses nothing that retention keeps, because the server reads from the log.
+	//
+	// If the rules of the server allow the caller to read a part of the topics only, the stream yields that part, and the
+	// first response has an event `narrowed`. A pattern of which the caller may read nothing is denied. When the part
+	// changes with the rules, the stream ends with UNAVAILABLE (ACCESS_CHANGED), with RetryInfo.
 	//
 	// If retention or a purge removed messages of these topics before the subscription read them, that is a gap. It ends
 	// the stream with OUT_OF_RANGE (CURSOR_EXPIRED), or with ON_GAP_SKIP an event reports it. A message whose `ttl` is
