@@ -19,6 +19,8 @@ END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 PREFACE = 24
 # What a client needs to take a response from its connection.
 SEEN_SECONDS = 0.03
+# What a server needs to answer what it has got.
+ANSWER_SECONDS = 0.2
 
 
 @dataclass
@@ -160,6 +162,8 @@ class Connection:
             self.server.write(frame)
             await self.server.drain()
             if self.fault.do == "bytes_up" and self.spend(len(frame)):
+                # Answers to what has passed may still come, or a slow disk would never let a publisher advance.
+                await asyncio.sleep(ANSWER_SECONDS)
                 return
 
     async def _to_client(self, reader):
@@ -193,8 +197,9 @@ class Connection:
                 self.proxy.faults += 1
                 return True
             if fault.do == "append" and self.responses >= fault.after:
-                frame = appended(frame, fault.append)
-                self.proxy.faults += 1
+                changed = appended(frame, fault.append)
+                self.proxy.faults += changed != frame
+                frame = changed
             if fault.do == "delay":
                 self.proxy.faults += 1
                 await asyncio.sleep(fault.seconds)

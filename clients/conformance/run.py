@@ -19,6 +19,7 @@ import tomllib
 
 import figures
 import publishing  # noqa: F401 - it adds its cases
+import restarts  # noqa: F401 - likewise
 from bed import Client, Failed, Server
 from cases import CASES, Run
 

@@ -339,7 +339,14 @@ def bench_generated(command: dict[str, Any]) -> None:
 
 def main() -> None:
     command = json.loads(sys.stdin.readline())
-    in_threads = "--threads" in sys.argv
+    try:
+        serve(command, "--threads" in sys.argv)
+    except p.PerennialError as error:
+        # Of the constructor: the others are reported where they happen.
+        end(error)
+
+
+def serve(command: dict[str, Any], in_threads: bool) -> None:
     if command["do"] == "info":
         say(info={"package": "perennial-streams", "version": "0.1.0", "language": "python", "can": CAN})
     elif command["do"] == "stream":

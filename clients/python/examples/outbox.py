@@ -1,6 +1,7 @@
 """An outbox: an order and its message are written in one transaction, and the message is published from there.
 
-The id of the row is the id of the message, so a message that is published again after a crash is stored once.
+The id of the row is the id of the message, so a message that is published again after a crash is stored once, if that is
+within the window in which the server knows ids (`--dedupe-window`).
 """
 
 import sqlite3

@@ -1,10 +1,11 @@
 """Follows the logs of all servers that its arguments name, and publishes an alert for each line that matches.
 
-It continues where it stopped, and an alert that is published again after a crash has the same id, so it is stored once.
+It continues where it stopped, and an alert that is published again soon after a crash has the same id, so it is stored once.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import sys
 
@@ -21,7 +22,9 @@ async def follow(server: str, path: str, client: AsyncClient, alerts: AsyncClien
         if not isinstance(value, Line):
             print(server, path, "event:", " ".join(str(value).split()), flush=True)
         elif PATTERN.search(value.text):
-            answer = await alerts.publish("alerts", f"{server} {path}: {value.text}", message_id=f"{store}-{value.text[:64]}")
+            alert = f"{server} {path}: {value.text}"
+            number = hashlib.sha256(f"{value.offset} {alert}".encode()).hexdigest()
+            answer = await alerts.publish("alerts", alert, message_id=number)
             print(server, path, "alert", answer.sequence, flush=True)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -49,6 +50,12 @@ class _Connection:
         self.is_replaced = False
 
 
+class User(Protocol):
+    """A stream or a publisher, which ends when its client is closed."""
+
+    def client_closed(self) -> None: ...
+
+
 class Channels:
     """The channel of a client. All its calls share one connection, until a stream finds it silent."""
 
@@ -56,11 +63,16 @@ class Channels:
         self.server = server
         self._current: _Connection | None = None
         self._all: set[_Connection] = set()
-        self._is_closed = False
+        self.is_closed = False
+        self._users: weakref.WeakSet[User] = weakref.WeakSet()
+
+    def add(self, user: User) -> None:
+        """Adds a user that learns when the client is closed."""
+        self._users.add(user)
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[_Connection]:
-        if self._is_closed:
+        if self.is_closed:
             raise ClientClosedError("the client is closed")
         connection = self._current
         if connection is None:
@@ -82,7 +94,9 @@ class Channels:
             self._current = None
 
     async def close(self) -> None:
-        self._is_closed = True
+        self.is_closed = True
+        for user in list(self._users):
+            user.client_closed()
         self._current = None
         for connection in list(self._all):
             await connection.channel.close()
@@ -160,14 +174,23 @@ class Responses:
         self._connect_timeout, self._max_outage = connect_timeout, max_outage
         # The time since when the stream is without a response.
         self._out_since = time.monotonic()
-        self._has_begun = False
+        self._has_begun = self._has_failed = False
+        self._is_own_close = False
         self._backoff = Backoff()
         self._call: Any = None
         self._closed = asyncio.Event()
         self._attempt: Any = None
+        channels.add(self)
+
+    def client_closed(self) -> None:
+        self._end()
 
     def close(self) -> None:
         """Ends the stream. The server gets to know at once."""
+        self._is_own_close = True
+        self._end()
+
+    def _end(self) -> None:
         self._closed.set()
         if self._call is not None:
             self._call.cancel()
@@ -182,27 +205,37 @@ class Responses:
         """The next response, or None at the end of the stream."""
         while True:
             if self._closed.is_set():
-                return None
+                if self._is_own_close:
+                    return None
+                raise ClientClosedError("the client was closed while the stream was read")
             if self._attempt is None:
                 if self._position.is_complete:
                     return None
+                if not self._has_failed:
+                    # The time before is that of the caller.
+                    self._out_since = time.monotonic()
                 self._attempt = self._one_call()
             try:
                 response = await self._attempt.__anext__()
             except StopAsyncIteration:
                 self._attempt = None
+                if self._closed.is_set():
+                    continue
                 return None
             except CallError as error:
                 self._attempt = None
-                if self._closed.is_set() or self._position.is_complete:
+                if self._closed.is_set():
+                    continue
+                if self._position.is_complete:
                     return None
+                self._has_failed = True
                 await self._wait_out(error)
                 continue
             except BaseException:
                 self._attempt = None
                 raise
             self._backoff.reset()
-            self._has_begun = True
+            self._has_begun, self._has_failed = True, False
             return response
 
     async def end_call(self) -> None:

@@ -46,11 +46,14 @@ class Server:
     credentials: grpc.ChannelCredentials | None
     token: Token | None
     token_file: pathlib.Path | None
+    is_local: bool
 
     def channel(self) -> grpc.aio.Channel:
+        # gRPC's core would send calls to this machine, and their tokens, to the proxy of the environment.
+        options = [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if self.is_local else _OPTIONS
         if self.credentials is None:
-            return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
-        return grpc.aio.secure_channel(self.target, self.credentials, options=_OPTIONS)
+            return grpc.aio.insecure_channel(self.target, options=options)
+        return grpc.aio.secure_channel(self.target, self.credentials, options=options)
 
     def metadata(self) -> list[tuple[str, str]]:
         """The metadata of a call. The token is asked for at each attempt, so that it can be renewed."""
@@ -82,7 +85,7 @@ def server(
     if (cert is None) != (key is None):
         raise PerennialError("cert and key belong together: give both")
     credentials = grpc.ssl_channel_credentials(_pem(ca), _pem(key), _pem(cert)) if is_secure else None
-    return Server(target, credentials, token, pathlib.Path(token_file) if token_file is not None else None)
+    return Server(target, credentials, token, pathlib.Path(token_file) if token_file is not None else None, is_local)
 
 
 def _pem(source: bytes | str | os.PathLike[str] | None) -> bytes | None:

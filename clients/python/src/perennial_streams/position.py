@@ -43,6 +43,8 @@ class Position:
         self.hand: Any = None
         self._after: dict[str, int] = {}
         self._is_live = self._is_cut = False
+        # The server does not know the limit, so that the stream has no end of its own.
+        self._is_own_limit = False
         self.skipped_ticks = 0
         self.store = store
         self._save_every = save_every
@@ -67,10 +69,12 @@ class Position:
         request.CopyFrom(self._request)
         if self._received is not None:
             request.cursor = self._received
+        self._is_own_limit = False
         if self.is_first:
             request.max_batch = request.limit = 1
         elif self._limit is not None:
-            if self._replay is None:
+            self._is_own_limit = self._replay is not None
+            if not self._is_own_limit:
                 request.limit = self._limit
             else:
                 # The items that come again would count.
@@ -90,6 +94,11 @@ class Position:
     def is_complete(self) -> bool:
         """The caller got the number of items that it asked for."""
         return self._limit == 0
+
+    @property
+    def is_over(self) -> bool:
+        """The caller got the number of items that it asked for, and the server does not know that number."""
+        return self.is_complete and self._is_own_limit
 
     # What arrives.
 
@@ -135,7 +144,7 @@ class Position:
     def finish_item(self) -> None:
         """The item in the hand of the caller is done."""
         if self.hand is not None:
-            self._after = self.kind.key(self._response, self.hand)
+            self._after = self._key()
             self.hand = None
 
     def finish_response(self) -> None:
@@ -144,19 +153,32 @@ class Position:
         if self._is_cut:
             return
         self.cursor = self._response.cursor
-        if self._replay is not None and self._replay.is_pending:
-            self._after = self._replay.key
-        else:
-            self._after, self._replay = {}, None
+        self._after = dict(self._pending_key())
+        if not self._after:
+            self._replay = None
 
     def state(self) -> str | None:
         """The state with the item in the hand of the caller."""
         if self.hand is not None and self._is_last(self.hand):
-            return State(self.kind.name, self._response.cursor).to_text()
+            return State(self.kind.name, self._response.cursor, self._pending_key()).to_text()
         if self.cursor is None:
             return None
-        after = self._after if self.hand is None else self.kind.key(self._response, self.hand)
+        after = self._after if self.hand is None else self._key()
         return State(self.kind.name, self.cursor, after).to_text()
+
+    def _key(self) -> dict[str, int]:
+        """The key of the item in the hand of the caller.
+
+        While the key of a state is pending, that stays: the items before it are of an older file, and come again after a
+        crash. The key of such an item would give up the lines that were handed out before.
+        """
+        if self._replay is not None and self._replay.is_pending:
+            return self._after
+        return self.kind.key(self._response, self.hand)
+
+    def _pending_key(self) -> dict[str, int]:
+        """The key that is still pending after the response."""
+        return self._replay.key if self._replay is not None and self._replay.is_pending else {}
 
     def _is_last(self, item: Any) -> bool:
         """Whether the response is done with this item."""
@@ -181,8 +203,11 @@ class Position:
         text = State(self.kind.name, self.cursor, self._after).to_text()
         if text == self._saved:
             return None
-        self._saved, self._saved_at = text, now
         return text
+
+    def saved(self, text: str) -> None:
+        """The store has this state."""
+        self._saved, self._saved_at = text, time.monotonic()
 
 
 _NEEDED = {

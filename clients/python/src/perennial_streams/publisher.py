@@ -24,8 +24,8 @@ _METHOD = "/perennial.v1.MessageService/PublishStream"
 _REQUEST_MESSAGES, _REQUEST_BYTES = 1_024, 256 * 1024
 # While answers are outstanding.
 _SILENCE = 30.0
-# The server knows an id this much shorter than its window, for what a message may take to arrive.
-_MARGIN = 10.0
+# A message that was given to the connection may arrive until the call is given up.
+_MARGIN = _SILENCE + 10.0
 _CLOSE_LIMIT = 2.0
 
 
@@ -65,6 +65,13 @@ class AsyncPublisher:
         self._is_closed = False
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
+        channels.add(self)
+
+    def client_closed(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._is_closed = True
 
     async def publish(
         self,
@@ -83,7 +90,7 @@ class AsyncPublisher:
         return await self.send(new_message(topic, content, key, headers, message_id, expected_sequence, ttl))
 
     async def send(self, request: m.PublishRequest) -> asyncio.Future[m.PublishResponse]:
-        """Takes a message as the request of Publish. See `publish`."""
+        """Takes a copy of a message, as the request of Publish. See `publish`."""
         while not self._has_room() and self._error is None and not self._is_closed:
             async with self._room:
                 await self._room.wait()
@@ -92,9 +99,11 @@ class AsyncPublisher:
         if self._is_closed:
             raise ClientClosedError("the publisher is closed")
         self._number += 1
-        if not request.HasField("message_id"):
-            request.message_id = f"{self._flow}-{self._number}"
-        message = _Message(request, asyncio.get_running_loop().create_future())
+        copy = m.PublishRequest()
+        copy.CopyFrom(request)
+        if not copy.HasField("message_id"):
+            copy.message_id = f"{self._flow}-{self._number}"
+        message = _Message(copy, asyncio.get_running_loop().create_future())
         self._unanswered.append(message)
         self._bytes += message.bytes
         self._wake.set()
@@ -115,6 +124,8 @@ class AsyncPublisher:
 
     async def close(self) -> None:
         """Waits for every receipt, and ends the flow."""
+        if self._is_closed:
+            return
         try:
             await self.flush()
         finally:
@@ -155,13 +166,13 @@ class AsyncPublisher:
                     await asyncio.sleep(backoff.next(error))
                 self._call += 1
                 self._sent = 0
-                await self._drop_those_that_may_be_forgotten()
                 while not self._unanswered:
                     if self._is_closed:
                         return
                     self._wake.clear()
                     await self._wake.wait()
         except asyncio.CancelledError:
+            await self._fail(ClientClosedError("the publisher was closed before the message was answered"))
             raise
         except BaseException as error:
             await self._fail(error)
@@ -173,9 +184,14 @@ class AsyncPublisher:
                 request_serializer=m.PublishStreamRequest.SerializeToString,
                 response_deserializer=m.PublishStreamResponse.FromString,
             )
-            call = method(self._requests(self._call), metadata=self._channels.server.metadata(), wait_for_ready=True)
-            watchdog = Watchdog(call.cancel, _SILENCE, _SILENCE + CONNECT_LIMIT)
+            is_connected = asyncio.Event()
+            call = method(self._requests(self._call, is_connected), metadata=self._channels.server.metadata(), wait_for_ready=True)
+            watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, _SILENCE + CONNECT_LIMIT)
             try:
+                await call.wait_for_connection()
+                # Not before: connecting may take long.
+                await self._drop_those_that_may_be_forgotten()
+                is_connected.set()
                 while True:
                     # Without a message to answer, the server has nothing to say.
                     watchdog.wait_if(lambda: self._sent > 0)
@@ -198,11 +214,15 @@ class AsyncPublisher:
         if self._unanswered:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "the flow ended before all messages were answered", retryable=True)
 
-    async def _requests(self, call: int) -> AsyncIterator[m.PublishStreamRequest]:
+    async def _requests(self, call: int, is_connected: asyncio.Event) -> AsyncIterator[m.PublishStreamRequest]:
         """The unanswered messages, and those that are still to come."""
+        await is_connected.wait()
         while call == self._call:
             request, size = m.PublishStreamRequest(), 0
             now = time.monotonic()
+            if self._sent == 0 and self._watchdog is not None:
+                # An answer is due from now on.
+                self._watchdog.wait()
             while self._sent < len(self._unanswered) and len(request.messages) < _REQUEST_MESSAGES:
                 message = self._unanswered[self._sent]
                 if request.messages and size + message.bytes > _REQUEST_BYTES:
@@ -251,7 +271,7 @@ class AsyncPublisher:
             self._room.notify_all()
 
     async def _fail(self, error: BaseException) -> None:
-        self._error = self._error or (None if isinstance(error, ClientClosedError) else error)
+        self._error = self._error or error
         while self._unanswered:
             message = self._unanswered.popleft()
             if not message.receipt.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,15 +12,19 @@ from typing import Any, Generic, TypeVar, cast
 
 
 from .calls import Channels, Responses
-from .errors import ClientClosedError
+from .errors import ClientClosedError, PerennialError
 from .kinds import Kind
 from .options import StreamOptions, split
 from .position import CaughtUp, Position, Skipped
 from .stores import FileStore, Store
+from .unary import TIMEOUT, unary
 from .v1 import messages_pb2
 
 ItemT = TypeVar("ItemT")
 EventT = TypeVar("EventT")
+
+# How long the last commit of a stream with `commit_every` may take.
+LAST_COMMIT_LIMIT = 2.0
 
 COMMIT = "/perennial.v1.MessageService/CommitCursor"
 
@@ -44,6 +49,7 @@ class AsyncStream(Generic[ItemT, EventT]):
         self._is_closed = False
         self._committed: str | None = None
         self._committed_at = time.monotonic()
+        self._saving: asyncio.Future[None] | None = None
 
     @property
     def state(self) -> str | None:
@@ -87,11 +93,13 @@ class AsyncStream(Generic[ItemT, EventT]):
             return
         of_item = item_type(position.kind)
         is_saved_by_item = position.store is not None
+        is_failing = True
         try:
             while True:
                 is_first = position.is_first
                 response = await responses.next()
                 if response is None:
+                    is_failing = False
                     return
                 items = position.received(response)
                 if is_first:
@@ -117,6 +125,9 @@ class AsyncStream(Generic[ItemT, EventT]):
                             await self._save(is_last=value is items[-1])
                 position.finish_response()
                 await self._save()
+                if position.is_over:
+                    is_failing = False
+                    return
                 if o.commit_every is not None and time.monotonic() - self._committed_at >= o.commit_every:
                     await self.commit()
         finally:
@@ -124,17 +135,29 @@ class AsyncStream(Generic[ItemT, EventT]):
             await responses.aclose()
             await self._save(force=True)
             if o.commit_every is not None and position.cursor not in (None, self._committed):
-                await self._commit(str(position.cursor))
+                # An error that is on its way must not wait for this one, or be replaced by it.
+                with contextlib.suppress(*(PerennialError,) if is_failing else ()):
+                    await self._commit(str(position.cursor), timeout=LAST_COMMIT_LIMIT)
 
     async def _save(self, *, is_last: bool = False, force: bool = False) -> None:
         # After the last item of a response, its cursor is saved instead.
-        if is_last or (text := self._position.to_save(force=force)) is None:
+        if is_last:
             return
+        if self._saving is not None:
+            # It was interrupted. Two saves at once could end in the wrong order.
+            await asyncio.shield(self._saving)
+        if (text := self._position.to_save(force=force)) is not None:
+            self._saving = asyncio.ensure_future(self._save_text(text))
+            await asyncio.shield(self._saving)
+        self._saving = None
+
+    async def _save_text(self, text: str) -> None:
         store = cast(Store, self._position.store)
         if isinstance(store, FileStore):
             await asyncio.to_thread(store.save, text)
         else:
             await _result(store.save, text)
+        self._position.saved(text)
 
     async def commit(self) -> None:
         """Commits, for a stream with `consumer`, that everything is processed up to the item that was handed out last.
@@ -149,11 +172,11 @@ class AsyncStream(Generic[ItemT, EventT]):
             return
         await self._commit(cursor)
 
-    async def _commit(self, cursor: str) -> None:
-        from .unary import unary
-
+    async def _commit(self, cursor: str, timeout: float = TIMEOUT) -> None:
         request = messages_pb2.CommitCursorRequest(consumer=self._position._request.consumer, cursor=cursor)
-        await unary(self._channels, COMMIT, request, messages_pb2.CommitCursorResponse, repeats=True)
+        await unary(
+            self._channels, COMMIT, request, messages_pb2.CommitCursorResponse, repeats=True, timeout=timeout
+        )
         self._committed, self._committed_at = cursor, time.monotonic()
 
     async def aclose(self) -> None:

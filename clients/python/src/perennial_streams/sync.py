@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 import time
@@ -21,12 +22,13 @@ from . import kinds
 from .calls import Channels, Responses
 from .client import AsyncClient
 from .connection import Token
-from .errors import ClientClosedError
+from .errors import ClientClosedError, PerennialError
 from .kinds import Kind
 from .options import CountdownOptions, LinesOptions, MessagesOptions, Seconds, StreamOptions, split
 from .position import CaughtUp, Position, Skipped
 from .publisher import AsyncPublisher
-from .streams import EventT, ItemT, item_type
+from .streams import COMMIT, LAST_COMMIT_LIMIT, EventT, ItemT, item_type
+from .unary import TIMEOUT, unary
 from .v1 import countdown_pb2 as c
 from .v1 import lines_pb2 as l
 from .v1 import messages_pb2 as m
@@ -52,6 +54,8 @@ class _Runner:
         future = self.start(coroutine)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClientClosedError("the client is closed") from None
         except BaseException:
             # Also after Ctrl-C: the call must not stay.
             future.cancel()
@@ -63,9 +67,21 @@ class _Runner:
 
     def stop(self) -> None:
         if not self._loop.is_closed():
+            self.run(self._end_tasks())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+
+    @staticmethod
+    async def _end_tasks() -> None:
+        """Ends the tasks that other threads may still wait for."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # grpcio prints a traceback for each completion of a call that comes after the end of its loop.
+        await asyncio.sleep(0.02)
 
 
 class Stream(Generic[ItemT, EventT]):
@@ -112,11 +128,13 @@ class Stream(Generic[ItemT, EventT]):
         )  # fmt: skip
         item = item_type(position.kind)
         run = self._client._runner.run
+        is_failing = True
         try:
             while not self._is_closed:
                 is_first = position.is_first
                 response = run(responses.next())
                 if response is None:
+                    is_failing = False
                     return
                 items = position.received(response)
                 if is_first:
@@ -135,17 +153,23 @@ class Stream(Generic[ItemT, EventT]):
                             self._save()
                 position.finish_response()
                 self._save()
+                if position.is_over:
+                    is_failing = False
+                    return
                 if o.commit_every is not None and time.monotonic() - self._committed_at >= o.commit_every:
                     self.commit()
         finally:
-            self._save(force=True)
             self._client._runner.soon(responses.close)
+            self._save(force=True)
             if o.commit_every is not None and position.cursor not in (None, self._committed):
-                self._commit(str(position.cursor))
+                # An error that is on its way must not wait for this one, or be replaced by it.
+                with contextlib.suppress(*(PerennialError,) if is_failing else ()):
+                    self._commit(str(position.cursor), timeout=LAST_COMMIT_LIMIT)
 
     def _save(self, *, force: bool = False) -> None:
         if self._position.store is not None and (text := self._position.to_save(force=force)) is not None:
             self._position.store.save(text)
+            self._position.saved(text)
 
     def commit(self) -> None:
         """Commits, for a stream with `consumer`, what was handed out. See `AsyncStream.commit`."""
@@ -155,8 +179,10 @@ class Stream(Generic[ItemT, EventT]):
         if cursor is not None and cursor != self._committed:
             self._commit(cursor)
 
-    def _commit(self, cursor: str) -> None:
-        self._client.commit_cursor(self._request.consumer, cursor)
+    def _commit(self, cursor: str, timeout: float = TIMEOUT) -> None:
+        request = m.CommitCursorRequest(consumer=self._request.consumer, cursor=cursor)
+        call = unary(self._client._channels, COMMIT, request, m.CommitCursorResponse, repeats=True, timeout=timeout)
+        self._client._runner.run(call)
         self._committed, self._committed_at = cursor, time.monotonic()
 
     def close(self) -> None:

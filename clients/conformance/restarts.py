@@ -1,0 +1,188 @@
+"""The scenarios of clients that end, are killed, and continue from what they saved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from bed import Client, Failed
+from cases import CASES, text_of
+
+# A store that is written to once for each item may fall one item behind.
+IN_HAND = 1
+
+
+async def kill_with_states(run):
+    """Each client is killed after some items; the next continues from the state that the last line had."""
+    await run.prepare()
+    options = {} if run.get("batches") else {"max_batch": 1}
+    run.scenario["request"] = run.get("request", {}) | options
+    state, kills = None, run.get("kills", run.items - 1)
+    step = max(1, run.items // (kills + 1))
+    for n in range(kills + 1):
+        async with Client(run.command) as client:
+            given = {"state": state} if state else {}
+            count = step - (n % 2 if run.get("batches") else 0)
+            limit = {} if n == kills else {"credit": count}
+            run.stream(client, run.server.address, states=True, **limit, **given)
+            got = 0
+            async for line in client.lines():
+                run.take(line)
+                if "item" in line:
+                    got += 1
+                    state = line.get("state") or state
+                    if not line.get("state"):
+                        raise Failed(f"no state with {line}")
+                if n < kills and got == count or run.kind == "countdown" and run.seen[-1:] == ["0"]:
+                    break
+        if run.kind == "countdown" and run.seen[-1:] == ["0"]:
+            break
+    run.check_items()
+
+
+async def kill_with_store(run):
+    """Each client is killed with an item in hand. Only that item may come again."""
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 3}
+    store = str(run.server.directory / "state")
+    done = 0
+    for _ in range(3 * run.items):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=store, credit=2)
+            mine = []
+            async for line in client.lines():
+                if "item" in line:
+                    mine.append(text_of(line["item"]))
+                if len(mine) == 2 or line.get("end") == "ok":
+                    break
+        if not mine:
+            break
+        start = run.expected.index(mine[0])
+        if start > done or start < done - IN_HAND:
+            raise Failed(f"it continued with item {start}, and {done} were handed out; the last may come again")
+        if mine != run.expected[start : start + len(mine)]:
+            raise Failed(f"not in order: {mine}")
+        done = start + len(mine)
+        if line.get("end") == "ok":
+            break
+    if done != len(run.expected):
+        raise Failed(f"{done} of {len(run.expected)} items")
+
+
+async def stop_with_store(run):
+    """Each client is stopped while it waits for the next item of a live stream: no item comes again."""
+    run.is_live = True
+    await run.prepare()
+    store = str(run.server.directory / "state")
+    run.scenario["request"] = {"limit": "1000"}
+    count = run.items // 2
+    for part in range(3):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=store, save_every=run.get("save_every", 0))
+            target = min(len(run.expected), count + part * 3)
+            async for line in client.lines():
+                run.take(line)
+                if "item" in line and len(run.seen) == target:
+                    # Time to ask for the next one, which makes this one done.
+                    await asyncio.sleep(0.2)
+                    client.send(do="stop")
+        run.check_end("stopped")
+        run.check_items(run.expected[:target])
+        await run.write(target, min(target + 3, run.items))
+
+
+async def limit_with_state(run):
+    """A limit that begins within a response, on a stream that has no end of its own."""
+    run.is_live = True
+    await run.prepare()
+    await run.write(len(run.expected) // 2, len(run.expected))
+    run.scenario["request"] = {"limit": "1000"}
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address, states=True, credit=4)
+        state = None
+        async for line in client.lines():
+            run.take(line)
+            state = line.get("state") or state
+            if len(run.seen) == 4:
+                break
+    store = run.server.directory / "state"
+    store.write_text(state)
+    for _ in range(2):
+        run.scenario["request"] = {"limit": "3", "heartbeat": "0.3s"}
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=str(store))
+            await asyncio.wait_for(run.read_all(client), 20)
+        run.check_end()
+    run.check_items(run.expected[:10])
+
+
+async def slow_first_item(run):
+    """A caller that takes longer for its first item than an outage may last."""
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 1}
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address, states=True, max_outage=1.0, credit=1)
+        async for line in client.lines():
+            run.take(line)
+            if len(run.seen) == 1 and "item" in line:
+                await asyncio.sleep(2)
+                client.send(do="more", items=1000)
+    run.check_end()
+    run.check_items()
+
+
+async def bad_states(run):
+    """Empty, damaged and foreign states."""
+    await run.prepare()
+    store = run.server.directory / "state"
+    foreign = json.dumps({"version": 1, "kind": "messages", "cursor": "x"})
+    newer = json.dumps({"version": 99, "kind": "lines", "cursor": "x"})
+    for text in ("", "{", '{"version":1}', foreign, newer):
+        store.write_text(text)
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, store=str(store))
+            await run.read_all(client)
+        run.check_end("error")
+        run.check_error({"kind": "state"})
+        if run.seen:
+            raise Failed(f"the state {text!r} was taken for none")
+
+
+async def consumer(run):
+    """A consumer that commits each message is killed."""
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 1, "consumer": "c"}
+    for _ in range(3):
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, consumer_commit=True, credit=4)
+            got = 0
+            async for line in client.lines():
+                run.take(line)
+                got += "item" in line
+                if got == 4:
+                    # The commit comes after the line.
+                    await asyncio.sleep(0.5)
+                    break
+    run.check_items()
+
+
+async def taken_over(run):
+    run.is_live = True
+    await run.prepare()
+    run.scenario["request"] = {"consumer": "c", "limit": "1000"}
+    async with Client(run.command) as first, Client(run.command) as second:
+        run.stream(first, run.server.address)
+        await first.line()
+        run.stream(second, run.server.address)
+        await run.read_all(first)
+    run.check_end("error")
+    run.check_error({"code": "ABORTED", "reason": "CONSUMER_TAKEN_OVER", "retryable": False})
+
+
+CASES |= {
+    function.__name__: function
+    for function in (
+        kill_with_states, kill_with_store, stop_with_store, limit_with_state, slow_first_item, bad_states, consumer,
+        taken_over,
+    )
+}  # fmt: skip

@@ -1,0 +1,193 @@
+"""Tests of what a kit outside of the process cannot see, against the real server: `python test_package.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+from perennial_streams import AsyncClient, CallError, Client, ClientClosedError
+from perennial_streams.v1.messages_pb2 import PublishRequest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
+LIMIT_SECONDS = 20
+
+
+class SlowStore:
+    """A store of the caller whose saves take a while."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+
+    def load(self) -> str | None:
+        return self.text
+
+    async def save(self, text: str) -> None:
+        await asyncio.sleep(0.3)
+        self.text = text
+
+
+class Package(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory, self.address = pathlib.Path(directory.name), "127.0.0.1:0"
+        (self.directory / "logs").mkdir()
+        (self.directory / "logs/a.log").write_text("one\ntwo\nthree\n")
+        self.start()
+
+    def start(self) -> None:
+        command = [SERVER, "--listen", self.address, "--data", str(self.directory / "data"), "--log", "error"]
+        command += ["--root", f"logs={self.directory / 'logs'}"]
+        self.server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.stop)
+        for line in self.server.stderr or ():
+            if found := re.match(r"perenniald: listening on http://(.*)", line):
+                self.address = found[1]
+                return
+        self.fail("the server did not start")
+
+    def stop(self) -> None:
+        self.server.kill()
+        self.server.wait()
+        if self.server.stderr:
+            self.server.stderr.close()
+
+    def run_async(self, test: object) -> None:
+        asyncio.run(asyncio.wait_for(test, LIMIT_SECONDS))  # type: ignore[arg-type]
+
+    def test_a_client_that_is_closed_ends_its_streams_and_its_publishers_with_a_clear_error(self) -> None:
+        async def test() -> None:
+            client = AsyncClient(self.address)
+            begun = asyncio.Event()
+
+            async def read() -> None:
+                async for _ in client.read_lines("logs/a.log", follow=True):
+                    begun.set()
+
+            reading = asyncio.create_task(read())
+            await begun.wait()
+            publisher = client.publisher()
+            self.stop()
+            receipt = await publisher.publish("t", "x")
+            flushing = asyncio.create_task(publisher.flush())
+            await asyncio.sleep(0.1)
+            await client.close()
+            for waiting in (reading, receipt, flushing):
+                with self.assertRaises(ClientClosedError):
+                    await waiting
+            with self.assertRaises(ClientClosedError):
+                await publisher.publish("t", "y")
+
+        self.run_async(test())
+
+    def test_a_client_that_is_closed_ends_the_threads_that_wait_for_it(self) -> None:
+        for is_away in (False, True):
+            with self.subTest(is_away=is_away):
+                client, raised, begun = Client(self.address), [], threading.Event()
+
+                def read(client: Client = client, raised: list[BaseException] = raised, begun: threading.Event = begun) -> None:
+                    try:
+                        for _ in client.read_lines("logs/a.log", follow=True):
+                            begun.set()
+                    except BaseException as error:
+                        raised.append(error)
+
+                thread = threading.Thread(target=read, daemon=True)
+                thread.start()
+                begun.wait(LIMIT_SECONDS)
+                if is_away:
+                    self.stop()
+                time.sleep(0.7)
+                client.close()
+                thread.join(LIMIT_SECONDS)
+                self.assertIsInstance(raised[0] if raised else None, ClientClosedError)
+
+    def test_a_save_that_is_interrupted_is_finished(self) -> None:
+        async def test() -> None:
+            store = SlowStore()
+            async with AsyncClient(self.address) as client:
+                seen = []
+
+                async def read() -> None:
+                    async for line in client.read_lines("logs/a.log", follow=True, store=store):
+                        seen.append(line.text)
+
+                reading = asyncio.create_task(read())
+                while len(seen) < 2:
+                    await asyncio.sleep(0.01)
+                # The save of the second line has begun.
+                await asyncio.sleep(0.1)
+                reading.cancel()
+                with self.assertRaises(asyncio.CancelledError):
+                    await reading
+                again = [line.text async for line in client.read_lines("logs/a.log", store=store)]
+                self.assertEqual(seen + again, ["one", "two", "three"])
+
+        self.run_async(test())
+
+    def test_one_request_that_is_sent_ten_times_is_ten_messages(self) -> None:
+        async def test() -> None:
+            request = PublishRequest(topic="t", text="x")
+            async with AsyncClient(self.address) as client:
+                async with client.publisher() as publisher:
+                    receipts = [await publisher.send(request) for _ in range(10)]
+                    self.assertEqual(len({(await receipt).sequence for receipt in receipts}), 10)
+            self.assertFalse(request.HasField("message_id"))
+
+        self.run_async(test())
+
+    def test_the_last_commit_neither_delays_nor_replaces_a_cancel(self) -> None:
+        async def test() -> None:
+            async with AsyncClient(self.address) as client:
+                await client.publish("t", "x")
+                since = time.monotonic()
+                with contextlib.suppress(asyncio.TimeoutError):
+
+                    async def read() -> None:
+                        stream = client.messages("t", earliest=True, consumer="c", commit_every=60)
+                        async for _ in stream:
+                            self.stop()
+
+                    await asyncio.wait_for(read(), 1)
+                self.assertLess(time.monotonic() - since, 5)
+
+        self.run_async(test())
+
+    def test_a_proxy_of_the_environment_gets_no_call_to_this_machine(self) -> None:
+        async def test() -> None:
+            async with AsyncClient(self.address, token="secret") as client:
+                with contextlib.suppress(CallError):
+                    await client.get_countdown("missing")
+
+        called = []
+
+        async def with_proxy() -> None:
+            async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                called.append(await reader.read(100))
+                writer.close()
+
+            async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
+                os.environ["http_proxy"] = "http://127.0.0.1:%d" % proxy.sockets[0].getsockname()[1]
+                try:
+                    await test()
+                finally:
+                    del os.environ["http_proxy"]
+
+        self.run_async(with_proxy())
+        self.assertEqual(called, [])
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False).result
+    failed = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun - failed} passed, {failed} failed")
+    raise SystemExit(1 if failed else 0)
