@@ -6,6 +6,10 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -153,7 +157,7 @@ async fn a_backup_copies_only_what_has_changed_and_a_stopped_server_needs_none()
     let first = backup(&server, to.path()).await;
     let inodes = |directory: &Path| {
         let files = files(&directory.join("messages")).into_iter();
-        let segments = files.filter(|(name, _)| name.ends_with(".log"));
+        let segments = files.filter(|(_, path)| path.extension().is_some_and(|end| end == "log"));
         segments.map(|(name, path)| (name, path.metadata().unwrap().ino())).collect::<BTreeMap<_, _>>()
     };
     let before = inodes(to.path());
@@ -261,10 +265,13 @@ async fn a_backup_beside_retention_compaction_and_purges_is_sound() {
     let retain = ["--retain", "t.>=count:60", "--retain", "last.>=last"];
     let server = Server::start_with(&[&arguments[..], &retain[..]].concat());
     let mut client = server.messages().await;
+    let purged = Arc::new(AtomicU64::new(0));
+    let purged_by_writer = purged.clone();
     let writer = tokio::spawn(async move {
         for n in 0_u64.. {
             for (topic, size) in [("t.a", 20_000), ("last.a", 5_000), ("purged.a", 7_000), ("stays", 300)] {
-                let content = publish_request::Content::Text(format!("{n} {}", "y".repeat(size)));
+                let content =
+                    publish_request::Content::Text(format!("{n} {topic}-{n}- {}", "y".repeat(size)));
                 let request =
                     PublishRequest { topic: topic.into(), content: Some(content), ..Default::default() };
                 client.publish(request).await.unwrap();
@@ -272,6 +279,7 @@ async fn a_backup_beside_retention_compaction_and_purges_is_sound() {
             if n % 20 == 19 {
                 let purge = PurgeTopicRequest { topic: "purged.a".into(), until_sequence: None };
                 client.purge_topic(purge).await.unwrap();
+                purged_by_writer.store(n + 1, Ordering::Relaxed);
             }
         }
     });
@@ -279,7 +287,18 @@ async fn a_backup_beside_retention_compaction_and_purges_is_sound() {
     let mut newest = 0;
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(400)).await;
+        let purged = purged.load(Ordering::Relaxed);
         backup(&server, to.path()).await;
+        let mut lowest = u64::MAX;
+        for path in files(&to.path().join("messages")).values() {
+            let bytes = std::fs::read(path).unwrap();
+            for at in memchr::memmem::find_iter(&bytes, "purged.a-") {
+                let digits = bytes[at + "purged.a-".len()..].iter().take_while(|byte| byte.is_ascii_digit());
+                let n = digits.fold(0, |n, digit| n * 10 + u64::from(digit - b'0'));
+                lowest = lowest.min(n);
+            }
+        }
+        assert!(lowest >= purged, "message {lowest} was purged with all below {purged}");
         let copy = restored(to.path(), &retain);
         let request = MessagesRequest {
             topics: vec!["stays".into()],
@@ -362,7 +381,9 @@ async fn a_backup_that_was_changed_or_is_in_the_wrong_place_is_refused_by_name()
     assert!(code == 1 && err.contains("holds files that are no backup"), "{err}");
     std::fs::remove_file(to.path().join("thesis.txt")).unwrap();
     let (code, _, err) = log(&data, &["restore", place]);
-    assert!(code == 1 && (err.contains("is in use by") || err.contains("no whole backup")), "{err}");
+    assert!(code == 1 && err.contains("is in use by"), "{err}");
+    let (code, _, err) = log(&server.directory().join("empty"), &["restore", place]);
+    assert!(code == 1 && err.contains("no whole backup"), "{err}");
     backup(&server, to.path()).await;
 
     let other = Server::start();

@@ -74,13 +74,17 @@ pub enum Command {
     /// Copy the log into a directory, or bring the copy there up to date; also while a server runs
     ///
     /// Only segments that have changed since the backup before are copied. The directory holds one backup: the one
-    /// before stays until the new one is whole and on disk, and an interrupted one is continued by the next run. Each
-    /// backup needs room for what has changed.
+    /// before stays until the new one is whole and on disk, and an interrupted one is continued by the next run. If the
+    /// log has lost messages that the backup before has, that backup is kept, and the exit code is 1. Each backup needs
+    /// room for what has changed.
     #[command(after_help = HELP)]
     Backup {
         /// The directory of the backup: new, empty, or with an earlier backup of this log
         #[arg(value_name = "DIR")]
         directory: PathBuf,
+        /// Replace the backup before, even if the log has lost messages that it has
+        #[arg(long)]
+        replace: bool,
         /// Then read all of the backup, and report damage
         #[arg(long)]
         verify: bool,
@@ -129,7 +133,9 @@ pub fn run(config: &Config, command: Command) -> ExitCode {
             export(config, &directory, selection, output.as_deref())
         }
         Command::Import { file } => return import(config, &file),
-        Command::Backup { directory: to, verify } => backup::backup(&directory, &to, verify),
+        Command::Backup { directory: to, replace, verify } => {
+            backup::backup(&directory, &to, replace, verify)
+        }
         Command::Restore { directory: from } => return backup::restore(config, &from),
     };
     match result {

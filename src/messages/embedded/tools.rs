@@ -97,6 +97,30 @@ pub enum Error {
         /// Its version.
         version: u32,
     },
+    /// The record of a backup names a file that no log has.
+    #[error(
+        "{} names the file {name:?}, which is no file of a log: the record was changed, so use another backup",
+        path.display()
+    )]
+    RecordedName {
+        /// The record.
+        path: PathBuf,
+        /// The name in it.
+        name: String,
+    },
+    /// The backup before has messages that the log has lost.
+    #[error(
+        "the log has lost messages that the backup in {} has, so that backup is kept: restore it, or replace it with \
+         --replace:\n  {}",
+        directory.display(),
+        Losses(losses)
+    )]
+    Worse {
+        /// The directory of the backup.
+        directory: PathBuf,
+        /// The faults of the log that the backup does not have.
+        losses: Vec<Finding>,
+    },
     /// The log changes faster than it can be copied.
     #[error("{} changes too often to be copied, or its clock is set again and again: try again", directory.display())]
     Unsteady {
@@ -147,6 +171,22 @@ impl fmt::Display for Listed<'_> {
             write!(f, "{separator}line {number}: {fault}")?;
         }
         if *more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
+    }
+}
+
+/// The number of faults that an error lists.
+const MAX_LISTED: usize = 10;
+
+struct Losses<'a>(&'a [Finding]);
+
+impl fmt::Display for Losses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(losses) = self;
+        for (place, loss) in losses.iter().take(MAX_LISTED).enumerate() {
+            write!(f, "{}{loss}", if place == 0 { "" } else { "\n  " })?;
+        }
+        let more = losses.len().saturating_sub(MAX_LISTED);
+        if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
     }
 }
 

@@ -11,9 +11,9 @@ use super::{progress::Progress, verify, warn};
 use crate::{FAILURE, fail};
 
 /// Makes a backup. Returns whether the log is sound, as far as this shows it.
-pub fn backup(log: &Path, directory: &Path, verifies: bool) -> Result<bool, Error> {
+pub fn backup(log: &Path, directory: &Path, replaces: bool, verifies: bool) -> Result<bool, Error> {
     let progress = Progress::new();
-    let made = tools::backup(log, directory, |done, all| progress.record(done, all));
+    let made = tools::backup(log, directory, replaces, |done, all| progress.record(done, all));
     progress.hide();
     let BackedUp { segments, copied_segments, bytes, next_sequence, faults } = made?;
     faults.iter().for_each(warn);

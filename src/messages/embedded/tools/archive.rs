@@ -41,6 +41,9 @@ use crate::messages::{
 /// The number of times that reading is repeated because the server deleted or truncated a file meanwhile.
 const MAX_TRIES: usize = 20;
 
+/// The number of pauses in which a copy of the manifest that is not whole may be completed by the server.
+const MAX_WAITS: usize = 10;
+
 /// An incomplete end of a log is being written if it changes within this pause, repeated this many times.
 const SETTLE: (Duration, usize) = (Duration::from_millis(if cfg!(test) { 1 } else { 100 }), 10);
 
@@ -251,7 +254,7 @@ pub fn list_stable(directory: &Path) -> Result<Files, Error> {
         match list(directory) {
             Err(error) if is_moving(&error) && tries < MAX_TRIES => tries += 1,
             // It may be being written.
-            Ok(files) if !files.manifest.damaged.is_empty() && tries < 2 => {
+            Ok(files) if !files.manifest.damaged.is_empty() && tries < MAX_WAITS => {
                 thread::sleep(SETTLE.0);
                 tries += 1;
             }

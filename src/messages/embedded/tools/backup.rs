@@ -12,13 +12,15 @@
 //!   messages are erased in place, and segments are compacted under the name of the first one.
 //! - What was purged before a backup ends is not in it: it is overwritten in the copy, if the server has not done that
 //!   yet.
+//! - A backup that has messages which the log has lost is not replaced, unless the caller asks for that.
 //!
 //! The state of the log is copied in this order. The trim points before the segments say what had been erased when they
-//! were copied, and the trim points after them cover everything that was erased meanwhile. The manifest is read before
+//! were opened, and the trim points after them cover everything that was erased meanwhile. The manifest is read before
 //! the segments, as it would be found after a power cut at that moment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,7 +29,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use self::{
-    copies::{Copies, Source},
+    copies::{Before, Copies, Source},
     newest::Newest,
     record::Record,
 };
@@ -40,14 +42,17 @@ use crate::messages::embedded::{
         trim_points::{self, TrimPointFile, TrimPoints},
     },
     manifest::Found,
-    recovery::directory::Files,
+    recovery::directory::Candidate,
 };
 
 mod copies;
+mod losses;
 mod newest;
 mod purged;
 pub mod record;
 mod restore;
+#[cfg(test)]
+mod tests;
 
 pub use restore::{Restored, check, restore};
 
@@ -81,16 +86,23 @@ pub struct BackedUp {
     pub bytes: u64,
     /// No message in it has this sequence or a higher one.
     pub next_sequence: u64,
-    /// The faults of the log that was copied. The backup has them, too.
+    /// The faults of the log that were noticed. The backup has them, too.
     pub faults: Vec<Finding>,
 }
 
 /// Makes a backup of the log in `source` in the directory `backup`, or brings the one that is there up to date.
-/// `progress` is called with the number of bytes that are there, and of all.
+/// `replaces`: also if the log has lost messages that the backup there has. `progress` is called with the number of
+/// bytes that are there, and of all.
 ///
-/// # Errors [`Error::NoLog`], [`Error::Open`], [`Error::Io`], and those of backups. After an error, `backup` still
-/// holds what was whole before.
-pub fn backup(source: &Path, backup: &Path, mut progress: impl FnMut(u64, u64)) -> Result<BackedUp, Error> {
+/// # Errors
+/// [`Error::NoLog`], [`Error::Open`], [`Error::Io`], and those of backups. After an error, `backup` still holds what was
+/// whole before.
+pub fn backup(
+    source: &Path,
+    backup: &Path,
+    replaces: bool,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<BackedUp, Error> {
     let files = archive::list_stable(source)?;
     let log = files.log.ok_or_else(|| Error::NoLog { directory: source.into() })?;
     drop(files);
@@ -102,7 +114,7 @@ pub fn backup(source: &Path, backup: &Path, mut progress: impl FnMut(u64, u64)) 
         }
     }
     let mut tries = 0;
-    let made = loop {
+    let (mut made, losses) = loop {
         match last_pass(source, log, &mut copies, &mut progress) {
             Ok(Some(made)) => break made,
             Ok(None) if tries < MAX_TRIES => tries += 1,
@@ -113,23 +125,67 @@ pub fn backup(source: &Path, backup: &Path, mut progress: impl FnMut(u64, u64)) 
     };
     let copied_segments = copies.copied();
     copies.finish(made.next_sequence, log.id)?;
+    if !losses.is_empty() && !replaces {
+        return Err(Error::Worse { directory: backup.into(), losses });
+    }
     place.exchange()?;
+    let unknown = losses.into_iter().filter(|loss| !made.faults.contains(loss)).collect::<Vec<_>>();
+    made.faults.extend(unknown);
     Ok(BackedUp { copied_segments, ..made })
 }
 
-/// Copies everything that is left. `None`: the server was started, or its clock was set, so it has to be done again.
+/// Copies everything that is left, and finds what the backup before has and the log has lost. `None`: the server was
+/// started, or its clock was set, so it has to be done again.
 fn last_pass(
     source: &Path,
     log: Identity,
     copies: &mut Copies,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Option<BackedUp>, Error> {
+) -> Result<Option<(BackedUp, Vec<Finding>)>, Error> {
     let read = || read_trim_points(source, log.id);
-    let files = archive::list(source)?;
+    // Before the segments are opened: a compaction may remove one that is open here, and then nothing erases it.
+    let before = read()?.unwrap_or_default();
+    let files = archive::list_stable(source)?;
     let mut faults = archive::lost(source, &files);
     let manifest = files.manifest.manifest.clone();
-    let before = read()?.unwrap_or_default();
-    let Files { mut segments, .. } = files;
+    let (names, next_sequence) = copy_segments(files.segments, copies, progress)?;
+    let points = match read()? {
+        Ok(points) => Some(points),
+        Err(fault) => {
+            faults.push(archive::trim_points_finding(source, &fault));
+            None
+        }
+    };
+    let found = Found::read(&Disk::Real, source)?;
+    if found.manifest.as_ref().map(|manifest| &manifest.clock)
+        != manifest.as_ref().map(|manifest| &manifest.clock)
+    {
+        return Ok(None);
+    }
+    let next_sequence = next_sequence.max(manifest.as_ref().map_or(1, |manifest| manifest.next_sequence));
+    copies.keep_only(&names)?;
+    let points = points.map(|points| as_of(points, &before, next_sequence));
+    if let Some(points) = &points {
+        purged::erase(copies, log, &owed(points))?;
+        write_trim_points(copies, log, points)?;
+    }
+    if let Some(manifest) = manifest {
+        for (generation, name) in (manifest.generation..).zip(manifest::NAMES) {
+            copies.put(name, &Manifest { generation, ..manifest.clone() }.to_bytes(), None)?;
+        }
+    }
+    let losses = losses::find(source, copies, &points.unwrap_or_default(), &faults)?;
+    let bytes = copies.bytes_of_segments();
+    let made = BackedUp { segments: names.len(), copied_segments: 0, bytes, next_sequence, faults };
+    Ok(Some((made, losses)))
+}
+
+/// Copies segments. Returns their names, and a sequence that is above all of theirs.
+fn copy_segments(
+    mut segments: Vec<Candidate>,
+    copies: &mut Copies,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Vec<String>, u64), Error> {
     let newest = segments.pop_if(|last| last.footer.is_none());
     let (mut names, mut next_sequence) = (Vec::new(), 1);
     let sources = segments.iter().map(Source::of).collect::<Result<Vec<_>, _>>()?;
@@ -151,33 +207,7 @@ fn last_pass(
         copies.put_newest(&source, &bytes)?;
         next_sequence = next_sequence.max(next).max(candidate.first_sequence);
     }
-    let points = match read()? {
-        Ok(points) => Some(points),
-        Err(fault) => {
-            faults.push(archive::trim_points_finding(source, &fault));
-            None
-        }
-    };
-    let found = Found::read(&Disk::Real, source)?;
-    if found.manifest.as_ref().map(|manifest| &manifest.clock)
-        != manifest.as_ref().map(|manifest| &manifest.clock)
-    {
-        return Ok(None);
-    }
-    next_sequence = next_sequence.max(manifest.as_ref().map_or(1, |manifest| manifest.next_sequence));
-    copies.keep_only(&names)?;
-    if let Some(points) = points {
-        let points = as_of(points, &before, next_sequence);
-        purged::erase(copies, log, &owed(&points))?;
-        write_trim_points(copies, log, &points)?;
-    }
-    if let Some(manifest) = manifest {
-        for (generation, name) in (manifest.generation..).zip(manifest::NAMES) {
-            copies.put(name, &Manifest { generation, ..manifest.clone() }.to_bytes(), None)?;
-        }
-    }
-    let bytes = copies.bytes_of_segments();
-    Ok(Some(BackedUp { segments: names.len(), copied_segments: 0, bytes, next_sequence, faults }))
+    Ok((names, next_sequence))
 }
 
 /// The trim points of a log; an inner error says why they are not valid.
@@ -247,26 +277,31 @@ impl Place {
         self.directory.join(name)
     }
 
-    /// Completes an exchange that was interrupted, and refuses a directory that holds something else.
+    /// Refuses a directory that holds something else, and then completes an exchange that was interrupted.
     fn settle(&self) -> Result<(), Error> {
-        let (whole, old) = (self.path(WHOLE), self.path(OLD));
-        if old.exists() {
-            if whole.exists() {
-                fs::remove_dir_all(&old).map_err(at(&old))?;
-            } else {
-                fs::rename(&old, &whole).map_err(at(&old))?;
-            }
-        }
+        let not_a_backup = || Error::NotABackup { directory: self.directory.clone() };
+        let mut names = BTreeSet::new();
         for entry in fs::read_dir(&self.directory).map_err(at(&self.directory))? {
-            let name = entry.map_err(at(&self.directory))?.file_name();
-            if name != WHOLE && name != UNFINISHED && name != "lost+found" {
-                return Err(Error::NotABackup { directory: self.directory.clone() });
+            names.insert(entry.map_err(at(&self.directory))?.file_name());
+        }
+        let has = |name: &str| names.contains(OsStr::new(name));
+        // Nothing is changed before each name is known to be of a backup.
+        for name in &names {
+            let is_one = [WHOLE, UNFINISHED, OLD].iter().any(|known| name == known);
+            if name != "lost+found" && !(is_one && is_copy(&self.directory.join(name))?) {
+                return Err(not_a_backup());
             }
         }
-        if whole.exists() && Record::read(&whole)?.is_none() {
-            return Err(Error::NotABackup { directory: self.directory.clone() });
+        let (whole, old) = (self.path(WHOLE), self.path(OLD));
+        let kept = if has(WHOLE) { &whole } else { &old };
+        if (has(WHOLE) || has(OLD)) && Record::read(kept)?.is_none() {
+            return Err(not_a_backup());
         }
-        Ok(())
+        match (has(WHOLE), has(OLD)) {
+            (true, true) => remove_copy(&old),
+            (false, true) => fs::rename(&old, &whole).map_err(at(&old)),
+            (_, false) => Ok(()),
+        }
     }
 
     /// Begins a backup of a log, with what is there.
@@ -277,9 +312,9 @@ impl Place {
             return Err(Error::OtherBackup { directory: self.directory.clone() });
         }
         if Record::read(&unfinished)?.is_some_and(|record| record.log != log) {
-            fs::remove_dir_all(&unfinished).map_err(at(&unfinished))?;
+            remove_copy(&unfinished)?;
         }
-        Copies::open(unfinished, (whole, before), log)
+        Copies::open(unfinished, Before::new(whole, before), log)
     }
 
     /// Puts the new copy in the place of the one before, in one step where the file system can do that.
@@ -297,7 +332,7 @@ impl Place {
                 fs::rename(&unfinished, &whole).map_err(at(&unfinished))?;
             }
             sync()?;
-            fs::remove_dir_all(&old).map_err(at(&old))?;
+            remove_copy(&old)?;
         } else {
             fs::rename(&unfinished, &whole).map_err(at(&unfinished))?;
         }
@@ -305,27 +340,34 @@ impl Place {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::messages::embedded::format::trim_points::TrimPoint;
-
-    fn points(point: TrimPoint) -> TrimPoints {
-        TrimPoints { forgotten_up_to: 70, topics: vec![("a".into(), point)], ..TrimPoints::default() }
+/// Whether a directory holds a copy of a log: with a record, or without one and without a whole file, as before the first
+/// file is copied, and after the last one is removed.
+fn is_copy(directory: &Path) -> Result<bool, Error> {
+    if !fs::symlink_metadata(directory).map_err(at(directory))?.is_dir() {
+        return Ok(false);
     }
-
-    #[test]
-    fn trim_points_are_not_above_the_copy_and_erasure_is_owed_since_before_it() {
-        let before =
-            points(TrimPoint { first_kept: 11, purged_up_to: 10, erased_up_to: 10, ..TrimPoint::default() });
-        let after =
-            TrimPoint { first_kept: 61, lost_up_to: 60, purged_up_to: 60, lost_at: 5, erased_up_to: 60 };
-        let copied = as_of(points(after), &before, 50);
-        let expected =
-            TrimPoint { first_kept: 50, lost_up_to: 49, purged_up_to: 49, lost_at: 5, erased_up_to: 10 };
-        assert_eq!((copied.forgotten_up_to, copied.topics[..].to_vec()), (49, vec![("a".into(), expected)]));
-        assert_eq!(owed(&copied), BTreeMap::from([("a".into(), (10, 49))]));
-        let unknown = as_of(points(after), &TrimPoints::default(), 100);
-        assert_eq!(owed(&unknown), BTreeMap::from([("a".into(), (0, 60))]));
+    if Record::read(directory)?.is_some() {
+        return Ok(true);
     }
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let name = entry.map_err(at(directory))?.file_name();
+        if !name.to_str().is_some_and(|name| name.ends_with(copies::PART)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a copy. The record is removed last, so that an interrupted removal leaves something that is still known as a
+/// copy.
+fn remove_copy(directory: &Path) -> Result<(), Error> {
+    let record = directory.join(record::NAME);
+    for entry in fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
+        if path != record {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    copies::remove(&record)?;
+    fs::remove_dir(directory).map_err(at(directory))
 }

@@ -19,7 +19,7 @@ fn text(topic: &str, text: &str) -> NewMessage {
 }
 
 /// A log of several segments, closed.
-async fn make(directory: &Path) -> Log {
+pub(super) async fn make(directory: &Path) -> Log {
     let (log, _) = Log::open(directory, config()).unwrap();
     for n in 1..=12 {
         let topic = if n % 3 == 0 { "b.c" } else { "a" };
@@ -60,7 +60,7 @@ fn sequences(lines: &str) -> Vec<u64> {
     lines.lines().map(|line| sequence(line).unwrap()).collect()
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files =
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     files.sort();

@@ -94,30 +94,56 @@ impl Source {
     }
 }
 
+/// The backup that is replaced. It has no files if there is none.
+#[derive(Debug, Default)]
+pub struct Before {
+    pub directory: PathBuf,
+    pub files: BTreeMap<String, Entry>,
+    /// No message in it has this sequence or a higher one.
+    pub next_sequence: u64,
+}
+
+impl Before {
+    pub fn new(directory: PathBuf, record: Option<Record>) -> Self {
+        let next_sequence = record.as_ref().and_then(|record| record.end).map_or(0, |end| end.next_sequence);
+        let files = record.map_or_else(BTreeMap::new, |record| record.files);
+        Self { directory, files, next_sequence }
+    }
+}
+
 /// The files of the copy, and those of the backup before.
 #[derive(Debug)]
 pub struct Copies {
     directory: PathBuf,
     files: BTreeMap<String, Entry>,
-    before: (PathBuf, BTreeMap<String, Entry>),
+    before: Before,
     copied: BTreeSet<String>,
     record: Writer,
 }
 
 impl Copies {
     /// Continues the copy in a directory, or begins it. `before` is the backup that is there.
-    pub fn open(directory: PathBuf, before: (PathBuf, Option<Record>), log: LogId) -> Result<Self, Error> {
+    pub fn open(directory: PathBuf, before: Before, log: LogId) -> Result<Self, Error> {
         create_directory(&directory).map_err(at(&directory))?;
         let mut files = Record::read(&directory)?.map_or_else(BTreeMap::new, |record| record.files);
         files.retain(|name, entry| entry.is_at(&directory.join(name)));
         let record = Writer::begin(&directory, log, files.values())?;
-        let (path, before) = before;
-        let before = (path, before.map_or_else(BTreeMap::new, |record| record.files));
         Ok(Self { directory, files, before, copied: BTreeSet::new(), record })
     }
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    pub fn before(&self) -> &Before {
+        &self.before
+    }
+
+    /// Whether the backup before has a file of this name with other bytes.
+    pub fn differs(&self, name: &str) -> bool {
+        let content = |entry: &Entry| (entry.bytes, entry.crc32c);
+        let (now, before) = (self.files.get(name).map(content), self.before.files.get(name).map(content));
+        before.is_some() && now != before
     }
 
     /// The number of segments that the backup before did not have.
@@ -163,7 +189,7 @@ impl Copies {
         if self.files.get(&source.name).is_some_and(|entry| is_current(&entry)) {
             return Ok(false);
         }
-        if let Some(entry) = self.before.1.get(&source.name).filter(is_current).cloned()
+        if let Some(entry) = self.before.files.get(&source.name).filter(is_current).cloned()
             && self.link(entry)?
         {
             return Ok(false);
@@ -176,7 +202,7 @@ impl Copies {
 
     /// Takes a file of the backup before. False if it was changed, or if the file system has no links.
     fn link(&mut self, entry: Entry) -> Result<bool, Error> {
-        let (from, to) = (self.before.0.join(&entry.name), self.directory.join(&entry.name));
+        let (from, to) = (self.before.directory.join(&entry.name), self.directory.join(&entry.name));
         if !entry.is_at(&from) {
             return Ok(false);
         }
@@ -250,7 +276,7 @@ impl Copies {
     }
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+pub fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(at(path)),
@@ -277,9 +303,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<Stamp, Error> {
     written.map(|metadata| Stamp::of(&metadata)).map_err(at(path))
 }
 
-/// Creates an empty file that only its owner can read.
+/// Creates an empty file that only its owner can read, in the place of one that an interrupted run may have left. A link
+/// of that name is replaced, and not followed.
 pub fn create(path: &Path) -> io::Result<fs::File> {
-    fs::File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result?,
+    }
+    fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Creates a directory that only its owner can read, and its parents, if they are missing.

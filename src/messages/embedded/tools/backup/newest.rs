@@ -1,6 +1,9 @@
 //! The newest segment, which a server may be writing: up to the end of a commit that is complete.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
@@ -21,8 +24,12 @@ const QUIET: Duration = Duration::from_secs(2);
 /// A last commit that is not followed by another one in this time is complete all the same.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two readings of a segment that is written.
+/// Between two readings of a segment that is written, and between two looks at its time. It is doubled each time, up to
+/// the longest pause: the server syncs the same file.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// The number of times that a damaged message is read again, because the server may be erasing it.
 const READINGS: usize = 5;
@@ -41,24 +48,40 @@ impl Newest {
     /// may be cut off again, on a full disk, and others would get its sequences. So the reading waits until another one
     /// follows, or until the file is quiet.
     pub fn read(candidate: &Candidate) -> Result<Option<Self>, Error> {
+        Self::read_by(candidate, || load(candidate))
+    }
+
+    /// As [`read`](Self::read). `load` reads the whole segment, which is done again only when it has changed.
+    fn read_by(
+        candidate: &Candidate,
+        mut load: impl FnMut() -> Result<Option<Loaded>, Error>,
+    ) -> Result<Option<Self>, Error> {
         let start = Clock::System.boot();
-        let (mut end, mut readings) = (None::<u64>, 0);
+        let is_late = || Duration::from_nanos(Clock::System.boot().saturating_sub(start)) > PATIENCE;
+        let (mut end, mut readings, mut pause) = (None::<u64>, 0, PAUSE);
         loop {
-            let Some(Loaded { bytes, scan, footer, .. }) = load(candidate)? else { return Ok(None) };
+            let changed = changed(candidate)?;
+            let Some(Loaded { bytes, scan, footer, .. }) = load()? else { return Ok(None) };
             let is_damaged = scan.blocks.iter().any(|found| !found.is_intact);
             if is_damaged && readings < READINGS {
                 readings += 1;
                 thread::sleep(PAUSE);
                 continue;
             }
-            let waited = Duration::from_nanos(Clock::System.boot().saturating_sub(start));
-            let is_quiet = waited > PATIENCE || footer.is_some() || is_quiet(candidate)?;
+            let is_quiet = is_late() || footer.is_some() || is_quiet(candidate)?;
             let at = *end.get_or_insert(scan.end);
             if is_quiet || scan.unsure() >= at {
                 let at = if is_quiet { scan.end } else { at };
                 return Ok(Some(Self::up_to(at, &bytes, &scan)));
             }
-            thread::sleep(PAUSE);
+            drop((bytes, scan));
+            loop {
+                thread::sleep(pause);
+                pause = (pause * 2).min(MAX_PAUSE);
+                if is_late() || is_quiet_or_changed(candidate, changed)? {
+                    break;
+                }
+            }
         }
     }
 
@@ -81,8 +104,46 @@ fn load(candidate: &Candidate) -> Result<Option<Loaded>, Error> {
     Ok(Some(loaded))
 }
 
-fn is_quiet(candidate: &Candidate) -> Result<bool, Error> {
+/// When the file was written last.
+fn changed(candidate: &Candidate) -> Result<SystemTime, Error> {
     let metadata = candidate.file.metadata().map_err(at(&candidate.path))?;
-    let changed = metadata.modified().map_err(at(&candidate.path))?;
-    Ok(Clock::System.now().duration_since(changed).is_ok_and(|age| age > QUIET))
+    metadata.modified().map_err(at(&candidate.path))
+}
+
+fn is_quiet(candidate: &Candidate) -> Result<bool, Error> {
+    let age = Clock::System.now().duration_since(changed(candidate)?);
+    Ok(age.is_ok_and(|age| age > QUIET))
+}
+
+/// Whether reading the file again may give another answer than before, when it had been written last at `before`.
+fn is_quiet_or_changed(candidate: &Candidate, before: SystemTime) -> Result<bool, Error> {
+    Ok(changed(candidate)? != before || is_quiet(candidate)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+    use crate::messages::{
+        Config, Content, Log, NewMessage,
+        embedded::{disk::Disk, recovery::directory::Files},
+    };
+
+    #[tokio::test]
+    async fn a_segment_that_nothing_is_added_to_is_not_read_again_and_again_until_it_is_quiet() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(directory.path(), Config::default()).unwrap();
+        let content = Content::Text("x".into());
+        log.publish(NewMessage { topic: "a".into(), content, ..NewMessage::default() }).await.unwrap();
+        let files = Files::list(&Disk::Real, directory.path(), false).unwrap();
+        let candidate = files.segments.into_iter().next_back().unwrap();
+        let mut readings = 0;
+        let newest = Newest::read_by(&candidate, || {
+            readings += 1;
+            load(&candidate)
+        });
+        assert_eq!(newest.unwrap().unwrap().next_sequence, 2);
+        assert!(readings <= 3, "{readings}");
+        log.close().await;
+    }
 }

@@ -32,8 +32,9 @@ pub fn erase(copies: &mut Copies, log: Identity, owed: &Owed) -> Result<(), Erro
         if !may_hold(&candidate, &cache, owed).map_err(at(&candidate.path))? {
             continue;
         }
-        let loaded = Loaded::read(&candidate, candidate.first_sequence, false);
-        if let Some(bytes) = without(loaded.map_err(at(&candidate.path))?, owed) {
+        let loaded =
+            Loaded::read(&candidate, candidate.first_sequence, false).map_err(at(&candidate.path))?;
+        if let Some(bytes) = without(&loaded, owed) {
             let name = candidate.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             copies.put_erased(name, &bytes)?;
         }
@@ -58,7 +59,7 @@ fn may_hold(candidate: &Candidate, cache: &Cache, owed: &Owed) -> io::Result<boo
 }
 
 /// The bytes of a segment with purged messages overwritten; `None` if there are none.
-fn without(loaded: Loaded, owed: &Owed) -> Option<Bytes> {
+fn without(loaded: &Loaded, owed: &Owed) -> Option<Bytes> {
     let salt = loaded.scan.salt();
     let mut changes = Vec::new();
     for found in &loaded.scan.blocks {

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Error, at, copies};
-use crate::messages::embedded::format::block::LogId;
+use crate::messages::embedded::{
+    format::{block::LogId, manifest, trim_points},
+    recovery::directory::sequence_of,
+};
 
 /// The name of the record.
 pub const NAME: &str = "backup.ndjson";
@@ -71,6 +74,15 @@ impl Entry {
     }
 }
 
+/// Whether a file of a log may have this name. Another name in a record could lead out of the directory.
+fn is_name(name: &str) -> bool {
+    let path = Path::new(name);
+    let is_trim_points =
+        || name.strip_prefix(trim_points::NAME).is_some_and(|end| ["", ".0", ".1"].contains(&end));
+    let is_known = sequence_of(path).is_some() || manifest::NAMES.contains(&name) || is_trim_points();
+    is_known && path.file_name() == Some(path.as_os_str())
+}
+
 /// The last line.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct End {
@@ -114,6 +126,9 @@ impl Record {
                 }
                 (Ok(Line::Backup { version, .. }), None) => {
                     return Err(Error::BackupVersion { path, version });
+                }
+                (Ok(Line::File(Entry { name, .. })), Some(_)) if !is_name(&name) => {
+                    return Err(Error::RecordedName { path, name });
                 }
                 (Ok(Line::File(entry)), Some(record)) => {
                     record.files.insert(entry.name.clone(), entry);

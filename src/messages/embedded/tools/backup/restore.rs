@@ -33,6 +33,10 @@ fn record_of(backup: &Path) -> Result<Record, Error> {
 /// Reads a file of a backup; `None` if it is not as it was recorded.
 fn read(whole: &Path, entry: &Entry) -> Result<Option<Vec<u8>>, Error> {
     let path = whole.join(&entry.name);
+    // A backup has no links, and reading a pipe could wait for ever.
+    if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(None);
+    }
     match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         bytes => Ok(Some(bytes.map_err(at(&path))?).filter(|bytes| crc32c::crc32c(bytes) == entry.crc32c)),
@@ -42,7 +46,7 @@ fn read(whole: &Path, entry: &Entry) -> Result<Option<Vec<u8>>, Error> {
 /// Reads every file of a backup, and reports those that are not as they were recorded. Returns how many there are.
 ///
 /// # Errors
-/// [`Error::NoBackup`], [`Error::NotWhole`] and [`Error::Io`].
+/// [`Error::NoBackup`], [`Error::NotWhole`], [`Error::RecordedName`] and [`Error::Io`].
 pub fn check(
     backup: &Path,
     mut report: impl FnMut(&Finding),
@@ -66,7 +70,8 @@ pub fn check(
 /// that were copied, and of all. An interrupted call leaves no log there.
 ///
 /// # Errors
-/// [`Error::NoBackup`], [`Error::NotWhole`], [`Error::NotAsRecorded`], [`Error::HoldsLog`] and [`Error::Io`].
+/// [`Error::NoBackup`], [`Error::NotWhole`], [`Error::RecordedName`], [`Error::NotAsRecorded`], [`Error::HoldsLog`]
+/// and [`Error::Io`].
 pub fn restore(backup: &Path, log: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Restored, Error> {
     let (record, whole) = (record_of(backup)?, backup.join(WHOLE));
     if !matches!(archive::list(log), Err(Error::NoLog { .. })) {
