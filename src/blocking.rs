@@ -1,7 +1,8 @@
 //! The one pool of threads for work that blocks or computes for long: reading files and the log, walking through lists.
 //!
 //! The threads are bounded. Work waits in a queue of its connection, and the queues take turns, so that a connection
-//! that asks for much delays itself and not the others; besides, it never has all threads. Work whose caller is gone is
+//! that asks for much delays itself and not the others; besides, it never has all threads, nor all processors. A thread
+//! that is stuck, as in a file system that does not answer, is replaced for the work of others. Work whose caller is gone is
 //! not begun. A long walk is done in slices by [`Pool::walk`], and other long work should ask from time to time whether it
 //! is still wanted.
 //!
@@ -9,7 +10,7 @@
 
 use std::{
     cell::Cell,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     marker::PhantomData,
     ops::ControlFlow,
@@ -19,7 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
+
+use crate::system;
 
 /// The fewest threads: some may wait for a slow disk.
 const MIN_THREADS: usize = 8;
@@ -29,6 +35,13 @@ const THREADS_PER_PROCESSOR: usize = 4;
 
 /// A connection has up to this fraction of the threads.
 const SHARE: usize = 4;
+
+/// A thread that has not ended its work after this time is stuck. Walks take much shorter slices, and long searches in files
+/// are rare.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// Up to this many stuck threads are replaced, for each thread of the pool.
+const REPLACED: usize = 4;
 
 /// A slice of a walk ends after this time: short beside the latency that a caller notices, and long beside a hand-over.
 const SLICE: Duration = Duration::from_millis(2);
@@ -41,6 +54,8 @@ pub type Owner = u64;
 
 thread_local! {
     static OWNER: Cell<Owner> = const { Cell::new(0) };
+    /// This thread has long slices of the processor.
+    static COMPUTES: Cell<bool> = const { Cell::new(false) };
     /// When this thread gave way.
     static GAVE_WAY: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -77,6 +92,11 @@ struct Queues {
     turns: VecDeque<Owner>,
     /// The number of threads that run.
     running: usize,
+    /// When the jobs began that run now, by their numbers.
+    began: BTreeMap<u64, Instant>,
+    next_number: u64,
+    /// A task looks for stuck threads.
+    is_watched: bool,
 }
 
 #[derive(Default)]
@@ -95,10 +115,31 @@ impl std::fmt::Debug for Queue {
 /// Runs unless its caller is gone. True when it is done: otherwise it has a further slice.
 type Job = Box<dyn FnMut() -> bool + Send>;
 
-/// The most threads of the default pool.
-pub fn threads() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors * THREADS_PER_PROCESSOR).max(MIN_THREADS)
+/// The threads of the default pool.
+fn threads() -> usize {
+    (processors() * THREADS_PER_PROCESSOR).max(MIN_THREADS)
+}
+
+/// A runtime for a server that uses the default pool. Its own threads have the processor before those that compute.
+///
+/// # Errors
+/// Those of the system.
+pub fn runtime() -> io::Result<Runtime> {
+    // A thread that has ended its work for the pool is not free at once, and a new one would be started beside it.
+    Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(2 * most_threads())
+        .on_thread_start(system::answers)
+        .build()
+}
+
+/// The most threads of the default pool, with those that replace stuck ones.
+fn most_threads() -> usize {
+    threads() * (1 + REPLACED)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Default for Pool {
@@ -110,7 +151,8 @@ impl Default for Pool {
 impl Pool {
     /// A pool of up to this many threads.
     pub fn new(threads: usize) -> Self {
-        let share = (threads / SHARE).max(1);
+        // One processor is left for the others.
+        let share = (threads / SHARE).min(processors().saturating_sub(1)).max(1);
         Self(Arc::new(Shared { threads: threads.max(1), share, queues: Mutex::default() }))
     }
 
@@ -132,12 +174,42 @@ impl Pool {
             let _ = sender.take().map(|sender| sender.send(result));
             true
         };
-        let is_new = self.0.queues().add(OWNER.get(), Box::new(job), self.0.share, self.0.threads);
+        let (is_new, is_watched) = {
+            let mut queues = self.0.queues();
+            queues.add(OWNER.get(), Box::new(job), self.0.share);
+            let is_new = queues.take_thread(self.0.threads);
+            (is_new, is_new || std::mem::replace(&mut queues.is_watched, true))
+        };
         if is_new {
-            let thread = Thread { shared: self.0.clone(), is_over: false };
-            tokio::task::spawn_blocking(move || thread.run());
+            self.start_thread();
+        }
+        if !is_watched {
+            tokio::spawn(self.clone().replace_stuck());
         }
         Running(receiver)
+    }
+
+    /// Starts a thread that is counted.
+    fn start_thread(&self) {
+        let thread = Thread { shared: self.0.clone(), is_over: false };
+        tokio::task::spawn_blocking(move || thread.run());
+    }
+
+    /// While work waits and all threads are busy, replaces those that are stuck.
+    async fn replace_stuck(self) {
+        loop {
+            tokio::time::sleep(STUCK / 4).await;
+            let mut queues = self.0.queues();
+            if queues.turns.is_empty() {
+                queues.is_watched = false;
+                return;
+            }
+            let is_new = queues.take_thread(self.0.threads);
+            drop(queues);
+            if is_new {
+                self.start_thread();
+            }
+        }
     }
 
     /// Does a long walk in slices, each in its turn, so that others have theirs in between. A walk that has begun comes
@@ -168,14 +240,24 @@ impl Shared {
 }
 
 impl Queues {
-    /// Adds a job. True if one more thread is to take it; that thread counts as running.
-    fn add(&mut self, owner: Owner, job: Job, share: usize, threads: usize) -> bool {
+    fn add(&mut self, owner: Owner, job: Job, share: usize) {
         let queue = self.by_owner.entry(owner).or_default();
         queue.waiting.push_back(job);
         self.give_turn(owner, share);
-        let is_new = self.running < threads;
+    }
+
+    /// Whether one more thread is to start; it counts as running.
+    fn take_thread(&mut self, threads: usize) -> bool {
+        let is_new = self.running < threads
+            || (self.running < threads + self.stuck() && self.running < threads * (1 + REPLACED));
         self.running += usize::from(is_new);
         is_new
+    }
+
+    /// The number of threads that are stuck.
+    fn stuck(&self) -> usize {
+        // The jobs began in the order of their numbers.
+        self.began.values().take_while(|began| began.elapsed() >= STUCK).count()
     }
 
     /// Gives an owner a turn if it has work and may have one more thread.
@@ -188,19 +270,26 @@ impl Queues {
         }
     }
 
-    /// The job whose turn it is.
-    fn begin(&mut self, share: usize) -> Option<(Owner, Job)> {
+    /// The job whose turn it is, with its number. `None` if there is none, or if there are more threads than are needed.
+    fn begin(&mut self, share: usize, threads: usize) -> Option<(u64, Owner, Job)> {
+        if self.running > threads && self.running > threads + self.stuck() {
+            return None;
+        }
         let owner = self.turns.pop_front()?;
         let queue = self.by_owner.get_mut(&owner)?;
         queue.has_turn = false;
         let job = queue.waiting.pop_front()?;
         queue.running += 1;
         self.give_turn(owner, share);
-        Some((owner, job))
+        let number = self.next_number;
+        self.next_number += 1;
+        self.began.insert(number, Instant::now());
+        Some((number, owner, job))
     }
 
     /// Ends a slice of a job; `rest` is the job if it has a further one.
-    fn end(&mut self, owner: Owner, rest: Option<Job>, share: usize) {
+    fn end(&mut self, (number, owner): (u64, Owner), rest: Option<Job>, share: usize) {
+        self.began.remove(&number);
         let Some(queue) = self.by_owner.get_mut(&owner) else { return };
         queue.running -= 1;
         if let Some(rest) = rest {
@@ -224,12 +313,15 @@ struct Thread {
 impl Thread {
     /// Runs jobs until no one has a turn.
     fn run(mut self) {
-        let share = self.shared.share;
+        let Shared { share, threads, .. } = *self.shared;
         // It has computed nothing yet.
         GAVE_WAY.set(Some(Instant::now()));
+        if !COMPUTES.replace(true) {
+            system::computes();
+        }
         loop {
             let mut queues = self.shared.queues();
-            let Some((owner, mut job)) = queues.begin(share) else {
+            let Some((number, owner, mut job)) = queues.begin(share, threads) else {
                 // Under the same lock, so that no job is added to a thread that ends.
                 queues.running -= 1;
                 drop(queues);
@@ -241,7 +333,7 @@ impl Thread {
             // The caller of work that panics sees that it is lost; the panic itself was printed.
             let is_done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut job)).unwrap_or(true);
             let rest = if is_done { None } else { Some(job) };
-            self.shared.queues().end(owner, rest, share);
+            self.shared.queues().end((number, owner), rest, share);
         }
     }
 }
@@ -297,148 +389,4 @@ pub async fn of<F: Future>(owner: Owner, future: F) -> F::Output {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
-mod tests {
-    use std::sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    };
-
-    use futures::future::join_all;
-
-    use super::*;
-
-    /// What `hands` hands to a pool is the work of this owner.
-    fn by<T>(owner: Owner, hands: impl FnOnce() -> T) -> T {
-        let _entered = enter(owner);
-        hands()
-    }
-
-    /// Work that runs until the sender is dropped.
-    fn held(pool: &Pool) -> (mpsc::Sender<()>, Running<()>) {
-        let (release, released) = mpsc::channel();
-        let running = pool.run(move || {
-            let _ = released.recv();
-        });
-        (release, running)
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_asks_for_much_does_not_delay_another() {
-        let pool = Pool::new(4);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let note = |name: &'static str| {
-            let order = order.clone();
-            pool.run(move || order.lock().unwrap().push(name))
-        };
-        // One thread of four is the share of the first connection.
-        let ((release, first), many) =
-            by(1, || (held(&pool), (0..100).map(|_| note("many")).collect::<Vec<_>>()));
-        of(2, async { note("one").await }).await.unwrap();
-        drop(release);
-        first.await.unwrap();
-        for done in join_all(many).await {
-            done.unwrap();
-        }
-        let order = order.lock().unwrap();
-        assert_eq!((order.len(), order.first()), (101, Some(&"one")));
-    }
-
-    #[tokio::test]
-    async fn connections_take_turns() {
-        let pool = Pool::new(1);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let (release, first) = by(9, || held(&pool));
-        let mut all = Vec::new();
-        for owner in [1, 1, 1, 2, 2, 3] {
-            let order = order.clone();
-            all.push(by(owner, || pool.run(move || order.lock().unwrap().push(owner))));
-        }
-        drop(release);
-        first.await.unwrap();
-        join_all(all).await;
-        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 1, 2, 1]);
-    }
-
-    #[tokio::test]
-    async fn a_long_walk_gives_way_between_its_slices_and_ends_with_its_caller() {
-        let pool = Pool::new(1);
-        let steps = Arc::new(AtomicUsize::new(0));
-        let counter = steps.clone();
-        let endless = move || {
-            counter.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(SLICE);
-            ControlFlow::<()>::Continue(())
-        };
-        let mut walk = by(1, || pool.walk(endless));
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let counter = waiting.clone();
-        let second = by(1, || pool.run(move || counter.fetch_add(1, Ordering::Relaxed)));
-        for n in 0..3 {
-            let other = of(2, async { pool.run(move || n).await });
-            let other = tokio::select! {
-                _ = &mut walk => panic!("it has no end"),
-                other = other => other.unwrap(),
-            };
-            assert_eq!(other, n, "done although the walk goes on");
-        }
-        assert_eq!(waiting.load(Ordering::Relaxed), 0, "the walk that has begun comes first");
-        drop(walk);
-        assert_eq!(second.await.unwrap(), 0);
-        // The slice in hand is the last one.
-        pool.run(|| ()).await.unwrap();
-        let done = steps.load(Ordering::Relaxed);
-        assert!(done > 0);
-        pool.run(|| ()).await.unwrap();
-        assert_eq!(steps.load(Ordering::Relaxed), done);
-        let mut left = 5;
-        let count = pool.walk(move || {
-            left -= 1;
-            if left == 0 { ControlFlow::Break("over") } else { ControlFlow::Continue(()) }
-        });
-        assert_eq!(count.await.unwrap(), "over");
-    }
-
-    #[tokio::test]
-    async fn work_whose_caller_is_gone_is_not_begun() {
-        let pool = Pool::new(1);
-        let ran = Arc::new(AtomicUsize::new(0));
-        let (release, first) = held(&pool);
-        for _ in 0..10 {
-            let ran = ran.clone();
-            drop(pool.run(move || ran.fetch_add(1, Ordering::Relaxed)));
-        }
-        let last = pool.run(|| 7);
-        drop(release);
-        first.await.unwrap();
-        assert_eq!(last.await.unwrap(), 7);
-        assert_eq!(ran.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn there_are_no_more_threads_than_allowed_and_a_panic_costs_none() {
-        let pool = Pool::new(3);
-        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let work = || {
-            let (now, most) = (now.clone(), most.clone());
-            pool.run(move || {
-                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-                std::thread::sleep(std::time::Duration::from_millis(1));
-                now.fetch_sub(1, Ordering::Relaxed);
-            })
-        };
-        assert!(pool.run(|| panic!("expected by the test")).await.is_err());
-        join_all((0..50).map(|_| work())).await;
-        assert!((1..=3).contains(&most.load(Ordering::Relaxed)));
-        // A result comes a moment before its thread has counted the work off.
-        let is_over = || pool.0.queues().running == 0;
-        let over = async {
-            while !is_over() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), over).await.unwrap();
-        let queues = pool.0.queues();
-        assert!(queues.by_owner.is_empty() && queues.turns.is_empty(), "{queues:?}");
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 //! ```text
 //! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
-//! { lines, messages, grpc, server } → blocking           { client, server, access } → pem
+//! { lines, messages, grpc, server } → blocking → system    { client, server, access } → pem     server → system
 //! { grpc, server } → access → the grammars of topics and globs
 //! ```
 //!
@@ -24,6 +24,7 @@
 //! - [`server`]: composes configuration, log, roots, services and listener, and shuts them down in order.
 //! - [`units`]: the one grammar of durations and sizes.
 //! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
+//! - `system`: what only the C library gives: slices of the processor, and memory that goes back to the system.
 //! - [`pem`]: certificates, keys and revocation lists from files.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
@@ -77,5 +78,6 @@ pub mod proto;
 pub mod reason;
 pub mod server;
 pub mod stream;
+mod system;
 pub mod units;
 pub mod wire;

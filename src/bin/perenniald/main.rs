@@ -1,15 +1,12 @@
 //! `perenniald`: arguments in, exit code out. Without a command it serves; `log` inspects and copies the message log.
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use perennial::{
     blocking,
     server::{self, Config, config},
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{Notify, oneshot},
-};
+use tokio::sync::{Notify, oneshot};
 use tracing_subscriber::EnvFilter;
 
 mod log;
@@ -64,7 +61,7 @@ fn main() -> ExitCode {
         .init();
     let reload = Arc::new(Notify::new());
     let handled = signals::handle(config.connections.drain, reload.clone());
-    let started = handled.and_then(|stop| Ok((stop, runtime()?)));
+    let started = handled.and_then(|stop| Ok((stop, blocking::runtime()?)));
     let (stop, runtime) = match started {
         Ok(started) => started,
         Err(error) => return fail(&error, FAILURE),
@@ -76,11 +73,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, FAILURE),
     }
-}
-
-fn runtime() -> io::Result<Runtime> {
-    // A thread that has ended its work for the pool is not free at once, and a new one would be started beside it.
-    Builder::new_multi_thread().enable_all().max_blocking_threads(2 * blocking::threads()).build()
 }
 
 async fn run(config: Config, reload: Arc<Notify>, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {

@@ -22,7 +22,7 @@ use hyper::rt::Executor;
 
 /// How long the streams of a connection may work before others run. A connection with many busy streams delays each task
 /// that waits for the same worker by this, and by the longest poll of one stream.
-const TURN: Duration = Duration::from_millis(1);
+const TURN: Duration = Duration::from_micros(500);
 
 type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
