@@ -32,6 +32,7 @@ pub mod data;
 mod demo;
 pub mod listen;
 mod log_metrics;
+mod memory;
 mod metrics;
 pub mod tls;
 mod welcome;
@@ -167,6 +168,7 @@ pub async fn run(
     let is_over = ending.clone();
     tasks.spawn(async move { is_over.run_until_cancelled(ends_countdowns).await });
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
+    tasks.spawn(memory::give_back(gate.calls().clone(), pool.clone(), ending.clone()));
     if let Some(app_log) = app_log {
         let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
         tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });

@@ -39,6 +39,7 @@ use crate::{
 
 mod admission;
 pub(super) mod audit;
+mod backlog;
 mod guard;
 mod log_limit;
 mod peer;
@@ -47,6 +48,7 @@ mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
+pub use backlog::{Backlog, Held};
 pub use log_limit::{ConnectionLog, LogLimit};
 pub use peer::Peer;
 pub use permit::{Ends, Permit};
@@ -82,8 +84,8 @@ pub struct Config {
     pub max_buffered: usize,
     /// The server holds up to this many of these bytes for one connection.
     pub max_buffered_per_connection: usize,
-    /// All streams hold up to this many bytes of responses that their readers do not take. Above it, the streams that have
-    /// waited longest end.
+    /// The server holds up to this many bytes of responses that readers do not take. Above it, the streams and the
+    /// connections end that have waited longest.
     pub max_unsent: usize,
 }
 
@@ -121,13 +123,22 @@ struct Inner {
     next_id: AtomicU64,
     streams: Mutex<HashMap<u64, Watched>>,
     permits: Permits,
+    /// Of the open connections.
+    backlogs: Mutex<HashMap<u64, Weak<Backlog>>>,
     inspections: Arc<Inspections>,
+    /// The number of streams that have ended.
+    ended: AtomicU64,
 }
 
 impl Inner {
     fn streams(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {
         // Every change of the map is one call, so a panic elsewhere cannot leave it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn backlogs(&self) -> MutexGuard<'_, HashMap<u64, Weak<Backlog>>> {
+        // As above.
+        self.backlogs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,12 +169,15 @@ impl Calls {
             next_id: AtomicU64::new(0),
             streams: Mutex::default(),
             permits: Permits::default(),
+            backlogs: Mutex::default(),
             inspections: Arc::default(),
+            ended: AtomicU64::new(0),
         });
         tokio::spawn(stall::sweep(Arc::downgrade(&inner)));
         if let Some(access) = &inner.access {
             tokio::spawn(permit::watch(Arc::downgrade(&inner), access.clone()));
         }
+        tokio::spawn(stall::watch_connections(Arc::downgrade(&inner)));
         Self(inner)
     }
 
@@ -282,6 +296,11 @@ impl Calls {
         Inspected { id, inner: self.0.clone() }
     }
 
+    /// The number of streams and of large answers that have ended.
+    pub fn ended(&self) -> u64 {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
     /// The limits of the operator.
     pub fn config(&self) -> &Config {
         &self.0.config
@@ -303,6 +322,7 @@ pub(super) struct Inspected {
 impl Drop for Inspected {
     fn drop(&mut self) {
         self.inner.streams().remove(&self.id);
+        self.inner.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

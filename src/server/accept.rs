@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::grpc::{
     body::trailers,
-    call::{LogLimit, Peer},
+    call::{Backlog, Held, LogLimit, Peer},
     gate::Gate,
     status,
 };
@@ -236,11 +237,29 @@ impl Newcomer {
     }
 }
 
+/// Serves a connection until it ends, or the transport holds too much for its client.
 async fn serve_connection(
+    newcomer: Newcomer,
+    socket: (Socket, Option<Client>),
+    gate: Gate,
+    config: Arc<Config>,
+) {
+    let (backlog, peer) = (gate.calls().backlog(), newcomer.peer);
+    let served = serve_requests(newcomer, socket, gate, config, backlog.clone());
+    tokio::select! {
+        () = served => {}
+        () = backlog.closed() => {
+            tracing::info!(%peer, bytes = backlog.bytes(), "connection closed: its client reads too little");
+        }
+    }
+}
+
+async fn serve_requests(
     Newcomer { number, peer, since, ends }: Newcomer,
     (socket, mut client): (Socket, Option<Client>),
     gate: Gate,
     config: Arc<Config>,
+    backlog: Arc<Backlog>,
 ) {
     let activity = Arc::new(Activity::new(since));
     let mut connection = gate.calls().connection(number, peer, ends.clone());
@@ -252,7 +271,7 @@ async fn serve_connection(
     // The client's certificate is no longer accepted. Until the client has seen the GOAWAY, HTTP/2 lets it begin calls.
     let is_refused = AtomicBool::new(false);
     let service = service_fn(|request: http::Request<Incoming>| {
-        let busy = Busy::new(activity.clone());
+        let (busy, held) = (Busy::new(activity.clone()), backlog.of_stream());
         let (gate, connection) = (gate.clone(), connection.clone());
         let is_refused = is_refused.load(Ordering::Relaxed);
         let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
@@ -263,7 +282,7 @@ async fn serve_connection(
             } else {
                 gate.serve(&connection, request).await
             };
-            Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, held, _busy: busy }))
         }
     });
     let wakes = Wakes::new();
@@ -271,7 +290,7 @@ async fn serve_connection(
     let streams = Streams::new(of_streams.clone());
     let (input, output) = output::collect(socket);
     let protocol = builder(&config, streams.starter()).serve_connection(TokioIo::new(input), service);
-    let mut served = pin!(Turns::new(protocol, (streams, of_streams), output, wakes));
+    let mut served = pin!(Turns::new(protocol, (streams, of_streams), output, wakes, backlog.clone()));
     let old = Instant::now() + jittered(config.age);
     let expiry = client.as_ref().and_then(Client::expires).unwrap_or(old);
     loop {
@@ -400,11 +419,12 @@ struct Tracked {
     /// Ends a stream that does not observe the end of its connection, as those of health and reflection. Otherwise a
     /// client that watches the health would delay each drain to its limit.
     ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    held: Held,
     _busy: Busy,
 }
 
 impl HttpBody for Tracked {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(
@@ -416,6 +436,11 @@ impl HttpBody for Tracked {
         let at_end = frame.is_pending()
             && self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
         if !at_end {
+            match &frame {
+                Poll::Ready(Some(Ok(frame))) => self.held.gave(frame.data_ref().map_or(0, Bytes::len)),
+                Poll::Pending => self.held.waits(),
+                Poll::Ready(_) => {}
+            }
             return frame;
         }
         self.body = Body::empty();

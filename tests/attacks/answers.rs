@@ -5,11 +5,14 @@ use perennial::proto::{
     ListTopicsRequest, MessagesRequest, PublishBatchRequest, PublishRequest, messages_request::Start,
     publish_request::Content,
 };
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{Server, soon, until},
+    harness::{Server, free_port, soon, until},
     raw::{Raw, Sent, framed, reason},
+    scrape,
+    wire::{DATA, END_STREAM, PREFACE, SETTINGS, WINDOW, frame, open},
 };
 
 const LIST_TOPICS: &str = "/perennial.v1.MessageService/ListTopics";
@@ -120,4 +123,49 @@ async fn the_streams_that_are_stalled_for_longest_end_when_all_hold_too_much() {
     }
     let whole = ends.iter().filter(|is_whole| **is_whole).count();
     assert!((1..=15).contains(&whole) && ends.is_sorted(), "those that were stalled for longest: {ends:?}");
+}
+
+/// A client whose system takes nothing more, as when it is stopped. Only the end of its connection frees what is held.
+#[tokio::test]
+async fn connections_that_take_nothing_are_closed_when_the_server_holds_too_much_for_them() {
+    const STREAMS: u32 = 200;
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let server = Server::start_with(&["--max-unsent", "2MiB", "--stall", "1h", "--metrics", &metrics]);
+    let message = || PublishRequest {
+        topic: "t".into(),
+        content: Some(Content::Data(vec![7; 10_000])),
+        ..Default::default()
+    };
+    let messages = (0..100).map(|_| message()).collect();
+    server.messages().await.publish_batch(PublishBatchRequest { messages }).await.unwrap();
+    let request = MessagesRequest {
+        topics: vec!["t".into()],
+        start: Some(Start::Earliest(true)),
+        ..Default::default()
+    };
+    // It has got everything, and waits.
+    let mut live = server.messages().await.messages(request.clone()).await.unwrap().into_inner();
+    while !soon("a response", live.message()).await.unwrap().unwrap().caught_up {}
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    // The largest window for each stream and for the connection.
+    let windows = [&[0, 4][..], &i32::MAX.to_be_bytes()].concat();
+    let wide = frame(WINDOW, 0, 0, &(i32::MAX - 65_535).to_be_bytes());
+    socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &windows), &wide].concat()).await.unwrap();
+    let request = framed(&request);
+    for n in 0..STREAMS {
+        let stream = 2 * n + 1;
+        let call = open(stream, "/perennial.v1.MessageService/Messages");
+        socket.write_all(&[call, frame(DATA, END_STREAM, stream, &request)].concat()).await.unwrap();
+    }
+    let line = server.wait_for_log("connection closed: its client reads too little");
+    let bytes = line.split_once("bytes=").unwrap().1.parse::<usize>().unwrap();
+    assert!(bytes > 2 << 20, "{line}");
+    until("the memory of the connection", async || {
+        let text = scrape(&metrics).await;
+        let held = |name: &str| text.lines().any(|line| line == format!("perennial_{name}_unsent_bytes 0"));
+        held("connections") && held("responses")
+    })
+    .await;
+    server.messages().await.publish(message()).await.unwrap();
+    assert_eq!(soon("a message", live.message()).await.unwrap().unwrap().messages.len(), 1);
 }

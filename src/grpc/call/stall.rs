@@ -6,8 +6,8 @@
 //! The second case is needed: an encoder that fills a buffer polls once more after the only response, so the first case
 //! alone would never find a stream of single items.
 //!
-//! What streams hold for their readers is counted, too: see [`Unsent`]. Above its limit, the streams that have waited longest
-//! end at once.
+//! What streams and connections hold for their readers is counted, too: see [`Unsent`]. Above its limit, those that have
+//! waited longest end at once.
 
 use std::{
     sync::{
@@ -22,13 +22,16 @@ use futures::task::AtomicWaker;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::{sync::Notify, time::Instant};
 
-use super::Inner;
+use super::{Backlog, Inner};
 
 /// The shortest and the longest pause between two inspections of all streams.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// A stream whose reader took something within this time does not end because all streams hold too much.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// The pause between two counts of what the transport holds.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// A stream whose generator another task can take out.
 pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
@@ -40,11 +43,13 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
     fn evict_for_room(&self, limit: usize, before: u64);
 }
 
-/// The bytes of responses that have begun to leave and wait for room in the windows of their readers, in all streams. Bytes
-/// that several streams share count for each. What the transport has taken and its socket does not take is not among them.
+/// The bytes that the server holds for readers that do not take them. Those of responses that have begun to leave and wait
+/// for room in the windows of their readers are counted as they come and go; bytes that several streams share count for
+/// each. Those that the transport holds are counted once a second: see [`Backlog`].
 #[derive(Debug)]
 pub(in crate::grpc) struct Unsent {
     bytes: Gauge<i64, AtomicI64>,
+    in_transport: Gauge<i64, AtomicI64>,
     limit: usize,
     /// The limit was exceeded.
     exceeded: Notify,
@@ -55,12 +60,18 @@ impl Unsent {
         let bytes = Gauge::default();
         let help = "Bytes of responses that have begun to leave and wait for their readers";
         registry.register("responses_unsent_bytes", help, bytes.clone());
-        Self { bytes, limit, exceeded: Notify::new() }
+        let in_transport = Gauge::default();
+        let help = "Bytes of responses that connections hold because their clients do not take them, counted once a second";
+        registry.register("connections_unsent_bytes", help, in_transport.clone());
+        Self { bytes, in_transport, limit, exceeded: Notify::new() }
     }
 
     /// These bytes wait from now on.
     pub(super) fn add(&self, bytes: usize) {
-        let before = self.bytes.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let before = self
+            .bytes
+            .inc_by(i64::try_from(bytes).unwrap_or(i64::MAX))
+            .saturating_add(self.in_transport.get());
         if self.exceeds(before.saturating_add_unsigned(bytes as u64)) && !self.exceeds(before) {
             self.exceeded.notify_one();
         }
@@ -71,8 +82,21 @@ impl Unsent {
         self.bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// The transport holds these bytes.
+    fn counted(&self, in_transport: usize) {
+        self.in_transport.set(i64::try_from(in_transport).unwrap_or(i64::MAX));
+        if self.is_exceeded() {
+            self.exceeded.notify_one();
+        }
+    }
+
+    /// A connection that is closed frees these bytes.
+    fn freed(&self, in_transport: usize) {
+        self.in_transport.dec_by(i64::try_from(in_transport).unwrap_or(i64::MAX));
+    }
+
     fn is_exceeded(&self) -> bool {
-        self.exceeds(self.bytes.get())
+        self.exceeds(self.bytes.get().saturating_add(self.in_transport.get()))
     }
 
     fn exceeds(&self, bytes: i64) -> bool {
@@ -99,7 +123,7 @@ impl Default for Inspections {
 }
 
 impl Inspections {
-    fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -221,16 +245,52 @@ fn waiting(inner: &Inner) -> Vec<(u64, u64, Arc<dyn Evictable>)> {
     streams.iter().filter_map(waiting).collect()
 }
 
-/// Ends the streams that have waited longest, until the others hold no more than they may. Those whose wait began after
-/// the inspection `before` stay. Of those that have waited equally long, the older ones end first.
+/// Counts what the transport holds, until the server is gone.
+pub(super) async fn watch_connections(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(COUNTED).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let bytes = backlogs(&inner).iter().map(|backlog| backlog.bytes()).sum();
+        inner.unsent.counted(bytes);
+    }
+}
+
+/// Those of all connections. This is a copy, so that no connection waits for the lock.
+fn backlogs(inner: &Inner) -> Vec<Arc<Backlog>> {
+    inner.backlogs().values().filter_map(Weak::upgrade).collect()
+}
+
+/// A stream or a connection that holds bytes.
+enum Holder {
+    Stream(Arc<dyn Evictable>),
+    Connection(Arc<Backlog>),
+}
+
+/// Ends the streams and the connections that have waited longest, until the others hold no more than they may. First those
+/// whose wait began before the inspection `before`: of those that have waited equally long, the older ones end first. Then
+/// the connections for which the transport holds most, although their clients take something.
 fn make_room(inner: &Inner, before: u64) {
-    let mut waiting = waiting(inner);
-    waiting.retain(|(since, ..)| *since < before);
-    waiting.sort_by_key(|(since, id, _)| (*since, *id));
-    for (.., stream) in waiting {
+    let streams = waiting(inner).into_iter().map(|(since, id, stream)| (since, id, Holder::Stream(stream)));
+    let mut connections = backlogs(inner);
+    connections.retain(|backlog| backlog.bytes() > 0);
+    let holders = connections.iter().map(|it| (it.moved(), it.id(), Holder::Connection(it.clone())));
+    let mut holders = streams.chain(holders).filter(|(since, ..)| *since < before).collect::<Vec<_>>();
+    holders.sort_by_key(|(since, id, _)| (*since, *id));
+    connections.sort_by_key(|backlog| std::cmp::Reverse(backlog.bytes()));
+    let largest = connections.into_iter().map(Holder::Connection);
+    let mut has_closed = false;
+    for holder in holders.into_iter().map(|(.., holder)| holder).chain(largest) {
         if !inner.unsent.is_exceeded() {
             break;
         }
-        stream.evict_for_room(inner.unsent.limit, before);
+        match holder {
+            // The streams of a connection that was closed count until its task has ended. The next inspection sees that.
+            Holder::Stream(_) if has_closed => break,
+            Holder::Stream(stream) => stream.evict_for_room(inner.unsent.limit, before),
+            Holder::Connection(backlog) => {
+                inner.unsent.freed(backlog.close());
+                has_closed = true;
+            }
+        }
     }
 }

@@ -57,6 +57,11 @@ impl<T: AsyncWrite + Unpin> Output<T> {
         lock(&self.0).poll_send(context)
     }
 
+    /// The bytes that are kept.
+    pub fn pending(&self) -> usize {
+        lock(&self.0).pending().len()
+    }
+
     #[cfg(test)]
     pub fn with_socket<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         read(&lock(&self.0).socket)

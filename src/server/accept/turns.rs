@@ -14,12 +14,14 @@ use std::{
 use tokio::{io::AsyncWrite, task::coop};
 
 use super::{output::Output, streams::Streams, wakes::Wakes};
+use crate::grpc::call::Backlog;
 
 /// A connection: a future that ends with it.
 pub struct Turns<P, T> {
     protocol: Pin<Box<P>>,
     streams: Streams,
     output: Output<T>,
+    backlog: Arc<Backlog>,
     wakes: Arc<Wakes>,
     of_protocol: Waker,
     of_streams: Waker,
@@ -32,9 +34,10 @@ impl<P: Future, T: AsyncWrite + Unpin> Turns<P, T> {
         (streams, of_streams): (Streams, Waker),
         output: Output<T>,
         wakes: Arc<Wakes>,
+        backlog: Arc<Backlog>,
     ) -> Self {
         let of_protocol = wakes.of_protocol();
-        Self { protocol: Box::pin(protocol), streams, output, wakes, of_protocol, of_streams }
+        Self { protocol: Box::pin(protocol), streams, output, backlog, wakes, of_protocol, of_streams }
     }
 
     /// Changes the protocol, as to end it.
@@ -48,9 +51,15 @@ impl<P: Future, T: AsyncWrite + Unpin> Turns<P, T> {
         // The streams may have used up the budget of this task, and their bytes must leave all the same.
         let send = coop::unconstrained(std::future::poll_fn(|context| self.output.poll_send(context)));
         match pin!(send).poll(&mut Context::from_waker(&self.of_protocol)) {
-            Poll::Ready(sent) => sent,
+            Poll::Ready(sent) => {
+                self.backlog.keeps(0);
+                sent
+            }
             // The protocol is polled when the socket has room again.
-            Poll::Pending => Ok(()),
+            Poll::Pending => {
+                self.backlog.keeps(self.output.pending());
+                Ok(())
+            }
         }
     }
 }
@@ -109,9 +118,12 @@ mod tests {
     };
 
     use hyper::rt::Executor;
+    use prometheus_client::registry::Registry;
     use tokio::io::AsyncWriteExt;
+    use tokio_util::sync::CancellationToken;
 
     use super::{super::output, *};
+    use crate::grpc::call::{Calls, Config};
 
     /// A protocol that writes what its streams give, and the writes that arrive.
     async fn turns_of(streams: usize, wake: impl FnOnce(&[Waker])) -> (usize, Vec<usize>) {
@@ -145,7 +157,8 @@ mod tests {
                 Poll::Ready(())
             }));
         }
-        let mut turns = Turns::new(protocol, (set, of_streams), output, wakes);
+        let calls = Calls::new(Config::default(), CancellationToken::new(), &mut Registry::default());
+        let mut turns = Turns::new(protocol, (set, of_streams), output, wakes, calls.backlog());
         let mut is_pending =
             async || poll_fn(|context| Poll::Ready(Pin::new(&mut turns).poll(context).is_pending())).await;
         assert!(is_pending().await);

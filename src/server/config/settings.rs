@@ -271,7 +271,8 @@ settings! {
         max_buffered: Size "SIZE" => calls.max_buffered;
         /// Hold up to this many of these bytes for a connection
         max_buffered_per_connection: Size "SIZE" => calls.max_buffered_per_connection;
-        /// Hold up to this many bytes of responses that clients do not read; above it, the longest stalled streams end
+        /// Hold up to this many bytes of responses that clients do not read; above it, the longest stalled streams and
+        /// connections end
         max_unsent: Size "SIZE" => calls.max_unsent;
         /// End a call whose client takes nothing for this long while a response waits, or sends nothing before its
         /// request is complete
