@@ -324,8 +324,12 @@ impl Thread {
             let Some((number, owner, mut job)) = queues.begin(share, threads) else {
                 // Under the same lock, so that no job is added to a thread that ends.
                 queues.running -= 1;
+                let watches = !queues.turns.is_empty() && !std::mem::replace(&mut queues.is_watched, true);
                 drop(queues);
                 self.is_over = true;
+                if watches {
+                    tokio::spawn(Pool(self.shared.clone()).replace_stuck());
+                }
                 return;
             };
             drop(queues);

@@ -22,6 +22,10 @@ pub struct Backlog {
     inner: Arc<Inner>,
     /// The bytes that bodies have given and that HTTP/2 may still hold.
     given: AtomicUsize,
+    /// Those of streams that have nothing more to give. They have left when the output keeps nothing after a turn.
+    parked: AtomicUsize,
+    /// How often they have left.
+    drained: AtomicU64,
     /// The bytes that the output keeps because the socket is full.
     kept: AtomicUsize,
     /// The last inspection before a body gave bytes, which it does only when its stream has room.
@@ -35,22 +39,41 @@ impl Calls {
         let inner = self.0.clone();
         let id = inner.next_id.fetch_add(1, Ordering::Relaxed);
         let moved = AtomicU64::new(inner.inspections.last());
-        let (given, kept, closed) = (AtomicUsize::new(0), AtomicUsize::new(0), CancellationToken::new());
-        let backlog = Arc::new(Backlog { id, inner, given, kept, moved, closed });
+        let backlog = Arc::new(Backlog {
+            id,
+            inner,
+            given: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
+            drained: AtomicU64::new(0),
+            kept: AtomicUsize::new(0),
+            moved,
+            closed: CancellationToken::new(),
+        });
         self.0.backlogs().insert(id, Arc::downgrade(&backlog));
         backlog
     }
 }
 
 impl Backlog {
-    /// The output keeps these bytes: 0 unless the socket is full.
+    /// The output keeps these bytes after a turn: 0 unless the socket is full.
     pub fn keeps(&self, bytes: usize) {
-        self.kept.store(bytes, Ordering::Relaxed);
+        let before = self.kept.swap(bytes, Ordering::Relaxed);
+        if bytes < before {
+            self.moves();
+        }
+        if bytes == 0 && self.parked.swap(0, Ordering::Relaxed) > 0 {
+            self.drained.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client took something.
+    fn moves(&self) {
+        self.moved.store(self.inner.inspections.last(), Ordering::Relaxed);
     }
 
     /// What is held for a new stream.
     pub fn of_stream(self: &Arc<Self>) -> Held {
-        Held { backlog: self.clone(), bytes: 0 }
+        Held { backlog: self.clone(), bytes: 0, parked: None }
     }
 
     /// Ends when the connection must be closed.
@@ -65,7 +88,7 @@ impl Backlog {
 
     /// The bytes that are held.
     pub fn bytes(&self) -> usize {
-        self.given.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed)
+        [&self.given, &self.parked, &self.kept].map(|bytes| bytes.load(Ordering::Relaxed)).iter().sum()
     }
 
     /// The last inspection before the client took something.
@@ -93,20 +116,38 @@ impl Drop for Backlog {
 #[derive(Debug)]
 pub struct Held {
     backlog: Arc<Backlog>,
+    /// Those of a stream that may have more to give.
     bytes: usize,
+    /// Those of one that has no more, and how often such bytes had left before.
+    parked: Option<(usize, u64)>,
 }
 
 impl Held {
     /// The body gave bytes. HTTP/2 asked for them, so it held less than a slice.
     pub fn gave(&mut self, bytes: usize) {
-        self.set(self.bytes.min(SLICE).saturating_add(bytes));
-        self.backlog.moved.store(self.backlog.inner.inspections.last(), Ordering::Relaxed);
+        let before = self.bytes + self.unpark();
+        self.set(before.min(SLICE).saturating_add(bytes));
+        self.backlog.moves();
     }
 
     /// HTTP/2 asked for more, and the body has nothing.
     pub fn waits(&mut self) {
-        let is_full = self.backlog.kept.load(Ordering::Relaxed) > 0;
-        self.set(if is_full { self.bytes.min(SLICE) } else { 0 });
+        let left = (self.bytes + self.unpark()).min(SLICE);
+        self.set(0);
+        let Backlog { parked, drained, .. } = &*self.backlog;
+        if left > 0 {
+            parked.fetch_add(left, Ordering::Relaxed);
+            self.parked = Some((left, drained.load(Ordering::Relaxed)));
+        }
+    }
+
+    /// The bytes that are still parked.
+    fn unpark(&mut self) -> usize {
+        let Backlog { parked, drained, .. } = &*self.backlog;
+        let here = self.parked.take().filter(|(_, before)| *before == drained.load(Ordering::Relaxed));
+        let bytes = here.map_or(0, |(bytes, _)| bytes);
+        parked.fetch_sub(bytes, Ordering::Relaxed);
+        bytes
     }
 
     fn set(&mut self, bytes: usize) {
@@ -120,6 +161,45 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.unpark();
         self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::grpc::call::Config;
+
+    #[tokio::test]
+    async fn bytes_count_until_they_have_left() {
+        let calls = Calls::new(Config::default(), CancellationToken::new(), &mut Registry::default());
+        let backlog = calls.backlog();
+        let mut stream = backlog.of_stream();
+        stream.gave(SLICE);
+        stream.gave(SLICE);
+        assert_eq!(backlog.bytes(), 2 * SLICE, "the most that HTTP/2 takes");
+        stream.gave(100);
+        assert_eq!(backlog.bytes(), SLICE + 100);
+        stream.waits();
+        backlog.keeps(50);
+        assert_eq!(backlog.bytes(), SLICE + 50, "the socket is full");
+        stream.gave(10);
+        stream.waits();
+        assert_eq!(backlog.bytes(), SLICE + 50);
+        backlog.keeps(0);
+        assert_eq!(backlog.bytes(), 0);
+        stream.gave(10);
+        stream.waits();
+        let mut other = backlog.of_stream();
+        other.gave(7);
+        assert_eq!(backlog.bytes(), 17);
+        drop(stream);
+        assert_eq!(backlog.bytes(), 7);
+        backlog.keeps(0);
+        drop(other);
+        assert_eq!(backlog.bytes(), 0);
     }
 }

@@ -95,6 +95,11 @@ impl Unsent {
         self.in_transport.dec_by(i64::try_from(in_transport).unwrap_or(i64::MAX));
     }
 
+    /// Whether connections alone hold more than all may.
+    fn transport_exceeds(&self) -> bool {
+        self.exceeds(self.in_transport.get())
+    }
+
     fn is_exceeded(&self) -> bool {
         self.exceeds(self.bytes.get().saturating_add(self.in_transport.get()))
     }
@@ -267,30 +272,37 @@ enum Holder {
 }
 
 /// Ends the streams and the connections that have waited longest, until the others hold no more than they may. First those
-/// whose wait began before the inspection `before`: of those that have waited equally long, the older ones end first. Then
-/// the connections for which the transport holds most, although their clients take something.
+/// whose wait began before the inspection `before`: of those that have waited equally long, the older ones end first. Then,
+/// if the transport alone holds too much, the connections for which it holds most, although their clients take something.
 fn make_room(inner: &Inner, before: u64) {
     let streams = waiting(inner).into_iter().map(|(since, id, stream)| (since, id, Holder::Stream(stream)));
-    let mut connections = backlogs(inner);
-    connections.retain(|backlog| backlog.bytes() > 0);
-    let holders = connections.iter().map(|it| (it.moved(), it.id(), Holder::Connection(it.clone())));
+    // Their numbers change meanwhile.
+    let connections = backlogs(inner).into_iter().map(|it| (it.bytes(), it)).filter(|(bytes, _)| *bytes > 0);
+    let mut connections = connections.collect::<Vec<_>>();
+    let holders = connections.iter().map(|(_, it)| (it.moved(), it.id(), Holder::Connection(it.clone())));
     let mut holders = streams.chain(holders).filter(|(since, ..)| *since < before).collect::<Vec<_>>();
     holders.sort_by_key(|(since, id, _)| (*since, *id));
-    connections.sort_by_key(|backlog| std::cmp::Reverse(backlog.bytes()));
-    let largest = connections.into_iter().map(Holder::Connection);
     let mut has_closed = false;
-    for holder in holders.into_iter().map(|(.., holder)| holder).chain(largest) {
+    for (.., holder) in holders {
         if !inner.unsent.is_exceeded() {
             break;
         }
         match holder {
             // The streams of a connection that was closed count until its task has ended. The next inspection sees that.
-            Holder::Stream(_) if has_closed => break,
+            Holder::Stream(_) if has_closed => return,
             Holder::Stream(stream) => stream.evict_for_room(inner.unsent.limit, before),
+            Holder::Connection(_) if has_closed && !inner.unsent.transport_exceeds() => return,
             Holder::Connection(backlog) => {
                 inner.unsent.freed(backlog.close());
                 has_closed = true;
             }
         }
+    }
+    connections.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    for (_, backlog) in connections {
+        if !inner.unsent.transport_exceeds() {
+            return;
+        }
+        inner.unsent.freed(backlog.close());
     }
 }
