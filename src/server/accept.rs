@@ -248,8 +248,8 @@ async fn serve_connection(
     let served = serve_requests(newcomer, socket, gate, config, backlog.clone());
     tokio::select! {
         () = served => {}
-        () = backlog.closed() => {
-            tracing::info!(%peer, bytes = backlog.bytes(), "connection closed: its client reads too little");
+        bytes = backlog.closed() => {
+            tracing::info!(%peer, bytes, "connection closed: its client reads too little");
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Backlog {
     /// The last inspection before a body gave bytes, which it does only when its stream has room.
     moved: AtomicU64,
     closed: CancellationToken,
+    /// The bytes that were held when it was closed.
+    freed: AtomicUsize,
 }
 
 impl Calls {
@@ -48,6 +50,7 @@ impl Calls {
             kept: AtomicUsize::new(0),
             moved,
             closed: CancellationToken::new(),
+            freed: AtomicUsize::new(0),
         });
         self.0.backlogs().insert(id, Arc::downgrade(&backlog));
         backlog
@@ -76,9 +79,10 @@ impl Backlog {
         Held { backlog: self.clone(), bytes: 0, parked: None }
     }
 
-    /// Ends when the connection must be closed.
-    pub async fn closed(&self) {
+    /// Ends when the connection must be closed. Returns the bytes that this frees.
+    pub async fn closed(&self) -> usize {
         self.closed.cancelled().await;
+        self.freed.load(Ordering::Relaxed)
     }
 
     /// Its number among connections and streams: older ones have smaller ones.
@@ -87,13 +91,15 @@ impl Backlog {
     }
 
     /// The bytes that are held.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         [&self.given, &self.parked, &self.kept].map(|bytes| bytes.load(Ordering::Relaxed)).iter().sum()
     }
 
-    /// The last inspection before the client took something.
-    pub(super) fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+    /// The last inspection before the client took something, if its socket is full. A client without room in the windows
+    /// of HTTP/2 has streams that wait, which can end one by one.
+    pub(super) fn full_since(&self) -> Option<u64> {
+        let is_full = self.kept.load(Ordering::Relaxed) > 0;
+        is_full.then(|| self.moved.load(Ordering::Relaxed))
     }
 
     /// Has the connection closed. Returns the bytes that this frees.
@@ -101,8 +107,10 @@ impl Backlog {
         if self.closed.is_cancelled() {
             return 0;
         }
+        let freed = self.bytes();
+        self.freed.store(freed, Ordering::Relaxed);
         self.closed.cancel();
-        self.bytes()
+        freed
     }
 }
 

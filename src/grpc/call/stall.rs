@@ -279,7 +279,9 @@ fn make_room(inner: &Inner, before: u64) {
     // Their numbers change meanwhile.
     let connections = backlogs(inner).into_iter().map(|it| (it.bytes(), it)).filter(|(bytes, _)| *bytes > 0);
     let mut connections = connections.collect::<Vec<_>>();
-    let holders = connections.iter().map(|(_, it)| (it.moved(), it.id(), Holder::Connection(it.clone())));
+    let holders = connections.iter().filter_map(|(_, backlog)| {
+        Some((backlog.full_since()?, backlog.id(), Holder::Connection(backlog.clone())))
+    });
     let mut holders = streams.chain(holders).filter(|(since, ..)| *since < before).collect::<Vec<_>>();
     holders.sort_by_key(|(since, id, _)| (*since, *id));
     let mut has_closed = false;
