@@ -93,7 +93,7 @@ async fn an_answer_that_is_not_read_is_dropped_at_the_callers_deadline() {
 /// Of many readers that take nothing, those end that began first, long before the stall limit; the others get everything.
 #[tokio::test]
 async fn the_streams_that_are_stalled_for_longest_end_when_all_hold_too_much() {
-    let server = Server::start_with(&["--max-unsent", "1MiB", "--stall", "1h"]);
+    let server = Server::start_with(&["--max-unsent", "800KiB", "--stall", "1h"]);
     let message = || PublishRequest {
         topic: "t".into(),
         content: Some(Content::Data(vec![7; 1_000])),
