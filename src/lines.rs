@@ -55,7 +55,7 @@ pub use error::{Error, RootError};
 pub use position::Position;
 pub use query::{OnGap, Query, Start};
 pub use root::{
-    Root,
+    MayRead, Root,
     rule::{Glob, GlobError, Paths, RootRules},
 };
 

@@ -223,6 +223,7 @@ async fn position(server: &Server, name: &str) -> Position {
     let files = Files::new(vec![root], lines::Options::default()).unwrap();
     let query = lines::Query {
         path: format!("logs/{name}"),
+        may_read: lines::MayRead::default(),
         start: lines::Start::Head,
         follow: false,
         wait_for_create: false,

@@ -14,7 +14,7 @@ use super::{
     status::{Failure, PARTIAL_FLUSH},
 };
 use crate::{
-    access::Kind,
+    access::{Kind, Verb},
     cursor,
     lines::{
         self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules,
@@ -34,8 +34,11 @@ impl LineService for App {
     ) -> Result<Response<Self::ReadLinesStream>, Status> {
         let call = self.calls.begin("ReadLines", &request, &request.get_ref().path)?;
         let defaults = call.batching(self.config.batch_bytes);
+        // The path of the request was checked. A cursor names a file by its inode, and grants nothing.
+        let rights = call.rights().clone();
+        let may_read = MayRead::only(move |path| rights.allow_one(Verb::Read, Kind::File, path));
         let open = async {
-            let query = query(request.into_inner(), defaults)?;
+            let query = Query { may_read, ..query(request.into_inner(), defaults)? };
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
@@ -82,7 +85,8 @@ fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, 
         Some(cursor) => Start::Resume(field::position(&cursor)?),
         None => self::start(start)?,
     };
-    Ok(Query { path, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
+    let may_read = MayRead::default();
+    Ok(Query { path, may_read, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
 }
 
 fn rules(request: &proto::ReadLinesRequest) -> Result<Rules, Failure> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{content::rules::Rules, position::Position};
+use super::{content::rules::Rules, position::Position, root::MayRead};
 use crate::stream::Batching;
 
 /// Which lines to read.
@@ -10,6 +10,8 @@ use crate::stream::Batching;
 pub struct Query {
     /// `ROOT/relative/path`, as the caller gave it.
     pub path: String,
+    /// The files that may be taken for generations of the log, besides its rotations.
+    pub may_read: MayRead,
     /// Where the stream starts.
     pub start: Start,
     /// At the end of the file, wait for more lines and for the files that replace it. Otherwise the stream ends there.

@@ -140,7 +140,7 @@ impl Drop for Gone {
 impl Reader {
     /// Finds the file, and the position in it where the stream starts.
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
-        let path = FilePath::parse(&query.path)?;
+        let path = FilePath::parse(&query.path)?.for_caller(query.may_read.clone());
         start::check(&query, &path)?;
         let rules = query.rules.clone().within(inner.options.max_line_bytes)?;
         let gone = Gone::default();

@@ -34,6 +34,7 @@ use home::Home;
 pub use inspect::{Named, Stamp};
 use list::List;
 use listing::Listings;
+pub use may_read::MayRead;
 use rule::Globs;
 use walk::{Aim, Step};
 
@@ -41,6 +42,7 @@ mod home;
 mod inspect;
 pub mod list;
 mod listing;
+mod may_read;
 pub mod places;
 pub mod rotated_name;
 pub mod rotation_scheme;
@@ -101,6 +103,8 @@ pub struct Roots {
 /// A root that is served.
 #[derive(Debug)]
 struct Tree {
+    /// The name of the root.
+    name: String,
     directory: Arc<OwnedFd>,
     home: Home,
     /// The paths by which absolute links may name the directory; none if absolute links are not followed.
@@ -127,10 +131,10 @@ impl Tree {
             Ok((directory, home, homes))
         };
         let (directory, home, homes) =
-            open().map_err(|source| RootError::Open { name, path: path.clone(), source })?;
+            open().map_err(|source| RootError::Open { name: name.clone(), path: path.clone(), source })?;
         let listings = Listings::default();
         let directory = Arc::new(directory);
-        Ok(Self { directory, home, homes, globs, hard_links: rules.hard_links, listings })
+        Ok(Self { name, directory, home, homes, globs, hard_links: rules.hard_links, listings })
     }
 }
 
@@ -142,6 +146,8 @@ pub struct FilePath {
     directory: PathBuf,
     /// The file's own name.
     pub name: String,
+    /// What the caller may read besides.
+    may_read: MayRead,
 }
 
 impl FilePath {
@@ -152,13 +158,20 @@ impl FilePath {
             return Err(Error::PathInvalid { fault: "names no file" });
         };
         let (directory, name) = relative.rsplit_once('/').unwrap_or(("", relative));
-        Ok(Self { root: root.into(), directory: directory.into(), name: name.into() })
+        let may_read = MayRead::default();
+        Ok(Self { root: root.into(), directory: directory.into(), name: name.into(), may_read })
+    }
+
+    /// The same path for a caller that may read only these files besides.
+    pub fn for_caller(self, may_read: MayRead) -> Self {
+        Self { may_read, ..self }
     }
 
     /// The path of a file below the root of this one.
     fn sibling(&self, relative: &Path) -> Option<Self> {
         let (name, directory) = (relative.file_name()?.to_str()?, relative.parent()?);
-        Some(Self { root: self.root.clone(), directory: directory.into(), name: name.into() })
+        let may_read = self.may_read.clone();
+        Some(Self { root: self.root.clone(), directory: directory.into(), name: name.into(), may_read })
     }
 
     /// Whether both are in one directory, as far as their text says.
@@ -174,7 +187,7 @@ impl FilePath {
 
 impl std::fmt::Display for FilePath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { root, directory, name } = self;
+        let Self { root, directory, name, .. } = self;
         if directory.as_os_str().is_empty() {
             write!(f, "{root}/{name}")
         } else {
@@ -216,6 +229,8 @@ pub struct Parent {
     name: String,
     /// It is searched for history only: what the operator named as such can be opened.
     is_history: bool,
+    /// What the caller may read besides.
+    may_read: MayRead,
 }
 
 impl Roots {
@@ -238,7 +253,8 @@ impl Roots {
 
     /// Opens the directory that a file is in.
     pub fn parent(&self, path: &FilePath) -> io::Result<Parent> {
-        self.directory(&path.root, &path.directory, &path.name)
+        let parent = self.directory(&path.root, &path.directory, &path.name)?;
+        Ok(Parent { may_read: path.may_read.clone(), ..parent })
     }
 
     fn directory(&self, root: &str, asked: &Path, name: &str) -> io::Result<Parent> {
@@ -300,7 +316,8 @@ impl Parent {
             (Arc::new(handle), path)
         };
         let (tree, asked) = (tree.clone(), asked.to_owned());
-        Ok(Self { tree, directory, asked, real, name: name.into(), is_history: false })
+        let (name, may_read) = (name.into(), MayRead::default());
+        Ok(Self { tree, directory, asked, real, name, is_history: false, may_read })
     }
 
     /// Opens a file of this directory for reading. Fails alike for a file that is missing, denied, outside the root or
@@ -326,7 +343,8 @@ impl Parent {
                 let Tree { directory, homes, .. } = &*self.tree;
                 let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
                 // The name of the link does not make its target a rotation: the rules hold for the target itself.
-                (found.handle, true, self.admits(&found.path))
+                let is_own = name == self.name || self.may_read(&found.path);
+                (found.handle, true, is_own && self.admits(&found.path))
             }
             Step::Directory(_) => return Err(Errno::ISDIR.into()),
         };
@@ -350,8 +368,14 @@ impl Parent {
     fn allows(&self, directory: &Path, name: &str) -> bool {
         let (globs, path) = (&self.tree.globs, directory.join(name));
         let is_history = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
-        self.admits(&path)
+        let is_own = is_history || name == self.name || self.may_read(&path);
+        is_own && self.admits(&path)
             || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
+    }
+
+    /// Whether the caller may read a path besides the one that it asked for, and its rotations.
+    fn may_read(&self, path: &Path) -> bool {
+        self.may_read.allows(&self.tree.name, path)
     }
 
     /// Whether the rules admit a path for itself.
@@ -428,7 +452,8 @@ impl Parent {
         let (asked, real) = (self.asked.join(name), self.real.join(name));
         let (tree, is_history) = (self.tree.clone(), self.is_history);
         let directory = Arc::new(directory);
-        Ok(Self { tree, directory, asked, real, name: String::new(), is_history })
+        let may_read = self.may_read.clone();
+        Ok(Self { tree, directory, asked, real, name: String::new(), is_history, may_read })
     }
 
     fn is_denied(&self) -> bool {

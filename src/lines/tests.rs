@@ -79,6 +79,7 @@ fn append(path: &Path, text: &str) {
 fn query(start: Start) -> Query {
     Query {
         path: "r/app.log".into(),
+        may_read: MayRead::default(),
         start,
         follow: false,
         wait_for_create: false,

@@ -16,6 +16,7 @@ mod harness;
 mod commands;
 mod denied;
 mod ended;
+mod files;
 mod house;
 mod identities;
 mod parts;

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::StreamExt;
 use perennial::{
     cursor,
-    lines::{Files, OnGap, Options, Position, Query, Root, RootRules, Start},
+    lines::{Files, MayRead, OnGap, Options, Position, Query, Root, RootRules, Start},
     stream::Batching,
 };
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ const SECRETS: [&str; 16] = [
     "other/node1",
     "../outside",
 ];
+
+/// Those whose names say that they are rotations of the log.
+const ROTATIONS: [&str; 3] = ["node1.3", "node1-20261101", "20261123-node1"];
 
 /// The cursor of version 1, as it was made before version 2.
 #[derive(Deserialize, Serialize)]
@@ -127,6 +130,19 @@ fn leaves<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Value>) {
     }
 }
 
+/// Files, and what their reader may read of them.
+struct Served {
+    files: Files,
+    may_read: MayRead,
+}
+
+impl Served {
+    /// For a reader that may read everything that the rules allow.
+    fn new(files: Files) -> Self {
+        Self { files, may_read: MayRead::default() }
+    }
+}
+
 struct Forger {
     random: fastrand::Rng,
     own: Vec<Value>,
@@ -186,11 +202,12 @@ async fn positions(files: &Files, name: &str) -> Vec<Value> {
 }
 
 /// Reads with a forged position, and returns what came.
-async fn read(files: &Files, position: Position, random: &mut fastrand::Rng) -> Vec<String> {
+async fn read(served: &Served, position: Position, random: &mut fastrand::Rng) -> Vec<String> {
     let on_gap = if random.bool() { OnGap::Skip } else { OnGap::Fail };
     let follow = random.u8(..8) == 0;
-    let query = Query { on_gap, follow, ..query_of(OWN, Start::Resume(position)) };
-    let Ok(mut reading) = Bed::try_open_on(files, query).await else { return Vec::new() };
+    let may_read = served.may_read.clone();
+    let query = Query { on_gap, follow, may_read, ..query_of(OWN, Start::Resume(position)) };
+    let Ok(mut reading) = Bed::try_open_on(&served.files, query).await else { return Vec::new() };
     if follow {
         let _ = timeout(Duration::from_millis(100), async {
             loop {
@@ -226,7 +243,7 @@ async fn try_forgeries(count: usize) {
     };
     let path = bed.path("logs");
     let open = |root| Files::new(vec![root], Options::default()).unwrap();
-    let served = open(Root { rules, ..Root::new(ROOT, &path) });
+    let served = Served::new(open(Root { rules, ..Root::new(ROOT, &path) }));
     let (all, outside) = (open(Root::new(ROOT, &path)), open(Root::new(ROOT, bed.path(""))));
     let mut forger = Forger { random: fastrand::Rng::with_seed(1), own: Vec::new(), secret: Vec::new() };
     forger.own = positions(&all, OWN).await;
@@ -239,12 +256,20 @@ async fn try_forgeries(count: usize) {
     assert!(found.is_none(), "{found:?}");
     assert!(accepted > count && lines.len() > count, "{accepted} {}", lines.len());
     // Without the rules such cursors do yield secrets, or the forgeries would prove nothing.
-    let (_, lines) = try_all(&mut forger, &all, CONTROLS).await;
+    let (_, lines) = try_all(&mut forger, &Served::new(all), CONTROLS).await;
     assert!(lines.iter().any(|(_, line)| line.contains("secret")));
+    // A caller that may read only the log gets its rotations besides, whatever the rules of the root say.
+    let may_read = MayRead::only(|path| path == format!("{ROOT}/{OWN}"));
+    let served = Served { files: open(Root::new(ROOT, &path)), may_read };
+    let (_, lines) = try_all(&mut forger, &served, count).await;
+    let is_rotation = |line: &str| ROTATIONS.iter().any(|name| line.ends_with(&format!(" of {name}")));
+    let found = lines.iter().find(|(_, line)| line.contains("secret") && !is_rotation(line));
+    assert!(found.is_none(), "{found:?}");
+    assert!(lines.iter().any(|(_, line)| is_rotation(line)) && lines.len() > count, "{}", lines.len());
 }
 
 /// How many forgeries could be decoded, and each line that came with its cursor.
-async fn try_all(forger: &mut Forger, files: &Files, count: usize) -> (usize, Vec<(String, String)>) {
+async fn try_all(forger: &mut Forger, served: &Served, count: usize) -> (usize, Vec<(String, String)>) {
     let mut texts = Vec::new();
     for _ in 0..count {
         let forged = forger.forge();
@@ -259,7 +284,7 @@ async fn try_all(forger: &mut Forger, files: &Files, count: usize) -> (usize, Ve
         let position = cursor::decode::<Position>(&text).ok()?;
         let mut random = random.fork();
         Some(async move {
-            let lines = read(files, position, &mut random).await;
+            let lines = read(served, position, &mut random).await;
             lines.into_iter().map(|line| (text.clone(), line)).collect::<Vec<_>>()
         })
     });

@@ -14,7 +14,9 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use perennial::{
-    lines::{Batch, Error, Event, Files, OnGap, Options, Position, Query, Root, RootRules, Rules, Start},
+    lines::{
+        Batch, Error, Event, Files, MayRead, OnGap, Options, Position, Query, Root, RootRules, Rules, Start,
+    },
     proto::{self, line::Content},
     stream::Batching,
 };
@@ -149,6 +151,7 @@ pub fn follow(start: Start) -> Query {
 pub fn query_of(name: &str, start: Start) -> Query {
     Query {
         path: format!("{ROOT}/{name}"),
+        may_read: MayRead::default(),
         start,
         follow: false,
         wait_for_create: false,

@@ -43,11 +43,12 @@ pub struct Sibling {
 impl Parent {
     /// The place of the file that the caller asked for, in this directory.
     pub fn place(&self) -> Arc<Place> {
-        let Self { tree, directory, asked, real, name, is_history } = self;
-        let (tree, directory) = (tree.clone(), directory.clone());
+        let Self { tree, directory, asked, real, name, is_history, may_read } = self;
+        let (tree, directory, name) = (tree.clone(), directory.clone(), name.clone());
         let (asked, real, is_history) = (asked.clone(), real.clone(), *is_history);
-        let parent = Self { tree, directory, asked, real, name: name.clone(), is_history };
-        Arc::new(Place { parent, name: name.clone(), below: None })
+        let may_read = may_read.clone();
+        let parent = Self { tree, directory, asked, real, name: name.clone(), is_history, may_read };
+        Arc::new(Place { parent, name, below: None })
     }
 }
 
@@ -60,21 +61,25 @@ impl Roots {
         let asked = path.directory.join(&path.name);
         let (links, end) = walk::links(&tree.directory, &tree.homes, &asked);
         let is_linked = !links.is_empty();
+        let for_caller = |place: Place| {
+            let parent = Parent { may_read: path.may_read.clone(), ..place.parent };
+            Place { parent, ..place }
+        };
         for walk::Link { directory, name, rest } in links {
             let place = if rest.as_os_str().is_empty() {
                 Place::beside(tree, &directory.join(name))
             } else {
                 Place::beside_directory(tree, &directory.join(name), rest)
             };
-            add(&mut places, place);
+            add(&mut places, place.map(&for_caller));
         }
         let end = end.filter(|_| is_linked).and_then(|end| Place::beside(tree, &end));
-        add(&mut places, end);
+        add(&mut places, end.map(&for_caller));
         for directory in &tree.globs.history_directories {
             let mut found = Vec::new();
             Place::archives(tree, directory, &path.name, &mut found);
             for place in found {
-                add(&mut places, Some(place));
+                add(&mut places, Some(for_caller(place)));
             }
         }
         places
@@ -143,7 +148,9 @@ impl Place {
     pub fn open(&self, name: &str) -> io::Result<File> {
         let Some((directory, name)) = name.rsplit_once('/') else { return self.parent.open(name) };
         let directory = self.parent.real.join(directory);
-        Parent::open_directory(&self.parent.tree, &directory, name)?.open(name)
+        // The file has the name of the log, but may be of another: the caller needs a right to it.
+        let parent = Parent::open_directory(&self.parent.tree, &directory, "")?;
+        Parent { may_read: self.parent.may_read.clone(), ..parent }.open(name)
     }
 
     /// The names that may be of a file with this inode. A link may lead to any file: only those are tried that are named
