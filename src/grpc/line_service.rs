@@ -17,8 +17,8 @@ use crate::{
     access::{Kind, Verb},
     cursor,
     lines::{
-        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, OnGap, Progress, Query, Rules,
-        Start,
+        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, MayRead, OnGap, Progress, Query,
+        Rules, Start,
     },
     proto::{self, line_service_server::LineService, read_lines_request},
     stream::Batching,

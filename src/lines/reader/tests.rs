@@ -20,7 +20,7 @@ use crate::{
 fn query(start: Start) -> Query {
     Query {
         path: "r/app.log".into(),
-        may_read: MayRead::default(),
+        may_read: crate::lines::MayRead::default(),
         start,
         follow: false,
         wait_for_create: false,
