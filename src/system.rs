@@ -32,9 +32,9 @@ fn set_slice(nanos: u64) {
     // The call sets both, so an operator's own setting must be given again.
     let Ok(nice) = rustix::process::getpriority_process(None) else { return };
     let attributes = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
+        size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0),
         sched_policy: 0,
-        sched_flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
+        sched_flags: libc::SCHED_FLAG_KEEP_POLICY.unsigned_abs().into(),
         sched_nice: nice,
         sched_priority: 0,
         sched_runtime: nanos,
