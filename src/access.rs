@@ -41,6 +41,9 @@ pub mod rules;
 pub mod tokens;
 mod verb;
 
+/// Up to this many characters of the name of a caller are shown.
+const MAX_NAME: usize = 200;
+
 /// The files that say who may do what.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Files {
@@ -151,16 +154,39 @@ impl fmt::Display for Caller {
     }
 }
 
+/// The name of an identity in texts and in the log: cut, and in characters that can neither end a line nor a word, because
+/// an issuer of JWTs chooses it.
+fn shown(identity: &Identity) -> String {
+    let (text, mut shown) = (identity.to_string(), String::new());
+    for character in text.chars().take(MAX_NAME) {
+        if character.is_whitespace() {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.extend(character.escape_debug());
+        }
+    }
+    if text.chars().nth(MAX_NAME).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// The rules and tokens in use.
 #[derive(Debug)]
 pub struct Policy {
     rules: Rules,
     tokens: Tokens,
-    jwts: Option<Jwts>,
+    jwts: Option<Arc<Jwts>>,
 }
 
 impl Policy {
-    fn new(files: &Files, contents: &Contents, roots: &[String]) -> Result<Self, Error> {
+    /// The JWTs that the policy `before` has verified are not verified again, if the keys and settings are the same.
+    fn new(
+        files: &Files,
+        contents: &Contents,
+        roots: &[String],
+        before: Option<&Self>,
+    ) -> Result<Self, Error> {
         let fault = |path: &Path, fault: &str| pem::Error { path: path.into(), fault: fault.into() };
         let text = std::str::from_utf8(&contents.rules).map_err(|_| fault(&files.rules, "it is not text"))?;
         let rules = Rules::parse(text, roots, &Accounts::of_machine())
@@ -172,7 +198,11 @@ impl Policy {
         let jwts = match (rules.jwt(), &contents.keys) {
             (Some(settings), Some((path, content))) => {
                 let settings = jwt::Settings { keys: path.clone(), ..settings.clone() };
-                Some(Jwts::new(&settings, content)?)
+                let kept = before.and_then(|before| before.jwts.clone());
+                match kept.filter(|kept| kept.are_of(&settings, content)) {
+                    Some(kept) => Some(kept),
+                    None => Some(Jwts::new(&settings, content)?.into()),
+                }
             }
             _ => None,
         };
@@ -207,10 +237,10 @@ impl Policy {
             return Err(Refused::Expired);
         }
         let first = own.first().or_else(|| of_connection.first());
-        let name = first.map_or_else(|| "a caller without credentials".into(), ToString::to_string);
+        let name = first.map_or_else(|| "a caller without credentials".into(), shown);
         let all = || own.iter().chain(of_connection.iter());
         let (rights, limits) = (self.rules.rights(all()), self.rules.limits(all()));
-        let quotas = usages.of(&name, &limits);
+        let quotas = usages.of(first, &limits);
         Ok(Caller(Arc::new(Inner {
             name,
             is_known: first.is_some(),
@@ -244,7 +274,7 @@ impl Access {
     pub fn open(files: Files, roots: Vec<String>, registry: &mut Registry) -> Result<Arc<Self>, Error> {
         let contents = Contents::read(&files);
         let first = reload::mark(&contents);
-        let policy = Policy::new(&files, &contents?, &roots)?;
+        let policy = Policy::new(&files, &contents?, &roots, None)?;
         let metrics = Metrics::new(registry);
         metrics.in_use(&policy);
         let (current, usages) = (watch::Sender::new(policy.into()), Usages::default());

@@ -1,4 +1,4 @@
-//! Identities: as whom a caller is known. A rule names identities, and a caller has those that were proven.
+//! Identities: the names of a caller. A rule names identities, and a caller has those that it has proven.
 
 use std::{fmt, path::Path, str::FromStr};
 

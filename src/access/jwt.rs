@@ -1,7 +1,7 @@
 //! JWTs: tokens that another server has signed. They are accepted if that server is the issuer in the rules, if they are
 //! meant for this server, and if a key of the issuer, from a file, has signed them by an algorithm that the rules allow.
 //!
-//! Shared secrets (HS256) are not supported: whoever can check such a token can make one.
+//! Shared secrets (HS256) are not supported: a server that can check such a token can also make one.
 
 use std::{
     path::{Path, PathBuf},
@@ -94,9 +94,11 @@ pub struct Verified {
 /// The keys of an issuer.
 #[derive(Debug)]
 pub struct Jwts {
-    roles: Option<String>,
     keys: Vec<Key>,
     verified: quick_cache::sync::Cache<[u8; 32], Arc<Verified>>,
+    settings: Settings,
+    /// Of the file of keys.
+    hash: blake3::Hash,
 }
 
 impl Jwts {
@@ -120,7 +122,13 @@ impl Jwts {
             return Err(fault(text.into()));
         }
         let verified = quick_cache::sync::Cache::new(MAX_VERIFIED);
-        Ok(Self { roles: settings.roles.clone(), keys, verified })
+        let hash = blake3::hash(content);
+        Ok(Self { keys, verified, settings: settings.clone(), hash })
+    }
+
+    /// Whether they would be the same with these settings and this content of the file of keys.
+    pub fn are_of(&self, settings: &Settings, content: &[u8]) -> bool {
+        self.settings == *settings && self.hash == blake3::hash(content)
     }
 
     /// Verifies a JWT.
@@ -162,7 +170,8 @@ impl Jwts {
             _ => None,
         });
         let expires = expires.ok_or(Refused::Jwt("has no time of expiry (exp)"))?;
-        let roles = self.roles.as_ref().and_then(|claim| claims.get(claim)).map(roles).unwrap_or_default();
+        let roles =
+            self.settings.roles.as_ref().and_then(|claim| claims.get(claim)).map(roles).unwrap_or_default();
         let identities = std::iter::once(Identity::Jwt(subject.into()));
         let identities = identities.chain(roles.into_iter().map(Identity::Role)).collect();
         let leeway = i64::try_from(LEEWAY).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Quotas: how much each caller may do at once and in a second, by the `[[limit]]` tables of the rules.
 //!
-//! A limit holds for each caller that it names by itself: callers share one only if they are known by the same name. A caller
-//! whom several limits name has all of them. Each lets through the amount of one second at once.
+//! A limit holds for each caller by itself: callers share one only if their first identity is the same. If several limits
+//! name a caller, all of them hold. Each lets through the amount of one second at once.
 
 use std::{
     collections::HashMap,
@@ -12,6 +12,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use super::Identity;
 
 /// Above this number of usages, those that no call holds are forgotten.
 const MAX_USAGES: usize = 10_000;
@@ -185,21 +187,24 @@ impl Quotas {
 
 /// The usages of all callers, which outlive the calls and the rules.
 #[derive(Debug, Default)]
-pub struct Usages(Mutex<HashMap<(String, Limit), Arc<Usage>>>);
+pub struct Usages(Mutex<HashMap<(blake3::Hash, Limit), Arc<Usage>>>);
 
 impl Usages {
-    /// The usages of a caller of this name.
-    pub fn of(&self, name: &str, limits: &[Limit]) -> Quotas {
+    /// The usages of a caller with this first identity.
+    pub fn of(&self, identity: Option<&Identity>, limits: &[Limit]) -> Quotas {
         if limits.is_empty() {
             return Quotas::default();
         }
+        // A hash, because an issuer of JWTs makes subjects as long as it likes.
+        let name = identity.map(ToString::to_string).unwrap_or_default();
+        let caller = blake3::hash(name.as_bytes());
         // Each change is one call, so a panic elsewhere leaves it whole.
         let mut usages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if usages.len() > MAX_USAGES {
             usages.retain(|_, usage| Arc::strong_count(usage) > 1);
         }
         let usage = |limit: &Limit| {
-            usages.entry((name.to_owned(), *limit)).or_insert_with(|| Arc::new(Usage::new(*limit))).clone()
+            usages.entry((caller, *limit)).or_insert_with(|| Arc::new(Usage::new(*limit))).clone()
         };
         Quotas(limits.iter().map(usage).collect())
     }
@@ -209,6 +214,10 @@ impl Usages {
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
+
+    fn named(name: &str) -> Identity {
+        Identity::Token(name.into())
+    }
 
     fn number(number: u32) -> Option<NonZeroU32> {
         NonZeroU32::new(number)
@@ -221,16 +230,17 @@ mod tests {
             Limit { calls: number(2), ..Limit::default() },
             Limit { streams: number(1), ..Limit::default() },
         ];
-        let (a, b) = (usages.of("a", &[calls, streams]), usages.of("b", &[calls]));
+        let (a, b) =
+            (usages.of(Some(&named("a")), &[calls, streams]), usages.of(Some(&named("b")), &[calls]));
         assert_eq!([a.take_call(), a.take_call()], [Ok(()), Ok(())]);
         let exceeded = a.take_call().unwrap_err();
         assert_eq!((exceeded.quota, exceeded.limit), (Quota::Calls, 2));
         assert!(exceeded.wait.unwrap() <= Duration::from_secs(1));
         // The same caller in another call, and after the rules were read again.
-        assert!(usages.of("a", &[calls]).take_call().is_err());
+        assert!(usages.of(Some(&named("a")), &[calls]).take_call().is_err());
         assert!(b.take_call().is_ok());
         let open = a.open_stream().unwrap();
-        assert_eq!(usages.of("a", &[streams]).open_stream().unwrap_err().quota, Quota::Streams);
+        assert_eq!(usages.of(Some(&named("a")), &[streams]).open_stream().unwrap_err().quota, Quota::Streams);
         assert!(b.open_stream().unwrap().is_empty());
         drop(open);
         assert_eq!(a.open_stream().unwrap().len(), 1);
@@ -239,12 +249,14 @@ mod tests {
     #[test]
     fn a_message_that_is_larger_than_a_second_allows_needs_all_of_it() {
         let usages = Usages::default();
-        let quotas =
-            usages.of("a", &[Limit { bytes: number(100), publishes: number(10), ..Limit::default() }]);
+        let quotas = usages.of(
+            Some(&named("a")),
+            &[Limit { bytes: number(100), publishes: number(10), ..Limit::default() }],
+        );
         assert!(quotas.take_publish(1, 1_000_000).is_ok());
         let exceeded = quotas.take_publish(1, 1).unwrap_err();
         assert_eq!((exceeded.quota, exceeded.limit), (Quota::Bytes, 100));
-        let quotas = usages.of("b", &[Limit { publishes: number(10), ..Limit::default() }]);
+        let quotas = usages.of(Some(&named("b")), &[Limit { publishes: number(10), ..Limit::default() }]);
         assert!(quotas.take_publish(8, 0).is_ok() && quotas.take_publish(0, 7).is_ok());
         assert_eq!(quotas.take_publish(8, 0).unwrap_err().quota, Quota::Publishes);
     }
@@ -269,12 +281,12 @@ mod tests {
     fn usages_that_no_call_holds_are_forgotten_where_there_are_many() {
         let usages = Usages::default();
         let limit = [Limit { streams: number(1), ..Limit::default() }];
-        let kept = usages.of("kept", &limit);
+        let kept = usages.of(Some(&named("kept")), &limit);
         let _open = kept.open_stream().unwrap();
         for caller in 0..MAX_USAGES + 2 {
-            drop(usages.of(&caller.to_string(), &limit));
+            drop(usages.of(Some(&named(&caller.to_string())), &limit));
         }
         assert!(usages.0.lock().unwrap().len() < 10);
-        assert!(usages.of("kept", &limit).open_stream().is_err());
+        assert!(usages.of(Some(&named("kept")), &limit).open_stream().is_err());
     }
 }

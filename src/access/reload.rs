@@ -1,6 +1,7 @@
 //! Reads the files of access again when they change, and when the operator asks for it.
 //!
-//! As with the files of TLS, a change is used when it was seen twice, because a file is not always replaced in one step.
+//! As with the files of TLS, a change is used when it was seen twice, because a file is not always replaced in one step. The
+//! second reading follows within a second, so that a revocation takes little longer than the interval.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,6 +14,9 @@ use tokio::sync::Notify;
 
 use super::{Access, Error, Files, Policy, jwt};
 use crate::{blocking::Pool, pem};
+
+/// A change that was seen once is read again after this time, if the interval is not shorter.
+const SECOND_READING: Duration = Duration::from_secs(1);
 
 /// The contents of the files.
 #[derive(Hash)]
@@ -45,23 +49,32 @@ impl Access {
         // The contents that were used or refused last, and those that were seen once since.
         let (mut settled, mut seen) = (self.first, None);
         loop {
-            let is_asked = tokio::time::timeout(interval, asked.notified()).await.is_ok();
+            let pause = if seen.is_some() { interval.min(SECOND_READING) } else { interval };
+            let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
             let files = self.files.clone();
             let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
             let now = mark(&contents);
             if is_asked || now != settled && seen == Some(now) {
+                let Ok(policy) = pool.run(self.policy(contents)).await else { continue };
                 (settled, seen) = (now, None);
-                self.replace(contents);
+                self.replace(policy);
             } else {
                 seen = Some(now).filter(|now| *now != settled);
             }
         }
     }
 
-    /// Uses new contents, if they can be used.
-    pub(super) fn replace(&self, contents: Result<Contents, pem::Error>) {
-        let policy = contents.map_err(Error::from);
-        let policy = policy.and_then(|contents| Policy::new(&self.files, &contents, &self.roots));
+    /// Makes the policy of new contents. Large files take a while.
+    pub(super) fn policy(
+        &self,
+        contents: Result<Contents, pem::Error>,
+    ) -> impl FnOnce() -> Result<Policy, Error> + Send + 'static {
+        let (files, roots, before) = (self.files.clone(), self.roots.clone(), self.current.borrow().clone());
+        move || Policy::new(&files, &contents?, &roots, Some(&before))
+    }
+
+    /// Uses a new policy, if there is one.
+    pub(super) fn replace(&self, policy: Result<Policy, Error>) {
         self.metrics.reloaded(policy.is_ok());
         match policy {
             Ok(policy) => {

@@ -158,7 +158,7 @@ impl Reader<'_> {
         rules.jwt = self.jwt(table.get_ref());
         let listed = table.get_ref().iter().find(|(key, _)| key.get_ref() == "rule").map(|(_, value)| value);
         let Some(DeValue::Array(listed)) = listed.map(Spanned::get_ref) else {
-            let remedy = "there is no [[rule]], so nobody could do anything; to allow everything, write a rule with \
+            let remedy = "there is no [[rule]], so every call would be denied; to allow everything, write a rule with \
                           who = [\"anyone\"] and may = [\"administer\"]";
             let at = listed.map_or(0, |listed| listed.span().start);
             self.fault(at, "rule", remedy);
@@ -263,8 +263,11 @@ impl Reader<'_> {
         let (root, glob) = text.split_once('=').map_or((text, None), |(root, glob)| (root, Some(glob)));
         if root != EVERY_ROOT && !self.roots.iter().any(|known| known == root) {
             let known = self.roots.iter().map(|root| format!("`{root}`")).collect::<Vec<_>>().join(", ");
-            let known =
-                if known.is_empty() { "none is served (--root)".into() } else { format!("served: {known}") };
+            let known = if known.is_empty() {
+                "the server serves no root (--root)".into()
+            } else {
+                format!("served: {known}")
+            };
             let form = "write ROOT, ROOT=GLOB, or `*` for every root";
             return Err(format!("there is no root `{root}`; {known}; {form}"));
         }

@@ -77,6 +77,18 @@ fn a_caller_is_known_by_its_token_and_by_its_connection() {
 }
 
 #[test]
+fn the_name_of_a_caller_is_shown_in_one_word_and_cut() {
+    let house = House::new();
+    let name = |subject: &str| {
+        let identities = [Identity::Jwt(subject.into())].into();
+        house.access.caller(&identities, []).unwrap().to_string()
+    };
+    assert_eq!(name("https://id|é"), "jwt:https://id|é");
+    assert_eq!(name("a\nb\u{1b} c\u{2028}"), "jwt:a\\u{a}b\\u{1b}\\u{20}c\\u{2028}");
+    assert_eq!(name(&"x".repeat(12_000)), format!("jwt:{}…", "x".repeat(196)));
+}
+
+#[test]
 fn credentials_that_are_not_accepted_are_refused_and_counted() {
     let house = House::new();
     let unknown = format!("Bearer {}{}", tokens::PREFIX, "0".repeat(64));
@@ -96,10 +108,10 @@ fn credentials_that_are_not_accepted_are_refused_and_counted() {
     let path = house.file("tokens.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("created", "expires = \"2020-01-01T00:00:00Z\"\ncreated")).unwrap();
-    house.access.replace(Contents::read(&house.access.files));
+    house.access.replace(house.access.policy(Contents::read(&house.access.files))());
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Expired));
     tokens::revoke(&path, "a").unwrap();
-    house.access.replace(Contents::read(&house.access.files));
+    house.access.replace(house.access.policy(Contents::read(&house.access.files))());
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Revoked));
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::pem;
@@ -264,11 +264,16 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
         name.push(suffix);
         path.with_file_name(name)
     };
-    let private =
-        |path: &Path| File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let lock = private(&beside(".lock")).map_err(fault)?;
+    // The server's account may own the directory, and must not make root change another file by a link.
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut lock = File::options();
+    lock.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+    let lock = lock.open(beside(".lock")).map_err(fault)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| fault(error.into()))?;
-    let owner = fs::metadata(path).ok().filter(|_| rustix::process::getuid().is_root());
+    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The server may run as another account than root. It reads a new file if the directory is its own.
+    let owner = fs::metadata(path).or_else(|_| fs::metadata(directory));
+    let owner = owner.ok().filter(|_| rustix::process::getuid().is_root());
     let mut content = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
         _ => Content::parse(path, &pem::read_private(path)?)?,
@@ -280,15 +285,13 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
     let _ = fs::remove_file(&new);
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-        // The server may run as another account than the operator.
         if let Some(owner) = &owner {
             std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
         file.write_all(format!("{HEADER}\n{text}").as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, fs::canonicalize(path).unwrap_or_else(|_| path.into()))?;
-        File::open(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
-            .sync_all()
+        File::open(directory)?.sync_all()
     };
     write().map_err(fault)
 }

@@ -101,7 +101,7 @@ impl Asks for () {
 pub enum Foreign {
     /// Every caller may: a probe has no token.
     Open,
-    /// A caller may whom a rule allows something.
+    /// A caller to which a rule allows something may.
     Known,
 }
 

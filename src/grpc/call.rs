@@ -201,7 +201,7 @@ impl Calls {
         let owner = connection.map_or(0, |connection| connection.number);
         let wake_group = connection.and_then(|connection| connection.wake_group);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
-        let permitted = if admitted.is_ok() { self.permit(request, &ends) } else { Ok(None) };
+        let permitted = if admitted.is_ok() { self.permit(method, request, &ends) } else { Ok(None) };
         let (admitted, permitted) = match (admitted, permitted) {
             (Ok(admission), Ok(permitted)) => (Ok(admission), permitted),
             (Err(refusal), _) | (_, Err(refusal)) => (Err(refusal), None),

@@ -16,7 +16,7 @@ use super::{
     status::Failure,
 };
 use crate::{
-    access::Kind,
+    access::{Kind, Rights},
     countdown::{
         self, Batch, Event, OnLag, Progress, Query, Start, Target,
         shared::{Countdowns, Snapshot},
@@ -36,10 +36,14 @@ impl CountdownService for App {
         &self,
         request: Request<proto::CreateCountdownRequest>,
     ) -> Result<Response<proto::CreateCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::CreateCountdownRequest| {
             let (name, spec) = shared::spec(request)?;
             let (snapshot, already_existed) = self.countdowns.create(&name, spec).await?;
-            Ok(proto::CreateCountdownResponse { countdown: Some(self.shown(&snapshot)), already_existed })
+            Ok(proto::CreateCountdownResponse {
+                countdown: Some(self.shown(&snapshot, &rights)),
+                already_existed,
+            })
         };
         self.calls.unary("CreateCountdown", request, answer).await
     }
@@ -48,10 +52,11 @@ impl CountdownService for App {
         &self,
         request: Request<proto::PauseCountdownRequest>,
     ) -> Result<Response<proto::PauseCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::PauseCountdownRequest| {
             let version = shared::version(request.version)?;
             let snapshot = self.countdowns.pause(&request.name, version).await?;
-            Ok(proto::PauseCountdownResponse { countdown: Some(self.shown(&snapshot)) })
+            Ok(proto::PauseCountdownResponse { countdown: Some(self.shown(&snapshot, &rights)) })
         };
         self.calls.unary("PauseCountdown", request, answer).await
     }
@@ -60,10 +65,11 @@ impl CountdownService for App {
         &self,
         request: Request<proto::ResumeCountdownRequest>,
     ) -> Result<Response<proto::ResumeCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ResumeCountdownRequest| {
             let version = shared::version(request.version)?;
             let snapshot = self.countdowns.resume(&request.name, version).await?;
-            Ok(proto::ResumeCountdownResponse { countdown: Some(self.shown(&snapshot)) })
+            Ok(proto::ResumeCountdownResponse { countdown: Some(self.shown(&snapshot, &rights)) })
         };
         self.calls.unary("ResumeCountdown", request, answer).await
     }
@@ -72,10 +78,11 @@ impl CountdownService for App {
         &self,
         request: Request<proto::CancelCountdownRequest>,
     ) -> Result<Response<proto::CancelCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::CancelCountdownRequest| {
             let version = shared::version(request.version)?;
             let snapshot = self.countdowns.cancel(&request.name, version).await?;
-            Ok(proto::CancelCountdownResponse { countdown: Some(self.shown(&snapshot)) })
+            Ok(proto::CancelCountdownResponse { countdown: Some(self.shown(&snapshot, &rights)) })
         };
         self.calls.unary("CancelCountdown", request, answer).await
     }
@@ -84,10 +91,11 @@ impl CountdownService for App {
         &self,
         request: Request<proto::ExtendCountdownRequest>,
     ) -> Result<Response<proto::ExtendCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::ExtendCountdownRequest| {
             let (by, version) = (shared::by(request.by)?, shared::version(request.version)?);
             let snapshot = self.countdowns.extend(&request.name, version, by).await?;
-            Ok(proto::ExtendCountdownResponse { countdown: Some(self.shown(&snapshot)) })
+            Ok(proto::ExtendCountdownResponse { countdown: Some(self.shown(&snapshot, &rights)) })
         };
         self.calls.unary("ExtendCountdown", request, answer).await
     }
@@ -96,9 +104,10 @@ impl CountdownService for App {
         &self,
         request: Request<proto::GetCountdownRequest>,
     ) -> Result<Response<proto::GetCountdownResponse>, Status> {
+        let rights = self.calls.rights(&request);
         let answer = async |request: proto::GetCountdownRequest| {
             let snapshot = self.countdowns.get(&request.name).await?;
-            Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&snapshot)) })
+            Ok(proto::GetCountdownResponse { countdown: Some(self.shown(&snapshot, &rights)) })
         };
         self.calls.unary("GetCountdown", request, answer).await
     }
@@ -111,10 +120,10 @@ impl CountdownService for App {
         let answer = async |request: proto::ListCountdownsRequest| {
             let page_size = field::page_size(request.page_size)?;
             let after = field::page_after(&request.page_token)?;
-            let shows = shows(rights, Kind::Countdown);
+            let shows = shows(rights.clone(), Kind::Countdown);
             let page = self.countdowns.list_if(page_size, after.as_deref(), shows).await?;
             let now = self.countdowns.now();
-            let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now);
+            let shown = |snapshot: &Arc<Snapshot>| shared::countdown(snapshot, now, &rights);
             let countdowns = page.countdowns.iter().map(shown).collect();
             let (countdowns, next) = field::page(countdowns, page.next, |countdown| &countdown.name);
             Ok(proto::ListCountdownsResponse { countdowns, next_page_token: field::page_token(next) })
@@ -139,13 +148,14 @@ impl CountdownService for App {
     ) -> Result<Response<Self::CountdownStream>, Status> {
         let call = self.calls.begin("Countdown", &request, subject(request.get_ref()))?;
         let defaults = Batching { max_items: countdown::MAX_BATCH, ..call.batching(self.config.batch_bytes) };
+        let rights = call.rights().clone();
         let open = async {
             let request = request.get_ref();
             let (on_lag, batching) = (on_lag(request)?, batching(request, defaults)?);
             let Some(asked::Target::Name(name)) = &request.target else {
                 let query = Query { start: start(request)?, on_lag, batching };
                 let batches = countdown::open(query, &self.clock, &self.countdown)?;
-                return Ok(self.responses(batches).left_stream());
+                return Ok(self.responses(batches, &rights).left_stream());
             };
             described(request)?.check_with_name()?;
             let resume = request.cursor.as_deref().map(field::position);
@@ -156,7 +166,7 @@ impl CountdownService for App {
                 batching,
             };
             let batches = self.countdowns.watch(query)?;
-            Ok::<_, Failure>(self.responses(batches).right_stream())
+            Ok::<_, Failure>(self.responses(batches, &rights).right_stream())
         };
         let (call, responses) = call.open(open).await?;
         Ok(Served::response(call.serve(responses)))
@@ -168,20 +178,22 @@ impl App {
     fn responses<P: cursor::Position, E: Into<Failure>, S: Stream<Item = Result<Batch<P>, E>>>(
         &self,
         batches: S,
+        rights: &Arc<Rights>,
     ) -> impl Stream<Item = Result<Outgoing<Encoded>, Failure>> + use<P, E, S> {
         let (metrics, countdowns) = (self.calls.metrics().clone(), self.countdowns.clone());
+        let rights = rights.clone();
         batches.map(move |batch| {
             let batch = batch.map_err(Into::into)?;
             if let Some(late) = batch.progress.late {
                 metrics.ticked(late);
             }
-            Ok(response(batch, &countdowns))
+            Ok(response(batch, &countdowns, &rights))
         })
     }
 
     /// The state of a shared countdown now.
-    fn shown(&self, snapshot: &Snapshot) -> proto::Countdown {
-        shared::countdown(snapshot, self.countdowns.now())
+    fn shown(&self, snapshot: &Snapshot, rights: &Rights) -> proto::Countdown {
+        shared::countdown(snapshot, self.countdowns.now(), rights)
     }
 }
 
@@ -235,13 +247,17 @@ fn interval(interval: Option<prost_types::Duration>) -> Result<Option<Duration>,
     interval.map(|interval| field::duration(interval, "interval", range)).transpose()
 }
 
-fn response<P: cursor::Position>(batch: Batch<P>, countdowns: &Countdowns) -> Outgoing<Encoded> {
+fn response<P: cursor::Position>(
+    batch: Batch<P>,
+    countdowns: &Countdowns,
+    rights: &Rights,
+) -> Outgoing<Encoded> {
     let Batch { items, count, events, position, progress } = batch;
     let Progress { late: _, skipped, snapshot, sent } = progress;
     let rest = proto::CountdownResponse {
         ticks: Vec::new(),
         events: events.into_iter().map(event).collect(),
-        countdown: snapshot.map(|snapshot| shared::countdown(&snapshot, countdowns.now())),
+        countdown: snapshot.map(|snapshot| shared::countdown(&snapshot, countdowns.now(), rights)),
         cursor: cursor::encode(&position),
         sent_time: Some(sent.into()),
         skipped_ticks: shared::signed(skipped),

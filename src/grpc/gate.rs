@@ -92,10 +92,7 @@ impl Gate {
         let caller = match self.calls.access().map(|access| admit(access, connection, &request)) {
             None => None,
             Some(Ok(caller)) => caller,
-            Some(Err(failure)) => {
-                audit::turned_away(connection, request.uri().path(), &failure);
-                return self.turn_away(failure);
-            }
+            Some(Err(failure)) => return self.turn_away(failure),
         };
         let limits = Limits {
             deadline: admission.deadline,
@@ -137,24 +134,35 @@ impl Gate {
     }
 }
 
-/// Who makes a call; `None` if every caller may make it. The methods of this package check by themselves what the caller
-/// may do.
+/// The caller; `None` if every caller may make the call. It is counted among the calls of its caller. The methods of this
+/// package check by themselves what the caller may do.
 fn admit<B>(
     access: &Access,
     connection: &Connection,
     request: &http::Request<B>,
 ) -> Result<Option<Caller>, Failure> {
-    let foreign = foreign(request.uri().path());
+    let path = request.uri().path();
+    let foreign = foreign(path);
     if foreign == Some(Foreign::Open) {
         return Ok(None);
     }
+    let refused = |caller: Option<&Caller>, failure: Failure| {
+        audit::turned_away(connection, caller, path, &failure);
+        failure
+    };
     let headers = request.headers().get_all(http::header::AUTHORIZATION);
     if connection.is_exposed && headers.iter().next().is_some() {
-        return Err(access.refuse(Refused::PlainText).into());
+        return Err(refused(None, access.refuse(Refused::PlainText).into()));
     }
-    let caller = access.caller(&connection.identities, headers.iter().map(http::HeaderValue::as_bytes))?;
+    let caller = access.caller(&connection.identities, headers.iter().map(http::HeaderValue::as_bytes));
+    let caller = caller.map_err(|fault| refused(None, fault.into()))?;
     if foreign == Some(Foreign::Known) && !caller.rights().are_any() {
-        return Err(status::stranger(&caller, caller.is_known()));
+        return Err(refused(Some(&caller), status::stranger(&caller, caller.is_known())));
+    }
+    // Before the rights are checked, so that a limit also slows a caller that guesses names.
+    if let Err(exceeded) = caller.quotas().take_call() {
+        let failure = status::quota_exceeded(&caller, access.exceed(exceeded));
+        return Err(refused(Some(&caller), failure));
     }
     Ok(Some(caller))
 }

@@ -62,10 +62,10 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let caller = self.calls.caller(&request);
+        let publisher = self.calls.publisher("Publish", &request);
         let answer = async |request: proto::PublishRequest| {
             let published = async {
-                self.calls.count_publish(caller.as_ref(), 1, request.encoded_len())?;
+                self.calls.count_publish(publisher.as_ref(), 1, request.encoded_len())?;
                 let message = new_message(request)?;
                 Ok(published(self.log.publish(message).await?))
             };
@@ -80,10 +80,10 @@ impl MessageService for App {
         &self,
         request: Request<proto::PublishBatchRequest>,
     ) -> Result<Response<proto::PublishBatchResponse>, Status> {
-        let caller = self.calls.caller(&request);
+        let publisher = self.calls.publisher("PublishBatch", &request);
         let answer = async |request: proto::PublishBatchRequest| {
             let count = request.messages.len();
-            let counted = self.calls.count_publish(caller.as_ref(), count, request.encoded_len());
+            let counted = self.calls.count_publish(publisher.as_ref(), count, request.encoded_len());
             let published = match counted {
                 Ok(()) => self.publish_all(request.messages).await,
                 Err(exceeded) => Err(exceeded),

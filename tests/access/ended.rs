@@ -185,6 +185,8 @@ async fn each_message_of_a_flow_is_checked_by_the_rights_of_its_moment() {
     };
     assert_eq!(publish("orders.a").await, "");
     assert_eq!(publish("bills.a").await, "ACCESS_DENIED topic");
+    let line = house.server.wait_for_log("denied caller=token:writer");
+    assert!(line.contains("PublishStream") && line.contains("publish topic bills.a"), "{line}");
     assert_eq!(publish("orders.b").await, "");
     house.write_rules(&RULES.replace(
         "may = [\"publish\", \"purge\"]\ntopics = [\"orders.>\"]",
@@ -202,4 +204,6 @@ async fn each_message_of_a_flow_is_checked_by_the_rights_of_its_moment() {
             break;
         }
     }
+    let line = house.server.wait_for_log("ended caller=token:writer");
+    assert!(line.contains("CREDENTIALS_REVOKED"), "{line}");
 }

@@ -1,4 +1,4 @@
-//! Lists and subscriptions: a caller gets the part that it may have, and is told so.
+//! Lists and subscriptions: a caller gets the part that it may read, and the server reports the part.
 
 use std::collections::BTreeSet;
 

@@ -64,6 +64,8 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
         third.to_string().contains("token:clock may have 2 open streams") && third.is_retryable(),
         "{third}"
     );
+    let line = house.server.wait_for_log("denied");
+    assert!(line.contains("caller=token:clock") && line.contains("QUOTA_EXCEEDED"), "{line}");
     drop(open.pop());
     // Its place is free when the server has noticed.
     let end = std::time::Instant::now() + PATIENCE;
@@ -76,6 +78,8 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
     let writer = house.client(Some("writer"));
     publish(&writer, "x", 5).await.unwrap();
     assert_eq!(reason(&publish(&writer, "x", 5).await.unwrap_err()), exceeded());
+    let line = house.server.wait_for_log("denied caller=token:writer");
+    assert!(line.contains("QUOTA_EXCEEDED") && line.contains("PublishBatch"), "{line}");
     let operator = house.client(Some("operator"));
     publish(&operator, &"x".repeat(5_000), 1).await.unwrap();
     let error = publish(&operator, &"x".repeat(1_000), 1).await.unwrap_err();
@@ -86,6 +90,8 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
     let reader = house.client(Some("reader"));
     let calls = [reader.list_topics("").await, reader.list_topics("").await, reader.list_topics("").await];
     assert!(calls.iter().any(|answer| answer.as_ref().is_err_and(|error| reason(error) == exceeded())));
+    let line = house.server.wait_for_log("refused peer");
+    assert!(line.contains("caller=token:reader") && line.contains("QUOTA_EXCEEDED"), "{line}");
     // Other callers have their own.
     publish(&writer, "x", 1).await.ok();
     assert!(house.client(Some("tail")).list_files("").await.is_ok());

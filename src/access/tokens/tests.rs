@@ -92,6 +92,17 @@ fn each_fault_of_the_file_says_what_to_do_and_repeats_nothing_of_it() {
     assert!(matches!(add(&path, "a", Vec::new(), Some(Timestamp::UNIX_EPOCH)), Err(Error::Past(_))));
 }
 
+#[test]
+fn a_link_in_the_place_of_the_lock_leads_to_no_other_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = directory.path().join("other");
+    fs::write(&other, "content").unwrap();
+    std::os::unix::fs::symlink(&other, directory.path().join("tokens.toml.lock")).unwrap();
+    let path = directory.path().join("tokens.toml");
+    assert!(matches!(add(&path, "a", Vec::new(), None), Err(Error::Write { .. })));
+    assert_eq!(fs::read_to_string(other).unwrap(), "content");
+}
+
 proptest! {
     #[test]
     fn only_a_text_of_the_form_of_a_token_has_a_hash(text in "(perennial_)?[0-9a-fA-Fgx_]{62,66}") {

@@ -96,6 +96,10 @@ pub async fn run(name: &str, mut profile: Profile, credentials: Credentials) -> 
         Ok(path) => path,
         Err(text) => return usage(text),
     };
+    // A later command may run in another directory.
+    for file in [&mut profile.ca, &mut profile.cert, &mut profile.cert_key].into_iter().flatten() {
+        *file = std::path::absolute(&file)?;
+    }
     let token = read_token().await?;
     if token.is_empty() {
         return usage("there is no token on stdin: `perenniald token new` makes one".into());

@@ -16,7 +16,8 @@ use crate::{FAILURE, USAGE, fail};
 pub const HELP: &str = "Examples:\n  \
     perenniald token --tokens tokens.toml new billing --role reader --expires 90d > billing.token\n  \
     perenniald token --tokens tokens.toml revoke billing\n\n\
-    The file has the hashes of tokens only. A server that runs reads it again within --reload-interval, and at SIGHUP.";
+    The file has the hashes of tokens only. A server that runs notices a change
+    within --reload-interval and a second, and at SIGHUP at once.";
 
 /// The commands.
 #[derive(Subcommand)]

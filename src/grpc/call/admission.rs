@@ -42,7 +42,7 @@ pub struct Connection {
     pub audit: Arc<ConnectionLog>,
     /// The bytes that the server holds for the connection.
     pub buffers: Arc<Buffers>,
-    /// As whom the client is known by its connection.
+    /// The identities that the connection proves.
     pub identities: Arc<[Identity]>,
     /// Whether others can read what is sent: plain text from another machine.
     pub is_exposed: bool,

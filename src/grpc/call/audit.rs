@@ -1,10 +1,12 @@
-//! The audit log: who was allowed and who was refused what. Its lines have the target `audit`.
+//! The audit log: a line for each decision about a caller, with the target `audit`.
 //!
-//! Refusals are logged at the level `info`, up to a limit for each connection and for the server, and those left out are
-//! counted. Calls that are allowed are logged at `debug` (`--log info,audit=debug`), and none is left out. No line has a
-//! token or a payload.
+//! Refusals, and streams that end because a right has ended, are logged at the level `info`, up to a limit for each
+//! connection and for the server, and those left out are counted. Calls that are allowed are logged at `debug`
+//! (`--log info,audit=debug`), and no such line is left out. No line has a token or a payload.
 
-use super::Connection;
+use std::sync::Arc;
+
+use super::{Connection, ConnectionLog, Peer};
 use crate::{
     access::{Caller, Need, Target},
     grpc::status::Failure,
@@ -17,46 +19,71 @@ const MAX_NEEDS: usize = 5;
 /// Up to this many characters of a name are logged.
 const MAX_NAME: usize = 200;
 
-/// A call was allowed, or denied with this failure.
-pub fn decided(
-    caller: &Caller,
-    connection: Option<&Connection>,
+/// The call that lines are about.
+#[derive(Clone, Debug)]
+pub struct About {
     method: &'static str,
-    needs: &[Need<'_>],
-    denied: Option<&Failure>,
-) {
-    let peer = || connection.map(|connection| connection.peer.to_string()).unwrap_or_default();
-    match denied {
-        None if tracing::enabled!(target: "audit", tracing::Level::DEBUG) => {
-            tracing::debug!(target: "audit", %caller, peer = peer(), method, needs = ?texts(needs), "allowed");
+    peer: Option<Peer>,
+    /// The limit on the lines of its connection.
+    limit: Option<Arc<ConnectionLog>>,
+}
+
+impl About {
+    /// A call of a method by this connection.
+    pub fn new(method: &'static str, connection: Option<&Connection>) -> Self {
+        let peer = connection.map(|connection| connection.peer);
+        Self { method, peer, limit: connection.map(|connection| connection.audit.clone()) }
+    }
+
+    fn peer(&self) -> String {
+        self.peer.map(|peer| peer.to_string()).unwrap_or_default()
+    }
+
+    /// Counts a line. If it may be logged, returns how many were left out before it.
+    fn admit(&self) -> Option<u64> {
+        self.limit.as_ref().map_or(Some(0), |limit| limit.admit())
+    }
+
+    /// The call was allowed, or denied with this failure.
+    pub fn decided(&self, caller: &Caller, needs: &[Need<'_>], denied: Option<&Failure>) {
+        match denied {
+            None if tracing::enabled!(target: "audit", tracing::Level::DEBUG) => {
+                let (method, needs) = (self.method, texts(needs));
+                tracing::debug!(target: "audit", %caller, peer = self.peer(), method, ?needs, "allowed");
+            }
+            None => {}
+            Some(failure) => self.refused(caller, needs, failure),
         }
-        None => {}
-        Some(failure) => refused(caller, connection, method, needs, failure),
+    }
+
+    /// The call, or one of its messages, was refused.
+    pub fn refused(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure) {
+        let Some(left_out) = self.admit().map(known) else { return };
+        let (method, needs, reason) = (self.method, texts(needs), failure.reason().as_str_name());
+        tracing::info!(target: "audit", %caller, peer = self.peer(), method, ?needs, reason, left_out, "denied");
+    }
+
+    /// The stream ended, because its caller may no longer have it.
+    pub fn ended(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure) {
+        let Some(left_out) = self.admit().map(known) else { return };
+        let (method, needs, reason) = (self.method, texts(needs), failure.reason().as_str_name());
+        tracing::info!(target: "audit", %caller, peer = self.peer(), method, ?needs, reason, left_out, "ended");
     }
 }
 
-/// A call was denied.
-fn refused(
-    caller: &Caller,
-    connection: Option<&Connection>,
-    method: &str,
-    needs: &[Need<'_>],
-    failure: &Failure,
-) {
-    let Some(left_out) = connection.map_or(Some(0), |connection| connection.audit.admit()) else { return };
-    let left_out = (left_out > 0).then_some(left_out);
-    let peer = connection.map(|connection| connection.peer.to_string()).unwrap_or_default();
-    let (reason, needs) = (failure.reason().as_str_name(), texts(needs));
-    tracing::info!(target: "audit", %caller, peer, method, ?needs, reason, left_out, "denied");
-}
-
-/// A call was refused before its request was read: its credentials are not accepted, or its caller is not known.
-pub fn turned_away(connection: &Connection, path: &str, failure: &Failure) {
-    let Some(left_out) = connection.audit.admit() else { return };
-    let (left_out, peer) = ((left_out > 0).then_some(left_out), connection.peer);
+/// A call was refused before its request was read: its credentials are not accepted, no rule allows its caller anything,
+/// or its caller makes too many calls.
+pub fn turned_away(connection: &Connection, caller: Option<&Caller>, path: &str, failure: &Failure) {
+    let Some(left_out) = connection.audit.admit().map(known) else { return };
+    let (caller, peer) = (caller.map(tracing::field::display), connection.peer);
     let (reason, code) = (failure.reason().as_str_name(), code_name(failure.reason().code()));
     let path = path.chars().take(MAX_NAME).collect::<String>();
-    tracing::info!(target: "audit", %peer, ?path, reason, code, left_out, "refused");
+    tracing::info!(target: "audit", %peer, caller, ?path, reason, code, left_out, "refused");
+}
+
+/// The lines that were left out, if there are some.
+fn known(left_out: u64) -> Option<u64> {
+    (left_out > 0).then_some(left_out)
 }
 
 /// What a call needs: the verb, and the name of its target.

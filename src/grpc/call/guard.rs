@@ -1,4 +1,4 @@
-//! What the rules of access mean for a call: it is checked when it begins, and a stream as long as it is open.
+//! The rules of access for a call: it is checked when it begins, and a stream while it is open.
 //!
 //! A call that did not pass the gate has no caller, and may do nothing where there are rules.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use super::{Calls, Connection, Ends, Permit, audit, permit::Permitted};
+use super::{Calls, Connection, Ends, Permit, audit::About, permit::Permitted};
 use crate::{
     access::{Access, Caller, Kind, Need, Rights, Verb},
     grpc::{
@@ -15,6 +15,13 @@ use crate::{
         status::{self, Failure},
     },
 };
+
+/// The caller of a method that publishes, whose messages are counted when the call has begun.
+#[derive(Debug)]
+pub struct Publisher {
+    caller: Caller,
+    about: About,
+}
 
 impl Calls {
     /// What the caller of a request may do.
@@ -39,11 +46,9 @@ impl Calls {
             (Some(access), Some(caller)) => {
                 let needs = request.get_ref().needs();
                 let checked = access::check(access, caller, rights, &needs);
-                let peer = request.extensions().get::<Connection>();
-                audit::decided(caller, peer, method, &needs, checked.as_ref().err());
-                checked?;
-                let counted = caller.quotas().take_call();
-                counted.map_err(|exceeded| status::quota_exceeded(caller, access.exceed(exceeded)))
+                let about = About::new(method, request.extensions().get());
+                about.decided(caller, &needs, checked.as_ref().err());
+                checked
             }
             (Some(_), None) => Err(status::stranger("this caller", false)),
         }
@@ -52,43 +57,49 @@ impl Calls {
     /// When a stream must end: with its connection, and when its caller may no longer have it.
     pub(super) fn permit<T: Asks>(
         &self,
+        method: &'static str,
         request: &Request<T>,
         connection: &CancellationToken,
     ) -> Result<Option<(Permitted, Ends)>, Failure> {
         match (&self.0.access, request.extensions().get::<Caller>()) {
             (Some(access), Some(caller)) => {
                 let needs = request.get_ref().needs();
-                Permitted::new(&self.0, access, caller.clone(), needs, connection).map(Some)
+                let about = About::new(method, request.extensions().get());
+                Permitted::new(&self.0, access, caller.clone(), needs, connection, about).map(Some)
             }
             _ => Ok(None),
         }
     }
 
-    /// Who makes a call, if there are rules and it has passed the gate.
-    pub fn caller<T>(&self, request: &Request<T>) -> Option<Caller> {
-        request.extensions().get::<Caller>().cloned()
+    /// The caller of a method that publishes, if there are rules and the call has passed the gate.
+    pub fn publisher<T>(&self, method: &'static str, request: &Request<T>) -> Option<Publisher> {
+        let caller = request.extensions().get::<Caller>()?.clone();
+        Some(Publisher { caller, about: About::new(method, request.extensions().get::<Connection>()) })
     }
 
     /// Counts messages that a caller publishes, and their bytes, among its quotas.
     pub fn count_publish(
         &self,
-        caller: Option<&Caller>,
+        publisher: Option<&Publisher>,
         messages: usize,
         bytes: usize,
     ) -> Result<(), Failure> {
-        match (&self.0.access, caller) {
-            (Some(access), Some(caller)) => access::count_publish(access, caller, messages, bytes),
-            _ => Ok(()),
-        }
+        let (Some(access), Some(Publisher { caller, about })) = (&self.0.access, publisher) else {
+            return Ok(());
+        };
+        let needs = [Need::some(Verb::Publish, Kind::Topic)];
+        let counted = access::count_publish(access, caller, messages, bytes);
+        counted.inspect_err(|failure| about.refused(caller, &needs, failure))
     }
 
     /// Checks that a message of a stream may be published, by the rights that its caller has now, and counts it.
     pub fn check_message(&self, permit: Option<&Permit>, topic: &str, bytes: usize) -> Result<(), Failure> {
         let Some(access) = &self.0.access else { return Ok(()) };
         let Some(permit) = permit else { return Err(status::stranger("this caller", false)) };
-        let (need, caller) = (Need::one(Verb::Publish, Kind::Topic, topic, "topic"), permit.caller());
-        access::check(access, &caller, caller.rights(), &[need])?;
-        access::count_publish(access, &caller, 1, bytes)
+        let (needs, caller) = ([Need::one(Verb::Publish, Kind::Topic, topic, "topic")], permit.caller());
+        access::check(access, &caller, caller.rights(), &needs)
+            .and_then(|()| access::count_publish(access, &caller, 1, bytes))
+            .inspect_err(|failure| permit.refused(&caller, &needs, failure))
     }
 
     /// Who may do what, if there are rules.

@@ -1,8 +1,8 @@
 //! Permits: whether the caller of an open stream may still have it.
 //!
 //! When the rules or tokens change, and when credentials expire, a stream whose caller may no longer have it ends with the
-//! reason, after the batch in hand: its last cursor resumes, if the caller gets the right again. It ends by the way by which
-//! it ends when its connection must ([`Ends`]).
+//! reason, after the batch that is being sent: its last cursor resumes, if the caller gets the right again. [`Ends`] also
+//! ends it when its connection must end.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::Inner;
+use super::{Inner, audit::About};
 use crate::{
     access::{Access, Caller, Need, Part, Refused, Target, quota::StreamQuota},
     grpc::status::{self, Failure},
@@ -43,16 +43,20 @@ impl Ends {
     }
 
     /// Also when the caller may no longer have the stream.
-    fn with_permit(connection: &CancellationToken) -> Self {
+    pub(super) fn with_permit(connection: &CancellationToken) -> Self {
         Self { token: connection.child_token(), cause: Some(Arc::default()) }
     }
 
-    fn end(&self, cause: Failure) {
-        if let Some(known) = &self.cause {
-            // The first cause counts.
-            let _ = known.set(cause);
-        }
+    /// Returns whether this is the first cause, which counts.
+    pub(super) fn end(&self, cause: Failure) -> bool {
+        let is_first = self.cause.as_ref().is_some_and(|known| known.set(cause).is_ok());
         self.token.cancel();
+        is_first
+    }
+
+    /// Whether the caller may no longer have the stream.
+    pub(super) fn are_withdrawn(&self) -> bool {
+        self.cause.as_ref().is_some_and(|cause| cause.get().is_some())
     }
 
     /// Whether the stream must end now.
@@ -86,6 +90,7 @@ pub struct Permit {
     /// The part of the subscription that the stream yields.
     part: Part,
     ends: Ends,
+    about: About,
 }
 
 impl Permit {
@@ -99,17 +104,31 @@ impl Permit {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the stream and records it in the audit log.
+    fn end(&self, cause: &Failure) {
+        if self.ends.end(cause.clone()) {
+            self.about.ended(&self.caller(), &self.needs, cause);
+        }
+    }
+
+    /// Records in the audit log that a message was refused.
+    pub fn refused(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure) {
+        self.about.refused(caller, needs, failure);
+    }
+
     /// Ends the stream if its caller may no longer have it, by the rules and tokens in use now.
     fn check(&self, access: &Access) {
         match access.again(&self.caller()) {
-            Err(refused) => self.ends.end(refused.into()),
+            Err(refused) => self.end(&refused.into()),
             Ok(caller) => {
                 let checked = crate::grpc::access::check(access, &caller, caller.rights(), &self.needs);
                 let part = part(&self.needs, &caller);
                 *self.current() = caller;
                 match checked {
-                    Err(denied) => self.ends.end(denied),
-                    Ok(()) if part != self.part => self.ends.end(status::access_changed()),
+                    Err(denied) => self.end(&denied),
+                    Ok(()) if part != self.part => {
+                        self.ends.end(status::access_changed());
+                    }
                     Ok(()) => {}
                 }
             }
@@ -118,7 +137,7 @@ impl Permit {
 
     fn check_expiry(&self, access: &Access, now: i64) {
         if self.current().expires().is_some_and(|expires| now >= expires) && !self.ends.are_now() {
-            self.ends.end(access.refuse(Refused::Expired).into());
+            self.end(&access.refuse(Refused::Expired).into());
         }
     }
 }
@@ -169,13 +188,16 @@ impl Permitted {
         caller: Caller,
         needs: Vec<Need<'_>>,
         connection: &CancellationToken,
+        about: About,
     ) -> Result<(Self, Ends), Failure> {
         let quotas = caller.quotas().open_stream();
-        let quotas = quotas.map_err(|exceeded| status::quota_exceeded(&caller, access.exceed(exceeded)))?;
+        let quotas = quotas
+            .map_err(|exceeded| status::quota_exceeded(&caller, access.exceed(exceeded)))
+            .inspect_err(|failure| about.refused(&caller, &needs, failure))?;
         let ends = Ends::with_permit(connection);
         let needs = needs.into_iter().map(Need::into_owned).collect::<Vec<_>>();
         let part = part(&needs, &caller);
-        let permit = Arc::new(Permit { caller: Mutex::new(caller), needs, part, ends: ends.clone() });
+        let permit = Arc::new(Permit { caller: Mutex::new(caller), needs, part, ends: ends.clone(), about });
         let id = inner.permits.next_id.fetch_add(1, Ordering::Relaxed);
         inner.permits.open().insert(id, permit.clone());
         // The rules may have changed since the caller was checked, before this permit was among those that are checked.

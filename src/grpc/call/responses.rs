@@ -1,7 +1,8 @@
 //! The responses of a call: its generator, polled until the call must end.
 //!
-//! What must end a call is checked before the stream waits, and from time to time while it is always ready, but not before
-//! each response: most responses leave alone, and a poll that finds nothing follows each of them.
+//! A call is checked for its end before the stream waits, and from time to time while it is always ready, but not before
+//! each response: most responses leave alone, and a poll that finds nothing follows each of them. Only the right to the
+//! stream is checked before each response, because it costs one atomic load.
 
 use std::{
     collections::VecDeque,
@@ -204,7 +205,7 @@ impl<T> Stream for Responses<T> {
             *is_over = true;
             return Poll::Ready(state.evicted.take().map(Err));
         };
-        let is_checked = *unchecked < MAX_UNCHECKED;
+        let is_checked = *unchecked < MAX_UNCHECKED && !call.ends.are_withdrawn();
         let mut end = if is_checked { None } else { interruption(call, deadline, ends, context) };
         let mut item = Poll::Pending;
         if end.is_none() {
@@ -297,7 +298,9 @@ fn interruption(
     if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
         return Some(status::deadline_exceeded());
     }
-    ends.as_mut().is_some_and(Ends::has_come).then(|| call.ends.failure())
+    // A stream that ends by itself when the server drains has no `ends`, and ends by itself also when its right does.
+    let has_come = |ends: &mut Ends| call.ends.are_withdrawn() || ends.has_come();
+    ends.as_mut().is_some_and(has_come).then(|| call.ends.failure())
 }
 
 impl<T> Drop for Responses<T> {

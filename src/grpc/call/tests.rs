@@ -317,3 +317,18 @@ async fn the_subject_of_a_call_in_the_log_is_bounded() {
     let call = server.calls.begin("Test", &Request::new(()), "é".repeat(2 * MAX_SUBJECT)).unwrap();
     assert_eq!(call.subject.chars().count(), MAX_SUBJECT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_always_ready_ends_with_the_next_response_after_its_right_has_ended() {
+    let server = Server::new(1);
+    let mut call = server.begin().unwrap();
+    let ends = Ends::with_permit(&server.shutdown);
+    call.ends = ends.clone();
+    let mut responses = call.serve(stream::repeat(7).map(item));
+    for _ in 0..3 {
+        assert_eq!(responses.next().await.unwrap().unwrap(), 7);
+    }
+    assert!(ends.end(status::access_changed()) && !ends.end(status::draining()));
+    assert_eq!(responses.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+    assert!(responses.next().await.is_none());
+}

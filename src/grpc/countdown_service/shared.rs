@@ -5,6 +5,7 @@ use super::super::{
     status::Failure,
 };
 use crate::{
+    access::{Kind, Rights, Verb},
     countdown::{
         Moment, Nanos,
         shared::{self, Change, OnEnd, Phase, Snapshot, Spec, Target},
@@ -67,9 +68,14 @@ pub fn by(by: Option<prost_types::Duration>) -> Result<Nanos, Failure> {
     Ok(Nanos::from_secs(seconds.into()) + Nanos::new(nanos.into()))
 }
 
-/// The state of a countdown at a moment.
-pub fn countdown(snapshot: &Snapshot, now: Moment) -> proto::Countdown {
+/// The state of a countdown at a moment. Its message is shown only to a caller that may read or publish messages of its
+/// topic.
+pub fn countdown(snapshot: &Snapshot, now: Moment, rights: &Rights) -> proto::Countdown {
     let Snapshot { name, version, record, .. } = snapshot;
+    let is_shown = |on_end: &&OnEnd| {
+        let may = |verb| rights.allow_one(verb, Kind::Topic, &on_end.topic);
+        may(Verb::Publish) || may(Verb::Subscribe)
+    };
     let time = |time: jiff::Timestamp| Some(std::time::SystemTime::from(time).into());
     let (state, end_time, remaining) = match record.phase {
         Phase::Running { end_time, .. } => {
@@ -93,7 +99,7 @@ pub fn countdown(snapshot: &Snapshot, now: Moment) -> proto::Countdown {
         step: Some(record.step),
         create_time: time(record.create_time),
         update_time: time(record.update_time),
-        on_end: record.on_end.as_ref().map(message),
+        on_end: record.on_end.as_ref().filter(is_shown).map(message),
     }
 }
 
