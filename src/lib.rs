@@ -26,6 +26,7 @@
 //! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
 //! - `system`: what only the C library gives: slices of the processor, and memory that goes back to the system.
 //! - [`pem`]: certificates, keys and revocation lists from files.
+//! - [`package`]: completions of shells and manual pages, from a command line.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
 //! # Words
@@ -73,6 +74,7 @@ pub mod cursor;
 pub mod grpc;
 pub mod lines;
 pub mod messages;
+pub mod package;
 pub mod pem;
 pub mod proto;
 pub mod reason;

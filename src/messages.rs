@@ -13,6 +13,7 @@
 use std::{path::Path, sync::Arc, time::SystemTime};
 
 use futures::Stream;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 use crate::blocking::Pool;
@@ -89,6 +90,25 @@ pub struct TopicPage {
     pub topics: Vec<TopicInfo>,
     /// The name to continue after; `None` on the last page.
     pub next: Option<String>,
+}
+
+/// Figures of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogFigures {
+    /// The number of its segments.
+    pub segments: usize,
+    /// The size of their messages on disk, without indexes and reserved room.
+    pub bytes: u64,
+    /// Topics with messages, without those of consumers.
+    pub topics: usize,
+    /// Consumers that have committed a cursor.
+    pub consumers: usize,
+    /// The earliest time of a message in a segment; `None` without messages.
+    pub oldest: Option<SystemTime>,
+    /// The newest sequence that can be read; 0 for none.
+    pub head: u64,
+    /// A write has failed: the log accepts no message until a restart.
+    pub has_failed: bool,
 }
 
 /// The last message of a topic of the server's own.
@@ -322,6 +342,18 @@ impl Log {
     pub fn needed_room(&self) -> watch::Receiver<Option<NeededRoom>> {
         let Kind::Embedded(log) = &self.0;
         log.needed_room()
+    }
+
+    /// The figures of the log now.
+    pub fn figures(&self) -> LogFigures {
+        let Kind::Embedded(log) = &self.0;
+        log.figures()
+    }
+
+    /// How long commits have waited for the disk, in seconds.
+    pub fn sync_times(&self) -> Histogram {
+        let Kind::Embedded(log) = &self.0;
+        log.sync_times()
     }
 
     /// The number of topics whose purged messages may still be on disk.

@@ -5,12 +5,15 @@
 //! GOAWAY, within the time for the drain; the demo stops; the log writes its queue and closes; the data directory is
 //! unlocked. A disk that hangs can delay this without end: `perenniald` then ends its process after the same time.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::Notify};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -28,17 +31,23 @@ use tls::Tls;
 
 pub mod accept;
 pub mod config;
+mod consumer_lags;
 pub mod data;
 mod demo;
 pub mod listen;
 mod log_metrics;
 mod memory;
 mod metrics;
+mod process_metrics;
+pub mod reload;
+mod service_manager;
 pub mod tls;
 mod welcome;
 
 pub use config::Config;
 pub use listen::bind;
+pub use reload::Reload;
+pub use service_manager::inherited;
 
 /// The services whose health is reported, besides that of the server under the empty name.
 const SERVICES: [&str; 3] =
@@ -62,6 +71,15 @@ pub enum Error {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The socket that systemd has passed cannot be used.
+    #[error("the socket of systemd (LISTEN_FDS): {source}")]
+    Inherited {
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// The server may not listen on the socket that systemd has passed.
+    #[error("the socket of systemd (LISTEN_FDS): {0}")]
+    Config(#[from] config::Error),
     /// The files of TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] tls::Error),
@@ -110,24 +128,31 @@ async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
 pub async fn run(
     listener: Listener,
     mut config: Config,
-    reload: Arc<Notify>,
+    reload: Reload,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     if config.tokens.is_some() && config.access.is_none() {
         return Err(Error::TokensWithoutRules);
     }
     // With port 0, the system has chosen a port.
-    config.listen = listener.local()?;
-    let mut registry = Registry::with_prefix("perennial");
-    let tls = config.tls.clone().map(|files| Tls::open(files, &mut registry)).transpose()?;
+    config = config.listens_at(listener.local()?)?;
+    let mut metrics = Registry::default();
+    process_metrics::register(&mut metrics);
+    let registry = metrics.sub_registry_with_prefix("perennial");
+    let tls = config.tls.clone().map(|files| Tls::open(files, registry)).transpose()?;
     let names = config.roots.iter().map(|root| root.name.clone());
     let names = names.chain(config.demo.then(|| demo::ROOT.into())).collect();
-    let access = config.access.clone().map(|files| Access::open(files, names, &mut registry)).transpose()?;
+    let access = config.access.clone().map(|files| Access::open(files, names, registry)).transpose()?;
+    let pool = Pool::default();
+    let endpoint = metrics::Endpoint::new(pool.clone());
     let metrics_listener = match config.metrics {
         Some(address) => Some(bind_metrics(address).await?),
         None => None,
     };
     config.metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    // Until the server has stopped: a probe sees also that it opens its log, and that it drains.
+    let answers = metrics_listener.map(|listener| metrics::serve(listener, endpoint.clone()));
+    let _answers = answers.map(|answers| AbortOnDropHandle::new(tokio::spawn(answers)));
     let mut data = DataDirectory::open(&config.data)?;
     data.sign(&config.url())?;
     let demo_root = data.path().join("demo");
@@ -136,7 +161,6 @@ pub async fn run(
     if config.demo {
         roots.push(lines::Root::new(demo::ROOT, demo_root));
     }
-    let pool = Pool::default();
     config.messages.pool = pool.clone();
     config.lines.pool = pool.clone();
     let (log, opened) = Log::open(&data.create_log()?, config.messages.clone())?;
@@ -145,7 +169,7 @@ pub async fn run(
     // If this future fails or is dropped, everything that it started ends, too.
     let _ends_tasks = ending.clone().drop_guard();
     registry.register_collector(Box::new(metrics::DataRoom(data.path().into())));
-    log_metrics::register(log.clone(), &mut registry);
+    log_metrics::register(log.clone(), registry);
     let clock = Clock::precise()?;
     let (countdowns, ends_countdowns) =
         Countdowns::open(log.clone(), clock.clone(), config.countdown.clone())
@@ -157,10 +181,13 @@ pub async fn run(
         countdowns,
         files: Files::new(roots.clone(), config.lines.clone())?,
         log: log.clone(),
-        calls: Calls::guarded(config.calls.clone(), access.clone(), ending.clone(), &mut registry),
+        calls: Calls::guarded(config.calls, access.clone(), ending.clone(), registry),
         config: config.requests.clone(),
     };
-    let (health, gate) = services(app, config.messages.max_patterns)?;
+    process_metrics::register_calls(app.calls.clone(), registry);
+    let settings = reload::Follower::new(config.clone(), app.calls.clone(), reload.clone(), registry);
+    let (health, gate) = services(app, config.messages.max_patterns, &mut metrics)?;
+    endpoint.serve_metrics(metrics, log.clone());
     for service in SERVICES {
         health.set_service_status(service, ServingStatus::Serving).await;
     }
@@ -173,20 +200,21 @@ pub async fn run(
         let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
         tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });
     }
-    let files = follow_files((tls.clone(), access), config.reload_interval, reload, pool.clone());
+    let files = follow_files((tls.clone(), access), settings, config.clone(), reload, pool.clone());
     let is_over = ending.clone();
     tasks.spawn(async move { is_over.run_until_cancelled(files).await });
-    if let Some(listener) = metrics_listener {
-        let scrapes = metrics::serve(listener, registry, pool);
-        let ending = ending.clone();
-        tasks.spawn(async move { ending.run_until_cancelled(scrapes).await });
-    }
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
     let accepting = tokio::spawn(accept::serve(listener, tls, gate, connections, ending.clone()));
+    let (watchdog, is_over) = (service_manager::watch(log.clone()), ending.clone());
+    tasks.spawn(async move { is_over.run_until_cancelled(watchdog).await });
+    endpoint.set(metrics::State::Ready);
+    service_manager::ready();
     welcome::print(needs_certificates, &config, data.path(), &roots);
 
     shutdown.await;
+    endpoint.set(metrics::State::Draining);
+    service_manager::stopping();
     tracing::info!("stopping: streams end with their cursor");
     not_serving(&health).await;
     ending.cancel();
@@ -204,12 +232,14 @@ pub async fn run(
 /// Reads the files again that can be: when they change, and when the operator asks for it.
 async fn follow_files(
     (tls, access): (Option<Arc<Tls>>, Option<Arc<Access>>),
-    interval: Duration,
-    asked: Arc<Notify>,
+    settings: reload::Follower,
+    config: Config,
+    reload: Reload,
     pool: Pool,
 ) {
-    let (ask_tls, ask_access) = (Notify::new(), Notify::new());
-    let has_files = tls.is_some() || access.is_some();
+    let (ask_tls, ask_access, ask_settings) = (Notify::new(), Notify::new(), reload::Asked::default());
+    let (interval, has_settings) = (config.reload_interval, config.file.is_some());
+    let has_files = tls.is_some() || access.is_some() || has_settings;
     let of_tls = async {
         match tls {
             Some(tls) => tls.follow(interval, &ask_tls, &pool).await,
@@ -222,28 +252,38 @@ async fn follow_files(
             None => std::future::pending().await,
         }
     };
-    let signals = async {
-        loop {
-            asked.notified().await;
-            ask_tls.notify_one();
-            ask_access.notify_one();
-            if !has_files {
-                no_files();
-            }
+    let of_settings = async {
+        if has_settings {
+            settings.follow(interval, &ask_settings).await;
         }
     };
-    tokio::join!(of_tls, of_access, signals);
+    let signals = async {
+        loop {
+            reload.asked.notified().await;
+            if !has_files {
+                no_files();
+                continue;
+            }
+            service_manager::reloading();
+            ask_tls.notify_one();
+            ask_access.notify_one();
+            if has_settings {
+                ask_settings.ask().await;
+            }
+            service_manager::ready();
+        }
+    };
+    tokio::join!(of_tls, of_access, of_settings, signals);
 }
 
 fn no_files() {
     tracing::info!(
-        "SIGHUP ignored: there is no file to read again, and settings are read only at the start; restart the server to \
-         change them"
+        "SIGHUP ignored: there is no file to read again; restart the server to change its settings"
     );
 }
 
 /// The services, with health and reflection.
-fn services(app: App, max_patterns: usize) -> Result<(HealthReporter, Gate), Error> {
+fn services(app: App, max_patterns: usize, registry: &mut Registry) -> Result<(HealthReporter, Gate), Error> {
     let (calls, requests) = (app.calls.clone(), app.config.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
@@ -256,7 +296,7 @@ fn services(app: App, max_patterns: usize) -> Result<(HealthReporter, Gate), Err
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok((health, Gate::new(routes, calls, &requests, max_patterns)))
+    Ok((health, Gate::new(routes, calls, &requests, max_patterns, registry)))
 }
 
 /// Reports the service of messages as NOT_SERVING after the log has failed, and while the disk is full.

@@ -9,7 +9,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -73,7 +73,7 @@ const MAX_UNSENT: usize = 1024 * 1024 * 1024;
 const MAX_SUBJECT: usize = 200;
 
 /// The operator's limits on calls.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Up to this many calls are open at once.
     pub max_streams: usize,
@@ -107,7 +107,7 @@ pub struct Calls(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    config: RwLock<Config>,
     /// `None`: every caller may do everything.
     access: Option<Arc<Access>>,
     shutdown: CancellationToken,
@@ -131,6 +131,10 @@ struct Inner {
 }
 
 impl Inner {
+    fn config(&self) -> Config {
+        *self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn streams(&self) -> MutexGuard<'_, HashMap<u64, Watched>> {
         // Every change of the map is one call, so a panic elsewhere cannot leave it half changed.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,7 +162,7 @@ impl Calls {
     ) -> Self {
         let inner = Arc::new(Inner {
             unsent: Arc::new(Unsent::new(config.max_unsent, registry)),
-            config,
+            config: RwLock::new(config),
             access,
             shutdown,
             metrics: Metrics::new(registry),
@@ -302,8 +306,24 @@ impl Calls {
     }
 
     /// The limits of the operator.
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    pub fn config(&self) -> Config {
+        self.0.config()
+    }
+
+    /// Changes the limits. What is above a new one ends as it would have ended without the change, and nothing is added.
+    pub fn set_config(&self, config: Config) {
+        self.0.unsent.set_limit(config.max_unsent);
+        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The number of open calls.
+    pub fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of requests that are not complete and of answers that wait.
+    pub fn buffered(&self) -> usize {
+        self.0.buffered.load(Ordering::Relaxed)
     }
 
     /// The counters of all calls.
@@ -438,8 +458,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         let Self { calls, method, subject, peer, log, started, items, bytes, ending, .. } = self;
         let (code, reason) = ending.unwrap_or((Code::Cancelled, "CLIENT_GONE"));
+        let error = Some(reason).filter(|_| !matches!(code, Code::Ok | Code::Cancelled));
         let code = code_name(code);
-        calls.0.metrics.ended(method, code);
+        calls.0.metrics.ended(method, code, error);
         let limited = log.as_ref().map_or_else(|| calls.0.log_limit.admit(), |log| log.admit());
         let Some(left_out) = limited else { return };
         let left_out = (left_out > 0).then_some(left_out);

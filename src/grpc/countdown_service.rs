@@ -187,6 +187,7 @@ impl App {
             if let Some(late) = batch.progress.late {
                 metrics.ticked(late);
             }
+            metrics.skipped(batch.progress.skipped);
             Ok(response(batch, &countdowns, &rights))
         })
     }

@@ -8,6 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
+use prometheus_client::registry::Registry;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
@@ -21,6 +22,7 @@ use super::{
 use answer::Answer;
 use intake::{Intake, Limits};
 use method::{Answer as Kind, Methods};
+use observed::Observed;
 
 use crate::{
     access::{Access, Caller, Refused},
@@ -31,6 +33,7 @@ mod answer;
 mod elements;
 mod intake;
 mod method;
+mod observed;
 
 /// The prefix of the content type of every call. A `+` and the name of a codec can follow, or a `;` and parameters.
 const CONTENT_TYPE: &str = "application/grpc";
@@ -47,12 +50,22 @@ pub struct Gate {
     routes: Routes,
     calls: Calls,
     methods: Arc<Methods>,
+    observed: Arc<Observed>,
 }
 
 impl Gate {
-    /// A gate in front of these services: those of the application, and perhaps others.
-    pub fn new(routes: Routes, calls: Calls, config: &Config, max_patterns: usize) -> Self {
-        Self { routes: routes.prepare(), calls, methods: Arc::new(Methods::new(config, max_patterns)) }
+    /// A gate in front of these services: those of the application, and perhaps others. The registry of its metrics adds no
+    /// prefix to their names.
+    pub fn new(
+        routes: Routes,
+        calls: Calls,
+        config: &Config,
+        max_patterns: usize,
+        registry: &mut Registry,
+    ) -> Self {
+        let methods = Arc::new(Methods::new(config, max_patterns));
+        let observed = Arc::new(Observed::new(&methods, registry));
+        Self { routes: routes.prepare(), calls, methods, observed }
     }
 
     /// What all calls share.
@@ -62,6 +75,17 @@ impl Gate {
 
     /// Answers a request of this connection.
     pub async fn serve<B>(&self, connection: &Connection, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + Unpin
+            + 'static,
+    {
+        let started = self.observed.start(request.uri().path());
+        started.follow(self.answer(connection, request).await)
+    }
+
+    async fn answer<B>(&self, connection: &Connection, request: http::Request<B>) -> http::Response<Body>
     where
         B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
             + Send

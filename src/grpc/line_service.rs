@@ -42,7 +42,17 @@ impl LineService for App {
             self.files.open(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        Ok(Served::response(call.serve(batches.map(|batch| Ok(response(batch?))))))
+        let metrics = self.calls.metrics().clone();
+        let responses = batches.map(move |batch| {
+            let batch = batch?;
+            for event in &batch.events {
+                if let Event::Gap { reason, .. } = event {
+                    metrics.gap("ReadLines", gap_reason(*reason).as_str_name());
+                }
+            }
+            Ok(response(batch))
+        });
+        Ok(Served::response(call.serve(responses)))
     }
 
     async fn list_files(

@@ -54,8 +54,16 @@ impl MessageService for App {
             self.log.subscribe(query).await.map_err(Failure::from)
         };
         let (call, batches) = call.open(open).await?;
-        // The first response says what is left out.
-        Ok(Served::response(call.serve(batches.map(move |batch| Ok(response(batch?, narrowed.take()))))))
+        let metrics = self.calls.metrics().clone();
+        let responses = batches.map(move |batch| {
+            let batch = batch?;
+            for event in &batch.events {
+                metrics.gap("Messages", gap_of(event).1.as_str_name());
+            }
+            // The first response says what is left out.
+            Ok(response(batch, narrowed.take()))
+        });
+        Ok(Served::response(call.serve(responses)))
     }
 
     async fn publish(
@@ -287,14 +295,14 @@ fn narrowed(part: &Part) -> Option<proto::MessageStreamEvent> {
 fn response(batch: Batch, narrowed: Option<proto::MessageStreamEvent>) -> Outgoing<Encoded> {
     let Batch { items, count, events, position, progress } = batch;
     if narrowed.is_some() || !events.is_empty() {
-        let mut rest = rest(events, &position, progress);
+        let mut rest = rest(&events, &position, progress);
         rest.events.splice(0..0, narrowed);
         return Outgoing::batch(items, count, rest.encode_to_vec().into());
     }
     let rest = LAST.with_borrow_mut(|last| match last {
         Some((of, at, rest)) if *of == position && *at == progress => rest.clone(),
         _ => {
-            let rest = Bytes::from(rest(events, &position, progress).encode_to_vec());
+            let rest = Bytes::from(rest(&events, &position, progress).encode_to_vec());
             *last = Some((position, progress, rest.clone()));
             rest
         }
@@ -303,23 +311,27 @@ fn response(batch: Batch, narrowed: Option<proto::MessageStreamEvent>) -> Outgoi
 }
 
 /// A response without its messages.
-fn rest(events: Vec<Event>, position: &Position, progress: Progress) -> proto::MessagesResponse {
+fn rest(events: &[Event], position: &Position, progress: Progress) -> proto::MessagesResponse {
     let Progress { caught_up, head } = progress;
     proto::MessagesResponse {
         messages: Vec::new(),
-        events: events.into_iter().map(event).collect(),
+        events: events.iter().map(event).collect(),
         cursor: cursor::encode(position),
         caught_up,
         head_sequence: Some(head.map_or(0, number)),
     }
 }
 
-fn event(event: Event) -> proto::MessageStreamEvent {
-    let (SequenceRange { first, last }, reason) = match event {
+fn gap_of(event: &Event) -> (SequenceRange, proto::MessageGapReason) {
+    match *event {
         Event::Damaged(range) => (range, proto::MessageGapReason::Damaged),
         Event::Removed(range) => (range, proto::MessageGapReason::Removed),
         Event::Diverged(range) => (range, proto::MessageGapReason::Diverged),
-    };
+    }
+}
+
+fn event(event: &Event) -> proto::MessageStreamEvent {
+    let (SequenceRange { first, last }, reason) = gap_of(event);
     let gap = proto::MessageGap {
         first_sequence: Some(number(first)),
         last_sequence: Some(number(last)),

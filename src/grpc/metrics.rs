@@ -37,6 +37,13 @@ pub struct TurnedAway {
     reason: &'static str,
 }
 
+/// The labels of streams that ended otherwise than they were asked to.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct Ended {
+    method: &'static str,
+    reason: &'static str,
+}
+
 /// The label of connections that were refused.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct RefusedBy {
@@ -55,6 +62,9 @@ pub struct Metrics {
     turned_away: Family<TurnedAway, Counter>,
     connections_refused: Family<RefusedBy, Counter>,
     lateness: Histogram,
+    errors: Family<Ended, Counter>,
+    gaps: Family<Ended, Counter>,
+    ticks_skipped: Counter,
 }
 
 /// The counters of a stream, looked up once for all its responses.
@@ -88,9 +98,13 @@ impl Metrics {
             turned_away: Family::default(),
             connections_refused: Family::default(),
             lateness: Histogram::new(LATENESS_BUCKETS),
+            errors: Family::default(),
+            gaps: Family::default(),
+            ticks_skipped: Counter::default(),
         };
-        let Self { open, ended, items, bytes, calls, refusals, turned_away, connections_refused, lateness } =
+        let Self { open, ended, items, bytes, calls, refusals, turned_away, connections_refused, .. } =
             &metrics;
+        let Self { lateness, errors, gaps, ticks_skipped, .. } = &metrics;
         registry.register("streams_open", "Streams that are open", open.clone());
         registry.register("streams_ended", "Streams that have ended, by status code", ended.clone());
         let help = "Ticks, lines and messages sent, and messages published and acknowledged";
@@ -106,6 +120,11 @@ impl Metrics {
         registry.register("connections_refused", help, connections_refused.clone());
         let help = "How long after its first tick was due a response left, in seconds";
         registry.register("countdown_lateness_seconds", help, lateness.clone());
+        let help = "Streams that the server ended, by the reason of the error";
+        registry.register("stream_errors", help, errors.clone());
+        let help = "Gaps reported to readers: items that they will never get, by reason";
+        registry.register("gaps", help, gaps.clone());
+        registry.register("ticks_skipped", "Ticks skipped for readers that were late", ticks_skipped.clone());
         metrics
     }
 
@@ -114,9 +133,12 @@ impl Metrics {
         self.open.get_or_create(&Method { method }).inc();
     }
 
-    /// A stream has ended.
-    pub fn ended(&self, method: &'static str, code: &'static str) {
+    /// A stream has ended. `error`: the reason, unless it ended as it was asked to, or with its client.
+    pub fn ended(&self, method: &'static str, code: &'static str, error: Option<&'static str>) {
         self.open.get_or_create(&Method { method }).dec();
+        if let Some(reason) = error {
+            self.errors.get_or_create(&Ended { method, reason }).inc();
+        }
         self.ended.get_or_create(&Ending { method, code }).inc();
     }
 
@@ -153,6 +175,16 @@ impl Metrics {
     /// A connection was closed at once, because of this limit.
     pub fn connection_refused(&self, limit: &'static str) {
         self.connections_refused.get_or_create(&RefusedBy { limit }).inc();
+    }
+
+    /// A gap was reported to a reader.
+    pub fn gap(&self, method: &'static str, reason: &'static str) {
+        self.gaps.get_or_create(&Ended { method, reason }).inc();
+    }
+
+    /// Ticks were skipped because their reader was late.
+    pub fn skipped(&self, ticks: u64) {
+        self.ticks_skipped.inc_by(ticks);
     }
 
     /// Ticks left, and the first of them was this late.

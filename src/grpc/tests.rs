@@ -75,7 +75,7 @@ impl House {
     /// The gate in front of the services, and a connection to it.
     fn gate(&self) -> (gate::Gate, call::Connection) {
         let (app, calls) = (self.app.clone(), self.app.calls.clone());
-        let gate = gate::Gate::new(routes(app), calls, &self.app.config, 64);
+        let gate = gate::Gate::new(routes(app), calls, &self.app.config, 64, &mut Registry::default());
         let connection = self.app.calls.connection(
             1,
             crate::grpc::call::Peer::Address("[::1]:1".parse().unwrap()),

@@ -34,16 +34,12 @@ use std::{
     time::SystemTime,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     disk::File,
-    format::{
-        block::{Identity, LogId},
-        clock_history::ClockHistory,
-        scan::Scan,
-        trim_points::TrimPointFile,
-    },
+    format::{block::Identity, clock_history::ClockHistory, scan::Scan, trim_points::TrimPointFile},
     index::{builder::IndexBuilder, cache::Cache, recent::Recent, segment::Segment, topics::Topics},
     maintenance::{
         Maintenance, Purge, Task,
@@ -71,6 +67,7 @@ use crate::stream::WakeGroup;
 
 pub mod age;
 pub mod disk;
+mod figures;
 pub mod format;
 pub mod index;
 pub mod maintenance;
@@ -126,6 +123,8 @@ pub struct Shared {
     readings: RwLock<()>,
     /// The number of topics whose purged messages may still be on disk.
     owed_erasures: AtomicUsize,
+    /// How long commits have waited for the disk, in seconds.
+    sync_times: Histogram,
     notifier: Arc<Notifier>,
     batch_cache: BatchCache,
     snapshots: SharedSnapshot,
@@ -264,6 +263,7 @@ impl Embedded {
             leftovers: Mutex::default(),
             readings: RwLock::default(),
             owed_erasures: AtomicUsize::default(),
+            sync_times: figures::sync_times(),
             notifier: Arc::new(Notifier::new(head)),
             batch_cache: BatchCache::default(),
             snapshots: SharedSnapshot::default(),
@@ -291,7 +291,6 @@ impl Embedded {
                 Err(not_made) => return Err(at()(not_made.error)),
             }
         };
-        let settled_up_to = if settled_up_to == 0 { offset } else { settled_up_to };
         shared.apply_trim_points().map_err(at())?;
         if !shared.ensure_trim_points() {
             worker.owe_trim_points();
@@ -311,7 +310,7 @@ impl Embedded {
             offset,
             tail,
             rolls_next: false,
-            settled_up_to,
+            settled_up_to: if settled_up_to == 0 { offset } else { settled_up_to },
             next_sequence,
             dedupe,
             has_begun: false,
@@ -325,11 +324,6 @@ impl Embedded {
         let worker = thread("maintenance").spawn(move || worker.run()).map_err(at())?;
         let (orders, threads) = (Mutex::new(Some(orders)), Mutex::new(vec![committer, worker]));
         Ok((Self { shared, room: Room::default(), maintenance, orders, threads }, opened))
-    }
-
-    /// The identity of the log.
-    pub fn id(&self) -> LogId {
-        self.shared.identity.id
     }
 
     /// The limit of the size of a message.

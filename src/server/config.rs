@@ -21,11 +21,14 @@ use crate::{
     units,
 };
 use settings::{Arguments, Settings};
+pub use shown::{Setting, Source};
+pub use value::LogFormat;
 
 mod file;
 mod roots;
 mod secure;
 mod settings;
+mod shown;
 mod value;
 
 /// The prefix of the environment variable of each setting.
@@ -65,6 +68,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The filter of the log on stderr.
     pub log: String,
+    /// The form of the log on stderr.
+    pub log_format: LogFormat,
     /// The configuration of countdowns.
     pub countdown: countdown::Config,
     /// The options of lines.
@@ -77,6 +82,12 @@ pub struct Config {
     pub calls: grpc::call::Config,
     /// The configuration of connections.
     pub connections: accept::Config,
+    /// Every setting, with its value and where that comes from.
+    pub settings: Vec<Setting>,
+    /// The file of settings.
+    pub file: Option<PathBuf>,
+    /// The command line.
+    arguments: Vec<OsString>,
 }
 
 /// Why there is no configuration. The message is for the operator.
@@ -147,15 +158,19 @@ impl Config {
     pub fn read_command<C: Subcommand>(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<(Self, Option<C>), Error> {
+        let (config, matches) = Self::read_as(Self::command::<C>(), arguments)?;
+        let command = matches.subcommand_name().map(|_| C::from_arg_matches(&matches)).transpose()?;
+        Ok((config, command))
+    }
+
+    /// The command line of the server, with commands.
+    pub fn command<C: Subcommand>() -> clap::Command {
         let command = Arguments::full_command();
         // The documentation of the commands would replace that of the server.
         let (about, long_about) = (command.get_about().cloned(), command.get_long_about().cloned());
-        let command = C::augment_subcommands(command)
+        C::augment_subcommands(command)
             .about(about.unwrap_or_default())
-            .long_about(long_about.unwrap_or_default());
-        let (config, matches) = Self::read_as(command, arguments)?;
-        let command = matches.subcommand_name().map(|_| C::from_arg_matches(&matches)).transpose()?;
-        Ok((config, command))
+            .long_about(long_about.unwrap_or_default())
     }
 
     fn read_as(
@@ -166,9 +181,31 @@ impl Config {
         let matches = command
             .try_get_matches_from(&arguments)
             .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
-        let Arguments { config, settings } = Arguments::from_arg_matches(&matches)?;
-        let file = config.as_deref().map(file::read).transpose()?.unwrap_or_default();
-        Ok((resolve(settings, file)?, matches))
+        let Arguments { config: path, settings } = Arguments::from_arg_matches(&matches)?;
+        let (file, table) = path.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        let mut config = resolve(settings, file)?;
+        let read = path.clone().map(|path| (path, table));
+        config.settings = shown::all(&matches, read.as_ref(), &config);
+        (config.file, config.arguments) = (path, arguments);
+        Ok((config, matches))
+    }
+
+    /// Reads the same sources again.
+    ///
+    /// # Errors
+    /// The fault of a source that has changed.
+    pub fn read_again(&self) -> Result<Self, Error> {
+        Ok(Self::read_as(Arguments::full_command(), self.arguments.clone())?.0)
+    }
+
+    /// Listens elsewhere than the settings say, on a socket that was passed to the process.
+    ///
+    /// # Errors
+    /// [`Error::Value`], if it may not listen there.
+    pub fn listens_at(self, listen: Listen) -> Result<Self, Error> {
+        let config = Self { listen, ..self };
+        secure::check(&config)?;
+        Ok(config)
     }
 
     /// The URL of the server, for its clients.
@@ -195,12 +232,16 @@ impl Config {
             demo: false,
             metrics: None,
             log: "info".into(),
+            log_format: LogFormat::default(),
             countdown: countdown::Config::default(),
             lines: lines::Options::default(),
             messages: messages::Config::default(),
             requests: grpc::Config::default(),
             calls: grpc::call::Config::default(),
             connections: accept::Config::default(),
+            settings: Vec::new(),
+            file: None,
+            arguments: Vec::new(),
         }
     }
 }
@@ -245,6 +286,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     if let Some(log) = given.log.or(file.log) {
         config.log = log;
     }
+    config.log_format = given.log_format.or(file.log_format).unwrap_or_default();
     check(&config)?;
     Ok(config)
 }

@@ -221,20 +221,26 @@ fn remove_unused(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Removal {
     path: PathBuf,
-    identity: (u64, u64),
+    /// `None` for a socket that another program has made, and removes.
+    identity: Option<(u64, u64)>,
 }
 
 impl Removal {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
-        Ok(Self { path: std::path::absolute(path)?, identity: (metadata.dev(), metadata.ino()) })
+        Ok(Self { path: std::path::absolute(path)?, identity: Some((metadata.dev(), metadata.ino())) })
+    }
+
+    /// Removes nothing.
+    pub(super) fn none(path: PathBuf) -> Self {
+        Self { path, identity: None }
     }
 }
 
 impl Drop for Removal {
     fn drop(&mut self) {
         let metadata = fs::symlink_metadata(&self.path);
-        if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity) {
+        if metadata.is_ok_and(|metadata| Some((metadata.dev(), metadata.ino())) == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
     }

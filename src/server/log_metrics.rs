@@ -1,4 +1,7 @@
-//! The metrics of the log: whether messages can be published, the room that this needs, and the bytes still to be erased.
+//! The metrics of the log: whether messages can be published, the room that this needs, the bytes still to be erased, what it
+//! holds, and how long the disk takes.
+
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::{
     collector::Collector,
@@ -15,6 +18,8 @@ struct LogMetrics(Log);
 
 /// Registers the metrics of a log.
 pub fn register(log: Log, registry: &mut Registry) {
+    let help = "How long commits waited for the disk, in seconds";
+    registry.register("log_sync_seconds", help, log.sync_times());
     registry.register_collector(Box::new(LogMetrics(log)));
 }
 
@@ -22,7 +27,15 @@ impl Collector for LogMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let needed = *self.0.needed_room().borrow();
         let room = needed.unwrap_or_default();
+        let figures = self.0.figures();
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let gauges = [
+            ("log_failed", "1 after a failed write, until a restart", u64::from(figures.has_failed)),
+            ("log_size_bytes", "Bytes of the messages of the log on disk", figures.bytes),
+            ("log_segments", "Segments of the log", count(figures.segments)),
+            ("log_topics", "Topics with messages", count(figures.topics)),
+            ("log_consumers", "Consumers that have committed a cursor", count(figures.consumers)),
+            ("log_head_sequence", "The newest sequence of the log; 0 for none", figures.head),
             (
                 "log_full",
                 "1 while messages are refused for want of room on the disk",
@@ -38,6 +51,13 @@ impl Collector for LogMetrics {
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        if let Some(oldest) = figures.oldest {
+            let help = "The earliest time of a message in a segment, in Unix seconds";
+            let seconds = oldest.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let gauge = ConstGauge::new(seconds);
+            let name = "log_oldest_timestamp_seconds";
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let steps = ConstCounter::new(self.0.clock_steps());

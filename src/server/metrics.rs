@@ -1,6 +1,13 @@
-//! The metrics endpoint: Prometheus text over HTTP/1, on a listener of its own.
+//! The endpoint for operators, on a listener of its own: metrics as Prometheus text over HTTP/1, and the probes `/healthz` and
+//! `/readyz`, which speak neither TLS nor gRPC.
 
-use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -11,9 +18,16 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
     registry::Registry,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::blocking::Pool;
+use super::consumer_lags::ConsumerLags;
+use crate::{blocking::Pool, messages::Log};
+
+/// The type of the metrics.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The type of every other answer.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Up to this many scrapes are answered at once. A further connection is closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -21,9 +35,118 @@ const MAX_CONNECTIONS: usize = 64;
 /// A scraper must send its request within this time.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// Answers scrapes until it is dropped.
-pub async fn serve(listener: TcpListener, registry: Registry, pool: Pool) {
-    let registry = Arc::new(registry);
+/// The answers of the endpoint. It answers from before the log is opened until the server has stopped.
+#[derive(Debug)]
+pub struct Endpoint {
+    state: watch::Sender<State>,
+    /// Set once everything is registered.
+    served: OnceLock<Served>,
+    pool: Pool,
+}
+
+#[derive(Debug)]
+struct Served {
+    registry: Registry,
+    log: Log,
+    lags: ConsumerLags,
+}
+
+/// Where the server is between its start and its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// The log is being opened.
+    Opening,
+    /// Calls are served.
+    Ready,
+    /// No call is accepted any more, and streams end.
+    Draining,
+}
+
+impl Endpoint {
+    /// An endpoint of a server that opens its log.
+    pub fn new(pool: Pool) -> Arc<Self> {
+        Arc::new(Self { state: watch::Sender::new(State::Opening), served: OnceLock::new(), pool })
+    }
+
+    /// Has the metrics of this registry, and those of the consumers of the log.
+    pub fn serve_metrics(&self, mut registry: Registry, log: Log) {
+        let lags = ConsumerLags::new(registry.sub_registry_with_prefix("perennial"));
+        // It is called once.
+        let _ = self.served.set(Served { registry, log, lags });
+    }
+
+    /// The server has come to another state.
+    pub fn set(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<String> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics().await,
+            // The process answers: a restart would not help with anything else.
+            "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.ready(false),
+            "/readyz/publish" => self.ready(true),
+            _ => response(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are /metrics, /healthz, /readyz and /readyz/publish\n",
+            ),
+        }
+    }
+
+    async fn metrics(self: Arc<Self>) -> Response<String> {
+        let Some(served) = self.served.get() else {
+            return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the log is being opened\n");
+        };
+        served.lags.update(&served.log).await;
+        let endpoint = self.clone();
+        // The room of the data directory is read from its file system, which may be slow.
+        let encoded = self.pool.run(move || {
+            let mut text = String::new();
+            let served = endpoint.served.get()?;
+            encode(&mut text, &served.registry).ok().map(|()| text)
+        });
+        match encoded.await {
+            Ok(Some(text)) => response(StatusCode::OK, OPEN_METRICS, text),
+            _ => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, ""),
+        }
+    }
+
+    /// Whether calls are served. While the log refuses messages, reads go on, so only a probe that asks for it fails.
+    fn ready(&self, publishes: bool) -> Response<String> {
+        let state = *self.state.borrow();
+        let log = self.served.get().map(|served| &served.log);
+        let refusal = match log {
+            Some(log) if *log.failed().borrow() => Some("LOG_FAILED: a write to the log has failed"),
+            Some(log) if log.needed_room().borrow().is_some() => Some("LOG_FULL: the disk is full"),
+            _ => None,
+        };
+        match (state, refusal) {
+            (State::Opening, _) => {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the log is being opened\n")
+            }
+            (State::Draining, _) => {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server is stopping\n")
+            }
+            (State::Ready, Some(refusal)) if publishes => response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                format!("no message is accepted: {refusal}\n"),
+            ),
+            (State::Ready, Some(refusal)) => {
+                response(StatusCode::OK, TEXT, format!("ready to read; no message is accepted: {refusal}\n"))
+            }
+            (State::Ready, None) => response(StatusCode::OK, TEXT, "ready\n"),
+        }
+    }
+}
+
+/// Answers scrapes and probes until it is dropped.
+pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -34,17 +157,11 @@ pub async fn serve(listener: TcpListener, registry: Registry, pool: Pool) {
         if connections.len() >= MAX_CONNECTIONS {
             continue;
         }
-        let (registry, pool) = (registry.clone(), pool.clone());
+        let endpoint = endpoint.clone();
         connections.spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
-                let (registry, pool) = (registry.clone(), pool.clone());
-                async move {
-                    // The room of the data directory is read from its file system, which may be slow.
-                    let answer = pool.run(move || answer(&request, &registry)).await;
-                    Ok::<_, Infallible>(
-                        answer.unwrap_or_else(|_| response(StatusCode::INTERNAL_SERVER_ERROR, "")),
-                    )
-                }
+                let endpoint = endpoint.clone();
+                async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME);
@@ -54,24 +171,10 @@ pub async fn serve(listener: TcpListener, registry: Registry, pool: Pool) {
     }
 }
 
-fn answer(request: &Request<Incoming>, registry: &Registry) -> Response<String> {
-    let mut text = String::new();
-    let status = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") if encode(&mut text, registry).is_ok() => StatusCode::OK,
-        (&Method::GET, "/metrics") => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => {
-            text = "the metrics are at /metrics\n".into();
-            StatusCode::NOT_FOUND
-        }
-    };
-    response(status, text)
-}
-
-fn response(status: StatusCode, text: impl Into<String>) -> Response<String> {
+fn response(status: StatusCode, kind: &'static str, text: impl Into<String>) -> Response<String> {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
-    let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 

@@ -100,7 +100,8 @@ impl Server {
         let server = server_command(directory.path(), "127.0.0.1:0");
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(server.get_program()).args(server.get_args());
-        command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("NO_COLOR", "1").env("PERENNIAL_LOG_FORMAT", "text");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let (child, address, stderr, startup) = spawn_command(command);
         Self { child, address, arguments: Vec::new(), directory, stderr, startup }
     }
@@ -283,6 +284,7 @@ fn command_of(program: &Path, directory: &Path, listen: &str) -> Command {
         .arg("--root")
         .arg(format!("logs={}", directory.join("logs").display()))
         .env("NO_COLOR", "1")
+        .env("PERENNIAL_LOG_FORMAT", "text")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command

@@ -313,6 +313,12 @@ pub enum Verb {
     Messages(Messages),
     /// Publish a message, each line of stdin, or files
     Publish(Publish),
+    /// Write completions of shells and manual pages into a directory
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// List the files that can be read
     #[command(after_help = FILES_HELP)]
     Files {

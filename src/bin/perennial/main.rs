@@ -153,6 +153,10 @@ async fn call(client: &Client, verb: Verb, format: Format) -> Result<u8, Failure
         Verb::Health { service } => {
             table::health(client.health(&service.unwrap_or_default()).await?.as_str_name(), format)
         }
+        Verb::Generate { directory } => {
+            let written = perennial::package::write(&Arguments::command(), &directory);
+            written.map(|()| 0).map_err(Failure::Output)
+        }
         Verb::Login
         | Verb::Countdown(_)
         | Verb::Lines(_)

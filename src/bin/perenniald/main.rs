@@ -1,14 +1,20 @@
 //! `perenniald`: arguments in, exit code out. Without a command it serves; `log` inspects and copies the message log.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use perennial::{
     blocking,
-    server::{self, Config, config},
+    server::{self, Config, Reload, config},
 };
 use tokio::sync::{Notify, oneshot};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+mod json;
 mod log;
 mod signals;
 mod token;
@@ -27,12 +33,37 @@ enum Command {
     /// Make, list or revoke the tokens of clients, in the file of --tokens
     #[command(subcommand, after_help = token::HELP)]
     Token(token::Command),
+    /// Check the settings, or print each with its value and where that comes from
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write completions of shells and manual pages into a directory
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(clap::Subcommand)]
+enum ConfigCommand {
+    /// Check all settings, and exit with 0 if the server would start with them
+    ///
+    /// Flags of the server come before `config`: perenniald --config FILE config check. The files that settings name are not
+    /// read.
+    Check,
+    /// Print every setting, its value, and where that comes from, as a file for --config
+    Print,
 }
 
 fn main() -> ExitCode {
     let config = match Config::read_command(std::env::args_os()) {
         Ok((config, Some(Command::Log(command)))) => return log::run(&config, command),
         Ok((config, Some(Command::Token(command)))) => return token::run(&config, command),
+        Ok((config, Some(Command::Config(command)))) => return show(&config, &command),
+        Ok((_, Some(Command::Generate { directory }))) => {
+            let written = perennial::package::write(&Config::command::<Command>(), &directory);
+            return written.map_or_else(|error| fail(&error, FAILURE), |()| ExitCode::SUCCESS);
+        }
         Ok((config, None)) => config,
         Err(config::Error::Arguments(error)) => {
             // clap prints help and version to stdout; they are not failures.
@@ -53,14 +84,20 @@ fn main() -> ExitCode {
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .init();
-    let reload = Arc::new(Notify::new());
-    let handled = signals::handle(config.connections.drain, reload.clone());
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.log_format {
+        config::LogFormat::Auto if !is_terminal => registry.with(log.event_format(json::Json)).init(),
+        config::LogFormat::Json => registry.with(log.event_format(json::Json)).init(),
+        config::LogFormat::Text | config::LogFormat::Auto => registry.with(log.with_ansi(colour)).init(),
+    }
+    let set_log = move |text: &str| {
+        let filter = EnvFilter::builder().parse(text).map_err(|error| format!("log is {text:?}: {error}"))?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    };
+    let reload = Reload { asked: Arc::new(Notify::new()), set_log: Arc::new(set_log) };
+    let handled = signals::handle(config.connections.drain, reload.asked.clone());
     let started = handled.and_then(|stop| Ok((stop, blocking::runtime()?)));
     let (stop, runtime) = match started {
         Ok(started) => started,
@@ -75,13 +112,34 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config, reload: Arc<Notify>, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
-    let listener = server::bind(&config.listen, config.socket_mode).await?;
+async fn run(config: Config, reload: Reload, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
+    let listener = match server::inherited()? {
+        Some(listener) => listener,
+        None => server::bind(&config.listen, config.socket_mode).await?,
+    };
     let stop = async {
         // The sender lives until the process ends.
         let _ = stop.await;
     };
     server::run(listener, config, reload, stop).await
+}
+
+/// Prints what `config` asks for.
+fn show(config: &Config, command: &ConfigCommand) -> ExitCode {
+    if let Err(error) = EnvFilter::builder().parse(&config.log) {
+        anstream::eprintln!("perenniald: --log is {:?}: {error}: write info, or perennial=debug", config.log);
+        return USAGE.into();
+    }
+    let text = match command {
+        ConfigCommand::Check => "the settings are right\n".into(),
+        ConfigCommand::Print => {
+            config.settings.iter().map(|setting| format!("{setting}\n")).collect::<String>()
+        }
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(&error, FAILURE),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {

@@ -65,7 +65,7 @@ impl Calls {
     /// # Errors
     /// `TOO_MANY_STREAMS` at the limit of open calls.
     pub fn admit(&self, timeout: Option<Duration>, is_short: bool) -> Result<Admission, Failure> {
-        let limit = self.0.config.max_streams;
+        let limit = self.0.config().max_streams;
         let reserved = if is_short { RESERVED_PLACES } else { 0 };
         let others = self.0.open.fetch_add(1, Ordering::Relaxed);
         let place = Arc::new(Place(self.0.clone()));
@@ -129,7 +129,7 @@ impl Part {
     /// `BUFFERS_FULL` if the connection or the server would hold more than it may. The part is then unchanged.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Failure> {
         let (connection, server) = (&self.buffers.used, &self.buffers.calls.buffered);
-        let config = &self.buffers.calls.config;
+        let config = self.buffers.calls.config();
         if bytes <= self.bytes {
             connection.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
             server.fetch_sub(self.bytes - bytes, Ordering::Relaxed);

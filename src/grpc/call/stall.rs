@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Wake, Waker},
     time::Duration,
@@ -50,7 +50,7 @@ pub(in crate::grpc) trait Evictable: std::fmt::Debug + Send + Sync {
 pub(in crate::grpc) struct Unsent {
     bytes: Gauge<i64, AtomicI64>,
     in_transport: Gauge<i64, AtomicI64>,
-    limit: usize,
+    limit: AtomicUsize,
     /// The limit was exceeded.
     exceeded: Notify,
 }
@@ -63,7 +63,15 @@ impl Unsent {
         let in_transport = Gauge::default();
         let help = "Bytes of responses that connections hold because their clients do not take them, counted once a second";
         registry.register("connections_unsent_bytes", help, in_transport.clone());
-        Self { bytes, in_transport, limit, exceeded: Notify::new() }
+        Self { bytes, in_transport, limit: AtomicUsize::new(limit), exceeded: Notify::new() }
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// These bytes wait from now on.
@@ -105,7 +113,7 @@ impl Unsent {
     }
 
     fn exceeds(&self, bytes: i64) -> bool {
-        usize::try_from(bytes).is_ok_and(|bytes| bytes > self.limit)
+        usize::try_from(bytes).is_ok_and(|bytes| bytes > self.limit())
     }
 }
 
@@ -211,7 +219,7 @@ pub(super) async fn sweep(inner: Weak<Inner>) {
     let mut exceeded_at = None;
     loop {
         let Some((limit, shutdown, unsent)) =
-            inner.upgrade().map(|it| (it.config.stall, it.shutdown.clone(), it.unsent.clone()))
+            inner.upgrade().map(|it| (it.config().stall, it.shutdown.clone(), it.unsent.clone()))
         else {
             return;
         };
@@ -292,7 +300,7 @@ fn make_room(inner: &Inner, before: u64) {
         match holder {
             // The streams of a connection that was closed count until its task has ended. The next inspection sees that.
             Holder::Stream(_) if has_closed => return,
-            Holder::Stream(stream) => stream.evict_for_room(inner.unsent.limit, before),
+            Holder::Stream(stream) => stream.evict_for_room(inner.unsent.limit(), before),
             Holder::Connection(_) if has_closed && !inner.unsent.transport_exceeds() => return,
             Holder::Connection(backlog) => {
                 inner.unsent.freed(backlog.close());

@@ -27,6 +27,8 @@ pub struct Method {
     pub is_request_stream: bool,
     /// What the server sends.
     pub answer: Answer,
+    /// The kind of the method, as metrics name it.
+    pub kind: &'static str,
 }
 
 /// What the server sends.
@@ -77,6 +79,7 @@ impl Methods {
                         fields: fields(input, max_patterns),
                         is_request_stream: method.client_streaming(),
                         answer,
+                        kind: kind(method.client_streaming(), method.server_streaming()),
                     };
                     by_path.insert(path, Arc::new(bounds));
                 }
@@ -87,8 +90,14 @@ impl Methods {
             fields: Vec::new(),
             is_request_stream: false,
             answer: Answer::ForeignStream,
+            kind: "unknown",
         };
         Self { by_path, unknown: Arc::new(unknown) }
+    }
+
+    /// The paths of all methods, and the kind of each.
+    pub fn paths(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.by_path.iter().map(|(path, method)| (path.as_str(), method.kind))
     }
 
     /// The bounds of the method at this path.
@@ -99,6 +108,15 @@ impl Methods {
     /// The bounds of methods that no contract names.
     pub fn unknown(&self) -> &Arc<Method> {
         &self.unknown
+    }
+}
+
+fn kind(client_streams: bool, server_streams: bool) -> &'static str {
+    match (client_streams, server_streams) {
+        (false, false) => "unary",
+        (true, false) => "client_stream",
+        (false, true) => "server_stream",
+        (true, true) => "bidi_stream",
     }
 }
 

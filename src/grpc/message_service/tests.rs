@@ -87,7 +87,7 @@ fn a_gap_is_reported_with_its_range_and_its_reason() {
     ] {
         let gap =
             proto::MessageGap { first_sequence: Some(3), last_sequence: Some(5), reason: reason.into() };
-        assert_eq!(event(gap_event).event, Some(proto::message_stream_event::Event::Gap(gap)));
+        assert_eq!(event(&gap_event).event, Some(proto::message_stream_event::Event::Gap(gap)));
     }
 }
 

@@ -67,7 +67,7 @@ impl Server {
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let routes = Routes::new(service).add_service(Stubborn);
         let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
-        let gate = Gate::new(routes, calls, &grpc::Config::default(), 1);
+        let gate = Gate::new(routes, calls, &grpc::Config::default(), 1, &mut Registry::default());
         let served = tokio::spawn(serve(Listener::Tcp(listener), None, gate, config, shutdown.clone()));
         Self { address, shutdown, served }
     }

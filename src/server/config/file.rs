@@ -9,10 +9,11 @@ use super::{Error, settings::Settings};
 /// An unknown key suggests a known one if they are at least this similar.
 const SIMILAR: f64 = 0.8;
 
-/// Reads a file.
-pub fn read(path: &Path) -> Result<Settings, Error> {
+/// Reads a file: the settings, and the table as it is.
+pub fn read(path: &Path) -> Result<(Settings, toml::Table), Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
-    parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })
+    let settings = parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })?;
+    Ok((settings, text.parse().unwrap_or_default()))
 }
 
 /// Reads the text of a file. The error names the fault and a value that would work.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Config, Error,
     roots::{Root, Rule},
-    value::{ClientAuth, Mode, Size, Span, TickRate, switch},
+    value::{ClientAuth, LogFormat, Mode, Size, Span, TickRate, switch},
     variable,
 };
 use crate::{messages::retention, server::listen::Listen};
@@ -137,12 +137,15 @@ settings! {
         /// Speak plain text on an address that others can reach: they can read and change what is sent
         #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = switch)]
         pub insecure: Option<bool>,
-        /// Serve metrics for Prometheus at http://ADDR/metrics
+        /// Serve metrics for Prometheus at http://ADDR/metrics, and the probes /healthz and /readyz
         #[arg(long, value_name = "ADDR")]
         pub metrics: Option<SocketAddr>,
         /// Log this to stderr: error, warn, info, debug, or a filter such as perennial=debug
         #[arg(long, value_name = "FILTER")]
         pub log: Option<String>,
+        /// Log lines of `text`, or objects of `json`; `auto`: text on a terminal, or else json [default: auto]
+        #[arg(long, value_name = "text|json|auto")]
+        pub log_format: Option<LogFormat>,
         /// Serve the files below this directory as NAME/…; can be repeated
         #[arg(long, value_name = "NAME=DIR", value_delimiter = ',', help_heading = "Files")]
         pub root: Vec<Root>,

@@ -98,6 +98,31 @@ impl FromStr for ClientAuth {
     }
 }
 
+/// The form of the log on stderr.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Text on a terminal, or else JSON.
+    #[default]
+    Auto,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "auto" => Ok(Self::Auto),
+            _ => Err(format!("`{text}` is neither text, json nor auto")),
+        }
+    }
+}
+
 /// The permissions of a file, in octal digits.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Mode(u32);
@@ -177,7 +202,7 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, LogFormat, Span, Size);
 
 /// Only a text: of the number 0o660 the digits 432 would be read, which are another mode.
 impl<'de> Deserialize<'de> for Mode {

@@ -417,7 +417,7 @@ impl Committer {
         self.shared.check_file(&segment)?;
         match segment.file.write_all_at(&self.buffer, self.offset) {
             Ok(()) => {
-                segment.file.sync().map_err(|error| self.shared.fail(&error))?;
+                self.shared.sync(&segment).map_err(|error| self.shared.fail(&error))?;
                 if let Some(incarnation) = begun {
                     self.has_begun = true;
                     self.shared.manifest.begin(incarnation);

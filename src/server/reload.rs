@@ -1,0 +1,174 @@
+//! Reads the settings again while the server runs: when the file of `--config` changes, and at SIGHUP.
+//!
+//! Some settings apply at once; for the others a restart is needed, and the log says for which. A file that is wrong changes
+//! nothing: the values before stay in use, the log says what is wrong, and a metric is 1 until the file is right again. A change is
+//! used when it was seen twice, because a file is not always replaced in one step.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::sync::Notify;
+
+use super::config::{Config, Setting};
+use crate::grpc::call::Calls;
+
+/// The settings that apply at once.
+const LIVE: [&str; 6] =
+    ["log", "max-streams", "stall", "max-buffered", "max-buffered-per-connection", "max-unsent"];
+
+/// Changes the filter of the log. An error says what is wrong with the filter.
+pub type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// The parts of a reload that the program of the server has.
+#[derive(Clone)]
+pub struct Reload {
+    /// Notified when the operator asks for it.
+    pub asked: Arc<Notify>,
+    /// Changes the filter of the log.
+    pub set_log: SetLog,
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reload").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+/// A reload of the settings that the operator asks for. The reader of the file waits for it, and reports when it is done.
+#[derive(Debug, Default)]
+pub struct Asked {
+    asked: Notify,
+    done: Notify,
+}
+
+impl Asked {
+    /// Waits until the operator asks.
+    pub async fn wait(&self) {
+        self.asked.notified().await;
+    }
+
+    /// The files were read, and are in use or refused.
+    pub fn done(&self) {
+        self.done.notify_one();
+    }
+
+    /// Asks, and waits until it is done.
+    pub async fn ask(&self) {
+        self.asked.notify_one();
+        self.done.notified().await;
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Follows the settings of a running server.
+#[derive(Debug)]
+pub struct Follower {
+    /// The settings that the server started with.
+    started: Vec<Setting>,
+    /// The settings as they were read last.
+    read: Vec<Setting>,
+    config: Config,
+    calls: Calls,
+    reload: Reload,
+    is_refused: Gauge,
+    need_restart: Gauge,
+    reloads: Family<Outcome, Counter>,
+}
+
+impl Follower {
+    /// Registers the metrics.
+    pub fn new(config: Config, calls: Calls, reload: Reload, registry: &mut Registry) -> Self {
+        let follower = Self {
+            started: config.settings.clone(),
+            read: config.settings.clone(),
+            config,
+            calls,
+            reload,
+            is_refused: Gauge::default(),
+            need_restart: Gauge::default(),
+            reloads: Family::default(),
+        };
+        let help = "1 while the settings cannot be used and those before are in use";
+        registry.register("config_refused", help, follower.is_refused.clone());
+        let help = "Settings that were changed and need a restart";
+        registry.register("config_restart_needed", help, follower.need_restart.clone());
+        registry.register("config_reloads", "New settings, by outcome", follower.reloads.clone());
+        follower
+    }
+
+    /// Follows the settings until it is dropped. They are read every `interval`, and at once when `asked`.
+    pub async fn follow(mut self, interval: Duration, asked: &Asked) {
+        let path = self.config.file.clone();
+        let mut settled = read(path.as_deref()).await;
+        let mut seen = None;
+        loop {
+            let is_asked = tokio::time::timeout(interval, asked.wait()).await.is_ok();
+            let now = read(path.as_deref()).await;
+            if is_asked || now != settled && seen.as_ref() == Some(&now) {
+                (settled, seen) = (now, None);
+                self.read_again(is_asked).await;
+            } else {
+                seen = Some(now).filter(|now| *now != settled);
+            }
+            if is_asked {
+                asked.done();
+            }
+        }
+    }
+
+    async fn read_again(&mut self, is_asked: bool) {
+        let config = self.config.clone();
+        let read = tokio::task::spawn_blocking(move || config.read_again());
+        let new = read.await.map_err(|error| error.to_string());
+        let new = new.and_then(|new| new.map_err(|error| error.to_string()));
+        let new = new.and_then(|new| (self.reload.set_log)(&new.log).map(|()| new));
+        let outcome = if new.is_ok() { "used" } else { "refused" };
+        self.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.is_refused.set(i64::from(new.is_err()));
+        match new {
+            Ok(new) => self.apply(&new, is_asked),
+            Err(error) => {
+                tracing::error!(error, "the new settings cannot be used: the previous ones stay in use");
+            }
+        }
+    }
+
+    fn apply(&mut self, new: &Config, is_asked: bool) {
+        self.calls.set_config(new.calls);
+        let mut changes = 0;
+        for (before, now) in
+            self.read.iter().zip(&new.settings).filter(|(one, other)| one.value != other.value)
+        {
+            changes += 1;
+            let (setting, before) = (&now.name, before.value.as_deref().unwrap_or("not set"));
+            let now = now.value.as_deref().unwrap_or("not set");
+            if LIVE.contains(&setting.as_str()) {
+                tracing::info!(setting, before, now, "a setting has changed, and applies now");
+            } else {
+                tracing::warn!(setting, before, now, "a setting has changed: restart the server to use it");
+            }
+        }
+        if changes == 0 && is_asked {
+            tracing::info!("the settings were read again: none has changed");
+        }
+        let waits = |(started, now): &(&Setting, &Setting)| {
+            started.value != now.value && !LIVE.contains(&now.name.as_str())
+        };
+        let waiting = self.started.iter().zip(&new.settings).filter(waits).count();
+        self.need_restart.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.read.clone_from(&new.settings);
+    }
+}
+
+/// The content of a file; `None` without one, or if it cannot be read.
+async fn read(path: Option<&Path>) -> Option<Vec<u8>> {
+    tokio::fs::read(path?).await.ok()
+}

@@ -1,0 +1,90 @@
+//! What systemd gives the server, and what the server reports to it. Without systemd all of this does nothing.
+//!
+//! - A socket of a `.socket` unit: systemd holds it, also while the server restarts, so clients wait and are not refused.
+//! - READY=1 once calls are served, RELOADING=1 while files are read again, STOPPING=1 from the drain on.
+//! - WATCHDOG=1 at half the interval that the unit asks for, as long as the runtime runs and the log answers. If one of them
+//!   hangs, systemd restarts the server.
+
+use std::{io, time::Duration};
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{
+    Error,
+    listen::{Listener, Removal},
+};
+use crate::messages::Log;
+
+/// The socket that systemd has passed, if it has passed one. Call it on the runtime.
+///
+/// # Errors
+/// [`Error::Inherited`], if there are several, or if it is no socket of TCP or of the file system that listens.
+pub fn inherited() -> Result<Option<Listener>, Error> {
+    let mut passed = ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        1 => take(&mut passed).map(Some).map_err(|source| Error::Inherited { source }),
+        count => {
+            let text = format!("there are {count}, and the server listens on one: write one ListenStream=");
+            Err(Error::Inherited { source: io::Error::other(text) })
+        }
+    }
+}
+
+fn take(passed: &mut ListenFd) -> io::Result<Listener> {
+    let missing = || io::Error::other("it is neither of TCP nor of the file system");
+    if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
+        listener.set_nonblocking(true)?;
+        return TcpListener::from_std(listener).map(Listener::Tcp);
+    }
+    let listener = passed.take_unix_listener(0)?.ok_or_else(missing)?;
+    let path = listener.local_addr()?.as_pathname().map(Into::into).ok_or_else(missing)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(Removal::none(path), UnixListener::from_std(listener)?))
+}
+
+/// Reports a state. An error means that no service manager listens.
+fn report(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager cannot be notified");
+    }
+}
+
+/// Calls are served.
+pub fn ready() {
+    report(&[NotifyState::Ready, NotifyState::Status("serving")]);
+}
+
+/// Files are read again, until [`ready`] is called.
+pub fn reloading() {
+    // Without the time, systemd would not wait for the end of the reload.
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        report(&[NotifyState::Reloading, now]);
+    }
+}
+
+/// The server stops.
+pub fn stopping() {
+    report(&[NotifyState::Stopping, NotifyState::Status("stopping: streams end with their cursor")]);
+}
+
+/// Reports that the server is alive, until it is dropped, if the unit asks for that.
+pub async fn watch(log: Log) {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let mut ticks = tokio::time::interval((interval / 2).max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let log = log.clone();
+        // It takes the lock of the state, which a panic or a hang elsewhere may hold. The disk is not asked: a restart does not
+        // mend one that hangs.
+        let answer = tokio::task::spawn_blocking(move || log.figures());
+        if let Ok(Ok(_)) = tokio::time::timeout(interval / 2, answer).await {
+            report(&[NotifyState::Watchdog]);
+        } else {
+            tracing::error!("the log does not answer: the watchdog of the service manager is not reset");
+        }
+    }
+}
