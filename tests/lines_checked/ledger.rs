@@ -247,10 +247,14 @@ impl Ledger {
         // A life of which no line came is lost as a whole; an older one may have come back and grown since.
         let first_line =
             if self.is_seen(life) { line } else { self.lives[life].first().copied().unwrap_or(line) };
+        // A younger life may have come before this line, if the older one came back to the path and grew: a reader reads it
+        // before the line, and reports the loss after it.
+        let is_in_order = |(number, it): &(Line, &Written)| {
+            if it.life > life { *number > line } else { *number < first_line }
+        };
         let others = |wanted: &dyn Fn(Life) -> bool| {
             let lines = self.lines.iter().enumerate().filter(|(_, it)| !it.is_late && wanted(it.life));
-            let lines = lines
-                .filter(|(number, it)| is_here_alone(number) && (it.life > life || *number < first_line));
+            let lines = lines.filter(|(number, _)| is_here_alone(number)).filter(is_in_order);
             lines.filter_map(|(_, it)| it.came.first().copied()).collect::<Vec<_>>()
         };
         let before = written_here().take_while(|it| **it != line).filter_map(first).max();
@@ -349,5 +353,46 @@ impl Ledger {
             }
         }
         story
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perennial::lines::GapReason;
+
+    use super::*;
+
+    const GAP: Event = Event::Gap { reason: GapReason::Deleted, bytes: None };
+    const ROTATED: Event = Event::Rotated { next_offset: 0 };
+
+    /// Two lives of which the first came to the path again; its last line was written then, and lost by a truncation. The
+    /// `reported` one of three events between the lines that came is a gap.
+    fn verdict(reported: usize) -> Result<(), String> {
+        let mut ledger = Ledger::new("log");
+        let (one, other) = (ledger.begin(), ledger.begin());
+        ledger.arrive(one);
+        let first = ledger.write(one, false, 0);
+        ledger.arrive(other);
+        let second = ledger.write(other, false, 0);
+        ledger.arrive(one);
+        ledger.write(one, false, 0);
+        let truncated = ledger.begin();
+        ledger.renew(one, truncated);
+        ledger.arrive(truncated);
+        let (third, fourth) = (ledger.write(truncated, false, 0), ledger.write(truncated, false, 0));
+        for (nth, line) in [first, second, third, fourth].into_iter().enumerate() {
+            if nth > 0 {
+                ledger.take_event(if nth == reported { GAP } else { ROTATED });
+            }
+            ledger.take_line(line.trim_end_matches('\n'));
+        }
+        ledger.verdict()
+    }
+
+    #[test]
+    fn a_loss_in_a_file_that_came_back_is_reported_before_the_lines_that_were_written_after_it() {
+        assert_eq!(verdict(2), Ok(()));
+        assert!(verdict(0).unwrap_err().contains("lost in silence: 2"), "without a gap");
+        assert!(verdict(3).unwrap_err().contains("lost in silence: 2"), "a gap too late");
     }
 }

@@ -354,6 +354,7 @@ impl Rotation {
             return Ok(Entered { rotation, checkpoint: Checkpoint::start(), events });
         };
         let read_offset = checkpoint.line.offset;
+        let lost = rotation.known().filter(|_| proven.is_none() && !self.is_copy());
         let checkpoint = proven.unwrap_or_else(Checkpoint::start);
         let next_offset = checkpoint.line.offset;
         events.push(if self.is_copy() {
@@ -363,7 +364,18 @@ impl Rotation {
         } else {
             Event::Rotated { next_offset }
         });
+        // It was read before, and was truncated since: lines that were written after that may be lost.
+        if let Some(known) = lost {
+            let (read_offset, size) = (known.line.offset, file.metadata()?.len());
+            events.push(Event::Truncated { read_offset, size });
+        }
         Ok(Entered { rotation, checkpoint, events })
+    }
+
+    /// How far the reader read this file before, if it left it and came to it again.
+    fn known(&self) -> Option<Checkpoint> {
+        let identity = self.identity();
+        self.left.iter().find(|(left, _)| *left == identity).map(|(_, known)| *known)
     }
 
     /// How far the reader has read the file that comes next, as far as that is proven.
@@ -374,12 +386,11 @@ impl Rotation {
         checkpoint: &Checkpoint,
         is_backup: bool,
     ) -> io::Result<Option<Checkpoint>> {
-        let identity = next.identity();
         if self.is_copy() {
             return Ok(None);
         }
-        if let Some((_, known)) = next.left.iter().find(|(left, _)| *left == identity) {
-            return Ok(if known.is_intact(file)? { Some(*known) } else { None });
+        if let Some(known) = next.known() {
+            return Ok(if known.is_intact(file)? { Some(known) } else { None });
         }
         let Some(old) = self.file() else { return Ok(None) };
         let resume = |overlap: &mut Overlap, came| match came {

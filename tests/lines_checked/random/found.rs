@@ -173,3 +173,10 @@ fn a_file_that_is_deleted_at_once_while_its_writer_goes_on_is_read_or_a_gap() {
     let delete = Happens::Delete { reopens: false };
     holds(Manner::Rough, NODES, &[out, delete, Happens::Read { millis: 2 }, more]);
 }
+
+#[test]
+fn a_target_that_is_truncated_as_soon_as_the_link_is_pointed_back_to_it_loses_nothing_in_silence() {
+    let (there, back) = (Happens::Retarget(1), Happens::Retarget(0));
+    let happens = [there, APPEND, Happens::CatchUp, back, APPEND, Happens::CopyTruncate];
+    holds(Manner::Linked, NODES, &[&happens[..], &[APPEND]].concat());
+}

@@ -11,8 +11,10 @@ use super::{
 };
 use crate::bed::{Bed, ROOT, Reading, options, query_of};
 
-/// How long a reader may be idle before it counts as having got all that it will get.
-const IDLE: Duration = Duration::from_millis(2_500);
+/// How long a reader may be idle before it counts as having got all that it will get. Only a reader that missed a line is
+/// waited for that long; on a busy machine, the server's threads may get no time for seconds. A heartbeat would end the
+/// wait, so it is shorter than the time between two.
+const IDLE: Duration = Duration::from_secs(8);
 
 /// The same where the loss of each line that did not come was reported, as far as can be seen.
 const SETTLED: Duration = Duration::from_millis(300);

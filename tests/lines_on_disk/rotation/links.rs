@@ -367,3 +367,48 @@ async fn a_link_that_is_pointed_elsewhere_once_reports_no_gap() {
         assert!(!reading.events.iter().any(is_gap), "{:?}", reading.events);
     }
 }
+
+/// What was written after the part that was read may be lost.
+#[tokio::test]
+async fn a_target_that_was_truncated_before_a_link_was_pointed_back_is_reported_also_after_a_cut() {
+    for bed in Bed::both() {
+        bed.append("a", "a line 1\n");
+        bed.append("b", "b1\n");
+        symlink("a", bed.path(LOG)).unwrap();
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("a line 1").await;
+        point(&bed.path(LOG), "b");
+        reading.read_until("b1").await;
+        let mut resumed = bed.open(follow(reading.resume())).await;
+        resumed.batch().await.unwrap();
+        // Shorter than what was read: so it has no late lines. No reader looks until all has happened.
+        bed.append("a", "lost\n");
+        fs::write(bed.path("a"), "a2\n").unwrap();
+        point(&bed.path(LOG), "a");
+        for reading in [&mut reading, &mut resumed] {
+            reading.read_until("a2").await;
+            let truncated = Event::Truncated { read_offset: 9, size: 3 };
+            assert!(reading.events.contains(&truncated), "{:?}", reading.events);
+        }
+    }
+}
+
+/// The same of a file that was renamed away, and back to its path.
+#[tokio::test]
+async fn a_file_that_was_truncated_before_it_came_back_to_its_path_is_reported() {
+    for bed in Bed::both() {
+        bed.append(LOG, "line 1\n");
+        let mut reading = bed.open(follow(Start::Head)).await;
+        reading.read_until("line 1").await;
+        bed.rename(LOG, "away");
+        bed.append(LOG, "line 2\n");
+        reading.read_until("line 2").await;
+        bed.append("away", "lost\n");
+        fs::write(bed.path("away"), "3\n").unwrap();
+        bed.rename(LOG, "away 2");
+        bed.rename("away", LOG);
+        reading.read_until("3").await;
+        let truncated = Event::Truncated { read_offset: 7, size: 2 };
+        assert!(reading.events.contains(&truncated), "{:?}", reading.events);
+    }
+}
