@@ -1,13 +1,10 @@
 package dev.perennial.client;
 
-import dev.perennial.v1.MessageServiceGrpc;
 import dev.perennial.v1.PublishRequest;
 import dev.perennial.v1.PublishResponse;
 import dev.perennial.v1.PublishResult;
 import dev.perennial.v1.PublishStreamRequest;
 import dev.perennial.v1.PublishStreamResponse;
-import io.grpc.CallOptions;
-import io.grpc.ClientCall;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import java.nio.ByteBuffer;
@@ -39,27 +36,11 @@ final class Flow implements Runnable {
     private static final Duration SILENCE = Duration.ofSeconds(30);
     /** How long the end of an answered call is awaited. */
     private static final Duration END = Duration.ofSeconds(2);
-    /** A message is not sent again when the server may forget its id within this time. */
-    private static final Duration MARGIN = Duration.ofSeconds(10);
-
-    /** A message and its answer. */
-    private static final class Entry {
-        final PublishRequest message;
-        final int bytes;
-        final CompletableFuture<Receipt> receipt = new CompletableFuture<>();
-        /** When it was sent first; 0: never. */
-        long sentAt;
-
-        Entry(PublishRequest message) {
-            this.message = message;
-            bytes = message.getSerializedSize();
-        }
-    }
-
-    /** What the thread reacts to: an answer, the end of a call, or null for both when there is something to do. */
-    private record Signal(Call call, PublishStreamResponse answer, Status status, Metadata trailers) {}
-
-    private static final Signal WAKE = new Signal(null, null, null, null);
+    /**
+     * A message is not sent again when the server may forget its id within this time. What was given to the transport may
+     * arrive until the call is given up.
+     */
+    private static final Duration MARGIN = SILENCE.plusSeconds(10);
 
     private final PerennialClient client;
     private final Publisher publisher;
@@ -70,7 +51,7 @@ final class Flow implements Runnable {
 
     private final ReentrantLock lock = new ReentrantLock();
     private final Condition changed = lock.newCondition();
-    private final LinkedBlockingQueue<Signal> signals = new LinkedBlockingQueue<>();
+    private final LinkedBlockingQueue<FlowCall.Signal> signals = new LinkedBlockingQueue<>();
 
     // Under the lock.
     private final Queue<Entry> unsent = new ArrayDeque<>();
@@ -79,6 +60,8 @@ final class Flow implements Runnable {
     private long bytes;
     private boolean isClosing;
     private RuntimeException failure;
+    /** Whether the caller has got the failure. */
+    private boolean hasThrown;
 
     // Of the thread.
     /** What was sent on the open call, in the order of the answers. */
@@ -86,13 +69,16 @@ final class Flow implements Runnable {
     /** What was sent on a lost call, and is sent again before all others. */
     private ArrayDeque<Entry> again = new ArrayDeque<>();
 
-    private Call call;
+    private FlowCall call;
+    /** Whether something from the server is due: the connection, or an answer. */
+    private boolean isDue;
+    /** When that began, or when the last answer arrived. */
     private long heardAt;
 
     Flow(PerennialClient client, Duration dedupeWindow, Publisher publisher) {
         this.client = client;
         this.publisher = publisher;
-        safeNanos = Math.max(0, dedupeWindow.minus(MARGIN).toNanos());
+        safeNanos = Math.max(0, Times.nanos(dedupeWindow) - Times.nanos(MARGIN));
         retries = new Retries(client.observer(), client.connectTimeout(), client.maxOutage());
         UUID uuid = UUID.randomUUID();
         ByteBuffer id = ByteBuffer.allocate(16);
@@ -110,15 +96,10 @@ final class Flow implements Runnable {
         lock.lock();
         try {
             while (failure == null && !isClosing && (messages >= WINDOW_MESSAGES || bytes >= WINDOW_BYTES)) {
-                if (Thread.currentThread() == thread) {
-                    throw new IllegalStateException("the window is full, and this thread would wait for itself: attach "
-                            + "the action to the receipt with an executor");
-                }
+                refuseToWaitForItself("the window is full");
                 awaitChange();
             }
-            if (failure != null) {
-                throw failure;
-            }
+            throwFailure();
             if (isClosing) {
                 throw new IllegalStateException("the publisher is closed");
             }
@@ -130,7 +111,7 @@ final class Flow implements Runnable {
             bytes += entry.bytes;
             unsent.add(entry);
             if (unsent.size() == 1) {
-                signals.add(WAKE);
+                signals.add(FlowCall.WAKE);
             }
             return entry.receipt;
         } finally {
@@ -138,26 +119,33 @@ final class Flow implements Runnable {
         }
     }
 
+    private void throwFailure() {
+        if (failure != null) {
+            hasThrown = true;
+            throw failure;
+        }
+    }
+
     void flush() {
         lock.lock();
         try {
             while (failure == null && messages > 0) {
+                refuseToWaitForItself("messages have no answer yet");
                 awaitChange();
             }
-            if (failure != null) {
-                throw failure;
-            }
+            throwFailure();
         } finally {
             lock.unlock();
         }
     }
 
     void close() {
+        refuseToWaitForItself("the publisher waits for all answers when it is closed");
         lock.lock();
         try {
             if (!isClosing && failure == null) {
                 isClosing = true;
-                signals.add(WAKE);
+                signals.add(FlowCall.WAKE);
             }
             changed.signalAll();
         } finally {
@@ -170,14 +158,23 @@ final class Flow implements Runnable {
             Thread.currentThread().interrupt();
             throw new CancellationException("the thread was interrupted");
         }
-        if (failure != null && !(failure instanceof CancellationException)) {
+        // In a try-with-resources the same exception cannot be thrown by the body and by the close.
+        if (failure != null && !hasThrown && !(failure instanceof CancellationException)) {
             throw failure;
         }
     }
 
     void cancel() {
         end(new CancellationException("the publisher was cancelled"));
-        signals.add(WAKE);
+        signals.add(FlowCall.WAKE);
+    }
+
+    /** An action of a receipt may run on the thread of the flow, which brings what the action would wait for. */
+    private void refuseToWaitForItself(String why) {
+        if (Thread.currentThread() == thread) {
+            throw new IllegalStateException(
+                    why + ", and this thread would wait for itself: attach the action to the receipt with an executor");
+        }
     }
 
     private void awaitChange() {
@@ -231,10 +228,10 @@ final class Flow implements Runnable {
                 finish();
                 return false;
             }
-            Signal signal = next();
+            FlowCall.Signal signal = next();
             if (signal == null) {
                 client.channels().replace(call.connection);
-                throw Errors.silent(SILENCE);
+                throw Errors.silent(Duration.ofNanos(System.nanoTime() - heardAt));
             }
             if (signal.call() == null || signal.call() != call) {
                 return true;
@@ -258,10 +255,10 @@ final class Flow implements Runnable {
     }
 
     /** The call has ended. Without unanswered messages that is no fault: the next message opens another. */
-    private void ended(Signal signal) {
-        boolean isIdle = sent.isEmpty() && again.isEmpty();
+    private void ended(FlowCall.Signal signal) {
+        boolean isIdle = sent.isEmpty() && !hasMore();
         call = null;
-        if (signal.status().isOk() && !sent.isEmpty()) {
+        if (signal.status().isOk() && (!sent.isEmpty() || (!isIdle && retries.isFirstResponse()))) {
             throw new PerennialException(
                     Status.Code.UNAVAILABLE,
                     "",
@@ -280,30 +277,48 @@ final class Flow implements Runnable {
         }
     }
 
-    private Signal next() {
+    private FlowCall.Signal next() {
         try {
-            if (sent.isEmpty()) {
+            boolean wasDue = isDue;
+            isDue = call != null && (!sent.isEmpty() || hasMore());
+            if (!isDue) {
                 return signals.take();
             }
+            heardAt = wasDue ? heardAt : System.nanoTime();
             long rest = heardAt + SILENCE.toNanos() - System.nanoTime();
+            if (sent.isEmpty() && retries.isFirstResponse()) {
+                // Only the connection is missing.
+                rest = Math.min(rest, retries.rest().toNanos());
+            }
             return signals.poll(Math.max(0, rest), TimeUnit.NANOSECONDS);
         } catch (InterruptedException interrupted) {
             throw new CancellationException("the thread of the publisher was interrupted");
         }
     }
 
-    /** Sends requests while there are messages and the transport takes them. */
+    private boolean hasMore() {
+        lock.lock();
+        try {
+            return !again.isEmpty() || !unsent.isEmpty();
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /**
+     * Sends requests while there are messages and the transport takes them. A call takes none before it is connected: it
+     * would keep a message until then, which may be longer than the server knows its id.
+     */
     private void send() {
-        while (call == null || call.grpc.isReady()) {
+        if (call == null && hasMore()) {
+            open();
+        }
+        while (call != null && call.grpc.isReady()) {
             List<Entry> entries = nextEntries();
             if (entries.isEmpty()) {
                 return;
             }
-            if (call == null) {
-                open();
-            }
             long now = System.nanoTime();
-            heardAt = sent.isEmpty() ? now : heardAt;
             PublishStreamRequest.Builder request = PublishStreamRequest.newBuilder();
             for (Entry entry : entries) {
                 entry.sentAt = entry.sentAt == 0 ? now : entry.sentAt;
@@ -361,10 +376,10 @@ final class Flow implements Runnable {
         retries.opened();
         Channels.Connection connection = client.channels().connection();
         Metadata headers = client.headers();
-        call = new Call(connection, signals);
+        call = new FlowCall(connection, signals);
         call.grpc.start(call, headers);
         call.grpc.request(2);
-        heardAt = System.nanoTime();
+        isDue = false;
     }
 
     private void answered(PublishStreamResponse answer) {
@@ -421,8 +436,8 @@ final class Flow implements Runnable {
     }
 
     private void pause(Duration wait) {
-        long end = System.nanoTime() + wait.toNanos();
-        for (long rest = wait.toNanos(); rest > 0; rest = end - System.nanoTime()) {
+        long end = System.nanoTime() + Times.nanos(wait);
+        for (long rest = Times.nanos(wait); rest > 0; rest = end - System.nanoTime()) {
             try {
                 signals.poll(rest, TimeUnit.NANOSECONDS);
             } catch (InterruptedException interrupted) {
@@ -452,7 +467,7 @@ final class Flow implements Runnable {
         long end = System.nanoTime() + END.toNanos();
         try {
             for (long rest = END.toNanos(); rest > 0; rest = end - System.nanoTime()) {
-                Signal signal = signals.poll(rest, TimeUnit.NANOSECONDS);
+                FlowCall.Signal signal = signals.poll(rest, TimeUnit.NANOSECONDS);
                 if (signal != null && signal.call() == call && signal.answer() == null) {
                     call = null;
                     return;
@@ -480,34 +495,6 @@ final class Flow implements Runnable {
             changed.signalAll();
         } finally {
             lock.unlock();
-        }
-    }
-
-    /** One call of the flow. */
-    private static final class Call extends ClientCall.Listener<PublishStreamResponse> {
-        final Channels.Connection connection;
-        final ClientCall<PublishStreamRequest, PublishStreamResponse> grpc;
-        private final Queue<Signal> signals;
-
-        Call(Channels.Connection connection, Queue<Signal> signals) {
-            this.connection = connection;
-            this.signals = signals;
-            grpc = connection.channel().newCall(MessageServiceGrpc.getPublishStreamMethod(), CallOptions.DEFAULT);
-        }
-
-        @Override
-        public void onMessage(PublishStreamResponse answer) {
-            signals.add(new Signal(this, answer, null, null));
-        }
-
-        @Override
-        public void onReady() {
-            signals.add(WAKE);
-        }
-
-        @Override
-        public void onClose(Status status, Metadata trailers) {
-            signals.add(new Signal(this, null, status, trailers));
         }
     }
 }

@@ -18,7 +18,10 @@ abstract class Kind<Q extends Message, R extends Message, T, E> {
     /** The heartbeat of a request that does not ask for one. */
     static final Duration HEARTBEAT = Duration.ofSeconds(15);
 
-    /** The item with this key was handed out by an earlier process, and all before it; null if none may come again. */
+    /**
+     * The item with this key was handed out by an earlier process, and all before it; null if none may come again. It counts
+     * from the cursor before the response in hand.
+     */
     private Key pending;
 
     abstract String name();
@@ -65,6 +68,11 @@ abstract class Kind<Q extends Message, R extends Message, T, E> {
 
     /** The key of an item of the last response. */
     abstract Key key(T item);
+
+    /** A key that counts from the cursor before the last response, as one that counts from its own; null if it is passed. */
+    Key fromItsCursor(Key key) {
+        return key;
+    }
 
     final Key pending() {
         return pending;

@@ -15,10 +15,8 @@ import java.util.List;
 final class LinesKind extends Kind<ReadLinesRequest, ReadLinesResponse, Line, LineStreamEvent> {
     static final String NAME = "lines";
 
-    /** The switches since the cursor from which the pending key counts, and those of the last response alone. */
+    /** The switches of the last response. */
     private int switches;
-
-    private int switchesOfResponse;
 
     @Override
     String name() {
@@ -79,14 +77,13 @@ final class LinesKind extends Kind<ReadLinesRequest, ReadLinesResponse, Line, Li
 
     @Override
     void onResponse(ReadLinesResponse response) {
-        switchesOfResponse = 0;
+        switches = 0;
         for (LineStreamEvent event : response.getEventsList()) {
             switch (event.getEventCase()) {
-                case ROTATED, TRUNCATED, OPENED, LATE -> switchesOfResponse++;
+                case ROTATED, TRUNCATED, OPENED, LATE -> switches++;
                 default -> {}
             }
         }
-        switches += switchesOfResponse;
     }
 
     @Override
@@ -126,6 +123,15 @@ final class LinesKind extends Kind<ReadLinesRequest, ReadLinesResponse, Line, Li
         return rest(line, (int) (done - line.getOffset()));
     }
 
+    @Override
+    Key fromItsCursor(Key key) {
+        if (!(key instanceof Key.OfLine line)) {
+            return null;
+        }
+        // With more switches than the key, everything up to the key is behind the cursor.
+        return switches > line.switches() ? null : new Key.OfLine(line.switches() - switches, line.offset(), line.bytes());
+    }
+
     /** The line from this byte of its content on. */
     private static Line rest(Line line, int from) {
         Line.Builder rest = line.toBuilder().setOffset(line.getOffset() + from).setContinued(true);
@@ -144,6 +150,6 @@ final class LinesKind extends Kind<ReadLinesRequest, ReadLinesResponse, Line, Li
     @Override
     Key key(Line line) {
         Long bytes = line.getPartial() || line.getNoNewline() ? (Long) bytes(line) : null;
-        return new Key.OfLine(switchesOfResponse, line.getOffset(), bytes);
+        return new Key.OfLine(switches, line.getOffset(), bytes);
     }
 }

@@ -214,7 +214,8 @@ public final class PerennialClient implements AutoCloseable {
     /**
      * Opens a publisher for a server with another dedupe window than the default of 2 minutes.
      *
-     * @param dedupeWindow how long the server remembers the id of a message
+     * @param dedupeWindow how long the server remembers the id of a message; what has no answer 40 s before the end of this
+     *     time is not sent again
      * @return the publisher
      */
     public Publisher publisher(Duration dedupeWindow) {
@@ -347,9 +348,20 @@ public final class PerennialClient implements AutoCloseable {
     /** Ends all streams and calls of this client. A stream that is read gets an error. */
     @Override
     public void close() {
-        readers.forEach(reader -> reader.close(CLOSED));
+        RuntimeException failure = null;
+        for (Reader<?, ?, ?, ?> reader : readers) {
+            try {
+                reader.close(CLOSED);
+            } catch (RuntimeException fault) {
+                // A save or a commit has failed; the others are closed all the same.
+                failure = failure == null ? fault : failure;
+            }
+        }
         publishers.forEach(Publisher::cancel);
         channels.close();
+        if (failure != null) {
+            throw failure;
+        }
     }
 
     Channels channels() {
@@ -358,6 +370,10 @@ public final class PerennialClient implements AutoCloseable {
 
     Duration connectTimeout() {
         return connectTimeout;
+    }
+
+    Duration callTimeout() {
+        return callTimeout;
     }
 
     Duration maxOutage() {

@@ -109,7 +109,10 @@ public class PerennialStream<V> implements Iterator<V>, Iterable<V>, AutoCloseab
         reader.commit();
     }
 
-    /** Ends the stream: the server notices at once. The last state is saved, without the item that is in hand. */
+    /**
+     * Ends the stream: the server notices at once. The last state is saved, without the item that is in hand. With {@link
+     * StreamOptions#withCommitEvery} the last commit is made, which may take up to 2 s.
+     */
     @Override
     public final void close() {
         reader.close();

@@ -13,11 +13,12 @@ import java.util.concurrent.CompletableFuture;
  * are published.
  *
  * <p>If the connection cannot be used any more, every unanswered receipt fails with the reason, and so does each message
- * after that. A receipt fails with an {@link OutcomeUnknownException} if its message was sent, and its answer was lost for
- * longer than the server remembers its id.
+ * after that. A receipt fails with an {@link OutcomeUnknownException} if its message was sent, its answer was lost, and the
+ * server may have forgotten its id before it could be sent again. A message that was never sent has no such limit.
  *
  * <p>Any number of threads may publish. Actions that are attached to a receipt run on the thread of the publisher, unless
- * they are given an executor: they must not block.
+ * they are given an executor: they must not block. Where {@link #publish}, {@link #flush} or {@link #close} would wait on that
+ * thread, they throw an {@link IllegalStateException}.
  */
 public final class Publisher implements AutoCloseable {
     /** The time for which a server remembers an id, unless its operator changed it. */
@@ -70,7 +71,7 @@ public final class Publisher implements AutoCloseable {
     /**
      * Waits until every message has its answer, and ends the publisher.
      *
-     * @throws PerennialException if the publisher has failed
+     * @throws PerennialException if the publisher has failed, and neither {@link #publish} nor {@link #flush} has said so
      */
     @Override
     public void close() {

@@ -1,7 +1,6 @@
 package dev.perennial.client;
 
 import com.google.protobuf.Message;
-import dev.perennial.v1.CommitCursorRequest;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import java.time.Duration;
@@ -24,16 +23,16 @@ import java.util.concurrent.locks.ReentrantLock;
 final class Reader<Q extends Message, R extends Message, T, E> {
     private static final int MISSED_HEARTBEATS = 3;
     private static final Duration LEAST_SILENCE = Duration.ofSeconds(5);
-    /** The first response of a call may take longer by this, for the connection. */
-    private static final Duration CONNECTING = Duration.ofSeconds(10);
-    /** The least time between two saves because of responses without items. */
-    private static final long IDLE_SAVE_NANOS = TimeUnit.SECONDS.toNanos(1);
+    /** The server refuses longer ones, and says so. */
+    private static final Duration LONGEST_HEARTBEAT = Duration.ofDays(1);
 
     private final PerennialClient client;
     private final Kind<Q, R, T, E> kind;
     private final Q request;
     private final StreamOptions options;
-    private final String consumer;
+    private final Commits commits;
+    private final Saves saves;
+    private final Deadline deadline;
     private final Duration silence;
     private final Retries retries;
 
@@ -44,7 +43,9 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     private boolean opened;
     private RuntimeException failure;
     private boolean ended;
-    private Long deadline;
+    /** Whether the caller knows by an exception that the stream has ended, and not by `close`. */
+    private boolean hasThrown;
+    private boolean isClosed;
 
     /** The rest of the caller's limit; null: none. */
     private Long left;
@@ -73,24 +74,23 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     private T lastDone;
     /** Where the items begin that follow `lastDone`. */
     private int afterLastDone;
+    /** The key of the state that this stream began with, if `lastDone` was handed out before it. */
+    private Key pendingAtLastDone;
     /** The state of what is done, or its cursor with `lastDone` as the key. */
     private State done;
-    private State saved;
-    private long savedAt;
-    private boolean hasItems;
-    private String committed;
-    private long committedAt = System.nanoTime();
 
     Reader(PerennialClient client, Kind<Q, R, T, E> kind, Q request, StreamOptions options, String consumer) {
         this.client = client;
         this.kind = kind;
         this.request = request;
         this.options = options;
-        this.consumer = consumer;
+        commits = new Commits(client, consumer, options.commitEvery());
+        saves = new Saves(options, kind.name(), this::stateOfDone);
+        deadline = new Deadline(options.timeout());
         if (consumer != null && (options.store() != null || options.state() != null)) {
             throw new IllegalArgumentException("a consumer has its position on the server: give no store and no state");
         }
-        Duration beats = kind.heartbeat(request).multipliedBy(MISSED_HEARTBEATS);
+        Duration beats = Times.least(kind.heartbeat(request), LONGEST_HEARTBEAT).multipliedBy(MISSED_HEARTBEATS);
         silence = beats.compareTo(LEAST_SILENCE) < 0 ? LEAST_SILENCE : beats;
         retries = new Retries(
                 client.observer(),
@@ -149,8 +149,8 @@ final class Reader<Q extends Message, R extends Message, T, E> {
             if (left == null || left > 0 || index >= items.size()) {
                 responseIsDone();
             }
-            save(false);
-            commitIfDue();
+            saves.save(Saves.After.RESPONSE);
+            commits.ifDue(received);
             if (left != null && left == 0) {
                 awaitEnd();
                 return null;
@@ -165,22 +165,13 @@ final class Reader<Q extends Message, R extends Message, T, E> {
 
     private void begin() {
         opened = true;
-        if (options.timeout() != null) {
-            deadline = System.nanoTime() + options.timeout().toNanos();
-        }
-        String text = options.state();
-        String source = "the state";
-        if (options.store() != null) {
-            text = options.store().load().orElse(null);
-            source = options.store().toString();
-        }
-        if (text != null) {
-            done = State.parse(text, kind.name(), source);
+        deadline.begin();
+        done = saves.load();
+        if (done != null) {
             kind.setPending(done.after());
         } else if (kind.cursorOf(request) != null) {
             done = new State(kind.cursorOf(request), null);
         }
-        saved = done;
         received = done == null ? null : done.cursor();
         client.opened(this);
     }
@@ -192,11 +183,12 @@ final class Reader<Q extends Message, R extends Message, T, E> {
         }
         lastDone = pulled;
         afterLastDone = index;
+        pendingAtLastDone = kind.pending();
         pulled = null;
         isInHand = false;
         done = null;
         if (index < items.size() || !before.isEmpty()) {
-            save(true);
+            saves.save(Saves.After.ITEM);
         }
     }
 
@@ -207,10 +199,9 @@ final class Reader<Q extends Message, R extends Message, T, E> {
         isOpen = false;
         items = List.of();
         index = 0;
-        if (kind.pending() == null) {
-            lastDone = null;
-            done = new State(received, null);
-        }
+        lastDone = null;
+        kind.setPending(kind.fromItsCursor(kind.pending()));
+        done = new State(received, kind.pending());
     }
 
     private Object nextOfResponse(boolean withEvents) {
@@ -264,7 +255,9 @@ final class Reader<Q extends Message, R extends Message, T, E> {
         }
         items = kind.items(response);
         index = 0;
-        hasItems |= !items.isEmpty();
+        if (!items.isEmpty()) {
+            saves.itemsArrived();
+        }
         tellsCaughtUp = kind.caughtUp(response) && !caughtUp;
         caughtUp |= tellsCaughtUp;
         if (isFirst) {
@@ -281,7 +274,7 @@ final class Reader<Q extends Message, R extends Message, T, E> {
                 if (attempt == null) {
                     open();
                 }
-                Attempt.Signal<R> signal = await(retries.isFirstResponse() ? silence.plus(CONNECTING) : silence);
+                Attempt.Signal<R> signal = await(retries.patience(silence));
                 if (signal.response() != null) {
                     retries.delivered();
                     attempt.taken();
@@ -300,13 +293,10 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     }
 
     private void open() {
-        Long timeout = null;
-        if (deadline != null) {
-            timeout = remaining();
-        }
+        Long timeout = deadline.rest();
         Channels.Connection connection = client.channels().connection();
         Metadata headers = client.headers();
-        isFirst = received == null && consumer == null && (left == null || left > 1);
+        isFirst = received == null && !commits.hasConsumer() && (left == null || left > 1);
         hasLimit = kind.pending() == null && left != null && !isFirst;
         Long limit = isFirst ? (Long) 1L : hasLimit ? left : null;
         Attempt<Q, R> next = new Attempt<>(connection, kind.method(), timeout, signals);
@@ -320,7 +310,7 @@ final class Reader<Q extends Message, R extends Message, T, E> {
 
     /** The next signal of the call in hand. */
     private Attempt.Signal<R> await(Duration limit) {
-        long end = System.nanoTime() + limit.toNanos();
+        long end = System.nanoTime() + Times.nanos(limit);
         while (true) {
             Attempt.Signal<R> signal = poll(end - System.nanoTime());
             if (signal == null) {
@@ -350,23 +340,16 @@ final class Reader<Q extends Message, R extends Message, T, E> {
 
     /** Waits between two attempts, and not beyond the deadline of the caller. */
     private void pause(Duration wait) {
-        long nanos = wait.toNanos();
-        boolean isLast = deadline != null && remaining() <= nanos;
-        long end = System.nanoTime() + (isLast ? remaining() : nanos);
+        long nanos = Times.nanos(wait);
+        Long allowed = deadline.rest();
+        boolean isLast = allowed != null && allowed <= nanos;
+        long end = System.nanoTime() + (isLast ? allowed : nanos);
         for (long rest = end - System.nanoTime(); rest > 0; rest = end - System.nanoTime()) {
             poll(rest);
         }
         if (isLast) {
-            throw Errors.deadline(options.timeout());
+            throw deadline.passed();
         }
-    }
-
-    private long remaining() {
-        long remaining = deadline - System.nanoTime();
-        if (remaining <= 0) {
-            throw Errors.deadline(options.timeout());
-        }
-        return remaining;
     }
 
     /** Every item was handed out; only the end of the call is missing, and nothing depends on it. */
@@ -399,11 +382,14 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     private void fail(Throwable thrown) {
         drop("the stream has failed");
         failure = thrown instanceof RuntimeException exception ? exception : new IllegalStateException(thrown);
+        hasThrown = closed == null;
         client.closed(this);
         try {
-            save(false, true);
+            saves.save(Saves.After.END);
         } catch (RuntimeException secondary) {
-            thrown.addSuppressed(secondary);
+            if (secondary != thrown) {
+                thrown.addSuppressed(secondary);
+            }
         }
     }
 
@@ -411,8 +397,8 @@ final class Reader<Q extends Message, R extends Message, T, E> {
         ended = true;
         drop("the stream has ended");
         client.closed(this);
-        save(false, true);
-        commitFinally();
+        saves.save(Saves.After.END);
+        commits.atEnd(cursorOfDone());
     }
 
     void close() {
@@ -432,25 +418,45 @@ final class Reader<Q extends Message, R extends Message, T, E> {
         signals.add(new Attempt.Signal<>(null, null, Status.CANCELLED, new Metadata()));
         lock.lock();
         try {
-            if (ended || failure != null) {
+            if (ended || isClosed) {
                 return;
             }
-            failure = new CancellationException(why);
-            drop(why);
-            client.closed(this);
-            if (opened) {
-                save(false, true);
-                commitFinally();
+            isClosed = true;
+            if (failure == null) {
+                failure = new CancellationException(why);
+                drop(why);
+                client.closed(this);
+                if (opened) {
+                    saves.save(Saves.After.END);
+                }
             }
+            commitAtClose();
         } finally {
             lock.unlock();
         }
     }
 
+    /** Commits what is done, also when the reader was woken by the close, or failed before it. */
+    private void commitAtClose() {
+        try {
+            commits.atClose(cursorOfDone());
+        } catch (RuntimeException secondary) {
+            // An exception that the caller has must not be hidden by this one.
+            if (!hasThrown) {
+                throw secondary;
+            }
+            failure.addSuppressed(secondary);
+        }
+    }
+
+    private String cursorOfDone() {
+        return isOpen ? previous : received;
+    }
+
     Optional<String> state() {
         lock.lock();
         try {
-            State state = isInHand ? stateAfter(pulled, index) : stateOfDone();
+            State state = isInHand ? stateAfter(pulled, index, kind.pending()) : stateOfDone();
             return Optional.ofNullable(state).map(it -> it.text(kind.name()));
         } finally {
             lock.unlock();
@@ -458,41 +464,20 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     }
 
     private State stateOfDone() {
-        return done != null || lastDone == null ? done : stateAfter(lastDone, afterLastDone);
+        return done != null || lastDone == null ? done : stateAfter(lastDone, afterLastDone, pendingAtLastDone);
     }
 
-    /** The state after an item of the response in hand, if there is one: its items from `next` on follow. */
-    private State stateAfter(T item, int next) {
+    /**
+     * The state after an item of the response in hand, if there is one: its items from `next` on follow.
+     *
+     * <p>A line that was written late may be handed out before the item with the pending key. That key stays then, or all
+     * items up to it would come again; the late line comes again instead.
+     */
+    private State stateAfter(T item, int next, Key pending) {
         if (next >= items.size()) {
-            return new State(received, null);
+            return new State(received, kind.fromItsCursor(pending));
         }
-        return previous == null ? null : new State(previous, kind.key(item));
-    }
-
-    private void save(boolean afterItem) {
-        save(afterItem, false);
-    }
-
-    private void save(boolean afterItem, boolean isLast) {
-        if (options.store() == null) {
-            return;
-        }
-        if (!isLast && saved != null) {
-            long since = System.nanoTime() - savedAt;
-            boolean isIdle = !afterItem && !hasItems;
-            long least = options.saveEvery().toNanos();
-            if (since < (isIdle ? Math.max(least, IDLE_SAVE_NANOS) : least)) {
-                return;
-            }
-        }
-        State state = stateOfDone();
-        if (state == null || state.equals(saved)) {
-            return;
-        }
-        options.store().save(state.text(kind.name()));
-        saved = state;
-        savedAt = System.nanoTime();
-        hasItems = false;
+        return previous == null ? null : new State(previous, pending == null ? kind.key(item) : pending);
     }
 
     long skippedTicks() {
@@ -500,41 +485,15 @@ final class Reader<Q extends Message, R extends Message, T, E> {
     }
 
     void commit() {
-        if (consumer == null) {
+        if (!commits.hasConsumer()) {
             throw new IllegalStateException("the request has no consumer: set one to commit");
         }
         lock.lock();
         try {
             boolean isComplete = isInHand && isOpen && index >= items.size();
-            commit(isComplete ? received : isOpen ? previous : received);
+            commits.commit(isComplete ? received : cursorOfDone());
         } finally {
             lock.unlock();
         }
-    }
-
-    private void commitIfDue() {
-        if (consumer == null || options.commitEvery() == null) {
-            return;
-        }
-        if (System.nanoTime() - committedAt >= options.commitEvery().toNanos()) {
-            commit(received);
-        }
-    }
-
-    private void commitFinally() {
-        if (consumer != null && options.commitEvery() != null) {
-            commit(isOpen ? previous : received);
-        }
-    }
-
-    private void commit(String cursor) {
-        committedAt = System.nanoTime();
-        if (cursor == null || cursor.equals(committed)) {
-            return;
-        }
-        client.call(
-                dev.perennial.v1.MessageServiceGrpc.getCommitCursorMethod(),
-                CommitCursorRequest.newBuilder().setConsumer(consumer).setCursor(cursor).build());
-        committed = cursor;
     }
 }

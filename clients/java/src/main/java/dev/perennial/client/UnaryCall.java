@@ -30,7 +30,7 @@ final class UnaryCall {
         }
         String name = method.getBareMethodName();
         Duration limit = name.equals("PurgeTopic") && timeout.compareTo(PURGE) < 0 ? PURGE : timeout;
-        long end = System.nanoTime() + limit.toNanos();
+        long end = System.nanoTime() + Times.nanos(limit);
         Retries retries = new Retries(client.observer(), client.connectTimeout(), null);
         while (true) {
             retries.opened();
@@ -63,11 +63,11 @@ final class UnaryCall {
     }
 
     private static void pause(Duration wait, long end, PerennialException error) {
-        if (System.nanoTime() + wait.toNanos() >= end) {
+        if (end - System.nanoTime() <= Times.nanos(wait)) {
             throw error;
         }
         try {
-            TimeUnit.NANOSECONDS.sleep(wait.toNanos());
+            TimeUnit.NANOSECONDS.sleep(Times.nanos(wait));
         } catch (InterruptedException interrupted) {
             Thread.currentThread().interrupt();
             throw new CancellationException("the thread was interrupted");

@@ -30,6 +30,7 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayDeque;
@@ -67,8 +68,12 @@ public final class Adapter {
         JsonObject command = JsonParser.parseString(line).getAsJsonObject();
         String what = command.get("do").getAsString();
         if (what.equals("info")) {
-            print("{\"info\":{\"package\":\"dev.perennial:perennial-client\",\"version\":\"0.1.0\",\"language\":\"java\",\"can\":"
-                    + "[\"stream\",\"store\",\"events\",\"publish\",\"consumer\",\"call\",\"bench\",\"token\",\"tls\"]}}");
+            print("{\"info\":{\"package\":\"dev.perennial:perennial-client\",\"version\":\"0.1.0\",\"language\":\"java\","
+                    + "\"can\":[\"stream\",\"store\",\"events\",\"publish\",\"consumer\",\"call\",\"bench\",\"bench_generated\",\"token\",\"tls\"]}}");
+            return;
+        }
+        if (what.equals("train")) {
+            train();
             return;
         }
         Thread commands = new Thread(this::commands, "commands");
@@ -127,6 +132,23 @@ public final class Adapter {
             System.err.println("stdin: " + closed);
         }
         stop();
+    }
+
+    /** Reads a stream with a store, so that an archive of the classes has those that most runs need. */
+    private void train() throws IOException {
+        Path store = Files.createTempFile("state", null);
+        Files.delete(store);
+        JsonObject command = JsonParser.parseString("{\"kind\": \"countdown\", \"states\": true}").getAsJsonObject();
+        JsonObject request = new JsonObject();
+        request.addProperty("start", Training.START);
+        command.add("request", request);
+        command.addProperty("store", store.toString());
+        try (Training training = new Training();
+                PerennialClient client = PerennialClient.connect(training.address())) {
+            stream(client, command);
+        } finally {
+            Files.deleteIfExists(store);
+        }
     }
 
     private void stop() {

@@ -71,6 +71,18 @@ class KindTest {
     }
 
     @Test
+    void aPendingKeyCountsFromTheCursorOfTheLastResponse() {
+        LinesKind kind = new LinesKind();
+        kind.onResponse(response(1));
+        assertEquals(new Key.OfLine(1, 4, 3L), kind.fromItsCursor(new Key.OfLine(2, 4, 3L)));
+        assertEquals(new Key.OfLine(0, 4, null), kind.fromItsCursor(new Key.OfLine(1, 4, null)));
+        assertNull(kind.fromItsCursor(new Key.OfLine(0, 4, null)));
+        assertNull(kind.fromItsCursor(null));
+        Key message = new Key.OfMessage(7, 9);
+        assertEquals(message, new MessagesKind().fromItsCursor(message));
+    }
+
+    @Test
     void aLineThatHasGrownYieldsItsRest() {
         LinesKind kind = new LinesKind();
         kind.setPending(new Key.OfLine(0, 10, 3L));

@@ -12,7 +12,10 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** A proxy in front of a server: it cuts each connection after some bytes of the server, or stops to forward them. */
+/**
+ * A proxy in front of a server: it cuts each connection after some bytes of the server, or stops to forward them, on the
+ * connections that are open or on all.
+ */
 final class Proxy implements AutoCloseable {
     private final ServerSocket listener;
     private final Server server;
@@ -21,6 +24,7 @@ final class Proxy implements AutoCloseable {
     private final Random random = new Random(7);
     private volatile int cutWithin;
     private volatile boolean isStalled;
+    private volatile boolean isMute;
     private volatile boolean isClosed;
 
     Proxy(Server server) {
@@ -46,6 +50,11 @@ final class Proxy implements AutoCloseable {
     /** Stops to forward what the server sends on the connections that are open. New ones are not affected. */
     void stall() {
         isStalled = true;
+    }
+
+    /** Forwards nothing that the server sends, also on new connections; they are accepted, and nothing else. */
+    void mute(boolean isMute) {
+        this.isMute = isMute;
     }
 
     int connections() {
@@ -93,7 +102,7 @@ final class Proxy implements AutoCloseable {
             InputStream in = from.getInputStream();
             OutputStream out = to.getOutputStream();
             for (int got = in.read(buffer); got >= 0; got = in.read(buffer)) {
-                while (number != 0 && isStalled && number == connections.get()) {
+                while (number != 0 && (isMute || (isStalled && number == connections.get())) && !from.isClosed()) {
                     Thread.sleep(5);
                 }
                 out.write(buffer, 0, Math.min(got, left));

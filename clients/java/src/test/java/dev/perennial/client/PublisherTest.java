@@ -8,12 +8,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.perennial.v1.PublishRequest;
 import dev.perennial.v1.StoredMessage;
+import io.grpc.Status;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.stream.IntStream;
@@ -51,7 +53,7 @@ class PublisherTest {
         int count = 30_000;
         List<CompletableFuture<Receipt>> receipts = new ArrayList<>();
         try (Proxy proxy = new Proxy(server).cutWithin(150_000);
-                PerennialClient client = PerennialClient.connect(proxy.address())) {
+                PerennialClient client = Server.connect(proxy.address())) {
             try (Publisher publisher = client.publisher()) {
                 for (int n = 0; n < count; n++) {
                     receipts.add(publisher.publish("t", Integer.toString(n)));
@@ -74,7 +76,7 @@ class PublisherTest {
 
     @Test
     void aMessageThatIsRefusedFailsAloneAndAnIdOfTheCallerIsKept() {
-        try (PerennialClient client = PerennialClient.connect(server.address());
+        try (PerennialClient client = Server.connect(server.address());
                 Publisher publisher = client.publisher()) {
             CompletableFuture<Receipt> first = publisher.publish("t", "1");
             CompletableFuture<Receipt> refused = publisher.publish("a b", "2");
@@ -94,7 +96,7 @@ class PublisherTest {
     @Test
     void theWindowIsBounded() throws Exception {
         try (Proxy proxy = new Proxy(server);
-                PerennialClient client = PerennialClient.connect(proxy.address());
+                PerennialClient client = Server.connect(proxy.address());
                 Publisher publisher = client.publisher()) {
             publisher.publish("t", "first").join();
             proxy.stall();
@@ -116,13 +118,13 @@ class PublisherTest {
     @Test
     void aMessageThatTheServerMayHaveForgottenIsNotSentAgain() throws InterruptedException {
         try (Proxy proxy = new Proxy(server);
-                PerennialClient client = PerennialClient.connect(proxy.address());
-                Publisher publisher = client.publisher(Duration.ofSeconds(11))) {
+                PerennialClient client = Server.connect(proxy.address());
+                Publisher publisher = client.publisher(Duration.ofSeconds(41))) {
             publisher.publish("t", "1").join();
             proxy.stall();
             CompletableFuture<Receipt> unknown = publisher.publish("t", "2");
             // It is sent, and its answer is held.
-            try (PerennialClient direct = PerennialClient.connect(server.address())) {
+            try (PerennialClient direct = Server.connect(server.address())) {
                 while (published(direct).size() < 2) {
                     Thread.sleep(20);
                 }
@@ -138,6 +140,81 @@ class PublisherTest {
     }
 
     @Test
+    void aMessageThatWasNeverSentIsSentWheneverTheServerIsThere() throws InterruptedException {
+        try (Proxy proxy = new Proxy(server);
+                PerennialClient client = Server.connect(proxy.address());
+                Publisher publisher = client.publisher(Duration.ofSeconds(1))) {
+            // The connection is accepted, and is none of HTTP/2 yet.
+            proxy.mute(true);
+            CompletableFuture<Receipt> receipt = publisher.publish("t", "1");
+            Thread.sleep(1_500);
+            proxy.cut();
+            proxy.mute(false);
+            assertFalse(receipt.join().duplicate());
+        }
+    }
+
+    @Test
+    void aMessageThatIsForgottenWhileTheConnectionIsMadeIsNotSentAgain() throws InterruptedException {
+        server.close();
+        server = new Server(directory, "--dedupe-window", "1s");
+        try (Proxy proxy = new Proxy(server);
+                PerennialClient client = Server.connect(proxy.address());
+                Publisher publisher = client.publisher(Duration.ofSeconds(41))) {
+            publisher.publish("t", "1").join();
+            proxy.mute(true);
+            CompletableFuture<Receipt> unknown = publisher.publish("t", "2");
+            try (PerennialClient direct = Server.connect(server.address())) {
+                while (published(direct).size() < 2) {
+                    Thread.sleep(20);
+                }
+            }
+            // The next call begins early enough. Its connection stands too late.
+            proxy.cut();
+            Thread.sleep(2_500);
+            proxy.mute(false);
+            Throwable thrown = assertThrows(CompletionException.class, unknown::join).getCause();
+            assertInstanceOf(OutcomeUnknownException.class, thrown);
+            publisher.publish("t", "3").join();
+            assertEquals(List.of("1", "2", "3"), published(client));
+        }
+    }
+
+    @Test
+    void aServerThatAcceptsAndSaysNothingIsTriedForTheConnectTimeout() {
+        try (Proxy proxy = new Proxy(server);
+                PerennialClient client = PerennialClient.builder(proxy.address())
+                        .connectTimeout(Duration.ofSeconds(1))
+                        .build()) {
+            proxy.mute(true);
+            Publisher publisher = client.publisher();
+            long start = System.nanoTime();
+            CompletableFuture<Receipt> receipt = publisher.publish("t", "1");
+            Throwable cause = assertThrows(CompletionException.class, receipt::join).getCause();
+            assertEquals(Status.Code.UNAVAILABLE, assertInstanceOf(PerennialException.class, cause).code());
+            double seconds = (System.nanoTime() - start) / 1e9;
+            assertTrue(seconds > 0.9 && seconds < 5, seconds + " s");
+        }
+    }
+
+    @Test
+    void anActionOfAReceiptCannotWaitForItself() {
+        try (Proxy proxy = new Proxy(server);
+                PerennialClient client = Server.connect(proxy.address());
+                Publisher publisher = client.publisher()) {
+            for (Runnable waits : List.<Runnable>of(publisher::flush, publisher::close)) {
+                // Until the action is attached there is no answer, so that it runs on the thread of the publisher.
+                proxy.mute(true);
+                CompletableFuture<Void> action = publisher.publish("t", "1").thenRun(waits);
+                proxy.mute(false);
+                Throwable cause = assertThrows(ExecutionException.class, () -> action.get(20, TimeUnit.SECONDS)).getCause();
+                assertInstanceOf(IllegalStateException.class, cause);
+            }
+            publisher.publish("t", "2").join();
+        }
+    }
+
+    @Test
     void aPublisherWithoutAServerFails() {
         server.kill();
         try (PerennialClient client = PerennialClient.builder(server.address())
@@ -146,16 +223,23 @@ class PublisherTest {
             Publisher publisher = client.publisher();
             CompletableFuture<Receipt> receipt = publisher.publish("t", "1");
             Throwable cause = assertThrows(CompletionException.class, receipt::join).getCause();
-            assertTrue(cause.getMessage().contains("refused"), cause.getMessage());
-            assertThrows(PerennialException.class, publisher::flush);
+            assertEquals(Status.Code.UNAVAILABLE, assertInstanceOf(PerennialException.class, cause).code());
+            PerennialException thrown = assertThrows(PerennialException.class, () -> {
+                try (publisher) {
+                    publisher.flush();
+                }
+            });
+            assertEquals(cause, thrown);
             assertThrows(PerennialException.class, () -> publisher.publish("t", "2"));
-            assertThrows(PerennialException.class, publisher::close);
+            Publisher other = client.publisher();
+            assertThrows(CompletionException.class, other.publish("t", "1")::join);
+            assertThrows(PerennialException.class, other::close);
         }
     }
 
     @Test
     void aClosedPublisherTakesNothingAndACancelledOneEndsItsReceipts() {
-        try (PerennialClient client = PerennialClient.connect(server.address())) {
+        try (PerennialClient client = Server.connect(server.address())) {
             Publisher closed = client.publisher();
             closed.close();
             assertThrows(IllegalStateException.class, () -> closed.publish("t", "1"));

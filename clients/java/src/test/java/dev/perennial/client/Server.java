@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -35,6 +36,11 @@ final class Server implements AutoCloseable {
 
     String address() {
         return address;
+    }
+
+    /** A client that also connects on a machine that is very busy. */
+    static PerennialClient connect(String address) {
+        return PerennialClient.builder(address).connectTimeout(Duration.ofSeconds(60)).build();
     }
 
     /** Starts it, and waits until it listens. */

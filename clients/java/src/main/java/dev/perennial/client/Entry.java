@@ -1,0 +1,18 @@
+package dev.perennial.client;
+
+import dev.perennial.v1.PublishRequest;
+import java.util.concurrent.CompletableFuture;
+
+/** A message of a {@link Flow} and its answer. */
+final class Entry {
+    final PublishRequest message;
+    final int bytes;
+    final CompletableFuture<Receipt> receipt = new CompletableFuture<>();
+    /** When it was sent first; 0: never. */
+    long sentAt;
+
+    Entry(PublishRequest message) {
+        this.message = message;
+        bytes = message.getSerializedSize();
+    }
+}
