@@ -314,7 +314,7 @@ pub enum Verb {
     /// Publish a message, each line of stdin, or files
     Publish(Publish),
     /// Write completions of shells and manual pages into a directory
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example:\n  perennial generate /tmp/perennial")]
     Generate {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
