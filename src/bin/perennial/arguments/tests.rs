@@ -133,7 +133,9 @@ fn each_command_has_an_example_that_is_read_as_it_is_written() {
         let is_of_parent = words.matches(' ').count() > 1;
         assert!(is_of_parent || !examples.is_empty(), "{words} has no example");
         for example in examples {
-            let words = example.split_whitespace().map(|word| word.trim_matches('\''));
+            // The shell takes the rest.
+            let words = example.split(" < ").next().unwrap_or_default();
+            let words = words.split_whitespace().map(|word| word.trim_matches('\''));
             let arguments =
                 Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}"));
             assert_eq!(arguments.check(), Ok(()), "{example}");
