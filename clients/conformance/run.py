@@ -67,11 +67,13 @@ async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--client", help="the command that starts the client, run by a shell")
     parser.add_argument("--only", action="append", default=[], help="scenarios whose title has this text")
+    parser.add_argument("--skip", action="append", default=[], help="no scenarios whose title has this text")
     parser.add_argument("--jobs", type=int, default=4, help="scenarios at a time")
     parser.add_argument("--list", action="store_true", help="list the scenarios")
     parser.add_argument("--figures", action="store_true", help="measure instead: speed, and a million lines through 20 kills")
     arguments = parser.parse_args()
     chosen = [s for s in scenarios() if all(word in s["title"] for word in arguments.only)]
+    chosen = [s for s in chosen if not any(word in s["title"] for word in arguments.skip)]
     if arguments.list:
         print("\n".join(s["title"] for s in chosen))
         return 0

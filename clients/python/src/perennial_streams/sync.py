@@ -94,6 +94,7 @@ class Stream(Generic[ItemT, EventT]):
         self._position = Position(kind, request, o.store, o.save_every, o.is_tracked)
         self._responses: Responses | None = None
         self._is_closed = False
+        self._saving = threading.Lock()
         self._committed: str | None = None
         self._committed_at = time.monotonic()
 
@@ -167,9 +168,11 @@ class Stream(Generic[ItemT, EventT]):
                     self._commit(str(position.cursor), timeout=LAST_COMMIT_LIMIT)
 
     def _save(self, *, force: bool = False) -> None:
-        if self._position.store is not None and (text := self._position.to_save(force=force)) is not None:
-            self._position.store.save(text)
-            self._position.saved(text)
+        # `close` may be called by another thread than the one that reads.
+        with self._saving:
+            if self._position.store is not None and (text := self._position.to_save(force=force)) is not None:
+                self._position.store.save(text)
+                self._position.saved(text)
 
     def commit(self) -> None:
         """Commits, for a stream with `consumer`, what was handed out. See `AsyncStream.commit`."""
