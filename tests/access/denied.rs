@@ -226,7 +226,7 @@ async fn a_denial_is_the_same_whether_the_thing_exists_or_not() {
     let house = House::new();
     let channel = house.server.connect().await;
     std::fs::write(house.server.log_file("there.log"), "a\n").unwrap();
-    // The operator makes all that there is.
+    // The operator creates everything.
     for case in
         cases("there").iter().filter(|case| !case.path.contains("Delete") && !case.path.contains("Purge"))
     {

@@ -1,4 +1,4 @@
-//! Access: nobody reads, publishes or changes anything without the right to do so, once rules say who may do what.
+//! Access: once rules exist, a caller reads, publishes and changes only what they allow.
 
 #![allow(
     clippy::unwrap_used,

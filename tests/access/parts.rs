@@ -27,7 +27,7 @@ async fn publish(house: &House, topics: &[&str]) {
     }
 }
 
-/// The topics of the messages that a caller gets, and the patterns that it is told to get.
+/// The topics of the messages that a caller gets, and the patterns of the event `narrowed`.
 async fn read(
     house: &House,
     caller: &str,

@@ -304,7 +304,7 @@ impl Place {
         }
     }
 
-    /// Begins a backup of a log, with what is there.
+    /// Begins a backup of a log. The earlier backup in the directory is reused.
     fn begin(&self, log: LogId) -> Result<Copies, Error> {
         let (whole, unfinished) = (self.path(WHOLE), self.path(UNFINISHED));
         let before = Record::read(&whole)?;
