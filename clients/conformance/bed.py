@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import os
 import pathlib
@@ -22,6 +23,52 @@ class Failed(Exception):
     """Why a scenario failed."""
 
 
+class Late(Failed):
+    """Why a scenario failed that depends on time. A busy machine can cause that, too."""
+
+
+class Pauses:
+    """The seconds in which the machine did not run the kit, and probably not the client either."""
+
+    STEP_SECONDS, LEAST_SECONDS = 0.02, 0.005
+
+    def __init__(self):
+        self.total = 0.0
+
+    async def watch(self):
+        while True:
+            due = time.monotonic() + self.STEP_SECONDS
+            await asyncio.sleep(self.STEP_SECONDS)
+            late = time.monotonic() - due
+            self.total += late if late > self.LEAST_SECONDS else 0.0
+
+
+PAUSES = Pauses()
+
+
+class Watch:
+    """Measures a time that has a limit, without the pauses of the machine."""
+
+    def __init__(self):
+        self.began, self.paused = time.monotonic(), PAUSES.total
+
+    def seconds(self):
+        """The seconds since the begin, for a least time."""
+        return time.monotonic() - self.began
+
+    def spent(self):
+        """The seconds since the begin in which the kit ran, for a limit."""
+        return self.seconds() - (PAUSES.total - self.paused)
+
+    def check(self, limit, what):
+        if self.spent() > limit:
+            raise Late(f"{what} took {self.spent():.2f} s, and {self.seconds() - self.spent():.2f} s of pauses, not {limit} s")
+
+
+# The clients of the scenario that runs.
+CLIENTS = contextvars.ContextVar("CLIENTS")
+
+
 class Server:
     """A perenniald that keeps its address when it is killed and started again."""
 
@@ -30,7 +77,7 @@ class Server:
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True)
         self.process = None
-        self.listening_at = 0.0
+        self.listening = None
 
     async def start(self):
         self.process = await asyncio.create_subprocess_exec(
@@ -42,7 +89,7 @@ class Server:
             printed += line.decode()
             if found := re.match(r"perenniald: listening on http://(.*)", line.decode()):
                 self.address = found[1]
-                self.listening_at = time.monotonic()
+                self.listening = Watch()
                 return
         raise Failed(f"the server did not start: {printed}")
 
@@ -96,6 +143,7 @@ class Client:
         self.environment = os.environ | (environment or {})
         self.process = None
         self.stderr = b""
+        CLIENTS.get([]).append(self)
 
     async def __aenter__(self):
         self.process = await asyncio.create_subprocess_shell(
@@ -111,6 +159,7 @@ class Client:
     async def __aexit__(self, *_):
         self.kill()
         await self.process.wait()
+        await asyncio.wait([self._errors], timeout=2)
         self._errors.cancel()
 
     def send(self, **line):

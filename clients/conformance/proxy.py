@@ -11,8 +11,9 @@ import contextlib
 import random
 import socket
 import struct
-import time
 from dataclasses import dataclass, field
+
+from bed import Watch
 
 DATA, HEADERS, RST_STREAM = 0x0, 0x1, 0x3
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
@@ -29,7 +30,7 @@ class Fault:
 
     - `cut`: both ends are closed; `reset`: likewise, with a TCP reset; `half`: the next response is cut within.
     - `stall`: nothing passes any more, and the connection stays open.
-    - `mute`: nothing passes to the client any more; after `seconds`, the connection is cut.
+    - `mute`: nothing passes to the client any more; `seconds` after the first response, the connection is cut.
     - `status`: the server's side of the call is dropped, and the client gets the trailers in `trailers`.
     - `rst`: the client gets a reset of the stream with the code `code`.
     - `append`: the bytes `append` are appended to the next response of a call.
@@ -56,9 +57,11 @@ class Proxy:
     def __init__(self, target, fault: Fault | None = None):
         self.target, self.fault = target, fault or Fault()
         self.connections = self.faults = 0
-        # When the last call of a client was seen to end, by a reset of its stream or the end of its connection.
-        self.ended_at: float | None = None
-        self.responded_at: float | None = None
+        # Set when the last call of a client was seen to end, by a reset of its stream or the end of its connection.
+        self.ended = asyncio.Event()
+        # Measures when that was.
+        self.stop_sent: Watch | None = None
+        self.ended_after = 0.0
         self._server = None
         self._tasks: set[asyncio.Task] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -106,9 +109,15 @@ class Proxy:
         try:
             await connection.run(reader, up_reader)
         finally:
-            self.ended_at = time.monotonic()
+            self.call_ended()
             self._writers.discard(up_writer)
             up_writer.transport.abort()
+
+
+    def call_ended(self):
+        if self.stop_sent is not None and not self.ended.is_set():
+            self.ended_after = self.stop_sent.spent()
+        self.ended.set()
 
 
 class Connection:
@@ -156,7 +165,7 @@ class Connection:
             if self.is_stalled:
                 await asyncio.Event().wait()
             if frame[3] == RST_STREAM:
-                self.proxy.ended_at = time.monotonic()
+                self.proxy.call_ended()
             if stream_of(frame) in self.ended and frame[3] in (DATA, RST_STREAM):
                 continue
             self.server.write(frame)
@@ -168,15 +177,14 @@ class Connection:
 
     async def _to_client(self, reader):
         fault = self.fault
-        if fault.do == "mute":
-            asyncio.get_running_loop().call_later(fault.seconds, self._cut)
         while True:
             frame = await read_frame(reader)
-            if fault.do == "mute":
-                self.proxy.faults += not self.is_muted
-                self.is_muted = True
-                if frame[3] in (DATA, HEADERS):
-                    continue
+            if fault.do == "mute" and frame[3] in (DATA, HEADERS):
+                if frame[3] == DATA and not self.is_muted:
+                    self.is_muted = True
+                    self.proxy.faults += 1
+                    asyncio.get_running_loop().call_later(fault.seconds, self._cut)
+                continue
             stream = stream_of(frame)
             if stream in self.ended:
                 continue
@@ -190,7 +198,6 @@ class Connection:
         """Passes a frame with one response at most, or a part of one. Whether the connection is over."""
         fault = self.fault
         if is_message:
-            self.proxy.responded_at = time.monotonic()
             if fault.do == "half" and self.responses >= fault.after:
                 self.client.write(frame[: 9 + max(1, (len(frame) - 9) // 2)])
                 await self.client.drain()

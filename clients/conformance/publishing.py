@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bed import Client, Failed
-from cases import CASES, disturb
+from cases import CASES, CONNECT_SECONDS, disturb
 from proxy import Proxy
 
 
@@ -22,8 +22,9 @@ async def publish(run):
     receipts = []
     async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
         client.send(
-            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="message "
-        )
+            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="message ",
+            connect_timeout=CONNECT_SECONDS,
+        )  # fmt: skip
         beside = asyncio.create_task(disturb(run))
         async for line in client.lines():
             run.take(line)
@@ -46,8 +47,9 @@ async def publish_refused(run):
     receipts = []
     async with Client(run.command) as client:
         client.send(
-            do="publish", server=f"http://{run.server.address}", topic="a b", count=run.items, first=0, prefix="m "
-        )
+            do="publish", server=f"http://{run.server.address}", topic="a b", count=run.items, first=0, prefix="m ",
+            connect_timeout=CONNECT_SECONDS,
+        )  # fmt: skip
         async for line in client.lines():
             run.take(line)
             receipts += [line["receipt"]] if "receipt" in line else []
@@ -64,7 +66,7 @@ async def publish_too_late(run):
         # The client gives up 40 s before the end of the window, for what may still be on its way.
         client.send(
             do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="m ",
-            dedupe_window=pad + 1.0,
+            dedupe_window=pad + 1.0, connect_timeout=CONNECT_SECONDS,
         )  # fmt: skip
         async for line in client.lines():
             run.take(line)

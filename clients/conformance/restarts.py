@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from bed import Client, Failed
+from bed import Client, Failed, Late
 from cases import CASES, text_of
 
 # A store that is written to once for each item may fall one item behind.
@@ -75,7 +75,7 @@ async def stop_with_store(run):
     await run.prepare()
     store = str(run.server.directory / "state")
     run.scenario["request"] = {"limit": "1000"}
-    count = run.items // 2
+    count, begun = run.items // 2, 0
     for part in range(3):
         async with Client(run.command) as client:
             run.stream(client, run.server.address, store=store, save_every=run.get("save_every", 0))
@@ -84,10 +84,13 @@ async def stop_with_store(run):
                 run.take(line)
                 if "item" in line and len(run.seen) == target:
                     # Time to ask for the next one, which makes this one done.
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.2 * run.scale)
                     client.send(do="stop")
         run.check_end("stopped")
+        if begun and run.seen[begun : begun + 1] == run.seen[begun - 1 : begun]:
+            raise Late(f"the item {run.seen[begun]!r} came again: it was not done when the client was stopped")
         run.check_items(run.expected[:target])
+        begun = target
         await run.write(target, min(target + 3, run.items))
 
 
@@ -111,7 +114,7 @@ async def limit_with_state(run):
         run.scenario["request"] = {"limit": "3", "heartbeat": "0.3s"}
         async with Client(run.command) as client:
             run.stream(client, run.server.address, store=str(store))
-            await asyncio.wait_for(run.read_all(client), 20)
+            await asyncio.wait_for(run.read_all(client), 100)
         run.check_end()
     run.check_items(run.expected[:10])
 
@@ -121,12 +124,14 @@ async def slow_first_item(run):
     await run.prepare()
     run.scenario["request"] = {"max_batch": 1}
     async with Client(run.command) as client:
-        run.stream(client, run.server.address, states=True, max_outage=1.0, credit=1)
+        run.stream(client, run.server.address, states=True, max_outage=1.0 * run.scale, credit=1)
         async for line in client.lines():
             run.take(line)
             if len(run.seen) == 1 and "item" in line:
-                await asyncio.sleep(2)
+                await asyncio.sleep(2 * run.scale)
                 client.send(do="more", items=1000)
+    if run.end == "error":
+        raise Late(f"the wait counted as an outage, or a response took {run.scale} s: {run.error}")
     run.check_end()
     run.check_items()
 
@@ -159,9 +164,10 @@ async def consumer(run):
             async for line in client.lines():
                 run.take(line)
                 got += "item" in line
-                if got == 4:
-                    # The commit comes after the line.
-                    await asyncio.sleep(0.5)
+                if "item" in line and got == 4:
+                    # The commit comes after the item, and this answer after the commit.
+                    client.send(do="commit")
+                if "committed" in line:
                     break
     run.check_items()
 

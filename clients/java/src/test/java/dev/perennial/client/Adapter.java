@@ -170,6 +170,9 @@ public final class Adapter {
         if (command.has("token_file")) {
             builder.tokenFile(Path.of(command.get("token_file").getAsString()));
         }
+        if (command.has("connect_timeout")) {
+            builder.connectTimeout(seconds(command.get("connect_timeout")));
+        }
         if (command.has("ca")) {
             builder.ca(Path.of(command.get("ca").getAsString()));
         }
