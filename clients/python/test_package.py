@@ -18,7 +18,7 @@ from perennial_streams.v1.messages_pb2 import PublishRequest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 120
 
 
 class SlowStore:

@@ -164,8 +164,6 @@ class AsyncPublisher:
                     if not error.is_retryable:
                         raise
                     await asyncio.sleep(backoff.next(error))
-                self._call += 1
-                self._sent = 0
                 while not self._unanswered:
                     if self._is_closed:
                         return
@@ -189,8 +187,7 @@ class AsyncPublisher:
             watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, _SILENCE + CONNECT_LIMIT)
             try:
                 await call.wait_for_connection()
-                # Not before: connecting may take long.
-                await self._drop_those_that_may_be_forgotten()
+                # Not before: the library would keep messages while it connects, which may take long.
                 is_connected.set()
                 while True:
                     # Without a message to answer, the server has nothing to say.
@@ -211,6 +208,9 @@ class AsyncPublisher:
             finally:
                 watchdog.stop()
                 call.cancel()
+                # The generator of its requests must take no more.
+                self._call += 1
+                self._sent = 0
         if self._unanswered:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "the flow ended before all messages were answered", retryable=True)
 
@@ -218,21 +218,32 @@ class AsyncPublisher:
         """The unanswered messages, and those that are still to come."""
         await is_connected.wait()
         while call == self._call:
-            request, size = m.PublishStreamRequest(), 0
+            request, size, has_given_up = m.PublishStreamRequest(), 0, False
             now = time.monotonic()
             if self._sent == 0 and self._watchdog is not None:
                 # An answer is due from now on.
                 self._watchdog.wait()
             while self._sent < len(self._unanswered) and len(request.messages) < _REQUEST_MESSAGES:
                 message = self._unanswered[self._sent]
+                if message.sent_at is not None and now - message.sent_at > self._resend_limit:
+                    # Here, and not once for each call: a call may take messages for minutes.
+                    self._give_up(message)
+                    has_given_up = True
+                    continue
                 if request.messages and size + message.bytes > _REQUEST_BYTES:
                     break
                 request.messages.append(message.request)
                 size += message.bytes
                 message.sent_at = message.sent_at or now
                 self._sent += 1
+            if has_given_up:
+                async with self._room:
+                    self._room.notify_all()
             if request.messages:
                 yield request
+            elif has_given_up:
+                # A message may have come meanwhile.
+                continue
             elif self._is_closed:
                 return
             else:
@@ -255,20 +266,13 @@ class AsyncPublisher:
         async with self._room:
             self._room.notify_all()
 
-    async def _drop_those_that_may_be_forgotten(self) -> None:
-        """Fails the messages that were sent so long ago that the server would not recognize their ids."""
-        now = time.monotonic()
-        while self._unanswered:
-            message = self._unanswered[0]
-            if message.sent_at is None or now - message.sent_at <= self._resend_limit:
-                break
-            self._unanswered.popleft()
-            self._bytes -= message.bytes
-            if not message.receipt.done():
-                text = f"no answer came within the window of the server for ids, {self._resend_limit + _MARGIN:g} s"
-                message.receipt.set_exception(OutcomeUnknownError(text))
-        async with self._room:
-            self._room.notify_all()
+    def _give_up(self, message: _Message) -> None:
+        """Fails the next message. It was sent so long ago that the server may not recognize its id."""
+        del self._unanswered[self._sent]
+        self._bytes -= message.bytes
+        if not message.receipt.done():
+            text = f"no answer came within the window of the server for ids, {self._resend_limit + _MARGIN:g} s"
+            message.receipt.set_exception(OutcomeUnknownError(text))
 
     async def _fail(self, error: BaseException) -> None:
         self._error = self._error or error
