@@ -29,6 +29,14 @@
 //! - [`package`]: completions of shells and manual pages, from a command line.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
+//! # Features
+//! `client` has [`client`], [`proto`] and [`reason`], and nothing of the server; `server` has the rest, and the program
+//! `perenniald`; `cli` has the program `perennial`. The default is all. A program that is a client depends on it by
+//!
+//! ```toml
+//! perennial = { version = "0.1", default-features = false, features = ["client"] }
+//! ```
+//!
 //! # Words
 //! Each word has one meaning in code, comments, errors and documents.
 //!
@@ -66,20 +74,35 @@
 //! | resume | to continue a stream after the batch of a cursor |
 //! | report, record, poll, inspect | verbs: for events, for counters, for waiting, for reading a file's state |
 
+#[cfg(feature = "server")]
 pub mod access;
+#[cfg(feature = "server")]
 pub mod blocking;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "server")]
 pub mod countdown;
+#[cfg(feature = "server")]
 pub mod cursor;
+#[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
 pub mod lines;
+#[cfg(feature = "server")]
 pub mod messages;
+#[cfg(any(feature = "cli", feature = "server"))]
 pub mod package;
+#[cfg(any(feature = "client", feature = "server"))]
 pub mod pem;
 pub mod proto;
 pub mod reason;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 pub mod stream;
+#[cfg(feature = "server")]
 mod system;
+#[cfg(any(feature = "cli", feature = "server"))]
 pub mod units;
+#[cfg(feature = "server")]
 pub mod wire;

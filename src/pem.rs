@@ -5,16 +5,21 @@
 use std::{
     fs::{File, Metadata},
     io::Read,
-    net::IpAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+#[cfg(feature = "server")]
+use std::net::IpAddr;
+
 use rustix::fs::OFlags;
 use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
+    CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
+#[cfg(feature = "server")]
+use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+#[cfg(feature = "server")]
 use x509_parser::extensions::GeneralName;
 
 /// The largest file: many times the list of a large authority.
@@ -41,6 +46,7 @@ pub struct Error {
 }
 
 /// When a certificate or a list is valid, in Unix seconds.
+#[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Validity {
     /// The first second.
@@ -97,6 +103,7 @@ pub fn certificates(path: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'s
 }
 
 /// The revocation lists in the content of this file; at least one.
+#[cfg(feature = "server")]
 pub fn revocation_lists(
     path: &Path,
     content: &[u8],
@@ -149,6 +156,7 @@ fn malformed(path: &Path, error: &pem::Error) -> Error {
 }
 
 /// When a certificate is valid. `None` if it cannot be decoded.
+#[cfg(feature = "server")]
 pub fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = certificate.validity();
@@ -157,6 +165,7 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
 
 /// The names that a certificate has (its subject alternative names): the kind of each, `DNS`, `URI`, `EMAIL` or `IP`, and
 /// the name.
+#[cfg(feature = "server")]
 pub fn names(certificate: &CertificateDer<'_>) -> Vec<(&'static str, String)> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -170,18 +179,21 @@ pub fn names(certificate: &CertificateDer<'_>) -> Vec<(&'static str, String)> {
     extension.value.general_names.iter().filter_map(name).collect()
 }
 
+#[cfg(feature = "server")]
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// When a revocation list must have been replaced, in Unix seconds. `None` if it does not say so.
+#[cfg(feature = "server")]
 pub fn next_update(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
     let (_, list) = x509_parser::parse_x509_crl(list).ok()?;
     list.next_update().map(|time| time.timestamp())
 }
 
 /// The current time in Unix seconds, by the clock that decides about certificates.
+#[cfg(feature = "server")]
 pub fn now() -> i64 {
     i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX)
 }

@@ -7,6 +7,9 @@ use tonic::Code;
 
 use crate::proto::ErrorReason;
 
+/// The domain of every reason.
+pub const DOMAIN: &str = "perennial";
+
 impl ErrorReason {
     /// Every reason that the server sends, in the order of `proto/`.
     pub fn all() -> impl Iterator<Item = Self> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{grpc::status::DOMAIN, proto::ErrorReason};
+use crate::{proto::ErrorReason, reason::DOMAIN};
 
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -13,19 +13,18 @@ use tonic::{Response, Status, Streaming};
 use super::{
     CONNECT_TIMEOUT, Client, Error, MAX_RESPONSE_BYTES, Notice, Observer, connect::Server, token::Authorized,
 };
-use crate::{
-    proto::{
-        CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
-        ReadLinesResponse, countdown_service_client::CountdownServiceClient,
-        line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
-    },
-    stream::HEARTBEAT,
+use crate::proto::{
+    CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
+    ReadLinesResponse, countdown_service_client::CountdownServiceClient,
+    line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
 };
 
 /// The first wait: long enough for a proxy to restart.
 const MIN_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait, however long the outage: a reader is live again within this time after its server is back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// The heartbeat of a request that does not ask for one: the default of the contract.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A stream that misses this number of heartbeats is lost.
 const MISSED_HEARTBEATS: u32 = 3;
 /// A busy machine may pause for this time, so a short heartbeat does not shorten it.

@@ -11,6 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     proto::{ErrorReason, PublishError},
+    reason::DOMAIN,
     stream,
 };
 
@@ -23,9 +24,6 @@ mod text;
 
 pub use access::{access_changed, denied, quota_exceeded, stranger};
 use text::{name_fault, quoted, show, show_both, size, too_long};
-
-/// The domain of every reason.
-pub const DOMAIN: &str = "perennial";
 
 /// The delay in RetryInfo. Clients add a growing backoff of their own.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

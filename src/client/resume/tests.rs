@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     client::{
         Client, Error, MAX_RESPONSE_BYTES, Notice,
-        resume::{Call, MAX_WAIT, MIN_WAIT, Waits},
+        resume::{Call, HEARTBEAT, MAX_WAIT, MIN_WAIT, Waits},
         test_server,
     },
     grpc::codec::Encoded,
@@ -117,6 +117,11 @@ async fn numbers(client: &Client, request: ReadLinesRequest) -> Result<Vec<i64>,
     let all = client.lines(request).try_collect::<Vec<_>>();
     let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap()?;
     Ok(all.iter().flat_map(|batch| &batch.lines).map(|line| line.number.unwrap()).collect())
+}
+
+#[test]
+fn the_default_heartbeat_is_that_of_the_server() {
+    assert_eq!(HEARTBEAT, crate::stream::HEARTBEAT);
 }
 
 #[tokio::test]
