@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -79,6 +79,9 @@ pub fn own_body(mut response: http::Response<Body>) -> http::Response<Body> {
 struct ResponseBody {
     responses: Responses<Encoded>,
     end: End,
+    /// The task that the responses wake, if they had nothing when they were polled last.
+    woken: Option<Waker>,
+    waits: bool,
 }
 
 /// Whether the body has ended.
@@ -92,11 +95,32 @@ enum End {
 
 impl ResponseBody {
     fn new(responses: Responses<Encoded>) -> Self {
-        Self { responses, end: End::Open }
+        Self { responses, end: End::Open, woken: None, waits: false }
+    }
+
+    /// Whether the responses had nothing when they were polled last, and will wake this task. hyper polls a body once more
+    /// after each piece.
+    fn is_asleep(&self, context: &Context<'_>) -> bool {
+        self.waits
+            && !self.responses.are_woken()
+            && self.woken.as_ref().is_some_and(|waker| waker.will_wake(context.waker()))
+    }
+
+    /// The responses have nothing, and will wake this task.
+    fn sleeps(&mut self, context: &Context<'_>) {
+        self.waits = true;
+        match &mut self.woken {
+            Some(waker) => waker.clone_from(context.waker()),
+            waker => *waker = Some(context.waker().clone()),
+        }
     }
 
     /// The next piece; `None` if there are only trailers left.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.is_asleep(context) {
+            return Poll::Pending;
+        }
+        self.waits = false;
         if let Some(piece) = self.responses.next_piece() {
             return Poll::Ready(Some(piece));
         }
@@ -104,7 +128,10 @@ impl ResponseBody {
         while let End::Open = self.end {
             match Pin::new(&mut self.responses).poll_next(context) {
                 Poll::Pending if small.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.sleeps(context);
+                    break;
+                }
                 Poll::Ready(Some(Ok(response))) => {
                     if small.len() + PREFIX_BYTES + response.size() > SLICE {
                         let mut pieces = pieces(response, small);

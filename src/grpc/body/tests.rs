@@ -1,9 +1,12 @@
 //! Bodies over responses that the tests make.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream, task::AtomicWaker};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use prost::Message;
@@ -252,4 +255,46 @@ async fn the_body_of_a_streaming_method_is_replaced_and_others_are_not() {
         http_body_util::Full::new(Bytes::from_static(b"x")).map_err(|never| match never {}),
     )));
     assert_eq!(other.into_body().collect().await.unwrap().to_bytes(), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generator_that_waits_is_polled_again_after_a_wake_or_for_another_task() {
+    let (polls, waker) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicWaker::new()));
+    let (counter, registered) = (polls.clone(), waker.clone());
+    let mut body = body(stream::poll_fn(move |context| {
+        registered.register(context.waker());
+        match counter.fetch_add(1, Ordering::Relaxed) {
+            0 | 3 => Poll::Ready(Some(response(&[10], false, "c").1)),
+            _ => Poll::Pending,
+        }
+    }));
+    let count = || polls.load(Ordering::Relaxed);
+    let tasks = [Arc::<Wakes>::default(), Arc::default()];
+    let mut poll = |task: usize| {
+        let waker = Waker::from(tasks.get(task).unwrap().clone());
+        Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_ready()
+    };
+    assert!(poll(0));
+    assert_eq!(count(), 2, "more may be ready, and would leave in the same frame");
+    assert_eq!((poll(0), poll(0), count()), (false, false, 2));
+    waker.wake();
+    assert_eq!(
+        (tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed)), poll(0), count()),
+        ([1, 0], false, 3)
+    );
+    waker.wake();
+    assert!(poll(0));
+    assert_eq!(count(), 5);
+    assert_eq!((poll(1), count()), (false, 6));
+    waker.wake();
+    assert_eq!(tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed)), [2, 1]);
+}
+
+#[derive(Debug, Default)]
+struct Wakes(AtomicUsize);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }

@@ -282,6 +282,11 @@ impl<T: 'static> Responses<T> {
         Some(piece)
     }
 
+    /// Whether they were woken since the last poll, or gave a response at it.
+    pub fn are_woken(&self) -> bool {
+        self.shared.stall.is_waiting()
+    }
+
     /// Whether the rest of a response that has begun to leave was dropped.
     pub fn are_cut(&self) -> bool {
         self.shared.state().pieces.are_cut

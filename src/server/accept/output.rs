@@ -22,6 +22,9 @@ const ROOM: usize = 64 * 1024;
 /// A buffer up to this size is kept for the next turn; a larger one is freed, so that an idle connection is small.
 const KEPT_BUFFER: usize = 512;
 
+/// A buffer that is freed after the turn grows by at least this, so that it is not copied for each item of many streams.
+const GROWTH: usize = 8 * 1024;
+
 /// The socket as hyper sees it.
 #[derive(Debug)]
 pub struct Collecting<T>(Arc<Mutex<Inner<T>>>);
@@ -74,7 +77,8 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
     }
 
     fn keep(&mut self, slices: &[IoSlice<'_>], bytes: usize) {
-        self.kept.reserve(bytes);
+        let grows = self.kept.len() + bytes > self.kept.capacity().max(KEPT_BUFFER);
+        self.kept.reserve(if grows { bytes.max(GROWTH) } else { bytes });
         for slice in slices {
             self.kept.extend_from_slice(slice);
         }
