@@ -93,12 +93,17 @@ impl Calls {
     }
 
     /// Checks that a message of a stream may be published, by the rights that its caller has now, and counts it.
-    pub fn check_message(&self, permit: Option<&Permit>, topic: &str, bytes: usize) -> Result<(), Failure> {
+    pub fn check_message(
+        &self,
+        permit: Option<&Permit>,
+        topic: &str,
+        bytes: impl FnOnce() -> usize,
+    ) -> Result<(), Failure> {
         let Some(access) = &self.0.access else { return Ok(()) };
         let Some(permit) = permit else { return Err(status::stranger("this caller", false)) };
         let (needs, caller) = ([Need::one(Verb::Publish, Kind::Topic, topic, "topic")], permit.caller());
         access::check(access, &caller, caller.rights(), &needs)
-            .and_then(|()| access::count_publish(access, &caller, 1, bytes))
+            .and_then(|()| access::count_publish(access, &caller, 1, bytes()))
             .inspect_err(|failure| permit.refused(&caller, &needs, failure))
     }
 

@@ -113,27 +113,25 @@ where
 
     async fn publish(&mut self, request: proto::PublishStreamRequest) -> Result<(), Failure> {
         messages::check_publish_count(request.messages.len())?;
-        self.unanswered += request.messages.len();
-        let (mut good, mut checks) = (Vec::new(), Vec::new());
-        for message in request.messages {
+        let count = request.messages.len();
+        self.unanswered += count;
+        let (mut good, mut refusals) = (Vec::with_capacity(count), Vec::new());
+        for (index, message) in request.messages.into_iter().enumerate() {
             let allowed =
-                self.calls.check_message(self.permit.as_deref(), &message.topic, message.encoded_len());
+                self.calls.check_message(self.permit.as_deref(), &message.topic, || message.encoded_len());
             match allowed.and_then(|()| new_message(message)) {
-                Ok(message) => {
-                    good.push(message);
-                    checks.push(None);
-                }
-                Err(failure) => checks.push(Some(failure)),
+                Ok(message) => good.push(message),
+                Err(failure) => refusals.push((index, failure)),
             }
         }
         let results = self.log.publish_each(good).await;
         self.waiting.push_back(Box::pin(async move {
-            let mut results = results.await.into_iter();
-            let result = |check: Option<Failure>| match check {
-                Some(failure) => result(Err(failure)),
+            let (mut results, mut refusals) = (results.await.into_iter(), refusals.into_iter().peekable());
+            let result = |index| match refusals.next_if(|(of, _)| *of == index) {
+                Some((_, failure)) => result(Err(failure)),
                 None => result(results.next().unwrap_or(Err(messages::Error::Closed)).map_err(Failure::from)),
             };
-            checks.into_iter().map(result).collect()
+            (0..count).map(result).collect()
         }));
         Ok(())
     }

@@ -56,12 +56,22 @@ impl Embedded {
         messages: Vec<NewMessage>,
     ) -> impl Future<Output = Vec<Result<Published, Error>>> + Send + use<> {
         let max_bytes = self.max_message_bytes();
-        let checks = messages.iter().map(|message| message.check(max_bytes)).collect::<Vec<_>>();
-        let good = messages.into_iter().zip(&checks).filter(|(_, check)| check.is_ok());
-        let receipt = self.queue_each(good.map(|(message, _)| message).collect()).await;
+        let count = messages.len();
+        let (mut good, mut faults) = (Vec::with_capacity(count), Vec::new());
+        for (index, message) in messages.into_iter().enumerate() {
+            match message.check(max_bytes) {
+                Ok(()) => good.push(message),
+                Err(fault) => faults.push((index, fault)),
+            }
+        }
+        let receipt = self.queue_each(good).await;
         async move {
-            let mut results = receipt.results().await;
-            checks.into_iter().map(|check| check.and_then(|()| results.next())).collect()
+            let (mut results, mut faults) = (receipt.results().await, faults.into_iter().peekable());
+            let result = |index| match faults.next_if(|(of, _)| *of == index) {
+                Some((_, fault)) => Err(fault),
+                None => results.next(),
+            };
+            (0..count).map(result).collect()
         }
     }
 
