@@ -31,10 +31,7 @@ use crate::{
 };
 use history::search::Heads;
 use reader::Reader;
-use root::{
-    FilePath, Roots,
-    list::{Range, Shows},
-};
+use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
 use watch::Watches;
 
@@ -56,6 +53,7 @@ pub use position::Position;
 pub use query::{OnGap, Query, Start};
 pub use root::{
     MayRead, Root,
+    list::Shows,
     rule::{Glob, GlobError, Paths, RootRules},
 };
 
@@ -288,10 +286,10 @@ impl Files {
         after: Option<&str>,
         now: SystemTime,
     ) -> Result<Page, Error> {
-        self.list_if(path, page_size, after, now, |_| true).await
+        self.list_if(path, page_size, after, now, Shows::default()).await
     }
 
-    /// The same, of the files whose path `shows` names.
+    /// The same, of the files that `shows` has.
     ///
     /// # Errors
     /// Those of [`Self::list`].
@@ -301,13 +299,13 @@ impl Files {
         page_size: usize,
         after: Option<&str>,
         now: SystemTime,
-        shows: impl Fn(&str) -> bool + Send + 'static,
+        shows: Shows,
     ) -> Result<Page, Error> {
         let gone = CancellationToken::new();
         // The walk ends when the caller is gone.
         let _guard = gone.clone().drop_guard();
         let (inner, path) = (self.inner.clone(), path.map(str::to_owned));
-        let (after, shows) = (after.map(str::to_owned), Shows(Box::new(shows)));
+        let after = after.map(str::to_owned);
         let range = Range { most: page_size, after, now, gone, shows };
         let pool = inner.options.pool.clone();
         reader::blocking(&pool, move || inner.roots.list(path.as_deref(), range)).await

@@ -21,6 +21,13 @@ impl Files {
             && self.paths.as_ref().is_none_or(|paths| paths.hold(Path::new(relative)))
     }
 
+    /// Whether it can have a file below a directory.
+    fn reaches(&self, directory: &str) -> bool {
+        let (root, relative) = directory.split_once('/').unwrap_or((directory, ""));
+        self.root.as_ref().is_none_or(|own| own == root)
+            && self.paths.as_ref().is_none_or(|paths| paths.reach(Path::new(relative)))
+    }
+
     /// Whether it has every file below a directory.
     fn has_all(&self, directory: Option<&str>) -> bool {
         let root = directory.map(|directory| directory.split('/').next().unwrap_or_default());
@@ -131,6 +138,13 @@ impl Rights {
     /// Whether the caller may do this with one thing.
     pub fn allow_one(&self, verb: Verb, kind: Kind, name: &str) -> bool {
         self.administer() || self.of(verb).any(|grant| grant.has(kind, name))
+    }
+
+    /// Whether a list can show a file below a directory.
+    pub fn may_show_below(&self, directory: &str) -> bool {
+        let directory = directory.trim_end_matches('/');
+        let reaches = |grant: &Grant| grant.files.iter().any(|files| files.reaches(directory));
+        self.administer() || self.of(Verb::List).any(reaches)
     }
 
     /// Whether a list of all files below a directory, or below all roots, would leave none out.

@@ -10,6 +10,7 @@ use tonic::Streaming;
 use super::status::{self, Failure};
 use crate::{
     access::{Access, Caller, Kind, Need, Rights, Target, Verb},
+    lines,
     proto::{self, countdown_request},
 };
 
@@ -146,4 +147,13 @@ fn denied(caller: &Caller, need: &Need<'_>) -> Failure {
 /// Whether a list shows a name to a caller.
 pub fn shows(rights: Arc<Rights>, kind: Kind) -> impl Fn(&str) -> bool + Send + 'static {
     move |name| rights.allow_one(Verb::List, kind, name)
+}
+
+/// What a list of files shows to a caller.
+pub fn shows_files(rights: &Arc<Rights>) -> lines::Shows {
+    let below = rights.clone();
+    lines::Shows {
+        file: Box::new(shows(rights.clone(), Kind::File)),
+        below: Box::new(move |directory| below.may_show_below(directory)),
+    }
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     App,
-    access::shows,
+    access::shows_files,
     body::Served,
     call::Outgoing,
     codec::Encoded,
@@ -65,8 +65,8 @@ impl LineService for App {
             let after = field::page_after(&request.page_token)?;
             let path = Some(request.path.as_str()).filter(|path| !path.is_empty());
             let (now, shows_all) = (self.clock.wall(), rights.show_all_files(path));
-            let page =
-                self.files.list_if(path, page_size, after.as_deref(), now, shows(rights, Kind::File)).await;
+            let shows = shows_files(&rights);
+            let page = self.files.list_if(path, page_size, after.as_deref(), now, shows).await;
             let page = match page {
                 // Otherwise a caller would learn which directories exist beside those that it may see.
                 Err(lines::Error::NotFound { .. }) if !shows_all => {

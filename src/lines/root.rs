@@ -289,6 +289,9 @@ impl Roots {
         let mut list = List::new(range);
         if let Some(path) = path {
             check(path)?;
+            if !list.enters(path) {
+                return Err(Error::NotFound { path: path.into() });
+            }
             let (root, relative) = path.split_once('/').unwrap_or((path, ""));
             let directory = self.directory(root, Path::new(relative), "");
             let directory = directory.map_err(|error| Error::of_open(error, path))?;
@@ -300,7 +303,7 @@ impl Roots {
         }
         // This is not the order of the names: `a-b/` comes before `a/`.
         let paths = self.trees.keys().map(|name| (format!("{name}/"), name)).collect::<BTreeMap<_, _>>();
-        for (path, name) in paths {
+        for (path, name) in paths.into_iter().filter(|(path, _)| list.enters(path)).collect::<Vec<_>>() {
             list.add(&self.directory(name, Path::new(""), "")?, &path)?;
         }
         Ok(list.into_page())

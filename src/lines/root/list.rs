@@ -38,13 +38,19 @@ pub struct Range {
     pub shows: Shows,
 }
 
-/// Whether a list shows a path.
-pub struct Shows(pub Box<dyn Fn(&str) -> bool + Send>);
+/// What a list shows.
+pub struct Shows {
+    /// Whether it shows the file of a path.
+    pub file: Box<dyn Fn(&str) -> bool + Send>,
+    /// Whether it can show a file below the directory of a path. Other directories are not opened, so that the time of a list
+    /// says nothing about them.
+    pub below: Box<dyn Fn(&str) -> bool + Send>,
+}
 
 impl Default for Shows {
     /// All of them.
     fn default() -> Self {
-        Self(Box::new(|_| true))
+        Self { file: Box::new(|_| true), below: Box::new(|_| true) }
     }
 }
 
@@ -115,7 +121,8 @@ impl List {
             let is_wanted = path.len() <= MAX_PATH_BYTES
                 && from.is_none_or(|from| path.as_str() > from)
                 && self.is_after_last_page(&path)
-                && directory.may_hold(&name, is_directory);
+                && directory.may_hold(&name, is_directory)
+                && self.may_show(&path, is_directory);
             if is_wanted {
                 names.insert(path, name);
             }
@@ -125,6 +132,16 @@ impl List {
             }
         }
         Ok((names, is_last))
+    }
+
+    fn may_show(&self, path: &str, is_directory: bool) -> bool {
+        let Shows { file, below } = &self.range.shows;
+        if is_directory { below(path) } else { file(path) }
+    }
+
+    /// Whether a file below a directory may be in the list.
+    pub fn enters(&self, directory: &str) -> bool {
+        (self.range.shows.below)(directory)
     }
 
     /// Whether the path of a file, or one below a directory, comes after the page before.
@@ -141,9 +158,6 @@ impl List {
     }
 
     fn add_file(&mut self, directory: &Parent, name: &str, path: &str) -> Result<(), Error> {
-        if !(self.range.shows.0)(path) {
-            return Ok(());
-        }
         let metadata = directory.open(name).and_then(|file| file.metadata()).map(Some);
         let Some(metadata) = vanished(metadata, path)? else { return Ok(()) };
         let modified = metadata.modified()?;

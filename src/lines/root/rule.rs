@@ -86,6 +86,23 @@ impl Glob {
         self.text.split('/').take_while(is_literal).collect()
     }
 
+    /// Globs that match the directories in which there can be a path that it matches, or one above it; none for the root.
+    fn above(&self) -> Vec<Self> {
+        let (mut globs, mut text) = (Vec::new(), String::new());
+        let parts = self.text.split('/').collect::<Vec<_>>();
+        for part in parts.iter().take(parts.len() - 1) {
+            // Braces and brackets may have a `/` in them: then a part is no glob by itself.
+            let is_any = *part == "**" || Self { text: (*part).into() }.build(false).is_err();
+            text += if is_any { "**" } else { part };
+            globs.push(Self { text: text.clone() });
+            if is_any {
+                break;
+            }
+            text.push('/');
+        }
+        globs
+    }
+
     fn build(&self, ignore_case: bool) -> Result<globset::Glob, globset::Error> {
         GlobBuilder::new(&self.text)
             .literal_separator(true)
@@ -97,7 +114,11 @@ impl Glob {
 
 /// Globs, compiled: which paths they hold for.
 #[derive(Clone, Debug)]
-pub struct Paths(GlobSet);
+pub struct Paths {
+    globs: GlobSet,
+    /// The directories in which there can be such a path.
+    above: GlobSet,
+}
 
 impl Paths {
     /// Compiles globs.
@@ -105,23 +126,28 @@ impl Paths {
     /// # Errors
     /// The globs are too large together.
     pub fn new<'a>(globs: impl IntoIterator<Item = &'a Glob>) -> Result<Self, GlobError> {
-        let build = |globs: &mut dyn Iterator<Item = &'a Glob>| {
-            let mut set = GlobSetBuilder::new();
-            for glob in globs {
-                set.add(glob.build(false)?);
-            }
-            set.build()
-        };
         let error = |error: globset::Error| GlobError {
             glob: error.glob().unwrap_or_default().into(),
             fault: error.kind().to_string(),
         };
-        build(&mut globs.into_iter()).map(Self).map_err(error)
+        let (mut all, mut above) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        for glob in globs {
+            all.add(glob.build(false).map_err(error)?);
+            for glob in glob.above() {
+                above.add(glob.build(false).map_err(error)?);
+            }
+        }
+        Ok(Self { globs: all.build().map_err(error)?, above: above.build().map_err(error)? })
     }
 
     /// Whether a glob matches this path, relative to the root, or a directory that it lies in.
     pub fn hold(&self, path: &Path) -> bool {
-        holds(&self.0, path)
+        holds(&self.globs, path)
+    }
+
+    /// Whether they can hold for a path below this directory, relative to the root.
+    pub fn reach(&self, directory: &Path) -> bool {
+        directory.as_os_str().is_empty() || self.above.is_match(directory) || self.hold(directory)
     }
 }
 

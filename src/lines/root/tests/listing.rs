@@ -91,6 +91,40 @@ fn a_directory_with_more_names_than_are_held_at_once_is_listed_whole_though_most
 }
 
 #[test]
+fn a_directory_of_which_nothing_can_be_shown_is_not_read() {
+    let house = House::new();
+    for path in ["shown/a.log", "shown/deep/b.log", "hidden/deep/c.log"] {
+        house.write(path, "x");
+    }
+    let roots = house.roots(RootRules::default());
+    let ask = |path: Option<&str>| {
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let of_files = asked.clone();
+        let shows = list::Shows {
+            file: Box::new(move |path| {
+                of_files.lock().unwrap().push(path.to_owned());
+                true
+            }),
+            below: Box::new(|path| "r/shown/".starts_with(path) || path.starts_with("r/shown")),
+        };
+        let gone = tokio_util::sync::CancellationToken::new();
+        let range = list::Range { most: 99, after: None, now: SystemTime::now(), gone, shows };
+        let listed = roots.list(path, range);
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        (listed.map(|page| page.files.len()), asked)
+    };
+    let (listed, asked) = ask(None);
+    assert_eq!(listed.unwrap(), 3);
+    // The names in a directory are asked for when it is read.
+    assert!(!asked.is_empty() && !asked.iter().any(|path| path.starts_with("r/hidden/")), "{asked:?}");
+    for path in ["r/hidden", "r/hidden/deep", "r/none"] {
+        let (listed, asked) = ask(Some(path));
+        assert!(matches!(listed, Err(Error::NotFound { .. })) && asked.is_empty(), "{path}: {asked:?}");
+    }
+    assert_eq!(ask(Some("r/shown/deep")).0.unwrap(), 1);
+}
+
+#[test]
 fn a_list_whose_caller_is_gone_ends() {
     let house = House::new();
     let gone = tokio_util::sync::CancellationToken::new();

@@ -34,6 +34,43 @@ fn a_glob_holds_at_any_depth_from_the_root_on_or_for_all_below() {
 }
 
 #[test]
+fn a_glob_reaches_the_directories_that_can_hold_what_it_matches_and_few_others() {
+    let paths = |glob: &str| rule::Paths::new(&globs(&[glob])).unwrap();
+    for (glob, reached, others) in [
+        (
+            "nginx/*.log",
+            &["", "nginx", "nginx/a.log", "nginx/a.log/x"][..],
+            &["app", "nginx/x", "x/nginx"][..],
+        ),
+        ("/*.log", &["", "a.log"], &["x"]),
+        ("a/*/c/d", &["", "a", "a/b", "a/b/c", "a/b/c/d/e"], &["b", "a/b/d", "a/b/c/x"]),
+        ("app/**/x.log", &["", "app", "app/y", "app/y/z"], &["apps", "y/app"]),
+        ("*.log", &["", "x", "x/y"], &[]),
+        ("{a/b,c}/d", &["", "a", "a/b", "c"], &[]),
+        ("x/{a/b,c}/d", &["", "x", "x/a"], &["y"]),
+        ("x/[ab]/d", &["x/a"], &["x/c"]),
+    ] {
+        let paths = paths(glob);
+        assert!(reached.iter().all(|path| paths.reach(Path::new(path))), "{glob}");
+        assert!(!others.iter().any(|path| paths.reach(Path::new(path))), "{glob}");
+    }
+    // Every directory on the way to a path that a glob holds for.
+    let parts = ["a", "b", "*", "?", "**", "[ab]", "{a,b}", "{a/b,b}", "a*", "/"];
+    for _ in 0..1_500 {
+        let glob = (0..fastrand::usize(1..5)).map(|_| fastrand::choice(parts).unwrap());
+        let glob = glob.collect::<Vec<_>>().join(fastrand::choice(["/", "/", ""]).unwrap());
+        let Ok(parsed) = glob.parse::<rule::Glob>() else { continue };
+        let paths = rule::Paths::new([&parsed]).unwrap();
+        let path = (0..fastrand::usize(1..6)).map(|_| fastrand::choice(["a", "b", "ab"]).unwrap());
+        let path = path.collect::<Vec<_>>().join("/");
+        if paths.hold(Path::new(&path)) {
+            let above = Path::new(&path).ancestors();
+            assert!(above.clone().all(|directory| paths.reach(directory)), "{glob} {path}");
+        }
+    }
+}
+
+#[test]
 fn an_error_of_a_text_that_is_no_glob_says_what_is_wrong_and_what_would_work() {
     for glob in ["", "/", "//", "a//b", "../a", "a/..", "./a", "[a", "{a", "a{b,{c", "a\\"] {
         let error = glob.parse::<rule::Glob>().unwrap_err().to_string();
