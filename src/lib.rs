@@ -8,6 +8,7 @@
 //! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
 //! { lines, messages, grpc, server } → blocking → system    { client, server, access } → pem     server → system
+//! { messages, grpc, server } → supervised     { server, access } → watched
 //! { grpc, server } → access → the grammars of topics and globs
 //! ```
 //!
@@ -25,6 +26,8 @@
 //! - [`units`]: the one grammar of durations and sizes.
 //! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
 //! - `system`: what only the C library gives: slices of the processor, and memory that goes back to the system.
+//! - [`supervised`]: tasks that must not end, and panics that would go unnoticed.
+//! - `watched`: files that are read from time to time, and used again when they have changed.
 //! - [`pem`]: certificates, keys and revocation lists from files.
 //! - [`package`]: completions of shells and manual pages, from a command line.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
@@ -101,8 +104,12 @@ pub mod server;
 #[cfg(feature = "server")]
 pub mod stream;
 #[cfg(feature = "server")]
+pub mod supervised;
+#[cfg(feature = "server")]
 mod system;
 #[cfg(any(feature = "cli", feature = "server"))]
 pub mod units;
+#[cfg(feature = "server")]
+mod watched;
 #[cfg(feature = "server")]
 pub mod wire;

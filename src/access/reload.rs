@@ -1,21 +1,17 @@
 //! Reads the files of access again when they change, and when the operator asks for it.
-//!
-//! As with the files of TLS, a change is used when it was seen twice, because a file is not always replaced in one step. The
-//! second reading follows within a second, so that a revocation takes little longer than the interval.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
 use super::{Access, Error, Files, Policy, jwt};
-use crate::{blocking::Pool, pem};
+use crate::{
+    blocking::Pool,
+    pem,
+    watched::{Reading, Watched, mark},
+};
 
-/// A change that was seen once is read again after this time, if the interval is not shorter.
+/// The longest pause before new contents are read a second time: a revocation takes little longer than the interval.
 const SECOND_READING: Duration = Duration::from_secs(1);
 
 /// The contents of the files.
@@ -36,30 +32,19 @@ impl Contents {
     }
 }
 
-/// A number that is another one for other contents.
-pub fn mark(contents: &Result<Contents, pem::Error>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    contents.hash(&mut hasher);
-    hasher.finish()
-}
-
 impl Access {
     /// Follows the files until it is dropped. They are read every `interval`, and at once when `asked`.
     pub async fn follow(&self, interval: Duration, asked: &Notify, pool: &Pool) {
-        // The contents that were used or refused last, and those that were seen once since.
-        let (mut settled, mut seen) = (self.first, None);
+        let mut watched = Watched::new(self.first).with_second_reading(SECOND_READING);
         loop {
-            let pause = if seen.is_some() { interval.min(SECOND_READING) } else { interval };
-            let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
+            let is_asked = watched.is_asked(interval, asked).await;
             let files = self.files.clone();
             let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
-            let now = mark(&contents);
-            if is_asked || now != settled && seen == Some(now) {
+            let mark = mark(&contents);
+            if watched.read(mark) == Reading::Again || is_asked {
                 let Ok(policy) = pool.run(self.policy(contents)).await else { continue };
-                (settled, seen) = (now, None);
+                watched.settle(mark);
                 self.replace(policy);
-            } else {
-                seen = Some(now).filter(|now| *now != settled);
             }
         }
     }

@@ -35,6 +35,7 @@ use crate::{
     blocking::Owner,
     reason::code_name,
     stream::{Batching, WakeGroup},
+    supervised,
 };
 
 mod admission;
@@ -177,11 +178,17 @@ impl Calls {
             inspections: Arc::default(),
             ended: AtomicU64::new(0),
         });
-        tokio::spawn(stall::sweep(Arc::downgrade(&inner)));
-        if let Some(access) = &inner.access {
-            tokio::spawn(permit::watch(Arc::downgrade(&inner), access.clone()));
+        // Without one of these, stalled or revoked streams would never end.
+        let weak = Arc::downgrade(&inner);
+        supervised::spawn("sweep", move |_| stall::sweep(weak.clone()));
+        if let Some(access) = inner.access.clone() {
+            let weak = Arc::downgrade(&inner);
+            supervised::spawn("permits", move |is_again| {
+                permit::watch(weak.clone(), access.clone(), is_again)
+            });
         }
-        tokio::spawn(stall::watch_connections(Arc::downgrade(&inner)));
+        let weak = Arc::downgrade(&inner);
+        supervised::spawn("connections", move |_| stall::watch_connections(weak.clone()));
         Self(inner)
     }
 
@@ -324,6 +331,16 @@ impl Calls {
     /// The bytes of requests that are not complete and of answers that wait.
     pub fn buffered(&self) -> usize {
         self.0.buffered.load(Ordering::Relaxed)
+    }
+
+    /// The number of open connections.
+    pub fn connections(&self) -> usize {
+        self.0.backlogs().len()
+    }
+
+    /// The bytes of responses that wait for their readers, and those that connections hold.
+    pub fn unsent(&self) -> (u64, u64) {
+        self.0.unsent.held()
     }
 
     /// The counters of all calls.

@@ -1,8 +1,7 @@
 //! Reads the settings again while the server runs: when the file of `--config` changes, and at SIGHUP.
 //!
 //! Some settings apply at once; for the others a restart is needed, and the log says for which. A file that is wrong changes
-//! nothing: the values before stay in use, the log says what is wrong, and a metric is 1 until the file is right again. A change is
-//! used when it was seen twice, because a file is not always replaced in one step.
+//! nothing: the values before stay in use, the log says what is wrong, and a metric is 1 until the file is right again.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -14,7 +13,10 @@ use prometheus_client::{
 use tokio::sync::Notify;
 
 use super::config::{Config, Setting};
-use crate::grpc::call::Calls;
+use crate::{
+    grpc::call::Calls,
+    watched::{Reading, Watched, mark},
+};
 
 /// The settings that apply at once.
 const LIVE: [&str; 6] =
@@ -46,11 +48,6 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Waits until the operator asks.
-    pub async fn wait(&self) {
-        self.asked.notified().await;
-    }
-
     /// The files were read, and are in use or refused.
     pub fn done(&self) {
         self.done.notify_one();
@@ -107,16 +104,13 @@ impl Follower {
     /// Follows the settings until it is dropped. They are read every `interval`, and at once when `asked`.
     pub async fn follow(mut self, interval: Duration, asked: &Asked) {
         let path = self.config.file.clone();
-        let mut settled = read(path.as_deref()).await;
-        let mut seen = None;
+        let mut watched = Watched::new(mark(&read(path.as_deref()).await));
         loop {
-            let is_asked = tokio::time::timeout(interval, asked.wait()).await.is_ok();
-            let now = read(path.as_deref()).await;
-            if is_asked || now != settled && seen.as_ref() == Some(&now) {
-                (settled, seen) = (now, None);
+            let is_asked = watched.is_asked(interval, &asked.asked).await;
+            let mark = mark(&read(path.as_deref()).await);
+            if watched.read(mark) == Reading::Again || is_asked {
+                watched.settle(mark);
                 self.read_again(is_asked).await;
-            } else {
-                seen = Some(now).filter(|now| *now != settled);
             }
             if is_asked {
                 asked.done();

@@ -4,12 +4,7 @@
 //! reported in the log and in the metrics. A new set changes nothing for connections that are open, unless they have a
 //! client certificate that it no longer accepts ([`Client::refused`]).
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use rustls::{
@@ -22,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     access::Identity,
     pem::{self, Validity},
+    watched::mark,
 };
 use metrics::Metrics;
 
@@ -101,13 +97,6 @@ impl Contents {
             revoked: files.revoked.as_deref().map(pem::read).transpose()?,
         })
     }
-}
-
-/// A number that is another one for other contents.
-fn mark(contents: &Result<Contents, pem::Error>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    contents.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Files that can be used.

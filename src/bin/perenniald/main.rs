@@ -10,6 +10,7 @@ use std::{
 use perennial::{
     blocking,
     server::{self, Config, Reload, config},
+    supervised,
 };
 use tokio::sync::{Notify, oneshot};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         config::LogFormat::Json => registry.with(log.event_format(json::Json)).init(),
         config::LogFormat::Text | config::LogFormat::Auto => registry.with(log.with_ansi(colour)).init(),
     }
+    supervised::report();
     let set_log = move |text: &str| {
         let filter = EnvFilter::builder().parse(text).map_err(|error| format!("log is {text:?}: {error}"))?;
         handle.reload(filter).map_err(|error| error.to_string())
@@ -113,15 +115,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config, reload: Reload, stop: oneshot::Receiver<()>) -> Result<(), server::Error> {
-    let listener = match server::inherited()? {
-        Some(listener) => listener,
-        None => server::bind(&config.listen, config.socket_mode).await?,
-    };
+    let mut listeners = server::inherited()?;
+    if listeners.is_empty() {
+        for listen in &config.listen {
+            listeners.push(server::bind(listen, config.socket_mode).await?);
+        }
+    }
     let stop = async {
         // The sender lives until the process ends.
         let _ = stop.await;
     };
-    server::run(listener, config, reload, stop).await
+    server::run(listeners, config, reload, stop).await
 }
 
 /// Prints what `config` asks for.

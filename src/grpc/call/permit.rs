@@ -177,7 +177,7 @@ pub struct Permitted {
     id: u64,
     inner: Arc<Inner>,
     /// The stream counts among the quotas of its caller.
-    _quotas: Vec<StreamQuota>,
+    _quota: StreamQuota,
 }
 
 impl Permitted {
@@ -190,8 +190,8 @@ impl Permitted {
         connection: &CancellationToken,
         about: About,
     ) -> Result<(Self, Ends), Failure> {
-        let quotas = caller.quotas().open_stream();
-        let quotas = quotas
+        let quota = caller.quotas().open_stream();
+        let quota = quota
             .map_err(|exceeded| status::quota_exceeded(&caller, access.exceed(exceeded)))
             .inspect_err(|failure| about.refused(&caller, &needs, failure))?;
         let ends = Ends::with_permit(connection);
@@ -202,7 +202,7 @@ impl Permitted {
         inner.permits.open().insert(id, permit.clone());
         // The rules may have changed since the caller was checked, before this permit was among those that are checked.
         permit.check(access);
-        Ok((Self { permit, id, inner: inner.clone(), _quotas: quotas }, ends))
+        Ok((Self { permit, id, inner: inner.clone(), _quota: quota }, ends))
     }
 }
 
@@ -213,8 +213,12 @@ impl Drop for Permitted {
 }
 
 /// Checks the permits when the rules or tokens change, and whether credentials have expired, until all calls are gone.
-pub(super) async fn watch(inner: Weak<Inner>, access: Arc<Access>) {
+/// `is_again`: it has ended by a panic, and may have missed a change.
+pub(super) async fn watch(inner: Weak<Inner>, access: Arc<Access>, is_again: bool) {
     let mut changes = access.changes();
+    if is_again {
+        changes.mark_changed();
+    }
     loop {
         let has_changed = tokio::time::timeout(EXPIRY_INTERVAL, changes.changed()).await.is_ok();
         let Some(inner) = inner.upgrade() else { return };

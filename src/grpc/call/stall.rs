@@ -66,6 +66,12 @@ impl Unsent {
         Self { bytes, in_transport, limit: AtomicUsize::new(limit), exceeded: Notify::new() }
     }
 
+    /// The bytes of responses, and those of connections.
+    pub(super) fn held(&self) -> (u64, u64) {
+        let number = |gauge: &Gauge<i64, AtomicI64>| u64::try_from(gauge.get()).unwrap_or(0);
+        (number(&self.bytes), number(&self.in_transport))
+    }
+
     fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }

@@ -1,34 +1,35 @@
 //! Reads the files of TLS again when they change, and when the operator asks for it.
-//!
-//! The files are read from time to time and compared: that also notices a link that leads elsewhere, a mount that was
-//! replaced, and a network file system. A change is used when it was seen twice, because a certificate and its key are
-//! rarely replaced in one step.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
-use super::{Contents, Error, Set, Tls, mark};
-use crate::{blocking::Pool, pem};
+use super::{Contents, Error, Set, Tls};
+use crate::{
+    blocking::Pool,
+    pem,
+    watched::{Reading, Watched, mark},
+};
 
 impl Tls {
     /// Follows the files until it is dropped. They are read every `interval`, and at once when `asked`.
     pub async fn follow(&self, interval: Duration, asked: &Notify, pool: &Pool) {
-        // The contents that were used or refused last, and those that were seen once since.
-        let (mut settled, mut seen) = (self.first, None);
+        let mut watched = Watched::new(self.first);
         // When contents can be used that were refused because they are not valid yet.
         let mut valid_from = None;
         loop {
-            let is_asked = tokio::time::timeout(interval, asked.notified()).await.is_ok();
+            let is_asked = watched.is_asked(interval, asked).await;
             let files = self.files.clone();
             let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
-            let now = mark(&contents);
-            let is_due = now == settled && valid_from.is_some_and(|from| pem::now() >= from);
-            if is_asked || is_due || now != settled && seen == Some(now) {
-                (settled, seen) = (now, None);
+            let mark = mark(&contents);
+            let is_due = match watched.read(mark) {
+                Reading::Same => valid_from.is_some_and(|from| pem::now() >= from),
+                Reading::New => false,
+                Reading::Again => true,
+            };
+            if is_asked || is_due {
+                watched.settle(mark);
                 valid_from = self.replace(contents);
-            } else {
-                seen = Some(now).filter(|now| *now != settled);
             }
         }
     }

@@ -187,7 +187,7 @@ async fn a_certificate_that_was_refused_because_it_is_early_is_used_when_it_is_v
     let directory = Directory::new();
     let followed = Followed::new(&directory, Duration::from_millis(5));
     let mut sets = followed.tls.current.subscribe();
-    let valid_from = pem::now() + 2;
+    let valid_from = pem::now() + 6;
     directory.renew(|params| {
         let since = Duration::from_secs(valid_from.try_into().unwrap());
         params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since;
