@@ -18,10 +18,14 @@ use std::{
 };
 
 use harness::{Server, server_command, signal, soon, until, wait};
-use perennial::proto::{
-    CommitCursorRequest, CountdownRequest, MessagesRequest, PublishRequest, countdown_request::Target,
-    messages_request::Start, publish_request::Content,
+use perennial::{
+    client::Client,
+    proto::{
+        CommitCursorRequest, CountdownRequest, MessagesRequest, PublishRequest, countdown_request::Target,
+        messages_request::Start, publish_request::Content,
+    },
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tonic::Code;
 
 /// The status and the body of an answer.
@@ -33,6 +37,38 @@ fn get(address: &str, path: &str) -> (u16, String) {
     socket.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.into())
+}
+
+#[tokio::test]
+async fn while_the_disk_is_full_the_server_is_ready_to_read_and_not_to_publish() {
+    let (server, address) = start();
+    // Like a disk with little room.
+    let process = Pid::from_raw(server.id().cast_signed());
+    let limit = |bytes| prlimit(process, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    limit(Some(4 * 1024 * 1024));
+    let client = Client::new(&server.url()).unwrap();
+    let message = || PublishRequest {
+        topic: "a".into(),
+        content: Some(Content::Data(vec![0; 500_000])),
+        ..Default::default()
+    };
+    let refused = loop {
+        if let Err(refused) = client.publish(message()).await {
+            break refused;
+        }
+    };
+    assert_eq!(refused.reason(), Some("LOG_FULL"), "{refused}");
+    let (status, text) = get(&address, "/readyz");
+    assert!(status == 200 && text.starts_with("ready to read") && text.contains("LOG_FULL"), "{text}");
+    let (status, text) = get(&address, "/readyz/publish");
+    assert!(status == 503 && text.contains("LOG_FULL"), "{text}");
+    assert_eq!(series(&address)["perennial_log_full"], 1.0);
+    limit(None);
+    until("room", async || get(&address, "/readyz/publish").0 == 200).await;
+    client.publish(message()).await.unwrap();
+    let series = series(&address);
+    assert!(series["perennial_memory_bytes{holder=\"recent_messages\"}"] > 1_000_000.0, "{series:?}");
+    assert!(series["perennial_connections_open"] >= 1.0 && series["perennial_panics_total"] == 0.0);
 }
 
 /// All series, without the time of histograms.

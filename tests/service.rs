@@ -305,7 +305,11 @@ async fn settings_that_change_apply_or_ask_for_a_restart_and_wrong_ones_change_n
 fn config_print_gives_each_setting_its_value_and_its_source_as_a_file_and_check_finds_faults() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("perennial.toml");
-    std::fs::write(&file, "stall = \"7s\"\nretain = [\"a=age:7d\"]\nsocket-mode = \"660\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "stall = \"7s\"\nretain = [\"a=age:7d\"]\nsocket-mode = \"660\"\nlisten = \"unix:/run/p\"\n",
+    )
+    .unwrap();
     let run = |arguments: &[&str], file: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
         command.args(["--config", file.to_str().unwrap()]).args(arguments).env("PERENNIAL_MAX_TOPICS", "70");

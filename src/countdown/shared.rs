@@ -132,6 +132,11 @@ pub struct Page {
 }
 
 impl Countdowns {
+    /// The number of countdowns, with those that have ended and are kept.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
     /// Reads the countdowns of a log. While the returned future is polled, it follows the log and ends countdowns that
     /// are due. The future never completes.
     ///

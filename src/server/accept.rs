@@ -125,9 +125,10 @@ impl Default for Config {
     }
 }
 
-/// Serves connections until `shutdown`, then ends them within the time for the drain. Without `tls` in plain text.
+/// Serves connections until `shutdown`, then ends them within the time for the drain. Without `tls`, and on sockets in the file
+/// system, in plain text.
 pub async fn serve(
-    listener: Listener,
+    listeners: Vec<Listener>,
     tls: Option<Arc<Tls>>,
     gate: Gate,
     config: Config,
@@ -140,8 +141,9 @@ pub async fn serve(
     let addresses = Addresses::new(config.max_connections_per_address);
     let refusals = Arc::new(LogLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1));
     let mut number = 0;
-    while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener)).await {
+    while let Some(accepted) = shutdown.run_until_cancelled(accept_any(&listeners, number)).await {
         let (stream, peer) = accepted;
+        let tls = tls.clone().filter(|_| matches!(stream, Accepted::Tcp(_)));
         let room = room.clone().try_acquire_owned();
         let of_address = addresses.enter(peer);
         let limit = if room.is_err() { "--max-connections" } else { "--max-connections-per-address" };
@@ -156,7 +158,7 @@ pub async fn serve(
         number += 1;
         let newcomer = Newcomer { number, peer, since: Instant::now(), ends: shutdown.child_token() };
         // In a box, whose memory is free after the handshake.
-        let entering = Box::pin(newcomer.enter(stream, tls.clone(), config.clone(), refusals.clone()));
+        let entering = Box::pin(newcomer.enter(stream, tls, config.clone(), refusals.clone()));
         let (gate, config, killed) = (gate.clone(), config.clone(), killed.clone());
         tracker.spawn(async move {
             let connection = async move {
@@ -169,7 +171,7 @@ pub async fn serve(
             drop((room, of_address));
         });
     }
-    drop(listener);
+    drop(listeners);
     tracker.close();
     let left = (config.drain / LEFT_FOR_LOG.0).min(LEFT_FOR_LOG.1);
     let limit = config.drain.saturating_sub(left);
@@ -178,6 +180,17 @@ pub async fn serve(
         killed.cancel();
         tracker.wait().await;
     }
+}
+
+/// The next connection of any listener. After each connection another one is asked first, so that none waits for the others.
+async fn accept_any(listeners: &[Listener], turn: u64) -> (Accepted, Peer) {
+    if let [listener] = listeners {
+        return accept(listener).await;
+    }
+    let first = usize::try_from(turn).unwrap_or(0) % listeners.len().max(1);
+    let (before, after) = listeners.split_at(first);
+    let all = after.iter().chain(before).map(|listener| Box::pin(accept(listener)));
+    futures::future::select_all(all).await.0
 }
 
 /// The next connection. Skips errors that concern one connection, and pauses after others.

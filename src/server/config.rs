@@ -44,8 +44,8 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// The configuration of all parts of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen.
-    pub listen: Listen,
+    /// Where to listen; at least one.
+    pub listen: Vec<Listen>,
     /// The permissions of a socket in the file system.
     pub socket_mode: u32,
     /// The files of TLS. Without them, the server speaks plain text.
@@ -198,29 +198,31 @@ impl Config {
         Ok(Self::read_as(Arguments::full_command(), self.arguments.clone())?.0)
     }
 
-    /// Listens elsewhere than the settings say, on a socket that was passed to the process.
+    /// Listens elsewhere than the settings say, on sockets that were bound before.
     ///
     /// # Errors
     /// [`Error::Value`], if it may not listen there.
-    pub fn listens_at(self, listen: Listen) -> Result<Self, Error> {
+    pub fn listens_at(self, listen: Vec<Listen>) -> Result<Self, Error> {
         let config = Self { listen, ..self };
         secure::check(&config)?;
         Ok(config)
     }
 
-    /// The URL of the server, for its clients.
-    pub fn url(&self) -> String {
-        match &self.listen {
+    /// The URLs of the server, for its clients; those of TCP first.
+    pub fn urls(&self) -> Vec<String> {
+        let url = |listen: &Listen| match listen {
             Listen::Address(address) if self.tls.is_some() => format!("https://{address}"),
             Listen::Address(address) => format!("http://{address}"),
-            path @ Listen::Path(_) => path.to_string(),
-        }
+            Listen::Path(_) => listen.to_string(),
+        };
+        let (tcp, paths) = self.listen.iter().partition::<Vec<_>, _>(|it| matches!(it, Listen::Address(_)));
+        tcp.into_iter().chain(paths).map(url).collect()
     }
 
     /// The defaults of all parts.
     fn with_data(data: PathBuf) -> Self {
         Self {
-            listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 50051))),
+            listen: vec![Listen::Address(SocketAddr::from(([127, 0, 0, 1], 50051)))],
             socket_mode: SOCKET_MODE,
             tls: None,
             access: None,
@@ -268,10 +270,12 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     let data = given.data.clone().or_else(|| file.data.clone()).or_else(|| default_data(demo));
     let mut config = Config { roots, demo, ..Config::with_data(data.ok_or(Error::NoHome)?) };
     Settings::apply(&given, &file, &mut config);
-    if let Some(listen) = given.listen.clone().or_else(|| file.listen.clone()) {
-        config.listen = listen;
+    let listen = pick(&given.listen, &file.listen);
+    if !listen.is_empty() {
+        config.listen = listen.to_vec();
     }
     config.tls = secure::files(&given, &file)?;
+    secure::check_effects(&given, &file, &config)?;
     config.tokens = given.tokens.clone().or_else(|| file.tokens.clone());
     config.access = secure::access(&given, &file, config.tokens.clone());
     config.insecure = given.insecure.or(file.insecure).unwrap_or_default();

@@ -1,16 +1,20 @@
 //! The metrics of the log: whether messages can be published, the room that this needs, the bytes still to be erased, what it
 //! holds, and how long the disk takes.
 
-use std::time::UNIX_EPOCH;
+use std::{sync::atomic::AtomicU64, time::UNIX_EPOCH};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::ConstCounter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::Registry,
 };
 
-use crate::messages::Log;
+use crate::messages::{Log, quota::QuotaUsage};
 
 /// Reads the log at each scrape.
 #[derive(Debug)]
@@ -21,6 +25,39 @@ pub fn register(log: Log, registry: &mut Registry) {
     let help = "How long commits waited for the disk, in seconds";
     registry.register("log_sync_seconds", help, log.sync_times());
     registry.register_collector(Box::new(LogMetrics(log)));
+}
+
+/// The quota of topics that a value is about: its patterns.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Of {
+    topics: String,
+}
+
+impl LogMetrics {
+    /// What is used of the quotas of topics, and what they allow.
+    fn encode_quotas(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+        let families = [(); 4].map(|()| Family::<Of, Gauge<u64, AtomicU64>>::default());
+        let [used_topics, used_bytes, max_topics, max_bytes] = &families;
+        for QuotaUsage { quota, topics, bytes } in self.0.quotas() {
+            let of = Of { topics: quota.name() };
+            used_topics.get_or_create(&of).set(topics);
+            used_bytes.get_or_create(&of).set(bytes);
+            for (family, limit) in [(max_topics, quota.topics), (max_bytes, quota.bytes)] {
+                if let Some(limit) = limit {
+                    family.get_or_create(&of).set(limit);
+                }
+            }
+        }
+        for (name, help, family) in [
+            ("topic_quota_topics", "Topics with messages that count in a quota", used_topics),
+            ("topic_quota_stored_bytes", "Bytes of messages that count in a quota", used_bytes),
+            ("topic_quota_max_topics", "The topics that a quota allows", max_topics),
+            ("topic_quota_max_stored_bytes", "The bytes of messages that a quota allows", max_bytes),
+        ] {
+            family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Collector for LogMetrics {
@@ -60,6 +97,7 @@ impl Collector for LogMetrics {
             let name = "log_oldest_timestamp_seconds";
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        self.encode_quotas(&mut encoder)?;
         let steps = ConstCounter::new(self.0.clock_steps());
         let help = "How many times the wall clock was set, as far as that concerns the ages of messages";
         steps.encode(encoder.encode_descriptor("clock_steps", help, None, steps.metric_type())?)

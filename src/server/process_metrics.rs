@@ -1,6 +1,6 @@
 //! The metrics of the process under their usual names, what holds its memory, and the version of the server.
 
-use std::fmt;
+use std::{fmt, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     collector::Collector,
@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 use tokio::runtime::Handle;
 
-use crate::grpc::call::Calls;
+use crate::{countdown::shared::Countdowns, grpc::call::Calls, messages::Log, supervised};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Version {
@@ -38,9 +38,10 @@ pub fn register(registry: &mut Registry) {
     registry.register("perennial_build_info", "The version of the server", build);
 }
 
-/// Registers what calls hold. The registry adds the prefix of this program.
-pub fn register_calls(calls: Calls, registry: &mut Registry) {
-    registry.register_collector(Box::new(Held(calls)));
+/// Registers what the server holds. The registry adds the prefix of this program.
+pub fn register_held(calls: Calls, log: Log, countdowns: Countdowns, registry: &mut Registry) {
+    registry.register("panics", "Faults of the program that ended a task or a thread", supervised::panics());
+    registry.register_collector(Box::new(Held { calls, log, countdowns }));
 }
 
 /// The value of a line of `/proc/self/status`, in its unit.
@@ -93,16 +94,39 @@ fn cpu_seconds() -> f64 {
     fields.map(f64::from).sum::<f64>() / 100.0
 }
 
-/// What calls hold in memory.
+/// What the server holds in memory.
 #[derive(Debug)]
-struct Held(Calls);
+struct Held {
+    calls: Calls,
+    log: Log,
+    countdowns: Countdowns,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Holder {
+    holder: &'static str,
+}
 
 impl Collector for Held {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let buffered = u64::try_from(self.0.buffered()).unwrap_or(u64::MAX);
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let Self { calls, log, countdowns } = self;
+        let buffered = count(calls.buffered());
         let help = "Bytes of requests that are not complete and of answers that wait for their readers";
         put(&mut encoder, "requests_buffered_bytes", help, buffered)?;
-        let open = u64::try_from(self.0.open()).unwrap_or(u64::MAX);
-        put(&mut encoder, "calls_open", "Open calls of all services, which --max-streams bounds", open)
+        let help = "Open calls of all services, which --max-streams bounds";
+        put(&mut encoder, "calls_open", help, count(calls.open()))?;
+        let help = "Open connections, which --max-connections bounds";
+        put(&mut encoder, "connections_open", help, count(calls.connections()))?;
+        let help = "Shared countdowns, which --max-countdowns bounds";
+        put(&mut encoder, "countdowns", help, count(countdowns.count()))?;
+        let (responses, connections) = calls.unsent();
+        let memory = Family::<Holder, Gauge<u64, AtomicU64>>::default();
+        let of_calls = [("requests", buffered), ("responses", responses), ("connections", connections)];
+        for (holder, bytes) in log.memory().into_iter().chain(of_calls) {
+            memory.get_or_create(&Holder { holder }).set(bytes);
+        }
+        let help = "Bytes of memory by what holds them, estimated where they are not counted";
+        memory.encode(encoder.encode_descriptor("memory_bytes", help, None, memory.metric_type())?)
     }
 }

@@ -1,6 +1,6 @@
 //! What systemd gives the server, and what the server reports to it. Without systemd all of this does nothing.
 //!
-//! - A socket of a `.socket` unit: systemd holds it, also while the server restarts, so clients wait and are not refused.
+//! - The sockets of a `.socket` unit: systemd holds them, also while the server restarts, so clients wait and are not refused.
 //! - READY=1 once calls are served, RELOADING=1 while files are read again, STOPPING=1 from the drain on.
 //! - WATCHDOG=1 at half the interval that the unit asks for, as long as the runtime runs and the log answers. If one of them
 //!   hangs, systemd restarts the server.
@@ -17,29 +17,23 @@ use super::{
 };
 use crate::messages::Log;
 
-/// The socket that systemd has passed, if it has passed one. Call it on the runtime.
+/// The sockets that systemd has passed. Call it on the runtime.
 ///
 /// # Errors
-/// [`Error::Inherited`], if there are several, or if it is no socket of TCP or of the file system that listens.
-pub fn inherited() -> Result<Option<Listener>, Error> {
+/// [`Error::Inherited`], if one is no socket of TCP or of the file system that listens.
+pub fn inherited() -> Result<Vec<Listener>, Error> {
     let mut passed = ListenFd::from_env();
-    match passed.len() {
-        0 => Ok(None),
-        1 => take(&mut passed).map(Some).map_err(|source| Error::Inherited { source }),
-        count => {
-            let text = format!("there are {count}, and the server listens on one: write one ListenStream=");
-            Err(Error::Inherited { source: io::Error::other(text) })
-        }
-    }
+    let all = (0..passed.len()).map(|index| take(&mut passed, index));
+    all.collect::<Result<_, _>>().map_err(|source| Error::Inherited { source })
 }
 
-fn take(passed: &mut ListenFd) -> io::Result<Listener> {
+fn take(passed: &mut ListenFd, index: usize) -> io::Result<Listener> {
     let missing = || io::Error::other("it is neither of TCP nor of the file system");
-    if let Ok(Some(listener)) = passed.take_tcp_listener(0) {
+    if let Ok(Some(listener)) = passed.take_tcp_listener(index) {
         listener.set_nonblocking(true)?;
         return TcpListener::from_std(listener).map(Listener::Tcp);
     }
-    let listener = passed.take_unix_listener(0)?.ok_or_else(missing)?;
+    let listener = passed.take_unix_listener(index)?.ok_or_else(missing)?;
     let path = listener.local_addr()?.as_pathname().map(Into::into).ok_or_else(missing)?;
     listener.set_nonblocking(true)?;
     Ok(Listener::Unix(Removal::none(path), UnixListener::from_std(listener)?))

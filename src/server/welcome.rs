@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Config, Listen, demo};
+use super::{Config, demo};
 use crate::lines::Root;
 
 /// The server of a client that is given none.
@@ -11,15 +11,17 @@ const DEFAULT_URL: &str = "http://127.0.0.1:50051";
 
 /// Prints the text. `needs_certificates`: a client needs a certificate.
 pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Root]) {
-    let (address, url) = (&config.listen, config.url());
-    let mut text = format!("perenniald: listening on {url}\n");
+    let urls = config.urls();
+    let mut text = urls.iter().map(|url| format!("perenniald: listening on {url}\n")).collect::<String>();
     text += &format!("perenniald: messages are kept in {}\n", data.display());
     for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
     let (is_secure, has_rules) = (config.tls.is_some(), config.access.is_some());
+    let exposed = config.listen.iter().filter(|listen| !listen.is_local());
+    let address = exposed.map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let warning = match (is_secure, has_rules) {
-        _ if address.is_local() => None,
+        _ if address.is_empty() => None,
         (false, true) => Some(format!(
             "everyone on the way to {address} can read and change what is sent, tokens too, because there is no TLS"
         )),
@@ -46,13 +48,16 @@ pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Ro
         }
     }
     if config.demo {
-        text += &commands(&url, address);
+        let url = urls.first().map_or(DEFAULT_URL, String::as_str);
+        text += &commands(url);
     }
     anstream::eprint!("{text}");
 }
 
 /// Three commands for the bundled client, and three for grpcurl.
-fn commands(url: &str, address: &Listen) -> String {
+fn commands(url: &str) -> String {
+    // grpcurl takes an address without a scheme, or `unix:PATH`.
+    let address = url.split_once("://").map_or(url, |(_, address)| address);
     let server = if url == DEFAULT_URL { String::new() } else { format!("--server {url} ") };
     let client = format!("{} {server}", client());
     let security = if url.starts_with("https:") { "" } else { "-plaintext " };

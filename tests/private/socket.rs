@@ -52,6 +52,30 @@ impl Place {
     }
 }
 
+#[test]
+fn a_server_serves_on_an_address_and_on_a_socket_at_once() {
+    let place = Place::new();
+    let mut command = server_command(place.0.path(), "127.0.0.1:0");
+    let mut child = command.args(["--listen", &place.address()]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut urls = Vec::new();
+    while urls.len() < 2 {
+        let line = lines.next().unwrap();
+        urls.extend(line.split_once("listening on ").map(|(_, url)| url.to_owned()));
+    }
+    std::thread::spawn(move || lines.for_each(drop));
+    let mut server = Running(child);
+    assert!(urls[0].starts_with("http://127.0.0.1:") && urls[1] == place.address(), "{urls:?}");
+    // The messages of one are those of the other.
+    for (number, url) in urls.iter().chain(&urls).enumerate() {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perennial"));
+        command.args(["--server", url, "publish", "a", "x"]).stdin(Stdio::null());
+        assert_eq!(stdout(&run(&mut command)), format!("{}\n", number + 1));
+    }
+    signal(&server.0, Signal::TERM);
+    assert!(wait(&mut server.0).success() && !place.socket().exists());
+}
+
 /// A server, which is killed at the end of its test.
 struct Running(Child);
 

@@ -62,6 +62,10 @@ impl Registry {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn count(&self) -> usize {
+        self.by_name().len()
+    }
+
     pub fn find(&self, name: &str) -> Option<Arc<Snapshot>> {
         self.by_name().get(name).map(|changes| changes.borrow().clone())
     }

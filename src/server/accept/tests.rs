@@ -68,7 +68,7 @@ impl Server {
         let routes = Routes::new(service).add_service(Stubborn);
         let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
         let gate = Gate::new(routes, calls, &grpc::Config::default(), 1, &mut Registry::default());
-        let served = tokio::spawn(serve(Listener::Tcp(listener), None, gate, config, shutdown.clone()));
+        let served = tokio::spawn(serve(vec![Listener::Tcp(listener)], None, gate, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 

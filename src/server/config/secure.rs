@@ -40,25 +40,38 @@ pub fn access(given: &Settings, file: &Settings, tokens: Option<PathBuf>) -> Opt
     rules.map(|rules| access::Files { rules, tokens })
 }
 
+/// Refuses settings that would have no effect, because they are about something that the server does not do.
+pub fn check_effects(given: &Settings, file: &Settings, config: &Config) -> Result<(), Error> {
+    let needs = |name: &str, needed: &str| Err(Error::Needs { name: name.into(), needed: needed.into() });
+    let has_path = config.listen.iter().any(|listen| matches!(listen, Listen::Path(_)));
+    if (given.has_socket_mode() || file.has_socket_mode()) && !has_path {
+        return needs("--socket-mode", "--listen unix:PATH");
+    }
+    if (given.has_handshake() || file.has_handshake()) && config.tls.is_none() {
+        return needs("--handshake", "--tls-cert FILE and --tls-key FILE");
+    }
+    Ok(())
+}
+
 /// Refuses plain text on an address that others can reach.
 pub fn check(config: &Config) -> Result<(), Error> {
-    if let (Some(_), Listen::Path(_)) = (&config.tls, &config.listen) {
-        return Err(Error::Value {
-            name: "--listen".into(),
-            value: config.listen.to_string(),
-            remedy: "a socket in the file system has no TLS, and needs none: leave out --tls-cert, or listen on IP:PORT"
-                .into(),
-        });
+    let refuse = |listen: &Listen, remedy: &str| {
+        Err(Error::Value { name: "--listen".into(), value: listen.to_string(), remedy: remedy.into() })
+    };
+    let has_address = config.listen.iter().any(|listen| matches!(listen, Listen::Address(_)));
+    if let (Some(_), Some(path), false) = (&config.tls, config.listen.first(), has_address) {
+        return refuse(
+            path,
+            "a socket in the file system has no TLS, and needs none: leave out --tls-cert, or listen on IP:PORT, too",
+        );
     }
-    if config.tls.is_some() || config.listen.is_local() || config.insecure {
-        return Ok(());
-    }
-    Err(Error::Value {
-        name: "--listen".into(),
-        value: config.listen.to_string(),
-        remedy:
+    let exposed = config.listen.iter().find(|listen| !listen.is_local());
+    match exposed {
+        Some(listen) if config.tls.is_none() && !config.insecure => refuse(
+            listen,
             "others can reach this address, and could read and change what is sent: give --tls-cert FILE and \
-                 --tls-key FILE, or listen on 127.0.0.1 or unix:PATH, or allow plain text with --insecure"
-                .into(),
-    })
+             --tls-key FILE, or listen on 127.0.0.1 or unix:PATH, or allow plain text with --insecure",
+        ),
+        _ => Ok(()),
+    }
 }

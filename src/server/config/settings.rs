@@ -100,7 +100,7 @@ macro_rules! settings {
             pub fn defaults(config: &Config) -> Vec<(String, String)> {
                 let flag = |field: &str| field.replace('_', "-");
                 vec![
-                    ("listen".into(), config.listen.to_string()),
+                    ("listen".into(), config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
                     ("log".into(), config.log.clone()),
                     $($((
                         flag(stringify!($field)),
@@ -123,9 +123,10 @@ macro_rules! settings {
 
 settings! {
     special {
-        /// Listen on IP:PORT or unix:PATH
-        #[arg(long, value_name = "ADDR")]
-        pub listen: Option<Listen>,
+        /// Listen on IP:PORT or unix:PATH; can be repeated
+        #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+        #[serde(deserialize_with = "one_or_more")]
+        pub listen: Vec<Listen>,
         /// Keep messages, consumers and shared countdowns in this directory [default: $XDG_DATA_HOME/perennial, or
         /// perennial-demo with --demo]
         #[arg(long, value_name = "DIR", global = true)]
@@ -293,6 +294,33 @@ settings! {
         /// End within this time when asked to stop; connections are cut after three quarters of it, or 5 s before its end
         drain: Span "TIME" => connections.drain;
     }
+}
+
+impl Settings {
+    /// Whether the permissions of a socket in the file system are set.
+    pub fn has_socket_mode(&self) -> bool {
+        self.socket_mode.is_some()
+    }
+
+    /// Whether the time of a handshake is set.
+    pub fn has_handshake(&self) -> bool {
+        self.handshake.is_some()
+    }
+}
+
+/// A value of the file that is one text, or a list of them.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Values {
+        One(String),
+        More(Vec<String>),
+    }
+    let texts = match Values::deserialize(deserializer)? {
+        Values::One(text) => vec![text],
+        Values::More(texts) => texts,
+    };
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 fn check_least<T>(field: &str, value: &T, least: Option<&'static str>) -> Result<(), Error>

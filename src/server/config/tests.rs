@@ -23,18 +23,62 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let [root] = &config.roots[..] else { panic!("{:?}", config.roots) };
     assert_eq!((root.name.as_str(), root.path.as_path()), ("a", Path::new("/a")));
     assert_eq!(config.connections.drain, Duration::from_secs(20));
-    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.listen[0].to_string(), "127.0.0.1:50051");
 }
 
 /// As a number, TOML would read other digits than those that were written.
 #[test]
 fn a_mode_in_the_file_is_a_text_of_octal_digits() {
     let file = file::parse("socket-mode = \"660\"").unwrap();
-    assert_eq!(resolve(given(&["--data", "/d"]), file).unwrap().socket_mode, 0o660);
+    let arguments = ["--data", "/d", "--listen", "unix:/run/p"];
+    assert_eq!(resolve(given(&arguments), file).unwrap().socket_mode, 0o660);
     for value in ["0o660", "660", "432", "\"+60\"", "\"0o660\"", "\"888\""] {
         let fault = file::parse(&format!("socket-mode = {value}")).unwrap_err();
         assert!(fault.contains("660"), "{value}: {fault}");
     }
+}
+
+#[test]
+fn a_server_listens_on_one_address_or_on_several() {
+    let listen = |arguments: &[&str], file: &str| {
+        let arguments = [&["--data", "/d"], arguments].concat();
+        resolve(given(&arguments), file::parse(file).unwrap()).map(|config| config.urls())
+    };
+    let urls = |arguments: &[&str], file: &str| listen(arguments, file).unwrap();
+    assert_eq!(urls(&[], ""), ["http://127.0.0.1:50051"]);
+    assert_eq!(urls(&[], "listen = 'unix:/run/p'"), ["unix:/run/p"]);
+    assert_eq!(urls(&[], "listen = ['unix:/run/p', '[::1]:1']"), ["http://[::1]:1", "unix:/run/p"]);
+    // A list from the flags replaces that of the file.
+    let flags = ["--listen", "127.0.0.1:1", "--listen", "127.0.0.2:1,unix:p"];
+    let expected = ["http://127.0.0.1:1", "http://127.0.0.2:1", "unix:p"];
+    assert_eq!(urls(&flags, "listen = 'unix:/run/p'"), expected);
+    assert!(file::parse("listen = ['here']").unwrap_err().contains("unix:PATH"));
+    // TLS is for the addresses alone, and needs one.
+    let tls = ["--tls-cert", "c", "--tls-key", "k", "--listen", "unix:/run/p"];
+    assert!(listen(&tls, "").unwrap_err().to_string().contains("listen on IP:PORT, too"));
+    let both = [&tls[..], &["--listen", "0.0.0.0:1"]].concat();
+    assert_eq!(urls(&both, ""), ["https://0.0.0.0:1", "unix:/run/p"]);
+    // One address of several that others can reach.
+    let error = listen(&["--listen", "127.0.0.1:1,0.0.0.0:1"], "").unwrap_err().to_string();
+    assert!(error.starts_with("--listen is 0.0.0.0:1: others can reach"), "{error}");
+}
+
+#[test]
+fn a_setting_that_would_have_no_effect_is_refused() {
+    for (arguments, needed) in [
+        (&["--socket-mode", "660"][..], "--socket-mode is set, which also needs --listen unix:PATH"),
+        (&["--handshake", "5s"], "--handshake is set, which also needs --tls-cert FILE"),
+    ] {
+        let arguments = [&["--data", "/d"], arguments].concat();
+        let error = resolve(given(&arguments), Settings::default()).unwrap_err().to_string();
+        assert!(error.starts_with(needed), "{error}");
+    }
+    let file = file::parse("socket-mode = '660'").unwrap();
+    assert!(resolve(given(&["--data", "/d"]), file).is_err());
+    let used = ["--data", "/d", "--socket-mode", "660", "--listen", "unix:p,127.0.0.1:1"];
+    resolve(given(&used), Settings::default()).unwrap();
+    let used = ["--data", "/d", "--handshake", "5s", "--tls-cert", "c", "--tls-key", "k"];
+    resolve(given(&used), Settings::default()).unwrap();
 }
 
 #[test]
