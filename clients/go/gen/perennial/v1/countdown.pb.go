@@ -846,7 +846,8 @@ type Countdown struct {
 	// When it was last changed. After it ended, this is when the server recorded the end: `update_time` minus `end_time`
 	// is how late `on_end` was published.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// The message to publish when it ends. Unset: no message.
+	// The message to publish when it ends. Unset: no message, or one that the caller may not see: if the operator has set
+	// rules of access, only a caller that may publish to its topic, or subscribe to it, gets it.
 	OnEnd         *EndMessage `protobuf:"bytes,12,opt,name=on_end,json=onEnd,proto3" json:"on_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

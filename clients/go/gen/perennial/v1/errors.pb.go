@@ -74,7 +74,8 @@ const (
 	ErrorReason_CONSUMER_NOT_FOUND ErrorReason = 13
 	// NOT_FOUND: the topic has no messages.
 	ErrorReason_TOPIC_NOT_FOUND ErrorReason = 14
-	// RESOURCE_EXHAUSTED: the server has as many topics as it allows. Metadata: `limit`.
+	// RESOURCE_EXHAUSTED: the server has as many topics as it allows, or as a quota of topics allows; then with QuotaFailure.
+	// Metadata: `limit`, and for a quota also `quota`, which is topic_count, and `topics`, its patterns.
 	ErrorReason_TOO_MANY_TOPICS ErrorReason = 15
 	// NOT_FOUND: there is no shared countdown of this name.
 	ErrorReason_COUNTDOWN_NOT_FOUND ErrorReason = 16
@@ -131,8 +132,9 @@ const (
 	// UNAVAILABLE, with RetryInfo: the rules of the server were changed, and the caller may read another part of the topics
 	// of its subscription than before. The last cursor resumes; messages that it could not read before it are not sent.
 	ErrorReason_ACCESS_CHANGED ErrorReason = 38
-	// RESOURCE_EXHAUSTED, with RetryInfo and QuotaFailure: a quota of the caller is used up. Metadata: `quota`, one of
-	// streams, calls, publishes and bytes, and `limit`.
+	// RESOURCE_EXHAUSTED, with RetryInfo and QuotaFailure: a quota of the caller is used up, or one of topics has no room for
+	// the bytes of a message. Metadata: `quota`, one of streams, calls, publishes, bytes and stored_bytes, and `limit`; for
+	// stored_bytes also `used`, and `topics`, the patterns of the quota.
 	ErrorReason_QUOTA_EXCEEDED ErrorReason = 39
 )
 

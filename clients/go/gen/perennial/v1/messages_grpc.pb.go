@@ -50,7 +50,7 @@ const (
 // If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
 // CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
 // RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
-// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. Lists show what the caller
+// when its caller loses the right to it, before the next response, and its last cursor resumes. Lists show what the caller
 // may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
@@ -100,8 +100,9 @@ type MessageServiceClient interface {
 	//
 	// INVALID_ARGUMENT names the wrong field. ABORTED (SEQUENCE_MISMATCH) if `expected_sequence` does not match.
 	// RESOURCE_EXHAUSTED (LOG_FULL) while the disk is full, with RetryInfo, (TOO_MANY_TOPICS) for a new topic at the
-	// limit of the server, or (REQUEST_TOO_LARGE) for a request over 4 MiB (the operator can change this). UNAVAILABLE
-	// (LOG_FAILED) after a failed write, until the server is restarted; reads continue.
+	// limit of the server or of a quota of topics, (QUOTA_EXCEEDED) if such a quota has no room for the bytes, with
+	// RetryInfo, or (REQUEST_TOO_LARGE) for a request over 4 MiB (the operator can change this). UNAVAILABLE (LOG_FAILED)
+	// after a failed write, until the server is restarted; reads continue.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// Publishes several messages, all or none, next to each other in the log. The server answers after all are on disk.
 	// The whole request has up to 4 MiB (the operator can change this). Errors: as for Publish; the field is named as
@@ -305,7 +306,7 @@ func (c *messageServiceClient) DeleteConsumer(ctx context.Context, in *DeleteCon
 // If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
 // CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
 // RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
-// when its caller loses the right to it, after the batch in hand, and its last cursor resumes. Lists show what the caller
+// when its caller loses the right to it, before the next response, and its last cursor resumes. Lists show what the caller
 // may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
@@ -355,8 +356,9 @@ type MessageServiceServer interface {
 	//
 	// INVALID_ARGUMENT names the wrong field. ABORTED (SEQUENCE_MISMATCH) if `expected_sequence` does not match.
 	// RESOURCE_EXHAUSTED (LOG_FULL) while the disk is full, with RetryInfo, (TOO_MANY_TOPICS) for a new topic at the
-	// limit of the server, or (REQUEST_TOO_LARGE) for a request over 4 MiB (the operator can change this). UNAVAILABLE
-	// (LOG_FAILED) after a failed write, until the server is restarted; reads continue.
+	// limit of the server or of a quota of topics, (QUOTA_EXCEEDED) if such a quota has no room for the bytes, with
+	// RetryInfo, or (REQUEST_TOO_LARGE) for a request over 4 MiB (the operator can change this). UNAVAILABLE (LOG_FAILED)
+	// after a failed write, until the server is restarted; reads continue.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Publishes several messages, all or none, next to each other in the log. The server answers after all are on disk.
 	// The whole request has up to 4 MiB (the operator can change this). Errors: as for Publish; the field is named as
