@@ -17,7 +17,7 @@ use std::{
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::pem;
+use crate::{messages::quota::TopicQuota, pem, watched::mark};
 use identity::Accounts;
 pub use identity::Identity;
 use jwt::Jwts;
@@ -213,7 +213,7 @@ impl Policy {
         &self,
         of_connection: &Arc<[Identity]>,
         credential: Option<Credential>,
-        usages: &Usages,
+        usages: &Arc<Usages>,
     ) -> Result<Caller, Refused> {
         let (mut own, mut expires) = (Vec::new(), None);
         match &credential {
@@ -262,7 +262,7 @@ pub struct Access {
     current: watch::Sender<Arc<Policy>>,
     /// The contents of the files at the start.
     first: u64,
-    usages: Usages,
+    usages: Arc<Usages>,
     metrics: Metrics,
 }
 
@@ -273,11 +273,11 @@ impl Access {
     /// A file cannot be used.
     pub fn open(files: Files, roots: Vec<String>, registry: &mut Registry) -> Result<Arc<Self>, Error> {
         let contents = Contents::read(&files);
-        let first = reload::mark(&contents);
+        let first = mark(&contents);
         let policy = Policy::new(&files, &contents?, &roots, None)?;
         let metrics = Metrics::new(registry);
         metrics.in_use(&policy);
-        let (current, usages) = (watch::Sender::new(policy.into()), Usages::default());
+        let (current, usages) = (watch::Sender::new(policy.into()), Arc::default());
         Ok(Arc::new(Self { files, roots, current, first, usages, metrics }))
     }
 
@@ -321,6 +321,11 @@ impl Access {
     /// Counts a denial.
     pub fn deny(&self, need: &Need<'_>) {
         self.metrics.denied(need.verb);
+    }
+
+    /// How much topics may take, by the rules that are in use now.
+    pub fn topic_quotas(&self) -> Vec<TopicQuota> {
+        self.current.borrow().rules.quotas().to_vec()
     }
 
     /// Reports new rules and tokens.

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::blocking::Pool;
 use embedded::{Embedded, Subscription};
 use incarnation::Incarnation;
+use quota::{QuotaUsage, TopicQuota};
 use topic::Pattern;
 
 pub mod clock;
@@ -30,6 +31,7 @@ mod incarnation;
 pub mod json;
 mod message;
 mod query;
+pub mod quota;
 pub mod retention;
 mod selection;
 mod sequence;
@@ -332,6 +334,22 @@ impl Log {
         log.last_text(topic).await
     }
 
+    /// Replaces the quotas of topics, and counts what the topics take of them. Until then, they hold for the topics that were
+    /// counted.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], if the pool has ended.
+    pub async fn set_quotas(&self, quotas: Vec<TopicQuota>) -> Result<(), Error> {
+        let Kind::Embedded(log) = &self.0;
+        log.set_quotas(quotas).await
+    }
+
+    /// The quotas of topics, and what is used of each.
+    pub fn quotas(&self) -> Vec<QuotaUsage> {
+        let Kind::Embedded(log) = &self.0;
+        log.quotas()
+    }
+
     /// Becomes true when a write fails: then the log accepts no message until a restart.
     pub fn failed(&self) -> watch::Receiver<bool> {
         let Kind::Embedded(log) = &self.0;
@@ -348,6 +366,12 @@ impl Log {
     pub fn figures(&self) -> LogFigures {
         let Kind::Embedded(log) = &self.0;
         log.figures()
+    }
+
+    /// The bytes of memory that the log holds, by what holds them; estimated, but for bytes of messages.
+    pub fn memory(&self) -> [(&'static str, u64); 7] {
+        let Kind::Embedded(log) = &self.0;
+        log.memory()
     }
 
     /// How long commits have waited for the disk, in seconds.

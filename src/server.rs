@@ -1,6 +1,6 @@
 //! The server: composes configuration, data, log, roots, services and listener, and shuts them down in order.
 //!
-//! [`run`] takes a bound listener and a future that ends when the server must stop. It then shuts down in this order:
+//! [`run`] takes bound listeners and a future that ends when the server must stop. It then shuts down in this order:
 //! health reports NOT_SERVING; no connection is accepted; every stream ends with its cursor, and every connection with a
 //! GOAWAY, within the time for the drain; the demo stops; the log writes its queue and closes; the data directory is
 //! unlocked. A disk that hangs can delay this without end: `perenniald` then ends its process after the same time.
@@ -77,8 +77,8 @@ pub enum Error {
         /// What is wrong with it.
         source: std::io::Error,
     },
-    /// The server may not listen on the socket that systemd has passed.
-    #[error("the socket of systemd (LISTEN_FDS): {0}")]
+    /// The server may not listen on a socket that was bound or passed.
+    #[error("the socket to listen on: {0}")]
     Config(#[from] config::Error),
     /// The files of TLS cannot be used.
     #[error("TLS: {0}")]
@@ -101,12 +101,18 @@ pub enum Error {
     /// The shared countdowns cannot be read from the log.
     #[error("the countdowns in the log: {0}")]
     Countdowns(messages::Error),
+    /// What topics take cannot be counted.
+    #[error("the quotas of topics: {0}")]
+    Quotas(messages::Error),
     /// A root cannot be served.
     #[error(transparent)]
     Root(#[from] lines::RootError),
     /// The reflection service cannot be built.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The task that accepts connections has panicked.
+    #[error("no connection is accepted any more, by a fault of the program: the log has it")]
+    Accepting,
     /// Another error of the system.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -126,7 +132,7 @@ async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
 /// # Errors
 /// Why the server does not start.
 pub async fn run(
-    listener: Listener,
+    listeners: Vec<Listener>,
     mut config: Config,
     reload: Reload,
     shutdown: impl Future<Output = ()>,
@@ -135,7 +141,8 @@ pub async fn run(
         return Err(Error::TokensWithoutRules);
     }
     // With port 0, the system has chosen a port.
-    config = config.listens_at(listener.local()?)?;
+    let addresses = listeners.iter().map(Listener::local).collect::<Result<_, _>>()?;
+    config = config.listens_at(addresses)?;
     let mut metrics = Registry::default();
     process_metrics::register(&mut metrics);
     let registry = metrics.sub_registry_with_prefix("perennial");
@@ -154,7 +161,7 @@ pub async fn run(
     let answers = metrics_listener.map(|listener| metrics::serve(listener, endpoint.clone()));
     let _answers = answers.map(|answers| AbortOnDropHandle::new(tokio::spawn(answers)));
     let mut data = DataDirectory::open(&config.data)?;
-    data.sign(&config.url())?;
+    data.sign(&config.urls().join(", "))?;
     let demo_root = data.path().join("demo");
     let app_log = config.demo.then(|| demo::AppLog::open(&demo_root)).transpose()?;
     let mut roots = config.roots.clone();
@@ -165,6 +172,9 @@ pub async fn run(
     config.lines.pool = pool.clone();
     let (log, opened) = Log::open(&data.create_log()?, config.messages.clone())?;
     log_opened(&opened);
+    if let Some(access) = &access {
+        log.set_quotas(access.topic_quotas()).await.map_err(Error::Quotas)?;
+    }
     let ending = CancellationToken::new();
     // If this future fails or is dropped, everything that it started ends, too.
     let _ends_tasks = ending.clone().drop_guard();
@@ -184,7 +194,7 @@ pub async fn run(
         calls: Calls::guarded(config.calls, access.clone(), ending.clone(), registry),
         config: config.requests.clone(),
     };
-    process_metrics::register_calls(app.calls.clone(), registry);
+    process_metrics::register_held(app.calls.clone(), log.clone(), app.countdowns.clone(), registry);
     let settings = reload::Follower::new(config.clone(), app.calls.clone(), reload.clone(), registry);
     let (health, gate) = services(app, config.messages.max_patterns, &mut metrics)?;
     endpoint.serve_metrics(metrics, log.clone());
@@ -192,41 +202,51 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::Serving).await;
     }
     let tasks = TaskTracker::new();
-    let is_over = ending.clone();
-    tasks.spawn(async move { is_over.run_until_cancelled(ends_countdowns).await });
+    spawn(&tasks, &ending, ends_countdowns);
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
     tasks.spawn(memory::give_back(gate.calls().clone(), pool.clone(), ending.clone()));
     if let Some(app_log) = app_log {
-        let (shown, ending) = (demo::run(app_log, log.clone(), ending.clone()), ending.clone());
-        tasks.spawn(async move { _ = ending.run_until_cancelled(shown).await });
+        spawn(&tasks, &ending, demo::run(app_log, log.clone(), ending.clone()));
+    }
+    if let Some(access) = access.clone() {
+        spawn(&tasks, &ending, follow_quotas(access, log.clone()));
     }
     let files = follow_files((tls.clone(), access), settings, config.clone(), reload, pool.clone());
-    let is_over = ending.clone();
-    tasks.spawn(async move { is_over.run_until_cancelled(files).await });
+    spawn(&tasks, &ending, files);
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
-    let accepting = tokio::spawn(accept::serve(listener, tls, gate, connections, ending.clone()));
-    let (watchdog, is_over) = (service_manager::watch(log.clone()), ending.clone());
-    tasks.spawn(async move { is_over.run_until_cancelled(watchdog).await });
+    let mut accepting = tokio::spawn(accept::serve(listeners, tls, gate, connections, ending.clone()));
+    spawn(&tasks, &ending, service_manager::watch(log.clone()));
     endpoint.set(metrics::State::Ready);
     service_manager::ready();
     welcome::print(needs_certificates, &config, data.path(), &roots);
 
-    shutdown.await;
+    let has_ended = tokio::select! {
+        () = shutdown => false,
+        _ = &mut accepting => true,
+    };
     endpoint.set(metrics::State::Draining);
     service_manager::stopping();
     tracing::info!("stopping: streams end with their cursor");
     not_serving(&health).await;
     ending.cancel();
-    if let Err(error) = accepting.await {
-        tracing::error!(%error, "accepting connections failed");
-    }
+    // It ends before that only by a panic, which is reported: then the server stops, to be started again.
+    let is_lost = has_ended || accepting.await.is_err();
     tasks.close();
     tasks.wait().await;
     tracing::debug!("the connections have ended: the log is closed");
     log.close().await;
     tracing::info!("stopped");
-    Ok(())
+    if is_lost { Err(Error::Accepting) } else { Ok(()) }
+}
+
+/// Starts a task that ends when the server stops.
+fn spawn<F>(tasks: &TaskTracker, ending: &CancellationToken, task: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let ending = ending.clone();
+    tasks.spawn(async move { _ = ending.run_until_cancelled(task).await });
 }
 
 /// Reads the files again that can be: when they change, and when the operator asks for it.
@@ -280,6 +300,18 @@ fn no_files() {
     tracing::info!(
         "SIGHUP ignored: there is no file to read again; restart the server to change its settings"
     );
+}
+
+/// Has the log keep the quotas of topics that new rules have.
+async fn follow_quotas(access: Arc<Access>, log: Log) {
+    let mut changes = access.changes();
+    // The rules may have changed since the log was opened.
+    changes.mark_changed();
+    while changes.changed().await.is_ok() {
+        if let Err(error) = log.set_quotas(access.topic_quotas()).await {
+            tracing::error!(%error, "the new quotas of topics hold in part only");
+        }
+    }
 }
 
 /// The services, with health and reflection.

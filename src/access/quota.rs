@@ -1,7 +1,8 @@
 //! Quotas: how much each caller may do at once and in a second, by the `[[limit]]` tables of the rules.
 //!
 //! A limit holds for each caller by itself: callers share one only if their first identity is the same. If several limits
-//! name a caller, all of them hold. Each lets through the amount of one second at once.
+//! name a caller, all of them hold. Each rate lets through the amount of one second at once. Streams that are open count
+//! also among a limit that was changed or added since; a changed rate begins anew.
 
 use std::{
     collections::HashMap,
@@ -17,6 +18,9 @@ use super::Identity;
 
 /// Above this number of usages, those that no call holds are forgotten.
 const MAX_USAGES: usize = 10_000;
+
+/// Above this number of rates of a caller, those of earlier rules are forgotten.
+const MAX_RATES: usize = 64;
 
 /// What a quota counts.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -102,36 +106,34 @@ impl Rate {
     }
 }
 
-/// What a caller uses of a limit.
-#[derive(Debug)]
+/// What a caller uses. It outlives the calls and the rules, so that new rules find what is in use.
+#[derive(Debug, Default)]
 pub struct Usage {
-    limit: Limit,
+    /// Open streams. They are counted without a limit, too, because a later one may have one.
     streams: AtomicU32,
-    calls: Option<Rate>,
-    publishes: Option<Rate>,
-    bytes: Option<Rate>,
+    /// By what they count and allow.
+    rates: Mutex<HashMap<(Quota, NonZeroU32), Arc<Rate>>>,
 }
 
 impl Usage {
-    fn new(limit: Limit) -> Self {
-        let rate = |limit: Option<NonZeroU32>| limit.map(Rate::new);
-        let Limit { calls, publishes, bytes, .. } = limit;
-        Self {
-            limit,
-            streams: AtomicU32::new(0),
-            calls: rate(calls),
-            publishes: rate(publishes),
-            bytes: rate(bytes),
+    /// The rates of some limits.
+    fn rates(&self, limits: &[Limit]) -> Vec<(Quota, Arc<Rate>)> {
+        let of = |limit: &Limit| {
+            let Limit { calls, publishes, bytes, .. } = *limit;
+            [(Quota::Calls, calls), (Quota::Publishes, publishes), (Quota::Bytes, bytes)]
+        };
+        let wanted = limits.iter().flat_map(of).filter_map(|(quota, limit)| Some((quota, limit?)));
+        // Each change is one call, so a panic elsewhere leaves it whole.
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.len() > MAX_RATES {
+            // Those of earlier rules, unless a call holds them.
+            rates.retain(|_, rate| Arc::strong_count(rate) > 1);
         }
-    }
-
-    fn open_stream(self: &Arc<Self>) -> Result<StreamQuota, Exceeded> {
-        let others = self.streams.fetch_add(1, Ordering::Relaxed);
-        let held = StreamQuota(self.clone());
-        match self.limit.streams.map(NonZeroU32::get).filter(|limit| others >= *limit) {
-            None => Ok(held),
-            Some(limit) => Err(Exceeded { quota: Quota::Streams, limit, wait: None }),
-        }
+        let rate = |(quota, limit)| {
+            let rate = rates.entry((quota, limit)).or_insert_with(|| Arc::new(Rate::new(limit)));
+            (quota, rate.clone())
+        };
+        wanted.map(rate).collect()
     }
 }
 
@@ -145,26 +147,44 @@ impl Drop for StreamQuota {
     }
 }
 
-/// The usages of one caller.
-#[derive(Clone, Debug, Default)]
-pub struct Quotas(Vec<Arc<Usage>>);
+/// The quotas of one caller.
+#[derive(Clone, Debug)]
+pub struct Quotas {
+    caller: blake3::Hash,
+    usages: Arc<Usages>,
+    /// `None` if nothing is limited.
+    usage: Option<Arc<Usage>>,
+    rates: Vec<(Quota, Arc<Rate>)>,
+    /// The most open streams.
+    streams: Option<u32>,
+}
 
 impl Quotas {
+    fn take(&self, quota: Quota, amount: u64, now: Instant) -> Result<(), Exceeded> {
+        let mut rates = self.rates.iter().filter(|(of, _)| *of == quota);
+        rates.try_for_each(|(_, rate)| rate.take(amount, quota, now))
+    }
+
     /// Counts a call.
     ///
     /// # Errors
     /// A quota is used up.
     pub fn take_call(&self) -> Result<(), Exceeded> {
-        let mut rates = self.0.iter().filter_map(|usage| usage.calls.as_ref());
-        rates.try_for_each(|rate| rate.take(1, Quota::Calls, Instant::now()))
+        if self.rates.is_empty() { Ok(()) } else { self.take(Quota::Calls, 1, Instant::now()) }
     }
 
-    /// Counts a stream until the guards are dropped.
+    /// Counts a stream until the guard is dropped.
     ///
     /// # Errors
     /// A quota is used up.
-    pub fn open_stream(&self) -> Result<Vec<StreamQuota>, Exceeded> {
-        self.0.iter().filter(|usage| usage.limit.streams.is_some()).map(Usage::open_stream).collect()
+    pub fn open_stream(&self) -> Result<StreamQuota, Exceeded> {
+        let usage = self.usage.clone().unwrap_or_else(|| self.usages.get(self.caller));
+        let others = usage.streams.fetch_add(1, Ordering::Relaxed);
+        let held = StreamQuota(usage);
+        match self.streams.filter(|limit| others >= *limit) {
+            None => Ok(held),
+            Some(limit) => Err(Exceeded { quota: Quota::Streams, limit, wait: None }),
+        }
     }
 
     /// Counts messages that are published, and their bytes.
@@ -172,46 +192,53 @@ impl Quotas {
     /// # Errors
     /// A quota is used up. Quotas that are not are counted all the same.
     pub fn take_publish(&self, messages: u64, bytes: u64) -> Result<(), Exceeded> {
-        let now = Instant::now();
-        for usage in &self.0 {
-            if let Some(rate) = &usage.publishes {
-                rate.take(messages, Quota::Publishes, now)?;
-            }
-            if let Some(rate) = &usage.bytes {
-                rate.take(bytes, Quota::Bytes, now)?;
-            }
+        if self.rates.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let now = Instant::now();
+        self.take(Quota::Publishes, messages, now)?;
+        self.take(Quota::Bytes, bytes, now)
     }
 }
 
-/// The usages of all callers, which outlive the calls and the rules.
+/// The usages of all callers.
 #[derive(Debug, Default)]
-pub struct Usages(Mutex<HashMap<(blake3::Hash, Limit), Arc<Usage>>>);
+pub struct Usages(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_caller: HashMap<blake3::Hash, Arc<Usage>>,
+    /// At this number, those that no call holds are forgotten: twice as many as were left the last time, so that this takes
+    /// little of each call.
+    forget_at: usize,
+}
 
 impl Usages {
-    /// The usages of a caller with this first identity.
-    pub fn of(&self, identity: Option<&Identity>, limits: &[Limit]) -> Quotas {
-        if limits.is_empty() {
-            return Quotas::default();
-        }
+    /// The quotas of a caller with this first identity.
+    pub fn of(self: &Arc<Self>, identity: Option<&Identity>, limits: &[Limit]) -> Quotas {
         // A hash, because an issuer of JWTs makes subjects as long as it likes.
         let name = identity.map(ToString::to_string).unwrap_or_default();
         let caller = blake3::hash(name.as_bytes());
+        let usage = (!limits.is_empty()).then(|| self.get(caller));
+        let rates = usage.as_ref().map(|usage| usage.rates(limits)).unwrap_or_default();
+        let streams = limits.iter().filter_map(|limit| limit.streams).min().map(NonZeroU32::get);
+        Quotas { caller, usages: self.clone(), usage, rates, streams }
+    }
+
+    fn get(&self, caller: blake3::Hash) -> Arc<Usage> {
         // Each change is one call, so a panic elsewhere leaves it whole.
-        let mut usages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if usages.len() > MAX_USAGES {
-            usages.retain(|_, usage| Arc::strong_count(usage) > 1);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { by_caller, forget_at } = &mut *known;
+        if by_caller.len() >= MAX_USAGES.max(*forget_at) {
+            by_caller.retain(|_, usage| Arc::strong_count(usage) > 1);
+            *forget_at = by_caller.len() * 2;
         }
-        let usage = |limit: &Limit| {
-            usages.entry((caller, *limit)).or_insert_with(|| Arc::new(Usage::new(*limit))).clone()
-        };
-        Quotas(limits.iter().map(usage).collect())
+        by_caller.entry(caller).or_default().clone()
     }
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test")]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 mod tests {
     use super::*;
 
@@ -225,7 +252,7 @@ mod tests {
 
     #[test]
     fn each_caller_has_its_own_usage_of_each_limit() {
-        let usages = Usages::default();
+        let usages = Arc::new(Usages::default());
         let [calls, streams] = [
             Limit { calls: number(2), ..Limit::default() },
             Limit { streams: number(1), ..Limit::default() },
@@ -241,14 +268,14 @@ mod tests {
         assert!(b.take_call().is_ok());
         let open = a.open_stream().unwrap();
         assert_eq!(usages.of(Some(&named("a")), &[streams]).open_stream().unwrap_err().quota, Quota::Streams);
-        assert!(b.open_stream().unwrap().is_empty());
+        let _other = b.open_stream().unwrap();
         drop(open);
-        assert_eq!(a.open_stream().unwrap().len(), 1);
+        assert!(a.open_stream().is_ok());
     }
 
     #[test]
     fn a_message_that_is_larger_than_a_second_allows_needs_all_of_it() {
-        let usages = Usages::default();
+        let usages = Arc::new(Usages::default());
         let quotas = usages.of(
             Some(&named("a")),
             &[Limit { bytes: number(100), publishes: number(10), ..Limit::default() }],
@@ -278,15 +305,45 @@ mod tests {
     }
 
     #[test]
+    fn open_streams_count_among_a_limit_that_was_changed_or_added() {
+        let usages = Arc::new(Usages::default());
+        let streams = |most| [Limit { streams: number(most), ..Limit::default() }];
+        let of = |limits: &[Limit]| usages.of(Some(&named("a")), limits);
+        let unlimited = of(&[]).open_stream().unwrap();
+        let first = of(&streams(2)).open_stream().unwrap();
+        let exceeded = of(&streams(2)).open_stream().unwrap_err();
+        assert_eq!((exceeded.quota, exceeded.limit), (Quota::Streams, 2));
+        let second = of(&streams(3)).open_stream().unwrap();
+        // The lowest limit holds, and a stream that is refused does not count.
+        assert_eq!(of(&[streams(5), streams(3)].concat()).open_stream().unwrap_err().limit, 3);
+        drop((unlimited, first));
+        assert!(of(&streams(2)).open_stream().is_ok());
+        drop(second);
+    }
+
+    #[test]
     fn usages_that_no_call_holds_are_forgotten_where_there_are_many() {
-        let usages = Usages::default();
+        let usages = Arc::new(Usages::default());
         let limit = [Limit { streams: number(1), ..Limit::default() }];
         let kept = usages.of(Some(&named("kept")), &limit);
         let _open = kept.open_stream().unwrap();
         for caller in 0..MAX_USAGES + 2 {
             drop(usages.of(Some(&named(&caller.to_string())), &limit));
         }
-        assert!(usages.0.lock().unwrap().len() < 10);
+        assert!(usages.0.lock().unwrap().by_caller.len() < 10);
         assert!(usages.of(Some(&named("kept")), &limit).open_stream().is_err());
+    }
+
+    #[test]
+    fn usages_that_calls_hold_are_walked_rarely() {
+        let usages = Arc::new(Usages::default());
+        let limit = [Limit { calls: number(1), ..Limit::default() }];
+        let held = (0..MAX_USAGES * 4).map(|caller| {
+            let quotas = usages.of(Some(&named(&caller.to_string())), &limit);
+            (quotas, usages.0.lock().unwrap().forget_at)
+        });
+        let (_held, walks): (Vec<_>, Vec<_>) = held.unzip();
+        let walks = walks.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert_eq!(walks, 2);
     }
 }

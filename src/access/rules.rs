@@ -9,10 +9,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::de::{DeTable, DeValue};
 
 use super::{
     Identity, Kind, Verb,
@@ -23,11 +20,12 @@ use super::{
 };
 use crate::{
     lines::{Glob, Paths},
-    messages::topic::Pattern,
+    messages::{quota::TopicQuota, topic::Pattern},
 };
 
 mod jwt;
 mod limits;
+mod quotas;
 
 /// Up to this many faults are reported.
 const MAX_FAULTS: usize = 20;
@@ -70,6 +68,7 @@ pub struct Rules {
     limits: Vec<Limit>,
     /// The limits that name an identity, in their order.
     limits_by_identity: HashMap<Identity, Vec<usize>>,
+    quotas: Vec<TopicQuota>,
 }
 
 impl Rules {
@@ -96,6 +95,11 @@ impl Rules {
     /// The number of rules.
     pub fn count(&self) -> usize {
         self.grants.len()
+    }
+
+    /// How much topics may take.
+    pub fn quotas(&self) -> &[TopicQuota] {
+        &self.quotas
     }
 
     /// What a caller with these identities may do.
@@ -153,39 +157,59 @@ impl Reader<'_> {
             }
         };
         let mut rules = Rules::default();
-        self.check_keys(table.get_ref(), "", &["rule", "limit", "jwt"]);
-        self.limits(&mut rules, table.get_ref());
-        rules.jwt = self.jwt(table.get_ref());
-        let listed = table.get_ref().iter().find(|(key, _)| key.get_ref() == "rule").map(|(_, value)| value);
-        let Some(DeValue::Array(listed)) = listed.map(Spanned::get_ref) else {
+        let table = table.get_ref();
+        let are_known = self.check_keys(table, "", &["rule", "limit", "quota", "jwt"]);
+        self.limits(&mut rules, table);
+        self.quotas(&mut rules, table);
+        rules.jwt = self.jwt(table);
+        // A key that is misspelled may be this one.
+        if are_known && !has(table, "rule") {
             let remedy = "there is no [[rule]], so every call would be denied; to allow everything, write a rule with \
                           who = [\"anyone\"] and may = [\"administer\"]";
-            let at = listed.map_or(0, |listed| listed.span().start);
-            self.fault(at, "rule", remedy);
-            return rules;
-        };
-        for (index, rule) in listed.iter().enumerate() {
-            let field = format!("rule[{index}]");
-            match rule.get_ref() {
-                DeValue::Table(table) => self.rule(&mut rules, table, rule.span().start, &field),
-                _ => self.fault(rule.span().start, field, "is no table: begin it with [[rule]]"),
-            }
+            self.fault(0, "rule", remedy);
+        }
+        for (table, at, field) in self.tables(table, "rule") {
+            self.rule(&mut rules, table, at, &field);
         }
         rules
     }
 
+    /// The tables of a list, where each begins, and its name.
+    fn tables<'t>(&mut self, table: &'t DeTable<'_>, key: &str) -> Vec<(&'t DeTable<'t>, usize, String)> {
+        let Some((_, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
+            return Vec::new();
+        };
+        let DeValue::Array(values) = value.get_ref() else {
+            let fault = format!("is no list of tables: begin each with [[{key}]]");
+            self.fault(value.span().start, key, fault);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            let (at, field) = (value.span().start, format!("{key}[{index}]"));
+            match value.get_ref() {
+                DeValue::Table(table) => tables.push((table, at, field)),
+                _ => self.fault(at, field, format!("is no table: begin it with [[{key}]]")),
+            }
+        }
+        tables
+    }
+
     fn rule(&mut self, rules: &mut Rules, table: &DeTable<'_>, at: usize, field: &str) {
         let keys = ["who", "may"].into_iter().chain(Kind::ALL.map(Kind::key)).collect::<Vec<_>>();
-        self.check_keys(table, field, &keys);
+        // What is missing may be a key that is misspelled, and a verb, too: one fault is reported, and not what follows.
+        let mut are_known = self.check_keys(table, field, &keys);
         let mut grant = Grant::default();
-        let who = self.texts(table, "who", field, at, Some("[\"token:billing\"] or [\"anyone\"]"));
-        let may = self.texts(table, "may", field, at, Some("[\"subscribe\", \"list\"]"));
+        let example = are_known.then_some("[\"token:billing\"] or [\"anyone\"]");
+        let who = self.texts(table, "who", field, at, example);
+        let may = self.texts(table, "may", field, at, are_known.then_some("[\"subscribe\", \"list\"]"));
         for text in &may {
             if let Some(verb) = Verb::named(text.text) {
                 grant.verbs.add(verb);
                 continue;
             }
             let names = Verb::ALL.map(Verb::name);
+            are_known = false;
             let (known, nearest) = (names.join(", "), nearest(text.text, &names));
             let fault = format!("`{}` is no verb{nearest}: write one of {known}", text.text);
             self.fault(text.at, text.field.clone(), fault);
@@ -193,7 +217,7 @@ impl Reader<'_> {
         for kind in Kind::ALL {
             let texts = self.texts(table, kind.key(), field, at, None);
             let is_used = kind.verbs().iter().any(|verb| grant.verbs.has(*verb));
-            if let (Some(first), false, false) = (texts.first(), is_used, may.is_empty()) {
+            if let (Some(first), false, false, true) = (texts.first(), is_used, may.is_empty(), are_known) {
                 let verbs = kind.verbs().iter().map(|verb| verb.name()).collect::<Vec<_>>().join(", ");
                 self.fault(
                     first.at,
@@ -205,7 +229,9 @@ impl Reader<'_> {
                 self.target(&mut grant, kind, &text);
             }
         }
-        self.check_targets(&grant, table, at, field);
+        if are_known {
+            self.check_targets(&grant, table, at, field);
+        }
         let number = rules.grants.len();
         for text in who {
             match Identity::parse(text.text, self.accounts) {
@@ -218,7 +244,7 @@ impl Reader<'_> {
 
     /// A verb without a target would allow nothing.
     fn check_targets(&mut self, grant: &Grant, table: &DeTable<'_>, at: usize, field: &str) {
-        let has = |kind: &Kind| table.iter().any(|(key, _)| key.get_ref() == kind.key());
+        let has = |kind: &Kind| has(table, kind.key());
         for verb in grant.verbs.iter() {
             let kinds = Kind::ALL.into_iter().filter(|kind| kind.verbs().contains(&verb)).collect::<Vec<_>>();
             // A countdown of one's own has no name.
@@ -281,10 +307,13 @@ impl Reader<'_> {
         Ok(Files { root: (root != EVERY_ROOT).then(|| root.into()), paths })
     }
 
-    fn check_keys(&mut self, table: &DeTable<'_>, field: &str, known: &[&str]) {
+    /// Whether all keys are known.
+    fn check_keys(&mut self, table: &DeTable<'_>, field: &str, known: &[&str]) -> bool {
+        let mut are_known = true;
         for (key, _) in table {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
+                are_known = false;
                 let nearest = nearest(name, known);
                 let keys = known.join(", ");
                 self.fault(
@@ -294,9 +323,10 @@ impl Reader<'_> {
                 );
             }
         }
+        are_known
     }
 
-    /// The texts of a list. `example`: it must be there and not be empty.
+    /// The texts of a list. `example`: it must be there.
     fn texts<'t>(
         &mut self,
         table: &'t DeTable<'_>,
@@ -330,6 +360,10 @@ impl Reader<'_> {
         }
         texts
     }
+}
+
+fn has(table: &DeTable<'_>, key: &str) -> bool {
+    table.iter().any(|(name, _)| name.get_ref() == key)
 }
 
 fn example(kinds: &[Kind]) -> &'static str {

@@ -23,6 +23,7 @@ mod shared;
 mod text;
 
 pub use access::{access_changed, denied, quota_exceeded, stranger};
+use access::{no_storage_left, no_topic_left};
 use text::{name_fault, quoted, show, show_both, size, too_long};
 
 /// The delay in RetryInfo. Clients add a growing backoff of their own.

@@ -63,7 +63,7 @@ use self::{
 };
 pub use super::clock::{expiry, millis, nanos, time_of};
 use super::{Config, Error, NeededRoom, OpenError, Opened, Sequence, Stamp, topic::Pattern};
-use crate::stream::WakeGroup;
+use crate::{stream::WakeGroup, supervised};
 
 pub mod age;
 pub mod disk;
@@ -72,6 +72,7 @@ pub mod format;
 pub mod index;
 pub mod maintenance;
 pub mod manifest;
+mod quotas;
 pub mod read;
 pub mod recovery;
 #[cfg(test)]
@@ -125,6 +126,8 @@ pub struct Shared {
     owed_erasures: AtomicUsize,
     /// How long commits have waited for the disk, in seconds.
     sync_times: Histogram,
+    /// The number of message ids that are remembered.
+    message_ids: AtomicUsize,
     notifier: Arc<Notifier>,
     batch_cache: BatchCache,
     snapshots: SharedSnapshot,
@@ -144,13 +147,13 @@ pub struct State {
     damaged: BTreeMap<u64, u64>,
 }
 
-/// What a reader compares with what it has read.
+/// How far the log can be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Edge {
-    /// The newest sequence of the users' topics.
+    /// The newest sequence that can be read; 0 for none.
+    pub head: u64,
+    /// The newest sequence of the users' topics, which is at or below the head.
     pub newest: Option<Sequence>,
-    /// Rises whenever messages are removed that a reader could have read.
-    pub loss_epoch: u64,
 }
 
 impl Shared {
@@ -264,6 +267,7 @@ impl Embedded {
             readings: RwLock::default(),
             owed_erasures: AtomicUsize::default(),
             sync_times: figures::sync_times(),
+            message_ids: AtomicUsize::default(),
             notifier: Arc::new(Notifier::new(head)),
             batch_cache: BatchCache::default(),
             snapshots: SharedSnapshot::default(),
@@ -317,8 +321,7 @@ impl Embedded {
             is_clock_stored,
             buffer: Vec::new(),
         };
-        tokio::spawn(notify_followers(Arc::downgrade(&shared)));
-        tokio::spawn(timeline::watch(Arc::downgrade(&shared), orders.downgrade()));
+        start_tasks(&shared, &orders);
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committer = thread("committer").spawn(move || committer.run(queue)).map_err(at())?;
         let worker = thread("maintenance").spawn(move || worker.run()).map_err(at())?;
@@ -350,10 +353,17 @@ impl Embedded {
         Sequence::new(self.shared.state().topics.newest())
     }
 
-    /// What has happened up to now, for a reader. Ask after reading: messages that were removed meanwhile are then a loss.
+    /// How far the log can be read now.
     pub fn edge(&self) -> Edge {
+        // The committer moves both while it holds this lock, so they are of the same commit.
         let state = self.shared.state();
-        Edge { newest: Sequence::new(state.topics.newest()), loss_epoch: state.topics.loss_epoch() }
+        Edge { head: self.head(), newest: Sequence::new(state.topics.newest()) }
+    }
+
+    /// Rises whenever messages are removed that a reader could have read. Ask after reading: messages that were removed
+    /// meanwhile are then a loss.
+    pub fn loss_epoch(&self) -> u64 {
+        self.shared.state().topics.loss_epoch()
     }
 
     /// Waits until a sequence can be read.
@@ -452,10 +462,23 @@ fn stamp(at: format::footer::At) -> Stamp {
     Stamp { sequence: Sequence::of_message(at.sequence), time: time_of(at.time) }
 }
 
-/// Notifies followers whenever the head moves, for as long as the log exists.
-async fn notify_followers(shared: Weak<Shared>) {
+/// Starts the tasks that go on for as long as the log exists.
+fn start_tasks(shared: &Arc<Shared>, orders: &mpsc::Sender<Order>) {
+    let weak = Arc::downgrade(shared);
+    supervised::spawn("followers", move |is_again| notify_followers(weak.clone(), is_again));
+    let (weak, orders) = (Arc::downgrade(shared), orders.downgrade());
+    supervised::spawn("clock", move |_| timeline::watch(weak.clone(), orders.clone()));
+}
+
+/// Notifies followers whenever the head moves, for as long as the log exists. `is_again`: it has ended by a panic, and it is
+/// not known who was notified.
+async fn notify_followers(shared: Weak<Shared>, is_again: bool) {
     let Some(mut head) = shared.upgrade().map(|shared| shared.head.subscribe()) else { return };
     let mut notified_up_to = *head.borrow_and_update();
+    if is_again {
+        notified_up_to = 0;
+        head.mark_changed();
+    }
     while head.changed().await.is_ok() {
         let newest = *head.borrow_and_update();
         let Some(shared) = shared.upgrade() else { return };

@@ -90,6 +90,24 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The message would begin a topic, and there are as many that match as a quota allows.
+    #[error("there are {limit} topics that match {quota}")]
+    TopicQuota {
+        /// The patterns of the quota.
+        quota: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The log stores as many bytes of topics that match as a quota allows.
+    #[error("{used} of {limit} bytes are used of the topics that match {quota}")]
+    StorageQuota {
+        /// The patterns of the quota.
+        quota: String,
+        /// The limit.
+        limit: u64,
+        /// The bytes that are used.
+        used: u64,
+    },
     /// The position is one of another log.
     #[error("a position in another log")]
     OtherLog,

@@ -30,6 +30,7 @@ mod live;
 mod lost;
 mod older_files;
 mod power;
+mod quotas;
 mod retention;
 mod rot;
 mod touched;

@@ -255,6 +255,69 @@ async fn a_denial_is_the_same_whether_the_thing_exists_or_not() {
     }
 }
 
+/// Requests with a cursor of another caller, for a thing that a caller may not have: the denial is that without a cursor.
+#[tokio::test]
+async fn a_cursor_grants_nothing() {
+    let house = House::new();
+    let channel = house.server.connect().await;
+    std::fs::write(house.server.log_file("a.log"), "a\n").unwrap();
+    let operator = house.client(Some("operator"));
+    let message = proto::PublishRequest { topic: "orders.a".into(), ..Default::default() };
+    operator.publish(message).await.unwrap();
+    let start = Some(create_countdown_request::Target::Start(1_000_000));
+    let countdown =
+        proto::CreateCountdownRequest { name: "launch.a".into(), target: start, ..Default::default() };
+    operator.create_countdown(countdown).await.unwrap();
+    let messages =
+        |cursor| proto::MessagesRequest { topics: vec!["orders.a".into()], cursor, ..Default::default() };
+    let lines = |cursor| proto::ReadLinesRequest { path: "logs/a.log".into(), cursor, ..Default::default() };
+    let ticks = |cursor| proto::CountdownRequest {
+        target: Some(proto::countdown_request::Target::Name("launch.a".into())),
+        cursor,
+        ..Default::default()
+    };
+    let first = |path, request: Vec<u8>| {
+        let (channel, token) = (channel.clone(), house.token("operator").to_owned());
+        async move { call(&channel, path, request, Some(&token)).await.unwrap() }
+    };
+    let [of_messages, of_lines, of_ticks] = [
+        "/perennial.v1.MessageService/Messages",
+        "/perennial.v1.LineService/ReadLines",
+        "/perennial.v1.CountdownService/Countdown",
+    ];
+    let cursor = first(of_messages, messages(None).encode_to_vec()).await;
+    let cursor_of_messages = Some(proto::MessagesResponse::decode(cursor).unwrap().cursor);
+    let cursor = first(of_lines, lines(None).encode_to_vec()).await;
+    let cursor_of_lines = Some(proto::ReadLinesResponse::decode(cursor).unwrap().cursor);
+    let cursor = first(of_ticks, ticks(None).encode_to_vec()).await;
+    let cursor_of_ticks = Some(proto::CountdownResponse::decode(cursor).unwrap().cursor);
+    for (path, with, without, may) in [
+        (
+            of_messages,
+            messages(cursor_of_messages.clone()).encode_to_vec(),
+            messages(None).encode_to_vec(),
+            "reader",
+        ),
+        (of_lines, lines(cursor_of_lines).encode_to_vec(), lines(None).encode_to_vec(), "tail"),
+        (of_ticks, ticks(cursor_of_ticks).encode_to_vec(), ticks(None).encode_to_vec(), "clock"),
+    ] {
+        for caller in CALLERS.iter().filter(|caller| **caller != "operator") {
+            let mut denials = Vec::new();
+            for request in [&with, &without] {
+                let answer = call(&channel, path, request.clone(), Some(house.token(caller))).await;
+                denials.push(answer.map(drop).map_err(|status| (status.code(), status.message().to_owned())));
+            }
+            assert_eq!(denials[0], denials[1], "{path} {caller}");
+            assert_eq!(denials[0].is_ok(), *caller == may, "{path} {caller}");
+        }
+    }
+    // A cursor of other topics does not widen what a pattern yields.
+    let request =
+        proto::MessagesRequest { topics: vec![">".into()], cursor: cursor_of_messages, ..Default::default() };
+    let answer = call(&channel, of_messages, request.encode_to_vec(), Some(house.token("worker"))).await;
+    assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied);
+}
+
 async fn made(house: &House, channel: &Channel, case: &Case, caller: &str) -> Result<Bytes, Status> {
     call(channel, case.path, case.request.clone(), Some(house.token(caller))).await
 }

@@ -22,3 +22,4 @@ mod identities;
 mod parts;
 mod quotas;
 mod random;
+mod random_things;

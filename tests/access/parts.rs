@@ -6,8 +6,8 @@ use futures::StreamExt;
 use perennial::{
     client::Code,
     proto::{
-        CreateCountdownRequest, MessagesRequest, PublishRequest, create_countdown_request,
-        message_stream_event::Event, messages_request::Start,
+        Countdown, CreateCountdownRequest, EndMessage, MessagesRequest, PublishRequest,
+        create_countdown_request, message_stream_event::Event, messages_request::Start,
     },
 };
 
@@ -16,7 +16,7 @@ use crate::{
         output::{run, stderr, stdout},
         soon,
     },
-    house::House,
+    house::{House, RULES},
 };
 
 async fn publish(house: &House, topics: &[&str]) {
@@ -53,6 +53,47 @@ async fn read(
         is_first = false;
     }
     Ok((found, narrowed))
+}
+
+#[tokio::test]
+async fn the_message_of_a_countdown_is_shown_to_a_caller_that_may_have_messages_of_its_topic() {
+    let rules = |may: &str| {
+        let topics = if may.is_empty() {
+            String::new()
+        } else {
+            format!("\n[[rule]]\nwho = ['token:clock']\nmay = ['{may}']\ntopics = ['secret.*']\n")
+        };
+        format!("{RULES}{topics}")
+    };
+    let house = House::with(&rules("publish"), &[]);
+    let clock = house.client(Some("clock"));
+    let create = |name: &str| CreateCountdownRequest {
+        name: format!("launch.{name}"),
+        target: Some(create_countdown_request::Target::Start(1_000_000)),
+        on_end: Some(EndMessage { topic: "secret.a".into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let topic = |countdown: Countdown| countdown.on_end.map(|on_end| on_end.topic);
+    let created = clock.create_countdown(create("a")).await.unwrap();
+    assert_eq!(topic(created.countdown.unwrap()).as_deref(), Some("secret.a"));
+    for (may, is_shown) in
+        [("", false), ("subscribe", true), ("purge", false), ("list", false), ("publish", true)]
+    {
+        house.write_rules(&format!("{}# {may}\n", rules(may)));
+        house.server.wait_for_log("the files of access are in use");
+        let got = topic(clock.get_countdown("launch.a").await.unwrap());
+        let listed = clock.list_countdowns().await.unwrap().into_iter().map(topic).collect::<Vec<_>>();
+        assert_eq!(got.is_some(), is_shown, "{may}");
+        assert_eq!(listed, [got], "{may}");
+        let by = prost_types::Duration { seconds: 1, nanos: 0 };
+        let extended = clock.extend_countdown("launch.a", by, None).await.unwrap();
+        assert_eq!(topic(extended).is_some(), is_shown, "{may}");
+        let denied = clock.create_countdown(create("b")).await;
+        assert_eq!(denied.is_err(), may != "publish", "{may}");
+    }
+    // The operator sees it whatever the rules are.
+    let got = house.client(Some("operator")).get_countdown("launch.a").await.unwrap();
+    assert!(topic(got).is_some());
 }
 
 #[tokio::test]

@@ -1,13 +1,23 @@
 //! Quotas of a caller, and the log of refusals.
 
-use futures::StreamExt;
-use perennial::{
-    client::{Client, Code, Error},
-    proto::{CountdownRequest, PublishRequest, countdown_request::Target},
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
 };
 
+use futures::{StreamExt, stream};
+use perennial::{
+    client::{Client, Code, Error},
+    proto::{
+        CountdownRequest, PublishBatchRequest, PublishRequest, PublishStreamRequest,
+        countdown_request::Target, publish_result::Outcome,
+    },
+};
+use tonic::{Request, Status};
+use tonic_types::StatusExt;
+
 use crate::{
-    harness::{PATIENCE, output::run, soon},
+    harness::{PATIENCE, free_port, output::run, soon, until},
     house::{House, RULES},
 };
 
@@ -112,4 +122,117 @@ async fn a_refusal_is_logged_with_the_caller_and_what_it_needed_and_without_its_
     run(&mut house.command("reader", &["topics"]));
     let line = house.server.wait_for_log("allowed");
     assert!(line.contains("caller=token:reader") && line.contains("list topics"), "{line}");
+}
+
+const TOPIC_QUOTAS: &str = r#"
+[[quota]]
+topics = ["orders.>"]
+topic_count = 2
+stored_bytes = "4KiB"
+"#;
+
+fn message(topic: &str, size: usize) -> PublishRequest {
+    PublishRequest {
+        topic: topic.into(),
+        content: Some(perennial::proto::publish_request::Content::Text("x".repeat(size))),
+        ..Default::default()
+    }
+}
+
+/// A request of the writer.
+fn of_writer<T>(house: &House, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let token = format!("Bearer {}", house.token("writer"));
+    request.metadata_mut().insert("authorization", token.parse().unwrap());
+    request
+}
+
+/// Code, reason, the subject of the quota, and whether to try again.
+fn facts(status: &Status) -> (Code, String, String, bool) {
+    let details = status.get_error_details();
+    let violation = &details.quota_failure().unwrap().violations[0];
+    assert_eq!(violation.description, status.message());
+    let reason = details.error_info().unwrap().reason.clone();
+    let delay = details.retry_info().and_then(|info| info.retry_delay);
+    (status.code(), reason, violation.subject.clone(), delay.is_some_and(|delay| !delay.is_zero()))
+}
+
+/// The metrics of quotas.
+fn metrics(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn quotas_of_topics_hold_for_each_way_to_publish_and_are_reloaded() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let house = House::with(&format!("{RULES}{TOPIC_QUOTAS}"), &["--metrics", &address]);
+    let mut writer = house.server.messages().await;
+    for topic in ["orders.a", "orders.b"] {
+        writer.publish(of_writer(&house, message(topic, 1))).await.unwrap();
+    }
+    // For a topic that is one too many, waiting does not help; for bytes it helps, if retention removes some.
+    let too_many = (Code::ResourceExhausted, "TOO_MANY_TOPICS".into(), "topics orders.>".into(), false);
+    let too_large = (Code::ResourceExhausted, "QUOTA_EXCEEDED".into(), "topics orders.>".into(), true);
+    for (messages, expected) in [
+        (vec![message("orders.c", 1)], &too_many),
+        (vec![message("orders.a", 5_000)], &too_large),
+        (vec![message("orders.a", 1), message("orders.c", 1)], &too_many),
+        (vec![message("orders.b", 2_500), message("orders.a", 2_500)], &too_large),
+    ] {
+        if let [one] = &messages[..] {
+            let status = writer.publish(of_writer(&house, one.clone())).await.unwrap_err();
+            assert_eq!(facts(&status), *expected, "{status}");
+        }
+        let batch = PublishBatchRequest { messages };
+        let status = writer.publish_batch(of_writer(&house, batch)).await.unwrap_err();
+        assert_eq!(facts(&status), *expected, "{status}");
+    }
+    let messages = vec![message("orders.a", 5_000), message("orders.c", 1), message("orders.b", 1)];
+    let requests = stream::iter([PublishStreamRequest { messages }]);
+    let mut responses = writer.publish_stream(of_writer(&house, requests)).await.unwrap().into_inner();
+    let mut results = Vec::new();
+    while let Some(response) = soon("results", responses.next()).await {
+        results.extend(response.unwrap().results.into_iter().map(|result| match result.outcome.unwrap() {
+            Outcome::Published(_) => String::new(),
+            Outcome::Error(error) => {
+                format!("{} {}", error.reason().as_str_name(), error.retry_delay.is_some())
+            }
+        }));
+    }
+    assert_eq!(results, ["QUOTA_EXCEEDED true", "TOO_MANY_TOPICS false", ""]);
+    let found = metrics(&address);
+    for line in [
+        "perennial_topic_quota_topics{topics=\"orders.>\"} 2",
+        "perennial_topic_quota_max_topics{topics=\"orders.>\"} 2",
+        "perennial_topic_quota_max_stored_bytes{topics=\"orders.>\"} 4096",
+    ] {
+        assert!(found.lines().any(|known| known == line), "{line}: {found}");
+    }
+    house.write_rules(RULES);
+    until("no quota", async || !metrics(&address).contains("topic_quota_topics{")).await;
+    writer.publish(of_writer(&house, message("orders.c", 5_000))).await.unwrap();
+    // New quotas hold for what is there.
+    house.write_rules(&format!("{RULES}{TOPIC_QUOTAS}"));
+    let line = "topic_quota_topics{topics=\"orders.>\"} 3";
+    until("the quota", async || metrics(&address).contains(line)).await;
+    let status = writer.publish(of_writer(&house, message("orders.c", 1))).await.unwrap_err();
+    assert_eq!(facts(&status), too_large);
+}
+
+#[tokio::test]
+async fn quotas_of_topics_hold_after_a_restart() {
+    let mut house = House::with(&format!("{RULES}{TOPIC_QUOTAS}"), &[]);
+    for topic in ["orders.a", "orders.b"] {
+        house.client(Some("writer")).publish(message(topic, 1)).await.unwrap();
+    }
+    house.server.kill();
+    house.server.restart();
+    let writer = house.client(Some("writer"));
+    let error = writer.publish(message("orders.c", 1)).await.unwrap_err();
+    assert_eq!(reason(&error).1, "TOO_MANY_TOPICS");
+    writer.publish(message("orders.a", 1)).await.unwrap();
 }

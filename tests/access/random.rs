@@ -31,7 +31,7 @@ fn matches(pattern: &[&str], topic: &[&str]) -> bool {
     }
 }
 
-fn has(pattern: &str, topic: &str) -> bool {
+pub fn has(pattern: &str, topic: &str) -> bool {
     matches(&pattern.split('.').collect::<Vec<_>>(), &topic.split('.').collect::<Vec<_>>())
 }
 
@@ -53,7 +53,7 @@ fn topics() -> Vec<String> {
     [one, two, three].concat()
 }
 
-fn some<T: Copy>(of: &[T]) -> Vec<T> {
+pub fn some<T: Copy>(of: &[T]) -> Vec<T> {
     let chosen = of.iter().filter(|_| fastrand::bool()).copied().collect::<Vec<_>>();
     if chosen.is_empty() { vec![of[fastrand::usize(..of.len())]] } else { chosen }
 }
@@ -160,6 +160,14 @@ async fn the_server_decides_as_the_model() {
                     Code::PermissionDenied
                 };
                 assert_eq!(code, expected, "{topic} {text}");
+            }
+            let topic = &topics[fastrand::usize(..topics.len())];
+            let purged = client.purge_topic(topic, None).await.map_err(|error| error.code());
+            if may(&rules, caller, "purge", topic) {
+                assert_eq!(purged, Ok(1), "{topic} {text}");
+                house.client(Some("operator")).publish(message(topic)).await.unwrap();
+            } else {
+                assert_eq!(purged, Err(Code::PermissionDenied), "{topic} {text}");
             }
         }
     }

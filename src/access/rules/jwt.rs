@@ -22,7 +22,10 @@ impl Reader<'_> {
             self.fault(at, "jwt", "is no table: begin it with [jwt]");
             return None;
         };
-        self.check_keys(table, "jwt", &KEYS);
+        if !self.check_keys(table, "jwt", &KEYS) {
+            // What is missing may be a key that is misspelled.
+            return None;
+        }
         let issuer = self.text(table, "issuer", at, Some("\"https://id.example\""));
         let audience = self.text(table, "audience", at, Some("\"perennial\""));
         let keys = self.text(table, "keys", at, Some("\"jwks.json\""));

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Reader, Rules};
+use super::{Reader, Rules, has};
 use crate::{
     access::{
         Identity,
@@ -19,27 +19,16 @@ use crate::{
 impl Reader<'_> {
     /// The limits of callers.
     pub(super) fn limits(&mut self, rules: &mut Rules, table: &DeTable<'_>) {
-        let listed = table.iter().find(|(key, _)| key.get_ref() == "limit").map(|(_, value)| value);
-        let listed = match listed.map(|listed| (listed.span().start, listed.get_ref())) {
-            None => return,
-            Some((_, DeValue::Array(listed))) => listed,
-            Some((at, _)) => {
-                return self.fault(at, "limit", "is no list of tables: begin each with [[limit]]");
-            }
-        };
-        for (index, limit) in listed.iter().enumerate() {
-            let (at, field) = (limit.span().start, format!("limit[{index}]"));
-            match limit.get_ref() {
-                DeValue::Table(table) => self.limit(rules, table, at, &field),
-                _ => self.fault(at, field, "is no table: begin it with [[limit]]"),
-            }
+        for (table, at, field) in self.tables(table, "limit") {
+            self.limit(rules, table, at, &field);
         }
     }
 
     fn limit(&mut self, rules: &mut Rules, table: &DeTable<'_>, at: usize, field: &str) {
         let keys = ["who"].into_iter().chain(Quota::ALL.map(Quota::key)).collect::<Vec<_>>();
-        self.check_keys(table, field, &keys);
-        let who = self.texts(table, "who", field, at, Some("[\"role:reader\"] or [\"anyone\"]"));
+        let are_known = self.check_keys(table, field, &keys);
+        let example = are_known.then_some("[\"role:reader\"] or [\"anyone\"]");
+        let who = self.texts(table, "who", field, at, example);
         let mut limit = Limit::default();
         for quota in Quota::ALL {
             let number = self.amount(table, quota, field);
@@ -50,9 +39,7 @@ impl Reader<'_> {
                 Quota::Bytes => limit.bytes = number,
             }
         }
-        if limit == Limit::default()
-            && !Quota::ALL.iter().any(|quota| table.iter().any(|(key, _)| key.get_ref() == quota.key()))
-        {
+        if are_known && !Quota::ALL.iter().any(|quota| has(table, quota.key())) {
             self.fault(at, field, "limits nothing: set streams, calls, publishes or bytes");
         }
         let number = rules.limits.len();

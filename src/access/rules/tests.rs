@@ -136,6 +136,20 @@ fn each_fault_has_its_line_its_field_and_what_would_work() {
             "rule[0].files[0]",
             "character class",
         ),
+        ("quota = 1\n[[rule]]\nwho=['anyone']\nmay=['count']", 1, "quota", "[[quota]]"),
+        ("[[quota]]\ntopic_count = 1", 1, "quota[0].topics", "write topics ="),
+        ("[[quota]]\ntopics = ['a']", 1, "quota[0]", "set topic_count or stored_bytes"),
+        ("[[quota]]\ntopics = ['a']\ntopic_count = 0", 3, "quota[0].topic_count", "a number from 1 on"),
+        ("[[quota]]\ntopics = ['a']\ntopic_count = '9'", 3, "quota[0].topic_count", "a number from 1 on"),
+        ("[[quota]]\ntopics = ['a']\nstored_bytes = '1GB?'", 3, "quota[0].stored_bytes", "as \"10GiB\""),
+        ("[[quota]]\ntopics = ['a..b']\ntopic_count = 1", 2, "quota[0].topics[0]", "empty token"),
+        (
+            "[[quota]]\ntopics = ['$countdown.>']\ntopic_count = 1",
+            2,
+            "quota[0].topics[0]",
+            "the server's own",
+        ),
+        ("[[quota]]\ntopics = ['a']\nstored_byte = 1", 3, "quota[0]", "did you mean `stored_bytes`"),
         (
             "[[rule]]\nwho = ['anyone']\nmay = ['count']\nfile = ['logs']",
             4,
@@ -153,6 +167,39 @@ fn each_fault_has_its_line_its_field_and_what_would_work() {
     let faults = parse(text).unwrap_err();
     assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [2, 3, 7], "{faults:?}");
     assert!(faults[0].to_string().starts_with("line 2: rule[0].who[0]: "));
+}
+
+#[test]
+fn what_follows_from_a_fault_is_not_reported_as_another_one() {
+    for text in [
+        "[[rules]]\nwho = ['anyone']\nmay = ['count']",
+        "[[rule]]\nwhom = ['anyone']\nmay = ['count']",
+        "[[rule]]\nwho = ['anyone']\nmy = ['count']",
+        "[[rule]]\nwho = ['anyone']\nmay = ['publsh']\ntopics = ['a']",
+        "[[rule]]\nwho = ['anyone']\nmay = ['publish']\ntopic = ['a']",
+        "[[rule]]\nwho = ['anyone']\nmay = 'publish'\ntopics = ['a']",
+        "[[rule]]\nwho = ['anyone']\nmay = ['publish']\ntopics = ['a..b']",
+        "[[limit]]\nwho = ['anyone']\ncall = 1\n[[rule]]\nwho = ['anyone']\nmay = ['count']",
+        "[[limit]]\nwhom = ['anyone']\ncalls = 1\n[[rule]]\nwho = ['anyone']\nmay = ['count']",
+        "[[quota]]\ntopics = ['a']\ntopiccount = 1\n[[rule]]\nwho = ['anyone']\nmay = ['count']",
+        "[jwt]\nissuers = 'x'\n[[rule]]\nwho = ['anyone']\nmay = ['count']",
+    ] {
+        let faults = parse(text).unwrap_err();
+        assert_eq!(faults.len(), 1, "{text}: {faults:?}");
+    }
+}
+
+#[test]
+fn quotas_of_topics_are_read() {
+    let anyone = "[[rule]]\nwho = ['anyone']\nmay = ['count']\n";
+    let quota = "[[quota]]\ntopics = ['a.>', 'b']\ntopic_count = 3\nstored_bytes = '1KiB'\n";
+    let rules = parse(&format!("{anyone}{quota}[[quota]]\ntopics = ['c']\nstored_bytes = 7")).unwrap();
+    let [first, second] = rules.quotas() else { panic!("{:?}", rules.quotas()) };
+    assert_eq!((first.name(), first.topics, first.bytes), ("a.> b".into(), Some(3), Some(1024)));
+    assert_eq!((second.topics, second.bytes), (None, Some(7)));
+    assert!(first.has("a.x") && first.has("b") && !first.has("c") && !first.has("$a.x"));
+    let many = parse(&(anyone.to_owned() + &quota.repeat(65))).unwrap_err();
+    assert!(many[0].text.contains("there can be 64"), "{many:?}");
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::{fmt::Display, time::Duration};
 use super::{ErrorReason, Failure, RETRY_DELAY, quoted};
 use crate::access::{Need, Refused, quota};
 
+/// The delay in RetryInfo if stored messages must be removed first: retention runs more rarely than that.
+const STORAGE_WAIT: Duration = Duration::from_secs(5);
+
 /// The quota of a failure, for its details.
 #[derive(Clone, Debug)]
 pub struct Quota {
@@ -28,6 +31,31 @@ pub fn quota_exceeded(caller: impl Display, exceeded: quota::Exceeded) -> Failur
     let failure =
         Failure::new(ErrorReason::QuotaExceeded, text).with("limit", limit).with("quota", quota.key());
     Failure { quota: Some(Box::new(Quota { subject: caller.to_string(), wait })), ..failure }
+}
+
+/// A quota of topics has no room for a message. Subjects of details name the quota by its patterns.
+pub fn no_topic_left(quota: &str, limit: u64) -> Failure {
+    let text = format!(
+        "there are {limit} topics that match {quota}, and the operator allows no more: use an existing topic"
+    );
+    let failure = Failure::new(ErrorReason::TooManyTopics, text).with("limit", limit);
+    of_topics(failure, quota, "topic_count")
+}
+
+/// The same of its bytes.
+pub fn no_storage_left(quota: &str, limit: u64, used: u64) -> Failure {
+    let text = format!(
+        "the messages of the topics that match {quota} take {used} of {limit} bytes, and there is no room for this one: \
+         try again when retention or a purge has removed some"
+    );
+    let failure = Failure::new(ErrorReason::QuotaExceeded, text).with("limit", limit).with("used", used);
+    of_topics(failure, quota, "stored_bytes")
+}
+
+fn of_topics(failure: Failure, quota: &str, key: &str) -> Failure {
+    let subject = format!("topics {quota}");
+    let failure = failure.with("quota", key).with("topics", quota);
+    Failure { quota: Some(Box::new(Quota { subject, wait: STORAGE_WAIT })), ..failure }
 }
 
 /// The caller has no right to do this. `name` is what the request asked for.

@@ -1,6 +1,9 @@
 //! Errors of messages.
 
-use super::{ErrorReason, Failure, TTL, draining, name_fault, quoted, read_error, show, size};
+use super::{
+    ErrorReason, Failure, TTL, draining, name_fault, no_storage_left, no_topic_left, quoted, read_error,
+    show, size,
+};
 use crate::messages::{
     BatchError, Diverged, Error, MAX_CONSUMER_BYTES, MAX_HEADERS, MAX_KEY_BYTES, MAX_MESSAGE_ID_BYTES,
     NeededRoom, Sequence,
@@ -50,6 +53,8 @@ impl From<Error> for Failure {
                 let text = format!("the server has {limit} topics and allows no more: use an existing topic");
                 Self::new(ErrorReason::TooManyTopics, text).with("limit", limit)
             }
+            Error::TopicQuota { quota, limit } => no_topic_left(&quota, limit),
+            Error::StorageQuota { quota, limit, used } => no_storage_left(&quota, limit, used),
             Error::OtherLog => Self::new(
                 ErrorReason::CursorMismatch,
                 "the cursor belongs to another log: send it to the server that it came from, or start without it",
@@ -98,7 +103,10 @@ impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Self {
         let BatchError { index, error } = error;
         // Other errors concern the log, and so the whole batch.
-        let is_of_one = matches!(error, Error::SequenceMismatch { .. });
+        let is_of_one = matches!(
+            error,
+            Error::SequenceMismatch { .. } | Error::TopicQuota { .. } | Error::StorageQuota { .. }
+        );
         let failure = Self::from(error);
         match index {
             Some(index) if failure.field.is_some() => failure.within(&format!("messages[{index}]")),

@@ -244,6 +244,8 @@ fn each_error_of_messages_has_its_status() {
         E::MessageIdLength { bytes: 0 },
         E::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) },
         E::TooManyTopics { limit: 5 },
+        E::TopicQuota { quota: "a.>".into(), limit: 5 },
+        E::StorageQuota { quota: "a.>".into(), limit: 5, used: 4 },
         E::OtherLog,
         E::Removed { oldest: Sequence::new(7), newest: sequence(9), removed_up_to: sequence(6) },
         E::TakenOver { name: "billing".into() },
@@ -261,7 +263,7 @@ fn each_error_of_messages_has_its_status() {
         E::Closed,
         E::Io(io_error()),
     ];
-    walk(samples, 29, |error| match error {
+    walk(samples, 31, |error| match error {
         E::Topic(_) => (ErrorReason::InvalidField, Some("topic")),
         E::Pattern { .. } => (ErrorReason::InvalidField, Some("topics[3]")),
         E::NoPatterns | E::TooManyPatterns { .. } => (ErrorReason::InvalidField, Some("topics")),
@@ -272,7 +274,8 @@ fn each_error_of_messages_has_its_status() {
         E::HeaderNameEmpty | E::TooManyHeaders { .. } => (ErrorReason::InvalidField, Some("headers")),
         E::MessageIdLength { .. } => (ErrorReason::InvalidField, Some("message_id")),
         E::SequenceMismatch { .. } => (ErrorReason::SequenceMismatch, None),
-        E::TooManyTopics { .. } => (ErrorReason::TooManyTopics, None),
+        E::TooManyTopics { .. } | E::TopicQuota { .. } => (ErrorReason::TooManyTopics, None),
+        E::StorageQuota { .. } => (ErrorReason::QuotaExceeded, None),
         E::OtherLog => (ErrorReason::CursorMismatch, None),
         E::Removed { .. } => (ErrorReason::CursorExpired, None),
         E::TakenOver { .. } => (ErrorReason::ConsumerTakenOver, None),
@@ -438,6 +441,8 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
             messages::Error::Topic(topic::Error::Reserved),
             messages::Error::SequenceMismatch { expected: Sequence::new(7), current: Sequence::new(9) },
             messages::Error::TooManyTopics { limit: 3 },
+            messages::Error::TopicQuota { quota: "a.>".into(), limit: 3 },
+            messages::Error::StorageQuota { quota: "a.>".into(), limit: 3, used: 2 },
             messages::Error::Full(messages::NeededRoom::default()),
         ]
         .map(Failure::from)

@@ -1,10 +1,19 @@
 //! Figures of a log for its operator.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    sync::{PoisonError, atomic::Ordering},
+    time::Instant,
+};
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{Embedded, Shared, format::block::LogId, index::segment::Segment, time_of};
+use super::{
+    Embedded, Shared,
+    format::{block::LogId, trim_points::TrimPoint},
+    index::{segment::Segment, topic::Topic},
+    time_of,
+};
 use crate::messages::LogFigures;
 
 /// The buckets of the time that a commit waits for the disk, in seconds.
@@ -25,7 +34,37 @@ impl Shared {
     }
 }
 
+/// The memory of a name of a topic, on average, with what a tree needs for it.
+const NAME_BYTES: usize = 64;
+
+/// The memory of a message id.
+const ID_BYTES: usize = 50;
+
 impl Embedded {
+    /// The bytes of memory that the log holds, by what holds them. They are estimated from numbers of entries, but for bytes
+    /// of messages.
+    pub fn memory(&self) -> [(&'static str, u64); 7] {
+        let Shared { state, cache, batch_cache, message_ids, .. } = &*self.shared;
+        let (recent, topics, segments) = {
+            let state = state.read().unwrap_or_else(PoisonError::into_inner);
+            let (alive, gone) = (state.topics.count(), state.topics.count_all() - state.topics.count());
+            let topics =
+                alive * (size_of::<Topic>() + NAME_BYTES) + gone * (size_of::<TrimPoint>() + NAME_BYTES);
+            (state.recent.memory(), topics, state.segments.clone())
+        };
+        let segments = segments.iter().map(|segment| segment.memory()).sum::<usize>();
+        let bytes = |count: usize| count as u64;
+        [
+            ("recent_messages", bytes(recent)),
+            ("topics", bytes(topics)),
+            ("segments", bytes(segments)),
+            ("footers", cache.memory()),
+            ("batches", bytes(batch_cache.memory())),
+            ("message_ids", bytes(message_ids.load(Ordering::Relaxed) * ID_BYTES)),
+            ("publish_queue", bytes(self.room.used())),
+        ]
+    }
+
     /// The identity of the log.
     pub fn id(&self) -> LogId {
         self.shared.identity.id

@@ -6,6 +6,8 @@ pub mod cache;
 pub mod dedupe;
 pub mod epochs;
 pub mod live;
+pub mod quotas;
 pub mod recent;
 pub mod segment;
+pub mod topic;
 pub mod topics;

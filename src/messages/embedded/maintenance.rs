@@ -21,7 +21,7 @@ use super::{
     age::Moment,
     disk::File,
     format::segment_header::SEGMENT_HEADER_BYTES,
-    index::{segment::Segment, topics::Topic},
+    index::{segment::Segment, topic::Topic},
     read::fetch::retrying,
     write::queue::Order,
 };

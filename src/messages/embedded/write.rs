@@ -3,5 +3,6 @@
 pub mod commit;
 pub mod committer;
 mod own_files;
+mod place;
 mod publish;
 pub mod queue;

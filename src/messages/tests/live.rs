@@ -140,3 +140,25 @@ async fn readers_miss_nothing_unreported_under_publishing_purging_retention_and_
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_has_caught_up_only_if_it_was_given_all_up_to_the_head_that_it_is_told() {
+    const COUNT: u64 = 3_000;
+    let log = on(&Arc::default());
+    let stop = Stop { sequence: Some(sequence(COUNT)), ..Stop::default() };
+    let mut batches = subscribe(&log, Query { stop, ..query(&["a"], Start::New) }).await.unwrap();
+    let publisher = tokio::spawn(async move {
+        for _ in 0..COUNT {
+            log.publish(text("a", "")).await.unwrap();
+        }
+    });
+    let (mut count, mut caught_up) = (0, 0);
+    while let Some(batch) = next(&mut batches).await {
+        let Progress { caught_up: has_caught_up, head } = batch.progress;
+        count += batch.count as u64;
+        caught_up += usize::from(has_caught_up);
+        assert!(!has_caught_up || number(head) <= count, "{head:?} is the head after {count} messages");
+    }
+    publisher.await.unwrap();
+    assert!(count == COUNT && caught_up > 0);
+}

@@ -72,6 +72,14 @@ impl IndexBuilder {
         Self { salt, end: header_end as u64, ..Self::default() }
     }
 
+    /// The bytes of memory that it holds, about.
+    pub fn memory(&self) -> usize {
+        let messages = usize::try_from(self.summary.messages).unwrap_or(usize::MAX);
+        messages.saturating_mul(size_of::<Posting>())
+            + self.topics.len() * 2 * size_of::<(Arc<str>, OfTopic)>()
+            + self.entries.len() * size_of::<SparseEntry>()
+    }
+
     /// Adds a block from `start` to `end` whose body begins at `body`.
     pub fn add(&mut self, block: &Block, start: u64, body: u64, end: u64) {
         let time = block.time;

@@ -28,6 +28,13 @@ pub enum Plan {
     Topics(Vec<Arc<str>>),
 }
 
+impl Cache {
+    /// The bytes of memory that the parts hold, about.
+    pub fn memory(&self) -> u64 {
+        self.0.weight()
+    }
+}
+
 /// The footer of a segment, by the id of the segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {

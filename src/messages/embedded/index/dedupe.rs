@@ -70,6 +70,11 @@ impl Dedupe {
         }
     }
 
+    /// The number of ids.
+    pub fn count(&self) -> usize {
+        self.all
+    }
+
     /// The key of a topic and an id.
     pub fn key(&self, topic: &str, id: &str) -> Key {
         let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one((topic, id))));

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::messages::embedded::format::block::Block;
+use crate::messages::embedded::format::block::{Block, Entry};
 
 /// The size of the messages that are kept: seconds of a fast feed, and a live subscription lags less than that.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -33,6 +33,11 @@ impl Recent {
         while self.bytes > MAX_BYTES || self.entries > MAX_ENTRIES || self.blocks.len() > MAX_BLOCKS {
             self.drop_oldest();
         }
+    }
+
+    /// The bytes of memory that the blocks hold.
+    pub fn memory(&self) -> usize {
+        self.bytes + self.entries * size_of::<Entry>() + self.blocks.len() * size_of::<Block>()
     }
 
     /// Drops the blocks below a sequence, which are no longer on disk.

@@ -124,6 +124,14 @@ macro_rules! sound {
 }
 
 impl Segment {
+    /// The bytes of memory that the index holds, about.
+    pub fn memory(&self) -> usize {
+        match &self.index {
+            Index::Open(index) => index.read().unwrap_or_else(PoisonError::into_inner).memory(),
+            Index::Sealed(sealed) => sealed.entries.len() * size_of::<SparseEntry>(),
+        }
+    }
+
     /// A segment that is being written, or has no footer for another reason.
     pub fn open(
         path: PathBuf,

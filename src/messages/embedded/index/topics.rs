@@ -6,55 +6,24 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::epochs::Epochs;
+use super::{
+    epochs::Epochs,
+    quotas::{Amount, Quotas, Share},
+    topic::{Kept, Topic, Trimmed},
+};
 use crate::messages::{
     embedded::format::{
         block::Block,
-        footer::{At, Held, Posting},
+        footer::{Held, Posting},
         trim_points::{TrimPoint, TrimPoints},
     },
+    quota::TopicQuota,
     retention::Rule,
     topic::{self, Pattern},
 };
 
 /// The number of topics without messages whose trim points are kept, for readers that come back.
 const MAX_GONE: usize = 100_000;
-
-/// A topic that holds messages.
-#[derive(Clone, Debug, Default)]
-pub struct Topic {
-    /// Superseded messages below this sequence are recorded in the file of trim points; 0 for none.
-    recorded: u64,
-    /// Its messages that are not removed.
-    pub held: Held,
-    /// What was removed from it.
-    pub trim_point: TrimPoint,
-    /// Only its last message is kept.
-    pub is_last_only: bool,
-}
-
-/// The messages that are removed from the oldest end of a topic, and the rest.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Trimmed {
-    /// The number of removed messages.
-    pub messages: u64,
-    /// Their size.
-    pub bytes: u64,
-    /// The size of those that expire.
-    pub expiring_bytes: u64,
-    /// The trim point afterwards.
-    pub trim_point: TrimPoint,
-    /// The first message that is left; `None` if none is.
-    pub first: Option<Kept>,
-}
-
-/// The first message that is left of a topic.
-#[derive(Clone, Copy, Debug)]
-pub struct Kept {
-    pub at: At,
-    /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires: u64,
-}
 
 /// All topics.
 #[derive(Debug, Default)]
@@ -81,6 +50,7 @@ pub struct Topics {
     consumers: usize,
     /// Changes when a topic of which messages were removed ends or begins again.
     passages: u64,
+    quotas: Quotas,
 }
 
 impl Topics {
@@ -102,15 +72,24 @@ impl Topics {
         self.rules.iter().position(|rule| rule.pattern.matches(name))
     }
 
+    /// Whether only the last message of a topic is kept.
+    fn is_last_only(&self, name: &str) -> bool {
+        let rule = self.rule_of(name).and_then(|place| self.rules.get(place));
+        topic::is_reserved(name) || rule.is_some_and(|rule| rule.is_last_only)
+    }
+
     /// Adds what the next segment holds of a topic.
     pub fn add_held(&mut self, name: &str, held: &Held) {
         self.add_of(name, || name.into(), held);
     }
 
     fn add_of(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>, held: &Held) {
-        let topic = match self.alive.get_mut(name) {
-            Some(topic) => topic,
-            None => self.make(shared()),
+        let (topic, before) = match self.alive.get_mut(name) {
+            Some(topic) => {
+                let before = topic.amount();
+                (topic.as_mut(), before)
+            }
+            None => (self.make(shared()), Amount::default()),
         };
         let old = topic.held;
         topic.held = Held {
@@ -127,6 +106,8 @@ impl Topics {
         }
         topic.supersede();
         let (is_last_only, first_kept) = (topic.is_last_only, topic.trim_point.first_kept);
+        let (quotas, after) = (topic.quotas, topic.amount());
+        self.quotas.change(name, quotas, before, after);
         self.removal_epoch += u64::from(is_last_only);
         if !topic::is_reserved(name) {
             let first_kept = if is_last_only { first_kept } else { 0 };
@@ -155,10 +136,10 @@ impl Topics {
         self.passages += u64::from(known.is_some());
         let trim_point = known.unwrap_or_default();
         let recorded = trim_point.first_kept;
-        let rule = self.rule_of(&name).and_then(|place| self.rules.get(place));
-        let is_last_only = topic::is_reserved(&name) || rule.is_some_and(|rule| rule.is_last_only);
+        let is_last_only = self.is_last_only(&name);
         self.consumers += usize::from(topic::is_of_consumer(&name));
-        let topic = Topic { recorded, held: Held::default(), trim_point, is_last_only };
+        let quotas = self.quotas.mask(&name);
+        let topic = Topic { recorded, held: Held::default(), trim_point, is_last_only, quotas };
         self.alive.entry(name).or_insert(Box::new(topic))
     }
 
@@ -297,6 +278,7 @@ impl Topics {
         if !is_as_it_was && !is_longer {
             return false;
         }
+        let (quotas, before) = (topic.quotas, topic.amount());
         let mut trim_point = trimmed.trim_point;
         if trim_point.lost_up_to != topic.trim_point.lost_up_to {
             trim_point.lost_at = self.epochs.next();
@@ -313,7 +295,10 @@ impl Topics {
         topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(trimmed.expiring_bytes);
         if let Some(Kept { at, expires }) = trimmed.first {
             (topic.held.first, topic.held.first_expires) = (at, expires);
+            let after = topic.amount();
+            self.quotas.change(name, quotas, before, after);
         } else if let Some((name, _)) = self.alive.remove_entry(name) {
+            self.quotas.change(&name, quotas, before, Amount::default());
             self.consumers -= usize::from(topic::is_of_consumer(&name));
             self.gone.insert(name, trim_point);
             self.passages += 1;
@@ -378,10 +363,56 @@ impl Topics {
         for (name, expired) in expired {
             // Where only the last message is kept, the others are not counted.
             let Some(topic) = self.alive.get_mut(name).filter(|topic| !topic.is_last_only) else { continue };
+            let before = topic.amount();
             topic.held.messages = topic.held.messages.saturating_sub(expired.messages);
             topic.held.bytes = topic.held.bytes.saturating_sub(expired.bytes);
             topic.held.expiring_bytes = topic.held.expiring_bytes.saturating_sub(expired.expiring_bytes);
+            self.quotas.change(name, topic.quotas, before, topic.amount());
         }
+    }
+
+    /// The quotas, and what the topics take of them.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Replaces the quotas. [`count_quotas`](Self::count_quotas) then counts the topics.
+    pub fn set_quotas(&mut self, quotas: Arc<[TopicQuota]>) {
+        self.quotas.set(quotas);
+    }
+
+    /// Counts up to `most` topics that were not counted since the quotas were replaced. Returns whether there are more.
+    pub fn count_quotas(&mut self, most: usize) -> bool {
+        if !self.quotas.is_counting() {
+            return false;
+        }
+        let after = self.quotas.counted_up_to();
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut seen, mut last) = (0, None);
+        for (name, topic) in self.alive.range_mut::<str, _>((start, Bound::Unbounded)).take(most) {
+            topic.quotas = self.quotas.mask(name);
+            self.quotas.count(topic.quotas, topic.amount());
+            (seen, last) = (seen + 1, Some(name));
+        }
+        let last = last.filter(|_| seen == most).cloned();
+        let has_more = last.is_some();
+        self.quotas.set_counted(last);
+        has_more
+    }
+
+    /// In which quotas a new message of a topic counts.
+    pub fn share(&self, name: &str) -> Share {
+        if self.quotas.all().is_empty() {
+            return Share::default();
+        }
+        let topic = self.alive.get(name);
+        let share = self.quotas.share(name, topic.map(|topic| topic.quotas));
+        let is_last_only = || match topic {
+            Some(topic) => topic.is_last_only,
+            None => self.is_last_only(name),
+        };
+        let replaced = || topic.map_or(0, |topic| topic.held.bytes);
+        Share { replaced: (!share.is_empty() && is_last_only()).then(replaced), ..share }
     }
 
     /// Takes the trim points from disk, before any message is added.
@@ -463,37 +494,5 @@ impl Topics {
         let alive = self.alive.iter().filter_map(|(name, topic)| Some((name, topic.stored()?)));
         let all = alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)));
         all.map(|(name, trim_point)| (name.clone(), trim_point)).collect()
-    }
-}
-
-impl Topic {
-    /// The trim point, if it must be known after a restart.
-    pub fn stored(&self) -> Option<TrimPoint> {
-        let is_stored = self.trim_point != TrimPoint::default() && !self.is_superseded_only();
-        is_stored.then_some(self.trim_point)
-    }
-
-    /// Whether only superseded messages were removed: the messages themselves show that after a restart.
-    fn is_superseded_only(&self) -> bool {
-        let TrimPoint { lost_up_to, purged_up_to, .. } = self.trim_point;
-        self.is_last_only && lost_up_to == 0 && purged_up_to == 0 && self.recorded == 0
-    }
-
-    /// Removes all but the last message, if only that is kept.
-    fn supersede(&mut self) {
-        if self.is_last_only {
-            let Held { last, last_expires, last_bytes, .. } = self.held;
-            let bytes = u64::from(last_bytes);
-            self.trim_point.first_kept = self.trim_point.first_kept.max(last.sequence);
-            self.held = Held {
-                messages: 1,
-                bytes,
-                first: last,
-                first_expires: last_expires,
-                expiring_bytes: if last_expires == 0 { 0 } else { bytes },
-                all_expired: last_expires,
-                ..self.held
-            };
-        }
     }
 }

@@ -13,7 +13,7 @@ use crate::messages::embedded::{
     index::{
         block_run::{BlockTimes, blocks_of},
         segment::Segment,
-        topics::{Kept, Topic, Trimmed},
+        topic::{Kept, Topic, Trimmed},
     },
 };
 

@@ -12,7 +12,7 @@ use crate::messages::{
     embedded::{
         Embedded, Shared,
         format::trim_points::{TrimPoint, TrimPoints},
-        index::topics::{Topic, Topics},
+        index::{topic::Topic, topics::Topics},
         stamp,
     },
     topic::{self, Pattern},

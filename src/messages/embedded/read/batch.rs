@@ -103,6 +103,11 @@ impl BatchCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bytes of the batches.
+    pub fn memory(&self) -> usize {
+        self.entries().iter().map(|(_, batch)| batch.bytes).sum()
+    }
+
     /// The batch of a key.
     pub fn find(&self, key: &BatchKey) -> Option<ReadBatch> {
         self.entries().iter().rev().find(|(of, _)| of == key).map(|(_, batch)| batch.clone())

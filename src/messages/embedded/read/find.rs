@@ -12,7 +12,7 @@ use crate::messages::{
             block_run::{BlockTimes, blocks_of},
             cache::Plan,
             segment::Segment,
-            topics::Topic,
+            topic::Topic,
         },
     },
     topic::Pattern,

@@ -37,7 +37,7 @@ use crate::messages::{
         index::{
             block_run::{blocks_of, publish_time},
             segment::Segment,
-            topics::Topic,
+            topic::Topic,
         },
     },
     topic::Pattern,

@@ -152,6 +152,6 @@ async fn known_before(
 /// What the topics that match have lost by now.
 pub async fn lost_before(log: &Embedded, patterns: &Arc<[Pattern]>, after: u64) -> io::Result<Before> {
     // The epoch first: what is lost between the two counts as lost later.
-    let epoch = log.edge().loss_epoch;
+    let epoch = log.loss_epoch();
     Ok(Before { epoch, lost_up_to: log.lost_up_to(patterns, after).await? })
 }

@@ -82,13 +82,6 @@ struct FirstMessage {
     tries_left: u32,
 }
 
-/// The log as a subscription knows it: up to a head, and what had happened when it was read up to there.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    head: u64,
-    edge: Edge,
-}
-
 /// The last messages of topics, as they were at a head.
 #[derive(Debug)]
 struct Snapshot {
@@ -148,7 +141,7 @@ impl Subscription {
         // Fail before the first batch if possible.
         if on_gap == OnGap::Fail
             && subscription.first_message.is_none()
-            && let Some(gap) = subscription.gap(subscription.log.edge().loss_epoch).await?
+            && let Some(gap) = subscription.gap(subscription.log.loss_epoch()).await?
         {
             return Err(subscription.removed(gap).await);
         }
@@ -181,23 +174,23 @@ impl Subscription {
 
     /// The first batch, which is ready at once.
     pub async fn first(&mut self) -> Result<Batch, Error> {
-        let (read, known) = self.read_on().await?;
-        Ok(self.batch(read, known))
+        let (read, edge) = self.read_on().await?;
+        Ok(self.batch(read, edge))
     }
 
     /// The next batch: waits for messages or events, or until a heartbeat is due. Do not call it after an error.
     pub async fn next(&mut self) -> Result<Batch, Error> {
         let mut has_found_nothing = false;
         loop {
-            let (read, known) = self.read_on().await?;
+            let (read, edge) = self.read_on().await?;
             let has_news = read.count > 0 || read.event.is_some() || self.is_over();
             if has_news || has_found_nothing && self.is_due() {
-                return Ok(self.batch(read, known));
+                return Ok(self.batch(read, edge));
             }
             has_found_nothing = true;
-            if self.delivered_up_to >= known.head && self.snapshot.is_none() && !self.wait().await {
+            if self.delivered_up_to >= edge.head && self.snapshot.is_none() && !self.wait().await {
                 self.skip_quiet();
-                return Ok(self.batch(ReadBatch::default(), self.known(self.log.head())));
+                return Ok(self.batch(ReadBatch::default(), self.log.edge()));
             }
         }
     }
@@ -207,46 +200,41 @@ impl Subscription {
         Instant::now() >= self.pacing.heartbeat_at()
     }
 
-    /// The log at a head, now that it was read up to there.
-    fn known(&self, head: u64) -> Known {
-        Known { head, edge: self.log.edge() }
-    }
-
-    /// Reads on, up to the head or until a batch is full. Returns the batch, and the log after that.
-    async fn read_on(&mut self) -> Result<(ReadBatch, Known), Error> {
+    /// Reads on, up to the head or until a batch is full. Returns the batch, and how far the log could be read before.
+    async fn read_on(&mut self) -> Result<(ReadBatch, Edge), Error> {
         if let Some(lease) = &self.lease {
             lease.check()?;
         }
         // A subscription that lags is always ready: let other tasks run too.
         tokio::task::consume_budget().await;
-        let head = self.log.head();
+        let edge = self.log.edge();
         if self.head_at_end.is_none() && self.is_past_end() {
-            self.head_at_end = Some(head);
+            self.head_at_end = Some(edge.head);
         }
         if let Some(range) = self.diverged.take() {
             let event = Some(Event::Diverged(range));
-            return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, self.known(head)));
+            return Ok((ReadBatch { event, ..ReadBatch::empty(self.delivered_up_to) }, edge));
         }
         let is_snapshot = self.snapshot.is_some();
         if self.first_message.is_some() {
             let before = start::lost_before(&self.log, &self.patterns, self.delivered_up_to).await?;
             (self.loss_epoch, self.before) = (Some(before.epoch), Some(before));
         }
-        let read = if is_snapshot { self.read_snapshot().await? } else { self.read(head).await? };
+        let read = if is_snapshot { self.read_snapshot().await? } else { self.read(edge.head).await? };
         // Look for gaps after reading, because reading skips what was removed meanwhile.
-        let known = self.known(head);
-        let gap = if is_snapshot { None } else { self.gap(known.edge.loss_epoch).await? };
+        let loss_epoch = self.log.loss_epoch();
+        let gap = if is_snapshot { None } else { self.gap(loss_epoch).await? };
         if let Some(gap) = gap {
             let nothing = ReadBatch::empty(self.delivered_up_to);
             match &mut self.first_message {
                 Some(first) if first.tries_left > 0 => {
                     first.tries_left -= 1;
-                    return Ok((nothing, known));
+                    return Ok((nothing, edge));
                 }
                 _ if self.on_gap == OnGap::Fail => return Err(self.removed(gap).await),
                 _ => {
                     self.reported_up_to = gap.last.get();
-                    return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, known));
+                    return Ok((ReadBatch { event: Some(Event::Removed(gap)), ..nothing }, edge));
                 }
             }
         }
@@ -258,7 +246,7 @@ impl Subscription {
         if self.snapshot.is_none() && self.end().is_some_and(|end| self.delivered_up_to >= end) {
             self.pacing.end();
         }
-        Ok((read, known))
+        Ok((read, edge))
     }
 
     async fn read(&self, head: u64) -> Result<ReadBatch, Error> {
@@ -336,11 +324,11 @@ impl Subscription {
 
     /// The position of a subscription that has read nothing yet.
     pub fn start_position(mut self) -> Position {
-        let known = self.known(self.log.head());
-        self.batch(ReadBatch::default(), known).position
+        let edge = self.log.edge();
+        self.batch(ReadBatch::default(), edge).position
     }
 
-    fn batch(&mut self, read: ReadBatch, Known { head, edge }: Known) -> Batch {
+    fn batch(&mut self, read: ReadBatch, Edge { head, newest }: Edge) -> Batch {
         self.pacing.record(read.count, Instant::now());
         let known_up_to = self.delivered_up_to.max(self.reported_up_to);
         let before = self.before.filter(|before| before.lost_up_to > known_up_to);
@@ -361,7 +349,7 @@ impl Subscription {
             position,
             progress: Progress {
                 caught_up: self.snapshot.is_none() && self.delivered_up_to >= head,
-                head: edge.newest,
+                head: newest,
             },
         }
     }

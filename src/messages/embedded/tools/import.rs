@@ -18,7 +18,7 @@ use crate::messages::{
             manifest::{Listed, Manifest},
             segment_header::{Link, Predecessor, SegmentHeader},
         },
-        index::builder::IndexBuilder,
+        index::{builder::IndexBuilder, quotas::Share},
         manifest::{Found, ManifestFile},
         segment_name,
         write::{commit::CommitBuilder, committer::SEGMENT_MESSAGES},
@@ -189,7 +189,7 @@ impl Writer {
         self.builder.next_sequence = placed.sequence;
         self.next_sequence = placed.sequence + 1;
         let topic: Arc<str> = placed.message.topic.as_str().into();
-        self.builder.push(topic, &placed.message, None, false);
+        self.builder.push(topic, &placed.message, None, false, Share::default());
         self.builder.close_if_full();
         Ok(())
     }

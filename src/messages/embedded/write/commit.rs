@@ -13,7 +13,10 @@ use crate::{
             age::Moment,
             expiry,
             format::block::{Block, Entry, place_of},
-            index::dedupe::Key,
+            index::{
+                dedupe::Key,
+                quotas::{Added, Change, Share},
+            },
             time_of,
         },
         topic,
@@ -46,13 +49,22 @@ pub struct CommitBuilder {
     blocks: Vec<Block>,
     open: OpenBlock,
     closed_bytes: usize,
-    /// The last sequence of each topic.
-    lasts: HashMap<Arc<str>, u64>,
+    /// The last message of each topic.
+    lasts: HashMap<Arc<str>, Last>,
     ids: HashMap<Key, u64>,
     new_topics: usize,
     /// The consumers among the new topics.
     new_consumers: usize,
+    /// What its messages take of the quotas.
+    added: Added,
     undo: Vec<Undo>,
+}
+
+/// The last message of a topic in a commit.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    sequence: u64,
+    bytes: u64,
 }
 
 /// The block that is being filled.
@@ -69,9 +81,11 @@ struct OpenBlock {
 #[derive(Debug)]
 struct Undo {
     topic: Arc<str>,
-    last: Option<u64>,
+    last: Option<Last>,
     id: Option<Key>,
     is_new: bool,
+    share: Share,
+    change: Change,
     body: usize,
     topics: usize,
 }
@@ -93,7 +107,7 @@ impl CommitBuilder {
 
     /// The last sequence of a topic in the commit.
     pub fn last(&self, topic: &str) -> Option<u64> {
-        self.lasts.get(topic).copied()
+        self.lasts.get(topic).map(|last| last.sequence)
     }
 
     /// The sequence of the message with an id, if it is in the commit.
@@ -111,25 +125,42 @@ impl CommitBuilder {
         self.new_consumers
     }
 
+    /// What the messages take of the quotas.
+    pub fn added(&self) -> &Added {
+        &self.added
+    }
+
+    /// What the last message takes of the quotas, until it cannot be taken back.
+    pub fn last_change(&self) -> Change {
+        self.undo.last().map(|undo| undo.change).unwrap_or_default()
+    }
+
     /// Adds a message and returns its sequence. `is_new`: the topic holds no message.
-    pub fn push(&mut self, topic: Arc<str>, new: &NewMessage, id: Option<Key>, is_new: bool) -> u64 {
+    pub fn push(
+        &mut self,
+        topic: Arc<str>,
+        new: &NewMessage,
+        id: Option<Key>,
+        is_new: bool,
+        share: Share,
+    ) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let undo = Undo {
-            topic: topic.clone(),
-            last: self.lasts.insert(topic.clone(), sequence),
-            id,
-            is_new,
-            body: self.open.body.len(),
-            topics: self.open.topics.len(),
+        let (body, topics) = (self.open.body.len(), self.open.topics.len());
+        let bytes = self.open.push(topic.clone(), sequence, self.time, new);
+        let last = self.lasts.insert(topic.clone(), Last { sequence, bytes });
+        let replaced = share.replaced.map_or(0, |kept| last.map_or(kept, |last| last.bytes));
+        let change = Change {
+            topics: i64::from(is_new),
+            bytes: bytes.cast_signed().saturating_sub_unsigned(replaced),
         };
-        self.undo.push(undo);
+        self.added.add(&share, change);
         self.new_topics += usize::from(is_new);
         self.new_consumers += usize::from(is_new && topic::is_of_consumer(&topic));
         if let Some(key) = id {
             self.ids.insert(key, sequence);
         }
-        self.open.push(topic, sequence, self.time, new);
+        self.undo.push(Undo { topic, last, id, is_new, share, change, body, topics });
         sequence
     }
 
@@ -141,7 +172,10 @@ impl CommitBuilder {
     /// Takes back the messages that were added after a savepoint.
     pub fn roll_back(&mut self, savepoint: Savepoint) {
         while self.undo.len() > savepoint.0 {
-            let Some(Undo { topic, last, id, is_new, body, topics }) = self.undo.pop() else { return };
+            let Some(Undo { topic, last, id, is_new, share, change, body, topics }) = self.undo.pop() else {
+                return;
+            };
+            self.added.take_back(&share, change);
             self.new_topics -= usize::from(is_new);
             self.new_consumers -= usize::from(is_new && topic::is_of_consumer(&topic));
             match last {
@@ -182,7 +216,8 @@ impl CommitBuilder {
 }
 
 impl OpenBlock {
-    fn push(&mut self, topic: Arc<str>, sequence: u64, time: u64, new: &NewMessage) {
+    /// Adds a message and returns its size.
+    fn push(&mut self, topic: Arc<str>, sequence: u64, time: u64, new: &NewMessage) -> u64 {
         let place = *self.places.entry(topic.clone()).or_insert_with(|| {
             self.topics.push(topic);
             place_of(self.topics.len() - 1)
@@ -215,6 +250,7 @@ impl OpenBlock {
         let checksum = crc32c::crc32c(self.body.get(start..).unwrap_or_default());
         let (start, end) = (place_of(start), place_of(self.body.len()));
         self.entries.push(Entry { sequence, topic: place, start, end, checksum, expires });
+        u64::from(end - start)
     }
 
     fn pop(&mut self, body: usize, topics: usize) {

@@ -8,39 +8,38 @@
 //! accepts nothing more: after a failed sync the page cache may show bytes that the disk does not have. A restart writes the
 //! tail again.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     commit::{Commit, CommitBuilder},
-    queue::{Mode, Order, Outcome, Request},
+    queue::{Order, Outcome},
 };
 #[cfg(test)]
 use crate::messages::embedded::Turns;
 use crate::messages::{
-    Config, Error, Expected, NeededRoom, NewMessage, Published, Sequence,
+    Error, NeededRoom,
     clock::Reading,
     embedded::{
         Shared,
-        age::Moment,
         disk::is_full,
         format::{
             block::{self, Block, place_of},
             clock_history::ClockHistory,
-            footer::At,
         },
         index::{dedupe::Dedupe, segment::Segment},
         maintenance::{
             Maintenance,
             room::{NotMade, Purpose},
         },
-        read::find,
         recovery::tail::Tail,
-        time_of,
     },
     incarnation::Incarnation,
-    topic,
 };
 
 /// The size at which a commit takes no further request: more would only delay the answers.
@@ -268,96 +267,6 @@ impl Committer {
         if is_full(error) { self.refuse(error, self.shared.needed_room(0)) } else { self.shared.fail(error) }
     }
 
-    fn take(&self, commit: &mut Commit, request: Request) {
-        let Request { messages, mode, reply, room } = request;
-        let mut results = Vec::with_capacity(messages.len());
-        let savepoint = commit.builder.savepoint();
-        for (index, message) in messages.iter().enumerate() {
-            match self.place(commit, message, mode) {
-                Err(error) if mode != Mode::Each => {
-                    commit.builder.roll_back(savepoint);
-                    commit.answers.push((reply, Outcome::Refused { index, error }, room));
-                    return;
-                }
-                result => results.push(result),
-            }
-            if mode == Mode::Each {
-                commit.builder.close_if_full();
-            }
-        }
-        commit.builder.close_if_full();
-        commit.answers.push((reply, Outcome::Each(results), room));
-    }
-
-    /// Adds a message to the commit, or finds that it was published before.
-    fn place(&self, commit: &mut Commit, new: &NewMessage, mode: Mode) -> Result<Published, Error> {
-        let Commit { builder, moment, moment_of_ids, .. } = commit;
-        let (known, purged, topic_count, consumer_count) = {
-            let state = self.shared.state();
-            let known = state.topics.key_value(&new.topic).map(|(name, _)| name.clone());
-            let purged = if new.message_id.is_some() { state.topics.purged_up_to(&new.topic) } else { 0 };
-            (known, purged, state.topics.count(), state.topics.consumer_count())
-        };
-        let id = new.message_id.as_deref().map(|id| self.dedupe.key(&new.topic, id));
-        if let Some(key) = id {
-            let in_commit = builder.find(key).map(|sequence| (sequence, builder.time));
-            let earlier = in_commit.or_else(|| {
-                self.dedupe.find(key, &new.topic, moment_of_ids).filter(|(sequence, _)| *sequence > purged)
-            });
-            if let Some((sequence, time)) = earlier {
-                let sequence = Sequence::of_message(sequence);
-                return Ok(Published { sequence, time: time_of(time), duplicate: true });
-            }
-        }
-        let in_commit = builder.last(&new.topic);
-        let expected = match new.expected {
-            Expected::Any => None,
-            Expected::Empty => Some(None),
-            Expected::Last(sequence) => Some(Some(sequence)),
-        };
-        if let Some(expected) = expected {
-            let current = match in_commit {
-                Some(last) => last,
-                None => self.current(&new.topic, moment)?,
-            };
-            let current = Sequence::new(current);
-            if expected != current {
-                return Err(Error::SequenceMismatch { expected, current });
-            }
-        }
-        let is_new = known.is_none() && in_commit.is_none();
-        let Config { max_topics, max_consumers, .. } = self.shared.config;
-        // Consumers have a limit of their own, and take no room of the topics.
-        let consumers = consumer_count + builder.new_consumers();
-        let topics = topic_count + builder.new_topics() - consumers;
-        if is_new && topic::is_of_consumer(&new.topic) {
-            if consumers >= max_consumers {
-                return Err(Error::TooManyConsumers { limit: max_consumers });
-            }
-        } else if is_new && mode != Mode::Own && topics >= max_topics {
-            return Err(Error::TooManyTopics { limit: max_topics });
-        }
-        let name = known.unwrap_or_else(|| new.topic.as_str().into());
-        let sequence = builder.push(name, new, id, is_new);
-        let sequence = Sequence::of_message(sequence);
-        Ok(Published { sequence, time: time_of(builder.time), duplicate: false })
-    }
-
-    /// The sequence of a topic's last message that has not expired; 0 if there is none.
-    fn current(&self, topic: &str, moment: &Moment) -> Result<u64, Error> {
-        let (known, segments) = {
-            let state = self.shared.state();
-            let Some(known) = state.topics.get(topic) else { return Ok(0) };
-            let At { sequence, time } = known.held.last;
-            if !moment.has_expired(sequence, time, known.held.last_expires) {
-                return Ok(sequence);
-            }
-            (known.clone(), state.segments.clone())
-        };
-        let last = find::last_live(&self.shared, &segments, topic, &known, moment)?;
-        Ok(last.map_or(0, |(_, posting)| posting.sequence))
-    }
-
     /// Writes a commit and answers its requests.
     fn finish(&mut self, commit: Commit) {
         let Commit { builder, moment_of_ids, refused, answers, .. } = commit;
@@ -376,9 +285,9 @@ impl Committer {
                 self.dedupe.add(block, &moment_of_ids);
             }
             self.show(blocks, places);
-            self.shared.head.send_replace(next_sequence - 1);
         }
         self.dedupe.sweep(&moment_of_ids);
+        self.shared.message_ids.store(self.dedupe.count(), Ordering::Relaxed);
         for (reply, outcome, room) in answers {
             let outcome = match (&result, outcome) {
                 (Err(error), Outcome::Each(each)) => {
@@ -447,6 +356,8 @@ impl Committer {
             state.topics.add(&block);
             state.recent.push(block);
         }
+        // While the state is locked, so that a reader that compares the two finds them of one commit.
+        self.shared.head.send_replace(self.next_sequence - 1);
         drop(state);
         self.offset += self.buffer.len() as u64;
         if self.offset >= self.shared.segment_bytes() / 2 {

@@ -82,6 +82,11 @@ impl Default for Room {
 }
 
 impl Room {
+    /// The bytes that messages take, rounded up for each request.
+    pub fn used(&self) -> usize {
+        (QUEUE_KIB as usize).saturating_sub(self.0.available_permits()) * 1024
+    }
+
     /// Waits for room for some messages. A request that is larger than the queue takes all of it.
     pub async fn for_messages(&self, messages: &[NewMessage]) -> Result<OwnedSemaphorePermit, Error> {
         let bytes = messages.iter().map(NewMessage::bytes).sum::<usize>();
