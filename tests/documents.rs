@@ -192,6 +192,7 @@ fn is_metric(name: &str) -> bool {
         "src/server/log_metrics.rs",
         "src/server/consumer_lags.rs",
         "src/server/process_metrics.rs",
+        "src/messages/embedded/figures.rs",
         "src/server/reload.rs",
         "src/grpc/gate/observed.rs",
         TLS_METRICS,

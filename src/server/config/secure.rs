@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use super::{Config, Error, settings::Settings};
 use crate::{
     access,
-    server::{listen::Listen, tls::Files},
+    server::{
+        accept,
+        listen::{Listen, SOCKET_MODE},
+        tls::Files,
+    },
 };
 
 /// The files of TLS, if there are any. Each is from the flags, or else from the file.
@@ -40,14 +44,16 @@ pub fn access(given: &Settings, file: &Settings, tokens: Option<PathBuf>) -> Opt
     rules.map(|rules| access::Files { rules, tokens })
 }
 
-/// Refuses settings that would have no effect, because they are about something that the server does not do.
-pub fn check_effects(given: &Settings, file: &Settings, config: &Config) -> Result<(), Error> {
+/// Refuses settings that would have no effect, because they are about something that the server does not do. A file may have the
+/// defaults of all settings, as `config print` writes them.
+pub fn check_effects(given: &Settings, config: &Config) -> Result<(), Error> {
     let needs = |name: &str, needed: &str| Err(Error::Needs { name: name.into(), needed: needed.into() });
     let has_path = config.listen.iter().any(|listen| matches!(listen, Listen::Path(_)));
-    if (given.has_socket_mode() || file.has_socket_mode()) && !has_path {
+    if (given.has_socket_mode() || config.socket_mode != SOCKET_MODE) && !has_path {
         return needs("--socket-mode", "--listen unix:PATH");
     }
-    if (given.has_handshake() || file.has_handshake()) && config.tls.is_none() {
+    let default = accept::Config::default().handshake;
+    if (given.has_handshake() || config.connections.handshake != default) && config.tls.is_none() {
         return needs("--handshake", "--tls-cert FILE and --tls-key FILE");
     }
     Ok(())

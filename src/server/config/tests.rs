@@ -75,6 +75,9 @@ fn a_setting_that_would_have_no_effect_is_refused() {
     }
     let file = file::parse("socket-mode = '660'").unwrap();
     assert!(resolve(given(&["--data", "/d"]), file).is_err());
+    // `config print` writes the defaults, too.
+    let file = file::parse("socket-mode = '600'\nhandshake = '10s'").unwrap();
+    resolve(given(&["--data", "/d"]), file).unwrap();
     let used = ["--data", "/d", "--socket-mode", "660", "--listen", "unix:p,127.0.0.1:1"];
     resolve(given(&used), Settings::default()).unwrap();
     let used = ["--data", "/d", "--handshake", "5s", "--tls-cert", "c", "--tls-key", "k"];
