@@ -323,26 +323,6 @@ impl Calls {
         *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    /// The number of open calls.
-    pub fn open(&self) -> usize {
-        self.0.open.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of requests that are not complete and of answers that wait.
-    pub fn buffered(&self) -> usize {
-        self.0.buffered.load(Ordering::Relaxed)
-    }
-
-    /// The number of open connections.
-    pub fn connections(&self) -> usize {
-        self.0.backlogs().len()
-    }
-
-    /// The bytes of responses that wait for their readers, and those that connections hold.
-    pub fn unsent(&self) -> (u64, u64) {
-        self.0.unsent.held()
-    }
-
     /// The counters of all calls.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics

@@ -77,6 +77,26 @@ impl Calls {
         Ok(Admission { started, deadline, _place: place })
     }
 
+    /// The number of open calls.
+    pub fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of requests that are not complete and of answers that wait.
+    pub fn buffered(&self) -> usize {
+        self.0.buffered.load(Ordering::Relaxed)
+    }
+
+    /// The number of open connections.
+    pub fn connections(&self) -> usize {
+        self.0.backlogs().len()
+    }
+
+    /// The bytes of responses that wait for their readers, and those that connections hold.
+    pub fn unsent(&self) -> (u64, u64) {
+        self.0.unsent.held()
+    }
+
     /// What a new connection has in its requests' extensions.
     pub fn connection(&self, number: Owner, peer: Peer, ends: CancellationToken) -> Connection {
         let buffers = Buffers { used: AtomicUsize::new(0), calls: self.0.clone() };
