@@ -1,17 +1,19 @@
-"""Measures a client: strings a second of a bulk read, and a million lines through twenty kills of the server."""
+"""Measures a client: strings a second of a bulk read, the return after an outage, and a million lines through kills."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 import tempfile
 import time
 
-from bed import Client, Failed, Server
+from bed import PAUSES, Client, Failed, Server
 from proxy import Fault, Proxy
 
 LINES = 2_000_000
 KILLED, KILLS = 1_000_000, 20
+OUTAGE_SECONDS, BACK_SECONDS, WAITING = 30.0, 2.5, 3
 
 
 async def bench(command, server, what, request):
@@ -47,6 +49,7 @@ async def measure(command, info):
                             raise Failed(f"{got} is not {lines} items")
                         best = min(best or 1e9, got["seconds"])
                     print(f"{name}: {lines / best / 1e6:.3f} M/s", flush=True)
+            await back(command, server)
             await through_kills(command, server)
         except Failed as error:
             print(f"FAILED: {error}")
@@ -54,6 +57,39 @@ async def measure(command, info):
         finally:
             await server.end()
     return 0
+
+
+async def back(command, server):
+    """Several clients follow a file while their server is away. Prints when each had the line that was written meanwhile."""
+    (server.logs / "live.log").write_text("before\n")
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Client(command)) for _ in range(WAITING)]
+        for client in clients:
+            request = {"path": "logs/live.log", "follow": True}
+            client.send(do="stream", server=f"http://{server.address}", kind="lines", request=request, connect_timeout=200)
+            await wait_for(client, "before")
+        await server.end()
+        (server.logs / "live.log").open("a").write("after\n")
+        await asyncio.sleep(OUTAGE_SECONDS)
+        await server.start()
+        pauses = asyncio.create_task(PAUSES.watch())
+        took = [f"{seconds:.2f}" for seconds in await asyncio.gather(*(returned(server, client) for client in clients))]
+        pauses.cancel()
+    if max(map(float, took)) > BACK_SECONDS:
+        raise Failed(f"back after {', '.join(took)} s")
+    print(f"back after an outage of {OUTAGE_SECONDS:g} s: {', '.join(took)} s", flush=True)
+
+
+async def returned(server, client):
+    await wait_for(client, "after")
+    return server.listening.spent()
+
+
+async def wait_for(client, text):
+    async for line in client.lines():
+        if line.get("item", {}).get("text") == text:
+            return
+    raise Failed(f"the stream ended: {line}")
 
 
 async def through_kills(command, server):
