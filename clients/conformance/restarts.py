@@ -136,6 +136,39 @@ async def slow_first_item(run):
     run.check_items()
 
 
+async def late_lines(run):
+    """Lines are written to a file that was rotated away, after a client has read lines of the file after it."""
+    current, rotated = run.server.logs / "a.log", run.server.logs / "a.log.1"
+    old, new, late = ([f"{name} {n}" for n in range(count)] for name, count in (("old", 10), ("new", 5), ("late", 3)))
+
+    def write(path, texts):
+        with path.open("a") as file:
+            file.writelines(f"{text}\n" for text in texts)
+
+    async def read(count, state):
+        """The state after so many items."""
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, states=True, credit=count, **({"state": state} if state else {}))
+            target = len(run.seen) + count
+            async for line in client.lines():
+                run.take(line)
+                state = line.get("state") or state
+                if len(run.seen) == target:
+                    return state
+        raise Failed(f"it ended after {run.seen}: {run.error}")
+
+    run.scenario["request"] = {"follow": True}
+    write(current, old)
+    state = await read(5, None)
+    current.rename(rotated)
+    write(current, new)
+    state = await read(7, state)
+    write(rotated, late)
+    state = await read(len(late), state)
+    await read(3, state)
+    run.check_items(old + new[:2] + late + new[2:])
+
+
 async def bad_states(run):
     """Empty, damaged and foreign states."""
     await run.prepare()
@@ -188,7 +221,7 @@ async def taken_over(run):
 CASES |= {
     function.__name__: function
     for function in (
-        kill_with_states, kill_with_store, stop_with_store, limit_with_state, slow_first_item, bad_states, consumer,
-        taken_over,
+        kill_with_states, kill_with_store, stop_with_store, limit_with_state, slow_first_item, late_lines, bad_states,
+        consumer, taken_over,
     )
 }  # fmt: skip

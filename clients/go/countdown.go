@@ -173,4 +173,6 @@ func (v *tickVisitor) item(response *perennialv1.CountdownResponse, at place) er
 
 func (v *tickVisitor) end(*perennialv1.CountdownResponse) error { return nil }
 
+func (v *tickVisitor) carry(pending *key) *key { return pending }
+
 func (v *tickVisitor) restart() {}

@@ -176,6 +176,12 @@ func (v *lineVisitor) end(response *perennialv1.ReadLinesResponse) error {
 	return nil
 }
 
+func (v *lineVisitor) carry(pending *key) *key {
+	carried := *pending
+	carried.Switches = pointer(*pending.Switches - v.switches)
+	return &carried
+}
+
 func (v *lineVisitor) restart() { v.switches = 0 }
 
 // content is the bytes of a line, in either form.

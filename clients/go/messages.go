@@ -180,4 +180,6 @@ func (v *messageVisitor) end(response *perennialv1.MessagesResponse) error {
 	return nil
 }
 
+func (v *messageVisitor) carry(pending *key) *key { return pending }
+
 func (v *messageVisitor) restart() {}

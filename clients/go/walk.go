@@ -13,15 +13,19 @@ type batch struct {
 	before, after string
 	count         int
 	key           func(item int) *key
-	// kept is the state that all items of this batch leave as it is, because the item that it names is still to come.
-	kept *state
+	// kept is the state that the items of this batch leave as it is, because the item that it names is still to come, and
+	// carried is what remains of its key after the batch.
+	kept    *state
+	carried *key
 }
 
 // state is the text of the state after an item.
 func (b *batch) state(item int) string {
 	switch {
-	case b.kept != nil:
+	case b.kept != nil && item < b.count-1:
 		return b.kept.text()
+	case b.kept != nil:
+		return state{Kind: b.kind, Cursor: b.after, After: b.carried}.text()
 	case item == b.count-1:
 		return state{Kind: b.kind, Cursor: b.after}.text()
 	default:
@@ -60,6 +64,8 @@ type visitor[R response] interface {
 	item(R, place) error
 	// end hands out what is after the items.
 	end(R) error
+	// carry returns what identifies the item `pending`, which this response did not have, among those after the response.
+	carry(pending *key) *key
 	// restart is called when a response is complete and keys begin anew.
 	restart()
 }
@@ -120,7 +126,7 @@ func walk[R response](
 		}
 		made := &batch{kind: kind, before: base, after: response.GetCursor(), count: count, key: visit.keys(response)}
 		if isStillPending {
-			made.kept = &state{Kind: kind, Cursor: base, After: pending}
+			made.kept, made.carried = &state{Kind: kind, Cursor: base, After: pending}, visit.carry(pending)
 		} else {
 			pending = nil
 		}
@@ -143,11 +149,12 @@ func walk[R response](
 		if err := visit.end(response); err != nil {
 			return err
 		}
-		if pending != nil {
-			continue
-		}
 		base = response.GetCursor()
 		visit.restart()
+		if pending != nil {
+			pending = made.carried
+			continue
+		}
 		if err := options.consumer.completed(ctx, base); err != nil {
 			return err
 		}

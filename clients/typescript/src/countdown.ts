@@ -100,6 +100,10 @@ class TickVisitor implements Visitor<CountdownResponse, Tick | CountdownItem> {
     return { ...batch, values, first };
   }
 
+  carry(pending: Key): Key {
+    return pending;
+  }
+
   restart(): void {}
 
   /** Of the numbers that were skipped before the first tick, those down to the pending one were handed out. */

@@ -111,6 +111,10 @@ class LineVisitor implements Visitor<ReadLinesResponse, Line | LineItem> {
     return { ...batch, values, first: events.length };
   }
 
+  carry(pending: Key): Key {
+    return { ...pending, switches: (pending.switches ?? 0) - this.#switches };
+  }
+
   restart(): void {
     this.#switches = 0;
   }

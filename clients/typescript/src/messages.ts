@@ -96,6 +96,10 @@ class MessageVisitor implements Visitor<MessagesResponse, StoredMessage | Messag
     return { ...batch, values, first: events.length };
   }
 
+  carry(pending: Key): Key {
+    return pending;
+  }
+
   restart(): void {}
 }
 

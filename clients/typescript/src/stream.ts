@@ -60,6 +60,8 @@ export interface Batch<T> {
 export interface Visitor<R, T> {
   kind: Kind;
   batch(response: R, pending: Key | undefined): Batch<T>;
+  /** What identifies the item `pending`, which this response did not have, among those after the response. */
+  carry(pending: Key): Key;
   /** Called when a response is complete and keys begin anew. */
   restart(): void;
 }
@@ -82,6 +84,8 @@ interface Placed<T> extends Batch<T> {
   after: string;
   /** The item after which the stream continues, if it was still to come before this batch. */
   pending: Key | undefined;
+  /** What is left of its key after this batch, if the item is still to come. */
+  carried: Key | undefined;
 }
 
 const DONE = { value: undefined, done: true } as const;
@@ -204,7 +208,9 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
       if (response === undefined) return undefined;
       const [before, pending] = [this.#base, this.#pending];
       const batch = this.#opening.visitor.batch(response as never, pending);
-      this.#batch = { ...batch, before, after: response.cursor, pending };
+      const isPending = batch.isPending && pending !== undefined;
+      const carried = isPending ? this.#opening.visitor.carry(pending) : undefined;
+      this.#batch = { ...batch, before, after: response.cursor, pending, carried };
       this.#at = 0;
       if (!batch.isPending) this.#pending = undefined;
     }
@@ -224,17 +230,21 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
     if (batch === undefined) return;
     this.#batch = undefined;
     this.#at = 0;
-    if (this.#pending !== undefined) return;
     this.#base = batch.after;
     this.#opening.visitor.restart();
+    if (this.#pending !== undefined) {
+      this.#pending = batch.carried;
+      return;
+    }
     await this.completed(batch.after, false);
     if (batch.total === 0) await this.#keeper?.idle(() => this.#text(batch.after, undefined) ?? "");
   }
 
   #stateAfter(batch: Placed<T>, item: number): string | undefined {
-    if (batch.isPending || item < 0) return this.#text(batch.before, batch.pending);
+    if (item < 0) return this.#text(batch.before, batch.pending);
     const index = item + batch.handedOut;
-    if (index === batch.total - 1) return this.#text(batch.after, undefined);
+    if (index === batch.total - 1) return this.#text(batch.after, batch.carried);
+    if (batch.isPending) return this.#text(batch.before, batch.pending);
     return this.#text(batch.before, batch.key(index));
   }
 
