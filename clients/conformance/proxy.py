@@ -26,7 +26,7 @@ ANSWER_SECONDS = 0.2
 
 @dataclass
 class Fault:
-    """What happens to a connection: `do` after `after` responses, on the first `times` connections (0: on all).
+    """What happens to a connection: `do` after `after` responses, up to `times` times (0: without limit).
 
     - `cut`: both ends are closed; `reset`: likewise, with a TCP reset; `half`: the next response is cut within.
     - `stall`: nothing passes any more, and the connection stays open.
@@ -96,7 +96,7 @@ class Proxy:
         self.connections += 1
         fault = self.fault
         number = self.connections - fault.skip
-        is_faulty = bool(fault.do) and number > 0 and (not fault.times or number <= fault.times)
+        is_faulty = bool(fault.do) and number > 0 and (not fault.times or self.faults < fault.times)
         if is_faulty and fault.do == "refuse":
             self.faults += 1
             return

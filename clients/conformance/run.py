@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the scenarios of clients/conformance with a client in any language, against the real server.
 
-    run.py --client "python conformance.py" [--only WORD]… [--jobs 4] [--list] [--figures]
+    run.py --client "python conformance.py" [--only WORD]… [--skip WORD]… [--jobs 4] [--list] [--figures]
 
 The client is started anew for each run, and speaks the lines that README.md describes. perenniald and perennial are
 those of target/release, or those that PERENNIALD and PERENNIAL name.
@@ -76,14 +76,16 @@ async def ask(command):
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--client", help="the command that starts the client, run by a shell")
-    parser.add_argument("--only", action="append", default=[], help="scenarios whose title has this text")
+    parser.add_argument("--only", action="append", default=[], help="scenarios whose title has this text, or a part of --figures")
     parser.add_argument("--skip", action="append", default=[], help="no scenarios whose title has this text")
     parser.add_argument("--jobs", type=int, default=4, help="scenarios at a time")
     parser.add_argument("--list", action="store_true", help="list the scenarios")
-    parser.add_argument("--figures", action="store_true", help="measure instead: speed, and a million lines through 20 kills")
+    parser.add_argument("--figures", action="store_true", help="measure instead; with --only, one of speed, outage and kills")
     arguments = parser.parse_args()
     chosen = [s for s in scenarios() if all(word in s["title"] for word in arguments.only)]
     chosen = [s for s in chosen if not any(word in s["title"] for word in arguments.skip)]
+    if arguments.figures and not set(arguments.only) <= set(figures.PARTS):
+        parser.error(f"--figures has the parts {', '.join(figures.PARTS)}")
     if arguments.list:
         print("\n".join(s["title"] for s in chosen))
         return 0
@@ -92,7 +94,7 @@ async def main():
     info = await ask(arguments.client)
     print(f"{info['package']} {info['version']} ({info['language']})", flush=True)
     if arguments.figures:
-        return await figures.measure(arguments.client, info)
+        return await figures.measure(arguments.client, info, arguments.only or figures.PARTS)
     places, counts, began = asyncio.Semaphore(arguments.jobs), {"ok": 0, "FAILED": 0, "skipped": 0}, time.monotonic()
 
     late, failed = [], []

@@ -124,7 +124,7 @@ func (r *run) do(ctx context.Context) error {
 	if c.Do == "info" {
 		r.print(object{"info": object{
 			"package": "perennial.dev", "version": perennial.Version, "language": "go",
-			"can": []string{"stream", "store", "events", "publish", "consumer", "call", "bench", "token", "tls"},
+			"can": []string{"stream", "store", "events", "publish", "consumer", "call", "bench", "bench_generated", "token", "tls"},
 		}})
 		return nil
 	}

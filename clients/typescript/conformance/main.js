@@ -216,7 +216,7 @@ async function main() {
   const { value } = await commands.next();
   const command = JSON.parse(value);
   if (command.do === "info") {
-    const can = ["stream", "store", "events", "publish", "consumer", "call", "bench", "token", "tls"];
+    const can = ["stream", "store", "events", "publish", "consumer", "call", "bench", "bench_generated", "token", "tls"];
     print({ info: { package: "perennial-client", version: VERSION, language: "typescript", can } });
     return print({ end: "ok" });
   }
