@@ -36,7 +36,7 @@ async def measure(command, info, parts):
             file.writelines(f"{n}\n" for n in range(KILLED))
         await server.start()
         try:
-            print(f"# {info['language']}: strings a second of ReadLines, lines of 90 bytes", flush=True)
+            print(f"# {info['language']}; speeds are strings a second of ReadLines, with lines of 90 bytes", flush=True)
             for name, what, request, lines in (
                 ("package, bulk", "bench", {}, LINES),
                 ("package, one line a message", "bench", {"max_batch": 1}, LINES // 40),
