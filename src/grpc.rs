@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use tonic::{Status, service::Routes};
-use tower::util::MapResponseLayer;
+use tonic::service::Routes;
 
 use crate::{
     countdown, lines, messages,
@@ -87,17 +86,9 @@ pub fn routes(app: App) -> Routes {
     let Config { request_bytes, publish_bytes, .. } = app.config;
     let app = Arc::new(app);
     // The limit is per service. The gate knows the limit of each method.
-    let services =
-        Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
-            .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
-            .add_service(MessageServiceServer::from_arc(app).max_decoding_message_size(publish_bytes));
-    services.into_axum_router().layer(MapResponseLayer::new(explained)).into()
-}
-
-/// Replaces the transport's error for a request that is too large or malformed, which no service sees.
-fn explained<B: Default>(response: http::Response<B>) -> http::Response<B> {
-    let refusal = Status::from_header_map(response.headers());
-    refusal.as_ref().and_then(status::explained).map_or(response, Status::into_http)
+    Routes::new(CountdownServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
+        .add_service(LineServiceServer::from_arc(app.clone()).max_decoding_message_size(request_bytes))
+        .add_service(MessageServiceServer::from_arc(app).max_decoding_message_size(publish_bytes))
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn contract() -> String {
 }
 
 /// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
-const NOT_OF_THE_CONTRACT: [&str; 26] = [
+const NOT_OF_THE_CONTRACT: [&str; 28] = [
     "BENCH_DURABLE_STREAMS",
     "BENCH_NATS_SERVER",
     "BENCH_PERENNIALD",
@@ -164,6 +164,8 @@ const NOT_OF_THE_CONTRACT: [&str; 26] = [
     "PERENNIAL_CA",
     "PERENNIAL_CERT",
     "PERENNIAL_CERT_KEY",
+    "PERENNIAL_FUZZ_SECONDS",
+    "PERENNIAL_FUZZ_SEED",
     "PERENNIAL_PROFILE",
     "PERENNIAL_SERVER",
     "PERENNIAL_TOKEN",
@@ -209,8 +211,11 @@ fn every_name_of_the_contract_that_a_document_uses_is_there() {
     // The last one is of HTTP/2.
     let known = words(&(contract() + &document("clients/python/README.md") + " too_many_data_frames"));
     let mut unknown = BTreeSet::new();
+    // Names of tests are checked below.
+    let security = rows(&document("SECURITY.md"));
+    let tests = security.iter().flat_map(|(_, cells)| code_spans(&cells[2])).collect::<BTreeSet<_>>();
     for (_, document) in documents() {
-        let spans = code_spans(&document).into_iter();
+        let spans = code_spans(&document).into_iter().filter(|span| !tests.contains(span));
         let is_name = |span: &String| span.contains('_') && words(span).len() == 1 && !known.contains(span);
         let is_known = |span: &str| NOT_OF_THE_CONTRACT.contains(&span) || is_metric(span);
         unknown.extend(spans.filter(is_name).filter(|span| !is_known(span)));
@@ -227,6 +232,49 @@ fn every_file_that_a_document_names_exists() {
             let path = span.split(' ').next().unwrap();
             assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{name}: {span}");
         }
+    }
+}
+
+/// The names of the tests in a file.
+fn tests_of(text: &str) -> BTreeSet<String> {
+    let test = |line: &str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+    let lines = text.lines().map(str::trim_start).collect::<Vec<_>>();
+    let mut names = BTreeSet::new();
+    for at in (0..lines.len()).filter(|at| test(lines[*at])) {
+        // Other attributes may follow.
+        let function = lines[at..].iter().find_map(|line| line.split_once("fn "));
+        names.extend(function.and_then(|(_, rest)| rest.split('(').next()).map(str::to_owned));
+    }
+    names
+}
+
+#[test]
+fn each_threat_in_security_md_names_its_defence_and_tests_that_exist() {
+    let rows = rows(&document("SECURITY.md"));
+    let rows = rows.iter().map(|(_, cells)| cells).filter(|cells| cells[0] != "threat");
+    let rows = rows.filter(|cells| !cells[0].starts_with('-')).collect::<Vec<_>>();
+    assert!(rows.len() >= 20, "{}", rows.len());
+    let steps = document(".ci/run");
+    for cells in rows {
+        let [threat, defence, tests] = &cells[..] else { panic!("{cells:?}") };
+        assert!(!defence.is_empty(), "{threat}");
+        let spans = code_spans(tests);
+        let (files, names) = spans.iter().partition::<Vec<_>, _>(|span| span.contains('/'));
+        let (steps_of_ci, files) = files.into_iter().partition::<Vec<_>, _>(|file| file.starts_with(".ci/"));
+        for step in &steps_of_ci {
+            assert!(steps.contains(step.as_str()), "{threat}: {step} is no step of CI");
+        }
+        let found = files.iter().map(|file| (file, tests_of(&document(file)))).collect::<Vec<_>>();
+        for (file, tests) in &found {
+            assert!(names.iter().any(|name| tests.contains(*name)), "{threat}: no test of {file} is named");
+        }
+        for name in &names {
+            assert!(
+                found.iter().any(|(_, tests)| tests.contains(*name)),
+                "{threat}: there is no test {name}"
+            );
+        }
+        assert!(!steps_of_ci.is_empty() || !names.is_empty(), "{threat}: no test");
     }
 }
 

@@ -141,3 +141,45 @@ fn a_countdown_is_drawn_again_when_the_terminal_is_resized_and_leaves_one_line()
     assert_eq!(lines.len(), 2, "{left:?}");
     assert!(left.starts_with("countdown is running, ") && left.contains("--cursor"), "{left:?}");
 }
+
+#[test]
+fn no_control_character_of_a_line_a_payload_a_name_or_an_error_reaches_a_terminal() {
+    // Codes that clear the screen and set its title, in one byte and in two, the ends of lines, and no UTF-8.
+    const HOSTILE: &[u8] = b"\x1b[2J\x1b]0;t\x07\x9b31m\xff\xc2\x9b1m\xc2\x85\x7f\x08\x00x";
+    let (server, name) = (Server::start(), "\u{1b}[2J\u{9b}1m.log");
+    std::fs::write(server.log_file("app.log"), [HOSTILE, b"\n"].concat()).unwrap();
+    std::fs::write(server.log_file(name), [HOSTILE, b"\n"].concat()).unwrap();
+    let payload = server.directory().join("payload");
+    std::fs::write(&payload, HOSTILE).unwrap();
+    printed(&server, &["publish", "a", "--file", payload.to_str().unwrap()]);
+    let hostile = "\u{1b}[2J\u{9b}1m\r\nx";
+    printed(&server, &["publish", "a", hostile, "--key", hostile, "--header", &format!("h={hostile}")]);
+    let (named, unknown) = (format!("logs/{name}"), format!("logs/{hostile}"));
+    let all = ["messages", "a", "--from", "earliest", "--until-caught-up"];
+    for format in ["text", "json", "ndjson"] {
+        for command in [
+            &["lines", "logs/app.log"][..],
+            &["lines", "logs/app.log", &named],
+            &["files"],
+            &["topics"],
+            &all,
+            &["lines", &unknown],
+            &["messages", hostile],
+            &["messages", "a", "--cursor", hostile],
+            &["countdown", "--create", hostile, "10s"],
+            &["health", hostile],
+        ] {
+            check_terminal(&server, &[&["-o", format], command].concat());
+        }
+    }
+    check_terminal(&server, &[&all[..], &["--format", "{key} {text} {headers} {header.h}"]].concat());
+    check_terminal(&server, &["lines", "--no-such-option", hostile]);
+}
+
+/// A command without colours sends a terminal text, tabs and the ends of lines.
+fn check_terminal(server: &Server, arguments: &[&str]) {
+    let (_, text) = Terminal::start(server.client(arguments)).end();
+    let found = text.chars().find(|char| char.is_control() && !"\t\r\n".contains(*char));
+    assert_eq!(found, None, "{arguments:?}: {text:?}");
+    assert!(!text.is_empty(), "{arguments:?}");
+}

@@ -136,7 +136,7 @@ impl Gate {
         let intake = Intake::new(body, method.clone(), connection.buffers.part(), limits);
         let request = http::Request::from_parts(parts, Body::new(intake));
         let response = blocking::of(connection.number, self.routes.clone().oneshot(request)).await;
-        let response = own_body(response.unwrap_or_else(|never: Infallible| match never {}));
+        let response = explained(own_body(response.unwrap_or_else(|never: Infallible| match never {})));
         if let Some(path) = unknown.filter(|_| is_unexplained(&response)) {
             return status::unknown_method(&path).into_http();
         }
@@ -189,6 +189,12 @@ fn admit<B>(
         return Err(refused(Some(&caller), failure));
     }
     Ok(Some(caller))
+}
+
+/// Replaces the transport's error for a request that is too large or malformed, which no service sees.
+fn explained(response: http::Response<Body>) -> http::Response<Body> {
+    let refusal = Status::from_header_map(response.headers());
+    refusal.as_ref().and_then(status::explained).map_or(response, Status::into_http)
 }
 
 /// Whether a response says that no service has the method, and no more.

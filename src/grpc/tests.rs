@@ -10,7 +10,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{io::DuplexStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Code, Request,
+    Code, Request, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt;

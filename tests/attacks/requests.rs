@@ -161,6 +161,18 @@ async fn a_method_that_takes_one_request_takes_no_second() {
 }
 
 #[tokio::test]
+async fn bytes_that_are_no_message_are_malformed_for_each_service() {
+    let server = Server::start();
+    let mut client = Raw::connect(&server, WINDOW).await;
+    let health = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+    for path in [PUBLISH_BATCH, "/perennial.v1.LineService/ReadLines"].into_iter().chain(health) {
+        // A field whose length is missing.
+        let status = client.status(path, Sent::whole([&prefix(1)[..], &[0x0a]].concat())).await;
+        assert_eq!(reason(&status), (Code::InvalidArgument, "REQUEST_MALFORMED".into()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_a_call_is_refused_as_other_servers_of_grpc_do() {
     let server = Server::start();
     let mut client = Raw::connect(&server, WINDOW).await;

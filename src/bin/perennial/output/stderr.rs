@@ -11,7 +11,10 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use indicatif::ProgressBar;
 
-use super::{NOTE, Problem, harmless};
+use super::{
+    NOTE, Problem,
+    harmless::{escape_json, harmless},
+};
 use crate::arguments::Format;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -37,7 +40,10 @@ pub fn report_as(format: Format) {
 pub fn report(problem: &Problem) {
     write(|| {
         if IS_JSON.load(Ordering::Relaxed) {
-            return writeln!(io::stderr(), "{}", problem.object());
+            let mut line = Vec::new();
+            escape_json(&mut line, &problem.object());
+            line.push(b'\n');
+            return io::stderr().write_all(&line);
         }
         let (text, details) = problem.text();
         writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {}", harmless(&text))?;
