@@ -275,7 +275,7 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
         config.listen = listen.to_vec();
     }
     config.tls = secure::files(&given, &file)?;
-    secure::check_effects(&given, &config)?;
+    secure::check_effects(&config)?;
     config.tokens = given.tokens.clone().or_else(|| file.tokens.clone());
     config.access = secure::access(&given, &file, config.tokens.clone());
     config.insecure = given.insecure.or(file.insecure).unwrap_or_default();

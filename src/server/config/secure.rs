@@ -44,16 +44,16 @@ pub fn access(given: &Settings, file: &Settings, tokens: Option<PathBuf>) -> Opt
     rules.map(|rules| access::Files { rules, tokens })
 }
 
-/// Refuses settings that would have no effect, because they are about something that the server does not do. A file may have the
-/// defaults of all settings, as `config print` writes them.
-pub fn check_effects(given: &Settings, config: &Config) -> Result<(), Error> {
+/// Refuses settings that would have no effect, because they are about something that the server does not do. Their
+/// defaults are accepted: `config print` writes them.
+pub fn check_effects(config: &Config) -> Result<(), Error> {
     let needs = |name: &str, needed: &str| Err(Error::Needs { name: name.into(), needed: needed.into() });
     let has_path = config.listen.iter().any(|listen| matches!(listen, Listen::Path(_)));
-    if (given.has_socket_mode() || config.socket_mode != SOCKET_MODE) && !has_path {
+    if config.socket_mode != SOCKET_MODE && !has_path {
         return needs("--socket-mode", "--listen unix:PATH");
     }
     let default = accept::Config::default().handshake;
-    if (given.has_handshake() || config.connections.handshake != default) && config.tls.is_none() {
+    if config.connections.handshake != default && config.tls.is_none() {
         return needs("--handshake", "--tls-cert FILE and --tls-key FILE");
     }
     Ok(())

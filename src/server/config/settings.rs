@@ -296,18 +296,6 @@ settings! {
     }
 }
 
-impl Settings {
-    /// Whether the permissions of a socket in the file system are set.
-    pub fn has_socket_mode(&self) -> bool {
-        self.socket_mode.is_some()
-    }
-
-    /// Whether the time of a handshake is set.
-    pub fn has_handshake(&self) -> bool {
-        self.handshake.is_some()
-    }
-}
-
 /// A value of the file that is one text, or a list of them.
 fn one_or_more<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Listen>, D::Error> {
     #[derive(Deserialize)]
