@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a follower may get nothing new before it counts as having got all that it will get.
-const IDLE: Duration = Duration::from_secs(8);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How long to wait for lines that come again, when all came.
 const AFTER: Duration = Duration::from_millis(300);

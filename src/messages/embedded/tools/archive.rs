@@ -41,8 +41,9 @@ use crate::messages::{
 /// The number of times that reading is repeated because the server deleted or truncated a file meanwhile.
 const MAX_TRIES: usize = 20;
 
-/// The number of pauses in which a copy of the manifest that is not whole may be completed by the server.
-const MAX_WAITS: usize = 10;
+/// The number of pauses in which a copy of the manifest that is not whole may be completed by the server: a second, also
+/// with the short pauses of the tests.
+const MAX_WAITS: usize = if cfg!(test) { 1_000 } else { 10 };
 
 /// An incomplete end of a log is being written if it changes within this pause, repeated this many times.
 const SETTLE: (Duration, usize) = (Duration::from_millis(if cfg!(test) { 1 } else { 100 }), 10);
