@@ -53,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A stream is cancelled after up to this time, also before its first response.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// One of so many streams has a connection of its own, which ends with it.
+/// One stream in this many gets its own connection, which the client closes after the stream.
 const OF_ITS_OWN: u64 = 10;
 
 /// The resident memory may be this much larger at the end: less than 100 bytes for each stream of half an hour.

@@ -2,7 +2,7 @@
 //!
 //! A limit holds for each caller by itself: callers share one only if their first identity is the same. If several limits
 //! name a caller, all of them hold. Each rate lets through the amount of one second at once. Streams that are open count
-//! also among a limit that was changed or added since; a changed rate begins anew.
+//! also among a limit that was changed or added since; a changed rate counts from zero.
 
 use std::{
     collections::HashMap,

@@ -31,7 +31,7 @@ impl TopicQuota {
 /// A quota, and what is used of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QuotaUsage {
-    /// The quota.
+    /// The quota of which this is the use.
     pub quota: TopicQuota,
     /// The topics that match and have messages.
     pub topics: u64,

@@ -215,7 +215,7 @@ async fn quotas_of_topics_hold_for_each_way_to_publish_and_are_reloaded() {
     house.write_rules(RULES);
     until("no quota", async || !metrics(&address).contains("topic_quota_topics{")).await;
     writer.publish(of_writer(&house, message("orders.c", 5_000))).await.unwrap();
-    // New quotas hold for what is there.
+    // New quotas count the topics and messages that the log already has.
     house.write_rules(&format!("{RULES}{TOPIC_QUOTAS}"));
     let line = "topic_quota_topics{topics=\"orders.>\"} 3";
     until("the quota", async || metrics(&address).contains(line)).await;

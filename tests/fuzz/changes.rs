@@ -42,7 +42,7 @@ enum Change {
     Insert(Index, Vec<u8>),
     Remove(Index, Index),
     Truncate(Index),
-    /// Another part of the input comes in at a place, or replaces what is there.
+    /// Copies a part of the input to another place, by insertion or over the bytes there.
     Copy {
         part: Part,
         to: Index,

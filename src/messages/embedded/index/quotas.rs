@@ -29,7 +29,7 @@ enum Counted {
     UpTo(Option<Arc<str>>),
 }
 
-/// What topics take.
+/// The topics with messages, and the bytes of their messages as the log stores them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Amount {
     pub topics: u64,
@@ -86,7 +86,7 @@ pub struct Added {
 }
 
 impl Added {
-    /// Adds a change.
+    /// Adds the change of one message to each quota of its topic.
     pub fn add(&mut self, share: &Share, change: Change) {
         if self.version != share.version {
             // The quotas have changed: the commit has messages that the new ones do not count until it is on disk.
@@ -123,7 +123,7 @@ impl Quotas {
         *self = Self { all: quotas, used, version: self.version + 1, counted: Counted::UpTo(None) };
     }
 
-    /// The quotas.
+    /// The quotas, in the order of their bits in a [`Mask`].
     pub fn all(&self) -> &Arc<[TopicQuota]> {
         &self.all
     }

@@ -26,7 +26,7 @@ pub struct Topic {
 pub struct Trimmed {
     /// The number of removed messages.
     pub messages: u64,
-    /// Their size.
+    /// The size of the messages, in bytes as the log stores them.
     pub bytes: u64,
     /// The size of those that expire.
     pub expiring_bytes: u64,

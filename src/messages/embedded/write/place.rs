@@ -86,7 +86,7 @@ impl Committer {
         let name = known.unwrap_or_else(|| new.topic.as_str().into());
         let savepoint = builder.savepoint();
         let sequence = Sequence::of_message(builder.push(name, new, id, is_new, share));
-        // The server keeps a promise whatever the quotas are.
+        // No quota applies to messages of the server itself: it has promised to publish them.
         if !share.is_empty() && mode != Mode::Own {
             let state = self.shared.state();
             let checked = state.topics.quotas().check(&share, builder.last_change(), builder.added());
