@@ -333,7 +333,7 @@ pub fn cut_off(status: &Status) -> Status {
 
 /// The server has as many streams as it allows.
 pub fn too_many_streams(limit: usize) -> Failure {
-    let text = format!("the server has {limit} open streams and allows no more: try again later");
+    let text = format!("the server's limit of {limit} open streams is reached: try again later");
     Failure::new(ErrorReason::TooManyStreams, text).with("limit", limit)
 }
 

@@ -85,13 +85,13 @@ pub enum Error {
         current: Option<Sequence>,
     },
     /// The message would begin a topic, and there are [`Config::max_topics`](super::Config::max_topics).
-    #[error("there are {limit} topics")]
+    #[error("the limit of {limit} topics is reached")]
     TooManyTopics {
         /// The limit.
         limit: usize,
     },
     /// The message would begin a topic, and there are as many that match as a quota allows.
-    #[error("there are {limit} topics that match {quota}")]
+    #[error("the limit of {limit} topics that match {quota} is reached")]
     TopicQuota {
         /// The patterns of the quota.
         quota: String,
@@ -142,7 +142,7 @@ pub enum Error {
     #[error("the consumer {0}")]
     Consumer(topic::Error),
     /// There are already [`Config::max_consumers`](super::Config::max_consumers).
-    #[error("there are {limit} consumers")]
+    #[error("the limit of {limit} consumers is reached")]
     TooManyConsumers {
         /// The limit.
         limit: usize,

@@ -221,6 +221,9 @@ async fn quotas_of_topics_hold_for_each_way_to_publish_and_are_reloaded() {
     until("the quota", async || metrics(&address).contains(line)).await;
     let status = writer.publish(of_writer(&house, message("orders.c", 1))).await.unwrap_err();
     assert_eq!(facts(&status), too_large);
+    // There are three topics already: the error does not call the limit the number that exists.
+    let status = writer.publish(of_writer(&house, message("orders.d", 1))).await.unwrap_err();
+    assert!(status.message().contains("limit of 2"), "{}", status.message());
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub enum Error {
         current: u64,
     },
     /// There are already [`Config::max_countdowns`](countdown::Config::max_countdowns).
-    #[error("there are {limit} countdowns")]
+    #[error("the limit of {limit} countdowns is reached")]
     TooMany {
         /// The most that the operator allows.
         limit: usize,

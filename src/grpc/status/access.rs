@@ -35,8 +35,9 @@ pub fn quota_exceeded(caller: impl Display, exceeded: quota::Exceeded) -> Failur
 
 /// A quota of topics has no room for a message. Subjects of details name the quota by its patterns.
 pub fn no_topic_left(quota: &str, limit: u64) -> Failure {
+    // A quota may be lower than what the log already has.
     let text = format!(
-        "there are {limit} topics that match {quota}, and the operator allows no more: use an existing topic"
+        "the operator's limit of {limit} for the number of topics that match {quota} is reached: use an existing topic"
     );
     let failure = Failure::new(ErrorReason::TooManyTopics, text).with("limit", limit);
     of_topics(failure, quota, "topic_count")

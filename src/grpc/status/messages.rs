@@ -50,7 +50,7 @@ impl From<Error> for Failure {
             }
             Error::SequenceMismatch { expected, current } => sequence_mismatch(expected, current),
             Error::TooManyTopics { limit } => {
-                let text = format!("the server has {limit} topics and allows no more: use an existing topic");
+                let text = format!("the server's limit of {limit} topics is reached: use an existing topic");
                 Self::new(ErrorReason::TooManyTopics, text).with("limit", limit)
             }
             Error::TopicQuota { quota, limit } => no_topic_left(&quota, limit),
@@ -66,7 +66,7 @@ impl From<Error> for Failure {
             }
             Error::TooManyConsumers { limit } => {
                 let text = format!(
-                    "the server has {limit} consumers and allows no more: delete one with DeleteConsumer, or use an \
+                    "the server's limit of {limit} consumers is reached: delete one with DeleteConsumer, or use an \
                      existing one"
                 );
                 Self::new(ErrorReason::TooManyConsumers, text).with("limit", limit)

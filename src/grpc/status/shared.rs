@@ -35,7 +35,7 @@ impl From<Error> for Failure {
                 Self::new(ErrorReason::VersionMismatch, text).with("current", current)
             }
             Error::TooMany { limit } => {
-                let text = format!("the server has {limit} countdowns and allows no more: delete one");
+                let text = format!("the server's limit of {limit} countdowns is reached: delete one");
                 Self::new(ErrorReason::TooManyCountdowns, text).with("limit", limit)
             }
             Error::Countdown(error) => error.into(),
