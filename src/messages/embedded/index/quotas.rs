@@ -200,7 +200,9 @@ impl Quotas {
                 return Err(Error::TopicQuota { quota: quota.name(), limit });
             }
             if let Some(limit) = is_over(change.bytes, used.bytes, added.bytes, quota.bytes) {
-                return Err(Error::StorageQuota { quota: quota.name(), limit, used: used.bytes });
+                // Those before this one in its commit count, too.
+                let used = used.bytes.saturating_add_signed(added.bytes - change.bytes);
+                return Err(Error::StorageQuota { quota: quota.name(), limit, used });
             }
         }
         Ok(())
