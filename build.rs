@@ -3,6 +3,9 @@
 //! tonic-prost-build generates messages and clients. The services are described here by hand, because the responses of
 //! the three streams are encoded by [`wire`](src/wire.rs) before they reach tonic, and need a codec of their own.
 
+#[path = "src/web/embed.rs"]
+mod page;
+
 use std::{env, path::PathBuf};
 
 use prost_types::FileDescriptorSet;
@@ -22,6 +25,7 @@ const ENCODED: &str = "crate::grpc::codec::EncodedCodec";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    page::embed(&out)?;
 
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;

@@ -5,7 +5,7 @@
 //! Arrows point one way:
 //!
 //! ```text
-//! bin → server → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
+//! bin → server → web → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
 //! { lines, messages, grpc, server } → blocking → system    { client, server, access } → pem     server → system
 //! { messages, grpc, server } → supervised     { server, access } → watched
@@ -22,6 +22,7 @@
 //! - [`proto`]: the code that is generated from `proto/`.
 //! - [`reason`]: the one table of error reasons: gRPC code, and whether to try again.
 //! - [`grpc`]: translates requests into queries, batches into responses, and errors into statuses. It decides nothing.
+//! - [`web`]: what browsers and plain HTTP use: gRPC-Web, and the page. It translates and decides nothing.
 //! - [`server`]: composes configuration, log, roots, services and listener, and shuts them down in order.
 //! - [`units`]: the one grammar of durations and sizes.
 //! - [`blocking`]: the one pool of threads for work that blocks, with a queue for each connection.
@@ -111,5 +112,7 @@ mod system;
 pub mod units;
 #[cfg(feature = "server")]
 mod watched;
+#[cfg(feature = "server")]
+pub mod web;
 #[cfg(feature = "server")]
 pub mod wire;

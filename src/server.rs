@@ -24,6 +24,7 @@ use crate::{
     lines::{self, Files},
     messages::{self, Log},
     proto,
+    web::Web,
 };
 use data::DataDirectory;
 use listen::{Listen, Listener};
@@ -197,6 +198,8 @@ pub async fn run(
     process_metrics::register_held(app.calls.clone(), log.clone(), app.countdowns.clone(), registry);
     let settings = reload::Follower::new(config.clone(), app.calls.clone(), reload.clone(), registry);
     let (health, gate) = services(app, config.messages.max_patterns, &mut metrics)?;
+    let registry = metrics.sub_registry_with_prefix("perennial");
+    let web = Web::new(gate, config.origins(), config.tls.is_some(), registry);
     endpoint.serve_metrics(metrics, log.clone());
     for service in SERVICES {
         health.set_service_status(service, ServingStatus::Serving).await;
@@ -204,7 +207,7 @@ pub async fn run(
     let tasks = TaskTracker::new();
     spawn(&tasks, &ending, ends_countdowns);
     tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
-    tasks.spawn(memory::give_back(gate.calls().clone(), pool.clone(), ending.clone()));
+    tasks.spawn(memory::give_back(web.calls().clone(), pool.clone(), ending.clone()));
     if let Some(app_log) = app_log {
         spawn(&tasks, &ending, demo::run(app_log, log.clone(), ending.clone()));
     }
@@ -215,7 +218,7 @@ pub async fn run(
     spawn(&tasks, &ending, files);
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
-    let mut accepting = tokio::spawn(accept::serve(listeners, tls, gate, connections, ending.clone()));
+    let mut accepting = tokio::spawn(accept::serve(listeners, tls, web, connections, ending.clone()));
     spawn(&tasks, &ending, service_manager::watch(log.clone()));
     endpoint.set(metrics::State::Ready);
     service_manager::ready();

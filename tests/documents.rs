@@ -197,6 +197,7 @@ fn is_metric(name: &str) -> bool {
         "src/messages/embedded/figures.rs",
         "src/server/reload.rs",
         "src/grpc/gate/observed.rs",
+        "src/web.rs",
         TLS_METRICS,
         ACCESS_METRICS,
     ];

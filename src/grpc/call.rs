@@ -49,7 +49,7 @@ mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
-pub use backlog::{Backlog, Held};
+pub use backlog::{Backlog, Held, Kept};
 pub use log_limit::{ConnectionLog, LogLimit};
 pub use peer::Peer;
 pub use permit::{Ends, Permit};

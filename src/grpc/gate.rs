@@ -20,6 +20,7 @@ use super::{
     status::{self, Failure, NotACall},
 };
 use answer::Answer;
+use ending::Ending;
 use intake::{Intake, Limits};
 use method::{Answer as Kind, Methods};
 use observed::Observed;
@@ -31,6 +32,7 @@ use crate::{
 
 mod answer;
 mod elements;
+mod ending;
 mod intake;
 mod method;
 mod observed;
@@ -40,6 +42,9 @@ const CONTENT_TYPE: &str = "application/grpc";
 
 /// The beginning of the paths of this package.
 const OWN: &str = "/perennial.v1.";
+
+/// The beginning of the paths whose streams end by themselves, with their cursor, when their connection must end.
+const RESUMABLE: &str = "/perennial.";
 
 /// How the messages of a request are compressed.
 const ENCODING: &str = "grpc-encoding";
@@ -73,6 +78,23 @@ impl Gate {
         &self.calls
     }
 
+    /// Whether a caller with this credential may do anything.
+    ///
+    /// # Errors
+    /// The credential is not accepted, or the server has no rules.
+    pub fn sign_in(&self, connection: &Connection, credential: http::HeaderValue) -> Result<(), Failure> {
+        let access = self.calls.access().ok_or_else(status::no_rules)?;
+        let mut request = http::Request::new(());
+        *request.uri_mut() = http::Uri::from_static("/v1/session");
+        request.headers_mut().insert(http::header::AUTHORIZATION, credential);
+        admit(access, connection, &request).map(drop)
+    }
+
+    /// The largest request of the method at this path.
+    pub fn max_request_bytes(&self, path: &str) -> usize {
+        self.methods.find(path).unwrap_or(self.methods.unknown()).max_bytes
+    }
+
     /// Answers a request of this connection.
     pub async fn serve<B>(&self, connection: &Connection, request: http::Request<B>) -> http::Response<Body>
     where
@@ -82,7 +104,14 @@ impl Gate {
             + 'static,
     {
         let started = self.observed.start(request.uri().path());
-        started.follow(self.answer(connection, request).await)
+        let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
+        let response = self.answer(connection, request).await;
+        let response = if ends_by_itself || response.body().is_end_stream() {
+            response
+        } else {
+            response.map(|body| Body::new(Ending::new(body, &connection.ends)))
+        };
+        started.follow(response)
     }
 
     async fn answer<B>(&self, connection: &Connection, request: http::Request<B>) -> http::Response<Body>

@@ -21,10 +21,14 @@ mod lines;
 mod messages;
 mod shared;
 mod text;
+mod web;
 
 pub use access::{access_changed, denied, quota_exceeded, stranger};
 use access::{no_storage_left, no_topic_left};
 use text::{name_fault, quoted, show, show_both, size, too_long};
+pub use web::{
+    Foreign, needs_http2, no_rules, not_acceptable, not_json, nothing_here, wrong_content_type, wrong_method,
+};
 
 /// The delay in RetryInfo. Clients add a growing backoff of their own.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

@@ -10,60 +10,51 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
-    task::TaskTracker,
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use tonic::{Status, body::Body};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncWrite, sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
 
 use super::{
     listen::{Accepted, Listener},
     tls::{Client, Tls},
 };
-use crate::grpc::{
-    body::trailers,
-    call::{Backlog, Held, LogLimit, Peer},
-    gate::Gate,
-    status,
+use crate::{
+    grpc::{
+        call::{Backlog, LogLimit, Peer},
+        status,
+    },
+    web::Web,
 };
+use activity::{Activity, Busy, Tracked};
 use addresses::Addresses;
+use protocol::Protocol;
 use socket::Socket;
-use streams::{Starter, Streams};
+use streams::Streams;
 use turns::Turns;
 use wakes::Wakes;
 
+mod activity;
 mod addresses;
 mod output;
+pub(super) mod protocol;
 mod socket;
 mod streams;
 mod turns;
 mod wakes;
 
-/// The send buffer of a stream, in bytes: the memory of a stalled reader, besides its window.
+/// The send buffer of a stream, or of a connection of HTTP/1.1, in bytes: the memory of a stalled reader, besides its window.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
-
-/// hyper ends a connection after it has reset this many of its streams for errors of the client (CVE-2025-8671).
-const MAX_LOCAL_RESETS: usize = 1024;
-
-/// hyper ends a connection with this many streams that the client reset before they were served (CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 64;
-
-/// The largest headers of a request, together.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
-
-/// The flow-control windows of a stream and of a connection: enough for a PublishStream at full speed.
-const WINDOWS_BYTES: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
 
 /// The pause after an error of accept, as when no descriptor is left: accepting again at once would spin.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
@@ -76,9 +67,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The part of the time for the drain that is left for the log when connections are cut, and the most of it.
 const LEFT_FOR_LOG: (u32, Duration) = (4, Duration::from_secs(5));
-
-/// The prefix of the paths whose streams end by themselves, with their cursor, when their connection must end.
-const RESUMABLE: &str = "/perennial.";
 
 /// The operator's limits on connections.
 #[derive(Clone, Debug)]
@@ -130,7 +118,7 @@ impl Default for Config {
 pub async fn serve(
     listeners: Vec<Listener>,
     tls: Option<Arc<Tls>>,
-    gate: Gate,
+    web: Web,
     config: Config,
     shutdown: CancellationToken,
 ) {
@@ -148,7 +136,7 @@ pub async fn serve(
         let of_address = addresses.enter(peer);
         let limit = if room.is_err() { "--max-connections" } else { "--max-connections-per-address" };
         let (Ok(room), Some(of_address)) = (room, of_address) else {
-            gate.calls().metrics().connection_refused(limit);
+            web.calls().metrics().connection_refused(limit);
             if let Some(left_out) = refusals.admit() {
                 let left_out = (left_out > 0).then_some(left_out);
                 tracing::warn!(%peer, limit, left_out, "connection refused: the limit is reached");
@@ -159,12 +147,12 @@ pub async fn serve(
         let newcomer = Newcomer { number, peer, since: Instant::now(), ends: shutdown.child_token() };
         // In a box, whose memory is free after the handshake.
         let entering = Box::pin(newcomer.enter(stream, tls, config.clone(), refusals.clone()));
-        let (gate, config, killed) = (gate.clone(), config.clone(), killed.clone());
+        let (web, config, killed) = (web.clone(), config.clone(), killed.clone());
         tracker.spawn(async move {
             let connection = async move {
                 let entered = entering.await;
                 if let Some((newcomer, socket, client)) = entered {
-                    serve_connection(newcomer, (socket, client), gate, config).await;
+                    serve_connection(newcomer, (socket, client), web, config).await;
                 }
             };
             killed.run_until_cancelled(connection).await;
@@ -232,13 +220,13 @@ impl Newcomer {
         refusals: Arc<LogLimit>,
     ) -> Option<(Self, Socket, Option<Client>)> {
         let (stream, tls) = match (stream, tls) {
-            (Accepted::Unix(stream), _) => return Some((self, Socket::Unix(stream), None)),
-            (Accepted::Tcp(stream), None) => return Some((self, Socket::Plain(stream), None)),
+            (Accepted::Unix(stream), _) => return Some((self, stream.into(), None)),
+            (Accepted::Tcp(stream), None) => return Some((self, stream.into(), None)),
             (Accepted::Tcp(stream), Some(tls)) => (stream, tls),
         };
         let accepted = self.ends.run_until_cancelled(tls.accept(stream, config.handshake)).await?;
         match accepted {
-            Ok((stream, client)) => Some((self, Socket::Secure(Box::new(stream)), client)),
+            Ok((stream, client)) => Some((self, stream.into(), client)),
             Err(refusal) => {
                 if let Some(left_out) = refusals.admit() {
                     let left_out = (left_out > 0).then_some(left_out);
@@ -254,11 +242,11 @@ impl Newcomer {
 async fn serve_connection(
     newcomer: Newcomer,
     socket: (Socket, Option<Client>),
-    gate: Gate,
+    web: Web,
     config: Arc<Config>,
 ) {
-    let (backlog, peer) = (gate.calls().backlog(), newcomer.peer);
-    let served = serve_requests(newcomer, socket, gate, config, backlog.clone());
+    let (backlog, peer) = (web.calls().backlog(), newcomer.peer);
+    let served = serve_requests(newcomer, socket, web, config, backlog.clone());
     tokio::select! {
         () = served => {}
         bytes = backlog.closed() => {
@@ -269,73 +257,121 @@ async fn serve_connection(
 
 async fn serve_requests(
     Newcomer { number, peer, since, ends }: Newcomer,
-    (socket, mut client): (Socket, Option<Client>),
-    gate: Gate,
+    (mut socket, mut client): (Socket, Option<Client>),
+    web: Web,
     config: Arc<Config>,
     backlog: Arc<Backlog>,
 ) {
     let activity = Arc::new(Activity::new(since));
-    let mut connection = gate.calls().connection(number, peer, ends.clone());
+    let mut connection = web.calls().connection(number, peer, ends.clone());
     if let Some(client) = &client {
         connection.identities = client.identities();
     }
-    connection.is_exposed = matches!((&socket, peer), (Socket::Plain(_), Peer::Address(address))
-        if !config.may_be_exposed && !address.ip().to_canonical().is_loopback());
+    connection.is_exposed = matches!(peer, Peer::Address(address)
+        if socket.is_plain_tcp() && !config.may_be_exposed && !address.ip().to_canonical().is_loopback());
+    let protocol = tokio::select! {
+        protocol = socket.protocol() => protocol,
+        () = ends.cancelled() => return,
+        _ = refused(&mut client) => return,
+        () = tokio::time::sleep_until(since + config.first_request) => return,
+    };
+    let Ok(protocol) = protocol else { return };
     // The client's certificate is no longer accepted. Until the client has seen the GOAWAY, HTTP/2 lets it begin calls.
     let is_refused = AtomicBool::new(false);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (busy, held) = (Busy::new(activity.clone()), backlog.of_stream());
-        let (gate, connection) = (gate.clone(), connection.clone());
+        let (web, connection, backlog) = (web.clone(), connection.clone(), backlog.clone());
         let is_refused = is_refused.load(Ordering::Relaxed);
-        let ends_by_itself = request.uri().path().starts_with(RESUMABLE);
-        let ends = (!ends_by_itself).then(|| Box::pin(connection.ends.clone().cancelled_owned()));
         async move {
             let response = if is_refused {
                 Status::from(status::draining()).into_http()
             } else {
-                gate.serve(&connection, request).await
+                web.serve(&connection, &backlog, request).await
             };
-            Ok::<_, Infallible>(response.map(|body| Tracked { body, ends, held, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, held, busy)))
         }
     });
     let wakes = Wakes::new();
     let of_streams = wakes.of_streams();
     let streams = Streams::new(of_streams.clone());
+    let starter = streams.starter();
+    let stall = web.calls().config().stall;
+    if protocol == Protocol::Http1
+        && let Err(error) = socket.close_after(stall)
+    {
+        tracing::debug!(%peer, %error, "a client that reads nothing will not be disconnected");
+    }
     let (input, output) = output::collect(socket);
-    let protocol = builder(&config, streams.starter()).serve_connection(TokioIo::new(input), service);
-    let mut served = pin!(Turns::new(protocol, (streams, of_streams), output, wakes, backlog.clone()));
-    let old = Instant::now() + jittered(config.age);
-    let expiry = client.as_ref().and_then(Client::expires).unwrap_or(old);
-    loop {
-        // A request changes the time of the next inspection without waking this task.
-        let inspect = activity.idle_at(&config).min(Instant::now() + config.idle).min(old).min(expiry);
-        tokio::select! {
-            // An error means that the client went away, or did not speak HTTP/2.
-            () = &mut served => return,
-            () = ends.cancelled() => break,
-            error = refused(&mut client) => {
-                tracing::info!(%peer, %error, "connection ended: its client certificate is no longer accepted");
+    let input = TokioIo::new(input);
+    let streams = (streams, of_streams);
+    let line =
+        Line { peer, ends: &ends, client, config: &config, activity: &activity, is_refused: &is_refused };
+    match protocol {
+        Protocol::Http1 => {
+            let protocol = protocol::http1(&config).serve_connection(input, service);
+            let turns = Turns::new(protocol, streams, output, wakes, backlog.clone());
+            line.serve(turns, http1::Connection::graceful_shutdown).await;
+        }
+        Protocol::Http2 => {
+            let protocol = protocol::http2(&config, starter).serve_connection(input, service);
+            let turns = Turns::new(protocol, streams, output, wakes, backlog.clone());
+            line.serve(turns, http2::Connection::graceful_shutdown).await;
+        }
+    }
+}
+
+/// What decides when a connection ends.
+struct Line<'a> {
+    peer: Peer,
+    ends: &'a CancellationToken,
+    client: Option<Client>,
+    config: &'a Config,
+    activity: &'a Activity,
+    is_refused: &'a AtomicBool,
+}
+
+impl Line<'_> {
+    /// Serves a connection until it ends. `finish` has its protocol take no more requests.
+    async fn serve<P: Future, T: AsyncWrite + Unpin>(
+        mut self,
+        turns: Turns<P, T>,
+        finish: impl FnOnce(Pin<&mut P>),
+    ) {
+        let Self { peer, ends, config, activity, is_refused, .. } = self;
+        let mut served = pin!(turns);
+        let old = Instant::now() + jittered(config.age);
+        let expiry = self.client.as_ref().and_then(Client::expires).unwrap_or(old);
+        loop {
+            // A request changes the time of the next inspection without waking this task.
+            let inspect = activity.idle_at(config).min(Instant::now() + config.idle).min(old).min(expiry);
+            tokio::select! {
+                // An error means that the client went away, or did not speak its protocol.
+                () = &mut served => return,
+                () = ends.cancelled() => break,
+                error = refused(&mut self.client) => {
+                    tracing::info!(%peer, %error, "connection ended: its client certificate is no longer accepted");
+                    is_refused.store(true, Ordering::Relaxed);
+                    break;
+                }
+                () = tokio::time::sleep_until(inspect) => {}
+            }
+            if let Some(client) = self.client.as_ref().filter(|_| Instant::now() >= expiry && expiry < old) {
+                client.has_expired();
+                tracing::info!(%peer, "connection ended: its client certificate has expired");
                 is_refused.store(true, Ordering::Relaxed);
                 break;
             }
-            () = tokio::time::sleep_until(inspect) => {}
+            if activity.is_idle(config) || Instant::now() >= old {
+                break;
+            }
         }
-        if let Some(client) = client.as_ref().filter(|_| Instant::now() >= expiry && expiry < old) {
-            client.has_expired();
-            tracing::info!(%peer, "connection ended: its client certificate has expired");
-            is_refused.store(true, Ordering::Relaxed);
-            break;
-        }
-        if activity.is_idle(&config) || Instant::now() >= old {
-            break;
-        }
+        // The streams end with their cursor, and the client learns that it must open no more here.
+        ends.cancel();
+        served.change(finish);
+        let may_finish = activity.is_busy() && !is_refused.load(Ordering::Relaxed);
+        let limit = if may_finish { config.drain } else { FAREWELL };
+        let _ = tokio::time::timeout(limit, served).await;
     }
-    // The streams end with their cursor, and a GOAWAY tells the client to open no more.
-    ends.cancel();
-    served.change(http2::Connection::graceful_shutdown);
-    let may_finish = activity.is_busy() && !is_refused.load(Ordering::Relaxed);
-    let limit = if may_finish { config.drain } else { FAREWELL };
-    let _ = tokio::time::timeout(limit, served).await;
 }
 
 /// Ends when the client's certificate is no longer accepted.
@@ -346,128 +382,9 @@ async fn refused(client: &mut Option<Client>) -> rustls::Error {
     }
 }
 
-fn builder(config: &Config, starter: Starter) -> http2::Builder<Starter> {
-    let mut builder = http2::Builder::new(starter);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_streams)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .initial_stream_window_size(WINDOWS_BYTES.0)
-        .initial_connection_window_size(WINDOWS_BYTES.1)
-        .keep_alive_interval(config.ping_interval)
-        .keep_alive_timeout(config.ping_timeout);
-    builder
-}
-
 /// A duration ± 10 %, so that connections that were opened together do not end together.
 fn jittered(duration: Duration) -> Duration {
     duration.saturating_mul(fastrand::u32(90..=110)) / 100
-}
-
-/// The activity of a connection.
-#[derive(Debug)]
-struct Activity {
-    since: Instant,
-    /// The number of requests.
-    requests: AtomicU64,
-    /// The number of requests whose response has not ended.
-    open: AtomicUsize,
-    /// When the last response ended, in milliseconds after `since`.
-    last: AtomicU64,
-}
-
-impl Activity {
-    fn new(since: Instant) -> Self {
-        let (requests, open, last) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        Self { since, requests, open, last }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
-    }
-
-    /// When the connection will have been idle for too long, if nothing happens.
-    fn idle_at(&self, config: &Config) -> Instant {
-        let last = self.since + Duration::from_millis(self.last.load(Ordering::Relaxed));
-        if self.requests.load(Ordering::Relaxed) == 0 {
-            self.since + config.first_request
-        } else if self.is_busy() {
-            Instant::now() + config.idle
-        } else {
-            last + config.idle
-        }
-    }
-
-    fn is_idle(&self, config: &Config) -> bool {
-        !self.is_busy() && self.idle_at(config) <= Instant::now()
-    }
-}
-
-/// Counts a request while it is answered.
-#[derive(Debug)]
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.requests.fetch_add(1, Ordering::Relaxed);
-        activity.open.fetch_add(1, Ordering::Relaxed);
-        Self(activity)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last.store(now, Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The body of a response. The connection is busy until it is dropped.
-struct Tracked {
-    body: Body,
-    /// Ends a stream that does not observe the end of its connection, as those of health and reflection. Otherwise a
-    /// client that watches the health would delay each drain to its limit.
-    ends: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    held: Held,
-    _busy: Busy,
-}
-
-impl HttpBody for Tracked {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        // A last frame of the stream goes first, such as NOT_SERVING.
-        let at_end = frame.is_pending()
-            && self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready());
-        if !at_end {
-            match &frame {
-                Poll::Ready(Some(Ok(frame))) => self.held.gave(frame.data_ref().map_or(0, Bytes::len)),
-                Poll::Pending => self.held.waits(),
-                Poll::Ready(_) => {}
-            }
-            return frame;
-        }
-        self.body = Body::empty();
-        self.ends = None;
-        Poll::Ready(Some(trailers(&status::draining().into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::{
     access, countdown, grpc, lines,
     messages::{self, SEGMENT_SIZES},
     units,
+    web::origin::{Host, Origin, Origins},
 };
 use settings::{Arguments, Settings};
 pub use shown::{Setting, Source};
@@ -82,6 +83,10 @@ pub struct Config {
     pub calls: grpc::call::Config,
     /// The configuration of connections.
     pub connections: accept::Config,
+    /// The names under which the server answers browsers.
+    pub web_hosts: Vec<Host>,
+    /// The origins whose pages may use the server.
+    pub cors_origins: Vec<Origin>,
     /// Every setting, with its value and where that comes from.
     pub settings: Vec<Setting>,
     /// The file of settings.
@@ -219,6 +224,16 @@ impl Config {
         tcp.into_iter().chain(paths).map(url).collect()
     }
 
+    /// The hosts and the origins by which the server knows requests of browsers.
+    pub fn origins(&self) -> Origins {
+        let listen = self.listen.iter().filter_map(|listen| match listen {
+            Listen::Address(address) => Some(address.ip()),
+            Listen::Path(_) => None,
+        });
+        let listen = listen.collect();
+        Origins { listen, hosts: self.web_hosts.clone(), origins: self.cors_origins.clone() }
+    }
+
     /// The defaults of all parts.
     fn with_data(data: PathBuf) -> Self {
         Self {
@@ -241,6 +256,8 @@ impl Config {
             requests: grpc::Config::default(),
             calls: grpc::call::Config::default(),
             connections: accept::Config::default(),
+            web_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             settings: Vec::new(),
             file: None,
             arguments: Vec::new(),
@@ -281,6 +298,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     config.insecure = given.insecure.or(file.insecure).unwrap_or_default();
     config.connections.may_be_exposed = config.insecure;
     config.metrics = given.metrics.or(file.metrics);
+    config.web_hosts = pick(&given.web_host, &file.web_host).to_vec();
+    config.cors_origins = pick(&given.cors_origin, &file.cors_origin).to_vec();
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
     config.connections.max_connections =
         given.max_connections.or(file.max_connections).unwrap_or_else(|| super::descriptors() / 10 * 8);

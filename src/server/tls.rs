@@ -14,6 +14,7 @@ use rustls::{
 };
 use tokio::{sync::watch, time::Instant};
 
+use super::accept::protocol::ALPN;
 use crate::{
     access::Identity,
     pem::{self, Validity},
@@ -24,9 +25,6 @@ use metrics::Metrics;
 pub mod handshake;
 mod metrics;
 mod reload;
-
-/// The one protocol: HTTP/2.
-const ALPN: &[u8] = b"h2";
 
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -139,7 +137,7 @@ impl Set {
             rustls::Error::InconsistentKeys(_) => pair(&"the key does not belong to the first certificate"),
             error => pair(&error),
         })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         // A session that is resumed is not checked again for revocation. Connections live long, and resuming one saves
         // little.
         config.session_storage = Arc::new(NoServerSessionStorage {});

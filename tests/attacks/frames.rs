@@ -195,10 +195,10 @@ async fn a_request_that_comes_byte_by_byte_ends_without_a_deadline() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_2_is_closed() {
+async fn what_is_neither_http_2_nor_http_1_is_closed() {
     let server = Server::start();
-    let long = "x".repeat(FRAME_BYTES);
-    for first in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01", long.as_str()] {
+    let long = "x".repeat(2 * FRAME_BYTES);
+    for first in ["PRI * HTTP/1.1\r\nHost: a\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01", long.as_str()] {
         let mut wire = Wire::silent(server.address()).await;
         let _ = wire.send(first.as_bytes()).await;
         wire.closed().await;

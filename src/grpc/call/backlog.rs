@@ -79,6 +79,11 @@ impl Backlog {
         Held { backlog: self.clone(), bytes: 0, parked: None }
     }
 
+    /// What a body holds besides what it has given.
+    pub fn kept(self: &Arc<Self>) -> Kept {
+        Kept { backlog: self.clone(), bytes: 0 }
+    }
+
     /// Ends when the connection must be closed. Returns the bytes that this frees.
     pub async fn closed(&self) -> usize {
         self.closed.cancelled().await;
@@ -170,6 +175,30 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.unpark();
+        self.set(0);
+    }
+}
+
+/// The bytes that a body holds for its client.
+#[derive(Debug)]
+pub struct Kept {
+    backlog: Arc<Backlog>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// The body holds this many bytes from now on.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            self.backlog.given.fetch_add(bytes, Ordering::Relaxed);
+            self.backlog.given.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
         self.set(0);
     }
 }

@@ -4,39 +4,132 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
 
+use super::protocol::{BEGINNING_BYTES, Protocol};
+
 /// A socket. One type for all, so that the code of a connection exists once.
 #[derive(Debug)]
-pub enum Socket {
+pub struct Socket {
+    kind: Kind,
+    first: First,
+}
+
+#[derive(Debug)]
+enum Kind {
     Plain(TcpStream),
     Unix(UnixStream),
     /// In a box, because the state of TLS is large.
     Secure(Box<TlsStream<TcpStream>>),
 }
 
+/// Bytes that were read to find the protocol, until they are read again.
+#[derive(Debug, Default)]
+struct First {
+    bytes: [u8; BEGINNING_BYTES],
+    length: usize,
+    read: usize,
+}
+
+impl First {
+    fn left(&self) -> &[u8] {
+        self.bytes.get(self.read..self.length).unwrap_or_default()
+    }
+}
+
 macro_rules! each {
     ($self:ident, $socket:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Plain($socket) => $call,
-            Self::Unix($socket) => $call,
-            Self::Secure($socket) => $call,
+        match &mut $self.get_mut().kind {
+            Kind::Plain($socket) => $call,
+            Kind::Unix($socket) => $call,
+            Kind::Secure($socket) => $call,
         }
     };
 }
 
+impl From<TcpStream> for Socket {
+    fn from(socket: TcpStream) -> Self {
+        Self { kind: Kind::Plain(socket), first: First::default() }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(socket: UnixStream) -> Self {
+        Self { kind: Kind::Unix(socket), first: First::default() }
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Socket {
+    fn from(socket: TlsStream<TcpStream>) -> Self {
+        Self { kind: Kind::Secure(Box::new(socket)), first: First::default() }
+    }
+}
+
+impl Socket {
+    /// Whether others on the way can read what is sent over it.
+    pub fn is_plain_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Plain(_))
+    }
+
+    /// Waits for the first bytes of the client, if they are needed to find its protocol. They are read again later.
+    ///
+    /// # Errors
+    /// The client has closed the connection.
+    pub async fn protocol(&mut self) -> io::Result<Protocol> {
+        if let Kind::Secure(socket) = &self.kind
+            && let Some(agreed) = Protocol::agreed(socket.get_ref().1.alpn_protocol())
+        {
+            return Ok(agreed);
+        }
+        let mut first = First::default();
+        loop {
+            let room = first.bytes.get_mut(first.length..).unwrap_or_default();
+            let read = self.read(room).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            first.length += read;
+            if let Some(protocol) = Protocol::of(first.left()) {
+                self.first = first;
+                return Ok(protocol);
+            }
+        }
+    }
+
+    /// Closes the connection when its client acknowledges nothing, or has no room, for this long. Only for TCP: the other
+    /// end of a socket in the file system is a process of this machine, whose end is noticed.
+    pub fn close_after(&self, limit: Duration) -> io::Result<()> {
+        let socket = match &self.kind {
+            Kind::Plain(socket) => socket,
+            Kind::Secure(socket) => socket.get_ref().0,
+            Kind::Unix(_) => return Ok(()),
+        };
+        let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        // 0 would be the default of the system.
+        Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis.max(1))?)
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let left = self.first.left();
+        if !left.is_empty() {
+            let bytes = left.len().min(buffer.remaining());
+            buffer.put_slice(left.get(..bytes).unwrap_or_default());
+            self.first.read += bytes;
+            return Poll::Ready(Ok(()));
+        }
         each!(self, socket => Pin::new(socket).poll_read(context, buffer))
     }
 }

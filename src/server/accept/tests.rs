@@ -5,8 +5,10 @@
 use std::{
     future::{Ready, ready},
     net::SocketAddr,
+    task::{Context, Poll},
 };
 
+use http_body::Frame;
 use http_body_util::StreamBody;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -14,14 +16,20 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tonic::{Code, Request, client::Grpc, server::NamedService, service::Routes, transport::Channel};
+use tonic::{
+    Code, Request, body::Body, client::Grpc, server::NamedService, service::Routes, transport::Channel,
+};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::Service;
 
 use super::*;
-use crate::grpc::{
-    self,
-    call::{self, Calls},
+use crate::{
+    grpc::{
+        self,
+        call::{self, Calls},
+        gate::Gate,
+    },
+    web::origin::Origins,
 };
 
 /// A service with a stream that neither yields nor ends, even when the server drains, and one that panics.
@@ -68,7 +76,8 @@ impl Server {
         let routes = Routes::new(service).add_service(Stubborn);
         let calls = Calls::new(call::Config::default(), shutdown.clone(), &mut Registry::default());
         let gate = Gate::new(routes, calls, &grpc::Config::default(), 1, &mut Registry::default());
-        let served = tokio::spawn(serve(vec![Listener::Tcp(listener)], None, gate, config, shutdown.clone()));
+        let web = Web::new(gate, Origins::default(), false, &mut Registry::default());
+        let served = tokio::spawn(serve(vec![Listener::Tcp(listener)], None, web, config, shutdown.clone()));
         Self { address, shutdown, served }
     }
 

@@ -11,7 +11,11 @@ use super::{
     value::{ClientAuth, LogFormat, Mode, Size, Span, TickRate, switch},
     variable,
 };
-use crate::{messages::retention, server::listen::Listen};
+use crate::{
+    messages::retention,
+    server::listen::Listen,
+    web::origin::{Host, Origin},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -141,6 +145,12 @@ settings! {
         /// Serve metrics for Prometheus at http://ADDR/metrics, and the probes /healthz and /readyz
         #[arg(long, value_name = "ADDR")]
         pub metrics: Option<SocketAddr>,
+        /// Answer browsers also under this name; localhost and the address of --listen need none; can be repeated
+        #[arg(long, value_name = "HOST", value_delimiter = ',', help_heading = "Browsers")]
+        pub web_host: Vec<Host>,
+        /// Let pages of this origin use the server, as in https://app.example.com; can be repeated
+        #[arg(long, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Browsers")]
+        pub cors_origin: Vec<Origin>,
         /// Log this to stderr: error, warn, info, debug, or a filter such as perennial=debug
         #[arg(long, value_name = "FILTER")]
         pub log: Option<String>,

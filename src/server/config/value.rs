@@ -10,6 +10,7 @@ use crate::{
     messages::retention,
     server::{listen::Listen, tls},
     units,
+    web::origin::{Host, Origin},
 };
 
 /// Reads true or false; environment variables also use 1 and 0.
@@ -202,7 +203,7 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Listen, LogFormat, Span, Size);
+deserialize_from_text!(Root, Rule, retention::Rule, ClientAuth, Host, Listen, LogFormat, Origin, Span, Size);
 
 /// Only a text: of the number 0o660 the digits 432 would be read, which are another mode.
 impl<'de> Deserialize<'de> for Mode {
