@@ -17,6 +17,7 @@ mod fair;
 mod floods;
 mod forged;
 mod frames;
+mod http1;
 mod listings;
 mod quota;
 mod raw;
