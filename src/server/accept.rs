@@ -46,6 +46,7 @@ use wakes::Wakes;
 
 mod activity;
 mod addresses;
+mod escape;
 mod output;
 pub(super) mod protocol;
 mod socket;
@@ -296,10 +297,11 @@ async fn serve_requests(
     let streams = Streams::new(of_streams.clone());
     let starter = streams.starter();
     let stall = web.calls().config().stall;
-    if protocol == Protocol::Http1
-        && let Err(error) = socket.close_after(stall)
-    {
-        tracing::debug!(%peer, %error, "a client that reads nothing will not be disconnected");
+    if protocol == Protocol::Http1 {
+        socket.escape_targets();
+        if let Err(error) = socket.close_after(stall) {
+            tracing::debug!(%peer, %error, "a client that reads nothing will not be disconnected");
+        }
     }
     let (input, output) = output::collect(socket);
     let input = TokioIo::new(input);

@@ -88,7 +88,10 @@ impl Problem {
 
     /// The error as the answer to a request.
     pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(full(self.json()));
+        let mut json = self.json();
+        // A terminal shows its prompt below it.
+        json.push(b'\n');
+        let mut response = Response::new(full(json));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);

@@ -162,7 +162,7 @@ async fn a_log_is_followed_and_continues_over_a_killed_server() {
 #[tokio::test]
 async fn what_is_posted_is_read() {
     let server = Server::start();
-    let (head, mut events) = Events::open(&server, "/v1/messages?topic=demo.%3E", &[EVENTS]).await;
+    let (head, mut events) = Events::open(&server, "/v1/messages?topic=demo.>", &[EVENTS]).await;
     assert_eq!(head.status, 200);
     assert!(!events.next().await.unwrap().id.is_empty(), "the first event confirms the subscription");
     let (head, body) = ask(&server, post("/v1/messages/demo.a", &[JSON], br#"{"text": "hello"}"#)).await;

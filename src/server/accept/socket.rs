@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,13 +13,26 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::protocol::{BEGINNING_BYTES, Protocol};
+use super::{
+    escape::Escaping,
+    protocol::{BEGINNING_BYTES, Protocol},
+};
 
 /// A socket. One type for all, so that the code of a connection exists once.
 #[derive(Debug)]
 pub struct Socket {
     kind: Kind,
     first: First,
+    /// Only of HTTP/1.1. In a box, because few connections have it.
+    escaping: Option<Box<Escaped>>,
+}
+
+/// What escapes the targets of requests, and escaped bytes that were not read yet.
+#[derive(Debug, Default)]
+struct Escaped {
+    escaping: Escaping,
+    left: Vec<u8>,
+    read: usize,
 }
 
 #[derive(Debug)]
@@ -56,19 +69,19 @@ macro_rules! each {
 
 impl From<TcpStream> for Socket {
     fn from(socket: TcpStream) -> Self {
-        Self { kind: Kind::Plain(socket), first: First::default() }
+        Self { kind: Kind::Plain(socket), first: First::default(), escaping: None }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(socket: UnixStream) -> Self {
-        Self { kind: Kind::Unix(socket), first: First::default() }
+        Self { kind: Kind::Unix(socket), first: First::default(), escaping: None }
     }
 }
 
 impl From<TlsStream<TcpStream>> for Socket {
     fn from(socket: TlsStream<TcpStream>) -> Self {
-        Self { kind: Kind::Secure(Box::new(socket)), first: First::default() }
+        Self { kind: Kind::Secure(Box::new(socket)), first: First::default(), escaping: None }
     }
 }
 
@@ -103,6 +116,26 @@ impl Socket {
         }
     }
 
+    /// Escapes the targets of requests of HTTP/1.1 from now on.
+    pub fn escape_targets(&mut self) {
+        self.escaping = Some(Box::default());
+    }
+
+    fn poll_read_raw(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let left = self.first.left();
+        if !left.is_empty() {
+            let bytes = left.len().min(buffer.remaining());
+            buffer.put_slice(left.get(..bytes).unwrap_or_default());
+            self.first.read += bytes;
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.kind {
+            Kind::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Kind::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+            Kind::Secure(socket) => Pin::new(socket).poll_read(context, buffer),
+        }
+    }
+
     /// Closes the connection when its client acknowledges nothing, or has no room, for this long. Only for TCP: the other
     /// end of a socket in the file system is a process of this machine, whose end is noticed.
     pub fn close_after(&self, limit: Duration) -> io::Result<()> {
@@ -117,20 +150,48 @@ impl Socket {
     }
 }
 
+impl Escaped {
+    /// Reads bytes that are left. False if there are none.
+    fn read(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let left = self.left.get(self.read..).unwrap_or_default();
+        if left.is_empty() {
+            return false;
+        }
+        let bytes = left.len().min(buffer.remaining());
+        buffer.put_slice(left.get(..bytes).unwrap_or_default());
+        self.read += bytes;
+        if self.read == self.left.len() {
+            (self.left, self.read) = (Vec::new(), 0);
+        }
+        true
+    }
+
+    /// Escapes the bytes of a buffer after the first ones.
+    fn escape(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        if let Some(escaped) = self.escaping.escape(new) {
+            buffer.set_filled(before);
+            self.left = escaped;
+            self.read(buffer);
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let left = self.first.left();
-        if !left.is_empty() {
-            let bytes = left.len().min(buffer.remaining());
-            buffer.put_slice(left.get(..bytes).unwrap_or_default());
-            self.first.read += bytes;
+        if self.escaping.as_mut().is_some_and(|escaped| escaped.read(buffer)) {
             return Poll::Ready(Ok(()));
         }
-        each!(self, socket => Pin::new(socket).poll_read(context, buffer))
+        let before = buffer.filled().len();
+        ready!(self.poll_read_raw(context, buffer))?;
+        if let Some(escaped) = &mut self.escaping {
+            escaped.escape(buffer, before);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
