@@ -49,7 +49,10 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         let authority =
             text.parse::<Authority>().ok().filter(|authority| authority.as_str() == authority.host());
-        let authority = authority.filter(|authority| !authority.host().is_empty());
+        // Besides names, an address of IPv6 in brackets.
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let authority = authority
+            .filter(|authority| !authority.host().is_empty() && authority.host().bytes().all(is_host));
         let fault =
             || format!("`{text}` is not a host: write a name without a port, as in streams.example.com");
         authority.map(|authority| Self(normal(authority.host()))).ok_or_else(fault)
