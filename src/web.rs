@@ -53,7 +53,7 @@ const GRPC_WEB_TYPES: [&str; 4] = [
 ];
 
 /// The paths that answer, as the end of an error.
-const DOORS: &str = "the page at /, the methods of gRPC at /perennial.v1.SERVICE/METHOD by gRPC-Web, and";
+const DOORS: &str = "the methods of gRPC at /perennial.v1.SERVICE/METHOD by gRPC-Web, and";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
