@@ -290,9 +290,9 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin> HttpBody for Json
                         return fail(failure);
                     }
                 }
-                Some(Err(error)) => {
+                Some(Err(_)) => {
                     this.is_over = true;
-                    return Poll::Ready(Some(Err(error.into())));
+                    return fail(status::malformed("was cut, or its body is not framed as HTTP/1.1 demands"));
                 }
                 None => {
                     this.is_over = true;
