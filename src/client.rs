@@ -1,11 +1,80 @@
-//! The typed client: the calls of the contract, with streams that reconnect and resume by themselves.
+//! The typed client: streams of items that resume by themselves, a publisher, and the other calls of the contract.
 //!
-//! A stream keeps the cursor of the last response. After an error that may pass ([`Error::is_retryable`]) it waits, sends
-//! the same request with that cursor, and continues: no item is missed or repeated, and `limit` counts over all attempts.
-//! The wait is at most about two seconds, however long the outage. The first connection fails at once if no server
-//! answers. A unary call fails with [`Error::Silent`] after 30 s without an answer, and a purge after 15 minutes. Printing and arguments are left to the caller.
+//! A stream is an async generator: it hands out each item once and in order, over lost connections, restarted servers
+//! and, if the program keeps its state, crashes of the program itself.
+//!
+//! # Count down
+//! ```no_run
+//! use perennial::client::Client;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("http://127.0.0.1:50051")?;
+//! let mut ticks = client.countdown(3);
+//! while let Some(tick) = ticks.next().await {
+//!     println!("{}", tick?.remaining());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! [`Client::countdown`] also takes the name of a shared countdown, or a whole
+//! [`CountdownRequest`](crate::proto::CountdownRequest).
+//!
+//! # Read a file, and go on where a crash stopped
+//! ```no_run
+//! # use perennial::client::Client;
+//! use perennial::client::FileStore;
+//!
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut lines = client.read_lines("demo/app.log").follow(true).store(FileStore::new("app.state"));
+//! while let Some(line) = lines.next().await {
+//!     println!("{}", line?.to_text());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Read messages, each exactly once
+//! ```no_run
+//! # use perennial::client::Client;
+//! # fn load() -> Option<String> { None }
+//! # fn store_both(text: &str, state: Option<String>) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut messages = client.messages("demo.>").earliest().resume(load());
+//! while let Some(message) = messages.next().await {
+//!     let message = message?;
+//!     // The result and the state in one transaction.
+//!     store_both(&message.to_text(), messages.state())?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! Or the server keeps the position: `client.messages("demo.>").consumer("billing")`, and [`Items::commit`] after an item.
+//!
+//! # Publish
+//! ```no_run
+//! # use perennial::client::Client;
+//! use perennial::proto::PublishRequest;
+//!
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let publisher = client.publisher();
+//! let receipt = publisher.publish(PublishRequest::new("orders.new", "hello")).await?;
+//! println!("{}", receipt.await?.sequence()); // It is on disk.
+//! publisher.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is tried again
+//! An error with a reason of the server is tried again if the server says when ([`Error::retry_after`]), any other one if
+//! its code is that of a lost connection: [`Error::is_retryable`]. The wait is random, between 0 and 0.1 s after the first
+//! failure, and up to 2 s later, however long the outage. Before the first response, this goes on for 10 s
+//! ([`Client::with_connect_timeout`]), and after it without limit or for [`Items::max_outage`]. A stream that gets no
+//! response for three heartbeats, and at least 5 s, continues over a new connection.
+//!
+//! A unary call fails with [`Error::Silent`] after 30 s without an answer, and a purge after 15 minutes. Calls that are safe
+//! to repeat are repeated by the same rule, for 10 s.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{env, fmt, sync::Arc, time::Duration};
 
 use tonic::{Response, Status, transport::Endpoint};
 use tonic_health::pb::{
@@ -14,9 +83,12 @@ use tonic_health::pb::{
 
 mod address;
 mod connect;
+mod connections;
+mod content;
 mod countdowns;
 mod credentials;
 mod error;
+mod items;
 mod lines;
 mod messages;
 mod publisher;
@@ -24,10 +96,16 @@ mod resume;
 #[cfg(test)]
 pub(crate) mod test_server;
 mod token;
+mod waits;
 
 pub use address::DEFAULT_PORT;
 pub use credentials::Credentials;
 pub use error::{Error, Violation};
+pub use items::{
+    CountdownEvent, FileStore, Items, Kind, Lines, MemoryStore, Messages, Store, StoreError, Ticks, Value,
+    Values,
+};
+pub use publisher::{Publisher, Receipt};
 pub use token::Token;
 pub use tonic::Code;
 
@@ -42,6 +120,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A host that answers none of the three SYNs sent in this time is unreachable. It is short, so that a host that is
 /// back is tried again soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream, a publisher and a call that is safe to repeat try to get a first answer.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long the client waits for the answer of a unary call, including the time to connect.
 const UNARY_LIMIT: Duration = Duration::from_secs(30);
 /// How long the answer of a purge is awaited: it waits for work on the disk that may take minutes. A connection that is
@@ -51,7 +131,9 @@ const PURGE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 use connect::{Connector, Server};
+use connections::Connections;
 use token::{Authorized, Bearer};
+use waits::{Limits, Waits, within};
 
 /// An event of a stream, for the observer.
 #[derive(Debug)]
@@ -72,12 +154,11 @@ type Observer = Arc<dyn Fn(&Notice<'_>) + Send + Sync>;
 /// A client of one server. It is cheap to clone, and all clones share a connection.
 #[derive(Clone)]
 pub struct Client {
-    channel: Authorized,
-    bearer: Bearer,
-    endpoint: Arc<Endpoint>,
-    connector: Connector,
+    connections: Arc<Connections>,
     observer: Observer,
+    connect_timeout: Duration,
     publish_window: usize,
+    dedupe_window: Duration,
 }
 
 impl fmt::Debug for Client {
@@ -93,6 +174,13 @@ impl Client {
     /// It connects at the first call.
     pub fn new(address: &str) -> Result<Self, Error> {
         Self::with_credentials(address, Credentials::default())
+    }
+
+    /// A client of the server that the environment names: PERENNIAL_SERVER, by default `http://127.0.0.1:50051`, with the
+    /// credentials of [`Credentials::from_env`].
+    pub fn from_env() -> Result<Self, Error> {
+        let address = env::var("PERENNIAL_SERVER").ok().filter(|it| !it.is_empty());
+        Self::with_credentials(address.as_deref().unwrap_or(address::EXAMPLE), Credentials::from_env())
     }
 
     /// A client with credentials. If there are some for TLS, `HOST[:PORT]` is `https://HOST[:PORT]`, and `http://` is
@@ -116,30 +204,41 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT);
         let connector = Connector::new(&address, credentials)?;
         Ok(Self {
-            channel: Authorized::new(endpoint.connect_with_connector_lazy(connector.clone()), bearer.clone()),
-            bearer,
-            endpoint: endpoint.into(),
-            connector,
+            connections: Connections::new(endpoint, connector, bearer).into(),
             observer: Arc::new(|_| {}),
+            connect_timeout: FIRST_ANSWER_LIMIT,
             publish_window: publisher::WINDOW_MESSAGES,
+            dedupe_window: publisher::DEDUPE_WINDOW,
         })
     }
 
     /// A client with its own connection. The server limits the streams on one connection, to 256 by default.
     #[must_use]
     pub fn apart(&self) -> Self {
-        let channel = self.endpoint.connect_with_connector_lazy(self.connector.clone());
-        Self { channel: Authorized::new(channel, self.bearer.clone()), ..self.clone() }
+        Self { connections: self.connections.apart().into(), ..self.clone() }
+    }
+
+    /// The connection for a new call.
+    fn channel(&self) -> Authorized {
+        self.connections.current().channel
     }
 
     fn server(&self) -> &Server {
-        self.connector.server()
+        self.connections.server()
     }
 
     /// Reports each interruption and each recovery of this client's streams to `observer`.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
+        self
+    }
+
+    /// Sets how long streams, publishers and calls that are safe to repeat try to get their first answer; the default is
+    /// 10 s. Zero: the first attempt decides.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 
@@ -152,10 +251,19 @@ impl Client {
         self
     }
 
+    /// Sets how long the server knows the id of a message (its `--dedupe-window`); the default is 2 minutes. A message whose
+    /// answer was lost is not sent again later than this time less 40 s after it was first sent: see
+    /// [`Error::OutcomeUnknown`].
+    #[must_use]
+    pub fn with_dedupe_window(mut self, window: Duration) -> Self {
+        self.dedupe_window = window;
+        self
+    }
+
     /// The status of a service, by its full name, or of the whole server if `service` is empty.
     pub async fn health(&self, service: &str) -> Result<ServingStatus, Error> {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let mut client = HealthClient::new(self.channel.clone());
+        let mut client = HealthClient::new(self.channel());
         Ok(self.unary(client.check(request)).await?.status())
     }
 
@@ -173,18 +281,40 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        resume::within(limit, call, self.server()).await.map(Response::into_inner)
+        within(limit, call, self.server()).await.map(Response::into_inner)
+    }
+
+    /// The waits between the attempts of a call that is safe to repeat.
+    fn repeats(&self) -> Waits {
+        let limits = Limits { connect: self.connect_timeout, outage: Some(self.connect_timeout) };
+        let mut waits = Waits::new(self.observer.clone(), limits);
+        waits.begin();
+        waits
     }
 }
 
+/// Makes a call that is safe to repeat, and repeats it after failures that may pass.
+macro_rules! repeated {
+    ($client:expr, $call:expr) => {{
+        let mut waits = $client.repeats();
+        loop {
+            match $call.await {
+                Ok(answer) => break answer,
+                Err(error) => waits.wait_out(error).await?,
+            }
+        }
+    }};
+}
+use repeated;
+
 /// The items of all pages. `page` gets the token of a page, and returns its items and the token of the next page.
-async fn all_pages<T, F>(mut page: impl FnMut(String) -> F) -> Result<Vec<T>, Error>
+async fn all_pages<T, F>(client: &Client, mut page: impl FnMut(String) -> F) -> Result<Vec<T>, Error>
 where
     F: Future<Output = Result<(Vec<T>, String), Error>>,
 {
     let (mut all, mut token) = (Vec::new(), String::new());
     loop {
-        let (items, next) = page(token).await?;
+        let (items, next) = repeated!(client, page(token.clone()));
         all.extend(items);
         if next.is_empty() {
             return Ok(all);

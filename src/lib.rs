@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! bin → server → web → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
-//!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, stream }     bin, server → units
+//!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, whole_file }     bin, server → units
 //! { lines, messages, grpc, server } → blocking → system    { client, server, access } → pem     server → system
 //! { messages, grpc, server } → supervised     { server, access } → watched
 //! { grpc, server } → access → the grammars of topics and globs
@@ -31,6 +31,7 @@
 //! - `watched`: files that are read from time to time, and used again when they have changed.
 //! - [`pem`]: certificates, keys and revocation lists from files.
 //! - [`package`]: completions of shells and manual pages, from a command line.
+//! - [`whole_file`]: files that keep where a reader is, whole at every moment, for the client and the command line.
 //! - [`client`]: the typed client, which reconnects and resumes by itself.
 //!
 //! # Features
@@ -112,6 +113,8 @@ mod system;
 pub mod units;
 #[cfg(feature = "server")]
 mod watched;
+#[cfg(feature = "client")]
+pub mod whole_file;
 #[cfg(feature = "server")]
 pub mod web;
 #[cfg(feature = "server")]

@@ -149,7 +149,7 @@ async fn a_reader_that_is_taken_over_is_told_and_our_client_does_not_come_back()
         ..request(&["jobs"], Some(Start::Earliest(true)))
     };
     let client = Client::new(&server.url()).unwrap();
-    let mut first = pin!(client.messages(asked.clone()));
+    let mut first = pin!(client.messages(asked.clone()).responses());
     assert_eq!(texts(&soon("a response", first.next()).await.unwrap().unwrap()), ["1"]);
     let mut second = open(&server, asked.clone()).await;
     assert_eq!(texts(&next(&mut second).await), ["1"]);

@@ -241,7 +241,7 @@ async fn read_until(url: String, last: tokio::sync::watch::Receiver<Option<i64>>
     let client = Client::new(&url).unwrap();
     let (mut request, mut read) = (request, BTreeMap::new());
     loop {
-        let mut responses = pin!(client.messages(request.clone()));
+        let mut responses = pin!(client.messages(request.clone()).responses());
         while let Some(response) = within(Duration::from_secs(120), "a response", responses.next()).await {
             let Ok(response) = response else { break };
             assert!(response.events.is_empty(), "{:?}", response.events);

@@ -17,7 +17,8 @@ pub const DEFAULT_PORT: u16 = 50051;
 /// The longest name in the DNS.
 const MAX_HOST_BYTES: usize = 253;
 
-const EXAMPLE: &str = "http://127.0.0.1:50051";
+/// The server's own default.
+pub(super) const EXAMPLE: &str = "http://127.0.0.1:50051";
 
 /// The scheme of a socket in the file system.
 const UNIX: &str = "unix:";

@@ -1,40 +1,41 @@
 //! `CountdownService`: watching countdowns, and creating, changing and listing shared ones.
 
-use futures::Stream;
 use tonic::{Response, Status};
 use uuid::Uuid;
 
 use super::{
-    Client, Error, MAX_RESPONSE_BYTES, all_pages,
-    resume::{self, Waits},
+    Client, Error, Items, MAX_RESPONSE_BYTES, all_pages, repeated,
     token::Authorized,
+    waits::{Limits, Waits},
 };
 use crate::proto::{
-    CancelCountdownRequest, Countdown, CountdownRequest, CountdownResponse, CreateCountdownRequest,
-    CreateCountdownResponse, DeleteCountdownRequest, ExtendCountdownRequest, GetCountdownRequest,
-    ListCountdownsRequest, PauseCountdownRequest, ResumeCountdownRequest,
-    countdown_service_client::CountdownServiceClient,
+    CancelCountdownRequest, Countdown, CountdownRequest, CreateCountdownRequest, CreateCountdownResponse,
+    DeleteCountdownRequest, ExtendCountdownRequest, GetCountdownRequest, ListCountdownsRequest,
+    PauseCountdownRequest, ResumeCountdownRequest, countdown_service_client::CountdownServiceClient,
 };
 
+/// An answer without the state that it is about.
+const NO_COUNTDOWN: Error = Error::Protocol { fault: "its response has no countdown" };
+
 impl Client {
-    /// The numbers and events of a countdown: of one that belongs to this call, or of a shared one.
-    pub fn countdown(
-        &self,
-        request: CountdownRequest,
-    ) -> impl Stream<Item = Result<CountdownResponse, Error>> + Send + use<> {
-        resume::stream(self.clone(), request)
+    /// The numbers of a countdown: `client.countdown(3)`; of a shared one: `client.countdown("launch")`; or of a whole
+    /// [`CountdownRequest`].
+    pub fn countdown(&self, request: impl Into<CountdownRequest>) -> Items<CountdownRequest> {
+        Items::new(self.clone(), request.into())
     }
 
     /// Creates a shared countdown; it is on disk when this returns.
     ///
     /// A request without an id gets one, so that the call can be repeated after a lost answer, by the same rule as
-    /// streams. The first connection fails at once if no server answers.
+    /// streams.
     pub async fn create_countdown(
         &self,
         mut request: CreateCountdownRequest,
     ) -> Result<CreateCountdownResponse, Error> {
         request.request_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-        let mut waits = Waits::new(self.observer.clone());
+        let mut waits =
+            Waits::new(self.observer.clone(), Limits { connect: self.connect_timeout, outage: None });
+        waits.begin();
         loop {
             let error = match self.unary(self.countdown_client().create_countdown(request.clone())).await {
                 Ok(answer) => {
@@ -89,12 +90,14 @@ impl Client {
     /// The state of a shared countdown.
     pub async fn get_countdown(&self, name: &str) -> Result<Countdown, Error> {
         let request = GetCountdownRequest { name: name.to_owned() };
-        self.state(async |mut server| Ok(server.get_countdown(request).await?.map(|it| it.countdown))).await
+        let answer =
+            repeated!(self, self.unary(self.countdown_client().get_countdown(request.clone()))).countdown;
+        answer.ok_or(NO_COUNTDOWN)
     }
 
     /// All shared countdowns, ordered by name, from all pages.
     pub async fn list_countdowns(&self) -> Result<Vec<Countdown>, Error> {
-        all_pages(|page_token| {
+        all_pages(self, |page_token| {
             let request = ListCountdownsRequest { page_token, ..ListCountdownsRequest::default() };
             let mut client = self.countdown_client();
             async move {
@@ -117,11 +120,11 @@ impl Client {
         call: impl AsyncFnOnce(CountdownServiceClient<Authorized>) -> Result<Response<Option<Countdown>>, Status>,
     ) -> Result<Countdown, Error> {
         let countdown = self.unary(call(self.countdown_client())).await?;
-        countdown.ok_or(Error::Protocol { fault: "its response has no countdown" })
+        countdown.ok_or(NO_COUNTDOWN)
     }
 
     fn countdown_client(&self) -> CountdownServiceClient<Authorized> {
-        CountdownServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+        CountdownServiceClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }
 

@@ -35,6 +35,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The credentials that the environment names: a token in PERENNIAL_TOKEN.
+    pub fn from_env() -> Self {
+        let token = std::env::var("PERENNIAL_TOKEN").ok().filter(|it| !it.is_empty()).map(Token::Text);
+        Self { token, ..Self::default() }
+    }
+
     /// The option of `perennial` that asks for TLS, if there is one.
     pub(super) fn option(&self) -> Option<&'static str> {
         let Self { ca, certificate, key, server_name, token: _ } = self;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, error::Error as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{proto::ErrorReason, reason::DOMAIN};
+use crate::{
+    proto::{ErrorReason, LineGap, MessageGap, PublishError},
+    reason::DOMAIN,
+};
 
 /// A field of the request that was wrong.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,6 +67,52 @@ pub enum Error {
         /// What it did.
         fault: &'static str,
     },
+    /// The options of a stream do not fit together.
+    #[error("{fault}")]
+    Options {
+        /// The fault, and what to do.
+        fault: &'static str,
+    },
+    /// A state cannot be used. The stream does not start from the beginning instead.
+    #[error("{place} {fault}: restore it, or remove it to start from the beginning")]
+    State {
+        /// Where the state was: a file, `the state`.
+        place: String,
+        /// Its fault.
+        fault: String,
+    },
+    /// A store cannot be read or written.
+    #[error("{place} cannot keep the state: {fault}")]
+    Store {
+        /// The store: a file, `the store`.
+        place: String,
+        /// Its fault.
+        fault: String,
+    },
+    /// Lines are missing, and the caller asked for no events.
+    #[error("lines are missing here ({:?}), {} bytes as far as known", .0.reason(), .0.byte_count())]
+    LineGap(LineGap),
+    /// Messages are missing, and the caller asked for no events.
+    #[error("messages from sequence {} to {} are missing ({:?})", .0.first_sequence(), .0.last_sequence(), .0.reason())]
+    MessageGap(MessageGap),
+    /// The time that the caller gave the stream is over.
+    #[error("the stream took longer than {after:?}")]
+    Deadline {
+        /// The time.
+        after: Duration,
+    },
+    /// A message was sent, its answer was lost, and the server may have forgotten its id: it may be published or not, and
+    /// to send it again could publish it twice.
+    #[error("the message {message_id} was sent {waited:?} ago and has no answer: it may be published or not")]
+    OutcomeUnknown {
+        /// The id of the message.
+        message_id: String,
+        /// The time since it was first sent.
+        waited: Duration,
+    },
+    /// The publisher ended before the answer arrived: it was dropped, or its runtime has ended.
+    #[error("the publisher ended before the message had an answer: call `close` before it is dropped")]
+    PublisherEnded,
     /// The server, or the transport, ended the call.
     #[error("{message}")]
     Status {
@@ -119,7 +168,18 @@ impl Error {
     /// connection by several codes.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::Credentials(_) | Self::Handshake { .. } | Self::Protocol { .. } => false,
+            Self::Url { .. }
+            | Self::Credentials(_)
+            | Self::Handshake { .. }
+            | Self::Protocol { .. }
+            | Self::Options { .. }
+            | Self::State { .. }
+            | Self::Store { .. }
+            | Self::LineGap(_)
+            | Self::MessageGap(_)
+            | Self::Deadline { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::PublisherEnded => false,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => true,
             Self::Status { reason: Some(_), retry_after, .. } => retry_after.is_some(),
             Self::Status { reason: None, code, transport, .. } => match code {
@@ -148,7 +208,13 @@ impl Error {
     /// The gRPC code of the status, or the closest one.
     pub fn code(&self) -> Code {
         match self {
-            Self::Url { .. } | Self::Credentials(_) => Code::InvalidArgument,
+            Self::Url { .. } | Self::Credentials(_) | Self::Options { .. } | Self::State { .. } => {
+                Code::InvalidArgument
+            }
+            Self::Store { .. } | Self::OutcomeUnknown { .. } => Code::Unknown,
+            Self::LineGap(_) | Self::MessageGap(_) => Code::DataLoss,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::PublisherEnded => Code::Cancelled,
             Self::Handshake { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::EndedEarly => {
                 Code::Unavailable
             }
@@ -157,10 +223,49 @@ impl Error {
         }
     }
 
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    /// The first field of the request that was wrong: `interval`.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Status { violations, .. } => violations.first().map(|violation| violation.field.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Facts for programs: `oldest`, `limit`. Empty if the server sent none.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        match self {
+            Self::Status { metadata, .. } => metadata,
+            _ => &NONE,
+        }
+    }
+
+    /// The delay that the server asks for before the call is repeated.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
+        }
+    }
+}
+
+impl From<PublishError> for Error {
+    /// Why one message was not published, as [`Client::publish`](super::Client::publish) would have returned it.
+    fn from(error: PublishError) -> Self {
+        let reason = error.reason();
+        let violation = |field| Violation { field, description: error.message.clone() };
+        Self::Status {
+            code: Code::from_i32(error.code),
+            reason: (reason != ErrorReason::Unspecified).then(|| reason.as_str_name().to_owned()),
+            violations: Some(error.field.clone())
+                .filter(|it| !it.is_empty())
+                .into_iter()
+                .map(violation)
+                .collect(),
+            metadata: error.metadata.into_iter().collect(),
+            message: error.message,
+            retry_after: error.retry_delay.map(|delay| delay.try_into().unwrap_or_default()),
+            transport: false,
         }
     }
 }

@@ -1,24 +1,17 @@
 //! `LineService`: reading and listing files.
 
-use futures::Stream;
-
-use super::{Client, Error, MAX_RESPONSE_BYTES, all_pages, resume, token::Authorized};
-use crate::proto::{
-    FileInfo, ListFilesRequest, ReadLinesRequest, ReadLinesResponse, line_service_client::LineServiceClient,
-};
+use super::{Client, Error, Items, MAX_RESPONSE_BYTES, all_pages, token::Authorized};
+use crate::proto::{FileInfo, ListFilesRequest, ReadLinesRequest, line_service_client::LineServiceClient};
 
 impl Client {
-    /// The lines of a file.
-    pub fn lines(
-        &self,
-        request: ReadLinesRequest,
-    ) -> impl Stream<Item = Result<ReadLinesResponse, Error>> + Send + use<> {
-        resume::stream(self.clone(), request)
+    /// The lines of a file: `client.read_lines("logs/app.log").follow(true)`, or of a whole [`ReadLinesRequest`].
+    pub fn read_lines(&self, request: impl Into<ReadLinesRequest>) -> Items<ReadLinesRequest> {
+        Items::new(self.clone(), request.into())
     }
 
     /// The files below a root or a directory, or of all roots if `path` is empty, from all pages.
     pub async fn list_files(&self, path: &str) -> Result<Vec<FileInfo>, Error> {
-        all_pages(|page_token| {
+        all_pages(self, |page_token| {
             let request =
                 ListFilesRequest { path: path.to_owned(), page_token, ..ListFilesRequest::default() };
             let mut client = self.line_client();
@@ -31,6 +24,6 @@ impl Client {
     }
 
     fn line_client(&self) -> LineServiceClient<Authorized> {
-        LineServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+        LineServiceClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

@@ -3,27 +3,28 @@
 use futures::Stream;
 
 use super::{
-    Client, Error, MAX_RESPONSE_BYTES, PURGE_LIMIT, all_pages, publisher, resume, token::Authorized,
+    Client, Error, Items, MAX_RESPONSE_BYTES, PURGE_LIMIT, Publisher, all_pages, publisher, repeated,
+    token::Authorized,
 };
 use crate::proto::{
     CommitCursorRequest, ConsumerInfo, DeleteConsumerRequest, ListConsumersRequest, ListTopicsRequest,
-    MessagesRequest, MessagesResponse, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult,
-    PurgeTopicRequest, SetConsumerRequest, TopicInfo, message_service_client::MessageServiceClient,
+    MessagesRequest, PublishBatchRequest, PublishRequest, PublishResponse, PublishResult, PurgeTopicRequest,
+    SetConsumerRequest, TopicInfo, message_service_client::MessageServiceClient,
 };
 
 impl Client {
-    /// The messages of topics. A caller that reads as a consumer commits its position with [`Self::commit_cursor`].
-    pub fn messages(
-        &self,
-        request: MessagesRequest,
-    ) -> impl Stream<Item = Result<MessagesResponse, Error>> + Send + use<> {
-        resume::stream(self.clone(), request)
+    /// The messages of topics: `client.messages("orders.>").earliest()`, or of a whole [`MessagesRequest`].
+    pub fn messages(&self, request: impl Into<MessagesRequest>) -> Items<MessagesRequest> {
+        Items::new(self.clone(), request.into())
     }
 
-    /// Publishes one message. The call is not repeated here; set `message_id` to repeat it safely. After a lost connection
-    /// or [`Error::Silent`] the message may have been published.
+    /// Publishes one message. With a `message_id` the call is repeated after failures that may pass. Without one it is not:
+    /// after a lost connection or [`Error::Silent`] the message may have been published.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResponse, Error> {
-        self.unary(self.message_client().publish(request)).await
+        if request.message_id.is_none() {
+            return self.unary(self.message_client().publish(request)).await;
+        }
+        Ok(repeated!(self, self.unary(self.message_client().publish(request.clone()))))
     }
 
     /// Publishes several messages, all or none, and returns one answer for each, in their order. The call is not repeated.
@@ -31,7 +32,14 @@ impl Client {
         Ok(self.unary(self.message_client().publish_batch(PublishBatchRequest { messages })).await?.results)
     }
 
+    /// A publisher: it takes messages one by one, and gives each a receipt. It needs a runtime of tokio.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+
     /// Publishes a flow of messages, each on its own, and yields one result for each, in their order.
+    ///
+    /// [`Error::OutcomeUnknown`] is the result of one message, and others follow; after any other error the flow ends.
     ///
     /// A message without an id gets one. After a lost connection, the unanswered messages are sent again with the same
     /// ids, so that within the dedupe window of the server no message is published twice. The number of unanswered
@@ -40,12 +48,12 @@ impl Client {
         &self,
         messages: impl Stream<Item = PublishRequest> + Send,
     ) -> impl Stream<Item = Result<PublishResult, Error>> + Send {
-        publisher::stream(self.clone(), messages)
+        publisher::stream(self.clone(), messages, publisher::Start::AtOnce)
     }
 
     /// The topics that match a pattern, or all topics if it is empty, from all pages.
     pub async fn list_topics(&self, pattern: &str) -> Result<Vec<TopicInfo>, Error> {
-        all_pages(|page_token| {
+        all_pages(self, |page_token| {
             let request =
                 ListTopicsRequest { pattern: pattern.to_owned(), page_token, ..ListTopicsRequest::default() };
             let mut client = self.message_client();
@@ -68,11 +76,12 @@ impl Client {
     /// Commits a cursor of [`Self::messages`] as the position of a consumer; it is on disk when this returns.
     ///
     /// Commit after the messages before the cursor were processed. Without `rewind`, a commit that would move the
-    /// consumer back fails (`COMMIT_BEHIND`). The call is safe to repeat.
+    /// consumer back fails (`COMMIT_BEHIND`). The call is repeated after failures that may pass.
     pub async fn commit_cursor(&self, consumer: &str, cursor: &str, rewind: bool) -> Result<(), Error> {
         let request =
             CommitCursorRequest { consumer: consumer.to_owned(), cursor: cursor.to_owned(), rewind };
-        self.unary(self.message_client().commit_cursor(request)).await.map(drop)
+        repeated!(self, self.unary(self.message_client().commit_cursor(request.clone())));
+        Ok(())
     }
 
     /// Sets a consumer to a start position, or creates it there, and returns it. Fails while a reader is connected as the
@@ -84,7 +93,7 @@ impl Client {
 
     /// All consumers, ordered by name, from all pages.
     pub async fn list_consumers(&self) -> Result<Vec<ConsumerInfo>, Error> {
-        all_pages(|page_token| {
+        all_pages(self, |page_token| {
             let request = ListConsumersRequest { page_token, ..ListConsumersRequest::default() };
             let mut client = self.message_client();
             async move {
@@ -99,7 +108,8 @@ impl Client {
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerInfo>, Error> {
         let request =
             ListConsumersRequest { consumer: Some(name.to_owned()), ..ListConsumersRequest::default() };
-        Ok(self.unary(self.message_client().list_consumers(request)).await?.consumers.pop())
+        let mut found = repeated!(self, self.unary(self.message_client().list_consumers(request.clone())));
+        Ok(found.consumers.pop())
     }
 
     /// Deletes a consumer, for good. A reader under its name continues.
@@ -109,6 +119,6 @@ impl Client {
     }
 
     fn message_client(&self) -> MessageServiceClient<Authorized> {
-        MessageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+        MessageServiceClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }

@@ -10,7 +10,8 @@ use crate::proto::{CreateCountdownRequest, PublishRequest};
 async fn a_list_has_the_items_of_all_pages_in_order() {
     let pages = [("", vec![1, 2], "b"), ("b", vec![], "c"), ("c", vec![3], "")];
     let mut left = pages.iter();
-    let all = all_pages(|token| {
+    let client = Client::new("127.0.0.1:1").unwrap();
+    let all = all_pages(&client, |token| {
         let (expected, items, next) = left.next().unwrap();
         assert_eq!(token, *expected);
         std::future::ready(Ok((items.clone(), (*next).to_owned())))
@@ -21,7 +22,7 @@ async fn a_list_has_the_items_of_all_pages_in_order() {
 
 #[tokio::test]
 async fn a_list_can_be_requested_by_a_task() {
-    let client = Client::new("127.0.0.1:1").unwrap();
+    let client = Client::new("127.0.0.1:1").unwrap().with_connect_timeout(Duration::ZERO);
     let lists = tokio::spawn(async move {
         let files = client.list_files("").await.unwrap_err();
         let topics = client.list_topics("").await.unwrap_err();

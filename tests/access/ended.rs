@@ -55,7 +55,8 @@ async fn read_to_the_end(mut ticks: Ticks) -> (Vec<i32>, String, String) {
 
 /// Checks that a stream continues with the number after these.
 async fn continues(client: &Client, cursor: String, numbers: &[i32]) {
-    let mut ticks = Box::pin(client.countdown(CountdownRequest { cursor: Some(cursor), ..countdown() }));
+    let mut ticks =
+        Box::pin(client.countdown(CountdownRequest { cursor: Some(cursor), ..countdown() }).responses());
     let next = loop {
         let response = soon("a response", ticks.next()).await.unwrap().unwrap();
         if let Some(tick) = response.ticks.first() {
@@ -72,11 +73,11 @@ async fn streams_of_a_revoked_token_end_and_resume_with_another_token() {
     let (clock, other) = (house.client(Some("clock")), house.client(Some("operator")));
     let mut streams = Vec::new();
     for _ in 0..10 {
-        let mut ticks: Ticks = Box::pin(clock.countdown(countdown()));
+        let mut ticks: Ticks = Box::pin(clock.countdown(countdown()).responses());
         soon("a response", ticks.next()).await.unwrap().unwrap();
         streams.push(tokio::spawn(read_to_the_end(ticks)));
     }
-    let mut kept: Ticks = Box::pin(other.countdown(countdown()));
+    let mut kept: Ticks = Box::pin(other.countdown(countdown()).responses());
     tokens::revoke(&house.tokens_file(), "clock").unwrap();
     for stream in streams {
         let (numbers, cursor, reason) = soon("the end of a stream", stream).await.unwrap();
@@ -96,7 +97,7 @@ async fn a_stream_ends_when_its_token_expires_and_resumes_with_another_one() {
     let token =
         tokens::add(&house.tokens_file(), "clock", Vec::new(), Some(expires.try_into().unwrap())).unwrap();
     house.server.wait_for_log("the files of access are in use");
-    let ticks = Box::pin(with_token(&house, token.expose()).countdown(countdown()));
+    let ticks = Box::pin(with_token(&house, token.expose()).countdown(countdown()).responses());
     let (numbers, cursor, reason) = read_to_the_end(ticks).await;
     assert_eq!(reason, "CREDENTIALS_EXPIRED");
     assert!(SystemTime::now() + Duration::from_secs(1) > expires);
@@ -106,7 +107,7 @@ async fn a_stream_ends_when_its_token_expires_and_resumes_with_another_one() {
 #[tokio::test]
 async fn a_stream_ends_when_the_rule_is_gone_that_allowed_it() {
     let house = House::new();
-    let mut ticks: Ticks = Box::pin(house.client(Some("clock")).countdown(countdown()));
+    let mut ticks: Ticks = Box::pin(house.client(Some("clock")).countdown(countdown()).responses());
     soon("a response", ticks.next()).await.unwrap().unwrap();
     house.write_rules(&RULES.replace("\"count\", ", ""));
     let (numbers, cursor, reason) = read_to_the_end(ticks).await;
@@ -138,7 +139,7 @@ async fn a_subscription_resumes_by_itself_with_another_part_after_the_rules_have
         start: Some(Start::Earliest(true)),
         ..Default::default()
     };
-    let mut responses = Box::pin(reader.messages(request));
+    let mut responses = Box::pin(reader.messages(request).responses());
     let (mut topics, mut parts) = (Vec::new(), Vec::new());
     let mut next = async |topics: &mut Vec<String>, parts: &mut Vec<String>| {
         let response = soon("a response", responses.next()).await.unwrap().unwrap();

@@ -30,7 +30,7 @@ async fn read(house: &House, caller: &str, path: &str, cursor: &str) -> (Vec<Str
         on_gap: OnGap::Skip.into(),
         ..Default::default()
     };
-    let mut responses = Box::pin(house.client(Some(caller)).lines(request));
+    let mut responses = Box::pin(house.client(Some(caller)).read_lines(request).responses());
     let (mut lines, mut last) = (Vec::new(), String::new());
     while let Some(response) = soon("a response", responses.next()).await {
         let response = response.unwrap();

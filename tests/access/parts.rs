@@ -39,7 +39,7 @@ async fn read(
         until_caught_up: true,
         ..Default::default()
     };
-    let mut responses = Box::pin(house.client(Some(caller)).messages(request));
+    let mut responses = Box::pin(house.client(Some(caller)).messages(request).responses());
     let (mut found, mut narrowed, mut is_first) = (Vec::new(), None, true);
     while let Some(response) = soon("a response", responses.next()).await {
         let response = response.map_err(|error| error.code())?;

@@ -63,12 +63,14 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
     let countdown = CountdownRequest { target: Some(Target::Start(1_000_000)), ..Default::default() };
     let mut open = Vec::new();
     for _ in 0..2 {
-        let mut ticks = Box::pin(clock.countdown(countdown.clone()));
+        let mut ticks = Box::pin(clock.countdown(countdown.clone()).responses());
         soon("a response", ticks.next()).await.unwrap().unwrap();
         open.push(ticks);
     }
-    let third =
-        soon("a refusal", Box::pin(clock.countdown(countdown.clone())).next()).await.unwrap().unwrap_err();
+    let third = soon("a refusal", Box::pin(clock.countdown(countdown.clone()).responses()).next())
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(reason(&third), exceeded());
     assert!(
         third.to_string().contains("token:clock may have 2 open streams") && third.is_retryable(),
@@ -80,7 +82,10 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
     // Its place is free when the server has noticed.
     let end = std::time::Instant::now() + PATIENCE;
     loop {
-        match soon("an answer", Box::pin(clock.countdown(countdown.clone())).next()).await.unwrap() {
+        match soon("an answer", Box::pin(clock.countdown(countdown.clone()).responses()).next())
+            .await
+            .unwrap()
+        {
             Ok(_) => break,
             Err(error) => assert!(reason(&error) == exceeded() && std::time::Instant::now() < end, "{error}"),
         }

@@ -96,7 +96,7 @@ async fn read(house: &House, caller: &str, patterns: &[String]) -> Result<BTreeS
         until_caught_up: true,
         ..Default::default()
     };
-    let mut responses = Box::pin(house.client(Some(caller)).messages(request));
+    let mut responses = Box::pin(house.client(Some(caller)).messages(request).responses());
     let mut found = BTreeSet::new();
     while let Some(response) = soon("a response", responses.next()).await {
         let messages = response.map_err(|error| error.code())?.messages;

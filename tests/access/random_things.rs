@@ -114,7 +114,8 @@ async fn called(house: &House, caller: &str, verb: &str, name: &str) -> Code {
     match verb {
         "read" => {
             let request = ReadLinesRequest { path: name.into(), ..Default::default() };
-            let first = soon("a response", Box::pin(client.lines(request)).next()).await.unwrap();
+            let first =
+                soon("a response", Box::pin(client.read_lines(request).responses()).next()).await.unwrap();
             first.map_or_else(code, |_| Code::Ok)
         }
         // It names no start.

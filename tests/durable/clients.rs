@@ -195,7 +195,8 @@ impl Reader {
         let topic = request.topics.first().filter(|topic| *topic != ">").cloned();
         let mut reading = Reading { reader: name.into(), topic, messages: Vec::new() };
         loop {
-            let mut responses = pin!(client.messages(request.clone()));
+            let mut responses =
+                pin!(client.messages(request.clone()).connect_timeout(Duration::ZERO).responses());
             let left = cut.map_or(u64::MAX, |most| random.u64(..most));
             for _ in 0..left {
                 let response = match within(LIMIT, "a response", responses.next()).await {

@@ -76,7 +76,7 @@ async fn served(server: &Server, credentials: &Credentials) -> Vec<u8> {
 
 /// Reads a countdown and checks that no number is missing; counts the numbers.
 async fn count(client: Client, numbers: Arc<AtomicUsize>) -> Error {
-    let mut stream = std::pin::pin!(client.countdown(countdown()));
+    let mut stream = std::pin::pin!(client.countdown(countdown()).responses());
     let mut next = 1_000_000;
     loop {
         let response: CountdownResponse = match stream.next().await.unwrap() {

@@ -62,7 +62,7 @@ async fn read(
     format: Format,
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
-    let responses = client.countdown(resume.it.request());
+    let responses = client.countdown(resume.it.request()).responses();
     let printer = text::Ticks::new(resume.it.shows_lateness());
     let mut reading = Reading { resume, printer, out: Output::new(format) };
     session::run(&mut reading, responses, &stop).await

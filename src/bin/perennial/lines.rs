@@ -188,8 +188,8 @@ impl Reading {
         let open = |client: &Client, (n, source): &(usize, &Source)| {
             let n = *n;
             let client = client.clone().with_observer(self.connection.observer(n));
-            let responses =
-                client.lines(self.it.request(&source.path, source.printed.as_deref(), self.out.format));
+            let request = self.it.request(&source.path, source.printed.as_deref(), self.out.format);
+            let responses = client.read_lines(request).responses();
             let end = stream::once(std::future::ready(None));
             responses.map(Some).chain(end).map(move |given| (n, given)).boxed()
         };

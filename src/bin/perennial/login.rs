@@ -105,7 +105,8 @@ pub async fn run(name: &str, mut profile: Profile, credentials: Credentials) -> 
         return usage("there is no token on stdin: `perenniald token new` makes one".into());
     }
     let credentials = Credentials { token: Some(Token::Text(token.clone())), ..credentials };
-    let client = Client::with_credentials(&profile.server, credentials)?;
+    let client = Client::with_credentials(&profile.server, credentials)?
+        .with_connect_timeout(std::time::Duration::ZERO);
     // A topic of the server's own that does not exist. The caller may have no right to list topics.
     match client.list_topics("$login").await {
         Ok(_) => {}

@@ -3,7 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Arguments become requests in [`arguments`]; no other module sees a
 //! flag. A stream that ends early prints the command that resumes it.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use perennial::{
@@ -118,7 +118,8 @@ async fn run(arguments: Arguments, given: &[&str]) -> Result<u8, Failure> {
         };
     }
     let client = Client::with_credentials(&profile.server, credentials)?;
-    let client = client.with_observer(Connection::default().observer(0));
+    // A person who waits at a terminal wants to know at once that no server answers.
+    let client = client.with_connect_timeout(Duration::ZERO).with_observer(Connection::default().observer(0));
     let stop = interrupt::token()?;
     let format = arguments.output;
     let prefix = arguments.prefix(|name| given.contains(&name));

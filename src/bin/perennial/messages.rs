@@ -44,7 +44,7 @@ pub async fn read(
         consumer = Consumer::find(client, &it) => consumer?,
     };
     let mut reading = Reading::new(it, prefix, format, consumer);
-    let responses = client.messages(reading.it.request());
+    let responses = client.messages(reading.it.request()).responses();
     match session::run(&mut reading, responses, &stop).await {
         Err(Failure::Call(error)) => reading.commit_failed(&error),
         done => done,

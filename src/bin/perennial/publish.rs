@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use futures::StreamExt;
 use perennial::{
-    client::Client,
+    client::{Client, Error},
     proto::{PublishRequest, PublishResult, publish_request::Content, publish_result},
 };
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Failure, GRPC, INTERRUPTED,
     arguments::{Format, Publish, Source},
-    json,
+    code_of, json,
     output::{self, Output, Problem},
     rate::Rate,
 };
@@ -75,10 +75,22 @@ async fn flow(client: &Client, it: Publish, format: Format, stop: CancellationTo
     let mut summary = Summary { topic, ..Summary::default() };
     let mut rate = Rate::new(TEMPLATE, has_reader(&source, format));
     while let Some(result) = results.next().await {
-        let result = result.inspect_err(|_| summary.print(&source))?;
+        let result = match result {
+            Ok(result) => Ok(result),
+            // Of one message: the others go on.
+            Err(error @ Error::OutcomeUnknown { .. }) => Err(error),
+            Err(error) => {
+                summary.print(&source);
+                return Err(error.into());
+            }
+        };
         rate.add(1);
         let number = source.answered();
-        if let Some(problem) = summary.add(&mut out, result)? {
+        let problem = match result {
+            Ok(result) => summary.add(&mut out, result)?,
+            Err(error) => Some(summary.lost(&error)),
+        };
+        if let Some(problem) = problem {
             output::report(&problem.about(&source.name(number)));
         }
     }
@@ -131,6 +143,12 @@ impl Summary {
                 Ok(Some(Problem::local("the server sent an empty result: the message may not be published")))
             }
         }
+    }
+
+    /// Counts a message whose answer was lost.
+    fn lost(&mut self, error: &Error) -> Problem {
+        self.failed.get_or_insert(code_of(error));
+        Problem::call(error)
     }
 
     fn print(&self, source: &Messages) {

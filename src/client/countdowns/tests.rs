@@ -65,7 +65,7 @@ async fn a_creation_that_is_refused_is_not_repeated() {
 
 #[tokio::test]
 async fn a_creation_without_a_server_fails_at_once() {
-    let client = Client::new("127.0.0.1:1").unwrap();
+    let client = Client::new("127.0.0.1:1").unwrap().with_connect_timeout(std::time::Duration::ZERO);
     let error = client.create_countdown(named("launch")).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
 }

@@ -5,16 +5,23 @@
 //! `messages`, so its encoding is that of each message with the field's tag, one after another. prost writes both; only
 //! the number of the field is repeated here, and a test decodes frames as the generated type.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
+use prost::Message as _;
 
-use crate::proto::PublishRequest;
+use crate::{
+    client::Error,
+    proto::{PublishRequest, PublishStreamRequest},
+};
 
 /// The field number of `PublishStreamRequest.messages`.
 const MESSAGES: u32 = 1;
 /// The most unanswered bytes that a client keeps to send them again. One message may exceed it.
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// The most messages of a frame: far below the contract's 10,000, so that the first answers need not wait for the last
 /// message.
 const FRAME_MESSAGES: usize = 1_024;
@@ -37,18 +44,28 @@ pub(super) struct Frames {
     bytes: usize,
     window_messages: usize,
     frame_messages: usize,
+    /// The number of the open connection.
+    call: u64,
+    /// How long after it was first sent a message may be sent again.
+    resend_limit: Duration,
 }
 
 /// A request of the flow, without the messages that were answered.
 struct Frame {
     bytes: Bytes,
+    /// When it was first sent, on any connection.
+    first_sent: Option<Instant>,
+    /// The number of that connection.
+    first_call: u64,
+    /// The server may not know the ids any more, so it is not sent again.
+    is_forgotten: bool,
     /// The bytes of each message, with its tag.
     lengths: VecDeque<usize>,
 }
 
 impl Frames {
     /// With room for `window_messages` unanswered messages, at least one.
-    pub(super) fn new(window_messages: usize) -> Self {
+    pub(super) fn new(window_messages: usize, resend_limit: Duration) -> Self {
         let window_messages = window_messages.max(1);
         Self {
             sealed: VecDeque::new(),
@@ -60,6 +77,8 @@ impl Frames {
             bytes: 0,
             window_messages,
             frame_messages: (window_messages / FRAMES_A_WINDOW).clamp(1, FRAME_MESSAGES),
+            call: 0,
+            resend_limit,
         }
     }
 
@@ -89,7 +108,7 @@ impl Frames {
         self.bytes += length;
         if before > 0 && self.filling.len() > FRAME_BYTES {
             let bytes = self.filling.split_to(before).freeze();
-            self.sealed.push_back(Frame { bytes, lengths: std::mem::take(&mut self.lengths) });
+            self.close_frame(bytes);
         }
         self.lengths.push_back(length);
         let is_full = self.lengths.len() >= self.frame_messages || self.filling.len() >= FRAME_BYTES;
@@ -104,36 +123,81 @@ impl Frames {
         if self.sent == self.sealed.len() && !self.lengths.is_empty() {
             self.seal();
         }
-        let bytes = self.sealed.get(self.sent)?.bytes.clone();
-        self.sent += 1;
-        Some(bytes)
+        let now = Instant::now();
+        loop {
+            let frame = self.sealed.get_mut(self.sent)?;
+            self.sent += 1;
+            let is_old = frame.first_sent.is_some_and(|sent| now.duration_since(sent) > self.resend_limit);
+            frame.is_forgotten |= is_old;
+            if frame.is_forgotten {
+                continue;
+            }
+            if frame.first_sent.is_none() {
+                (frame.first_sent, frame.first_call) = (Some(now), self.call);
+            }
+            return Some(frame.bytes.clone());
+        }
+    }
+
+    /// Whether a frame was sent on the open connection and has no answer.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// Removes the messages at the front that were not sent again, because the server may have forgotten their ids, and
+    /// returns an error for each.
+    pub(super) fn forgotten(&mut self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        while self.sealed.front().is_some_and(|frame| frame.is_forgotten)
+            && let Some(frame) = self.sealed.pop_front()
+        {
+            self.sent = self.sent.saturating_sub(1);
+            self.messages -= frame.lengths.len();
+            self.bytes -= frame.bytes.len();
+            let waited = frame.first_sent.map_or(Duration::ZERO, |sent| sent.elapsed());
+            let messages = PublishStreamRequest::decode(frame.bytes).unwrap_or_default().messages;
+            errors.extend(messages.into_iter().map(|message| Error::OutcomeUnknown {
+                message_id: message.message_id.unwrap_or_default(),
+                waited,
+            }));
+        }
+        errors
     }
 
     fn seal(&mut self) {
         let bytes = self.filling.split().freeze();
         self.usual_bytes = bytes.len();
-        self.sealed.push_back(Frame { bytes, lengths: std::mem::take(&mut self.lengths) });
+        self.close_frame(bytes);
     }
 
-    /// Removes the first messages that were sent, and returns whether there were as many as `results`.
-    pub(super) fn answered(&mut self, results: usize) -> bool {
-        for _ in 0..results {
-            let Some(frame) = self.sealed.front_mut().filter(|_| self.sent > 0) else { return false };
-            #[expect(clippy::expect_used, reason = "a frame is removed with its last message")]
-            let length = frame.lengths.pop_front().expect("a sealed frame has a message");
-            frame.bytes.advance(length);
-            self.messages -= 1;
-            self.bytes -= length;
-            if frame.lengths.is_empty() {
-                self.sealed.pop_front();
-                self.sent -= 1;
-            }
+    fn close_frame(&mut self, bytes: Bytes) {
+        let lengths = std::mem::take(&mut self.lengths);
+        self.sealed.push_back(Frame { bytes, first_sent: None, first_call: 0, is_forgotten: false, lengths });
+    }
+
+    /// Removes the first message that was sent, and returns whether there was one. [`Self::forgotten`] comes before.
+    pub(super) fn answered(&mut self) -> bool {
+        let Some(frame) = self.sealed.front_mut().filter(|_| self.sent > 0) else { return false };
+        #[expect(clippy::expect_used, reason = "a frame is removed with its last message")]
+        let length = frame.lengths.pop_front().expect("a sealed frame has a message");
+        frame.bytes.advance(length);
+        self.messages -= 1;
+        self.bytes -= length;
+        if frame.lengths.is_empty() {
+            self.sealed.pop_front();
+            self.sent -= 1;
         }
         true
     }
 
-    /// Marks every unanswered message as unsent, because the connection was lost.
-    pub(super) fn rewind(&mut self) {
+    /// Marks every unanswered message as unsent, because the connection was lost. The transport did not take the last
+    /// `untaken` frames.
+    pub(super) fn rewind(&mut self, untaken: usize) {
+        let given = self.sealed.iter_mut().take(self.sent);
+        given.rev().take(untaken).filter(|frame| frame.first_call == self.call).for_each(|frame| {
+            frame.first_sent = None;
+        });
+        self.call += 1;
         self.sent = 0;
     }
 }
@@ -142,10 +206,10 @@ impl Frames {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test")]
 
-    use prost::Message as _;
-
     use super::*;
-    use crate::proto::{PublishStreamRequest, publish_request::Content};
+    use crate::proto::publish_request::Content;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     fn message(text: &str) -> PublishRequest {
         let content = Some(Content::Text(text.into()));
@@ -166,36 +230,36 @@ mod tests {
 
     #[test]
     fn only_unanswered_messages_are_sent_again() {
-        let mut frames = Frames::new(8);
+        let mut frames = Frames::new(8, LONG);
         assert!(frames.is_empty() && !frames.is_ready());
         let full = ["1", "2", "3"].map(|text| frames.push(&message(text)));
         assert_eq!(full, [false, true, false]);
         assert_eq!(sent(&mut frames), [vec!["1", "2"], vec!["3"]]);
-        assert!(frames.answered(1));
+        assert!(frames.answered());
         frames.push(&message("4"));
-        frames.rewind();
+        frames.rewind(0);
         assert_eq!(sent(&mut frames), [vec!["2"], vec!["3"], vec!["4"]]);
-        assert!(frames.answered(2));
+        assert!(frames.answered() && frames.answered());
         // An answer to a message that was not sent.
-        frames.rewind();
-        assert!(!frames.answered(9));
+        frames.rewind(0);
+        assert!(!frames.answered());
         assert_eq!(sent(&mut frames), [vec!["4"]]);
-        assert!(frames.answered(1));
+        assert!(frames.answered());
         assert!(frames.is_empty() && !frames.is_ready() && frames.bytes == 0);
     }
 
     #[test]
     fn a_window_is_full_by_messages_or_by_bytes_and_a_frame_too() {
-        let mut frames = Frames::new(2);
+        let mut frames = Frames::new(2, LONG);
         frames.push(&message("1"));
         assert!(frames.has_room());
         frames.push(&message("2"));
         assert!(!frames.has_room());
         frames.send();
-        frames.answered(1);
+        frames.answered();
         assert!(frames.has_room());
 
-        let mut frames = Frames::new(1_000);
+        let mut frames = Frames::new(1_000, LONG);
         let large = "x".repeat(FRAME_BYTES - 100);
         for _ in 0..WINDOW_BYTES / FRAME_BYTES {
             assert!(frames.has_room());
@@ -204,5 +268,30 @@ mod tests {
         frames.push(&message(&large));
         assert!(!frames.has_room());
         assert!(sent(&mut frames).iter().all(|frame| frame.len() == 1));
+    }
+
+    #[test]
+    fn a_message_that_was_sent_long_ago_is_not_sent_again_and_its_result_comes_in_order() {
+        let mut frames = Frames::new(4, Duration::from_millis(50));
+        let named = |id: &str| PublishRequest { message_id: Some(id.into()), ..message(id) };
+        for id in ["1", "2", "3"] {
+            frames.push(&named(id));
+        }
+        // A frame has a quarter of the window.
+        assert_eq!(sent(&mut frames).len(), 3);
+        assert!(frames.forgotten().is_empty() && frames.answered());
+        frames.push(&named("4"));
+        assert_eq!(sent(&mut frames), [vec!["4"]]);
+        std::thread::sleep(Duration::from_millis(60));
+        // The transport did not take the last one.
+        frames.rewind(1);
+        assert_eq!(sent(&mut frames), [vec!["4"]]);
+        let unknown = frames.forgotten();
+        let ids = unknown.iter().map(|error| match error {
+            Error::OutcomeUnknown { message_id, .. } => message_id.as_str(),
+            _ => "",
+        });
+        assert_eq!(ids.collect::<Vec<_>>(), ["2", "3"]);
+        assert!(frames.answered() && frames.is_empty() && frames.bytes == 0);
     }
 }

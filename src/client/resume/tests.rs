@@ -15,8 +15,9 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     client::{
         Client, Error, MAX_RESPONSE_BYTES, Notice,
-        resume::{Call, HEARTBEAT, MAX_WAIT, MIN_WAIT, Waits},
+        resume::{Call, HEARTBEAT},
         test_server,
+        waits::{Limits, MAX_WAIT, MIN_WAIT, Waits},
     },
     grpc::codec::Encoded,
     proto::{
@@ -26,6 +27,8 @@ use crate::{
         read_lines_request::Start,
     },
 };
+
+const FOR_EVER: Limits = Limits { connect: Duration::ZERO, outage: None };
 
 /// Yields the lines 0 to `numbers` in batches of three, and ends each call but the last with `cut` after `calls % 5`
 /// batches.
@@ -64,7 +67,9 @@ impl LineService for Cutting {
                 break;
             }
             let next = end.min(at + 3);
-            let lines = (at..next).map(|n| Line { number: Some(n), ..Line::default() }).collect();
+            let lines = (at..next)
+                .map(|n| Line { number: Some(n), offset: Some(10 * n), ..Line::default() })
+                .collect();
             let response = ReadLinesResponse { lines, cursor: next.to_string(), ..Default::default() };
             out.push(Ok(Encoded::new(Vec::new(), &response)));
             at = next;
@@ -100,7 +105,7 @@ impl LineService for Large {
     }
 }
 
-async fn serve(numbers: i64, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
+pub(in crate::client) async fn serve(numbers: i64, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let service = LineServiceServer::new(Cutting { numbers, cut, calls: calls.clone() });
     (test_server::serve(tonic::service::Routes::new(service)).await, calls)
@@ -110,11 +115,13 @@ async fn serve(numbers: i64, cut: Option<Code>) -> (Client, Arc<AtomicUsize>) {
 async fn serve_large(bytes: usize) -> (Client, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let service = LineServiceServer::new(Large { bytes, calls: calls.clone() });
-    (test_server::serve(tonic::service::Routes::new(service)).await, calls)
+    let client = test_server::serve(tonic::service::Routes::new(service)).await;
+    // A busy machine may take longer than the usual time for so large a first response.
+    (client.with_connect_timeout(Duration::ZERO), calls)
 }
 
 async fn numbers(client: &Client, request: ReadLinesRequest) -> Result<Vec<i64>, Error> {
-    let all = client.lines(request).try_collect::<Vec<_>>();
+    let all = client.read_lines(request).responses().try_collect::<Vec<_>>();
     let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap()?;
     Ok(all.iter().flat_map(|batch| &batch.lines).map(|line| line.number.unwrap()).collect())
 }
@@ -161,7 +168,7 @@ async fn a_first_call_without_a_server_fails_at_once() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = Client::new(&url).unwrap();
+    let client = Client::new(&url).unwrap().with_connect_timeout(Duration::ZERO);
     let error = numbers(&client, ReadLinesRequest::default()).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { .. }), "{error:?}");
 }
@@ -185,10 +192,11 @@ async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
         max_line_bytes: Some(64),
         ..ReadLinesRequest::default()
     };
-    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone());
+    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone(), FOR_EVER, false);
     let lines = vec![Line::default(); 5];
-    call.on_response(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() });
-    call.on_response(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() });
+    call.on_response(&ReadLinesResponse { lines, cursor: "C1".into(), ..ReadLinesResponse::default() })
+        .unwrap();
+    call.on_response(&ReadLinesResponse { cursor: "C2".into(), ..ReadLinesResponse::default() }).unwrap();
     // The start stays in the request: the server ignores it beside a cursor.
     assert_eq!(call.request, ReadLinesRequest { cursor: Some("C2".into()), limit: Some(2), ..request });
 }
@@ -197,8 +205,8 @@ async fn a_request_that_resumes_changes_only_its_cursor_and_its_limit() {
 async fn a_shared_countdown_is_resumed_under_its_name() {
     let target = Some(countdown_request::Target::Name("launch".into()));
     let request = CountdownRequest { target, ..CountdownRequest::default() };
-    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone());
-    call.on_response(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() });
+    let mut call = Call::new(Client::new("127.0.0.1:1").unwrap(), request.clone(), FOR_EVER, false);
+    call.on_response(&CountdownResponse { cursor: "C".into(), ..CountdownResponse::default() }).unwrap();
     assert_eq!(call.request, CountdownRequest { cursor: Some("C".into()), ..request });
 }
 
@@ -206,7 +214,7 @@ async fn a_shared_countdown_is_resumed_under_its_name() {
 async fn a_message_above_the_clients_own_limit_ends_the_stream_and_is_not_requested_again() {
     for (bytes, is_refused) in [(MAX_RESPONSE_BYTES / 2, false), (MAX_RESPONSE_BYTES + 1, true)] {
         let (client, calls) = serve_large(bytes).await;
-        let all = client.lines(ReadLinesRequest::default()).try_collect::<Vec<_>>();
+        let all = client.read_lines(ReadLinesRequest::default()).responses().try_collect::<Vec<_>>();
         let all = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
         assert_eq!(calls.load(Ordering::SeqCst), 1, "{bytes}");
         assert_eq!(all.is_err(), is_refused, "{bytes}");
@@ -219,7 +227,7 @@ async fn a_message_above_the_clients_own_limit_ends_the_stream_and_is_not_reques
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_is_tried_within_two_seconds_however_long_it_was_away() {
     let begun = tokio::time::Instant::now();
-    let mut waits = Waits::new(Arc::new(|_| {}));
+    let mut waits = Waits::new(Arc::new(|_| {}), FOR_EVER);
     waits.answered();
     let lost = || Error::Unreachable { url: String::new(), cause: String::new() };
     let (mut last, mut attempts) = (begun, 0);
@@ -238,8 +246,25 @@ async fn a_server_that_is_back_is_tried_within_two_seconds_however_long_it_was_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_answer_has_ten_seconds_and_an_outage_what_the_caller_allows() {
+    let lost = || Error::Unreachable { url: String::new(), cause: String::new() };
+    let limits = Limits { connect: Duration::from_secs(10), outage: Some(Duration::from_secs(3)) };
+    let mut waits = Waits::new(Arc::new(|_| {}), limits);
+    for limit in [limits.connect, Duration::from_secs(3)] {
+        let begun = tokio::time::Instant::now();
+        waits.begin();
+        while waits.wait_out(lost()).await.is_ok() {}
+        assert!(begun.elapsed() <= limit && begun.elapsed() + MAX_WAIT >= limit, "{:?}", begun.elapsed());
+        waits.delivered();
+        // The time that the caller takes for what it got is no outage.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(waits.rest(), Some(Duration::from_secs(3)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_servers_own_delay_is_the_least_wait() {
-    let mut waits = Waits::new(Arc::new(|_| {}));
+    let mut waits = Waits::new(Arc::new(|_| {}), FOR_EVER);
     waits.answered();
     let delay = Duration::from_secs(7);
     let error = Error::Status {

@@ -127,7 +127,7 @@ async fn subscribe(client: &Client, readers: Readers, sent: &Arc<Sent>) -> Resul
 
 async fn receive(client: Client, sent: Arc<Sent>, ready: mpsc::UnboundedSender<()>) -> Result<Got, Error> {
     let request = MessagesRequest { topics: vec!["bench.*".into()], ..MessagesRequest::default() };
-    let mut stream = std::pin::pin!(client.messages(request));
+    let mut stream = std::pin::pin!(client.messages(request).responses());
     // The first response confirms the subscription.
     let mut next = stream.next().await;
     // The receiver may have given up.

@@ -58,13 +58,14 @@ pub async fn run(client: &Client, it: &Replay) -> Result<Row, Failure> {
 }
 
 async fn read(client: Client, pattern: String, count: Arc<AtomicU64>) -> Result<Read, Error> {
-    let mut stream = std::pin::pin!(client.messages(MessagesRequest {
+    let request = MessagesRequest {
         topics: vec![pattern],
         start: Some(Start::Earliest(true)),
         until_caught_up: true,
         on_gap: OnGap::Skip.into(),
         ..MessagesRequest::default()
-    }));
+    };
+    let mut stream = std::pin::pin!(client.messages(request).responses());
     let mut read = Read::default();
     let mut last = 0;
     while let Some(response) = stream.next().await {

@@ -46,7 +46,7 @@ pub async fn run(client: &Client, resume: Resume, stop: CancellationToken) -> Re
             Notice::Resumed => None,
         });
     });
-    let responses = client.countdown(resume.it.request());
+    let responses = client.countdown(resume.it.request()).responses();
     let mut display = Display::new(resume, lost)?;
     session::run(&mut display, responses, &stop).await
 }

@@ -14,11 +14,11 @@
 //! would print every line again. The caller decides when to save.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read, Write},
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
 };
+
+use perennial::whole_file::{self, WholeFile};
 
 /// The first line, with the version of the format.
 const HEADER: &str = "perennial cursor 2 lines";
@@ -28,8 +28,6 @@ const HEADER_1: &str = "perennial cursor 1 lines";
 const ANY_HEADER: &str = "perennial cursor ";
 /// The last line: a file without it was cut.
 const END: &str = "end";
-/// The number of symbolic links that Linux follows in a path.
-const MAX_LINKS: usize = 40;
 /// Larger than any of our files: a thousand paths and cursors of the largest size.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -63,13 +61,21 @@ pub enum Error {
     Io { file: PathBuf, what: &'static str, cause: io::Error },
 }
 
+impl From<whole_file::Error> for Error {
+    fn from(error: whole_file::Error) -> Self {
+        match error {
+            whole_file::Error::NotAFile { file, what } => Self::NotAFile { file, what },
+            whole_file::Error::InUse(file) => Self::InUse(file),
+            whole_file::Error::Io { file, what, cause } => Self::Io { file, what, cause },
+        }
+    }
+}
+
 /// The file, locked until it is dropped.
 #[derive(Debug)]
 pub struct CursorFile {
-    path: PathBuf,
     text: String,
-    /// The file at the path; it holds the lock.
-    locked: File,
+    file: WholeFile,
 }
 
 /// A path, and the cursor that was reached in it.
@@ -81,14 +87,14 @@ impl CursorFile {
         if let Some(broken) = wanted.iter().find(|path| path.contains(['\n', '\r'])) {
             return Err(Error::Path(broken.clone()));
         }
-        let path = target(path);
-        let locked = lock(&path)?;
-        let text = read(&path, &locked)?;
+        let file = open_or_create(path)?;
+        let path = file.path().to_owned();
+        let text = read(&file)?;
         let entries = parse(&path, &text)?;
         if let Some((other, _)) = entries.iter().find(|(path, _)| !wanted.contains(path)) {
             return Err(Error::OtherPath { file: path, path: other.clone() });
         }
-        let mut file = Self { path, text: String::new(), locked };
+        let mut file = Self { text: String::new(), file };
         // A file that cannot be written is an error now, and not after the first lines.
         file.save(entries.iter().map(|(path, cursor)| (path.as_str(), cursor.as_str())))?;
         Ok((file, entries))
@@ -100,7 +106,7 @@ impl CursorFile {
         if text == self.text {
             return Ok(());
         }
-        self.locked = replace(&self.path, &text).map_err(io_error(&self.path, "written"))?;
+        self.file.replace(&text)?;
         self.text = text;
         Ok(())
     }
@@ -111,102 +117,27 @@ fn text<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     format!("{HEADER}\n{lines}{END}\n")
 }
 
-/// The path to which symbolic links lead, even if nothing is there yet: a link stays, and its target is replaced.
-fn target(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let Ok(link) = fs::read_link(&path) else { break };
-        path = path.parent().unwrap_or(Path::new("")).join(link);
-    }
-    fs::canonicalize(&path).unwrap_or(path)
-}
-
-/// Puts a new file at a path in one step, and returns it locked.
-fn replace(path: &Path, text: &str) -> io::Result<File> {
-    let beside = beside(path, "new");
-    // A killed run may have left one.
-    let _ = fs::remove_file(&beside);
-    let placed = write_beside(&beside, path, text).and_then(|file| {
-        fs::rename(&beside, path)?;
-        Ok(file)
-    });
-    if placed.is_err() {
-        // On a full disk it takes room.
-        let _ = fs::remove_file(&beside);
-    }
-    placed
-}
-
-fn beside(path: &Path, what: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.perennial-{what}"))
-}
-
-/// Writes a new file, locked and synced, with the permissions of another one if that exists.
-fn write_beside(beside: &Path, other: &Path, text: &str) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(beside)?;
-    file.try_lock()?;
-    if let Ok(other) = fs::metadata(other) {
-        file.set_permissions(other.permissions())?;
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    Ok(file)
-}
-
-/// Puts a file without cursors at a path where there is none: at no time is it an empty one.
-fn create(path: &Path) -> io::Result<()> {
-    let beside = beside(path, &std::process::id().to_string());
-    let _ = fs::remove_file(&beside);
-    let created = write_beside(&beside, &beside, &text(std::iter::empty()))
-        .and_then(|_| fs::hard_link(&beside, path))
-        .or_else(|error| match error.kind() {
-            // Another process was faster: that one is used.
-            ErrorKind::AlreadyExists => Ok(()),
-            // A file system without hard links.
-            ErrorKind::PermissionDenied | ErrorKind::Unsupported => fs::rename(&beside, path),
-            _ => Err(error),
-        });
-    let _ = fs::remove_file(&beside);
-    created
-}
-
-fn lock(path: &Path) -> Result<File, Error> {
+/// Opens the file at a path, or puts one without cursors there.
+fn open_or_create(path: &Path) -> Result<WholeFile, whole_file::Error> {
     loop {
-        match fs::metadata(path) {
-            Ok(found) if !found.is_file() => {
-                // To open a pipe would wait for its other end.
-                let what = if found.is_dir() { "a directory" } else { "not a regular file" };
-                return Err(Error::NotAFile { file: path.to_owned(), what });
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                create(path).map_err(io_error(path, "created"))?;
-            }
-            // Any other error is one of opening it, too.
-            Ok(_) | Err(_) => {}
-        }
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file.map_err(io_error(path, "opened"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
-            Err(TryLockError::Error(cause)) => return Err(io_error(path, "locked")(cause)),
-        }
-        // Between the two steps its owner may have put another file in its place.
-        let (here, there) = (file.metadata(), fs::metadata(path));
-        if here.is_ok_and(|here| there.is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()))) {
+        if let Some(file) = WholeFile::open(path)? {
             return Ok(file);
         }
+        match WholeFile::create(path, &text(std::iter::empty())) {
+            // Another process was faster.
+            Err(whole_file::Error::InUse(_)) => {}
+            created => return created,
+        }
     }
 }
 
-fn read(path: &Path, file: &File) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io_error(path, "read"))?;
+fn read(file: &WholeFile) -> Result<String, Error> {
+    let foreign = || Error::Foreign(file.path().to_owned());
+    let bytes = file.read(MAX_BYTES)?;
     if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_BYTES) {
-        return Err(Error::Foreign(path.to_owned()));
+        return Err(foreign());
     }
-    String::from_utf8(bytes).map_err(|_| Error::Foreign(path.to_owned()))
+    String::from_utf8(bytes).map_err(|_| foreign())
 }
 
 fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Error> {
@@ -245,11 +176,6 @@ fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, Error> {
         entries.push((path.to_owned(), cursor.to_owned()));
     }
     Ok(entries)
-}
-
-fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
-    let file = path.to_owned();
-    move |cause| Error::Io { file, what, cause }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+use std::{
+    fs::{self, File, Permissions},
+    io::Read,
+    os::unix::fs::PermissionsExt,
+};
 
 use super::*;
 
