@@ -42,6 +42,7 @@ export interface FlowOptions {
   connectTimeoutMs: number;
   maxOutageMs: number | undefined;
   onRetry: ((error: Error, waitMs: number) => void) | undefined;
+  onConnect: (() => void) | undefined;
   isConsumer: boolean;
 }
 
@@ -143,8 +144,10 @@ export class Flow<R extends { cursor: string }> {
     if (this.#left !== undefined) this.#left -= BigInt(items);
     this.#waits.reset();
     this.#hasAnswered = true;
-    if (this.#attempt) this.#attempt.hasAnswered = true;
     this.#outage = undefined;
+    if (this.#attempt === undefined || this.#attempt.hasAnswered) return;
+    this.#attempt.hasAnswered = true;
+    this.options.onConnect?.();
   }
 
   async #once(): Promise<IteratorResult<R, undefined>> {

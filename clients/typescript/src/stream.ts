@@ -30,6 +30,8 @@ export interface StreamOptions {
   maxOutageMs?: number;
   /** Called before each wait for another attempt. */
   onRetry?: (error: Error, waitMs: number) => void;
+  /** Called when the first response of an attempt has arrived, also if it has no item. After `onRetry`: the stream resumed. */
+  onConnect?: () => void;
 }
 
 /**
@@ -273,6 +275,7 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
       connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
       maxOutageMs: options.maxOutageMs,
       onRetry: options.onRetry,
+      onConnect: options.onConnect,
       isConsumer: isConsumer ?? false,
     };
     return new Flow(connections, source, flowOptions, this.#base);
