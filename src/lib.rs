@@ -113,9 +113,9 @@ mod system;
 pub mod units;
 #[cfg(feature = "server")]
 mod watched;
-#[cfg(feature = "client")]
-pub mod whole_file;
 #[cfg(feature = "server")]
 pub mod web;
+#[cfg(feature = "client")]
+pub mod whole_file;
 #[cfg(feature = "server")]
 pub mod wire;

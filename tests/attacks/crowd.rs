@@ -1,12 +1,13 @@
 //! Many connections of one address, and many lines of the log because of one connection.
 
 use perennial::proto::ReadLinesRequest;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     harness::{Server, free_port, soon, until},
     scrape,
+    wire::PREFACE,
 };
 
 #[tokio::test]
@@ -17,7 +18,8 @@ async fn one_address_cannot_take_all_connections() {
     let mut refused = 0;
     for _ in 0..100 {
         let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-        // The server greets a connection that it accepts.
+        // The server greets a client of HTTP/2 whose connection it accepts. It has ended the others.
+        socket.write_all(PREFACE).await.ok();
         let mut byte = [0];
         match soon("a greeting or the end", socket.read(&mut byte)).await {
             Ok(1) => held.push(socket),
