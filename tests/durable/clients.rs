@@ -130,7 +130,7 @@ async fn publish_each(
     while !stop.is_cancelled() {
         let id = Id { publisher, number: acknowledged.len() as u64 };
         let message = PublishRequest { message_id: Some(key(id)), ..message(id) };
-        let sequence = within(LIMIT, "an answer", publish_until_answered(&client, message)).await;
+        let sequence = within(LIMIT, "an answer", Box::pin(publish_until_answered(&client, message))).await;
         acknowledged.push((id, topic(id), sequence));
         answered();
     }
