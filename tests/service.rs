@@ -341,6 +341,11 @@ fn config_print_gives_each_setting_its_value_and_its_source_as_a_file_and_check_
     let (code, printed_again, err) = run(&["config", "print"], &again);
     assert_eq!((code, values(&printed_again)), (0, values(&printed)), "{err}");
     assert_eq!(run(&["config", "check"], &file).0, 0);
+    let (code, _, err) = run(&["config", "check", "--access", "rules.toml"], &file);
+    assert!(
+        code == 2 && err.contains("--access is a flag of the server: write it before the command"),
+        "{err}"
+    );
     std::fs::write(&file, "stall = \"soon\"\n").unwrap();
     let (code, _, err) = run(&["config", "check"], &file);
     assert!(code == 2 && err.contains("stall") && err.contains("soon"), "{err}");

@@ -7,7 +7,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, FromArgMatches, Subcommand,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use super::{
@@ -183,9 +183,9 @@ impl Config {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<(Self, ArgMatches), Error> {
         let arguments = arguments.into_iter().collect::<Vec<_>>();
-        let matches = command
-            .try_get_matches_from(&arguments)
-            .map_err(|error| of_variable(&error, &arguments).unwrap_or(Error::Arguments(error)))?;
+        let matches = command.try_get_matches_from(&arguments).map_err(|error| {
+            of_variable(&error, &arguments).unwrap_or_else(|| Error::Arguments(with_place(error)))
+        })?;
         let Arguments { config: path, settings } = Arguments::from_arg_matches(&matches)?;
         let (file, table) = path.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let mut config = resolve(settings, file)?;
@@ -278,6 +278,23 @@ fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let whole = || text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     let fault = std::error::Error::source(error).map_or_else(whole, ToString::to_string);
     Some(Error::Variable { variable, fault })
+}
+
+/// The same error. If it is about a flag of the server after a command, it says where such a flag belongs.
+fn with_place(mut error: clap::Error) -> clap::Error {
+    let tip = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => {
+            let server = Arguments::full_command();
+            let is_of_server =
+                server.get_arguments().any(|argument| argument.get_long() == flag.strip_prefix("--"));
+            is_of_server.then(|| format!("{flag} is a flag of the server: write it before the command"))
+        }
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// The defaults of the parts, overridden by the file, overridden by flags and environment.
