@@ -25,6 +25,8 @@ use crate::grpc::{
     status::Failure,
 };
 
+mod latest;
+
 /// The bytes before each message: a flag and the length of the message.
 const PREFIX_BYTES: usize = 5;
 
@@ -180,9 +182,17 @@ pub struct Writer {
     pub form: Form,
     /// Each item is an event of its own.
     pub items: bool,
-    is_first: bool,
-    is_live: bool,
+    phase: Phase,
     written: Written,
+}
+
+/// What of a stream's past decides how its next response is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Phase {
+    /// It has had no response.
+    is_first: bool,
+    /// It has caught up.
+    is_live: bool,
 }
 
 /// What a stream has had so far.
@@ -195,24 +205,37 @@ struct Written {
 impl Writer {
     /// Writes the responses of a method.
     pub fn new(method: Arc<Method>, form: Form, items: bool) -> Self {
-        Self { method, form, items, is_first: true, is_live: false, written: Written::default() }
+        let phase = Phase { is_first: true, is_live: false };
+        Self { method, form, items, phase, written: Written::default() }
     }
 
     /// Writes a response.
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        if latest::put(self, bytes, out) {
+            return Ok(());
+        }
+        let (before, from) = (self.phase, out.len());
+        let has_items = self.put_new(bytes, out)?;
+        latest::keep(self, before, bytes, has_items, out.get(from..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Writes a response, and returns whether it has items.
+    fn put_new(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<bool, Failure> {
         let response = json::response(bytes, &self.method.response)?;
         let is_live = field(&response, "caught_up").is_some_and(|it| it.as_bool() == Some(true));
-        let news = News {
-            becomes_live: is_live && !std::mem::replace(&mut self.is_live, is_live),
-            is_first: std::mem::take(&mut self.is_first),
-        };
-        self.written.has_items |= self.method.items.as_ref().is_some_and(|items| response.has_field(items));
+        let before = self.phase;
+        self.phase = Phase { is_first: false, is_live: before.is_live || is_live };
+        let news = News { becomes_live: is_live && !before.is_live, is_first: before.is_first };
+        let has_items = self.method.items.as_ref().is_some_and(|items| response.has_field(items));
+        self.written.has_items |= has_items;
         match (self.form, self.items) {
-            (Form::Events, false) => put_response(&response, &self.method, news, out),
-            (Form::Events, true) => put_items(&response, &self.method, news, out),
-            (Form::Lines, false) => put_line(&response, out),
-            (Form::Lines, true) => put_item_lines(&response, &self.method, out),
+            (Form::Events, false) => put_response(&response, &self.method, news, out)?,
+            (Form::Events, true) => put_items(&response, &self.method, news, out)?,
+            (Form::Lines, false) => put_line(&response, out)?,
+            (Form::Lines, true) => put_item_lines(&response, &self.method, out)?,
         }
+        Ok(has_items)
     }
 
     fn put_end(&mut self, out: &mut Vec<u8>) {
