@@ -10,16 +10,15 @@ export interface Call {
   method: string;
   /** The request in the contract's JSON. */
   request: Record<string, unknown>;
-  /** The path at which plain HTTP has the call, and the field of the request that is in it. */
-  door: { path: string; field?: string };
+  /** The path at which plain HTTP has the call, the field of the request that is in it, and how parameters are named otherwise. */
+  door: { path: string; field?: string; names?: Record<string, string> };
   /** The arguments of the program `perennial`. */
   command: string[];
-  /** The call in Python, without the client. */
+  /** The call in Python, without the client, and a line with what else it imports. */
   python: string;
+  pythonImport?: string;
   /** How Python shows an item. */
   pythonItem: string;
-  /** What the commands do not show as the page does. */
-  note?: string;
 }
 
 /** Quotes a word for a shell, if it needs that. */
@@ -46,6 +45,7 @@ export function snippets(call: Call, origin: string): Snippet[] {
   const request = JSON.stringify(call.request);
   const plain = isSecure ? "" : "-plaintext ";
   const program = [
+    ...(call.pythonImport === undefined ? [] : [call.pythonImport, ""]),
     "from perennial_streams import Client",
     "",
     `client = Client(${python(server)})`,
@@ -66,7 +66,8 @@ function doorOf({ door, request }: Call): string {
   const pairs = Object.entries(request).flatMap(([name, value]) => {
     if (name === door.field) return [];
     const values = Array.isArray(value) ? value : [value];
-    return values.map((one) => (one === true ? name : `${name}=${encodeURIComponent(String(one))}`));
+    const parameter = door.names?.[name] ?? name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    return values.map((one) => (one === true ? parameter : `${parameter}=${encodeURIComponent(String(one))}`));
   });
   return `${door.path}${pairs.length === 0 ? "" : `?${pairs.join("&")}`}`;
 }
@@ -77,7 +78,7 @@ export class Copy extends Element {
 
   call: () => Promise<Call> | Call = () => Promise.reject(new Error("there is nothing to copy"));
   isOpen = false;
-  found: { snippets: Snippet[]; note: string | undefined } | { fault: string } | undefined;
+  found: { snippets: Snippet[] } | { fault: string } | undefined;
   readonly #id = newId("copy");
 
   protected override render() {
@@ -100,8 +101,7 @@ export class Copy extends Element {
             <button type="button" class="quiet" aria-label="Copy as ${name}" @click=${() => this.#copy(name, text)}>Copy</button>
             <pre tabindex="0" aria-label="The view as ${name}">${text}</pre>
           </section>`,
-      )}
-      ${found.note ? html`<p class="muted">${found.note}</p>` : nothing}`;
+      )}`;
   }
 
   async #toggled(event: ToggleEvent): Promise<void> {
@@ -110,7 +110,7 @@ export class Copy extends Element {
     this.found = undefined;
     try {
       const call = await this.call();
-      this.found = { snippets: snippets(call, window.location.origin), note: call.note };
+      this.found = { snippets: snippets(call, window.location.origin) };
     } catch (error) {
       this.found = { fault: faultOf(error) };
     }

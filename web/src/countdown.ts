@@ -215,7 +215,7 @@ function callOf({ path, params }: View): Call {
   if (cursor !== undefined) return call({ cursor }, ["--cursor", cursor], `state=${python(cursor)}`);
   if (until === undefined) return call({ start: Number(start) }, [String(start)], String(Number(start)));
   const program = `until_time=datetime.fromisoformat(${python(until.replace("Z", "+00:00"))})`;
-  return { ...call({ untilTime: until }, ["--until", until], program), note: "Python also needs: from datetime import datetime" };
+  return { ...call({ untilTime: until }, ["--until", until], program), pythonImport: "from datetime import datetime" };
 }
 
 customElements.define("p-countdown", OneCountdown);

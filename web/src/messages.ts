@@ -193,7 +193,7 @@ export function callOf(view: View): Call {
   const request: Record<string, unknown> = { topics };
   const command = ["messages", ...topics];
   const args = topics.map(python);
-  let note: string | undefined;
+  let pythonImport: string | undefined;
   if (start.case === "fromSequence") {
     request["fromSequence"] = String(start.value);
     command.push("--from", String(start.value));
@@ -207,7 +207,7 @@ export function callOf(view: View): Call {
     request["fromTime"] = time;
     command.push("--from", time);
     args.push(`from_time=datetime.fromisoformat(${python(time.replace("Z", "+00:00"))})`);
-    note = "Python also needs: from datetime import datetime";
+    pythonImport = "from datetime import datetime";
   } else if (start.case !== undefined) {
     request[start.case] = true;
     command.push(...(start.case === "earliest" ? ["--from", "earliest"] : ["--last-per-topic"]));
@@ -215,12 +215,12 @@ export function callOf(view: View): Call {
   }
   return {
     method: "MessageService/Messages",
-    door: { path: "/v1/messages" },
+    door: { path: "/v1/messages", names: { topics: "topic" } },
     request,
     command,
     python: `messages(${args.join(", ")})`,
     pythonItem: "item.sequence, item.topic, item.text",
-    ...(note === undefined ? {} : { note }),
+    ...(pythonImport === undefined ? {} : { pythonImport }),
   };
 }
 

@@ -110,10 +110,11 @@ export abstract class RowsPane<T extends { kind: string }> extends Pane {
     const result = finds.isEmpty ? "" : finds.total === 0 ? "none loaded" : `${place}${format(finds.total)} loaded`;
     const label = `Find in loaded ${things}`;
     return html`
+      <div class="search" role="search">
       <input class="find" type="search" placeholder=${label} aria-label=${label} .value=${finds.text} @input=${this.#find} @keydown=${this.#findKey}>
       <output class="muted found">${result}</output>
       <button type="button" class="quiet icon" aria-label="Previous match" ?disabled=${finds.total === 0} @click=${() => this.#findNext(-1)}>↑</button>
-      <button type="button" class="quiet icon" aria-label="Next match" ?disabled=${finds.total === 0} @click=${() => this.#findNext(1)}>↓</button>`;
+      <button type="button" class="quiet icon" aria-label="Next match" ?disabled=${finds.total === 0} @click=${() => this.#findNext(1)}>↓</button></div>`;
   }
 
   /** What the page has dropped, with the way back to it. */

@@ -37,8 +37,30 @@ export async function takeSlot(signal: AbortSignal): Promise<() => void> {
   };
 }
 
-/** Asks for all slots, keeps the first, and takes back the other requests. */
-function takeLock(signal: AbortSignal): Promise<() => void> {
+/** Takes a free slot. If none is free, asks for all of them, keeps the first, and takes back the other requests. */
+async function takeLock(signal: AbortSignal): Promise<() => void> {
+  for (const name of names) {
+    // Asking for all at once would take them all for a moment, and other tabs would see no free one.
+    const give = await tryLock(name);
+    if (give === undefined) continue;
+    if (!signal.aborted) return give;
+    give();
+    throw signal.reason;
+  }
+  return waitForLock(signal);
+}
+
+function tryLock(name: string): Promise<(() => void) | undefined> {
+  return new Promise((resolve, reject) => {
+    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+      if (lock !== null) return new Promise<void>((give) => resolve(give));
+      resolve(undefined);
+      return undefined;
+    }).catch(reject);
+  });
+}
+
+function waitForLock(signal: AbortSignal): Promise<() => void> {
   const others = new AbortController();
   const ended = AbortSignal.any([signal, others.signal]);
   return new Promise((resolve, reject) => {
