@@ -1,7 +1,8 @@
 // A real server and a real Chromium. The server is target/release/perenniald, or the one that PERENNIALD names; the browser is
-// Debian's, or the one that CHROMIUM names.
+// Debian's, or the one that CHROMIUM names. With PAGE=dist the page is that of a directory, and not the one that the server has:
+// a change of the page is tested without a build of the server.
 
-import { appendFile, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
@@ -14,17 +15,25 @@ const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 // A machine that builds something beside is slow: what takes longer than this never comes.
 export const PATIENCE_MS = 120_000;
 
+/** A server by TLS. */
+class SecureServer extends Server {
+  get url() {
+    return `https://127.0.0.1:${this.port}`;
+  }
+}
+
 /** Runs a test with a server, and ends what it has opened. */
 export function withPage(options, run) {
   return async (test) => {
     const directory = await mkdtemp(path.join(tmpdir(), "perennial-page-"));
     await mkdir(path.join(directory, "logs"));
-    const server = new Server(directory, options.server ?? []);
+    const server = new (options.isSecure ? SecureServer : Server)(directory, options.server ?? []);
     const browser = await chromium.launch({
       executablePath: CHROMIUM,
       args: [
         ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-        ...["--disable-component-update", "--disable-sync", "--enable-precise-memory-info", "--js-flags=--expose-gc"],
+        // A name that leads to this machine, as an attacker makes one.
+        ...["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP rebound.test 127.0.0.1"],
       ],
       timeout: PATIENCE_MS,
     });
@@ -37,9 +46,11 @@ export function withPage(options, run) {
         made.setDefaultTimeout(PATIENCE_MS);
         return made;
       };
-      const open = async (hash, of) => {
+      const open = async (hash, of, prepare) => {
         context ??= await newContext();
         const page = await (of ?? context).newPage();
+        if (process.env.PAGE !== undefined) await page.route(/\/(page\.\w+|icon\.svg|)([?#].*)?$/, takeFile);
+        await prepare?.(page);
         page.on("pageerror", (error) => faults.push(`error: ${error.message}`));
         page.on("console", (message) => {
           // A connection that a test cuts is reported by the browser itself.
@@ -62,6 +73,18 @@ export function withPage(options, run) {
   };
 }
 
+/** Answers as the server does, with the content of a file of PAGE. */
+async function takeFile(route) {
+  const response = await route.fetch().catch(() => undefined);
+  // The page was closed, or the server is away.
+  if (response === undefined) return route.abort().catch(() => {});
+  const name = new URL(route.request().url()).pathname.slice(1) || "index.html";
+  const headers = { ...response.headers() };
+  delete headers["content-encoding"];
+  const body = await readFile(path.join(process.env.PAGE, name));
+  await route.fulfill({ response, headers, body }).catch(() => {});
+}
+
 /** Writes lines to a log: "line 1", "line 2", … */
 export const write = (file, from, to, text = (n) => `line ${n}`) =>
   appendFile(file, Array.from({ length: to - from + 1 }, (_, n) => `${text(from + n)}\n`).join(""));
@@ -81,4 +104,41 @@ export async function placeOf(page, parameter) {
 /** Publishes texts to a topic by gRPC-Web. */
 export async function publish(client, topic, texts) {
   await client.messageService.publishBatch({ messages: texts.map((value) => ({ topic, content: { case: "text", value } })) });
+}
+
+/** A line as a service logs it. */
+export const entry = (n) => `2026-12-01T12:00:00.000Z INFO request=${n} path=/api/orders/${n} ${"x".repeat(n % 60)}`;
+
+/** Waits until a pane has read this many lines. */
+export const haveRead = (page, least) =>
+  until(page, (n) => {
+    const [status] = [...document.querySelectorAll(".status span")].map(({ textContent }) => /^([\d,]+) line/.exec(textContent)?.[1]).filter(Boolean);
+    return Number((status ?? "0").replaceAll(",", "")) >= n;
+  }, least);
+
+/**
+ * Traces the tasks of a page. Returns a function that ends it and returns the processor time of each, in milliseconds: a
+ * busy machine makes no task long.
+ */
+export async function trace(page) {
+  const session = await page.context().newCDPSession(page);
+  const events = [];
+  session.on("Tracing.dataCollected", ({ value }) => events.push(...value));
+  await session.send("Tracing.start", { transferMode: "ReportEvents", traceConfig: { includedCategories: ["toplevel"] } });
+  return async () => {
+    const done = new Promise((resolve) => session.once("Tracing.tracingComplete", resolve));
+    await session.send("Tracing.end");
+    await done;
+    await session.detach();
+    return events.filter(({ name, tdur }) => /RunTask/.test(name) && tdur !== undefined).map(({ tdur }) => tdur / 1_000);
+  };
+}
+
+/** The bytes of the heap of a page that are in use. */
+export async function heapOf(page) {
+  const session = await page.context().newCDPSession(page);
+  await session.send("HeapProfiler.collectGarbage");
+  const { usedSize } = await session.send("Runtime.getHeapUsage");
+  await session.detach();
+  return usedSize;
 }

@@ -1,0 +1,2 @@
+// The package for browsers, which the tests bundle as a program would.
+export * from "perennial-client/web";
