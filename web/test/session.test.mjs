@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 
-import { row, withPage, write } from "./harness.mjs";
+import { row, violations, withPage, write } from "./harness.mjs";
 
 const BINARY = process.env.PERENNIALD ?? path.join(import.meta.dirname, "../../target/release/perenniald");
 const directory = await mkdtemp(path.join(tmpdir(), "perennial-rules-"));
@@ -24,6 +24,7 @@ test("a token opens the page, and is kept where scripts do not see it", withPage
     await field.fill(`perennial_${"0".repeat(64)}`);
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.locator(".sign-in .fault").waitFor();
+    assert.deepEqual(await violations(page), []);
     await field.fill(token);
     await page.getByRole("button", { name: "Sign in" }).click();
     await row(page, "line 20").waitFor();
