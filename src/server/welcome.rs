@@ -54,7 +54,7 @@ pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Ro
     anstream::eprint!("{text}");
 }
 
-/// Three commands for the bundled client, and three for grpcurl.
+/// Three commands for the bundled client, three for grpcurl, and what else reaches a server on TCP: curl and a browser.
 fn commands(url: &str) -> String {
     // grpcurl takes an address without a scheme, or `unix:PATH`.
     let address = url.split_once("://").map_or(url, |(_, address)| address);
@@ -65,9 +65,14 @@ fn commands(url: &str) -> String {
         |request: &str, method: &str| format!("  grpcurl {security}-d '{request}' {address} {method}\n");
     let root = demo::ROOT;
     let trust = if security.is_empty() {
-        ", with the authority in --ca FILE, or -cacert FILE, unless the system trusts it"
+        ", with the authority in --ca FILE, or -cacert FILE, or --cacert FILE for curl, unless the system trusts it"
     } else {
         ""
+    };
+    let web = if url.starts_with("unix:") {
+        String::new()
+    } else {
+        format!("\n  curl -N '{url}/v1/lines/{root}/app.log?last=5&follow'\n\nOr open {url} in a browser.\n")
     };
     [
         format!("\nTry, in another terminal{trust}:\n\n"),
@@ -80,6 +85,7 @@ fn commands(url: &str) -> String {
             "perennial.v1.LineService/ReadLines",
         ),
         grpcurl(r#"{"topics": ["demo.>"], "last": 3}"#, "perennial.v1.MessageService/Messages"),
+        web,
         "\nKill the server and start it again: the streams continue.\n".into(),
     ]
     .concat()

@@ -8,9 +8,9 @@ use percent_encoding::percent_decode_str;
 use super::json::Method;
 use crate::grpc::status::{self, Failure};
 
-/// The paths below `/v1/`, for errors.
-pub const PATHS: &str = "GET /v1/countdown, GET /v1/countdowns/NAME, GET /v1/lines/ROOT/PATH, GET and POST /v1/messages, \
-                         and POST and DELETE /v1/session";
+/// What answers to plain HTTP, for errors.
+pub const PATHS: &str = "GET / with the page, GET /v1/countdown, GET /v1/countdowns/NAME, GET /v1/lines/ROOT/PATH, \
+                         GET /v1/messages, POST /v1/messages/TOPIC, and POST and DELETE /v1/session";
 
 /// The beginning of all doors.
 pub const PREFIX: &str = "/v1/";
