@@ -221,8 +221,8 @@ impl Kind {
         }
         match door::find(request.method(), path) {
             Ok(door) => Self::Door(door),
-            Err(Fault::Verb(failure)) => {
-                Self::None(Box::new(refuse_as(StatusCode::METHOD_NOT_ALLOWED, failure)))
+            Err(Fault::Verb(allowed)) => {
+                Self::None(Box::new(refuse_method(request.method(), path, &[allowed])))
             }
             Err(Fault::Path(failure)) => Self::None(Box::new(refuse(failure))),
             Err(Fault::Nothing) => {
@@ -248,8 +248,7 @@ impl Kind {
 fn page<B>(request: Request<B>) -> Response<Body> {
     let parts = request.into_parts().0;
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        let failure = status::wrong_method(&parts.method, parts.uri.path(), "GET and HEAD");
-        return refuse_as(StatusCode::METHOD_NOT_ALLOWED, failure);
+        return refuse_method(&parts.method, parts.uri.path(), &[&Method::GET, &Method::HEAD]);
     }
     page::answer(&parts).unwrap_or_else(|| {
         refuse_as(StatusCode::NOT_FOUND, status::nothing_here(parts.uri.path(), door::PATHS))
@@ -262,8 +261,7 @@ where
     B: HttpBody<Data = Bytes, Error: Into<BoxError> + Display> + Send + Unpin + 'static,
 {
     if request.method() != Method::POST {
-        let failure = status::wrong_method(request.method(), request.uri().path(), "POST");
-        return refuse_as(StatusCode::METHOD_NOT_ALLOWED, failure);
+        return refuse_method(request.method(), request.uri().path(), &[&Method::POST]);
     }
     let kind = content_type(&request);
     if !GRPC_WEB_TYPES.contains(&kind) {
@@ -292,6 +290,17 @@ fn refuse(failure: Failure) -> Response<Body> {
 
 fn refuse_as(status: StatusCode, failure: Failure) -> Response<Body> {
     Problem::from(&Status::from(failure)).with_status(status).into_response()
+}
+
+/// Refuses a method of HTTP at a path that answers others.
+fn refuse_method(method: &Method, path: &str, allowed: &[&Method]) -> Response<Body> {
+    let names = allowed.iter().map(|allowed| allowed.as_str()).collect::<Vec<_>>();
+    let failure = status::wrong_method(method, path, &names.join(" and "));
+    let mut response = refuse_as(StatusCode::METHOD_NOT_ALLOWED, failure);
+    if let Ok(allowed) = HeaderValue::try_from(names.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// A body of known bytes.

@@ -6,7 +6,7 @@ use http::Method as Verb;
 use percent_encoding::percent_decode_str;
 
 use super::json::Method;
-use crate::grpc::status::{self, Failure};
+use crate::grpc::status::Failure;
 
 /// What answers to plain HTTP, for errors.
 pub const PATHS: &str = "GET / with the page, GET /v1/countdown, GET /v1/countdowns/NAME, GET /v1/lines/ROOT/PATH, \
@@ -61,8 +61,8 @@ pub fn prepare() {
 pub enum Fault {
     /// No door has this path.
     Nothing,
-    /// The door has this path and other methods.
-    Verb(Failure),
+    /// The door at this path answers this method.
+    Verb(&'static Verb),
     /// The path is malformed.
     Path(Failure),
 }
@@ -92,7 +92,7 @@ pub fn find(verb: &Verb, path: &str) -> Result<Door, Fault> {
         return Ok(Door { method: row.method.clone(), name: row.name, bound });
     }
     match other {
-        Some(allowed) => Err(Fault::Verb(status::wrong_method(verb, path, allowed.as_str()))),
+        Some(allowed) => Err(Fault::Verb(allowed)),
         None => Err(Fault::Nothing),
     }
 }

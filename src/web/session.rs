@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tonic::body::Body;
 
 use super::{
-    BoxError, refuse, refuse_as,
+    BoxError, refuse, refuse_method,
     rest::{self, Refusal},
 };
 use crate::grpc::{
@@ -59,10 +59,7 @@ where
             Ok(token) => token,
             Err(refusal) => return *refusal.0,
         },
-        method => {
-            let failure = status::wrong_method(&method, PATH, "POST and DELETE");
-            return refuse_as(StatusCode::METHOD_NOT_ALLOWED, failure);
-        }
+        method => return refuse_method(&method, PATH, &[&Method::POST, &Method::DELETE]),
     };
     let credential = HeaderValue::try_from(format!("Bearer {token}"));
     // A cookie cannot hold everything that a header can.

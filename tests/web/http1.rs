@@ -142,7 +142,17 @@ async fn every_request_of_http_1_gets_an_answer_that_says_what_would_work() {
     let (head, _) = ask(&server, "\u{16}\u{3}\u{1}\r\n\r\n").await;
     assert_eq!(head.status, 400);
     let (head, _) = ask(&server, "GET / HTTP/1.0\r\nhost: localhost\r\n\r\n").await;
-    assert!([200, 404].contains(&head.status), "{head:?}");
+    assert_eq!(head.status, 200, "{head:?}");
+    for (method, path, allowed) in [
+        ("DELETE", "/v1/messages/demo.a", "POST"),
+        ("HEAD", "/v1/countdown", "GET"),
+        ("PUT", "/", "GET, HEAD"),
+    ] {
+        let mut client = Http1::connect(server.address()).await;
+        assert!(client.send(request(method, path, &[])).await);
+        let head = client.head().await.unwrap();
+        assert_eq!((head.status, head.header("allow")), (405, allowed), "{method} {path}");
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn a_wrong_token_is_refused_and_no_credential_is_in_an_error_or_in_the_log
     let (head, answer) = ask(&server, request("GET", &in_url, &[])).await;
     assert!(head.status == 400 && !answer.contains(&token), "{answer}");
     let (head, _) = ask(&server, request("GET", "/v1/session", &[])).await;
-    assert_eq!(head.status, 405);
+    assert_eq!((head.status, head.header("allow")), (405, "POST, DELETE"));
     server.terminate();
     assert!(server.wait().success());
     let log = server.rest_of_log().join("\n");
