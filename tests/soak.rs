@@ -191,7 +191,14 @@ async fn open_and_cancel(channel: Channel, number: u64) {
                     heartbeat,
                     ..Default::default()
                 };
-                take(LineServiceClient::new(channel).read_lines(request).await).await
+                let mut client = LineServiceClient::new(channel);
+                let mut answer = client.read_lines(request.clone()).await;
+                // After a rename there is no file until the next line is written.
+                while answer.as_ref().is_err_and(|status| status.code() == tonic::Code::NotFound) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    answer = client.read_lines(request.clone()).await;
+                }
+                take(answer).await
             }
             5 => {
                 let request = ReadLinesRequest {
