@@ -274,7 +274,7 @@ impl Log {
         log.set_consumer(consumer, start).await
     }
 
-    /// A consumer; `None` if there is none of this name.
+    /// A consumer; `None` if it does not exist.
     ///
     /// # Errors
     /// [`Error::Consumer`], [`Error::Io`].

@@ -188,8 +188,8 @@ fn content_type<B>(request: &Request<B>) -> &str {
     request.headers().get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("not text"))
 }
 
-/// Whether another request on this connection could be smuggled in: the length of this one was told in chunks, which
-/// proxies have read in different ways.
+/// Whether the connection ends after this request. Its body comes in chunks, and proxies disagree about where such a body
+/// ends: one could let a second request through as part of the first.
 fn must_close<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(header::TRANSFER_ENCODING)
 }

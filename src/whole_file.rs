@@ -22,7 +22,7 @@ pub enum Error {
     /// There is something else at the path: a directory, a pipe.
     #[error("{} is {what}", file.display())]
     NotAFile {
-        /// The path.
+        /// The path of what is there.
         file: PathBuf,
         /// What is there.
         what: &'static str,
@@ -33,7 +33,7 @@ pub enum Error {
     /// An error of the file system.
     #[error("{} cannot be {what}: {cause}", file.display())]
     Io {
-        /// The path.
+        /// The path of the file.
         file: PathBuf,
         /// The step that failed: `opened`.
         what: &'static str,

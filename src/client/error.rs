@@ -23,12 +23,12 @@ pub struct Violation {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address has none of the forms of [`Client::new`](super::Client::new).
+    /// The address does not have a form that [`Client::new`](super::Client::new) takes.
     #[error("the server {url:?} cannot be used: {reason}; try {hint}")]
     Url {
         /// The address as it was given, without a user name and a password.
         url: String,
-        /// Its fault.
+        /// What is wrong with the address.
         reason: String,
         /// An address that works, or another way to reach the server.
         hint: String,
@@ -78,7 +78,7 @@ pub enum Error {
     State {
         /// Where the state was: a file, `the state`.
         place: String,
-        /// Its fault.
+        /// What is wrong with the state.
         fault: String,
     },
     /// A store cannot be read or written.
@@ -86,7 +86,7 @@ pub enum Error {
     Store {
         /// The store: a file, `the store`.
         place: String,
-        /// Its fault.
+        /// Why the store cannot keep the state.
         fault: String,
     },
     /// Lines are missing, and the caller asked for no events.

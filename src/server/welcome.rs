@@ -91,19 +91,23 @@ fn commands(url: &str) -> String {
     .concat()
 }
 
-/// How to call the client from the current directory: by its path beside the server, unless it is on the PATH.
+/// How to call the client from the current directory: by its path beside the server, unless it is on the PATH. A server
+/// that `cargo run` has built is alone, so there cargo builds the client, too.
 fn client() -> String {
-    let beside = std::env::current_exe().ok().map(|server| server.with_file_name("perennial"));
+    let server = std::env::current_exe().unwrap_or_default();
+    let beside = server.with_file_name("perennial");
     let on_path = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|directory| directory.join("perennial").is_file())
     });
-    match beside.filter(|client| client.is_file() && !on_path) {
-        None => "perennial".into(),
-        Some(client) => {
-            let here = std::env::current_dir().ok();
-            let relative = here.as_ref().and_then(|here| client.strip_prefix(here).ok());
-            relative
-                .map_or_else(|| client.display().to_string(), |relative| format!("./{}", relative.display()))
-        }
+    let here = std::env::current_dir().unwrap_or_default();
+    if on_path {
+        "perennial".into()
+    } else if beside.is_file() {
+        let relative = beside.strip_prefix(&here);
+        relative.map_or_else(|_| beside.display().to_string(), |path| format!("./{}", path.display()))
+    } else if server.starts_with(here.join("target")) && here.join("Cargo.toml").is_file() {
+        "cargo run --release --quiet --bin perennial --".into()
+    } else {
+        "perennial".into()
     }
 }

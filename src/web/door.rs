@@ -70,7 +70,7 @@ pub enum Fault {
 /// The door at a path.
 ///
 /// # Errors
-/// There is none.
+/// No door answers this path and method, or the path is malformed.
 pub fn find(verb: &Verb, path: &str) -> Result<Door, Fault> {
     let rest = |row: &Row| match row.field {
         None => (path == row.path).then_some(""),

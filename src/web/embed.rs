@@ -13,24 +13,26 @@ use flate2::{Compression, write::GzEncoder};
 /// The files of the page. Without them the server has none.
 const FILES: &str = "web/dist";
 
-/// Writes `page.rs` and the compressed files to `out`.
+/// Writes `page.rs` to `out`, and beside it the files that it includes, plain and compressed. It names them without
+/// their directory, so that it stays right when the package, or cargo's target directory, is moved.
 ///
 /// # Errors
 /// A file cannot be read, or has no type that is known here.
 pub fn embed(out: &Path) -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/web/embed.rs");
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join(FILES);
     println!("cargo::rerun-if-changed={FILES}");
+    // Cargo runs a build script in the directory of its package.
+    let root = Path::new(FILES);
     let mut files = Vec::new();
     if root.is_dir() {
-        find(&root, &mut files)?;
+        find(root, &mut files)?;
     }
     files.sort();
     let mut table = String::from("/// The files of the page.\nstatic ASSETS: &[Asset] = &[\n");
     for (number, path) in files.iter().enumerate() {
         let content = fs::read(path)?;
         let name =
-            path.strip_prefix(&root)?.to_str().ok_or("a file of the page has a name that is not text")?;
+            path.strip_prefix(root)?.to_str().ok_or("a file of the page has a name that is not text")?;
         let kind = content_type(name).ok_or_else(|| format!("{FILES}/{name}: its type is unknown"))?;
         let mut hasher = DefaultHasher::new();
         hasher.write(&content);
@@ -38,17 +40,17 @@ pub fn embed(out: &Path) -> Result<(), Box<dyn Error>> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&content)?;
         let compressed = encoder.finish()?;
+        let plain = format!("page-{number}");
         let gzip = if compressed.len() < content.len() {
-            let file = out.join(format!("page-{number}.gz"));
-            fs::write(&file, compressed)?;
-            format!("Some(include_bytes!({:?}))", file.display().to_string())
+            fs::write(out.join(format!("{plain}.gz")), compressed)?;
+            format!("Some(include_bytes!(\"{plain}.gz\"))")
         } else {
             "None".into()
         };
+        fs::write(out.join(&plain), content)?;
         table += &format!(
-            "    Asset {{ path: {:?}, content_type: {kind:?}, tag: {tag:?}, plain: include_bytes!({:?}), gzip: {gzip} }},\n",
+            "    Asset {{ path: {:?}, content_type: {kind:?}, tag: {tag:?}, plain: include_bytes!({plain:?}), gzip: {gzip} }},\n",
             format!("/{name}"),
-            path.display().to_string(),
         );
     }
     table += "];\n";

@@ -31,7 +31,7 @@ impl Method {
     /// The method of a service of this package.
     ///
     /// # Panics
-    /// There is none of this name. The table of doors is read at each start.
+    /// The contract has no such method. The table of doors is read at each start.
     #[expect(
         clippy::expect_used,
         reason = "the table of doors names methods of the contract, and each start reads it"

@@ -209,7 +209,7 @@ fn choice(kind: &EnumDescriptor, name: &str, text: &str) -> Result<i32, Failure>
     let values = kind.values().filter(|value| value.number() != 0);
     let values =
         values.map(|value| value.name().trim_start_matches(&common).to_ascii_lowercase()).collect::<Vec<_>>();
-    Err(Failure::field(name, fault_text(text, &format!("is none of {}", values.join(", ")))))
+    Err(Failure::field(name, fault_text(text, &format!("is not one of {}", values.join(", ")))))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const TIME: Duration = Duration::from_secs(10);
 /// The names of the cookie: without TLS, and with it. A browser takes the second one only over TLS and of this host.
 const COOKIES: [&str; 2] = ["perennial-token", "__Host-perennial-token"];
 
-/// Who signs in.
+/// The body of a request to sign in.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignIn {

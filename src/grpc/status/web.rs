@@ -7,7 +7,7 @@ use super::{ErrorReason, Failure, quoted};
 pub enum Foreign<'a> {
     /// The header `host` names no host, or several.
     NoHost,
-    /// The host is none of this server.
+    /// The server does not answer under this host.
     Host(&'a str),
     /// The page of this origin may not use the server.
     Origin(&'a str),
@@ -69,7 +69,7 @@ pub fn wrong_content_type(kind: &str, expected: &str) -> Failure {
     Failure::new(ErrorReason::RequestMalformed, text)
 }
 
-/// The client accepts none of the forms of a stream.
+/// The client accepts only types that a stream does not have.
 pub fn not_acceptable(accepted: &str) -> Failure {
     let text = format!(
         "the client accepts {} only: a stream is text/event-stream, or application/x-ndjson",

@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: usize = 64;
 enum At {
     RequestLine,
     Headers,
-    /// In a body with so many bytes left.
+    /// In a body, of which this many bytes are still to come.
     Body(u64),
     /// In a body of unknown length.
     Unknown,
