@@ -29,6 +29,7 @@ use crate::{
     blocking::Pool,
     stream::{self, alarm::Alarms},
 };
+use content::filter::Engines;
 use history::search::Heads;
 use reader::Reader;
 use root::{FilePath, Roots, list::Range};
@@ -47,6 +48,7 @@ mod seek;
 mod shared_read;
 mod watch;
 
+pub use content::filter::{Filter, MAX_PATTERN_BYTES, MAX_PATTERNS, PatternFault, Patterns};
 pub use content::rules::{Delimiter, LongLine, MAX_DELIMITER_BYTES, MIN_ASKED_LINE_BYTES, Rules};
 pub use error::{Error, RootError};
 pub use position::Position;
@@ -83,6 +85,7 @@ struct Inner {
     watches: Watches,
     indexes: Indexes,
     heads: Heads,
+    engines: Engines,
     alarms: Alarms,
     options: Options,
 }
@@ -129,7 +132,7 @@ pub type Batch = stream::Batch<Event, Position, Progress>;
 pub struct Progress {
     /// The batch ends at the end of the file, and no newer file is waiting.
     pub caught_up: bool,
-    /// The offset after the last line.
+    /// The offset after the last line that was delivered or left out.
     pub next_offset: u64,
     /// The size of the file in bytes when it was last read.
     pub size: u64,
@@ -246,6 +249,7 @@ impl Files {
                 watches,
                 indexes: Indexes::default(),
                 heads: Heads::default(),
+                engines: Engines::default(),
                 alarms: Alarms::default(),
                 options,
             }),

@@ -229,6 +229,7 @@ async fn position(server: &Server, name: &str) -> Position {
         wait_for_create: false,
         on_gap: lines::OnGap::Fail,
         rules: lines::Rules::default(),
+        patterns: perennial::lines::Patterns::default(),
         partial_flush: None,
         batching: perennial::stream::Batching { max_items: 1, ..perennial::stream::Batching::default() },
     };

@@ -17,8 +17,8 @@ use crate::{
     access::{Kind, Verb},
     cursor,
     lines::{
-        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, MayRead, OnGap, Progress, Query,
-        Rules, Start,
+        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, MayRead, OnGap, Patterns,
+        Progress, Query, Rules, Start,
     },
     proto::{self, line_service_server::LineService, read_lines_request},
     stream::Batching,
@@ -87,6 +87,7 @@ fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, 
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
     let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
+    let proto::ReadLinesRequest { include, exclude, literal_patterns, ignore_case, .. } = request;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     let partial_flush = partial_flush.map(|pause| field::duration(pause, "partial_flush", PARTIAL_FLUSH));
     let partial_flush = partial_flush.transpose()?;
@@ -96,7 +97,19 @@ fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, 
         None => self::start(start)?,
     };
     let may_read = MayRead::default();
-    Ok(Query { path, may_read, start, follow, wait_for_create, on_gap, rules, partial_flush, batching })
+    let patterns = Patterns { include, exclude, are_literal: literal_patterns, ignore_case };
+    Ok(Query {
+        path,
+        may_read,
+        start,
+        follow,
+        wait_for_create,
+        on_gap,
+        rules,
+        patterns,
+        partial_flush,
+        batching,
+    })
 }
 
 fn rules(request: &proto::ReadLinesRequest) -> Result<Rules, Failure> {
@@ -115,7 +128,7 @@ fn rules(request: &proto::ReadLinesRequest) -> Result<Rules, Failure> {
     let until_line = request.until_line.map(|line| field::number(line, "until_line")).transpose()?;
     let until_offset =
         request.until_offset.map(|offset| field::number(offset, "until_offset")).transpose()?;
-    Ok(Rules { delimiter, long_line, max_line_bytes, until_line, until_offset })
+    Ok(Rules { delimiter, long_line, max_line_bytes, until_line, until_offset, filter: None })
 }
 
 fn start(start: Option<read_lines_request::Start>) -> Result<Start, Failure> {

@@ -1,10 +1,12 @@
 //! The content of one file: its bytes, the lines in them, and the proof that they are still the same bytes.
 //!
 //! `pread` reads at an offset. `position` is a place in the lines, `rules` what a line is, `split` finds and encodes
-//! lines, `hole` finds what was never written, `checkpoint` proves a position, and `fill` reads one batch.
+//! lines, `filter` chooses among them, `hole` finds what was never written, `checkpoint` proves a position, and `fill`
+//! reads one batch.
 
 pub mod checkpoint;
 pub mod fill;
+pub mod filter;
 pub mod hole;
 pub mod position;
 pub mod pread;

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use super::PatternFault;
+
 /// Why a stream of lines or a list of files does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -52,6 +54,14 @@ pub enum Error {
         asked: usize,
         /// The operator's limit.
         limit: usize,
+    },
+    /// The filter has a pattern that cannot be used.
+    #[error("{field}: {fault}")]
+    Pattern {
+        /// The name of the field.
+        field: &'static str,
+        /// Why it cannot be used.
+        fault: PatternFault,
     },
     /// The query starts at an offset after the end of the file.
     #[error("offset {offset} is beyond the end of the file, {size}")]

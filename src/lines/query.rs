@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{content::rules::Rules, position::Position, root::MayRead};
+use super::{
+    content::{filter::Patterns, rules::Rules},
+    position::Position,
+    root::MayRead,
+};
 use crate::stream::Batching;
 
 /// Which lines to read.
@@ -22,6 +26,8 @@ pub struct Query {
     pub on_gap: OnGap,
     /// What a line is, and which line is the last.
     pub rules: Rules,
+    /// Which lines are delivered.
+    pub patterns: Patterns,
     /// Deliver the part of a line that did not grow for this long. Needs `follow`.
     pub partial_flush: Option<Duration>,
     /// How the stream is divided into batches.

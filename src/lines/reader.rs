@@ -142,15 +142,18 @@ impl Reader {
     pub async fn open(inner: &Arc<Inner>, query: Query) -> Result<Self, Error> {
         let path = FilePath::parse(&query.path)?.for_caller(query.may_read.clone());
         start::check(&query, &path)?;
-        let rules = query.rules.clone().within(inner.options.max_line_bytes)?;
+        let mut query = Query { rules: query.rules.within(inner.options.max_line_bytes)?, ..query };
         let gone = Gone::default();
-        let opened = {
-            let (inner, query, path, gone) = (inner.clone(), query.clone(), path.clone(), gone.0.clone());
-            let pool = inner.options.pool.clone();
-            blocking(&pool, move || start::open(&inner, &query, &path, &gone)).await?
+        let (files, file_path, caller_gone) = (inner.clone(), path.clone(), gone.0.clone());
+        let open = move || {
+            query.rules.filter = files.engines.filter(&query.patterns, &query.rules.delimiter)?;
+            let opened = start::open(&files, &query, &file_path, &caller_gone)?;
+            Ok((query, opened))
         };
-        let Query { batching, partial_flush, .. } = query;
-        let Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file } =
+        let (query, opened) = blocking(&inner.options.pool, open).await?;
+        let Query { rules, batching, partial_flush, .. } = query;
+        let opened = opened.search(&inner.options.pool).await?;
+        let Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file, .. } =
             opened;
         let state = if waits_for_file { State::absent(rotation.left()) } else { State::AtPath };
         Ok(Self {
@@ -194,7 +197,9 @@ impl Reader {
                     None => true,
                     Some(reported) => !reported && self.follow.is_some() && self.is_caught_up(&filled),
                 };
-                if filled.count > 0 || has_events || is_news {
+                // Lines that a filter leaves out move the cursor, too.
+                let is_due = filled.ended == Ended::More && self.pacing.heartbeat_at() <= Instant::now();
+                if filled.count > 0 || has_events || is_news || is_due {
                     return Ok(Some(filled));
                 }
                 continue;

@@ -28,6 +28,8 @@ use crate::{
     stream::Batching,
 };
 
+mod filters;
+
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 
 struct Log {
@@ -37,9 +39,12 @@ struct Log {
 
 impl Log {
     fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50), ..Options::default() };
+        let options = Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50), ..options };
         let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
         Self { directory, files }
     }
@@ -85,6 +90,7 @@ fn query(start: Start) -> Query {
         wait_for_create: false,
         on_gap: OnGap::Fail,
         rules: Rules::default(),
+        patterns: Patterns::default(),
         partial_flush: None,
         batching: Batching::default(),
     }

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use super::{put_length_tag, put_varint, put_varint_tag, varint_len};
+use super::{LENGTH_DELIMITED, put_length_tag, put_varint, put_varint_tag, take_varint, varint_len};
 
 /// `ReadLinesResponse.lines`.
 const LINES: u32 = 1;
@@ -87,6 +87,40 @@ pub fn put(out: &mut impl BufMut, line: &Line<'_>) {
     }
 }
 
+/// The offsets of the lines that [`put`] encoded, without those that continue a line.
+pub fn starts(mut items: &[u8]) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || {
+        loop {
+            // The tag of `lines`, the length of the line, the tag of its offset.
+            items = items.get(TAG_BYTES..)?;
+            let length = usize::try_from(take_varint(&mut items)?).ok()?;
+            let (mut line, rest) = items.split_at_checked(length)?;
+            items = rest;
+            line = line.get(TAG_BYTES..)?;
+            let offset = take_varint(&mut line)?;
+            if !is_continued(line)? {
+                return Some(offset);
+            }
+        }
+    })
+}
+
+/// Whether the fields after the offset of a line have [`Line::continued`].
+fn is_continued(mut fields: &[u8]) -> Option<bool> {
+    while let Some((tag, rest)) = fields.split_first() {
+        fields = rest;
+        let value = take_varint(&mut fields)?;
+        // The type of a field is in the last three bits of its tag.
+        if u32::from(tag & 7) == LENGTH_DELIMITED {
+            fields = fields.get(usize::try_from(value).ok()?..)?;
+        }
+        if u32::from(tag >> 3) == CONTINUED {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -130,6 +164,8 @@ mod tests {
                 ..Default::default()
             };
             prop_assert!(ours.len() <= content.len() + OVERHEAD_BYTES);
+            let found = starts(&[&ours[..], &ours].concat()).collect::<Vec<_>>();
+            prop_assert_eq!(found, vec![offset; if continued { 0 } else { 2 }]);
             prop_assert_eq!(ours, theirs.encode_to_vec());
         }
     }

@@ -157,6 +157,7 @@ pub fn query_of(name: &str, start: Start) -> Query {
         wait_for_create: false,
         on_gap: OnGap::Fail,
         rules: Rules::default(),
+        patterns: perennial::lines::Patterns::default(),
         partial_flush: None,
         batching: Batching::default(),
     }

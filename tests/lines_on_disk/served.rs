@@ -229,7 +229,7 @@ async fn the_file_of_a_cursor_that_may_not_be_read_any_more_is_a_gap() {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        assert_eq!(soon("a refusal", refused).await.code(), Code::NotFound);
+        assert_eq!(soon("a refusal", Box::pin(refused)).await.code(), Code::NotFound);
     }
     server.rotate(0o644, "3\n");
     let resume = ReadLinesRequest { cursor: Some(cursor), on_gap: OnGap::Skip.into(), ..follow(None) };

@@ -7,6 +7,7 @@
     reason = "a test stops at its first surprise"
 )]
 
+mod filter;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod resume;
@@ -74,7 +75,7 @@ fn each_line_of_several_files_carries_the_name_of_its_file() {
     assert_eq!(sorted(&[&both[..], &["--limit", "1"]].concat()), ["logs/a.log: 1", "logs/b.log: 3"]);
     assert_eq!(sorted(&[&both[..], &["-q"]].concat()), ["1", "2", "3"]);
     assert_eq!(sorted(&[&both[..], &["-o", "raw", "--no-names"]].concat()), ["1", "2", "3"]);
-    assert_eq!(sorted(&["lines", "logs/b.log", "-v"]), ["logs/b.log: 3"]);
+    assert_eq!(sorted(&["lines", "logs/b.log", "-H"]), ["logs/b.log: 3"]);
     let objects = sorted(&[&["-o", "ndjson"][..], &both].concat());
     assert_eq!(objects[0], r#"{"path":"logs/a.log","offset":0,"number":1,"text":"1"}"#);
     assert_eq!(ran(&server, &[&["-o", "raw"][..], &both].concat()).0, Some(2));
@@ -258,7 +259,7 @@ fn a_file_that_does_not_exist_yet_is_awaited() {
     assert_eq!(code, Some(130));
     assert!(said.contains("-- logs/coming.log: opened: "), "{said}");
     assert!(said.contains("-- logs/coming.log: rotated: "), "{said}");
-    assert!(said.lines().last().unwrap().contains("lines logs/here.log -v -F --cursor "), "{said}");
+    assert!(said.lines().last().unwrap().contains("lines logs/here.log -H -F --cursor "), "{said}");
 }
 
 #[test]

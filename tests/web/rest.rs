@@ -118,6 +118,26 @@ async fn lines_of_json_are_for_pipes() {
 }
 
 #[tokio::test]
+async fn only_lines_that_match_the_patterns_of_a_url_are_sent() {
+    let server = Server::start();
+    append(&server.log_file("app.log"), "GET /a 200\nGET /b 500\nPOST /a 502\nget /a+b 503\n");
+    for (query, expected) in [
+        ("include=%205..%24&exclude=%5EPOST", &["GET /b 500", "get /a+b 503"][..]),
+        ("include=%5Eget&include=POST&ignore_case&last=2", &["POST /a 502", "get /a+b 503"]),
+        ("include=a%2Bb&literal_patterns", &["get /a+b 503"]),
+        ("exclude=%5E", &[]),
+    ] {
+        let path = format!("/v1/lines/logs/app.log?{query}&items");
+        let (head, body) = ask(&server, request("GET", &path, &[LINES])).await;
+        assert_eq!(head.status, 200, "{body}");
+        let texts = body.lines().filter_map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["text"].as_str().map(str::to_owned)
+        });
+        assert_eq!(texts.collect::<Vec<_>>(), expected, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_log_is_followed_and_continues_over_a_killed_server() {
     let mut server = Server::start();
     let log = server.log_file("app.log");
@@ -194,6 +214,8 @@ async fn an_error_is_a_problem_with_the_reason_of_grpc() {
         ("/v1/countdowns/nope", 404, "COUNTDOWN_NOT_FOUND", ""),
         ("/v1/lines/logs/nope", 404, "FILE_NOT_FOUND", ""),
         ("/v1/lines/logs/..%2f..%2fetc/passwd", 400, "INVALID_FIELD", "path"),
+        ("/v1/lines/logs/app.log?include=a%28b", 400, "INVALID_FIELD", "include"),
+        ("/v1/lines/logs/app.log?exclude=", 400, "INVALID_FIELD", "exclude"),
         ("/v1/messages", 400, "INVALID_FIELD", "topics"),
         ("/v1/messages?topic=a&cursor=x", 400, "CURSOR_MALFORMED", "cursor"),
         ("/v1/messages?topic=a&token=secret", 400, "INVALID_FIELD", "token"),

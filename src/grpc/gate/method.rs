@@ -9,6 +9,7 @@ use super::elements::Field;
 use crate::{
     countdown::shared,
     grpc::Config,
+    lines::MAX_PATTERNS,
     messages::{MAX_HEADERS, PUBLISH_COUNTS},
     proto,
 };
@@ -127,6 +128,10 @@ fn fields(input: &str, max_patterns: usize) -> Vec<Field> {
     let messages = |fields| field(1, "messages", "messages", Some(*PUBLISH_COUNTS.end()), fields);
     match input {
         "MessagesRequest" => vec![field(1, "topics", "patterns", Some(max_patterns), Vec::new())],
+        "ReadLinesRequest" => {
+            let patterns = |number, name| field(number, name, "patterns", Some(MAX_PATTERNS), Vec::new());
+            vec![patterns(25, "include"), patterns(26, "exclude")]
+        }
         "PublishRequest" => vec![headers(5, MAX_HEADERS)],
         "PublishBatchRequest" => vec![messages(vec![headers(5, MAX_HEADERS)])],
         // A message with too many headers gets an error of its own, and the stream continues.

@@ -1,7 +1,9 @@
 //! Errors of lines.
 
 use super::{ErrorReason, Failure, PARTIAL_FLUSH, quoted, read_error, show};
-use crate::lines::{Error, MAX_DELIMITER_BYTES, MIN_ASKED_LINE_BYTES};
+use crate::lines::{
+    Error, MAX_DELIMITER_BYTES, MAX_PATTERN_BYTES, MAX_PATTERNS, MIN_ASKED_LINE_BYTES, PatternFault,
+};
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -30,6 +32,7 @@ impl From<Error> for Failure {
                 let text = format!("is {asked}: this server allows from {MIN_ASKED_LINE_BYTES} to {limit}");
                 Self::field("max_line_bytes", text)
             }
+            Error::Pattern { field, fault } => Self::field(field, pattern_fault(&fault)),
             Error::NumbersUnknown => Self::field(
                 "until_line",
                 "needs line numbers, which this start does not have: start at the head or with `from_line`, or set \
@@ -53,6 +56,29 @@ impl From<Error> for Failure {
                     .with_reason(ErrorReason::CursorMalformed)
             }
             Error::Io(error) => read_error(&error),
+        }
+    }
+}
+
+/// The fault of the patterns of a field, and patterns that would work.
+fn pattern_fault(fault: &PatternFault) -> String {
+    match fault {
+        PatternFault::Count(count) => {
+            format!("has {count} patterns: up to {MAX_PATTERNS} are possible; join some with `|`")
+        }
+        PatternFault::Bytes(_) => {
+            format!("has too much text: the patterns of a call have up to {MAX_PATTERN_BYTES} bytes")
+        }
+        PatternFault::Empty => "has an empty pattern, which every line matches: leave it out".to_owned(),
+        PatternFault::Syntax { pattern, fault } => format!(
+            "has the pattern {}, which is no regular expression: {fault}; escape characters with `\\`, or set \
+             `literal_patterns` to search for the text itself",
+            quoted(pattern)
+        ),
+        PatternFault::Size => {
+            "has patterns that are too large: use lower counts in `{…}`, fewer classes such as \
+                               `\\w` inside them, or ASCII classes such as `(?-u:\\w)`"
+                .to_owned()
         }
     }
 }

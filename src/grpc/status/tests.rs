@@ -190,7 +190,7 @@ fn each_error_of_a_shared_countdown_has_its_status() {
 
 #[test]
 fn each_error_of_lines_has_its_status() {
-    use lines::Error as E;
+    use lines::{Error as E, PatternFault};
     let samples = vec![
         E::PathInvalid { fault: "is empty" },
         E::NotFound { path: "\u{1F4A9}".repeat(1024) },
@@ -201,16 +201,24 @@ fn each_error_of_lines_has_its_status() {
         E::PartialFlush { pause: Duration::ZERO },
         E::DelimiterLength { bytes: 17 },
         E::LineBytes { asked: 15, limit: 1 << 20 },
+        E::Pattern { field: "include", fault: PatternFault::Count(65) },
+        E::Pattern { field: "include", fault: PatternFault::Size },
+        E::Pattern {
+            field: "include",
+            fault: PatternFault::Syntax { pattern: "a(".into(), fault: "unclosed group".into() },
+        },
         E::OffsetBeyondEnd { offset: 9, size: 7 },
         E::Mismatch,
         E::Expired,
         E::PositionInvalid,
         E::Io(io_error()),
     ];
-    walk(samples, 13, |error| match error {
+    walk(samples, 14, |error| match error {
         E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
         E::NotFound { .. } => (ErrorReason::FileNotFound, None),
-        E::LineZero { field } | E::NeedsFollow { field } => (ErrorReason::InvalidField, Some(field)),
+        E::LineZero { field } | E::NeedsFollow { field } | E::Pattern { field, .. } => {
+            (ErrorReason::InvalidField, Some(field))
+        }
         E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
         E::PartialFlush { .. } => (ErrorReason::InvalidField, Some("partial_flush")),
         E::DelimiterLength { .. } => (ErrorReason::InvalidField, Some("delimiter")),

@@ -83,7 +83,7 @@ async fn every_wrong_field_of_read_lines_is_named() {
     type Wrong = fn(&mut proto::ReadLinesRequest);
     let house = House::new().await;
     house.write("a.log", "one\n");
-    let table: [(&str, Wrong); 16] = [
+    let table: [(&str, Wrong); 19] = [
         ("path", |r| r.path = String::new()),
         ("path", |r| r.path = "root/../a.log".into()),
         ("last", |r| r.start = Some(Start::Last(-1))),
@@ -97,6 +97,9 @@ async fn every_wrong_field_of_read_lines_is_named() {
         ("max_line_bytes", |r| r.max_line_bytes = Some(15)),
         ("max_line_bytes", |r| r.max_line_bytes = Some(i32::MAX)),
         ("on_gap", |r| r.on_gap = -1),
+        ("include", |r| r.include = vec!["a".into(), "a(".into()]),
+        ("exclude", |r| r.exclude = vec![String::new()]),
+        ("exclude", |r| r.exclude = vec!["a".into(); 65]),
         ("limit", |r| r.limit = Some(-1)),
         ("heartbeat", |r| r.heartbeat = duration(0, 0)),
         ("max_batch", |r| r.max_batch = Some(-1)),

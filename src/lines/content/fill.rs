@@ -8,12 +8,14 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
 
 use bytes::Bytes;
 
 use super::{
     checkpoint::{Checkpoint, FINGERPRINT_BYTES, Fingerprint, clamp},
+    filter::SLICE,
     hole::{self, Hole, Nuls},
     position::{LinePosition, Within},
     pread::read_at,
@@ -171,11 +173,14 @@ struct Fill<'a> {
 impl Fill<'_> {
     fn run(&mut self) -> io::Result<Filled> {
         let Request { bounds, rules, .. } = self.request;
-        let most = bounds.max_items.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
+        // Of the lines that are read, a filter may leave out most.
+        let wanted = if rules.filter.is_some() { usize::MAX } else { bounds.max_items };
+        let most = wanted.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
         if !self.check(most)? {
             return Ok(Filled::nothing(self.request.checkpoint, Ended::Truncated, self.size));
         }
         let mut lines = Encoded::default();
+        let since = rules.filter.is_some().then(Instant::now);
         let ended = loop {
             give_way();
             let bytes = self.chunk.bytes();
@@ -190,6 +195,11 @@ impl Fill<'_> {
                 break Ended::Until;
             }
             if lines.is_full(bounds) {
+                break Ended::More;
+            }
+            // The filter may have left lines of this text for the next slice: this is before what follows the text.
+            let is_over = since.is_some_and(|since| since.elapsed() >= SLICE);
+            if is_over && self.position != self.checkpoint.line {
                 break Ended::More;
             }
             if let Nuls::Run(start) = nuls {
@@ -297,7 +307,9 @@ impl Fill<'_> {
         let seen = self.next();
         if let Some(end) = self.flush_at(seen) {
             self.flush(end, self.chunk.bytes().len(), lines);
-            if end == End::Last && !self.chunk.bytes().is_empty() {
+            // Otherwise the filter does not admit what is left.
+            let is_full = lines.is_full(&self.request.bounds);
+            if end == End::Last && is_full && !self.chunk.bytes().is_empty() {
                 return Ended::More;
             }
         }

@@ -4,7 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 /// How often a search is repeated in a file that is truncated while it is searched. In a file that never holds still,
 /// like some in /proc, it is an error.
-const MAX_TRUNCATIONS: usize = 8;
+pub const MAX_TRUNCATIONS: usize = 8;
 
 /// Reads at least one byte, or none at the end of the file. A signal does not interrupt it.
 pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -1,6 +1,7 @@
 //! What a caller takes for a line, and which line is its last.
 
 use super::{
+    filter::Filter,
     hole::{self, Nuls},
     position::{LinePosition, Within},
 };
@@ -29,6 +30,8 @@ pub struct Rules {
     pub until_line: Option<u64>,
     /// The stream ends before the first line that starts at or after this offset.
     pub until_offset: Option<u64>,
+    /// Which lines are delivered: all by default.
+    pub filter: Option<Filter>,
 }
 
 impl Rules {
@@ -54,12 +57,19 @@ impl Rules {
 impl Default for Rules {
     fn default() -> Self {
         let (delimiter, long_line) = (Delimiter::default(), LongLine::default());
-        Self { delimiter, long_line, max_line_bytes: None, until_line: None, until_offset: None }
+        Self {
+            delimiter,
+            long_line,
+            max_line_bytes: None,
+            until_line: None,
+            until_offset: None,
+            filter: None,
+        }
     }
 }
 
 /// What ends a line.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Delimiter {
     /// LF or CR LF.
     #[default]

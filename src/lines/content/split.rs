@@ -2,11 +2,12 @@
 //!
 //! A line ends with LF or CR LF, or with the delimiter that the caller chose. A line that is too long is split into
 //! pieces, cut or left out; a cut is never within a character. Whether bytes are text is checked once for all the whole
-//! lines of a chunk, and line by line only where that fails.
+//! lines of a chunk, and line by line only where that fails. Lines that a filter does not admit are left out.
 
 use memchr::{memchr, memmem, memrchr};
 
 use super::{
+    filter,
     hole::Nuls,
     position::{LinePosition, Within},
     rules::{Delimiter, LongLine, Rules},
@@ -70,13 +71,12 @@ pub fn split(
     match &rules.delimiter {
         Delimiter::Newline => {
             let find = |bytes: &[u8]| memchr(b'\n', bytes);
-            Splitter { position, bounds, rules, out, delimiter_bytes: 1, strips: true }.split(chunk, find)
+            Splitter::new(position, bounds, rules, out, 1).split(chunk, find)
         }
         Delimiter::Bytes(bytes) => {
             let finder = memmem::Finder::new(bytes);
             let find = |bytes: &[u8]| finder.find(bytes);
-            Splitter { position, bounds, rules, out, delimiter_bytes: bytes.len(), strips: false }
-                .split(chunk, find)
+            Splitter::new(position, bounds, rules, out, bytes.len()).split(chunk, find)
         }
     }
 }
@@ -89,9 +89,22 @@ struct Splitter<'a> {
     delimiter_bytes: usize,
     /// A CR before the delimiter belongs to it.
     strips: bool,
+    filter: Option<filter::Scan>,
 }
 
-impl Splitter<'_> {
+impl<'a> Splitter<'a> {
+    fn new(
+        position: &'a mut LinePosition,
+        bounds: &'a Bounds,
+        rules: &'a Rules,
+        out: &'a mut Encoded,
+        delimiter_bytes: usize,
+    ) -> Self {
+        let strips = rules.delimiter == Delimiter::Newline;
+        let filter = rules.filter.as_ref().map(filter::Filter::scan);
+        Self { position, bounds, rules, out, delimiter_bytes, strips, filter }
+    }
+
     fn split(&mut self, chunk: &[u8], find: impl Fn(&[u8]) -> Option<usize>) -> usize {
         // Only the bytes that fit this batch, so that each byte is checked once however small the batches are.
         let Bounds { max_bytes, max_items } = *self.bounds;
@@ -100,18 +113,26 @@ impl Splitter<'_> {
         // Cut after an LF, which is never a part of a character.
         let checked = memrchr(b'\n', window).map_or(0, |last| last + 1);
         let (lines, _) = window.split_at(checked);
-        let all_text = is_text(lines);
-        self.out.items.reserve(lines.len() + lines.len() / 4 + OVERHEAD_BYTES);
+        // Of a few lines that a filter admits, each is checked by itself.
+        let is_selective = self.rules.filter.as_ref().is_some_and(filter::Filter::is_selective);
+        let all_text = !is_selective && is_text(lines);
+        if !is_selective {
+            self.out.items.reserve(lines.len() + lines.len() / 4 + OVERHEAD_BYTES);
+        }
         let mut used = 0;
         while !self.out.is_full(self.bounds) && !self.rules.is_end(self.position) {
+            if used > 0 && self.filter.as_ref().is_some_and(|filter| filter.is_over(used)) {
+                break;
+            }
+            used += self.skip(chunk, used);
             let rest = chunk.get(used..).unwrap_or_default();
             let taken = match find(rest) {
                 Some(end) => {
                     // Within the part that was checked, a delimiter cuts between two characters, too.
                     let is_checked = all_text && used + end + self.delimiter_bytes <= checked;
-                    self.line(rest.get(..end).unwrap_or_default(), is_checked)
+                    self.line(chunk, used, rest.get(..end).unwrap_or_default(), is_checked)
                 }
-                None => self.part(rest),
+                None => self.part(chunk, used),
             };
             if taken == 0 {
                 break;
@@ -121,10 +142,36 @@ impl Splitter<'_> {
         used
     }
 
+    /// Leaves out whole lines that the filter does not admit, as far as one search can find them.
+    fn skip(&mut self, chunk: &[u8], start: usize) -> usize {
+        let LinePosition { offset, number, within } = *self.position;
+        let chunk_end = offset + chunk.len().saturating_sub(start) as u64;
+        let may_end =
+            self.rules.until_line.is_some() || self.rules.until_offset.is_some_and(|until| until < chunk_end);
+        let Some(filter) = self.filter.as_mut().filter(|_| !may_end) else { return 0 };
+        if within != Within::Start {
+            return 0;
+        }
+        let Some((bytes, lines)) = filter.skip(chunk, start, number.is_some()) else { return 0 };
+        let number = number.map(|number| number + lines);
+        *self.position = LinePosition { offset: offset + bytes as u64, number, within };
+        bytes
+    }
+
+    /// Whether the filter admits the line that starts here. The rest of a line is delivered if its first piece is.
+    fn admits(&mut self, chunk: &[u8], start: usize, content: &[u8]) -> bool {
+        if self.position.within != Within::Start {
+            return true;
+        }
+        let Some(filter) = &mut self.filter else { return true };
+        let piece = piece(content, self.rules).map_or(content.len(), <[u8]>::len);
+        filter.admits(&filter::Line { chunk, start, content, piece })
+    }
+
     /// A whole line, or its first piece.
-    fn line(&mut self, line: &[u8], is_checked: bool) -> usize {
+    fn line(&mut self, chunk: &[u8], start: usize, line: &[u8], is_checked: bool) -> usize {
         let content = if self.strips { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
-        if self.position.within != Within::Dropped {
+        if self.position.within != Within::Dropped && self.admits(chunk, start, content) {
             if let Some(piece) = piece(content, self.rules) {
                 return put_piece(piece, self.position, self.rules, self.out);
             }
@@ -142,13 +189,18 @@ impl Splitter<'_> {
     }
 
     /// A piece of a line whose end is not here.
-    fn part(&mut self, rest: &[u8]) -> usize {
+    fn part(&mut self, chunk: &[u8], start: usize) -> usize {
+        let rest = chunk.get(start..).unwrap_or_default();
         if self.position.within == Within::Dropped {
             return drop_part(rest, self.position, self.rules);
         }
         // A delimiter that is still to come is no reason to split.
         if rest.len() <= self.rules.line_limit() + self.delimiter_bytes.max("\r\n".len()) {
             return 0;
+        }
+        if !self.admits(chunk, start, rest) {
+            self.position.within = Within::Dropped;
+            return drop_part(rest, self.position, self.rules);
         }
         piece(rest, self.rules).map_or(0, |piece| put_piece(piece, self.position, self.rules, self.out))
     }
@@ -161,7 +213,8 @@ fn drop_part(rest: &[u8], position: &mut LinePosition, rules: &Rules) -> usize {
     bytes
 }
 
-/// Moves the rest of the bytes, a part of a line or nothing, into `out`. Returns how many bytes were used.
+/// Moves the rest of the bytes, a part of a line or nothing, into `out`. Returns how many bytes were used: none if the
+/// filter does not admit the part, so that the line is tested again when more of it is there.
 pub fn flush(
     rest: &[u8],
     end: End,
@@ -171,6 +224,12 @@ pub fn flush(
     out: &mut Encoded,
 ) -> usize {
     let rest = if end == End::Partial { rest.get(..whole(rest, rules)).unwrap_or_default() } else { rest };
+    if position.within == Within::Start && !rest.is_empty() && !admits_part(rest, rules) {
+        if end != End::Hole {
+            return 0;
+        }
+        position.within = Within::Dropped;
+    }
     let mut used = 0;
     while !out.is_full(bounds) && used < rest.len() {
         let left = rest.get(used..).unwrap_or_default();
@@ -201,6 +260,12 @@ pub fn flush(
         };
     }
     used
+}
+
+fn admits_part(part: &[u8], rules: &Rules) -> bool {
+    let piece = piece(part, rules).map_or(part.len(), <[u8]>::len);
+    let line = filter::Line { chunk: &[], start: 0, content: part, piece };
+    rules.filter.as_ref().is_none_or(|filter| filter.scan().admits(&line))
 }
 
 /// How much of a part of a line can be delivered: no start of a delimiter, of a character, or of a run of NUL bytes.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     lines::{
-        Delimiter, Files, OnGap, Options, Root, Start,
+        Delimiter, Files, OnGap, Options, Patterns, Root, Start,
         content::position::Within,
         history::generation::{Arrival, Generation},
     },
@@ -26,6 +26,7 @@ fn query(start: Start) -> Query {
         wait_for_create: false,
         on_gap: OnGap::Fail,
         rules: Rules::default(),
+        patterns: Patterns::default(),
         partial_flush: None,
         batching: Batching::default(),
     }

@@ -60,7 +60,7 @@ pub fn last(file: &File, count: u64, delimiter: &Delimiter, gone: &AtomicBool) -
 }
 
 /// A delimiter begins as it ends.
-fn overlaps(bytes: &[u8]) -> bool {
+pub fn overlaps(bytes: &[u8]) -> bool {
     (1..bytes.len()).any(|shift| bytes.get(shift..).is_some_and(|end| bytes.starts_with(end)))
 }
 
@@ -186,7 +186,7 @@ fn count_back(mut starts: impl Iterator<Item = u64>, end: u64, found: &mut u64, 
 }
 
 /// The size of a file. In /proc a file says that it is empty, in /sys that it has a page: they are read.
-fn size(file: &File, gone: &AtomicBool) -> io::Result<u64> {
+pub fn size(file: &File, gone: &AtomicBool) -> io::Result<u64> {
     let said = file.metadata()?.len();
     if said > 0 && read_at(file, &mut [0], said - 1)? == 1 {
         return Ok(said);

@@ -4,20 +4,24 @@
 use std::{
     fs::File,
     io,
+    ops::ControlFlow,
     os::unix::fs::MetadataExt,
     sync::{Arc, atomic::AtomicBool},
     time::SystemTime,
 };
 
-use super::locate;
-use crate::lines::{
-    Error, Event, Found, GapReason, Inner, OnGap, PARTIAL_FLUSHES, Position, Query, Start,
-    content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
-    history::{generation::Generation, rotation::Rotation, search, siblings},
-    identity::Identity,
-    reader::late::{LATE_WINDOW, Left},
-    root::{FilePath, places::Place},
-    watch::Follow,
+use super::{last_admitted::LastAdmitted, locate};
+use crate::{
+    blocking::Pool,
+    lines::{
+        Error, Event, Found, GapReason, Inner, OnGap, PARTIAL_FLUSHES, Position, Query, Start,
+        content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
+        history::{generation::Generation, rotation::Rotation, search, siblings},
+        identity::Identity,
+        reader::late::{LATE_WINDOW, Left},
+        root::{FilePath, places::Place},
+        watch::Follow,
+    },
 };
 
 /// Where a reader starts, and what happened before.
@@ -39,6 +43,23 @@ pub struct Opened {
     pub events: Vec<Event>,
     /// There is no file yet.
     pub waits_for_file: bool,
+    /// Finds the checkpoint, which is not known yet.
+    search: Option<LastAdmitted>,
+}
+
+impl Opened {
+    /// Does the search that the start needs, which may go through the whole file. Each step waits for its turn as a read
+    /// does, so that other streams of the connection have theirs in between.
+    pub async fn search(mut self, pool: &Pool) -> Result<Self, Error> {
+        while let Some(mut search) = self.search.take() {
+            let step = move || (search.step(), search);
+            match pool.run(step).await? {
+                (ControlFlow::Continue(()), search) => self.search = Some(search),
+                (ControlFlow::Break(found), _) => self.checkpoint = found?,
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Checks a query as far as that is possible without the file.
@@ -73,7 +94,12 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
 }
 
 /// Finds the file and the place.
-pub fn open(inner: &Arc<Inner>, query: &Query, path: &FilePath, gone: &AtomicBool) -> Result<Opened, Error> {
+pub fn open(
+    inner: &Arc<Inner>,
+    query: &Query,
+    path: &FilePath,
+    gone: &Arc<AtomicBool>,
+) -> Result<Opened, Error> {
     inner.roots.check_home(path);
     // Watched before anything is read, so that nothing is written unnoticed in between.
     let follow = query.follow.then(|| inner.watches.follow(path)).transpose();
@@ -100,7 +126,7 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn begin(self, start: &Start, skip_to: Option<u64>, gone: &AtomicBool) -> Result<Opened, Error> {
+    fn begin(self, start: &Start, skip_to: Option<u64>, gone: &Arc<AtomicBool>) -> Result<Opened, Error> {
         let rotation = match self.at_path() {
             Ok(rotation) => rotation,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
@@ -109,7 +135,16 @@ impl Opener<'_> {
             Err(error) => return Err(error),
         };
         let Some(file) = rotation.file() else { return Err(self.not_found()) };
-        let delimiter = &self.query.rules.delimiter;
+        let rules = &self.query.rules;
+        let delimiter = &rules.delimiter;
+        if let Start::Last(count) = *start
+            && count > 0
+            && rules.filter.is_some()
+        {
+            let search = LastAdmitted::new(file.clone(), count, rules.clone(), gone.clone());
+            let opened = self.opened(rotation, Checkpoint::start(), skip_to, Vec::new());
+            return Ok(Opened { search: Some(search), ..opened });
+        }
         let stand = || {
             let position = match start {
                 Start::Last(count) => Some(locate::last(file, *count, delimiter, gone)?),
@@ -158,6 +193,7 @@ impl Opener<'_> {
             late: Vec::new(),
             events,
             waits_for_file: true,
+            search: None,
         }
     }
 
@@ -224,8 +260,8 @@ impl Opener<'_> {
         events: Vec<Event>,
     ) -> Opened {
         let Self { follow, directory, .. } = self;
-        let (late, waits_for_file) = (Vec::new(), false);
-        Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file }
+        let (late, waits_for_file, search) = (Vec::new(), false, None);
+        Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file, search }
     }
 
     /// All of a file was delivered and it was gone: what is at the path now, or will be, comes next. Others that were there

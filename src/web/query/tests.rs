@@ -35,6 +35,11 @@ fn parameters_are_fields_in_the_grammar_of_the_command_line() {
         (LINES, "path=a%2Fb&follow&last=10", r#"{"path":"a/b","last":"10","follow":true}"#),
         (
             LINES,
+            "path=a&include=x%7Cy&include=z&exclude=w&ignore_case",
+            r#"{"path":"a","include":["x|y","z"],"exclude":["w"],"ignoreCase":true}"#,
+        ),
+        (
+            LINES,
             "path=a&max_line_bytes=64KiB&from_offset=1MiB",
             r#"{"path":"a","fromOffset":"1048576","maxLineBytes":65536}"#,
         ),

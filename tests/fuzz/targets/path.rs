@@ -136,6 +136,7 @@ fn check(files: &Files, path: &str) -> bool {
         wait_for_create: false,
         on_gap: OnGap::Skip,
         rules: Rules::default(),
+        patterns: perennial::lines::Patterns::default(),
         partial_flush: None,
         batching: Batching::default(),
     };

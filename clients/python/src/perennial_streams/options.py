@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,6 +65,10 @@ class LinesOptions(StreamOptions, total=False):
     partial_flush: Seconds
     delimiter: str
     max_line_bytes: int
+    include: Sequence[str]
+    exclude: Sequence[str]
+    literal_patterns: bool
+    ignore_case: bool
 
 
 class MessagesOptions(StreamOptions, total=False):

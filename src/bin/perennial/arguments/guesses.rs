@@ -33,7 +33,7 @@ const MESSAGES: [Guess; 11] = [
 
 const LINES: [Guess; 4] = [
     ("lines", None, "-n N begins with the last N lines"),
-    ("tail", None, "-n N begins with the last N lines"),
+    ("regexp", Some('e'), "--grep PATTERN prints the lines that match"),
     ("bytes", Some('c'), "--from-offset B begins at byte B"),
     ("no-follow", None, "without -f or -F, the stream ends at the end of the file"),
 ];

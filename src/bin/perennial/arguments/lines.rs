@@ -8,6 +8,9 @@ use perennial::proto::{LongLine, ReadLinesRequest, read_lines_request::Start};
 
 use super::{Batching, Format, Gap, name, on_gap, push};
 use crate::{escape, time};
+use filter::Filter;
+
+mod filter;
 
 // The sections of --help.
 const BEGIN: &str = "Start";
@@ -41,7 +44,10 @@ pub struct Lines {
     #[arg(required = true, value_name = "ROOT/PATH")]
     paths: Vec<String>,
     /// Begin with the last N lines, or at line N with +N [default: the first line]
-    #[arg(short = 'n', long, value_name = "[+]N", value_parser = tail, help_heading = BEGIN, allow_hyphen_values = true)]
+    ///
+    /// With --grep and --exclude, N counts the lines that match; +N counts those of the file.
+    #[arg(short = 'n', long, visible_alias = "tail", value_name = "[+]N", value_parser = tail)]
+    #[arg(help_heading = BEGIN, allow_hyphen_values = true)]
     #[arg(conflicts_with_all = ["from_line", "from_offset", "cursor"])]
     last: Option<Tail>,
     /// Begin at line N, counted from 1
@@ -99,8 +105,10 @@ pub struct Lines {
     ///
     /// On a terminal `NAME | ` is printed before each line, otherwise `ROOT/PATH: `. With -o json and ndjson the field
     /// `path` holds it. -o raw cannot print it, so several files need --no-names there.
-    #[arg(short = 'v', long, help_heading = LINES)]
+    #[arg(short = 'H', long, help_heading = LINES)]
     names: bool,
+    #[command(flatten)]
+    filter: Filter,
     #[command(flatten)]
     batching: Batching,
 }
@@ -172,6 +180,7 @@ impl Lines {
             Tail::FromLine(line) => Start::FromLine(line),
         });
         let line = self.from_line.map(Start::FromLine);
+        let (include, exclude) = self.filter.patterns();
         ReadLinesRequest {
             path: path.to_owned(),
             start: tail.or(line).or(self.from_offset.map(Start::FromOffset)),
@@ -189,13 +198,17 @@ impl Lines {
             // By default a \r before the \n is not part of a line, but -o raw prints every byte.
             delimiter: self.delimiter.clone().or((format == Format::Raw).then(|| "\n".into())),
             max_line_bytes: self.max_line,
+            include,
+            exclude,
+            literal_patterns: self.filter.fixed_strings,
+            ignore_case: self.filter.ignore_case,
         }
     }
 
     /// The words of the command that resumes one path after a cursor.
     pub fn words(&self, path: &str, delivered: i64, cursor: &str) -> Vec<String> {
         let mut words = vec!["lines".to_owned(), path.to_owned()];
-        words.extend(self.has_names().then(|| "-v".to_owned()));
+        words.extend(self.has_names().then(|| "-H".to_owned()));
         self.push_options(&mut words);
         self.batching.push(&mut words, delivered, cursor);
         words
@@ -205,7 +218,7 @@ impl Lines {
     pub fn words_with_file(&self, delivered: i64, file: &str) -> Vec<String> {
         let mut words = vec!["lines".to_owned()];
         words.extend(self.paths.iter().cloned());
-        words.extend(self.names.then(|| "-v".to_owned()));
+        words.extend(self.names.then(|| "-H".to_owned()));
         words.extend(self.no_names.then(|| "-q".to_owned()));
         self.push_options(&mut words);
         // One command cannot give each of several files what is left of its limit.
@@ -225,6 +238,7 @@ impl Lines {
         push(words, "--max-line", self.max_line);
         push(words, "--partial-flush", self.partial_flush.map(|duration| format!("{duration:#}")));
         push(words, "--delimiter", self.delimiter.as_deref().map(escape));
+        self.filter.push(words);
     }
 }
 

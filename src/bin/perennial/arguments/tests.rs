@@ -109,7 +109,7 @@ fn an_option_of_another_tool_is_refused_with_the_name_of_ours() {
         ("messages -n 5 a", "--last N"),
         ("messages a --since -1h", "--from -1h"),
         ("messages a --earliest", "--from takes new, earliest"),
-        ("lines a/b --tail=5", "-n N"),
+        ("lines a/b -e x", "--grep PATTERN"),
         ("lines a/b -c 100", "--from-offset B"),
         ("countdown 3 -i 100ms", "--interval D"),
     ] {

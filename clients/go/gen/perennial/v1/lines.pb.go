@@ -265,7 +265,31 @@ type ReadLinesRequest struct {
 	Delimiter *string `protobuf:"bytes,16,opt,name=delimiter,proto3,oneof" json:"delimiter,omitempty"`
 	// A line with more bytes than this is long: see `long_line`. Unset: the limit of the server, which is also the
 	// maximum: 1 MiB, unless the operator changed it. At least 16.
-	MaxLineBytes  *int32 `protobuf:"varint,17,opt,name=max_line_bytes,json=maxLineBytes,proto3,oneof" json:"max_line_bytes,omitempty"`
+	MaxLineBytes *int32 `protobuf:"varint,17,opt,name=max_line_bytes,json=maxLineBytes,proto3,oneof" json:"max_line_bytes,omitempty"`
+	// Yield only lines that match at least one of these patterns. Empty: all lines. A pattern is a regular expression of
+	// the Rust crate `regex`: Perl syntax without look-around and back references; it matches anywhere in a line unless it
+	// has anchors, and a search takes time linear in the length of the line. Up to 64 patterns, and up to 4,096 bytes
+	// together with those of `exclude`. INVALID_ARGUMENT if a pattern is empty, is not a regular expression, or is too
+	// large when it is compiled.
+	//
+	// A filter does not change line numbers and offsets. `limit`, `max_batch` and `last` count lines that the filter
+	// admits; `until_line` and `until_offset` refer to the lines of the file. Events are yielded as they are without a
+	// filter. The cursor moves through lines that are left out, at the latest with each heartbeat. A filter is not part
+	// of the cursor: a stream that resumes with other patterns uses these from the cursor on.
+	//
+	// A line is tested once, by its content without the line end. A line that is longer than `max_line_bytes` is tested by
+	// its first piece, and one of more than 32 KiB by its first 32 KiB; all its pieces are yielded or none. With
+	// `partial_flush` an unfinished line is tested by the part that is there: if the filter admits it, the rest follows
+	// untested; otherwise it is held back until it is complete. A piece at the start of a stream that continues a line
+	// (`from_offset`, `last` 0) is yielded untested.
+	Include []string `protobuf:"bytes,25,rep,name=include,proto3" json:"include,omitempty"`
+	// Do not yield lines that match one of these patterns, also if they match one of `include`. The form and the limits are
+	// those of `include`. Empty: no such lines.
+	Exclude []string `protobuf:"bytes,26,rep,name=exclude,proto3" json:"exclude,omitempty"`
+	// The patterns of `include` and `exclude` are literal text, and not regular expressions.
+	LiteralPatterns bool `protobuf:"varint,27,opt,name=literal_patterns,json=literalPatterns,proto3" json:"literal_patterns,omitempty"`
+	// Letters in the patterns of `include` and `exclude` match upper and lower case, by the simple case folding of Unicode.
+	IgnoreCase    bool `protobuf:"varint,28,opt,name=ignore_case,json=ignoreCase,proto3" json:"ignore_case,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,13 +456,41 @@ func (x *ReadLinesRequest) GetMaxLineBytes() int32 {
 	return 0
 }
 
+func (x *ReadLinesRequest) GetInclude() []string {
+	if x != nil {
+		return x.Include
+	}
+	return nil
+}
+
+func (x *ReadLinesRequest) GetExclude() []string {
+	if x != nil {
+		return x.Exclude
+	}
+	return nil
+}
+
+func (x *ReadLinesRequest) GetLiteralPatterns() bool {
+	if x != nil {
+		return x.LiteralPatterns
+	}
+	return false
+}
+
+func (x *ReadLinesRequest) GetIgnoreCase() bool {
+	if x != nil {
+		return x.IgnoreCase
+	}
+	return false
+}
+
 type isReadLinesRequest_Start interface {
 	isReadLinesRequest_Start()
 }
 
 type ReadLinesRequest_Last struct {
-	// The last lines of the file, up to this many. 0: only lines that are written from now on, which needs `follow`. A
-	// last line without a line end counts. At least 0.
+	// The last lines of the file, up to this many; with a filter, the last that it admits. 0: only lines that are
+	// written from now on, which needs `follow`. A last line without a line end counts. At least 0.
 	Last int64 `protobuf:"varint,2,opt,name=last,proto3,oneof"`
 }
 
@@ -467,11 +519,12 @@ type ReadLinesResponse struct {
 	Lines []*Line `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
 	// Events before the first line of this response, in order.
 	Events []*LineStreamEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
-	// Continue here: everything before this cursor was delivered or reported in events. Always set.
+	// Continue here: everything before this cursor was delivered, left out by the filter, or reported in events. Always
+	// set.
 	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// True if this response reaches the end of the file: from here on the stream is live.
 	CaughtUp bool `protobuf:"varint,4,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	// The offset after the last delivered line, in bytes from the start of the file.
+	// The offset after the last line that was delivered or left out by the filter, in bytes from the start of the file.
 	NextOffset *int64 `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3,oneof" json:"next_offset,omitempty"`
 	// The size of the file in bytes, at the last inspection: `next_offset` of `size` is the progress.
 	Size          *int64 `protobuf:"varint,6,opt,name=size,proto3,oneof" json:"size,omitempty"`
@@ -1503,7 +1556,7 @@ var File_perennial_v1_lines_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\n" +
-	"\x18perennial/v1/lines.proto\x12\fperennial.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16perennial/v1/gap.proto\"\xf9\x05\n" +
+	"\x18perennial/v1/lines.proto\x12\fperennial.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16perennial/v1/gap.proto\"\xf9\x06\n" +
 	"\x10ReadLinesRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x04last\x18\x02 \x01(\x03H\x00R\x04last\x12\x1d\n" +
@@ -1524,7 +1577,12 @@ const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\tmax_batch\x18\x0e \x01(\x05H\x05R\bmaxBatch\x88\x01\x01\x12>\n" +
 	"\rpartial_flush\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fpartialFlush\x12!\n" +
 	"\tdelimiter\x18\x10 \x01(\tH\x06R\tdelimiter\x88\x01\x01\x12)\n" +
-	"\x0emax_line_bytes\x18\x11 \x01(\x05H\aR\fmaxLineBytes\x88\x01\x01B\a\n" +
+	"\x0emax_line_bytes\x18\x11 \x01(\x05H\aR\fmaxLineBytes\x88\x01\x01\x12\x18\n" +
+	"\ainclude\x18\x19 \x03(\tR\ainclude\x12\x18\n" +
+	"\aexclude\x18\x1a \x03(\tR\aexclude\x12)\n" +
+	"\x10literal_patterns\x18\x1b \x01(\bR\x0fliteralPatterns\x12\x1f\n" +
+	"\vignore_case\x18\x1c \x01(\bR\n" +
+	"ignoreCaseB\a\n" +
 	"\x05startB\r\n" +
 	"\v_until_lineB\x0f\n" +
 	"\r_until_offsetB\t\n" +

@@ -52,6 +52,26 @@ fn each_option_is_a_field_of_the_request() {
 }
 
 #[test]
+fn a_filter_is_the_fields_of_the_request_and_is_kept_by_the_command_that_continues() {
+    let request = |line: &str| {
+        let asked = request(line);
+        (asked.include, asked.exclude, asked.literal_patterns, asked.ignore_case)
+    };
+    let owned = |patterns: &[&str]| patterns.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    let given = "a/b --grep a --grep -b --exclude c";
+    assert_eq!(request(given), (owned(&["a", "-b"]), owned(&["c"]), false, false));
+    let inverted = "a/b --grep a --exclude c -v -i --fixed-strings";
+    assert_eq!(request(inverted), (vec![], owned(&["a", "c"]), true, true));
+    let words = quote::command(&parsed(&format!("{inverted} --grep -b$")).words("a/b", 2, "C"));
+    let expected = "lines a/b --grep=a '--grep=-b$' --exclude=c -v -i --fixed-strings --cursor C";
+    assert_eq!(words, expected);
+    for line in ["a/b -v", "a/b --grep"] {
+        let words = ["perennial", "lines"].into_iter().chain(line.split(' '));
+        assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
 fn raw_lines_keep_their_carriage_returns() {
     let delimiter = |line: &str| parsed(line).request("a/b", None, Format::Raw).delimiter;
     assert_eq!(delimiter("a/b").as_deref(), Some("\n"));
@@ -74,6 +94,7 @@ fn n_is_what_it_is_in_tail() {
         assert!(tail(wrong).unwrap_err().contains("try 10"), "{wrong}");
     }
     assert_eq!(request("a/b -n +7").start, Some(Start::FromLine(7)));
+    assert_eq!(request("a/b --tail 3").start, Some(Start::Last(3)));
 }
 
 #[test]
@@ -107,7 +128,7 @@ fn a_delimiter_is_read_as_it_is_written() {
 fn the_command_that_continues_has_all_that_still_matters() {
     let words = |line: &str| quote::command(&parsed(line).words("a/b", 2, "C"));
     assert_eq!(words("a/b -n 5"), "lines a/b --cursor C");
-    assert_eq!(words("a/b c/d -F -n 5"), "lines a/b -v -F --cursor C");
+    assert_eq!(words("a/b c/d -F -n 5"), "lines a/b -H -F --cursor C");
     assert_eq!(words("a/b c/d -q"), "lines a/b --cursor C");
     assert_eq!(
         words(
@@ -131,7 +152,7 @@ fn options_that_contradict_each_other_are_refused() {
     assert!(refused("a/b c/d --cursor C", Format::Text).contains("--resume"));
     assert!(refused("a/b c/d", Format::Raw).contains("--no-names"));
     assert!(parsed("a/b c/d -q").check(Format::Raw).is_ok());
-    for line in ["a/b -q -v", "a/b --cursor C --resume F", "a/b --until-line 0", "a/b -n 1 --from-line 2"] {
+    for line in ["a/b -q -H", "a/b --cursor C --resume F", "a/b --until-line 0", "a/b -n 1 --from-line 2"] {
         let words = ["perennial", "lines"].into_iter().chain(line.split(' '));
         assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
     }

@@ -52,7 +52,7 @@ fn a_line_of_several_files_has_the_name_before_it() {
     assert_eq!(printed("lines x/a x/b -q", false, &lines), "1\n2\n3\n");
     assert_eq!(printed("-o raw lines x/a x/b -q", false, &lines), "1\n2\n3\n");
     assert_eq!(printed(ONE, false, &lines[..1]), "1\n");
-    assert_eq!(printed("lines x/a -v", false, &lines[..1]), "x/a: 1\n");
+    assert_eq!(printed("lines x/a -H", false, &lines[..1]), "x/a: 1\n");
 }
 
 #[test]
