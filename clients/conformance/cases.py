@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 
 from bed import SERVER, Client, Failed, Late, Watch, output
@@ -108,6 +109,14 @@ class Run:
         options.setdefault("connect_timeout", CONNECT_SECONDS)
         client.send(do="stream", kind=self.kind, server=f"http://{address}", request=self.request(), **options)
 
+    def matching(self):
+        """The items that the filter of the request admits."""
+        wanted = self.get("expect_matching")
+        if wanted is None:
+            return self.expected
+        include, exclude = re.compile(wanted["include"]), re.compile(wanted["exclude"])
+        return [text for text in self.expected if include.search(text) and not exclude.search(text)]
+
     # What the client printed
 
     def take(self, line):
@@ -194,7 +203,7 @@ async def read(run):
         run.check_error(expect_error)
         return
     run.check_end()
-    run.check_items(run.expected[: run.get("expect_items", len(run.expected))])
+    run.check_items(run.matching()[: run.get("expect_items", len(run.expected))])
     if proxy.faults < run.get("least_faults", 0):
         # Of a countdown that is late, numbers are skipped, and with them responses.
         kind = Late if run.kind == "countdown" else Failed

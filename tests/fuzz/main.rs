@@ -167,6 +167,11 @@ fn no_path_leads_out_of_a_root_and_no_glob_is_wrong_about_one() {
 }
 
 #[test]
+fn patterns_of_any_bytes_are_refused_or_divide_the_lines_of_a_file() {
+    fuzz(&targets::FILTER);
+}
+
+#[test]
 fn no_other_text_is_taken_for_a_token() {
     fuzz(&targets::TOKEN);
 }

@@ -102,6 +102,9 @@ fn requests() {
             partial_flush: Some(duration(1)),
             delimiter: Some("\n".into()),
             max_line_bytes: Some(100),
+            include: vec!["GET|POST".into()],
+            exclude: vec!["health".into(), "ready".into()],
+            ignore_case: true,
             ..Default::default()
         },
     );

@@ -12,6 +12,7 @@
 mod archive;
 mod configuration;
 mod cursor;
+mod filter;
 mod house;
 mod jwt;
 mod log;
@@ -40,6 +41,8 @@ const MIB: usize = 1024 * 1024;
 pub const REQUEST: Target = Target { name: "request", run: request::run, most_memory: 64 * MIB, words: &[] };
 pub const CURSOR: Target = Target { name: "cursor", run: cursor::run, most_memory: 64 * MIB, words: &[] };
 pub const PATH: Target = Target { name: "path", run: path::run, most_memory: 64 * MIB, words: path::WORDS };
+pub const FILTER: Target =
+    Target { name: "filter", run: filter::run, most_memory: 64 * MIB, words: filter::WORDS };
 pub const TOKEN: Target =
     Target { name: "token", run: token::run, most_memory: 16 * MIB, words: token::WORDS };
 pub const JWT: Target = Target { name: "jwt", run: jwt::run, most_memory: 16 * MIB, words: jwt::WORDS };
