@@ -42,6 +42,8 @@ const MAX_LINE_BYTES = 8_192;
 const AHEAD = 2_000;
 /** How far back a jump to earlier lines of the same file goes. */
 const BACK_BYTES = 256 * 1_024;
+/** Rows in which a goal is looked for: more than `BACK_BYTES` have. A goal whose file is gone is nowhere. */
+const MAX_ROWS_TO_GOAL = 300_000;
 const SWITCHES = ["rotated", "truncated", "opened", "late"];
 
 interface State {
@@ -51,6 +53,9 @@ interface State {
   after?: { switches: number; offset: string; bytes?: string };
 }
 
+/** A line of a stream: how often the stream had changed to another file before it, and its first byte in its file. */
+export type Place = Pick<LineRow, "switches" | "offset">;
+
 export class LineFeed {
   readonly rows = new Rows<LineRow | NoteRow>();
   readonly reader: Reader<LineItem>;
@@ -58,6 +63,8 @@ export class LineFeed {
   /** Read on, whatever is in sight. */
   follows = true;
   lastInSight = 0;
+  /** A line to read up to, whatever is in sight. */
+  goal: Place | undefined;
   lines = 0;
   #view: View | undefined;
   #switches = 0;
@@ -76,7 +83,7 @@ export class LineFeed {
       resumed: (outageMs) => {
         this.#note("info", `the connection was lost for ${(outageMs / 1_000).toFixed(1)} s, and the stream resumed: no line is missing`);
       },
-      wantsMore: () => this.follows || this.rows.next - this.lastInSight < AHEAD,
+      wantsMore: () => this.follows || this.goal !== undefined || this.rows.next - this.lastInSight < AHEAD,
     });
   }
 
@@ -91,8 +98,21 @@ export class LineFeed {
     this.isCaughtUp = false;
     this.lines = 0;
     this.lastInSight = 0;
+    this.goal = undefined;
     this.reader.start();
     this.change();
+  }
+
+  /** The number of the row at the goal, or of the last before it, once that is known. There is no goal any more then. */
+  takeGoal(): number | undefined {
+    const { goal, rows } = this;
+    if (goal === undefined) return undefined;
+    const distance = ({ switches, offset }: Place) => switches - goal.switches || offset - goal.offset;
+    const last = rows.list.findLast(({ value }) => value.kind === "line")?.value as LineRow | undefined;
+    const isReached = this.isCaughtUp || (last !== undefined && distance(last) >= 0);
+    if (!isReached && rows.next < MAX_ROWS_TO_GOAL) return undefined;
+    this.goal = undefined;
+    return rows.list.findLast(({ value }) => value.kind === "line" && distance(value) <= 0)?.n;
   }
 
   #open(options: StreamOptions) {
@@ -217,15 +237,12 @@ export class LineFeed {
     return undefined;
   }
 
-  /**
-   * Where earlier rows can be read: a state of this stream, or an offset of the same file. `anchor` is the offset of the line
-   * that is first now.
-   */
-  earlier(): { params: Record<string, string | undefined>; anchor: number } | undefined {
+  /** Where earlier rows can be read: a state of this stream, or an offset of the same file. `goal` is the line that is first now. */
+  earlier(): { params: Record<string, string | undefined>; goal: Place } | undefined {
     const first = this.rows.first;
     const line = this.rows.list.find(({ value }) => value.kind === "line")?.value as LineRow | undefined;
     if (line === undefined) return undefined;
-    const anchor = line.offset;
+    const { offset } = line;
     const cleared = { cursor: undefined, after: undefined, last: undefined, line: undefined, offset: undefined };
     if (first > 0) {
       const mark = this.rows.markBefore(Math.max(first - AHEAD, 1));
@@ -233,12 +250,13 @@ export class LineFeed {
       if (state !== undefined) {
         const { cursor, after } = parse(state);
         const text = after && [after.switches, after.offset, after.bytes].filter((part) => part !== undefined).join(".");
-        return { params: { ...cleared, cursor, after: text }, anchor };
+        const switches = line.switches - (mark === undefined ? 0 : (this.#switchesAt.get(mark.n) ?? 0));
+        return { params: { ...cleared, cursor, after: text }, goal: { switches, offset } };
       }
     }
     const isCurrent = this.#isSameFile && line.switches === this.#switches;
-    if (!isCurrent || anchor === 0) return undefined;
-    return { params: { ...cleared, offset: String(Math.max(anchor - BACK_BYTES, 0)) }, anchor };
+    if (!isCurrent || offset === 0) return undefined;
+    return { params: { ...cleared, offset: String(Math.max(offset - BACK_BYTES, 0)) }, goal: { switches: 0, offset } };
   }
 }
 

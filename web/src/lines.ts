@@ -5,7 +5,7 @@ import "./copy.js";
 import "./files.js";
 import { type Call, python } from "./copy.js";
 import { announce } from "./element.js";
-import { LineFeed, type LineRow, type NoteRow, requestOf } from "./line-feed.js";
+import { LineFeed, type LineRow, type NoteRow, type Place, requestOf } from "./line-feed.js";
 import type { Row, RowView } from "./list.js";
 import { stateLabel, stateNotice } from "./pane.js";
 import { RowsPane } from "./rows-pane.js";
@@ -27,8 +27,8 @@ export class Lines extends RowsPane<Value> {
 
   startKind: keyof typeof STARTS = "last";
   protected readonly feed = new LineFeed(() => this.changed());
-  /** The offset of the line to show when it is there. */
-  #anchor: number | undefined;
+  /** The line that the next feed is to show. */
+  #goal: Place | undefined;
   /** The width of a character. */
   #character = 0;
 
@@ -58,20 +58,18 @@ export class Lines extends RowsPane<Value> {
     const { view } = this;
     if (view.path === "") return this.close();
     for (const kind of ["last", "line", "offset"] as const) if (view.params[kind] !== undefined) this.startKind = kind;
-    this.startFeed(view.params["cursor"] !== undefined);
+    this.startFeed(view.params["cursor"] !== undefined && this.#goal === undefined);
+    this.feed.goal = this.#goal;
+    this.#goal = undefined;
   }
 
   protected override changed(): void {
-    if (this.#anchor !== undefined) this.#showAnchor(this.feed.rows.next);
+    const reached = this.feed.takeGoal();
+    if (reached !== undefined) {
+      this.selected = reached;
+      this.list?.show(reached, "middle");
+    }
     super.changed();
-  }
-
-  #showAnchor(next: number): void {
-    const found = this.feed.rows.list.findLast(({ value }) => value.kind === "line" && value.offset <= (this.#anchor ?? 0));
-    if (found === undefined || found.n === next - 1) return;
-    this.#anchor = undefined;
-    this.selected = found.n;
-    this.list?.show(found.n, "middle");
   }
 
   protected override render() {
@@ -181,8 +179,8 @@ export class Lines extends RowsPane<Value> {
     const earlier = this.feed.earlier();
     if (earlier === undefined) return;
     const view = withParams(this.view, { ...earlier.params, follow: undefined });
+    this.#goal = earlier.goal;
     this.go(view);
-    this.#anchor = earlier.anchor;
     announce("reads earlier lines");
   }
 
