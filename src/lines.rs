@@ -30,7 +30,7 @@ use crate::{
     stream::{self, alarm::Alarms},
 };
 use content::filter::Engines;
-use history::search::Heads;
+use history::{archive::Archives, search::Heads};
 use reader::Reader;
 use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
@@ -51,6 +51,7 @@ mod watch;
 pub use content::filter::{Filter, MAX_PATTERN_BYTES, MAX_PATTERNS, PatternFault, Patterns};
 pub use content::rules::{Delimiter, LongLine, MAX_DELIMITER_BYTES, MIN_ASKED_LINE_BYTES, Rules};
 pub use error::{Error, RootError};
+pub use history::archive::Fault;
 pub use position::Position;
 pub use query::{OnGap, Query, Start};
 pub use root::{
@@ -86,6 +87,7 @@ struct Inner {
     indexes: Indexes,
     heads: Heads,
     engines: Engines,
+    archives: Arc<Archives>,
     alarms: Alarms,
     options: Options,
 }
@@ -139,7 +141,7 @@ pub struct Progress {
 }
 
 /// Something that happened to the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     /// The file was renamed away or replaced. The next line is from the new file.
     Rotated {
@@ -185,7 +187,7 @@ pub enum Event {
 }
 
 /// Why lines are missing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum GapReason {
     /// The file was truncated before they were read.
     Truncated,
@@ -195,6 +197,15 @@ pub enum GapReason {
     Expired,
     /// They were written into a hole after it was passed.
     Filled,
+    /// They are in a compressed file that cannot be read, or not to its end.
+    Unreadable {
+        /// The name of the file.
+        name: Arc<str>,
+        /// Why it cannot be read.
+        fault: Fault,
+        /// Lines after this offset of its content were read, and were not confirmed by a checksum.
+        unconfirmed: Option<u64>,
+    },
 }
 
 /// Which file a position was found in.
@@ -250,6 +261,7 @@ impl Files {
                 indexes: Indexes::default(),
                 heads: Heads::default(),
                 engines: Engines::default(),
+                archives: Arc::default(),
                 alarms: Alarms::default(),
                 options,
             }),

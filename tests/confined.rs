@@ -225,6 +225,7 @@ async fn position(server: &Server, name: &str) -> Position {
         path: format!("logs/{name}"),
         may_read: lines::MayRead::default(),
         start: lines::Start::Head,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: lines::OnGap::Fail,

@@ -79,6 +79,9 @@ func (e *GapError) Error() string {
 		return fmt.Sprintf("messages from sequence %d to %d are missing: %s",
 			gap.GetFirstSequence(), gap.GetLastSequence(), gap.GetReason())
 	}
+	if e.Lines.GetFile() != "" {
+		return fmt.Sprintf("lines are missing: %s %s", e.Lines.GetFile(), e.Lines.GetFault())
+	}
 	if e.Lines.ByteCount != nil {
 		return fmt.Sprintf("lines with %d bytes are missing: %s", e.Lines.GetByteCount(), e.Lines.GetReason())
 	}

@@ -90,7 +90,7 @@ pub enum Error {
         fault: String,
     },
     /// Lines are missing, and the caller asked for no events.
-    #[error("lines are missing here ({:?}), {} bytes as far as known", .0.reason(), .0.byte_count())]
+    #[error("lines are missing here{}", details(.0))]
     LineGap(LineGap),
     /// Messages are missing, and the caller asked for no events.
     #[error("messages from sequence {} to {} are missing ({:?})", .0.first_sequence(), .0.last_sequence(), .0.reason())]
@@ -297,6 +297,17 @@ fn unreachable_because(status: &Status, url: &str) -> Option<String> {
     last.filter(|_| connecting).map(ToString::to_string)
 }
 
+/// The file or the size of a gap, and its reason.
+fn details(gap: &LineGap) -> String {
+    let reason = gap.reason();
+    match gap.byte_count {
+        // The name is that of a file, which may have any characters.
+        _ if !gap.file.is_empty() => format!(": {:?} {}", gap.file, gap.fault),
+        Some(bytes) => format!(", {bytes} bytes ({reason:?})"),
+        None => format!(" ({reason:?})"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tonic_types::ErrorDetails;
@@ -324,6 +335,17 @@ mod tests {
             assert_eq!((error.reason(), error.is_retryable()), (None, is_retryable), "{code:?}");
             assert!(matches!(error, Error::Status { metadata, .. } if metadata.is_empty()));
         }
+    }
+
+    #[test]
+    fn a_gap_says_which_file_it_is_or_how_many_bytes() {
+        let gap = LineGap { reason: crate::proto::LineGapReason::Deleted.into(), ..LineGap::default() };
+        let shown = |gap| Error::LineGap(gap).to_string();
+        assert_eq!(shown(gap.clone()), "lines are missing here (Deleted)");
+        let counted = LineGap { byte_count: Some(7), ..gap.clone() };
+        assert_eq!(shown(counted), "lines are missing here, 7 bytes (Deleted)");
+        let named = LineGap { file: "a\nb.gz".into(), fault: "is damaged".into(), ..gap };
+        assert_eq!(shown(named), r#"lines are missing here: "a\nb.gz" is damaged"#);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     access::{Kind, Verb},
     cursor,
     lines::{
-        self, Batch, Delimiter, Event, FileInfo, Found, GapReason, LongLine, MayRead, OnGap, Patterns,
+        self, Batch, Delimiter, Event, Fault, FileInfo, Found, GapReason, LongLine, MayRead, OnGap, Patterns,
         Progress, Query, Rules, Start,
     },
     proto::{self, line_service_server::LineService, read_lines_request},
@@ -47,7 +47,7 @@ impl LineService for App {
             let batch = batch?;
             for event in &batch.events {
                 if let Event::Gap { reason, .. } = event {
-                    metrics.gap("ReadLines", gap_reason(*reason).as_str_name());
+                    metrics.gap("ReadLines", gap_reason(reason).as_str_name());
                 }
             }
             Ok(response(batch))
@@ -86,7 +86,7 @@ fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, 
     let rules = rules(&request)?;
     let proto::ReadLinesRequest { path, start, follow, on_gap, cursor, limit, heartbeat, max_batch, .. } =
         request;
-    let proto::ReadLinesRequest { wait_for_create, partial_flush, .. } = request;
+    let proto::ReadLinesRequest { wait_for_create, partial_flush, history, .. } = request;
     let proto::ReadLinesRequest { include, exclude, literal_patterns, ignore_case, .. } = request;
     let on_gap = if field::skips_gaps(on_gap)? { OnGap::Skip } else { OnGap::Fail };
     let partial_flush = partial_flush.map(|pause| field::duration(pause, "partial_flush", PARTIAL_FLUSH));
@@ -102,6 +102,7 @@ fn query(request: proto::ReadLinesRequest, defaults: Batching) -> Result<Query, 
         path,
         may_read,
         start,
+        history,
         follow,
         wait_for_create,
         on_gap,
@@ -157,7 +158,7 @@ fn response(batch: Batch) -> Outgoing<Encoded> {
 
 fn event(event: &Event) -> proto::LineStreamEvent {
     use proto::line_stream_event::Event as E;
-    let event = match *event {
+    let event = match event.clone() {
         Event::Rotated { next_offset } => {
             E::Rotated(proto::FileRotated { next_offset: Some(next_offset.cast_signed()) })
         }
@@ -167,8 +168,9 @@ fn event(event: &Event) -> proto::LineStreamEvent {
         }),
         Event::Deleted => E::Deleted(proto::FileDeleted {}),
         Event::Gap { reason, bytes } => E::Gap(proto::LineGap {
-            reason: gap_reason(reason).into(),
+            reason: gap_reason(&reason).into(),
             byte_count: bytes.map(u64::cast_signed),
+            ..unreadable(reason)
         }),
         Event::Opened { size } => E::Opened(proto::FileOpened { size: Some(size.cast_signed()) }),
         Event::Hole { offset, bytes } => E::Hole(proto::FileHole {
@@ -181,12 +183,29 @@ fn event(event: &Event) -> proto::LineStreamEvent {
     proto::LineStreamEvent { event: Some(event) }
 }
 
-fn gap_reason(reason: GapReason) -> proto::LineGapReason {
+/// The file that cannot be read, and why.
+fn unreadable(reason: GapReason) -> proto::LineGap {
+    let GapReason::Unreadable { name, fault, unconfirmed } = reason else {
+        return proto::LineGap::default();
+    };
+    let unconfirmed_offset = unconfirmed.map(u64::cast_signed);
+    let fault = match fault {
+        Fault::Format(format) => format!("has the format of {format}: only gzip and zstd are read"),
+        Fault::Corrupt => "is damaged".into(),
+        Fault::Incomplete => "ends too early".into(),
+        Fault::Memory => "needs a window of more than 8 MiB: compress it without --ultra and --long".into(),
+        Fault::Ratio => "holds more than 1,000 times its size".into(),
+    };
+    proto::LineGap { file: name.to_string(), fault, unconfirmed_offset, ..proto::LineGap::default() }
+}
+
+fn gap_reason(reason: &GapReason) -> proto::LineGapReason {
     match reason {
         GapReason::Truncated => proto::LineGapReason::Truncated,
         GapReason::Deleted => proto::LineGapReason::Deleted,
         GapReason::Expired => proto::LineGapReason::Expired,
         GapReason::Filled => proto::LineGapReason::Filled,
+        GapReason::Unreadable { .. } => proto::LineGapReason::Unreadable,
     }
 }
 

@@ -35,6 +35,15 @@ pub enum Error {
         /// The name of the field.
         field: &'static str,
     },
+    /// The query reads the whole history, and sets a field that is of one file.
+    #[error("{field} is of one file, and the query reads the whole history")]
+    NotInHistory {
+        /// The name of the field.
+        field: &'static str,
+    },
+    /// The position is in a compressed file, which only a query for the whole history reads.
+    #[error("a position in a compressed file needs a query for the whole history")]
+    NeedsHistory,
     /// The pause before a partial line is yielded is not in [`PARTIAL_FLUSHES`](super::PARTIAL_FLUSHES).
     #[error("a partial line after {pause:?}")]
     PartialFlush {

@@ -50,7 +50,8 @@ pub struct Position {
     pub(super) is_copy: bool,
 }
 
-/// Where a compressed file can be read from, so that it need not be decompressed from its start.
+/// Where a compressed file can be read from, so that it need not be decompressed from its start. This build decompresses
+/// it from there, and sets both to 0.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Compressed {
     /// The offset in the file at which a member, a frame or a checkpoint starts.
@@ -103,8 +104,8 @@ impl Position {
                     .iter()
                     .all(|hole| hole.offset.checked_add(hole.bytes).is_some_and(|end| end <= offset))
         };
-        // This build makes no position in a compressed file, with filters or with records.
-        let is_of_lines = self.compressed.is_none() && self.filter.is_none() && self.record.is_none();
+        // This build makes no position with filters or with records.
+        let is_of_lines = self.filter.is_none() && self.record.is_none();
         is_of_lines
             && is_sound(&self.checkpoint)
             && self.resume_at.iter().chain(&self.late).all(|(_, checkpoint)| is_sound(checkpoint))

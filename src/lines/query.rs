@@ -18,6 +18,9 @@ pub struct Query {
     pub may_read: MayRead,
     /// Where the stream starts.
     pub start: Start,
+    /// Read the generations of the log that were rotated away first, the oldest first, also compressed ones. Needs
+    /// [`Start::Head`] or [`Start::Resume`], and has no end by a line or an offset.
+    pub history: bool,
     /// At the end of the file, wait for more lines and for the files that replace it. Otherwise the stream ends there.
     pub follow: bool,
     /// Wait for a file that does not exist yet, instead of [`Error::NotFound`](super::Error::NotFound). Needs `follow`.

@@ -18,7 +18,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Batch, Error, Event, GapReason, Inner, Position, Progress, Query,
+    Batch, Error, Event, GapReason, Inner, Progress, Query,
     content::{
         checkpoint::Checkpoint,
         fill::{self, Ended, Filled, Request},
@@ -27,7 +27,7 @@ use super::{
         rules::Rules,
         split::{Bounds, End},
     },
-    history::rotation::{Rotation, Successor},
+    history::rotation::{Openers, Rotation, Successor},
     root::FilePath,
     seek::{
         locate,
@@ -45,8 +45,10 @@ use late::LateFiles;
 use state::State;
 use tail::Tail;
 
+mod archived;
 mod at_end;
 pub mod late;
+mod position;
 mod state;
 mod tail;
 
@@ -68,8 +70,12 @@ pub struct Reader {
     partial_flush: Option<Duration>,
     file_path: FilePath,
     path_checksum: u32,
-    /// See [`Position::directory`].
+    /// See [`Position::directory`](super::Position::directory).
     directory: Option<u32>,
+    /// Opens the next generation, for a reader of the whole history.
+    openers: Option<Openers>,
+    /// The gaps after this file that were reported before there was a next one.
+    reported: Vec<Event>,
     /// Which file is read.
     rotation: Rotation,
     /// How far it is read.
@@ -79,7 +85,7 @@ pub struct Reader {
     tail: Tail,
     /// The size of the file when it was last read.
     size: u64,
-    /// See [`Position::written`].
+    /// See [`Position::written`](super::Position::written).
     written: Option<u64>,
     /// Lines before this number are not delivered.
     skip_to: Option<u64>,
@@ -151,7 +157,8 @@ impl Reader {
             Ok((query, opened))
         };
         let (query, opened) = blocking(&inner.options.pool, open).await?;
-        let Query { rules, batching, partial_flush, .. } = query;
+        let Query { rules, batching, partial_flush, history, .. } = query;
+        let openers = history.then(|| Openers { archives: inner.archives.clone(), gone: gone.0.clone() });
         let opened = opened.search(&inner.options.pool).await?;
         let Opened { follow, rotation, checkpoint, directory, skip_to, late, events, waits_for_file, .. } =
             opened;
@@ -167,6 +174,8 @@ impl Reader {
             path_checksum: path.checksum(),
             file_path: path,
             directory,
+            openers,
+            reported: Vec::new(),
             rotation,
             checkpoint,
             state,
@@ -197,7 +206,7 @@ impl Reader {
                     None => true,
                     Some(reported) => !reported && self.follow.is_some() && self.is_caught_up(&filled),
                 };
-                // Lines that a filter leaves out move the cursor, too.
+                // Lines that a filter leaves out move the cursor, too, and a compressed file waits for its turn.
                 let is_due = filled.ended == Ended::More && self.pacing.heartbeat_at() <= Instant::now();
                 if filled.count > 0 || has_events || is_news || is_due {
                     return Ok(Some(filled));
@@ -237,9 +246,11 @@ impl Reader {
             Phase::Read { flush, short_since } => (flush, short_since),
             Phase::AtEnd(_) | Phase::Short { .. } => (None, None),
         };
-        let flush = flush.or(self.follow.is_none().then_some(End::Last));
+        let flush = flush.or_else(|| self.flush_without_follow());
+        let archive = self.rotation.archive().cloned();
         let filled = match self.rotation.file().cloned() {
             None => self.nothing(0),
+            Some(_) if let Some(archive) = archive => self.read_archive(archive, flush).await?,
             Some(file) => match self.seek(&file).await? {
                 Some(nothing) => nothing,
                 None => self.read_file(file, flush, version).await?,
@@ -330,7 +341,7 @@ impl Reader {
         let (inner, file, rules) = (self.inner.clone(), file.clone(), self.rules.clone());
         let (from, gone) = (self.checkpoint, self.gone.0.clone());
         let search = move || {
-            if from.line.offset > 0 && !from.is_intact(&file)? {
+            if from.line.offset > 0 && !from.is_intact(&*file)? {
                 return Ok((None, 0, file.metadata()?.len()));
             }
             // Whether a CR before it is content does not change the numbers.
@@ -339,7 +350,7 @@ impl Reader {
             } else {
                 locate::line(&file, from.line, number, &rules.delimiter, &gone)?
             };
-            Ok((Some(Checkpoint::at(&file, found)?), seen, file.metadata()?.len()))
+            Ok((Some(Checkpoint::at(&*file, found)?), seen, file.metadata()?.len()))
         };
         let pool = &self.inner.options.pool;
         let (checkpoint, seen, size) = blocking(pool, move || Ok(despite_truncation(search)?)).await?;
@@ -364,7 +375,8 @@ impl Reader {
         let is_same_end = matches!(filled.ended, Ended::End { seen, .. } if is_known(seen));
         self.state.record_read(filled.count == 0 && is_same_end);
         self.tail.record(filled, flush);
-        let may_be_stale = self.rotation.is_remote() || self.limit().is_some();
+        let may_be_stale =
+            self.rotation.is_remote() || self.limit().is_some() || self.rotation.archive().is_some();
         if filled.ended != Ended::Truncated && filled.size < size && !may_be_stale {
             self.report_cut_off(text_end);
         }
@@ -436,38 +448,6 @@ impl Reader {
         filled.reaches_end && self.rotation.successor() != Successor::Ready
     }
 
-    fn position(&self) -> Position {
-        let (identity, checkpoint) = (self.rotation.identity(), self.checkpoint);
-        let position = Position {
-            path: self.path_checksum,
-            directory: self.directory,
-            identity,
-            checkpoint,
-            size: self.text_end(),
-            compressed: None,
-            skip_to: self.skip_to,
-            deleted: self.state.is_absent(),
-            resume_at: self.state.resume_at().or_else(|| self.rotation.linked()),
-            late: self.late.last().map(|late| (late.identity, late.checkpoint)),
-            filter: None,
-            record: None,
-            written: self.written,
-            is_copy: self.rotation.is_copy(),
-        };
-        let Some(paused) = self.state.skipping() else { return position };
-        Position {
-            identity: paused.rotation.identity(),
-            checkpoint: paused.checkpoint,
-            size: paused.tail.seen.unwrap_or(0).max(paused.checkpoint.line.offset),
-            deleted: paused.state.is_absent(),
-            resume_at: paused.rotation.linked(),
-            late: Some((identity, checkpoint)),
-            written: None,
-            is_copy: paused.rotation.is_copy(),
-            ..position
-        }
-    }
-
     /// The batch of what [`wait`](Self::wait) returned.
     pub fn batch(&mut self, filled: Filled) -> Batch {
         let caught_up = self.is_caught_up(&filled);
@@ -485,7 +465,7 @@ impl Reader {
 
 /// Reads one batch on a thread that may block.
 async fn read(pool: Pool, file: Arc<File>, request: Request, gone: Arc<AtomicBool>) -> Result<Filled, Error> {
-    blocking(&pool, move || Ok(fill::fill(&file, &request, &gone)?)).await
+    blocking(&pool, move || Ok(fill::fill(&*file, &request, &gone)?)).await
 }
 
 /// Runs `work` on a thread that may block.

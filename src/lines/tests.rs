@@ -45,8 +45,7 @@ impl Log {
     fn with(options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = Options { max_line_bytes: 1000, rotation_grace: Duration::from_millis(50), ..options };
-        let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
-        Self { directory, files }
+        Self { files: Files::new(vec![Root::new("r", directory.path())], options).unwrap(), directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -86,6 +85,7 @@ fn query(start: Start) -> Query {
         path: "r/app.log".into(),
         may_read: MayRead::default(),
         start,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: OnGap::Fail,

@@ -27,7 +27,7 @@ struct Written {
 }
 
 /// What a reader got.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Got {
     Line(Line),
     Event(Event),
@@ -55,7 +55,7 @@ pub struct Ledger {
 
 impl Got {
     /// It reports that lines are missing.
-    fn is_loss(self) -> bool {
+    fn is_loss(&self) -> bool {
         match self {
             Self::Line(_) => false,
             Self::Expired => true,
@@ -67,7 +67,7 @@ impl Got {
     }
 
     /// The next line may be from elsewhere than after the one before.
-    fn is_turn(self) -> bool {
+    fn is_turn(&self) -> bool {
         self.is_loss()
             || matches!(self, Self::Event(Event::Rotated { .. } | Event::Opened { .. } | Event::Late { .. }))
     }
@@ -216,7 +216,7 @@ impl Ledger {
 
     /// A loss was reported.
     pub fn has_loss(&self) -> bool {
-        self.output.iter().any(|got| got.is_loss())
+        self.output.iter().any(Got::is_loss)
     }
 
     /// Every line came.
@@ -263,7 +263,7 @@ impl Ledger {
         let after = after.or_else(|| others(&|it| it > life).into_iter().min());
         let after = after.filter(|_| !is_late).unwrap_or(self.output.len());
         let range = before.min(after)..before.max(after);
-        self.output[range].iter().any(|got| got.is_loss())
+        self.output[range].iter().any(Got::is_loss)
     }
 
     /// What is wrong, if anything, once all came that will come.
@@ -311,7 +311,7 @@ impl Ledger {
                 };
                 let is_lost = between.iter().any(is_lost);
                 times += usize::from(!is_lost);
-                if !between.iter().any(|got| got.is_turn()) || times > lives {
+                if !between.iter().any(Got::is_turn) || times > lives {
                     return Some(format!("line {number} came again"));
                 }
             }

@@ -153,6 +153,7 @@ pub fn query_of(name: &str, start: Start) -> Query {
         path: format!("{ROOT}/{name}"),
         may_read: MayRead::default(),
         start,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: OnGap::Fail,
@@ -195,7 +196,7 @@ impl Reading {
         let lines = proto::ReadLinesResponse::decode(batch.items.concat().as_slice()).unwrap().lines;
         assert_eq!(lines.len(), batch.count, "a batch holds what it says");
         self.lines.extend(lines);
-        self.events.extend(&batch.events);
+        self.events.extend(batch.events.iter().cloned());
         self.position = Some(batch.position.clone());
         self.caught_up = batch.progress.caught_up;
     }
@@ -286,7 +287,8 @@ impl Reading {
     }
 
     /// The last of what came, for a test that fails.
-    fn seen(&self) -> String {
+    /// What came so far, shortened.
+    pub fn seen(&self) -> String {
         let cut = |line: String| line.chars().take(60).collect::<String>();
         let lines =
             self.lines[self.lines.len().saturating_sub(5)..].iter().map(shown).map(cut).collect::<Vec<_>>();

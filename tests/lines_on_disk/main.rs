@@ -15,6 +15,7 @@ mod bed;
 mod content;
 mod figures;
 mod growth;
+mod history;
 mod nul;
 mod remote;
 mod rotation;

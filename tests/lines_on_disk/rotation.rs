@@ -224,7 +224,7 @@ async fn a_hole_that_copytruncate_leaves_is_reported_and_is_no_text() {
             );
             let hole = Event::Hole { offset: 0, bytes };
             assert!(
-                matches!(reading.events[..], [Event::Truncated { read_offset, .. }, reported] if reported == hole && read_offset == bytes),
+                matches!(&reading.events[..], [Event::Truncated { read_offset, .. }, reported] if *reported == hole && *read_offset == bytes),
                 "{:?}",
                 reading.events
             );

@@ -10,6 +10,7 @@
 mod filter;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod history;
 mod resume;
 
 use std::{

@@ -15,7 +15,7 @@ use crate::{
     ran,
 };
 
-fn place(server: &Server) -> (PathBuf, String) {
+pub fn place(server: &Server) -> (PathBuf, String) {
     let path = server.directory().join("place");
     let text = path.to_str().unwrap().to_owned();
     (path, text)
@@ -34,7 +34,7 @@ fn wait_for_change(path: &Path, before: &str) -> String {
     }
 }
 
-fn numbered(range: std::ops::Range<usize>) -> String {
+pub fn numbered(range: std::ops::Range<usize>) -> String {
     range.map(|n| format!("line {n}\n")).collect()
 }
 

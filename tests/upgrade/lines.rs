@@ -62,7 +62,7 @@ fn texts(responses: &[ReadLinesResponse]) -> Vec<&str> {
 }
 
 fn events(response: &ReadLinesResponse) -> Vec<Event> {
-    response.events.iter().map(|event| event.event.unwrap()).collect()
+    response.events.iter().map(|event| event.event.clone().unwrap()).collect()
 }
 
 fn found(response: &ReadLinesResponse) -> FileResumedFound {

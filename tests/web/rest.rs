@@ -180,6 +180,31 @@ async fn a_log_is_followed_and_continues_over_a_killed_server() {
 }
 
 #[tokio::test]
+async fn the_whole_history_of_a_log_is_read_and_a_file_that_cannot_be_read_is_named() {
+    let server = Server::start();
+    std::fs::write(server.log_file("app.log.3"), b"\xfd7zXZ\0").unwrap();
+    append(&server.log_file("app.log.2"), "one\n");
+    let gzip = std::process::Command::new("gzip").arg(server.log_file("app.log.2")).status().unwrap();
+    assert!(gzip.success());
+    append(&server.log_file("app.log.1"), "two\n");
+    append(&server.log_file("app.log"), "three\n");
+    let (head, body) = ask(&server, request("GET", "/v1/lines/logs/app.log?history", &[LINES])).await;
+    assert_eq!(head.status, 200);
+    let responses = body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    let all = |field: &str| {
+        let lists = responses.iter().filter_map(|response| response[field].as_array().cloned());
+        lists.flatten().collect::<Vec<_>>()
+    };
+    let texts = all("lines").iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts, ["one", "two", "three"]);
+    let gap = all("events").iter().find_map(|event| event.get("gap").cloned()).unwrap();
+    assert_eq!((&gap["file"], &gap["reason"]), (&"app.log.3".into(), &"LINE_GAP_REASON_UNREADABLE".into()));
+    let (head, body) = ask(&server, request("GET", "/v1/lines/logs/app.log?history&last=3", &[LINES])).await;
+    assert_eq!(head.status, 400);
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["field"], "last", "{body}");
+}
+
+#[tokio::test]
 async fn what_is_posted_is_read() {
     let server = Server::start();
     let (head, mut events) = Events::open(&server, "/v1/messages?topic=demo.>", &[EVENTS]).await;

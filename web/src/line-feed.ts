@@ -300,6 +300,7 @@ const GAPS: Record<LineGapReason, string> = {
   [LineGapReason.DELETED]: "the rotated file that had them was deleted, or is compressed",
   [LineGapReason.EXPIRED]: "the file at the cursor is gone",
   [LineGapReason.FILLED]: "they were written into a hole that the stream had passed",
+  [LineGapReason.UNREADABLE]: "their compressed file cannot be read",
 };
 
 function noteOf(event: LineStreamEvent["event"]): string | undefined {
@@ -319,9 +320,10 @@ function noteOf(event: LineStreamEvent["event"]): string | undefined {
     case "late":
       return "lines that were written to the rotated file late:";
     case "gap": {
-      const { byteCount, reason } = event.value;
+      const { byteCount, reason, file, fault } = event.value;
       const size = byteCount === undefined ? "" : ` (${count(byteCount, "byte")})`;
-      return `gap: lines are missing here${size}: ${GAPS[reason] ?? GAPS[LineGapReason.UNSPECIFIED]}`;
+      const why = file === "" ? (GAPS[reason] ?? GAPS[LineGapReason.UNSPECIFIED]) : `${file} ${fault}`;
+      return `gap: lines are missing here${size}: ${why}`;
     }
     case "resumed":
       if (event.value.found === FileResumedFound.MOVED) return "the file was rotated since: the stream continues in the rotated file";

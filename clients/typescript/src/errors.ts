@@ -71,9 +71,14 @@ export class GapError extends Error {
     super(
       gap.$typeName === "perennial.v1.MessageGap"
         ? `messages from sequence ${gap.firstSequence} to ${gap.lastSequence} are missing`
-        : `lines are missing${gap.byteCount === undefined ? "" : `: ${gap.byteCount} bytes`}`,
+        : `lines are missing${detailsOf(gap)}`,
     );
   }
+}
+
+function detailsOf({ file, fault, byteCount }: LineGap): string {
+  if (file !== "") return `: ${file} ${fault}`;
+  return byteCount === undefined ? "" : `: ${byteCount} bytes`;
 }
 
 /** A state that cannot be used. A stream never starts from the beginning instead. */

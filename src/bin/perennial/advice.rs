@@ -5,7 +5,7 @@
 //! they are.
 
 /// Calls, fields and values of the contract, and their names here.
-const NAMES: [(&str, &str); 35] = [
+const NAMES: [(&str, &str); 36] = [
     ("CancelCountdown", "`perennial countdown cancel`"),
     ("CommitCursor", "`perennial messages --consumer`"),
     ("CreateCountdown", "`perennial countdown create`"),
@@ -32,6 +32,7 @@ const NAMES: [(&str, &str); 35] = [
     ("expected_sequence", "--expect"),
     ("long_line", "--long-line"),
     ("max_batch", "--max-batch"),
+    ("history", "--history"),
     ("max_line_bytes", "--max-line"),
     ("message_id", "--id"),
     ("on_gap", "--on-gap"),

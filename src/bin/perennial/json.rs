@@ -95,7 +95,15 @@ fn line_event(event: &LineStreamEvent) -> Value {
         }
         Some(Event::Deleted(_)) => json!({ "deleted": {} }),
         Some(Event::Gap(it)) => {
-            json!({ "gap": { "reason": it.reason().as_str_name(), "byteCount": it.byte_count } })
+            let mut gap = json!({ "reason": it.reason().as_str_name(), "byteCount": it.byte_count });
+            if let Some(fields) = gap.as_object_mut().filter(|_| !it.file.is_empty()) {
+                fields.extend([
+                    ("file".to_owned(), it.file.as_str().into()),
+                    ("fault".to_owned(), it.fault.as_str().into()),
+                    ("unconfirmedOffset".to_owned(), it.unconfirmed_offset.into()),
+                ]);
+            }
+            json!({ "gap": gap })
         }
         Some(Event::Opened(it)) => json!({ "opened": { "size": it.size } }),
         Some(Event::Hole(it)) => json!({ "hole": { "offset": it.offset, "byteCount": it.byte_count } }),

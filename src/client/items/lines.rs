@@ -94,7 +94,7 @@ impl Kind for ReadLinesRequest {
 
     fn gap(event: &LineStreamEvent) -> Option<Error> {
         match &event.event {
-            Some(Event::Gap(gap)) => Some(Error::LineGap(*gap)),
+            Some(Event::Gap(gap)) => Some(Error::LineGap(gap.clone())),
             _ => None,
         }
     }

@@ -21,6 +21,14 @@ impl From<Error> for Failure {
             Error::NeedsFollow { field } => {
                 Self::field(field, "is set without `follow`: set `follow` as well, or leave this field out")
             }
+            Error::NotInHistory { field } => Self::field(
+                field,
+                "is set with `history`, which reads all generations of the file: leave this field out, or `history`",
+            ),
+            Error::NeedsHistory => Self::field(
+                "history",
+                "is not set, but the cursor is in a compressed generation: send it with the request that it came from",
+            ),
             Error::PartialFlush { pause } => {
                 Self::field("partial_flush", format!("is {}: {PARTIAL_FLUSH}", show(pause)))
             }

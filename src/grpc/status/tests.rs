@@ -1,4 +1,6 @@
 //! Walks the tables: each error that a module can give, against the status that its client gets.
+//!
+//! Long because it has a sample of each error.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{collections::HashSet, io, mem::discriminant};
@@ -198,6 +200,8 @@ fn each_error_of_lines_has_its_status() {
         E::LineZero { field: "until_line" },
         E::NumbersUnknown,
         E::NeedsFollow { field: "partial_flush" },
+        E::NotInHistory { field: "last" },
+        E::NeedsHistory,
         E::PartialFlush { pause: Duration::ZERO },
         E::DelimiterLength { bytes: 17 },
         E::LineBytes { asked: 15, limit: 1 << 20 },
@@ -213,12 +217,14 @@ fn each_error_of_lines_has_its_status() {
         E::PositionInvalid,
         E::Io(io_error()),
     ];
-    walk(samples, 14, |error| match error {
+    walk(samples, 16, |error| match error {
         E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
         E::NotFound { .. } => (ErrorReason::FileNotFound, None),
-        E::LineZero { field } | E::NeedsFollow { field } | E::Pattern { field, .. } => {
-            (ErrorReason::InvalidField, Some(field))
-        }
+        E::LineZero { field }
+        | E::NeedsFollow { field }
+        | E::NotInHistory { field }
+        | E::Pattern { field, .. } => (ErrorReason::InvalidField, Some(field)),
+        E::NeedsHistory => (ErrorReason::InvalidField, Some("history")),
         E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
         E::PartialFlush { .. } => (ErrorReason::InvalidField, Some("partial_flush")),
         E::DelimiterLength { .. } => (ErrorReason::InvalidField, Some("delimiter")),

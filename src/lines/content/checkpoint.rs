@@ -1,13 +1,14 @@
 //! Where a reader is in a file, with the bytes that prove that the file still holds what was read. Everything here
 //! blocks.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     hole::{self, Hole, Holes},
     position::{HEAD, LinePosition},
+    pread::Content,
 };
 
 /// How many bytes before the offset prove that the file was not rewritten. Processes that write the same lines again, and
@@ -42,30 +43,30 @@ impl Fingerprint {
     }
 
     /// Of the bytes before an offset, after a hole among them.
-    pub fn before(file: &File, offset: u64) -> io::Result<Self> {
+    pub fn before(file: &impl Content, offset: u64) -> io::Result<Self> {
         let mut buffer = [0; FINGERPRINT_BYTES];
         let (buffer, _) = buffer.split_at_mut(clamp(offset, FINGERPRINT_BYTES));
-        file.read_exact_at(buffer, offset - buffer.len() as u64)?;
+        file.read_all(buffer, offset - buffer.len() as u64)?;
         Ok(Self::of_last(buffer))
     }
 
     /// Of the start of a file, as a checkpoint far after it has it. An error if the file is shorter.
-    pub fn whole_head(file: &File) -> io::Result<Self> {
+    pub fn whole_head(file: &impl Content) -> io::Result<Self> {
         Self::head(file, HEAD_BYTES as u64)
     }
 
     /// Of the start of a file that was read up to `offset`, before a hole in it.
-    fn head(file: &File, offset: u64) -> io::Result<Self> {
+    fn head(file: &impl Content, offset: u64) -> io::Result<Self> {
         let mut buffer = [0; HEAD_BYTES];
         let (buffer, _) = buffer.split_at_mut(clamp(offset, HEAD_BYTES));
-        file.read_exact_at(buffer, 0)?;
+        file.read_all(buffer, 0)?;
         Ok(Self::of(hole::before_runs(buffer)))
     }
 
     /// Whether a file has the same bytes from this offset on.
-    fn is_at(self, file: &File, offset: u64) -> io::Result<bool> {
+    fn is_at(self, file: &impl Content, offset: u64) -> io::Result<bool> {
         let mut buffer = vec![0; usize::from(self.bytes)];
-        file.read_exact_at(&mut buffer, offset)?;
+        file.read_all(&mut buffer, offset)?;
         Ok(Self::of(&buffer) == self)
     }
 }
@@ -95,14 +96,14 @@ impl Checkpoint {
         Self { line: HEAD, before: nothing, head: nothing, holes: Holes::default() }
     }
 
-    pub fn at(file: &File, line: LinePosition) -> io::Result<Self> {
+    pub fn at(file: &impl Content, line: LinePosition) -> io::Result<Self> {
         let LinePosition { offset, .. } = line;
         let (before, head) = (Fingerprint::before(file, offset)?, Fingerprint::head(file, offset)?);
         Ok(Self { line, before, head, holes: Holes::default() })
     }
 
     /// At a position further on in the same file.
-    pub fn moved(self, file: &File, line: LinePosition, before: Fingerprint) -> io::Result<Self> {
+    pub fn moved(self, file: &impl Content, line: LinePosition, before: Fingerprint) -> io::Result<Self> {
         let is_whole = usize::from(self.head.bytes) == HEAD_BYTES;
         let head = if is_whole { Ok(self.head) } else { Fingerprint::head(file, line.offset) };
         let head = match head {
@@ -125,11 +126,11 @@ impl Checkpoint {
     }
 
     /// Whether the file still has these bytes before the offset, and is not shorter. False for a forged checkpoint, too.
-    pub fn is_intact(&self, file: &File) -> io::Result<bool> {
+    pub fn is_intact(&self, file: &impl Content) -> io::Result<bool> {
         let LinePosition { offset, .. } = self.line;
         or_false(|| {
             if let Some(last) = offset.checked_sub(1) {
-                file.read_exact_at(&mut [0], last)?;
+                file.read_all(&mut [0], last)?;
             }
             let from = offset.checked_sub(u64::from(self.before.bytes));
             self.before.is_at(file, from.ok_or(io::ErrorKind::InvalidInput)?)
@@ -137,7 +138,7 @@ impl Checkpoint {
     }
 
     /// Whether the file still begins with the same bytes.
-    pub fn has_head(&self, file: &File) -> io::Result<bool> {
+    pub fn has_head(&self, file: &impl Content) -> io::Result<bool> {
         or_false(|| self.head.is_at(file, 0))
     }
 
@@ -147,7 +148,7 @@ impl Checkpoint {
     }
 
     /// Whether the file begins with the bytes that were read, as far as fingerprints of their start and their end can prove.
-    pub fn is_prefix_of(&self, file: &File) -> io::Result<bool> {
+    pub fn is_prefix_of(&self, file: &impl Content) -> io::Result<bool> {
         Ok(self.has_head(file)? && self.is_intact(file)?)
     }
 }

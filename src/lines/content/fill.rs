@@ -4,9 +4,7 @@
 
 use std::{
     cell::Cell,
-    fs::File,
     io,
-    os::unix::fs::MetadataExt,
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
@@ -18,7 +16,7 @@ use super::{
     filter::SLICE,
     hole::{self, Hole, Nuls},
     position::{LinePosition, Within},
-    pread::read_at,
+    pread::{Content, Stat, read_at},
     rules::Rules,
     split::{self, Bounds, Encoded, End, TYPICAL_LINE_BYTES},
 };
@@ -38,9 +36,6 @@ thread_local! {
     /// file or for its client, holds no buffer. The rest of a chunk after a batch is read again.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
-
-/// The unit in which the system counts a file's blocks.
-const BLOCK_BYTES: u64 = 512;
 
 /// Passed holes with more bytes than this are not read again with every read, but where that is asked for.
 pub const CHECKED_HOLE_BYTES: u64 = 64 * 1024;
@@ -126,13 +121,11 @@ impl Filled {
 ///
 /// The bytes before the checkpoint are compared each time: nothing else shows that a file was truncated and has grown to
 /// its old size again. Fails if the caller is gone during a long search.
-pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Filled> {
+pub fn fill<C: Content>(file: &C, request: &Request, gone: &AtomicBool) -> io::Result<Filled> {
     let buffer = BUFFER.take();
     let chunk = Chunk { file, buffer, start: 0, end: 0, limit: request.end.unwrap_or(u64::MAX) };
-    let metadata = file.metadata()?;
-    let size = metadata.len().min(chunk.limit);
-    let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < size;
-    let written = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    let Stat { size, is_sparse, written } = file.stat()?;
+    let size = size.min(chunk.limit);
     let checkpoint = request.checkpoint;
     let mut fill = Fill {
         chunk,
@@ -147,7 +140,7 @@ pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Fil
     let filled = match fill.run() {
         // Truncated while it was read.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Ok(Filled::nothing(request.checkpoint, Ended::Truncated, file.metadata()?.len()))
+            Ok(Filled::nothing(request.checkpoint, Ended::Truncated, file.stat()?.size))
         }
         filled => filled,
     };
@@ -157,8 +150,8 @@ pub fn fill(file: &File, request: &Request, gone: &AtomicBool) -> io::Result<Fil
     Ok(Filled { written: u64::try_from(written).ok(), ..filled? })
 }
 
-struct Fill<'a> {
-    chunk: Chunk<'a>,
+struct Fill<'a, C> {
+    chunk: Chunk<'a, C>,
     size: u64,
     /// Blocks are missing, or the file system counts them in another way.
     is_sparse: bool,
@@ -170,7 +163,7 @@ struct Fill<'a> {
     gone: &'a AtomicBool,
 }
 
-impl Fill<'_> {
+impl<C: Content> Fill<'_, C> {
     fn run(&mut self) -> io::Result<Filled> {
         let Request { bounds, rules, .. } = self.request;
         // Of the lines that are read, a filter may leave out most.
@@ -208,7 +201,7 @@ impl Fill<'_> {
             let next = self.next();
             // Where NUL is content, only the file system knows which bytes were never written.
             let finds_holes = self.is_sparse && rules.has_nul_content();
-            let end_of_data = if finds_holes { hole::end_of_data(self.chunk.file, next)? } else { None };
+            let end_of_data = if finds_holes { self.chunk.file.end_of_data(next)? } else { None };
             if end_of_data == Some(next) {
                 break self.at_hole(self.chunk.bytes().len(), &mut lines)?;
             }
@@ -267,10 +260,10 @@ impl Fill<'_> {
     /// Decides about a hole before which `part` bytes of a line are left.
     fn at_hole(&mut self, part: usize, lines: &mut Encoded) -> io::Result<Ended> {
         let file = self.chunk.file;
-        let is_last = self.request.flush == Some(End::Last);
+        let is_last = self.request.flush.is_some_and(End::is_of_file);
         let offset = self.position.offset + part as u64;
         let text = if self.request.rules.has_nul_content() {
-            hole::next_data(file, offset)?
+            file.next_data(offset)?
         } else if is_last {
             hole::first_text(file, offset, self.gone)?
         } else {
@@ -309,7 +302,7 @@ impl Fill<'_> {
             self.flush(end, self.chunk.bytes().len(), lines);
             // Otherwise the filter does not admit what is left.
             let is_full = lines.is_full(&self.request.bounds);
-            if end == End::Last && is_full && !self.chunk.bytes().is_empty() {
+            if end.is_of_file() && is_full && !self.chunk.bytes().is_empty() {
                 return Ended::More;
             }
         }
@@ -356,8 +349,8 @@ pub fn has_part(checkpoint: &Checkpoint, ended: Ended) -> bool {
 }
 
 /// Bytes read, of which some are used: the last of those stay, as the next marker.
-struct Chunk<'a> {
-    file: &'a File,
+struct Chunk<'a, C> {
+    file: &'a C,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -365,7 +358,7 @@ struct Chunk<'a> {
     limit: u64,
 }
 
-impl Chunk<'_> {
+impl<C: Content> Chunk<'_, C> {
     fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }

@@ -14,7 +14,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::pread::read_at;
+use super::pread::{Content, read_at};
 
 /// A run of this many NUL bytes was never written. A shorter one is content, as in UTF-16 and in binary records.
 pub const RUN_BYTES: usize = 16;
@@ -139,7 +139,7 @@ impl Holes {
     }
 
     /// Forgets those into which bytes were written. True if there are such. Of each hole, up to `most` bytes are read.
-    pub fn forget_filled(&mut self, file: &File, most: u64) -> io::Result<bool> {
+    pub fn forget_filled(&mut self, file: &impl Content, most: u64) -> io::Result<bool> {
         let mut has_filled = false;
         for hole in &mut self.last {
             let end = hole.offset.saturating_add(hole.bytes);
@@ -185,7 +185,7 @@ pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
 }
 
 /// The first byte at or after an offset that is not NUL. `None` if all are. Fails when the caller is gone.
-pub fn first_text(file: &File, offset: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
+pub fn first_text(file: &impl Content, offset: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
     match search(file, offset, u64::MAX, u64::MAX, Some(gone))? {
         Search::Text(at) => Ok(Some(at)),
         Search::End | Search::NotFound => Ok(None),
@@ -194,7 +194,12 @@ pub fn first_text(file: &File, offset: u64, gone: &AtomicBool) -> io::Result<Opt
 
 /// The same, where the end of the file may be gigabytes of written zeros away: if neither the next megabytes nor the last
 /// bytes are text, none is expected between them, and the result is `None`.
-pub fn first_text_near(file: &File, offset: u64, size: u64, gone: &AtomicBool) -> io::Result<Option<u64>> {
+pub fn first_text_near(
+    file: &impl Content,
+    offset: u64,
+    size: u64,
+    gone: &AtomicBool,
+) -> io::Result<Option<u64>> {
     match search(file, offset, u64::MAX, AHEAD_BYTES, Some(gone))? {
         Search::Text(at) => return Ok(Some(at)),
         Search::End => return Ok(None),
@@ -219,7 +224,7 @@ enum Search {
 /// Searches from an offset up to `end`, and reads at most about `most` bytes. Holes that the file system reports are not
 /// read.
 fn search(
-    file: &File,
+    file: &impl Content,
     offset: u64,
     end: u64,
     mut most: u64,
@@ -227,7 +232,7 @@ fn search(
 ) -> io::Result<Search> {
     let mut buffer = Vec::new();
     let mut at = offset;
-    while let Some(data) = next_data(file, at)? {
+    while let Some(data) = file.next_data(at)? {
         if data >= end || most == 0 {
             return Ok(Search::NotFound);
         }

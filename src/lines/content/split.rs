@@ -44,6 +44,17 @@ pub enum End {
     Partial,
     /// A hole follows, and then the line continues.
     Hole,
+    /// The file ends, and the line continues in the next one.
+    Generation,
+    /// No more of the file can be read.
+    Cut,
+}
+
+impl End {
+    /// The file ends here.
+    pub fn is_of_file(self) -> bool {
+        matches!(self, Self::Last | Self::Generation | Self::Cut)
+    }
 }
 
 impl Encoded {
@@ -214,7 +225,7 @@ fn drop_part(rest: &[u8], position: &mut LinePosition, rules: &Rules) -> usize {
 }
 
 /// Moves the rest of the bytes, a part of a line or nothing, into `out`. Returns how many bytes were used: none if the
-/// filter does not admit the part, so that the line is tested again when more of it is there.
+/// filter does not admit the part and the file may grow, so that the line is tested again when more of it is there.
 pub fn flush(
     rest: &[u8],
     end: End,
@@ -225,7 +236,7 @@ pub fn flush(
 ) -> usize {
     let rest = if end == End::Partial { rest.get(..whole(rest, rules)).unwrap_or_default() } else { rest };
     if position.within == Within::Start && !rest.is_empty() && !admits_part(rest, rules) {
-        if end != End::Hole {
+        if matches!(end, End::Last | End::Partial) {
             return 0;
         }
         position.within = Within::Dropped;
@@ -242,7 +253,8 @@ pub fn flush(
             used += put_piece(piece, position, rules, out);
             continue;
         }
-        let (no_newline, partial, has_more) = (end == End::Last, end == End::Partial, end == End::Hole);
+        let no_newline = matches!(end, End::Last | End::Cut);
+        let (partial, has_more) = (end == End::Partial, matches!(end, End::Hole | End::Generation));
         out.put(&Line {
             content: left,
             is_text: is_text(left),

@@ -11,7 +11,11 @@ use std::{cmp::Ordering, os::unix::fs::MetadataExt, time::Duration};
 use super::siblings::{Next, written};
 use crate::lines::{
     identity::Identity,
-    root::{places::Sibling, rotated_name::is_rotation, rotation_scheme::Mark},
+    root::{
+        places::Sibling,
+        rotated_name::{is_rotation_or_compressed, without_compression},
+        rotation_scheme::Mark,
+    },
 };
 
 /// How soon after a file was renamed away its successor is created, if a writer does both.
@@ -107,7 +111,9 @@ fn is_surely_upward(lower: &Sibling, higher: &Sibling) -> bool {
 impl Direction {
     fn of(lower: &Sibling, higher: &Sibling) -> Self {
         let (low, high) = (Times::of(lower), Times::of(higher));
-        if low.is_copied() || high.is_copied() {
+        // Tools that compress a file create another one, and keep the time of the last write.
+        let is_compressed = |file: &Sibling| without_compression(&file.name).is_some();
+        if low.is_copied() || high.is_copied() || is_compressed(lower) || is_compressed(higher) {
             return Self::by(low.written.cmp(&high.written));
         }
         let births = Self::by(low.born.cmp(&high.born));
@@ -152,6 +158,11 @@ impl Numbered<'_> {
         // Those that are passed over would come before the file at the path.
         misses_last |= doubts.passed_over;
         (files, misses_last)
+    }
+
+    /// Whether the higher number is younger.
+    pub fn is_upward(&self) -> bool {
+        self.direction().0 == Direction::Upward
     }
 
     fn number(&self, at: usize) -> u64 {
@@ -287,7 +298,7 @@ impl Numbered<'_> {
     /// Whether a file may be another log: its name is none that only a rotation gives, and its times do not show that it was
     /// renamed after the own file, just before its successor was created.
     fn is_others(&self, file: &Sibling, next: Option<&Sibling>) -> bool {
-        let is_rotated = is_rotation(&file.place.name, &file.name)
+        let is_rotated = is_rotation_or_compressed(&file.place.name, &file.name)
             || is_numbered_before_extension(&file.place.name, &file.name);
         if is_rotated || file.place.is_archive() || self.current().is_some() {
             return false;

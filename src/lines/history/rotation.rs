@@ -16,6 +16,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    archive::Archive,
     generation::{Came, Generation},
     overlap::Overlap,
     search,
@@ -28,8 +29,12 @@ use crate::lines::{
 };
 
 use ahead::{Ahead, NextOld, next_old};
+use chain::{first_joined, in_chain};
+pub use whole::{Advanced, Openers, oldest};
 
 mod ahead;
+mod chain;
+mod whole;
 
 /// How many files a reader remembers having left, should one come back to the path.
 const MAX_LEFT: usize = 16;
@@ -62,6 +67,8 @@ enum At {
         joined: Option<Arc<Generation>>,
         ahead: Option<Ahead>,
         is_copy: bool,
+        /// The content of the file, if it is compressed.
+        archive: Option<Arc<Archive>>,
     },
     /// No file: what comes to the path after `last`, or as it once more, is the next one. The reader left `identity`.
     Nothing { last: Arc<Generation>, identity: Identity, since: Instant },
@@ -92,6 +99,14 @@ impl At {
     fn of(generation: Arc<Generation>) -> Self {
         Self::Generation { file: generation.file(), generation }
     }
+
+    /// The same with a compressed file.
+    fn holding(mut self, content: Option<Archive>) -> Self {
+        if let Self::Old { archive, .. } = &mut self {
+            *archive = content.map(Arc::new);
+        }
+        self
+    }
 }
 
 impl Rotation {
@@ -120,6 +135,15 @@ impl Rotation {
     /// The same in a copy of the file at the path, which was truncated after it was copied.
     pub fn copy(file: File, joined: Option<Arc<Generation>>) -> io::Result<Self> {
         Ok(Self::at(old(file, joined, None, true)?))
+    }
+
+    /// The same in a compressed file.
+    pub fn compressed(
+        archive: Archive,
+        file: Arc<File>,
+        joined: Option<Arc<Generation>>,
+    ) -> io::Result<Self> {
+        Ok(Self::at(old(file, joined, None, false)?.holding(Some(archive))))
     }
 
     /// Where there is no file; `last` was at the path before, and `identity` is the one that the reader was in, if any.
@@ -156,7 +180,7 @@ impl Rotation {
     /// In a file that was left, for its late lines.
     pub fn visit(file: Arc<File>, identity: Identity) -> Self {
         let (left, joined, ahead, is_copy) = (Instant::now(), None, None, false);
-        Self::at(At::Old { file, identity, left, joined, ahead, is_copy })
+        Self::at(At::Old { file, identity, left, joined, ahead, is_copy, archive: None })
     }
 
     /// The late lines of a file that was left were read up to here.
@@ -172,6 +196,14 @@ impl Rotation {
             At::Generation { file, .. } => file.as_ref(),
             At::Path { file, .. } | At::Old { file, .. } => Some(file),
             At::Nothing { .. } => None,
+        }
+    }
+
+    /// The content of the file, if it is compressed.
+    pub fn archive(&self) -> Option<&Arc<Archive>> {
+        match &self.at {
+            At::Old { archive, .. } => archive.as_ref(),
+            At::Generation { .. } | At::Path { .. } | At::Nothing { .. } => None,
         }
     }
 
@@ -254,7 +286,7 @@ impl Rotation {
     }
 
     /// The next file, for a reader that has used up this one; none if there is none yet. Blocks.
-    pub fn advance(
+    fn advance(
         &self,
         roots: &Roots,
         path: &FilePath,
@@ -303,10 +335,11 @@ impl Rotation {
         next: &Arc<Generation>,
         checkpoint: Checkpoint,
         was_gone: bool,
-        Followed { misses_some, is_backup }: Followed,
+        Followed { misses_some, is_backup, is_listed }: Followed,
     ) -> io::Result<Entered> {
+        let is_new = |next: &Generation| next.arrival.misses_some && !is_listed;
         // What was at the path before a log that was copied and truncated came before its copies.
-        let (mut next, mut misses_some) = (next, misses_some || next.arrival.misses_some && !self.is_copy());
+        let (mut next, mut misses_some) = (next, misses_some || is_new(next) && !self.is_copy());
         loop {
             let file = match next.file() {
                 Some(file) => Some(file),
@@ -314,13 +347,14 @@ impl Rotation {
                 None => reopen(roots, path, next)?,
             };
             let later = if file.is_none() { next.next() } else { None };
-            misses_some |= file.is_none();
+            misses_some |= file.is_none() && !is_listed;
             let Some(later) = later else {
                 let at = At::Generation { generation: next.clone(), file };
-                return self.enter(at, checkpoint, was_gone, Followed { misses_some, is_backup });
+                let how = Followed { misses_some, is_backup, is_listed };
+                return self.enter(at, checkpoint, was_gone, how);
             };
             next = later;
-            misses_some |= next.arrival.misses_some;
+            misses_some |= is_new(next);
         }
     }
 
@@ -329,7 +363,7 @@ impl Rotation {
         at: At,
         checkpoint: Checkpoint,
         was_gone: bool,
-        Followed { misses_some, is_backup }: Followed,
+        Followed { misses_some, is_backup, .. }: Followed,
     ) -> io::Result<Entered> {
         let (left, older, linked) = (self.left.clone(), self.older.clone(), self.linked);
         let mut rotation = Self { at, left, older, linked };
@@ -386,7 +420,7 @@ impl Rotation {
         checkpoint: &Checkpoint,
         is_backup: bool,
     ) -> io::Result<Option<Checkpoint>> {
-        if self.is_copy() {
+        if self.is_copy() || self.archive().is_some() || next.archive().is_some() {
             return Ok(None);
         }
         if let Some(known) = next.known() {
@@ -432,26 +466,8 @@ struct Followed {
     misses_some: bool,
     /// See [`siblings::Younger::is_backup`](super::siblings::Younger::is_backup).
     is_backup: bool,
-}
-
-/// The first file of the chain that comes after an older one, for a reader that came when `joined` was the last of it.
-fn first_joined<'a>(
-    joined: &'a Arc<Generation>,
-    own: Identity,
-    older: &VecDeque<Identity>,
-) -> Option<&'a Arc<Generation>> {
-    // An event has reported since that the reader's own file came after it.
-    let is_own_after = || joined.identity.birth() < own.birth() && in_chain(joined.next(), own).is_some();
-    let is_own_newer = joined.left().is_some() && (older.contains(&joined.identity) || is_own_after());
-    if joined.is_start() || is_own_newer { joined.next() } else { Some(joined) }
-}
-
-fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<&Arc<Generation>> {
-    let mut generation = joined;
-    while let Some(at) = generation.filter(|at| at.identity != identity) {
-        generation = at.next();
-    }
-    generation
+    /// All files between the two were looked for, also compressed ones: only `misses_some` says whether some are missing.
+    is_listed: bool,
 }
 
 fn old(
@@ -468,5 +484,5 @@ fn old(
     let now = Instant::now();
     let age = changed.elapsed().unwrap_or_default();
     let left = now.checked_sub(age).unwrap_or(now);
-    Ok(At::Old { identity: Identity::of(&metadata), file, left, joined, ahead, is_copy })
+    Ok(At::Old { identity: Identity::of(&metadata), file, left, joined, ahead, is_copy, archive: None })
 }

@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The most listings of a directory that changes while it is listed.
-const LISTINGS: usize = 20;
+pub const LISTINGS: usize = 20;
 
 /// How soon after a file was renamed away its successor is created, if no other file came in between.
 const ADJACENT: Duration = Duration::from_secs(2);

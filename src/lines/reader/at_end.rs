@@ -14,7 +14,7 @@ use super::{
 use crate::lines::{
     Error, Event, GapReason,
     content::{fill::Ended, rules::Rules, split::End},
-    history::rotation::{Entered, Rotation, Successor},
+    history::rotation::{Advanced, Entered, Rotation, Successor},
     seek::locate,
     watch::Follow,
 };
@@ -62,6 +62,9 @@ impl Reader {
     pub async fn at_end(&mut self) -> Result<Next, Error> {
         if matches!(self.phase, Phase::AtEnd(Ended::Until)) {
             return Ok(Next::End);
+        }
+        if let Some(next) = self.at_end_of_archive().await {
+            return Ok(next);
         }
         loop {
             let Some(exists) = self.follow.as_ref().map(Follow::exists) else {
@@ -150,7 +153,7 @@ impl Reader {
         }
         self.state.ask_for_last_read();
         // A line that has no newline by now never gets one, unless its file is at the path again.
-        let flush = Some(End::Last).filter(|_| !self.rotation.comes_again());
+        let flush = Some(self.end_of_file()).filter(|_| !self.rotation.comes_again());
         Ok(Some(Next::Read { flush }))
     }
 
@@ -160,22 +163,29 @@ impl Reader {
         let (rotation, inner, was_absent) =
             (self.rotation.clone(), self.inner.clone(), self.state.is_absent());
         let (path, checkpoint) = (self.file_path.clone(), self.checkpoint);
-        let (rules, gone) = (self.rules.clone(), self.gone.0.clone());
+        let (rules, gone, openers) = (self.rules.clone(), self.gone.0.clone(), self.openers.clone());
         let advance = move || {
-            let mut next = rotation.advance(&inner.roots, &path, checkpoint, was_absent)?;
-            if let Some(entered) = &mut next {
+            let place = (&*inner.roots, &path);
+            let mut next = rotation.advance_with(openers.as_ref(), place, checkpoint, was_absent)?;
+            if let Advanced::Entered(entered) = &mut next {
                 count_lines(entered, &rules, &gone)?;
             }
             Ok(next)
         };
         let next = blocking(&self.inner.options.pool, advance).await?;
-        let Some(Entered { rotation, checkpoint, events }) = next else {
-            let is_news = !exists && self.state.report_absent(self.rotation.left());
-            if is_news {
-                self.events.push(Event::Deleted);
+        let mut entered = match next {
+            Advanced::Entered(entered) => *entered,
+            Advanced::Nothing(gaps) => {
+                let has_gaps = self.report_gaps(gaps);
+                let is_news = !exists && self.state.report_absent(self.rotation.left());
+                if is_news {
+                    self.events.push(Event::Deleted);
+                }
+                return Ok((is_news || has_gaps).then_some(Next::Report));
             }
-            return Ok(is_news.then_some(Next::Report));
         };
+        self.join_line(&mut entered);
+        let Entered { rotation, checkpoint, events } = entered;
         // A cursor in the next file does not remember them all.
         let now = Instant::now();
         if let Some(late) = self.late.take_before(&rotation.identity(), now) {
@@ -190,7 +200,9 @@ impl Reader {
             self.report_reserved();
         }
         self.late.forget(&rotation.identity());
-        self.events.extend(events);
+        self.report_gaps(Vec::new());
+        self.events.extend(events.into_iter().filter(|event| !self.reported.contains(event)));
+        self.reported.clear();
         (self.rotation, self.checkpoint, self.state) = (rotation, checkpoint, State::AtPath);
         (self.size, self.written, self.skip_to, self.phase) = (0, None, None, Phase::read());
         self.tail.forget();
@@ -199,6 +211,9 @@ impl Reader {
 
     /// The present file, to be checked for late lines after it is left.
     fn late_file(&self, before: Before) -> Option<LateFile> {
+        if self.rotation.archive().is_some() {
+            return None;
+        }
         let (file, identity) = (self.rotation.file()?.clone(), self.rotation.identity());
         let seen = self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset);
         let is_reserved = self.tail.reserved_bytes() > 0;

@@ -22,6 +22,7 @@ fn query(start: Start) -> Query {
         path: "r/app.log".into(),
         may_read: crate::lines::MayRead::default(),
         start,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: OnGap::Fail,
@@ -74,6 +75,38 @@ async fn a_line_is_found_with_the_index_wherever_a_line_feed_ends_it() {
         let found = reader.checkpoint.line;
         assert_eq!((found.number, found.offset), (Some(number), offset), "{:?}", reader.rules.delimiter);
         assert_eq!(files.inner.indexes.count(), indexed, "{:?}", reader.rules.delimiter);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_for_its_turn_to_decompress_sends_heartbeats_and_then_the_lines() {
+    use std::io::Write;
+
+    let (directory, files) = files("3\n");
+    let path = directory.path().join("app.log.1.gz");
+    let mut gzip = flate2::write::GzEncoder::new(File::create(path).unwrap(), flate2::Compression::fast());
+    gzip.write_all(b"1\n2\n").unwrap();
+    gzip.finish().unwrap();
+    let occupied = files.inner.archives.occupy();
+    let batching = Batching { heartbeat: Duration::from_millis(50), ..Batching::default() };
+    let query = Query { history: true, batching, ..query(Start::Head) };
+    let mut reader = Reader::open(&files.inner, query.clone()).await.unwrap();
+    let mut first = None;
+    for _ in 0..4 {
+        let batch = next(&mut reader).await;
+        assert!(batch.count == 0 && !batch.progress.caught_up, "{batch:?}");
+        assert_eq!(*first.get_or_insert(batch.position.clone()), batch.position);
+    }
+    drop(occupied);
+    // So does a reader that was cut before its first line.
+    let again = Query { start: Start::Resume(first.unwrap()), ..query.clone() };
+    let again = Reader::open(&files.inner, again).await.unwrap();
+    for mut reader in [reader, again] {
+        let mut lines = 0;
+        while let Some(filled) = reader.wait().await.unwrap() {
+            lines += reader.batch(filled).count;
+        }
+        assert_eq!(lines, 3);
     }
 }
 

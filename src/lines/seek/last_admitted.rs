@@ -106,7 +106,7 @@ impl LastAdmitted {
             return Ok(None);
         }
         if state.end == 0 || state.wanted == 0 {
-            return Checkpoint::at(file, state.best).map(Some);
+            return Checkpoint::at(&**file, state.best).map(Some);
         }
         let start = line_start(file, state.end, rules, gone)?;
         state.part = Some(Part::new(file, start, Rules { until_offset: Some(state.end), ..rules.clone() })?);

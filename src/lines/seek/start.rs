@@ -16,7 +16,12 @@ use crate::{
     lines::{
         Error, Event, Found, GapReason, Inner, OnGap, PARTIAL_FLUSHES, Position, Query, Start,
         content::{checkpoint::Checkpoint, position::HEAD, pread::despite_truncation},
-        history::{generation::Generation, rotation::Rotation, search, siblings},
+        history::{
+            archived,
+            generation::Generation,
+            rotation::{Openers, Rotation, oldest},
+            search, siblings,
+        },
         identity::Identity,
         reader::late::{LATE_WINDOW, Left},
         root::{FilePath, places::Place},
@@ -67,6 +72,9 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
     if query.wait_for_create && !query.follow {
         return Err(Error::NeedsFollow { field: "wait_for_create" });
     }
+    if let Some(field) = field_of_one_file(query) {
+        return Err(Error::NotInHistory { field });
+    }
     if let Some(pause) = query.partial_flush {
         if !query.follow {
             return Err(Error::NeedsFollow { field: "partial_flush" });
@@ -82,6 +90,9 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
         Start::Line(0) => return Err(Error::LineZero { field: "from_line" }),
         Start::Resume(position) if position.path != path.checksum() => return Err(Error::Mismatch),
         Start::Resume(position) if !position.is_sound() => return Err(Error::PositionInvalid),
+        Start::Resume(position) if position.compressed.is_some() && !query.history => {
+            return Err(Error::NeedsHistory);
+        }
         Start::Resume(position) => position.checkpoint.line.number.is_some(),
         Start::Head | Start::Line(_) => true,
         Start::Offset(offset) => *offset == 0,
@@ -91,6 +102,20 @@ pub fn check(query: &Query, path: &FilePath) -> Result<(), Error> {
         return Err(Error::NumbersUnknown);
     }
     Ok(())
+}
+
+/// A field that is of one file, in a query for the whole history.
+fn field_of_one_file(query: &Query) -> Option<&'static str> {
+    if !query.history {
+        return None;
+    }
+    match query.start {
+        Start::Last(_) => Some("last"),
+        Start::Line(_) => Some("from_line"),
+        Start::Offset(_) => Some("from_offset"),
+        Start::Head | Start::Resume(_) if query.rules.until_line.is_some() => Some("until_line"),
+        Start::Head | Start::Resume(_) => query.rules.until_offset.map(|_| "until_offset"),
+    }
 }
 
 /// Finds the file and the place.
@@ -110,7 +135,8 @@ pub fn open(
         _ => None,
     };
     let directory = inner.roots.parent(path).and_then(|parent| parent.checksum()).ok();
-    let opener = Opener { inner, query, path, directory, follow };
+    let openers = query.history.then(|| Openers { archives: inner.archives.clone(), gone: gone.clone() });
+    let opener = Opener { inner, query, path, directory, follow, openers };
     match &query.start {
         Start::Resume(position) => opener.resume(position, skip_to),
         start => opener.begin(start, skip_to, gone),
@@ -123,14 +149,25 @@ struct Opener<'a> {
     path: &'a FilePath,
     directory: Option<u32>,
     follow: Option<Follow>,
+    /// For a reader of the whole history.
+    openers: Option<Openers>,
 }
 
 impl Opener<'_> {
     fn begin(self, start: &Start, skip_to: Option<u64>, gone: &Arc<AtomicBool>) -> Result<Opened, Error> {
+        let mut events = Vec::new();
+        if let Some(openers) = &self.openers {
+            let joined = self.follow.as_ref().map(Follow::last);
+            let (oldest, skipped) = oldest(&self.inner.roots, self.path, joined.as_ref(), openers)?;
+            events = skipped;
+            if let Some(oldest) = oldest {
+                return Ok(self.opened(oldest, Checkpoint::start(), skip_to, events));
+            }
+        }
         let rotation = match self.at_path() {
             Ok(rotation) => rotation,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
-                return Ok(self.wait(Identity::default(), Checkpoint::start(), Vec::new()));
+                return Ok(self.wait(Identity::default(), Checkpoint::start(), events));
             }
             Err(error) => return Err(error),
         };
@@ -152,13 +189,13 @@ impl Opener<'_> {
                 Start::Head | Start::Line(_) | Start::Resume(_) => Some(HEAD),
                 Start::Offset(offset) => locate::offset(file, *offset, delimiter, gone)?,
             };
-            position.map(|position| Checkpoint::at(file, position)).transpose()
+            position.map(|position| Checkpoint::at(&**file, position)).transpose()
         };
         let Some(checkpoint) = despite_truncation(stand)? else {
             let Start::Offset(offset) = *start else { return Err(self.not_found()) };
             return Err(Error::OffsetBeyondEnd { offset, size: file.metadata()?.len() });
         };
-        Ok(self.opened(rotation, checkpoint, skip_to, Vec::new()))
+        Ok(self.opened(rotation, checkpoint, skip_to, events))
     }
 
     /// At the file that is at the path.
@@ -290,6 +327,15 @@ impl Opener<'_> {
     /// Looks for what a position points at, at the path first.
     fn look(&self, position: &Position, places: &[Arc<Place>]) -> io::Result<Option<Looked>> {
         let Position { identity, checkpoint, .. } = position;
+        if let Some(openers) = self.openers.as_ref().filter(|_| position.compressed.is_some()) {
+            let joined = self.follow.as_ref().map(Follow::last);
+            let found = archived::of_archive(places, position, joined.as_ref(), openers)?;
+            return Ok(found.map(
+                |(is_same, rotation)| {
+                    if is_same { Looked::Exact(rotation) } else { Looked::Moved(rotation) }
+                },
+            ));
+        }
         let current = places.first().and_then(|path| path.open(&path.name).ok());
         if let Some(file) = &current
             && Identity::of(&file.metadata()?).is_same(identity)
@@ -334,6 +380,12 @@ impl Opener<'_> {
             };
             return Ok(Some(Looked::Moved(self.rotation_of(file, is_current)?)));
         }
+        if let Some(openers) = &self.openers {
+            let joined = self.follow.as_ref().map(Follow::last);
+            if let Some(rotation) = archived::of_file(places, position, joined.as_ref(), openers)? {
+                return Ok(Some(Looked::Moved(rotation)));
+            }
+        }
         match current {
             Some(file) if is_proof && checkpoint.is_prefix_of(&file)? => {
                 Ok(Some(Looked::Moved(self.rotation_of(file, true)?)))
@@ -368,7 +420,7 @@ impl Opener<'_> {
             return Ok(None);
         }
         let is_own = !self.inner.is_foreign(self.path, &file);
-        Ok((is_own && position.checkpoint.is_prefix_of(&file)?).then(|| Rotation::generation(generation)))
+        Ok((is_own && position.checkpoint.is_prefix_of(&*file)?).then(|| Rotation::generation(generation)))
     }
 
     fn rotation_of(&self, file: File, is_at_path: bool) -> io::Result<Rotation> {
@@ -385,7 +437,8 @@ impl Opener<'_> {
 /// Adds the loss of text that was seen after the checkpoint, and is in the file no longer.
 fn with_cut_off(mut events: Vec<Event>, rotation: &Rotation, position: &Position) -> io::Result<Vec<Event>> {
     let is_found = matches!(events.first(), Some(Event::Resumed(Found::Exact | Found::Moved)));
-    let Some(file) = rotation.file().filter(|_| is_found && !rotation.is_remote()) else { return Ok(events) };
+    let is_plain = !rotation.is_remote() && rotation.archive().is_none();
+    let Some(file) = rotation.file().filter(|_| is_found && is_plain) else { return Ok(events) };
     // It may have been truncated since it was found; then what was read is not missing.
     let kept = file.metadata()?.len().max(position.checkpoint.line.offset);
     let bytes = position.size.saturating_sub(kept);

@@ -96,6 +96,7 @@ fn lines(start: Start, include: Vec<String>, exclude: Vec<String>) -> Result<Vec
         path: "logs/a.log".into(),
         may_read: MayRead::default(),
         start,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: OnGap::Fail,

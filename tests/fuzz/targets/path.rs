@@ -132,6 +132,7 @@ fn check(files: &Files, path: &str) -> bool {
         path: path.into(),
         may_read: MayRead::default(),
         start: Start::Head,
+        history: false,
         follow: false,
         wait_for_create: false,
         on_gap: OnGap::Skip,

@@ -194,7 +194,7 @@ async fn a_file_that_may_be_no_copy_of_a_truncated_log_is_not_read() {
         bed.append("app.log.1", "foreign\n");
         let mut reading = bed.open(query(start)).await;
         reading.read_to_end().await;
-        assert_eq!((reading.texts().len(), reading.events[0]), (0, Event::Resumed(Found::Truncated)));
+        assert_eq!((reading.texts().len(), reading.events[0].clone()), (0, Event::Resumed(Found::Truncated)));
         bed.remove("app.log.1");
         bed.remove(LOG);
     }
@@ -300,7 +300,7 @@ async fn a_line_whose_first_part_is_copied_and_truncated_is_not_joined_and_not_l
         assert_eq!(reading.shown(), ["1", "second", "2"]);
         let cut_off = Event::Gap { reason: GapReason::Truncated, bytes: Some(6) };
         assert!(
-            matches!(reading.events[..], [gap, Event::Truncated { read_offset: 2, .. }] if gap == cut_off)
+            matches!(&reading.events[..], [gap, Event::Truncated { read_offset: 2, .. }] if *gap == cut_off)
         );
         bed.remove(LOG);
         bed.remove("app.log.1");

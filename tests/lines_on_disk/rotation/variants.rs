@@ -322,7 +322,10 @@ async fn a_log_that_is_renamed_to_a_name_that_is_not_utf_8_is_drained_and_then_a
     let skip = Query { on_gap: perennial::lines::OnGap::Skip, ..follow(start) };
     let mut reading = bed.open(skip).await;
     reading.read_until("3").await;
-    assert_eq!((reading.texts(), reading.events[0]), (vec!["3".to_owned()], Event::Resumed(Found::Lost)));
+    assert_eq!(
+        (reading.texts(), reading.events[0].clone()),
+        (vec!["3".to_owned()], Event::Resumed(Found::Lost))
+    );
     assert!(reading.events.iter().any(is_gap));
 }
 

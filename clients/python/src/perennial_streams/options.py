@@ -65,6 +65,7 @@ class LinesOptions(StreamOptions, total=False):
     partial_flush: Seconds
     delimiter: str
     max_line_bytes: int
+    history: bool
     include: Sequence[str]
     exclude: Sequence[str]
     literal_patterns: bool

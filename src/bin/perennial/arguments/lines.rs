@@ -56,6 +56,10 @@ pub struct Lines {
     /// Begin at byte B, counted from 0
     #[arg(long, value_name = "B", conflicts_with = "cursor", help_heading = BEGIN)]
     from_offset: Option<i64>,
+    /// Begin with the oldest rotated file, and read all of them, also those that gzip or zstd compressed
+    #[arg(long, help_heading = BEGIN)]
+    #[arg(conflicts_with_all = ["last", "from_line", "from_offset", "until_line", "until_offset"])]
+    history: bool,
     /// End after line N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..), help_heading = END)]
     until_line: Option<i64>,
@@ -198,6 +202,7 @@ impl Lines {
             // By default a \r before the \n is not part of a line, but -o raw prints every byte.
             delimiter: self.delimiter.clone().or((format == Format::Raw).then(|| "\n".into())),
             max_line_bytes: self.max_line,
+            history: self.history,
             include,
             exclude,
             literal_patterns: self.filter.fixed_strings,
@@ -231,6 +236,7 @@ impl Lines {
     fn push_options(&self, words: &mut Vec<String>) {
         let follow = if self.waits() { "-F" } else { "-f" };
         words.extend(self.follows().then(|| follow.to_owned()));
+        words.extend(self.history.then(|| "--history".to_owned()));
         push(words, "--until-line", self.until_line);
         push(words, "--until-offset", self.until_offset);
         push(words, "--on-gap", self.on_gap.as_ref().map(name));

@@ -42,6 +42,12 @@ fn gap(gap: &LineGap) -> String {
         LineGapReason::Filled => {
             "they were written into a part of the file that had been skipped as never written"
         }
+        LineGapReason::Unreadable => {
+            let doubt = gap.unconfirmed_offset.map_or_else(String::new, |offset| {
+                format!("; its lines from byte {offset} on are not confirmed by a checksum, and may be wrong")
+            });
+            return format!("{missing}: {} {}{doubt}", gap.file, gap.fault);
+        }
         LineGapReason::Unspecified => return missing,
     };
     format!("{missing}: {why}")
@@ -68,20 +74,30 @@ mod tests {
 
     #[test]
     fn each_event_has_a_sentence() {
+        let gap_of = |reason: LineGapReason, byte_count| {
+            Event::Gap(LineGap { reason: reason.into(), byte_count, ..LineGap::default() })
+        };
         let all = [
             Event::Rotated(FileRotated::default()),
             Event::Truncated(FileTruncated { read_offset: Some(9), size: Some(3) }),
             Event::Deleted(FileDeleted {}),
-            Event::Gap(LineGap { reason: LineGapReason::Deleted.into(), byte_count: None }),
-            Event::Gap(LineGap { reason: LineGapReason::Expired.into(), byte_count: Some(7) }),
+            gap_of(LineGapReason::Deleted, None),
+            gap_of(LineGapReason::Expired, Some(7)),
             Event::Opened(FileOpened { size: Some(0) }),
-            Event::Gap(LineGap { reason: LineGapReason::Filled.into(), byte_count: None }),
+            gap_of(LineGapReason::Filled, None),
+            Event::Gap(LineGap {
+                reason: LineGapReason::Unreadable.into(),
+                byte_count: None,
+                file: "app.log.2.xz".into(),
+                fault: "has the format of xz".into(),
+                unconfirmed_offset: None,
+            }),
             Event::Hole(FileHole { offset: Some(1), byte_count: Some(2) }),
             Event::Resumed(FileResumed { found: FileResumedFound::Moved.into() }),
             Event::Resumed(FileResumed { found: FileResumedFound::Lost.into() }),
         ];
         for event in all {
-            let text = sentence(&LineStreamEvent { event: Some(event) });
+            let text = sentence(&LineStreamEvent { event: Some(event.clone()) });
             assert!(text.is_some_and(|text| !text.contains('_') && !text.is_empty()), "{event:?}");
         }
     }

@@ -2,10 +2,10 @@
 
 use std::{fs::Metadata, io, sync::Arc};
 
-use super::{At, Followed, Generation, Identity, in_chain, old, open};
+use super::{At, Followed, Generation, Identity, chain::in_chain, old, open};
 use crate::lines::{
     history::siblings::{self, Next, Younger},
-    root::{FilePath, Roots},
+    root::{FilePath, Roots, places::Sibling},
 };
 
 /// The files that come after one that was renamed away, as they were listed: so that a reader that was away for many
@@ -18,12 +18,27 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    fn next(&self) -> Option<&Next> {
+    /// Those of a list from this one on.
+    pub fn from(listed: Younger, read: usize) -> Self {
+        Self { listed: Arc::new(listed), read }
+    }
+
+    pub fn next(&self) -> Option<&Next> {
         self.listed.files.get(self.read)
     }
 
-    fn rest(&self) -> Self {
+    pub fn rest(&self) -> Self {
         Self { read: self.read + 1, ..self.clone() }
+    }
+
+    /// The file at the path when they were listed.
+    pub fn current(&self) -> Option<&Sibling> {
+        self.listed.current.as_ref()
+    }
+
+    /// See [`Younger::misses_last`].
+    pub fn misses_last(&self) -> bool {
+        self.listed.misses_last
     }
 }
 
@@ -48,7 +63,7 @@ pub fn next_old(
         && in_chain(joined, next.file.identity).is_none()
         && let Some(file) = open(&next.file)?
     {
-        let follows = Followed { misses_some: next.misses_some, is_backup: false };
+        let follows = Followed { misses_some: next.misses_some, ..Followed::default() };
         return Ok(NextOld::Listed(old(file, joined.cloned(), Some(ahead.rest()), is_copy)?, follows));
     }
     // What was in doubt for the file that was listed from is not for those that came after it.
@@ -60,7 +75,7 @@ pub fn next_old(
         let ahead = Ahead { listed: Arc::new(listed), read: 0 };
         let next = ahead.next();
         let misses_some = missed_last || next.map_or(misses_last, |next| next.misses_some);
-        let follows = Followed { misses_some, is_backup };
+        let follows = Followed { misses_some, is_backup, is_listed: false };
         if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
             // It may be renamed since it was listed; then list again.
             let Some(file) = open(&next.file)? else { return Ok(None) };

@@ -155,13 +155,16 @@ const (
 	LineGapReason_LINE_GAP_REASON_UNSPECIFIED LineGapReason = 0
 	// The file was truncated before they were read, to its start or to the length that was read or more.
 	LineGapReason_LINE_GAP_REASON_TRUNCATED LineGapReason = 1
-	// The file that had them was rotated and deleted before they were read; or it is compressed, or cannot be
-	// distinguished from a file of another log.
+	// The file that had them was rotated and deleted before they were read; or it is compressed, without `history`; or it
+	// cannot be distinguished from a file of another log.
 	LineGapReason_LINE_GAP_REASON_DELETED LineGapReason = 2
 	// The file at the cursor is gone, and with it all lines up to the next one.
 	LineGapReason_LINE_GAP_REASON_EXPIRED LineGapReason = 3
 	// They were written into a hole after the stream had passed it, see `hole`.
 	LineGapReason_LINE_GAP_REASON_FILLED LineGapReason = 4
+	// With `history`: they are in a compressed file that cannot be read, or not to its end. The lines before that were
+	// delivered.
+	LineGapReason_LINE_GAP_REASON_UNREADABLE LineGapReason = 5
 )
 
 // Enum value maps for LineGapReason.
@@ -172,6 +175,7 @@ var (
 		2: "LINE_GAP_REASON_DELETED",
 		3: "LINE_GAP_REASON_EXPIRED",
 		4: "LINE_GAP_REASON_FILLED",
+		5: "LINE_GAP_REASON_UNREADABLE",
 	}
 	LineGapReason_value = map[string]int32{
 		"LINE_GAP_REASON_UNSPECIFIED": 0,
@@ -179,6 +183,7 @@ var (
 		"LINE_GAP_REASON_DELETED":     2,
 		"LINE_GAP_REASON_EXPIRED":     3,
 		"LINE_GAP_REASON_FILLED":      4,
+		"LINE_GAP_REASON_UNREADABLE":  5,
 	}
 )
 
@@ -266,6 +271,21 @@ type ReadLinesRequest struct {
 	// A line with more bytes than this is long: see `long_line`. Unset: the limit of the server, which is also the
 	// maximum: 1 MiB, unless the operator changed it. At least 16.
 	MaxLineBytes *int32 `protobuf:"varint,17,opt,name=max_line_bytes,json=maxLineBytes,proto3,oneof" json:"max_line_bytes,omitempty"`
+	// Read the whole history of the log: the generations that were rotated away, the oldest first, then the file at the
+	// path, and then with `follow` the lines that are written. An event `rotated` leads from each file to the next, and
+	// offsets and numbers start again. A cursor continues anywhere in it, also after its file was compressed.
+	//
+	// Generations that gzip or zstd compressed are read as if they were not: the first bytes of a file say how it is
+	// compressed, whatever its name. `offset` and `size` then count the bytes of the content, and `size` is how many were
+	// read so far. A file of another format, or one that is damaged, is a `gap` with LINE_GAP_REASON_UNREADABLE, and the
+	// stream continues with the next one.
+	//
+	// A generation that does not end with a line end is continued by the first line of the next one: its last line has
+	// `has_more`, and that line has `continued`.
+	//
+	// INVALID_ARGUMENT with `last`, `from_line`, `from_offset`, `until_line` or `until_offset`, which are of one file.
+	// INVALID_ARGUMENT without `history`, if `cursor` is in a compressed file. False: begin in the file at the path.
+	History bool `protobuf:"varint,18,opt,name=history,proto3" json:"history,omitempty"`
 	// Yield only lines that match at least one of these patterns. Empty: all lines. A pattern is a regular expression of
 	// the Rust crate `regex`: Perl syntax without look-around and back references; it matches anywhere in a line unless it
 	// has anchors, and a search takes time linear in the length of the line. Up to 64 patterns, and up to 4,096 bytes
@@ -280,8 +300,9 @@ type ReadLinesRequest struct {
 	// A line is tested once, by its content without the line end. A line that is longer than `max_line_bytes` is tested by
 	// its first piece, and one of more than 32 KiB by its first 32 KiB; all its pieces are yielded or none. With
 	// `partial_flush` an unfinished line is tested by the part that is there: if the filter admits it, the rest follows
-	// untested; otherwise it is held back until it is complete. A piece at the start of a stream that continues a line
-	// (`from_offset`, `last` 0) is yielded untested.
+	// untested; otherwise it is held back until it is complete. A line that a rotation split, with `history`, is tested by
+	// its part in the first file. A piece at the start of a stream that continues a line (`from_offset`, `last` 0) is
+	// yielded untested.
 	Include []string `protobuf:"bytes,25,rep,name=include,proto3" json:"include,omitempty"`
 	// Do not yield lines that match one of these patterns, also if they match one of `include`. The form and the limits are
 	// those of `include`. Empty: no such lines.
@@ -456,6 +477,13 @@ func (x *ReadLinesRequest) GetMaxLineBytes() int32 {
 	return 0
 }
 
+func (x *ReadLinesRequest) GetHistory() bool {
+	if x != nil {
+		return x.History
+	}
+	return false
+}
+
 func (x *ReadLinesRequest) GetInclude() []string {
 	if x != nil {
 		return x.Include
@@ -625,7 +653,8 @@ type Line struct {
 	// True if this is the continuation of a line: of the previous item (which has `has_more` or `partial`), or of a line
 	// that began before `from_offset`.
 	Continued bool `protobuf:"varint,6,opt,name=continued,proto3" json:"continued,omitempty"`
-	// True if the line is too long and continues in the next item.
+	// True if the line is too long and continues in the next item; with `history`, also if it is the last of a rotated
+	// file that has no line end, and continues in the next file.
 	HasMore bool `protobuf:"varint,7,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	// True if the line is too long and the rest is left out.
 	Truncated bool `protobuf:"varint,8,opt,name=truncated,proto3" json:"truncated,omitempty"`
@@ -1302,9 +1331,19 @@ type LineGap struct {
 	// Why the lines are missing.
 	Reason LineGapReason `protobuf:"varint,1,opt,name=reason,proto3,enum=perennial.v1.LineGapReason" json:"reason,omitempty"`
 	// The number of missing bytes. Unset if it is not known.
-	ByteCount     *int64 `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3,oneof" json:"byte_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ByteCount *int64 `protobuf:"varint,2,opt,name=byte_count,json=byteCount,proto3,oneof" json:"byte_count,omitempty"`
+	// With LINE_GAP_REASON_UNREADABLE: the name of the file, without its directory. Otherwise empty.
+	File string `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	// With LINE_GAP_REASON_UNREADABLE: the fault of the file, for people, as the end of a sentence that starts with its
+	// name. Otherwise empty.
+	Fault string `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	// With LINE_GAP_REASON_UNREADABLE: lines of the file that begin at this offset of its content or after it were
+	// delivered, but the checksum that covers them was not reached, or is wrong. In a damaged file they may be wrong: gzip
+	// and zstd have one checksum at the end of each member or frame. Only a member with more than 256 KiB of content is
+	// delivered before its checksum was compared. Unset: all lines that were delivered are confirmed.
+	UnconfirmedOffset *int64 `protobuf:"varint,5,opt,name=unconfirmed_offset,json=unconfirmedOffset,proto3,oneof" json:"unconfirmed_offset,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LineGap) Reset() {
@@ -1347,6 +1386,27 @@ func (x *LineGap) GetReason() LineGapReason {
 func (x *LineGap) GetByteCount() int64 {
 	if x != nil && x.ByteCount != nil {
 		return *x.ByteCount
+	}
+	return 0
+}
+
+func (x *LineGap) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *LineGap) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *LineGap) GetUnconfirmedOffset() int64 {
+	if x != nil && x.UnconfirmedOffset != nil {
+		return *x.UnconfirmedOffset
 	}
 	return 0
 }
@@ -1556,7 +1616,7 @@ var File_perennial_v1_lines_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\n" +
-	"\x18perennial/v1/lines.proto\x12\fperennial.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16perennial/v1/gap.proto\"\xf9\x06\n" +
+	"\x18perennial/v1/lines.proto\x12\fperennial.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16perennial/v1/gap.proto\"\x93\a\n" +
 	"\x10ReadLinesRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x04last\x18\x02 \x01(\x03H\x00R\x04last\x12\x1d\n" +
@@ -1578,6 +1638,7 @@ const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\rpartial_flush\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fpartialFlush\x12!\n" +
 	"\tdelimiter\x18\x10 \x01(\tH\x06R\tdelimiter\x88\x01\x01\x12)\n" +
 	"\x0emax_line_bytes\x18\x11 \x01(\x05H\aR\fmaxLineBytes\x88\x01\x01\x12\x18\n" +
+	"\ahistory\x18\x12 \x01(\bR\ahistory\x12\x18\n" +
 	"\ainclude\x18\x19 \x03(\tR\ainclude\x12\x18\n" +
 	"\aexclude\x18\x1a \x03(\tR\aexclude\x12)\n" +
 	"\x10literal_patterns\x18\x1b \x01(\bR\x0fliteralPatterns\x12\x1f\n" +
@@ -1654,12 +1715,16 @@ const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\x04size\x18\x02 \x01(\x03H\x01R\x04size\x88\x01\x01B\x0e\n" +
 	"\f_read_offsetB\a\n" +
 	"\x05_size\"\r\n" +
-	"\vFileDeleted\"q\n" +
+	"\vFileDeleted\"\xe6\x01\n" +
 	"\aLineGap\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.perennial.v1.LineGapReasonR\x06reason\x12\"\n" +
 	"\n" +
-	"byte_count\x18\x02 \x01(\x03H\x00R\tbyteCount\x88\x01\x01B\r\n" +
-	"\v_byte_count\"u\n" +
+	"byte_count\x18\x02 \x01(\x03H\x00R\tbyteCount\x88\x01\x01\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\x12\x14\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\x122\n" +
+	"\x12unconfirmed_offset\x18\x05 \x01(\x03H\x01R\x11unconfirmedOffset\x88\x01\x01B\r\n" +
+	"\v_byte_countB\x15\n" +
+	"\x13_unconfirmed_offset\"u\n" +
 	"\x10ListFilesRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12 \n" +
 	"\tpage_size\x18\x02 \x01(\x05H\x00R\bpageSize\x88\x01\x01\x12\x1d\n" +
@@ -1689,13 +1754,14 @@ const file_perennial_v1_lines_proto_rawDesc = "" +
 	"\x18FILE_RESUMED_FOUND_EXACT\x10\x01\x12\x1c\n" +
 	"\x18FILE_RESUMED_FOUND_MOVED\x10\x02\x12 \n" +
 	"\x1cFILE_RESUMED_FOUND_TRUNCATED\x10\x03\x12\x1b\n" +
-	"\x17FILE_RESUMED_FOUND_LOST\x10\x04*\xa5\x01\n" +
+	"\x17FILE_RESUMED_FOUND_LOST\x10\x04*\xc5\x01\n" +
 	"\rLineGapReason\x12\x1f\n" +
 	"\x1bLINE_GAP_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19LINE_GAP_REASON_TRUNCATED\x10\x01\x12\x1b\n" +
 	"\x17LINE_GAP_REASON_DELETED\x10\x02\x12\x1b\n" +
 	"\x17LINE_GAP_REASON_EXPIRED\x10\x03\x12\x1a\n" +
-	"\x16LINE_GAP_REASON_FILLED\x10\x042\xab\x01\n" +
+	"\x16LINE_GAP_REASON_FILLED\x10\x04\x12\x1e\n" +
+	"\x1aLINE_GAP_REASON_UNREADABLE\x10\x052\xab\x01\n" +
 	"\vLineService\x12N\n" +
 	"\tReadLines\x12\x1e.perennial.v1.ReadLinesRequest\x1a\x1f.perennial.v1.ReadLinesResponse0\x01\x12L\n" +
 	"\tListFiles\x12\x1e.perennial.v1.ListFilesRequest\x1a\x1f.perennial.v1.ListFilesResponseB\x80\x01\n" +

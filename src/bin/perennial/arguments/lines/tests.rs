@@ -49,6 +49,8 @@ fn each_option_is_a_field_of_the_request() {
         ..follow
     };
     assert_eq!(request(all), expected);
+    let whole = ReadLinesRequest { history: true, ..plain };
+    assert_eq!(request("a/b --history"), whole);
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! All generations of a log that were rotated away, compressed or not, for a reader of its whole history. Everything here
+//! blocks.
+//!
+//! The names of the files propose them, and their marks and times order them, as in [`siblings`](super::siblings); there is
+//! no proven one to begin with. Where several ways of naming are found, the one with the most files is the log's.
+//!
+//! Two files with the same mark are one generation that is being compressed, or two: a rotation that was changed to compress
+//! its files in another way, or no longer, begins again with the same marks beside the old files. Their content shows which.
+
+use std::{cmp::Reverse, io, sync::Arc};
+
+use super::{
+    archive::{Format, head},
+    copies::is_copy,
+    numbered::Numbered,
+    siblings::{LISTINGS, Next, Younger, written},
+};
+use crate::lines::{
+    identity::Identity,
+    root::{
+        places::{Place, Sibling},
+        rotated_name::{is_rotation, without_compression},
+        rotation_scheme::{Kind, Mark, Scheme},
+    },
+};
+
+/// How much of two files with the same mark is compared.
+const COMPARED_BYTES: usize = 64 * 1024;
+
+/// The files that one way of naming gives.
+struct Group {
+    /// `None`: there is only one such name.
+    scheme: Option<Scheme>,
+    files: Vec<(Mark, Sibling)>,
+    /// Of files that cannot be opened.
+    hidden: Vec<Mark>,
+    /// Several generations have the same mark, so the marks are no order.
+    has_twins: bool,
+}
+
+/// The generations of a log that were rotated away, the oldest first, and the file at the path.
+///
+/// A listing misses a file that is renamed meanwhile, so the files are listed until two listings agree.
+pub fn generations(places: &[Arc<Place>]) -> io::Result<Younger> {
+    let mut last = list(places)?;
+    for _ in 1..LISTINGS {
+        if places.iter().all(|place| place.is_settled()) {
+            break;
+        }
+        let next = list(places)?;
+        let holds_still = next.names().eq(last.names());
+        last = next;
+        if holds_still {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
+    let Some(path) = places.first() else { return Ok(Younger::default()) };
+    let current = path.sibling(&path.name);
+    let mut groups = Vec::<Group>::new();
+    for place in places {
+        let is_of_link = !Arc::ptr_eq(place, path) && !place.is_archive();
+        for name in place.names()? {
+            let plain = without_compression(&name).unwrap_or(&name);
+            let Some((scheme, mark)) = mark(place, plain, is_of_link) else { continue };
+            let file = place.sibling(&name);
+            let is_current = file.as_ref().map(|it| it.identity) == current.as_ref().map(|it| it.identity);
+            if file.is_some() && is_current {
+                continue;
+            }
+            if !groups.iter().any(|group| group.scheme == scheme) {
+                let scheme = scheme.clone();
+                groups.push(Group { scheme, files: Vec::new(), hidden: Vec::new(), has_twins: false });
+            }
+            let group = groups.iter_mut().find(|group| group.scheme == scheme);
+            match (group, file) {
+                (Some(group), Some(file)) => group.files.push((mark, file)),
+                (Some(group), None) => group.hidden.push(mark),
+                (None, _) => {}
+            }
+        }
+    }
+    for group in &mut groups {
+        group.order()?;
+        // A backup of the log beside it.
+        if let Some(current) = &current {
+            let copies = group.files.iter().map(|(_, file)| is_copy(file, current));
+            let mut copies = copies.collect::<io::Result<Vec<_>>>()?.into_iter();
+            group.files.retain(|_| copies.next() != Some(true));
+        }
+    }
+    groups.retain(|group| !group.files.is_empty());
+    let youngest = |group: &Group| group.files.iter().map(|(_, file)| written(file)).max();
+    let main =
+        (0..groups.len()).max_by_key(|at| groups.get(*at).map(|group| (group.files.len(), youngest(group))));
+    let Some(main) = main.map(|main| groups.swap_remove(main)) else {
+        return Ok(Younger { current, ..Younger::default() });
+    };
+    let mut younger = main.younger(current);
+    if has_others(&younger, &groups)? {
+        let first = younger.files.get_mut(1).map(|next| &mut next.misses_some);
+        *first.unwrap_or(&mut younger.misses_last) = true;
+    }
+    Ok(younger)
+}
+
+/// How a rotation of the log of a place names a file, and the mark in that name.
+fn mark(place: &Place, name: &str, is_of_link: bool) -> Option<(Option<Scheme>, Mark)> {
+    if name == place.name {
+        return None;
+    }
+    let scheme = if is_rotation(&place.name, name) {
+        let Some((scheme, mark)) = Scheme::of_rotation(&place.name, name) else {
+            return Some((None, Mark::Number(0)));
+        };
+        return Some((Some(scheme), mark));
+    } else {
+        Scheme::of_likely_rotation(&place.name, name)
+    };
+    if let Some(scheme) = scheme {
+        return scheme.mark(name).map(|mark| (Some(scheme), mark));
+    }
+    // Each file has its own name, and a link leads to the last.
+    let (scheme, mark) = is_of_link.then(|| Scheme::shared(name, &place.name)).flatten()?;
+    let last = scheme.mark(&place.name)?;
+    (mark < last).then_some((Some(scheme), mark))
+}
+
+/// Whether other files may be generations, and are not copies of those that are known.
+fn has_others(known: &Younger, others: &[Group]) -> io::Result<bool> {
+    for (_, other) in others.iter().flat_map(|group| &group.files) {
+        if other.metadata.len() == 0 {
+            continue;
+        }
+        let mut is_known = false;
+        for file in known.files.iter().map(|next| &next.file).chain(&known.current) {
+            is_known |= file.identity == other.identity || is_copy(other, file)?;
+        }
+        if !is_known {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Younger {
+    /// The names and files, in order.
+    fn names(&self) -> impl Iterator<Item = (&str, Identity)> {
+        let all = self.files.iter().map(|next| &next.file).chain(&self.current);
+        all.map(|file| (file.name.as_str(), file.identity))
+    }
+}
+
+impl Group {
+    /// By marks, each generation once: one that is being compressed is there twice, and is whole as it was before.
+    fn order(&mut self) -> io::Result<()> {
+        let is_compressed = |file: &Sibling| without_compression(&file.name).is_some();
+        self.files.sort_by(|(mark, file), (other_mark, other)| {
+            let by_age = || written(file).cmp(&written(other));
+            mark.cmp(other_mark).then(is_compressed(file).cmp(&is_compressed(other))).then_with(by_age)
+        });
+        let mut files = Vec::<(Mark, Sibling)>::new();
+        for (mark, file) in std::mem::take(&mut self.files) {
+            let twins = files.iter().rev().take_while(|(other, _)| *other == mark);
+            let mut is_known = false;
+            for (_, twin) in twins {
+                is_known |= is_same_generation(twin, &file)?;
+            }
+            if !is_known {
+                files.push((mark, file));
+            }
+        }
+        self.has_twins = files.windows(2).any(|pair| matches!(pair, [(one, _), (other, _)] if one == other));
+        self.hidden.retain(|hidden| !files.iter().any(|(mark, _)| mark == hidden));
+        self.files = files;
+        Ok(())
+    }
+
+    /// The oldest first.
+    fn younger(self, current: Option<Sibling>) -> Younger {
+        let Self { scheme, files, hidden, has_twins } = self;
+        if has_twins {
+            return by_time(files, &hidden, current);
+        }
+        if scheme.is_some_and(|scheme| scheme.kind() == Kind::Date) {
+            return by_date(files, &hidden, current);
+        }
+        let number = |mark: &Mark| if let Mark::Number(number) = mark { Some(*number) } else { None };
+        let hidden = hidden.iter().filter_map(number).collect::<Vec<_>>();
+        let numbered = |own| Numbered {
+            files: &files,
+            own,
+            current: current.as_ref(),
+            older: &[],
+            hidden: hidden.clone(),
+        };
+        let highest = files.len().saturating_sub(1);
+        let own = if numbered(highest).is_upward() { 0 } else { highest };
+        let (mut younger, misses_last) = numbered(own).younger();
+        let mut all = Vec::new();
+        if let Some((_, first)) = files.get(own) {
+            all.push(Next { file: first.clone(), misses_some: false });
+        }
+        all.append(&mut younger);
+        Younger { files: all, current, misses_last, is_backup: false }
+    }
+}
+
+/// Whether a file has the content of one that has the same mark, all of it or as far as it was compressed until now.
+fn is_same_generation(one: &Sibling, other: &Sibling) -> io::Result<bool> {
+    if one.identity == other.identity {
+        return Ok(true);
+    }
+    let open = |sibling: &Sibling| sibling.place.open(&sibling.name).map(Arc::new);
+    // One that is gone was replaced by the other.
+    let (Ok(first), Ok(second)) = (open(one), open(other)) else { return Ok(true) };
+    match (Format::of(&first)?, Format::of(&second)?) {
+        (None, None) => return Ok(false),
+        (Some(Format::Other(_)), _) | (_, Some(Format::Other(_))) => {
+            // Their content cannot be compared. A file that is made of another one is no older than that.
+            let seconds = |sibling| written(sibling) / 1_000_000_000;
+            return Ok(seconds(other) >= seconds(one));
+        }
+        (Some(_), _) | (_, Some(_)) => {}
+    }
+    let (first, second) = (head(&first, COMPARED_BYTES)?, head(&second, COMPARED_BYTES)?);
+    Ok(first.starts_with(&second) || second.starts_with(&first))
+}
+
+/// The times of the last writes are the order, and of two with the same time their marks.
+fn by_time(mut files: Vec<(Mark, Sibling)>, hidden: &[Mark], current: Option<Sibling>) -> Younger {
+    files.sort_by_cached_key(|(mark, file)| {
+        let number = if let Mark::Number(number) = mark { Some(Reverse(*number)) } else { None };
+        (written(file), number, mark.clone())
+    });
+    let all = files.into_iter().map(|(_, file)| Next { file, misses_some: false });
+    Younger { files: all.collect(), current, misses_last: !hidden.is_empty(), is_backup: false }
+}
+
+/// Dates are the order.
+fn by_date(files: Vec<(Mark, Sibling)>, hidden: &[Mark], current: Option<Sibling>) -> Younger {
+    let (mut all, mut last) = (Vec::<Next>::new(), None);
+    for (mark, file) in files {
+        let is_hidden = |hidden: &Mark| last.as_ref().is_some_and(|last| hidden > last) && *hidden < mark;
+        let misses_some = hidden.iter().any(is_hidden);
+        all.push(Next { file, misses_some });
+        last = Some(mark);
+    }
+    let misses_last = hidden.iter().any(|hidden| last.as_ref().is_some_and(|last| hidden > last));
+    Younger { files: all, current, misses_last, is_backup: false }
+}
