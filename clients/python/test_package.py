@@ -14,6 +14,7 @@ import time
 import unittest
 
 from perennial_streams import AsyncClient, CallError, Client, ClientClosedError
+from perennial_streams.v1.lines_pb2 import ReadLinesRequest as LinesRequest
 from perennial_streams.v1.messages_pb2 import PublishRequest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -131,6 +132,17 @@ class Package(unittest.TestCase):
                     await reading
                 again = [line.text async for line in client.read_lines("logs/a.log", store=store)]
                 self.assertEqual(seen + again, ["one", "two", "three"])
+
+        self.run_async(test())
+
+    def test_patterns_are_any_sequence_of_texts_and_not_a_text(self) -> None:
+        async def test() -> None:
+            async with AsyncClient(self.address) as client:
+                for patterns in (["two", "three"], ("two", "three"), LinesRequest(include=["two", "three"]).include):
+                    lines = [line.text async for line in client.read_lines("logs/a.log", include=patterns, last=1)]
+                    self.assertEqual(lines, ["three"])
+                with self.assertRaisesRegex(TypeError, r"include is a list: try include=\['two'\]"):
+                    client.read_lines("logs/a.log", include="two")
 
         self.run_async(test())
 

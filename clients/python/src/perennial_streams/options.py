@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -144,7 +144,11 @@ def set_field(where: str, request: Any, name: str, value: Any) -> None:
         if isinstance(value, datetime) and value.tzinfo is None:
             raise ValueError(f"{name} needs a datetime with a time zone")
         getattr(request, name).FromDatetime(value)
-    elif full_name or isinstance(value, (list, tuple, dict)):
+    elif isinstance(getattr(request, name), MutableSequence):
+        if isinstance(value, (str, bytes)):
+            raise TypeError(f"{name} is a list: try {name}=[{value!r}]")
+        type(request).MergeFrom(request, type(request)(**{name: list(value)}))
+    elif full_name or isinstance(value, dict):
         type(request).MergeFrom(request, type(request)(**{name: value}))
     else:
         setattr(request, name, value)
