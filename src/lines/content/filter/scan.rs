@@ -22,8 +22,8 @@ pub struct Scan {
     exclude: Search,
     /// Up to here, the chunk has whole lines that can be searched together.
     end: usize,
-    /// No CR is among them, so that a match in the chunk is one in its line.
-    is_exact: bool,
+    /// No CR is among them, so that a match in the chunk is one in its line. `None` until a line is tested.
+    is_exact: Option<bool>,
     began: Instant,
 }
 
@@ -55,15 +55,17 @@ impl Scan {
         let [include, exclude] = engine.take_caches();
         let include = search(engine.include.as_ref(), include);
         let exclude = search(engine.exclude.as_ref(), exclude);
-        Self { engine, include, exclude, end: 0, is_exact: false, began: Instant::now() }
+        Self { engine, include, exclude, end: 0, is_exact: None, began: Instant::now() }
     }
 
     /// Whether a line is delivered. A line is tested by the piece of it that is delivered first.
     pub fn admits(&mut self, line: &Line<'_>) -> bool {
         self.search_from(line.chunk, line.start);
         let Self { engine, include, exclude, end, is_exact, .. } = self;
-        let include = engine.include.as_ref().is_none_or(|it| include.has(it, line, *end, *is_exact));
-        include && !engine.exclude.as_ref().is_some_and(|it| exclude.has(it, line, *end, *is_exact))
+        let rest = || line.chunk.get(line.start..*end).unwrap_or_default();
+        let is_exact = *is_exact.get_or_insert_with(|| memchr(b'\r', rest()).is_none());
+        let include = engine.include.as_ref().is_none_or(|it| include.has(it, line, *end, is_exact));
+        include && !engine.exclude.as_ref().is_some_and(|it| exclude.has(it, line, *end, is_exact))
     }
 
     /// How many bytes from `start`, where a line starts, are whole lines that are not delivered; and how many lines.
@@ -92,8 +94,7 @@ impl Scan {
         let ahead = chunk.get(start..).unwrap_or_default();
         let ahead = ahead.get(..REGION_BYTES).unwrap_or(ahead);
         self.end = start + memrchr(b'\n', ahead).map_or(0, |last| last + 1);
-        self.is_exact = chunk.get(start..self.end).is_some_and(|lines| memchr(b'\r', lines).is_none());
-        (self.include.next, self.exclude.next) = (None, None);
+        (self.include.next, self.exclude.next, self.is_exact) = (None, None, None);
     }
 }
 
