@@ -70,6 +70,8 @@ class Run:
 
     async def write(self, start, end):
         texts = self.expected[start:end]
+        if self.kind == "countdown":
+            return
         if self.kind == "lines":
             with (self.server.logs / "a.log").open("a") as file:
                 file.writelines(f"{text}\n" for text in texts)
@@ -318,17 +320,34 @@ async def no_server(run):
 
 
 async def max_outage(run):
+    """The stream ends with the last error of its attempts, and another client continues after its last item."""
     run.is_live = True
     await run.prepare()
+    run.scenario["request"] = {"interval": f"{0.2 * run.scale:g}s"} if run.kind == "countdown" else {}
+    file = {"store": str(run.server.directory / "state")} if run.get("store") else {}
+    half, state = run.items // 2, None
     async with Client(run.command) as client:
-        run.stream(client, run.server.address, max_outage=1.5)
-        await client.line()
-        await run.server.end()
-        since = Watch()
-        await run.read_all(client)
+        run.stream(client, run.server.address, max_outage=1.5, states=not file, **file)
+        since = None
+        async for line in client.lines():
+            run.take(line)
+            state = line.get("state") or state
+            if since is None and len(run.seen) == (5 if run.kind == "countdown" else half):
+                await run.server.end()
+                since = Watch()
         run.check_end("error")
-        run.check_error({"code": "UNAVAILABLE"})
-        since.check(5, "the end")
+        run.check_error({"code": "UNAVAILABLE", "reason": "", "retryable": True})
+        since.check(5 * run.scale, "the end")
+    run.error = run.end = None
+    await run.server.start()
+    await run.write(half, run.items)
+    async with Client(run.command) as client:
+        run.stream(client, run.server.address, **(file or {"state": state}))
+        async for line in client.lines():
+            run.take(line)
+            if len(run.seen) == run.items:
+                break
+    run.check_items()
 
 
 async def token_in_plain_text(run):

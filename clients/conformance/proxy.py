@@ -38,12 +38,16 @@ class Fault:
     - `bytes`: the connection is cut after a random number of bytes, from 2,000 to `bytes`.
     - `bytes_up`: likewise, of bytes to the server.
     - `refuse`: a connection is closed as soon as it is accepted.
+    - `hold`: the first connection is one of `mute`. On the second, one message passes to the server, and its answer
+      passes after half of `late` seconds. The messages after it wait, as in the buffers of a slow network, and pass
+      after `late` seconds unless the client has ended the call.
     """
 
     do: str = ""
     after: int = 0
     times: int = 0
     seconds: float = 0.0
+    late: float = 0.0
     trailers: dict[str, str | bytes] = field(default_factory=dict)
     code: int = 8
     append: bytes = b""
@@ -130,9 +134,12 @@ class Connection:
         # Streams of which the client has heard the end already.
         self.ended: set[int] = set()
         self.left = random.randint(2_000, max(2_000, fault.bytes)) if fault.bytes else None
-        # By stream: the bytes that are missing of the message that passes, and the part of its head that has passed.
-        self.missing: dict[int, int] = {}
-        self.heads: dict[int, bytes] = {}
+        self.to_client, self.to_server = Messages(), Messages()
+        is_second = fault.do == "hold" and proxy.faults > 0
+        self.mutes = fault.do == "mute" or fault.do == "hold" and not is_second
+        # The messages that wait, if they do.
+        self.held: list[bytes] | None = None
+        self.holds = is_second
 
     async def run(self, reader, up_reader):
         sides = [
@@ -166,7 +173,11 @@ class Connection:
                 await asyncio.Event().wait()
             if frame[3] == RST_STREAM:
                 self.proxy.call_ended()
+                self.held = self.held and []
             if stream_of(frame) in self.ended and frame[3] in (DATA, RST_STREAM):
+                continue
+            if self.holds and frame[3] == DATA:
+                self._hold(frame)
                 continue
             self.server.write(frame)
             await self.server.drain()
@@ -175,11 +186,27 @@ class Connection:
                 await asyncio.sleep(ANSWER_SECONDS)
                 return
 
+    def _hold(self, frame):
+        """Passes the first message to the server, and keeps those after it."""
+        for part, is_message in self.to_server.parts(frame):
+            if self.held is not None:
+                self.held.append(part)
+                continue
+            self.server.write(part)
+            if is_message:
+                self.held = []
+                self.proxy.faults += 1
+                asyncio.get_running_loop().call_later(self.fault.late, self._release)
+
+    def _release(self):
+        self.server.writelines(self.held)
+        self.held, self.holds = None, False
+
     async def _to_client(self, reader):
         fault = self.fault
         while True:
             frame = await read_frame(reader)
-            if fault.do == "mute" and frame[3] in (DATA, HEADERS):
+            if self.mutes and frame[3] in (DATA, HEADERS):
                 if frame[3] == DATA and not self.is_muted:
                     self.is_muted = True
                     self.proxy.faults += 1
@@ -188,7 +215,7 @@ class Connection:
             stream = stream_of(frame)
             if stream in self.ended:
                 continue
-            for part, is_message in self._parts(frame) if frame[3] == DATA else [(frame, False)]:
+            for part, is_message in self._parts(frame):
                 if await self._pass(stream, part, is_message):
                     return
                 if stream in self.ended:
@@ -210,6 +237,8 @@ class Connection:
             if fault.do == "delay":
                 self.proxy.faults += 1
                 await asyncio.sleep(fault.seconds)
+            if self.holds and self.responses == 0:
+                await asyncio.sleep(fault.late / 2)
         self.client.write(frame)
         await self.client.drain()
         self.responses += is_message
@@ -255,9 +284,23 @@ class Connection:
         self.server.transport.abort()
 
     def _parts(self, frame):
+        if frame[3] != DATA or not self.fault.do or self.fault.do == "bytes":
+            return [(frame, False)]
+        return self.to_client.parts(frame)
+
+
+class Messages:
+    """Finds the ends of messages in the frames of one direction."""
+
+    def __init__(self):
+        # By stream: the bytes that are missing of the message that passes, and the part of its head that has passed.
+        self.missing: dict[int, int] = {}
+        self.heads: dict[int, bytes] = {}
+
+    def parts(self, frame):
         """A frame of data as frames that end where a message ends, and whether one does."""
         stream, data = stream_of(frame), frame[9:]
-        if frame[4] & PADDED or not self.fault.do or self.fault.do == "bytes":
+        if frame[4] & PADDED:
             return [(frame, False)]
         parts, start, at = [], 0, 0
         while at < len(data):

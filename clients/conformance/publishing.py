@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bed import Client, Failed
+from bed import Client, Failed, Late, Watch
 from cases import CASES, CONNECT_SECONDS, disturb
 from proxy import Proxy
 
@@ -23,7 +23,7 @@ async def publish(run):
     async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
         client.send(
             do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="message ",
-            connect_timeout=CONNECT_SECONDS,
+            connect_timeout=run.get("connect_timeout", CONNECT_SECONDS),
         )  # fmt: skip
         beside = asyncio.create_task(disturb(run))
         async for line in client.lines():
@@ -32,6 +32,8 @@ async def publish(run):
                 receipts.append(line["receipt"])
                 run.seen.append(None)
         run.is_over = True
+        if run.get("connect_timeout") and run.end == "error" and not any("sequence" in r for r in receipts):
+            raise Late(f"no server accepted the client in time: {run.error}")
         await beside
     run.check_end()
     check_receipts(run, receipts)
@@ -60,13 +62,13 @@ async def publish_refused(run):
 
 
 async def publish_too_late(run):
-    """Answers are lost for longer than the server knows ids, which would store a message again."""
+    """Messages that were sent wait for longer than the server knows ids, which would store them again."""
     receipts, pad = [], 40
     async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
         # The client gives up 40 s before the end of the window, for what may still be on its way.
         client.send(
             do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="m ",
-            dedupe_window=pad + 1.0, connect_timeout=CONNECT_SECONDS,
+            dedupe_window=pad + run.get("sends_again_for", 1.0), connect_timeout=CONNECT_SECONDS,
         )  # fmt: skip
         async for line in client.lines():
             run.take(line)
@@ -86,6 +88,29 @@ async def publish_too_late(run):
         raise Failed("no message came after those whose outcome is unknown")
     if missing := wanted - set(texts):
         raise Failed(f"{len(missing)} messages have a receipt and are not there")
+    if proxy.faults < run.get("least_faults", 0):
+        raise Late(f"only {proxy.faults} faults happened: nothing was sent again early enough")
 
 
-CASES |= {function.__name__: function for function in (publish, publish_refused, publish_too_late)}
+async def publish_unreached(run):
+    """A publisher that never reaches its server ends as a stream does; one that has reached it waits."""
+    await run.server.end()
+    async with Client(run.command) as client:
+        since = Watch()
+        client.send(
+            do="publish", server=f"http://{run.server.address}", topic="t", count=run.items, first=0, prefix="m ",
+            connect_timeout=1.0,
+        )  # fmt: skip
+        receipts = []
+        async for line in client.lines():
+            run.take(line)
+            receipts += [line["receipt"]] if "receipt" in line else []
+        since.check(6 * run.scale, "the end")
+    run.check_end("error")
+    run.check_error({"code": "UNAVAILABLE"})
+    for receipt in receipts:
+        run.error = receipt.get("error")
+        run.check_error({"code": "UNAVAILABLE"})
+
+
+CASES |= {function.__name__: function for function in (publish, publish_refused, publish_too_late, publish_unreached)}

@@ -205,6 +205,62 @@ async def consumer(run):
     run.check_items()
 
 
+async def commit_every(run):
+    """A consumer that commits by itself is killed and stopped. What it committed does not come again, and the rest does."""
+    run.is_live = True
+    await run.prepare()
+    run.scenario["request"] = {"max_batch": 1, "consumer": "c", "limit": "1000"}
+
+    async def read(count, every, end):
+        """Reads until this number of messages was handed out, and ends. The texts."""
+        texts = []
+        async with Client(run.command) as client:
+            run.stream(client, run.server.address, commit_every=every, credit=count)
+            async for line in client.lines():
+                if "error" in line:
+                    raise Failed(f"it ended: {line}")
+                texts += [text_of(line["item"])] if "item" in line else []
+                if "item" in line and len(texts) == count:
+                    # The last message is in hand, so it is not done. This is the time to commit those before it.
+                    await asyncio.sleep(0.5 * run.scale)
+                    if end == "kill":
+                        return texts
+                    client.send(do="stop")
+        return texts
+
+    done = 0
+
+    async def check(count, every, end, least, most):
+        """The consumer begins with an item from `least` to `most`."""
+        nonlocal done
+        texts = await read(count, every, end)
+        start = run.expected.index(texts[0])
+        if texts != run.expected[start : start + len(texts)]:
+            raise Failed(f"not in order: {texts}")
+        if not least <= start <= most:
+            kind = Late if start == 0 else Failed
+            raise kind(f"it began with item {start}, not with one from {least} to {most}")
+        done = start + len(texts) - IN_HAND
+        return start
+
+    half = run.items // 2
+
+    async def write():
+        for n in range(half, run.items):
+            await run.write(n, n + 1)
+            await asyncio.sleep(0.05)
+
+    writing = asyncio.create_task(write())
+    # It commits while it reads.
+    await check(half + 10, 0.1, "kill", 0, 0)
+    await writing
+    # Not more often than it should, so this one commits nothing before it is killed,
+    committed = await check(5, 3600.0, "kill", 1, done)
+    await check(5, 3600.0, "stop", committed, committed)
+    # and this one at its end. Where a stop is noticed in the head of the loop, the message in hand is done.
+    await check(1, 3600.0, "kill", done, done + IN_HAND)
+
+
 async def taken_over(run):
     run.is_live = True
     await run.prepare()
@@ -222,6 +278,6 @@ CASES |= {
     function.__name__: function
     for function in (
         kill_with_states, kill_with_store, stop_with_store, limit_with_state, slow_first_item, late_lines, bad_states,
-        consumer, taken_over,
+        consumer, commit_every, taken_over,
     )
 }  # fmt: skip

@@ -19,6 +19,8 @@ type entry struct {
 	receipt *Receipt
 	// sent is when the message was first sent; zero if it was not.
 	sent time.Time
+	// isAgain is true if an earlier call sent it first.
+	isAgain bool
 }
 
 // frames holds the messages without an answer, in order: those that were sent on this call, and then the others.
@@ -52,13 +54,27 @@ func (f *frames) next(now, oldest time.Time) (messages []*perennialv1.PublishReq
 		if len(messages) > 0 && bytes+one.bytes > frameBytes {
 			break
 		}
-		if one.sent.IsZero() {
+		one.isAgain = !one.sent.IsZero()
+		if !one.isAgain {
 			one.sent = now
 		}
 		messages, bytes = append(messages, one.message), bytes+one.bytes
 		f.sent++
 	}
 	return messages, old
+}
+
+// idsKnownFor is how long the call may go on until the server may forget the id of a message that the call has sent again,
+// and false if it sends none again. `last` is when the server knows the ids of messages that were first sent before it no
+// more. Nothing that is sent from now on is so old that its time is shorter than that of an answer.
+func (f *frames) idsKnownFor(last time.Time) (time.Duration, bool) {
+	if len(f.entries) == 0 || f.entries[0].sent.IsZero() {
+		return 0, false
+	}
+	if f.sent == 0 {
+		return answerTimeout, true
+	}
+	return f.entries[0].sent.Sub(last), f.entries[0].isAgain
 }
 
 // answered takes the oldest messages out. It reports whether so many were sent.

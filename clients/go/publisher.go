@@ -24,10 +24,12 @@ const (
 	windowBytes    = 16 << 20
 	// Without an answer for this time, the connection is lost.
 	answerTimeout = 30 * time.Second
-	// How long the server knows an id by default. A message is not sent again in the last part of it: the transport may hold
-	// what it was given until the call is cancelled for want of an answer, and clocks and the disk need some time.
+	// How long the server knows an id by default. The transport may hold a message that it was given until the call is
+	// cancelled, so a call ends this long before the server forgets the id of a message that it has sent again; clocks and the
+	// disk need some time, too. A message is sent again only if there is the time for an answer before.
 	dedupeWindow = 2 * time.Minute
-	dedupeMargin = answerTimeout + 10*time.Second
+	dedupeLast   = 10 * time.Second
+	dedupeMargin = answerTimeout + dedupeLast
 	// How long the end of an answered call is awaited.
 	closeTimeout = 2 * time.Second
 )
@@ -49,6 +51,10 @@ type Publisher struct {
 	window time.Duration
 	ids    string
 	done   chan struct{}
+	// connectTimeout bounds the time since the first attempt, until a server has accepted a call.
+	connectTimeout time.Duration
+	began          time.Time
+	isAccepted     atomic.Bool
 
 	mutex  sync.Mutex
 	queue  frames
@@ -68,6 +74,12 @@ type PublisherOption func(*Publisher)
 // message whose answer was lost is not sent again after this time minus 40 s: see [OutcomeUnknownError].
 func WithDedupeWindow(window time.Duration) PublisherOption {
 	return func(p *Publisher) { p.window = window }
+}
+
+// WithPublisherConnectTimeout bounds how long the publisher tries to reach a server after its first message. Then it fails,
+// and so does each receipt. A server that it has reached is tried again without limit. Unset: 10 s.
+func WithPublisherConnectTimeout(timeout time.Duration) PublisherOption {
+	return func(p *Publisher) { p.connectTimeout = timeout }
 }
 
 // Receipt is the answer to one message.
@@ -101,7 +113,8 @@ func (c *Client) Publisher(ctx context.Context, options ...PublisherOption) *Pub
 	var id [16]byte
 	_, _ = rand.Read(id[:])
 	made := &Publisher{
-		client: c, window: dedupeWindow, ids: base64.RawURLEncoding.EncodeToString(id[:]),
+		client: c, window: dedupeWindow, connectTimeout: defaultConnectTimeout,
+		ids:  base64.RawURLEncoding.EncodeToString(id[:]),
 		done: make(chan struct{}), changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	for _, option := range options {
@@ -247,10 +260,11 @@ func (p *Publisher) run() error {
 			return fault
 		}
 		failure := fromGRPC(err)
-		if !failure.CanRetry() {
+		wait := delays.next(failure)
+		if rest, isBounded := p.rest(); !failure.CanRetry() || isBounded && wait >= rest {
 			return failure
 		}
-		if err := sleep(p.ctx, delays.next(failure)); err != nil {
+		if err := sleep(p.ctx, wait); err != nil {
 			return err
 		}
 		p.rewind()
@@ -312,22 +326,23 @@ func (p *Publisher) once(delays *waits) (bool, error) {
 		return false, err
 	}
 	defer p.client.connections.release(connection)
-	ctx, cancel := context.WithCancel(p.ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	defer cancel(nil)
+	defer p.watchConnect(cancel).Stop()
+	// It waits for the connection.
 	calls, err := perennialv1.NewMessageServiceClient(connection.channel).PublishStream(ctx)
 	if err != nil {
-		return false, err
+		return false, p.reason(ctx, connection, err)
 	}
-	var silent atomic.Bool
 	watchdog := time.AfterFunc(answerTimeout, func() {
 		if p.awaitsAnswer() {
-			silent.Store(true)
-			cancel()
+			cancel(unavailable("no answer arrived for %v", answerTimeout))
 		} else if p.isOver() {
-			cancel()
+			cancel(nil)
 		}
 	})
 	defer watchdog.Stop()
+	defer p.watchIDs(cancel)()
 	sender := make(chan struct{})
 	go func() {
 		defer close(sender)
@@ -335,13 +350,9 @@ func (p *Publisher) once(delays *waits) (bool, error) {
 	}()
 	err = p.receive(calls, delays, watchdog)
 	isOver := errors.Is(err, io.EOF) && p.isOver()
-	cancel()
+	cancel(nil)
 	<-sender
-	if silent.Load() {
-		p.client.connections.retire(connection)
-		err = unavailable("no answer arrived for %v", answerTimeout)
-	}
-	return isOver || p.isOver(), err
+	return isOver || p.isOver(), p.reason(ctx, connection, err)
 }
 
 func (p *Publisher) awaitsAnswer() bool {
@@ -387,6 +398,10 @@ func (p *Publisher) receive(
 	calls grpc.BidiStreamingClient[perennialv1.PublishStreamRequest, perennialv1.PublishStreamResponse],
 	delays *waits, watchdog *time.Timer,
 ) error {
+	// A call that ends without headers was not accepted.
+	if headers, err := calls.Header(); err == nil && headers != nil {
+		p.isAccepted.Store(true)
+	}
 	for {
 		response, err := calls.Recv()
 		if err != nil {

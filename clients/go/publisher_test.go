@@ -7,9 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"perennial.dev"
 	perennialv1 "perennial.dev/gen/perennial/v1"
 )
+
+// A busy machine may need longer for the first answer than a caller should wait.
+var patient = perennial.WithPublisherConnectTimeout(time.Minute)
 
 func TestAPublisherSurvivesCutsAndKillsWithoutDoublesAndInOrder(t *testing.T) {
 	const count = 20_000
@@ -17,7 +22,7 @@ func TestAPublisherSurvivesCutsAndKillsWithoutDoublesAndInOrder(t *testing.T) {
 	defer cancel()
 	server := startServer(t)
 	proxy := startProxy(t, server, 100_000)
-	publisher := connect(t, proxy.address).Publisher(ctx)
+	publisher := connect(t, proxy.address).Publisher(ctx, patient)
 	receipts := make([]*perennial.Receipt, count)
 	for n := range receipts {
 		receipt, err := publisher.Publish(ctx, textMessage("t", fmt.Sprint(n)))
@@ -63,7 +68,7 @@ func everything() *perennialv1.MessagesRequest {
 
 func TestAMessageThatIsRefusedHasItsErrorAndTheOthersArePublished(t *testing.T) {
 	server := startServer(t)
-	publisher := connect(t, server.address).Publisher(t.Context())
+	publisher := connect(t, server.address).Publisher(t.Context(), patient)
 	var receipts []*perennial.Receipt
 	for _, topic := range []string{"a", "not a topic", "b"} {
 		receipt, err := publisher.Publish(t.Context(), textMessage(topic, "x"))
@@ -91,7 +96,7 @@ func TestAMessageThatTheServerMayHaveForgottenIsNotSentTwice(t *testing.T) {
 	gate := startSilentProxy(t, server)
 	client := connect(t, gate.address)
 	// Messages may be on their way for the window minus 40 s: here 100 ms.
-	publisher := client.Publisher(t.Context(), perennial.WithDedupeWindow(40*time.Second+100*time.Millisecond))
+	publisher := client.Publisher(t.Context(), patient, perennial.WithDedupeWindow(40*time.Second+100*time.Millisecond))
 	first, err := publisher.Publish(t.Context(), textMessage("t", "first"))
 	fatal(t, err)
 	_, err = first.Wait(t.Context())
@@ -114,11 +119,56 @@ func TestAMessageThatTheServerMayHaveForgottenIsNotSentTwice(t *testing.T) {
 	fatal(t, publisher.Close())
 }
 
+func TestFlushWaitsForEveryReceiptAndCloseToo(t *testing.T) {
+	server := startServer(t)
+	gate := startSilentProxy(t, server)
+	publisher := connect(t, gate.address).Publisher(t.Context(), patient)
+	fatal(t, publisher.Flush(t.Context()))
+	gate.silence()
+	receipt, err := publisher.Publish(t.Context(), textMessage("t", "x"))
+	fatal(t, err)
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := publisher.Flush(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("flush without an answer: %v", err)
+	}
+	gate.cut()
+	gate.speak()
+	fatal(t, publisher.Flush(t.Context()))
+	last, err := publisher.Publish(t.Context(), textMessage("t", "y"))
+	if err == nil {
+		err = publisher.Close()
+	}
+	fatal(t, err)
+	for n, one := range []*perennial.Receipt{receipt, last} {
+		select {
+		case <-one.Done():
+			_, err := one.Wait(t.Context())
+			fatal(t, err)
+		default:
+			t.Errorf("message %d has no answer", n)
+		}
+	}
+}
+
+func TestAPublisherThatReachesNoServerFailsAfterItsConnectTimeout(t *testing.T) {
+	publisher := connect(t, "127.0.0.1:1").Publisher(t.Context(), perennial.WithPublisherConnectTimeout(300*time.Millisecond))
+	receipt, err := publisher.Publish(t.Context(), textMessage("t", "x"))
+	fatal(t, err)
+	_, published := receipt.Wait(t.Context())
+	_, later := publisher.Publish(t.Context(), textMessage("t", "y"))
+	for _, err := range []error{published, publisher.Flush(t.Context()), later, publisher.Close()} {
+		if fault, ok := errors.AsType[*perennial.Error](err); !ok || fault.Code != codes.Unavailable {
+			t.Errorf("the error is %v", err)
+		}
+	}
+}
+
 func TestTooManyUnansweredMessagesMakePublishWait(t *testing.T) {
 	server := startServer(t)
 	gate := startSilentProxy(t, server)
 	gate.silence()
-	publisher := connect(t, gate.address).Publisher(t.Context())
+	publisher := connect(t, gate.address).Publisher(t.Context(), patient)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	count := 0
@@ -143,7 +193,7 @@ func TestAConsumerContinuesAfterItsLastCommit(t *testing.T) {
 	defer cancel()
 	server := startServer(t)
 	client := connect(t, server.address)
-	publisher := client.Publisher(ctx)
+	publisher := client.Publisher(ctx, patient)
 	for n := range 30 {
 		_, err := publisher.Publish(ctx, textMessage("t", fmt.Sprint(n)))
 		fatal(t, err)

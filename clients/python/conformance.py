@@ -96,7 +96,7 @@ def stream_of(client: Any, command: dict[str, Any]) -> Any:
             is_duration = field.message_type is not None and field.message_type.name == "Duration"
             is_time = field.message_type is not None and field.message_type.name == "Timestamp"
             options[field.name] = value.ToTimedelta() if is_duration else value.ToDatetime() if is_time else value
-    for name in ("store", "save_every", "timeout", "connect_timeout", "max_outage"):
+    for name in ("store", "save_every", "timeout", "connect_timeout", "max_outage", "commit_every"):
         if name in command:
             options[name] = command[name]
     if command.get("states") or "state" in command:
@@ -170,7 +170,12 @@ async def stream(command: dict[str, Any], kit: Kit) -> None:
             if stream.skipped_ticks > shown:
                 say(skipped=stream.skipped_ticks - shown)
 
-        reading = asyncio.create_task(read())
+        async def read_and_close() -> None:
+            # A loop that is left within its body leaves the stream open.
+            async with stream:
+                await read()
+
+        reading = asyncio.create_task(read_and_close())
 
         async def stop() -> None:
             while not kit.is_stopped:
@@ -234,7 +239,7 @@ def end(result: BaseException | str | None) -> None:
 
 
 async def publish(command: dict[str, Any]) -> None:
-    options = {"dedupe_window": command["dedupe_window"]} if "dedupe_window" in command else {}
+    options = {name: command[name] for name in ("dedupe_window", "connect_timeout") if name in command}
     async with p.AsyncClient(command["server"], **arguments(command)) as client:
         receipts: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -261,7 +266,7 @@ async def publish(command: dict[str, Any]) -> None:
 
 
 def publish_in_threads(command: dict[str, Any]) -> None:
-    options = {"dedupe_window": command["dedupe_window"]} if "dedupe_window" in command else {}
+    options = {name: command[name] for name in ("dedupe_window", "connect_timeout") if name in command}
     with p.Client(command["server"], **arguments(command)) as client:
         result, receipts = None, []
         try:

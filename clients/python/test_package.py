@@ -13,6 +13,8 @@ import threading
 import time
 import unittest
 
+import grpc
+
 from perennial_streams import AsyncClient, CallError, Client, ClientClosedError
 from perennial_streams.v1.lines_pb2 import ReadLinesRequest as LinesRequest
 from perennial_streams.v1.messages_pb2 import PublishRequest
@@ -150,12 +152,80 @@ class Package(unittest.TestCase):
         async def test() -> None:
             request = PublishRequest(topic="t", text="x")
             async with AsyncClient(self.address) as client:
-                async with client.publisher() as publisher:
+                async with client.publisher(connect_timeout=LIMIT_SECONDS) as publisher:
                     receipts = [await publisher.send(request) for _ in range(10)]
                     self.assertEqual(len({(await receipt).sequence for receipt in receipts}), 10)
             self.assertFalse(request.HasField("message_id"))
 
         self.run_async(test())
+
+    def test_flush_and_close_wait_for_every_receipt(self) -> None:
+        async def test() -> None:
+            async with AsyncClient(self.address) as client:
+                publisher = client.publisher(connect_timeout=LIMIT_SECONDS)
+                await publisher.flush()
+                receipts = [await publisher.publish("t", str(n)) for n in range(3_000)]
+                await publisher.flush()
+                self.assertTrue(all(receipt.done() for receipt in receipts))
+                receipts.append(await publisher.publish("t", "last"))
+                await publisher.close()
+                self.assertEqual([receipt.result().sequence for receipt in receipts], list(range(1, 3_002)))
+                with self.assertRaises(ClientClosedError):
+                    await publisher.publish("t", "later")
+
+        self.run_async(test())
+
+    def test_a_publisher_that_reaches_no_server_fails_after_its_connect_timeout(self) -> None:
+        async def test() -> None:
+            self.stop()
+            async with AsyncClient(self.address) as client:
+                publisher = client.publisher(connect_timeout=0.3)
+                receipt = await publisher.publish("t", "x")
+                for waiting in (receipt, publisher.flush(), publisher.publish("t", "y"), publisher.close()):
+                    with self.assertRaises(CallError) as raised:
+                        await waiting
+                    self.assertEqual(raised.exception.code, grpc.StatusCode.UNAVAILABLE)
+
+        self.run_async(test())
+
+    def test_a_publisher_whose_server_does_not_speak_ends_its_calls(self) -> None:
+        async def test() -> None:
+            async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await reader.read()
+                writer.close()
+
+            async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+                async with AsyncClient("127.0.0.1:%d" % server.sockets[0].getsockname()[1]) as client:
+                    publisher = client.publisher(connect_timeout=1)
+                    with self.assertRaises(CallError):
+                        await (await publisher.publish("t", "x"))
+
+        self.run_async(test())
+
+    def test_a_stream_that_is_left_within_its_body_commits_when_it_is_closed(self) -> None:
+        async def test() -> None:
+            async with AsyncClient(self.address) as client:
+                for n in range(3):
+                    await client.publish("t", str(n))
+                with contextlib.suppress(ZeroDivisionError):
+                    stream = client.messages("t", earliest=True, consumer="c", commit_every=60, max_batch=1)
+                    async with stream:
+                        async for message in stream:
+                            if message.text == "2":
+                                raise ZeroDivisionError
+                stream = client.messages("t", earliest=True, consumer="c", until_caught_up=True)
+                # The message in hand was not done.
+                self.assertEqual([message.text async for message in stream], ["2"])
+
+        self.run_async(test())
+        with Client(self.address) as client:
+            with contextlib.suppress(ZeroDivisionError):
+                with client.messages("t", earliest=True, consumer="d", commit_every=60, max_batch=1) as stream:
+                    for message in stream:
+                        if message.text == "2":
+                            raise ZeroDivisionError
+            stream = client.messages("t", earliest=True, consumer="d", until_caught_up=True)
+            self.assertEqual([message.text for message in stream], ["2"])
 
     def test_the_last_commit_neither_delays_nor_replaces_a_cancel(self) -> None:
         async def test() -> None:

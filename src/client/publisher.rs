@@ -52,9 +52,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT_ALLOWANCE: Duration = Duration::from_secs(10);
 /// How long the server knows an id by default.
 pub(super) const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
-/// A message is not sent again in the last part of that time: the transport may hold what it was given until the call ends
-/// for want of an answer, and clocks and the disk need some time.
-const DEDUPE_MARGIN: Duration = Duration::from_secs(40);
+/// The transport may hold a message that it was given until the call ends, so a call ends this long before the server
+/// forgets the id of a message that the call has sent again; clocks and the disk need some time, too.
+const DEDUPE_LAST: Duration = Duration::from_secs(10);
+/// A message is sent again only if there is the time for an answer before.
+const DEDUPE_MARGIN: Duration = SILENCE.saturating_add(DEDUPE_LAST);
 
 const METHOD: &str = "/perennial.v1.MessageService/PublishStream";
 
@@ -214,6 +216,9 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
         }
         let server = self.client.connections.server();
         let room = self.unanswered.has_room() && !self.messages.is_done();
+        // Answers to the messages before may still come, so silence does not end the call.
+        let known = self.client.dedupe_window.saturating_sub(DEDUPE_LAST);
+        let forgotten_at = self.unanswered.oldest_sent_again().map(|sent| Instant::from_std(sent + known));
         let Some(Open { frames, given, answers, .. }) = &mut self.open else { return Ok(None) };
         if is_over {
             if matches!(answers, Answers::Opening(_)) {
@@ -240,6 +245,9 @@ impl<S: Stream<Item = PublishRequest> + Send> Flow<S> {
             message = self.messages.next(), if room => Step::Message(message),
             () = tokio::time::sleep_until(self.silent_at), if self.unanswered.awaits_answer() => {
                 return Err(Error::Silent { waited: SILENCE });
+            }
+            () = tokio::time::sleep_until(forgotten_at.unwrap_or(self.silent_at)), if forgotten_at.is_some() => {
+                return Err(Error::Silent { waited: known });
             }
         };
         Ok(Some(step))

@@ -1,5 +1,5 @@
 // Command conformance lets the conformance kit test this package: it reads a command from stdin and prints what the
-// package hands out. See clients/conformance/PROTOCOL.md.
+// package hands out. See clients/conformance/README.md.
 package main
 
 import (
@@ -36,6 +36,7 @@ type command struct {
 	ConnectTimeout float64         `json:"connect_timeout"`
 	MaxOutage      float64         `json:"max_outage"`
 	ConsumerCommit bool            `json:"consumer_commit"`
+	CommitEvery    float64         `json:"commit_every"`
 	Token          string          `json:"token"`
 	TokenFile      string          `json:"token_file"`
 	CA             string          `json:"ca"`
@@ -232,7 +233,7 @@ func (r *run) messages(ctx context.Context, client *perennial.Client) error {
 	}
 	messages, withEvents := client.Messages, client.MessagesAndEvents
 	if name := request.GetConsumer(); name != "" {
-		r.consumer = client.Consumer(name)
+		r.consumer = client.Consumer(name).CommitEvery(seconds(r.command.CommitEvery))
 		messages, withEvents = r.consumer.Messages, r.consumer.MessagesAndEvents
 	}
 	if r.command.Events {
@@ -344,6 +345,9 @@ func (r *run) publish(ctx context.Context, client *perennial.Client) error {
 	var options []perennial.PublisherOption
 	if c.DedupeWindow > 0 {
 		options = append(options, perennial.WithDedupeWindow(seconds(c.DedupeWindow)))
+	}
+	if c.ConnectTimeout > 0 {
+		options = append(options, perennial.WithPublisherConnectTimeout(seconds(c.ConnectTimeout)))
 	}
 	publisher := client.Publisher(ctx, options...)
 	receipts := make(chan *perennial.Receipt, c.Count)

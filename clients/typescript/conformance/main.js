@@ -125,6 +125,8 @@ async function read(command, client) {
   const init = fromJson(request, command.request ?? {});
   const name = init.consumer;
   if (name) delete init.consumer;
+  const { commit_every: every } = command;
+  if (name && every !== undefined) options.commitEveryMs = milliseconds(every);
   stream = name ? client.consumer(name).messages(init, options) : client[method](init, options);
   let skipped = 0n;
   for await (const value of stream) {
@@ -150,10 +152,11 @@ async function read(command, client) {
 
 async function publish(command, client) {
   const { topic, count, first = 0, prefix = "" } = command;
-  const window = command.dedupe_window;
+  const { dedupe_window: window, connect_timeout: timeout } = command;
   const publisher = client.publisher({
     signal: stopped.signal,
-    ...(window !== undefined && { dedupeWindowMs: window * 1_000 }),
+    ...(window !== undefined && { dedupeWindowMs: milliseconds(window) }),
+    ...(timeout !== undefined && { connectTimeoutMs: milliseconds(timeout) }),
   });
   const receipts = [];
   let hasEnded = false;

@@ -11,7 +11,8 @@ import {
   type PublishResult,
   PublishStreamRequestSchema,
 } from "./gen/perennial/v1/messages_pb.js";
-import { Waits, sleep } from "./waits.js";
+import { CONNECT_TIMEOUT_MS } from "./flow.js";
+import { MAX_TIMER_MS, Waits, after, sleep } from "./waits.js";
 
 /** The unanswered messages: what the server's own window takes, minus those that may be on their way. */
 const WINDOW_MESSAGES = 8_192;
@@ -21,11 +22,13 @@ const FRAME_BYTES = 256 << 10;
 /** Without an answer for this time, the connection is lost. */
 const ANSWER_TIMEOUT_MS = 30_000;
 /**
- * How long the server knows an id by default. A message is not sent again in the last part of it: the transport may hold
- * what it was given until the call is cancelled for want of an answer, and clocks and the disk need some time.
+ * How long the server knows an id by default. The transport may hold a message that it was given until the call is cancelled,
+ * so a call ends this long before the server forgets the id of a message that it has sent again; clocks and the disk need
+ * some time, too. A message is sent again only if there is the time for an answer before.
  */
 const DEDUPE_WINDOW_MS = 120_000;
-const DEDUPE_MARGIN_MS = ANSWER_TIMEOUT_MS + 10_000;
+const DEDUPE_LAST_MS = 10_000;
+const DEDUPE_MARGIN_MS = ANSWER_TIMEOUT_MS + DEDUPE_LAST_MS;
 /** How long the end of an answered call is awaited. */
 const CLOSE_TIMEOUT_MS = 2_000;
 
@@ -38,6 +41,11 @@ export interface PublisherOptions {
    * message whose answer was lost is not sent again after this time minus 40 s: see {@link OutcomeUnknownError}.
    */
   dedupeWindowMs?: number;
+  /**
+   * How long to try to reach a server after the first message, in milliseconds. Then the publisher fails, and so does each
+   * receipt. A server that it has reached is tried again without limit. Unset: 10,000.
+   */
+  connectTimeoutMs?: number;
 }
 
 /** The answer to one message. */
@@ -55,6 +63,8 @@ interface Entry {
   response: Promise<PublishResponse>;
   /** When the message was first sent. */
   sent: number | undefined;
+  /** An earlier call sent it first. */
+  isAgain: boolean;
   resolve: (response: PublishResponse) => void;
   reject: (error: unknown) => void;
 }
@@ -69,6 +79,11 @@ interface Entry {
 export class Publisher {
   readonly #connections: Connections;
   readonly #window: number;
+  readonly #connectTimeout: number;
+  /** When the first attempt began. */
+  #began: number | undefined;
+  /** A server has accepted a call. */
+  #isAccepted = false;
   readonly #ids = newId();
   readonly #ended = new AbortController();
   readonly #over: Promise<void>;
@@ -85,9 +100,10 @@ export class Publisher {
   #waiting: (() => void)[] = [];
 
   /** @internal */
-  constructor(connections: Connections, { signal, dedupeWindowMs }: PublisherOptions) {
+  constructor(connections: Connections, { signal, dedupeWindowMs, connectTimeoutMs }: PublisherOptions) {
     this.#connections = connections;
-    this.#window = (dedupeWindowMs ?? DEDUPE_WINDOW_MS) - DEDUPE_MARGIN_MS;
+    this.#window = dedupeWindowMs ?? DEDUPE_WINDOW_MS;
+    this.#connectTimeout = connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     const abort = () => this.#end(signal?.reason);
     const close = () => this.#end(connections.closed.reason);
     signal?.addEventListener("abort", abort, { once: true });
@@ -155,7 +171,7 @@ export class Publisher {
     const response = new Promise<PublishResponse>((resolve, reject) => (settle = { resolve, reject }));
     // A caller may leave the receipt alone, and wait for flush or close.
     response.catch(() => {});
-    return { message, bytes, response, sent: undefined, ...(settle as unknown as Pick<Entry, "resolve" | "reject">) };
+    return { message, bytes, response, sent: undefined, isAgain: false, ...(settle as unknown as Pick<Entry, "resolve" | "reject">) };
   }
 
   /** Takes the messages that wait for room, while there is some. */
@@ -216,11 +232,19 @@ export class Publisher {
         if (this.#isOver || this.#failed !== undefined) return;
         failure = fromConnect(error);
       }
-      if (!(failure instanceof PerennialError && failure.isRetryable)) throw failure;
-      await sleep(waits.next(failure), this.#ended.signal);
+      const wait = waits.next(failure);
+      const isLate = !this.#isAccepted && wait >= this.#timeToConnect();
+      if (!(failure instanceof PerennialError && failure.isRetryable) || isLate) throw failure;
+      await sleep(wait, this.#ended.signal);
       // Every unanswered message is sent again.
       this.#sent = 0;
     }
+  }
+
+  /** The milliseconds that are left until a server must have accepted a call. */
+  #timeToConnect(): number {
+    this.#began ??= performance.now();
+    return Math.max(0, this.#began + this.#connectTimeout - performance.now());
   }
 
   /** Makes one call, up to its end. */
@@ -229,40 +253,68 @@ export class Publisher {
     const call = new AbortController();
     const forward = () => call.abort();
     this.#ended.signal.addEventListener("abort", forward, { once: true });
-    let isSilent = false;
+    let lost: Error | undefined;
+    const lose = (why: string) => {
+      lost = unavailable(why);
+      call.abort();
+    };
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let watched: ReturnType<typeof setTimeout> | undefined;
     const watch = () => {
       clearTimeout(timer);
       timer = undefined;
       if (this.#isOver) timer = setTimeout(forward, CLOSE_TIMEOUT_MS);
-      else if (this.#sent > 0) {
-        timer = setTimeout(() => {
-          isSilent = true;
-          call.abort();
-        }, ANSWER_TIMEOUT_MS);
-      }
+      else if (this.#sent > 0) timer = setTimeout(() => lose("no answer arrived for 30 s"), ANSWER_TIMEOUT_MS);
+    };
+    // Answers to the messages before may still come, so the watch of answers does not end the call.
+    const watchIds = () => {
+      const left = this.#idsKnownFor();
+      if (left === undefined) return;
+      if (left > 0) watched = setTimeout(watchIds, Math.min(left, MAX_TIMER_MS));
+      else lose("a message that was sent again has no answer, and the server may forget its id soon");
+    };
+    watchIds();
+    const stop = this.#isAccepted
+      ? () => {}
+      : after(this.#timeToConnect(), () => lose(`no server accepted the call within ${this.#connectTimeout} ms`));
+    const onHeader = () => {
+      this.#isAccepted = true;
+      stop();
     };
     try {
       const client = createClient(MessageService, connection.transport);
       const requests = this.#frames(call.signal, () => timer === undefined && watch());
-      for await (const { results } of client.publishStream(requests, { signal: call.signal })) {
+      for await (const { results } of client.publishStream(requests, { signal: call.signal, onHeader })) {
         waits.reset();
         this.#answered(results);
         watch();
         this.#admit();
       }
     } catch (error) {
-      if (!isSilent) throw error;
+      if (lost === undefined) throw error;
       this.#connections.retire(connection);
-      throw unavailable("no answer arrived for 30 s");
+      throw lost;
     } finally {
+      stop();
       clearTimeout(timer);
+      clearTimeout(watched);
       this.#ended.signal.removeEventListener("abort", forward);
       call.abort();
       // The generator of the requests may wait for a message.
       this.#notify();
       this.#connections.release(connection);
     }
+  }
+
+  /**
+   * How long this call may go on until the server may forget the id of a message that it has sent again. Undefined: it sends
+   * none again. Nothing that is sent from now on is so old that its time is shorter than that of an answer.
+   */
+  #idsKnownFor(): number | undefined {
+    const oldest = this.#entries[0];
+    if (oldest?.sent === undefined) return undefined;
+    if (this.#sent === 0) return ANSWER_TIMEOUT_MS;
+    return oldest.isAgain ? oldest.sent + this.#window - DEDUPE_LAST_MS - performance.now() : undefined;
   }
 
   /** The requests of one call: messages that are ready share one. */
@@ -291,7 +343,7 @@ export class Publisher {
     let bytes = 0;
     for (let one = this.#entries[this.#sent]; one !== undefined; one = this.#entries[this.#sent]) {
       const waited = one.sent === undefined ? 0 : now - one.sent;
-      if (waited > this.#window) {
+      if (waited > this.#window - DEDUPE_MARGIN_MS) {
         this.#entries.splice(this.#sent, 1);
         this.#bytes -= one.bytes;
         one.reject(new OutcomeUnknownError(one.message.messageId ?? "", waited));
@@ -299,6 +351,7 @@ export class Publisher {
       }
       const isFull = messages.length >= FRAME_MESSAGES || (messages.length > 0 && bytes + one.bytes > FRAME_BYTES);
       if (isFull) break;
+      one.isAgain = one.sent !== undefined;
       one.sent ??= now;
       messages.push(one.message);
       bytes += one.bytes;

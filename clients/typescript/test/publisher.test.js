@@ -2,17 +2,21 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { Code } from "@connectrpc/connect";
+
 import { ClosedError, ErrorReason, OutcomeUnknownError, PerennialError } from "../dist/node.js";
 import { collect, failure, withServer } from "./harness.js";
 
 const LIMIT = { timeout: 60_000 };
+// A busy machine may need longer for the first answer than a caller should wait.
+const PATIENT = { connectTimeoutMs: 60_000 };
 const message = (topic, value) => ({ topic, content: { case: "text", value } });
 const everything = { topics: [">"], start: { case: "earliest", value: true }, untilCaughtUp: true };
 
 test("a publisher survives cuts and kills without doubles and in order", LIMIT, withServer([], async ({ server, client, proxy }) => {
   const count = 20_000;
   const cutting = await proxy(100_000);
-  const publisher = client(cutting.url).publisher();
+  const publisher = client(cutting.url).publisher(PATIENT);
   const receipts = [];
   for (let n = 0; n < count; n += 1) {
     receipts.push(await publisher.publish(message("t", `${n}`)));
@@ -32,7 +36,7 @@ test("a publisher survives cuts and kills without doubles and in order", LIMIT, 
 }));
 
 test("a message that is refused has its error, and the others are published", LIMIT, withServer([], async ({ client }) => {
-  const publisher = client().publisher();
+  const publisher = client().publisher(PATIENT);
   const receipts = [];
   for (const topic of ["a", "not a topic", "b"]) receipts.push(await publisher.publish(message(topic, "x")));
   await publisher.close();
@@ -47,7 +51,7 @@ test("a message that is refused has its error, and the others are published", LI
 test("a message that the server may have forgotten is not sent twice", LIMIT, withServer([], async ({ client, proxy }) => {
   const gate = await proxy();
   // Messages may be on their way for the window minus 40 s: here 100 ms.
-  const publisher = client(gate.url).publisher({ dedupeWindowMs: 40_100 });
+  const publisher = client(gate.url).publisher({ ...PATIENT, dedupeWindowMs: 40_100 });
   await (await publisher.publish(message("t", "first"))).response;
   gate.isSilent = true;
   const lost = await publisher.publish(message("t", "lost"));
@@ -59,10 +63,36 @@ test("a message that the server may have forgotten is not sent twice", LIMIT, wi
   await publisher.close();
 }));
 
+test("flush waits for every receipt, and close, too", LIMIT, withServer([], async ({ client, proxy }) => {
+  const gate = await proxy();
+  const publisher = client(gate.url).publisher(PATIENT);
+  await publisher.flush();
+  gate.isSilent = true;
+  const receipt = await publisher.publish(message("t", "x"));
+  const flushed = publisher.flush().then(() => "flushed");
+  assert.equal(await Promise.race([flushed, sleep(200, "waiting")]), "waiting");
+  gate.cut();
+  gate.isSilent = false;
+  await flushed;
+  const settled = async (response) => Promise.race([response.then(() => "answered"), sleep(0, "waiting")]);
+  assert.equal(await settled(receipt.response), "answered");
+  const last = await publisher.publish(message("t", "y"));
+  await publisher.close();
+  assert.equal(await settled(last.response), "answered");
+}));
+
+test("a publisher that reaches no server fails after its connect timeout", LIMIT, withServer([], async ({ client }) => {
+  const publisher = client("http://127.0.0.1:1").publisher({ connectTimeoutMs: 300 });
+  const receipt = await publisher.publish(message("t", "x"));
+  const failures = [receipt.response, publisher.flush(), publisher.close()].map(failure);
+  for (const error of await Promise.all(failures)) assert.equal(error.code, Code.Unavailable, `${error}`);
+  assert.equal((await failure(publisher.publish(message("t", "y")))).code, Code.Unavailable);
+}));
+
 test("too many unanswered messages make publish wait", LIMIT, withServer([], async ({ client, proxy }) => {
   const gate = await proxy();
   gate.isSilent = true;
-  const publisher = client(gate.url).publisher();
+  const publisher = client(gate.url).publisher(PATIENT);
   let count = 0;
   const publishing = (async () => {
     for (; count < 9_000; count += 1) await publisher.publish(message("t", "x"));
@@ -77,7 +107,7 @@ test("too many unanswered messages make publish wait", LIMIT, withServer([], asy
 
 test("a consumer continues after its last commit", LIMIT, withServer([], async ({ client }) => {
   const made = client();
-  const publisher = made.publisher();
+  const publisher = made.publisher(PATIENT);
   for (let n = 0; n < 30; n += 1) await publisher.publish(message("t", `${n}`));
   await publisher.close();
   const request = { ...everything, maxBatch: 5 };
@@ -100,7 +130,7 @@ test("a consumer continues after its last commit", LIMIT, withServer([], async (
 }));
 
 test("messages are published in the order of the calls, also by those who wait", LIMIT, withServer([], async ({ client }) => {
-  const publisher = client().publisher();
+  const publisher = client().publisher(PATIENT);
   const calls = [];
   for (let n = 0; n < 9_000; n += 1) calls.push(publisher.publish(message("t", `${n}`)));
   // This call comes when there is room again, while others still wait.

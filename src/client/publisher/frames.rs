@@ -144,6 +144,12 @@ impl Frames {
         self.sent > 0
     }
 
+    /// When the oldest message was first sent that the open connection has sent again and not answered.
+    pub(super) fn oldest_sent_again(&self) -> Option<Instant> {
+        let is_sent_again = |frame: &&Frame| frame.first_call != self.call && !frame.is_forgotten;
+        self.sealed.front().filter(|_| self.sent > 0).filter(is_sent_again)?.first_sent
+    }
+
     /// Removes the messages at the front that were not sent again, because the server may have forgotten their ids, and
     /// returns an error for each.
     pub(super) fn forgotten(&mut self) -> Vec<Error> {
@@ -238,7 +244,9 @@ mod tests {
         assert!(frames.answered());
         frames.push(&message("4"));
         frames.rewind(0);
+        assert_eq!(frames.oldest_sent_again(), None);
         assert_eq!(sent(&mut frames), [vec!["2"], vec!["3"], vec!["4"]]);
+        assert!(frames.oldest_sent_again().is_some_and(|sent| sent <= Instant::now()));
         assert!(frames.answered() && frames.answered());
         // An answer to a message that was not sent.
         frames.rewind(0);
@@ -286,6 +294,8 @@ mod tests {
         // The transport did not take the last one.
         frames.rewind(1);
         assert_eq!(sent(&mut frames), [vec!["4"]]);
+        // The oldest were not sent again, and the last one counts as sent first by this connection.
+        assert_eq!(frames.oldest_sent_again(), None);
         let unknown = frames.forgotten();
         let ids = unknown.iter().map(|error| match error {
             Error::OutcomeUnknown { message_id, .. } => message_id.as_str(),

@@ -29,6 +29,9 @@ type Answer = Result<PublishResponse, Error>;
 /// ids, so that none is published twice. Up to 8,192 messages ([`Client::with_publish_window`]) and 16 MiB have no answer;
 /// then [`Self::publish`] waits. A message that the server refuses fails its receipt, and the others go on.
 ///
+/// The publisher fails if no server accepts it within [`Client::with_connect_timeout`] after its first message. A server that
+/// it has reached is tried again without limit.
+///
 /// A publisher can be shared by tasks. One that is dropped before [`Self::close`] leaves messages unsent.
 pub struct Publisher {
     /// Held while a message waits for room, so that messages keep the order of the calls.

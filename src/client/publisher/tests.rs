@@ -4,13 +4,15 @@ use std::{
     collections::HashSet,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use tokio::task::unconstrained;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    client::test_server,
+    client::{Client, Error, test_server},
     grpc::codec::Encoded,
     proto::{
         self, ListTopicsRequest, ListTopicsResponse, MessagesRequest, PublishBatchRequest,
@@ -143,4 +145,65 @@ async fn unanswered_messages_are_sent_again_and_published_once_in_order() {
     let log = server.0.lock().unwrap();
     assert_eq!(log.texts, expected);
     assert!(log.calls == 5 && log.repeated > 0, "{} calls, {} repeated", log.calls, log.repeated);
+}
+
+fn message(n: usize) -> PublishRequest {
+    PublishRequest::new("a", n.to_string())
+}
+
+async fn cutting() -> (Cutting, Client) {
+    let server = Cutting::default();
+    let routes = tonic::service::Routes::new(MessageServiceServer::new(server.clone()));
+    let client = test_server::serve(routes).await;
+    (server, client)
+}
+
+#[tokio::test]
+async fn flush_waits_for_every_receipt_and_close_too() {
+    let (server, client) = cutting().await;
+    let publisher = client.publisher();
+    publisher.flush().await.unwrap();
+    let mut receipts = Vec::new();
+    // More than have room without an answer.
+    for n in 0..10_000 {
+        receipts.push(publisher.publish(message(n)).await.unwrap());
+    }
+    publisher.flush().await.unwrap();
+    for receipt in receipts {
+        // Otherwise tokio lets a task that never waits receive only some of them.
+        unconstrained(receipt).now_or_never().unwrap().unwrap();
+    }
+    let last = publisher.publish(message(10_000)).await.unwrap();
+    publisher.close().await.unwrap();
+    last.now_or_never().unwrap().unwrap();
+    let expected = (0..=10_000).map(|n| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(server.0.lock().unwrap().texts, expected);
+}
+
+#[tokio::test]
+async fn a_publisher_without_messages_calls_nothing() {
+    let (server, client) = cutting().await;
+    client.publisher().close().await.unwrap();
+    assert_eq!(server.0.lock().unwrap().calls, 0);
+}
+
+#[tokio::test]
+async fn flush_and_close_report_why_the_publisher_has_failed() {
+    let client = Client::new("127.0.0.1:1").unwrap().with_connect_timeout(Duration::from_millis(300));
+    let publisher = client.publisher();
+    let receipt = publisher.publish(message(0)).await.unwrap();
+    let is_unreachable = |error: &Error| matches!(error, Error::Unreachable { .. });
+    assert!(is_unreachable(&publisher.flush().await.unwrap_err()));
+    assert!(is_unreachable(&receipt.await.unwrap_err()));
+    assert!(is_unreachable(&publisher.publish(message(1)).await.unwrap_err()));
+    assert!(is_unreachable(&publisher.close().await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_publisher_that_was_dropped_is_an_error() {
+    let (_, client) = cutting().await;
+    let publisher = client.publisher();
+    let receipt = publisher.publish(message(0)).await.unwrap();
+    drop(publisher);
+    assert!(matches!(receipt.await, Err(Error::PublisherEnded)));
 }

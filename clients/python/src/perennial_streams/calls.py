@@ -107,7 +107,7 @@ class Watchdog:
     """Cancels a call that is silent for too long. It counts only while the client waits for a response."""
 
     def __init__(self, cancel: Callable[[], object], silence: float, first: float) -> None:
-        self.has_fired = False
+        self.has_fired, self.why = False, ""
         self._cancel = cancel
         self._silence = silence
         # For the first response.
@@ -136,7 +136,11 @@ class Watchdog:
         if left > 0:
             self._timer = self._loop.call_later(left, self._check)
             return
-        self.has_fired = True
+        self.fire()
+
+    def fire(self, why: str = "") -> None:
+        """Gives the call up, for want of a response or because of something else."""
+        self.has_fired, self.why = True, why
         self._cancel()
 
     def stop(self) -> None:
@@ -146,7 +150,7 @@ class Watchdog:
 def lost(error: BaseException, watchdog: Watchdog, silence: float) -> CallError | None:
     """The error of an attempt, or None if it is not one of the call."""
     if watchdog.has_fired:
-        text = f"nothing arrived for {silence:g} s, not even a heartbeat"
+        text = watchdog.why or f"nothing arrived for {silence:g} s, not even a heartbeat"
         return CallError(grpc.StatusCode.UNAVAILABLE, text, retryable=True)
     if isinstance(error, grpc.aio.AioRpcError):
         return from_rpc(error.code(), error.details(), tuple(error.trailing_metadata() or ()))

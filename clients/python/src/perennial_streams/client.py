@@ -184,10 +184,25 @@ class AsyncClient:
         return answer
 
     def publisher(
-        self, *, max_messages: int = 8_192, max_bytes: int = 16 * 1024 * 1024, dedupe_window: float = 120.0
+        self,
+        *,
+        max_messages: int = 8_192,
+        max_bytes: int = 16 * 1024 * 1024,
+        dedupe_window: float = 120.0,
+        connect_timeout: float = 10.0,
     ) -> AsyncPublisher:
-        """A flow of messages, published in order: `async with client.publisher() as publisher`."""
-        return AsyncPublisher(self._channels, max_messages=max_messages, max_bytes=max_bytes, dedupe_window=dedupe_window)
+        """A flow of messages, published in order: `async with client.publisher() as publisher`.
+
+        It fails if the server cannot be reached for `connect_timeout` seconds after the first message. A server that it
+        has reached is tried again without limit. `dedupe_window` is how many seconds the server knows the ids of messages.
+        """
+        return AsyncPublisher(
+            self._channels,
+            max_messages=max_messages,
+            max_bytes=max_bytes,
+            dedupe_window=dedupe_window,
+            connect_timeout=connect_timeout,
+        )
 
     async def list_topics(self, pattern: str = "") -> AsyncIterator[m.TopicInfo]:
         """The topics that match, sorted by name."""

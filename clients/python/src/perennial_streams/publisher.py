@@ -7,7 +7,7 @@ import base64
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -24,21 +24,69 @@ _METHOD = "/perennial.v1.MessageService/PublishStream"
 _REQUEST_MESSAGES, _REQUEST_BYTES = 1_024, 256 * 1024
 # While answers are outstanding.
 _SILENCE = 30.0
-# A message that was given to the connection may arrive until the call is given up.
-_MARGIN = _SILENCE + 10.0
+# A message that was sent again may arrive until its call is given up, which is so long before the server forgets its id.
+_LAST = 10.0
+# A message is not sent again when the server forgets its id within this time.
+_MARGIN = _SILENCE + _LAST
 _CLOSE_LIMIT = 2.0
 
 
 class _Message:
     """A message without an answer."""
 
-    __slots__ = ("bytes", "receipt", "request", "sent_at")
+    __slots__ = ("bytes", "first_call", "receipt", "request", "sent_at")
 
     def __init__(self, request: m.PublishRequest, receipt: asyncio.Future[m.PublishResponse]) -> None:
         self.request = request
         self.bytes = request.ByteSize()
         self.receipt = receipt
+        # When it was first sent, and the number of that call.
         self.sent_at: float | None = None
+        self.first_call = -1
+
+
+async def _accepted(call: Any) -> None:
+    """Waits until the server has accepted a call, or raises its error."""
+    # `wait_for_connection` alone waits for ever if the call is cancelled before.
+    ended = asyncio.Event()
+    call.add_done_callback(lambda _: ended.set())
+    waiting = [asyncio.ensure_future(call.wait_for_connection()), asyncio.ensure_future(ended.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if waiting[0].done():
+            await waiting[0]
+        else:
+            # This raises the error of the call.
+            await call.read()
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+class _IdsWatchdog:
+    """Ends a call before the server forgets the id of a message that was sent again and has no answer.
+
+    Answers to messages before it may still come, so silence does not end the call.
+    """
+
+    def __init__(self, known_for: Callable[[], float | None], end: Callable[[str], object]) -> None:
+        self._known_for, self._end = known_for, end
+        self._timer: asyncio.TimerHandle | None = None
+        self._check()
+
+    def _check(self) -> None:
+        self._timer, left = None, self._known_for()
+        if left is None:
+            # Messages that are sent again are sent at the begin of a call.
+            return
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(left, self._check)
+        else:
+            self._end("a message that was sent again has no answer, and the server may forget its id soon")
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class AsyncPublisher:
@@ -48,10 +96,16 @@ class AsyncPublisher:
     refuses fails its receipt, and the flow goes on. Leave the block of `async with` to wait for all receipts.
     """
 
-    def __init__(self, channels: Channels, *, max_messages: int, max_bytes: int, dedupe_window: float) -> None:
+    def __init__(
+        self, channels: Channels, *, max_messages: int, max_bytes: int, dedupe_window: float, connect_timeout: float
+    ) -> None:
         self._channels = channels
         self._max_messages, self._max_bytes = max_messages, max_bytes
-        self._resend_limit = max(0.0, dedupe_window - _MARGIN)
+        self._dedupe_window = dedupe_window
+        self._connect_timeout = connect_timeout
+        # When it began to connect, until a server has accepted a call of this flow.
+        self._out_since: float | None = None
+        self._has_begun = False
         self._flow = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         self._number = 0
         # In order: first those that were sent on the open call, then the others.
@@ -161,9 +215,11 @@ class AsyncPublisher:
                 try:
                     await self._one_call(backoff)
                 except CallError as error:
-                    if not error.is_retryable:
+                    wait = backoff.next(error)
+                    left = self._time_to_connect()
+                    if not error.is_retryable or (left is not None and wait >= left):
                         raise
-                    await asyncio.sleep(backoff.next(error))
+                    await asyncio.sleep(wait)
                 while not self._unanswered:
                     if self._is_closed:
                         return
@@ -175,7 +231,15 @@ class AsyncPublisher:
         except BaseException as error:
             await self._fail(error)
 
+    def _time_to_connect(self) -> float | None:
+        """The seconds that are left for the first call, or None after a server has accepted one."""
+        if self._has_begun:
+            return None
+        self._out_since = self._out_since or time.monotonic()
+        return max(0.0, self._out_since + self._connect_timeout - time.monotonic())
+
     async def _one_call(self, backoff: Backoff) -> None:
+        left = self._time_to_connect()
         async with self._channels.use() as connection:
             method = connection.channel.stream_stream(
                 _METHOD,
@@ -183,10 +247,18 @@ class AsyncPublisher:
                 response_deserializer=m.PublishStreamResponse.FromString,
             )
             is_connected = asyncio.Event()
-            call = method(self._requests(self._call, is_connected), metadata=self._channels.server.metadata(), wait_for_ready=True)
-            watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, _SILENCE + CONNECT_LIMIT)
+            call = method(
+                self._requests(self._call, is_connected),
+                metadata=self._channels.server.metadata(),
+                # At first, a server that cannot be reached is reported at once.
+                wait_for_ready=self._has_begun,
+            )
+            first = _SILENCE + CONNECT_LIMIT if left is None else min(_SILENCE + CONNECT_LIMIT, left)
+            watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, first)
+            ids = _IdsWatchdog(self._ids_known_for, watchdog.fire)
             try:
-                await call.wait_for_connection()
+                await _accepted(call)
+                self._has_begun = True
                 # Not before: the library would keep messages while it connects, which may take long.
                 is_connected.set()
                 while True:
@@ -207,12 +279,27 @@ class AsyncPublisher:
                 raise failed from None
             finally:
                 watchdog.stop()
+                ids.stop()
                 call.cancel()
                 # The generator of its requests must take no more.
                 self._call += 1
                 self._sent = 0
         if self._unanswered:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "the flow ended before all messages were answered", retryable=True)
+
+    def _ids_known_for(self) -> float | None:
+        """The seconds until the server may forget the id of a message that was sent again. None: none is sent again.
+
+        Nothing that is sent from now on is so old that its time is shorter than that of an answer.
+        """
+        oldest = self._unanswered[0] if self._unanswered else None
+        if oldest is None or oldest.sent_at is None:
+            return None
+        if self._sent == 0:
+            return _SILENCE
+        if oldest.first_call == self._call:
+            return None
+        return oldest.sent_at + self._dedupe_window - _LAST - time.monotonic()
 
     async def _requests(self, call: int, is_connected: asyncio.Event) -> AsyncIterator[m.PublishStreamRequest]:
         """The unanswered messages, and those that are still to come."""
@@ -225,7 +312,7 @@ class AsyncPublisher:
                 self._watchdog.wait()
             while self._sent < len(self._unanswered) and len(request.messages) < _REQUEST_MESSAGES:
                 message = self._unanswered[self._sent]
-                if message.sent_at is not None and now - message.sent_at > self._resend_limit:
+                if message.sent_at is not None and now - message.sent_at > self._dedupe_window - _MARGIN:
                     # Here, and not once for each call: a call may take messages for minutes.
                     self._give_up(message)
                     has_given_up = True
@@ -234,7 +321,8 @@ class AsyncPublisher:
                     break
                 request.messages.append(message.request)
                 size += message.bytes
-                message.sent_at = message.sent_at or now
+                if message.sent_at is None:
+                    message.sent_at, message.first_call = now, call
                 self._sent += 1
             if has_given_up:
                 async with self._room:
@@ -271,7 +359,7 @@ class AsyncPublisher:
         del self._unanswered[self._sent]
         self._bytes -= message.bytes
         if not message.receipt.done():
-            text = f"no answer came within the window of the server for ids, {self._resend_limit + _MARGIN:g} s"
+            text = f"no answer came within the window of the server for ids, {self._dedupe_window:g} s"
             message.receipt.set_exception(OutcomeUnknownError(text))
 
     async def _fail(self, error: BaseException) -> None:

@@ -134,10 +134,16 @@ class AsyncStream(Generic[ItemT, EventT]):
             responses.close()
             await responses.aclose()
             await self._save(force=True)
-            if o.commit_every is not None and position.cursor not in (None, self._committed):
-                # An error that is on its way must not wait for this one, or be replaced by it.
-                with contextlib.suppress(*(PerennialError,) if is_failing else ()):
-                    await self._commit(str(position.cursor), timeout=LAST_COMMIT_LIMIT)
+            await self._commit_at_end(is_failing=is_failing)
+
+    async def _commit_at_end(self, *, is_failing: bool) -> None:
+        cursor = self._position.cursor
+        # The caller may have committed the item in hand, which is not done otherwise.
+        if self._options.commit_every is None or self._committed in (cursor, self._position.done_cursor()):
+            return
+        # An error that is on its way must not wait for this one, or be replaced by it.
+        with contextlib.suppress(*(PerennialError,) if is_failing else ()):
+            await self._commit(str(cursor), timeout=LAST_COMMIT_LIMIT)
 
     async def _save(self, *, is_last: bool = False, force: bool = False) -> None:
         # After the last item of a response, its cursor is saved instead.
@@ -181,10 +187,14 @@ class AsyncStream(Generic[ItemT, EventT]):
 
     async def aclose(self) -> None:
         """Ends the stream at once, also while another task waits for its next item."""
+        await self._close(is_failing=False)
+
+    async def _close(self, *, is_failing: bool) -> None:
         self._is_closed = True
         if self._responses is not None:
             self._responses.close()
         await self._save(force=True)
+        await self._commit_at_end(is_failing=is_failing)
 
     async def __aenter__(self) -> AsyncStream[ItemT, EventT]:
         return self
@@ -192,7 +202,7 @@ class AsyncStream(Generic[ItemT, EventT]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await self._close(is_failing=error is not None)
 
 
 def item_type(kind: Kind) -> type:

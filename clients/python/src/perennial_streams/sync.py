@@ -162,10 +162,16 @@ class Stream(Generic[ItemT, EventT]):
         finally:
             self._client._runner.soon(responses.close)
             self._save(force=True)
-            if o.commit_every is not None and position.cursor not in (None, self._committed):
-                # An error that is on its way must not wait for this one, or be replaced by it.
-                with contextlib.suppress(*(PerennialError,) if is_failing else ()):
-                    self._commit(str(position.cursor), timeout=LAST_COMMIT_LIMIT)
+            self._commit_at_end(is_failing=is_failing)
+
+    def _commit_at_end(self, *, is_failing: bool) -> None:
+        cursor = self._position.cursor
+        # The caller may have committed the item in hand, which is not done otherwise.
+        if self._options.commit_every is None or self._committed in (cursor, self._position.done_cursor()):
+            return
+        # An error that is on its way must not wait for this one, or be replaced by it.
+        with contextlib.suppress(*(PerennialError,) if is_failing else ()):
+            self._commit(str(cursor), timeout=LAST_COMMIT_LIMIT)
 
     def _save(self, *, force: bool = False) -> None:
         # `close` may be called by another thread than the one that reads.
@@ -190,10 +196,14 @@ class Stream(Generic[ItemT, EventT]):
 
     def close(self) -> None:
         """Ends the stream at once, also while another thread waits for its next item."""
+        self._close(is_failing=False)
+
+    def _close(self, *, is_failing: bool) -> None:
         self._is_closed = True
         if self._responses is not None:
             self._client._runner.soon(self._responses.close)
         self._save(force=True)
+        self._commit_at_end(is_failing=is_failing)
 
     def __enter__(self) -> Stream[ItemT, EventT]:
         return self
@@ -201,7 +211,7 @@ class Stream(Generic[ItemT, EventT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(is_failing=error is not None)
 
 
 class Publisher:
@@ -379,12 +389,22 @@ class Client:
         return self._runner.run(self._client.publish_batch(messages))
 
     def publisher(
-        self, *, max_messages: int = 8_192, max_bytes: int = 16 * 1024 * 1024, dedupe_window: float = 120.0
+        self,
+        *,
+        max_messages: int = 8_192,
+        max_bytes: int = 16 * 1024 * 1024,
+        dedupe_window: float = 120.0,
+        connect_timeout: float = 10.0,
     ) -> Publisher:
         """See `AsyncClient.publisher`."""
 
         async def make() -> AsyncPublisher:
-            return self._client.publisher(max_messages=max_messages, max_bytes=max_bytes, dedupe_window=dedupe_window)
+            return self._client.publisher(
+                max_messages=max_messages,
+                max_bytes=max_bytes,
+                dedupe_window=dedupe_window,
+                connect_timeout=connect_timeout,
+            )
 
         return Publisher(self._runner, self._runner.run(make()))
 

@@ -40,6 +40,7 @@ struct Command {
     connect_timeout: Option<f64>,
     max_outage: Option<f64>,
     consumer_commit: bool,
+    commit_every: Option<f64>,
     token: Option<String>,
     token_file: Option<String>,
     ca: Option<String>,
@@ -133,6 +134,10 @@ fn connect(command: &Command) -> Result<Client, Error> {
     let token = token.clone().map(Token::Text).or(token_file.as_ref().map(|path| Token::File(path.into())));
     credentials.token = token.or(credentials.token);
     let client = Client::with_credentials(&command.server, credentials)?;
+    let client = match command.connect_timeout {
+        Some(timeout) => client.with_connect_timeout(seconds(timeout)),
+        None => client,
+    };
     Ok(match command.dedupe_window {
         Some(window) => client.with_dedupe_window(seconds(window)),
         None => client,

@@ -37,7 +37,11 @@ pub async fn stream(
             let request: MessagesRequest = from_json("MessagesRequest", &command.request);
             let event =
                 |it: &MessageStreamEvent| it.event.as_ref().map(|_| to_json("MessageStreamEvent", it));
-            read(client.messages(request), command, later, &Names { item: "StoredMessage", event }).await
+            let mut messages = client.messages(request);
+            if let Some(every) = command.commit_every {
+                messages = messages.commit_every(seconds(every));
+            }
+            read(messages, command, later, &Names { item: "StoredMessage", event }).await
         }
         _ => {
             let request: CountdownRequest = from_json("CountdownRequest", &command.request);
@@ -84,6 +88,14 @@ impl<R: Kind> Stream<R> {
         }
     }
 
+    /// Waits for the last save and the last commit.
+    async fn close(self) -> Result<(), Error> {
+        match self {
+            Self::Items(items) => items.close().await,
+            Self::Values(values) => values.close().await,
+        }
+    }
+
     async fn commit(&mut self) -> Result<(), Error> {
         match self {
             Self::Items(items) => items.commit().await,
@@ -117,8 +129,7 @@ where
             next = stream.next() => next,
             line = next_line(&mut later) => {
                 match line {
-                    // To drop the stream ends its call.
-                    None => return Ok(End::Stopped),
+                    None => return stream.close().await.map(|()| End::Stopped),
                     Some(Later::More(items)) => credit.iter_mut().for_each(|credit| *credit += items),
                     Some(Later::Commit) => committed(&mut stream).await?,
                 }
@@ -153,7 +164,7 @@ where
         // In the body of the loop: the item is not done.
         while credit.is_some_and(|credit| credit <= 0) {
             match next_line(&mut later).await {
-                None => return Ok(End::Stopped),
+                None => return stream.close().await.map(|()| End::Stopped),
                 Some(Later::More(items)) => credit.iter_mut().for_each(|credit| *credit += items),
                 Some(Later::Commit) => committed(&mut stream).await?,
             }

@@ -98,7 +98,7 @@ public final class ClientBuilder {
     }
 
     /**
-     * Tries to open a stream for this long, if the server does not answer. The default is 10 s.
+     * Tries to open a stream or a publisher for this long, if the server does not answer. The default is 10 s.
      *
      * @param connectTimeout the time; zero: one attempt
      * @return this builder

@@ -10,6 +10,8 @@ final class Entry {
     final CompletableFuture<Receipt> receipt = new CompletableFuture<>();
     /** When it was sent first; 0: never. */
     long sentAt;
+    /** Whether an earlier call has sent it first. */
+    boolean isAgain;
 
     Entry(PublishRequest message) {
         this.message = message;

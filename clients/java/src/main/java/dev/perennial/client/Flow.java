@@ -37,14 +37,17 @@ final class Flow implements Runnable {
     /** How long the end of an answered call is awaited. */
     private static final Duration END = Duration.ofSeconds(2);
     /**
-     * A message is not sent again when the server may forget its id within this time. What was given to the transport may
-     * arrive until the call is given up.
+     * A call ends this long before the server may forget the id of a message that the call has sent again: what was given to
+     * the transport may arrive until then.
      */
-    private static final Duration MARGIN = SILENCE.plusSeconds(10);
+    private static final Duration LAST = Duration.ofSeconds(10);
+    /** A message is sent again only if there is the time for an answer before. */
+    private static final Duration MARGIN = SILENCE.plus(LAST);
 
     private final PerennialClient client;
     private final Publisher publisher;
     private final long safeNanos;
+    private final long knownNanos;
     private final Retries retries;
     private final String prefix;
     private final Thread thread;
@@ -79,7 +82,8 @@ final class Flow implements Runnable {
         this.client = client;
         this.publisher = publisher;
         safeNanos = Math.max(0, Times.nanos(dedupeWindow) - Times.nanos(MARGIN));
-        retries = new Retries(client.observer(), client.connectTimeout(), client.maxOutage());
+        knownNanos = Math.max(0, Times.nanos(dedupeWindow) - Times.nanos(LAST));
+        retries = new Retries(client.observer(), client.connectTimeout(), null);
         UUID uuid = UUID.randomUUID();
         ByteBuffer id = ByteBuffer.allocate(16);
         id.putLong(uuid.getMostSignificantBits()).putLong(uuid.getLeastSignificantBits());
@@ -229,6 +233,9 @@ final class Flow implements Runnable {
                 return false;
             }
             FlowCall.Signal signal = next();
+            if (call != null && call.isAccepted) {
+                retries.accepted();
+            }
             if (signal == null) {
                 client.channels().replace(call.connection);
                 throw Errors.silent(Duration.ofNanos(System.nanoTime() - heardAt));
@@ -286,9 +293,13 @@ final class Flow implements Runnable {
             }
             heardAt = wasDue ? heardAt : System.nanoTime();
             long rest = heardAt + SILENCE.toNanos() - System.nanoTime();
-            if (sent.isEmpty() && retries.isFirstResponse()) {
-                // Only the connection is missing.
+            if (retries.isFirstResponse() && !call.isAccepted) {
                 rest = Math.min(rest, retries.rest().toNanos());
+            }
+            Entry oldest = sent.peek();
+            if (oldest != null && oldest.isAgain) {
+                // Answers to the messages before may still come, so silence does not end the call.
+                rest = Math.min(rest, oldest.sentAt + knownNanos - System.nanoTime());
             }
             return signals.poll(Math.max(0, rest), TimeUnit.NANOSECONDS);
         } catch (InterruptedException interrupted) {
@@ -321,7 +332,8 @@ final class Flow implements Runnable {
             long now = System.nanoTime();
             PublishStreamRequest.Builder request = PublishStreamRequest.newBuilder();
             for (Entry entry : entries) {
-                entry.sentAt = entry.sentAt == 0 ? now : entry.sentAt;
+                entry.isAgain = entry.sentAt != 0;
+                entry.sentAt = entry.isAgain ? entry.sentAt : now;
                 request.addMessages(entry.message);
                 take(entry);
                 sent.add(entry);

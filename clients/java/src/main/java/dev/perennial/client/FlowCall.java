@@ -19,11 +19,19 @@ final class FlowCall extends ClientCall.Listener<PublishStreamResponse> {
     final Channels.Connection connection;
     final ClientCall<PublishStreamRequest, PublishStreamResponse> grpc;
     private final Queue<Signal> signals;
+    /** Whether the server has accepted the call. */
+    volatile boolean isAccepted;
 
     FlowCall(Channels.Connection connection, Queue<Signal> signals) {
         this.connection = connection;
         this.signals = signals;
         grpc = connection.channel().newCall(MessageServiceGrpc.getPublishStreamMethod(), CallOptions.DEFAULT);
+    }
+
+    @Override
+    public void onHeaders(Metadata headers) {
+        isAccepted = true;
+        signals.add(WAKE);
     }
 
     @Override

@@ -12,8 +12,9 @@ import java.util.concurrent.CompletableFuture;
  * ids, so that the server publishes none of them twice. A message that the server refuses fails alone, and those after it
  * are published.
  *
- * <p>If the connection cannot be used any more, every unanswered receipt fails with the reason, and so does each message
- * after that. A receipt fails with an {@link OutcomeUnknownException} if its message was sent, its answer was lost, and the
+ * <p>If no server accepts the publisher for the client's {@link ClientBuilder#connectTimeout} after its first message, or the
+ * connection cannot be used any more, every unanswered receipt fails with the reason, and so does each message after that. A
+ * server that was reached once is tried again without limit. A receipt fails with an {@link OutcomeUnknownException} if its message was sent, its answer was lost, and the
  * server may have forgotten its id before it could be sent again. A message that was never sent has no such limit.
  *
  * <p>Any number of threads may publish. Actions that are attached to a receipt run on the thread of the publisher, unless

@@ -74,6 +74,11 @@ final class Retries {
         }
     }
 
+    /** The server has accepted a call: from now on it is known to be there. */
+    void accepted() {
+        hasAnswered = true;
+    }
+
     /** Waits before the next attempt, or throws the error if there should be no other attempt. */
     void waitOut(PerennialException error, Consumer<Duration> pause) {
         if (!error.isRetryable()) {

@@ -202,6 +202,9 @@ public final class Adapter {
         if (command.has("max_outage")) {
             options = options.withMaxOutage(seconds(command.get("max_outage")));
         }
+        if (command.has("commit_every")) {
+            options = options.withCommitEvery(seconds(command.get("commit_every")));
+        }
         String request = command.get("request").toString();
         switch (command.get("kind").getAsString()) {
             case "countdown" -> read(client.countdown(parse(request, CountdownRequest.newBuilder()).build(), options), command);
