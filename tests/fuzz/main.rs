@@ -172,6 +172,11 @@ fn patterns_of_any_bytes_are_refused_or_divide_the_lines_of_a_file() {
 }
 
 #[test]
+fn a_rotated_file_of_any_bytes_is_read_or_a_gap() {
+    fuzz(&targets::COMPRESSED);
+}
+
+#[test]
 fn no_other_text_is_taken_for_a_token() {
     fuzz(&targets::TOKEN);
 }

@@ -40,9 +40,9 @@ fn decode(text: &str) {
         }
     }
     if lines {
-        for follow in [false, true] {
-            let path = "logs/app.log".into();
-            let request = ReadLinesRequest { path, follow, cursor: cursor.clone(), ..Default::default() };
+        for (follow, history) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (path, cursor) = ("logs/app.log".into(), cursor.clone());
+            let request = ReadLinesRequest { path, follow, history, cursor, ..Default::default() };
             call("LineService/ReadLines", &request);
         }
     }

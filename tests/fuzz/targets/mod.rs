@@ -10,6 +10,7 @@
 )]
 
 mod archive;
+mod compressed;
 mod configuration;
 mod cursor;
 mod filter;
@@ -43,6 +44,8 @@ pub const CURSOR: Target = Target { name: "cursor", run: cursor::run, most_memor
 pub const PATH: Target = Target { name: "path", run: path::run, most_memory: 64 * MIB, words: path::WORDS };
 pub const FILTER: Target =
     Target { name: "filter", run: filter::run, most_memory: 64 * MIB, words: filter::WORDS };
+pub const COMPRESSED: Target =
+    Target { name: "compressed", run: compressed::run, most_memory: 96 * MIB, words: &["\u{1f}", "\u{8}"] };
 pub const TOKEN: Target =
     Target { name: "token", run: token::run, most_memory: 16 * MIB, words: token::WORDS };
 pub const JWT: Target = Target { name: "jwt", run: jwt::run, most_memory: 16 * MIB, words: jwt::WORDS };
