@@ -6,7 +6,6 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use futures::StreamExt;
@@ -16,9 +15,7 @@ use prost::Message;
 use super::{
     content::{
         checkpoint::Checkpoint,
-        fill,
         position::{LinePosition, Within},
-        split,
     },
     identity::Identity,
     *,
@@ -101,8 +98,8 @@ fn follow(start: Start) -> Query {
 }
 
 async fn next(batches: &mut Batches) -> Option<Batch> {
-    let next = tokio::time::timeout(Duration::from_secs(20), batches.next()).await;
-    next.expect("a batch within 20 s").transpose().unwrap()
+    let next = tokio::time::timeout(Duration::from_secs(120), batches.next()).await;
+    next.expect("a batch within 120 s").transpose().unwrap()
 }
 
 fn decode(batch: &Batch) -> Vec<proto::Line> {
@@ -255,37 +252,6 @@ async fn a_rotated_file_is_found_among_thousands_whose_names_begin_alike() {
     let mut batches = log.open(query(Start::Resume(position))).await.unwrap();
     let (lines, _) = read_to(&mut batches, "3").await;
     assert_eq!(lines, ["2", "3"]);
-}
-
-#[test]
-fn a_file_that_is_truncated_while_it_is_read_is_no_error() {
-    let log = Log::new();
-    log.append("app.log", "a line\n");
-    let file = std::fs::File::open(log.path("app.log")).unwrap();
-    let writer = std::fs::File::options().write(true).open(log.path("app.log")).unwrap();
-    let is_over = AtomicBool::new(false);
-    let request = fill::Request {
-        checkpoint: Checkpoint::start(),
-        bounds: split::Bounds { max_items: 1, max_bytes: 1024 },
-        rules: Arc::new(Rules { max_line_bytes: Some(1000), ..Rules::default() }),
-        flush: None,
-        flush_at: None,
-        end: None,
-        settled: 0,
-        checks_holes: false,
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                writer.set_len(0).unwrap();
-                std::os::unix::fs::FileExt::write_all_at(&writer, b"a line\n", 0).unwrap();
-            }
-        });
-        let mut looks = (0..5_000).map(|_| fill::fill(&file, &request, &AtomicBool::new(false)));
-        let fault = looks.find_map(Result::err);
-        is_over.store(true, Ordering::Relaxed);
-        assert!(fault.is_none(), "{fault:?}");
-    });
 }
 
 #[tokio::test]

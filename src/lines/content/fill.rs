@@ -123,7 +123,7 @@ impl Filled {
 /// its old size again. Fails if the caller is gone during a long search.
 pub fn fill<C: Content>(file: &C, request: &Request, gone: &AtomicBool) -> io::Result<Filled> {
     let buffer = BUFFER.take();
-    let chunk = Chunk { file, buffer, start: 0, end: 0, limit: request.end.unwrap_or(u64::MAX) };
+    let chunk = Chunk { file, buffer, start: 0, end: 0, read: 0, limit: request.end.unwrap_or(u64::MAX) };
     let Stat { size, is_sparse, written } = file.stat()?;
     let size = size.min(chunk.limit);
     let checkpoint = request.checkpoint;
@@ -170,7 +170,7 @@ impl<C: Content> Fill<'_, C> {
         let wanted = if rules.filter.is_some() { usize::MAX } else { bounds.max_items };
         let most = wanted.saturating_mul(TYPICAL_LINE_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
         if !self.check(most)? {
-            return Ok(Filled::nothing(self.request.checkpoint, Ended::Truncated, self.size));
+            return Ok(self.truncated());
         }
         let mut lines = Encoded::default();
         let since = rules.filter.is_some().then(Instant::now);
@@ -215,8 +215,18 @@ impl<C: Content> Fill<'_, C> {
             if self.chunk.read(next, wanted)? == 0 {
                 break self.at_end(&mut lines);
             }
+            if self.size >= next && !self.chunk.follows_on(next)? {
+                // It was rewritten, or reserved space was written: the next read finds out, and what was read before leaves.
+                self.chunk.end = self.chunk.start;
+                return self.filled(lines, Ended::More);
+            }
         };
-        self.filled(lines, ended)
+        let filled = self.filled(lines, ended)?;
+        Ok(if self.is_still_proven(&filled)? { filled } else { self.truncated() })
+    }
+
+    fn truncated(&self) -> Filled {
+        Filled::nothing(self.request.checkpoint, Ended::Truncated, self.size)
     }
 
     /// Reads the bytes before the position together with those after it, and compares them.
@@ -235,11 +245,21 @@ impl<C: Content> Fill<'_, C> {
         }
         self.chunk.start = lead;
         let before = self.chunk.buffer.get(lead - proof..lead).unwrap_or_default();
+        Ok(Fingerprint::of(before) == fingerprint && self.check_holes()?)
+    }
+
+    /// Whether the file holds what was read before, after all was read: it may have been rewritten between two reads, or
+    /// during one.
+    fn is_still_proven(&self, filled: &Filled) -> io::Result<bool> {
+        let Checkpoint { line, before, .. } = self.request.checkpoint;
         // In /proc a file says that it is empty, and may change with every read.
-        let has_head = position.offset > lead as u64 && self.size >= position.offset;
-        let is_proven = Fingerprint::of(before) == fingerprint
-            && (!has_head || self.checkpoint.has_head(self.chunk.file)?);
-        Ok(is_proven && self.check_holes()?)
+        if line.offset == 0 || self.size < line.offset {
+            return Ok(true);
+        }
+        if line.offset > u64::from(before.bytes).max(1) {
+            return self.checkpoint.has_head(self.chunk.file);
+        }
+        Ok(filled.count == 0 || self.checkpoint.is_intact(self.chunk.file)?)
     }
 
     /// Finds out whether holes that were passed were filled in since. False if nothing proves that the file is the same.
@@ -354,6 +374,8 @@ struct Chunk<'a, C> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// How many of them the last read brought.
+    read: usize,
     /// The offset at which the file counts as ended.
     limit: u64,
 }
@@ -368,6 +390,22 @@ impl<C: Content> Chunk<'_, C> {
         self.buffer.get(self.start.checked_sub(bytes)?..self.start)
     }
 
+    /// Whether the bytes that were read last, at this offset, come after those that are here: the file still has these before
+    /// them.
+    fn follows_on(&self, offset: u64) -> io::Result<bool> {
+        if !self.file.is_rewritable() {
+            return Ok(true);
+        }
+        let before = self.end - self.read;
+        let known = self.buffer.get(before.saturating_sub(FINGERPRINT_BYTES)..before).unwrap_or_default();
+        let mut found = [0; FINGERPRINT_BYTES];
+        let (found, _) = found.split_at_mut(known.len());
+        match self.file.read_all(found, offset - known.len() as u64) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            read => read.map(|()| found == known),
+        }
+    }
+
     /// Reads up to `wanted` bytes from an offset, and appends them.
     fn read(&mut self, offset: u64, wanted: usize) -> io::Result<usize> {
         let kept = self.start.saturating_sub(FINGERPRINT_BYTES);
@@ -380,8 +418,11 @@ impl<C: Content> Chunk<'_, C> {
         }
         let room = room.min(self.end + clamp(self.limit.saturating_sub(offset), wanted));
         let free = self.buffer.get_mut(self.end..room).unwrap_or_default();
-        let read = read_at(self.file, free, offset)?;
-        self.end += read;
-        Ok(read)
+        self.read = read_at(self.file, free, offset)?;
+        self.end += self.read;
+        Ok(self.read)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,9 @@ pub trait Content {
     /// The size and times of the content.
     fn stat(&self) -> io::Result<Stat>;
 
+    /// Whether bytes that were read may have been written again: what a compressed file holds is read in one pass.
+    fn is_rewritable(&self) -> bool;
+
     /// Where the data at an offset ends and a hole begins: the offset itself, if it is in a hole. `None` if no hole
     /// follows, or the file system does not report holes.
     fn end_of_data(&self, offset: u64) -> io::Result<Option<u64>>;
@@ -67,6 +70,10 @@ impl Content for File {
         let is_sparse = metadata.blocks().saturating_mul(BLOCK_BYTES) < metadata.len();
         let written = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
         Ok(Stat { size: metadata.len(), is_sparse, written })
+    }
+
+    fn is_rewritable(&self) -> bool {
+        true
     }
 
     fn end_of_data(&self, offset: u64) -> io::Result<Option<u64>> {

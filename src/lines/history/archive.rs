@@ -381,6 +381,10 @@ impl Content for Archive {
         Ok(Stat { size, is_sparse: false, written: self.file.stat()?.written })
     }
 
+    fn is_rewritable(&self) -> bool {
+        false
+    }
+
     fn end_of_data(&self, _: u64) -> io::Result<Option<u64>> {
         Ok(None)
     }

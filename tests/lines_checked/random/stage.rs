@@ -1,9 +1,9 @@
 //! Plays a story: two logs on a disk, each with a reader.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use perennial::lines::{Error, Files, OnGap, Position, Query, Root, Start};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     disk::Disk,
@@ -11,10 +11,13 @@ use super::{
 };
 use crate::bed::{Bed, ROOT, Reading, options, query_of};
 
-/// How long a reader may be idle before it counts as having got all that it will get. Only a reader that missed a line is
-/// waited for that long; on a busy machine, the server's threads may get no time for seconds. A heartbeat would end the
-/// wait, so it is shorter than the time between two.
-const IDLE: Duration = Duration::from_secs(8);
+/// How many turns a reader may be idle before it counts as having got all that it will get. Only a reader that missed a line
+/// is waited for that long. A machine that gives this process no time for seconds makes a turn longer, and does not use
+/// up turns.
+const IDLE_TURNS: u32 = 400;
+
+/// The time of a turn on a machine that has time.
+const TURN: Duration = Duration::from_millis(20);
 
 /// The same where the loss of each line that did not come was reported, as far as can be seen.
 const SETTLED: Duration = Duration::from_millis(300);
@@ -75,6 +78,14 @@ fn must_report_nothing(story: &Story) -> bool {
 
 fn server(bed: &Bed) -> Files {
     Files::new(vec![Root::new(ROOT, bed.path(""))], options()).unwrap()
+}
+
+/// Ends when all turns are used up. A turn passes through a blocking thread, as a reader does.
+async fn turns() {
+    for _ in 0..IDLE_TURNS {
+        sleep(TURN).await;
+        tokio::task::spawn_blocking(|| {}).await.unwrap();
+    }
 }
 
 impl Log {
@@ -138,13 +149,22 @@ impl Log {
         self.read(Duration::from_millis(1)).await
     }
 
-    /// One batch until then; false if none came.
-    async fn batch(&mut self, until: Instant) -> Result<bool, String> {
+    /// One batch that is no heartbeat, before the other future ends; false if none came.
+    async fn batch(&mut self, until: impl Future<Output = ()>) -> Result<bool, String> {
         let Some(reading) = &mut self.reading else { return Ok(false) };
-        let Ok(batch) = timeout_at(until, reading.batch()).await else { return Ok(false) };
-        batch.ok_or("the stream ended")?;
-        self.position.clone_from(&reading.position);
-        for event in reading.take_events() {
+        let mut until = pin!(until);
+        let mut events = Vec::new();
+        while events.is_empty() && reading.texts().is_empty() {
+            let batch = tokio::select! {
+                biased;
+                batch = reading.batch() => batch,
+                () = &mut until => return Ok(false),
+            };
+            batch.ok_or("the stream ended")?;
+            self.position.clone_from(&reading.position);
+            events = reading.take_events();
+        }
+        for event in events {
             self.disk.ledger.take_event(event);
         }
         if let Some(odd) =
@@ -165,15 +185,17 @@ impl Log {
 
     async fn read(&mut self, time: Duration) -> Result<(), String> {
         let until = Instant::now() + time;
-        while self.batch(until).await? {}
+        while self.batch(sleep_until(until)).await? {}
         Ok(())
     }
 
     /// Reads until nothing is missing, or nothing comes any more.
     async fn catch_up(&mut self) -> Result<(), String> {
         while self.reading.is_some() && !self.disk.ledger.is_complete() {
-            let idle = if self.disk.ledger.missing().is_some() { IDLE } else { SETTLED };
-            if !self.batch(Instant::now() + idle).await? {
+            let misses = self.disk.ledger.missing().is_some();
+            let has_come =
+                if misses { self.batch(turns()).await? } else { self.batch(sleep(SETTLED)).await? };
+            if !has_come {
                 break;
             }
         }
