@@ -91,6 +91,8 @@ pub mod countdown;
 pub mod cursor;
 #[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(any(feature = "cli", feature = "server"))]
+pub mod json;
 #[cfg(feature = "server")]
 pub mod lines;
 #[cfg(feature = "server")]

@@ -28,7 +28,6 @@ mod consumers;
 mod embedded;
 mod error;
 mod incarnation;
-pub mod json;
 mod message;
 mod query;
 pub mod quota;

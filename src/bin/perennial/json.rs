@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use perennial::{
-    messages::json::{Base64, Number, Object},
+    json::{Base64, Number, Object},
     proto::{
         ConsumerInfo, FileInfo, LineStreamEvent, MessageStreamEvent, MessagesResponse, PublishResponse,
         ReadLinesResponse, StoredMessage, TopicInfo, line, line_stream_event, message_stream_event,

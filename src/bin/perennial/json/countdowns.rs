@@ -3,7 +3,7 @@
 use std::{borrow::Cow, io};
 
 use perennial::{
-    messages::json::{Base64, Object},
+    json::{Base64, Object},
     proto::{
         Countdown, CountdownResponse, CountdownState, CountdownStreamEvent, EndMessage,
         countdown_stream_event::Event, end_message::Content,

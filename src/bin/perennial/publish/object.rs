@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use perennial::{
-    messages::json::{Base64, Number, Object},
+    json::{Base64, Number, Object},
     proto::{PublishRequest, publish_request::Content},
 };
 

@@ -9,11 +9,8 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    messages::{
-        Content, Expected, NewMessage,
-        json::{Base64, Number, Object},
-        topic,
-    },
+    json::{Base64, Number, Object},
+    messages::{Content, Expected, NewMessage, topic},
     wire::message::Found,
 };
 
