@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -79,8 +79,7 @@ pub fn own_body(mut response: http::Response<Body>) -> http::Response<Body> {
 struct ResponseBody {
     responses: Responses<Encoded>,
     end: End,
-    /// The task that the responses wake, if they had nothing when they were polled last.
-    woken: Option<Waker>,
+    /// The responses had nothing when they were polled last.
     waits: bool,
 }
 
@@ -95,24 +94,13 @@ enum End {
 
 impl ResponseBody {
     fn new(responses: Responses<Encoded>) -> Self {
-        Self { responses, end: End::Open, woken: None, waits: false }
+        Self { responses, end: End::Open, waits: false }
     }
 
-    /// Whether the responses had nothing when they were polled last, and will wake this task. hyper polls a body once more
+    /// Whether the responses had nothing when they were polled last, and were not woken since. hyper polls a body once more
     /// after each piece.
     fn is_asleep(&self, context: &Context<'_>) -> bool {
-        self.waits
-            && !self.responses.are_woken()
-            && self.woken.as_ref().is_some_and(|waker| waker.will_wake(context.waker()))
-    }
-
-    /// The responses have nothing, and will wake this task.
-    fn sleeps(&mut self, context: &Context<'_>) {
-        self.waits = true;
-        match &mut self.woken {
-            Some(waker) => waker.clone_from(context.waker()),
-            waker => *waker = Some(context.waker().clone()),
-        }
+        self.waits && self.responses.sleep(context.waker())
     }
 
     /// The next piece; `None` if there are only trailers left.
@@ -129,7 +117,7 @@ impl ResponseBody {
             match Pin::new(&mut self.responses).poll_next(context) {
                 Poll::Pending if small.is_empty() => return Poll::Pending,
                 Poll::Pending => {
-                    self.sleeps(context);
+                    self.waits = true;
                     break;
                 }
                 Poll::Ready(Some(Ok(response))) => {

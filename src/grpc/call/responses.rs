@@ -282,9 +282,18 @@ impl<T: 'static> Responses<T> {
         Some(piece)
     }
 
-    /// Whether they were woken since the last poll, or gave a response at it.
-    pub fn are_woken(&self) -> bool {
-        self.shared.stall.is_waiting()
+    /// Wakes `task` from now on. False if they were woken since the last poll, or gave a response at it.
+    pub fn sleep(&self, task: &Waker) -> bool {
+        // In this order, or a wake in between would be seen by none. The task that was known may have been woken since the last
+        // poll, by a wake that had begun before that poll and was late: then none is known.
+        self.shared.stall.keep(task);
+        !self.shared.stall.is_waiting()
+    }
+
+    /// The second half of a wake that began before the last poll.
+    #[cfg(test)]
+    pub fn wake_late(&self) {
+        self.shared.stall.wake_task();
     }
 
     /// Whether the rest of a response that has begun to leave was dropped.

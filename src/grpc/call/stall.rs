@@ -175,7 +175,16 @@ impl StallWatch {
     /// The reader asks for more. As a waker, this wakes `task` from now on.
     pub(in crate::grpc) fn on_poll(&self, task: &Waker) {
         self.since.store(0, Ordering::Relaxed);
+        self.keep(task);
+    }
+
+    /// Wakes `task` from now on, until it was woken once.
+    pub(in crate::grpc) fn keep(&self, task: &Waker) {
         self.task.register(task);
+    }
+
+    pub(in crate::grpc) fn wake_task(&self) {
+        self.task.wake();
     }
 
     /// The reader got a response. The wait begins, in case it does not ask again.
@@ -214,7 +223,7 @@ impl Wake for StallWatch {
     fn wake_by_ref(self: &Arc<Self>) {
         // A wait that has begun before is the longer one.
         let _ = self.since.compare_exchange(0, self.inspections.last(), Ordering::Relaxed, Ordering::Relaxed);
-        self.task.wake();
+        self.wake_task();
     }
 }
 
