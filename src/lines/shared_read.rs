@@ -1,9 +1,19 @@
 //! A read at the end of a followed file that its followers share.
 //!
 //! Most followers of a file are at its end. When it grows, the first of them reads it, and the others that ask for the
-//! same wait for that read and take its result.
+//! same wait for that read and take its result. None of them waits for another follower: whoever is asked for its lines
+//! drives the read, so that a stream whose client takes nothing holds up no other.
 
-use tokio::{sync::Mutex, time::Instant};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use tokio::time::Instant;
 
 use super::{
     Error,
@@ -24,7 +34,8 @@ struct Read {
     version: u64,
     /// When the read began.
     began: Instant,
-    filled: Filled,
+    /// `None` if it failed, as when the follower that began it is gone.
+    filled: Shared<BoxFuture<'static, Option<Filled>>>,
 }
 
 /// A read and its file: two equal ones have the same result.
@@ -42,17 +53,52 @@ impl SharedRead {
         wanted: &Wanted,
         version: u64,
         after: Option<Instant>,
-        read: impl Future<Output = Result<Filled, Error>>,
+        read: impl Future<Output = Result<Filled, Error>> + Send + 'static,
     ) -> Result<Filled, Error> {
-        // Held while the file is read: all others that want the same wait for the result.
-        let mut last = self.last.lock().await;
-        let is_new = |it: &&Read| it.version >= version && after.is_none_or(|after| it.began > after);
-        if let Some(last) = last.as_ref().filter(is_new).filter(|it| it.wanted == *wanted) {
-            return Ok(last.filled.clone());
+        let fault = Arc::new(Mutex::new(None));
+        let own = {
+            let fault = fault.clone();
+            let read = async move { read.await.map_err(|error| *lock(&fault) = Some(error)).ok() };
+            read.boxed().shared()
+        };
+        loop {
+            let filled = self.find_or_begin(wanted, version, after, &own);
+            let is_own = filled.ptr_eq(&own);
+            match filled.await {
+                Some(filled) => return Ok(filled),
+                None if is_own => {
+                    let fault = lock(&fault).take();
+                    return Err(fault.unwrap_or_else(|| io::Error::from(io::ErrorKind::Interrupted).into()));
+                }
+                None => {}
+            }
         }
-        let began = Instant::now();
-        let filled = read.await?;
-        *last = Some(Read { wanted: wanted.clone(), version, began, filled: filled.clone() });
-        Ok(filled)
+    }
+
+    /// The last read, or the caller's own one, which is the last one then.
+    fn find_or_begin(
+        &self,
+        wanted: &Wanted,
+        version: u64,
+        after: Option<Instant>,
+        own: &Shared<BoxFuture<'static, Option<Filled>>>,
+    ) -> Shared<BoxFuture<'static, Option<Filled>>> {
+        let mut last = lock(&self.last);
+        let is_new = |it: &&Read| it.version >= version && after.is_none_or(|after| it.began > after);
+        let has_failed = |it: &Read| matches!(it.filled.peek(), Some(None));
+        let found = last.as_ref().filter(is_new).filter(|it| it.wanted == *wanted && !has_failed(it));
+        if let Some(found) = found {
+            return found.filled.clone();
+        }
+        let (wanted, began, filled) = (wanted.clone(), Instant::now(), own.clone());
+        *last = Some(Read { wanted, version, began, filled });
+        own.clone()
     }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -238,15 +238,17 @@ async fn a_thousand_followers_of_one_file_cost_one_watch() {
             all.push(Remote::follow_by(client.clone(), "app.log").await);
         }
     }
-    for remote in &mut all {
-        remote.read_until("1").await;
-    }
+    read_all_until(&mut all, "1").await;
     assert_eq!(watches(&server), [1]);
     assert_eq!(opened(&server, "app.log"), 1);
     append(&server.log_file("app.log"), "2\n");
-    for remote in &mut all {
-        remote.read_until("2").await;
-    }
+    read_all_until(&mut all, "2").await;
     drop(all);
     until("nothing is watched", async || watches(&server) == [0] && opened(&server, "app.log") == 0).await;
+}
+
+/// Reads all at once: what one that waits its turn has not read takes up the window of its connection, and then those before
+/// it get nothing.
+async fn read_all_until(all: &mut [Remote], line: &str) {
+    futures::future::join_all(all.iter_mut().map(|remote| remote.read_until(line))).await;
 }
