@@ -1,8 +1,8 @@
 //! A read at the end of a followed file that its followers share.
 //!
 //! Most followers of a file are at its end. When it grows, the first of them reads it, and the others that ask for the
-//! same wait for that read and take its result. None of them waits for another follower: whoever is asked for its lines
-//! drives the read, so that a stream whose client takes nothing holds up no other.
+//! same wait for that read and take its result. Each follower that is polled drives the read, so a stream whose client takes
+//! nothing does not delay the others.
 
 use std::{
     io,

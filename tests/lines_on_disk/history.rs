@@ -46,6 +46,13 @@ fn rotated(bed: &Bed) {
     }
 }
 
+/// The same, with the two oldest compressed.
+fn rotated_and_compressed(bed: &Bed) {
+    rotated(bed);
+    gzip(bed, "app.log.3");
+    zstd(bed, "app.log.2");
+}
+
 /// `app.log` becomes `app.log.1`, and so on, compressed or not.
 fn rotate(bed: &Bed, most: u32) {
     for ending in ["", ".gz", ".zst"] {
@@ -139,9 +146,7 @@ async fn a_backup_of_the_log_beside_it_is_not_read_again() {
 #[tokio::test]
 async fn compressed_generations_are_read_by_their_first_bytes_whatever_their_names() {
     for bed in Bed::both() {
-        rotated(&bed);
-        gzip(&bed, "app.log.3");
-        zstd(&bed, "app.log.2");
+        rotated_and_compressed(&bed);
         gzip(&bed, "app.log.1");
         bed.rename("app.log.1.gz", "app.log.1");
         let mut reading = bed.open(history(Start::Head)).await;
@@ -153,9 +158,7 @@ async fn compressed_generations_are_read_by_their_first_bytes_whatever_their_nam
 #[tokio::test]
 async fn a_reader_is_cut_and_resumed_anywhere_in_compressed_generations() {
     for bed in Bed::both() {
-        rotated(&bed);
-        gzip(&bed, "app.log.3");
-        zstd(&bed, "app.log.2");
+        rotated_and_compressed(&bed);
         for most in [1, 7, 100, 1000] {
             let reading = read_in_parts(&bed, most).await;
             assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(0..400), vec![]), "{most}");

@@ -216,7 +216,7 @@ impl<C: Content> Fill<'_, C> {
                 break self.at_end(&mut lines);
             }
             if self.size >= next && !self.chunk.follows_on(next)? {
-                // It was rewritten, or reserved space was written: the next read finds out, and what was read before leaves.
+                // It was rewritten, or reserved space was written: the next read decides which. The lines before that leave.
                 self.chunk.end = self.chunk.start;
                 return self.filled(lines, Ended::More);
             }
@@ -248,8 +248,8 @@ impl<C: Content> Fill<'_, C> {
         Ok(Fingerprint::of(before) == fingerprint && self.check_holes()?)
     }
 
-    /// Whether the file holds what was read before, after all was read: it may have been rewritten between two reads, or
-    /// during one.
+    /// Whether the file still holds the bytes before the position of the request. Checked after the last read, because the
+    /// file may have been rewritten between two reads, or during a read.
     fn is_still_proven(&self, filled: &Filled) -> io::Result<bool> {
         let Checkpoint { line, before, .. } = self.request.checkpoint;
         // In /proc a file says that it is empty, and may change with every read.
@@ -390,8 +390,8 @@ impl<C: Content> Chunk<'_, C> {
         self.buffer.get(self.start.checked_sub(bytes)?..self.start)
     }
 
-    /// Whether the bytes that were read last, at this offset, come after those that are here: the file still has these before
-    /// them.
+    /// Whether the bytes of the last read, at this offset, continue those of the reads before: the file still has the last
+    /// KiB before the offset.
     fn follows_on(&self, offset: u64) -> io::Result<bool> {
         if !self.file.is_rewritable() {
             return Ok(true);

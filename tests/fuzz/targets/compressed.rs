@@ -68,7 +68,7 @@ fn size(content: &Content) -> u64 {
 struct Read {
     lines: Vec<Line>,
     faults: usize,
-    /// Where it was cut after so many lines.
+    /// The position at which the reading was cut.
     cut: Option<Position>,
 }
 

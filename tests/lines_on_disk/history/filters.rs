@@ -2,7 +2,7 @@
 
 use perennial::lines::{Patterns, Query, Start};
 
-use super::{gaps, gzip, history, lines, numbers, rotated, zstd};
+use super::{gaps, gzip, history, lines, numbers, rotated_and_compressed};
 use crate::bed::{Bed, LOG};
 
 fn with(include: &str, most: usize) -> Query {
@@ -15,9 +15,7 @@ fn with(include: &str, most: usize) -> Query {
 #[tokio::test]
 async fn a_filter_chooses_lines_of_all_generations_also_for_a_reader_that_is_cut() {
     for bed in Bed::both() {
-        rotated(&bed);
-        gzip(&bed, "app.log.3");
-        zstd(&bed, "app.log.2");
+        rotated_and_compressed(&bed);
         let expected = numbers(0..400).into_iter().filter(|line| line.ends_with('7')).collect::<Vec<_>>();
         for most in [1, 5, 1000] {
             let reading = super::read_in_parts_of(&bed, with("7$", most)).await;

@@ -27,7 +27,11 @@ async fn a_reader_that_waits_for_a_log_first_reads_the_generations_that_are_ther
         }
         assert_eq!(reading.texts(), numbers(0..30));
         assert_eq!(resumed.texts(), numbers(20..30));
-        assert_eq!(from_nothing.texts(), numbers(20..30), "what is rotated away before is none of its lines");
+        assert_eq!(
+            from_nothing.texts(),
+            numbers(20..30),
+            "lines that were rotated away before are not its lines"
+        );
         let missing = Query { history: true, ..query_of("none", Start::Head) };
         assert!(matches!(bed.try_open(missing).await.err(), Some(Error::NotFound { .. })));
     }
