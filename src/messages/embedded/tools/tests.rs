@@ -79,37 +79,58 @@ async fn a_log_is_sound_also_while_it_is_open_and_no_byte_of_it_can_change() {
     assert!(verified.segments > 2 && findings.is_empty(), "{verified:?} {findings:?}");
     assert!(files(directory.path()).iter().any(|path| path.ends_with("removed.1")));
 
-    for path in files(directory.path()) {
-        let whole = std::fs::read(&path).unwrap();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let length = match name.split_once(['.', '-']) {
-            // Spare files hold nothing.
-            Some(("reserve", _)) => 0,
-            // What follows the content is reserved.
-            Some(("removed", _)) => {
-                let length = u64::from_le_bytes(whole[20..28].try_into().unwrap());
-                28 + usize::try_from(length).unwrap() + 4
-            }
-            // A copy of the manifest ends with reserved room, too.
-            Some(("manifest", _)) => usize::from(whole[12]) + 256 * usize::from(whole[13]),
-            _ => whole.len(),
-        };
-        for at in 0..length {
-            let mut flipped = whole.clone();
-            flipped[at] ^= 1 << (at % 8);
-            std::fs::write(&path, &flipped).unwrap();
-            let mut findings = Vec::new();
-            let mut is_noticed = || {
-                let verified = verify(directory.path(), |finding| findings.push(finding.clone()), |_, _| ());
-                let is_damage = |finding: &Finding| finding.fault.is_damage() && finding.path == path;
-                verified.is_err() || findings.iter().any(is_damage)
-            };
-            // The bytes of a removed message may be overwritten at any time: only the trim points say that it is removed.
-            let is_noticed = is_noticed() || without_trim_points(directory.path(), is_noticed);
-            assert!(is_noticed, "{} byte {at}: {findings:?}", path.display());
+    // Each on a copy of its own: a copy of the manifest that is damaged may be being written, and is waited for.
+    std::thread::scope(|scope| {
+        for share in 0..SHARES {
+            let directory = directory.path();
+            scope.spawn(move || {
+                let copy = tempfile::tempdir().unwrap();
+                for path in files(directory) {
+                    std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+                }
+                for path in files(copy.path()) {
+                    change_bytes(&path, share);
+                }
+            });
         }
-        std::fs::write(&path, &whole).unwrap();
+    });
+}
+
+/// How many threads change bytes of a log.
+const SHARES: usize = 24;
+
+/// Flips a bit in every so many bytes of a file of a log, one at a time, which must be noticed.
+fn change_bytes(path: &Path, share: usize) {
+    let directory = path.parent().unwrap();
+    let whole = std::fs::read(path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let length = match name.split_once(['.', '-']) {
+        // Spare files hold nothing.
+        Some(("reserve", _)) => 0,
+        // What follows the content is reserved.
+        Some(("removed", _)) => {
+            let length = u64::from_le_bytes(whole[20..28].try_into().unwrap());
+            28 + usize::try_from(length).unwrap() + 4
+        }
+        // A copy of the manifest ends with reserved room, too.
+        Some(("manifest", _)) => usize::from(whole[12]) + 256 * usize::from(whole[13]),
+        _ => whole.len(),
+    };
+    for at in (share..length).step_by(SHARES) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(path, &flipped).unwrap();
+        let mut findings = Vec::new();
+        let mut is_noticed = || {
+            let verified = verify(directory, |finding| findings.push(finding.clone()), |_, _| ());
+            let is_damage = |finding: &Finding| finding.fault.is_damage() && finding.path == path;
+            verified.is_err() || findings.iter().any(is_damage)
+        };
+        // The bytes of a removed message may be overwritten at any time: only the trim points say that it is removed.
+        let is_noticed = is_noticed() || without_trim_points(directory, is_noticed);
+        assert!(is_noticed, "{} byte {at}: {findings:?}", path.display());
     }
+    std::fs::write(path, &whole).unwrap();
 }
 
 /// Does something while there is no file of trim points.
