@@ -25,8 +25,8 @@ const MANY_CASES: u64 = 1000;
 /// How many stories are played at once: they wait most of the time.
 const AT_ONCE: usize = 8;
 
-/// How often a story that fails is tried with less.
-const SHRINKS: u32 = 80;
+/// How often a story that fails is tried with less, and for how many milliseconds at most.
+const SHRINKS: (u32, u32) = (80, 60_000);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -34,8 +34,14 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Plays the story of a seed, and smaller ones if it fails.
 fn play_seed(manner: Manner, seed: u64) -> Result<(), String> {
-    let config =
-        Config { cases: 1, max_shrink_iters: SHRINKS, failure_persistence: None, ..Config::default() };
+    let (max_shrink_iters, max_shrink_time) = SHRINKS;
+    let config = Config {
+        cases: 1,
+        max_shrink_iters,
+        max_shrink_time,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

@@ -96,7 +96,8 @@ impl Reader {
                 let is_part = self.rotation.left().is_none() && self.has_part();
                 return Ok(Next::Read { flush: is_part.then_some(End::Partial) });
             }
-            let earlier = [next_read, self.late.next_check()].into_iter().flatten().min();
+            let next_check = self.late.next_check().filter(|_| self.may_visit_late_files());
+            let earlier = [next_read, next_check].into_iter().flatten().min();
             let earlier = async {
                 match earlier {
                     Some(earlier) => tokio::time::sleep_until(earlier).await,
@@ -220,11 +221,16 @@ impl Reader {
         LateFile::new(file, identity, self.checkpoint, seen, is_reserved, before).ok()
     }
 
+    /// Whether the reader may return to files that it left. They wait while it may leave the present one: the next file
+    /// may be one of them, as a link may have been pointed back to it.
+    fn may_visit_late_files(&self) -> bool {
+        let may_leave = self.rotation.left().is_some() && !self.state.is_absent();
+        !self.state.is_late() && !may_leave
+    }
+
     /// Returns to a file that was left, if it was written to since. `checks_all`: a heartbeat is due.
     fn visit_late_file(&mut self, now: Instant, checks_all: bool) -> Option<Next> {
-        // The next file may be this one: a link may have been pointed back to it.
-        let may_leave = self.rotation.left().is_some() && !self.state.is_absent();
-        if self.state.is_late() || may_leave {
+        if !self.may_visit_late_files() {
             return None;
         }
         let late = self.late.take_wanted(now, checks_all)?;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::os::unix::fs::FileExt;
+use std::{os::unix::fs::FileExt, pin::pin};
 
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -226,6 +226,41 @@ fn append(directory: &TempDir, name: &str, text: &str) {
     use std::io::Write;
     let mut file = File::options().append(true).open(directory.path().join(name)).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// How often a reader is polled within two seconds in which nothing comes.
+async fn polls_while_waiting(reader: &mut Reader) -> usize {
+    let mut polls = 0;
+    let mut wait = pin!(news(reader));
+    let counted = std::future::poll_fn(|context| {
+        polls += 1;
+        wait.as_mut().poll(context)
+    });
+    let waited = timeout(Duration::from_secs(2), counted).await;
+    assert!(waited.is_err(), "{waited:?}");
+    polls
+}
+
+/// The check of files that were left is due while the reader may not go to them yet.
+#[tokio::test]
+async fn a_reader_rests_while_it_waits_whatever_became_of_the_file_and_of_those_before() {
+    for what in ["nothing", "it is renamed", "it is renamed and an empty file comes", "it is deleted"] {
+        let (directory, mut reader) = after_two_rotations().await;
+        let log = directory.path().join("app.log");
+        match what {
+            "nothing" => {}
+            "it is deleted" => std::fs::remove_file(&log).unwrap(),
+            _ => std::fs::rename(&log, directory.path().join("old/3")).unwrap(),
+        }
+        if what.contains("empty") {
+            std::fs::write(&log, "").unwrap();
+        } else if what != "nothing" {
+            assert_eq!(news(&mut reader).await.events, [Event::Deleted]);
+        }
+        let polls = polls_while_waiting(&mut reader).await;
+        // A renamed file is read every 20 ms; a reader that does not rest is polled thousands of times.
+        assert!(polls < 600, "{what}: {polls} polls");
+    }
 }
 
 #[tokio::test]
