@@ -30,11 +30,12 @@ use rustix::{
         inotify::{self, CreateFlags, WatchFlags},
         memfd_create,
     },
+    io::ioctl_fionread,
 };
 use tokio::time::Instant;
 
 use super::root::{
-    FilePath, Parent, Roots,
+    FilePath, Named, Parent, Roots,
     rotated_name::is_rotation,
     trail::{LinkPlace, Trail},
 };
@@ -83,6 +84,8 @@ struct Shared {
     /// Wakes the thread: a new path is followed, or the thread has to end.
     waker: OwnedFd,
     ends: AtomicBool,
+    /// The thread takes events from the queue, and may not have recorded all that it took.
+    takes_events: AtomicBool,
     /// How many files of a path are kept open.
     max_open: usize,
     table: Mutex<Table>,
@@ -143,8 +146,8 @@ impl Watches {
             .ok();
         let marked = memfd_create("perennial", MemfdFlags::CLOEXEC).ok();
         let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let (ends, table) = (AtomicBool::new(false), Mutex::default());
-        let shared = Arc::new(Shared { roots, inotify, marked, waker, ends, max_open, table });
+        let (ends, takes_events, table) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { roots, inotify, marked, waker, ends, takes_events, max_open, table });
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new().name("lines-watch".into()).spawn(move || shared.run())?
@@ -296,7 +299,8 @@ impl Shared {
             work.parent = parent;
         }
         let leads_elsewhere = !is_same_directory || followed.led_to() != work.target;
-        self.watch_links(followed, &mut work, &links, leads_elsewhere);
+        let has_file = matches!(named, Some(Named::File(_)));
+        self.watch_links(followed, &mut work, &links, leads_elsewhere, has_file);
         // What was seen before the directory was watched may be out of date, with no event that says so.
         let named = named.filter(|_| was_watched);
         let looked =
@@ -318,13 +322,15 @@ impl Shared {
         looked
     }
 
-    /// Inspects the links on the path, and watches their directories. See [`LinkWatch::inspect`].
+    /// Inspects the links on the path, and watches their directories. `has_file`: the target was found to be a file just
+    /// now. See [`LinkWatch::inspect`].
     fn watch_links(
         &self,
         followed: &Arc<Followed>,
         work: &mut Work,
         links: &[LinkPlace],
         leads_elsewhere: bool,
+        has_file: bool,
     ) {
         let mut old = std::mem::take(&mut work.links);
         for place in links {
@@ -340,9 +346,20 @@ impl Shared {
         }
         old.retain(|old| !work.links.iter().any(|new| new.watch() == old.watch()));
         for old in old {
-            work.pass_links(old.unseen());
+            // The file that replaced a link came with an event, which counts as that of a link.
+            let is_replaced = has_file && work.directory.as_ref().is_some_and(|own| old.is_at(own));
+            let own = usize::from(is_replaced && self.all_is_recorded());
+            work.pass_links(old.unseen().saturating_sub(own));
             self.unwatch(followed, old.watch());
         }
+    }
+
+    /// Whether all events are recorded of what the caller has seen. If they are not, it is better to report a gap that is
+    /// none than to miss one.
+    fn all_is_recorded(&self) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
+        // In this order: an event that is not in the queue any more was taken before.
+        ioctl_fionread(inotify).is_ok_and(|bytes| bytes == 0) && !self.takes_events.load(Ordering::SeqCst)
     }
 
     /// See [`Watches::is_foreign`].

@@ -1,6 +1,9 @@
 //! The events of inotify: which files were written to, which came to a path, in which order, and what they were renamed to.
 
-use std::{mem::MaybeUninit, sync::Arc};
+use std::{
+    mem::MaybeUninit,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rustix::fs::inotify::{self, ReadFlags};
 
@@ -43,7 +46,12 @@ impl Shared {
             }
             arrived = again;
         }
-        // After the files that came while the path led elsewhere.
+        // After the files that came while the path led elsewhere, and with the events that came meanwhile.
+        if !relinked.is_empty() {
+            for followed in self.take_events(&mut relinked) {
+                add(&mut arrived, &followed);
+            }
+        }
         for followed in relinked {
             self.check(&followed);
         }
@@ -53,6 +61,13 @@ impl Shared {
     /// Takes the events in the queue, and wakes the followers of files that were written to. Returns the paths to which
     /// files came, and adds those on which a link changed to `relinked`.
     fn take_events(&self, relinked: &mut Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
+        self.takes_events.store(true, Ordering::SeqCst);
+        let arrived = self.record_events(relinked);
+        self.takes_events.store(false, Ordering::SeqCst);
+        arrived
+    }
+
+    fn record_events(&self, relinked: &mut Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let (mut arrived, mut woken) = (Vec::new(), Vec::new());
         let mut buffer = [const { MaybeUninit::uninit() }; QUEUE_BYTES];

@@ -37,6 +37,11 @@ impl LinkWatch {
         self.watch.map(|watch| (watch, Role::Link(self.name.clone())))
     }
 
+    /// Whether it is at the name of the target in its directory, which has this watch.
+    pub fn is_at(&self, (watch, role): &(i32, Role)) -> bool {
+        self.watch == Some(*watch) && matches!(role, Role::Directory(name) if *name == self.name)
+    }
+
     /// An event reports another link at this name, if it is this one.
     pub fn record_event(&mut self, watch: i32, name: &str) {
         self.ahead += i64::from(self.watch == Some(watch) && self.name == name);
