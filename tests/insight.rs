@@ -21,8 +21,8 @@ use harness::{Server, server_command, signal, soon, until, wait};
 use perennial::{
     client::Client,
     proto::{
-        CommitCursorRequest, CountdownRequest, MessagesRequest, PublishRequest, countdown_request::Target,
-        messages_request::Start, publish_request::Content,
+        CommitCursorRequest, MessagesRequest, PublishRequest, messages_request::Start,
+        publish_request::Content,
     },
 };
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -103,15 +103,17 @@ async fn probes_say_that_the_server_is_ready_and_that_it_stops() {
     assert_eq!(get(&metrics, "/readyz"), (200, "ready\n".into()));
     assert_eq!(get(&metrics, "/readyz/publish"), (200, "ready\n".into()));
     assert_eq!(get(&metrics, "/nothing").0, 404);
-    // A client that does not read keeps the connection, and with it the drain, until its end.
-    let request = CountdownRequest { target: Some(Target::Start(1_000_000)), ..Default::default() };
-    let mut stream = server.countdown().await.countdown(request).await.unwrap().into_inner();
-    stream.message().await.unwrap().unwrap();
-    let mut idle = TcpStream::connect(server.address()).unwrap();
-    idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    // A client that rests while it has a message to read keeps its connection, and with it the drain.
+    let large = PublishRequest { content: Some(Content::Data(vec![0; 1_000_000])), ..hello("a") };
+    server.messages().await.publish(large).await.unwrap();
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = tokio::task::block_in_place(|| {
+        client.block_on(async { server.messages().await.messages(all("a")).await.unwrap() })
+    });
     server.terminate();
     until("503", async || get(&metrics, "/readyz").0 == 503).await;
-    drop((stream, idle));
+    client.shutdown_background();
+    drop(stream);
     assert!(server.wait().success());
 }
 

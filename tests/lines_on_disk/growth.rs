@@ -15,7 +15,7 @@ use perennial::{
 };
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::bed::{Bed, Reading, bytes, follow, options, query, text};
+use crate::bed::{Bed, LIMIT, Reading, bytes, follow, options, query, text};
 
 const QUIET: Duration = Duration::from_millis(60);
 
@@ -100,13 +100,15 @@ async fn one_write_that_is_seen_in_two_parts_is_one_line() {
     }
 }
 
-/// Writes a text in fragments, and follows it: everything comes, in order, once.
+/// Writes a text in fragments, and follows it: everything comes, in order, once. With `partial_flush`, the first pause of the
+/// writer ends when a part of a line has come.
 async fn follow_fragments(bed: &Bed, partial_flush: Option<Duration>) -> Reading {
     const LINES: usize = 2000;
     let content = (0..LINES).map(|n| format!("{n} é€😀 {}\n", "y".repeat(n % 50))).collect::<String>();
     bed.append("app.log", "");
     let path = bed.path("app.log");
     let written = content.clone();
+    let (has_come, comes) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
         let mut file = fs::File::options().append(true).open(path).unwrap();
         let (mut rest, mut n) = (written.as_bytes(), 0);
@@ -115,7 +117,9 @@ async fn follow_fragments(bed: &Bed, partial_flush: Option<Duration>) -> Reading
             let (fragment, more) = rest.split_at(rest.len().min(n * 7919 % 97 + 1));
             file.write_all(fragment).unwrap();
             rest = more;
-            if n % 50 == 0 {
+            if n == 50 && partial_flush.is_some() {
+                comes.recv_timeout(LIMIT).unwrap();
+            } else if n % 50 == 0 {
                 // A pause within a line.
                 std::thread::sleep(Duration::from_millis(12));
             }
@@ -123,7 +127,12 @@ async fn follow_fragments(bed: &Bed, partial_flush: Option<Duration>) -> Reading
     });
     let mut reading = bed.open(Query { partial_flush, ..follow(Start::Head) }).await;
     let bytes = content.len() as u64;
-    while reading.batch().await.unwrap().progress.next_offset < bytes {}
+    while reading.batch().await.unwrap().progress.next_offset < bytes {
+        if reading.lines.iter().any(|line| line.partial) {
+            // It is waited for once.
+            let _ = has_come.send(());
+        }
+    }
     writer.join().unwrap();
     let lines = joined(&reading.lines).into_iter().map(|line| String::from_utf8(line).unwrap());
     assert!(lines.eq(content.lines().map(String::from)));
