@@ -149,7 +149,9 @@ impl Reader {
             // The successor must not wait for ever. Lines that are written to this file from now on come late.
             return self.move_on(exists).await;
         }
-        if !is_quiet {
+        // A read that cannot find the end now is not the last one.
+        let is_unsettled = matches!(self.phase, Phase::Short { .. } | Phase::AtEnd(Ended::Unsettled { .. }));
+        if !is_quiet || is_unsettled {
             return Ok(None);
         }
         self.state.ask_for_last_read();
@@ -189,7 +191,10 @@ impl Reader {
         let Entered { rotation, checkpoint, events } = entered;
         // A cursor in the next file does not remember them all.
         let now = Instant::now();
-        if let Some(late) = self.late.take_before(&rotation.identity(), now) {
+        // A file that is written to without end must not keep the reader from the next one: its lines come late.
+        if self.state.may_wait_for_late_lines(self.inner.options.rotation_grace * MAX_GRACES)
+            && let Some(late) = self.late.take_before(&rotation.identity(), now)
+        {
             return Ok(Some(self.visit(late, now)));
         }
         // A file that is another log's by now has no late lines for this one.
@@ -216,9 +221,7 @@ impl Reader {
             return None;
         }
         let (file, identity) = (self.rotation.file()?.clone(), self.rotation.identity());
-        let seen = self.tail.seen.unwrap_or(0).max(self.checkpoint.line.offset);
-        let is_reserved = self.tail.reserved_bytes() > 0;
-        LateFile::new(file, identity, self.checkpoint, seen, is_reserved, before).ok()
+        LateFile::new(file, identity, self.checkpoint, &self.tail, before).ok()
     }
 
     /// Whether the reader may return to files that it left. They wait while it may leave the present one: the next file

@@ -9,8 +9,11 @@ use std::{collections::VecDeque, fs::File, io, os::unix::fs::MetadataExt, sync::
 
 use tokio::time::Instant;
 
-use super::tail::RESERVED_POLL;
-use crate::lines::{content::checkpoint::Checkpoint, identity::Identity};
+use super::tail::{RESERVED_POLL, Tail};
+use crate::lines::{
+    content::{checkpoint::Checkpoint, position::Within},
+    identity::Identity,
+};
 
 /// How long a file that was left is checked every second; each late line starts this time again.
 pub const LATE_WINDOW: Duration = Duration::from_secs(60);
@@ -27,6 +30,8 @@ pub struct LateFile {
     pub checkpoint: Checkpoint,
     /// Where its text ended then: after the checkpoint, by a part of a line.
     pub seen: u64,
+    /// See [`Tail::ended`].
+    ended: Option<u64>,
     /// Its facts then.
     known: Known,
     /// When it was left for its successor.
@@ -84,22 +89,22 @@ impl Known {
 }
 
 impl LateFile {
-    /// A file that is left at a checkpoint, for the first time or after late lines. Its text ends at `seen`; `is_reserved`:
-    /// space for more of it follows.
+    /// A file that is left at a checkpoint, for the first time or after late lines.
     pub fn new(
         file: Arc<File>,
         identity: Identity,
         checkpoint: Checkpoint,
-        seen: u64,
-        is_reserved: bool,
+        tail: &Tail,
         Before { left, linked_until, .. }: Before,
     ) -> io::Result<Self> {
+        let seen = tail.seen.unwrap_or(0).max(checkpoint.line.offset);
+        let is_reserved = tail.reserved_bytes() > 0;
         let known = Known::of(&file, is_reserved || !checkpoint.holes.is_empty())?;
         // Bytes that were appended since the file was read are late.
         let known = if is_reserved { known } else { Known { size: seen, ..known } };
         let until = linked_until.unwrap_or_else(|| Instant::now() + LATE_WINDOW);
         let is_linked = linked_until.is_some();
-        Ok(Self { file, identity, checkpoint, seen, known, left, until, is_linked })
+        Ok(Self { file, identity, checkpoint, seen, ended: tail.ended, known, left, until, is_linked })
     }
 
     /// It is not checked every second any more.
@@ -109,7 +114,9 @@ impl LateFile {
 
     /// Whether it was written to since it was left, or has a part of a line that never gets its newline.
     fn is_wanted(&self, now: Instant) -> bool {
-        let has_part = self.seen > self.checkpoint.line.offset;
+        let line = self.checkpoint.line;
+        let has_part =
+            self.seen > line.offset && line.within != Within::Dropped && self.ended != Some(self.seen);
         let is_written = Known::of(&self.file, self.known.modified.is_some())
             .is_ok_and(|it| it.size > self.known.size || it.modified != self.known.modified);
         let is_linked_over = self.is_over(now) && self.is_linked;
@@ -141,8 +148,8 @@ impl LateFiles {
     pub fn of(most: usize, left: Vec<Left>) -> Self {
         let mut files = Self::new(most);
         for Left { file, identity, checkpoint, is_linked } in left {
-            let (seen, before) = (checkpoint.line.offset, Before::now(is_linked));
-            if let Ok(late) = LateFile::new(file, identity, checkpoint, seen, false, before) {
+            let (tail, before) = (Tail::of_late_file(checkpoint.line.offset), Before::now(is_linked));
+            if let Ok(late) = LateFile::new(file, identity, checkpoint, &tail, before) {
                 files.push(late);
             }
         }

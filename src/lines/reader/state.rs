@@ -14,6 +14,8 @@
 //! A file that is renamed is drained: its writer may not have reopened the log yet. It is left when it was quiet for the
 //! grace, and one more read found nothing.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Paused;
@@ -39,6 +41,8 @@ pub struct Leaving {
     drained: Drained,
     /// It became another log's: from this offset on, its lines are not this log's.
     foreign_from: Option<u64>,
+    /// Since when its successor waits for late lines of the files before.
+    waits_since: Option<Instant>,
 }
 
 /// How far a reader is with a file that is no longer at its path.
@@ -75,6 +79,16 @@ impl State {
     pub fn notice_renamed(&mut self) {
         if matches!(self, Self::AtPath) {
             *self = Self::Draining(Leaving::default());
+        }
+    }
+
+    /// Whether the successor of this file may wait on for late lines of the files before it, up to this time in all.
+    pub fn may_wait_for_late_lines(&mut self, limit: Duration) -> bool {
+        match self {
+            Self::AtPath => true,
+            Self::Draining(leaving) | Self::Absent { leaving, .. } | Self::LateLines { leaving, .. } => {
+                leaving.waits_since.get_or_insert_with(Instant::now).elapsed() < limit
+            }
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Tail {
     reserved_bytes: u64,
     /// Where the text ended when the part of a line there was flushed. The rest of it is flushed after it has grown.
     flushed: Option<u64>,
+    /// Where the text ended when the part of a line there was asked for as the last line. A part that a filter leaves out
+    /// stays, and need not be asked for again before it has grown.
+    pub ended: Option<u64>,
     /// A hole in the file that a writer may be about to fill in.
     unsettled: Option<Unsettled>,
     /// When large passed holes were last read.
@@ -69,6 +72,7 @@ impl Tail {
             end_since: now,
             reserved_bytes: 0,
             flushed: None,
+            ended: None,
             unsettled: None,
             holes_read_at: None,
         }
@@ -77,7 +81,7 @@ impl Tail {
     /// Another file is read from here on, or the same one from its start.
     pub fn forget(&mut self) {
         (self.seen, self.is_live, self.reserved_bytes) = (None, false, 0);
-        (self.flushed, self.unsettled, self.holes_read_at) = (None, None, None);
+        (self.flushed, self.ended, self.unsettled, self.holes_read_at) = (None, None, None, None);
     }
 
     /// Records a read, in which a part of a line was asked for by `flush`.
@@ -95,8 +99,10 @@ impl Tail {
                 self.reserved_bytes = if is_reserved { filled.size.saturating_sub(seen) } else { 0 };
                 self.unsettled = None;
                 // See `fill::Request::flush_at`.
-                if flush == Some(End::Partial) && known.is_none_or(|known| known == seen) {
-                    self.flushed = Some(seen);
+                match flush.filter(|_| known.is_none_or(|known| known == seen)) {
+                    Some(End::Partial) => self.flushed = Some(seen),
+                    Some(End::Last) => self.ended = Some(seen),
+                    _ => {}
                 }
             }
             Ended::Unsettled { text } if self.unsettled.is_none_or(|known| text > known.size) => {

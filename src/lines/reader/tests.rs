@@ -117,12 +117,8 @@ async fn at_end_of(content: &str) -> (TempDir, File, Reader) {
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
     let file = File::options().read(true).write(true).open(directory.path().join("app.log")).unwrap();
     let (shared, identity) = (Arc::new(file.try_clone().unwrap()), reader.rotation.identity());
-    reader.rotation = Rotation::generation(Generation::none(1).push(
-        shared,
-        identity,
-        Arrival { is_remote: true, ..Arrival::default() },
-        None,
-    ));
+    let arrival = Arrival { is_remote: true, ..Arrival::default() };
+    reader.rotation = Rotation::generation(Generation::none(1).push(shared, identity, arrival, None));
     assert!(next(&mut reader).await.progress.caught_up);
     (directory, file, reader)
 }
@@ -260,6 +256,75 @@ async fn a_reader_rests_while_it_waits_whatever_became_of_the_file_and_of_those_
         let polls = polls_while_waiting(&mut reader).await;
         // A renamed file is read every 20 ms; a reader that does not rest is polled thousands of times.
         assert!(polls < 600, "{what}: {polls} polls");
+    }
+}
+
+/// Whether it is shorter is decided after a while.
+#[tokio::test]
+async fn a_reader_rests_while_a_renamed_remote_file_seems_to_be_shorter() {
+    let (directory, file, mut reader) = at_end_of("1\n2\n").await;
+    let log = directory.path().join("app.log");
+    std::fs::rename(&log, directory.path().join("old")).unwrap();
+    std::fs::write(&log, "3\n").unwrap();
+    let last = reader.follow.as_ref().unwrap().last();
+    let new = Arc::new(File::open(&log).unwrap());
+    let identity = crate::lines::identity::Identity::of(&new.metadata().unwrap());
+    let own = Generation::none(2);
+    let own = own.push(
+        Arc::new(file.try_clone().unwrap()),
+        last.identity,
+        Arrival { is_remote: true, ..Arrival::default() },
+        None,
+    );
+    own.push(new, identity, Arrival::default(), None);
+    own.leave(None);
+    reader.rotation = Rotation::generation(own);
+    file.set_len(2).unwrap();
+    tokio::time::sleep(reader.inner.options.rotation_grace).await;
+    reader.read_again(None);
+    let polls = polls_while_waiting(&mut reader).await;
+    assert!(polls < 600, "{polls} polls");
+}
+
+#[tokio::test]
+async fn a_part_of_a_last_line_that_a_filter_leaves_out_is_asked_for_once() {
+    for is_link in [false, true] {
+        let (directory, files) = files("");
+        let path = |name: &str| directory.path().join(name);
+        let log = path("app.log");
+        let point = |name: &str| {
+            std::os::unix::fs::symlink(name, path("link")).unwrap();
+            std::fs::rename(path("link"), &log).unwrap();
+        };
+        std::fs::write(path("one"), "x 1\npart").unwrap();
+        if is_link {
+            point("one");
+        } else {
+            std::fs::rename(path("one"), &log).unwrap();
+        }
+        let patterns = Patterns { include: vec!["x".into()], ..Patterns::default() };
+        let query = Query { follow: true, patterns, ..query(Start::Head) };
+        let mut reader = Reader::open(&files.inner, query).await.unwrap();
+        assert_eq!(lines(&mut reader).await, (vec![], 1));
+        std::fs::write(path("two"), "x 2\n").unwrap();
+        if is_link {
+            point("two");
+        } else {
+            std::fs::rename(&log, path("one")).unwrap();
+            std::fs::rename(path("two"), &log).unwrap();
+        }
+        assert_eq!(lines(&mut reader).await, (vec![Event::Rotated { next_offset: 0 }], 1), "{is_link}");
+        tokio::time::pause();
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_secs(70)).await;
+            let batch = next(&mut reader).await;
+            assert_eq!((batch.count, batch.events), (0, vec![]), "{is_link}");
+        }
+        if !is_link {
+            append(&directory, "one", " x\n");
+            assert_eq!(lines(&mut reader).await, (vec![Event::Late { offset: 4 }], 1));
+        }
+        tokio::time::resume();
     }
 }
 

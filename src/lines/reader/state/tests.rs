@@ -8,7 +8,7 @@ use crate::lines::{
     reader::{Tail, late::Before},
 };
 
-const DRAINED: Leaving = Leaving { drained: Drained::Yes, foreign_from: None };
+const DRAINED: Leaving = Leaving { drained: Drained::Yes, foreign_from: None, waits_since: None };
 
 fn paused(state: State) -> Paused {
     Paused {
@@ -179,4 +179,21 @@ fn only_late_lines_have_something_to_return_to() {
         assert!(state.resume_at().is_none() && state.return_from_late_lines().is_none());
         assert_eq!(format!("{state:?}"), before);
     }
+}
+
+/// A file that is written to without end must not keep the reader from the next one.
+#[tokio::test(start_paused = true)]
+async fn a_successor_waits_for_late_lines_of_other_files_for_a_time_only() {
+    let limit = Duration::from_secs(5);
+    let mut state = State::Draining(DRAINED);
+    for _ in 0..5 {
+        assert!(state.may_wait_for_late_lines(limit));
+        let continued = State::visit_late_lines(paused(state)).return_from_late_lines();
+        state = continued.map_or(State::AtPath, |paused| paused.state);
+        assert!(matches!(state, State::Draining(_)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!state.may_wait_for_late_lines(limit));
+    // The next file has its own time.
+    assert!(State::Draining(DRAINED).may_wait_for_late_lines(limit));
 }
