@@ -4,7 +4,7 @@
 //! Events wake followers, and report in which order files came to a path; each file is then inspected. inotify misses
 //! writes by mmap and on remote file systems, its queue overflows, and its watches run out: so every followed path is
 //! inspected once a second as well, and four times a second where no event can report a change. The thread ends with the
-//! [`Watches`]; if it fails, its followers get an error.
+//! [`Watches`]; if it fails or panics, it starts again, and every path is inspected.
 //!
 //! A path with links is watched where it leads, as if the file there were followed by its own path, and in the directory
 //! of each link. Of a path without links, the directories on it are watched, too: they may be replaced. A directory that is
@@ -15,6 +15,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -86,6 +87,9 @@ struct Shared {
     ends: AtomicBool,
     /// The thread takes events from the queue, and may not have recorded all that it took.
     takes_events: AtomicBool,
+    /// The thread is to panic after the next event.
+    #[cfg(test)]
+    panics: AtomicBool,
     /// How many files of a path are kept open.
     max_open: usize,
     table: Mutex<Table>,
@@ -147,10 +151,21 @@ impl Watches {
         let marked = memfd_create("perennial", MemfdFlags::CLOEXEC).ok();
         let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let (ends, takes_events, table) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
-        let shared = Arc::new(Shared { roots, inotify, marked, waker, ends, takes_events, max_open, table });
+        let shared = Arc::new(Shared {
+            roots,
+            inotify,
+            marked,
+            waker,
+            ends,
+            takes_events,
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
+            max_open,
+            table,
+        });
         let thread = {
             let shared = shared.clone();
-            std::thread::Builder::new().name("lines-watch".into()).spawn(move || shared.run())?
+            std::thread::Builder::new().name("lines-watch".into()).spawn(move || shared.keep_running())?
         };
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -219,8 +234,23 @@ impl Shared {
         }
     }
 
-    fn run(&self) {
+    /// Runs until the end, again after each failure.
+    fn keep_running(&self) {
         let _told = TellOnExit(self);
+        loop {
+            // A panic was printed when it happened, and leaves nothing half done that an inspection does not correct.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run()));
+            if self.ends.load(Ordering::Acquire) {
+                return;
+            }
+            tracing::error!("the thread that watches followed files failed, and starts again");
+            std::thread::sleep(SAFETY);
+            self.takes_events.store(false, Ordering::SeqCst);
+            self.table().followed.values().for_each(|followed| followed.work().lose_events());
+        }
+    }
+
+    fn run(&self) {
         let mut next = Instant::now() + POLL;
         let mut all = Instant::now() + SAFETY;
         let mut pending = Vec::new();
@@ -233,6 +263,8 @@ impl Shared {
                 return;
             }
             pending = self.read_events(pending);
+            #[cfg(test)]
+            assert!(!self.panics.swap(false, Ordering::Relaxed), "a test asked for it");
             let now = Instant::now();
             if now < next {
                 continue;

@@ -71,3 +71,26 @@ async fn a_follower_is_told_of_changes_after_the_last_one_that_it_marked_also_if
     follow.mark();
     assert!(futures::poll!(std::pin::pin!(follow.changed())).is_pending(), "it was marked");
 }
+
+#[tokio::test]
+#[expect(clippy::unwrap_used, reason = "a test")]
+async fn a_panic_of_the_thread_ends_no_following() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("a");
+    let roots = Arc::new(Roots::open(vec![Root::new("r", directory.path())]).unwrap());
+    let watches = Watches::new(roots, 10).unwrap();
+    let mut follow = watches.follow(&FilePath::parse("r/a").unwrap()).unwrap();
+    for _ in 0..2 {
+        watches.shared.panics.store(true, Ordering::Relaxed);
+        let before = follow.last().identity;
+        fs::remove_file(&log).ok();
+        fs::write(&log, "").unwrap();
+        while follow.last().identity == before {
+            follow.mark();
+            tokio::time::timeout(Duration::from_secs(120), follow.changed()).await.unwrap().unwrap();
+        }
+        while watches.shared.panics.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
