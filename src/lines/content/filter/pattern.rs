@@ -199,8 +199,8 @@ fn across_lines(hir: &Hir, strips: bool) -> Option<Hir> {
         HirKind::Class(class) => Hir::class(without_line_feed(class)),
         HirKind::Look(look) => Hir::look(match look {
             Look::Start => Look::StartLF,
-            // A CR that is content, before the line feed, is not the end of the line for this anchor.
-            Look::EndCRLF if !strips => return None,
+            // For these anchors, a CR that is content is the end of a line, but not before a line feed.
+            Look::StartCRLF | Look::EndCRLF if !strips => return None,
             Look::End | Look::EndLF if strips => Look::EndCRLF,
             Look::End => Look::EndLF,
             look => *look,

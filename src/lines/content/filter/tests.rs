@@ -94,7 +94,7 @@ fn naive(lines: &[proto::Line], bytes: &[u8], include: &[&str], exclude: &[&str]
     all
 }
 
-const SAMPLES: [&str; 22] = [
+const SAMPLES: [&str; 25] = [
     "a",
     "b+",
     "^a",
@@ -112,6 +112,9 @@ const SAMPLES: [&str; 22] = [
     r"(?m)a$",
     r"(?R)a$",
     r"(?R)^b",
+    r"(?Rm)a$",
+    r"(?Rm)^b",
+    r"\r(?Rm:^)",
     r"\r",
     r"a\nb",
     r"(?s)a.*b",
@@ -152,6 +155,17 @@ proptest! {
         let found = admitted(&bytes, chunk, max_items, &until);
         let starts = |lines: &[proto::Line]| lines.iter().filter(|line| !line.continued).count();
         prop_assert!(expected.starts_with(&found) && starts(&found) == starts(before));
+    }
+}
+
+/// Such a CR is content, and ends the line for an anchor that takes CR and LF for its ends.
+#[test]
+fn a_carriage_return_before_a_line_feed_that_ends_lines_by_itself() {
+    let delimiter = Delimiter::parse(Some("\n")).unwrap();
+    for pattern in [r"\r(?Rm:^)", r"a(?Rm:$)"] {
+        let lines =
+            admitted(b"a\r\nb\n", 100, 100, &rules(&patterns(&[pattern], &[]), delimiter.clone(), 100));
+        assert_eq!(lines.iter().map(content).collect::<Vec<_>>(), [b"a\r"], "{pattern}");
     }
 }
 
