@@ -174,7 +174,8 @@ impl StallWatch {
 
     /// The reader asks for more. As a waker, this wakes `task` from now on.
     pub(in crate::grpc) fn on_poll(&self, task: &Waker) {
-        self.since.store(0, Ordering::Relaxed);
+        // With what a wake before has published: that wake may reach the task only after this poll.
+        self.since.swap(0, Ordering::AcqRel);
         self.keep(task);
     }
 
@@ -222,7 +223,7 @@ impl Wake for StallWatch {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // A wait that has begun before is the longer one.
-        let _ = self.since.compare_exchange(0, self.inspections.last(), Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.since.compare_exchange(0, self.inspections.last(), Ordering::AcqRel, Ordering::Relaxed);
         self.wake_task();
     }
 }
@@ -242,7 +243,10 @@ pub(super) async fn sweep(inner: Weak<Inner>) {
             if exceeded_at.is_some() {
                 tokio::time::sleep(SLOW).await;
             } else {
-                let _ = tokio::time::timeout(pause(limit), unsent.exceeded.notified()).await;
+                // An inspection takes a while where there are many streams, and clients decide how often this happens.
+                tokio::time::sleep(PAUSES.0).await;
+                let rest = pause(limit).saturating_sub(PAUSES.0);
+                let _ = tokio::time::timeout(rest, unsent.exceeded.notified()).await;
             }
         };
         if shutdown.run_until_cancelled(pause).await.is_none() {
