@@ -34,6 +34,30 @@ async fn members_padding_and_empty_archives_are_no_faults() {
     }
 }
 
+#[tokio::test]
+async fn frames_of_zstd_and_zeros_after_them_are_no_faults() {
+    for bed in Bed::both() {
+        bed.append("one", lines(0..10));
+        bed.append("two", lines(10..20));
+        for name in ["one", "two"] {
+            zstd(&bed, name);
+        }
+        let read = |name: &str| fs::read(bed.path(name)).unwrap();
+        let all = [read("one.zst"), vec![0; 3], read("two.zst"), vec![0; 200_000]].concat();
+        fs::write(bed.path("app.log.1.zst"), &all).unwrap();
+        bed.append(LOG, lines(20..30));
+        let mut reading = bed.open(history(Start::Head)).await;
+        reading.read_to_end().await;
+        assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(0..30), vec![]));
+        // Other bytes are a frame whose start is damaged.
+        write_old(&bed, "app.log.1.zst", &[all, b"and so on".to_vec()].concat());
+        let mut reading = bed.open(history(Start::Head)).await;
+        reading.read_to_end().await;
+        let gap = gap_of("app.log.1.zst", Fault::Corrupt);
+        assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(0..30), vec![gap]));
+    }
+}
+
 /// Lines that do not compress well, in about `bytes` bytes.
 fn dense(bytes: u32) -> String {
     (0..bytes / 9).map(|n| format!("{:08x}\n", n.wrapping_mul(2_654_435_761))).collect()

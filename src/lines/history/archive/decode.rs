@@ -229,6 +229,11 @@ impl Frames {
             if is_end {
                 return Ok(Step::End);
             }
+            let padding = input.iter().take_while(|byte| **byte == 0).count();
+            if padding > 0 {
+                self.stored.consume(padding);
+                return Ok(Step::Bytes { read: 0, is_member_end: false });
+            }
             self.decoder.reinit()?;
         }
         let Status { remaining, bytes_read, bytes_written } = self.decoder.run_on_buffers(input, buffer)?;
