@@ -13,14 +13,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::siblings::written;
 use crate::lines::{
     Position,
     content::checkpoint::{Checkpoint, Fingerprint},
     identity::Identity,
     root::{
         places::{Place, Sibling},
-        rotated_name::is_rotation,
-        rotation_scheme::{Mark, Scheme},
+        rotated_name::{is_rotation, without_compression},
+        rotation_scheme::{Kind, Mark, Scheme},
     },
 };
 
@@ -192,4 +193,26 @@ pub fn names_of(places: &[Arc<Place>], wanted: Identity) -> io::Result<Vec<Sibli
         found.extend(siblings.filter(|sibling| sibling.identity == wanted));
     }
     Ok(found)
+}
+
+/// Whether rotated files of a path were created after one that is gone, and are not at the path now. The last write to that
+/// one was at `gone_written`, in nanoseconds since 1970.
+pub fn are_left(path: &Arc<Place>, gone: Identity, gone_written: Option<u64>) -> io::Result<bool> {
+    let current = path.sibling(&path.name).map(|current| current.identity);
+    let is_dated =
+        |name: &str| Scheme::of_likely_rotation(&path.name, name).is_some_and(|it| it.kind() == Kind::Date);
+    let is_rotated = |name: &str| is_rotation(&path.name, name) || is_dated(name);
+    let names = path.names()?.into_iter();
+    let names = names.filter(|name| is_rotated(without_compression(name).unwrap_or(name)));
+    // Compressing gives a file another birth, and keeps the time of its last write: so the one that is gone, and those before
+    // it, are known.
+    let may_be_later = |other: &Sibling| {
+        let is_compressed = without_compression(&other.name).is_some();
+        let seconds = |nanos: u64| nanos / 1_000_000_000;
+        let is_known = |at: u64| written(other) == at || seconds(written(other)) < seconds(at);
+        !(is_compressed && gone_written.is_some_and(is_known))
+    };
+    let others = names.filter_map(|name| path.sibling(&name)).filter(may_be_later);
+    let mut others = others.map(|other| other.identity);
+    Ok(others.any(|other| other.birth() > gone.birth() && Some(other) != current))
 }

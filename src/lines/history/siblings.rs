@@ -86,16 +86,6 @@ pub fn younger(
     Ok(last)
 }
 
-/// Whether rotated files of a path were created after one that is gone, and are not at the path now.
-pub fn are_left(path: &Arc<Place>, gone: Identity) -> io::Result<bool> {
-    let current = path.sibling(&path.name).map(|current| current.identity);
-    let is_dated =
-        |name: &str| Scheme::of_likely_rotation(&path.name, name).is_some_and(|it| it.kind() == Kind::Date);
-    let names = path.names()?.into_iter().filter(|name| is_rotation(&path.name, name) || is_dated(name));
-    let mut others = names.filter_map(|name| path.sibling(&name)).map(|other| other.identity);
-    Ok(others.any(|other| other.birth() > gone.birth() && Some(other) != current))
-}
-
 /// The files beside a log.
 struct Siblings<'a> {
     places: &'a [Arc<Place>],

@@ -308,7 +308,7 @@ impl Opener<'_> {
         let has_birth = position.identity.birth() != 0;
         let path = self.inner.roots.places(self.path).into_iter().next().filter(|_| has_birth);
         if let Some(path) = path
-            && siblings::are_left(&path, position.identity)?
+            && search::are_left(&path, position.identity, position.written)?
         {
             events.push(Event::Gap { reason: GapReason::Deleted, bytes: None });
         }
