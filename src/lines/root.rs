@@ -47,6 +47,7 @@ pub mod places;
 pub mod rotated_name;
 pub mod rotation_scheme;
 pub mod rule;
+mod tie;
 pub mod trail;
 mod walk;
 
@@ -231,6 +232,8 @@ pub struct Parent {
     is_history: bool,
     /// What the caller may read besides.
     may_read: MayRead,
+    /// Its files may be another log's: the caller needs a right to each.
+    needs_right: bool,
 }
 
 impl Roots {
@@ -320,7 +323,7 @@ impl Parent {
         };
         let (tree, asked) = (tree.clone(), asked.to_owned());
         let (name, may_read) = (name.into(), MayRead::default());
-        Ok(Self { tree, directory, asked, real, name, is_history: false, may_read })
+        Ok(Self { tree, directory, asked, real, name, is_history: false, may_read, needs_right: false })
     }
 
     /// Opens a file of this directory for reading. Fails alike for a file that is missing, denied, outside the root or
@@ -346,7 +349,7 @@ impl Parent {
                 let Tree { directory, homes, .. } = &*self.tree;
                 let found = walk::file(directory, homes, &self.asked.join(name), aim)?;
                 // The name of the link does not make its target a rotation: the rules hold for the target itself.
-                let is_own = name == self.name || self.may_read(&found.path);
+                let is_own = self.is_log(name) || self.may_read(&found.path);
                 (found.handle, true, is_own && self.admits(&found.path))
             }
             Step::Directory(_) => return Err(Errno::ISDIR.into()),
@@ -370,10 +373,18 @@ impl Parent {
     /// Whether the rules admit a name of this directory, which has this path below the root.
     fn allows(&self, directory: &Path, name: &str) -> bool {
         let (globs, path) = (&self.tree.globs, directory.join(name));
-        let is_history = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
-        let is_own = is_history || name == self.name || self.may_read(&path);
-        is_own && self.admits(&path)
-            || is_history && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
+        let is_rotation = !self.name.is_empty() && rotated_name::is_rotation_or_compressed(&self.name, name);
+        let is_own = is_rotation && !self.needs_right || self.is_log(name) || self.may_read(&path);
+        let is_admitted = || {
+            self.admits(&path)
+                || is_rotation && globs.allow(&directory.join(&self.name)) && !globs.deny_file(&path)
+        };
+        is_own && is_admitted()
+    }
+
+    /// Whether a name of this directory is that of the file that the caller asked for.
+    fn is_log(&self, name: &str) -> bool {
+        name == self.name && !self.needs_right
     }
 
     /// Whether the caller may read a path besides the one that it asked for, and its rotations.
@@ -455,8 +466,8 @@ impl Parent {
         let (asked, real) = (self.asked.join(name), self.real.join(name));
         let (tree, is_history) = (self.tree.clone(), self.is_history);
         let directory = Arc::new(directory);
-        let may_read = self.may_read.clone();
-        Ok(Self { tree, directory, asked, real, name: String::new(), is_history, may_read })
+        let (may_read, needs_right) = (self.may_read.clone(), self.needs_right);
+        Ok(Self { tree, directory, asked, real, name: String::new(), is_history, may_read, needs_right })
     }
 
     fn is_denied(&self) -> bool {

@@ -6,6 +6,7 @@ use perennial::lines::{Error, Event, Query, RootRules, Start};
 
 use crate::bed::{Bed, LOG, Reading, follow, query, text};
 
+mod archives;
 mod faults;
 mod filters;
 mod random;

@@ -6,6 +6,9 @@
 //!
 //! Two files with the same mark are one generation that is being compressed, or two: a rotation that was changed to compress
 //! its files in another way, or no longer, begins again with the same marks beside the old files. Their content shows which.
+//!
+//! An archive that the operator named may hold generations of several logs with the same name. Only those are read that are
+//! in the log's own archive, see [`tie`](crate::lines::root), or else in the only one that is not another log's.
 
 use std::{cmp::Reverse, io, sync::Arc};
 
@@ -60,12 +63,11 @@ pub fn generations(places: &[Arc<Place>]) -> io::Result<Younger> {
 fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
     let Some(path) = places.first() else { return Ok(Younger::default()) };
     let current = path.sibling(&path.name);
+    let (places, misses_some) = own_places(places)?;
     let mut groups = Vec::<Group>::new();
-    for place in places {
-        let is_of_link = !Arc::ptr_eq(place, path) && !place.is_archive();
+    for place in &places {
         for name in place.names()? {
-            let plain = without_compression(&name).unwrap_or(&name);
-            let Some((scheme, mark)) = mark(place, plain, is_of_link) else { continue };
+            let Some((scheme, mark)) = mark(place, &name, path) else { continue };
             let file = place.sibling(&name);
             let is_current = file.as_ref().map(|it| it.identity) == current.as_ref().map(|it| it.identity);
             if file.is_some() && is_current {
@@ -97,19 +99,44 @@ fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
     let main =
         (0..groups.len()).max_by_key(|at| groups.get(*at).map(|group| (group.files.len(), youngest(group))));
     let Some(main) = main.map(|main| groups.swap_remove(main)) else {
-        return Ok(Younger { current, ..Younger::default() });
+        return Ok(Younger { current, misses_last: misses_some, ..Younger::default() });
     };
     let mut younger = main.younger(current);
-    if has_others(&younger, &groups)? {
-        let first = younger.files.get_mut(1).map(|next| &mut next.misses_some);
+    if misses_some || has_others(&younger, &groups)? {
+        let first = younger.files.first_mut().map(|next| &mut next.misses_some);
         *first.unwrap_or(&mut younger.misses_last) = true;
     }
     Ok(younger)
 }
 
-/// How a rotation of the log of a place names a file, and the mark in that name.
-fn mark(place: &Place, name: &str, is_of_link: bool) -> Option<(Option<Scheme>, Mark)> {
-    if name == place.name {
+/// The places with generations of the log, and whether others may have some.
+fn own_places(places: &[Arc<Place>]) -> io::Result<(Vec<Arc<Place>>, bool)> {
+    let Some(path) = places.first() else { return Ok((Vec::new(), false)) };
+    let has_generations = |place: &Arc<Place>| -> io::Result<bool> {
+        Ok(place.names()?.iter().any(|name| mark(place, name, path).is_some()))
+    };
+    let (loose, mut own) = places.iter().cloned().partition::<Vec<_>, _>(|place| place.is_loose());
+    for archive in own.iter().filter(|place| place.is_archive() && !place.is_beside(path)) {
+        if has_generations(archive)? {
+            return Ok((own, false));
+        }
+    }
+    let mut found = Vec::new();
+    for place in loose {
+        if has_generations(&place)? && !place.is_of_another(path) {
+            found.push(place);
+        }
+    }
+    let is_doubtful = found.len() > 1;
+    own.extend(found.into_iter().filter(|_| !is_doubtful));
+    Ok((own, is_doubtful))
+}
+
+/// How a rotation of the log of a place names a file, compressed or not, and the mark in that name.
+fn mark(place: &Arc<Place>, name: &str, path: &Arc<Place>) -> Option<(Option<Scheme>, Mark)> {
+    let is_refused = place.is_archive() && !place.is_named(name);
+    let name = without_compression(name).unwrap_or(name);
+    if is_refused || name == place.name {
         return None;
     }
     let scheme = if is_rotation(&place.name, name) {
@@ -124,6 +151,7 @@ fn mark(place: &Place, name: &str, is_of_link: bool) -> Option<(Option<Scheme>, 
         return scheme.mark(name).map(|mark| (Some(scheme), mark));
     }
     // Each file has its own name, and a link leads to the last.
+    let is_of_link = !Arc::ptr_eq(place, path) && !place.is_archive();
     let (scheme, mark) = is_of_link.then(|| Scheme::shared(name, &place.name)).flatten()?;
     let last = scheme.mark(&place.name)?;
     (mark < last).then_some((Some(scheme), mark))

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{FilePath, Parent, Roots, Tree, rotated_name::is_rotation, walk};
+use super::{FilePath, Parent, Roots, Tree, rotated_name::is_rotation, tie::Tie, walk};
 use crate::lines::identity::Identity;
 
 /// The most directories that are searched below those that the operator named, and beside one that a link leads to: an
@@ -29,6 +29,8 @@ pub struct Place {
     pub name: String,
     /// The files are in subdirectories, under this path: a link leads to one of them.
     below: Option<PathBuf>,
+    /// Whether its files are the log's.
+    tie: Tie,
 }
 
 /// A file that may be a rotated generation of the one that the caller asked for.
@@ -43,12 +45,13 @@ pub struct Sibling {
 impl Parent {
     /// The place of the file that the caller asked for, in this directory.
     pub fn place(&self) -> Arc<Place> {
-        let Self { tree, directory, asked, real, name, is_history, may_read } = self;
+        let Self { tree, directory, asked, real, name, is_history, may_read, needs_right } = self;
         let (tree, directory, name) = (tree.clone(), directory.clone(), name.clone());
         let (asked, real, is_history) = (asked.clone(), real.clone(), *is_history);
-        let may_read = may_read.clone();
-        let parent = Self { tree, directory, asked, real, name: name.clone(), is_history, may_read };
-        Arc::new(Place { parent, name, below: None })
+        let (may_read, needs_right) = (may_read.clone(), *needs_right);
+        let parent =
+            Self { tree, directory, asked, real, name: name.clone(), is_history, may_read, needs_right };
+        Arc::new(Place { parent, name, below: None, tie: Tie::Own })
     }
 }
 
@@ -57,6 +60,7 @@ impl Roots {
     pub fn places(&self, path: &FilePath) -> Vec<Arc<Place>> {
         let Some(tree) = self.trees.get(&path.root) else { return Vec::new() };
         let Ok(place) = self.parent(path).map(|parent| parent.place()) else { return Vec::new() };
+        let own = place.parent.real.clone();
         let mut places = vec![place];
         let asked = path.directory.join(&path.name);
         let (links, end) = walk::links(&tree.directory, &tree.homes, &asked);
@@ -79,7 +83,10 @@ impl Roots {
             let mut found = Vec::new();
             Place::archives(tree, directory, &path.name, &mut found);
             for place in found {
-                add(&mut places, Some(for_caller(place)));
+                let is_same = place.parent.real == own;
+                let tie = if is_same { Tie::Own } else { tree.tie(&place.parent.asked, &own, &path.name) };
+                let parent = Parent { needs_right: tie != Tie::Own, ..place.parent };
+                add(&mut places, Some(for_caller(Place { parent, tie, ..place })));
             }
         }
         places
@@ -99,7 +106,7 @@ impl Place {
     fn beside(tree: &Arc<Tree>, path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let parent = Parent::open_directory(tree, path.parent()?, name).ok()?;
-        Some(Self { parent, name: name.into(), below: None })
+        Some(Self { parent, name: name.into(), below: None, tie: Tie::Own })
     }
 
     /// The directory that holds the one that a link leads to: others in it may hold older files under the same path.
@@ -107,7 +114,7 @@ impl Place {
         let target = walk::directory(&tree.directory, &tree.homes, link).ok()?.path;
         let name = Path::new(target.file_name()?).join(&rest).to_str()?.to_owned();
         let parent = Parent::open_directory(tree, target.parent()?, "").ok()?;
-        Some(Self { parent, name, below: Some(rest) })
+        Some(Self { parent, name, below: Some(rest), tie: Tie::Own })
     }
 
     /// A directory that the operator named, and those below it.
@@ -119,7 +126,7 @@ impl Place {
         let Some(first) = open(directory) else {
             // It is the name of a file.
             let parent = directory.parent().and_then(open);
-            found.extend(parent.map(|parent| Self { parent, name: name.into(), below: None }));
+            found.extend(parent.map(|parent| Self { parent, name: name.into(), below: None, tie: Tie::Own }));
             return;
         };
         let mut waiting = vec![(first, 0)];
@@ -130,7 +137,7 @@ impl Place {
                 waiting.extend(children.map(|child| (child, depth + 1)));
             }
             let parent = Parent { name: name.into(), ..parent };
-            found.push(Self { parent, name: name.into(), below: None });
+            found.push(Self { parent, name: name.into(), below: None, tie: Tie::Own });
         }
     }
 
@@ -142,6 +149,26 @@ impl Place {
     /// Whether it is one that the operator named.
     pub fn is_archive(&self) -> bool {
         self.parent.is_history
+    }
+
+    /// Whether nothing says whose files are in it.
+    pub fn is_loose(&self) -> bool {
+        self.tie == Tie::Loose
+    }
+
+    /// Whether it is the directory of another place.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.parent.real == other.parent.real
+    }
+
+    /// Whether its files are surely those of another log than the one at a path.
+    pub fn is_of_another(&self, path: &Self) -> bool {
+        self.parent.tree.is_of_another(&self.parent.asked, &path.parent.real, &path.name)
+    }
+
+    /// Whether the operator named a file as history.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.parent.tree.globs.is_history(&self.parent.asked.join(name))
     }
 
     /// Opens a file by a name that this place proposed, if the rules admit it.

@@ -169,7 +169,7 @@ settings! {
         #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
         pub deny: Vec<Rule>,
         /// Look for rotated generations of the logs of the root also in files that match, relative to the root, as in
-        /// logs=archive/**; --deny wins; can be repeated
+        /// logs=archive/**; of logs with the same name, that in a has those in archive/a; --deny wins; can be repeated
         #[arg(long, value_name = "NAME=GLOB", value_delimiter = ',', help_heading = "Files")]
         pub history: Vec<Rule>,
         /// Do not serve files of this root that have a second name, which may be outside the root; can be repeated

@@ -178,9 +178,12 @@ pub fn oldest(
         let listed = listed::generations(&roots.places(path))?;
         openers.first(Ahead::from(listed, 0), Joined { came: joined, next: joined })
     };
-    let Some(First { next, skipped, .. }) = siblings::again(list, || true)? else {
+    let Some(First { next, misses_some, mut skipped, .. }) = siblings::again(list, || true)? else {
         return Err(io::Error::other("the files beside the log do not hold still"));
     };
+    if misses_some {
+        skipped.insert(0, Event::Gap { reason: GapReason::Deleted, bytes: None });
+    }
     Ok((next.map(Rotation::at), skipped))
 }
 
