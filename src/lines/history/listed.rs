@@ -30,6 +30,9 @@ use crate::lines::{
 /// How much of two files with the same mark is compared.
 const COMPARED_BYTES: usize = 64 * 1024;
 
+/// With how many bytes the files of compressors begin that say how they are compressed.
+const MAGICS: [(&str, u64); 6] = [(".gz", 3), (".zst", 4), (".xz", 6), (".bz2", 10), (".lz4", 4), (".Z", 2)];
+
 /// The files that one way of naming gives.
 struct Group {
     /// `None`: there is only one such name.
@@ -188,7 +191,9 @@ impl Group {
         let is_compressed = |file: &Sibling| without_compression(&file.name).is_some();
         self.files.sort_by(|(mark, file), (other_mark, other)| {
             let by_age = || written(file).cmp(&written(other));
-            mark.cmp(other_mark).then(is_compressed(file).cmp(&is_compressed(other))).then_with(by_age)
+            let is_later = is_compressed(file).cmp(&is_compressed(other));
+            let is_begun = is_unwritten(file).cmp(&is_unwritten(other));
+            mark.cmp(other_mark).then(is_later).then(is_begun).then_with(by_age)
         });
         let mut files = Vec::<(Mark, Sibling)>::new();
         for (mark, file) in std::mem::take(&mut self.files) {
@@ -237,9 +242,15 @@ impl Group {
     }
 }
 
+/// Whether a compressor has created a file, and not yet written how it is compressed.
+fn is_unwritten(file: &Sibling) -> bool {
+    let bytes = file.metadata.len();
+    MAGICS.iter().any(|(ending, magic)| bytes < *magic && file.name.ends_with(ending))
+}
+
 /// Whether a file has the content of one that has the same mark, all of it or as far as it was compressed until now.
 fn is_same_generation(one: &Sibling, other: &Sibling) -> io::Result<bool> {
-    if one.identity == other.identity {
+    if one.identity == other.identity || is_unwritten(one) || is_unwritten(other) {
         return Ok(true);
     }
     let open = |sibling: &Sibling| sibling.place.open(&sibling.name).map(Arc::new);

@@ -78,3 +78,36 @@ async fn an_older_file_of_another_format_with_the_same_mark_is_a_gap() {
         assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(10..30), vec![]));
     }
 }
+
+#[tokio::test]
+async fn a_compressed_file_to_which_nothing_was_written_yet_is_no_generation_of_its_own() {
+    for bed in Bed::both() {
+        for ending in ["gz", "zst", "xz"] {
+            let begun = bed.path(&format!("app.log.1.{ending}"));
+            for bytes in [&b""[..], b"\x1f"] {
+                write(&bed, "app.log.1", 0, 30);
+                fs::write(&begun, bytes).unwrap();
+                fs::write(bed.path(LOG), lines(10..20)).unwrap();
+                let mut first = history(Start::Head);
+                first.batching.max_items = 5;
+                let mut reading = bed.open(first).await;
+                reading.read_lines(5).await;
+                // It gets its content after it was listed.
+                if ending == "gz" {
+                    fs::remove_file(&begun).unwrap();
+                    gzip(&bed, "app.log.1");
+                }
+                reading.read_to_end().await;
+                assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(0..20), vec![]), "{ending}");
+                fs::remove_file(&begun).unwrap();
+            }
+        }
+        // One that was given up is there beside the one that replaced the file.
+        write(&bed, "app.log.1", 0, 30);
+        fs::write(bed.path("app.log.1.gz"), "").unwrap();
+        zstd(&bed, "app.log.1");
+        let mut reading = bed.open(history(Start::Head)).await;
+        reading.read_to_end().await;
+        assert_eq!((reading.texts(), gaps(&reading.events)), (numbers(0..20), vec![]));
+    }
+}
