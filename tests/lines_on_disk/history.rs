@@ -9,6 +9,7 @@ use crate::bed::{Bed, LOG, Reading, follow, query, text};
 mod archives;
 mod faults;
 mod filters;
+mod others;
 mod random;
 mod twins;
 mod waits;

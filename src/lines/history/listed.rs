@@ -15,7 +15,7 @@ use std::{cmp::Reverse, io, sync::Arc};
 use super::{
     archive::{Format, head},
     copies::is_copy,
-    numbered::Numbered,
+    numbered::{Numbered, may_be_others},
     siblings::{LISTINGS, Next, Younger, written},
 };
 use crate::lines::{
@@ -66,7 +66,7 @@ pub fn generations(places: &[Arc<Place>]) -> io::Result<Younger> {
 fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
     let Some(path) = places.first() else { return Ok(Younger::default()) };
     let current = path.sibling(&path.name);
-    let (places, misses_some) = own_places(places)?;
+    let (places, mut misses_some) = own_places(places)?;
     let mut groups = Vec::<Group>::new();
     for place in &places {
         for name in place.names()? {
@@ -89,6 +89,7 @@ fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
         }
     }
     for group in &mut groups {
+        misses_some |= group.leave_out_others(&places, current.as_ref());
         group.order()?;
         // A backup of the log beside it.
         if let Some(current) = &current {
@@ -97,7 +98,8 @@ fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
             group.files.retain(|_| copies.next() != Some(true));
         }
     }
-    groups.retain(|group| !group.files.is_empty());
+    let (mut groups, hidden) = groups.into_iter().partition::<Vec<_>, _>(|group| !group.files.is_empty());
+    misses_some |= hidden.iter().any(|group| !group.hidden.is_empty());
     let youngest = |group: &Group| group.files.iter().map(|(_, file)| written(file)).max();
     let main =
         (0..groups.len()).max_by_key(|at| groups.get(*at).map(|group| (group.files.len(), youngest(group))));
@@ -186,6 +188,24 @@ impl Younger {
 }
 
 impl Group {
+    /// Leaves out the files that may be other logs: their names are none that only a rotation gives, and nothing shows that
+    /// they were renamed. True if there are any.
+    fn leave_out_others(&mut self, places: &[Arc<Place>], current: Option<&Sibling>) -> bool {
+        let Some(scheme) = self.scheme.as_ref().filter(|scheme| scheme.kind() == Kind::Number) else {
+            return false;
+        };
+        // A link leads to the last one: they are created under their numbers.
+        let is_last = |place: &Arc<Place>| !place.is_archive() && scheme.mark(&place.name).is_some();
+        if places.iter().any(is_last) {
+            return false;
+        }
+        let count = self.files.len();
+        let others = self.files.iter().map(|(_, file)| may_be_others(file, &self.files, current));
+        let mut others = others.collect::<Vec<_>>().into_iter();
+        self.files.retain(|_| others.next() != Some(true));
+        self.files.len() < count
+    }
+
     /// By marks, each generation once: one that is being compressed is there twice, and is whole as it was before.
     fn order(&mut self) -> io::Result<()> {
         let is_compressed = |file: &Sibling| without_compression(&file.name).is_some();

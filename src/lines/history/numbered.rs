@@ -298,9 +298,7 @@ impl Numbered<'_> {
     /// Whether a file may be another log: its name is none that only a rotation gives, and its times do not show that it was
     /// renamed after the own file, just before its successor was created.
     fn is_others(&self, file: &Sibling, next: Option<&Sibling>) -> bool {
-        let is_rotated = is_rotation_or_compressed(&file.place.name, &file.name)
-            || is_numbered_before_extension(&file.place.name, &file.name);
-        if is_rotated || file.place.is_archive() || self.current().is_some() {
+        if is_rotated(file) || self.current().is_some() {
             return false;
         }
         let times = Times::of(file);
@@ -308,6 +306,21 @@ impl Numbered<'_> {
         let is_followed = || next.into_iter().chain(self.current).any(|next| times.is_followed_by(next));
         !is_renamed_later || times.is_late() && !is_followed()
     }
+}
+
+/// The same where no file is known to be the log's. `all` are the files of this way of naming, `current` is the one at the
+/// path.
+pub fn may_be_others(file: &Sibling, all: &[(Mark, Sibling)], current: Option<&Sibling>) -> bool {
+    let times = Times::of(file);
+    let mut next = all.iter().map(|(_, next)| next).chain(current).filter(|it| it.identity != file.identity);
+    let mut is_followed = || next.any(|it| times.is_followed_by(it));
+    !is_rotated(file) && times.is_late() && !is_followed()
+}
+
+/// Whether only a rotation gives such a name, or the operator says that it is one.
+fn is_rotated(file: &Sibling) -> bool {
+    let (log, name) = (&file.place.name, &file.name);
+    is_rotation_or_compressed(log, name) || is_numbered_before_extension(log, name) || file.place.is_archive()
 }
 
 /// Whether the name is `app.1.log` beside `app.log`, which logrotate gives with its option `extension`.
