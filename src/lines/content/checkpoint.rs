@@ -142,6 +142,12 @@ impl Checkpoint {
         or_false(|| self.head.is_at(file, 0))
     }
 
+    /// Whether the content begins with the same bytes, and has no more of them before the offset that a head covers. For
+    /// content that is never written again: a hole in it is filled at no later time.
+    pub fn has_whole_head(&self, content: &impl Content) -> io::Result<bool> {
+        or_false(|| Ok(Fingerprint::head(content, self.line.offset)? == self.head))
+    }
+
     /// Whether its fingerprints cover enough of a file to prove it without its inode and its birth.
     pub fn is_proof(&self) -> bool {
         usize::from(self.before.bytes) == FINGERPRINT_BYTES && usize::from(self.head.bytes) == HEAD_BYTES

@@ -1,10 +1,10 @@
 //! Finds the compressed generation that a position is in, for a reader of the whole history: the file was compressed after it
 //! was read, or was compressed when it was read. Everything here blocks.
 //!
-//! Its content proves it. Where that does not, because too little was read, the time of the last write does, which tools
-//! that compress a file keep.
+//! Its content proves it, if enough was read. Otherwise the time of the last write has to be the same as well, which tools
+//! that compress a file keep: generations of a log often begin alike.
 
-use std::{io, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use super::{
     archive::Archive,
@@ -52,18 +52,21 @@ pub fn of_file(
     if position.checkpoint.line.offset == 0 {
         return of_unread_file(places, position, joined, openers);
     }
+    // The last write that the reader saw was that of the whole file, unless it was still written to.
+    let is_written = |written: u64| {
+        let seconds = |nanos: u64| nanos / 1_000_000_000;
+        position.written.is_some_and(|at| [at, seconds(at) * 1_000_000_000].contains(&written))
+    };
+    let is_proof = position.checkpoint.is_proof();
     let mut found = Vec::new();
     for next in listed::generations(places)?.files {
-        found.extend(candidate(&next.file, position, joined, openers)?);
+        if is_proof || is_written(written(&next.file)) {
+            found.extend(candidate(&next.file, position, joined, openers)?);
+        }
     }
-    // The last write that the reader saw was that of the whole file, unless it was still written to.
-    let is_written = |candidate: &Candidate| {
-        let seconds = |nanos: u64| nanos / 1_000_000_000;
-        position.written.is_some_and(|at| [at, seconds(at) * 1_000_000_000].contains(&candidate.written))
-    };
-    let count = found.iter().filter(|it| is_written(it)).count();
+    let count = found.iter().filter(|it| is_written(it.written)).count();
     if count == 1 {
-        return Ok(found.into_iter().find(is_written).map(|it| it.rotation));
+        return Ok(found.into_iter().find(|it| is_written(it.written)).map(|it| it.rotation));
     }
     Ok(found.pop().filter(|_| found.is_empty()).map(|it| it.rotation))
 }
@@ -77,20 +80,26 @@ fn of_unread_file(
     openers: &Openers,
 ) -> io::Result<Option<Rotation>> {
     let files = listed::generations(places)?.files;
-    let at = match position.late {
+    let before = match position.late {
         Some((identity, checkpoint)) if checkpoint.line.offset > 0 => {
-            let before = Position { identity, checkpoint, written: None, ..position.clone() };
+            let (written, size) = (None, checkpoint.line.offset);
+            let before = Position { identity, checkpoint, written, size, ..position.clone() };
             let mut found = Vec::new();
             for (at, next) in files.iter().enumerate() {
-                if next.file.identity == identity || candidate(&next.file, &before, None, openers)?.is_some()
+                let is_same = next.file.identity == identity;
+                if is_same
+                    || checkpoint.is_proof() && candidate(&next.file, &before, None, openers)?.is_some()
                 {
                     found.push(at);
                 }
             }
             if let [at] = found[..] { Some(at + 1) } else { None }
         }
-        _ => position.written.and_then(|seen| first_since(&files, seen)),
+        _ => None,
     };
+    let is_proven = position.late.is_some_and(|(_, before)| before.is_proof());
+    let by_time = || position.written.filter(|_| !is_proven).and_then(|seen| first_since(&files, seen));
+    let at = before.or_else(by_time);
     let Some(next) = at.and_then(|at| files.get(at)).filter(|next| !next.misses_some) else {
         return Ok(None);
     };
@@ -132,9 +141,10 @@ fn candidate(
         return Ok(None);
     }
     let checkpoint = &position.checkpoint;
+    let is_short = |file: &File| file.metadata().is_ok_and(|metadata| metadata.len() < position.size);
     let rotation = match openers.archive(&file, &sibling.name)? {
         Err(_) => return Ok(None),
-        Ok(None) if !checkpoint.is_prefix_of(&*file)? => return Ok(None),
+        Ok(None) if is_short(&file) || !checkpoint.is_prefix_of(&*file)? => return Ok(None),
         Ok(None) => Rotation::old(file.try_clone()?, joined.cloned())?,
         Ok(Some(archive)) if !holds(&archive, position)? => return Ok(None),
         Ok(Some(archive)) => {
@@ -145,11 +155,72 @@ fn candidate(
     Ok(Some(Candidate { rotation, written }))
 }
 
-/// Whether the content of an archive begins with what was read. Its start is compared first: to reach the position, all
-/// before it is decompressed.
+/// Whether the content of an archive begins with what was read, and is not known to end before what was seen. Its start is
+/// compared first: to reach the position, all before it is decompressed.
 fn holds(archive: &Archive, position: &Position) -> io::Result<bool> {
+    let checkpoint = &position.checkpoint;
     // The start is kept from the first read on.
-    let is_empty = archive.read_some(&mut [0], 0)? == 0;
-    Ok(!is_empty && position.checkpoint.is_prefix_of(archive)?
-        || is_empty && position.checkpoint.line.offset == 0)
+    if archive.read_some(&mut [0], 0)? == 0 {
+        return Ok(checkpoint.line.offset == 0);
+    }
+    // A forged position may have no head, which any archive begins with.
+    let is_prefix = checkpoint.has_whole_head(archive)? && checkpoint.is_prefix_of(archive)?;
+    let is_short = archive.is_ended() && archive.fault().is_none() && archive.bytes() < position.size;
+    Ok(is_prefix && !is_short)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+    use crate::lines::{
+        content::{
+            checkpoint::{Checkpoint, Fingerprint},
+            position::{HEAD, LinePosition},
+        },
+        history::archive::{Archives, Format},
+    };
+
+    fn position(checkpoint: Checkpoint, size: u64) -> Position {
+        Position {
+            path: 0,
+            directory: None,
+            identity: Identity::default(),
+            checkpoint,
+            size,
+            compressed: None,
+            skip_to: None,
+            deleted: false,
+            resume_at: None,
+            late: None,
+            filter: None,
+            record: None,
+            written: None,
+            is_copy: false,
+        }
+    }
+
+    #[test]
+    fn a_position_without_a_head_is_refused_before_an_archive_is_decompressed_to_its_end() {
+        let content = (0..200_000_u32).map(|n| format!("line {n:05}\n")).collect::<String>();
+        let (mut plain, bytes) = (tempfile::tempfile().unwrap(), content.len() as u64);
+        plain.write_all(content.as_bytes()).unwrap();
+        let mut encoder = GzEncoder::new(tempfile::tempfile().unwrap(), Compression::fast());
+        encoder.write_all(content.as_bytes()).unwrap();
+        let file = Arc::new(encoder.finish().unwrap());
+        let archives = Arc::<Archives>::default();
+        let archive = || archives.archive(file.clone(), "app.log.1.gz", Format::Gzip, &Arc::default());
+
+        let made = Checkpoint::at(&plain, LinePosition { offset: bytes, ..HEAD }).unwrap();
+        assert!(holds(&archive(), &position(made, bytes)).unwrap());
+        let nothing = Fingerprint::of(&[]);
+        let forged = Checkpoint { before: nothing, head: nothing, ..made };
+        let archive = archive();
+        assert!(!holds(&archive, &position(forged, bytes)).unwrap());
+        assert!(archive.bytes() < bytes / 2, "{}", archive.bytes());
+    }
 }

@@ -5,8 +5,13 @@ use std::time::Duration;
 use perennial::lines::{Query, Start};
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use super::{gaps, gzip, lines, rotate, zstd};
+use super::{gaps, gzip, rotate, zstd};
 use crate::bed::{Bed, LIMIT, LOG, Reading, follow, text};
+
+/// Lines of more than 1 KiB: the bytes before a cursor prove its file alone where they are that many.
+fn long_lines(range: std::ops::Range<u32>) -> String {
+    range.map(|n| format!("line {n:05} {}\n", "x".repeat(1024))).collect()
+}
 
 /// What happens between two reads.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +61,7 @@ async fn play(steps: &[Step], most: usize, before: u32) {
     let mut written = String::new();
     let mut next = 0;
     let mut append = |written: &mut String, count: u32| {
-        let text = lines(next..next + count);
+        let text = long_lines(next..next + count);
         next += count;
         bed.append(LOG, &text);
         written.push_str(&text);
