@@ -7,6 +7,7 @@ use perennial::lines::{Error, Event, Query, RootRules, Start};
 use crate::bed::{Bed, LOG, Reading, follow, query, text};
 
 mod archives;
+mod changed;
 mod faults;
 mod filters;
 mod others;

@@ -83,7 +83,7 @@ fn of_unread_file(
     let before = match position.late {
         Some((identity, checkpoint)) if checkpoint.line.offset > 0 => {
             let (written, size) = (None, checkpoint.line.offset);
-            let before = Position { identity, checkpoint, written, size, ..position.clone() };
+            let before = Position { identity, checkpoint, size, written, ..position.clone() };
             let mut found = Vec::new();
             for (at, next) in files.iter().enumerate() {
                 let is_same = next.file.identity == identity;

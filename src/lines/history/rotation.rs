@@ -335,12 +335,14 @@ impl Rotation {
         next: &Arc<Generation>,
         checkpoint: Checkpoint,
         was_gone: bool,
-        Followed { misses_some, is_backup, is_listed }: Followed,
+        Followed { misses_some, is_backup, listed_until }: Followed,
     ) -> io::Result<Entered> {
-        let is_new = |next: &Generation| next.arrival.misses_some && !is_listed;
+        let mut is_listed = listed_until.is_some_and(|last| in_chain(Some(next), last).is_some());
+        let is_new = |next: &Generation, is_listed: bool| next.arrival.misses_some && !is_listed;
         // What was at the path before a log that was copied and truncated came before its copies.
-        let (mut next, mut misses_some) = (next, misses_some || is_new(next) && !self.is_copy());
+        let (mut next, mut misses_some) = (next, misses_some || is_new(next, is_listed) && !self.is_copy());
         loop {
+            is_listed &= listed_until != Some(next.identity);
             let file = match next.file() {
                 Some(file) => Some(file),
                 // It was not kept open, and may have been deleted since.
@@ -350,11 +352,15 @@ impl Rotation {
             misses_some |= file.is_none() && !is_listed;
             let Some(later) = later else {
                 let at = At::Generation { generation: next.clone(), file };
-                let how = Followed { misses_some, is_backup, is_listed };
-                return self.enter(at, checkpoint, was_gone, how);
+                return self.enter(
+                    at,
+                    checkpoint,
+                    was_gone,
+                    Followed { misses_some, is_backup, listed_until },
+                );
             };
             next = later;
-            misses_some |= is_new(next);
+            misses_some |= is_new(next, is_listed);
         }
     }
 
@@ -466,8 +472,9 @@ struct Followed {
     misses_some: bool,
     /// See [`siblings::Younger::is_backup`](super::siblings::Younger::is_backup).
     is_backup: bool,
-    /// All files between the two were looked for, also compressed ones: only `misses_some` says whether some are missing.
-    is_listed: bool,
+    /// All files before this one of the chain were looked for, also compressed ones: only `misses_some` says whether some of
+    /// them are missing.
+    listed_until: Option<Identity>,
 }
 
 fn old(

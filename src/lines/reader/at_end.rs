@@ -186,6 +186,7 @@ impl Reader {
                 }
                 return Ok((is_news || has_gaps).then_some(Next::Report));
             }
+            Advanced::Unsettled => return Ok(self.ask_again().await),
         };
         self.join_line(&mut entered);
         let Entered { rotation, checkpoint, events } = entered;
@@ -213,6 +214,19 @@ impl Reader {
         (self.size, self.written, self.skip_to, self.phase) = (0, None, None, Phase::read());
         self.tail.forget();
         Ok(Some(Next::READ))
+    }
+
+    /// The next step where the next file cannot be found yet. `None` for a reader that follows, which waits anyway.
+    async fn ask_again(&self) -> Option<Next> {
+        if self.follow.is_some() {
+            return None;
+        }
+        let (now, heartbeat) = (Instant::now(), self.pacing.heartbeat_at());
+        if heartbeat <= now {
+            return Some(Next::Heartbeat);
+        }
+        tokio::time::sleep_until(heartbeat.min(now + LATE_LINES_POLL)).await;
+        Some(Next::READ)
     }
 
     /// The present file, to be checked for late lines after it is left.

@@ -156,18 +156,21 @@ struct Opener<'a> {
 impl Opener<'_> {
     fn begin(self, start: &Start, skip_to: Option<u64>, gone: &Arc<AtomicBool>) -> Result<Opened, Error> {
         let mut events = Vec::new();
+        // Asked for once: what comes to the path after it is read after it.
+        let joined = self.follow.as_ref().map(Follow::last);
         if let Some(openers) = &self.openers {
-            let joined = self.follow.as_ref().map(Follow::last);
             let (oldest, skipped) = oldest(&self.inner.roots, self.path, joined.as_ref(), openers)?;
             events = skipped;
             if let Some(oldest) = oldest {
                 return Ok(self.opened(oldest, Checkpoint::start(), skip_to, events));
             }
         }
-        let rotation = match self.at_path() {
+        let rotation = match self.at_path_after(joined.clone()) {
             Ok(rotation) => rotation,
             Err(Error::NotFound { .. }) if self.query.wait_for_create && self.inner.roots.has(self.path) => {
-                return Ok(self.wait(Identity::default(), Checkpoint::start(), events));
+                let opened = self.wait(Identity::default(), Checkpoint::start(), events);
+                let nothing = joined.map(|joined| Rotation::nothing(joined, Identity::default()));
+                return Ok(Opened { rotation: nothing.unwrap_or(opened.rotation), ..opened });
             }
             Err(error) => return Err(error),
         };
@@ -200,14 +203,19 @@ impl Opener<'_> {
 
     /// At the file that is at the path.
     fn at_path(&self) -> Result<Rotation, Error> {
-        let last = self.follow.as_ref().map(Follow::last).filter(|last| last.left().is_none());
+        self.at_path_after(self.follow.as_ref().map(Follow::last))
+    }
+
+    /// The same, where this was the last file of the chain.
+    fn at_path_after(&self, last: Option<Arc<Generation>>) -> Result<Rotation, Error> {
+        let here = last.clone().filter(|last| last.left().is_none());
         // Unless it was left just now.
-        if let Some(rotation) = last.map(Rotation::generation).filter(|rotation| rotation.file().is_some()) {
+        if let Some(rotation) = here.map(Rotation::generation).filter(|rotation| rotation.file().is_some()) {
             return Ok(rotation);
         }
         let open = || self.inner.roots.parent(self.path)?.open(&self.path.name);
         let file = open().map_err(|error| Error::of_open(error, &self.query.path))?;
-        match self.follow.as_ref().map(Follow::last) {
+        match last {
             // It has just come, and is found again as the next one.
             Some(last) => Ok(Rotation::old(file, Some(last))?),
             None => Ok(Rotation::path(file)?),

@@ -75,7 +75,7 @@ pub fn next_old(
         let ahead = Ahead { listed: Arc::new(listed), read: 0 };
         let next = ahead.next();
         let misses_some = missed_last || next.map_or(misses_last, |next| next.misses_some);
-        let follows = Followed { misses_some, is_backup, is_listed: false };
+        let follows = Followed { misses_some, is_backup, listed_until: None };
         if let Some(next) = next.filter(|next| in_chain(joined, next.file.identity).is_none()) {
             // It may be renamed since it was listed; then list again.
             let Some(file) = open(&next.file)? else { return Ok(None) };
@@ -91,5 +91,10 @@ pub fn next_old(
         let at = At::Path { file, identity: current.identity };
         Ok(Some(NextOld::Listed(at, follows)))
     };
-    Ok(siblings::again(list, || true)?.unwrap_or(NextOld::Nothing))
+    siblings::again(list, || true)?.ok_or_else(unsettled)
+}
+
+/// The files beside the log were renamed each time before they could be opened.
+pub fn unsettled() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "the files beside the log do not hold still")
 }

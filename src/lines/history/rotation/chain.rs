@@ -23,3 +23,12 @@ pub fn in_chain(joined: Option<&Arc<Generation>>, identity: Identity) -> Option<
     }
     generation
 }
+
+/// The last file of a chain.
+pub fn last_of(generation: &Arc<Generation>) -> &Arc<Generation> {
+    let mut last = generation;
+    while let Some(next) = last.next() {
+        last = next;
+    }
+    last
+}
