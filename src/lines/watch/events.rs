@@ -46,12 +46,7 @@ impl Shared {
             }
             arrived = again;
         }
-        // After the files that came while the path led elsewhere, and with the events that came meanwhile.
-        if !relinked.is_empty() {
-            for followed in self.take_events(&mut relinked) {
-                add(&mut arrived, &followed);
-            }
-        }
+        // After the files that came while the path led elsewhere.
         for followed in relinked {
             self.check(&followed);
         }
