@@ -31,7 +31,6 @@ use rustix::{
         inotify::{self, CreateFlags, WatchFlags},
         memfd_create,
     },
-    io::ioctl_fionread,
 };
 use tokio::time::Instant;
 
@@ -85,8 +84,6 @@ struct Shared {
     /// Wakes the thread: a new path is followed, or the thread has to end.
     waker: OwnedFd,
     ends: AtomicBool,
-    /// The thread takes events from the queue, and may not have recorded all that it took.
-    takes_events: AtomicBool,
     /// The thread is to panic after the next event.
     #[cfg(test)]
     panics: AtomicBool,
@@ -137,6 +134,8 @@ pub enum Role {
     Link(String),
     /// It is the file, whose changes its directory does not report.
     File,
+    /// It is the mark up to which the events of a directory that is no longer on the path are recorded.
+    Mark,
 }
 
 impl Watches {
@@ -150,14 +149,13 @@ impl Watches {
             .ok();
         let marked = memfd_create("perennial", MemfdFlags::CLOEXEC).ok();
         let waker = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let (ends, takes_events, table) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        let (ends, table) = (AtomicBool::new(false), Mutex::default());
         let shared = Arc::new(Shared {
             roots,
             inotify,
             marked,
             waker,
             ends,
-            takes_events,
             #[cfg(test)]
             panics: AtomicBool::new(false),
             max_open,
@@ -245,7 +243,6 @@ impl Shared {
             }
             tracing::error!("the thread that watches followed files failed, and starts again");
             std::thread::sleep(SAFETY);
-            self.takes_events.store(false, Ordering::SeqCst);
             self.table().followed.values().for_each(|followed| followed.work().lose_events());
         }
     }
@@ -367,7 +364,7 @@ impl Shared {
         let mut old = std::mem::take(&mut work.links);
         for place in links {
             let known = old.iter().position(|known| known.is(place)).map(|at| old.swap_remove(at));
-            let link = known.map(|mut known| {
+            let link = known.or_else(|| work.take_leaving(place)).map(|mut known| {
                 work.pass_links(known.inspect(place, leads_elsewhere));
                 known
             });
@@ -377,21 +374,35 @@ impl Shared {
             }));
         }
         old.retain(|old| !work.links.iter().any(|new| new.watch() == old.watch()));
-        for old in old {
-            // The file that replaced a link came with an event, which counts as that of a link.
+        for mut old in old {
+            // The file that replaced a link comes with an event, which counts as that of a link.
             let is_replaced = has_file && work.directory.as_ref().is_some_and(|own| old.is_at(own));
-            let own = usize::from(is_replaced && self.all_is_recorded());
-            work.pass_links(old.unseen().saturating_sub(own));
-            self.unwatch(followed, old.watch());
+            work.pass_links(old.leave(is_replaced));
+            match self.mark_for(followed) {
+                Some(mark) => work.leave(old, mark),
+                None => self.unwatch(followed, old.watch()),
+            }
         }
     }
 
-    /// Whether all events are recorded of what the caller has seen. If they are not, it is better to report a gap that is
-    /// none than to miss one.
-    fn all_is_recorded(&self) -> bool {
-        let Some(inotify) = &self.inotify else { return false };
-        // In this order: an event that is not in the queue any more was taken before.
-        ioctl_fionread(inotify).is_ok_and(|bytes| bytes == 0) && !self.takes_events.load(Ordering::SeqCst)
+    /// Marks this moment for a path, which is told when all events before it are recorded. See [`mark`](Self::mark).
+    fn mark_for(&self, followed: &Arc<Followed>) -> Option<i32> {
+        // Under the lock, so that the event is not taken before it is registered.
+        let mut table = self.table();
+        let mark = self.mark().filter(|_| followed.is_followed())?;
+        let watching = Watching { followed: followed.clone(), role: Role::Mark, after: None };
+        Arc::make_mut(table.watched.entry(mark).or_default()).push(watching);
+        Some(mark)
+    }
+
+    /// All events before a mark, or of a directory or file that is gone, are recorded.
+    fn forget(&self, followed: &Arc<Followed>, watch: i32) {
+        let left = followed.work().forget(watch);
+        for left in left {
+            self.unwatch(followed, Some(left));
+        }
+        self.unwatch(followed, Some((watch, Role::Mark)));
+        self.check(followed);
     }
 
     /// See [`Watches::is_foreign`].

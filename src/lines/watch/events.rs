@@ -1,9 +1,6 @@
 //! The events of inotify: which files were written to, which came to a path, in which order, and what they were renamed to.
 
-use std::{
-    mem::MaybeUninit,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{mem::MaybeUninit, sync::Arc};
 
 use rustix::fs::inotify::{self, ReadFlags};
 
@@ -56,13 +53,6 @@ impl Shared {
     /// Takes the events in the queue, and wakes the followers of files that were written to. Returns the paths to which
     /// files came, and adds those on which a link changed to `relinked`.
     fn take_events(&self, relinked: &mut Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
-        self.takes_events.store(true, Ordering::SeqCst);
-        let arrived = self.record_events(relinked);
-        self.takes_events.store(false, Ordering::SeqCst);
-        arrived
-    }
-
-    fn record_events(&self, relinked: &mut Vec<Arc<Followed>>) -> Vec<Arc<Followed>> {
         let Some(inotify) = &self.inotify else { return Vec::new() };
         let (mut arrived, mut woken) = (Vec::new(), Vec::new());
         let mut buffer = [const { MaybeUninit::uninit() }; QUEUE_BYTES];
@@ -90,8 +80,7 @@ impl Shared {
                     continue;
                 }
                 if event.events().contains(ReadFlags::IGNORED) {
-                    followed.work().forget(event.wd());
-                    self.check(followed);
+                    self.forget(followed, event.wd());
                     continue;
                 }
                 let Some(name) = &name else {
@@ -105,13 +94,13 @@ impl Shared {
                         if !is_written && **name == **link {
                             if event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                                 let mut work = followed.work();
-                                work.links.iter_mut().for_each(|it| it.record_event(event.wd(), name));
+                                work.record_link(event.wd(), name);
                             }
                             add(relinked, followed);
                         }
                         continue;
                     }
-                    Role::File => continue,
+                    Role::File | Role::Mark => continue,
                 };
                 if !name.starts_with(own) {
                     // A file that was at the path may have got any name.

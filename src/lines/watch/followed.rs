@@ -27,7 +27,7 @@ use crate::lines::{
         siblings::{self, Next},
     },
     identity::Identity,
-    root::{FilePath, Named, Parent, Stamp},
+    root::{FilePath, Named, Parent, Stamp, trail::LinkPlace},
     shared_read::SharedRead,
 };
 
@@ -79,6 +79,8 @@ pub struct Work {
     pub directory: Option<(i32, Role)>,
     /// The watches of the directories of the links on the path.
     pub links: Vec<LinkWatch>,
+    /// Those that are no longer on the path, with the marks up to which their events are recorded.
+    leaving: Vec<(LinkWatch, i32)>,
     /// The watch of the file, where its directory does not report its changes.
     pub file_watch: Option<i32>,
     /// Which file that is.
@@ -118,8 +120,9 @@ pub struct Arrived {
 }
 
 impl Work {
-    /// A watch is gone, with the directory or file that it watched.
-    pub fn forget(&mut self, watch: i32) {
+    /// A watch is gone, with the directory or file that it watched, or it was a mark. Returns the watches that are needed no
+    /// longer.
+    pub fn forget(&mut self, watch: i32) -> Vec<(i32, Role)> {
         if self.directory.as_ref().is_some_and(|(known, _)| *known == watch) {
             self.parent = None;
             self.is_stale = true;
@@ -127,15 +130,45 @@ impl Work {
         if self.file_watch == Some(watch) {
             self.watched_inode = None;
         }
-        self.links.retain(|link| link.watch().is_none_or(|(known, _)| known != watch));
+        let is_of = |link: &mut LinkWatch| link.watch().is_some_and(|(known, _)| known == watch);
+        let gone = self.links.extract_if(.., is_of).collect::<Vec<_>>();
+        let left = self.leaving.extract_if(.., |(link, mark)| *mark == watch || is_of(link));
+        let left = left.map(|(link, _)| link).collect::<Vec<_>>();
+        let needless = gone.iter().chain(&left).filter_map(LinkWatch::watch).collect();
+        for mut link in gone.into_iter().chain(left) {
+            self.passed_links += link.take_unseen();
+        }
+        needless
+    }
+
+    /// The place of a link is no longer on the path. Its events count up to the mark.
+    pub fn leave(&mut self, link: LinkWatch, mark: i32) {
+        self.leaving.push((link, mark));
+    }
+
+    /// The watch of a place that is on the path again.
+    pub fn take_leaving(&mut self, place: &LinkPlace) -> Option<LinkWatch> {
+        let at = self.leaving.iter().position(|(link, _)| link.is(place))?;
+        Some(self.leaving.swap_remove(at).0)
+    }
+
+    /// An event reports another link, or directory on the path.
+    pub fn record_link(&mut self, watch: i32, name: &str) {
+        let leaving = self.leaving.iter_mut().map(|(link, _)| link);
+        self.links.iter_mut().chain(leaving).for_each(|link| link.record_event(watch, name));
     }
 
     /// All watches, which are to be removed.
     pub fn take_watches(&mut self) -> Vec<(i32, Role)> {
-        let links = std::mem::take(&mut self.links);
+        let mut links = std::mem::take(&mut self.links);
+        let mut marks = Vec::new();
+        for (link, mark) in self.leaving.drain(..) {
+            links.push(link);
+            marks.push((mark, Role::Mark));
+        }
         let file = self.file_watch.take().map(|watch| (watch, Role::File));
         let others = [self.directory.take(), file].into_iter().flatten();
-        links.iter().filter_map(LinkWatch::watch).chain(others).collect()
+        links.iter().filter_map(LinkWatch::watch).chain(others).chain(marks).collect()
     }
 
     /// The name of the target in its directory.
@@ -172,7 +205,8 @@ impl Work {
     /// Events were lost: the next inspection does not wait for them.
     pub fn lose_events(&mut self) {
         self.names.forget();
-        self.links.iter_mut().for_each(LinkWatch::forget_events);
+        let leaving = self.leaving.iter_mut().map(|(link, _)| link);
+        self.links.iter_mut().chain(leaving).for_each(LinkWatch::forget_events);
         self.has_lost_events = true;
     }
 

@@ -52,9 +52,18 @@ impl LinkWatch {
         self.ahead = 0;
     }
 
-    /// How many links came that no inspection found.
-    pub fn unseen(&self) -> usize {
-        usize::try_from(self.ahead).unwrap_or(0)
+    /// Its place is no longer on the path; `is_replaced`: by a file of its name. Returns how many links came that no
+    /// inspection found, as far as events reported them by now.
+    pub fn leave(&mut self, is_replaced: bool) -> usize {
+        self.ahead -= i64::from(is_replaced);
+        self.take_unseen()
+    }
+
+    /// How many links came that no inspection found, which are counted no more.
+    pub fn take_unseen(&mut self) -> usize {
+        let unseen = usize::try_from(self.ahead).unwrap_or(0);
+        self.ahead = self.ahead.min(0);
+        unseen
     }
 
     /// Inspects the link; `leads_elsewhere`: the path does not lead where it led at the last inspection. Returns how many
@@ -66,8 +75,6 @@ impl LinkWatch {
         if is_replaced || leads_elsewhere && self.ahead > 0 {
             self.ahead -= 1;
         }
-        let passed_over = self.unseen();
-        self.ahead = self.ahead.min(0);
-        passed_over
+        self.take_unseen()
     }
 }

@@ -94,3 +94,34 @@ async fn a_panic_of_the_thread_ends_no_following() {
         }
     }
 }
+
+/// The events of the directory that is gone from the path are read after another follower has found the last file.
+#[tokio::test]
+#[expect(clippy::unwrap_used, reason = "a test")]
+async fn a_directory_that_came_and_went_unseen_in_one_that_is_gone_is_missing() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let make = |text: &str| {
+        fs::create_dir_all(path("a/b")).unwrap();
+        fs::write(path("a/b/f"), text).unwrap();
+    };
+    let roots = Arc::new(Roots::open(vec![Root::new("r", directory.path())]).unwrap());
+    let watches = Watches::new(roots, 10).unwrap();
+    fs::write(path("x"), "").unwrap();
+    make("1");
+    let other = watches.follow(&FilePath::parse("r/x").unwrap()).unwrap();
+    let mut follow = watches.follow(&FilePath::parse("r/a/b/f").unwrap()).unwrap();
+    let held = other.followed.work();
+    fs::rename(path("x"), path("x.1")).unwrap();
+    fs::rename(path("a/b"), path("old")).unwrap();
+    make("2");
+    fs::rename(path("a"), path("older")).unwrap();
+    make("3");
+    let again = watches.follow(&FilePath::parse("r/a/b/f").unwrap()).unwrap();
+    assert_eq!(again.last().identity, Identity::of(&fs::metadata(path("a/b/f")).unwrap()));
+    drop(held);
+    while !follow.last().arrival.misses_some {
+        follow.mark();
+        tokio::time::timeout(Duration::from_secs(20), follow.changed()).await.unwrap().unwrap();
+    }
+}
