@@ -345,7 +345,7 @@ impl Shared {
         }
         let is_reported = work.directory.is_some()
             && !misses_some
-            && work.links.iter().all(LinkWatch::is_watched)
+            && work.links.on_path.iter().all(LinkWatch::is_watched)
             && (!work.is_elsewhere || work.file_watch.is_some());
         followed.set_polled(!is_reported || work.is_remote);
         looked
@@ -361,25 +361,25 @@ impl Shared {
         leads_elsewhere: bool,
         has_file: bool,
     ) {
-        let mut old = std::mem::take(&mut work.links);
+        let mut old = std::mem::take(&mut work.links.on_path);
         for place in links {
             let known = old.iter().position(|known| known.is(place)).map(|at| old.swap_remove(at));
-            let link = known.or_else(|| work.take_leaving(place)).map(|mut known| {
+            let link = known.or_else(|| work.links.take_leaving(place)).map(|mut known| {
                 work.pass_links(known.inspect(place, leads_elsewhere));
                 known
             });
-            work.links.push(link.unwrap_or_else(|| {
+            work.links.on_path.push(link.unwrap_or_else(|| {
                 let role = Role::Link(place.name.clone());
                 LinkWatch::new(place, self.watch(followed, &place.directory, DIRECTORY, role))
             }));
         }
-        old.retain(|old| !work.links.iter().any(|new| new.watch() == old.watch()));
+        old.retain(|old| !work.links.on_path.iter().any(|new| new.watch() == old.watch()));
         for mut old in old {
             // The file that replaced a link comes with an event, which counts as that of a link.
             let is_replaced = has_file && work.directory.as_ref().is_some_and(|own| old.is_at(own));
             work.pass_links(old.leave(is_replaced));
             match self.mark_for(followed) {
-                Some(mark) => work.leave(old, mark),
+                Some(mark) => work.links.leaving.push((old, mark)),
                 None => self.unwatch(followed, old.watch()),
             }
         }

@@ -94,7 +94,7 @@ impl Shared {
                         if !is_written && **name == **link {
                             if event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                                 let mut work = followed.work();
-                                work.record_link(event.wd(), name);
+                                work.links.all().for_each(|it| it.record_event(event.wd(), name));
                             }
                             add(relinked, followed);
                         }

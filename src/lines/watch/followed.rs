@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Role,
-    links::LinkWatch,
+    links::{LinkWatch, Links},
     names::{Names, Pending},
 };
 use crate::lines::{
@@ -27,7 +27,7 @@ use crate::lines::{
         siblings::{self, Next},
     },
     identity::Identity,
-    root::{FilePath, Named, Parent, Stamp, trail::LinkPlace},
+    root::{FilePath, Named, Parent, Stamp},
     shared_read::SharedRead,
 };
 
@@ -78,9 +78,7 @@ pub struct Work {
     /// The watch of the directory.
     pub directory: Option<(i32, Role)>,
     /// The watches of the directories of the links on the path.
-    pub links: Vec<LinkWatch>,
-    /// Those that are no longer on the path, with the marks up to which their events are recorded.
-    leaving: Vec<(LinkWatch, i32)>,
+    pub links: Links,
     /// The watch of the file, where its directory does not report its changes.
     pub file_watch: Option<i32>,
     /// Which file that is.
@@ -130,45 +128,17 @@ impl Work {
         if self.file_watch == Some(watch) {
             self.watched_inode = None;
         }
-        let is_of = |link: &mut LinkWatch| link.watch().is_some_and(|(known, _)| known == watch);
-        let gone = self.links.extract_if(.., is_of).collect::<Vec<_>>();
-        let left = self.leaving.extract_if(.., |(link, mark)| *mark == watch || is_of(link));
-        let left = left.map(|(link, _)| link).collect::<Vec<_>>();
-        let needless = gone.iter().chain(&left).filter_map(LinkWatch::watch).collect();
-        for mut link in gone.into_iter().chain(left) {
-            self.passed_links += link.take_unseen();
-        }
+        let (needless, passed_over) = self.links.forget(watch);
+        self.passed_links += passed_over;
         needless
-    }
-
-    /// The place of a link is no longer on the path. Its events count up to the mark.
-    pub fn leave(&mut self, link: LinkWatch, mark: i32) {
-        self.leaving.push((link, mark));
-    }
-
-    /// The watch of a place that is on the path again.
-    pub fn take_leaving(&mut self, place: &LinkPlace) -> Option<LinkWatch> {
-        let at = self.leaving.iter().position(|(link, _)| link.is(place))?;
-        Some(self.leaving.swap_remove(at).0)
-    }
-
-    /// An event reports another link, or directory on the path.
-    pub fn record_link(&mut self, watch: i32, name: &str) {
-        let leaving = self.leaving.iter_mut().map(|(link, _)| link);
-        self.links.iter_mut().chain(leaving).for_each(|link| link.record_event(watch, name));
     }
 
     /// All watches, which are to be removed.
     pub fn take_watches(&mut self) -> Vec<(i32, Role)> {
-        let mut links = std::mem::take(&mut self.links);
-        let mut marks = Vec::new();
-        for (link, mark) in self.leaving.drain(..) {
-            links.push(link);
-            marks.push((mark, Role::Mark));
-        }
+        let links = std::mem::take(&mut self.links);
         let file = self.file_watch.take().map(|watch| (watch, Role::File));
         let others = [self.directory.take(), file].into_iter().flatten();
-        links.iter().filter_map(LinkWatch::watch).chain(others).chain(marks).collect()
+        links.watches().chain(others).collect()
     }
 
     /// The name of the target in its directory.
@@ -205,8 +175,7 @@ impl Work {
     /// Events were lost: the next inspection does not wait for them.
     pub fn lose_events(&mut self) {
         self.names.forget();
-        let leaving = self.leaving.iter_mut().map(|(link, _)| link);
-        self.links.iter_mut().chain(leaving).for_each(LinkWatch::forget_events);
+        self.links.all().for_each(LinkWatch::forget_events);
         self.has_lost_events = true;
     }
 

@@ -78,3 +78,43 @@ impl LinkWatch {
         self.take_unseen()
     }
 }
+
+/// The watches of the links and directories of a path.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// Of those that are on the path now.
+    pub on_path: Vec<LinkWatch>,
+    /// Of those that were on it, with the marks up to which their events are recorded.
+    pub leaving: Vec<(LinkWatch, i32)>,
+}
+
+impl Links {
+    /// All of them, in no order.
+    pub fn all(&mut self) -> impl Iterator<Item = &mut LinkWatch> {
+        self.on_path.iter_mut().chain(self.leaving.iter_mut().map(|(link, _)| link))
+    }
+
+    /// The watch of a place that is on the path again.
+    pub fn take_leaving(&mut self, place: &LinkPlace) -> Option<LinkWatch> {
+        let at = self.leaving.iter().position(|(link, _)| link.is(place))?;
+        Some(self.leaving.swap_remove(at).0)
+    }
+
+    /// A mark is reached, or a watch is gone with its directory: all events before that are recorded. Returns the watches that
+    /// are needed no longer, and how many links or directories came that no inspection found.
+    pub fn forget(&mut self, watch: i32) -> (Vec<(i32, Role)>, usize) {
+        let is_of = |link: &LinkWatch| link.watch == Some(watch);
+        let gone = self.on_path.extract_if(.., |link| is_of(link));
+        let left = self.leaving.extract_if(.., |(link, mark)| *mark == watch || is_of(link));
+        let mut gone = gone.chain(left.map(|(link, _)| link)).collect::<Vec<_>>();
+        let unseen = gone.iter_mut().map(LinkWatch::take_unseen).sum();
+        (gone.iter().filter_map(LinkWatch::watch).collect(), unseen)
+    }
+
+    /// The watches, and those of the marks.
+    pub fn watches(&self) -> impl Iterator<Item = (i32, Role)> {
+        let marks = self.leaving.iter().map(|(_, mark)| (*mark, Role::Mark));
+        let leaving = self.leaving.iter().map(|(link, _)| link);
+        self.on_path.iter().chain(leaving).filter_map(LinkWatch::watch).chain(marks)
+    }
+}

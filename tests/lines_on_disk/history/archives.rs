@@ -70,7 +70,7 @@ async fn a_log_of_the_root_and_one_of_a_directory_get_their_own_generations_only
 
 #[tokio::test]
 async fn a_caller_with_a_right_to_one_directory_gets_nothing_of_another() {
-    // The archive of the log needs no right of its own, and that of another log is none of this one.
+    // The caller needs no right to the archive of the log. The archive of another log does not belong to this one.
     let bed =
         with_files("archive/**", &["archive/a/app.log.1", "archive/b/app.log.2", "a/app.log", "b/app.log"]);
     let own = texts(&["archive/a/app.log.1", "a/app.log"]);
@@ -98,7 +98,7 @@ async fn two_archives_of_which_nothing_says_whose_they_are_are_a_gap() {
     // Its own generations come after it.
     bed.append("a/app.log.1", "own\n");
     assert_eq!(read(&bed, "a/app.log", "r/").await, (texts(&["own", "a/app.log"]), vec![GAP]));
-    // With its own archive, the others are none of it.
+    // If the log has an archive of its own, the other archives do not belong to it.
     fs::create_dir(bed.path("archive/a")).unwrap();
     bed.append("archive/a/app.log.2", "older\n");
     assert_eq!(read(&bed, "a/app.log", "r/").await, (texts(&["older", "own", "a/app.log"]), vec![]));

@@ -99,7 +99,7 @@ async fn a_log_is_sound_also_while_it_is_open_and_no_byte_of_it_can_change() {
 /// How many threads change bytes of a log.
 const SHARES: usize = 24;
 
-/// Flips a bit in every so many bytes of a file of a log, one at a time, which must be noticed.
+/// Flips a bit in each byte of a share of a file of a log. Each change must be noticed.
 fn change_bytes(path: &Path, share: usize) {
     let directory = path.parent().unwrap();
     let whole = std::fs::read(path).unwrap();
