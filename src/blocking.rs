@@ -25,7 +25,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::system;
+use crate::{supervised, system};
 
 /// The fewest threads: some may wait for a slow disk.
 const MIN_THREADS: usize = 8;
@@ -184,7 +184,7 @@ impl Pool {
             self.start_thread();
         }
         if !is_watched {
-            tokio::spawn(self.clone().replace_stuck());
+            self.watch_threads();
         }
         Running(receiver)
     }
@@ -193,6 +193,11 @@ impl Pool {
     fn start_thread(&self) {
         let thread = Thread { shared: self.0.clone(), is_over: false };
         tokio::task::spawn_blocking(move || thread.run());
+    }
+
+    fn watch_threads(&self) {
+        let pool = self.clone();
+        supervised::spawn("threads", move |_| pool.clone().replace_stuck());
     }
 
     /// While work waits and all threads are busy, replaces those that are stuck.
@@ -328,7 +333,7 @@ impl Thread {
                 drop(queues);
                 self.is_over = true;
                 if watches {
-                    tokio::spawn(Pool(self.shared.clone()).replace_stuck());
+                    Pool(self.shared.clone()).watch_threads();
                 }
                 return;
             };

@@ -8,7 +8,7 @@
 //! bin → server → web → grpc → { countdown, lines, messages } → { stream, cursor, wire }     countdown → messages (shared ones)
 //!                grpc → { cursor, proto, reason }     bin → client → { proto, reason, whole_file }     bin, server → units
 //! { lines, messages, grpc, server } → blocking → system    { client, server, access } → pem     server → system
-//! { messages, grpc, server } → supervised     { server, access } → watched
+//! { blocking, messages, grpc, server } → supervised     { server, access } → watched
 //! { grpc, server } → access → the grammars of topics and globs
 //! ```
 //!

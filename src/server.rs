@@ -23,7 +23,7 @@ use crate::{
     grpc::{self, App, call::Calls, gate::Gate},
     lines::{self, Files},
     messages::{self, Log},
-    proto,
+    proto, supervised,
     web::Web,
 };
 use data::DataDirectory;
@@ -206,20 +206,25 @@ pub async fn run(
     }
     let tasks = TaskTracker::new();
     spawn(&tasks, &ending, ends_countdowns);
-    tasks.spawn(watch_health(health.clone(), log.clone(), ending.clone()));
-    tasks.spawn(memory::give_back(web.calls().clone(), pool.clone(), ending.clone()));
+    let watched = (health.clone(), log.clone());
+    keep(&tasks, &ending, "health", move |_| watch_health(watched.0.clone(), watched.1.clone()));
+    let held = (web.calls().clone(), pool.clone());
+    keep(&tasks, &ending, "memory", move |_| memory::give_back(held.0.clone(), held.1.clone()));
     if let Some(app_log) = app_log {
         spawn(&tasks, &ending, demo::run(app_log, log.clone(), ending.clone()));
     }
     if let Some(access) = access.clone() {
-        spawn(&tasks, &ending, follow_quotas(access, log.clone()));
+        let log = log.clone();
+        keep(&tasks, &ending, "quotas", move |_| follow_quotas(access.clone(), log.clone()));
     }
-    let files = follow_files((tls.clone(), access), settings, config.clone(), reload, pool.clone());
-    spawn(&tasks, &ending, files);
+    let files =
+        Files { tls: tls.clone(), access, settings, config: config.clone(), reload, pool: pool.clone() };
+    keep(&tasks, &ending, "files", move |is_again| files.clone().follow(is_again));
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
     let mut accepting = tokio::spawn(accept::serve(listeners, tls, web, connections, ending.clone()));
-    spawn(&tasks, &ending, service_manager::watch(log.clone()));
+    let alive = log.clone();
+    keep(&tasks, &ending, "watchdog", move |_| service_manager::watch(alive.clone()));
     endpoint.set(metrics::State::Ready);
     service_manager::ready();
     welcome::print(needs_certificates, &config, data.path(), &roots);
@@ -252,51 +257,75 @@ where
     tasks.spawn(async move { _ = ending.run_until_cancelled(task).await });
 }
 
-/// Reads the files again that can be: when they change, and when the operator asks for it.
-async fn follow_files(
-    (tls, access): (Option<Arc<Tls>>, Option<Arc<Access>>),
+/// Starts a task that goes on until the server stops: after a panic it is started again.
+fn keep<F>(
+    tasks: &TaskTracker,
+    ending: &CancellationToken,
+    name: &'static str,
+    start: impl FnMut(bool) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    spawn(tasks, ending, supervised::run(name, start));
+}
+
+/// The files that can be read again, and what uses them.
+#[derive(Clone)]
+struct Followed {
+    tls: Option<Arc<Tls>>,
+    access: Option<Arc<Access>>,
     settings: reload::Follower,
     config: Config,
     reload: Reload,
     pool: Pool,
-) {
-    let (ask_tls, ask_access, ask_settings) = (Notify::new(), Notify::new(), reload::Asked::default());
-    let (interval, has_settings) = (config.reload_interval, config.file.is_some());
-    let has_files = tls.is_some() || access.is_some() || has_settings;
-    let of_tls = async {
-        match tls {
-            Some(tls) => tls.follow(interval, &ask_tls, &pool).await,
-            None => std::future::pending().await,
-        }
-    };
-    let of_access = async {
-        match access {
-            Some(access) => access.follow(interval, &ask_access, &pool).await,
-            None => std::future::pending().await,
-        }
-    };
-    let of_settings = async {
-        if has_settings {
-            settings.follow(interval, &ask_settings).await;
-        }
-    };
-    let signals = async {
-        loop {
-            reload.asked.notified().await;
-            if !has_files {
-                no_files();
-                continue;
-            }
-            service_manager::reloading();
-            ask_tls.notify_one();
-            ask_access.notify_one();
-            if has_settings {
-                ask_settings.ask().await;
-            }
+}
+
+impl Followed {
+    /// Reads the files again that can be: when they change, and when the operator asks for it.
+    async fn follow(self, is_again: bool) {
+        let Self { tls, access, settings, config, reload, pool } = self;
+        if is_again {
+            // The panic may have come between the two notices of a reload.
             service_manager::ready();
         }
-    };
-    tokio::join!(of_tls, of_access, of_settings, signals);
+        let (ask_tls, ask_access, ask_settings) = (Notify::new(), Notify::new(), reload::Asked::default());
+        let (interval, has_settings) = (config.reload_interval, config.file.is_some());
+        let has_files = tls.is_some() || access.is_some() || has_settings;
+        let of_tls = async {
+            match tls {
+                Some(tls) => tls.follow(interval, &ask_tls, &pool).await,
+                None => std::future::pending().await,
+            }
+        };
+        let of_access = async {
+            match access {
+                Some(access) => access.follow(interval, &ask_access, &pool).await,
+                None => std::future::pending().await,
+            }
+        };
+        let of_settings = async {
+            if has_settings {
+                settings.follow(interval, &ask_settings).await;
+            }
+        };
+        let signals = async {
+            loop {
+                reload.asked.notified().await;
+                if !has_files {
+                    no_files();
+                    continue;
+                }
+                service_manager::reloading();
+                ask_tls.notify_one();
+                ask_access.notify_one();
+                if has_settings {
+                    ask_settings.ask().await;
+                }
+                service_manager::ready();
+            }
+        };
+        tokio::join!(of_tls, of_access, of_settings, signals);
+    }
 }
 
 fn no_files() {
@@ -335,24 +364,21 @@ fn services(app: App, max_patterns: usize, registry: &mut Registry) -> Result<(H
 }
 
 /// Reports the service of messages as NOT_SERVING after the log has failed, and while the disk is full.
-async fn watch_health(health: HealthReporter, log: Log, ending: CancellationToken) {
+async fn watch_health(health: HealthReporter, log: Log) {
     let (mut failed, mut needed) = (log.failed(), log.needed_room());
-    let report = async {
-        loop {
-            let takes_messages = !*failed.borrow_and_update() && needed.borrow_and_update().is_none();
-            let status = if takes_messages { ServingStatus::Serving } else { ServingStatus::NotServing };
-            health.set_service_status(MESSAGE_SERVICE, status).await;
-            let changed = tokio::select! {
-                changed = failed.changed() => changed,
-                changed = needed.changed() => changed,
-            };
-            if changed.is_err() {
-                // The log is gone.
-                break;
-            }
+    loop {
+        let takes_messages = !*failed.borrow_and_update() && needed.borrow_and_update().is_none();
+        let status = if takes_messages { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(MESSAGE_SERVICE, status).await;
+        let changed = tokio::select! {
+            changed = failed.changed() => changed,
+            changed = needed.changed() => changed,
+        };
+        if changed.is_err() {
+            // The log is gone.
+            return;
         }
-    };
-    ending.run_until_cancelled(report).await;
+    }
 }
 
 async fn not_serving(health: &HealthReporter) {

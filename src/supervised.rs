@@ -29,20 +29,25 @@ pub fn report() {
     }));
 }
 
-/// Starts a task on this runtime that must go on until it ends by itself. After a panic it is started again; `start` gets
-/// whether that is so.
-pub fn spawn<F>(name: &'static str, mut start: impl FnMut(bool) -> F + Send + 'static)
+/// Starts a task on this runtime that must go on until it ends by itself, as [`run`] does.
+pub fn spawn<F>(name: &'static str, start: impl FnMut(bool) -> F + Send + 'static)
 where
-    F: Future<Output = ()> + Send,
+    F: Future<Output = ()> + Send + 'static,
 {
-    tokio::spawn(async move {
-        let mut is_again = false;
-        while AssertUnwindSafe(start(is_again)).catch_unwind().await.is_err() {
-            tracing::error!(name, "a task of the server panicked, and is started again");
-            is_again = true;
-            tokio::time::sleep(PAUSE).await;
-        }
-    });
+    tokio::spawn(run(name, start));
+}
+
+/// Runs what must go on until it ends by itself. After a panic it is started again; `start` gets whether that is so.
+pub async fn run<F>(name: &'static str, mut start: impl FnMut(bool) -> F + Send)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut is_again = false;
+    while AssertUnwindSafe(start(is_again)).catch_unwind().await.is_err() {
+        tracing::error!(name, "a task of the server panicked, and is started again");
+        is_again = true;
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{blocking::Pool, grpc::call::Calls, system};
 
 /// Fewer streams than this leave little behind: about 4 MiB of idle ones, and some 100 MiB of stalled ones.
@@ -12,10 +10,11 @@ const MANY_STREAMS: u64 = 1_000;
 /// The pause between two looks: an allocation may wait for some milliseconds each time.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Gives memory back after many streams have ended, until the server ends.
-pub async fn give_back(calls: Calls, pool: Pool, ending: CancellationToken) {
+/// Gives memory back after many streams have ended.
+pub async fn give_back(calls: Calls, pool: Pool) {
     let mut seen = 0;
-    while ending.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
+    loop {
+        tokio::time::sleep(PAUSE).await;
         let ended = calls.ended();
         if ended - seen < MANY_STREAMS {
             continue;

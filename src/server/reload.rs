@@ -66,7 +66,7 @@ struct Outcome {
 }
 
 /// Follows the settings of a running server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Follower {
     /// The settings that the server started with.
     started: Vec<Setting>,
