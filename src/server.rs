@@ -218,7 +218,7 @@ pub async fn run(
         keep(&tasks, &ending, "quotas", move |_| follow_quotas(access.clone(), log.clone()));
     }
     let files =
-        Files { tls: tls.clone(), access, settings, config: config.clone(), reload, pool: pool.clone() };
+        Followed { tls: tls.clone(), access, settings, config: config.clone(), reload, pool: pool.clone() };
     keep(&tasks, &ending, "files", move |is_again| files.clone().follow(is_again));
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
