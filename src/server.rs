@@ -206,10 +206,7 @@ pub async fn run(
     }
     let tasks = TaskTracker::new();
     spawn(&tasks, &ending, ends_countdowns);
-    let watched = (health.clone(), log.clone());
-    keep(&tasks, &ending, "health", move |_| watch_health(watched.0.clone(), watched.1.clone()));
-    let held = (web.calls().clone(), pool.clone());
-    keep(&tasks, &ending, "memory", move |_| memory::give_back(held.0.clone(), held.1.clone()));
+    keep_well(&tasks, &ending, (&health, &log), (web.calls(), &pool));
     if let Some(app_log) = app_log {
         spawn(&tasks, &ending, demo::run(app_log, log.clone(), ending.clone()));
     }
@@ -223,8 +220,6 @@ pub async fn run(
     let needs_certificates = tls.as_ref().is_some_and(|tls| tls.requires_certificates());
     let connections = config.connections.clone();
     let mut accepting = tokio::spawn(accept::serve(listeners, tls, web, connections, ending.clone()));
-    let alive = log.clone();
-    keep(&tasks, &ending, "watchdog", move |_| service_manager::watch(alive.clone()));
     endpoint.set(metrics::State::Ready);
     service_manager::ready();
     welcome::print(needs_certificates, &config, data.path(), &roots);
@@ -267,6 +262,20 @@ fn keep<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     spawn(tasks, ending, supervised::run(name, start));
+}
+
+/// Starts the tasks that report how the server is, and that give memory back.
+fn keep_well(
+    tasks: &TaskTracker,
+    ending: &CancellationToken,
+    (health, log): (&HealthReporter, &Log),
+    (calls, pool): (&Calls, &Pool),
+) {
+    let (health, of_health, of_watchdog) = (health.clone(), log.clone(), log.clone());
+    keep(tasks, ending, "health", move |_| watch_health(health.clone(), of_health.clone()));
+    keep(tasks, ending, "watchdog", move |_| service_manager::watch(of_watchdog.clone()));
+    let (calls, pool) = (calls.clone(), pool.clone());
+    keep(tasks, ending, "memory", move |_| memory::give_back(calls.clone(), pool.clone()));
 }
 
 /// The files that can be read again, and what uses them.
@@ -411,3 +420,6 @@ fn descriptors() -> usize {
     let limit = if raised.is_ok() { maximum } else { current };
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

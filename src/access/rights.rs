@@ -88,12 +88,15 @@ pub enum Part {
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
     grants: Vec<Arc<Grant>>,
+    /// Whether one of them allows everything.
+    administer: bool,
 }
 
 impl Rights {
     /// Everything that one of these allows.
     pub fn new(grants: Vec<Arc<Grant>>) -> Self {
-        Self { grants }
+        let administer = grants.iter().any(|grant| grant.verbs.has(Verb::Administer));
+        Self { grants, administer }
     }
 
     /// Those of a caller where there are no rules: everything.
@@ -111,13 +114,9 @@ impl Rights {
         self.grants.iter().map(Arc::as_ref).filter(move |grant| grant.verbs.has(verb))
     }
 
-    fn administer(&self) -> bool {
-        self.of(Verb::Administer).next().is_some()
-    }
-
     /// Whether the caller may do this.
     pub fn allow(&self, need: &Need<'_>) -> bool {
-        if self.administer() {
+        if self.administer {
             return true;
         }
         let mut grants = self.of(need.verb);
@@ -137,25 +136,25 @@ impl Rights {
 
     /// Whether the caller may do this with one thing.
     pub fn allow_one(&self, verb: Verb, kind: Kind, name: &str) -> bool {
-        self.administer() || self.of(verb).any(|grant| grant.has(kind, name))
+        self.administer || self.of(verb).any(|grant| grant.has(kind, name))
     }
 
     /// Whether a list can show a file below a directory.
     pub fn may_show_below(&self, directory: &str) -> bool {
         let directory = directory.trim_end_matches('/');
         let reaches = |grant: &Grant| grant.files.iter().any(|files| files.reaches(directory));
-        self.administer() || self.of(Verb::List).any(reaches)
+        self.administer || self.of(Verb::List).any(reaches)
     }
 
     /// Whether a list of all files below a directory, or below all roots, would leave none out.
     pub fn show_all_files(&self, directory: Option<&str>) -> bool {
         let has_all = |grant: &Grant| grant.files.iter().any(|files| files.has_all(directory));
-        self.administer() || self.of(Verb::List).any(has_all)
+        self.administer || self.of(Verb::List).any(has_all)
     }
 
     /// The part of a subscription to these patterns that the caller may read. Patterns that cannot be parsed are left out.
     pub fn readable(&self, asked: &[String]) -> Part {
-        if self.administer() {
+        if self.administer {
             return Part::All;
         }
         let asked = asked.iter().filter_map(|text| Pattern::parse(text).ok()).collect::<Vec<_>>();
