@@ -1,21 +1,26 @@
 //! Rights that end while streams are open: each stream ends with the reason, and its last cursor resumes without a gap.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, poll, stream};
+use http::uri::PathAndQuery;
 use perennial::{
     access::tokens,
     client::{Client, Credentials, Error, Notice, Token},
     proto::{
-        CountdownRequest, CountdownResponse, MessagesRequest, OnLag, PublishRequest,
+        CountdownRequest, CountdownResponse, MessagesRequest, OnLag, PublishRequest, PublishResponse,
         countdown_request::Target, message_stream_event::Event, messages_request::Start,
         publish_result::Outcome,
     },
 };
+use tokio::{sync::oneshot, time::sleep};
+use tonic::{Code, Request, client::Grpc};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
 
 use crate::{
     harness::soon,
@@ -32,6 +37,10 @@ fn countdown() -> CountdownRequest {
         on_lag: OnLag::Burst.into(),
         ..Default::default()
     }
+}
+
+fn message(topic: &str) -> PublishRequest {
+    PublishRequest { topic: topic.into(), ..Default::default() }
 }
 
 fn with_token(house: &House, token: &str) -> Client {
@@ -129,8 +138,7 @@ async fn a_subscription_resumes_by_itself_with_another_part_after_the_rules_have
         }
     });
     let publish = async |topic: &str| {
-        let request = PublishRequest { topic: topic.into(), ..Default::default() };
-        operator.publish_batch(vec![request]).await.unwrap();
+        operator.publish_batch(vec![message(topic)]).await.unwrap();
     };
     publish("orders.1").await;
     publish("bills.2").await;
@@ -176,7 +184,7 @@ async fn each_message_of_a_flow_is_checked_by_the_rights_of_its_moment() {
     let writer = house.client(Some("writer"));
     let mut results = Box::pin(writer.publish_all(messages));
     let mut publish = async |topic: &str| {
-        sender.send(PublishRequest { topic: topic.into(), ..Default::default() }).await.unwrap();
+        sender.send(message(topic)).await.unwrap();
         let result = soon("a result", results.next()).await.unwrap();
         match result.map(|result| result.outcome.unwrap()) {
             Ok(Outcome::Published(_)) => String::new(),
@@ -207,4 +215,38 @@ async fn each_message_of_a_flow_is_checked_by_the_rights_of_its_moment() {
     }
     let line = house.server.wait_for_log("ended caller=token:writer");
     assert!(line.contains("CREDENTIALS_REVOKED"), "{line}");
+}
+
+#[tokio::test]
+async fn a_request_whose_token_is_revoked_while_it_arrives_is_refused() {
+    let house = House::new();
+    let channel = house.server.connect().await;
+    let (finish, finished) = oneshot::channel::<PublishRequest>();
+    let messages = stream::once(async { finished.await.unwrap() });
+    let mut request = Request::new(messages);
+    let header = format!("Bearer {}", house.token("writer")).parse().unwrap();
+    request.metadata_mut().insert("authorization", header);
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/perennial.v1.MessageService/Publish");
+    let codec = ProstCodec::<PublishRequest, PublishResponse>::default();
+    let mut slow = pin!(grpc.client_streaming(request, path, codec));
+    // Its headers leave with this, and its message comes later.
+    assert!(poll!(slow.as_mut()).is_pending());
+
+    let writer = house.client(Some("writer"));
+    writer.publish(message("orders.first")).await.unwrap();
+    tokens::revoke(&house.tokens_file(), "writer").unwrap();
+    soon("the end of the token", async {
+        while writer.publish(message("orders.again")).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    finish.send(message("orders.late")).unwrap();
+    let refused = soon("an answer", slow).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+    let details = refused.get_details_error_info().unwrap();
+    assert_eq!(details.reason, "CREDENTIALS_REVOKED");
 }

@@ -28,7 +28,10 @@ impl Calls {
     pub fn rights<T>(&self, request: &Request<T>) -> Arc<Rights> {
         match (&self.0.access, request.extensions().get::<Caller>()) {
             (None, _) => Rights::all().into(),
-            (Some(_), Some(caller)) => caller.rights().clone(),
+            // The rules may have changed since its headers came: its request may take long to arrive.
+            (Some(access), Some(caller)) => {
+                access.again(caller).map(|caller| caller.rights().clone()).unwrap_or_default()
+            }
             // It did not pass the gate.
             (Some(_), None) => Rights::default().into(),
         }
@@ -45,8 +48,13 @@ impl Calls {
             (None, _) => Ok(()),
             (Some(access), Some(caller)) => {
                 let needs = request.get_ref().needs();
-                let checked = access::check(access, caller, rights, &needs);
                 let about = About::new(method, request.extensions().get());
+                // Its token may have been revoked, or have expired, since its headers came.
+                access
+                    .again(caller)
+                    .map_err(|refused| Failure::from(access.refuse(refused)))
+                    .inspect_err(|failure| about.refused(caller, &needs, failure))?;
+                let checked = access::check(access, caller, rights, &needs);
                 about.decided(caller, &needs, checked.as_ref().err());
                 checked
             }
