@@ -46,7 +46,6 @@ mod reader;
 mod root;
 mod seek;
 mod shared_read;
-mod tree;
 mod watch;
 
 pub use content::filter::{Filter, MAX_PATTERN_BYTES, MAX_PATTERNS, PatternFault, Patterns};
@@ -60,7 +59,6 @@ pub use root::{
     list::Shows,
     rule::{Glob, GlobError, Paths, RootRules},
 };
-pub use tree::{Batch as FileBatch, Change, Position as FilePosition, Query as FileQuery};
 
 /// The pauses after which a caller may ask for a partial line.
 pub const PARTIAL_FLUSHES: RangeInclusive<Duration> =
@@ -75,9 +73,6 @@ const ROTATION_GRACE: Duration = Duration::from_millis(200);
 /// The default of [`Options::max_rotated`]: far more than a rotation keeps.
 const MAX_ROTATED: usize = 256;
 
-/// The default of [`Options::max_watched`]: about 20 MB for a stream, and far more than a client can follow.
-const MAX_WATCHED: usize = 100_000;
-
 /// The files that can be read: the configured roots, and the thread that watches followed files. There is one for the
 /// whole server; it is cheap to clone.
 #[derive(Clone, Debug)]
@@ -89,7 +84,6 @@ pub struct Files {
 struct Inner {
     roots: Arc<Roots>,
     watches: Watches,
-    notices: tree::notices::Notices,
     indexes: Indexes,
     heads: Heads,
     engines: Engines,
@@ -117,8 +111,6 @@ pub struct Options {
     /// when a reader reaches them; if they are gone by then, that is a gap. It is also the most files that a reader has
     /// left and still checks for late lines.
     pub max_rotated: usize,
-    /// The most files and directories that a stream of files holds.
-    pub max_watched: usize,
     /// Where files are opened, searched, read and listed.
     pub pool: Pool,
 }
@@ -129,7 +121,6 @@ impl Default for Options {
             max_line_bytes: MAX_LINE_BYTES,
             rotation_grace: ROTATION_GRACE,
             max_rotated: MAX_ROTATED,
-            max_watched: MAX_WATCHED,
             pool: Pool::default(),
         }
     }
@@ -263,12 +254,10 @@ impl Files {
     pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
         let watches = Watches::new(roots.clone(), options.max_rotated).map_err(RootError::Watch)?;
-        let notices = tree::notices::Notices::new().map_err(RootError::Watch)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 roots,
                 watches,
-                notices,
                 indexes: Indexes::default(),
                 heads: Heads::default(),
                 engines: Engines::default(),
@@ -296,23 +285,6 @@ impl Files {
         Ok(async_stream::try_stream!({
             while let Some(filled) = reader.wait().await? {
                 yield reader.batch(filled);
-            }
-        }))
-    }
-
-    /// Opens a stream of the files that match globs: those that are there, and then those that appear and go. Its first
-    /// batch leaves at once.
-    ///
-    /// # Errors
-    /// [`Error::Globs`]; [`Error::NotFound`] if there is no such root; [`Error::Mismatch`].
-    pub fn watch(
-        &self,
-        query: FileQuery,
-    ) -> Result<impl Stream<Item = Result<FileBatch, Error>> + Send + use<>, Error> {
-        let mut watcher = tree::Watcher::open(&self.inner, query)?;
-        Ok(async_stream::try_stream!({
-            while let Some(batch) = watcher.next().await? {
-                yield batch;
             }
         }))
     }

@@ -72,18 +72,6 @@ pub enum Error {
         /// Why it cannot be used.
         fault: PatternFault,
     },
-    /// The globs of a query for files cannot be used.
-    #[error("globs {fault}")]
-    Globs {
-        /// What is wrong with them, as the end of a sentence that starts with the name of the field.
-        fault: String,
-    },
-    /// The globs match more files, or lead through more directories, than a stream may hold.
-    #[error("more than {limit} files and directories")]
-    TooManyFiles {
-        /// The most files and directories of a stream.
-        limit: usize,
-    },
     /// The query starts at an offset after the end of the file.
     #[error("offset {offset} is beyond the end of the file, {size}")]
     OffsetBeyondEnd {

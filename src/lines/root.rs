@@ -38,7 +38,6 @@ pub use may_read::MayRead;
 use rule::Globs;
 use walk::{Aim, Step};
 
-mod branch;
 mod home;
 mod inspect;
 pub mod list;
@@ -53,7 +52,7 @@ pub mod trail;
 mod walk;
 
 /// The longest path: Linux's own limit.
-pub const MAX_PATH_BYTES: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// A directory whose files can be read, as the operator configured it.
 #[derive(Clone, Debug)]

@@ -40,14 +40,6 @@ impl From<Error> for Failure {
                 let text = format!("is {asked}: this server allows from {MIN_ASKED_LINE_BYTES} to {limit}");
                 Self::field("max_line_bytes", text)
             }
-            Error::Globs { fault } => Self::field("globs", fault),
-            Error::TooManyFiles { limit } => {
-                let text = format!(
-                    "match more than {limit} files and directories, the most of a stream: write globs that match fewer, \
-                     such as `logs/app/*.log`"
-                );
-                Self::field("globs", text).with("limit", limit)
-            }
             Error::Pattern { field, fault } => Self::field(field, pattern_fault(&fault)),
             Error::NumbersUnknown => Self::field(
                 "until_line",

@@ -202,8 +202,6 @@ fn each_error_of_lines_has_its_status() {
         E::NeedsFollow { field: "partial_flush" },
         E::NotInHistory { field: "last" },
         E::NeedsHistory,
-        E::Globs { fault: "has no glob: set at least one".into() },
-        E::TooManyFiles { limit: 100_000 },
         E::PartialFlush { pause: Duration::ZERO },
         E::DelimiterLength { bytes: 17 },
         E::LineBytes { asked: 15, limit: 1 << 20 },
@@ -219,14 +217,13 @@ fn each_error_of_lines_has_its_status() {
         E::PositionInvalid,
         E::Io(io_error()),
     ];
-    walk(samples, 18, |error| match error {
+    walk(samples, 16, |error| match error {
         E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
         E::NotFound { .. } => (ErrorReason::FileNotFound, None),
         E::LineZero { field }
         | E::NeedsFollow { field }
         | E::NotInHistory { field }
         | E::Pattern { field, .. } => (ErrorReason::InvalidField, Some(field)),
-        E::Globs { .. } | E::TooManyFiles { .. } => (ErrorReason::InvalidField, Some("globs")),
         E::NeedsHistory => (ErrorReason::InvalidField, Some("history")),
         E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
         E::PartialFlush { .. } => (ErrorReason::InvalidField, Some("partial_flush")),
