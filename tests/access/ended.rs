@@ -237,12 +237,12 @@ async fn a_request_whose_token_is_revoked_while_it_arrives_is_refused() {
     let writer = house.client(Some("writer"));
     writer.publish(message("orders.first")).await.unwrap();
     tokens::revoke(&house.tokens_file(), "writer").unwrap();
-    soon("the end of the token", async {
+    let end = async {
         while writer.publish(message("orders.again")).await.is_ok() {
             sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await;
+    };
+    soon("the end of the token", Box::pin(end)).await;
 
     finish.send(message("orders.late")).unwrap();
     let refused = soon("an answer", slow).await.unwrap_err();
