@@ -49,6 +49,7 @@ mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
+pub use audit::RefusedMessages;
 pub use backlog::{Backlog, Held, Kept};
 pub use log_limit::{ConnectionLog, LogLimit};
 pub use peer::Peer;

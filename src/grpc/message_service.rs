@@ -11,7 +11,7 @@ use super::{
     App,
     access::shows,
     body::Served,
-    call::{Outgoing, Responses},
+    call::{Calls, Outgoing, Responses},
     codec::Encoded,
     field::{self, Fields},
     status::{self, Failure},
@@ -77,7 +77,8 @@ impl MessageService for App {
                 let message = new_message(request)?;
                 Ok(published(self.log.publish(message).await?))
             };
-            let published = published.await;
+            let published =
+                published.await.inspect_err(|failure| Calls::not_published(publisher.as_ref(), failure));
             self.calls.metrics().published("Publish", 1, published.as_ref().err());
             published
         };
@@ -93,7 +94,10 @@ impl MessageService for App {
             let count = request.messages.len();
             let counted = self.calls.count_publish(publisher.as_ref(), count, request.encoded_len());
             let published = match counted {
-                Ok(()) => self.publish_all(request.messages).await,
+                Ok(()) => {
+                    let published = self.publish_all(request.messages).await;
+                    published.inspect_err(|failure| Calls::not_published(publisher.as_ref(), failure))
+                }
                 Err(exceeded) => Err(exceeded),
             };
             self.calls.metrics().published("PublishBatch", count, published.as_ref().err());

@@ -23,7 +23,7 @@ mod shared;
 mod text;
 mod web;
 
-pub use access::{access_changed, denied, quota_exceeded, stranger};
+pub use access::{access_changed, denied, quota_exceeded, stranger, topics_of_quota};
 use access::{no_storage_left, no_topic_left};
 use text::{name_fault, quoted, show, show_both, size, too_long};
 pub use web::{

@@ -211,6 +211,24 @@ async fn quotas_of_topics_hold_for_each_way_to_publish_and_are_reloaded() {
         }));
     }
     assert_eq!(results, ["QUOTA_EXCEEDED true", "TOO_MANY_TOPICS false", ""]);
+    let mut methods = Vec::new();
+    while methods.len() < 8 {
+        let line = house.server.wait_for_log("denied caller=token:writer");
+        assert!(line.contains(r#"needs=["publish topic orders.>"]"#), "{line}");
+        let method = line.split("method=\"").nth(1).unwrap().split('"').next().unwrap();
+        methods.push((method.to_owned(), line.contains("TOO_MANY_TOPICS")));
+    }
+    let expected = [
+        ("Publish", true),
+        ("PublishBatch", true),
+        ("Publish", false),
+        ("PublishBatch", false),
+        ("PublishBatch", true),
+        ("PublishBatch", false),
+        ("PublishStream", false),
+        ("PublishStream", true),
+    ];
+    assert_eq!(methods, expected.map(|(method, is_count)| (method.to_owned(), is_count)));
     let found = metrics(&address);
     for line in [
         "perennial_topic_quota_topics{topics=\"orders.>\"} 2",
@@ -231,6 +249,27 @@ async fn quotas_of_topics_hold_for_each_way_to_publish_and_are_reloaded() {
     // There are three topics already: the error does not call the limit the number that exists.
     let status = writer.publish(of_writer(&house, message("orders.d", 1))).await.unwrap_err();
     assert!(status.message().contains("limit of 2"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn messages_of_one_request_that_are_refused_are_one_line_with_their_number() {
+    let house = House::new();
+    let messages = (0..1_000).map(|n| message(&format!("bills.{n}"), 1)).collect();
+    let requests = stream::iter([PublishStreamRequest { messages }]);
+    let mut writer = house.server.messages().await;
+    let mut responses = writer.publish_stream(of_writer(&house, requests)).await.unwrap().into_inner();
+    let mut refused = 0;
+    while let Some(response) = soon("results", responses.next()).await {
+        refused += response.unwrap().results.len();
+    }
+    assert_eq!(refused, 1_000);
+    let line = house.server.wait_for_log("denied caller=token:writer");
+    for part in ["publish topic bills.0", "ACCESS_DENIED", "messages=1000"] {
+        assert!(line.contains(part), "{line}");
+    }
+    drop((writer, responses));
+    house.server.terminate();
+    assert!(!house.server.rest_of_log().iter().any(|line| line.contains("denied caller")));
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{Connection, ConnectionLog, Peer};
 use crate::{
-    access::{Caller, Need, Target},
-    grpc::status::Failure,
+    access::{Caller, Kind, Need, Target, Verb},
+    grpc::status::{self, Failure},
     reason::code_name,
 };
 
@@ -56,11 +56,24 @@ impl About {
         }
     }
 
-    /// The call, or one of its messages, was refused.
+    /// The call was refused.
     pub fn refused(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure) {
+        self.denied(caller, needs, failure, None);
+    }
+
+    /// Messages of the call were refused.
+    pub fn refused_messages(&self, caller: &Caller, refused: &RefusedMessages) {
+        for (failure, need, count) in &refused.0 {
+            self.denied(caller, std::slice::from_ref(need), failure, Some(*count).filter(|count| *count > 1));
+        }
+    }
+
+    fn denied(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure, messages: Option<usize>) {
         let Some(left_out) = self.admit().map(known) else { return };
         let (method, needs, reason) = (self.method, texts(needs), failure.reason().as_str_name());
-        tracing::info!(target: "audit", %caller, peer = self.peer(), method, ?needs, reason, left_out, "denied");
+        tracing::info!(
+            target: "audit", %caller, peer = self.peer(), method, ?needs, reason, messages, left_out, "denied"
+        );
     }
 
     /// The stream ended, because its caller may no longer have it.
@@ -68,6 +81,32 @@ impl About {
         let Some(left_out) = self.admit().map(known) else { return };
         let (method, needs, reason) = (self.method, texts(needs), failure.reason().as_str_name());
         tracing::info!(target: "audit", %caller, peer = self.peer(), method, ?needs, reason, left_out, "ended");
+    }
+}
+
+/// Messages of one request that were refused: the first one of each reason, and how many there are.
+#[derive(Debug, Default)]
+pub struct RefusedMessages(Vec<(Failure, Need<'static>, usize)>);
+
+impl RefusedMessages {
+    /// A message whose caller has no right to publish it, or a quota of its own that is used up.
+    pub fn add(&mut self, failure: &Failure, topic: String) {
+        self.count(failure, || Need::one(Verb::Publish, Kind::Topic, topic, "topic"));
+    }
+
+    /// A message that was not published, which counts if a quota of topics refused it.
+    pub fn add_if_quota(&mut self, failure: &Failure) {
+        if let Some(topics) = status::topics_of_quota(failure) {
+            let need = || Need { verb: Verb::Publish, ..Need::part(topics.to_owned(), "topic") };
+            self.count(failure, need);
+        }
+    }
+
+    fn count(&mut self, failure: &Failure, need: impl FnOnce() -> Need<'static>) {
+        match self.0.iter_mut().find(|(known, ..)| known.reason() == failure.reason()) {
+            Some((.., count)) => *count += 1,
+            None => self.0.push((failure.clone(), need(), 1)),
+        }
     }
 }
 

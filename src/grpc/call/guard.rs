@@ -7,7 +7,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use super::{Calls, Connection, Ends, Permit, audit::About, permit::Permitted};
+use super::{
+    Calls, Connection, Ends, Permit,
+    audit::{About, RefusedMessages},
+    permit::Permitted,
+};
 use crate::{
     access::{Access, Caller, Kind, Need, Rights, Verb},
     grpc::{
@@ -100,7 +104,17 @@ impl Calls {
         counted.inspect_err(|failure| about.refused(caller, &needs, failure))
     }
 
-    /// Checks that a message of a stream may be published, by the rights that its caller has now, and counts it.
+    /// Records in the audit log that messages were not published, if a quota of topics refused them.
+    pub fn not_published(publisher: Option<&Publisher>, failure: &Failure) {
+        if let Some(Publisher { caller, about }) = publisher {
+            let mut refused = RefusedMessages::default();
+            refused.add_if_quota(failure);
+            about.refused_messages(caller, &refused);
+        }
+    }
+
+    /// Checks that a message of a stream may be published, by the rights that its caller has now, and counts it. The
+    /// caller of this function records a refusal.
     pub fn check_message(
         &self,
         permit: Option<&Permit>,
@@ -112,7 +126,6 @@ impl Calls {
         let (needs, caller) = ([Need::one(Verb::Publish, Kind::Topic, topic, "topic")], permit.caller());
         access::check(access, &caller, caller.rights(), &needs)
             .and_then(|()| access::count_publish(access, &caller, 1, bytes()))
-            .inspect_err(|failure| permit.refused(&caller, &needs, failure))
     }
 
     /// Who may do what, if there are rules.

@@ -15,7 +15,10 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{Inner, audit::About};
+use super::{
+    Inner,
+    audit::{About, RefusedMessages},
+};
 use crate::{
     access::{Access, Caller, Need, Part, Refused, Target, quota::StreamQuota},
     grpc::status::{self, Failure},
@@ -111,9 +114,9 @@ impl Permit {
         }
     }
 
-    /// Records in the audit log that a message was refused.
-    pub fn refused(&self, caller: &Caller, needs: &[Need<'_>], failure: &Failure) {
-        self.about.refused(caller, needs, failure);
+    /// Records in the audit log that messages were refused.
+    pub fn refused_messages(&self, refused: &RefusedMessages) {
+        self.about.refused_messages(&self.current(), refused);
     }
 
     /// Ends the stream if its caller may no longer have it, by the rules and tokens in use now.

@@ -11,7 +11,7 @@ use super::{new_message, published};
 use crate::{
     grpc::{
         App,
-        call::{Calls, Ends, Outgoing, Permit},
+        call::{Calls, Ends, Outgoing, Permit, RefusedMessages},
         status::{self, Failure},
     },
     messages::{self, Log, Published},
@@ -116,22 +116,41 @@ where
         let count = request.messages.len();
         self.unanswered += count;
         let (mut good, mut refusals) = (Vec::with_capacity(count), Vec::new());
+        let mut denied = RefusedMessages::default();
         for (index, message) in request.messages.into_iter().enumerate() {
             let allowed =
                 self.calls.check_message(self.permit.as_deref(), &message.topic, || message.encoded_len());
-            match allowed.and_then(|()| new_message(message)) {
-                Ok(message) => good.push(message),
-                Err(failure) => refusals.push((index, failure)),
+            match allowed {
+                Ok(()) => match new_message(message) {
+                    Ok(message) => good.push(message),
+                    Err(failure) => refusals.push((index, failure)),
+                },
+                Err(failure) => {
+                    denied.add(&failure, message.topic);
+                    refusals.push((index, failure));
+                }
             }
+        }
+        let permit = self.permit.clone();
+        if let Some(permit) = &permit {
+            permit.refused_messages(&denied);
         }
         let results = self.log.publish_each(good).await;
         self.waiting.push_back(Box::pin(async move {
             let (mut results, mut refusals) = (results.await.into_iter(), refusals.into_iter().peekable());
-            let result = |index| match refusals.next_if(|(of, _)| *of == index) {
-                Some((_, failure)) => result(Err(failure)),
-                None => result(results.next().unwrap_or(Err(messages::Error::Closed)).map_err(Failure::from)),
+            let mut refused = RefusedMessages::default();
+            let result = |index| {
+                let published = match refusals.next_if(|(of, _)| *of == index) {
+                    Some((_, failure)) => Err(failure),
+                    None => results.next().unwrap_or(Err(messages::Error::Closed)).map_err(Failure::from),
+                };
+                result(published.inspect_err(|failure| refused.add_if_quota(failure)))
             };
-            (0..count).map(result).collect()
+            let results = (0..count).map(result).collect();
+            if let Some(permit) = permit {
+                permit.refused_messages(&refused);
+            }
+            results
         }));
         Ok(())
     }

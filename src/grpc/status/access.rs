@@ -53,6 +53,11 @@ pub fn no_storage_left(quota: &str, limit: u64, used: u64) -> Failure {
     of_topics(failure, quota, "stored_bytes")
 }
 
+/// The patterns of the topics whose quota refused a message, if it was one.
+pub fn topics_of_quota(failure: &Failure) -> Option<&str> {
+    failure.quota.as_ref().and_then(|_| failure.metadata.get("topics")).map(String::as_str)
+}
+
 fn of_topics(failure: Failure, quota: &str, key: &str) -> Failure {
     let subject = format!("topics {quota}");
     let failure = failure.with("quota", key).with("topics", quota);
