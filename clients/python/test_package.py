@@ -47,13 +47,13 @@ class Package(unittest.TestCase):
         (self.directory / "logs/a.log").write_text("one\ntwo\nthree\n")
         self.start()
 
-    def start(self) -> None:
+    def start(self, *arguments: str) -> None:
         command = [SERVER, "--listen", self.address, "--data", str(self.directory / "data"), "--log", "error"]
-        command += ["--root", f"logs={self.directory / 'logs'}"]
+        command += ["--root", f"logs={self.directory / 'logs'}", *arguments]
         self.server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.addCleanup(self.stop)
         for line in self.server.stderr or ():
-            if found := re.match(r"perenniald: listening on http://(.*)", line):
+            if found := re.match(r"perenniald: listening on https?://(.*)", line):
                 self.address = found[1]
                 return
         self.fail("the server did not start")
@@ -66,6 +66,48 @@ class Package(unittest.TestCase):
 
     def run_async(self, test: object) -> None:
         asyncio.run(asyncio.wait_for(test, LIMIT_SECONDS))  # type: ignore[arg-type]
+
+    def certificate(self, name: str, host: str) -> tuple[str, str]:
+        """A certificate of its own authority, and its key."""
+        certificate, key = (str(self.directory / f"{name}.{end}") for end in ("crt", "key"))
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
+        command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName={host}", "-keyout", key, "-out", certificate]
+        # rustls takes no certificate of an authority for that of a caller.
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run(command, check=True, capture_output=True)
+        os.chmod(key, 0o600)
+        return certificate, key
+
+    def test_a_server_that_is_not_trusted_or_does_not_trust_is_not_tried_again(self) -> None:
+        here = self.certificate("here", "IP:127.0.0.1")
+        elsewhere = self.certificate("elsewhere", "DNS:elsewhere.example")
+
+        async def refused(what: str, address: str, **options: str) -> None:
+            async with AsyncClient(f"https://{address}", **options) as client:
+                for stream in (client.countdown(3), client.messages(">"), client.read_lines("logs/a.log")):
+                    with self.assertRaises(CallError, msg=what) as caught:
+                        async for _ in stream:
+                            pass
+                    self.assertFalse(caught.exception.is_retryable, (what, str(caught.exception)))
+
+        def serve(certificate: tuple[str, str], *arguments: str) -> str:
+            self.stop()
+            self.address = "127.0.0.1:0"
+            self.start("--tls-cert", certificate[0], "--tls-key", certificate[1], *arguments)
+            return self.address
+
+        async def test() -> None:
+            await refused("a server in plain text", self.address, ca=here[0])
+            address = serve(elsewhere)
+            await refused("another name", address, ca=elsewhere[0])
+            address = serve(here, "--tls-client-ca", here[0])
+            async with AsyncClient(f"https://{address}", ca=here[0], cert=here[0], key=here[1]) as client:
+                self.assertEqual([tick.remaining async for tick in client.countdown(1)], [1, 0])
+            await refused("another authority", address, ca=elsewhere[0])
+            await refused("no certificate", address, ca=here[0])
+            await refused("another certificate", address, ca=here[0], cert=elsewhere[0], key=elsewhere[1])
+
+        self.run_async(test())
 
     def test_a_client_that_is_closed_ends_its_streams_and_its_publishers_with_a_clear_error(self) -> None:
         async def test() -> None:

@@ -23,6 +23,17 @@ _LOST = {
 }
 
 
+# How grpcio reports that client and server do not trust each other, or that only one of them speaks TLS: with the code
+# UNAVAILABLE, as it reports a server that restarts. The texts are those of BoringSSL, of the check of the host name, of an
+# alert that the server has sent, and of a server in plain text. An unknown text is repeated as before.
+_DISTRUST = (
+    "CERTIFICATE_VERIFY_FAILED",
+    "Hostname Verification Check failed",
+    "Unwrap failed (TSI_DATA_CORRUPTED)",
+    "WRONG_VERSION_NUMBER",
+)
+
+
 class PerennialError(Exception):
     """Base of the errors of this package."""
 
@@ -116,7 +127,11 @@ def from_rpc(code: grpc.StatusCode, text: str | None, metadata: Iterable[Any] | 
             delay = float(retry.retry_delay.ToNanoseconds()) / 1e9
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
-    return CallError(code, text or "", reason=reason, field=field, metadata=facts, retry_delay=delay)
+    is_distrust = code is grpc.StatusCode.UNAVAILABLE and not reason and any(it in (text or "") for it in _DISTRUST)
+    retryable = False if is_distrust else None
+    return CallError(
+        code, text or "", reason=reason, field=field, metadata=facts, retry_delay=delay, retryable=retryable
+    )
 
 
 def _details(metadata: Iterable[Any] | None) -> Iterable[Any]:
