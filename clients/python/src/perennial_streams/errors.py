@@ -24,9 +24,9 @@ _LOST = {
 
 
 # How grpcio reports that client and server do not trust each other, or that only one of them speaks TLS: with the code
-# UNAVAILABLE, as it reports a server that restarts. The texts are those of BoringSSL, of the two checks of the host name,
-# of an alert that the server has sent, and of a server in plain text. After another text the call is repeated: grpcio 1.76
-# reports an alert as "Secure read failed", which it also says of a server that was killed.
+# UNAVAILABLE, as it reports a server that restarts. The texts are those of BoringSSL, of the two checks of the host
+# name, of an alert that the server has sent, and of a server in plain text. After another text the call is repeated:
+# grpcio 1.76 reports an alert as "Secure read failed", which it also says of a server that was killed.
 _DISTRUST = (
     "CERTIFICATE_VERIFY_FAILED",
     "Hostname Verification Check failed",
