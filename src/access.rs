@@ -25,7 +25,7 @@ use metrics::Metrics;
 pub use need::{Kind, Need, Target};
 use quota::{Quotas, Usages};
 use reload::Contents;
-pub use rights::{Part, Rights};
+pub use rights::{Part, ReadableFiles, Rights};
 use rules::{Fault, Rules};
 use tokens::{Hash, Tokens};
 pub use verb::Verb;
@@ -124,6 +124,8 @@ struct Inner {
     expires: Option<i64>,
     rights: Arc<Rights>,
     quotas: Quotas,
+    /// By which it was decided.
+    policy: Arc<Policy>,
 }
 
 impl Caller {
@@ -210,7 +212,7 @@ impl Policy {
     }
 
     fn caller(
-        &self,
+        self: Arc<Self>,
         of_connection: &Arc<[Identity]>,
         credential: Option<Credential>,
         usages: &Arc<Usages>,
@@ -233,7 +235,7 @@ impl Policy {
                 expires = Some(verified.expires);
             }
         }
-        if expires.is_some_and(|expires| pem::now() >= expires) {
+        if is_over(expires) {
             return Err(Refused::Expired);
         }
         let first = own.first().or_else(|| of_connection.first());
@@ -249,8 +251,14 @@ impl Policy {
             expires,
             rights: rights.into(),
             quotas,
+            policy: self,
         })))
     }
+}
+
+/// Whether a credential has expired.
+fn is_over(expires: Option<i64>) -> bool {
+    expires.is_some_and(|expires| pem::now() >= expires)
 }
 
 /// Who may do what on a server.
@@ -302,8 +310,12 @@ impl Access {
     /// # Errors
     /// Its credential is no longer accepted.
     pub fn again(&self, caller: &Caller) -> Result<Caller, Refused> {
-        let Inner { of_connection, credential, .. } = &*caller.0;
-        self.current.borrow().clone().caller(of_connection, credential.clone(), &self.usages)
+        let Inner { of_connection, credential, expires, policy, .. } = &*caller.0;
+        let current = self.current.borrow().clone();
+        if !Arc::ptr_eq(policy, &current) {
+            return current.caller(of_connection, credential.clone(), &self.usages);
+        }
+        if is_over(*expires) { Err(Refused::Expired) } else { Ok(caller.clone()) }
     }
 
     /// Counts a quota that is used up.

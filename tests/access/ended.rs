@@ -17,7 +17,7 @@ use perennial::{
         publish_result::Outcome,
     },
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::sync::oneshot;
 use tonic::{Code, Request, client::Grpc};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
@@ -237,12 +237,8 @@ async fn a_request_whose_token_is_revoked_while_it_arrives_is_refused() {
     let writer = house.client(Some("writer"));
     writer.publish(message("orders.first")).await.unwrap();
     tokens::revoke(&house.tokens_file(), "writer").unwrap();
-    let end = async {
-        while writer.publish(message("orders.again")).await.is_ok() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon("the end of the token", Box::pin(end)).await;
+    house.server.wait_for_log("the files of access are in use");
+    writer.publish(message("orders.again")).await.unwrap_err();
 
     finish.send(message("orders.late")).unwrap();
     let refused = soon("an answer", slow).await.unwrap_err();

@@ -85,7 +85,8 @@ impl Calls {
 
     /// The caller of a method that publishes, if there are rules and the call has passed the gate.
     pub fn publisher<T>(&self, method: &'static str, request: &Request<T>) -> Option<Publisher> {
-        let caller = request.extensions().get::<Caller>()?.clone();
+        // A caller whose credential is no longer accepted is refused before anything is counted.
+        let caller = self.access()?.again(request.extensions().get::<Caller>()?).ok()?;
         Some(Publisher { caller, about: About::new(method, request.extensions().get::<Connection>()) })
     }
 
