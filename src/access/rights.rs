@@ -6,7 +6,7 @@ use super::{Kind, Need, Target, Verb, verb::Verbs};
 use crate::{lines::Paths, messages::topic::Pattern};
 
 /// Files below a root.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Files {
     /// `None`: every root.
     pub root: Option<String>,
@@ -84,6 +84,10 @@ pub enum Part {
     Of(Arc<[Pattern]>),
 }
 
+/// The files that a caller may read, as its rules name them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ReadableFiles(Vec<Files>);
+
 /// What a caller may do.
 #[derive(Clone, Debug, Default)]
 pub struct Rights {
@@ -150,6 +154,14 @@ impl Rights {
     pub fn show_all_files(&self, directory: Option<&str>) -> bool {
         let has_all = |grant: &Grant| grant.files.iter().any(|files| files.has_all(directory));
         self.administer || self.of(Verb::List).any(has_all)
+    }
+
+    /// The files that the caller may read.
+    pub fn readable_files(&self) -> ReadableFiles {
+        if self.administer {
+            return ReadableFiles(vec![Files { root: None, paths: None }]);
+        }
+        ReadableFiles(self.of(Verb::Read).flat_map(|grant| grant.files.iter().cloned()).collect())
     }
 
     /// The part of a subscription to these patterns that the caller may read. Patterns that cannot be parsed are left out.

@@ -1,6 +1,6 @@
 //! Files: a cursor names a file by its inode, and grants no right to it.
 
-use std::fs;
+use std::{collections::HashMap, fs};
 
 use futures::StreamExt;
 use perennial::{
@@ -79,4 +79,45 @@ async fn a_caller_resumes_in_a_rotation_of_the_file_that_it_may_read() {
     let (lines, _) = read(&house, "tail", "logs/public.log", &cursor).await;
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("public 100") && lines[1].contains("public 101"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn older_generations_whose_right_is_withdrawn_do_not_come_in_a_stream_that_is_open() {
+    const LINES: usize = 40_000;
+    let rules = |files: &str| RULES.replace("\"logs=public.log\"", files);
+    // A flat archive, which may be of other logs, too.
+    let house =
+        House::with(&rules(r#""logs=app/public.log", "logs=archive/**""#), &["--history", "logs=archive/**"]);
+    let [archive, app] = ["archive", "app"].map(|name| house.server.log_file(name));
+    fs::create_dir(&archive).unwrap();
+    fs::create_dir(&app).unwrap();
+    for (age, name) in [(2, "oldest"), (1, "older")] {
+        let lines = (0..LINES).map(|n| format!("{name} {n:0200}\n")).collect::<String>();
+        fs::write(archive.join(format!("public.log.{age}")), lines).unwrap();
+    }
+    fs::write(app.join("public.log"), "newest\n").unwrap();
+    let request = ReadLinesRequest {
+        path: "logs/app/public.log".into(),
+        history: true,
+        on_gap: OnGap::Skip.into(),
+        ..Default::default()
+    };
+    let mut responses = Box::pin(house.client(Some("tail")).read_lines(request).responses());
+    let mut found = HashMap::<String, usize>::new();
+    while let Some(response) = soon("a response", responses.next()).await {
+        for line in response.unwrap().lines {
+            if found.is_empty() {
+                // The server holds what the client has no room for, in the middle of the oldest file.
+                house.write_rules(&rules(r#""logs=app/public.log""#));
+                house.server.wait_for_log("the files of access are in use");
+            }
+            let text = format!("{:?}", line.content);
+            let name = ["oldest", "older", "newest"].into_iter().find(|name| text.contains(name)).unwrap();
+            *found.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    // What was on its way comes; then the stream resumes by the new rules.
+    assert!((1..LINES).contains(&found["oldest"]), "{found:?}");
+    assert_eq!(found.get("older"), None, "{found:?}");
+    assert_eq!(found.get("newest"), Some(&1), "{found:?}");
 }

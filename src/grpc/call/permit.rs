@@ -20,7 +20,7 @@ use super::{
     audit::{About, RefusedMessages},
 };
 use crate::{
-    access::{Access, Caller, Need, Part, Refused, Target, quota::StreamQuota},
+    access::{Access, Caller, Need, Part, ReadableFiles, Refused, Target, Verb, quota::StreamQuota},
     grpc::status::{self, Failure},
     pem,
 };
@@ -90,8 +90,8 @@ pub struct Permit {
     /// With the rights that it has now.
     caller: Mutex<Caller>,
     needs: Vec<Need<'static>>,
-    /// The part of the subscription that the stream yields.
-    part: Part,
+    /// The part of what it asks for that the stream yields.
+    part: Yields,
     ends: Ends,
     about: About,
 }
@@ -125,7 +125,7 @@ impl Permit {
             Err(refused) => self.end(&refused.into()),
             Ok(caller) => {
                 let checked = crate::grpc::access::check(access, &caller, caller.rights(), &self.needs);
-                let part = part(&self.needs, &caller);
+                let part = Yields::of(&self.needs, &caller);
                 *self.current() = caller;
                 match checked {
                     Err(denied) => self.end(&denied),
@@ -145,13 +145,26 @@ impl Permit {
     }
 }
 
-/// The part of its patterns that a subscription yields.
-fn part(needs: &[Need<'_>], caller: &Caller) -> Part {
-    let pattern = |need: &Need<'_>| match &need.target {
-        Target::Part(pattern) => Some(pattern.to_string()),
-        _ => None,
-    };
-    caller.rights().readable(&needs.iter().filter_map(pattern).collect::<Vec<_>>())
+/// What a stream was decided by when it was opened: if the caller gets another part, the stream ends and can resume.
+#[derive(Debug, Eq, PartialEq)]
+struct Yields {
+    /// The part of the patterns of a subscription.
+    topics: Part,
+    /// The files that its caller may read: a stream of lines continues in older generations, which lie elsewhere.
+    files: ReadableFiles,
+}
+
+impl Yields {
+    fn of(needs: &[Need<'_>], caller: &Caller) -> Self {
+        let pattern = |need: &Need<'_>| match &need.target {
+            Target::Part(pattern) => Some(pattern.to_string()),
+            _ => None,
+        };
+        let topics = caller.rights().readable(&needs.iter().filter_map(pattern).collect::<Vec<_>>());
+        let reads_files = needs.iter().any(|need| need.verb == Verb::Read);
+        let files = if reads_files { caller.rights().readable_files() } else { ReadableFiles::default() };
+        Self { topics, files }
+    }
 }
 
 /// The permits of the open streams.
@@ -199,7 +212,7 @@ impl Permitted {
             .inspect_err(|failure| about.refused(&caller, &needs, failure))?;
         let ends = Ends::with_permit(connection);
         let needs = needs.into_iter().map(Need::into_owned).collect::<Vec<_>>();
-        let part = part(&needs, &caller);
+        let part = Yields::of(&needs, &caller);
         let permit = Arc::new(Permit { caller: Mutex::new(caller), needs, part, ends: ends.clone(), about });
         let id = inner.permits.next_id.fetch_add(1, Ordering::Relaxed);
         inner.permits.open().insert(id, permit.clone());

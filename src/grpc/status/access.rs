@@ -97,8 +97,8 @@ pub fn stranger(caller: impl Display, is_known: bool) -> Failure {
 pub fn access_changed() -> Failure {
     Failure::new(
         ErrorReason::AccessChanged,
-        "the rules of the server were changed, and you may read another part of these topics than before: resume with \
-         the last cursor",
+        "the rules of the server were changed, and you may read other topics or files than before: resume with the last \
+         cursor",
     )
 }
 

@@ -115,10 +115,20 @@ impl Glob {
 /// Globs, compiled: which paths they hold for.
 #[derive(Clone, Debug)]
 pub struct Paths {
+    /// The globs as they are written, in order.
+    texts: Vec<String>,
     globs: GlobSet,
     /// The directories in which there can be such a path.
     above: GlobSet,
 }
+
+impl PartialEq for Paths {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+impl Eq for Paths {}
 
 impl Paths {
     /// Compiles globs.
@@ -130,14 +140,15 @@ impl Paths {
             glob: error.glob().unwrap_or_default().into(),
             fault: error.kind().to_string(),
         };
-        let (mut all, mut above) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        let (mut texts, mut all, mut above) = (Vec::new(), GlobSetBuilder::new(), GlobSetBuilder::new());
         for glob in globs {
+            texts.push(glob.text.clone());
             all.add(glob.build(false).map_err(error)?);
             for glob in glob.above() {
                 above.add(glob.build(false).map_err(error)?);
             }
         }
-        Ok(Self { globs: all.build().map_err(error)?, above: above.build().map_err(error)? })
+        Ok(Self { texts, globs: all.build().map_err(error)?, above: above.build().map_err(error)? })
     }
 
     /// Whether a glob matches this path, relative to the root, or a directory that it lies in.

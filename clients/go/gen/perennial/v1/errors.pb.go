@@ -129,8 +129,9 @@ const (
 	// PERMISSION_DENIED: no rule of the server allows the caller to do this. It does not depend on whether the thing exists
 	// that the request names. BadRequest names the field. Metadata: `verb`, what the call would do.
 	ErrorReason_ACCESS_DENIED ErrorReason = 37
-	// UNAVAILABLE, with RetryInfo: the rules of the server were changed, and the caller may read another part of the topics
-	// of its subscription than before. The last cursor resumes; messages that it could not read before it are not sent.
+	// UNAVAILABLE, with RetryInfo: the rules of the server were changed, and the caller of a subscription may read another
+	// part of its topics than before, or that of a stream of lines other files. The last cursor resumes; messages that it
+	// could not read before it are not sent.
 	ErrorReason_ACCESS_CHANGED ErrorReason = 38
 	// RESOURCE_EXHAUSTED, with RetryInfo and QuotaFailure: a quota of the caller is used up, or one of topics has no room for
 	// the bytes of a message. Metadata: `quota`, one of streams, calls, publishes, bytes and stored_bytes, and `limit`; for

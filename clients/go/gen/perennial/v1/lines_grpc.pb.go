@@ -34,8 +34,8 @@ const (
 // If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
 // CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
 // RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
-// when its caller loses the right to it, before the next response, and its last cursor resumes. ListFiles shows what the
-// caller may see.
+// when its caller loses the right to it, before the next response, and with UNAVAILABLE (ACCESS_CHANGED) when its caller
+// may read other files than before; its last cursor resumes. ListFiles shows what the caller may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
 type LineServiceClient interface {
@@ -122,8 +122,8 @@ func (c *lineServiceClient) ListFiles(ctx context.Context, in *ListFilesRequest,
 // If the operator has set rules of access, a method can also end with UNAUTHENTICATED (CREDENTIALS_MISSING,
 // CREDENTIALS_INVALID, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED), PERMISSION_DENIED (ACCESS_DENIED), and
 // RESOURCE_EXHAUSTED (QUOTA_EXCEEDED) with RetryInfo. A denial does not depend on what exists. A stream also ends so
-// when its caller loses the right to it, before the next response, and its last cursor resumes. ListFiles shows what the
-// caller may see.
+// when its caller loses the right to it, before the next response, and with UNAVAILABLE (ACCESS_CHANGED) when its caller
+// may read other files than before; its last cursor resumes. ListFiles shows what the caller may see.
 //
 // The words in parentheses are error reasons: see ErrorReason.
 type LineServiceServer interface {
