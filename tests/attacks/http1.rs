@@ -172,7 +172,8 @@ async fn a_client_that_reads_nothing_is_disconnected() {
     let mut socket = connect(&server).await;
     socket.write_all(path.as_bytes()).await.unwrap();
     let line = server.wait_for_log("stream ended");
-    assert!(line.contains("STALLED"), "{line}");
+    // The same limit holds for the stream and, in the kernel, for the connection: either may come first.
+    assert!(line.contains("STALLED") || line.contains("CLIENT_GONE"), "{line}");
     // What has left, and then the end: the rest of the file never comes.
     let read = rest(&mut socket).await;
     assert!(read.len() < 45_000_000, "{}", read.len());
