@@ -73,6 +73,12 @@ pub fn give_way() {
     }
 }
 
+/// Does work here that neither blocks nor computes for long: the thread does not give way meanwhile.
+pub fn short_work<T>(work: impl FnOnce() -> T) -> T {
+    GAVE_WAY.set(Some(Instant::now()));
+    work()
+}
+
 /// A pool. Clones share their threads.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Shared>);

@@ -8,6 +8,7 @@
 
 use std::{
     fs::File,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use super::{
     Batch, Error, Event, GapReason, Inner, Progress, Query,
     content::{
+        cached::Cached,
         checkpoint::Checkpoint,
         fill::{self, Ended, Filled, Request},
         hole::Hole,
@@ -37,7 +39,7 @@ use super::{
     watch::Follow,
 };
 use crate::{
-    blocking::Pool,
+    blocking::{Pool, short_work},
     stream::{Pacing, alarm::Alarm},
 };
 use at_end::Next;
@@ -291,7 +293,9 @@ impl Reader {
         let limit = request.end;
         let wanted = Wanted { file: self.rotation.identity(), request };
         let pool = self.inner.options.pool.clone();
-        let read = read(pool, file, wanted.request.clone(), self.gone.0.clone());
+        // Most reads at the end of a file find a few lines that were just written. A filter may compute for long.
+        let is_short = self.tail.is_live && !self.rotation.is_remote() && self.rules.filter.is_none();
+        let read = read(pool, file, wanted.request.clone(), self.gone.0.clone(), is_short);
         let filled = match (&self.follow, version) {
             (Some(follow), Some(version)) if self.tail.is_live => {
                 // Without a notification this read looks for changes that inotify does not report, so an older shared
@@ -463,8 +467,20 @@ impl Reader {
     }
 }
 
-/// Reads one batch on a thread that may block.
-async fn read(pool: Pool, file: Arc<File>, request: Request, gone: Arc<AtomicBool>) -> Result<Filled, Error> {
+/// Reads one batch: at once if it is expected to be short and is in memory, otherwise on a thread that may block.
+async fn read(
+    pool: Pool,
+    file: Arc<File>,
+    request: Request,
+    gone: Arc<AtomicBool>,
+    is_short: bool,
+) -> Result<Filled, Error> {
+    if is_short {
+        match short_work(|| fill::fill(&Cached::new(&file), &request, &gone)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            filled => return Ok(filled?),
+        }
+    }
     blocking(&pool, move || Ok(fill::fill(&*file, &request, &gone)?)).await
 }
 

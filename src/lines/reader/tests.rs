@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     lines::{
         Delimiter, Files, OnGap, Options, Patterns, Root, Start,
-        content::position::Within,
+        content::{cached::CACHED_BYTES, position::Within, pread::Content},
         history::generation::{Arrival, Generation},
     },
     stream::Batching,
@@ -200,6 +200,33 @@ async fn lines(reader: &mut Reader) -> (Vec<Event>, usize) {
             return (events, batch.count);
         }
     }
+}
+
+/// A short addition that is in memory needs no change of threads.
+#[tokio::test]
+async fn a_line_that_was_just_appended_does_not_wait_for_a_thread_of_the_pool() {
+    let pool = Pool::new(1);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("app.log"), "1\n").unwrap();
+    if Cached::new(&File::open(directory.path().join("app.log")).unwrap()).stat().is_err() {
+        return;
+    }
+    let options = Options { pool: pool.clone(), ..Options::default() };
+    let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
+    let batching = Batching { heartbeat: Duration::from_millis(50), ..Batching::default() };
+    let query = Query { follow: true, batching, ..query(Start::Head) };
+    let mut reader = Reader::open(&files.inner, query).await.unwrap();
+    while !next(&mut reader).await.progress.caught_up {}
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let occupied = pool.run(move || released.recv());
+    append(&directory, "app.log", "2\n");
+    assert_eq!(timeout(Duration::from_secs(10), news(&mut reader)).await.unwrap().count, 1);
+    // One that is long does.
+    append(&directory, "app.log", &"3\n".repeat(CACHED_BYTES));
+    let mut long = Box::pin(news(&mut reader));
+    assert!(timeout(Duration::from_millis(300), &mut long).await.is_err());
+    drop(release);
+    assert!(long.await.count > 0 && occupied.await.unwrap().is_err());
 }
 
 /// A reader that has left two files, `old/1` and then `old/2`, and is at the end of the third.
