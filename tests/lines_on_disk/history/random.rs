@@ -9,8 +9,14 @@ use super::{gaps, gzip, rotate, zstd};
 use crate::bed::{Bed, LIMIT, LOG, Reading, follow, text};
 
 /// Lines of more than 1 KiB: the bytes before a cursor prove its file alone where they are that many.
-fn long_lines(range: std::ops::Range<u32>) -> String {
-    range.map(|n| format!("line {n:05} {}\n", "x".repeat(1024))).collect()
+const LONG: usize = 1024;
+
+/// Lines of a few bytes: most cursors are near the start of their file, and its content alone does not prove it.
+const SHORT: usize = 0;
+
+/// Lines with this many bytes after their numbers.
+fn lines(range: std::ops::Range<u32>, bytes: usize) -> String {
+    range.map(|n| format!("line {n:05} {}\n", "x".repeat(bytes))).collect()
 }
 
 /// What happens between two reads.
@@ -40,10 +46,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 #[test]
 fn every_line_comes_once_over_random_rotations_and_compressions_with_a_reader_that_is_cut_at_random() {
+    play_many(LONG);
+}
+
+#[test]
+fn short_lines_come_once_over_random_rotations_and_compressions_with_a_reader_that_is_cut_at_random() {
+    play_many(SHORT);
+}
+
+fn play_many(bytes: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
     let mut runner = TestRunner::new(ProptestConfig { cases: 40, ..ProptestConfig::default() });
     let outcome = runner.run(&(steps(), 1_usize..20, 0_u32..200), |(steps, most, before)| {
-        runtime.block_on(play(&steps, most, before));
+        runtime.block_on(play(&steps, most, before, bytes));
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
@@ -56,12 +71,12 @@ async fn go_on(reading: &mut Reading, steps: &[Step], written: &str) {
     assert!(matches!(next, Ok(Some(_))), "no batch after {steps:?}, up to {end:?}: {}", reading.seen());
 }
 
-async fn play(steps: &[Step], most: usize, before: u32) {
+async fn play(steps: &[Step], most: usize, before: u32, bytes: usize) {
     let bed = Bed::in_memory();
     let mut written = String::new();
     let mut next = 0;
     let mut append = |written: &mut String, count: u32| {
-        let text = long_lines(next..next + count);
+        let text = lines(next..next + count, bytes);
         next += count;
         bed.append(LOG, &text);
         written.push_str(&text);
