@@ -3,6 +3,7 @@ package perennial
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -190,5 +191,24 @@ func TestAMessageIsNotSentAgainWhenTheServerMayHaveForgottenIt(t *testing.T) {
 	// What the transport holds when the age is checked may leave it until the call is cancelled.
 	if dedupeMargin <= answerTimeout {
 		t.Errorf("a message may arrive %v after the server has forgotten it", answerTimeout-dedupeMargin)
+	}
+}
+
+func TestASilenceIsThreeHeartbeatsAtLeastFiveSecondsAndNeverNegative(t *testing.T) {
+	for _, one := range []struct {
+		heartbeat *durationpb.Duration
+		want      time.Duration
+	}{
+		{nil, 45 * time.Second},
+		{durationpb.New(time.Millisecond), 5 * time.Second},
+		{durationpb.New(20 * time.Second), time.Minute},
+		{durationpb.New(math.MaxInt64 / 2), maxSilence},
+		{&durationpb.Duration{Seconds: math.MaxInt64}, maxSilence},
+	} {
+		got := longestSilence(one.heartbeat)
+		// A third of the longest silence is rounded down.
+		if got > one.want || got < one.want-missedHeartbeats {
+			t.Errorf("%v: %v instead of %v", one.heartbeat, got, one.want)
+		}
 	}
 }

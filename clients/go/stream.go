@@ -18,6 +18,8 @@ const (
 	missedHeartbeats = 3
 	// A busy machine may pause for this time, so a short heartbeat does not shorten it.
 	minSilence = 5 * time.Second
+	// A longer silence would overflow a time.Duration when the time for a connection is added.
+	maxSilence = 100 * 365 * 24 * time.Hour
 	// How much longer the first response of an attempt may take, because the connection is made first.
 	connectAllowance = 10 * time.Second
 )
@@ -127,14 +129,20 @@ type attempt[R response] struct {
 	hasAnswered bool
 }
 
-func newFlow[R response](ctx context.Context, client *Client, source source[R], options streamOptions, cursor string) *flow[R] {
+// longestSilence is how long a stream may bring nothing. A heartbeat may be as long as a time.Duration can be: a multiple of
+// it would be negative.
+func longestSilence(asked *durationpb.Duration) time.Duration {
 	heartbeat := defaultHeartbeat
-	if source.heartbeat != nil {
-		heartbeat = source.heartbeat.AsDuration()
+	if asked != nil {
+		heartbeat = asked.AsDuration()
 	}
+	return max(missedHeartbeats*min(heartbeat, maxSilence/missedHeartbeats), minSilence)
+}
+
+func newFlow[R response](ctx context.Context, client *Client, source source[R], options streamOptions, cursor string) *flow[R] {
 	made := &flow[R]{
 		client: client, source: source, options: options, ctx: ctx,
-		silence: max(missedHeartbeats*heartbeat, minSilence),
+		silence: longestSilence(source.heartbeat),
 		outage:  time.Now(),
 	}
 	if source.limit != nil {
