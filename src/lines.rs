@@ -31,7 +31,7 @@ use crate::{
 };
 use content::filter::Engines;
 use history::{archive::Archives, search::Heads};
-use reader::Reader;
+use reader::opening::Opening;
 use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
 use watch::Watches;
@@ -273,7 +273,8 @@ impl Files {
         self.inner.options.max_line_bytes
     }
 
-    /// Opens a stream of lines. Its first batch leaves at once.
+    /// Opens a stream of lines. Its first batch leaves at once; if a position is searched for longer than a heartbeat,
+    /// heartbeats leave meanwhile.
     ///
     /// # Errors
     /// Everything that can be known before the first batch.
@@ -281,8 +282,19 @@ impl Files {
         &self,
         query: Query,
     ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
-        let mut reader = Reader::open(&self.inner, query).await?;
+        let mut opening = Opening::new(self.inner.clone(), query);
+        let mut opened = opening.wait().await?;
         Ok(async_stream::try_stream!({
+            let mut reader = loop {
+                if let Some(reader) = opened {
+                    break reader;
+                }
+                if let Some(heartbeat) = opening.heartbeat() {
+                    yield heartbeat;
+                }
+                opened = opening.wait().await?;
+            };
+            drop(opening);
             while let Some(filled) = reader.wait().await? {
                 yield reader.batch(filled);
             }

@@ -50,6 +50,7 @@ use tail::Tail;
 mod archived;
 mod at_end;
 pub mod late;
+pub mod opening;
 mod position;
 mod state;
 mod tail;

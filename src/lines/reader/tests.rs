@@ -4,6 +4,7 @@
 
 use std::{os::unix::fs::FileExt, pin::pin};
 
+use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -40,6 +41,14 @@ fn files(content: &str) -> (TempDir, Files) {
     let options = Options { max_line_bytes: 1000, ..Options::default() };
     let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
     (directory, files)
+}
+
+/// The same, where one thread reads them.
+fn files_of_one_thread(content: &str) -> (TempDir, Files, Pool) {
+    let (directory, pool) = (files(content).0, Pool::new(1));
+    let options = Options { pool: pool.clone(), ..Options::default() };
+    let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
+    (directory, files, pool)
 }
 
 #[tokio::test]
@@ -108,6 +117,29 @@ async fn a_reader_that_waits_for_its_turn_to_decompress_sends_heartbeats_and_the
         }
         assert_eq!(lines, 3);
     }
+}
+
+/// To prove a position in a compressed file may take minutes.
+#[tokio::test]
+async fn a_reader_whose_position_is_searched_for_long_sends_heartbeats_with_it_and_then_the_lines() {
+    let (_directory, files, pool) = files_of_one_thread("1\n2\n");
+    let batching = Batching { heartbeat: Duration::from_millis(50), max_items: 1, ..Batching::default() };
+    let query = Query { batching, ..query(Start::Head) };
+    let position = next(&mut Reader::open(&files.inner, query.clone()).await.unwrap()).await.position;
+    // The search waits for this.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let occupied = pool.run(move || released.recv());
+    let again = Query { start: Start::Resume(position.clone()), ..query };
+    let mut batches = pin!(files.open(again).await.unwrap());
+    for _ in 0..3 {
+        let batch = batches.next().await.unwrap().unwrap();
+        assert!(batch.count == 0 && batch.events.is_empty() && !batch.progress.caught_up, "{batch:?}");
+        assert_eq!((batch.position, batch.progress.next_offset), (position.clone(), 2));
+    }
+    drop(release);
+    assert!(occupied.await.unwrap().is_err());
+    let batch = batches.next().await.unwrap().unwrap();
+    assert_eq!((batch.count, batch.events), (1, vec![Event::Resumed(crate::lines::Found::Exact)]));
 }
 
 /// A reader at the end of a remote file that has this content.
@@ -205,14 +237,10 @@ async fn lines(reader: &mut Reader) -> (Vec<Event>, usize) {
 /// A short addition that is in memory needs no change of threads.
 #[tokio::test]
 async fn a_line_that_was_just_appended_does_not_wait_for_a_thread_of_the_pool() {
-    let pool = Pool::new(1);
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("app.log"), "1\n").unwrap();
+    let (directory, files, pool) = files_of_one_thread("1\n");
     if Cached::new(&File::open(directory.path().join("app.log")).unwrap()).stat().is_err() {
         return;
     }
-    let options = Options { pool: pool.clone(), ..Options::default() };
-    let files = Files::new(vec![Root::new("r", directory.path())], options).unwrap();
     let batching = Batching { heartbeat: Duration::from_millis(50), ..Batching::default() };
     let query = Query { follow: true, batching, ..query(Start::Head) };
     let mut reader = Reader::open(&files.inner, query).await.unwrap();
