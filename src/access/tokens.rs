@@ -6,9 +6,9 @@
 use std::{
     collections::HashMap,
     fmt,
-    fs::{self, File},
+    fs::{self, File, Metadata, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -256,6 +256,16 @@ fn now() -> Timestamp {
     Timestamp::from_second(pem::now()).unwrap_or_default()
 }
 
+/// The permissions of the new file: those of the old one, which a server of another account may read as its group. In a
+/// directory that root keeps for a group, as the package's `/etc/perennial`, the group may read the first file, too.
+fn mode(old: Option<&Metadata>, directory: &Metadata) -> u32 {
+    match old {
+        Some(old) => old.mode() & 0o777,
+        None if directory.uid() == 0 && directory.gid() != 0 && rustix::process::getuid().is_root() => 0o640,
+        None => 0o600,
+    }
+}
+
 /// Changes the file in one step. Others that change it at the same time wait.
 fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -> Result<(), Error> {
     let fault = |source: io::Error| Error::Write { path: path.into(), source };
@@ -272,8 +282,10 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| fault(error.into()))?;
     let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The server may run as another account than root. It reads a new file if the directory is its own.
-    let owner = fs::metadata(path).or_else(|_| fs::metadata(directory));
-    let owner = owner.ok().filter(|_| rustix::process::getuid().is_root());
+    let old = fs::metadata(path).ok();
+    let mode = mode(old.as_ref(), &fs::metadata(directory).map_err(fault)?);
+    let owner = old.or_else(|| fs::metadata(directory).ok());
+    let owner = owner.filter(|_| rustix::process::getuid().is_root());
     let mut content = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
         _ => Content::parse(path, &pem::read_private(path)?)?,
@@ -288,6 +300,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
         if let Some(owner) = &owner {
             std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(format!("{HEADER}\n{text}").as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, fs::canonicalize(path).unwrap_or_else(|_| path.into()))?;

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::{collections::HashSet, fs::Permissions, os::unix::fs::PermissionsExt, thread};
+use std::{collections::HashSet, os::unix::fs::chown, thread};
 
 use proptest::prelude::*;
 
@@ -42,6 +42,35 @@ fn a_token_is_made_found_by_its_hash_and_revoked() {
     assert_eq!(revoke(&path, "billing").unwrap(), 1);
     assert!(matches!(revoke(&path, "billing"), Err(Error::Unknown(_))));
     assert_eq!(read(&path).count(), 1);
+}
+
+/// A server of another account reads the file of root as its group. Without that a revoked token would stay in use.
+#[test]
+fn a_change_keeps_the_permissions_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = at(&directory);
+    let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+    add(&path, "billing", Vec::new(), None).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    add(&path, "shop", Vec::new(), None).unwrap();
+    assert_eq!(mode(), 0o400);
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    chown(&path, Some(0), Some(7)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(revoke(&path, "billing").unwrap(), 1);
+    assert_eq!((mode(), fs::metadata(&path).unwrap().gid()), (0o640, 7));
+    // The first file in a directory as the package makes it.
+    fs::remove_file(&path).unwrap();
+    chown(directory.path(), Some(0), Some(7)).unwrap();
+    add(&path, "billing", Vec::new(), None).unwrap();
+    assert_eq!((mode(), fs::metadata(&path).unwrap().gid()), (0o640, 7));
+    // The account of the server needs no group.
+    fs::remove_file(&path).unwrap();
+    chown(directory.path(), Some(7), Some(7)).unwrap();
+    add(&path, "billing", Vec::new(), None).unwrap();
+    assert_eq!((mode(), fs::metadata(&path).unwrap().uid()), (0o600, 7));
 }
 
 #[test]
