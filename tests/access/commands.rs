@@ -72,6 +72,16 @@ fn a_denied_command_says_who_may_not_do_what() {
 }
 
 #[test]
+fn a_refusal_is_logged_also_if_the_filter_of_the_log_asks_for_less() {
+    for filter in ["warn", "perennial=debug"] {
+        let house = House::with(RULES, &["--log", filter]);
+        let denied = run(&mut house.command("reader", &["publish", "orders.new", "x"]));
+        assert_eq!(denied.status.code(), Some(PERMISSION_DENIED));
+        house.server.wait_for_log("denied caller=token:reader");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_used_are_refused_at_the_start_with_what_would_work() {
     let house = House::new();
     let start = |rules: &str, tokens: Option<&str>| {

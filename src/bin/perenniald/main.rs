@@ -13,8 +13,9 @@ use perennial::{
     supervised,
 };
 use tokio::sync::{Notify, oneshot};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
+mod filter;
 mod json;
 mod log;
 mod signals;
@@ -73,15 +74,9 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&error, USAGE),
     };
-    let filter = match EnvFilter::builder().parse(&config.log) {
+    let filter = match filter::parse(&config.log) {
         Ok(filter) => filter,
-        Err(error) => {
-            anstream::eprintln!(
-                "perenniald: --log is {:?}: {error}: write info, or perennial=debug",
-                config.log
-            );
-            return USAGE.into();
-        }
+        Err(error) => return fail(&error, USAGE),
     };
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -95,7 +90,7 @@ fn main() -> ExitCode {
     }
     supervised::report();
     let set_log = move |text: &str| {
-        let filter = EnvFilter::builder().parse(text).map_err(|error| format!("log is {text:?}: {error}"))?;
+        let filter = filter::parse(text).map_err(|error| error.to_string())?;
         handle.reload(filter).map_err(|error| error.to_string())
     };
     let reload = Reload { asked: Arc::new(Notify::new()), set_log: Arc::new(set_log) };
@@ -130,9 +125,8 @@ async fn run(config: Config, reload: Reload, stop: oneshot::Receiver<()>) -> Res
 
 /// Prints what `config` asks for.
 fn show(config: &Config, command: &ConfigCommand) -> ExitCode {
-    if let Err(error) = EnvFilter::builder().parse(&config.log) {
-        anstream::eprintln!("perenniald: --log is {:?}: {error}: write info, or perennial=debug", config.log);
-        return USAGE.into();
+    if let Err(error) = filter::parse(&config.log) {
+        return fail(&error, USAGE);
     }
     let text = match command {
         ConfigCommand::Check => "the settings are right\n".into(),
