@@ -295,6 +295,26 @@ fn operate_md_lists_every_metric() {
 }
 
 #[test]
+fn operate_md_has_the_alerts_of_the_rules_and_the_rules_name_metrics_that_exist() {
+    let (rules, operate) = (document("docs/alerts.yml"), document("docs/operate.md"));
+    let expressions = rules.split("expr:").skip(1).map(|rule| {
+        let rule = rule.trim_start_matches([' ', '|', '\n']);
+        rule.lines().next().unwrap()
+    });
+    let mut count = 0;
+    for expression in expressions {
+        assert!(operate.contains(&format!("\n| `{}` | ", expression.replace('|', "\\|"))), "{expression}");
+        count += 1;
+    }
+    let alerts = operate.split("\n| alert if |").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert_eq!(alerts.lines().skip(2).count(), count);
+    let tables = words(operate.split("\n| alert if |").next().unwrap());
+    for name in words(&rules).into_iter().filter(|word| word.starts_with("perennial_")) {
+        assert!(tables.contains(name.trim_end_matches("_bucket")), "{name}");
+    }
+}
+
+#[test]
 fn the_new_names_in_the_changelog_are_those_of_the_contract() {
     let contract = words(&contract());
     for (_, cells) in rows(&document("CHANGELOG.md")) {
