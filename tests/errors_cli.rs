@@ -10,8 +10,10 @@
 mod harness;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Child, Stdio},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    thread,
 };
 
 use harness::{
@@ -80,6 +82,25 @@ fn every_command_reports_its_errors_as_json() {
             assert_eq!(&errors[0][field], value, "{arguments:?}: {}", errors[0]);
         }
     }
+}
+
+/// As a server that is killed before its first response.
+#[test]
+fn a_call_that_breaks_off_names_the_server_and_the_cause() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        // Empty SETTINGS of HTTP/2, so that the connection is made and the call leaves.
+        socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        // The preface, the settings, and the beginning of the call.
+        socket.read_exact(&mut [0; 150]).unwrap();
+    });
+    let output =
+        run(Command::new(env!("CARGO_BIN_EXE_perennial")).args(["--server", &url, "countdown", "3"]));
+    server.join().unwrap();
+    let text = stderr(&output);
+    assert!(text.starts_with(&format!("error: the call to {url} broke off: ")), "{text}");
 }
 
 #[test]

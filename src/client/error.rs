@@ -155,7 +155,7 @@ impl Error {
             reason: info.map(|info| info.reason.clone()),
             metadata: metadata.unwrap_or_default(),
             violations: violations.unwrap_or_default(),
-            message: status.message().to_owned(),
+            message: broken_off(status, url).unwrap_or_else(|| status.message().to_owned()),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             transport,
         }
@@ -295,6 +295,15 @@ fn unreachable_because(status: &Status, url: &str) -> Option<String> {
         cause = error.source();
     }
     last.filter(|_| connecting).map(ToString::to_string)
+}
+
+/// The text for a call that the transport ended; its own is `transport error`. The last cause of the chain names it best.
+fn broken_off(status: &Status, url: &str) -> Option<String> {
+    let mut cause = status.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(format!("the call to {url} broke off: {cause}"))
 }
 
 /// The file or the size of a gap, and its reason.
