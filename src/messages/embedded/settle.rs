@@ -76,6 +76,11 @@ impl Embedded {
         self.settle().await;
     }
 
+    /// Whether a commit would wait for another thread.
+    pub fn is_busy(&self) -> bool {
+        self.shared.state.try_write().is_err()
+    }
+
     /// Has a step of the wall clock recorded, as happens each second where the threads do not take turns.
     pub async fn look_at_clock(&self) {
         self.order(Order::LookAtClock).await;

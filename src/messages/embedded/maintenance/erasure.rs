@@ -294,19 +294,22 @@ fn sweep(
 fn dead_in(shared: &Shared, segment: &Arc<Segment>, moment: &Moment) -> io::Result<u64> {
     let (mut dead, mut has_dead) = (DefaultHasher::new(), false);
     let mut expiring = Vec::<Arc<str>>::new();
-    let state = shared.state();
-    let read = segment.for_each_topic(&shared.cache, |name, held| {
-        let first_kept = state.topics.erasable_below(name).min(held.last.sequence + 1);
-        if first_kept > held.first.sequence {
-            has_dead = true;
-            (name, first_kept).hash(&mut dead);
-        }
-        if held.expiring_bytes > 0 {
-            expiring.push(name.into());
-        }
-    });
-    drop(state);
-    shared.sound(read, segment)?;
+    let mut place = 0;
+    while let Some(slice) = shared.sound(segment.slice(&shared.cache, place), segment)? {
+        place += 1;
+        // Held for a slice alone: commits wait for it. What is removed meanwhile is found by the next sweep.
+        let state = shared.state();
+        slice.for_each(|name, held| {
+            let first_kept = state.topics.erasable_below(name).min(held.last.sequence + 1);
+            if first_kept > held.first.sequence {
+                has_dead = true;
+                (name, first_kept).hash(&mut dead);
+            }
+            if held.expiring_bytes > 0 {
+                expiring.push(name.into());
+            }
+        });
+    }
     for name in expiring {
         let postings = shared.sound(segment.postings(&shared.cache, &name), segment)?;
         let (mut expired, mut times) = (0_usize, BlockTimes::default());

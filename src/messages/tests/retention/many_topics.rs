@@ -162,6 +162,29 @@ async fn retention_goes_through_the_topics_of_a_segment_once() {
 }
 
 #[tokio::test]
+async fn a_sweep_holds_up_no_commit_while_it_reads_the_topics_of_a_segment() {
+    let bed = bed().await;
+    let gate = bed.disk.hold_reads();
+    let log = bed.log.clone();
+    let sweep = tokio::spawn(async move { workload::embedded(&log).sweep().await });
+    // Those of the indexes, and of their parts.
+    for _ in 0..20 {
+        let (count, _) = bed.disk.reads();
+        gate.send(()).unwrap();
+        let waits_for_the_next = async {
+            while bed.disk.reads().0 == count || workload::embedded(&bed.log).is_busy() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waits_for_the_next)
+            .await
+            .expect("no commit has its turn");
+    }
+    drop(gate);
+    sweep.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_purge_reads_the_index_of_its_topic() {
     let bed = bed().await;
     let topic = name("new", 11);
