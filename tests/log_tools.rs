@@ -10,7 +10,9 @@
 mod harness;
 
 use std::{
+    fs,
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -105,6 +107,7 @@ async fn a_log_at_rest_is_verified_counted_exported_and_imported() {
     assert_eq!(log(&new, &["verify"], b"").0, 0);
     let file = server.directory().join("file");
     assert_eq!(log(&new, &["export", "--output", file.to_str().unwrap()], b"").1, "");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o077, 0, "others can read the messages");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), exported);
     let (code, _, err) = log(&new, &["import", file.to_str().unwrap()], b"");
     assert!(code == 1 && err.contains("holds a log with 40 messages"), "{err}");

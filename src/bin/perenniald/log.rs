@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -262,7 +263,9 @@ fn export(
     let written = match output {
         Some(path) => {
             let at = |source| Error::Io { path: path.into(), source };
-            let mut out = BufWriter::new(File::create(path).map_err(at)?);
+            // Others cannot read the data directory either.
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+            let mut out = BufWriter::new(file.map_err(at)?);
             let written = export.write(&mut out, &mut report)?;
             out.into_inner().map_err(|error| at(error.into_error()))?.sync_all().map_err(at)?;
             written
