@@ -31,7 +31,7 @@ use crate::{
 };
 use content::filter::Engines;
 use history::{archive::Archives, search::Heads};
-use reader::opening::Opening;
+use reader::opening::{Opening, Step};
 use root::{FilePath, Roots, list::Range};
 use seek::index::Indexes;
 use watch::Watches;
@@ -283,16 +283,14 @@ impl Files {
         query: Query,
     ) -> Result<impl Stream<Item = Result<Batch, Error>> + Send + use<>, Error> {
         let mut opening = Opening::new(self.inner.clone(), query);
-        let mut opened = opening.wait().await?;
+        let mut step = opening.next().await?;
         Ok(async_stream::try_stream!({
             let mut reader = loop {
-                if let Some(reader) = opened {
-                    break reader;
+                match step {
+                    Step::Reader(reader) => break reader,
+                    Step::Heartbeat(batch) => yield batch,
                 }
-                if let Some(heartbeat) = opening.heartbeat() {
-                    yield heartbeat;
-                }
-                opened = opening.wait().await?;
+                step = opening.next().await?;
             };
             drop(opening);
             while let Some(filled) = reader.wait().await? {

@@ -1,7 +1,7 @@
 //! The opening of a reader, which may take minutes: to prove a position in a compressed file, everything before it is
 //! decompressed. Meanwhile heartbeats leave with the caller's own position. Dropping it ends the search.
 
-use std::{pin::pin, sync::Arc};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +20,12 @@ pub struct Opening {
     pacing: Pacing,
 }
 
+/// What an [`Opening`] gives.
+pub enum Step {
+    Reader(Reader),
+    Heartbeat(Batch),
+}
+
 impl Opening {
     pub fn new(inner: Arc<Inner>, query: Query) -> Self {
         let resumed = if let Start::Resume(position) = &query.start { Some(position.clone()) } else { None };
@@ -27,21 +33,21 @@ impl Opening {
         Self { reader: async move { Reader::open(&inner, query).await }.boxed(), resumed, pacing }
     }
 
-    /// The reader, or `None` if a heartbeat is due before. Do not call it again after the reader or an error.
-    pub async fn wait(&mut self) -> Result<Option<Reader>, Error> {
-        let mut reader = pin!(&mut self.reader);
-        if self.resumed.is_none() {
-            return reader.await.map(Some);
+    /// What comes first: the reader, or a heartbeat of one that resumes. Do not call it again after the reader or an error.
+    pub async fn next(&mut self) -> Result<Step, Error> {
+        let Some(resumed) = &self.resumed else { return Ok(Step::Reader((&mut self.reader).await?)) };
+        match timeout_at(self.pacing.heartbeat_at(), &mut self.reader).await {
+            Ok(reader) => Ok(Step::Reader(reader?)),
+            Err(_) => {
+                self.pacing.record(0, Instant::now());
+                Ok(Step::Heartbeat(heartbeat(resumed.clone())))
+            }
         }
-        timeout_at(self.pacing.heartbeat_at(), &mut reader).await.ok().transpose()
     }
+}
 
-    /// The heartbeat of a reader that resumes.
-    pub fn heartbeat(&mut self) -> Option<Batch> {
-        let position = self.resumed.clone()?;
-        self.pacing.record(0, Instant::now());
-        let (next_offset, size) = (position.checkpoint.line.offset, position.size);
-        let progress = Progress { caught_up: false, next_offset, size };
-        Some(Batch { items: Vec::new(), count: 0, events: Vec::new(), position, progress })
-    }
+fn heartbeat(position: Position) -> Batch {
+    let (next_offset, size) = (position.checkpoint.line.offset, position.size);
+    let progress = Progress { caught_up: false, next_offset, size };
+    Batch { items: Vec::new(), count: 0, events: Vec::new(), position, progress }
 }

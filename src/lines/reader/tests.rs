@@ -239,6 +239,7 @@ async fn lines(reader: &mut Reader) -> (Vec<Event>, usize) {
 async fn a_line_that_was_just_appended_does_not_wait_for_a_thread_of_the_pool() {
     let (directory, files, pool) = files_of_one_thread("1\n");
     if Cached::new(&File::open(directory.path().join("app.log")).unwrap()).stat().is_err() {
+        eprintln!("not checked: the file system of temporary files has no reads that never wait");
         return;
     }
     let batching = Batching { heartbeat: Duration::from_millis(50), ..Batching::default() };
