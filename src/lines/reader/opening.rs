@@ -21,6 +21,7 @@ pub struct Opening {
 }
 
 /// What an [`Opening`] gives.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Step {
     Reader(Reader),
     Heartbeat(Batch),
@@ -35,14 +36,14 @@ impl Opening {
 
     /// What comes first: the reader, or a heartbeat of one that resumes. Do not call it again after the reader or an error.
     pub async fn next(&mut self) -> Result<Step, Error> {
-        let Some(resumed) = &self.resumed else { return Ok(Step::Reader((&mut self.reader).await?)) };
-        match timeout_at(self.pacing.heartbeat_at(), &mut self.reader).await {
-            Ok(reader) => Ok(Step::Reader(reader?)),
-            Err(_) => {
-                self.pacing.record(0, Instant::now());
-                Ok(Step::Heartbeat(heartbeat(resumed.clone())))
-            }
-        }
+        let Some(resumed) = &self.resumed else {
+            return Ok(Step::Reader((&mut self.reader).await?));
+        };
+        let Ok(opened) = timeout_at(self.pacing.heartbeat_at(), &mut self.reader).await else {
+            self.pacing.record(0, Instant::now());
+            return Ok(Step::Heartbeat(heartbeat(resumed.clone())));
+        };
+        Ok(Step::Reader(opened?))
     }
 }
 
