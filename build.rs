@@ -1,7 +1,7 @@
 //! Compiles `proto/` in pure Rust, so that protoc need not be installed.
 //!
 //! tonic-prost-build generates messages and clients. The services are described here by hand, because the responses of
-//! the three streams are encoded by [`wire`](src/wire.rs) before they reach tonic, and need a codec of their own.
+//! the streams are encoded by [`wire`](src/wire.rs) before they reach tonic, and need a codec of their own.
 
 #[path = "src/web/embed.rs"]
 mod page;
@@ -55,6 +55,7 @@ fn services() -> [Service; 3] {
         .name("LineService")
         .package("perennial.v1")
         .method(encoded("read_lines", "ReadLines", "ReadLinesRequest").build())
+        .method(encoded("watch_files", "WatchFiles", "WatchFilesRequest").build())
         .method(method("list_files", "ListFiles", "ListFilesRequest", "ListFilesResponse", PROST).build());
     let messages = Service::builder()
         .name("MessageService")

@@ -25,7 +25,7 @@ use metrics::Metrics;
 pub use need::{Kind, Need, Target};
 use quota::{Quotas, Usages};
 use reload::Contents;
-pub use rights::{Part, ReadableFiles, Rights};
+pub use rights::{FilesOf, Part, Rights};
 use rules::{Fault, Rules};
 use tokens::{Hash, Tokens};
 pub use verb::Verb;

@@ -33,6 +33,25 @@
 //! # }
 //! ```
 //!
+//! # Follow each log of a directory, also those that appear
+//! ```no_run
+//! # use perennial::client::Client;
+//! use futures::StreamExt;
+//! use perennial::proto::file_change::Change;
+//!
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut files = client.watch_files("demo/**/*.log");
+//! while let Some(response) = files.next().await {
+//!     for change in response?.changes {
+//!         if let Some(Change::Added(file)) = change.change {
+//!             println!("{} has {} bytes", file.path, file.size());
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Read messages, each exactly once
 //! ```no_run
 //! # use perennial::client::Client;
@@ -105,6 +124,7 @@ pub use items::{
     CountdownEvent, FileStore, Items, Kind, Lines, MemoryStore, Messages, Store, StoreError, Ticks, Value,
     Values,
 };
+pub use lines::FileChanges;
 pub use publisher::{Publisher, Receipt};
 pub use token::Token;
 pub use tonic::Code;

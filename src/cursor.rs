@@ -31,6 +31,8 @@ pub enum Kind {
     Lines = b'l',
     /// `Messages`.
     Messages = b'm',
+    /// `WatchFiles`.
+    Files = b'f',
 }
 
 /// A position that a cursor can name. Its serialised fields, in their order, are the newest version.

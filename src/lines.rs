@@ -46,6 +46,7 @@ mod reader;
 mod root;
 mod seek;
 mod shared_read;
+mod tree;
 mod watch;
 
 pub use content::filter::{Filter, MAX_PATTERN_BYTES, MAX_PATTERNS, PatternFault, Patterns};
@@ -58,6 +59,9 @@ pub use root::{
     MayRead, Root,
     list::Shows,
     rule::{Glob, GlobError, Paths, RootRules},
+};
+pub use tree::{
+    Batch as FileBatch, Change, MAX_GLOB_BYTES, MAX_GLOBS, Position as FilePosition, Query as FileQuery,
 };
 
 /// The pauses after which a caller may ask for a partial line.
@@ -73,6 +77,12 @@ const ROTATION_GRACE: Duration = Duration::from_millis(200);
 /// The default of [`Options::max_rotated`]: far more than a rotation keeps.
 const MAX_ROTATED: usize = 256;
 
+/// The default of [`Options::max_watched_per_stream`]: about 20 MB for a stream, and far more than a client can follow.
+const MAX_WATCHED_PER_STREAM: usize = 100_000;
+
+/// The default of [`Options::max_watched`]: about 200 MB.
+const MAX_WATCHED: usize = 1_000_000;
+
 /// The files that can be read: the configured roots, and the thread that watches followed files. There is one for the
 /// whole server; it is cheap to clone.
 #[derive(Clone, Debug)]
@@ -84,6 +94,8 @@ pub struct Files {
 struct Inner {
     roots: Arc<Roots>,
     watches: Watches,
+    notices: tree::notices::Notices,
+    watched: tree::Watched,
     indexes: Indexes,
     heads: Heads,
     engines: Engines,
@@ -111,6 +123,10 @@ pub struct Options {
     /// when a reader reaches them; if they are gone by then, that is a gap. It is also the most files that a reader has
     /// left and still checks for late lines.
     pub max_rotated: usize,
+    /// The most files and directories that all streams of files hold together.
+    pub max_watched: usize,
+    /// The most files and directories that a stream of files holds.
+    pub max_watched_per_stream: usize,
     /// Where files are opened, searched, read and listed.
     pub pool: Pool,
 }
@@ -121,6 +137,8 @@ impl Default for Options {
             max_line_bytes: MAX_LINE_BYTES,
             rotation_grace: ROTATION_GRACE,
             max_rotated: MAX_ROTATED,
+            max_watched: MAX_WATCHED,
+            max_watched_per_stream: MAX_WATCHED_PER_STREAM,
             pool: Pool::default(),
         }
     }
@@ -254,10 +272,13 @@ impl Files {
     pub fn new(roots: Vec<Root>, options: Options) -> Result<Self, RootError> {
         let roots = Arc::new(Roots::open(roots)?);
         let watches = Watches::new(roots.clone(), options.max_rotated).map_err(RootError::Watch)?;
+        let notices = tree::notices::Notices::new().map_err(RootError::Watch)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 roots,
                 watches,
+                notices,
+                watched: tree::Watched::new(options.max_watched),
                 indexes: Indexes::default(),
                 heads: Heads::default(),
                 engines: Engines::default(),
@@ -271,6 +292,11 @@ impl Files {
     /// [`Options::max_line_bytes`].
     pub fn max_line_bytes(&self) -> usize {
         self.inner.options.max_line_bytes
+    }
+
+    /// How many files and directories all streams of files hold.
+    pub fn watched(&self) -> usize {
+        self.inner.watched.count()
     }
 
     /// Opens a stream of lines. Its first batch leaves at once; if a position is searched for longer than a heartbeat,
@@ -295,6 +321,24 @@ impl Files {
             drop(opening);
             while let Some(filled) = reader.wait().await? {
                 yield reader.batch(filled);
+            }
+        }))
+    }
+
+    /// Opens a stream of the files that match globs: those that are there, and then those that appear and go. Its first
+    /// batch leaves at once.
+    ///
+    /// # Errors
+    /// [`Error::Globs`]; [`Error::Glob`]; [`Error::NotFound`] if there is no such root; [`Error::Mismatch`]. Later also
+    /// [`Error::TooManyFiles`] and [`Error::TooManyWatched`].
+    pub fn watch(
+        &self,
+        query: FileQuery,
+    ) -> Result<impl Stream<Item = Result<FileBatch, Error>> + Send + use<>, Error> {
+        let mut watcher = tree::Watcher::open(&self.inner, query)?;
+        Ok(async_stream::try_stream!({
+            while let Some(batch) = watcher.next().await? {
+                yield batch;
             }
         }))
     }

@@ -40,6 +40,7 @@ impl ErrorReason {
             | Self::BuffersFull
             | Self::TooManyStreams
             | Self::TooManyTicks
+            | Self::TooManyWatched
             | Self::QuotaExceeded => Code::ResourceExhausted,
             Self::LogFailed | Self::Draining | Self::Stalled | Self::AccessChanged => Code::Unavailable,
             Self::ReadError => Code::Internal,
@@ -62,7 +63,8 @@ impl ErrorReason {
             | Self::Draining
             | Self::Stalled
             | Self::TooManyStreams
-            | Self::TooManyTicks => true,
+            | Self::TooManyTicks
+            | Self::TooManyWatched => true,
             Self::Unspecified
             | Self::InvalidField
             | Self::RequestTooLarge

@@ -195,7 +195,7 @@ pub async fn run(
         calls: Calls::guarded(config.calls, access.clone(), ending.clone(), registry),
         config: config.requests.clone(),
     };
-    process_metrics::register_held(app.calls.clone(), log.clone(), app.countdowns.clone(), registry);
+    process_metrics::register_held(&app, registry);
     let settings = reload::Follower::new(config.clone(), app.calls.clone(), reload.clone(), registry);
     let (health, gate) = services(app, config.messages.max_patterns, &mut metrics)?;
     let registry = metrics.sub_registry_with_prefix("perennial");

@@ -84,9 +84,9 @@ pub enum Part {
     Of(Arc<[Pattern]>),
 }
 
-/// The files that a caller may read, as its rules name them.
+/// The files with which a caller may do something, as its rules name them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ReadableFiles(Vec<Files>);
+pub struct FilesOf(Vec<Files>);
 
 /// What a caller may do.
 #[derive(Clone, Debug, Default)]
@@ -156,12 +156,12 @@ impl Rights {
         self.administer || self.of(Verb::List).any(has_all)
     }
 
-    /// The files that the caller may read.
-    pub fn readable_files(&self) -> ReadableFiles {
+    /// The files with which the caller may do this.
+    pub fn files_of(&self, verb: Verb) -> FilesOf {
         if self.administer {
-            return ReadableFiles(vec![Files { root: None, paths: None }]);
+            return FilesOf(vec![Files { root: None, paths: None }]);
         }
-        ReadableFiles(self.of(Verb::Read).flat_map(|grant| grant.files.iter().cloned()).collect())
+        FilesOf(self.of(verb).flat_map(|grant| grant.files.iter().cloned()).collect())
     }
 
     /// The part of a subscription to these patterns that the caller may read. Patterns that cannot be parsed are left out.

@@ -1,7 +1,17 @@
-//! `LineService`: reading and listing files.
+//! `LineService`: reading, listing and watching files.
 
-use super::{Client, Error, Items, MAX_RESPONSE_BYTES, all_pages, token::Authorized};
-use crate::proto::{FileInfo, ListFilesRequest, ReadLinesRequest, line_service_client::LineServiceClient};
+use std::pin::Pin;
+
+use futures::Stream;
+
+use super::{Client, Error, Items, MAX_RESPONSE_BYTES, all_pages, resume, token::Authorized, waits::Limits};
+use crate::proto::{
+    FileInfo, ListFilesRequest, ReadLinesRequest, WatchFilesRequest, WatchFilesResponse,
+    line_service_client::LineServiceClient,
+};
+
+/// The responses of [`Client::watch_files`]. Dropping it ends the call.
+pub type FileChanges = Pin<Box<dyn Stream<Item = Result<WatchFilesResponse, Error>> + Send>>;
 
 impl Client {
     /// The lines of a file: `client.read_lines("logs/app.log").follow(true)`, or of a whole [`ReadLinesRequest`].
@@ -23,7 +33,32 @@ impl Client {
         .await
     }
 
+    /// The files that match a glob, `client.watch_files("logs/**/*.log")`, or the globs of a [`WatchFilesRequest`]: those
+    /// that are there, and then those that appear and go.
+    ///
+    /// It continues by itself after a lost connection. Where files came or went meanwhile, an event `relisted` says that the
+    /// program forgets the files that it has, and all files come again. It ends
+    /// with an error that does not pass, or where the request says.
+    pub fn watch_files(&self, request: impl Into<WatchFilesRequest>) -> FileChanges {
+        let limits = Limits { connect: self.connect_timeout, outage: None };
+        Box::pin(resume::stream(self.clone(), request.into(), limits, false))
+    }
+
     fn line_client(&self) -> LineServiceClient<Authorized> {
         LineServiceClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+    }
+}
+
+impl From<&str> for WatchFilesRequest {
+    /// The files that match this glob, whose first part is the name of a root: `logs/**/*.log`.
+    fn from(glob: &str) -> Self {
+        Self::from_iter([glob])
+    }
+}
+
+impl<T: Into<String>> FromIterator<T> for WatchFilesRequest {
+    /// The files that match one of these globs.
+    fn from_iter<I: IntoIterator<Item = T>>(globs: I) -> Self {
+        Self { globs: globs.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }

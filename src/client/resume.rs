@@ -1,4 +1,4 @@
-//! One stream over many connections, for all three kinds of stream.
+//! One stream over many connections, for all kinds of stream.
 //!
 //! Promises that each response is yielded once and in order, and that `limit` counts over all attempts. Dropping the
 //! stream ends its call.
@@ -17,8 +17,9 @@ use super::{
 };
 use crate::proto::{
     CountdownRequest, CountdownResponse, MessagesRequest, MessagesResponse, ReadLinesRequest,
-    ReadLinesResponse, countdown_service_client::CountdownServiceClient,
-    line_service_client::LineServiceClient, message_service_client::MessageServiceClient,
+    ReadLinesResponse, WatchFilesRequest, WatchFilesResponse,
+    countdown_service_client::CountdownServiceClient, line_service_client::LineServiceClient,
+    message_service_client::MessageServiceClient,
 };
 
 /// The heartbeat of a request that does not ask for one: the default of the contract.
@@ -79,6 +80,7 @@ macro_rules! resumable {
 
 resumable!(CountdownRequest, CountdownResponse, CountdownServiceClient, countdown, ticks);
 resumable!(ReadLinesRequest, ReadLinesResponse, LineServiceClient, read_lines, lines);
+resumable!(WatchFilesRequest, WatchFilesResponse, LineServiceClient, watch_files, changes);
 resumable!(MessagesRequest, MessagesResponse, MessageServiceClient, messages, messages);
 
 /// The responses to a request. With `probes`, the first one has one item at most, so that from it on there is a cursor

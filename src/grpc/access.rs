@@ -61,6 +61,7 @@ asks! {
     // LineService
     proto::ReadLinesRequest: |it| [Need::one(Verb::Read, Kind::File, &it.path, "path")];
     proto::ListFilesRequest: |_| [Need::list(Kind::File)];
+    proto::WatchFilesRequest: |_| [Need::list(Kind::File)];
     // MessageService
     proto::MessagesRequest: |it| {
         let part = |(index, pattern)| Need::part(pattern, format!("topics[{index}]"));

@@ -124,6 +124,7 @@ pub fn position<P: cursor::Position>(text: &str) -> Result<P, Failure> {
             Kind::Shared => "Countdown with a `name`",
             Kind::Lines => "ReadLines",
             Kind::Messages => "Messages",
+            Kind::Files => "WatchFiles",
         };
         let text = format!("is {error}: give one as it came in a response of {method}, unchanged");
         Failure::field("cursor", text).with_reason(ErrorReason::CursorMalformed)

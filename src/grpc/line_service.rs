@@ -24,9 +24,12 @@ use crate::{
     stream::Batching,
 };
 
+mod files;
+
 #[tonic::async_trait]
 impl LineService for App {
     type ReadLinesStream = Served;
+    type WatchFilesStream = Served;
 
     async fn read_lines(
         &self,
@@ -53,6 +56,18 @@ impl LineService for App {
             Ok(response(batch))
         });
         Ok(Served::response(call.serve(responses)))
+    }
+
+    async fn watch_files(
+        &self,
+        request: Request<proto::WatchFilesRequest>,
+    ) -> Result<Response<Self::WatchFilesStream>, Status> {
+        let call = self.calls.begin("WatchFiles", &request, request.get_ref().globs.join(" "))?;
+        let defaults = call.batching(self.config.batch_bytes);
+        let rights = call.rights().clone();
+        let open = async { Ok(self.files.watch(files::query(request.into_inner(), &rights, defaults)?)?) };
+        let (call, batches) = call.open::<_, Failure>(open).await?;
+        Ok(Served::response(call.serve(batches.map(|batch| Ok(files::response(batch?))))))
     }
 
     async fn list_files(

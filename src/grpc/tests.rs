@@ -183,6 +183,11 @@ async fn the_first_response_of_every_stream_leaves_at_once_and_has_a_cursor() {
     assert!(first.lines.is_empty() && first.caught_up && !first.cursor.is_empty());
     assert_eq!((first.next_offset, first.size), (Some(0), Some(0)));
 
+    let request = proto::WatchFilesRequest { globs: vec!["root/*".into()], ..Default::default() };
+    let stream = limited(LineServiceClient::new(channel.clone()).watch_files(request)).await;
+    let first = limited(stream.unwrap().into_inner().message()).await.unwrap().unwrap();
+    assert!(first.changes.is_empty() && !first.caught_up && !first.cursor.is_empty());
+
     let request = proto::MessagesRequest { topics: vec![">".into()], ..Default::default() };
     let stream = limited(MessageServiceClient::new(channel).messages(request)).await;
     let first = limited(stream.unwrap().into_inner().message()).await.unwrap().unwrap();

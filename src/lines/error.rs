@@ -72,6 +72,32 @@ pub enum Error {
         /// Why it cannot be used.
         fault: PatternFault,
     },
+    /// The globs of a query for files cannot be used.
+    #[error("globs {fault}")]
+    Globs {
+        /// What is wrong with them, as the end of a sentence that starts with the name of the field.
+        fault: String,
+    },
+    /// One of the globs of a query for files cannot be used.
+    #[error("globs[{index}] {fault}")]
+    Glob {
+        /// Which one, counted from 0.
+        index: usize,
+        /// What is wrong with it, as the end of a sentence that starts with the name of the field.
+        fault: String,
+    },
+    /// The globs match more files, or lead through more directories, than a stream may hold.
+    #[error("more than {limit} files and directories")]
+    TooManyFiles {
+        /// The most files and directories of a stream.
+        limit: usize,
+    },
+    /// All streams of files together would hold more files and directories than they may.
+    #[error("more than {limit} files and directories of all streams")]
+    TooManyWatched {
+        /// The most files and directories of all streams.
+        limit: usize,
+    },
     /// The query starts at an offset after the end of the file.
     #[error("offset {offset} is beyond the end of the file, {size}")]
     OffsetBeyondEnd {

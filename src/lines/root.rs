@@ -38,6 +38,7 @@ pub use may_read::MayRead;
 use rule::Globs;
 use walk::{Aim, Step};
 
+mod branch;
 mod home;
 mod inspect;
 pub mod list;
@@ -52,7 +53,7 @@ pub mod trail;
 mod walk;
 
 /// The longest path: Linux's own limit.
-const MAX_PATH_BYTES: usize = 4096;
+pub const MAX_PATH_BYTES: usize = 4096;
 
 /// A directory whose files can be read, as the operator configured it.
 #[derive(Clone, Debug)]

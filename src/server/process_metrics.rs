@@ -14,7 +14,13 @@ use prometheus_client::{
 };
 use tokio::runtime::Handle;
 
-use crate::{countdown::shared::Countdowns, grpc::call::Calls, messages::Log, supervised};
+use crate::{
+    countdown::shared::Countdowns,
+    grpc::{App, call::Calls},
+    lines::Files,
+    messages::Log,
+    supervised,
+};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Version {
@@ -39,9 +45,10 @@ pub fn register(registry: &mut Registry) {
 }
 
 /// Registers what the server holds. The registry adds the prefix of this program.
-pub fn register_held(calls: Calls, log: Log, countdowns: Countdowns, registry: &mut Registry) {
+pub fn register_held(app: &App, registry: &mut Registry) {
+    let App { calls, log, countdowns, files, .. } = app.clone();
     registry.register("panics", "Faults of the program that ended a task or a thread", supervised::panics());
-    registry.register_collector(Box::new(Held { calls, log, countdowns }));
+    registry.register_collector(Box::new(Held { calls, log, countdowns, files }));
 }
 
 /// The value of a line of `/proc/self/status`, in its unit.
@@ -100,6 +107,7 @@ struct Held {
     calls: Calls,
     log: Log,
     countdowns: Countdowns,
+    files: Files,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -110,7 +118,7 @@ struct Holder {
 impl Collector for Held {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let Self { calls, log, countdowns } = self;
+        let Self { calls, log, countdowns, files } = self;
         let buffered = count(calls.buffered());
         let help = "Bytes of requests that are not complete and of answers that wait for their readers";
         put(&mut encoder, "requests_buffered_bytes", help, buffered)?;
@@ -120,6 +128,8 @@ impl Collector for Held {
         put(&mut encoder, "connections_open", help, count(calls.connections()))?;
         let help = "Shared countdowns, which --max-countdowns bounds";
         put(&mut encoder, "countdowns", help, count(countdowns.count()))?;
+        let help = "Files and directories that streams of files hold, which --max-watched bounds";
+        put(&mut encoder, "files_watched", help, count(files.watched()))?;
         let (responses, connections) = calls.unsent();
         let memory = Family::<Holder, Gauge<u64, AtomicU64>>::default();
         let of_calls = [("requests", buffered), ("responses", responses), ("connections", connections)];

@@ -10,7 +10,7 @@ use crate::grpc::status::Failure;
 
 /// What answers to plain HTTP, for errors.
 pub const PATHS: &str = "GET / with the page, GET /v1/countdown, GET /v1/countdowns/NAME, GET /v1/lines/ROOT/PATH, \
-                         GET /v1/messages, POST /v1/messages/TOPIC, and POST and DELETE /v1/session";
+                         GET /v1/files, GET /v1/messages, POST /v1/messages/TOPIC, and POST and DELETE /v1/session";
 
 /// The beginning of all doors.
 pub const PREFIX: &str = "/v1/";
@@ -34,7 +34,7 @@ struct Row {
     method: Arc<Method>,
 }
 
-static ROWS: LazyLock<[Row; 5]> = LazyLock::new(|| {
+static ROWS: LazyLock<[Row; 6]> = LazyLock::new(|| {
     let row = |verb, path, field, name, service, method| Row {
         verb,
         path,
@@ -46,6 +46,7 @@ static ROWS: LazyLock<[Row; 5]> = LazyLock::new(|| {
         row(Verb::GET, "/v1/countdown", None, "countdown", "CountdownService", "Countdown"),
         row(Verb::GET, "/v1/countdowns/", Some("name"), "countdowns", "CountdownService", "Countdown"),
         row(Verb::GET, "/v1/lines/", Some("path"), "lines", "LineService", "ReadLines"),
+        row(Verb::GET, "/v1/files", None, "files", "LineService", "WatchFiles"),
         row(Verb::GET, "/v1/messages", None, "messages", "MessageService", "Messages"),
         row(Verb::POST, "/v1/messages/", Some("topic"), "publish", "MessageService", "Publish"),
     ]

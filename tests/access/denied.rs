@@ -94,7 +94,7 @@ async fn no_method_of_any_service_can_be_called_without_a_right_except_health() 
     let house = House::with(&RULES.replace("nowhere", "$countdown.x"), &[]);
     let channel = house.server.connect().await;
     let own = methods(proto::FILE_DESCRIPTOR_SET, "perennial.v1");
-    assert!(own.len() >= 21, "{own:?}");
+    assert!(own.len() >= 22, "{own:?}");
     // A request without a field has no name that a rule has. `nobody` may publish to a topic of the server's own alone.
     let of_publishing = |path: &str| path.contains("/Publish");
     for path in &own {
@@ -205,6 +205,11 @@ fn cases(name: &str) -> Vec<Case> {
             &proto::ReadLinesRequest { path: file, ..Default::default() },
             "tail",
         ),
+        case(
+            "/perennial.v1.LineService/WatchFiles",
+            &proto::WatchFilesRequest { globs: vec![format!("logs/{name}*.log")], ..Default::default() },
+            "tail",
+        ),
         case("/perennial.v1.CountdownService/CreateCountdown", &create(None), "clock"),
         // The end of a countdown publishes, which needs a right of its own.
         case("/perennial.v1.CountdownService/CreateCountdown", &create(Some("orders.end")), "operator"),
@@ -280,15 +285,20 @@ async fn a_cursor_grants_nothing() {
         let (channel, token) = (channel.clone(), house.token("operator").to_owned());
         async move { call(&channel, path, request, Some(&token)).await.unwrap() }
     };
-    let [of_messages, of_lines, of_ticks] = [
+    let files =
+        |cursor| proto::WatchFilesRequest { globs: vec!["logs/a.log".into()], cursor, ..Default::default() };
+    let [of_messages, of_lines, of_files, of_ticks] = [
         "/perennial.v1.MessageService/Messages",
         "/perennial.v1.LineService/ReadLines",
+        "/perennial.v1.LineService/WatchFiles",
         "/perennial.v1.CountdownService/Countdown",
     ];
     let cursor = first(of_messages, messages(None).encode_to_vec()).await;
     let cursor_of_messages = Some(proto::MessagesResponse::decode(cursor).unwrap().cursor);
     let cursor = first(of_lines, lines(None).encode_to_vec()).await;
     let cursor_of_lines = Some(proto::ReadLinesResponse::decode(cursor).unwrap().cursor);
+    let cursor = first(of_files, files(None).encode_to_vec()).await;
+    let cursor_of_files = Some(proto::WatchFilesResponse::decode(cursor).unwrap().cursor);
     let cursor = first(of_ticks, ticks(None).encode_to_vec()).await;
     let cursor_of_ticks = Some(proto::CountdownResponse::decode(cursor).unwrap().cursor);
     for (path, with, without, may) in [
@@ -299,6 +309,7 @@ async fn a_cursor_grants_nothing() {
             "reader",
         ),
         (of_lines, lines(cursor_of_lines).encode_to_vec(), lines(None).encode_to_vec(), "tail"),
+        (of_files, files(cursor_of_files).encode_to_vec(), files(None).encode_to_vec(), "tail"),
         (of_ticks, ticks(cursor_of_ticks).encode_to_vec(), ticks(None).encode_to_vec(), "clock"),
     ] {
         for caller in CALLERS.iter().filter(|caller| **caller != "operator") {

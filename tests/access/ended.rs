@@ -1,6 +1,7 @@
 //! Rights that end while streams are open: each stream ends with the reason, and its last cursor resumes without a gap.
 
 use std::{
+    collections::BTreeSet,
     pin::{Pin, pin},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -13,7 +14,7 @@ use perennial::{
     client::{Client, Credentials, Error, Notice, Token},
     proto::{
         CountdownRequest, CountdownResponse, MessagesRequest, OnLag, PublishRequest, PublishResponse,
-        countdown_request::Target, message_stream_event::Event, messages_request::Start,
+        countdown_request::Target, file_change::Change, message_stream_event::Event, messages_request::Start,
         publish_result::Outcome,
     },
 };
@@ -174,6 +175,46 @@ async fn a_subscription_resumes_by_itself_with_another_part_after_the_rules_have
     assert_eq!(topics, ["orders.1", "bills.3", "orders.5"]);
     assert_eq!(parts, ["orders.> state.*", "orders.> bills.*"]);
     assert_eq!(*notices.lock().unwrap(), ["ACCESS_CHANGED"]);
+}
+
+#[tokio::test]
+async fn a_stream_of_files_resumes_by_itself_with_the_files_that_may_be_seen_after_the_rules_have_changed() {
+    let house = House::new();
+    for name in ["a.log", "a.txt"] {
+        std::fs::write(house.server.log_file(name), "1\n").unwrap();
+    }
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let seen = errors.clone();
+    let tail = house.client(Some("tail")).with_observer(move |notice| {
+        if let Notice::Interrupted { error, .. } = notice {
+            seen.lock().unwrap().push(error.reason().unwrap_or_default().to_owned());
+        }
+    });
+    let mut responses = tail.watch_files("logs");
+    let mut files = BTreeSet::new();
+    let mut until = async |wanted: &str| {
+        while files.iter().cloned().collect::<Vec<_>>().join(" ") != wanted {
+            let response = soon("a response", responses.next()).await.unwrap().unwrap();
+            if !response.events.is_empty() {
+                files.clear();
+            }
+            for change in response.changes {
+                let Some(Change::Added(file)) = change.change else { panic!("{change:?}") };
+                assert!(files.insert(file.path));
+            }
+        }
+    };
+    until("logs/a.log").await;
+    house.write_rules(&RULES.replace("\"logs=*.log\"", "\"logs=*.log\", \"logs=*.txt\""));
+    until("logs/a.log logs/a.txt").await;
+    assert_eq!(*errors.lock().unwrap(), ["ACCESS_CHANGED"]);
+    house.write_rules(&RULES.replace("may = [\"read\", \"list\"]", "may = [\"read\"]"));
+    let error = loop {
+        if let Err(error) = soon("a response", responses.next()).await.unwrap() {
+            break error;
+        }
+    };
+    assert_eq!(error.reason(), Some("ACCESS_DENIED"));
 }
 
 #[tokio::test]

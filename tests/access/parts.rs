@@ -6,8 +6,8 @@ use futures::StreamExt;
 use perennial::{
     client::Code,
     proto::{
-        Countdown, CreateCountdownRequest, EndMessage, MessagesRequest, PublishRequest,
-        create_countdown_request, message_stream_event::Event, messages_request::Start,
+        Countdown, CreateCountdownRequest, EndMessage, MessagesRequest, PublishRequest, WatchFilesRequest,
+        create_countdown_request, file_change::Change, message_stream_event::Event, messages_request::Start,
     },
 };
 
@@ -115,6 +115,36 @@ async fn a_subscription_yields_what_may_be_read_and_says_so() {
     assert!(stderr(&output).contains("a part of these topics only: orders.> state.*"), "{}", stderr(&output));
 }
 
+/// Streams of files have what a list has, also of the files that appear.
+async fn watched_files(house: &House) {
+    let tail = house.client(Some("tail"));
+    let mut changes = tail.watch_files("logs");
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        for change in soon("a response", changes.next()).await.unwrap().unwrap().changes {
+            let Some(Change::Added(file)) = change.change else { panic!("{change:?}") };
+            seen.push(file.path);
+        }
+        if seen.len() == 2 {
+            for name in ["d.txt", "d.log", "deep/e.txt", "deep/e.log"] {
+                std::fs::write(house.server.log_file(name), "x\n").unwrap();
+            }
+        }
+    }
+    seen[2..].sort();
+    assert_eq!(seen, ["logs/a.log", "logs/deep/c.log", "logs/d.log", "logs/deep/e.log"]);
+    // It looks like a root without files that the caller may see.
+    let absent = WatchFilesRequest { until_caught_up: true, ..WatchFilesRequest::from("absent/*") };
+    let nothing = tail.watch_files(absent.clone()).map(|answer| answer.unwrap().changes.len());
+    assert_eq!(soon("the end", nothing.collect::<Vec<_>>()).await.iter().sum::<usize>(), 0);
+    let operator = house.client(Some("operator"));
+    let refused = soon("an answer", operator.watch_files(absent).next()).await.unwrap();
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+    for name in ["d.log", "deep/e.log"] {
+        std::fs::remove_file(house.server.log_file(name)).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_list_shows_what_may_be_seen_on_every_page() {
     let house = House::new();
@@ -149,6 +179,8 @@ async fn a_list_shows_what_may_be_seen_on_every_page() {
         operator.list_files("logs/absent").await.map_err(|error| error.code()).unwrap_err(),
         Code::NotFound
     );
+
+    watched_files(&house).await;
 
     for name in ["work.a", "other"] {
         let set = run(&mut house.command("operator", &["set-consumer", name, "--to", "earliest"]));

@@ -28,6 +28,10 @@ who = ["token:clock"]
 streams = 2
 
 [[limit]]
+who = ["token:tail"]
+streams = 1
+
+[[limit]]
 who = ["token:writer"]
 publishes = 5
 
@@ -91,6 +95,11 @@ async fn each_quota_of_a_caller_is_enforced_and_has_a_time_to_try_again() {
             Err(error) => assert!(reason(&error) == exceeded() && std::time::Instant::now() < end, "{error}"),
         }
     }
+    let tail = house.client(Some("tail"));
+    let mut files = tail.watch_files("logs");
+    soon("a response", files.next()).await.unwrap().unwrap();
+    let second = soon("a refusal", tail.watch_files("logs").next()).await.unwrap().unwrap_err();
+    assert_eq!(reason(&second), exceeded());
     let writer = house.client(Some("writer"));
     publish(&writer, "x", 5).await.unwrap();
     assert_eq!(reason(&publish(&writer, "x", 5).await.unwrap_err()), exceeded());

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use perennial::{
-    client::Code,
+    client::{Client, Code},
     proto::{
-        CreateCountdownRequest, ReadLinesRequest, SetConsumerRequest, create_countdown_request::Target,
-        set_consumer_request::Start,
+        CreateCountdownRequest, ReadLinesRequest, SetConsumerRequest, WatchFilesRequest,
+        create_countdown_request::Target, file_change::Change, set_consumer_request::Start,
     },
 };
 
@@ -129,10 +129,28 @@ async fn called(house: &House, caller: &str, verb: &str, name: &str) -> Code {
     }
 }
 
+/// The files that a stream of files begins with.
+async fn watched(client: &Client) -> Result<BTreeSet<String>, Code> {
+    let request = WatchFilesRequest { until_caught_up: true, ..WatchFilesRequest::from("logs") };
+    let responses = client.watch_files(request).try_collect::<Vec<_>>();
+    let responses = soon("the end", responses).await.map_err(|error| error.code())?;
+    let changes =
+        responses.into_iter().flat_map(|it| it.changes).map(|change| match change.change.unwrap() {
+            Change::Added(file) => file.path,
+            Change::Removed(file) => panic!("{file:?}"),
+        });
+    Ok(changes.collect())
+}
+
 async fn listed(house: &House, caller: &str, kind: usize) -> Result<BTreeSet<String>, Code> {
     let client = house.client(Some(caller));
     let names = match KINDS[kind].key {
-        "files" => client.list_files("").await.map(|all| all.into_iter().map(|it| it.path).collect()),
+        "files" => {
+            let listed = client.list_files("").await.map(|all| all.into_iter().map(|it| it.path).collect());
+            let listed = listed.map_err(|error| error.code());
+            assert_eq!(watched(&client).await, listed, "{caller}");
+            return listed;
+        }
         "consumers" => client.list_consumers().await.map(|all| all.into_iter().map(|it| it.name).collect()),
         _ => client.list_countdowns().await.map(|all| all.into_iter().map(|it| it.name).collect()),
     };

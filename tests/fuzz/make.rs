@@ -9,8 +9,8 @@ use perennial::{
         DeleteCountdownRequest, EndMessage, ExtendCountdownRequest, GetCountdownRequest,
         ListConsumersRequest, ListCountdownsRequest, ListFilesRequest, ListTopicsRequest, MessagesRequest,
         PauseCountdownRequest, PublishBatchRequest, PublishRequest, PublishStreamRequest, PurgeTopicRequest,
-        ReadLinesRequest, SetConsumerRequest, countdown_request, create_countdown_request, messages_request,
-        publish_request, read_lines_request, set_consumer_request,
+        ReadLinesRequest, SetConsumerRequest, WatchFilesRequest, countdown_request, create_countdown_request,
+        messages_request, publish_request, read_lines_request, set_consumer_request,
     },
 };
 use prost::Message;
@@ -20,6 +20,9 @@ use crate::targets::{METHODS, log_config, pack};
 
 /// A cursor of messages of the data that requests are answered with.
 const CURSOR: &str = "AW0Boiror-N3m43M7P7eRuOKAwAAAHry1Bs";
+
+/// A cursor of the files that match `logs/**/*.log` there.
+const FILES_CURSOR: &str = "AWa8t-DoDwHNwbSJ67LCj_Xv5o7607O4gbcB9Bv72A";
 
 #[tokio::test]
 #[ignore = "makes inputs of the corpora again"]
@@ -110,6 +113,18 @@ fn requests() {
     );
     request("ListFiles", &ListFilesRequest { path: "logs".into(), page_size: Some(5), ..Default::default() });
     request(
+        "WatchFiles",
+        &WatchFilesRequest {
+            globs: vec!["logs/**/*.log".into()],
+            include_rotated: true,
+            until_caught_up: true,
+            cursor: Some(FILES_CURSOR.into()),
+            limit: Some(3),
+            heartbeat: Some(duration(3)),
+            max_batch: Some(2),
+        },
+    );
+    request(
         "Messages",
         &MessagesRequest {
             topics: vec!["orders.*".into(), "state.>".into()],
@@ -134,6 +149,10 @@ fn requests() {
     request("SetConsumer", &SetConsumerRequest { consumer: consumer(), start });
     request("ListConsumers", &ListConsumersRequest { consumer: Some(consumer()), ..Default::default() });
     request("DeleteConsumer", &DeleteConsumerRequest { consumer: consumer() });
+    frames();
+}
+
+fn frames() {
     // Frames: a whole message, the wrong length, compressed, divided, twice, and a message of groups and unknown fields.
     let publish = u8::try_from(METHODS.iter().position(|path| path.ends_with("/Publish")).unwrap()).unwrap();
     let stream = publish + 2;

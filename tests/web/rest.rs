@@ -205,6 +205,41 @@ async fn the_whole_history_of_a_log_is_read_and_a_file_that_cannot_be_read_is_na
 }
 
 #[tokio::test]
+async fn files_that_match_globs_are_events_by_which_the_stream_resumes() {
+    let server = Server::start();
+    for name in ["a.log", "a.log.1", "b.log", "c.txt"] {
+        append(&server.log_file(name), "1\n");
+    }
+    let path = "/v1/files?glob=logs/*.log&glob=logs/none&until_caught_up&items";
+    let (head, body) = ask(&server, request("GET", path, &[LINES])).await;
+    assert_eq!(head.status, 200, "{body}");
+    let items = body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let paths = items.filter_map(|item| item["added"]["path"].as_str().map(str::to_owned));
+    assert_eq!(paths.collect::<Vec<_>>(), ["logs/a.log", "logs/b.log"]);
+    let path = "/v1/files?glob=logs/*&items";
+    let (_, mut events) = Events::open(&server, path, &[EVENTS]).await;
+    let first = loop {
+        let event = events.next().await.unwrap();
+        if event.kind.is_empty() && !event.is_comment {
+            break event;
+        }
+    };
+    assert_eq!(first.json()["added"]["path"], "logs/a.log");
+    append(&server.log_file("d.log"), "1\n");
+    let (head, mut events) = Events::open(&server, path, &[EVENTS, ("last-event-id", &first.id)]).await;
+    assert_eq!(head.status, 200);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let event = events.next().await.unwrap();
+        assert_ne!(event.kind, "relisted", "it has the files that the cursor names");
+        if event.kind.is_empty() && !event.is_comment {
+            seen.push(event.json()["added"]["path"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(seen, ["logs/b.log", "logs/c.txt", "logs/d.log"]);
+}
+
+#[tokio::test]
 async fn what_is_posted_is_read() {
     let server = Server::start();
     let (head, mut events) = Events::open(&server, "/v1/messages?topic=demo.>", &[EVENTS]).await;

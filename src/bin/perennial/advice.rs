@@ -5,7 +5,7 @@
 //! they are.
 
 /// Calls, fields and values of the contract, and their names here.
-const NAMES: [(&str, &str); 36] = [
+const NAMES: [(&str, &str); 37] = [
     ("CancelCountdown", "`perennial countdown cancel`"),
     ("CommitCursor", "`perennial messages --consumer`"),
     ("CreateCountdown", "`perennial countdown create`"),
@@ -24,6 +24,7 @@ const NAMES: [(&str, &str); 36] = [
     ("ReadLines", "`perennial lines`"),
     ("SetConsumer", "`perennial set-consumer`"),
     ("ResumeCountdown", "`perennial countdown resume`"),
+    ("WatchFiles", "`perennial lines`"),
     ("ON_GAP_FAIL", "fail"),
     ("ON_GAP_SKIP", "skip"),
     ("LONG_LINE_SKIP", "skip"),

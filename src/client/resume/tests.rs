@@ -22,7 +22,7 @@ use crate::{
     grpc::codec::Encoded,
     proto::{
         CountdownRequest, CountdownResponse, Line, ListFilesRequest, ListFilesResponse, LongLine, OnGap,
-        ReadLinesRequest, ReadLinesResponse, countdown_request, line,
+        ReadLinesRequest, ReadLinesResponse, WatchFilesRequest, countdown_request, line,
         line_service_server::{LineService, LineServiceServer},
         read_lines_request::Start,
     },
@@ -42,6 +42,14 @@ struct Cutting {
 #[tonic::async_trait]
 impl LineService for Cutting {
     type ReadLinesStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
+    type WatchFilesStream = Self::ReadLinesStream;
+
+    async fn watch_files(
+        &self,
+        _: Request<WatchFilesRequest>,
+    ) -> Result<Response<Self::WatchFilesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     async fn list_files(&self, _: Request<ListFilesRequest>) -> Result<Response<ListFilesResponse>, Status> {
         Err(Status::unimplemented("there are no files"))
@@ -87,6 +95,14 @@ struct Large {
 #[tonic::async_trait]
 impl LineService for Large {
     type ReadLinesStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
+    type WatchFilesStream = Self::ReadLinesStream;
+
+    async fn watch_files(
+        &self,
+        _: Request<WatchFilesRequest>,
+    ) -> Result<Response<Self::WatchFilesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     async fn list_files(&self, _: Request<ListFilesRequest>) -> Result<Response<ListFilesResponse>, Status> {
         Err(Status::unimplemented("there are no files"))

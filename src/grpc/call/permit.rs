@@ -20,7 +20,7 @@ use super::{
     audit::{About, RefusedMessages},
 };
 use crate::{
-    access::{Access, Caller, Need, Part, ReadableFiles, Refused, Target, Verb, quota::StreamQuota},
+    access::{Access, Caller, FilesOf, Need, Part, Refused, Target, Verb, quota::StreamQuota},
     grpc::status::{self, Failure},
     pem,
 };
@@ -150,8 +150,9 @@ impl Permit {
 struct Yields {
     /// The part of the patterns of a subscription.
     topics: Part,
-    /// The files that its caller may read: a stream of lines continues in older generations, which lie elsewhere.
-    files: ReadableFiles,
+    /// The files that its caller may read, for a stream of lines, which continues in older generations, that lie elsewhere;
+    /// or list, for a stream of files.
+    files: FilesOf,
 }
 
 impl Yields {
@@ -161,8 +162,8 @@ impl Yields {
             _ => None,
         };
         let topics = caller.rights().readable(&needs.iter().filter_map(pattern).collect::<Vec<_>>());
-        let reads_files = needs.iter().any(|need| need.verb == Verb::Read);
-        let files = if reads_files { caller.rights().readable_files() } else { ReadableFiles::default() };
+        let of_files = needs.iter().find(|need| matches!(need.verb, Verb::Read | Verb::List));
+        let files = of_files.map(|need| caller.rights().files_of(need.verb)).unwrap_or_default();
         Self { topics, files }
     }
 }

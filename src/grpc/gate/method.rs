@@ -9,7 +9,7 @@ use super::elements::Field;
 use crate::{
     countdown::shared,
     grpc::Config,
-    lines::MAX_PATTERNS,
+    lines::{MAX_GLOBS, MAX_PATTERNS},
     messages::{MAX_HEADERS, PUBLISH_COUNTS},
     proto,
 };
@@ -132,6 +132,7 @@ fn fields(input: &str, max_patterns: usize) -> Vec<Field> {
             let patterns = |number, name| field(number, name, "patterns", Some(MAX_PATTERNS), Vec::new());
             vec![patterns(25, "include"), patterns(26, "exclude")]
         }
+        "WatchFilesRequest" => vec![field(1, "globs", "globs", Some(MAX_GLOBS), Vec::new())],
         "PublishRequest" => vec![headers(5, MAX_HEADERS)],
         "PublishBatchRequest" => vec![messages(vec![headers(5, MAX_HEADERS)])],
         // A message with too many headers gets an error of its own, and the stream continues.

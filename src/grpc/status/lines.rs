@@ -40,6 +40,22 @@ impl From<Error> for Failure {
                 let text = format!("is {asked}: this server allows from {MIN_ASKED_LINE_BYTES} to {limit}");
                 Self::field("max_line_bytes", text)
             }
+            Error::Globs { fault } => Self::field("globs", fault),
+            Error::Glob { index, fault } => Self::field(&format!("globs[{index}]"), fault),
+            Error::TooManyFiles { limit } => {
+                let text = format!(
+                    "match or lead through more than {limit} files and directories, the most of a stream \
+                     (--max-watched-per-stream): write globs that match fewer, such as `logs/app/*.log`"
+                );
+                Self::field("globs", text).with("limit", limit)
+            }
+            Error::TooManyWatched { limit } => {
+                let text = format!(
+                    "the streams of files of this server would hold more than {limit} files and directories \
+                     (--max-watched): try again later, or with globs that match fewer"
+                );
+                Self::new(ErrorReason::TooManyWatched, text).with("limit", limit)
+            }
             Error::Pattern { field, fault } => Self::field(field, pattern_fault(&fault)),
             Error::NumbersUnknown => Self::field(
                 "until_line",
@@ -53,7 +69,7 @@ impl From<Error> for Failure {
             }
             Error::Mismatch => Self::new(
                 ErrorReason::CursorMismatch,
-                "the cursor belongs to another path: send it with the path that it came from",
+                "the cursor belongs to another path, or to other globs: send it with those that it came from",
             ),
             Error::Expired => Self::new(
                 ErrorReason::CursorExpired,

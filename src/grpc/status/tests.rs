@@ -202,6 +202,10 @@ fn each_error_of_lines_has_its_status() {
         E::NeedsFollow { field: "partial_flush" },
         E::NotInHistory { field: "last" },
         E::NeedsHistory,
+        E::Globs { fault: "has no glob: set at least one".into() },
+        E::Glob { index: 0, fault: "is not valid: use `logs/*`".into() },
+        E::TooManyWatched { limit: 1_000_000 },
+        E::TooManyFiles { limit: 100_000 },
         E::PartialFlush { pause: Duration::ZERO },
         E::DelimiterLength { bytes: 17 },
         E::LineBytes { asked: 15, limit: 1 << 20 },
@@ -217,13 +221,16 @@ fn each_error_of_lines_has_its_status() {
         E::PositionInvalid,
         E::Io(io_error()),
     ];
-    walk(samples, 16, |error| match error {
+    walk(samples, 20, |error| match error {
         E::PathInvalid { .. } => (ErrorReason::InvalidField, Some("path")),
         E::NotFound { .. } => (ErrorReason::FileNotFound, None),
         E::LineZero { field }
         | E::NeedsFollow { field }
         | E::NotInHistory { field }
         | E::Pattern { field, .. } => (ErrorReason::InvalidField, Some(field)),
+        E::Globs { .. } | E::TooManyFiles { .. } => (ErrorReason::InvalidField, Some("globs")),
+        E::Glob { .. } => (ErrorReason::InvalidField, Some("globs[0]")),
+        E::TooManyWatched { .. } => (ErrorReason::TooManyWatched, None),
         E::NeedsHistory => (ErrorReason::InvalidField, Some("history")),
         E::NumbersUnknown => (ErrorReason::InvalidField, Some("until_line")),
         E::PartialFlush { .. } => (ErrorReason::InvalidField, Some("partial_flush")),
@@ -476,7 +483,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 39);
+    assert_eq!(ErrorReason::all().count(), 40);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

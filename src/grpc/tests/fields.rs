@@ -121,6 +121,40 @@ async fn every_wrong_field_of_read_lines_is_named() {
 }
 
 #[tokio::test]
+async fn every_wrong_field_of_watch_files_is_named() {
+    type Wrong = fn(&mut proto::WatchFilesRequest);
+    let house = House::new().await;
+    let table: [(&str, Wrong); 14] = [
+        ("globs", |r| r.globs.clear()),
+        ("globs", |r| r.globs = vec!["root/a".into(); 65]),
+        ("globs", |r| r.globs = vec![format!("root/{}", "a".repeat(4_096))]),
+        ("globs[1]", |r| r.globs.push(String::new())),
+        ("globs[1]", |r| r.globs.push("*/a.log".into())),
+        ("globs[1]", |r| r.globs.push("/root/a.log".into())),
+        ("globs[1]", |r| r.globs.push("root/[a".into())),
+        ("globs[1]", |r| r.globs.push("root/../a".into())),
+        ("globs[1]", |r| r.globs.push("root/{a,".repeat(10))),
+        ("limit", |r| r.limit = Some(0)),
+        ("heartbeat", |r| r.heartbeat = duration(0, 0)),
+        ("heartbeat", |r| r.heartbeat = duration(3600, 1)),
+        ("max_batch", |r| r.max_batch = Some(0)),
+        ("max_batch", |r| r.max_batch = Some(100_001)),
+    ];
+    let good = proto::WatchFilesRequest { globs: vec!["root/**/*.log".into()], ..Default::default() };
+    assert!(house.app.watch_files(Request::new(good.clone())).await.is_ok());
+    for (field, wrong) in table {
+        let mut request = good.clone();
+        wrong(&mut request);
+        let answer = house.app.watch_files(Request::new(request.clone())).await;
+        assert_eq!(refusal(answer), invalid(field), "{request:?}");
+    }
+    let request = proto::WatchFilesRequest { cursor: Some("x".into()), ..good.clone() };
+    assert_eq!(refusal(house.app.watch_files(Request::new(request)).await), malformed());
+    let request = proto::WatchFilesRequest { globs: vec!["none/*".into()], ..good };
+    assert_eq!(refusal(house.app.watch_files(Request::new(request)).await).0, "FILE_NOT_FOUND");
+}
+
+#[tokio::test]
 async fn every_wrong_field_of_messages_is_named() {
     use messages_request::Start;
     type Wrong = fn(&mut proto::MessagesRequest);

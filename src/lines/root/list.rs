@@ -158,20 +158,30 @@ impl List {
     }
 
     fn add_file(&mut self, directory: &Parent, name: &str, path: &str) -> Result<(), Error> {
-        let metadata = directory.open(name).and_then(|file| file.metadata()).map(Some);
-        let Some(metadata) = vanished(metadata, path)? else { return Ok(()) };
-        let modified = metadata.modified()?;
-        // It is a little in the future where another machine's clock wrote it.
-        let ago = self.range.now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
-        self.files.push(FileInfo {
-            path: path.into(),
-            size: metadata.len(),
-            modified,
-            created: metadata.created().ok(),
-            growing: ago < GROWING,
-        });
+        self.files.extend(file_info(directory, name, path, self.range.now)?);
         Ok(())
     }
+}
+
+/// A file of a list, if it can be opened for reading. Files that changed shortly before `now` are growing.
+pub fn file_info(
+    directory: &Parent,
+    name: &str,
+    path: &str,
+    now: SystemTime,
+) -> Result<Option<FileInfo>, Error> {
+    let metadata = directory.open(name).and_then(|file| file.metadata()).map(Some);
+    let Some(metadata) = vanished(metadata, path)? else { return Ok(None) };
+    let modified = metadata.modified()?;
+    // It is a little in the future where another machine's clock wrote it.
+    let ago = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
+    Ok(Some(FileInfo {
+        path: path.into(),
+        size: metadata.len(),
+        modified,
+        created: metadata.created().ok(),
+        growing: ago < GROWING,
+    }))
 }
 
 /// A file or directory that vanishes while it is listed, or may not be read, is left out. A fault of the server is an

@@ -51,6 +51,14 @@ pub fn without_compression(name: &str) -> Option<&str> {
     })
 }
 
+/// The names of which a name is a rotation, compressed or not, by the strict reading.
+pub fn strict_bases(name: &str) -> impl Iterator<Item = &str> {
+    let plain = without_compression(name).unwrap_or(name);
+    let label = is_label(plain.as_bytes()).then_some(LABELLED);
+    let bases = separators(plain.as_bytes()).filter_map(|at| plain.get(..at));
+    bases.filter(|base| !base.is_empty() && is_rotation(base, plain)).chain(label)
+}
+
 /// The names that a file may have had before it was rotated, and perhaps compressed. Without its own.
 pub fn bases(name: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut shorter = BTreeSet::from([name]);

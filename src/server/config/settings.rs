@@ -222,6 +222,10 @@ settings! {
         rotation_grace: Span "TIME" => lines.rotation_grace;
         /// Keep up to this many rotated files of a path open, for slow readers and for late lines
         max_rotated: usize "N" => lines.max_rotated;
+        /// Hold up to this many files and directories for all streams of files (WatchFiles); a million need about 200 MB
+        max_watched: usize "N" => lines.max_watched >= "1";
+        /// Hold up to this many files and directories for a stream of files
+        max_watched_per_stream: usize "N" => lines.max_watched_per_stream >= "1";
     }
     "Messages" {
         /// Enforce retention this often; with 20s, what a rule removes is gone within a minute

@@ -5,7 +5,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use perennial::{
     countdown, cursor, lines, messages,
-    proto::{CountdownRequest, MessagesRequest, ReadLinesRequest, countdown_request::Target},
+    proto::{
+        CountdownRequest, MessagesRequest, ReadLinesRequest, WatchFilesRequest, countdown_request::Target,
+    },
 };
 use prost::Message;
 
@@ -25,7 +27,9 @@ fn decode(text: &str) {
     let shared = round_trip::<countdown::shared::Position>(text);
     let lines = round_trip::<lines::Position>(text);
     let messages = round_trip::<messages::Position>(text);
-    assert!(usize::from(countdown) + usize::from(shared) + usize::from(lines) + usize::from(messages) <= 1);
+    let files = round_trip::<lines::FilePosition>(text);
+    let kinds = [countdown, shared, lines, messages, files];
+    assert!(kinds.into_iter().filter(|is_of_kind| *is_of_kind).count() <= 1);
     let cursor = Some(text.to_owned());
     if countdown || shared {
         let own =
@@ -44,6 +48,13 @@ fn decode(text: &str) {
             let (path, cursor) = ("logs/app.log".into(), cursor.clone());
             let request = ReadLinesRequest { path, follow, history, cursor, ..Default::default() };
             call("LineService/ReadLines", &request);
+        }
+    }
+    if files {
+        for glob in ["logs/**/*.log", "logs/*"] {
+            let (globs, cursor) = (vec![glob.into()], cursor.clone());
+            let request = WatchFilesRequest { globs, cursor, until_caught_up: true, ..Default::default() };
+            call("LineService/WatchFiles", &request);
         }
     }
     if messages {

@@ -48,7 +48,8 @@ const (
 	ErrorReason_REQUEST_MALFORMED ErrorReason = 3
 	// INVALID_ARGUMENT: the cursor was cut or mistyped, or belongs to another method.
 	ErrorReason_CURSOR_MALFORMED ErrorReason = 4
-	// FAILED_PRECONDITION: the cursor belongs to another file, another log or another shared countdown.
+	// FAILED_PRECONDITION: the cursor belongs to another file, other globs, another log or another shared
+	// countdown.
 	ErrorReason_CURSOR_MISMATCH ErrorReason = 5
 	// OUT_OF_RANGE: the file or the messages after the cursor were removed. Metadata, for messages: `oldest` and
 	// `newest`, the sequences that the log holds; `oldest` is absent if it holds no message.
@@ -130,13 +131,16 @@ const (
 	// that the request names. BadRequest names the field. Metadata: `verb`, what the call would do.
 	ErrorReason_ACCESS_DENIED ErrorReason = 37
 	// UNAVAILABLE, with RetryInfo: the rules of the server were changed, and the caller of a subscription may read another
-	// part of its topics than before, or that of a stream of lines other files. The last cursor resumes; messages that it
-	// could not read before it are not sent.
+	// part of its topics than before, that of a stream of lines other files, or that of a stream of files may see others.
+	// The last cursor resumes; messages that it could not read before it are not sent.
 	ErrorReason_ACCESS_CHANGED ErrorReason = 38
 	// RESOURCE_EXHAUSTED, with RetryInfo and QuotaFailure: a quota of the caller is used up, or one of topics has no room for
 	// the bytes of a message. Metadata: `quota`, one of streams, calls, publishes, bytes and stored_bytes, and `limit`; for
 	// stored_bytes also `used`, and `topics`, the patterns of the quota.
 	ErrorReason_QUOTA_EXCEEDED ErrorReason = 39
+	// RESOURCE_EXHAUSTED, with RetryInfo: the streams of WatchFiles would hold more files and directories than the server
+	// allows. Metadata: `limit`.
+	ErrorReason_TOO_MANY_WATCHED ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -182,6 +186,7 @@ var (
 		37: "ACCESS_DENIED",
 		38: "ACCESS_CHANGED",
 		39: "QUOTA_EXCEEDED",
+		40: "TOO_MANY_WATCHED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -224,6 +229,7 @@ var (
 		"ACCESS_DENIED":            37,
 		"ACCESS_CHANGED":           38,
 		"QUOTA_EXCEEDED":           39,
+		"TOO_MANY_WATCHED":         40,
 	}
 )
 
@@ -258,7 +264,7 @@ var File_perennial_v1_errors_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xdc\x06\n" +
+	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xf2\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -302,7 +308,8 @@ const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\x13CREDENTIALS_REVOKED\x10$\x12\x11\n" +
 	"\rACCESS_DENIED\x10%\x12\x12\n" +
 	"\x0eACCESS_CHANGED\x10&\x12\x12\n" +
-	"\x0eQUOTA_EXCEEDED\x10'B\x81\x01\n" +
+	"\x0eQUOTA_EXCEEDED\x10'\x12\x14\n" +
+	"\x10TOO_MANY_WATCHED\x10(B\x81\x01\n" +
 	"\x10dev.perennial.v1B\vErrorsProtoP\x01Z*perennial.dev/gen/perennial/v1;perennialv1\xa2\x02\x03PRN\xaa\x02\fPerennial.V1\xca\x02\fPerennial\\V1\xea\x02\rPerennial::V1b\x06proto3"
 
 var (
