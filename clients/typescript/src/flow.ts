@@ -4,7 +4,7 @@ import type { CallOptions, Transport } from "@connectrpc/connect";
 
 import type { Connections, Shared } from "./connections.js";
 import { PerennialError, ProtocolError, fromConnect, unavailable } from "./errors.js";
-import { MAX_TIMER_MS, Waits, sleep } from "./waits.js";
+import { MAX_TIMER_MS, Waits, after, sleep } from "./waits.js";
 
 const HEARTBEAT_MS = 15_000;
 /** A stream that misses this number of heartbeats is lost. */
@@ -155,14 +155,14 @@ export class Flow<R extends { cursor: string }> {
     let wait = this.#silenceMs;
     if (!attempt.hasAnswered) wait = Math.min(wait + CONNECT_ALLOWANCE_MS, Math.max(this.#rest() ?? Infinity, 0));
     // The timer runs only while the stream waits for a response, not while the caller works on one.
-    const timer = setTimeout(() => {
+    const cancel = after(wait, () => {
       attempt.isSilent = true;
       attempt.controller.abort();
-    }, wait);
+    });
     try {
       return await attempt.responses.next();
     } finally {
-      clearTimeout(timer);
+      cancel();
     }
   }
 

@@ -1,3 +1,5 @@
+import { after } from "./waits.js";
+
 /**
  * Keeps the state of one stream, so that a program that ends and starts again continues after the last item that it has
  * processed.
@@ -35,7 +37,7 @@ const SAVE_IDLE_MS = 1_000;
 export class Keeper {
   #state: (() => string) | undefined;
   #saved = -Infinity;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #cancel: (() => void) | undefined;
   /** The save that is under way, and all before it. */
   #saving: Promise<void> = Promise.resolve();
   #failed: { error: unknown } | undefined;
@@ -57,8 +59,8 @@ export class Keeper {
 
   /** Saves what is not saved yet. */
   async finish(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#cancel?.();
+    this.#cancel = undefined;
     await this.#save();
   }
 
@@ -67,11 +69,11 @@ export class Keeper {
     const wait = everyMs - (performance.now() - this.#saved);
     if (wait <= 0) return this.#save();
     if (this.#failed) throw this.#failed.error;
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
+    this.#cancel ??= after(wait, () => {
+      this.#cancel = undefined;
       // The next use of the stream throws the error.
       this.#save().catch(() => {});
-    }, wait);
+    });
   }
 
   #save(): Promise<void> {

@@ -8,6 +8,7 @@ import { fromConnect } from "../dist/errors.js";
 import { ErrorInfoSchema, RetryInfoSchema } from "../dist/gen/google/rpc/error_details_pb.js";
 import { PerennialError, StateError, connect } from "../dist/node.js";
 import { parseState, stateText } from "../dist/state.js";
+import { Keeper } from "../dist/store.js";
 import { Waits } from "../dist/waits.js";
 
 test("a reason decides whether a call is tried again, and the code only without one", () => {
@@ -101,4 +102,18 @@ test("a state has the same text in all languages", () => {
   ]) {
     assert.throws(() => parseState(text, "lines", "the file"), (error) => error instanceof StateError && /the file/.test(error.message));
   }
+});
+
+test("a state that is saved once in fifty days is not saved at once", async () => {
+  const [saved, warnings] = [[], []];
+  const note = (warning) => warnings.push(warning.name);
+  process.on("warning", note);
+  const keeper = new Keeper({ load: () => undefined, save: (state) => void saved.push(state) }, 50 * 86_400_000);
+  await keeper.done(() => "first");
+  await keeper.done(() => "second");
+  await new Promise(setImmediate);
+  process.off("warning", note);
+  assert.deepEqual([saved, warnings], [["first"], []]);
+  await keeper.finish();
+  assert.deepEqual(saved, ["first", "second"]);
 });
