@@ -12,11 +12,15 @@ import re
 import signal
 import time
 
+from authority import Authority
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("PERENNIALD", str(ROOT / "target/release/perenniald"))
 CLI = os.environ.get("PERENNIAL", str(ROOT / "target/release/perennial"))
 # A line of a client may hold a message of 1 MiB in JSON.
 LINE_BYTES = 16 * 1024 * 1024
+# In the certificate of a server that clients reach.
+NAMES = "DNS:localhost,IP:127.0.0.1"
 
 
 class Failed(Exception):
@@ -78,18 +82,60 @@ class Server:
         self.logs.mkdir(parents=True)
         self.process = None
         self.listening = None
+        self.scheme, self.metrics = "http", ""
+        # What a client needs to be let in, as fields of the command of the kit.
+        self.credentials = {}
+        self.authority = None
+
+    async def secure(self):
+        """Lets in only clients with a certificate and a token, by TLS, from the next start on."""
+        ours = self.authority = Authority(self.directory / "ours")
+        ours.sign("server", NAMES)
+        ours.sign("client", "DNS:client")
+        (ours / "access.toml").write_text('[[rule]]\nwho = ["token:kit"]\nmay = ["administer"]\n')
+        self.scheme = "https"
+        self.options = (
+            *self.options, "--tls-cert", ours / "server.pem", "--tls-key", ours / "server.key", "--tls-client-ca", ours / "ca.pem",
+            "--access", ours / "access.toml", "--tokens", ours / "tokens.toml",
+        )  # fmt: skip
+        self.credentials = {"ca": str(ours / "ca.pem"), "cert": str(ours / "client.pem"), "key": str(ours / "client.key")}
+        self.credentials["token"] = await self.new_token()
+
+    async def new_token(self):
+        return (await self.tokens("new", "kit")).strip()
+
+    async def tokens(self, *arguments):
+        return await output(SERVER, "token", "--tokens", self.directory / "ours/tokens.toml", *arguments)
+
+    async def open_streams(self):
+        return await self.metric("perennial_streams_open{.*}")
+
+    async def metric(self, name):
+        """The sum of a metric of the server, over the labels that match."""
+        host, port = self.metrics.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        text = (await reader.read()).decode()
+        writer.close()
+        return sum(map(int, re.findall(rf"^{name} (\d+)\r?$", text, re.MULTILINE)))
+
+    def reload(self):
+        """Makes the server read its files again."""
+        self.process.send_signal(signal.SIGHUP)
 
     async def start(self):
         self.process = await asyncio.create_subprocess_exec(
             SERVER, "--listen", self.address, "--data", self.directory / "data", "--root", f"logs={self.logs}",
-            "--log", "error", *self.options, stderr=asyncio.subprocess.PIPE,
+            "--metrics", "127.0.0.1:0", "--log", "error", *self.options, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         printed = ""
         async for line in self.process.stderr:
             printed += line.decode()
-            if found := re.match(r"perenniald: listening on http://(.*)", line.decode()):
+            if found := re.match(r"perenniald: listening on https?://(.*)", line.decode()):
                 self.address = found[1]
                 self.listening = Watch()
+            if found := re.match(r"perenniald: metrics are at http://(.*)/metrics", line.decode()):
+                self.metrics = found[1]
                 return
         raise Failed(f"the server did not start: {printed}")
 
@@ -104,7 +150,10 @@ class Server:
         await self.start()
 
     async def cli(self, *arguments, stdin=b""):
-        return await output(CLI, "--server", f"http://{self.address}", *arguments, stdin=stdin)
+        secure = {"ca": "PERENNIAL_CA", "cert": "PERENNIAL_CERT", "key": "PERENNIAL_CERT_KEY", "token": "PERENNIAL_TOKEN"}
+        environment = {secure[name]: value for name, value in self.credentials.items()}
+        server = f"{self.scheme}://{self.address}"
+        return await output(CLI, "--server", server, *arguments, stdin=stdin, environment=environment)
 
     async def publish(self, topic, texts):
         """Publishes the texts, each once, also while the server is killed."""
@@ -124,11 +173,12 @@ class Server:
         return [json.loads(line)["text"] for line in out.splitlines()]
 
 
-async def output(*command, stdin=b""):
+async def output(*command, stdin=b"", environment=None):
     """The output of a command."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+        *command, env=os.environ | (environment or {}),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     out, err = await process.communicate(stdin)
     if process.returncode != 0:
         raise Failed(f"{' '.join(str(part) for part in command)}: {err.decode()}")

@@ -13,8 +13,6 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from bed import Watch
-
 DATA, HEADERS, RST_STREAM = 0x0, 0x1, 0x3
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 PREFACE = 24
@@ -41,6 +39,9 @@ class Fault:
     - `hold`: the first connection is one of `mute`. On the second, one message passes to the server, and its answer
       passes after half of `late` seconds. The messages after it wait, as in the buffers of a slow network, and pass
       after `late` seconds unless the client has ended the call.
+
+    The proxy cannot read what passes by TLS. There it knows `refuse`, `bytes`, `bytes_up`, and `stall` after a random
+    number of bytes.
     """
 
     do: str = ""
@@ -56,16 +57,11 @@ class Fault:
 
 
 class Proxy:
-    """Listens at `address`, and passes connections on to a server whose address may change."""
+    """Listens at `address`, and passes connections on to a server whose address may change. `is_sealed`: by TLS."""
 
-    def __init__(self, target, fault: Fault | None = None):
-        self.target, self.fault = target, fault or Fault()
+    def __init__(self, target, fault: Fault | None = None, is_sealed=False):
+        self.target, self.fault, self.is_sealed = target, fault or Fault(), is_sealed
         self.connections = self.faults = 0
-        # Set when the last call of a client was seen to end, by a reset of its stream or the end of its connection.
-        self.ended = asyncio.Event()
-        # Measures when that was.
-        self.stop_sent: Watch | None = None
-        self.ended_after = 0.0
         self._server = None
         self._tasks: set[asyncio.Task] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -109,19 +105,13 @@ class Proxy:
         self._writers.add(up_writer)
         for each in (writer, up_writer):
             each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self, fault if is_faulty else Fault(), writer, up_writer)
+        kind = SealedConnection if self.is_sealed else Connection
+        connection = kind(self, fault if is_faulty else Fault(), writer, up_writer)
         try:
             await connection.run(reader, up_reader)
         finally:
-            self.call_ended()
             self._writers.discard(up_writer)
             up_writer.transport.abort()
-
-
-    def call_ended(self):
-        if self.stop_sent is not None and not self.ended.is_set():
-            self.ended_after = self.stop_sent.spent()
-        self.ended.set()
 
 
 class Connection:
@@ -172,7 +162,6 @@ class Connection:
             if self.is_stalled:
                 await asyncio.Event().wait()
             if frame[3] == RST_STREAM:
-                self.proxy.call_ended()
                 self.held = self.held and []
             if stream_of(frame) in self.ended and frame[3] in (DATA, RST_STREAM):
                 continue
@@ -287,6 +276,30 @@ class Connection:
         if frame[3] != DATA or not self.fault.do or self.fault.do == "bytes":
             return [(frame, False)]
         return self.to_client.parts(frame)
+
+
+class SealedConnection(Connection):
+    """One connection by TLS."""
+
+    async def _to_server(self, reader):
+        while data := await reader.read(65_536):
+            if self.is_stalled:
+                await asyncio.Event().wait()
+            self.server.write(data)
+            await self.server.drain()
+            if self.fault.do == "bytes_up" and self.spend(len(data)):
+                await asyncio.sleep(ANSWER_SECONDS)
+                return
+
+    async def _to_client(self, reader):
+        while data := await reader.read(65_536):
+            if self.fault.do in ("bytes", "stall") and self.spend(len(data)):
+                if self.fault.do == "bytes":
+                    return
+                self.is_stalled = True
+                await asyncio.Event().wait()
+            self.client.write(data)
+            await self.client.drain()
 
 
 class Messages:

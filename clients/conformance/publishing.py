@@ -6,7 +6,6 @@ import asyncio
 
 from bed import Client, Failed, Late, Watch
 from cases import CASES, CONNECT_SECONDS, disturb
-from proxy import Proxy
 
 
 def check_receipts(run, receipts):
@@ -20,9 +19,9 @@ def check_receipts(run, receipts):
 async def publish(run):
     run.expected = [f"message {n}" for n in range(run.items)]
     receipts = []
-    async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
-        client.send(
-            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="message ",
+    async with run.proxy() as proxy, Client(run.command) as client:
+        run.send(
+            client, proxy.address, do="publish", topic="t", count=run.items, first=0, prefix="message ",
             connect_timeout=run.get("connect_timeout", CONNECT_SECONDS),
         )  # fmt: skip
         beside = asyncio.create_task(disturb(run))
@@ -48,8 +47,8 @@ async def publish(run):
 async def publish_refused(run):
     receipts = []
     async with Client(run.command) as client:
-        client.send(
-            do="publish", server=f"http://{run.server.address}", topic="a b", count=run.items, first=0, prefix="m ",
+        run.send(
+            client, run.server.address, do="publish", topic="a b", count=run.items, first=0, prefix="m ",
             connect_timeout=CONNECT_SECONDS,
         )  # fmt: skip
         async for line in client.lines():
@@ -64,10 +63,10 @@ async def publish_refused(run):
 async def publish_too_late(run):
     """Messages that were sent wait for longer than the server knows ids, which would store them again."""
     receipts, pad = [], 40
-    async with Proxy(lambda: run.server.address, run.fault()) as proxy, Client(run.command) as client:
+    async with run.proxy() as proxy, Client(run.command) as client:
         # The client gives up 40 s before the end of the window, for what may still be on its way.
-        client.send(
-            do="publish", server=f"http://{proxy.address}", topic="t", count=run.items, first=0, prefix="m ",
+        run.send(
+            client, proxy.address, do="publish", topic="t", count=run.items, first=0, prefix="m ",
             dedupe_window=pad + run.get("sends_again_for", 1.0), connect_timeout=CONNECT_SECONDS,
         )  # fmt: skip
         async for line in client.lines():
@@ -97,8 +96,8 @@ async def publish_unreached(run):
     await run.server.end()
     async with Client(run.command) as client:
         since = Watch()
-        client.send(
-            do="publish", server=f"http://{run.server.address}", topic="t", count=run.items, first=0, prefix="m ",
+        run.send(
+            client, run.server.address, do="publish", topic="t", count=run.items, first=0, prefix="m ",
             connect_timeout=1.0,
         )  # fmt: skip
         receipts = []

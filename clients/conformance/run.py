@@ -20,6 +20,7 @@ import tomllib
 import figures
 import publishing  # noqa: F401 - it adds its cases
 import restarts  # noqa: F401 - likewise
+import trust  # noqa: F401 - likewise
 from bed import CLIENTS, PAUSES, Client, Failed, Late, Server
 from cases import CASES, Run
 
@@ -49,6 +50,8 @@ async def one(command, scenario, attempt):
         run = Run(command, dict(scenario), server, attempt)
         fault, is_late = None, False
         try:
+            if scenario.get("tls"):
+                await server.secure()
             await server.start()
             await asyncio.wait_for(CASES[scenario.get("run", "read")](run), LIMIT_SECONDS)
         except Failed as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import unittest
+import warnings
 
 import grpc
 
@@ -40,6 +43,12 @@ class SlowStore:
 
 class Package(unittest.TestCase):
     def setUp(self) -> None:
+        # What is left open makes a warning when it is collected, which Python can only print.
+        self.left: list[str] = []
+        hook, sys.unraisablehook = sys.unraisablehook, lambda fault: self.left.append(f"{fault.exc_value!r} in {fault.object!r}")
+        self.addCleanup(setattr, sys, "unraisablehook", hook)
+        self.addCleanup(self.check_left)
+        warnings.simplefilter("error", ResourceWarning)
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory, self.address = pathlib.Path(directory.name), "127.0.0.1:0"
@@ -63,6 +72,10 @@ class Package(unittest.TestCase):
         self.server.wait()
         if self.server.stderr:
             self.server.stderr.close()
+
+    def check_left(self) -> None:
+        gc.collect()
+        self.assertEqual(self.left, [])
 
     def run_async(self, test: object) -> None:
         asyncio.run(asyncio.wait_for(test, LIMIT_SECONDS))  # type: ignore[arg-type]
@@ -106,6 +119,27 @@ class Package(unittest.TestCase):
             await refused("another authority", address, ca=elsewhere[0])
             await refused("no certificate", address, ca=here[0])
             await refused("another certificate", address, ca=here[0], cert=elsewhere[0], key=elsewhere[1])
+
+        self.run_async(test())
+
+    def test_a_publisher_and_a_stream_end_when_the_server_comes_back_with_another_certificate(self) -> None:
+        here, elsewhere = self.certificate("here", "IP:127.0.0.1"), self.certificate("elsewhere", "IP:127.0.0.1")
+
+        async def test() -> None:
+            self.stop()
+            self.start("--tls-cert", here[0], "--tls-key", here[1])
+            async with AsyncClient(f"https://{self.address}", ca=here[0]) as client:
+                publisher = client.publisher(connect_timeout=LIMIT_SECONDS)
+                await (await publisher.publish("t", "x"))
+                messages = aiter(client.messages("t", earliest=True))
+                self.assertEqual((await anext(messages)).text, "x")
+                self.stop()
+                self.start("--tls-cert", elsewhere[0], "--tls-key", elsewhere[1])
+                receipt = await publisher.publish("t", "y")
+                for waiting in (anext(messages), receipt, publisher.flush()):
+                    with self.assertRaisesRegex(CallError, "do not trust each other") as caught:
+                        await waiting
+                    self.assertTrue(caught.exception.is_distrust and not caught.exception.is_retryable)
 
         self.run_async(test())
 
@@ -233,8 +267,10 @@ class Package(unittest.TestCase):
     def test_a_publisher_whose_server_does_not_speak_ends_its_calls(self) -> None:
         async def test() -> None:
             async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await reader.read()
-                writer.close()
+                # A connection that comes late is cancelled with the loop.
+                with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                    await reader.read()
+                writer.transport.abort()
 
             async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
                 async with AsyncClient("127.0.0.1:%d" % server.sockets[0].getsockname()[1]) as client:
@@ -243,6 +279,30 @@ class Package(unittest.TestCase):
                         await (await publisher.publish("t", "x"))
 
         self.run_async(test())
+
+    def test_a_client_that_is_closed_leaves_no_connection(self) -> None:
+        def connections() -> int:
+            port = f":{int(self.address.rsplit(':', 1)[1]):04X}"
+            # grpcio uses sockets of IPv6 for IPv4, too. State 1 is that of an established connection.
+            files = [pathlib.Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+            rows = [row.split() for file in files if file.exists() for row in file.read_text().splitlines()[1:]]
+            return sum(row[2].endswith(port) and row[3] == "01" for row in rows)
+
+        async def in_tasks() -> None:
+            async with AsyncClient(self.address) as client, client.publisher() as publisher:
+                await publisher.publish("t", "x")
+                async for _ in client.read_lines("logs/a.log", follow=True):
+                    break
+                self.assertGreater(connections(), 0)
+
+        self.run_async(in_tasks())
+        with Client(self.address) as client:
+            for _ in client.read_lines("logs/a.log", follow=True):
+                break
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while connections() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(connections(), 0)
 
     def test_a_stream_that_is_left_within_its_body_commits_when_it_is_closed(self) -> None:
         async def test() -> None:
@@ -297,7 +357,7 @@ class Package(unittest.TestCase):
         async def with_proxy() -> None:
             async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 called.append(await reader.read(100))
-                writer.close()
+                writer.transport.abort()
 
             async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
                 os.environ["http_proxy"] = "http://127.0.0.1:%d" % proxy.sockets[0].getsockname()[1]

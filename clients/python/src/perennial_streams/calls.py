@@ -23,6 +23,10 @@ HEARTBEAT = 15.0
 MISSED_HEARTBEATS, MIN_SILENCE = 3, 5.0
 # How long an attempt may take to connect.
 CONNECT_LIMIT = 10.0
+# How often a call that waits for a connection learns why there is none.
+_TRUST_CHECK = 1.0
+_CLOSE_SECONDS = 0.02
+_ANY_METHOD = "/grpc.health.v1.Health/Check"
 
 
 class Backoff:
@@ -101,6 +105,8 @@ class Channels:
         for connection in list(self._all):
             await connection.channel.close()
         self._all.clear()
+        # A connection is closed after the last completion of a call, which needs the loop. grpcio does not say when that was.
+        await asyncio.sleep(_CLOSE_SECONDS)
 
 
 class Watchdog:
@@ -108,6 +114,9 @@ class Watchdog:
 
     def __init__(self, cancel: Callable[[], object], silence: float, first: float) -> None:
         self.has_fired, self.why = False, ""
+        # An error that ends the stream.
+        self.error: CallError | None = None
+        self._trust: asyncio.Task[None] | None = None
         self._cancel = cancel
         self._silence = silence
         # For the first response.
@@ -128,6 +137,7 @@ class Watchdog:
 
     def arrived(self) -> None:
         self._is_waiting, self._limit = False, self._silence
+        self._end_trust()
 
     def _check(self) -> None:
         if not self._is_due():
@@ -143,12 +153,41 @@ class Watchdog:
         self.has_fired, self.why = True, why
         self._cancel()
 
+    def watch_trust(self, channel: grpc.aio.Channel) -> None:
+        """Gives a call that waits for a connection up when client and server do not trust each other."""
+        self._trust = asyncio.create_task(self._watch_trust(channel))
+
+    async def _watch_trust(self, channel: grpc.aio.Channel) -> None:
+        # The call does not report why there is no connection. Another one, which does not wait, fails at once and does.
+        while self.error is None:
+            await asyncio.sleep(_TRUST_CHECK)
+            if channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                continue
+            try:
+                call = channel.unary_unary(_ANY_METHOD, request_serializer=bytes, response_deserializer=bytes)
+                await call(b"", timeout=_TRUST_CHECK)
+            except grpc.aio.AioRpcError as failed:
+                error = from_rpc(failed.code(), failed.details(), ())
+                if error.is_distrust:
+                    self.error = error
+                    self.fire()
+
+    def _end_trust(self) -> None:
+        if self._trust is not None:
+            self._trust.cancel()
+            self._trust = None
+
     def stop(self) -> None:
         self._timer.cancel()
+        self._end_trust()
+        # They keep the call, and with it the connection.
+        self._cancel, self._is_due = lambda: None, lambda: True
 
 
 def lost(error: BaseException, watchdog: Watchdog, silence: float) -> CallError | None:
     """The error of an attempt, or None if it is not one of the call."""
+    if watchdog.error is not None:
+        return watchdog.error
     if watchdog.has_fired:
         text = watchdog.why or f"nothing arrived for {silence:g} s, not even a heartbeat"
         return CallError(grpc.StatusCode.UNAVAILABLE, text, retryable=True)
@@ -270,6 +309,8 @@ class Responses:
             if (limit := self._limit()) is not None:
                 first = max(0.0, min(first, self._out_since + limit - time.monotonic()))
             watchdog = Watchdog(call.cancel, self._silence, first)
+            if self._has_begun:
+                watchdog.watch_trust(connection.channel)
             try:
                 while True:
                     watchdog.wait()

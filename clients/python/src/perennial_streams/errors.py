@@ -34,6 +34,7 @@ _DISTRUST = (
     "Unwrap failed (TSI_DATA_CORRUPTED)",
     "WRONG_VERSION_NUMBER",
 )
+_ADVICE = "client and server do not trust each other: check `ca`, `cert`, `key` and the host in the address"
 
 
 class PerennialError(Exception):
@@ -45,7 +46,8 @@ class CallError(PerennialError):
 
     `code` is the gRPC code, `reason` the name of a value of `ErrorReason`, such as `CURSOR_EXPIRED`, or empty if the
     server gave no reason. `field` is the field of the request that was wrong, or empty. `metadata` has facts for
-    programs. `retry_delay` is the wait in seconds that the server asks for, and None if it does not.
+    programs. `retry_delay` is the wait in seconds that the server asks for, and None if it does not. `is_distrust`: client
+    and server do not trust each other, or only one of them speaks TLS.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class CallError(PerennialError):
         metadata: Mapping[str, str] | None = None,
         retry_delay: float | None = None,
         retryable: bool | None = None,
+        is_distrust: bool = False,
     ) -> None:
         text = f"{code.name} ({reason}): {message}" if reason else f"{code.name}: {message}"
         super().__init__(text)
@@ -67,7 +70,8 @@ class CallError(PerennialError):
         self.field = field
         self.metadata = dict(metadata or {})
         self.retry_delay = retry_delay
-        self._retryable = retryable
+        self.is_distrust = is_distrust
+        self._retryable = False if is_distrust else retryable
 
     @property
     def is_retryable(self) -> bool:
@@ -130,9 +134,9 @@ def from_rpc(code: grpc.StatusCode, text: str | None, metadata: Iterable[Any] | 
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
     is_distrust = code is grpc.StatusCode.UNAVAILABLE and not reason and any(it in (text or "") for it in _DISTRUST)
-    retryable = False if is_distrust else None
+    message = f"{_ADVICE}: {text}" if is_distrust else text or ""
     return CallError(
-        code, text or "", reason=reason, field=field, metadata=facts, retry_delay=delay, retryable=retryable
+        code, message, reason=reason, field=field, metadata=facts, retry_delay=delay, is_distrust=is_distrust
     )
 
 

@@ -256,9 +256,12 @@ class AsyncPublisher:
             first = _SILENCE + CONNECT_LIMIT if left is None else min(_SILENCE + CONNECT_LIMIT, left)
             watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, first)
             ids = _IdsWatchdog(self._ids_known_for, watchdog.fire)
+            if self._has_begun:
+                watchdog.watch_trust(connection.channel)
             try:
                 await _accepted(call)
                 self._has_begun = True
+                watchdog.arrived()
                 # Not before: the library would keep messages while it connects, which may take long.
                 is_connected.set()
                 while True:

@@ -65,13 +65,19 @@ class _Runner:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function)
 
+    def end(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Starts the end of something. It has ended when the runner has."""
+        if self._loop.is_closed():
+            coroutine.close()
+        else:
+            asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def stop(self) -> None:
         if not self._loop.is_closed():
             self.run(self._end_tasks())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-
 
     @staticmethod
     async def _end_tasks() -> None:
@@ -160,7 +166,8 @@ class Stream(Generic[ItemT, EventT]):
                 if o.commit_every is not None and time.monotonic() - self._committed_at >= o.commit_every:
                     self.commit()
         finally:
-            self._client._runner.soon(responses.close)
+            # Its call, the timer of that, and its share of the connection end, too.
+            self._client._runner.end(responses.aclose())
             self._save(force=True)
             self._commit_at_end(is_failing=is_failing)
 
