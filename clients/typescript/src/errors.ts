@@ -11,8 +11,8 @@ const DOMAIN = "perennial";
 /** Codes of the transport and of the client's own library: connect-node reports a connection that was reset as ABORTED. */
 const LOST: readonly Code[] = [Code.Unavailable, Code.Unknown, Code.Internal, Code.Canceled, Code.Aborted];
 
-/** Codes of Node for a server that cannot be trusted: the next connection fails as well. */
-const REFUSED = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH)/;
+/** Codes of Node for a server that cannot be trusted, or for files that cannot be used: the next connection fails as well. */
+const REFUSED = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|HOSTNAME_MISMATCH)/;
 
 /** What a {@link PerennialError} is made of. */
 export interface Facts {

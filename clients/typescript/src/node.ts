@@ -9,6 +9,7 @@ import type { ClientSessionOptions, SecureClientSessionOptions } from "node:http
 import net from "node:net";
 import path from "node:path";
 
+import { Code, ConnectError } from "@connectrpc/connect";
 import { Http2SessionManager, createGrpcTransport } from "@connectrpc/connect-node";
 
 import { DEFAULT_ADDRESS, parseAddress } from "./address.js";
@@ -27,7 +28,10 @@ const PINGS = { pingIntervalMs: 30_000, pingTimeoutMs: 20_000 };
 /** The room for a response that arrives while the one before is being processed: the default of HTTP/2 is 64 KiB. */
 const WINDOW_BYTES = 1 << 20;
 
-/** Options of {@link connect}. Files are of PEM, and are read for each new connection, so that they can be renewed. */
+/**
+ * Options of {@link connect}. Files are of PEM, and are read for each new connection, so that they can be renewed. If one
+ * cannot be read then, the calls that need the connection fail, and are not tried again.
+ */
 export interface ConnectOptions {
   /** The file of the authorities to trust, instead of those of the system. */
   caFile?: string;
@@ -61,16 +65,21 @@ export function connect(address?: string, options: ConnectOptions = {}): Client 
     throw new TypeError(`the token would be sent in plain text to ${at.url}: try https`);
   }
   const interceptors = token === undefined ? [] : [withToken(typeof token === "string" ? () => token : token)];
-  const session = (): ClientSessionOptions | SecureClientSessionOptions => ({
+  const session: ClientSessionOptions | SecureClientSessionOptions = {
     settings: { initialWindowSize: WINDOW_BYTES },
-    ...(at.isSecure ? { ca: pem(caFile), cert: pem(certFile), key: pem(keyFile) } : {}),
     ...(at.socket === undefined ? {} : { createConnection: () => net.connect(at.socket ?? "") }),
-  });
-  // A file that cannot be read fails here, and not at the first call.
-  session();
+  };
+  const files = { ca: caFile, cert: certFile, key: keyFile };
+  for (const [option, file] of Object.entries(files)) {
+    if (!at.isSecure || file === undefined) continue;
+    // A file that cannot be read fails here, and not at the first call.
+    readFileSync(file);
+    // Node copies the options for each connection, and reads the file.
+    Object.defineProperty(session, option, { enumerable: true, get: () => pem(file) });
+  }
   return new Client({
     open() {
-      const sessionManager = new Http2SessionManager(at.url, PINGS, session());
+      const sessionManager = new Http2SessionManager(at.url, PINGS, session);
       const transport = createGrpcTransport({
         baseUrl: at.url,
         sessionManager,
@@ -82,8 +91,14 @@ export function connect(address?: string, options: ConnectOptions = {}): Client 
   });
 }
 
-function pem(file: string | undefined): Buffer | undefined {
-  return file === undefined ? undefined : readFileSync(file);
+/** A file of the credentials. An error that the transport reports as lost connections would be tried again. */
+function pem(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const cause = error instanceof Error ? error.message : String(error);
+    throw new ConnectError(`a file of the credentials cannot be read: ${cause}`, Code.InvalidArgument);
+  }
 }
 
 async function fromFile(file: string): Promise<string> {
