@@ -8,6 +8,7 @@
 )]
 
 mod filter;
+mod fleet;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;

@@ -5,15 +5,12 @@
 //! of the first failure.
 
 use std::{
+    collections::BTreeMap,
     ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
 };
 
-use futures::{
-    StreamExt,
-    stream::{self, BoxStream, SelectAll},
-};
 use perennial::{
     client::{Client, Error},
     proto::{ErrorReason, ReadLinesResponse},
@@ -31,22 +28,23 @@ use crate::{
 
 pub mod cursor_file;
 mod event;
+mod fleet;
 mod names;
 mod printer;
 mod progress;
+mod streams;
 
 use cursor_file::CursorFile;
+use fleet::Fleet;
 use printer::Printer;
 use progress::Progress;
+use streams::{Given, Opener, Streams};
 
 /// The time between two saves in bulk: each save waits for the disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The streams on one connection. A server allows 256 by default.
-const MAX_STREAMS: usize = 100;
-
-/// The number of a stream, and what it yielded: a response, an error, or `None` when it ended with OK.
-type Given = (usize, Option<Result<ReadLinesResponse, Error>>);
+/// The most files for which a run prints the commands that continue them.
+const MAX_COMMANDS: usize = 20;
 
 /// Prints the files to their ends, an error, or Ctrl-C.
 pub async fn read(
@@ -56,12 +54,24 @@ pub async fn read(
     format: Format,
     stop: CancellationToken,
 ) -> Result<u8, Failure> {
-    let mut reading = Reading::new(it, prefix, format)?;
-    let streams = reading.open(client);
+    let (mut reading, streams) = Reading::new(client, it, prefix, format)?;
+    reading.open();
     match session::run(&mut reading, streams, &stop).await {
         Err(Failure::Cursors(error)) => Ok(reading.save_failed(&error)),
         done => done,
     }
+}
+
+/// How far a stream is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Older lines are left.
+    Reading,
+    Live,
+    /// The stream ended, or failed and that was reported.
+    Over,
+    /// The file is gone, and the stream is closed.
+    Gone,
 }
 
 /// The stream of one file.
@@ -73,15 +83,58 @@ struct Source {
     delivered: i64,
     /// The last cursor before which everything was printed.
     printed: Option<String>,
-    is_live: bool,
-    /// The stream ended, or failed and that was reported.
-    is_over: bool,
+    phase: Phase,
+    /// It is an argument, and not one that a glob matches.
+    is_named: bool,
+    /// The stream of files has reported that it is gone.
+    is_leaving: bool,
+    /// The stream of lines has reported that it is deleted: everything of it was delivered.
+    is_deleted: bool,
+    /// Closes the stream.
+    stop: CancellationToken,
+}
+
+impl Source {
+    fn new(path: String, printed: Option<String>, is_named: bool) -> Self {
+        Self {
+            path,
+            cursor: None,
+            delivered: 0,
+            printed,
+            phase: Phase::Reading,
+            is_named,
+            is_leaving: false,
+            is_deleted: false,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn go(&mut self) {
+        self.stop.cancel();
+        self.printed = self.cursor.clone().or(self.printed.take());
+        self.phase = Phase::Gone;
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over | Phase::Gone)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    fn come_again(&mut self) {
+        let (path, printed, delivered) = (self.path.clone(), self.printed.take(), self.delivered);
+        *self = Self { delivered, ..Self::new(path, printed, self.is_named) };
+    }
 }
 
 struct Reading {
     it: Lines,
     prefix: Vec<String>,
     sources: Vec<Source>,
+    fleet: Fleet,
+    opener: Opener,
     out: Output,
     printer: Printer,
     progress: Progress,
@@ -97,7 +150,11 @@ struct Reading {
 impl Session for Reading {
     type Item = Given;
 
-    async fn received(&mut self, (n, given): Given) -> Result<ControlFlow<u8>, Failure> {
+    async fn received(&mut self, given: Given) -> Result<ControlFlow<u8>, Failure> {
+        let (n, given) = match given {
+            Given::Lines(n, given) => (n, given),
+            Given::Files(given) => return self.files(given),
+        };
         if !matches!(given, Some(Ok(_))) {
             self.connection.closed(n);
         }
@@ -107,7 +164,9 @@ impl Session for Reading {
             None => {
                 self.printer.finish(&mut self.out, n);
                 // It does not delay the next save.
-                self.sources.get_mut(n).into_iter().for_each(|it| (it.is_live, it.is_over) = (true, true));
+                if let Some(source) = self.sources.get_mut(n) {
+                    source.phase = Phase::Over;
+                }
             }
         }
         self.out.relieve()?;
@@ -124,7 +183,7 @@ impl Session for Reading {
             return Ok(None);
         }
         let due = SAVE_INTERVAL.saturating_sub(self.saved.elapsed());
-        if due.is_zero() || self.sources.iter().all(|source| source.is_live) {
+        if due.is_zero() || self.sources.iter().all(|source| source.phase != Phase::Reading) {
             self.save()?;
             return Ok(None);
         }
@@ -143,37 +202,44 @@ impl Session for Reading {
             let words = self.it.words_with_file(delivered, &file.to_string_lossy());
             self.print_words(words);
         } else {
-            let is_over = |source: &Source| source.is_over || self.it.is_limit(source.delivered);
-            let open = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
-            open.for_each(|(n, _)| self.print_command(n));
+            self.print_commands();
         }
         Ok(INTERRUPTED)
     }
 }
 
 impl Reading {
-    fn new(it: Lines, prefix: Vec<String>, format: Format) -> Result<Self, Failure> {
+    fn new(
+        client: &Client,
+        it: Lines,
+        prefix: Vec<String>,
+        format: Format,
+    ) -> Result<(Self, Streams), Failure> {
+        let (paths, has_globs) = (it.paths(), !it.globs().is_empty());
         let (file, entries) = match it.resume() {
-            Some(file) => CursorFile::open(file, it.paths()).map(|(file, entries)| (Some(file), entries))?,
+            Some(file) => {
+                CursorFile::open(file, &paths, has_globs).map(|(file, entries)| (Some(file), entries))?
+            }
             None => (None, Vec::new()),
         };
         if let (false, Some(file)) = (entries.is_empty(), it.resume()) {
             output::note(&format!("continuing from {}", file.display()));
         }
-        let source = |path: &String| Source {
-            path: path.clone(),
-            cursor: None,
-            delivered: 0,
-            printed: entries.iter().find(|(of, _)| of == path).map(|(_, cursor)| cursor.clone()),
-            is_live: false,
-            is_over: false,
-        };
-        let out = Output::new(format);
-        Ok(Self {
-            sources: it.paths().iter().map(source).collect(),
+        let mut saved = entries.into_iter().collect::<BTreeMap<_, _>>();
+        let sources = paths.into_iter().map(|path| {
+            let cursor = saved.remove(&path);
+            Source::new(path, cursor, true)
+        });
+        let sources = sources.collect();
+        let (out, connection) = (Output::new(format), Connection::default());
+        let (opener, streams) = Opener::new(client, &connection, has_globs && !it.follows());
+        let reading = Self {
+            sources,
+            fleet: Fleet::new(saved),
+            opener,
             printer: Printer::new(&it, &out),
-            progress: Progress::new(it.paths().len(), it.follows(), it.until_offset()),
-            connection: Connection::default(),
+            progress: Progress::new(it.follows(), it.until_offset()),
+            connection,
             it,
             prefix,
             out,
@@ -181,24 +247,21 @@ impl Reading {
             is_unsaved: false,
             saved: Instant::now(),
             failed: None,
-        })
+        };
+        Ok((reading, streams))
     }
 
-    fn open(&self, client: &Client) -> SelectAll<BoxStream<'static, Given>> {
-        let open = |client: &Client, (n, source): &(usize, &Source)| {
-            let n = *n;
-            let client = client.clone().with_observer(self.connection.observer(n));
-            let request = self.it.request(&source.path, source.printed.as_deref(), self.out.format);
-            let responses = client.read_lines(request).responses();
-            let end = stream::once(std::future::ready(None));
-            responses.map(Some).chain(end).map(move |given| (n, given)).boxed()
-        };
-        let sources = self.sources.iter().enumerate().collect::<Vec<_>>();
-        let open = |sources: &[(usize, &Source)]| {
-            let client = client.apart();
-            sources.iter().map(|source| open(&client, source)).collect::<Vec<_>>()
-        };
-        sources.chunks(MAX_STREAMS).flat_map(open).collect()
+    fn open(&mut self) {
+        let watch = self.it.watch_request();
+        // Without --follow, files are read in turn once all are known.
+        if watch.is_none() || self.it.follows() {
+            let orders = (0..self.sources.len()).filter_map(|n| self.order(n, false)).collect();
+            self.opener.open(orders);
+        }
+        match watch {
+            Some(request) => self.opener.watch(request),
+            None => self.opener.complete(),
+        }
     }
 
     fn print(&mut self, n: usize, response: &ReadLinesResponse) -> Result<(), Failure> {
@@ -208,19 +271,21 @@ impl Reading {
         let lines = i64::try_from(response.lines.len()).unwrap_or(i64::MAX);
         source.delivered = source.delivered.saturating_add(lines);
         source.cursor = Some(response.cursor.clone());
-        source.is_live = response.caught_up;
+        source.phase = if response.caught_up { Phase::Live } else { Phase::Reading };
         if !self.printer.holds(n) {
             source.printed.clone_from(&source.cursor);
             self.is_unsaved = true;
         }
+        self.track(n, response);
         Ok(())
     }
 
     /// Saves the cursors. Call it only after a flush. It waits for the disk, so that no line is printed meanwhile.
     fn save(&mut self) -> Result<(), cursor_file::Error> {
         if let Some(file) = &mut self.file {
-            let entries = self.sources.iter();
-            file.save(entries.filter_map(|it| Some((it.path.as_str(), it.printed.as_deref()?))))?;
+            let entries = self.sources.iter().filter(|source| !source.is_gone());
+            let entries = entries.filter_map(|it| Some((it.path.as_str(), it.printed.as_deref()?)));
+            file.save(entries.chain(self.fleet.saved()))?;
         }
         self.is_unsaved = false;
         self.saved = Instant::now();
@@ -229,7 +294,7 @@ impl Reading {
 
     /// Prints the pieces that are held, flushes, and saves the cursors.
     fn close(&mut self) -> Result<(), Failure> {
-        for (n, source) in self.sources.iter_mut().enumerate() {
+        for (n, source) in self.sources.iter_mut().enumerate().filter(|(_, source)| !source.is_gone()) {
             self.printer.finish(&mut self.out, n);
             source.printed = source.cursor.take().or(source.printed.take());
             source.cursor.clone_from(&source.printed);
@@ -242,19 +307,27 @@ impl Reading {
     fn stream_failed(&mut self, n: usize, error: &Error) -> Result<(), Failure> {
         self.printer.finish(&mut self.out, n);
         self.out.flush()?;
+        if self.went(n, error) {
+            return Ok(());
+        }
+        let is_several = self.it.is_several();
         let Some(source) = self.sources.get_mut(n) else { return Ok(()) };
         if source.cursor.is_some() {
             source.printed.clone_from(&source.cursor);
         }
-        source.is_over = true;
-        let path = source.path.clone();
+        let (path, is_gone) = (source.path.clone(), source.is_gone());
+        if !is_gone {
+            source.phase = Phase::Over;
+        }
         self.save()?;
         let is_of_all = matches!(error, Error::Unreachable { .. });
         let mut problem = Problem::call(error);
-        if self.sources.len() > 1 && !is_of_all {
+        if is_several && !is_of_all {
             problem = problem.about(&path);
         }
-        if let Some(file) = self.it.resume().filter(|_| is_about_cursor(error)) {
+        if is_gone {
+            problem = problem.with_remedy("the file is gone: lines at its end may be lost".into());
+        } else if let Some(file) = self.it.resume().filter(|_| is_about_cursor(error)) {
             problem = problem.with_remedy(self.remedy(&path, file, error));
         }
         output::report(&problem);
@@ -272,7 +345,7 @@ impl Reading {
         self.progress.hide();
         output::report(&Problem::local(error.to_string()));
         for n in 0..self.sources.len() {
-            if let Some(source) = self.sources.get_mut(n).filter(|source| !source.is_over) {
+            if let Some(source) = self.sources.get_mut(n).filter(|source| !source.is_over()) {
                 source.cursor.clone_from(&source.printed);
                 self.print_command(n);
             }
@@ -283,7 +356,7 @@ impl Reading {
     /// How to continue when the server refuses a saved cursor.
     fn remedy(&self, path: &str, file: &Path, error: &Error) -> String {
         let file = file.display();
-        let restart = if self.sources.len() > 1 {
+        let restart = if self.it.is_several() {
             format!("delete the line of {path} in {file} to read it from its start")
         } else {
             format!("delete {file} to read from the start")
@@ -292,6 +365,21 @@ impl Reading {
             format!("{restart}, or add --on-gap skip to continue after the gap")
         } else {
             restart
+        }
+    }
+
+    /// Prints the commands that continue the files that are open.
+    fn print_commands(&self) {
+        let is_over = |source: &Source| source.is_over() || self.it.is_limit(source.delivered);
+        let open = self.sources.iter().enumerate().filter(|(_, source)| !is_over(source));
+        let open = open.map(|(n, _)| n).collect::<Vec<_>>();
+        if open.len() > MAX_COMMANDS {
+            let text = "files were read: with --resume FILE, the next run continues each of them";
+            output::note(&format!("{} {text}", open.len()));
+        } else {
+            for n in open {
+                self.print_command(n);
+            }
         }
     }
 

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
-use perennial::proto::{LongLine, ReadLinesRequest, read_lines_request::Start};
+use perennial::proto::{LongLine, ReadLinesRequest, WatchFilesRequest, read_lines_request::Start};
 
 use super::{Batching, Format, Gap, name, on_gap, push};
 use crate::{escape, time};
 use filter::Filter;
+use place::Place;
 
 mod filter;
+mod place;
 
 // The sections of --help.
 const BEGIN: &str = "Start";
@@ -30,6 +32,9 @@ enum Long {
     Skip,
 }
 
+/// The files that match globs, if nothing else is asked for. Each needs some 100 KB here and at the server while it is open.
+const MAX_FILES: u16 = 1000;
+
 /// The value of `-n`, as in tail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Tail {
@@ -40,7 +45,12 @@ enum Tail {
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Lines {
-    /// The files, as `perennial files` lists them; each option applies to every file
+    /// The files, as `perennial files` lists them, and quoted globs; each option applies to every file
+    ///
+    /// A glob is for paths: `*` and `?` match within a name, `**` also directories, `[ab]` one of these characters, and
+    /// `{a,b}` one of these globs. A `\` before one of these characters takes it as it is. Without --follow, the files
+    /// that match are read one after the other, in the order of their paths. With --follow, they are read at once, and so
+    /// is each file that appears later, from its start.
     #[arg(required = true, value_name = "ROOT/PATH")]
     paths: Vec<String>,
     /// Begin with the last N lines, or at line N with +N [default: the first line]
@@ -111,6 +121,10 @@ pub struct Lines {
     /// `path` holds it. -o raw cannot print it, so several files need --no-names there.
     #[arg(short = 'H', long, help_heading = LINES)]
     names: bool,
+    /// Read up to N files that globs match; more are an error
+    #[arg(long, value_name = "N", default_value_t = MAX_FILES, help_heading = END)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    max_files: u16,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -118,8 +132,30 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn paths(&self) -> &[String] {
-        &self.paths
+    /// The files that are named.
+    pub fn paths(&self) -> Vec<String> {
+        self.paths
+            .iter()
+            .filter_map(|it| if let Place::Path(path) = Place::read(it) { Some(path) } else { None })
+            .collect()
+    }
+
+    /// The globs for other files.
+    pub fn globs(&self) -> Vec<String> {
+        self.paths
+            .iter()
+            .filter_map(|it| if let Place::Glob(glob) = Place::read(it) { Some(glob) } else { None })
+            .collect()
+    }
+
+    /// The most files that the globs may match.
+    pub fn max_files(&self) -> usize {
+        self.max_files.into()
+    }
+
+    /// Whether there may be more than one file.
+    pub fn is_several(&self) -> bool {
+        self.paths.len() > 1 || !self.globs().is_empty()
     }
 
     /// The file with the cursors.
@@ -137,13 +173,14 @@ impl Lines {
         self.follow || self.waits()
     }
 
-    fn waits(&self) -> bool {
+    /// Whether a file that does not exist yet is waited for.
+    pub fn waits(&self) -> bool {
         self.wait_for_create || self.follow_and_wait
     }
 
     /// Whether each line is printed with the name of its file.
     pub fn has_names(&self) -> bool {
-        self.names || self.paths.len() > 1 && !self.no_names
+        self.names || self.is_several() && !self.no_names
     }
 
     /// The length above which a line is long, if it was given.
@@ -166,7 +203,7 @@ impl Lines {
         if let Some(twice) = self.paths.iter().find(|path| !seen.insert(*path)) {
             return Err(format!("{twice} is given twice"));
         }
-        if self.paths.len() > 1 && self.batching.cursor.is_some() {
+        if self.is_several() && self.batching.cursor.is_some() {
             return Err("--cursor is for one file; use --resume FILE for several".into());
         }
         if format == Format::Raw && self.has_names() {
@@ -210,9 +247,25 @@ impl Lines {
         }
     }
 
+    /// The request for a file that appeared, and is read from its start, or after a cursor.
+    pub fn request_of_new(&self, path: &str, cursor: Option<&str>, format: Format) -> ReadLinesRequest {
+        ReadLinesRequest { start: None, ..self.request(path, cursor, format) }
+    }
+
+    /// The request for the files that match the globs, if there is one.
+    pub fn watch_request(&self) -> Option<WatchFilesRequest> {
+        let globs = self.globs();
+        (!globs.is_empty()).then(|| WatchFilesRequest {
+            globs,
+            until_caught_up: !self.follows(),
+            heartbeat: self.batching.heartbeat(),
+            ..WatchFilesRequest::default()
+        })
+    }
+
     /// The words of the command that resumes one path after a cursor.
     pub fn words(&self, path: &str, delivered: i64, cursor: &str) -> Vec<String> {
-        let mut words = vec!["lines".to_owned(), path.to_owned()];
+        let mut words = vec!["lines".to_owned(), place::argument(path)];
         words.extend(self.has_names().then(|| "-H".to_owned()));
         self.push_options(&mut words);
         self.batching.push(&mut words, delivered, cursor);
@@ -225,9 +278,10 @@ impl Lines {
         words.extend(self.paths.iter().cloned());
         words.extend(self.names.then(|| "-H".to_owned()));
         words.extend(self.no_names.then(|| "-q".to_owned()));
+        words.extend((self.max_files != MAX_FILES).then(|| format!("--max-files={}", self.max_files)));
         self.push_options(&mut words);
         // One command cannot give each of several files what is left of its limit.
-        let delivered = if self.paths.len() == 1 { delivered } else { 0 };
+        let delivered = if self.is_several() { 0 } else { delivered };
         self.batching.push_rest(&mut words, delivered);
         push(&mut words, "--resume", Some(file));
         words

@@ -28,8 +28,8 @@ const HEADER_1: &str = "perennial cursor 1 lines";
 const ANY_HEADER: &str = "perennial cursor ";
 /// The last line: a file without it was cut.
 const END: &str = "end";
-/// Larger than any of our files: a thousand paths and cursors of the largest size.
-const MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// Larger than any of our files: ten thousand paths and cursors of the largest size.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why a file cannot keep the cursors.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +82,8 @@ pub struct CursorFile {
 pub type Entry = (String, String);
 
 impl CursorFile {
-    /// Opens or creates the file, and returns its cursors. They must be for paths in `wanted`.
-    pub fn open(path: &Path, wanted: &[String]) -> Result<(Self, Vec<Entry>), Error> {
+    /// Opens or creates the file, and returns its cursors. They must be for paths in `wanted`, unless `takes_others`.
+    pub fn open(path: &Path, wanted: &[String], takes_others: bool) -> Result<(Self, Vec<Entry>), Error> {
         if let Some(broken) = wanted.iter().find(|path| path.contains(['\n', '\r'])) {
             return Err(Error::Path(broken.clone()));
         }
@@ -91,7 +91,8 @@ impl CursorFile {
         let path = file.path().to_owned();
         let text = read(&file)?;
         let entries = parse(&path, &text)?;
-        if let Some((other, _)) = entries.iter().find(|(path, _)| !wanted.contains(path)) {
+        let is_other = |(path, _): &&Entry| !takes_others && !wanted.contains(path);
+        if let Some((other, _)) = entries.iter().find(is_other) {
             return Err(Error::OtherPath { file: path, path: other.clone() });
         }
         let mut file = Self { text: String::new(), file };

@@ -1,5 +1,7 @@
 //! The labels before lines that name their files.
 
+use std::collections::HashMap;
+
 use anstyle::{AnsiColor, Color, Style};
 
 use crate::output;
@@ -25,9 +27,15 @@ pub fn plain(paths: &[String]) -> Vec<Vec<u8>> {
 
 /// The labels for a person: the short name, padded to the width of the longest one. A path always has the same colour.
 pub fn aligned(paths: &[String], has_colour: bool) -> Vec<Vec<u8>> {
+    let mut alike = HashMap::new();
+    for path in paths {
+        *alike.entry(last(path)).or_insert(0_usize) += 1;
+    }
     let names = paths.iter().map(|path| {
         let mut name = Vec::new();
-        output::escape(&mut name, short(path, paths).as_bytes());
+        // The last part of a path, if no other path has the same one.
+        let is_alone = alike.get(last(path)).is_some_and(|alike| *alike == 1);
+        output::escape(&mut name, (if is_alone { last(path) } else { path }).as_bytes());
         String::from_utf8_lossy(&name).into_owned()
     });
     let names = names.collect::<Vec<_>>();
@@ -39,12 +47,8 @@ pub fn aligned(paths: &[String], has_colour: bool) -> Vec<Vec<u8>> {
     names.iter().zip(paths).map(label).collect()
 }
 
-/// The last part of a path, if no other path has the same one.
-fn short<'a>(path: &'a str, paths: &[String]) -> &'a str {
-    let last = |path: &'a str| path.rsplit('/').next().unwrap_or(path);
-    let name = last(path);
-    let alike = paths.iter().filter(|path| path.rsplit('/').next() == Some(name)).count();
-    if alike > 1 { path } else { name }
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn colour(path: &str) -> Style {

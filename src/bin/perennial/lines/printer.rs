@@ -24,6 +24,8 @@ pub struct Printer {
     /// The label before each line of a stream; empty if there is none.
     labels: Vec<Vec<u8>>,
     has_names: bool,
+    /// Lines of several streams are printed.
+    is_shared: bool,
     /// The text after a raw line.
     delimiter: Vec<u8>,
     max_line_bytes: Option<i32>,
@@ -44,21 +46,29 @@ struct Pieces {
 
 impl Printer {
     pub fn new(it: &Lines, out: &Output) -> Self {
-        let paths = it.paths().to_vec();
-        let labels = match out.format {
-            Format::Text if it.has_names() && out.is_terminal => names::aligned(&paths, out.has_colour),
-            Format::Text if it.has_names() => names::plain(&paths),
-            _ => vec![Vec::new(); paths.len()],
-        };
-        Self {
-            pieces: paths.iter().map(|_| Pieces::default()).collect(),
-            paths,
-            labels,
+        let mut printer = Self {
+            pieces: Vec::new(),
+            paths: Vec::new(),
+            labels: Vec::new(),
             has_names: it.has_names(),
+            is_shared: it.is_several(),
             delimiter: it.delimiter().as_bytes().to_vec(),
             max_line_bytes: it.max_line_bytes(),
             open: None,
-        }
+        };
+        printer.name(out, &it.paths());
+        printer
+    }
+
+    /// Takes the paths of all streams. A stream keeps its number.
+    pub fn name(&mut self, out: &Output, paths: &[String]) {
+        self.labels = match out.format {
+            Format::Text if self.has_names && out.is_terminal => names::aligned(paths, out.has_colour),
+            Format::Text if self.has_names => names::plain(paths),
+            _ => vec![Vec::new(); paths.len()],
+        };
+        self.pieces.resize_with(paths.len(), Pieces::default);
+        self.paths = paths.to_vec();
     }
 
     /// Prints a response of a stream: its lines to stdout, its events to stderr.
@@ -85,7 +95,7 @@ impl Printer {
             let piece = Line { continued: is_continued, has_more: true, ..Line::default() };
             self.put(out, source, &text, &piece);
         }
-        if self.open == Some(source) && (self.is_shared() || out.escapes) {
+        if self.open == Some(source) && (self.is_shared || out.escapes) {
             self.break_off(out);
         }
     }
@@ -101,7 +111,7 @@ impl Printer {
         }
         out.flush()?;
         match self.paths.get(source) {
-            Some(path) if self.is_shared() => output::note(&format!("{path}: {text}")),
+            Some(path) if self.is_shared => output::note(&format!("{path}: {text}")),
             _ => output::note(text),
         }
         Ok(())
@@ -112,7 +122,7 @@ impl Printer {
             return self.note(out, source, &self.skipped(line));
         }
         let text = content(line);
-        let is_shared = self.is_shared();
+        let is_shared = self.is_shared;
         let Some(pieces) = self.pieces.get_mut(source).filter(|_| is_shared) else {
             self.put(out, source, text, line);
             return Ok(());
@@ -172,13 +182,9 @@ impl Printer {
         out.buffer.extend_from_slice(if raw { &self.delimiter } else { b"\n" });
     }
 
-    fn is_shared(&self) -> bool {
-        self.paths.len() > 1
-    }
-
     /// Whether only the bytes of the file are printed.
     fn is_bare(&self, out: &Output) -> bool {
-        out.format == Format::Raw && !self.is_shared()
+        out.format == Format::Raw && !self.is_shared
     }
 
     fn skipped(&self, line: &Line) -> String {

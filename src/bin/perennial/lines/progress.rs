@@ -36,25 +36,22 @@ struct Range {
 }
 
 impl Progress {
-    pub fn new(sources: usize, follows: bool, until_offset: Option<i64>) -> Self {
+    pub fn new(follows: bool, until_offset: Option<i64>) -> Self {
         let has_reader = io::stderr().is_terminal() && !io::stdout().is_terminal();
         let bar = (has_reader && !follows).then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
             let style = ProgressStyle::with_template(TEMPLATE);
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self {
-            bar,
-            ranges: vec![Range::default(); sources],
-            until_offset,
-            start: Instant::now(),
-            is_shown: false,
-        }
+        Self { bar, ranges: Vec::new(), until_offset, start: Instant::now(), is_shown: false }
     }
 
     /// Records a response of a stream.
     pub fn record(&mut self, source: usize, response: &ReadLinesResponse) {
         let Some(bar) = &self.bar else { return };
+        if self.ranges.len() <= source {
+            self.ranges.resize(source + 1, Range::default());
+        }
         if let Some((range, (next, size))) =
             self.ranges.get_mut(source).zip(response.next_offset.zip(response.size))
         {

@@ -56,6 +56,11 @@ impl Problem {
         }
     }
 
+    /// Something that a command names is not there.
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self { code: Code::NotFound, ..Self::local(message) }
+    }
+
     /// A command that cannot be carried out as it was given.
     pub fn usage(message: impl Into<String>, option: Option<String>) -> Self {
         let fields = option.map(|option| (option, String::new())).into_iter().collect();

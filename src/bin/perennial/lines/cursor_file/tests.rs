@@ -25,7 +25,7 @@ fn saved_cursors_are_read_back() {
     let directory = directory();
     let path = directory.path().join("place");
     let asked = paths(&["logs/a b.log", "logs/ü.log", "logs/new.log"]);
-    let (mut file, entries) = CursorFile::open(&path, &asked).unwrap();
+    let (mut file, entries) = CursorFile::open(&path, &asked, false).unwrap();
     assert_eq!(entries, []);
     file.save([("logs/a b.log", "C1"), ("logs/ü.log", "C2")].into_iter()).unwrap();
     drop(file);
@@ -33,7 +33,7 @@ fn saved_cursors_are_read_back() {
         fs::read_to_string(&path).unwrap(),
         "perennial cursor 2 lines\nC1 logs/a b.log\nC2 logs/ü.log\nend\n"
     );
-    let (_file, entries) = CursorFile::open(&path, &asked).unwrap();
+    let (_file, entries) = CursorFile::open(&path, &asked, false).unwrap();
     assert_eq!(entries, [entry("logs/a b.log", "C1"), entry("logs/ü.log", "C2")]);
     // Nothing is left beside it.
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -43,7 +43,7 @@ fn saved_cursors_are_read_back() {
 fn the_file_is_replaced_and_never_changed() {
     let directory = directory();
     let path = directory.path().join("place");
-    let (mut file, _) = CursorFile::open(&path, &paths(&["a/b"])).unwrap();
+    let (mut file, _) = CursorFile::open(&path, &paths(&["a/b"]), false).unwrap();
     file.save([("a/b", "C1")].into_iter()).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let mut before = File::open(&path).unwrap();
@@ -61,9 +61,9 @@ fn the_file_is_replaced_and_never_changed() {
 fn a_symbolic_link_stays_one() {
     let directory = directory();
     let (path, link) = (directory.path().join("place"), directory.path().join("link"));
-    drop(CursorFile::open(&path, &paths(&["a/b"])).unwrap());
+    drop(CursorFile::open(&path, &paths(&["a/b"]), false).unwrap());
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let (mut file, _) = CursorFile::open(&link, &paths(&["a/b"])).unwrap();
+    let (mut file, _) = CursorFile::open(&link, &paths(&["a/b"]), false).unwrap();
     file.save([("a/b", "C")].into_iter()).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert!(fs::read_to_string(&path).unwrap().contains("C a/b"));
@@ -74,7 +74,7 @@ fn refused(content: impl AsRef<[u8]>, wanted: &[&str]) -> Error {
     let directory = directory();
     let path = directory.path().join("place");
     fs::write(&path, &content).unwrap();
-    let error = CursorFile::open(&path, &paths(wanted)).unwrap_err();
+    let error = CursorFile::open(&path, &paths(wanted), false).unwrap_err();
     assert_eq!(fs::read(&path).unwrap(), content.as_ref());
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     error
@@ -116,7 +116,7 @@ fn a_file_of_the_version_before_is_read_and_one_that_an_editor_saved() {
         let directory = directory();
         let path = directory.path().join("place");
         fs::write(&path, content).unwrap();
-        let (_file, entries) = CursorFile::open(&path, &paths(&["a/b"])).unwrap();
+        let (_file, entries) = CursorFile::open(&path, &paths(&["a/b"]), false).unwrap();
         assert_eq!(entries, [entry("a/b", "C")], "{content:?}");
     }
 }
@@ -162,11 +162,11 @@ fn a_line_that_is_damaged_or_comes_twice_is_an_error() {
 #[test]
 fn something_that_is_no_regular_file_is_an_error() {
     let directory = directory();
-    let error = CursorFile::open(directory.path(), &paths(&["a/b"])).unwrap_err();
+    let error = CursorFile::open(directory.path(), &paths(&["a/b"]), false).unwrap_err();
     assert!(matches!(error, Error::NotAFile { what: "a directory", .. }), "{error}");
-    let error = CursorFile::open(Path::new("/dev/null"), &paths(&["a/b"])).unwrap_err();
+    let error = CursorFile::open(Path::new("/dev/null"), &paths(&["a/b"]), false).unwrap_err();
     assert!(matches!(error, Error::NotAFile { what: "not a regular file", .. }), "{error}");
-    let error = CursorFile::open(&directory.path().join("no/place"), &paths(&["a/b"])).unwrap_err();
+    let error = CursorFile::open(&directory.path().join("no/place"), &paths(&["a/b"]), false).unwrap_err();
     assert!(matches!(error, Error::Io { what: "created", .. }), "{error}");
 }
 
@@ -178,7 +178,7 @@ fn a_file_that_cannot_be_replaced_is_an_error_at_once_and_keeps_its_cursors() {
     fs::write(&path, content).unwrap();
     // No file can be created where there is a directory.
     fs::create_dir(directory.path().join(".place.perennial-new")).unwrap();
-    let error = CursorFile::open(&path, &paths(&["a/b"])).unwrap_err();
+    let error = CursorFile::open(&path, &paths(&["a/b"]), false).unwrap_err();
     assert!(matches!(error, Error::Io { what: "written", .. }), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), content);
 }
@@ -189,12 +189,12 @@ fn the_cursor_of_another_path_is_not_thrown_away() {
     let path = directory.path().join("place");
     let kept = "perennial cursor 2 lines\nC a/b\nend\n";
     fs::write(&path, kept).unwrap();
-    let error = CursorFile::open(&path, &paths(&["c/d"])).unwrap_err();
+    let error = CursorFile::open(&path, &paths(&["c/d"]), false).unwrap_err();
     assert!(matches!(&error, Error::OtherPath { path, .. } if path == "a/b"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), kept);
-    let (_file, entries) = CursorFile::open(&path, &paths(&["c/d", "a/b"])).unwrap();
+    let (_file, entries) = CursorFile::open(&path, &paths(&["c/d", "a/b"]), false).unwrap();
     assert_eq!(entries, [entry("a/b", "C")]);
-    let error = CursorFile::open(&directory.path().join("new"), &paths(&["a\nb"])).unwrap_err();
+    let error = CursorFile::open(&directory.path().join("new"), &paths(&["a\nb"]), false).unwrap_err();
     assert!(matches!(error, Error::Path(_)), "{error}");
 }
 
@@ -203,15 +203,15 @@ fn one_process_has_the_file_at_a_time() {
     let directory = directory();
     let path = directory.path().join("place");
     let asked = paths(&["a/b"]);
-    let (mut file, _) = CursorFile::open(&path, &asked).unwrap();
+    let (mut file, _) = CursorFile::open(&path, &asked, false).unwrap();
     for cursor in ["C1", "C2"] {
-        let error = CursorFile::open(&path, &asked).unwrap_err();
+        let error = CursorFile::open(&path, &asked, false).unwrap_err();
         assert!(matches!(error, Error::InUse(_)), "{error}");
         // The lock goes over to the file that replaces it.
         file.save([("a/b", cursor)].into_iter()).unwrap();
     }
     drop(file);
-    assert!(CursorFile::open(&path, &asked).is_ok());
+    assert!(CursorFile::open(&path, &asked, false).is_ok());
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_symbolic_link_stays_one_even_if_its_target_does_not_exist_yet() {
     let directory = directory();
     let (path, target) = (directory.path().join("link"), directory.path().join("place"));
     std::os::unix::fs::symlink("place", &path).unwrap();
-    CursorFile::open(&path, &paths(&["a/b"])).unwrap();
+    CursorFile::open(&path, &paths(&["a/b"]), false).unwrap();
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     assert!(fs::read_to_string(&target).unwrap().starts_with(HEADER));
 }
