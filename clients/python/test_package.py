@@ -20,6 +20,7 @@ import grpc
 
 from perennial_streams import AsyncClient, CallError, Client, ClientClosedError
 from perennial_streams.v1.lines_pb2 import ReadLinesRequest as LinesRequest
+from perennial_streams.v1.lines_pb2 import WatchFilesResponse
 from perennial_streams.v1.messages_pb2 import PublishRequest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -223,6 +224,58 @@ class Package(unittest.TestCase):
                     client.read_lines("logs/a.log", include="two")
 
         self.run_async(test())
+
+    def test_files_that_match_globs_are_watched_over_a_server_that_is_killed(self) -> None:
+        logs = self.directory / "logs"
+
+        async def test() -> None:
+            files: set[str] = set()
+            relisted = 0
+
+            def take(response: WatchFilesResponse) -> None:
+                nonlocal relisted
+                if any(event.HasField("relisted") for event in response.events):
+                    files.clear()
+                    relisted += 1
+                for change in response.changes:
+                    if change.HasField("added"):
+                        self.assertNotIn(change.added.path, files)
+                        files.add(change.added.path)
+                    else:
+                        files.remove(change.removed.path)
+
+            async with AsyncClient(self.address) as client:
+                responses = client.watch_files("logs/**/*.log", heartbeat=1)
+
+                async def until(*wanted: str) -> None:
+                    while files != set(wanted):
+                        take(await anext(responses))
+
+                await until("logs/a.log")
+                (logs / "b.log").write_text("one\n")
+                await until("logs/a.log", "logs/b.log")
+                self.stop()
+                self.start()
+                (logs / "c.log").write_text("one\n")
+                (logs / "a.log").unlink()
+                await until("logs/b.log", "logs/c.log")
+                await responses.aclose()
+                limited = client.watch_files("logs/*", limit=1)
+                self.assertEqual([change.added.path async for it in limited for change in it.changes], ["logs/b.log"])
+                with self.assertRaises(CallError) as caught:
+                    await anext(client.watch_files("none/*"))
+                self.assertEqual(caught.exception.reason, "FILE_NOT_FOUND")
+                with self.assertRaises(TypeError):
+                    client.watch_files("logs/*", store="file")  # type: ignore[call-arg]
+
+        self.run_async(test())
+        with Client(self.address) as client:
+            listed = client.watch_files("logs/*", until_caught_up=True)
+            paths = [change.added.path for response in listed for change in response.changes]
+            self.assertEqual(paths, ["logs/b.log", "logs/c.log"])
+            for response in client.watch_files("logs/*"):
+                if response.caught_up:
+                    break
 
     def test_one_request_that_is_sent_ten_times_is_ten_messages(self) -> None:
         async def test() -> None:

@@ -5,9 +5,16 @@ import { Connections, type Connector } from "./connections.js";
 import { Consumer } from "./consumer.js";
 import { type CountdownItem, type CountdownStream, countdown } from "./countdown.js";
 import { PerennialError, fromConnect } from "./errors.js";
+import { type FilesOptions, watchFiles } from "./files.js";
 import { CONNECT_TIMEOUT_MS } from "./flow.js";
 import { CountdownRequestSchema, CountdownService, type Tick } from "./gen/perennial/v1/countdown_pb.js";
-import { type Line, LineService, ReadLinesRequestSchema } from "./gen/perennial/v1/lines_pb.js";
+import {
+  type Line,
+  LineService,
+  ReadLinesRequestSchema,
+  WatchFilesRequestSchema,
+  type WatchFilesResponse,
+} from "./gen/perennial/v1/lines_pb.js";
 import { MessageService, MessagesRequestSchema, type StoredMessage } from "./gen/perennial/v1/messages_pb.js";
 import { type LineItem, readLines } from "./lines.js";
 import { type MessageItem, messages } from "./messages.js";
@@ -67,6 +74,18 @@ export class Client {
     options: StreamOptions & { events?: boolean } = {},
   ): ItemStream<Line> | ItemStream<LineItem> {
     return readLines(this.#connections, request, options) as ItemStream<Line> | ItemStream<LineItem>;
+  }
+
+  /**
+   * Yields the files that match globs, such as `logs/app*.log`: those that are there, and then those that appear and go. It
+   * yields responses. After a lost connection it continues by itself. Where files came or went meanwhile, a response has an
+   * event `relisted`: forget the files, because all come again. Abort the signal to end it while it waits.
+   */
+  watchFiles(
+    request: MessageInitShape<typeof WatchFilesRequestSchema>,
+    options: FilesOptions = {},
+  ): AsyncGenerator<WatchFilesResponse, void, undefined> {
+    return watchFiles(this.#connections, request, options);
   }
 
   /**

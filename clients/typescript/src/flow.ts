@@ -43,7 +43,8 @@ export interface FlowOptions {
   maxOutageMs: number | undefined;
   onRetry: ((error: Error, waitMs: number) => void) | undefined;
   onConnect: (() => void) | undefined;
-  isConsumer: boolean;
+  /** The first call asks for one item. */
+  probes: boolean;
 }
 
 interface Attempt<R> {
@@ -88,7 +89,7 @@ export class Flow<R extends { cursor: string }> {
     this.#left = source.limit;
     // The first response has items, and no cursor is before them. So the first call asks for one item, after which there is
     // a cursor. A consumer has its position on the server, and a second call would take over from the first.
-    this.#isProbe = cursor === undefined && !options.isConsumer;
+    this.#isProbe = cursor === undefined && options.probes;
   }
 
   /** The next response, or undefined at the end of the stream. */

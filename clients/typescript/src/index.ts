@@ -17,6 +17,7 @@ export {
   ProtocolError,
   StateError,
 } from "./errors.js";
+export type { FilesOptions } from "./files.js";
 export { type LineItem, lineText } from "./lines.js";
 export type { MessageItem } from "./messages.js";
 export type { Publisher, PublisherOptions, Receipt } from "./publisher.js";

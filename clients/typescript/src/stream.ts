@@ -276,7 +276,7 @@ export class ItemStream<T> implements AsyncIterableIterator<T> {
       maxOutageMs: options.maxOutageMs,
       onRetry: options.onRetry,
       onConnect: options.onConnect,
-      isConsumer: isConsumer ?? false,
+      probes: !(isConsumer ?? false),
     };
     return new Flow(connections, source, flowOptions, this.#base);
   }

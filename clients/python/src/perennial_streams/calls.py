@@ -15,7 +15,6 @@ import grpc.aio
 
 from .connection import Server
 from .errors import CallError, ClientClosedError, from_rpc
-from .position import Position
 
 MIN_WAIT, MAX_WAIT = 0.1, 2.0
 HEARTBEAT = 15.0
@@ -196,13 +195,38 @@ def lost(error: BaseException, watchdog: Watchdog, silence: float) -> CallError 
     return None
 
 
+class Requests(Protocol):
+    """What is asked for next."""
+
+    @property
+    def kind(self) -> Method: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    def request(self) -> Any: ...
+
+
+class Method(Protocol):
+    """How a stream is called."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def request(self) -> Any: ...
+
+    @property
+    def response(self) -> Any: ...
+
+
 class Responses:
     """The responses of one stream, over as many calls as it takes."""
 
     def __init__(
         self,
         channels: Channels,
-        position: Position,
+        position: Requests,
         *,
         timeout: float | None,
         connect_timeout: float,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Unpack
 
-from . import kinds
+from . import files, kinds
 from .calls import Channels
 from .connection import Token, server
 from .options import CountdownOptions, LinesOptions, MessagesOptions, Seconds, set_field
@@ -72,6 +72,16 @@ class AsyncClient:
     def read_lines(self, path: str, **options: Unpack[LinesOptions]) -> AsyncStream[l.Line, l.LineStreamEvent]:
         """The lines of a file, from any place in it; with `follow`, also those that are written to it from then on."""
         return AsyncStream(self._channels, kinds.LINES, l.ReadLinesRequest(path=path), options)
+
+    def watch_files(
+        self, *globs: str, **options: Unpack[files.FilesOptions]
+    ) -> AsyncGenerator[l.WatchFilesResponse, None]:
+        """The files that match globs, as `logs/**/*.log`: those that are there, and then those that appear and go.
+
+        It yields responses. After a lost connection it continues by itself; where files came or went meanwhile, a
+        response has an event `relisted`: forget the files, because all come again. `aclose()` ends the call at once.
+        """
+        return files.watch(self._channels, globs, options)
 
     def messages(
         self, *topics: str, **options: Unpack[MessagesOptions]

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from typing_extensions import Unpack
 
-from . import kinds
+from . import files, kinds
 from .calls import Channels, Responses
 from .client import AsyncClient
 from .connection import Token
@@ -369,6 +369,14 @@ class Client:
     def list_countdowns(self) -> Iterator[c.Countdown]:
         """See `AsyncClient.list_countdowns`."""
         return self._each(self._client.list_countdowns())
+
+    def watch_files(self, *globs: str, **options: Unpack[files.FilesOptions]) -> Iterator[l.WatchFilesResponse]:
+        """See `AsyncClient.watch_files`. Leaving the loop ends the call."""
+        responses = self._client.watch_files(*globs, **options)
+        try:
+            yield from self._each(responses)
+        finally:
+            self._runner.end(responses.aclose())
 
     def list_files(self, path: str = "") -> Iterator[l.FileInfo]:
         """See `AsyncClient.list_files`."""
