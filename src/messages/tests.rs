@@ -33,6 +33,7 @@ mod power;
 mod quotas;
 mod retention;
 mod rot;
+mod set_consumer;
 mod touched;
 mod upgrade;
 mod workload;

@@ -95,6 +95,12 @@ impl Embedded {
         sender
     }
 
+    /// The number of requests that the committer has not taken yet.
+    pub fn queued(&self) -> usize {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.as_ref().map_or(0, |orders| orders.max_capacity() - orders.capacity())
+    }
+
     async fn order(&self, order: Order) {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(orders) = orders {

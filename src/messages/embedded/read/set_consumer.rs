@@ -1,6 +1,7 @@
 //! Setting a consumer to a start position, so that its reader repeats messages or skips them.
 //!
-//! A reader that is connected would undo it with its next commit, so the call is refused while there is one.
+//! A reader that is connected would undo it with its next commit, so the call is refused while there is one. Whether there
+//! is one is decided before the position is stored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,11 +38,11 @@ impl Embedded {
         };
         let lease = self.free_lease_soon(name).await?;
         let position = Subscription::open(self.clone(), query).await?.start_position();
-        let time = self.commit_cursor(name, position.clone(), true).await?;
-        // A reader that has connected meanwhile may have started at the position before.
+        // From here on the outcome is that of the commit: the consumer is not moved and reported as refused.
         lease.check().map_err(|_| Error::ConsumerConnected)?;
-        let head = self.newest();
-        Ok(ConsumerInfo { name: name.into(), position: Ok(position), time, head, is_connected: false })
+        let time = self.commit_cursor(name, position.clone(), true).await?;
+        let (head, is_connected) = (self.newest(), lease.check().is_err());
+        Ok(ConsumerInfo { name: name.into(), position: Ok(position), time, head, is_connected })
     }
 
     /// Waits a moment for a reader that is about to be disconnected.
