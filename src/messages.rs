@@ -36,7 +36,7 @@ mod selection;
 mod sequence;
 pub mod topic;
 
-pub use config::{Config, OpenError, Opened, SEGMENT_SIZES};
+pub use config::{Config, LockFile, OpenError, Opened, SEGMENT_SIZES};
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
 pub use embedded::tools;
 pub use error::{BatchError, Error, NeededRoom};

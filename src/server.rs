@@ -170,6 +170,7 @@ pub async fn run(
         roots.push(lines::Root::new(demo::ROOT, demo_root));
     }
     config.messages.pool = pool.clone();
+    config.messages.lock_file = data.lock_file()?;
     config.lines.pool = pool.clone();
     let (log, opened) = Log::open(&data.create_log()?, config.messages.clone())?;
     log_opened(&opened);

@@ -1,13 +1,17 @@
 //! The operator's settings of a log, and the report of opening it.
 
 use std::{
-    io,
+    fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{clock::Clock, embedded::Storage, retention};
+use super::{
+    clock::Clock,
+    embedded::{Storage, disk::FileId},
+    retention,
+};
 use crate::blocking::Pool;
 
 /// The default of [`Config::max_message_bytes`].
@@ -76,6 +80,8 @@ pub struct Config {
     pub removal_delay: Duration,
     /// The file system; tests simulate one.
     pub disk: Storage,
+    /// A lock file that must stay in its place; `None` where the directory itself is locked.
+    pub lock_file: Option<LockFile>,
     /// The clocks; tests set them.
     pub clock: Clock,
     /// The threads of the log take turns.
@@ -101,11 +107,30 @@ impl Default for Config {
             erase_within: ERASE_WITHIN,
             removal_delay: REMOVAL_DELAY,
             disk: Storage::default(),
+            lock_file: None,
             clock: Clock::default(),
             #[cfg(test)]
             turns: None,
             pool: Pool::default(),
         }
+    }
+}
+
+/// A lock file that alone keeps a second server out of the directory. If it is not in its place before a commit, the log
+/// accepts no more messages.
+#[derive(Clone, Debug)]
+pub struct LockFile {
+    pub(super) path: PathBuf,
+    pub(super) id: FileId,
+}
+
+impl LockFile {
+    /// The open and locked file, and its path.
+    ///
+    /// # Errors
+    /// Those of reading its metadata.
+    pub fn new(path: PathBuf, file: &fs::File) -> io::Result<Self> {
+        Ok(Self { path, id: FileId::of(&file.metadata()?) })
     }
 }
 

@@ -106,7 +106,7 @@ pub struct Shared {
     config: Config,
     directory: PathBuf,
     /// Which directory that is, should another one take its place.
-    directory_id: (u64, u64),
+    directory_id: disk::FileId,
     cache: Cache,
     manifest: ManifestFile,
     state: RwLock<State>,
@@ -242,7 +242,7 @@ impl Embedded {
         // On a full disk, the first commit writes it.
         let is_clock_stored = !has_step || manifest.is_current();
         timeline.set_boot_stored(manifest.is_current());
-        let directory_id = config.disk.directory_id(directory).map_err(at())?;
+        let directory_id = config.disk.id_at(directory).map_err(at())?;
         // Not the last sequence on disk: a cursor that was handed out before a torn tail was cut must not be ahead. But not more
         // than the next start will know of either.
         let head = next_before_tail.filter(|_| !manifest.is_current()).unwrap_or(next_sequence) - 1;
@@ -421,8 +421,9 @@ impl Embedded {
     /// Removes the messages of a topic for good: all that it has now, or those up to a sequence. Returns how many were
     /// removed.
     pub async fn purge_topic(&self, topic: &str, up_to: Option<Sequence>) -> Result<u64, Error> {
-        let last = self.last_of(topic);
-        let up_to = last.min(up_to.or(last)).map_or(0, Sequence::get);
+        // Of a topic that holds no message, the removed ones are purged.
+        let last = self.shared.state().topics.last_known(topic);
+        let up_to = up_to.map_or(last, |up_to| up_to.get().min(last));
         let (reply, purged) = oneshot::channel();
         self.maintenance.request(Task::Purge(Purge { topic: topic.into(), up_to, reply }));
         purged.await.unwrap_or(Err(Error::Closed))

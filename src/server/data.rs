@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::messages::LockFile;
+
 /// The file that is locked. Its content names the process that holds the lock.
 const LOCK: &str = "LOCK";
 
@@ -38,8 +40,9 @@ pub enum Error {
 pub struct DataDirectory {
     path: PathBuf,
     lock: File,
-    /// Locked too, so that removing the file `LOCK` does not let a second server in.
+    /// Locked too, so that removing the file `LOCK` does not let a second server in; where the file system can do that.
     _directory: File,
+    is_directory_locked: bool,
     /// Likewise. It may be a link, which a copy of the data directory shares.
     log: Option<File>,
 }
@@ -53,7 +56,12 @@ impl DataDirectory {
         let at = |source| Error::Io { path: path.into(), source };
         create(path).map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
-        let (directory, is_free) = lock_directory(&path).map_err(at)?;
+        let locked = lock_directory(&path).map_err(at)?;
+        Self::open_locked(path, locked)
+    }
+
+    fn open_locked(path: PathBuf, (directory, outcome): (File, Outcome)) -> Result<Self, Error> {
+        let at = |source| Error::Io { path: path.clone(), source };
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = lock.map_err(at)?;
         let is_locked = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -61,13 +69,14 @@ impl DataDirectory {
             Err(error) => return Err(at(error.into())),
             Ok(()) => true,
         };
-        if !is_free || !is_locked {
+        if outcome == Outcome::OfAnother || !is_locked {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
             let holder = Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("another server");
             return Err(Error::Locked { path, holder: holder.into() });
         }
-        let mut data = Self { path, lock, _directory: directory, log: None };
+        let is_directory_locked = outcome == Outcome::Locked;
+        let mut data = Self { path, lock, _directory: directory, is_directory_locked, log: None };
         if data.log().exists() {
             data.lock_log()?;
         }
@@ -88,11 +97,11 @@ impl DataDirectory {
         }
         let path = self.log();
         match lock_directory(&path) {
-            Ok((log, true)) => {
+            Ok((log, Outcome::Locked | Outcome::Unsupported)) => {
                 self.log = Some(log);
                 Ok(())
             }
-            Ok((_, false)) => {
+            Ok((_, Outcome::OfAnother)) => {
                 Err(Error::Locked { path, holder: "a server with another data directory".into() })
             }
             Err(source) => Err(Error::Io { path, source }),
@@ -111,6 +120,17 @@ impl DataDirectory {
         writeln!(self.lock, "process {} {what}", std::process::id())
     }
 
+    /// The lock file, if it alone keeps a second server out: then the log must notice when it is gone.
+    pub fn lock_file(&self) -> Result<Option<LockFile>, Error> {
+        if self.is_directory_locked {
+            return Ok(None);
+        }
+        let path = self.path.join(LOCK);
+        let lock_file =
+            LockFile::new(path.clone(), &self.lock).map_err(|source| Error::Io { path, source })?;
+        Ok(Some(lock_file))
+    }
+
     /// The canonical path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -122,15 +142,25 @@ impl DataDirectory {
     }
 }
 
-/// Opens and locks a directory. False if another process has locked it.
-fn lock_directory(path: &Path) -> io::Result<(File, bool)> {
+/// What came of locking a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outcome {
+    Locked,
+    /// Another process has locked it.
+    OfAnother,
+    /// Some network file systems cannot lock a directory; the file `LOCK` is locked all the same.
+    Unsupported,
+}
+
+/// Opens and locks a directory.
+fn lock_directory(path: &Path) -> io::Result<(File, Outcome)> {
     let directory = File::open(path)?;
-    let is_free = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        // Some network file systems cannot lock a directory; the file `LOCK` is locked all the same.
-        Err(error) => error != rustix::io::Errno::WOULDBLOCK,
-        Ok(()) => true,
+    let outcome = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Outcome::Locked,
+        Err(rustix::io::Errno::WOULDBLOCK) => Outcome::OfAnother,
+        Err(_) => Outcome::Unsupported,
     };
-    Ok((directory, is_free))
+    Ok((directory, outcome))
 }
 
 /// Creates a directory and its parents, if they are missing, with their names on disk.
@@ -205,5 +235,49 @@ mod tests {
         }
         drop(first);
         assert!(DataDirectory::open(&path).is_ok());
+    }
+
+    /// A file system that cannot lock a directory, as some network file systems.
+    fn open_unlockable(path: &Path) -> DataDirectory {
+        create(path).unwrap();
+        let path = fs::canonicalize(path).unwrap();
+        let directory = File::open(&path).unwrap();
+        DataDirectory::open_locked(path, (directory, Outcome::Unsupported)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn where_a_directory_cannot_be_locked_a_log_whose_lock_file_is_gone_accepts_no_message() {
+        use crate::messages::{self, Log, NewMessage};
+        let message = || NewMessage { topic: "a".into(), ..NewMessage::default() };
+        for is_moved in [false, true] {
+            let parent = tempfile::tempdir().unwrap();
+            let path = parent.path().join("data");
+            let mut first = open_unlockable(&path);
+            let lock_file = first.lock_file().unwrap();
+            assert!(lock_file.is_some());
+            let config = messages::Config { lock_file, ..messages::Config::default() };
+            let (log, _) = Log::open(&first.create_log().unwrap(), config).unwrap();
+            // Its directory cannot be locked either.
+            first.log = None;
+            log.publish(message()).await.unwrap();
+            first.sign("http://127.0.0.1:1").unwrap();
+            log.publish(message()).await.expect("a signature changes nothing");
+            if is_moved {
+                fs::rename(path.join(LOCK), path.join("other")).unwrap();
+            } else {
+                fs::remove_file(path.join(LOCK)).unwrap();
+            }
+            let _second = open_unlockable(&path);
+            let refused = log.publish(message()).await;
+            assert!(matches!(refused, Err(messages::Error::Failed)), "moved: {is_moved}: {refused:?}");
+            assert!(*log.failed().borrow(), "moved: {is_moved}");
+        }
+    }
+
+    #[test]
+    fn a_locked_directory_needs_no_watch_over_its_lock_file() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(parent.path()).unwrap();
+        assert!(first.lock_file().unwrap().is_none());
     }
 }

@@ -45,6 +45,22 @@ pub struct Free {
     pub files: u64,
 }
 
+/// The device and the inode of a file or directory: another one that takes its path has others while it is open.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// Of the file or directory at a path of the file system.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    /// Of a file with this metadata.
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub enum File {
@@ -84,28 +100,12 @@ impl Disk {
         }
     }
 
-    /// The device and the inode of a directory: another directory at the same path has others.
-    pub fn directory_id(&self, path: &Path) -> io::Result<(u64, u64)> {
+    /// Which file or directory is at a path.
+    pub fn id_at(&self, path: &Path) -> io::Result<FileId> {
         match self {
-            Self::Real => fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())),
+            Self::Real => FileId::at(path),
             #[cfg(test)]
-            Self::Simulated(_) => Ok((0, 0)),
-        }
-    }
-
-    /// Whether an open file is the one at a path.
-    pub fn has_file(&self, path: &Path, file: &File) -> io::Result<bool> {
-        match (self, file) {
-            (Self::Real, File::Real(file)) => {
-                let (ours, there) = (file.metadata()?, fs::metadata(path));
-                let is_ours = |there: &fs::Metadata| (there.dev(), there.ino()) == (ours.dev(), ours.ino());
-                match there {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                    there => there.map(|there| is_ours(&there)),
-                }
-            }
-            #[cfg(test)]
-            _ => Ok(true),
+            Self::Simulated(_) => Ok(FileId::default()),
         }
     }
 
@@ -243,6 +243,15 @@ impl File {
             Self::Real(file) => Ok(file.metadata()?.len()),
             #[cfg(test)]
             Self::Simulated(file) => Ok(file.len()),
+        }
+    }
+
+    /// Which file it is.
+    pub fn id(&self) -> io::Result<FileId> {
+        match self {
+            Self::Real(file) => file.metadata().map(|metadata| FileId::of(&metadata)),
+            #[cfg(test)]
+            Self::Simulated(_) => Ok(FileId::default()),
         }
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::messages::{
     embedded::{
-        disk::File,
+        disk::{File, FileId},
         format::{
             block::{Block, Salt},
             footer::{Footer, Found, Held, Posting, Range, RangeList, SparseEntry, Summary},
@@ -61,6 +61,8 @@ pub struct Segment {
     pub replaces_up_to: u64,
     /// How much of it is not removed, as it was measured last.
     pub live: Measured,
+    /// Which file that is, once it was asked for.
+    file_id: OnceLock<FileId>,
     index: Index,
 }
 
@@ -141,7 +143,16 @@ impl Segment {
         index: IndexBuilder,
     ) -> Self {
         let index = Index::Open(RwLock::new(index));
-        Self { id: next_id(), path, file, first_sequence, replaces_up_to, live: Measured::default(), index }
+        Self {
+            id: next_id(),
+            path,
+            file,
+            first_sequence,
+            replaces_up_to,
+            live: Measured::default(),
+            file_id: OnceLock::new(),
+            index,
+        }
     }
 
     /// A segment with a footer.
@@ -164,8 +175,18 @@ impl Segment {
             first_sequence,
             replaces_up_to,
             live: Measured::default(),
+            file_id: OnceLock::new(),
             index,
         }))
+    }
+
+    /// Which file it is written to.
+    pub fn file_id(&self) -> io::Result<FileId> {
+        if let Some(id) = self.file_id.get() {
+            return Ok(*id);
+        }
+        let id = self.file.id()?;
+        Ok(*self.file_id.get_or_init(|| id))
     }
 
     /// The salt of its records.
