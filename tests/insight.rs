@@ -60,6 +60,8 @@ async fn while_the_disk_is_full_the_server_is_ready_to_read_and_not_to_publish()
     assert_eq!(refused.reason(), Some("LOG_FULL"), "{refused}");
     let (status, text) = get(&address, "/readyz");
     assert!(status == 200 && text.starts_with("ready to read") && text.contains("LOG_FULL"), "{text}");
+    let needed = text.split("which needs ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert_eq!(needed.parse(), Ok(series(&address)["perennial_log_needed_bytes"]), "{text}");
     let (status, text) = get(&address, "/readyz/publish");
     assert!(status == 503 && text.contains("LOG_FULL"), "{text}");
     assert_eq!(series(&address)["perennial_log_full"], 1.0);

@@ -120,11 +120,13 @@ impl Endpoint {
     fn ready(&self, publishes: bool) -> Response<String> {
         let state = *self.state.borrow();
         let log = self.served.get().map(|served| &served.log);
-        let refusal = match log {
-            Some(log) if *log.failed().borrow() => Some("LOG_FAILED: a write to the log has failed"),
-            Some(log) if log.needed_room().borrow().is_some() => Some("LOG_FULL: the disk is full"),
-            _ => None,
-        };
+        let refusal = log.and_then(|log| {
+            if *log.failed().borrow() {
+                return Some("LOG_FAILED: a write to the log has failed".to_owned());
+            }
+            let needed = *log.needed_room().borrow();
+            needed.map(|needed| format!("LOG_FULL: the disk has no room for publishing, {needed}"))
+        });
         match (state, refusal) {
             (State::Opening, _) => {
                 response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the log is being opened\n")
