@@ -161,8 +161,8 @@ pub enum Error {
         /// The committed sequence.
         committed: Sequence,
     },
-    /// The topic holds no message.
-    #[error("a topic without messages")]
+    /// The topic is not known: it holds no message, and nothing is known of removed ones.
+    #[error("a topic that the log does not know")]
     NoTopic,
     /// The disk is full; nothing was published, and a purge is not recorded yet: repeat it.
     #[error("no room on the disk, {0}")]

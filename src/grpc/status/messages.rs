@@ -82,7 +82,7 @@ impl From<Error> for Failure {
             Error::CommitBehind { sequence, committed } => commit_behind(sequence, committed),
             Error::NoTopic => Self::new(
                 ErrorReason::TopicNotFound,
-                "the topic has no messages: ListTopics lists the topics that have some",
+                "the log has never had messages of this topic, or nothing of them is left: ListTopics lists the topics that have some",
             ),
             Error::Ttl { ttl } => Self::field("ttl", format!("is {}: {TTL}", show(ttl))),
             Error::Diverged(it) => diverged(it),

@@ -264,7 +264,7 @@ macro_rules! every {
             purge {
                 all_of_a_topic_is_purged_and_counted
                 a_topic_is_purged_up_to_a_sequence
-                a_topic_without_messages_cannot_be_purged
+                a_topic_that_never_had_a_message_cannot_be_purged
                 only_a_topic_of_users_is_purged
                 ids_of_purged_messages_can_be_published_again
                 a_purged_message_is_a_gap_for_a_reader_that_had_not_read_it

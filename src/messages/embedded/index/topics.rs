@@ -19,8 +19,11 @@ use crate::messages::{
     },
     quota::TopicQuota,
     retention::Rule,
-    topic::{self, Pattern},
+    topic,
 };
+
+mod purged;
+mod walk;
 
 /// The number of topics without messages whose trim points are kept, for readers that come back.
 const MAX_GONE: usize = 100_000;
@@ -48,8 +51,6 @@ pub struct Topics {
     newest: u64,
     /// The number of consumers, whose topics are alive.
     consumers: usize,
-    /// Changes when a topic of which messages were removed ends or begins again.
-    passages: u64,
     quotas: Quotas,
 }
 
@@ -132,9 +133,7 @@ impl Topics {
     }
 
     fn make(&mut self, name: Arc<str>) -> &mut Topic {
-        let known = self.gone.remove(&name);
-        self.passages += u64::from(known.is_some());
-        let trim_point = known.unwrap_or_default();
+        let trim_point = self.gone.remove(&name).unwrap_or_default();
         let recorded = trim_point.first_kept;
         let is_last_only = self.is_last_only(&name);
         self.consumers += usize::from(topic::is_of_consumer(&name));
@@ -174,30 +173,6 @@ impl Topics {
         self.alive.range::<str, _>((start, Bound::Unbounded)).map(|(name, topic)| (name, topic.as_ref()))
     }
 
-    /// The topics after a name that may match: those with the longest common beginning of the patterns' topics.
-    pub fn matching_after<'a>(
-        &'a self,
-        patterns: Option<&[Pattern]>,
-        after: Option<&str>,
-    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Topic)> {
-        let prefixes = || patterns.unwrap_or_default().iter().map(Pattern::prefix);
-        let first = prefixes().min().unwrap_or_default();
-        let prefix = prefixes().fold(first, |common, prefix| {
-            let same = common.bytes().zip(prefix.bytes()).take_while(|(one, other)| one == other).count();
-            // Both begin with whole characters that are the same.
-            common.get(..same).unwrap_or_default()
-        });
-        let prefix = prefix.to_owned();
-        let start = match after {
-            Some(after) if after >= prefix.as_str() => Bound::Excluded(after),
-            _ => Bound::Included(prefix.as_str()),
-        };
-        self.alive
-            .range::<str, _>((start, Bound::Unbounded))
-            .take_while(move |(name, _)| name.starts_with(prefix.as_str()))
-            .map(|(name, topic)| (name, topic.as_ref()))
-    }
-
     /// All messages of a topic below this sequence are removed.
     pub fn first_kept(&self, name: &str) -> u64 {
         self.trim_point(name).first_kept
@@ -217,6 +192,12 @@ impl Topics {
     /// No message of a user's topic with this sequence or a higher one was removed.
     pub fn max_first_kept(&self) -> u64 {
         self.max_first_kept
+    }
+
+    /// The last sequence of a topic, or the last removed one if it holds no message; 0 for none.
+    pub fn last_known(&self, name: &str) -> u64 {
+        let gone = || self.gone.get(name).map_or(0, |trim_point| trim_point.first_kept.saturating_sub(1));
+        self.alive.get(name).map_or_else(gone, |topic| topic.held.last.sequence)
     }
 
     /// Ids of messages of a topic up to this sequence can be published again; 0 for none.
@@ -250,11 +231,6 @@ impl Topics {
     /// Rises whenever messages are removed that a reader could have read; 0 if none was.
     pub fn loss_epoch(&self) -> u64 {
         self.epochs.last()
-    }
-
-    /// Changes when a topic of which messages were removed ends or begins again.
-    pub fn passages(&self) -> u64 {
-        self.passages
     }
 
     /// No topic has lost a message with a higher sequence.
@@ -301,37 +277,8 @@ impl Topics {
             self.quotas.change(&name, quotas, before, Amount::default());
             self.consumers -= usize::from(topic::is_of_consumer(&name));
             self.gone.insert(name, trim_point);
-            self.passages += 1;
         }
         true
-    }
-
-    /// Forgets the ids of a topic's messages up to a sequence, and has its trim point recorded. False if they were forgotten
-    /// before.
-    pub fn purge_ids(&mut self, name: &str, up_to: u64) -> bool {
-        let Some(topic) = self.alive.get_mut(name) else { return false };
-        let is_news = topic.trim_point.purged_up_to < up_to;
-        topic.trim_point.purged_up_to = topic.trim_point.purged_up_to.max(up_to);
-        if is_news {
-            topic.recorded = topic.trim_point.first_kept;
-        }
-        is_news
-    }
-
-    /// The topics of which bytes of purged messages may still be on disk, and the last sequence of those.
-    pub fn owing_erasure(&self) -> Vec<(Arc<str>, u64)> {
-        let alive = self.alive.iter().map(|(name, topic)| (name, topic.trim_point));
-        let all = alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)));
-        let owing = all.filter(|(_, trim_point)| trim_point.owes_erasure());
-        owing.map(|(name, trim_point)| (name.clone(), trim_point.purged_up_to)).collect()
-    }
-
-    /// Records that the bytes of a topic's purged messages up to a sequence have left the disk.
-    pub fn erased(&mut self, name: &str, up_to: u64) {
-        let alive = self.alive.get_mut(name).map(|topic| &mut topic.trim_point);
-        if let Some(trim_point) = alive.or_else(|| self.gone.get_mut(name)) {
-            trim_point.erased_up_to = trim_point.erased_up_to.max(up_to);
-        }
     }
 
     /// Has the trim points of superseded messages recorded, too, of up to `most` topics after a name. Returns whether there are
@@ -487,12 +434,5 @@ impl Topics {
     pub fn to_store(&self, topics: Vec<(Arc<str>, TrimPoint)>) -> TrimPoints {
         let (forgotten_up_to, forgotten_at) = self.forgotten();
         TrimPoints { forgotten_up_to, forgotten_at, epochs: self.epochs.runs().to_vec(), topics }
-    }
-
-    /// The trim points that must be known after a restart, by topic.
-    pub fn trim_points(&self) -> Vec<(Arc<str>, TrimPoint)> {
-        let alive = self.alive.iter().filter_map(|(name, topic)| Some((name, topic.stored()?)));
-        let all = alive.chain(self.gone.iter().map(|(name, trim_point)| (name, *trim_point)));
-        all.map(|(name, trim_point)| (name.clone(), trim_point)).collect()
     }
 }

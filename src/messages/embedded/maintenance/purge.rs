@@ -61,11 +61,20 @@ impl Worker {
         let limit = Limit { remove_up_to: up_to, expired, ..Limit::default() };
         let mut count = 0;
         for _ in 0..MAX_TRIES {
-            let known = self.shared.state().topics.get(topic).cloned().ok_or(Error::NoTopic);
-            let known = match known {
-                Err(error) if count == 0 => return Err(error),
-                Err(_) => return Ok(count),
-                Ok(known) => known,
+            let known = self.shared.state().topics.get(topic).cloned();
+            let Some(known) = known else {
+                // Retention, expiry or this purge has removed all messages. Their bytes may still be on the disk.
+                let mut state = self.shared.state_mut();
+                if state.topics.get(topic).is_some() {
+                    continue;
+                }
+                let Some(purged) = state.topics.purge_gone(topic, up_to) else { return Err(Error::NoTopic) };
+                drop(state);
+                if purged.is_news {
+                    self.is_unwritten.set(true);
+                    self.eraser.borrow_mut().owe(topic, purged.up_to);
+                }
+                return Ok(count);
             };
             let purged = up_to.min(known.held.last.sequence);
             if known.held.first.sequence > up_to {

@@ -24,9 +24,6 @@ const SLICE: usize = 4096;
 /// The number of sets of patterns whose losses are kept.
 const MAX_LOSSES: usize = 1024;
 
-/// The number of times that losses are looked for while topics end and begin again.
-const MAX_TRIES: usize = 10;
-
 /// The highest lost sequence of topics that match, by their patterns. Many subscriptions have the same, and ask for it
 /// whenever a message is lost.
 #[derive(Debug, Default)]
@@ -95,61 +92,28 @@ impl Walk {
 struct LossSearch {
     patterns: Arc<[Pattern]>,
     since: Option<u64>,
-    /// A topic may pass from one list to the other between two slices, so that neither walk sees it.
-    tries_left: usize,
-    passages: u64,
-    alive: Option<Walk>,
-    gone_after: Option<Arc<str>>,
+    after: Option<Arc<str>>,
     lost_up_to: u64,
 }
 
 impl LossSearch {
-    fn new(shared: &Shared, patterns: Arc<[Pattern]>, since: Option<u64>) -> Self {
-        let (tries_left, passages, lost_up_to) = (MAX_TRIES, shared.state().topics.passages(), 0);
-        let alive = Some(Walk::new(Some(patterns.clone()), None));
-        Self { patterns, since, tries_left, passages, alive, gone_after: None, lost_up_to }
+    fn new(patterns: Arc<[Pattern]>, since: Option<u64>) -> Self {
+        Self { patterns, since, after: None, lost_up_to: 0 }
     }
 
     /// Searches a slice. Breaks with the result at the end.
     fn step(&mut self, shared: &Shared) -> ControlFlow<u64> {
-        if let Some(mut walk) = self.alive.take() {
-            let step = walk.step(shared, |_, name, topic| {
-                self.look(name, &topic.trim_point);
-                ControlFlow::Continue(())
-            });
-            self.alive = step.is_continue().then_some(walk);
+        let topics = &shared.state().topics;
+        let (patterns, after) = (self.patterns.clone(), self.after.take());
+        self.after = topics.known_after(Some(&patterns), after.as_deref(), SLICE, |name, known| {
+            self.look(name, known.trim_point());
+        });
+        if self.after.is_some() {
             return ControlFlow::Continue(());
         }
-        let state = shared.state();
-        let topics = &state.topics;
-        let (mut seen, mut last) = (0, None);
-        let after = self.gone_after.take();
-        for (name, trim_point) in topics.gone_after(after.as_deref()).take(SLICE) {
-            (seen, last) = (seen + 1, Some(name));
-            self.look(name, trim_point);
-        }
-        if seen == SLICE {
-            self.gone_after = last.cloned();
-            return ControlFlow::Continue(());
-        }
-        if topics.passages() == self.passages {
-            let (forgotten_up_to, forgotten_at) = topics.forgotten();
-            let counts = self.since.is_none_or(|since| forgotten_at > since);
-            return ControlFlow::Break(if counts {
-                self.lost_up_to.max(forgotten_up_to)
-            } else {
-                self.lost_up_to
-            });
-        }
-        self.tries_left -= 1;
-        if self.tries_left == 0 {
-            // To report too much is an honest second best.
-            return ControlFlow::Break(topics.max_lost());
-        }
-        self.passages = topics.passages();
-        (self.alive, self.gone_after) = (Some(Walk::new(Some(self.patterns.clone()), None)), None);
-        self.lost_up_to = 0;
-        ControlFlow::Continue(())
+        let (forgotten_up_to, forgotten_at) = topics.forgotten();
+        let counts = self.since.is_none_or(|since| forgotten_at > since);
+        ControlFlow::Break(if counts { self.lost_up_to.max(forgotten_up_to) } else { self.lost_up_to })
     }
 
     fn look(&mut self, name: &str, point: &TrimPoint) {
@@ -200,22 +164,19 @@ impl Shared {
         }
     }
 
-    /// What must be known after a restart of every removal so far.
+    /// What must be known after a restart of every removal so far. No lock is held for longer than a slice takes.
     pub fn all_trim_points(&self) -> TrimPoints {
-        for _ in 0..MAX_TRIES {
-            let before = self.state().topics.passages();
-            let mut points = Vec::new();
-            self.for_each_topic(|_, name, topic| {
-                points.extend(topic.stored().map(|point| (name.clone(), point)));
-            });
-            self.for_each_gone(|name, trim_point| points.push((name.clone(), *trim_point)));
+        let (mut points, mut after) = (Vec::new(), None::<Arc<str>>);
+        loop {
             let state = self.state();
-            if state.topics.passages() == before {
+            after = state.topics.known_after(None, after.as_deref(), SLICE, |name, known| {
+                points.extend(known.stored().map(|point| (name.clone(), point)));
+            });
+            if after.is_none() {
+                // Under the same lock as the last slice: whatever was dropped meanwhile is among the forgotten ones.
                 return state.topics.to_store(points);
             }
         }
-        let topics = &self.state().topics;
-        topics.to_store(topics.trim_points())
     }
 
     /// The highest lost sequence of the topics that match, if it is known without a search. It is exact only above `after`.
@@ -270,7 +231,7 @@ impl Embedded {
 
     async fn search_losses(&self, patterns: &Arc<[Pattern]>, since: Option<u64>) -> io::Result<u64> {
         let shared = self.shared.clone();
-        let mut search = LossSearch::new(&shared, patterns.clone(), since);
+        let mut search = LossSearch::new(patterns.clone(), since);
         self.pool().walk(move || search.step(&shared)).await
     }
 

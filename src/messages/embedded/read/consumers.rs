@@ -149,7 +149,8 @@ impl Embedded {
     /// Deletes a consumer for good.
     pub async fn delete_consumer(&self, name: &str) -> Result<(), Error> {
         match self.purge_topic(&topic_of(name)?, None).await {
-            Err(Error::NoTopic) => Err(Error::NoConsumer),
+            // It was deleted before.
+            Ok(0) | Err(Error::NoTopic) => Err(Error::NoConsumer),
             result => result.map(|_| ()),
         }
     }

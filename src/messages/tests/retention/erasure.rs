@@ -75,6 +75,47 @@ async fn messages_after_the_last_purged_one_stay() {
 }
 
 #[tokio::test]
+async fn a_purge_erases_also_what_expiry_and_retention_have_removed_before() {
+    for (is_reopened, up_to) in [(false, None), (true, None), (false, Some(40)), (true, Some(40))] {
+        let mut bed = Bed::with(&["old=age:1s"], |_| ()).await;
+        let mut others = Vec::new();
+        for n in 0..20 {
+            others.push(bed.publish_text("b", &format!("other {n} {}", "o".repeat(900))).await);
+            let secret = format!("{SECRET} {n} {}", "s".repeat(200));
+            bed.publish("old", &secret).await;
+            let ttl = Some(Duration::from_secs(1));
+            bed.log.publish(NewMessage { ttl, ..text("e", &secret) }).await.unwrap();
+        }
+        bed.advance(2000);
+        bed.enforce().await;
+        let what = format!("reopened: {is_reopened}, up to {up_to:?}");
+        assert!(bed.topic("old").await.is_none() && bed.topic("e").await.is_none(), "{what}");
+        assert!(files_with(&bed.disk, SECRET).len() > 1, "the bytes wait for a sweep: {what}");
+        if is_reopened {
+            bed.reopen().await;
+        }
+        for topic in ["old", "e"] {
+            let removed = bed.log.purge_topic(topic, up_to.map(sequence)).await;
+            assert_eq!(removed.unwrap(), 0, "{topic}, {what}");
+        }
+        assert!(matches!(bed.log.purge_topic("never", None).await, Err(Error::NoTopic)), "{what}");
+        bed.enforce().await;
+        if up_to.is_some() {
+            for n in 0..20 {
+                let found = files_with(&bed.disk, &format!("{SECRET} {n} "));
+                // The messages of a round have the sequences 3 n + 1 to 3 n + 3.
+                assert!(n >= 12 || found.is_empty(), "{n}, {what}: {found:?}");
+                assert!(n < 14 || !found.is_empty(), "{n}, {what}");
+            }
+            bed.log.purge_topic("old", None).await.unwrap();
+            bed.log.purge_topic("e", None).await.unwrap();
+            bed.enforce().await;
+        }
+        assert_erased(&bed, &others, &what).await;
+    }
+}
+
+#[tokio::test]
 async fn an_erasure_that_the_power_cut_is_finished_after_a_restart() {
     for call in 0.. {
         let mut bed = Bed::with(&[], |_| ()).await;

@@ -101,7 +101,7 @@ async fn a_purge_succeeds_at_whichever_call_the_disk_is_full() {
             Ok(count) => assert_eq!(count, 10, "call {call}"),
             // The disk wrote half of what has its room since long, which no real one does.
             Err(Error::Full(_)) => {
-                assert!(matches!(bed.log.purge_topic("a", None).await, Err(Error::NoTopic)));
+                assert_eq!(bed.log.purge_topic("a", None).await.unwrap(), 0);
             }
             Err(error) => panic!("call {call}: {error}"),
         }

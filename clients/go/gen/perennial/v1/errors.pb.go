@@ -73,7 +73,7 @@ const (
 	ErrorReason_COMMIT_BEHIND ErrorReason = 12
 	// NOT_FOUND: there is no consumer of this name.
 	ErrorReason_CONSUMER_NOT_FOUND ErrorReason = 13
-	// NOT_FOUND: the topic has no messages.
+	// NOT_FOUND: the log has never had messages of the topic, or has forgotten that it had.
 	ErrorReason_TOPIC_NOT_FOUND ErrorReason = 14
 	// RESOURCE_EXHAUSTED: the server has as many topics as it allows, or as a quota of topics allows; then with QuotaFailure.
 	// Metadata: `limit`, and for a quota also `quota`, which is topic_count, and `topics`, its patterns.

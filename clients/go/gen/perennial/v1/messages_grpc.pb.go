@@ -134,7 +134,11 @@ type MessageServiceClient interface {
 	// sequences, sizes and ids stay until their file is rewritten. A subscription that had not read them yet gets a gap.
 	// A purge works on a full disk.
 	//
-	// NOT_FOUND (TOPIC_NOT_FOUND) if the topic has no messages.
+	// A topic of which expiry or retention has removed messages, or all of them, is purged, too: their bytes leave the disk
+	// within the same time, although the answer does not count them.
+	//
+	// NOT_FOUND (TOPIC_NOT_FOUND) if the log has never had messages of the topic, or if it was dropped from the 100,000
+	// topics without messages that the server remembers; then none of its bytes are left.
 	PurgeTopic(ctx context.Context, in *PurgeTopicRequest, opts ...grpc.CallOption) (*PurgeTopicResponse, error)
 	// Commits a cursor for a consumer, on disk: a later Messages call with this `consumer` continues after it. A consumer
 	// exists from its first commit. Commit a cursor after all messages before it are processed: then a reader that dies
@@ -157,8 +161,9 @@ type MessageServiceClient interface {
 	// consumer, except with `from_sequence`; messages that are removed after the call are.
 	//
 	// FAILED_PRECONDITION (CONSUMER_CONNECTED) while a subscription reads as this consumer, because its next commit would
-	// undo the call: end it first. If a subscription begins during the call, the call ends with this error, too, and the
-	// consumer may be set. The server does not see a reader that only commits cursors and has no subscription.
+	// undo the call: end it first. The consumer is not moved then. A subscription that begins while the position is
+	// stored may read on from the position before, and commit from there: the response then says that the consumer is
+	// connected. The server does not see a reader that only commits cursors and has no subscription.
 	// INVALID_ARGUMENT names the wrong field. RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS) for a new consumer at the limit of
 	// the server.
 	SetConsumer(ctx context.Context, in *SetConsumerRequest, opts ...grpc.CallOption) (*SetConsumerResponse, error)
@@ -390,7 +395,11 @@ type MessageServiceServer interface {
 	// sequences, sizes and ids stay until their file is rewritten. A subscription that had not read them yet gets a gap.
 	// A purge works on a full disk.
 	//
-	// NOT_FOUND (TOPIC_NOT_FOUND) if the topic has no messages.
+	// A topic of which expiry or retention has removed messages, or all of them, is purged, too: their bytes leave the disk
+	// within the same time, although the answer does not count them.
+	//
+	// NOT_FOUND (TOPIC_NOT_FOUND) if the log has never had messages of the topic, or if it was dropped from the 100,000
+	// topics without messages that the server remembers; then none of its bytes are left.
 	PurgeTopic(context.Context, *PurgeTopicRequest) (*PurgeTopicResponse, error)
 	// Commits a cursor for a consumer, on disk: a later Messages call with this `consumer` continues after it. A consumer
 	// exists from its first commit. Commit a cursor after all messages before it are processed: then a reader that dies
@@ -413,8 +422,9 @@ type MessageServiceServer interface {
 	// consumer, except with `from_sequence`; messages that are removed after the call are.
 	//
 	// FAILED_PRECONDITION (CONSUMER_CONNECTED) while a subscription reads as this consumer, because its next commit would
-	// undo the call: end it first. If a subscription begins during the call, the call ends with this error, too, and the
-	// consumer may be set. The server does not see a reader that only commits cursors and has no subscription.
+	// undo the call: end it first. The consumer is not moved then. A subscription that begins while the position is
+	// stored may read on from the position before, and commit from there: the response then says that the consumer is
+	// connected. The server does not see a reader that only commits cursors and has no subscription.
 	// INVALID_ARGUMENT names the wrong field. RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS) for a new consumer at the limit of
 	// the server.
 	SetConsumer(context.Context, *SetConsumerRequest) (*SetConsumerResponse, error)
