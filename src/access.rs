@@ -15,21 +15,29 @@ use std::{
 };
 
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use crate::{messages::quota::TopicQuota, pem, watched::mark};
+use crate::{
+    messages::quota::TopicQuota,
+    pem,
+    watched::{Watched, mark},
+};
+use changes::Parts;
+pub use check::faults;
 use identity::Accounts;
 pub use identity::Identity;
 use jwt::Jwts;
 use metrics::Metrics;
 pub use need::{Kind, Need, Target};
 use quota::{Quotas, Usages};
-use reload::Contents;
+use reload::{Contents, SECOND_READING};
 pub use rights::{FilesOf, Part, Rights};
 use rules::{Fault, Rules};
 use tokens::{Hash, Tokens};
 pub use verb::Verb;
 
+mod changes;
+mod check;
 pub mod identity;
 pub mod jwt;
 mod metrics;
@@ -176,6 +184,8 @@ fn shown(identity: &Identity) -> String {
 /// The rules and tokens in use.
 #[derive(Debug)]
 pub struct Policy {
+    /// By which its successor says what has changed.
+    parts: Parts,
     rules: Rules,
     tokens: Tokens,
     jwts: Option<Arc<Jwts>>,
@@ -208,7 +218,8 @@ impl Policy {
             }
             _ => None,
         };
-        Ok(Self { rules, tokens, jwts })
+        let parts = Parts::new(text, contents.keys.as_ref().map(|(_, content)| content));
+        Ok(Self { parts, rules, tokens, jwts })
     }
 
     fn caller(
@@ -268,8 +279,8 @@ pub struct Access {
     /// The names of the roots that are served.
     roots: Vec<String>,
     current: watch::Sender<Arc<Policy>>,
-    /// The contents of the files at the start.
-    first: u64,
+    /// Of the one task that follows the files, also after a panic.
+    watched: Mutex<Watched>,
     usages: Arc<Usages>,
     metrics: Metrics,
 }
@@ -281,12 +292,12 @@ impl Access {
     /// A file cannot be used.
     pub fn open(files: Files, roots: Vec<String>, registry: &mut Registry) -> Result<Arc<Self>, Error> {
         let contents = Contents::read(&files);
-        let first = mark(&contents);
+        let watched = Watched::new(mark(&contents)).with_second_reading(SECOND_READING).into();
         let policy = Policy::new(&files, &contents?, &roots, None)?;
         let metrics = Metrics::new(registry);
         metrics.in_use(&policy);
         let (current, usages) = (watch::Sender::new(policy.into()), Arc::default());
-        Ok(Arc::new(Self { files, roots, current, first, usages, metrics }))
+        Ok(Arc::new(Self { files, roots, current, watched, usages, metrics }))
     }
 
     /// Who makes a call, by the identities of its connection and the values of its header `authorization`.

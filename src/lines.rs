@@ -264,6 +264,11 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Every root that cannot be served, and why.
+pub fn faults_of_roots(roots: &[Root]) -> Vec<RootError> {
+    roots.iter().filter_map(|root| Roots::open(vec![root.clone()]).err()).collect()
+}
+
 impl Files {
     /// Opens the roots, and starts the thread that watches followed files.
     ///

@@ -9,7 +9,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::net::TcpListener;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -24,6 +24,7 @@ use crate::{
     lines::{self, Files},
     messages::{self, Log},
     proto, supervised,
+    watched::Asked,
     web::Web,
 };
 use data::DataDirectory;
@@ -31,6 +32,7 @@ use listen::{Listen, Listener};
 use tls::Tls;
 
 pub mod accept;
+mod check;
 pub mod config;
 mod consumer_lags;
 pub mod data;
@@ -45,6 +47,7 @@ mod service_manager;
 pub mod tls;
 mod welcome;
 
+pub use check::faults;
 pub use config::Config;
 pub use listen::bind;
 pub use reload::Reload;
@@ -138,9 +141,7 @@ pub async fn run(
     reload: Reload,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    if config.tokens.is_some() && config.access.is_none() {
-        return Err(Error::TokensWithoutRules);
-    }
+    check::tokens(&config)?;
     // With port 0, the system has chosen a port.
     let addresses = listeners.iter().map(Listener::local).collect::<Result<_, _>>()?;
     config = config.listens_at(addresses)?;
@@ -148,8 +149,7 @@ pub async fn run(
     process_metrics::register(&mut metrics);
     let registry = metrics.sub_registry_with_prefix("perennial");
     let tls = config.tls.clone().map(|files| Tls::open(files, registry)).transpose()?;
-    let names = config.roots.iter().map(|root| root.name.clone());
-    let names = names.chain(config.demo.then(|| demo::ROOT.into())).collect();
+    let names = check::root_names(&config);
     let access = config.access.clone().map(|files| Access::open(files, names, registry)).transpose()?;
     let pool = Pool::default();
     let endpoint = metrics::Endpoint::new(pool.clone());
@@ -206,7 +206,7 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::Serving).await;
     }
     let tasks = TaskTracker::new();
-    spawn(&tasks, &ending, ends_countdowns);
+    keep(&tasks, &ending, "countdowns", ends_countdowns);
     keep_well(&tasks, &ending, (&health, &log), (web.calls(), &pool));
     if let Some(app_log) = app_log {
         spawn(&tasks, &ending, demo::run(app_log, log.clone(), ending.clone()));
@@ -222,7 +222,7 @@ pub async fn run(
     let connections = config.connections.clone();
     let mut accepting = tokio::spawn(accept::serve(listeners, tls, web, connections, ending.clone()));
     endpoint.set(metrics::State::Ready);
-    service_manager::ready();
+    service_manager::ready(&[]);
     welcome::print(needs_certificates, &config, data.path(), &roots);
 
     let has_ended = tokio::select! {
@@ -294,23 +294,17 @@ impl Followed {
     /// Reads the files again that can be: when they change, and when the operator asks for it.
     async fn follow(self, is_again: bool) {
         let Self { tls, access, settings, config, reload, pool } = self;
-        if is_again {
-            // The panic may have come between the two notices of a reload.
-            service_manager::ready();
-        }
-        let (ask_tls, ask_access, ask_settings) = (Notify::new(), Notify::new(), reload::Asked::default());
+        let (ask_tls, ask_access, ask_settings) = (Asked::default(), Asked::default(), Asked::default());
         let (interval, has_settings) = (config.reload_interval, config.file.is_some());
-        let has_files = tls.is_some() || access.is_some() || has_settings;
+        let (has_tls, has_access) = (tls.is_some(), access.is_some());
         let of_tls = async {
-            match tls {
-                Some(tls) => tls.follow(interval, &ask_tls, &pool).await,
-                None => std::future::pending().await,
+            if let Some(tls) = tls {
+                tls.follow(interval, &ask_tls, &pool).await;
             }
         };
         let of_access = async {
-            match access {
-                Some(access) => access.follow(interval, &ask_access, &pool).await,
-                None => std::future::pending().await,
+            if let Some(access) = access {
+                access.follow(interval, &ask_access, &pool).await;
             }
         };
         let of_settings = async {
@@ -318,23 +312,33 @@ impl Followed {
                 settings.follow(interval, &ask_settings).await;
             }
         };
+        let all = [(&ask_settings, has_settings), (&ask_tls, has_tls), (&ask_access, has_access)];
+        let asked = all.iter().filter(|(_, is_used)| *is_used).map(|(asked, _)| *asked).collect::<Vec<_>>();
+        let faults = || asked.iter().filter_map(|asked| asked.faults().borrow().clone()).collect::<Vec<_>>();
         let signals = async {
+            // A panic may have come between the two notices of a reload, and before what was asked for was done.
+            let mut is_asked = is_again;
             loop {
-                reload.asked.notified().await;
-                if !has_files {
-                    no_files();
-                    continue;
+                if !std::mem::take(&mut is_asked) {
+                    reload.asked.notified().await;
                 }
                 service_manager::reloading();
-                ask_tls.notify_one();
-                ask_access.notify_one();
-                if has_settings {
-                    ask_settings.ask().await;
+                if asked.is_empty() {
+                    no_files();
                 }
-                service_manager::ready();
+                futures::future::join_all(asked.iter().map(|asked| asked.ask())).await;
+                service_manager::ready(&faults());
             }
         };
-        tokio::join!(of_tls, of_access, of_settings, signals);
+        let states = async {
+            let mut changes = asked.iter().map(|asked| asked.faults()).collect::<Vec<_>>();
+            while !changes.is_empty() {
+                let changed = changes.iter_mut().map(|changes| Box::pin(changes.changed()));
+                _ = futures::future::select_all(changed).await;
+                service_manager::status(&faults());
+            }
+        };
+        tokio::join!(of_tls, of_access, of_settings, signals, states);
     }
 }
 

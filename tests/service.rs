@@ -1,5 +1,4 @@
-//! The server as a service of systemd: the sockets and the notifications of a service manager, played by the test; and
-//! settings that change while the server runs.
+//! The server as a service of systemd: the sockets and the notifications of a service manager, played by the test.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,9 +11,13 @@ mod harness;
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::TcpListener,
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
-    path::Path,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixDatagram},
+    },
+    path::{Path, PathBuf},
     pin::pin,
     process::{Child, Command, Stdio},
     sync::{
@@ -25,10 +28,14 @@ use std::{
 };
 
 use futures::StreamExt;
-use harness::{PATIENCE, Server, server_command, signal, soon, wait, within};
+use harness::{PATIENCE, server_command, signal, soon, wait, within};
 use perennial::{
-    client::Client,
-    proto::{MessagesRequest, PublishRequest, messages_request::Start, publish_request, stored_message},
+    access::tokens,
+    client::{Client, Credentials, Token},
+    proto::{
+        ErrorReason, MessagesRequest, PublishRequest, messages_request::Start, publish_request,
+        stored_message,
+    },
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -111,6 +118,57 @@ async fn systemd_is_told_of_the_start_reloads_and_the_stop_and_its_socket_is_use
     assert!(wait(&mut child).success());
     // The socket is still there, and clients wait in its queue.
     drop(std::net::TcpStream::connect(manager.listener.local_addr().unwrap()).unwrap());
+}
+
+/// Rules that allow one caller to publish, and many tokens of others: they take a while to read.
+fn write_access(directory: &Path) -> (PathBuf, PathBuf, Token) {
+    let [rules, file] = ["access.toml", "tokens.toml"].map(|name| directory.join(name));
+    fs::write(&rules, "[[rule]]\nwho = [\"token:a\"]\nmay = [\"publish\"]\ntopics = [\"a\"]\n").unwrap();
+    let others = (0..20_000).map(|n| {
+        format!(
+            "[[token]]\nname = \"n{n}\"\nhash = \"blake3:{n:064x}\"\ncreated = \"2026-01-01T00:00:00Z\"\n"
+        )
+    });
+    fs::write(&file, others.collect::<String>()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let token = tokens::add(&file, "a", Vec::new(), None).unwrap();
+    (rules, file, Token::Text(token.expose().into()))
+}
+
+#[tokio::test]
+async fn a_reload_is_over_when_every_file_is_in_use_and_its_state_names_those_that_are_refused() {
+    let manager = Manager::new();
+    let directory = manager.directory.path();
+    let (rules, tokens, token) = write_access(directory);
+    let config = directory.join("perennial.toml");
+    let content = format!("access = {rules:?}\ntokens = {tokens:?}\nreload-interval = \"1h\"\n");
+    fs::write(&config, &content).unwrap();
+    let mut child = manager.start(&["--config", config.to_str().unwrap()]);
+    manager.wait_for("READY=1");
+    let credentials = Credentials { token: Some(token), ..Credentials::default() };
+    let client = Client::with_credentials(&manager.url(), credentials).unwrap();
+    soon("a publish", Box::pin(client.publish(message("1".into())))).await.unwrap();
+    let reload = || {
+        signal(&child, Signal::HUP);
+        manager.wait_for("RELOADING=1");
+        manager.wait_for("READY=1")
+    };
+    tokens::revoke(&tokens, "a").unwrap();
+    assert!(reload().contains("STATUS=serving\n"));
+    let error = soon("an answer", Box::pin(client.publish(message("2".into())))).await.unwrap_err();
+    assert_eq!(error.reason(), Some(ErrorReason::CredentialsRevoked.as_str_name()), "{error:?}");
+    let good = fs::read_to_string(&rules).unwrap();
+    fs::write(&rules, good.replace("publish", "pubish")).unwrap();
+    fs::write(&config, format!("{content}max-streams = \"many\"\n")).unwrap();
+    let state = reload();
+    let state = state.lines().find(|line| line.starts_with("STATUS=")).unwrap();
+    for fault in ["are refused", "access.toml: line 3", "perennial.toml"] {
+        assert!(state.contains(fault), "no {fault} in {state}");
+    }
+    fs::write(&rules, good).unwrap();
+    fs::write(&config, content).unwrap();
+    assert!(reload().contains("STATUS=serving\n"));
+    end(&mut child);
 }
 
 #[test]
@@ -258,95 +316,4 @@ async fn read_until(url: String, last: tokio::sync::watch::Receiver<Option<i64>>
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn write(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(new, path).unwrap();
-}
-
-#[tokio::test]
-async fn settings_that_change_apply_or_ask_for_a_restart_and_wrong_ones_change_nothing() {
-    let directory = TempDir::new().unwrap();
-    let config = directory.path().join("perennial.toml");
-    write(&config, "max-streams = 100\n");
-    let arguments = ["--config", config.to_str().unwrap(), "--reload-interval", "20ms"];
-    let server = Server::start_with(&arguments);
-    let open = async |count: usize| {
-        let mut streams = Vec::new();
-        for _ in 0..count {
-            let request = MessagesRequest { topics: vec!["a".into()], ..Default::default() };
-            match server.messages().await.messages(request).await {
-                Ok(stream) => streams.push(stream.into_inner()),
-                Err(status) => return Err(status),
-            }
-        }
-        Ok(streams)
-    };
-    drop(open(3).await.unwrap());
-    write(&config, "max-streams = 1\nmax-topics = 7\n");
-    let line = server.wait_for_log("restart the server to use it");
-    assert!(line.contains("max-topics") && line.contains("1000000") && line.contains('7'), "{line}");
-    let line = server.wait_for_log("a setting has changed, and applies now");
-    assert!(line.contains("max-streams") && line.contains("100") && line.contains('1'), "{line}");
-    assert!(open(3).await.unwrap_err().message().contains('1'));
-    write(&config, "max-streams = \"many\"\n");
-    let line = server.wait_for_log("the new settings cannot be used: the previous ones stay in use");
-    assert!(line.contains("max-streams"), "{line}");
-    assert!(open(3).await.is_err());
-    write(&config, "max-streams = 50\nlog = \"debug\"\n");
-    server.wait_for_log("max-streams");
-    drop(open(3).await.unwrap());
-    server.wait_for_log("DEBUG");
-}
-
-#[test]
-fn config_print_gives_each_setting_its_value_and_its_source_as_a_file_and_check_finds_faults() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("perennial.toml");
-    std::fs::write(
-        &file,
-        "stall = \"7s\"\nretain = [\"a=age:7d\"]\nsocket-mode = \"660\"\nlisten = \"unix:/run/p\"\n",
-    )
-    .unwrap();
-    let run = |arguments: &[&str], file: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_perenniald"));
-        command.args(["--config", file.to_str().unwrap()]).args(arguments).env("PERENNIAL_MAX_TOPICS", "70");
-        let output = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-    };
-    let (code, printed, err) = run(&["--max-streams", "5", "config", "print"], &file);
-    assert_eq!(code, 0, "{err}");
-    let path = file.display();
-    for line in [
-        "max-streams = 5  # command line".to_owned(),
-        "max-topics = 70  # PERENNIAL_MAX_TOPICS".into(),
-        format!("stall = \"7s\"  # {path}"),
-        format!("retain = [\"a=age:7d\"]  # {path}"),
-        format!("socket-mode = \"660\"  # {path}"),
-        "idle = \"5m\"  # default".into(),
-        "# tls-cert is not set".into(),
-    ] {
-        assert!(printed.lines().any(|is| is == line), "no {line} in\n{printed}");
-    }
-    // It is a file for --config that says the same.
-    let again = directory.path().join("again.toml");
-    std::fs::write(&again, &printed).unwrap();
-    let values = |text: &str| {
-        let lines = text.lines().map(|line| line.split("  #").next().unwrap().to_owned());
-        lines.collect::<Vec<_>>()
-    };
-    let (code, printed_again, err) = run(&["config", "print"], &again);
-    assert_eq!((code, values(&printed_again)), (0, values(&printed)), "{err}");
-    assert_eq!(run(&["config", "check"], &file).0, 0);
-    let (code, _, err) = run(&["config", "check", "--access", "rules.toml"], &file);
-    assert!(
-        code == 2 && err.contains("--access is a flag of the server: write it before the command"),
-        "{err}"
-    );
-    std::fs::write(&file, "stall = \"soon\"\n").unwrap();
-    let (code, _, err) = run(&["config", "check"], &file);
-    assert!(code == 2 && err.contains("stall") && err.contains("soon"), "{err}");
 }

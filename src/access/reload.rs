@@ -2,17 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
-
-use super::{Access, Error, Files, Policy, jwt};
+use super::{Access, Error, Files, Policy, changes::Changes, jwt};
 use crate::{
     blocking::Pool,
     pem,
-    watched::{Reading, Watched, mark},
+    watched::{Asked, Reading, mark},
 };
 
 /// The longest pause before new contents are read a second time: a revocation takes little longer than the interval.
-const SECOND_READING: Duration = Duration::from_secs(1);
+pub(super) const SECOND_READING: Duration = Duration::from_secs(1);
 
 /// The contents of the files.
 #[derive(Hash)]
@@ -34,17 +32,23 @@ impl Contents {
 
 impl Access {
     /// Follows the files until it is dropped. They are read every `interval`, and at once when `asked`.
-    pub async fn follow(&self, interval: Duration, asked: &Notify, pool: &Pool) {
-        let mut watched = Watched::new(self.first).with_second_reading(SECOND_READING);
+    pub async fn follow(&self, interval: Duration, asked: &Asked, pool: &Pool) {
+        let mut watched = self.watched.lock().await;
         loop {
             let is_asked = watched.is_asked(interval, asked).await;
             let files = self.files.clone();
-            let Ok(contents) = pool.run(move || Contents::read(&files)).await else { continue };
-            let mark = mark(&contents);
-            if watched.read(mark) == Reading::Again || is_asked {
-                let Ok(policy) = pool.run(self.policy(contents)).await else { continue };
-                watched.settle(mark);
-                self.replace(policy);
+            if let Ok(contents) = pool.run(move || Contents::read(&files)).await {
+                let mark = mark(&contents);
+                if (watched.read(mark) == Reading::Again || is_asked)
+                    && let Ok(policy) = pool.run(self.policy(contents)).await
+                {
+                    let fault = self.replace(policy, watched.are_in_use(mark)).err();
+                    watched.settle(mark, fault.is_some());
+                    asked.settled(fault);
+                }
+            }
+            if is_asked {
+                asked.done();
             }
         }
     }
@@ -58,18 +62,39 @@ impl Access {
         move || Policy::new(&files, &contents?, &roots, Some(&before))
     }
 
-    /// Uses a new policy, if there is one.
-    pub(super) fn replace(&self, policy: Result<Policy, Error>) {
-        self.metrics.reloaded(policy.is_ok());
+    /// Uses a new policy, if there is one. The files may be the `same`: then the accounts of the machine may have changed, by
+    /// which rules name users and groups. An error says why the policy is refused.
+    pub(super) fn replace(&self, policy: Result<Policy, Error>, is_same: bool) -> Result<(), String> {
+        if !is_same || policy.is_err() {
+            self.metrics.reloaded(policy.is_ok());
+        }
         match policy {
             Ok(policy) => {
                 self.metrics.in_use(&policy);
                 let (rules, tokens) = (policy.rules.count(), policy.tokens.count());
+                let changes = Changes::new(&self.current.borrow(), &policy);
                 self.current.send_replace(Arc::new(policy));
-                tracing::info!(rules, tokens, "the files of access are in use");
+                if is_same {
+                    tracing::info!(rules, tokens, "the files of access were read again: none has changed");
+                    return Ok(());
+                }
+                let Changes { added, removed, changed, made, revoked, others } = changes;
+                tracing::info!(
+                    rules,
+                    tokens,
+                    added,
+                    removed,
+                    changed,
+                    tokens_made = made,
+                    tokens_revoked = revoked,
+                    tokens_changed = others,
+                    "the files of access are in use"
+                );
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, "the new files of access cannot be used: the previous ones stay in use");
+                Err(error.to_string())
             }
         }
     }

@@ -5,10 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use prometheus_client::encoding::text::encode;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tokio::sync::Notify;
 
 use super::*;
-use crate::blocking::Pool;
+use crate::{blocking::Pool, watched::Asked};
 
 const RULES: &str = "[[rule]]\nwho = ['token:a', 'role:r', 'uid:7']\nmay = ['publish']\ntopics = ['a.>']\n";
 
@@ -108,17 +107,17 @@ fn credentials_that_are_not_accepted_are_refused_and_counted() {
     let path = house.file("tokens.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("created", "expires = \"2020-01-01T00:00:00Z\"\ncreated")).unwrap();
-    house.access.replace(house.access.policy(Contents::read(&house.access.files))());
+    house.access.replace(house.access.policy(Contents::read(&house.access.files))(), false).unwrap();
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Expired));
     tokens::revoke(&path, "a").unwrap();
-    house.access.replace(house.access.policy(Contents::read(&house.access.files))());
+    house.access.replace(house.access.policy(Contents::read(&house.access.files))(), false).unwrap();
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Revoked));
 }
 
 #[tokio::test]
 async fn files_that_change_are_used_and_bad_ones_leave_the_previous_ones_in_use() {
     let house = House::new();
-    let (access, asked) = (house.access.clone(), Arc::new(Notify::new()));
+    let (access, asked) = (house.access.clone(), Arc::new(Asked::default()));
     let (of_task, mut changes) = (asked.clone(), house.access.changes());
     let follow =
         tokio::spawn(
@@ -128,6 +127,9 @@ async fn files_that_change_are_used_and_bad_ones_leave_the_previous_ones_in_use(
     fs::write(house.file("access.toml"), RULES.replace("a.>", "b.>")).unwrap();
     changes.changed().await.unwrap();
     assert!(!house.may(&caller));
+    asked.ask().await;
+    assert!(house.metric("access_reloads_total{outcome=\"used\"} 1"), "nothing has changed since");
+    changes.borrow_and_update();
     for wrong in ["", "[[rule]]\nwho = ['x']"] {
         fs::write(house.file("access.toml"), wrong).unwrap();
         while !house.metric("access_files_refused 1") {

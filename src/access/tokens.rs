@@ -115,7 +115,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// A token as the file has it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Its name: rules know it as `token:NAME`.
@@ -198,6 +198,11 @@ impl Tokens {
     /// The token with this hash.
     pub fn get(&self, hash: &Hash) -> Option<&Entry> {
         self.0.get(hash)
+    }
+
+    /// All tokens, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Hash, &Entry)> {
+        self.0.iter()
     }
 
     /// The number of tokens that are not revoked.

@@ -12,7 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_stream::try_stream;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
 
 use super::{Batch, Clock, Config, Moment, Nanos};
 use crate::messages::{self, Content, Expected, Log, NewMessage, Sequence, topic};
@@ -137,8 +137,8 @@ impl Countdowns {
         self.0.count()
     }
 
-    /// Reads the countdowns of a log. While the returned future is polled, it follows the log and ends countdowns that
-    /// are due. The future never completes.
+    /// Reads the countdowns of a log. The returned function gives a future: while it is polled, it follows the log and ends
+    /// countdowns that are due. The future never completes. If it has ended by a panic, call the function again, with `true`.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -146,12 +146,19 @@ impl Countdowns {
         log: Log,
         clock: Clock,
         config: Config,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), messages::Error> {
+    ) -> Result<(Self, impl FnMut(bool) -> BoxFuture<'static, ()> + Send + use<>), messages::Error> {
         let registry = Arc::new(Registry::new(log, clock, config));
-        let changes = follow::load(&registry).await?;
-        let (follower, expiry) = (registry.clone(), registry.clone());
-        let work = async move {
-            tokio::join!(follow::run(follower, changes), expiry::run(expiry));
+        let mut changes = Some(follow::load(&registry).await?);
+        let of_work = registry.clone();
+        let work = move |is_again| {
+            let (follower, expiry, changes) = (of_work.clone(), of_work.clone(), changes.take());
+            let work = async move {
+                if is_again {
+                    expiry.schedule_all();
+                }
+                tokio::join!(follow::run(follower, changes), expiry::run(expiry));
+            };
+            work.boxed()
         };
         Ok((Self(registry), work))
     }

@@ -53,8 +53,8 @@ impl House {
         let log = messages::Log::open(&log, messages::Config::default()).unwrap().0;
         let (clock, countdown) = (countdown::Clock::Tokio, countdown::Config::default());
         let opened = countdown::shared::Countdowns::open(log.clone(), clock.clone(), countdown.clone()).await;
-        let (countdowns, work) = opened.unwrap();
-        tokio::spawn(work);
+        let (countdowns, mut work) = opened.unwrap();
+        tokio::spawn(work(false));
         let app = App {
             clock,
             countdown,

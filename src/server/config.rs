@@ -21,6 +21,7 @@ use crate::{
     units,
     web::origin::{Host, Origin, Origins},
 };
+pub use file::mark;
 use settings::{Arguments, Settings};
 pub use shown::{Setting, Source};
 pub use value::LogFormat;
@@ -91,6 +92,8 @@ pub struct Config {
     pub settings: Vec<Setting>,
     /// The file of settings.
     pub file: Option<PathBuf>,
+    /// The mark of its content as it was read.
+    pub file_mark: u64,
     /// The command line.
     arguments: Vec<OsString>,
 }
@@ -187,11 +190,12 @@ impl Config {
             of_variable(&error, &arguments).unwrap_or_else(|| Error::Arguments(with_place(error)))
         })?;
         let Arguments { config: path, settings } = Arguments::from_arg_matches(&matches)?;
-        let (file, table) = path.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        let file::Content { settings: file, table, mark } =
+            path.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let mut config = resolve(settings, file)?;
         let read = path.clone().map(|path| (path, table));
         config.settings = shown::all(&matches, read.as_ref(), &config);
-        (config.file, config.arguments) = (path, arguments);
+        (config.file, config.file_mark, config.arguments) = (path, mark, arguments);
         Ok((config, matches))
     }
 
@@ -260,6 +264,7 @@ impl Config {
             cors_origins: Vec::new(),
             settings: Vec::new(),
             file: None,
+            file_mark: 0,
             arguments: Vec::new(),
         }
     }

@@ -10,12 +10,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
-use super::config::{Config, Setting};
+use super::config::{self, Config, Setting};
 use crate::{
     grpc::call::Calls,
-    watched::{Reading, Watched, mark},
+    watched::{Asked, Reading, Watched},
 };
 
 /// The settings that apply at once.
@@ -40,38 +40,24 @@ impl fmt::Debug for Reload {
     }
 }
 
-/// A reload of the settings that the operator asks for. The reader of the file waits for it, and reports when it is done.
-#[derive(Debug, Default)]
-pub struct Asked {
-    asked: Notify,
-    done: Notify,
-}
-
-impl Asked {
-    /// The files were read, and are in use or refused.
-    pub fn done(&self) {
-        self.done.notify_one();
-    }
-
-    /// Asks, and waits until it is done.
-    pub async fn ask(&self) {
-        self.asked.notify_one();
-        self.done.notified().await;
-    }
-}
-
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Outcome {
     outcome: &'static str,
 }
 
-/// Follows the settings of a running server.
+/// The settings as they were read last.
+#[derive(Debug)]
+struct State {
+    watched: Watched,
+    read: Vec<Setting>,
+}
+
+/// Follows the settings of a running server. A clone continues where another one ended by a panic.
 #[derive(Clone, Debug)]
 pub struct Follower {
     /// The settings that the server started with.
     started: Vec<Setting>,
-    /// The settings as they were read last.
-    read: Vec<Setting>,
+    state: Arc<Mutex<State>>,
     config: Config,
     calls: Calls,
     reload: Reload,
@@ -83,9 +69,11 @@ pub struct Follower {
 impl Follower {
     /// Registers the metrics.
     pub fn new(config: Config, calls: Calls, reload: Reload, registry: &mut Registry) -> Self {
+        // The file may have changed since it was read: a log that is large opens for long.
+        let state = State { watched: Watched::new(config.file_mark), read: config.settings.clone() };
         let follower = Self {
             started: config.settings.clone(),
-            read: config.settings.clone(),
+            state: Arc::new(state.into()),
             config,
             calls,
             reload,
@@ -102,15 +90,16 @@ impl Follower {
     }
 
     /// Follows the settings until it is dropped. They are read every `interval`, and at once when `asked`.
-    pub async fn follow(mut self, interval: Duration, asked: &Asked) {
+    pub async fn follow(self, interval: Duration, asked: &Asked) {
         let path = self.config.file.clone();
-        let mut watched = Watched::new(mark(&read(path.as_deref()).await));
+        let mut state = self.state.lock().await;
         loop {
-            let is_asked = watched.is_asked(interval, &asked.asked).await;
-            let mark = mark(&read(path.as_deref()).await);
-            if watched.read(mark) == Reading::Again || is_asked {
-                watched.settle(mark);
-                self.read_again(is_asked).await;
+            let is_asked = state.watched.is_asked(interval, asked).await;
+            let mark = config::mark(read(path.as_deref()).await.as_deref());
+            if is_asked && state.watched.are_in_use(mark) {
+                tracing::info!("the settings were read again: none has changed");
+            } else if state.watched.read(mark) == Reading::Again || is_asked {
+                asked.settled(self.read_again(&mut state, mark).await.err());
             }
             if is_asked {
                 asked.done();
@@ -118,7 +107,8 @@ impl Follower {
         }
     }
 
-    async fn read_again(&mut self, is_asked: bool) {
+    /// Reads the settings, whose file has this mark. An error says why they are refused.
+    async fn read_again(&self, state: &mut State, mark: u64) -> Result<(), String> {
         let config = self.config.clone();
         let read = tokio::task::spawn_blocking(move || config.read_again());
         let new = read.await.map_err(|error| error.to_string());
@@ -127,19 +117,24 @@ impl Follower {
         let outcome = if new.is_ok() { "used" } else { "refused" };
         self.reloads.get_or_create(&Outcome { outcome }).inc();
         self.is_refused.set(i64::from(new.is_err()));
+        state.watched.settle(new.as_ref().map_or(mark, |new| new.file_mark), new.is_err());
         match new {
-            Ok(new) => self.apply(&new, is_asked),
+            Ok(new) => {
+                self.apply(state, &new);
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(error, "the new settings cannot be used: the previous ones stay in use");
+                Err(error)
             }
         }
     }
 
-    fn apply(&mut self, new: &Config, is_asked: bool) {
+    fn apply(&self, state: &mut State, new: &Config) {
         self.calls.set_config(new.calls);
         let mut changes = 0;
         for (before, now) in
-            self.read.iter().zip(&new.settings).filter(|(one, other)| one.value != other.value)
+            state.read.iter().zip(&new.settings).filter(|(one, other)| one.value != other.value)
         {
             changes += 1;
             let (setting, before) = (&now.name, before.value.as_deref().unwrap_or("not set"));
@@ -150,15 +145,15 @@ impl Follower {
                 tracing::warn!(setting, before, now, "a setting has changed: restart the server to use it");
             }
         }
-        if changes == 0 && is_asked {
-            tracing::info!("the settings were read again: none has changed");
+        if changes == 0 {
+            tracing::info!("the file of settings has changed, and no setting has");
         }
         let waits = |(started, now): &(&Setting, &Setting)| {
             started.value != now.value && !LIVE.contains(&now.name.as_str())
         };
         let waiting = self.started.iter().zip(&new.settings).filter(waits).count();
         self.need_restart.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        self.read.clone_from(&new.settings);
+        state.read.clone_from(&new.settings);
     }
 }
 
@@ -166,3 +161,6 @@ impl Follower {
 async fn read(path: Option<&Path>) -> Option<Vec<u8>> {
     tokio::fs::read(path?).await.ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! What systemd gives the server, and what the server reports to it. Without systemd all of this does nothing.
 //!
 //! - The sockets of a `.socket` unit: systemd holds them, also while the server restarts, so clients wait and are not refused.
-//! - READY=1 once calls are served, RELOADING=1 while files are read again, STOPPING=1 from the drain on.
+//! - READY=1 once calls are served, RELOADING=1 while files are read again at SIGHUP, STOPPING=1 from the drain on. READY=1
+//!   after RELOADING=1 means that all files were read, and are in use or refused; STATUS= names those that are refused.
 //! - WATCHDOG=1 at half the interval that the unit asks for, as long as the runtime runs and the log answers. If one of them
 //!   hangs, systemd restarts the server.
 
@@ -16,6 +17,9 @@ use super::{
     listen::{Listener, Removal},
 };
 use crate::messages::Log;
+
+/// Up to this many characters of a fault are in a state.
+const MAX_FAULT: usize = 200;
 
 /// The sockets that systemd has passed. Call it on the runtime.
 ///
@@ -46,9 +50,29 @@ fn report(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Calls are served.
-pub fn ready() {
-    report(&[NotifyState::Ready, NotifyState::Status("serving")]);
+/// Calls are served. `faults`: why files that were read again are refused.
+pub fn ready(faults: &[String]) {
+    report(&[NotifyState::Ready, NotifyState::Status(&serving(faults))]);
+}
+
+/// Files were read again by themselves.
+pub fn status(faults: &[String]) {
+    report(&[NotifyState::Status(&serving(faults))]);
+}
+
+/// One line. Each fault begins with the name of its file.
+fn serving(faults: &[String]) -> String {
+    let short = |fault: &String| {
+        let line = fault.lines().next().unwrap_or_default();
+        let cut = line.char_indices().nth(MAX_FAULT).map_or(line.len(), |(at, _)| at);
+        line.get(..cut).unwrap_or_default().to_owned()
+    };
+    let faults = faults.iter().map(short).collect::<Vec<_>>().join("; ");
+    if faults.is_empty() {
+        "serving".into()
+    } else {
+        format!("serving; new files are refused, and the previous ones are in use: {faults}")
+    }
 }
 
 /// Files are read again, until [`ready`] is called.

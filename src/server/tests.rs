@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::*;
 
 /// The test starts no command.
@@ -39,7 +41,8 @@ async fn a_panic_while_settings_are_read_again_does_not_end_the_reading() {
     let files = Followed { tls: None, access: None, settings, config, reload: reload.clone(), pool };
     let tasks = TaskTracker::new();
     keep(&tasks, &ending, "files", move |is_again| files.clone().follow(is_again));
-    for _ in 0..2 {
+    for log in ["debug", "warn"] {
+        std::fs::write(&path, format!("log = '{log}'")).unwrap();
         reload.asked.notify_one();
         // Reading the file takes real time, during which the paused clock may run far ahead.
         tokio::time::timeout(Duration::from_hours(24 * 365), seen.notified()).await.unwrap();

@@ -12,19 +12,25 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
 use super::accept::protocol::ALPN;
 use crate::{
     access::Identity,
     pem::{self, Validity},
-    watched::mark,
+    watched::{Watched, mark},
 };
 use metrics::Metrics;
 
 pub mod handshake;
 mod metrics;
 mod reload;
+
+/// The settings of the files.
+const SETTINGS: [&str; 4] = ["--tls-cert", "--tls-key", "--tls-client-ca", "--tls-crl"];
 
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -77,6 +83,22 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The setting of the file.
+    fn setting(&self, files: &Files) -> &'static str {
+        let [certificate, key, authorities, revoked] = SETTINGS;
+        match self {
+            Self::File(pem::Error { path, .. }) | Self::NotValid { path, .. } => match path {
+                path if *path == files.key => key,
+                path if Some(path) == files.client_ca.as_ref() => authorities,
+                path if Some(path) == files.revoked.as_ref() => revoked,
+                _ => certificate,
+            },
+            Self::Pair { .. } => certificate,
+        }
+    }
+}
+
 /// The contents of the files.
 #[derive(Hash)]
 struct Contents {
@@ -97,9 +119,27 @@ impl Contents {
     }
 }
 
+/// A mark of the content of each file.
+#[derive(Debug)]
+struct Marks([u64; 4]);
+
+impl Marks {
+    fn of(Contents { certificate, key, client_ca, revoked }: &Contents) -> Self {
+        Self([mark(certificate), mark(key), mark(client_ca), mark(revoked)])
+    }
+
+    /// The settings whose files are others than before.
+    fn changed(&self, before: &Self) -> String {
+        let pairs = SETTINGS.into_iter().zip(self.0.iter().zip(&before.0));
+        let changed = pairs.filter(|(_, (now, before))| now != before).map(|(setting, _)| setting);
+        changed.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Files that can be used.
 #[derive(Debug)]
 pub struct Set {
+    marks: Marks,
     config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     validity: Validity,
@@ -142,7 +182,7 @@ impl Set {
         // little.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), verifier, validity, next_update })
+        Ok(Self { marks: Marks::of(contents), config: Arc::new(config), verifier, validity, next_update })
     }
 
     /// Why the certificate cannot be used at this time, in Unix seconds.
@@ -215,13 +255,41 @@ fn verifier(
     Ok((verifier, next_update))
 }
 
+/// Every fault of the files, with its setting, also that the certificate is not valid now.
+pub fn faults(files: &Files) -> Vec<(&'static str, Error)> {
+    let Files { certificate, key, client_ca, revoked, .. } = files;
+    let read = |path: &PathBuf| pem::read(path);
+    let certificates = |path: &PathBuf| read(path).and_then(|it| pem::certificates(path, &it)).err();
+    let of_key = || pem::read_private(key).and_then(|it| pem::private_key(key, &it)).err();
+    let of_lists = |path: &PathBuf| read(path).and_then(|it| pem::revocation_lists(path, &it)).err();
+    let [of_certificate, of_key_file, of_authorities, of_revoked] = SETTINGS;
+    let each = [
+        (of_certificate, certificates(certificate)),
+        (of_key_file, of_key()),
+        (of_authorities, client_ca.as_ref().and_then(certificates)),
+        (of_revoked, revoked.as_ref().and_then(of_lists)),
+    ];
+    let found = each.into_iter().filter_map(|(setting, error)| Some((setting, error?.into())));
+    let found = found.collect::<Vec<_>>();
+    if !found.is_empty() {
+        return found;
+    }
+    // Each file can be read, but they may not belong together.
+    let set = Contents::read(files).map_err(Error::from).and_then(|contents| Set::new(files, &contents));
+    let fault = match set {
+        Ok(set) => set.not_valid(files, pem::now()),
+        Err(error) => Some(error),
+    };
+    fault.map(|error| (error.setting(files), error)).into_iter().collect()
+}
+
 /// The set in use, and its successors.
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
     current: watch::Sender<Arc<Set>>,
-    /// The contents of the files at the start.
-    first: u64,
+    /// Of the one task that follows the files, also after a panic.
+    watched: Mutex<Watched>,
     metrics: Metrics,
 }
 
@@ -232,14 +300,14 @@ impl Tls {
     /// A file cannot be used. A certificate that is not valid now is only logged: the clock may be wrong.
     pub fn open(files: Files, registry: &mut Registry) -> Result<Arc<Self>, Error> {
         let contents = Contents::read(&files);
-        let first = mark(&contents);
+        let watched = Watched::new(mark(&contents)).into();
         let set = Set::new(&files, &contents?)?;
         if let Some(error) = set.not_valid(&files, pem::now()) {
             tracing::error!(%error, "connections by TLS will fail");
         }
         let metrics = Metrics::new(registry, set.next_update.is_some());
         metrics.in_use(&set);
-        Ok(Arc::new(Self { files, current: watch::Sender::new(Arc::new(set)), first, metrics }))
+        Ok(Arc::new(Self { files, current: watch::Sender::new(Arc::new(set)), watched, metrics }))
     }
 
     /// Whether every client has a certificate.

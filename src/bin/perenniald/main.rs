@@ -48,10 +48,12 @@ enum Command {
 
 #[derive(clap::Subcommand)]
 enum ConfigCommand {
-    /// Check all settings, and exit with 0 if the server would start with them
+    /// Check all settings and the files that they name, and exit with 0 if the server would serve with them
     ///
-    /// Flags of the server come before `config`: perenniald --config FILE config check. The files that settings name are not
-    /// read.
+    /// Flags of the server come before `config`: perenniald --config FILE config check. It reads the files of TLS, the rules,
+    /// the keys that they name, and the tokens as a start reads them, and opens the roots: run it as the account of the
+    /// server. It reports each fault with its setting, and exits with 2. It changes nothing, takes no address, and does not
+    /// open the data directory, so a server may run meanwhile.
     Check,
     /// Print every setting, its value, and where that comes from, as a file for --config
     Print,
@@ -129,7 +131,15 @@ fn show(config: &Config, command: &ConfigCommand) -> ExitCode {
         return fail(&error, USAGE);
     }
     let text = match command {
-        ConfigCommand::Check => "the settings are right\n".into(),
+        ConfigCommand::Check => match server::faults(config) {
+            faults if faults.is_empty() => "the settings are right\n".into(),
+            faults => {
+                for fault in faults {
+                    anstream::eprintln!("perenniald: {fault}");
+                }
+                return USAGE.into();
+            }
+        },
         ConfigCommand::Print => {
             config.settings.iter().map(|setting| format!("{setting}\n")).collect::<String>()
         }

@@ -40,8 +40,12 @@ pub(super) async fn load(registry: &Registry) -> Result<Changes, messages::Error
     Ok(changes)
 }
 
-/// Applies every change. Never returns.
-pub(super) async fn run(registry: Arc<Registry>, mut changes: Changes) {
+/// Applies every change. Without `changes`, the log is read again. Never returns.
+pub(super) async fn run(registry: Arc<Registry>, changes: Option<Changes>) {
+    let mut changes = match changes {
+        Some(changes) => changes,
+        None => load_again(&registry).await,
+    };
     loop {
         let error = match changes.next().await {
             Some(Ok(batch)) => {
@@ -52,12 +56,18 @@ pub(super) async fn run(registry: Arc<Registry>, mut changes: Changes) {
             None => messages::Error::Closed,
         };
         tracing::error!(%error, "cannot read the changes of shared countdowns from the log; trying again");
-        changes = loop {
-            tokio::time::sleep(RETRY).await;
-            if let Ok(changes) = load(&registry).await {
-                break changes;
-            }
-        };
+        tokio::time::sleep(RETRY).await;
+        changes = load_again(&registry).await;
+    }
+}
+
+/// The same as [`load`], again and again until it is possible.
+async fn load_again(registry: &Registry) -> Changes {
+    loop {
+        if let Ok(changes) = load(registry).await {
+            return changes;
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 

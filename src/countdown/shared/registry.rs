@@ -218,6 +218,16 @@ impl Registry {
         }
     }
 
+    /// Schedules every countdown: the task that took those that are due has ended before it was done with them.
+    pub fn schedule_all(&self) {
+        let all = self.by_name().values().map(|changes| changes.borrow().clone()).collect::<Vec<_>>();
+        for snapshot in all {
+            if let Some(moment) = snapshot.moment() {
+                self.schedule(moment, snapshot);
+            }
+        }
+    }
+
     fn unschedule(&self, snapshot: &Snapshot) {
         if let Some(moment) = snapshot.moment() {
             self.moments().remove(&(moment, snapshot.version));

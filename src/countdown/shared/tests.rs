@@ -109,8 +109,8 @@ impl Server {
 }
 
 async fn open(log: &Log, clock: &Clock, config: Config) -> (Countdowns, JoinHandle<()>) {
-    let (countdowns, work) = limited(Countdowns::open(log.clone(), clock.clone(), config)).await.unwrap();
-    (countdowns, tokio::spawn(work))
+    let (countdowns, mut work) = limited(Countdowns::open(log.clone(), clock.clone(), config)).await.unwrap();
+    (countdowns, tokio::spawn(work(false)))
 }
 
 fn spec(target: Target) -> Spec {

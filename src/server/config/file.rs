@@ -5,15 +5,31 @@ use std::path::Path;
 use clap::Args;
 
 use super::{Error, settings::Settings};
+use crate::watched;
 
 /// An unknown key suggests a known one if they are at least this similar.
 const SIMILAR: f64 = 0.8;
 
-/// Reads a file: the settings, and the table as it is.
-pub fn read(path: &Path) -> Result<(Settings, toml::Table), Error> {
+/// A file that was read.
+#[derive(Default)]
+pub struct Content {
+    pub settings: Settings,
+    /// The file as it is.
+    pub table: toml::Table,
+    /// That of [`mark`] of the bytes.
+    pub mark: u64,
+}
+
+/// Reads a file.
+pub fn read(path: &Path) -> Result<Content, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
     let settings = parse(&text).map_err(|fault| Error::Content { path: path.into(), fault })?;
-    Ok((settings, text.parse().unwrap_or_default()))
+    Ok(Content { settings, table: text.parse().unwrap_or_default(), mark: mark(Some(text.as_bytes())) })
+}
+
+/// A number that is another one for another content; `None`: the file cannot be read.
+pub fn mark(content: Option<&[u8]>) -> u64 {
+    watched::mark(&content)
 }
 
 /// Reads the text of a file. The error names the fault and a value that would work.

@@ -10,11 +10,10 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Notify,
 };
 
 use super::{handshake::Refusal, *};
-use crate::blocking::Pool;
+use crate::{blocking::Pool, watched::Asked};
 
 /// A directory with the files of a server.
 struct Directory {
@@ -143,14 +142,14 @@ fn a_certificate_that_is_not_valid_is_served_at_the_start_and_never_replaces_a_v
         let files = directory.files();
         let text = load(&files).unwrap().not_valid(&files, pem::now()).unwrap().to_string();
         assert!(text.contains(fault), "{text}");
-        tls.replace(Contents::read(&tls.files));
+        let _ = tls.replace(Contents::read(&tls.files));
         assert!(Arc::ptr_eq(&valid, &tls.current.borrow()), "{fault}");
         // A server that started with it takes another one, which may revoke certificates.
         let mut registry = Registry::default();
         let tls = Tls::open(files, &mut registry).unwrap();
         let served = tls.current.borrow().clone();
         renew();
-        tls.replace(Contents::read(&tls.files));
+        let _ = tls.replace(Contents::read(&tls.files));
         assert!(!Arc::ptr_eq(&served, &tls.current.borrow()), "{fault}");
         assert!(self::text(&registry).contains("tls_files_refused 0\n"));
     }
@@ -178,7 +177,7 @@ fn a_list_of_revoked_certificates_that_has_expired_does_not_replace_a_current_on
     list(rcgen::date_time_ymd(2001, 1, 1));
     let text = load(&tls.files).unwrap().not_valid(&tls.files, pem::now()).unwrap().to_string();
     assert!(text.contains("crl.pem: the list expired at 2001-01-01"), "{text}");
-    tls.replace(Contents::read(&tls.files));
+    let _ = tls.replace(Contents::read(&tls.files));
     assert!(Arc::ptr_eq(&used, &tls.current.borrow()));
 }
 
@@ -202,7 +201,7 @@ async fn a_certificate_that_was_refused_because_it_is_early_is_used_when_it_is_v
 struct Followed {
     tls: Arc<Tls>,
     registry: Registry,
-    asked: Arc<Notify>,
+    asked: Arc<Asked>,
 }
 
 impl Followed {
@@ -210,7 +209,7 @@ impl Followed {
     fn new(directory: &Directory, interval: Duration) -> Self {
         let mut registry = Registry::default();
         let tls = Tls::open(directory.files(), &mut registry).unwrap();
-        let (asked, followed) = (Arc::new(Notify::new()), tls.clone());
+        let (asked, followed) = (Arc::new(Asked::default()), tls.clone());
         let notified = asked.clone();
         tokio::spawn(async move { followed.follow(interval, &notified, &Pool::default()).await });
         Self { tls, registry, asked }
@@ -256,12 +255,34 @@ async fn a_change_is_used_at_once_when_the_operator_asks() {
     let directory = Directory::new();
     let followed = Followed::new(&directory, Duration::from_secs(100_000));
     let mut sets = followed.tls.current.subscribe();
+    soon(followed.asked.ask()).await;
+    assert!(
+        !sets.has_changed().unwrap() && !text(&followed.registry).contains("used\""),
+        "nothing has changed"
+    );
     directory.renew(|_| {});
-    followed.asked.notify_one();
-    soon(sets.changed()).await.unwrap();
+    soon(followed.asked.ask()).await;
+    assert!(sets.has_changed().unwrap());
+    let sets = (sets.borrow_and_update().clone(), load(&directory.files()).unwrap());
+    assert_eq!(sets.0.marks.changed(&sets.1.marks), "");
     fs::remove_file(directory.files().key).unwrap();
-    followed.asked.notify_one();
-    followed.until("tls_files_refused 1").await;
+    for _ in 0..2 {
+        soon(followed.asked.ask()).await;
+        assert!(text(&followed.registry).contains("tls_files_refused 1"));
+        assert!(followed.asked.faults().borrow().as_ref().unwrap().contains("key.pem"));
+    }
+}
+
+#[test]
+fn a_new_set_knows_which_files_have_changed() {
+    let directory = Directory::new();
+    let files = Files { client_ca: Some(directory.path().join("ca.pem")), ..directory.files() };
+    let before = load(&files).unwrap();
+    directory.renew(|_| {});
+    assert_eq!(load(&files).unwrap().marks.changed(&before.marks), "--tls-cert, --tls-key");
+    directory.write("ca.pem", &Directory::new().authority.pem());
+    let all = load(&files).unwrap().marks.changed(&before.marks);
+    assert_eq!(all, "--tls-cert, --tls-key, --tls-client-ca");
 }
 
 #[tokio::test(start_paused = true)]

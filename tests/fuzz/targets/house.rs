@@ -80,9 +80,9 @@ impl House {
         let log = messages::Log::open(&log, messages::Config::default()).unwrap().0;
         let (clock, countdown) = (countdown::Clock::Tokio, countdown::Config::default());
         let opened = Countdowns::open(log.clone(), clock.clone(), countdown.clone()).await;
-        let (countdowns, work) = opened.unwrap();
+        let (countdowns, mut work) = opened.unwrap();
         let ending = shutdown.clone();
-        tokio::spawn(async move { ending.run_until_cancelled(work).await });
+        tokio::spawn(async move { ending.run_until_cancelled(work(false)).await });
         let roots = vec![lines::Root::new("logs", root)];
         let app = App {
             clock,

@@ -128,3 +128,28 @@ async fn setting_the_clock_back_delays_the_end_and_setting_it_forward_brings_the
     server.clock.step(3650 * SECOND);
     server.has_ended("launch").await;
 }
+
+#[tokio::test]
+async fn countdowns_that_were_due_when_the_task_panicked_end_after_it_is_started_again() {
+    let server = Server::new().await;
+    for name in ["first", "second"] {
+        server.create(name, ending(seconds(3), name)).await;
+    }
+    server.work.abort();
+    let opened = Countdowns::open(server.log.clone(), server.clock.clone(), Config::default());
+    let (countdowns, mut work) = limited(opened).await.unwrap();
+    // The stream of changes is gone with the task, and so is what it has taken.
+    drop(work(false));
+    server.clock.step(3 * SECOND);
+    assert_eq!(countdowns.0.take_due(1).len(), 1);
+    let again = tokio::spawn(work(true));
+    for name in ["first", "second"] {
+        let mut changes = countdowns.0.changes(name).unwrap();
+        let is_over = |snapshot: &Arc<Snapshot>| matches!(snapshot.record.phase, Phase::Ended { .. });
+        limited(changes.wait_for(is_over)).await.unwrap();
+    }
+    // It follows the log again, too.
+    limited(countdowns.create("third", seconds(1))).await.unwrap();
+    assert_eq!(server.published("ends").await.len(), 2);
+    again.abort();
+}
