@@ -101,6 +101,14 @@ func connect(t *testing.T, address string, options ...perennial.Option) *perenni
 	return client
 }
 
+// program is the server.
+func program() string {
+	if binary := os.Getenv("PERENNIALD"); binary != "" {
+		return binary
+	}
+	return "../../target/release/perenniald"
+}
+
 func (s *server) restart() error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -108,13 +116,9 @@ func (s *server) restart() error {
 		return errors.New("the test is over")
 	}
 	s.end()
-	binary := os.Getenv("PERENNIALD")
-	if binary == "" {
-		binary = "../../target/release/perenniald"
-	}
 	options := append([]string{"--listen", s.address, "--data", filepath.Join(s.directory, "data"),
 		"--root", "logs=" + filepath.Join(s.directory, "logs"), "--log", "error"}, s.options...)
-	s.process = exec.Command(binary, options...)
+	s.process = exec.Command(program(), options...)
 	stderr, err := s.process.StderrPipe()
 	if err != nil {
 		return err

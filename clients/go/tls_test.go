@@ -11,9 +11,13 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"perennial.dev"
 	perennialv1 "perennial.dev/gen/perennial/v1"
@@ -68,6 +72,66 @@ func (a *authority) save(t *testing.T, name, kind string, der []byte) string {
 	path := filepath.Join(a.directory, name)
 	fatal(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 	return path
+}
+
+func TestATokenIsSentByTLSAndARevokedOneEndsAStreamWithItsReason(t *testing.T) {
+	ours := newAuthority(t)
+	certificate, key := ours.issue(t, "server", x509.ExtKeyUsageServerAuth)
+	rules, tokens := filepath.Join(ours.directory, "access.toml"), filepath.Join(ours.directory, "tokens.toml")
+	fatal(t, os.WriteFile(rules, []byte("[[rule]]\nwho = [\"token:reader\"]\nmay = [\"read\"]\nfiles = [\"logs\"]\n"), 0o600))
+	change := func(arguments ...string) string {
+		t.Helper()
+		output, err := exec.Command(program(), append([]string{"token", "--tokens", tokens}, arguments...)...).Output()
+		fatal(t, err)
+		return strings.TrimSpace(string(output))
+	}
+	token := change("new", "reader")
+	server := startServer(t, "--tls-cert", certificate, "--tls-key", key, "--access", rules, "--tokens", tokens,
+		"--reload-interval", "20ms")
+	appendLines(t, server.path("a.log"), 0, 3)
+	trusting := perennial.WithCA(filepath.Join(ours.directory, "ca.pem"))
+	request := &perennialv1.ReadLinesRequest{Path: "logs/a.log", Follow: true}
+	file := filepath.Join(ours.directory, "token")
+	fatal(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+	client := connect(t, "https://"+server.address, trusting, perennial.WithTokenFile(file))
+	count, last := 0, error(nil)
+	for _, err := range client.ReadLines(t.Context(), request) {
+		if last = err; err != nil {
+			break
+		}
+		if count++; count == 3 {
+			change("revoke", "reader")
+		}
+	}
+	for name, one := range map[string]struct {
+		err    error
+		reason perennialv1.ErrorReason
+	}{
+		"a stream whose token is revoked": {last, perennialv1.ErrorReason_CREDENTIALS_REVOKED},
+		"no token":                        {first(t, server, trusting), perennialv1.ErrorReason_CREDENTIALS_MISSING},
+		"an unknown token": {
+			first(t, server, trusting, perennial.WithToken("perennial_"+strings.Repeat("0", 64))),
+			perennialv1.ErrorReason_CREDENTIALS_INVALID,
+		},
+	} {
+		fault, ok := errors.AsType[*perennial.Error](one.err)
+		if !ok || fault.Reason != one.reason || fault.Code != codes.Unauthenticated || fault.CanRetry() {
+			t.Errorf("%s: %v", name, one.err)
+		}
+	}
+	if count != 3 {
+		t.Errorf("%d lines", count)
+	}
+}
+
+// first is the error of a stream that the server refuses.
+func first(t *testing.T, server *server, options ...perennial.Option) error {
+	t.Helper()
+	client := connect(t, "https://"+server.address, options...)
+	for _, err := range client.ReadLines(t.Context(), &perennialv1.ReadLinesRequest{Path: "logs/a.log"}) {
+		return err
+	}
+	return nil
 }
 
 func TestTLSNeedsTrustOnBothSides(t *testing.T) {
