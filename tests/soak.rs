@@ -1,6 +1,10 @@
 //! Soak: streams of every kind are opened and cancelled, 100 a second, beside writers; and then the server is where it was.
 //!
-//! An ordinary run takes seconds. The ignored test takes two minutes, or `PERENNIAL_SOAK_SECONDS`:
+//! The server has rules, tokens and TLS, so that each stream has a permit, usages of quotas, lines of the audit log and a
+//! connection by TLS. The rules change all the time, so that the permits are checked again.
+//!
+//! An ordinary run takes seconds. The ignored test takes two minutes, or `PERENNIAL_SOAK_SECONDS`, and also fails if the
+//! machine was too busy to open half of the streams:
 //!
 //! ```sh
 //! PERENNIAL_SOAK_SECONDS=1800 cargo test --release --test soak -- --ignored --nocapture
@@ -21,9 +25,10 @@ mod harness;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -32,8 +37,10 @@ use std::{
 };
 
 use harness::{Server, append, soon};
+use hyper_util::rt::TokioIo;
 use perennial::{
-    client::Client,
+    access::tokens,
+    client::{Client, Credentials, Token},
     proto::{
         CountdownRequest, CreateCountdownRequest, MessagesRequest, PublishRequest, ReadLinesRequest,
         countdown_request, countdown_service_client::CountdownServiceClient, create_countdown_request,
@@ -41,11 +48,22 @@ use perennial::{
         messages_request::Start, publish_request::Content,
     },
 };
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tonic::{Status, Streaming, transport::Channel};
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
 /// The time between two streams.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -62,9 +80,30 @@ const MEMORY_KIB: f64 = 16.0 * 1024.0;
 /// Threads of the pool come and go with the work.
 const THREADS: f64 = 4.0;
 
+/// The least rate of a long run, in streams a second: below it, the run says little.
+const LEAST_RATE: f64 = 50.0;
+
+/// What the caller of the streams may do, and how much.
+const RULES: &str = r#"
+[[rule]]
+who = ["token:soak"]
+may = ["count", "manage", "read", "list", "subscribe", "publish"]
+topics = [">"]
+files = ["logs"]
+countdowns = [">"]
+
+[[limit]]
+who = ["token:soak"]
+streams = 100000
+publishes = 100000
+"#;
+
+/// A further rule, which changes nothing for this caller.
+const FURTHER: &str = "[[rule]]\nwho = [\"uid:1\"]\nmay = [\"administer\"]\n";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_opened_and_cancelled_leave_nothing_behind() {
-    soak(Duration::from_secs(5)).await;
+    println!("{:.0} streams a second", soak(Duration::from_secs(5)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,21 +111,29 @@ async fn streams_that_are_opened_and_cancelled_leave_nothing_behind() {
 async fn two_minutes_of_streams_that_are_opened_and_cancelled_leave_nothing_behind() {
     let seconds = std::env::var("PERENNIAL_SOAK_SECONDS");
     let seconds = seconds.map_or(120, |it| it.parse().expect("PERENNIAL_SOAK_SECONDS is a number"));
-    soak(Duration::from_secs(seconds)).await;
+    let rate = soak(Duration::from_secs(seconds)).await;
+    assert!(
+        rate >= LEAST_RATE,
+        "{rate:.0} streams a second were opened: run it on a machine with less other work"
+    );
 }
 
-async fn soak(length: Duration) {
+/// Returns how many streams were opened a second.
+async fn soak(length: Duration) -> f64 {
     let metrics = format!("127.0.0.1:{}", harness::free_port());
-    let server = Server::start_with(&["--metrics", &metrics, "--retain", ">=count:1000"]);
+    let house = House::new();
+    let server = &house.start(&["--metrics", &metrics, "--retain", ">=count:1000"]);
+    let shared = house.connect(server).await;
     for (name, seconds) in [("long", 1_000_000), ("short", 60)] {
-        create(&server, name, seconds).await;
+        create(shared.clone(), name, seconds).await;
     }
     append(&server.log_file("app.log"), &"a line of a log\n".repeat(1_000));
     let is_over = Arc::new(AtomicBool::new(false));
     // It keeps its connection to the end.
-    let client = Client::new(&server.url()).unwrap();
-    let writers = tokio::spawn(write(client.clone(), server.log_file("app.log"), is_over.clone()));
-    let opener = Opener { server: &server, shared: server.connect().await, next: AtomicU64::new(0) };
+    let client = house.client(server);
+    let rules = house.file("access.toml");
+    let writers = tokio::spawn(write(client.clone(), server.log_file("app.log"), rules, is_over.clone()));
+    let opener = Opener { house: &house, server, shared, next: AtomicU64::new(0) };
     opener.run(length / 10).await;
     let before = settled(&metrics, None).await;
     let started = Instant::now();
@@ -96,10 +143,90 @@ async fn soak(length: Duration) {
     writers.await.unwrap();
     let after = settled(&metrics, Some(&before)).await;
     println!("{opened} streams, {rate:.0} a second: before {before:?}, after {after:?}");
+    rate
 }
 
-/// Writes a message and a line now and then, and rotates the log, so that streams have something to send.
-async fn write(client: Client, log: PathBuf, is_over: Arc<AtomicBool>) {
+/// The files of a server with rules, tokens and TLS.
+struct House {
+    directory: TempDir,
+    token: String,
+}
+
+impl House {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let signed = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        fs::write(file("cert.pem"), signed.cert.pem()).unwrap();
+        fs::write(file("key.pem"), signed.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(file("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(file("access.toml"), RULES).unwrap();
+        let token = tokens::add(&file("tokens.toml"), "soak", Vec::new(), None).unwrap();
+        Self { token: token.expose().to_owned(), directory }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&self, further: &[&str]) -> Server {
+        let path = |name: &str| self.file(name).display().to_string();
+        let [cert, key, rules, tokens] = ["cert.pem", "key.pem", "access.toml", "tokens.toml"].map(path);
+        let own = ["--tls-cert", &cert, "--tls-key", &key, "--access", &rules, "--tokens", &tokens];
+        Server::start_with(&[&own[..], &["--reload-interval", "200ms"], further].concat())
+    }
+
+    fn client(&self, server: &Server) -> Client {
+        let (ca, token) = (Some(self.file("cert.pem")), Some(Token::Text(self.token.clone())));
+        let address = format!("https://localhost:{}", server.address().port());
+        Client::with_credentials(&address, Credentials { ca, token, ..Credentials::default() }).unwrap()
+    }
+
+    /// A new connection.
+    async fn connect(&self, server: &Server) -> Secured {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.file("cert.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let (address, tls) = (server.address(), TlsConnector::from(Arc::new(config)));
+        let connector = tower::service_fn(move |_| {
+            let tls = tls.clone();
+            async move {
+                let socket = tokio::net::TcpStream::connect(address).await?;
+                let name = ServerName::try_from("localhost").unwrap();
+                Ok::<_, io::Error>(TokioIo::new(tls.connect(name, socket).await?))
+            }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector);
+        let bearer = Bearer(format!("Bearer {}", self.token).parse().unwrap());
+        InterceptedService::new(channel.await.unwrap(), bearer)
+    }
+}
+
+/// A connection by TLS whose calls have a token.
+type Secured = InterceptedService<Channel, Bearer>;
+
+#[derive(Clone)]
+struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Replaces a file in one step.
+fn replace(path: &Path, content: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// Writes a message and a line now and then, rotates the log, so that streams have something to send, and changes the rules.
+async fn write(client: Client, log: PathBuf, rules: PathBuf, is_over: Arc<AtomicBool>) {
     let mut pauses = interval(Duration::from_millis(50));
     for n in 0_u64.. {
         pauses.tick().await;
@@ -116,6 +243,11 @@ async fn write(client: Client, log: PathBuf, is_over: Arc<AtomicBool>) {
             assert!(error.is_retryable(), "{error:?}");
         }
         append(&log, &format!("line {n}\n"));
+        match n % 40 {
+            0 => replace(&rules, RULES),
+            20 => replace(&rules, &format!("{RULES}{FURTHER}")),
+            _ => {}
+        }
         if n % 200 == 199 {
             fs::rename(&log, log.with_extension("log.1")).unwrap();
             append(&log, "the first line of another file\n");
@@ -123,21 +255,22 @@ async fn write(client: Client, log: PathBuf, is_over: Arc<AtomicBool>) {
     }
 }
 
-async fn create(server: &Server, name: &str, seconds: i64) {
+async fn create(channel: Secured, name: &str, seconds: i64) {
     let length = Some(prost_types::Duration { seconds, nanos: 0 });
     let request = CreateCountdownRequest {
         name: name.into(),
         target: length.map(create_countdown_request::Target::Duration),
         ..Default::default()
     };
-    server.countdown().await.create_countdown(request).await.unwrap();
+    CountdownServiceClient::new(channel).create_countdown(request).await.unwrap();
 }
 
 /// Opens streams and cancels them.
 struct Opener<'a> {
+    house: &'a House,
     server: &'a Server,
     /// The connection of most streams.
-    shared: Channel,
+    shared: Secured,
     /// The number of the next stream, from which follows what it is.
     next: AtomicU64,
 }
@@ -154,7 +287,7 @@ impl Opener<'_> {
             pauses.tick().await;
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let channel = match number % OF_ITS_OWN {
-                0 => self.server.connect().await,
+                0 => self.house.connect(self.server).await,
                 _ => self.shared.clone(),
             };
             streams.spawn(open_and_cancel(channel, number));
@@ -169,7 +302,7 @@ impl Opener<'_> {
 }
 
 /// Opens a stream and takes its responses until it is cancelled, which may be before the first one.
-async fn open_and_cancel(channel: Channel, number: u64) {
+async fn open_and_cancel(channel: Secured, number: u64) {
     let mut random = fastrand::Rng::with_seed(number);
     let limit = LONGEST.mul_f64(random.f64());
     let heartbeat = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });

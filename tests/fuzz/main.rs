@@ -1,8 +1,9 @@
 //! Input of others, at each part that reads it: nothing panics, takes memory without a bound, or is taken for what it is not.
 //!
-//! Each test runs a fuzz target over the corpus in `tests/fuzz/corpus`, and then over changes of it: a fixed sequence of
-//! them, for a second, or for `PERENNIAL_FUZZ_SECONDS`. `PERENNIAL_FUZZ_SEED` chooses another sequence. An input that
-//! fails is reduced and written to a file, whose path is in the error: add it to the corpus with the fix.
+//! Each test runs a fuzz target over the corpus in `tests/fuzz/corpus`, and then over changes of it, for a second, or for
+//! `PERENNIAL_FUZZ_SECONDS`. Which changes follows from `PERENNIAL_FUZZ_SEED`, or else from the date (20261203): another day
+//! tries other inputs, and the seed is printed. An input that fails is reduced and written to a file, whose path is in the
+//! error: add it to the corpus with the fix.
 
 #![allow(
     clippy::unwrap_used,
@@ -61,6 +62,12 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
+/// That of the environment, or else the date in UTC.
+fn seed() -> u64 {
+    let today = || jiff::Timestamp::now().strftime("%Y%m%d").to_string().parse().unwrap();
+    setting("PERENNIAL_FUZZ_SEED").unwrap_or_else(today)
+}
+
 /// Runs a target on an input.
 fn run(target: &Target, bytes: &[u8]) -> Result<(), String> {
     let panics = PANICS.load(Ordering::SeqCst);
@@ -83,7 +90,8 @@ fn report(target: &Target, bytes: &[u8], fault: &str) -> ! {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, bytes).unwrap();
     panic!(
-        "{fault}\nThe input is in {}: add it to tests/fuzz/corpus/{}\n{}",
+        "{fault} (PERENNIAL_FUZZ_SEED={})\nThe input is in {}: add it to tests/fuzz/corpus/{}\n{}",
+        seed(),
         path.display(),
         target.name,
         bytes.escape_ascii()
@@ -131,8 +139,8 @@ fn fuzz(target: &Target) {
         }
     }
     let corpus = corpus.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&setting("PERENNIAL_FUZZ_SEED").unwrap_or(1).to_le_bytes());
+    let (number, mut seed) = (seed(), [0; 32]);
+    seed[..8].copy_from_slice(&number.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), random);
     let inputs = made();
@@ -147,7 +155,11 @@ fn fuzz(target: &Target) {
         }
         count += 1;
     }
-    println!("{}: {} inputs of the corpus, and {count} changes of them", target.name, corpus.len());
+    println!(
+        "{}: {} inputs of the corpus, and {count} changes of them by the seed {number}",
+        target.name,
+        corpus.len()
+    );
     assert!(count > 0);
 }
 
