@@ -24,7 +24,6 @@ use crate::{
 };
 use changes::Parts;
 pub use check::faults;
-use identity::Accounts;
 pub use identity::Identity;
 use jwt::Jwts;
 use metrics::Metrics;
@@ -201,7 +200,7 @@ impl Policy {
     ) -> Result<Self, Error> {
         let fault = |path: &Path, fault: &str| pem::Error { path: path.into(), fault: fault.into() };
         let text = std::str::from_utf8(&contents.rules).map_err(|_| fault(&files.rules, "it is not text"))?;
-        let rules = Rules::parse(text, roots, &Accounts::of_machine())
+        let rules = Rules::parse(text, roots, &contents.accounts)
             .map_err(|faults| Error::Rules { path: files.rules.clone(), faults })?;
         let tokens = match (&files.tokens, &contents.tokens) {
             (Some(path), Some(content)) => Tokens::parse(path, content)?,
@@ -252,8 +251,8 @@ impl Policy {
         let first = own.first().or_else(|| of_connection.first());
         let name = first.map_or_else(|| "a caller without credentials".into(), shown);
         let all = || own.iter().chain(of_connection.iter());
-        let (rights, limits) = (self.rules.rights(all()), self.rules.limits(all()));
-        let quotas = usages.of(first, &limits);
+        let (rights, limits) = (self.rules.rights(all()), self.rules.limits(&own, of_connection));
+        let quotas = usages.of(first, of_connection, &limits);
         Ok(Caller(Arc::new(Inner {
             name,
             is_known: first.is_some(),
@@ -276,6 +275,8 @@ fn is_over(expires: Option<i64>) -> bool {
 #[derive(Debug)]
 pub struct Access {
     files: Files,
+    /// The directory of the files of accounts.
+    etc: PathBuf,
     /// The names of the roots that are served.
     roots: Vec<String>,
     current: watch::Sender<Arc<Policy>>,
@@ -291,13 +292,22 @@ impl Access {
     /// # Errors
     /// A file cannot be used.
     pub fn open(files: Files, roots: Vec<String>, registry: &mut Registry) -> Result<Arc<Self>, Error> {
-        let contents = Contents::read(&files);
+        Self::open_with(files, identity::ETC.into(), roots, registry)
+    }
+
+    fn open_with(
+        files: Files,
+        etc: PathBuf,
+        roots: Vec<String>,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, Error> {
+        let contents = Contents::read(&files, &etc);
         let watched = Watched::new(mark(&contents)).with_second_reading(SECOND_READING).into();
         let policy = Policy::new(&files, &contents?, &roots, None)?;
         let metrics = Metrics::new(registry);
         metrics.in_use(&policy);
         let (current, usages) = (watch::Sender::new(policy.into()), Arc::default());
-        Ok(Arc::new(Self { files, roots, current, watched, usages, metrics }))
+        Ok(Arc::new(Self { files, etc, roots, current, watched, usages, metrics }))
     }
 
     /// Who makes a call, by the identities of its connection and the values of its header `authorization`.
@@ -327,6 +337,11 @@ impl Access {
             return current.caller(of_connection, credential.clone(), &self.usages);
         }
         if is_over(*expires) { Err(Refused::Expired) } else { Ok(caller.clone()) }
+    }
+
+    /// Whether what the caller may do was decided by the rules and tokens that are in use now.
+    pub fn is_decided_by_current(&self, caller: &Caller) -> bool {
+        Arc::ptr_eq(&caller.0.policy, &self.current.borrow())
     }
 
     /// Counts a quota that is used up.

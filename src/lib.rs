@@ -89,6 +89,8 @@ pub mod client;
 pub mod countdown;
 #[cfg(feature = "server")]
 pub mod cursor;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod directory;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(any(feature = "cli", feature = "server"))]

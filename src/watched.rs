@@ -54,7 +54,7 @@ impl Watched {
     /// Waits until the files must be read: after the interval, or when the operator asks for it. Returns whether that was so.
     pub async fn is_asked(&self, interval: Duration, asked: &Asked) -> bool {
         let pause = if self.seen.is_some() { interval.min(self.second_reading) } else { interval };
-        tokio::time::timeout(pause, asked.asked.notified()).await.is_ok()
+        tokio::time::timeout(pause, asked.request.notified()).await.is_ok()
     }
 
     /// These contents were read.
@@ -83,7 +83,7 @@ impl Watched {
 /// refused.
 #[derive(Debug, Default)]
 pub struct Asked {
-    asked: Notify,
+    request: Notify,
     done: Notify,
     fault: watch::Sender<Option<String>>,
 }
@@ -91,7 +91,7 @@ pub struct Asked {
 impl Asked {
     /// Asks, and waits until the files are in use or refused.
     pub async fn ask(&self) {
-        self.asked.notify_one();
+        self.request.notify_one();
         self.done.notified().await;
     }
 

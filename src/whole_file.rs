@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::directory;
+
 /// The number of symbolic links that Linux follows in a path.
 const MAX_LINKS: usize = 40;
 
@@ -98,7 +100,8 @@ impl WholeFile {
                 ErrorKind::PermissionDenied | ErrorKind::Unsupported => fs::rename(&beside, &path),
                 _ => Err(error),
             })?;
-            sync_directory(&path)?;
+            // A later rename over it leaves the old content or the new, which both continue.
+            directory::sync_name(&path)?;
             Ok(file)
         });
         let _ = fs::remove_file(&beside);
@@ -174,12 +177,6 @@ fn write_beside(beside: &Path, other: &Path, text: &str) -> io::Result<File> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     Ok(file)
-}
-
-/// Makes a new entry durable. A later rename over it leaves the old content or the new, which both continue.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
 }
 
 fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {

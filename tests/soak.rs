@@ -199,9 +199,10 @@ impl House {
                 Ok::<_, io::Error>(TokioIo::new(tls.connect(name, socket).await?))
             }
         });
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector);
+        let endpoint = Endpoint::from_static("http://localhost");
+        let channel = endpoint.connect_with_connector(connector).await.unwrap();
         let bearer = Bearer(format!("Bearer {}", self.token).parse().unwrap());
-        InterceptedService::new(channel.await.unwrap(), bearer)
+        InterceptedService::new(channel, bearer)
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::access::{Files, reload::Contents, tokens};
+    use crate::access::{Files, identity::Accounts, reload::Contents, tokens};
 
     /// Rules, each for one caller.
     fn rules(callers: &[&str]) -> String {
@@ -122,7 +122,12 @@ mod tests {
 
     fn policy(rules: &str, tokens: &str) -> Policy {
         let files = Files { rules: PathBuf::from("access.toml"), tokens: Some("tokens.toml".into()) };
-        let contents = Contents { rules: rules.into(), tokens: Some(tokens.into()), keys: None };
+        let contents = Contents {
+            rules: rules.into(),
+            tokens: Some(tokens.into()),
+            keys: None,
+            accounts: Accounts::default(),
+        };
         Policy::new(&files, &contents, &[], None).unwrap()
     }
 

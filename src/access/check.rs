@@ -1,8 +1,10 @@
 //! Checks the files of access as a start reads them, and finds every fault at once.
 
+use std::path::Path;
+
 use super::{
     Error, Files,
-    identity::Accounts,
+    identity::{Accounts, ETC},
     jwt::{self, Jwts},
     rules::Rules,
     tokens::Tokens,
@@ -35,7 +37,7 @@ fn faults_of_rules(files: &Files, content: &[u8], roots: &[String]) -> Vec<Error
     let Ok(text) = std::str::from_utf8(content) else {
         return vec![pem::Error { path: path.clone(), fault: "it is not text".into() }.into()];
     };
-    let rules = Rules::parse(text, roots, &Accounts::of_machine());
+    let rules = Rules::parse(text, roots, &Accounts::read(Path::new(ETC)));
     let keys = jwt::keys_file(path, content).map(|keys| pem::read(&keys).map(|content| (keys, content)));
     let (mut faults, rules) = match rules {
         Ok(rules) => (Vec::new(), Some(rules)),

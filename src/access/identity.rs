@@ -2,6 +2,8 @@
 
 use std::{fmt, path::Path, str::FromStr};
 
+use super::rules::nearest;
+
 /// One proof of who a caller is.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Identity {
@@ -21,17 +23,21 @@ pub enum Identity {
     Gid(u32),
 }
 
+/// The directory of the files of accounts.
+pub const ETC: &str = "/etc";
+
 /// The accounts of the machine, by which rules can name users and groups.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Accounts {
     users: Vec<(String, u32)>,
     groups: Vec<(String, u32)>,
 }
 
 impl Accounts {
-    /// Reads the accounts of this machine. Accounts of a directory service are known by number only.
-    pub fn of_machine() -> Self {
-        Self { users: names(Path::new("/etc/passwd")), groups: names(Path::new("/etc/group")) }
+    /// Reads the accounts of this machine from its directory `/etc`. Accounts of a directory service are known by number
+    /// only.
+    pub fn read(etc: &Path) -> Self {
+        Self { users: names(&etc.join("passwd")), groups: names(&etc.join("group")) }
     }
 
     fn find(list: &[(String, u32)], name: &str) -> Option<u32> {
@@ -52,6 +58,9 @@ fn names(path: &Path) -> Vec<(String, u32)> {
 const FORMS: &str =
     "token:NAME, role:NAME, jwt:SUBJECT, certificate:DNS:NAME, user:NAME, uid:N, group:NAME, gid:N or anyone";
 
+/// The kinds of identities that have a name.
+const KINDS: [&str; 8] = ["token", "role", "jwt", "certificate", "user", "uid", "group", "gid"];
+
 /// The kinds of names in a certificate.
 const NAMES: [&str; 4] = ["DNS", "URI", "EMAIL", "IP"];
 
@@ -64,12 +73,23 @@ impl Identity {
         if text == "anyone" {
             return Ok(Self::Anyone);
         }
-        let form = || format!("`{text}` is no identity: write {FORMS}");
+        let form = || {
+            let meant = match text.split_once(':') {
+                Some((kind, name)) if !KINDS.contains(&kind) && !name.is_empty() => {
+                    let forms = KINDS.map(|kind| format!("{kind}:{name}"));
+                    nearest(text, &forms)
+                }
+                Some(_) => String::new(),
+                None => nearest(text, &["anyone"]),
+            };
+            format!("`{text}` is no identity{meant}: write {FORMS}")
+        };
         let (kind, name) = text.split_once(':').filter(|(_, name)| !name.is_empty()).ok_or_else(form)?;
         let number = || u32::from_str(name).map_err(|_| format!("`{name}` is no number: write {kind}:1000"));
         let account = |list: &[(String, u32)], file: &str, by_number: &str| {
             Accounts::find(list, name).ok_or_else(|| {
-                format!("{file} has no {kind} `{name}`: name one that it has, or write {by_number}:N")
+                let meant = nearest(name, &list.iter().map(|(known, _)| known).collect::<Vec<_>>());
+                format!("{file} has no {kind} `{name}`{meant}: name one that it has, or write {by_number}:N")
             })
         };
         Ok(match kind {
@@ -87,7 +107,11 @@ impl Identity {
                 _ => {
                     let form = "certificate:DNS:alice.example, certificate:URI:spiffe://ours/alice, \
                                 certificate:EMAIL:alice@ours.example or certificate:IP:10.0.0.1";
-                    return Err(format!("`{text}` names no kind of name in a certificate: write {form}"));
+                    let kind = name.split(':').next().unwrap_or_default().to_uppercase();
+                    let meant = nearest(&kind, &NAMES);
+                    return Err(format!(
+                        "`{text}` names no kind of name in a certificate{meant}: write {form}"
+                    ));
                 }
             },
             _ => return Err(form()),
@@ -146,10 +170,17 @@ mod tests {
             ("group:bob", "gid:N"),
             ("certificate:alice", "certificate:DNS:alice.example"),
             ("certificate:CN:alice", "certificate:DNS:alice.example"),
+            ("anyoen", "did you mean `anyone`?"),
+            ("tokne:shop", "did you mean `token:shop`?"),
+            ("rol:reader", "did you mean `role:reader`?"),
+            ("user:alcie", "did you mean `alice`?"),
+            ("group:admm", "did you mean `adm`?"),
+            ("certificate:dns:alice.example", "did you mean `DNS`?"),
+            ("certificate:UIR:spiffe://a", "did you mean `URI`?"),
         ] {
             let error = Identity::parse(text, &accounts).unwrap_err();
             assert!(error.contains(fault), "{text}: {error}");
         }
-        assert!(Accounts::of_machine().users.contains(&("root".into(), 0)));
+        assert!(Accounts::read(Path::new(ETC)).users.contains(&("root".into(), 0)));
     }
 }

@@ -53,7 +53,7 @@ impl Kind {
 }
 
 /// What a call acts on.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Target<'a> {
     /// A countdown that belongs to the call.
     Own,

@@ -1,7 +1,8 @@
 //! Quotas: how much each caller may do at once and in a second, by the `[[limit]]` tables of the rules.
 //!
-//! A limit holds for each caller by itself: callers share one only if their first identity is the same. If several limits
-//! name a caller, all of them hold. Each rate lets through the amount of one second at once. Streams that are open count
+//! A limit holds for each caller by itself. A limit that names an identity of a connection, as a certificate, counts
+//! everything that comes by this identity; each other limit counts by the first identity of the caller, which is that of its
+//! token if it has one. If several limits name a caller, all of them hold. Each rate lets through the amount of one second at once. Streams that are open count
 //! also among a limit that was changed or added since; a changed rate counts from zero.
 
 use std::{
@@ -138,23 +139,32 @@ impl Usage {
 }
 
 /// A stream counts until this is dropped.
-#[derive(Debug)]
-pub struct StreamQuota(Arc<Usage>);
+#[derive(Debug, Default)]
+pub struct StreamQuota(Vec<Arc<Usage>>);
 
 impl Drop for StreamQuota {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        for usage in &self.0 {
+            usage.streams.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 /// The quotas of one caller.
 #[derive(Clone, Debug)]
 pub struct Quotas {
-    caller: blake3::Hash,
+    /// By what it counts: its first identity, and those of its connection.
+    holders: Vec<Holder>,
     usages: Arc<Usages>,
+    rates: Vec<(Quota, Arc<Rate>)>,
+}
+
+/// An identity of a caller, by which limits count.
+#[derive(Clone, Debug)]
+struct Holder {
+    identity: blake3::Hash,
     /// `None` if nothing is limited.
     usage: Option<Arc<Usage>>,
-    rates: Vec<(Quota, Arc<Rate>)>,
     /// The most open streams.
     streams: Option<u32>,
 }
@@ -178,13 +188,16 @@ impl Quotas {
     /// # Errors
     /// A quota is used up.
     pub fn open_stream(&self) -> Result<StreamQuota, Exceeded> {
-        let usage = self.usage.clone().unwrap_or_else(|| self.usages.get(self.caller));
-        let others = usage.streams.fetch_add(1, Ordering::Relaxed);
-        let held = StreamQuota(usage);
-        match self.streams.filter(|limit| others >= *limit) {
-            None => Ok(held),
-            Some(limit) => Err(Exceeded { quota: Quota::Streams, limit, wait: None }),
+        let mut held = StreamQuota::default();
+        for Holder { identity, usage, streams } in &self.holders {
+            let usage = usage.clone().unwrap_or_else(|| self.usages.get(*identity));
+            let others = usage.streams.fetch_add(1, Ordering::Relaxed);
+            held.0.push(usage);
+            if let Some(limit) = streams.filter(|limit| others >= *limit) {
+                return Err(Exceeded { quota: Quota::Streams, limit, wait: None });
+            }
         }
+        Ok(held)
     }
 
     /// Counts messages that are published, and their bytes.
@@ -214,15 +227,29 @@ struct Known {
 }
 
 impl Usages {
-    /// The quotas of a caller with this first identity.
-    pub fn of(self: &Arc<Self>, identity: Option<&Identity>, limits: &[Limit]) -> Quotas {
-        // A hash, because an issuer of JWTs makes subjects as long as it likes.
-        let name = identity.map(ToString::to_string).unwrap_or_default();
-        let caller = blake3::hash(name.as_bytes());
-        let usage = (!limits.is_empty()).then(|| self.get(caller));
-        let rates = usage.as_ref().map(|usage| usage.rates(limits)).unwrap_or_default();
-        let streams = limits.iter().filter_map(|limit| limit.streams).min().map(NonZeroU32::get);
-        Quotas { caller, usages: self.clone(), usage, rates, streams }
+    /// The quotas of a caller with this first identity and these of its connection, by limits that each count by one of them.
+    pub fn of(
+        self: &Arc<Self>,
+        first: Option<&Identity>,
+        of_connection: &[Identity],
+        limits: &[(Option<&Identity>, Limit)],
+    ) -> Quotas {
+        let others = of_connection.iter().map(Some).filter(|other| *other != first);
+        // A group has several accounts.
+        let others = others.filter(|other| !matches!(other, Some(Identity::Gid(_))));
+        let mut rates = Vec::new();
+        let holder = |holder: Option<&Identity>| {
+            // A hash, because an issuer of JWTs makes subjects as long as it likes.
+            let identity = blake3::hash(holder.map(ToString::to_string).unwrap_or_default().as_bytes());
+            let own =
+                limits.iter().filter(|(of, _)| *of == holder).map(|(_, limit)| *limit).collect::<Vec<_>>();
+            let usage = (!own.is_empty()).then(|| self.get(identity));
+            rates.extend(usage.iter().flat_map(|usage| usage.rates(&own)));
+            let streams = own.iter().filter_map(|limit| limit.streams).min().map(NonZeroU32::get);
+            Holder { identity, usage, streams }
+        };
+        let holders = std::iter::once(first).chain(others).map(holder).collect();
+        Quotas { holders, usages: self.clone(), rates }
     }
 
     fn get(&self, caller: blake3::Hash) -> Arc<Usage> {
@@ -246,6 +273,13 @@ mod tests {
         Identity::Token(name.into())
     }
 
+    /// The quotas of a caller that has a token of this name and nothing else.
+    fn of(usages: &Arc<Usages>, name: &str, limits: &[Limit]) -> Quotas {
+        let identity = named(name);
+        let limits = limits.iter().map(|limit| (Some(&identity), *limit)).collect::<Vec<_>>();
+        usages.of(Some(&identity), &[], &limits)
+    }
+
     fn number(number: u32) -> Option<NonZeroU32> {
         NonZeroU32::new(number)
     }
@@ -257,17 +291,16 @@ mod tests {
             Limit { calls: number(2), ..Limit::default() },
             Limit { streams: number(1), ..Limit::default() },
         ];
-        let (a, b) =
-            (usages.of(Some(&named("a")), &[calls, streams]), usages.of(Some(&named("b")), &[calls]));
+        let (a, b) = (of(&usages, "a", &[calls, streams]), of(&usages, "b", &[calls]));
         assert_eq!([a.take_call(), a.take_call()], [Ok(()), Ok(())]);
         let exceeded = a.take_call().unwrap_err();
         assert_eq!((exceeded.quota, exceeded.limit), (Quota::Calls, 2));
         assert!(exceeded.wait.unwrap() <= Duration::from_secs(1));
         // The same caller in another call, and after the rules were read again.
-        assert!(usages.of(Some(&named("a")), &[calls]).take_call().is_err());
+        assert!(of(&usages, "a", &[calls]).take_call().is_err());
         assert!(b.take_call().is_ok());
         let open = a.open_stream().unwrap();
-        assert_eq!(usages.of(Some(&named("a")), &[streams]).open_stream().unwrap_err().quota, Quota::Streams);
+        assert_eq!(of(&usages, "a", &[streams]).open_stream().unwrap_err().quota, Quota::Streams);
         let _other = b.open_stream().unwrap();
         drop(open);
         assert!(a.open_stream().is_ok());
@@ -276,14 +309,12 @@ mod tests {
     #[test]
     fn a_message_that_is_larger_than_a_second_allows_needs_all_of_it() {
         let usages = Arc::new(Usages::default());
-        let quotas = usages.of(
-            Some(&named("a")),
-            &[Limit { bytes: number(100), publishes: number(10), ..Limit::default() }],
-        );
+        let quotas =
+            of(&usages, "a", &[Limit { bytes: number(100), publishes: number(10), ..Limit::default() }]);
         assert!(quotas.take_publish(1, 1_000_000).is_ok());
         let exceeded = quotas.take_publish(1, 1).unwrap_err();
         assert_eq!((exceeded.quota, exceeded.limit), (Quota::Bytes, 100));
-        let quotas = usages.of(Some(&named("b")), &[Limit { publishes: number(10), ..Limit::default() }]);
+        let quotas = of(&usages, "b", &[Limit { publishes: number(10), ..Limit::default() }]);
         assert!(quotas.take_publish(8, 0).is_ok() && quotas.take_publish(0, 7).is_ok());
         assert_eq!(quotas.take_publish(8, 0).unwrap_err().quota, Quota::Publishes);
     }
@@ -308,7 +339,7 @@ mod tests {
     fn open_streams_count_among_a_limit_that_was_changed_or_added() {
         let usages = Arc::new(Usages::default());
         let streams = |most| [Limit { streams: number(most), ..Limit::default() }];
-        let of = |limits: &[Limit]| usages.of(Some(&named("a")), limits);
+        let of = |limits: &[Limit]| of(&usages, "a", limits);
         let unlimited = of(&[]).open_stream().unwrap();
         let first = of(&streams(2)).open_stream().unwrap();
         let exceeded = of(&streams(2)).open_stream().unwrap_err();
@@ -325,13 +356,13 @@ mod tests {
     fn usages_that_no_call_holds_are_forgotten_where_there_are_many() {
         let usages = Arc::new(Usages::default());
         let limit = [Limit { streams: number(1), ..Limit::default() }];
-        let kept = usages.of(Some(&named("kept")), &limit);
+        let kept = of(&usages, "kept", &limit);
         let _open = kept.open_stream().unwrap();
         for caller in 0..MAX_USAGES + 2 {
-            drop(usages.of(Some(&named(&caller.to_string())), &limit));
+            drop(of(&usages, &caller.to_string(), &limit));
         }
         assert!(usages.0.lock().unwrap().by_caller.len() < 10);
-        assert!(usages.of(Some(&named("kept")), &limit).open_stream().is_err());
+        assert!(of(&usages, "kept", &limit).open_stream().is_err());
     }
 
     #[test]
@@ -339,11 +370,34 @@ mod tests {
         let usages = Arc::new(Usages::default());
         let limit = [Limit { calls: number(1), ..Limit::default() }];
         let held = (0..MAX_USAGES * 4).map(|caller| {
-            let quotas = usages.of(Some(&named(&caller.to_string())), &limit);
+            let quotas = of(&usages, &caller.to_string(), &limit);
             (quotas, usages.0.lock().unwrap().forget_at)
         });
         let (_held, walks): (Vec<_>, Vec<_>) = held.unzip();
         let walks = walks.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert_eq!(walks, 2);
+    }
+
+    #[test]
+    fn several_tokens_do_not_multiply_a_limit_of_their_connection() {
+        let usages = Arc::new(Usages::default());
+        let of_connection = [Identity::Certificate("DNS:a".into()), Identity::Certificate("DNS:b".into())];
+        let limit =
+            |calls, streams| Limit { calls: number(calls), streams: number(streams), ..Limit::default() };
+        let quotas = |first: &Identity| {
+            let limits = [(Some(&of_connection[1]), limit(2, 2)), (Some(first), limit(1, 1))];
+            usages.of(Some(first), &of_connection, &limits)
+        };
+        let [one, two, three] = ["1", "2", "3"].map(named);
+        let _open = [&one, &two].map(|token| quotas(token).open_stream().unwrap());
+        assert_eq!(quotas(&three).open_stream().unwrap_err().limit, 2);
+        assert_eq!([quotas(&one).take_call(), quotas(&two).take_call()], [Ok(()), Ok(())]);
+        assert_eq!(quotas(&three).take_call().unwrap_err().limit, 2);
+        // Without the limit, streams count all the same, also for one that is added.
+        let usages = Arc::new(Usages::default());
+        let _open = usages.of(Some(&one), &of_connection, &[]).open_stream().unwrap();
+        let added = [(Some(&of_connection[0]), limit(9, 1))];
+        assert!(usages.of(Some(&two), &of_connection, &added).open_stream().is_err());
+        assert!(usages.of(Some(&two), &[], &[(Some(&two), limit(9, 1))]).open_stream().is_ok());
     }
 }

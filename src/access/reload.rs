@@ -1,8 +1,12 @@
 //! Reads the files of access again when they change, and when the operator asks for it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{Access, Error, Files, Policy, changes::Changes, jwt};
+use super::{Access, Error, Files, Policy, changes::Changes, identity::Accounts, jwt};
 use crate::{
     blocking::Pool,
     pem,
@@ -19,14 +23,21 @@ pub struct Contents {
     pub tokens: Option<Vec<u8>>,
     /// The keys of an issuer of JWTs, if the rules name their file.
     pub keys: Option<(PathBuf, Vec<u8>)>,
+    /// The accounts of the machine, if the rules may name some: a rule means another account when these change.
+    pub accounts: Accounts,
 }
 
 impl Contents {
-    pub fn read(files: &Files) -> Result<Self, pem::Error> {
+    /// `etc`: the directory of the files of accounts.
+    pub fn read(files: &Files, etc: &Path) -> Result<Self, pem::Error> {
         let rules = pem::read(&files.rules)?;
         let keys = jwt::keys_file(&files.rules, &rules);
         let keys = keys.map(|path| pem::read(&path).map(|content| (path, content))).transpose()?;
-        Ok(Self { rules, keys, tokens: files.tokens.as_deref().map(pem::read_private).transpose()? })
+        let tokens = files.tokens.as_deref().map(pem::read_private).transpose()?;
+        let has = |word: &[u8]| rules.windows(word.len()).any(|part| part == word);
+        let accounts =
+            if has(b"user:") || has(b"group:") { Accounts::read(etc) } else { Accounts::default() };
+        Ok(Self { rules, tokens, keys, accounts })
     }
 }
 
@@ -36,8 +47,8 @@ impl Access {
         let mut watched = self.watched.lock().await;
         loop {
             let is_asked = watched.is_asked(interval, asked).await;
-            let files = self.files.clone();
-            if let Ok(contents) = pool.run(move || Contents::read(&files)).await {
+            let (files, etc) = (self.files.clone(), self.etc.clone());
+            if let Ok(contents) = pool.run(move || Contents::read(&files, &etc)).await {
                 let mark = mark(&contents);
                 if (watched.read(mark) == Reading::Again || is_asked)
                     && let Ok(policy) = pool.run(self.policy(contents)).await
@@ -62,8 +73,8 @@ impl Access {
         move || Policy::new(&files, &contents?, &roots, Some(&before))
     }
 
-    /// Uses a new policy, if there is one. The files may be the `same`: then the accounts of the machine may have changed, by
-    /// which rules name users and groups. An error says why the policy is refused.
+    /// Uses a new policy, if there is one. The files are the `same` if the operator asked for a reload and changed none. An
+    /// error says why the policy is refused.
     pub(super) fn replace(&self, policy: Result<Policy, Error>, is_same: bool) -> Result<(), String> {
         if !is_same || policy.is_err() {
             self.metrics.reloaded(policy.is_ok());

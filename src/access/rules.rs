@@ -7,7 +7,11 @@
 //! topics = ["orders.>"]
 //! ```
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 use toml::de::{DeTable, DeValue};
 
@@ -108,10 +112,32 @@ impl Rules {
         Rights::new(rules.filter_map(|rule| self.grants.get(rule).cloned()).collect())
     }
 
-    /// The limits of a caller with these identities.
-    pub fn limits<'a>(&self, identities: impl IntoIterator<Item = &'a Identity>) -> Vec<Limit> {
-        let limits = numbers(&self.limits_by_identity, identities).into_iter();
-        limits.filter_map(|limit| self.limits.get(limit).copied()).collect()
+    /// The limits of a caller with these identities, and by which of them each counts. One that names an identity of the
+    /// connection counts by that, so that several tokens do not multiply it; each other one by the caller's first identity.
+    pub fn limits<'a>(
+        &self,
+        own: &'a [Identity],
+        of_connection: &'a [Identity],
+    ) -> Vec<(Option<&'a Identity>, Limit)> {
+        if self.limits.is_empty() {
+            return Vec::new();
+        }
+        let named = |identity| self.limits_by_identity.get(identity).into_iter().flatten().copied();
+        let mut holders = BTreeMap::new();
+        for identity in of_connection {
+            // A group has several accounts.
+            let holder =
+                if matches!(identity, Identity::Gid(_)) { of_connection.first() } else { Some(identity) };
+            for number in named(identity) {
+                holders.entry(number).or_insert(holder);
+            }
+        }
+        let first = own.first().or_else(|| of_connection.first());
+        for number in own.iter().chain([&Identity::Anyone]).flat_map(named) {
+            holders.entry(number).or_insert(first);
+        }
+        let limits = holders.into_iter().map(|(number, holder)| Some((holder, *self.limits.get(number)?)));
+        limits.flatten().collect()
     }
 }
 
@@ -292,7 +318,7 @@ impl Reader<'_> {
             let known = if known.is_empty() {
                 "the server serves no root (--root)".into()
             } else {
-                format!("served: {known}")
+                format!("served: {known}{}", nearest(root, self.roots))
             };
             let form = "write ROOT, ROOT=GLOB, or `*` for every root";
             return Err(format!("there is no root `{root}`; {known}; {form}"));
@@ -375,8 +401,10 @@ fn example(kinds: &[Kind]) -> &'static str {
     }
 }
 
-fn nearest(name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
+/// Which of the known names may be meant; empty if no one is similar.
+pub(super) fn nearest(name: &str, known: &[impl AsRef<str>]) -> String {
+    let known = known.iter().map(AsRef::as_ref);
+    let nearest = known.map(|known| (strsim::jaro_winkler(name, known), known));
     let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > SIMILAR);
     nearest.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default()
 }

@@ -107,10 +107,16 @@ fn credentials_that_are_not_accepted_are_refused_and_counted() {
     let path = house.file("tokens.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("created", "expires = \"2020-01-01T00:00:00Z\"\ncreated")).unwrap();
-    house.access.replace(house.access.policy(Contents::read(&house.access.files))(), false).unwrap();
+    house
+        .access
+        .replace(house.access.policy(Contents::read(&house.access.files, &house.access.etc))(), false)
+        .unwrap();
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Expired));
     tokens::revoke(&path, "a").unwrap();
-    house.access.replace(house.access.policy(Contents::read(&house.access.files))(), false).unwrap();
+    house
+        .access
+        .replace(house.access.policy(Contents::read(&house.access.files, &house.access.etc))(), false)
+        .unwrap();
     assert_eq!(house.caller(&[&house.bearer()]).map(drop), Err(Refused::Revoked));
 }
 
@@ -145,6 +151,42 @@ async fn files_that_change_are_used_and_bad_ones_leave_the_previous_ones_in_use(
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(house.may(&caller));
+    follow.abort();
+}
+
+#[tokio::test]
+async fn rules_that_name_an_account_that_is_absent_are_used_when_it_was_added() {
+    let house = House::new();
+    fs::write(house.file("passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+    let mut registry = Registry::default();
+    let etc = house.directory.path().to_owned();
+    let access = Access::open_with(house.access.files.clone(), etc, Vec::new(), &mut registry).unwrap();
+    let mut changes = access.changes();
+    let task = access.clone();
+    let follow = tokio::spawn(async move {
+        task.follow(Duration::from_millis(1), &Asked::default(), &Pool::default()).await;
+    });
+    let metric = |value: u32| {
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text.contains(&format!("access_files_refused {value}\n"))
+    };
+    let may = |uid: u32| {
+        let caller = access.caller(&Arc::from([Identity::Uid(uid)]), []).unwrap();
+        caller.rights().allow_one(Verb::Publish, Kind::Topic, "a.b")
+    };
+    fs::write(house.file("access.toml"), RULES.replace("uid:7", "user:alice")).unwrap();
+    while !metric(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!changes.has_changed().unwrap());
+    fs::write(house.file("passwd"), "root:x:0:0::/:/bin/sh\nalice:x:8:8::/:/bin/sh\n").unwrap();
+    changes.changed().await.unwrap();
+    assert!(may(8) && !may(7) && metric(0));
+    // The same name is another account.
+    fs::write(house.file("passwd"), "alice:x:9:9::/:/bin/sh\n").unwrap();
+    changes.changed().await.unwrap();
+    assert!(may(9) && !may(8));
     follow.abort();
 }
 

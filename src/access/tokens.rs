@@ -8,7 +8,7 @@ use std::{
     fmt,
     fs::{self, File, Metadata, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::pem;
+use crate::{directory, pem};
 
 /// The beginning of every token.
 pub const PREFIX: &str = "perennial_";
@@ -271,6 +271,21 @@ fn mode(old: Option<&Metadata>, directory: &Metadata) -> u32 {
     }
 }
 
+/// Waits for the lock, and gives it to the owner of the file: the account of the server changes tokens, too.
+fn lock_file(path: &Path, owner: Option<&Metadata>) -> io::Result<File> {
+    // The server's account may own the directory, and must not make root change another file by a link.
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+    let lock = options.open(path)?;
+    let metadata = lock.metadata()?;
+    if let Some(owner) = owner.filter(|_| metadata.is_file() && metadata.nlink() == 1) {
+        fchown(&lock, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
+}
+
 /// Changes the file in one step. Others that change it at the same time wait.
 fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -> Result<(), Error> {
     let fault = |source: io::Error| Error::Write { path: path.into(), source };
@@ -279,18 +294,14 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
         name.push(suffix);
         path.with_file_name(name)
     };
-    // The server's account may own the directory, and must not make root change another file by a link.
-    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut lock = File::options();
-    lock.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
-    let lock = lock.open(beside(".lock")).map_err(fault)?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| fault(error.into()))?;
     let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The server may run as another account than root. It reads a new file if the directory is its own.
     let old = fs::metadata(path).ok();
     let mode = mode(old.as_ref(), &fs::metadata(directory).map_err(fault)?);
     let owner = old.or_else(|| fs::metadata(directory).ok());
     let owner = owner.filter(|_| rustix::process::getuid().is_root());
+    let lock = beside(".lock");
+    let _lock = lock_file(&lock, owner.as_ref()).map_err(|source| Error::Write { path: lock, source })?;
     let mut content = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
         _ => Content::parse(path, &pem::read_private(path)?)?,
@@ -303,13 +314,14 @@ fn change(path: &Path, change: impl FnOnce(&mut Content) -> Result<(), Error>) -
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         if let Some(owner) = &owner {
-            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(format!("{HEADER}\n{text}").as_bytes())?;
         file.sync_all()?;
-        fs::rename(&new, fs::canonicalize(path).unwrap_or_else(|_| path.into()))?;
-        File::open(directory)?.sync_all()
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        fs::rename(&new, &target)?;
+        directory::sync_name(&target)
     };
     write().map_err(fault)
 }

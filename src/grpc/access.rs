@@ -18,16 +18,26 @@ use crate::{
 pub trait Asks {
     /// The rights that the call needs, before anything is looked up.
     fn needs(&self) -> Vec<Need<'_>>;
+
+    /// The number of messages that it would publish. Those of a stream count when they arrive.
+    fn messages(&self) -> usize {
+        0
+    }
 }
 
-/// Declares the needs of requests.
+/// Declares the needs of requests, and for those that publish the number of their messages.
 macro_rules! asks {
-    ($($request:ty: |$it:pat_param| $needs:expr;)*) => {$(
+    ($($request:ty: |$it:pat_param| $needs:expr $(, publishes |$of:pat_param| $messages:expr)?;)*) => {$(
         impl Asks for $request {
             fn needs(&self) -> Vec<Need<'_>> {
                 let $it = self;
                 $needs.into()
             }
+
+            $(fn messages(&self) -> usize {
+                let $of = self;
+                $messages
+            })?
         }
     )*};
 }
@@ -70,13 +80,13 @@ asks! {
         let some = it.topics.is_empty().then(|| Need::some(Verb::Subscribe, Kind::Topic));
         parts.chain(some).chain(it.consumer.as_deref().map(commit)).collect::<Vec<_>>()
     };
-    proto::PublishRequest: |it| [Need::one(Verb::Publish, Kind::Topic, &it.topic, "topic")];
+    proto::PublishRequest: |it| [Need::one(Verb::Publish, Kind::Topic, &it.topic, "topic")], publishes |_| 1;
     proto::PublishBatchRequest: |it| {
         let topic = |(index, message): (usize, &'_ proto::PublishRequest)| (index, message.topic.clone());
         let need = |(index, topic)| Need::one(Verb::Publish, Kind::Topic, topic, format!("messages[{index}].topic"));
         let some = it.messages.is_empty().then(|| Need::some(Verb::Publish, Kind::Topic));
         it.messages.iter().enumerate().map(topic).map(need).chain(some).collect::<Vec<_>>()
-    };
+    }, publishes |it| it.messages.len();
     // Each message is checked when it arrives.
     Streaming<proto::PublishStreamRequest>: |_| [Need::some(Verb::Publish, Kind::Topic)];
     proto::ListTopicsRequest: |_| [Need::list(Kind::Topic)];
@@ -119,15 +129,29 @@ pub fn foreign(path: &str) -> Option<Foreign> {
     }
 }
 
-/// The first need that the rights do not cover, as a failure.
-pub fn check(access: &Access, caller: &Caller, rights: &Rights, needs: &[Need<'_>]) -> Result<(), Failure> {
-    match needs.iter().find(|need| !rights.allow(need)) {
-        None => Ok(()),
-        Some(need) => {
-            access.deny(need);
-            Err(denied(caller, need))
-        }
+/// What a caller may not do.
+#[derive(Debug)]
+pub struct Denied<'a> {
+    /// The first need that no rule allows.
+    pub need: &'a Need<'a>,
+    /// How many needs of this verb no rule allows.
+    pub count: usize,
+}
+
+impl Denied<'_> {
+    /// As the caller is told.
+    pub fn failure(&self, caller: &Caller) -> Failure {
+        failure(caller, self.need)
     }
+}
+
+/// Checks that the rules allow the caller all of this.
+pub fn check<'a>(access: &Access, caller: &Caller, needs: &'a [Need<'a>]) -> Result<(), Denied<'a>> {
+    let mut denied = needs.iter().filter(|need| !caller.rights().allow(need));
+    let Some(need) = denied.next() else { return Ok(()) };
+    access.deny(need);
+    let count = 1 + denied.filter(|other| other.verb == need.verb).count();
+    Err(Denied { need, count })
 }
 
 /// Counts messages that a caller publishes among its quotas.
@@ -137,7 +161,7 @@ pub fn count_publish(access: &Access, caller: &Caller, messages: usize, bytes: u
 }
 
 /// The failure of a call that needs a right that the caller does not have.
-fn denied(caller: &Caller, need: &Need<'_>) -> Failure {
+fn failure(caller: &Caller, need: &Need<'_>) -> Failure {
     let name = match &need.target {
         Target::Whole(_, name) | Target::Part(name) => Some(name.as_ref()),
         Target::Own | Target::Some(_) => None,

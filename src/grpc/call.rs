@@ -49,7 +49,7 @@ mod responses;
 pub(super) mod stall;
 
 pub use admission::{Admission, Buffers, Connection, Part, timeout};
-pub use audit::RefusedMessages;
+pub use audit::{AllowedTopics, RefusedMessages};
 pub use backlog::{Backlog, Held, Kept};
 pub use log_limit::{ConnectionLog, LogLimit};
 pub use peer::Peer;
@@ -202,10 +202,8 @@ impl Calls {
     ) -> Result<Call, Status> {
         let Inner { metrics, shutdown, .. } = &*self.0;
         metrics.opened(method);
-        let rights = self.rights(request);
         let admitted = self.admission(request, false);
-        let admitted =
-            admitted.and_then(|admission| self.check(method, request, &rights).map(|()| admission));
+        let admitted = admitted.and_then(|admission| Ok((admission, self.decide(method, request)?)));
         let subject = subject.to_string().chars().take(MAX_SUBJECT).collect::<String>();
         let connection = request.extensions().get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
@@ -213,14 +211,16 @@ impl Calls {
         let owner = connection.map_or(0, |connection| connection.number);
         let wake_group = connection.and_then(|connection| connection.wake_group);
         let ends = connection.map_or(shutdown, |connection| &connection.ends).clone();
-        let permitted = if admitted.is_ok() { self.permit(method, request, &ends) } else { Ok(None) };
-        let (admitted, permitted) = match (admitted, permitted) {
-            (Ok(admission), Ok(permitted)) => (Ok(admission), permitted),
-            (Err(refusal), _) | (_, Err(refusal)) => (Err(refusal), None),
-        };
-        let (permitted, ends) = match permitted {
-            Some((permitted, ends)) => (Some(permitted), ends),
-            None => (None, Ends::with_connection(ends)),
+        let permitted = admitted.and_then(|(admission, allowed)| {
+            let rights = allowed.as_ref().map(|allowed| allowed.caller.rights().clone());
+            Ok((admission, rights.unwrap_or_else(|| Rights::all().into()), self.permit(allowed, &ends)?))
+        });
+        let (admitted, rights, permitted, ends) = match permitted {
+            Ok((admission, rights, Some((permitted, ends)))) => {
+                (Ok(admission), rights, Some(permitted), ends)
+            }
+            Ok((admission, rights, None)) => (Ok(admission), rights, None, Ends::with_connection(ends)),
+            Err(refusal) => (Err(refusal), Arc::default(), None, Ends::with_connection(ends)),
         };
         let (calls, sent) = (self.clone(), metrics.sent(method));
         let (items, bytes, ending, started) = (0, 0, None, Instant::now());
@@ -266,7 +266,10 @@ impl Calls {
     ) -> Result<Response<A>, Status> {
         let admission = self.admission(&request, true)?;
         let Admission { started, deadline, .. } = admission;
-        let allowed = self.check(method, &request, &self.rights(&request));
+        let allowed = self.decide(method, &request).map(drop);
+        if let (Err(denied), messages @ 1..) = (&allowed, request.get_ref().messages()) {
+            self.0.metrics.refused(method, denied.reason(), messages);
+        }
         let answer = async {
             allowed?;
             answer(request.into_inner()).await

@@ -217,6 +217,9 @@ fn admit<B>(
         let failure = status::quota_exceeded(&caller, access.exceed(exceeded));
         return Err(refused(Some(&caller), failure));
     }
+    if foreign == Some(Foreign::Known) {
+        audit::let_in(connection, &caller, path);
+    }
     Ok(Some(caller))
 }
 

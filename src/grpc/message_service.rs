@@ -43,7 +43,7 @@ impl MessageService for App {
     ) -> Result<Response<Self::MessagesStream>, Status> {
         let call = self.calls.begin("Messages", &request, request.get_ref().topics.join(" "))?;
         let defaults = call.batching(self.config.batch_bytes);
-        let part = call.rights().readable(&request.get_ref().topics);
+        let part = call.permit().map_or(Part::All, |permit| permit.topics().clone());
         let mut narrowed = narrowed(&part);
         let open = async {
             let within = match part {

@@ -32,6 +32,7 @@ mod secure;
 mod settings;
 mod shown;
 mod value;
+mod variables;
 
 /// The prefix of the environment variable of each setting.
 const ENV_PREFIX: &str = "PERENNIAL_";
@@ -387,6 +388,11 @@ fn default_data(demo: bool) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
     Some(home.join(if demo { "perennial-demo" } else { "perennial" }))
+}
+
+/// Environment variables that may be misspelled settings: a text for each.
+pub fn misspelled_variables() -> Vec<String> {
+    variables::misspelled(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
 
 /// The environment variable of a flag.

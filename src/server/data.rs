@@ -1,15 +1,14 @@
 //! The data directory: readable only by its owner, and locked by one server at a time.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io::{self, Read, Seek, Write},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::messages::LockFile;
+use crate::{directory, messages::LockFile};
 
 /// The file that is locked. Its content names the process that holds the lock.
 const LOCK: &str = "LOCK";
@@ -54,7 +53,7 @@ impl DataDirectory {
     /// Creates the directory if it does not exist, and locks it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let at = |source| Error::Io { path: path.into(), source };
-        create(path).map_err(at)?;
+        directory::create(path).map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
         let locked = lock_directory(&path).map_err(at)?;
         Self::open_locked(path, locked)
@@ -86,7 +85,7 @@ impl DataDirectory {
     /// Creates the directory of the log if it does not exist, and locks it.
     pub fn create_log(&mut self) -> Result<PathBuf, Error> {
         let log = self.log();
-        create(&log).map_err(|source| Error::Io { path: log.clone(), source })?;
+        directory::create(&log).map_err(|source| Error::Io { path: log.clone(), source })?;
         self.lock_log()?;
         Ok(log)
     }
@@ -163,17 +162,6 @@ fn lock_directory(path: &Path) -> io::Result<(File, Outcome)> {
     Ok((directory, outcome))
 }
 
-/// Creates a directory and its parents, if they are missing, with their names on disk.
-fn create(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|above| !above.is_dir()).count();
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let path = fs::canonicalize(path)?;
-    for parent in path.ancestors().skip(1).take(missing) {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
@@ -239,7 +227,7 @@ mod tests {
 
     /// A file system that cannot lock a directory, as some network file systems.
     fn open_unlockable(path: &Path) -> DataDirectory {
-        create(path).unwrap();
+        directory::create(path).unwrap();
         let path = fs::canonicalize(path).unwrap();
         let directory = File::open(&path).unwrap();
         DataDirectory::open_locked(path, (directory, Outcome::Unsupported)).unwrap()
@@ -261,7 +249,8 @@ mod tests {
             first.log = None;
             log.publish(message()).await.unwrap();
             first.sign("http://127.0.0.1:1").unwrap();
-            log.publish(message()).await.expect("a signature changes nothing");
+            // A signature changes nothing.
+            log.publish(message()).await.unwrap();
             if is_moved {
                 fs::rename(path.join(LOCK), path.join("other")).unwrap();
             } else {

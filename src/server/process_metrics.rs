@@ -124,7 +124,7 @@ impl Collector for Held {
         put(&mut encoder, "requests_buffered_bytes", help, buffered)?;
         let help = "Open calls of all services, which --max-streams bounds";
         put(&mut encoder, "calls_open", help, count(calls.open()))?;
-        let help = "Open connections, which --max-connections bounds";
+        let help = "Open connections; --max-connections also bounds those whose handshake is not over";
         put(&mut encoder, "connections_open", help, count(calls.connections()))?;
         let help = "Shared countdowns, which --max-countdowns bounds";
         put(&mut encoder, "countdowns", help, count(countdowns.count()))?;

@@ -120,6 +120,16 @@ fn files_that_cannot_be_used_are_refused_at_the_start_with_what_would_work() {
 }
 
 #[test]
+fn a_variable_that_is_close_to_a_setting_is_a_warning_and_one_of_kubernetes_is_not() {
+    let house = House::new();
+    let mut command = server_command(house.server.directory(), "127.0.0.1:0");
+    command.env("PERENNIAL_MAX_STREEMS", "5").env("PERENNIAL_PORT", "tcp://10.0.0.1:50051");
+    let text = stderr(&run(command.args(["--access", "/no/such/file"])));
+    let warnings = text.lines().filter(|line| line.contains("WARN")).collect::<Vec<_>>();
+    assert!(matches!(warnings[..], [one] if one.contains("did you mean `PERENNIAL_MAX_STREAMS`?")), "{text}");
+}
+
+#[test]
 fn a_login_keeps_the_token_for_its_server_and_no_other() {
     let (house, other) = (House::new(), House::new());
     let perennial = |arguments: &[&str], input: &str| {

@@ -58,7 +58,12 @@ impl Decoder for Raw {
 }
 
 /// Calls a method with a request. The first response, or the status.
-async fn call(channel: &Channel, path: &str, request: Vec<u8>, token: Option<&str>) -> Result<Bytes, Status> {
+pub async fn call(
+    channel: &Channel,
+    path: &str,
+    request: Vec<u8>,
+    token: Option<&str>,
+) -> Result<Bytes, Status> {
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let messages = stream::iter([Bytes::from(request)]);

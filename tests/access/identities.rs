@@ -62,39 +62,52 @@ fn a_caller_is_known_by_its_account_of_the_machine() {
     }
 }
 
-#[tokio::test]
-async fn a_caller_is_known_by_a_jwt_until_its_key_is_gone() {
-    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let x = URL_SAFE_NO_PAD.encode(key.der_bytes().split_last_chunk::<32>().unwrap().1);
-    let house = House::new();
-    let keys = |x: &str| json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k"}]}).to_string();
-    std::fs::write(house.file("jwks.json"), keys(&x)).unwrap();
-    house.write_rules(&format!(
-        "[jwt]\nissuer = 'https://id'\naudience = 'perennial'\nalgorithms = ['EdDSA']\nkeys = 'jwks.json'\nroles = \
-         'groups'\n[[rule]]\nwho = ['jwt:alice', 'role:ops']\n{MAY_LIST}"
-    ));
-    house.server.wait_for_log("the files of access are in use");
-    let sign = |subject: &str, groups: Value| {
+/// The table of a file of rules by which the JWTs of an [`Issuer`] are accepted.
+pub const JWT: &str = "[jwt]\nissuer = 'https://id'\naudience = 'perennial'\nalgorithms = ['EdDSA']\nkeys = \
+                       'jwks.json'\nroles = 'groups'\n";
+
+/// One who makes JWTs.
+pub struct Issuer(KeyPair);
+
+impl Issuer {
+    pub fn new() -> Self {
+        Self(KeyPair::generate_for(&PKCS_ED25519).unwrap())
+    }
+
+    /// The file of its keys.
+    pub fn keys(&self) -> String {
+        let x = URL_SAFE_NO_PAD.encode(self.0.der_bytes().split_last_chunk::<32>().unwrap().1);
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k"}]}).to_string()
+    }
+
+    /// A JWT that is valid for ten minutes.
+    pub fn token(&self, subject: &str, groups: Value) -> String {
         let exp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
         let claims =
             json!({"iss": "https://id", "aud": "perennial", "sub": subject, "exp": exp, "groups": groups});
         let part = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let message = format!("{}.{}", part(json!({"alg": "EdDSA", "kid": "k"})), part(claims));
-        format!("{message}.{}", URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes()).unwrap()))
-    };
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(self.0.sign(message.as_bytes()).unwrap()))
+    }
+}
+
+#[tokio::test]
+async fn a_caller_is_known_by_a_jwt_until_its_key_is_gone() {
+    let (issuer, house) = (Issuer::new(), House::new());
+    std::fs::write(house.file("jwks.json"), issuer.keys()).unwrap();
+    house.write_rules(&format!("{JWT}[[rule]]\nwho = ['jwt:alice', 'role:ops']\n{MAY_LIST}"));
+    house.server.wait_for_log("the files of access are in use");
     let list = async |token: String| {
         let token = Some(Token::Text(token));
         let credentials = Credentials { token, ..Credentials::default() };
         let client = Client::with_credentials(&house.server.url(), credentials).unwrap();
         client.list_topics("").await.map(drop).map_err(|error| error.code())
     };
-    assert_eq!(list(sign("alice", json!([]))).await, Ok(()));
-    assert_eq!(list(sign("bob", json!(["x", "ops"]))).await, Ok(()));
-    assert_eq!(list(sign("bob", json!(["x"]))).await, Err(Code::PermissionDenied));
-    assert_eq!(list(sign("alice", json!([])) + "x").await, Err(Code::Unauthenticated));
-    let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let other = URL_SAFE_NO_PAD.encode(other.der_bytes().split_last_chunk::<32>().unwrap().1);
-    std::fs::write(house.file("jwks.json"), keys(&other)).unwrap();
+    assert_eq!(list(issuer.token("alice", json!([]))).await, Ok(()));
+    assert_eq!(list(issuer.token("bob", json!(["x", "ops"]))).await, Ok(()));
+    assert_eq!(list(issuer.token("bob", json!(["x"]))).await, Err(Code::PermissionDenied));
+    assert_eq!(list(issuer.token("alice", json!([])) + "x").await, Err(Code::Unauthenticated));
+    std::fs::write(house.file("jwks.json"), Issuer::new().keys()).unwrap();
     house.server.wait_for_log("the files of access are in use");
-    assert_eq!(list(sign("alice", json!([]))).await, Err(Code::Unauthenticated));
+    assert_eq!(list(issuer.token("alice", json!([]))).await, Err(Code::Unauthenticated));
 }

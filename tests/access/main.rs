@@ -13,13 +13,16 @@ mod authority;
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod audit;
 mod commands;
 mod denied;
 mod ended;
 mod files;
 mod house;
 mod identities;
+mod metrics;
 mod parts;
 mod quotas;
 mod random;
+mod random_identities;
 mod random_things;

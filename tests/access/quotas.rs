@@ -157,8 +157,13 @@ fn message(topic: &str, size: usize) -> PublishRequest {
 
 /// A request of the writer.
 fn of_writer<T>(house: &House, message: T) -> Request<T> {
+    of(house, "writer", message)
+}
+
+/// A request of a caller.
+pub fn of<T>(house: &House, caller: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let token = format!("Bearer {}", house.token("writer"));
+    let token = format!("Bearer {}", house.token(caller));
     request.metadata_mut().insert("authorization", token.parse().unwrap());
     request
 }
@@ -173,8 +178,8 @@ fn facts(status: &Status) -> (Code, String, String, bool) {
     (status.code(), reason, violation.subject.clone(), delay.is_some_and(|delay| !delay.is_zero()))
 }
 
-/// The metrics of quotas.
-fn metrics(address: &str) -> String {
+/// The metrics of a server.
+pub fn metrics(address: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();

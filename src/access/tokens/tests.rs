@@ -71,6 +71,9 @@ fn a_change_keeps_the_permissions_of_the_file() {
     chown(directory.path(), Some(7), Some(7)).unwrap();
     add(&path, "billing", Vec::new(), None).unwrap();
     assert_eq!((mode(), fs::metadata(&path).unwrap().uid()), (0o600, 7));
+    // It also changes the tokens, and so takes the lock.
+    let lock = fs::metadata(path.with_file_name("tokens.toml.lock")).unwrap();
+    assert_eq!((lock.uid(), lock.gid()), (7, 7));
 }
 
 #[test]

@@ -6,13 +6,13 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, IsTerminal, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use perennial::{
     client::{Client, Code, Credentials, Token},
-    pem,
+    directory, pem,
 };
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde::{Deserialize, Serialize};
@@ -78,15 +78,15 @@ impl Profile {
 
     /// Replaces a profile in one step.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let directory = path.parent().unwrap_or(Path::new("."));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        directory::create(path.parent().unwrap_or(Path::new(".")))?;
         let text = toml::to_string(self).map_err(io::Error::other)?;
         let new = path.with_extension("new");
         let _ = fs::remove_file(&new);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(new, path)
+        fs::rename(new, path)?;
+        directory::sync_name(path)
     }
 }
 

@@ -3,7 +3,7 @@
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The target of the lines of the audit log.
-const AUDIT: &str = "audit";
+pub const AUDIT: &str = "audit";
 
 /// Why a text is no filter. The message is for the operator.
 #[derive(Debug, thiserror::Error)]

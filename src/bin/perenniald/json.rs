@@ -1,4 +1,5 @@
-//! The log as JSON: one object a line, with the time, the level, the message, and the fields of the event.
+//! The log as JSON: one object a line, with the time, the level, the message, and the fields of the event. Lines of the audit
+//! log also have their target, by which a program selects them.
 
 use std::fmt;
 
@@ -11,6 +12,8 @@ use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
 };
+
+use crate::filter::AUDIT;
 
 /// Formats events as JSON.
 pub struct Json;
@@ -29,6 +32,9 @@ where
         let mut line = Line(Map::new());
         line.0.insert("timestamp".into(), jiff::Timestamp::now().to_string().into());
         line.0.insert("level".into(), event.metadata().level().as_str().into());
+        if event.metadata().target() == AUDIT {
+            line.0.insert("target".into(), AUDIT.into());
+        }
         event.record(&mut line);
         writeln!(writer, "{}", Value::Object(line.0))
     }

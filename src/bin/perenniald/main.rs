@@ -91,6 +91,9 @@ fn main() -> ExitCode {
         config::LogFormat::Text | config::LogFormat::Auto => registry.with(log.with_ansi(colour)).init(),
     }
     supervised::report();
+    for fault in config::misspelled_variables() {
+        tracing::warn!("{fault}");
+    }
     let set_log = move |text: &str| {
         let filter = filter::parse(text).map_err(|error| error.to_string())?;
         handle.reload(filter).map_err(|error| error.to_string())

@@ -20,6 +20,15 @@ use crate::{
     },
 };
 
+/// A call whose caller may have what its request asks for.
+#[derive(Debug)]
+pub(super) struct Allowed<'a> {
+    /// With the rights by which it was decided.
+    pub caller: Caller,
+    pub needs: Vec<Need<'a>>,
+    pub about: About,
+}
+
 /// The caller of a method that publishes, whose messages are counted when the call has begun.
 #[derive(Debug)]
 pub struct Publisher {
@@ -41,46 +50,35 @@ impl Calls {
         }
     }
 
-    /// Checks that the caller of a request may do what it asks for.
-    pub(super) fn check<T: Asks>(
+    /// Decides whether the caller of a request may do what it asks for. `None` without rules.
+    pub(super) fn decide<'a, T: Asks>(
         &self,
         method: &'static str,
-        request: &Request<T>,
-        rights: &Rights,
-    ) -> Result<(), Failure> {
-        match (&self.0.access, request.extensions().get::<Caller>()) {
-            (None, _) => Ok(()),
-            (Some(access), Some(caller)) => {
-                let needs = request.get_ref().needs();
-                let about = About::new(method, request.extensions().get());
-                // Its token may have been revoked, or have expired, since its headers came.
-                access
-                    .again(caller)
-                    .map_err(|refused| Failure::from(access.refuse(refused)))
-                    .inspect_err(|failure| about.refused(caller, &needs, failure))?;
-                let checked = access::check(access, caller, rights, &needs);
-                about.decided(caller, &needs, checked.as_ref().err());
-                checked
-            }
-            (Some(_), None) => Err(status::stranger("this caller", false)),
-        }
+        request: &'a Request<T>,
+    ) -> Result<Option<Allowed<'a>>, Failure> {
+        let Some(access) = &self.0.access else { return Ok(None) };
+        let caller = request.extensions().get::<Caller>();
+        let caller = caller.ok_or_else(|| status::stranger("this caller", false))?;
+        let needs = request.get_ref().needs();
+        let about = About::new(method, request.extensions().get());
+        // Its token may have been revoked, or have expired, since its headers came.
+        let caller = access
+            .again(caller)
+            .map_err(|refused| Failure::from(access.refuse(refused)))
+            .inspect_err(|failure| about.refused(caller, &needs, failure))?;
+        access::check(access, &caller, &needs).map_err(|denied| about.denied(&caller, &denied))?;
+        about.allowed(&caller, &needs);
+        Ok(Some(Allowed { caller, needs, about }))
     }
 
     /// When a stream must end: with its connection, and when its caller may no longer have it.
-    pub(super) fn permit<T: Asks>(
+    pub(super) fn permit(
         &self,
-        method: &'static str,
-        request: &Request<T>,
+        allowed: Option<Allowed<'_>>,
         connection: &CancellationToken,
     ) -> Result<Option<(Permitted, Ends)>, Failure> {
-        match (&self.0.access, request.extensions().get::<Caller>()) {
-            (Some(access), Some(caller)) => {
-                let needs = request.get_ref().needs();
-                let about = About::new(method, request.extensions().get());
-                Permitted::new(&self.0, access, caller.clone(), needs, connection, about).map(Some)
-            }
-            _ => Ok(None),
-        }
+        let (Some(access), Some(allowed)) = (&self.0.access, allowed) else { return Ok(None) };
+        Permitted::new(&self.0, access, allowed, connection).map(Some)
     }
 
     /// The caller of a method that publishes, if there are rules and the call has passed the gate.
@@ -125,8 +123,8 @@ impl Calls {
         let Some(access) = &self.0.access else { return Ok(()) };
         let Some(permit) = permit else { return Err(status::stranger("this caller", false)) };
         let (needs, caller) = ([Need::one(Verb::Publish, Kind::Topic, topic, "topic")], permit.caller());
-        access::check(access, &caller, caller.rights(), &needs)
-            .and_then(|()| access::count_publish(access, &caller, 1, bytes()))
+        access::check(access, &caller, &needs).map_err(|denied| denied.failure(&caller))?;
+        access::count_publish(access, &caller, 1, bytes())
     }
 
     /// Who may do what, if there are rules.

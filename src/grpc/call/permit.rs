@@ -17,7 +17,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     Inner,
-    audit::{About, RefusedMessages},
+    audit::{About, AllowedTopics, RefusedMessages},
+    guard::Allowed,
 };
 use crate::{
     access::{Access, Caller, FilesOf, Need, Part, Refused, Target, Verb, quota::StreamQuota},
@@ -107,11 +108,16 @@ impl Permit {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the stream and records it in the audit log.
-    fn end(&self, cause: &Failure) {
+    /// Ends the stream and records it in the audit log, with the needs that are not covered.
+    fn end(&self, cause: &Failure, needs: &[Need<'_>]) {
         if self.ends.end(cause.clone()) {
-            self.about.ended(&self.caller(), &self.needs, cause);
+            self.about.ended(&self.caller(), needs, cause);
         }
+    }
+
+    /// Records in the audit log that the stream publishes to a topic, if that is not `known`.
+    pub fn allowed_topic(&self, known: &mut AllowedTopics, topic: &str) {
+        self.about.allowed_topic(&self.current(), known, topic);
     }
 
     /// Records in the audit log that messages were refused.
@@ -119,16 +125,26 @@ impl Permit {
         self.about.refused_messages(&self.current(), refused);
     }
 
+    /// The part of what it asks for that the stream yields.
+    pub fn topics(&self) -> &Part {
+        &self.part.topics
+    }
+
     /// Ends the stream if its caller may no longer have it, by the rules and tokens in use now.
     fn check(&self, access: &Access) {
+        // It was counted when it ended.
+        if self.ends.are_now() {
+            return;
+        }
         match access.again(&self.caller()) {
-            Err(refused) => self.end(&refused.into()),
+            Err(refused) => self.end(&access.refuse(refused).into(), &self.needs),
             Ok(caller) => {
-                let checked = crate::grpc::access::check(access, &caller, caller.rights(), &self.needs);
+                let checked = crate::grpc::access::check(access, &caller, &self.needs)
+                    .map_err(|denied| (denied.failure(&caller), denied.need));
                 let part = Yields::of(&self.needs, &caller);
                 *self.current() = caller;
                 match checked {
-                    Err(denied) => self.end(&denied),
+                    Err((failure, need)) => self.end(&failure, std::slice::from_ref(need)),
                     Ok(()) if part != self.part => {
                         self.ends.end(status::access_changed());
                     }
@@ -140,7 +156,7 @@ impl Permit {
 
     fn check_expiry(&self, access: &Access, now: i64) {
         if self.current().expires().is_some_and(|expires| now >= expires) && !self.ends.are_now() {
-            self.end(&access.refuse(Refused::Expired).into());
+            self.end(&access.refuse(Refused::Expired).into(), &self.needs);
         }
     }
 }
@@ -202,11 +218,10 @@ impl Permitted {
     pub(super) fn new(
         inner: &Arc<Inner>,
         access: &Access,
-        caller: Caller,
-        needs: Vec<Need<'_>>,
+        allowed: Allowed<'_>,
         connection: &CancellationToken,
-        about: About,
     ) -> Result<(Self, Ends), Failure> {
+        let Allowed { caller, needs, about } = allowed;
         let quota = caller.quotas().open_stream();
         let quota = quota
             .map_err(|exceeded| status::quota_exceeded(&caller, access.exceed(exceeded)))
@@ -217,8 +232,10 @@ impl Permitted {
         let permit = Arc::new(Permit { caller: Mutex::new(caller), needs, part, ends: ends.clone(), about });
         let id = inner.permits.next_id.fetch_add(1, Ordering::Relaxed);
         inner.permits.open().insert(id, permit.clone());
-        // The rules may have changed since the caller was checked, before this permit was among those that are checked.
-        permit.check(access);
+        // The rules may have changed since it was decided, before this permit was among those that are checked.
+        if !access.is_decided_by_current(&permit.current()) {
+            permit.check(access);
+        }
         Ok((Self { permit, id, inner: inner.clone(), _quota: quota }, ends))
     }
 }

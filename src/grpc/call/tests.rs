@@ -12,6 +12,7 @@ use prometheus_client::encoding::text::encode;
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::access::{self, Need};
 
 /// Longer than any of these tests takes, in virtual time.
 const LONG: Duration = Duration::from_secs(3600);
@@ -331,4 +332,30 @@ async fn a_stream_that_is_always_ready_ends_with_the_next_response_after_its_rig
     assert!(ends.end(status::access_changed()) && !ends.end(status::draining()));
     assert_eq!(responses.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
     assert!(responses.next().await.is_none());
+}
+
+/// A request that counts how often it is asked for its needs.
+struct Counting(AtomicUsize);
+
+impl Asks for Counting {
+    fn needs(&self) -> Vec<Need<'_>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        vec![Need::own_countdown()]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_decided_once_whether_a_stream_may_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = access::Files { rules: directory.path().join("access.toml"), tokens: None };
+    std::fs::write(&files.rules, "[[rule]]\nwho = ['anyone']\nmay = ['count']").unwrap();
+    let mut registry = Registry::default();
+    let access = Access::open(files, Vec::new(), &mut registry).unwrap();
+    let caller = access.caller(&Arc::default(), []).unwrap();
+    let calls = Calls::guarded(Config::default(), Some(access), CancellationToken::new(), &mut registry);
+    let mut request = Request::new(Counting(AtomicUsize::new(0)));
+    request.extensions_mut().insert(caller);
+    let call = calls.begin("Test", &request, "").unwrap();
+    assert!(call.permit().is_some() && call.rights().are_any());
+    assert_eq!(request.get_ref().0.load(Ordering::Relaxed), 1);
 }

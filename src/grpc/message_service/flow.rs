@@ -11,7 +11,7 @@ use super::{new_message, published};
 use crate::{
     grpc::{
         App,
-        call::{Calls, Ends, Outgoing, Permit, RefusedMessages},
+        call::{AllowedTopics, Calls, Ends, Outgoing, Permit, RefusedMessages},
         status::{self, Failure},
     },
     messages::{self, Log, Published},
@@ -25,6 +25,8 @@ pub struct Flow<R> {
     log: Log,
     calls: Calls,
     permit: Option<Arc<Permit>>,
+    /// Those of the audit log.
+    topics: AllowedTopics,
     ends: Ends,
     /// `None` after the client has closed its side, or when nothing more is read.
     requests: Option<R>,
@@ -53,6 +55,7 @@ where
             log: app.log.clone(),
             calls: app.calls.clone(),
             permit,
+            topics: AllowedTopics::default(),
             ends,
             requests: Some(requests),
             window: app.config.publish_window,
@@ -121,10 +124,15 @@ where
             let allowed =
                 self.calls.check_message(self.permit.as_deref(), &message.topic, || message.encoded_len());
             match allowed {
-                Ok(()) => match new_message(message) {
-                    Ok(message) => good.push(message),
-                    Err(failure) => refusals.push((index, failure)),
-                },
+                Ok(()) => {
+                    if let Some(permit) = &self.permit {
+                        permit.allowed_topic(&mut self.topics, &message.topic);
+                    }
+                    match new_message(message) {
+                        Ok(message) => good.push(message),
+                        Err(failure) => refusals.push((index, failure)),
+                    }
+                }
                 Err(failure) => {
                     denied.add(&failure, message.topic);
                     refusals.push((index, failure));
@@ -222,6 +230,7 @@ mod tests {
                 &mut prometheus_client::registry::Registry::default(),
             ),
             permit: None,
+            topics: AllowedTopics::default(),
             ends: Ends::with_connection(CancellationToken::new()),
             requests: Some(requests),
             window: WINDOW,

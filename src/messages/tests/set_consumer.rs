@@ -42,7 +42,7 @@ async fn a_consumer_that_is_moved_is_reported_as_moved_if_a_reader_connects_mean
     // The committer has taken the order, and waits.
     let is_empty = async || {
         while embedded(&log).queued() > 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, is_empty()).await.unwrap();

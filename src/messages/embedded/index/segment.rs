@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    ops::ControlFlow,
     path::PathBuf,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
@@ -32,11 +31,9 @@ use crate::messages::{
     topic::Pattern,
 };
 
-/// Messages are read one by one instead of by runs if they are less than this fraction of a segment,
-const NARROW: u64 = 8;
+mod search;
 
-/// and if they are of at most this many topics, each of which is looked up for each batch.
-const MAX_NARROW: usize = 64;
+use search::Search;
 
 /// The number of topics of a segment without a footer that are searched for those that match: its index is locked
 /// meanwhile, and the next search may be a moment later.
@@ -444,7 +441,7 @@ impl Segment {
             return Ok(Ok(plan.as_ref().clone()));
         }
         let list = sound!(self.list(cache, sealed));
-        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: self.blocks_end() / NARROW };
+        let mut search = Search::new(patterns, self.blocks_end());
         let from = patterns.iter().map(Pattern::prefix).min().unwrap_or_default();
         for place in list.find(from).unwrap_or(0)..list.len() {
             let is_past = |name: &str| {
@@ -464,10 +461,10 @@ impl Segment {
 
     /// A plan for patterns without wildcards.
     fn plan_of_topics(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
-        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: self.blocks_end() / NARROW };
+        let mut search = Search::new(patterns, self.blocks_end());
         for name in patterns.iter().filter_map(Pattern::literal) {
             let held = sound!(self.held(cache, name));
-            if let Some(held) = held.filter(|_| !search.topics.iter().any(|topic| topic.as_ref() == name)) {
+            if let Some(held) = held.filter(|_| !search.has(name)) {
                 let _ = search.add(name, &held);
             }
         }
@@ -478,7 +475,7 @@ impl Segment {
         if builder.summary().topics > MAX_SEARCHED as u64 {
             return Plan::Runs;
         }
-        let mut search = Search { patterns, topics: Vec::new(), bytes: 0, most: builder.end() / NARROW };
+        let mut search = Search::new(patterns, builder.end());
         let _ = builder.topics(0, MAX_SEARCHED).try_for_each(|(name, held)| search.add(name, &held));
         search.plan()
     }
@@ -487,32 +484,5 @@ impl Segment {
     pub fn read(&self, start: u64, end: u64) -> io::Result<Bytes> {
         let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
         Ok(self.file.read_soundly(start, length)?.into())
-    }
-}
-
-/// A search for the topics that match, which ends when they are too many to be read one by one.
-struct Search<'a> {
-    patterns: &'a [Pattern],
-    topics: Vec<Arc<str>>,
-    bytes: u64,
-    /// Messages of more bytes are read by runs.
-    most: u64,
-}
-
-impl Search<'_> {
-    fn is_wide(&self) -> bool {
-        self.topics.len() > MAX_NARROW || self.bytes > self.most
-    }
-
-    fn add(&mut self, name: &str, held: &Held) -> ControlFlow<()> {
-        if self.patterns.iter().any(|pattern| pattern.matches(name)) {
-            self.topics.push(name.into());
-            self.bytes += held.bytes;
-        }
-        if self.is_wide() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn plan(self) -> Plan {
-        if self.is_wide() { Plan::Runs } else { Plan::Topics(self.topics) }
     }
 }

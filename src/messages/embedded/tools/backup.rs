@@ -258,7 +258,7 @@ struct Place {
 impl Place {
     fn open(source: &Path, directory: &Path) -> Result<Self, Error> {
         let canonical = |path: &Path| fs::canonicalize(path).map_err(at(path));
-        copies::create_directory(directory).map_err(at(directory))?;
+        crate::directory::create(directory).map_err(at(directory))?;
         let directory = canonical(directory)?;
         let data = canonical(source)?;
         if data.parent().is_some_and(|data| directory.starts_with(data)) || directory.starts_with(&data) {

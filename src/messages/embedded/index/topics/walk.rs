@@ -65,12 +65,11 @@ impl Topics {
                 (Some(_), _) => alive.next(),
                 (None, _) => None,
             };
-            let (name, known) = match next {
-                Some((name, topic)) => (name, Known::Alive(topic)),
-                None => {
-                    let (name, trim_point) = gone.next()?;
-                    (name, Known::Gone(trim_point))
-                }
+            let (name, known) = if let Some((name, topic)) = next {
+                (name, Known::Alive(topic))
+            } else {
+                let (name, trim_point) = gone.next()?;
+                (name, Known::Gone(trim_point))
             };
             each(name, known);
             last = Some(name);

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -14,6 +14,7 @@ use super::{
     archive, at,
     record::{self, End, Entry, Record, Stamp, Writer},
 };
+use crate::directory;
 use crate::messages::{
     clock::Clock,
     embedded::{
@@ -124,7 +125,7 @@ pub struct Copies {
 impl Copies {
     /// Continues the copy in a directory, or begins it. `before` is the backup that is there.
     pub fn open(directory: PathBuf, before: Before, log: LogId) -> Result<Self, Error> {
-        create_directory(&directory).map_err(at(&directory))?;
+        directory::create(&directory).map_err(at(&directory))?;
         let mut files = Record::read(&directory)?.map_or_else(BTreeMap::new, |record| record.files);
         files.retain(|name, entry| entry.is_at(&directory.join(name)));
         let record = Writer::begin(&directory, log, files.values())?;
@@ -311,15 +312,6 @@ pub fn create(path: &Path) -> io::Result<fs::File> {
         result => result?,
     }
     fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// Creates a directory that only its owner can read, and its parents, if they are missing.
-pub fn create_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => sync_directory(parent),
-        _ => Ok(()),
-    }
 }
 
 /// Waits until the names in a directory are on disk.

@@ -7,6 +7,7 @@ use super::{
     UNFINISHED, WHOLE, copies,
     record::{Entry, Record},
 };
+use crate::directory;
 
 /// The log while it is restored.
 const RESTORING: &str = "messages.restoring";
@@ -81,7 +82,7 @@ pub fn restore(backup: &Path, log: &Path, mut progress: impl FnMut(u64, u64)) ->
     if new.exists() {
         fs::remove_dir_all(&new).map_err(at(&new))?;
     }
-    copies::create_directory(&new).map_err(at(&new))?;
+    directory::create(&new).map_err(at(&new))?;
     let all = record.files.values().map(|entry| entry.bytes).sum::<u64>();
     let mut done = 0;
     for entry in record.files.values() {
