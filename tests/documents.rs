@@ -151,7 +151,7 @@ fn contract() -> String {
 }
 
 /// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
-const NOT_OF_THE_CONTRACT: [&str; 29] = [
+const NOT_OF_THE_CONTRACT: [&str; 34] = [
     "BENCH_DURABLE_STREAMS",
     "BENCH_NATS_SERVER",
     "BENCH_PERENNIALD",
@@ -166,6 +166,7 @@ const NOT_OF_THE_CONTRACT: [&str; 29] = [
     "PERENNIAL_CERT_KEY",
     "PERENNIAL_FUZZ_SECONDS",
     "PERENNIAL_FUZZ_SEED",
+    "PERENNIAL_PORT",
     "PERENNIAL_PROFILE",
     "PERENNIAL_SERVER",
     "PERENNIAL_TOKEN",
@@ -176,10 +177,14 @@ const NOT_OF_THE_CONTRACT: [&str; 29] = [
     "channel_args",
     "countdown_service",
     "left_out",
+    "more_needs",
     "next_sequence",
     "replaces_up_to",
     "rule_files",
     "sleep_until",
+    "tokens_changed",
+    "tokens_made",
+    "tokens_revoked",
     "whole_file",
 ];
 

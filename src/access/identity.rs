@@ -176,7 +176,7 @@ mod tests {
             ("user:alcie", "did you mean `alice`?"),
             ("group:admm", "did you mean `adm`?"),
             ("certificate:dns:alice.example", "did you mean `DNS`?"),
-            ("certificate:UIR:spiffe://a", "did you mean `URI`?"),
+            ("certificate:URL:spiffe://a", "did you mean `URI`?"),
         ] {
             let error = Identity::parse(text, &accounts).unwrap_err();
             assert!(error.contains(fault), "{text}: {error}");

@@ -261,8 +261,11 @@ async fn lines_written_to_a_file_that_was_moved_to_an_unwatched_directory_are_re
     let mut batches = log.open(follow(Start::Head)).await.unwrap();
     read_to(&mut batches, "1").await;
     std::fs::create_dir(log.path("old")).unwrap();
-    std::fs::rename(log.path("app.log"), log.path("old/app.log")).unwrap();
-    log.append("app.log", "");
+    log.append("old/app.log", "");
+    // In one step: while there is no file at the path, the old one is left after the grace.
+    let [path, old] = [log.path("app.log"), log.path("old/app.log")];
+    rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, old, rustix::fs::RenameFlags::EXCHANGE)
+        .unwrap();
     for number in 2..=5 {
         let quiet = tokio::time::timeout(Duration::from_millis(60), batches.next()).await;
         assert!(quiet.is_err(), "{quiet:?}");

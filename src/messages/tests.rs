@@ -36,7 +36,7 @@ mod rot;
 mod set_consumer;
 mod touched;
 mod upgrade;
-mod workload;
+pub mod workload;
 
 type Batches = Pin<Box<dyn Stream<Item = Result<Batch, Error>> + Send>>;
 
@@ -363,7 +363,7 @@ async fn any_byte_that_flips_is_noticed_and_every_other_message_is_served() {
     }
     log.close().await;
     let bytes = std::fs::read(segment(&source)).unwrap();
-    for at in 0..bytes.len() {
+    for at in workload::share(0..bytes.len()) {
         let directory = tempfile::tempdir().unwrap();
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);

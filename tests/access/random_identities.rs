@@ -8,7 +8,6 @@ use perennial::{
     client::{Client, Code, Credentials, Token},
     proto::PublishRequest,
 };
-use serde_json::json;
 
 use crate::{
     authority::Authority,
@@ -56,7 +55,7 @@ fn callers(authority: &Authority, issuer: &Issuer, tcp: &str, socket: &str) -> V
     let jwt = |subject: &str, roles: &[&str]| {
         let own =
             std::iter::once(format!("jwt:{subject}")).chain(roles.iter().map(|role| format!("role:{role}")));
-        (Some(issuer.token(subject, json!(roles))), own.collect())
+        (Some(issuer.token(subject, roles)), own.collect())
     };
     let credentials: [(Option<String>, Vec<String>); 5] = [
         (None, Vec::new()),

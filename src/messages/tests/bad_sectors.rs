@@ -1,7 +1,7 @@
 //! Sectors that the disk cannot read: their messages are damaged, and all others are served.
 
 use super::{
-    workload::{DIRECTORY, embedded, enforce},
+    workload::{DIRECTORY, embedded, enforce, share},
     *,
 };
 use crate::messages::clock::Clock;
@@ -77,7 +77,7 @@ async fn messages_in_a_bad_sector_are_a_gap_and_the_others_are_served_also_after
     for path in &paths[..paths.len() - 1] {
         let length = source.read_file(path).len() as u64;
         // The last one is that of the index.
-        for page in (0..length.div_ceil(PAGE)).rev().step_by(3).chain([0]) {
+        for page in share((0..length.div_ceil(PAGE)).rev().step_by(3)).chain([0]) {
             let disk = source.kill();
             for is_open in [true, false] {
                 let opened = open(&disk);

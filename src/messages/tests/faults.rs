@@ -61,7 +61,7 @@ async fn fail(seed: u64) {
 
 #[test]
 fn after_any_failed_call_a_restart_serves_every_acknowledged_message() {
-    for_each_seed(seeds(900), fail);
+    for_each_seed(seeds(200, 900), fail);
 }
 
 async fn fill(seed: u64) {
@@ -91,7 +91,7 @@ async fn fill(seed: u64) {
 
 #[test]
 fn a_disk_that_runs_full_refuses_until_there_is_room_and_loses_nothing() {
-    for_each_seed(seeds(150), fill);
+    for_each_seed(seeds(50, 150), fill);
 }
 
 /// Waits until the threads of the log have done everything.

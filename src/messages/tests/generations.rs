@@ -432,11 +432,11 @@ fn a_seed_repeats_its_history() {
 
 #[test]
 fn a_log_of_several_generations_keeps_its_promises() {
-    for_each_seed(seeds(60), |seed| async move { _ = live(seed).await });
+    for_each_seed(seeds(20, 60), |seed| async move { _ = live(seed).await });
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn many_logs_of_several_generations_keep_their_promises() {
-    for_each_seed(seeds(400), |seed| async move { _ = live(seed).await });
+    for_each_seed(seeds(400, 400), |seed| async move { _ = live(seed).await });
 }

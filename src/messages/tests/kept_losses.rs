@@ -39,6 +39,8 @@ impl Bed {
     fn open(&self, rules: &[&str]) -> (Log, Opened) {
         let config = Config {
             segment_bytes: SEGMENT_BYTES,
+            // Only when the test asks for it: a limit by size may be exceeded from the start.
+            retention_interval: Duration::from_secs(3600),
             removal_delay: Duration::ZERO,
             dedupe_window: Duration::ZERO,
             retention: rules.iter().map(|rule| rule.parse().unwrap()).collect(),

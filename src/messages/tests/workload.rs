@@ -29,9 +29,25 @@ pub const EXPIRES: char = 'e';
 
 pub const DIRECTORY: &str = "/log";
 
-/// How many seeds a test takes, if not as many as `PERENNIAL_SEEDS` says.
-pub fn seeds(default: u64) -> u64 {
-    std::env::var("PERENNIAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+/// Of the places that a test could change, an ordinary run changes one in this many.
+const SHARE: usize = 8;
+
+/// Whether a test takes all its cases, which needs minutes, and not a share of them.
+fn is_thorough() -> bool {
+    std::env::var_os("PERENNIAL_THOROUGH").is_some()
+}
+
+/// How many seeds a test takes: as many as `PERENNIAL_SEEDS` says, or the second number if `PERENNIAL_THOROUGH` is set.
+pub fn seeds(ordinary: u64, thorough: u64) -> u64 {
+    let said = std::env::var("PERENNIAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    said.unwrap_or(if is_thorough() { thorough } else { ordinary })
+}
+
+/// A share of these places, another one in each run; all of them if `PERENNIAL_THOROUGH` is set.
+pub fn share<T>(places: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_micros() as usize;
+    let (first, step) = if is_thorough() { (0, 1) } else { (now % SHARE, SHARE) };
+    places.skip(first).step_by(step)
 }
 
 /// Does something for each seed, on as many threads as there are processors.

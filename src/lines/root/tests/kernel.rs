@@ -52,8 +52,14 @@ fn make(root: &Path, path: &str, made: &Made) {
 /// Which file the kernel opens.
 fn by_kernel(root: &OwnedFd, path: &str) -> Option<u64> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let file =
-        File::from(openat2(root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve).ok()?);
+    let open = || openat2(root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let file = loop {
+        match open() {
+            // Another test has renamed a file meanwhile: then the kernel does not know where `..` leads.
+            Err(rustix::io::Errno::AGAIN) => {}
+            opened => break File::from(opened.ok()?),
+        }
+    };
     file.metadata().ok().filter(fs::Metadata::is_file).map(|metadata| metadata.ino())
 }
 

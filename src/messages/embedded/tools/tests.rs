@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::messages::{
-    Config, Content, Kind, Log, NewMessage, Position, Sequence, retention::Rule, topic::Pattern,
+    Config, Content, Kind, Log, NewMessage, Position, Sequence, retention::Rule, tests::workload::share,
+    topic::Pattern,
 };
 
 /// Small segments, so that a test sees several.
@@ -116,7 +117,7 @@ fn change_bytes(path: &Path, share: usize) {
         Some(("manifest", _)) => usize::from(whole[12]) + 256 * usize::from(whole[13]),
         _ => whole.len(),
     };
-    for at in (share..length).step_by(SHARES) {
+    for at in share((share..length).step_by(SHARES)) {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(path, &flipped).unwrap();
