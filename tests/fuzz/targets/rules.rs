@@ -41,7 +41,7 @@ pub fn run(bytes: &[u8]) {
             }
             let token = Identity::Token("a name that no rule has".into());
             assert_eq!(rules.rights([&token]).are_any(), rules.rights([]).are_any());
-            let _ = (rules.limits(&[token.clone()], &[]), rules.jwt());
+            let _ = (rules.limits(std::slice::from_ref(&token), &[]), rules.jwt());
         }
         Err(faults) => {
             assert!((1..=20).contains(&faults.len()), "{} faults", faults.len());

@@ -101,7 +101,7 @@ async fn a_log_is_sound_also_while_it_is_open_and_no_byte_of_it_can_change() {
 const SHARES: usize = 24;
 
 /// Flips a bit in each byte of a share of a file of a log. Each change must be noticed.
-fn change_bytes(path: &Path, share: usize) {
+fn change_bytes(path: &Path, first: usize) {
     let directory = path.parent().unwrap();
     let whole = std::fs::read(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
@@ -117,7 +117,7 @@ fn change_bytes(path: &Path, share: usize) {
         Some(("manifest", _)) => usize::from(whole[12]) + 256 * usize::from(whole[13]),
         _ => whole.len(),
     };
-    for at in share((share..length).step_by(SHARES)) {
+    for at in share((first..length).step_by(SHARES)) {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
         std::fs::write(path, &flipped).unwrap();
