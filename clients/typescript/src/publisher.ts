@@ -268,7 +268,7 @@ export class Publisher {
     };
     // Answers to the messages before may still come, so the watch of answers does not end the call.
     const watchIds = () => {
-      const left = this.#idsKnownFor();
+      const left = idsKnownFor(this.#entries[0], this.#sent, this.#window, performance.now());
       if (left === undefined) return;
       if (left > 0) watched = setTimeout(watchIds, Math.min(left, MAX_TIMER_MS));
       else lose("a message that was sent again has no answer, and the server may forget its id soon");
@@ -304,17 +304,6 @@ export class Publisher {
       this.#notify();
       this.#connections.release(connection);
     }
-  }
-
-  /**
-   * How long this call may go on until the server may forget the id of a message that it has sent again. Undefined: it sends
-   * none again. Nothing that is sent from now on is so old that its time is shorter than that of an answer.
-   */
-  #idsKnownFor(): number | undefined {
-    const oldest = this.#entries[0];
-    if (oldest?.sent === undefined) return undefined;
-    if (this.#sent === 0) return ANSWER_TIMEOUT_MS;
-    return oldest.isAgain ? oldest.sent + this.#window - DEDUPE_LAST_MS - performance.now() : undefined;
   }
 
   /** The requests of one call: messages that are ready share one. */
@@ -372,6 +361,23 @@ export class Publisher {
       else if (result !== undefined) one.reject(fromResult(result));
     }
   }
+}
+
+/**
+ * How long a call may go on until the server may forget the id of a message that it has sent again. Undefined: it sends none
+ * again. Nothing that is sent from now on is so old that its time is shorter than that of an answer.
+ *
+ * @internal
+ */
+export function idsKnownFor(
+  oldest: Pick<Entry, "sent" | "isAgain"> | undefined,
+  sentCount: number,
+  windowMs: number,
+  now: number,
+): number | undefined {
+  if (oldest?.sent === undefined) return undefined;
+  if (sentCount === 0) return ANSWER_TIMEOUT_MS;
+  return oldest.isAgain ? oldest.sent + windowMs - DEDUPE_LAST_MS - now : undefined;
 }
 
 /** 128 random bits in the alphabet of URLs. The server keeps each id for a while, so they are short. */

@@ -7,6 +7,7 @@ import { parseAddress } from "../dist/address.js";
 import { fromConnect } from "../dist/errors.js";
 import { ErrorInfoSchema, RetryInfoSchema } from "../dist/gen/google/rpc/error_details_pb.js";
 import { PerennialError, StateError, connect } from "../dist/node.js";
+import { idsKnownFor } from "../dist/publisher.js";
 import { parseState, stateText } from "../dist/state.js";
 import { Keeper } from "../dist/store.js";
 import { Waits } from "../dist/waits.js";
@@ -116,4 +117,20 @@ test("a state that is saved once in fifty days is not saved at once", async () =
   assert.deepEqual([saved, warnings], [["first"], []]);
   await keeper.finish();
   assert.deepEqual(saved, ["first", "second"]);
+});
+
+test("a call ends before the server forgets the id of a message that it sends again", () => {
+  const [window, now] = [60_000, 1_000_000];
+  // The call ends 10 s before the end of the window.
+  const known = now - 43_000;
+  for (const [name, oldest, sent, expected] of [
+    ["no message", undefined, 0, undefined],
+    ["a message that was never sent", { sent: undefined, isAgain: false }, 0, undefined],
+    ["sent by an earlier call, and not yet by this one", { sent: known, isAgain: false }, 0, 30_000],
+    ["sent first by this call", { sent: known, isAgain: false }, 1, undefined],
+    ["sent again by this call", { sent: known, isAgain: true }, 1, 7_000],
+    ["sent again, and the id is forgotten", { sent: now - 51_000, isAgain: true }, 1, -1_000],
+  ]) {
+    assert.equal(idsKnownFor(oldest, sent, window, now), expected, name);
+  }
 });

@@ -89,6 +89,18 @@ class _IdsWatchdog:
             self._timer.cancel()
 
 
+def _ids_known_for(oldest: _Message | None, sent: int, call: int, window: float, now: float) -> float | None:
+    """The seconds until the server may forget the id of a message that a call sent again. None: it sends none again.
+
+    Nothing that is sent from now on is so old that its time is shorter than that of an answer.
+    """
+    if oldest is None or oldest.sent_at is None:
+        return None
+    if sent == 0:
+        return _SILENCE
+    return None if oldest.first_call == call else oldest.sent_at + window - _LAST - now
+
+
 class AsyncPublisher:
     """Publishes messages in order, each with an id that it keeps over lost connections, so that it is stored once.
 
@@ -291,18 +303,8 @@ class AsyncPublisher:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "the flow ended before all messages were answered", retryable=True)
 
     def _ids_known_for(self) -> float | None:
-        """The seconds until the server may forget the id of a message that was sent again. None: none is sent again.
-
-        Nothing that is sent from now on is so old that its time is shorter than that of an answer.
-        """
         oldest = self._unanswered[0] if self._unanswered else None
-        if oldest is None or oldest.sent_at is None:
-            return None
-        if self._sent == 0:
-            return _SILENCE
-        if oldest.first_call == self._call:
-            return None
-        return oldest.sent_at + self._dedupe_window - _LAST - time.monotonic()
+        return _ids_known_for(oldest, self._sent, self._call, self._dedupe_window, time.monotonic())
 
     async def _requests(self, call: int, is_connected: asyncio.Event) -> AsyncIterator[m.PublishStreamRequest]:
         """The unanswered messages, and those that are still to come."""

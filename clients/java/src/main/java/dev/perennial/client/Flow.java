@@ -296,15 +296,20 @@ final class Flow implements Runnable {
             if (retries.isFirstResponse() && !call.isAccepted) {
                 rest = Math.min(rest, retries.rest().toNanos());
             }
-            Entry oldest = sent.peek();
-            if (oldest != null && oldest.isAgain) {
-                // Answers to the messages before may still come, so silence does not end the call.
-                rest = Math.min(rest, oldest.sentAt + knownNanos - System.nanoTime());
-            }
+            // Answers to the messages before may still come, so silence does not end the call.
+            rest = Math.min(rest, idsKnownFor(sent.peek(), knownNanos, System.nanoTime()));
             return signals.poll(Math.max(0, rest), TimeUnit.NANOSECONDS);
         } catch (InterruptedException interrupted) {
             throw new CancellationException("the thread of the publisher was interrupted");
         }
+    }
+
+    /**
+     * How long a call may go on until the server may forget the id of the oldest message that it has sent, in nanoseconds;
+     * without a limit, if it has not sent the message again.
+     */
+    static long idsKnownFor(Entry oldest, long knownNanos, long now) {
+        return oldest != null && oldest.isAgain ? oldest.sentAt + knownNanos - now : Long.MAX_VALUE;
     }
 
     private boolean hasMore() {
