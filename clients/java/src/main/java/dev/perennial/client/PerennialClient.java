@@ -29,6 +29,8 @@ import dev.perennial.v1.PublishResponse;
 import dev.perennial.v1.ReadLinesRequest;
 import dev.perennial.v1.StoredMessage;
 import dev.perennial.v1.Tick;
+import dev.perennial.v1.WatchFilesRequest;
+import dev.perennial.v1.WatchFilesResponse;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import java.time.Duration;
@@ -161,6 +163,36 @@ public final class PerennialClient implements AutoCloseable {
      */
     public ItemStream<Line, LineStreamEvent> readLines(ReadLinesRequest request, StreamOptions options) {
         return new ItemStream<>(new Reader<>(this, new LinesKind(), request, options, null));
+    }
+
+    /**
+     * Yields the files that match globs: those that are there, and then those that appear and go. See {@link
+     * #watchFiles(WatchFilesRequest, StreamOptions)}.
+     *
+     * @param globs the files, such as {@code logs/app*.log}
+     * @return the responses
+     */
+    public PerennialStream<WatchFilesResponse> watchFiles(String... globs) {
+        WatchFilesRequest request = WatchFilesRequest.newBuilder().addAllGlobs(List.of(globs)).build();
+        return watchFiles(request, StreamOptions.defaults());
+    }
+
+    /**
+     * Yields the files that match globs: those that are there, and then those that appear and go. Where files came or went
+     * while the connection was lost, a response has an event {@code relisted}: forget the files, because all come again.
+     *
+     * @param request which files; without a limit: leave the loop instead
+     * @param options how to read it; without a store and a state, because a program lists the files when it starts
+     * @return the responses
+     */
+    public PerennialStream<WatchFilesResponse> watchFiles(WatchFilesRequest request, StreamOptions options) {
+        if (request.hasLimit()) {
+            throw new IllegalArgumentException("a stream of files takes no limit: leave the loop instead");
+        }
+        if (options.store() != null || options.state() != null) {
+            throw new IllegalArgumentException("a stream of files keeps no state: list the files when the program starts");
+        }
+        return new PerennialStream<>(new Reader<>(this, new FilesKind(), request, options, null), false);
     }
 
     /**

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.perennial.v1.CountdownRequest;
+import dev.perennial.v1.FileChange;
 import dev.perennial.v1.Line;
 import dev.perennial.v1.LineStreamEvent;
 import dev.perennial.v1.MessageServiceGrpc;
@@ -18,6 +19,8 @@ import dev.perennial.v1.PurgeTopicRequest;
 import dev.perennial.v1.ReadLinesRequest;
 import dev.perennial.v1.StoredMessage;
 import dev.perennial.v1.Tick;
+import dev.perennial.v1.WatchFilesRequest;
+import dev.perennial.v1.WatchFilesResponse;
 import io.grpc.Status;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -26,6 +29,8 @@ import java.nio.file.StandardOpenOption;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -68,6 +73,63 @@ class StreamTest {
 
     private static List<String> numbers(int count) {
         return IntStream.range(0, count).mapToObj(Integer::toString).toList();
+    }
+
+    /** Takes the changes of a response, and returns whether all files come again. */
+    private static boolean take(Set<String> files, WatchFilesResponse response) {
+        boolean isRelisted = response.getEventsList().stream().anyMatch(event -> event.hasRelisted());
+        if (isRelisted) {
+            files.clear();
+        }
+        for (FileChange change : response.getChangesList()) {
+            if (change.hasAdded()) {
+                assertTrue(files.add(change.getAdded().getPath()), "a file comes twice");
+            } else {
+                files.remove(change.getRemoved().getPath());
+            }
+        }
+        return isRelisted;
+    }
+
+    @Test
+    void filesThatMatchGlobsAreWatchedOverAServerThatIsKilled() throws IOException {
+        server.numbers("a.log", 1);
+        server.numbers("a.txt", 1);
+        try (PerennialClient client = Server.connect(server.address())) {
+            Set<String> files = new TreeSet<>();
+            try (PerennialStream<WatchFilesResponse> responses = client.watchFiles("logs/*.log")) {
+                while (!files.equals(Set.of("logs/a.log"))) {
+                    take(files, responses.next());
+                }
+                server.numbers("b.log", 1);
+                while (!files.equals(Set.of("logs/a.log", "logs/b.log"))) {
+                    take(files, responses.next());
+                }
+                server.kill();
+                server.numbers("c.log", 1);
+                Files.delete(directory.resolve("logs/a.log"));
+                server.start();
+                boolean isRelisted = false;
+                while (!files.equals(Set.of("logs/b.log", "logs/c.log"))) {
+                    isRelisted |= take(files, responses.next());
+                }
+                assertTrue(isRelisted);
+            }
+            WatchFilesRequest.Builder all = WatchFilesRequest.newBuilder().addGlobs("logs").setUntilCaughtUp(true);
+            Set<String> listed = new TreeSet<>();
+            try (PerennialStream<WatchFilesResponse> responses = client.watchFiles(all.build(), StreamOptions.defaults())) {
+                responses.forEachRemaining(response -> take(listed, response));
+            }
+            assertEquals(Set.of("logs/a.txt", "logs/b.log", "logs/c.log"), listed);
+            StreamOptions stored = StreamOptions.defaults().withStore(new MemoryStore());
+            assertThrows(IllegalArgumentException.class, () -> client.watchFiles(all.build(), stored));
+            WatchFilesRequest limited = all.setLimit(1).build();
+            assertThrows(IllegalArgumentException.class, () -> client.watchFiles(limited, StreamOptions.defaults()));
+            try (PerennialStream<WatchFilesResponse> missing = client.watchFiles("none/*")) {
+                PerennialException error = assertThrows(PerennialException.class, missing::hasNext);
+                assertEquals("FILE_NOT_FOUND", error.reason());
+            }
+        }
     }
 
     @Test
