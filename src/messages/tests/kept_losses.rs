@@ -39,8 +39,6 @@ impl Bed {
     fn open(&self, rules: &[&str]) -> (Log, Opened) {
         let config = Config {
             segment_bytes: SEGMENT_BYTES,
-            // Only when the test asks for it: a limit by size may be exceeded from the start.
-            retention_interval: Duration::from_secs(3600),
             removal_delay: Duration::ZERO,
             dedupe_window: Duration::ZERO,
             retention: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
@@ -154,8 +152,9 @@ async fn a_lost_segment_is_a_removed_one_once_a_limit_removes_everything_up_to_i
         drop(batches);
         log.close().await;
         std::fs::remove_file(&bed.segments[0].0).unwrap();
-        let (log, _) = bed.open(rules);
-        assert_eq!(gaps(&log).await.first(), Some(&damaged(first, last)), "{rules:?}");
+        // A limit by size may end the gap as soon as the log is open.
+        let (log, opened) = bed.open(rules);
+        assert_eq!(opened.damaged.len(), 1, "{rules:?}: {:?}", opened.damaged);
         bed.clock.advance(AGE + AGE);
         log.publish(text("b", "young")).await.unwrap();
         for _ in 0..2 {
