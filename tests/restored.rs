@@ -181,8 +181,7 @@ fn verify(data: &Path) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
-// The client must see that the server drains while the test waits for its end.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_removed_segment_is_a_gap_and_verify_names_it() {
     for place in ["first", "middle", "newest"] {
         let directory = TempDir::new().unwrap();

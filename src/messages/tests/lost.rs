@@ -225,6 +225,30 @@ async fn a_lost_segment_stays_a_gap_when_those_beside_it_are_compacted() {
 }
 
 #[tokio::test]
+async fn a_reader_learns_at_once_that_only_a_loss_was_left_to_catch_up_with() {
+    let directory = tempfile::tempdir().unwrap();
+    log_of_segments(&directory).await;
+    for (path, _) in &segments(&directory)[..2] {
+        std::fs::remove_file(path).unwrap();
+    }
+    let (log, _) = open_small(&directory);
+    for start in [Start::Earliest, Start::LastPerTopic] {
+        let batching = Batching { heartbeat: Duration::from_secs(3600), ..Batching::default() };
+        let query = Query { batching, stop: Stop::default(), ..query(&["another"], start.clone()) };
+        let mut batches = subscribe(&log, query).await.unwrap();
+        let mut events = Vec::new();
+        loop {
+            let batch = next(&mut batches).await.unwrap();
+            events.extend(batch.events);
+            if batch.progress.caught_up {
+                break;
+            }
+        }
+        assert!(!events.is_empty(), "{start:?}");
+    }
+}
+
+#[tokio::test]
 async fn several_lost_segments_are_all_gaps_and_each_is_reported_once() {
     let source = tempfile::tempdir().unwrap();
     log_of_segments(&source).await;

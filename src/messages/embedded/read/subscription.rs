@@ -67,6 +67,8 @@ pub struct Subscription {
     selection: Selection,
     /// The head when the clock had passed the time to stop at; `None` before that.
     head_at_end: Option<u64>,
+    /// The last batch said that the caller has caught up.
+    is_told: bool,
     /// The clock was set, or the machine was suspended.
     clock_changes: watch::Receiver<u64>,
     /// Set once for each heartbeat, not for each message, so it may elapse early.
@@ -132,6 +134,7 @@ impl Subscription {
             last,
             selection: Selection { since: start.since, until: time.map(nanos) },
             head_at_end: None,
+            is_told: false,
             clock_changes,
             alarm,
         };
@@ -183,16 +186,23 @@ impl Subscription {
         let mut has_found_nothing = false;
         loop {
             let (read, edge) = self.read_on().await?;
-            let has_news = read.count > 0 || read.event.is_some() || self.is_over();
+            // That the caller has caught up is news, too: what was left may be a gap, or not match.
+            let has_caught_up = !self.is_told && self.has_caught_up(edge.head);
+            let has_news = read.count > 0 || read.event.is_some() || has_caught_up || self.is_over();
             if has_news || has_found_nothing && self.is_due() {
                 return Ok(self.batch(read, edge));
             }
             has_found_nothing = true;
-            if self.delivered_up_to >= edge.head && self.snapshot.is_none() && !self.wait().await {
+            if self.has_caught_up(edge.head) && !self.wait().await {
                 self.skip_quiet();
                 return Ok(self.batch(ReadBatch::default(), self.log.edge()));
             }
         }
+    }
+
+    /// Whether everything up to this head was delivered, did not match, or was reported.
+    fn has_caught_up(&self, head: u64) -> bool {
+        self.snapshot.is_none() && self.delivered_up_to >= head
     }
 
     /// Whether a heartbeat is due.
@@ -342,15 +352,13 @@ impl Subscription {
             ..Position::start(self.log.id())
         };
         position.lineage = self.log.incarnations().lineage(position.reference());
+        self.is_told = self.has_caught_up(head);
         Batch {
             items: read.items,
             count: read.count,
             events: read.event.into_iter().collect(),
             position,
-            progress: Progress {
-                caught_up: self.snapshot.is_none() && self.delivered_up_to >= head,
-                head: newest,
-            },
+            progress: Progress { caught_up: self.is_told, head: newest },
         }
     }
 
