@@ -176,19 +176,22 @@ pub struct Globs {
 impl Globs {
     /// Compiles the globs of a root.
     pub fn new(rules: &RootRules) -> Result<Self, globset::Error> {
-        let set = |globs: &[Glob], ignore_case| {
+        let set = |globs: &[Glob], of_cases: &[bool]| {
             let mut set = GlobSetBuilder::new();
             for glob in globs {
-                set.add(glob.build(ignore_case)?);
+                for ignore_case in of_cases {
+                    set.add(glob.build(*ignore_case)?);
+                }
             }
             set.build()
         };
-        let allow = if rules.allow.is_empty() { None } else { Some(set(&rules.allow, false)?) };
+        let allow = if rules.allow.is_empty() { None } else { Some(set(&rules.allow, &[false])?) };
         let history_directories = rules.history.iter().map(Glob::directory).collect();
         Ok(Self {
             allow,
-            deny: set(&rules.deny, true)?,
-            history: set(&rules.history, false)?,
+            // Ignoring case alone denies less than the glob says: `[!a]` then matches no `A`.
+            deny: set(&rules.deny, &[false, true])?,
+            history: set(&rules.history, &[false])?,
             history_directories,
         })
     }

@@ -96,6 +96,19 @@ fn denying_wins_over_allowing_and_ignores_case() {
     assert_eq!(list(&roots, Some("r/x"), 9, None).unwrap().files.len(), 1);
 }
 
+/// Ignoring case, `[!a]` matches no `A`.
+#[test]
+fn ignoring_case_takes_nothing_from_what_a_class_denies() {
+    let house = House::new();
+    for name in ["d/A.LOG", "d/a.log", "d/b.log", "d/B.LOG"] {
+        house.write(name, "x");
+    }
+    let roots = house.roots(deny(&["d/[!a]*"]));
+    assert_eq!(listed(&roots), ["r/app.log", "r/d/a.log"]);
+    let roots = house.roots(deny(&["d/[a]*", "d/[^b]*"]));
+    assert_eq!(listed(&roots), ["r/app.log", "r/d/b.log"]);
+}
+
 #[test]
 fn what_a_link_leads_to_is_judged_as_well_as_the_link() {
     let house = House::new();
