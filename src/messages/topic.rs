@@ -69,7 +69,24 @@ pub fn check(topic: &str) -> Result<(), Error> {
     if is_reserved(topic) {
         return Err(Error::Reserved);
     }
-    Pattern::parse(topic).map(|_| ())
+    check_pattern(topic)
+}
+
+fn check_pattern(text: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    if text.len() > MAX_BYTES {
+        return Err(Error::TooLong { bytes: text.len() });
+    }
+    let mut tokens = text.strip_prefix('$').unwrap_or(text).split('.').peekable();
+    while let Some(token) = tokens.next() {
+        check_token(token)?;
+        if token == ">" && tokens.peek().is_some() {
+            return Err(Error::TailNotLast);
+        }
+    }
+    Ok(())
 }
 
 /// A pattern, which matches topics.
@@ -82,19 +99,7 @@ pub struct Pattern {
 impl Pattern {
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        if text.is_empty() {
-            return Err(Error::Empty);
-        }
-        if text.len() > MAX_BYTES {
-            return Err(Error::TooLong { bytes: text.len() });
-        }
-        let mut tokens = text.strip_prefix('$').unwrap_or(text).split('.').peekable();
-        while let Some(token) = tokens.next() {
-            check_token(token)?;
-            if token == ">" && tokens.peek().is_some() {
-                return Err(Error::TailNotLast);
-            }
-        }
+        check_pattern(text)?;
         Ok(Self { text: text.into(), is_literal: !text.contains(['*', '>']) })
     }
 

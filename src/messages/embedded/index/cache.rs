@@ -133,7 +133,7 @@ impl Cache {
     }
 
     /// Keeps the plan for some patterns.
-    pub fn keep_plan(&self, id: u64, patterns: &str, plan: &Plan) {
-        self.0.insert((id, Key::Plan(patterns.into())), Kept::Plan(Arc::new(plan.clone())));
+    pub fn keep_plan(&self, id: u64, patterns: &str, plan: &Arc<Plan>) {
+        self.0.insert((id, Key::Plan(patterns.into())), Kept::Plan(plan.clone()));
     }
 }

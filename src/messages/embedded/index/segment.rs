@@ -308,11 +308,19 @@ impl Segment {
         Ok(Ok(postings))
     }
 
-    /// The places of the messages of a topic from a sequence on, at most `most` of them.
-    pub fn postings_from(&self, cache: &Cache, topic: &str, from: u64, most: usize) -> Found<Vec<Posting>> {
-        let part = |postings: &[Posting]| {
+    /// The places of the messages of a topic from a sequence on, up to the first one that `takes` refuses.
+    pub fn postings_from(
+        &self,
+        cache: &Cache,
+        topic: &str,
+        from: u64,
+        mut takes: impl FnMut(&Posting) -> bool,
+    ) -> Found<Vec<Posting>> {
+        let mut part = |postings: &[Posting]| {
             let start = postings.partition_point(|posting| posting.sequence < from);
-            postings.iter().skip(start).take(most).copied().collect::<Vec<_>>()
+            let postings = postings.get(start..).unwrap_or_default();
+            let end = postings.iter().position(|posting| !takes(posting));
+            postings.get(..end.unwrap_or(postings.len())).unwrap_or_default().to_vec()
         };
         match &self.index {
             Index::Open(_) => Ok(Ok(self.with_builder(|builder| part(builder.postings(topic))))),
@@ -424,22 +432,45 @@ impl Segment {
     }
 
     /// How to read the messages that match.
-    pub fn plan(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
+    pub fn plan(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Arc<Plan>> {
         if patterns.iter().any(Pattern::matches_all) {
-            return Ok(Ok(Plan::Runs));
+            return Ok(Ok(Arc::new(Plan::Runs)));
         }
-        if patterns.iter().all(|pattern| pattern.literal().is_some()) {
-            return self.plan_of_topics(cache, patterns);
-        }
+        let are_literal = patterns.iter().all(|pattern| pattern.literal().is_some());
         let Index::Sealed(sealed) = &self.index else {
-            return Ok(Ok(self
-                .with_builder(|builder| Some(Self::plan_of_open(builder, patterns)))
-                .unwrap_or(Plan::Runs)));
+            if are_literal {
+                return Ok(self.plan_of_topics(cache, patterns)?.map(Arc::new));
+            }
+            let plan = self.with_builder(|builder| Some(Self::plan_of_open(builder, patterns)));
+            return Ok(Ok(Arc::new(plan.unwrap_or(Plan::Runs))));
         };
         let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
         if let Some(plan) = cache.plan(self.id, &text) {
-            return Ok(Ok(plan.as_ref().clone()));
+            return Ok(Ok(plan));
         }
+        let plan = if are_literal {
+            self.plan_of_topics(cache, patterns)
+        } else {
+            self.plan_of_wildcards(cache, sealed, patterns)
+        };
+        let plan = Arc::new(sound!(plan));
+        cache.keep_plan(self.id, &text, &plan);
+        Ok(Ok(plan))
+    }
+
+    /// A plan for patterns without wildcards.
+    fn plan_of_topics(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
+        let mut search = Search::new(patterns, self.blocks_end());
+        for name in patterns.iter().filter_map(Pattern::literal) {
+            let held = sound!(self.held(cache, name));
+            if let Some(held) = held.filter(|_| !search.has(name)) {
+                let _ = search.add(name, &held);
+            }
+        }
+        Ok(Ok(search.plan()))
+    }
+
+    fn plan_of_wildcards(&self, cache: &Cache, sealed: &Sealed, patterns: &[Pattern]) -> Found<Plan> {
         let list = sound!(self.list(cache, sealed));
         let mut search = Search::new(patterns, self.blocks_end());
         let from = patterns.iter().map(Pattern::prefix).min().unwrap_or_default();
@@ -453,20 +484,6 @@ impl Segment {
             }
             let range = sound!(sealed.footer.range(&self.file, &list, place));
             let _ = range.records().try_for_each(|record| search.add(record.name, &record.held));
-        }
-        let plan = search.plan();
-        cache.keep_plan(self.id, &text, &plan);
-        Ok(Ok(plan))
-    }
-
-    /// A plan for patterns without wildcards.
-    fn plan_of_topics(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
-        let mut search = Search::new(patterns, self.blocks_end());
-        for name in patterns.iter().filter_map(Pattern::literal) {
-            let held = sound!(self.held(cache, name));
-            if let Some(held) = held.filter(|_| !search.has(name)) {
-                let _ = search.add(name, &held);
-            }
         }
         Ok(Ok(search.plan()))
     }

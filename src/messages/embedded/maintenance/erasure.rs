@@ -250,9 +250,10 @@ fn erase_topics(
     let mut runs = BTreeMap::new();
     for (topic, up_to) in topics {
         let erased = shared.state().topics.trim_point(topic).erased_up_to;
-        let found = || segment.postings_from(&shared.cache, topic, erased + 1, usize::MAX);
+        let found =
+            || segment.postings_from(&shared.cache, topic, erased + 1, |posting| posting.sequence <= *up_to);
         let postings = retrying(|| shared.sound(found(), segment))?;
-        for posting in postings.iter().take_while(|posting| posting.sequence <= *up_to) {
+        for posting in &postings {
             if let Some(run) = segment.run_at_offset(posting.offset) {
                 runs.insert(run.start, run);
             }

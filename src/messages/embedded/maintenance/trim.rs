@@ -223,8 +223,7 @@ impl Shared {
             });
         }
         for (name, first) in partly {
-            let postings =
-                self.sound(segment.postings_from(&self.cache, &name, first, usize::MAX), segment)?;
+            let postings = self.sound(segment.postings_from(&self.cache, &name, first, |_| true), segment)?;
             bytes += postings.iter().map(|posting| u64::from(posting.length)).sum::<u64>();
         }
         Ok(bytes)

@@ -225,9 +225,9 @@ impl Shared {
             // Messages before the next segment are in this one or in none.
             let end = segments.get(place + 1).map_or(u64::MAX, |next| next.first_sequence.saturating_sub(1));
             let bounds = Bounds { last: bounds.last.min(end), ..bounds.clone() };
-            let is_done = match self.sound(segment.plan(&self.cache, patterns), segment)? {
+            let is_done = match self.sound(segment.plan(&self.cache, patterns), segment)?.as_ref() {
                 Plan::Runs => self.read_runs(segment, patterns, &bounds, &mut batch)?,
-                Plan::Topics(topics) => self.read_topics(segment, &topics, &bounds, &mut batch)?,
+                Plan::Topics(topics) => self.read_topics(segment, topics, &bounds, &mut batch)?,
             };
             if !is_done {
                 return Ok(batch);
@@ -292,7 +292,7 @@ impl Shared {
         Ok(false)
     }
 
-    /// Reads a part of a segment by runs. True if nothing is left to read in it.
+    /// Reads a part of a segment topic by topic. True if nothing is left to read in it.
     fn read_topics(
         &self,
         segment: &Arc<Segment>,
@@ -304,26 +304,31 @@ impl Shared {
         let (mut postings, mut horizon) = (Vec::new(), bounds.last);
         for topic in topics {
             let first_kept = self.state().topics.first_kept(topic);
-            let found = segment.postings_from(&self.cache, topic, next.max(first_kept), MAX_POSTINGS);
-            let found = self.sound(found, segment)?;
-            if found.len() == MAX_POSTINGS
-                && let Some(last) = found.last()
-            {
-                horizon = horizon.min(last.sequence);
-            }
-            postings.extend(found);
+            // One at least, and no more than fill the batch.
+            let (mut count, mut bytes, mut last) = (0, batch.bytes, None);
+            let takes = |posting: &Posting| {
+                if let Some(last) = last.filter(|_| count == MAX_POSTINGS || bytes >= bounds.max_bytes) {
+                    horizon = horizon.min(last);
+                }
+                (count, bytes, last) = (count + 1, bytes + posting.length as usize, Some(posting.sequence));
+                posting.sequence <= horizon
+            };
+            let found = segment.postings_from(&self.cache, topic, next.max(first_kept), takes);
+            postings.extend(self.sound(found, segment)?);
         }
-        let (mut times, mut wanted) = (BlockTimes::default(), Vec::with_capacity(postings.len()));
-        for posting in postings.into_iter().filter(|posting| posting.sequence <= horizon) {
+        if topics.len() > 1 {
+            postings.sort_unstable_by_key(|posting| posting.sequence);
+        }
+        let mut times = BlockTimes::default();
+        let mut wanted = Vec::with_capacity(postings.len());
+        for posting in postings.into_iter().take_while(|posting| posting.sequence <= horizon) {
             if times.is_selected(segment, &posting, &bounds.selection)?
                 && !times.has_expired(segment, &posting, &bounds.moment)?
             {
                 wanted.push(posting);
             }
         }
-        let mut postings = wanted;
-        postings.sort_unstable_by_key(|posting| posting.sequence);
-        if !self.read_postings(segment, &postings, bounds, batch)? {
+        if !self.read_postings(segment, &wanted, bounds, batch)? {
             return Ok(false);
         }
         batch.delivered_up_to = batch.delivered_up_to.max(horizon.min(segment.summary().last_sequence));
@@ -338,7 +343,8 @@ impl Shared {
         bounds: &Bounds,
         batch: &mut ReadBatch,
     ) -> io::Result<bool> {
-        let mut out = BytesMut::new();
+        let most = postings.iter().map(|posting| posting.length as usize).sum::<usize>();
+        let mut out = BytesMut::with_capacity(most.min(bounds.max_bytes.saturating_sub(batch.bytes)));
         let mut is_done = true;
         for posting in postings {
             if batch.is_full(bounds) {

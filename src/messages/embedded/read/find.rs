@@ -27,7 +27,7 @@ impl Shared {
             return Ok(head);
         }
         for segment in self.segments_from(0).iter().rev() {
-            let mut sequences = match self.sound(segment.plan(&self.cache, patterns), segment)? {
+            let mut sequences = match self.sound(segment.plan(&self.cache, patterns), segment)?.as_ref() {
                 Plan::Runs => {
                     let mut place = segment.run_count();
                     while let Some(before) = place.checked_sub(1) {
@@ -48,7 +48,7 @@ impl Shared {
                 }
                 Plan::Topics(topics) => {
                     let (mut sequences, mut times) = (Vec::new(), BlockTimes::default());
-                    for topic in &topics {
+                    for topic in topics {
                         let first_kept = self.state().topics.first_kept(topic);
                         let postings = self.sound(segment.postings(&self.cache, topic), segment)?;
                         for posting in postings.iter().filter(|posting| posting.sequence >= first_kept) {

@@ -170,12 +170,12 @@ impl Archive {
     pub(super) fn live(&self, segment: &Segment, topic: &str) -> Result<Vec<Posting>, Error> {
         let first_kept = self.topics.first_kept(topic);
         let found =
-            segment.postings_from(&self.cache, topic, first_kept, usize::MAX).map_err(at(&segment.path))?;
+            segment.postings_from(&self.cache, topic, first_kept, |_| true).map_err(at(&segment.path))?;
         let postings = if let Ok(postings) = found {
             postings
         } else {
             let rebuilt = self.rebuilt(segment)?;
-            let found = rebuilt.postings_from(&self.cache, topic, first_kept, usize::MAX);
+            let found = rebuilt.postings_from(&self.cache, topic, first_kept, |_| true);
             found.map_err(at(&segment.path))?.unwrap_or_default()
         };
         let (mut live, mut times) = (Vec::with_capacity(postings.len()), BlockTimes::default());

@@ -50,10 +50,11 @@ fn may_hold(candidate: &Candidate, cache: &Cache, owed: &Owed) -> io::Result<boo
         return Ok(true);
     };
     for (topic, (after, up_to)) in owed {
-        let Ok(postings) = segment.postings_from(cache, topic, after + 1, 1)? else { return Ok(true) };
-        if postings.first().is_some_and(|posting| posting.sequence <= *up_to) {
-            return Ok(true);
+        let found = segment.postings_from(cache, topic, after + 1, |posting| posting.sequence <= *up_to)?;
+        if found.is_ok_and(|postings| postings.is_empty()) {
+            continue;
         }
+        return Ok(true);
     }
     Ok(false)
 }
