@@ -16,15 +16,13 @@ use super::{
     archive::{Format, head},
     copies::is_copy,
     numbered::{Numbered, may_be_others},
-    siblings::{LISTINGS, Next, Younger, written},
+    siblings::{Next, Younger, written},
+    stable::stable,
 };
-use crate::lines::{
-    identity::Identity,
-    root::{
-        places::{Place, Sibling},
-        rotated_name::{is_rotation, without_compression},
-        rotation_scheme::{Kind, Mark, Scheme},
-    },
+use crate::lines::root::{
+    places::{Place, Sibling},
+    rotated_name::{is_rotation, without_compression},
+    rotation_scheme::{Kind, Mark, Scheme},
 };
 
 /// How much of two files with the same mark is compared.
@@ -45,22 +43,8 @@ struct Group {
 }
 
 /// The generations of a log that were rotated away, the oldest first, and the file at the path.
-///
-/// A listing misses a file that is renamed meanwhile, so the files are listed until two listings agree.
 pub fn generations(places: &[Arc<Place>]) -> io::Result<Younger> {
-    let mut last = list(places)?;
-    for _ in 1..LISTINGS {
-        if places.iter().all(|place| place.is_settled()) {
-            break;
-        }
-        let next = list(places)?;
-        let holds_still = next.names().eq(last.names());
-        last = next;
-        if holds_still {
-            break;
-        }
-    }
-    Ok(last)
+    stable(places, || list(places))
 }
 
 fn list(places: &[Arc<Place>]) -> io::Result<Younger> {
@@ -177,14 +161,6 @@ fn has_others(known: &Younger, others: &[Group]) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-impl Younger {
-    /// The names and files, in order.
-    fn names(&self) -> impl Iterator<Item = (&str, Identity)> {
-        let all = self.files.iter().map(|next| &next.file).chain(&self.current);
-        all.map(|file| (file.name.as_str(), file.identity))
-    }
 }
 
 impl Group {

@@ -11,6 +11,7 @@ use super::{
     copies::{is_copy, nanos},
     numbered::{Numbered, Times},
     search,
+    stable::stable,
 };
 use crate::lines::{
     identity::Identity,
@@ -26,9 +27,6 @@ const ATTEMPTS: usize = 5;
 
 /// The time between two attempts: the rotation of a few files takes less.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// The most listings of a directory that changes while it is listed.
-pub const LISTINGS: usize = 20;
 
 /// How soon after a file was renamed away its successor is created, if no other file came in between.
 const ADJACENT: Duration = Duration::from_secs(2);
@@ -58,32 +56,27 @@ pub struct Younger {
 
 /// The files that came after one, which need not have a name any more.
 ///
-/// `older` are files that are known to be older; `is_copy`: the own file is a copy of the one at the path. A listing misses a
-/// file that is renamed meanwhile, so the files are listed until two listings agree.
+/// `older` are files that are known to be older; `is_copy`: the own file is a copy of the one at the path.
 pub fn younger(
     places: &[Arc<Place>],
     own: &Metadata,
     older: &[Identity],
     is_copy: bool,
 ) -> io::Result<Younger> {
-    let list = || Siblings { is_copy, ..Siblings::list(places, own, older)? }.order();
-    let mut last = list()?;
-    for _ in 1..LISTINGS {
-        if places.iter().all(|place| place.is_settled()) {
-            break;
-        }
-        let next = list()?;
-        let key = |younger: &Younger| {
-            let all = younger.files.iter().map(|next| &next.file).chain(&younger.current);
-            all.map(|file| (file.name.clone(), file.identity)).collect::<Vec<_>>()
-        };
-        let holds_still = key(&next) == key(&last);
-        last = next;
-        if holds_still {
-            break;
-        }
+    stable(places, || Siblings { is_copy, ..Siblings::list(places, own, older)? }.order())
+}
+
+impl Younger {
+    /// The names and files, in order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Identity)> {
+        let all = self.files.iter().map(|next| &next.file).chain(&self.current);
+        all.map(|file| (file.name.as_str(), file.identity))
     }
-    Ok(last)
+
+    /// Whether there may have been others.
+    pub fn misses_some(&self) -> bool {
+        self.misses_last || self.files.iter().any(|next| next.misses_some)
+    }
 }
 
 /// The files beside a log.

@@ -111,7 +111,12 @@ impl Parent {
 
     /// Whether the directory did not change for a while, so that its names are known to be complete.
     pub fn is_settled(&self) -> bool {
-        !self.is_remote() && self.stamp().is_ok_and(|stamp| stamp.is_settled())
+        self.holds_still_for(SETTLED)
+    }
+
+    /// Whether the directory did not change for a time, as far as its file system and the clock say.
+    pub fn holds_still_for(&self, time: Duration) -> bool {
+        !self.is_remote() && self.stamp().is_ok_and(|stamp| stamp.holds_still_for(time))
     }
 
     /// When a name in the directory was added, renamed or removed last, in nanoseconds since 1970.
@@ -149,8 +154,12 @@ impl Parent {
 
 impl Stamp {
     fn is_settled(&self) -> bool {
+        self.holds_still_for(SETTLED)
+    }
+
+    fn holds_still_for(&self, time: Duration) -> bool {
         let (seconds, nanos) = self.modified.max(self.changed);
         let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
-        SystemTime::now().duration_since(UNIX_EPOCH + since).is_ok_and(|age| age >= SETTLED)
+        SystemTime::now().duration_since(UNIX_EPOCH + since).is_ok_and(|age| age >= time)
     }
 }

@@ -9,6 +9,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{FilePath, Parent, Roots, Tree, rotated_name::is_rotation, tie::Tie, walk};
@@ -205,6 +206,11 @@ impl Place {
     /// Whether the names are known to be complete: the directory did not change for a while.
     pub fn is_settled(&self) -> bool {
         self.parent.is_settled()
+    }
+
+    /// Whether the directory did not change for a time, as far as its file system and the clock say.
+    pub fn holds_still_for(&self, time: Duration) -> bool {
+        self.parent.holds_still_for(time)
     }
 
     /// When a name in the directory was added, renamed or removed last, in nanoseconds since 1970.

@@ -17,6 +17,9 @@ const LIFE: Duration = Duration::from_millis(200);
 /// How long after the rotation the directory may change.
 const ADJACENT: Duration = Duration::from_millis(100);
 
+/// For how long a rotation is interrupted: far less than a missing file takes to be believed gone.
+const STANDS_STILL: Duration = Duration::from_millis(100);
+
 /// Waits until the file at the path has lived for `times` the time that it takes to rotate, which a busy machine may extend.
 async fn live(bed: &Bed, times: u32) {
     let changed = fs::metadata(bed.path("")).unwrap().modified().unwrap();
@@ -64,6 +67,32 @@ async fn numbers_that_begin_above_1_are_no_gap() {
                     fs::remove_file(entry.unwrap().path()).unwrap();
                 }
             }
+        }
+    }
+}
+
+/// Between two renames a number is missing for as long as the rotation stands still.
+#[tokio::test]
+async fn a_reader_that_comes_in_the_middle_of_a_rotation_misses_nothing() {
+    for stop in 1..=3 {
+        for bed in Bed::both() {
+            bed.append(LOG, "0\n");
+            let start = leave(&bed, LOG).await;
+            bed.append(LOG, "more\n");
+            for round in 0..3 {
+                rotate(&bed, 1, round).await;
+            }
+            let name = |n: usize| if n == 0 { LOG.to_owned() } else { format!("{LOG}.{n}") };
+            let mut renames = (0..=3).rev().map(|n| (name(n), name(n + 1)));
+            renames.by_ref().take(stop).for_each(|(from, to)| bed.rename(&from, &to));
+            let rotate = async {
+                tokio::time::sleep(STANDS_STILL).await;
+                renames.for_each(|(from, to)| bed.rename(&from, &to));
+                bed.append(LOG, "4\n");
+            };
+            let (reading, ()) = tokio::join!(come_back(&bed, LOG, start, "4"), rotate);
+            assert_eq!(reading.texts(), ["more", "1", "2", "3", "4"], "{stop}");
+            assert!(!reading.events.iter().any(is_gap), "{stop}: {:?}", reading.events);
         }
     }
 }
