@@ -48,6 +48,7 @@ mod follow;
 mod followed;
 mod links;
 mod names;
+mod unseen;
 
 /// How often a watched path is inspected without an event.
 const SAFETY: Duration = Duration::from_secs(1);

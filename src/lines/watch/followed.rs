@@ -18,13 +18,13 @@ use super::{
     Role,
     links::{LinkWatch, Links},
     names::{Names, Pending},
+    unseen::{self, Unseen},
 };
 use crate::lines::{
     error::is_servers_own,
     history::{
         generation::{Arrival, Came, Generation},
-        search,
-        siblings::{self, Next},
+        search, siblings,
     },
     identity::Identity,
     root::{FilePath, Named, Parent, Stamp},
@@ -373,27 +373,21 @@ impl Followed {
     /// Takes the file at the path, and those that were there since the last one as far as they can be found.
     fn find_new(&self, work: &mut Work, is_foreign: &IsForeign<'_>) -> io::Result<bool> {
         let Some((parent, name)) = work.parent.as_ref().zip(work.name()) else { return Ok(false) };
-        let (mut files, mut misses_last) = (Vec::new(), false);
         let passed_links = work.passed_links;
         let is_linked = work.file.is_some() && (self.chain().led_to != work.target || passed_links > 0);
-        if let Some(last) = &work.file
-            && (!is_linked || is_beside(parent, name, last)?)
-        {
-            let younger = siblings::younger(&[parent.place()], &last.metadata()?, &self.before(), false)?;
-            misses_last = younger.misses_last;
-            for Next { file: sibling, misses_some } in younger.files {
-                let file = parent.open(&sibling.name);
-                match file {
-                    Ok(file) if Identity::of(&file.metadata()?) == sibling.identity => {
-                        files.push((file, sibling.identity, misses_some));
-                    }
-                    _ => misses_last = true,
-                }
+        let beside = match &work.file {
+            Some(last) if !is_linked || is_beside(parent, name, last)? => Some(last.metadata()?),
+            _ => None,
+        };
+        let Unseen { mut files, current, misses_last } = match beside {
+            Some(last) => {
+                let list = || siblings::younger(&[parent.place()], &last, &self.before(), false);
+                unseen::find(parent, name, Identity::of(&last), list)?
             }
-        }
-        let can_be_read = match parent.open(name) {
-            Ok(file) => {
-                let identity = Identity::of(&file.metadata()?);
+            None => Unseen { files: Vec::new(), current: unseen::open(parent, name), misses_last: false },
+        };
+        let can_be_read = match current {
+            Ok((file, identity)) => {
                 files.retain(|(_, other, _)| *other != identity);
                 // A file that a link led to in between may be one that was found by its name.
                 let misses_last = misses_last || passed_links > files.len();
