@@ -17,27 +17,28 @@ use bytes::Bytes;
 
 use super::{
     builder::IndexBuilder,
-    cache::{Cache, Plan, Source},
+    cache::{Cache, Source},
     live::Measured,
 };
-use crate::messages::{
-    embedded::{
-        disk::{File, FileId},
-        format::{
-            block::{Block, Salt},
-            footer::{Footer, Found, Held, Posting, Range, RangeList, SparseEntry, Summary},
-        },
+use crate::messages::embedded::{
+    disk::{File, FileId},
+    format::{
+        block::{Block, Salt},
+        footer::{Footer, Found, Held, Posting, Range, RangeList, SparseEntry, Summary},
     },
-    topic::Pattern,
 };
 
-mod search;
+/// Returns the inner error of a [`Found`] from a function that returns one.
+macro_rules! sound {
+    ($found:expr) => {
+        match $found? {
+            Ok(found) => found,
+            Err(damaged) => return Ok(Err(damaged)),
+        }
+    };
+}
 
-use search::Search;
-
-/// The number of topics of a segment without a footer that are searched for those that match: its index is locked
-/// meanwhile, and the next search may be a moment later.
-const MAX_SEARCHED: usize = 8192;
+mod plan;
 
 /// The number of topics of a segment without a footer that are copied under one lock.
 const SLICE: usize = 512;
@@ -110,16 +111,6 @@ impl Slice {
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Returns the inner error of a [`Found`] from a function that returns one.
-macro_rules! sound {
-    ($found:expr) => {
-        match $found? {
-            Ok(found) => found,
-            Err(damaged) => return Ok(Err(damaged)),
-        }
-    };
 }
 
 impl Segment {
@@ -429,72 +420,6 @@ impl Segment {
             Index::Open(_) => Ok(true),
             Index::Sealed(sealed) => sealed.footer.is_whole(&self.file),
         }
-    }
-
-    /// How to read the messages that match.
-    pub fn plan(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Arc<Plan>> {
-        if patterns.iter().any(Pattern::matches_all) {
-            return Ok(Ok(Arc::new(Plan::Runs)));
-        }
-        let are_literal = patterns.iter().all(|pattern| pattern.literal().is_some());
-        let Index::Sealed(sealed) = &self.index else {
-            if are_literal {
-                return Ok(self.plan_of_topics(cache, patterns)?.map(Arc::new));
-            }
-            let plan = self.with_builder(|builder| Some(Self::plan_of_open(builder, patterns)));
-            return Ok(Ok(Arc::new(plan.unwrap_or(Plan::Runs))));
-        };
-        let text = patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ");
-        if let Some(plan) = cache.plan(self.id, &text) {
-            return Ok(Ok(plan));
-        }
-        let plan = if are_literal {
-            self.plan_of_topics(cache, patterns)
-        } else {
-            self.plan_of_wildcards(cache, sealed, patterns)
-        };
-        let plan = Arc::new(sound!(plan));
-        cache.keep_plan(self.id, &text, &plan);
-        Ok(Ok(plan))
-    }
-
-    /// A plan for patterns without wildcards.
-    fn plan_of_topics(&self, cache: &Cache, patterns: &[Pattern]) -> Found<Plan> {
-        let mut search = Search::new(patterns, self.blocks_end());
-        for name in patterns.iter().filter_map(Pattern::literal) {
-            let held = sound!(self.held(cache, name));
-            if let Some(held) = held.filter(|_| !search.has(name)) {
-                let _ = search.add(name, &held);
-            }
-        }
-        Ok(Ok(search.plan()))
-    }
-
-    fn plan_of_wildcards(&self, cache: &Cache, sealed: &Sealed, patterns: &[Pattern]) -> Found<Plan> {
-        let list = sound!(self.list(cache, sealed));
-        let mut search = Search::new(patterns, self.blocks_end());
-        let from = patterns.iter().map(Pattern::prefix).min().unwrap_or_default();
-        for place in list.find(from).unwrap_or(0)..list.len() {
-            let is_past = |name: &str| {
-                let mut prefixes = patterns.iter().map(Pattern::prefix);
-                prefixes.all(|prefix| name > prefix && !name.starts_with(prefix))
-            };
-            if search.is_wide() || list.first_name(place).is_some_and(is_past) {
-                break;
-            }
-            let range = sound!(sealed.footer.range(&self.file, &list, place));
-            let _ = range.records().try_for_each(|record| search.add(record.name, &record.held));
-        }
-        Ok(Ok(search.plan()))
-    }
-
-    fn plan_of_open(builder: &IndexBuilder, patterns: &[Pattern]) -> Plan {
-        if builder.summary().topics > MAX_SEARCHED as u64 {
-            return Plan::Runs;
-        }
-        let mut search = Search::new(patterns, builder.end());
-        let _ = builder.topics(0, MAX_SEARCHED).try_for_each(|(name, held)| search.add(name, &held));
-        search.plan()
     }
 
     /// Reads the bytes from `start` to `end`. Those in bad sectors are replaced.
