@@ -42,7 +42,12 @@ impl ErrorReason {
             | Self::TooManyTicks
             | Self::TooManyWatched
             | Self::QuotaExceeded => Code::ResourceExhausted,
-            Self::LogFailed | Self::Draining | Self::Stalled | Self::AccessChanged => Code::Unavailable,
+            Self::LogFailed
+            | Self::Draining
+            | Self::Stalled
+            | Self::AccessChanged
+            | Self::ClusterUnreachable => Code::Unavailable,
+            Self::Unsupported => Code::Unimplemented,
             Self::ReadError => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::CredentialsMissing
@@ -57,6 +62,7 @@ impl ErrorReason {
     pub const fn is_retried(self) -> bool {
         match self {
             Self::LogFull
+            | Self::ClusterUnreachable
             | Self::AccessChanged
             | Self::QuotaExceeded
             | Self::BuffersFull
@@ -96,7 +102,8 @@ impl ErrorReason {
             | Self::CredentialsInvalid
             | Self::CredentialsExpired
             | Self::CredentialsRevoked
-            | Self::AccessDenied => false,
+            | Self::AccessDenied
+            | Self::Unsupported => false,
         }
     }
 }

@@ -41,6 +41,7 @@ pub mod listen;
 mod log_metrics;
 mod memory;
 mod metrics;
+mod open_log;
 mod process_metrics;
 pub mod reload;
 mod service_manager;
@@ -102,6 +103,10 @@ pub enum Error {
     /// The log cannot be opened.
     #[error("the log: {0}")]
     Log(#[from] messages::OpenError),
+    /// The cluster that keeps the messages cannot be used.
+    #[cfg(feature = "jetstream")]
+    #[error("--messages: {0}")]
+    Cluster(#[from] messages::ConnectError),
     /// The shared countdowns cannot be read from the log.
     #[error("the countdowns in the log: {0}")]
     Countdowns(messages::Error),
@@ -172,8 +177,7 @@ pub async fn run(
     config.messages.pool = pool.clone();
     config.messages.lock_file = data.lock_file()?;
     config.lines.pool = pool.clone();
-    let (log, opened) = Log::open(&data.create_log()?, config.messages.clone())?;
-    log_opened(&opened);
+    let log = open_log::open(&config, &mut data).await?;
     if let Some(access) = &access {
         log.set_quotas(access.topic_quotas()).await.map_err(Error::Quotas)?;
     }
@@ -398,23 +402,6 @@ async fn watch_health(health: HealthReporter, log: Log) {
 async fn not_serving(health: &HealthReporter) {
     for service in SERVICES.iter().copied().chain([""]) {
         health.set_service_status(service, ServingStatus::NotServing).await;
-    }
-}
-
-fn log_opened(opened: &messages::Opened) {
-    let messages::Opened { messages, segments, torn, damaged, upgraded } = opened;
-    if *upgraded > 0 {
-        tracing::info!(segments = upgraded, "the log had version 1 of the format and was upgraded");
-    }
-    tracing::info!(messages, segments, "the log is open");
-    for (path, bytes) in torn {
-        tracing::warn!(bytes, path = %path.display(), "an incomplete write at the end of the log was set aside; its messages were never acknowledged");
-    }
-    for place in damaged {
-        tracing::error!(
-            place,
-            "the log is damaged: readers get a gap event for what cannot be read, and everything else"
-        );
     }
 }
 

@@ -151,7 +151,7 @@ fn contract() -> String {
 }
 
 /// Names with an underscore that are not of the contract: of other programs and libraries, and of the code.
-const NOT_OF_THE_CONTRACT: [&str; 34] = [
+const NOT_OF_THE_CONTRACT: [&str; 38] = [
     "BENCH_DURABLE_STREAMS",
     "BENCH_NATS_SERVER",
     "BENCH_PERENNIALD",
@@ -161,6 +161,7 @@ const NOT_OF_THE_CONTRACT: [&str; 34] = [
     "GRPC_ARG_KEEPALIVE_TIMEOUT_MS",
     "GRPC_ARG_KEEPALIVE_TIME_MS",
     "GRPC_ARG_MAX_RECONNECT_BACKOFF_MS",
+    "NATS_SERVER",
     "PERENNIAL_CA",
     "PERENNIAL_CERT",
     "PERENNIAL_CERT_KEY",
@@ -173,10 +174,13 @@ const NOT_OF_THE_CONTRACT: [&str; 34] = [
     "PERENNIAL_TOKEN_FILE",
     "PLAIN_TEXT",
     "REFUSED_BY_CLIENT",
+    "allow_rollup_hdrs",
     "authorized_keys",
     "channel_args",
     "countdown_service",
+    "duplicate_window",
     "left_out",
+    "max_payload",
     "more_needs",
     "next_sequence",
     "replaces_up_to",

@@ -264,13 +264,21 @@ impl Countdowns {
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`], or [`Error::Log`].
     pub async fn get(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
-        self.0.complete(self.find(name)?).await
+        self.0.complete(self.find(name, 0).await?).await
     }
 
-    /// The snapshot of a countdown, as it is in memory.
-    fn find(&self, name: &str) -> Result<Arc<Snapshot>, Error> {
-        check_name(name)?;
-        self.0.find(name).ok_or(Error::NotFound)
+    /// The snapshot of a countdown, as it is in memory. One that is not there, or is older than a version, is looked for in
+    /// the log first: another server may have published it.
+    async fn find(&self, name: &str, version: u64) -> Result<Arc<Snapshot>, Error> {
+        let topic = topic_of(name)?;
+        let registry = &*self.0;
+        if let Some(snapshot) = registry.find(name).filter(|snapshot| snapshot.version >= version) {
+            return Ok(snapshot);
+        }
+        if let Some(last) = registry.log.last_text(&topic).await? {
+            registry.reached(last.sequence.get()).await?;
+        }
+        registry.find(name).ok_or(Error::NotFound)
     }
 
     /// Up to `page_size` countdowns after the name `after`, sorted by name. A page of large countdowns has fewer.
@@ -308,12 +316,12 @@ impl Countdowns {
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::NotFound`], [`Error::Mismatch`], [`Error::Diverged`], [`Error::Ahead`], and
-    /// [`TooManyTicks`](super::Error::TooManyTicks). The stream itself fails with [`Error::NotFound`].
-    pub fn watch(
+    /// [`TooManyTicks`](super::Error::TooManyTicks), or [`Error::Log`]. The stream itself fails with [`Error::NotFound`].
+    pub async fn watch(
         &self,
         query: Query,
     ) -> Result<impl Stream<Item = Result<Batch<Position>, Error>> + Send + use<>, Error> {
-        check_name(&query.name)?;
+        self.find(&query.name, query.resume.as_ref().map_or(0, |position| position.version)).await?;
         let changes = self.0.changes(&query.name).ok_or(Error::NotFound)?;
         let interval = changes.borrow().record.interval;
         let rate = self.0.config.rates.take(interval.into())?;
@@ -337,7 +345,7 @@ impl Countdowns {
     ) -> Result<Arc<Snapshot>, Error> {
         let registry = &*self.0;
         loop {
-            let known = self.find(name)?;
+            let known = self.find(name, expected.unwrap_or_default()).await?;
             let version = known.version;
             if let Some(expected) = expected.filter(|expected| *expected != version) {
                 return Err(Error::VersionMismatch { expected, current: version });

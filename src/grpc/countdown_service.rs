@@ -165,7 +165,7 @@ impl CountdownService for App {
                 on_lag,
                 batching,
             };
-            let batches = self.countdowns.watch(query)?;
+            let batches = self.countdowns.watch(query).await?;
             Ok::<_, Failure>(self.responses(batches, &rights).right_stream())
         };
         let (call, responses) = call.open(open).await?;

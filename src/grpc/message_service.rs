@@ -20,8 +20,8 @@ use crate::{
     access::{Kind, Part},
     cursor,
     messages::{
-        self, Batch, ConsumerInfo, Content, Event, Expected, NewMessage, OnGap, Position, Progress,
-        Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
+        self, Batch, ConsumerInfo, Content, Durability, Event, Expected, NewMessage, OnGap, Position,
+        Progress, Published, Query, Sequence, SequenceRange, Start, Stop, TopicInfo,
     },
     proto::{
         self, message_service_server::MessageService, messages_request, publish_request, set_consumer_request,
@@ -75,7 +75,7 @@ impl MessageService for App {
             let published = async {
                 self.calls.count_publish(publisher.as_ref(), 1, request.encoded_len())?;
                 let message = new_message(request)?;
-                Ok(published(self.log.publish(message).await?))
+                Ok(published(self.log.publish(message).await?, self.log.durability()))
             };
             let published =
                 published.await.inspect_err(|failure| Calls::not_published(publisher.as_ref(), failure));
@@ -224,7 +224,7 @@ impl App {
         };
         let messages = messages.into_iter().enumerate().map(element).collect::<Result<Vec<_>, _>>()?;
         let results = self.log.publish_batch(messages).await?;
-        Ok(results.into_iter().map(published).collect())
+        Ok(results.into_iter().map(|done| published(done, self.log.durability())).collect())
     }
 }
 
@@ -365,13 +365,21 @@ fn new_message(request: proto::PublishRequest) -> Result<NewMessage, Failure> {
     Ok(NewMessage { topic, content, key, headers, message_id, expected, ttl })
 }
 
-fn published(published: Published) -> proto::PublishResponse {
+fn published(published: Published, durability: Durability) -> proto::PublishResponse {
     let Published { sequence, time, duplicate } = published;
     proto::PublishResponse {
         sequence: Some(number(sequence)),
         publish_time: Some(time.into()),
         duplicate,
-        durability: proto::Durability::Fsynced.into(),
+        durability: self::durability(durability).into(),
+    }
+}
+
+fn durability(durability: Durability) -> proto::Durability {
+    match durability {
+        Durability::Fsynced => proto::Durability::Fsynced,
+        Durability::Replicated => proto::Durability::Replicated,
+        Durability::Buffered => proto::Durability::Buffered,
     }
 }
 
@@ -380,7 +388,7 @@ fn topic(topic: TopicInfo) -> proto::TopicInfo {
     proto::TopicInfo {
         name,
         message_count: Some(messages.cast_signed()),
-        byte_count: Some(bytes.cast_signed()),
+        byte_count: bytes.map(u64::cast_signed),
         first_sequence: Some(number(first.sequence)),
         last_sequence: Some(number(last.sequence)),
         first_time: Some(first.time.into()),

@@ -15,7 +15,7 @@
 //! | `format` | the bytes on disk: blocks, footers, trim points; reading them without an index |
 //! | `manifest` | what must exist, twice on disk, and the history of the log |
 //! | `index` | the index in memory: segments, topics, recent blocks, message ids |
-//! | `read` | subscriptions, the batches that they read, notification, consumers |
+//! | `read` | subscriptions, the batches that they read, consumers |
 //! | `maintenance` | retention, purge, expiry, compaction, and segments prepared ahead |
 //! | `write` | publishing: the queue, the committer, the commit in progress |
 //! | `recovery` | what a directory holds at the start |
@@ -49,9 +49,7 @@ use self::{
     manifest::ManifestFile,
     read::{
         all_topics::Losses,
-        batch::BatchCache,
         consumers::{Lease, Leases},
-        notifier::{Notifier, Registration},
         snapshot::SharedSnapshot,
     },
     recovery::Recovered,
@@ -62,7 +60,12 @@ use self::{
     },
 };
 pub use super::clock::{expiry, millis, nanos, time_of};
-use super::{Config, Error, NeededRoom, OpenError, Opened, Sequence, Stamp, topic::Pattern};
+use super::{
+    Config, Edge, Error, NeededRoom, OpenError, Opened, Sequence, Stamp,
+    batch::BatchCache,
+    notifier::{Notifier, Registration},
+    topic::Pattern,
+};
 use crate::{stream::WakeGroup, supervised};
 
 pub mod age;
@@ -145,15 +148,6 @@ pub struct State {
     recent: Recent,
     /// Ranges of sequences that are not served because their bytes are damaged: first to last.
     damaged: BTreeMap<u64, u64>,
-}
-
-/// How far the log can be read.
-#[derive(Clone, Copy, Debug)]
-pub struct Edge {
-    /// The newest sequence that can be read; 0 for none.
-    pub head: u64,
-    /// The newest sequence of the users' topics, which is at or below the head.
-    pub newest: Option<Sequence>,
 }
 
 impl Shared {

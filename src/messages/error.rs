@@ -173,9 +173,40 @@ pub enum Error {
     /// The log is closed, and accepts no more messages.
     #[error("the log is closed")]
     Closed,
+    /// The cluster has not answered for as long as the server waits. Whether the message is stored is unknown.
+    #[error("the cluster does not answer")]
+    Unreachable,
+    /// This kind of log cannot do it.
+    #[error("not supported by this kind of log: {0}")]
+    Unsupported(Unsupported),
     /// An I/O error while reading.
     #[error("the log cannot be read")]
     Io(#[from] io::Error),
+}
+
+/// What a log in a cluster cannot do, which the embedded log can.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unsupported {
+    /// Removing the messages of a topic.
+    #[error("PurgeTopic: publish messages with a `ttl`, or purge the subject with the tools of NATS")]
+    Purge,
+    /// Quotas of topics.
+    #[error("quotas of topics: remove `stored_bytes` and `topics` from the quotas of the rules")]
+    Quotas,
+    /// A batch with more messages than JetStream stores at once.
+    #[error("a batch of more than 1,000 messages: publish several batches")]
+    LargeBatch,
+    /// A second message of a topic in a batch, with an expected sequence.
+    #[error(
+        "`expected_sequence` on a message whose topic comes before it in the batch: set it on the first one"
+    )]
+    ExpectedInBatch,
+    /// Two messages of a batch with the same topic and message id.
+    #[error("two messages with the same `message_id` in one batch: send one of them")]
+    RepeatedInBatch,
+    /// Headers that JetStream cannot store.
+    #[error("headers of more than 64,000 bytes: put them into the content")]
+    LargeHeaders,
 }
 
 /// What the disk must have before messages can be published again.

@@ -19,6 +19,8 @@ use embedded::{
 };
 
 mod bad_sectors;
+#[cfg(feature = "jetstream")]
+pub(crate) mod cluster;
 mod conformance;
 mod faults;
 mod format;
@@ -46,6 +48,16 @@ fn open(directory: &tempfile::TempDir) -> Log {
 
 fn open_with(directory: &tempfile::TempDir, config: Config) -> (Log, Opened) {
     Log::open(directory.path(), config).unwrap()
+}
+
+impl Log {
+    pub(crate) fn embedded(&self) -> &Arc<Embedded> {
+        match &self.0 {
+            Kind::Embedded(log) => log,
+            #[cfg(feature = "jetstream")]
+            other => panic!("not an embedded log: {other:?}"),
+        }
+    }
 }
 
 /// Small segments, so that a test sees several.

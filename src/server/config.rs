@@ -26,6 +26,8 @@ use settings::{Arguments, Settings};
 pub use shown::{Setting, Source};
 pub use value::LogFormat;
 
+#[cfg(feature = "jetstream")]
+mod cluster;
 mod file;
 mod roots;
 mod secure;
@@ -79,6 +81,9 @@ pub struct Config {
     pub lines: lines::Options,
     /// The configuration of messages.
     pub messages: messages::Config,
+    /// The cluster that keeps the messages, instead of the data directory.
+    #[cfg(feature = "jetstream")]
+    pub cluster: Option<messages::Servers>,
     /// The configuration of requests.
     pub requests: grpc::Config,
     /// The configuration of streams.
@@ -258,6 +263,8 @@ impl Config {
             countdown: countdown::Config::default(),
             lines: lines::Options::default(),
             messages: messages::Config::default(),
+            #[cfg(feature = "jetstream")]
+            cluster: None,
             requests: grpc::Config::default(),
             calls: grpc::call::Config::default(),
             connections: accept::Config::default(),
@@ -324,6 +331,10 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     config.web_hosts = pick(&given.web_host, &file.web_host).to_vec();
     config.cors_origins = pick(&given.cors_origin, &file.cors_origin).to_vec();
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
+    #[cfg(feature = "jetstream")]
+    {
+        config.cluster = cluster::servers(&given, &file, &config.messages.retention)?;
+    }
     config.connections.max_connections =
         given.max_connections.or(file.max_connections).unwrap_or_else(|| super::descriptors() / 10 * 8);
     let per_address = given.max_connections_per_address.or(file.max_connections_per_address);

@@ -13,7 +13,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:50051";
 pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Root]) {
     let urls = config.urls();
     let mut text = urls.iter().map(|url| format!("perenniald: listening on {url}\n")).collect::<String>();
-    text += &format!("perenniald: messages are kept in {}\n", data.display());
+    text += &format!("perenniald: messages are kept in {}\n", kept_in(config, data));
     for Root { name, path, .. } in roots {
         text += &format!("perenniald: files of {} can be read as {name}/…\n", path.display());
     }
@@ -52,6 +52,16 @@ pub fn print(needs_certificates: bool, config: &Config, data: &Path, roots: &[Ro
         text += &commands(url);
     }
     anstream::eprint!("{text}");
+}
+
+/// Where messages are kept.
+fn kept_in(config: &Config, data: &Path) -> String {
+    #[cfg(feature = "jetstream")]
+    if let Some(servers) = &config.cluster {
+        return servers.address.to_string();
+    }
+    let _ = config;
+    data.display().to_string()
 }
 
 /// Three commands for the bundled client, three for grpcurl, and what else reaches a server on TCP: curl and a browser.

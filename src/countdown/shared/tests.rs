@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -14,6 +14,8 @@ use crate::{
     wire::{message, tick},
 };
 
+#[cfg(feature = "jetstream")]
+mod cluster;
 mod ends;
 mod large_ends;
 mod races;
@@ -69,7 +71,8 @@ impl Server {
     }
 
     fn watch_with(&self, query: Query) -> Watching {
-        Watching(Box::pin(self.countdowns.watch(query).unwrap()))
+        // What is in memory is not looked for in the log.
+        Watching(Box::pin(self.countdowns.watch(query).now_or_never().unwrap().unwrap()))
     }
 
     /// Waits until a countdown is in a state.
@@ -301,7 +304,7 @@ async fn an_invalid_name_is_refused_by_every_method() {
             server.countdowns.get(name).await.map(drop),
             server.countdowns.pause(name, None).await.map(drop),
             server.countdowns.delete(name, None).await,
-            server.countdowns.watch(query(name)).map(drop),
+            server.countdowns.watch(query(name)).await.map(drop),
         ];
         for result in results {
             assert!(matches!(result, Err(Error::Name(_))), "{name}: {result:?}");

@@ -14,7 +14,7 @@ use crate::{
         call::{AllowedTopics, Calls, Ends, Outgoing, Permit, RefusedMessages},
         status::{self, Failure},
     },
-    messages::{self, Log, Published},
+    messages::{self, Durability, Log, Published},
     proto::{self, publish_result},
 };
 
@@ -143,7 +143,7 @@ where
         if let Some(permit) = &permit {
             permit.refused_messages(&denied);
         }
-        let results = self.log.publish_each(good).await;
+        let (results, durability) = (self.log.publish_each(good).await, self.log.durability());
         self.waiting.push_back(Box::pin(async move {
             let (mut results, mut refusals) = (results.await.into_iter(), refusals.into_iter().peekable());
             let mut refused = RefusedMessages::default();
@@ -152,7 +152,7 @@ where
                     Some((_, failure)) => Err(failure),
                     None => results.next().unwrap_or(Err(messages::Error::Closed)).map_err(Failure::from),
                 };
-                result(published.inspect_err(|failure| refused.add_if_quota(failure)))
+                result(published.inspect_err(|failure| refused.add_if_quota(failure)), durability)
             };
             let results = (0..count).map(result).collect();
             if let Some(permit) = permit {
@@ -190,9 +190,9 @@ where
     }
 }
 
-fn result(result: Result<Published, Failure>) -> proto::PublishResult {
+fn result(result: Result<Published, Failure>, durability: Durability) -> proto::PublishResult {
     let result = match result {
-        Ok(done) => publish_result::Outcome::Published(published(done)),
+        Ok(done) => publish_result::Outcome::Published(published(done, durability)),
         Err(failure) => publish_result::Outcome::Error(failure.into_publish_error()),
     };
     proto::PublishResult { outcome: Some(result) }

@@ -94,6 +94,15 @@ impl From<Error> for Failure {
                  message was published is unknown",
             ),
             Error::Closed => draining(),
+            Error::Unreachable => Self::new(
+                ErrorReason::ClusterUnreachable,
+                "the cluster that stores the messages does not answer; whether this message was published is unknown: \
+                 publish it again with the same `message_id`",
+            ),
+            Error::Unsupported(what) => Self::new(
+                ErrorReason::Unsupported,
+                format!("this server keeps messages in a cluster, without {what}"),
+            ),
             Error::Io(error) => read_error(&error),
         }
     }

@@ -282,9 +282,11 @@ fn each_error_of_messages_has_its_status() {
         E::Full(messages::NeededRoom::default()),
         E::Failed,
         E::Closed,
+        E::Unreachable,
+        E::Unsupported(messages::Unsupported::Purge),
         E::Io(io_error()),
     ];
-    walk(samples, 31, |error| match error {
+    walk(samples, 33, |error| match error {
         E::Topic(_) => (ErrorReason::InvalidField, Some("topic")),
         E::Pattern { .. } => (ErrorReason::InvalidField, Some("topics[3]")),
         E::NoPatterns | E::TooManyPatterns { .. } => (ErrorReason::InvalidField, Some("topics")),
@@ -312,6 +314,8 @@ fn each_error_of_messages_has_its_status() {
         E::Full(_) => (ErrorReason::LogFull, None),
         E::Failed => (ErrorReason::LogFailed, None),
         E::Closed => (ErrorReason::Draining, None),
+        E::Unreachable => (ErrorReason::ClusterUnreachable, None),
+        E::Unsupported(_) => (ErrorReason::Unsupported, None),
         E::Io(_) => (ErrorReason::ReadError, None),
     });
 }
@@ -483,7 +487,7 @@ fn the_error_of_one_message_of_a_publish_stream_has_all_facts_of_the_status_of_p
 
 #[test]
 fn exactly_the_temporary_reasons_carry_retry_info() {
-    assert_eq!(ErrorReason::all().count(), 40);
+    assert_eq!(ErrorReason::all().count(), 42);
     for reason in ErrorReason::all() {
         let details = Status::from(Failure::new(reason, "")).get_error_details();
         assert_eq!(details.error_info().unwrap().reason, reason.as_str_name());

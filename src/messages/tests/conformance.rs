@@ -16,7 +16,7 @@ mod time;
 mod topics;
 
 /// A kind of log: how one is made, opened again, and moved through time.
-trait Kind: Sized {
+pub(super) trait Kind: Sized {
     /// An empty log. Its clock moves only by `pass`, and retention runs only by `keep`.
     async fn make(set: impl FnOnce(&mut Config)) -> Self;
 
@@ -296,4 +296,69 @@ macro_rules! every {
 
 mod embedded {
     every!(crate::messages::tests::retention::Bed);
+}
+
+#[cfg(feature = "jetstream")]
+macro_rules! cluster {
+    ($kind:ty; $($file:ident { $($name:ident)* })*) => {
+        $(mod $file {
+            $(#[tokio::test]
+            #[ignore = "needs nats-server"]
+            async fn $name() {
+                super::super::$file::$name::<$kind>().await;
+            })*
+        })*
+    };
+}
+
+/// Without the tests of what differs, of clocks that are set, and of sequences without gaps.
+#[cfg(feature = "jetstream")]
+mod jetstream {
+    cluster! { crate::messages::tests::cluster::Bed;
+        topics {
+            a_topic_is_tokens_joined_by_dots
+            users_cannot_publish_to_topics_of_the_server
+            a_pattern_subscription_gets_each_message_once
+            topics_are_listed_with_what_they_hold
+            topics_are_listed_page_by_page
+        }
+        publish {
+            a_message_is_read_as_it_was_published
+            an_acknowledged_message_is_there_after_a_restart
+            each_limit_of_a_message_is_an_error_with_its_numbers
+            a_ttl_is_from_a_millisecond_to_ten_years
+            an_id_is_checked_before_the_expected_sequence
+        }
+        start {
+            the_last_messages_are_counted_after_the_patterns
+            a_limit_ends_the_stream
+            a_stream_continues_after_exactly_the_batch_whose_position_it_is_given
+            a_stream_continues_with_other_patterns
+            a_position_of_another_log_is_refused
+            a_query_without_patterns_or_with_a_bad_one_is_refused
+        }
+        live {
+            the_first_batch_is_ready_at_once
+            history_continues_into_live_messages
+            a_stream_wakes_for_its_own_messages_while_others_are_published
+            a_slow_reader_loses_nothing
+        }
+        snapshot {
+            a_topic_that_changes_comes_with_its_change
+            a_snapshot_of_nothing_is_empty
+        }
+        consumers {
+            a_consumer_continues_where_it_has_committed
+            a_position_wins_over_the_commit
+            a_commit_behind_is_refused_unless_it_rewinds
+            a_waiting_subscription_ends_when_another_takes_its_consumer
+            a_busy_subscription_ends_when_another_takes_its_consumer
+            a_consumer_is_connected_while_someone_reads
+            consumers_are_listed_page_by_page
+            a_deleted_consumer_starts_again
+            a_consumer_has_a_name_like_a_topic
+            a_consumer_is_not_set_while_a_reader_is_connected
+            consumers_have_a_limit_that_holds_after_a_restart
+        }
+    }
 }

@@ -255,7 +255,7 @@ impl World {
             .unwrap()
             .topics
             .iter()
-            .map(|topic| topic.bytes)
+            .map(|topic| topic.bytes.unwrap())
             .sum::<u64>();
         if bytes > 3 * self.segment_bytes as u64 {
             for topic in workload::TOPICS {

@@ -49,7 +49,7 @@ async fn diverged(log: &Log, position: &Position, on_gap: OnGap) -> Option<u64> 
 }
 
 fn incarnations(log: &Log) -> usize {
-    let Kind::Embedded(log) = &log.0;
+    let log = log.embedded();
     log.incarnations().as_slice().len()
 }
 
@@ -213,7 +213,7 @@ async fn incarnations_survive_purge_retention_compaction_and_a_lost_manifest() {
     }
     let (log, _) = open_with(&directory, Config { segment_bytes: 2_000, ..config() });
     log.purge_topic("a", Some(sequence(70))).await.unwrap();
-    let Kind::Embedded(embedded) = &log.0;
+    let embedded = log.embedded();
     embedded.enforce().await;
     assert_eq!(incarnations(&log), 6);
     log.close().await;
@@ -268,7 +268,7 @@ impl cursor::Position for Before {
 }
 
 fn before(log: &Log, delivered_up_to: u64, is_awaited: bool) -> Position {
-    let Kind::Embedded(log) = &log.0;
+    let log = log.embedded();
     let before = Before { log: log.id(), delivered_up_to, is_awaited, reported_up_to: 0, snapshot: 0 };
     cursor::decode(&cursor::encode(&before)).unwrap()
 }
@@ -283,7 +283,7 @@ async fn cursors_from_before_conversion_are_valid_up_to_the_head_at_conversion_i
         }
     }
     let [one, two] = copies.each_ref().map(open);
-    let Kind::Embedded(embedded) = &one.0;
+    let embedded = one.embedded();
     let head = embedded.head();
     publish(&one, "one-", 30).await;
     publish(&two, "two-", 30).await;

@@ -201,7 +201,7 @@ async fn a_lost_segment_stays_a_gap_when_those_beside_it_are_compacted() {
             if start == 0 {
                 log.purge_topic("a", None).await.unwrap();
             }
-            let Kind::Embedded(embedded) = &log.0;
+            let embedded = log.embedded();
             embedded.enforce().await;
             assert!(segments(&directory).len() < all.len() - 3, "they are compacted");
             let (messages, events) = read(&log, query(&["kept"], Start::Earliest)).await;
@@ -306,7 +306,7 @@ async fn a_reader_gets_a_gap_for_a_lost_segment_also_when_retention_has_removed_
         clock.advance(Duration::from_secs(5));
         for start in 0..3 {
             let (log, _) = open_with(&directory, config.clone());
-            let Kind::Embedded(embedded) = &log.0;
+            let embedded = log.embedded();
             embedded.enforce().await;
             assert!(segments(&directory).len() < all.len() - 2, "what expired is removed");
             for topics in [&["a"][..], &[">"]] {
@@ -457,7 +457,7 @@ async fn work(log: &Log) {
         let _ = log.publish(text(topic, &format!("{n} {}", "x".repeat(400)))).await;
     }
     let _ = log.purge_topic("a", Some(sequence(12))).await;
-    let Kind::Embedded(embedded) = &log.0;
+    let embedded = log.embedded();
     embedded.enforce().await;
 }
 

@@ -106,11 +106,11 @@ impl Bed {
 
 /// Waits until the threads of the log have done everything.
 pub async fn settle(log: &Log) {
-    let Kind::Embedded(log) = &log.0;
+    let log = log.embedded();
     log.settle().await;
 }
 
 pub async fn enforce(log: &Log) {
-    let Kind::Embedded(log) = &log.0;
+    let log = log.embedded();
     log.enforce().await;
 }

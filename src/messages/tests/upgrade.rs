@@ -76,7 +76,7 @@ async fn a_log_of_version_1_is_converted_with_its_identity_sequences_and_times()
     assert_eq!((opened.upgraded, opened.messages, opened.segments), (2, 7, 3));
     assert_eq!(opened.damaged, Vec::<String>::new());
     assert_eq!(std::fs::read(&opened.torn[0].0).unwrap(), tail);
-    let Kind::Embedded(embedded) = &log.0;
+    let embedded = log.embedded();
     assert_eq!(embedded.id(), LOG);
     assert_eq!(sequences(&log).await, ((1..=7).collect(), vec![]));
     let topic = &log.list_topics(None, 10, None).await.unwrap().topics[0];

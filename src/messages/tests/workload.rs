@@ -363,8 +363,7 @@ pub async fn all_of(mut batches: Batches) -> (Vec<Seen>, Vec<Event>) {
 }
 
 pub fn embedded(log: &Log) -> &Embedded {
-    let Kind::Embedded(embedded) = &log.0;
-    embedded
+    log.embedded()
 }
 
 pub async fn enforce(log: &Log) {

@@ -148,13 +148,13 @@ async fn deleting_a_countdown_ends_its_streams_and_its_cursors_do_not_fit_a_new_
     server.countdowns.delete("launch", None).await.unwrap();
     assert!(matches!(stream.end().await, Some(Error::NotFound)));
     let resumed = Query { resume: Some(position), ..query("launch") };
-    assert!(matches!(server.countdowns.watch(resumed.clone()), Err(Error::NotFound)));
+    assert!(matches!(server.countdowns.watch(resumed.clone()).await, Err(Error::NotFound)));
     server.create("launch", seconds(10)).await;
-    assert!(matches!(server.countdowns.watch(resumed), Err(Error::Mismatch)));
+    assert!(matches!(server.countdowns.watch(resumed).await, Err(Error::Mismatch)));
     let position = server.watch("launch").next().await.unwrap().position;
     let ahead = Position { version: position.version + 1, ..position };
     let resumed = Query { resume: Some(ahead), ..query("launch") };
-    assert!(matches!(server.countdowns.watch(resumed), Err(Error::Ahead { .. })));
+    assert!(matches!(server.countdowns.watch(resumed).await, Err(Error::Ahead { .. })));
 }
 
 #[tokio::test]
@@ -173,12 +173,12 @@ async fn a_limit_counts_the_ticks_of_one_call_and_rates_count_all_streams() {
     assert!(stream.end().await.is_none());
     let config = Config { rates: crate::countdown::Rates::new(1_500), ..Config::default() };
     let (countdowns, _work) = open(&server.log, &server.clock, config).await;
-    let one = countdowns.watch(query("launch")).unwrap();
-    let refused = countdowns.watch(query("launch")).map(drop);
+    let one = countdowns.watch(query("launch")).await.unwrap();
+    let refused = countdowns.watch(query("launch")).await.map(drop);
     let expected = crate::countdown::Error::TooManyTicks { limit: 1_500 };
     assert!(matches!(&refused, Err(Error::Countdown(error)) if *error == expected), "{refused:?}");
     drop(one);
-    countdowns.watch(query("launch")).map(drop).unwrap();
+    countdowns.watch(query("launch")).await.map(drop).unwrap();
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -262,7 +262,7 @@ impl Embedded {
         let info = |name: &Arc<str>, topic: &Topic| TopicInfo {
             name: name.to_string(),
             messages: topic.held.messages,
-            bytes: topic.held.bytes,
+            bytes: Some(topic.held.bytes),
             first: stamp(topic.held.first),
             last: stamp(topic.held.last),
         };

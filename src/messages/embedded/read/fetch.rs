@@ -12,12 +12,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    batch::{BatchKey, Bounds, ReadBatch, Taken},
+    batch::{Bounds, Taken},
     find::last_live,
     snapshot::Source,
 };
 use crate::blocking::{Pool, Running, give_way};
 use crate::messages::{
+    batch::{BatchKey, ReadBatch},
     embedded::{
         Embedded, Shared, State,
         format::{

@@ -18,14 +18,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    batch::{Bounds, ReadBatch},
-    fetch::retrying,
-    find::last_live,
-};
+use super::{batch::Bounds, fetch::retrying, find::last_live};
 use crate::blocking::give_way;
 use crate::messages::{
     Event, SequenceRange,
+    batch::ReadBatch,
     embedded::{
         Shared,
         age::Moment,

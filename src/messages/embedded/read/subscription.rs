@@ -8,17 +8,18 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    batch::{Bounds, ReadBatch},
+    batch::Bounds,
     consumers::Lease,
-    notifier::Registration,
     snapshot::Source,
     start::{self, Before},
 };
 use crate::{
     blocking::Running,
     messages::{
-        Batch, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Stop,
-        embedded::{Edge, Embedded, nanos, time_of},
+        Batch, Edge, Error, Event, OnGap, Position, Progress, Query, Sequence, SequenceRange, Stop,
+        batch::ReadBatch,
+        embedded::{Embedded, nanos, time_of},
+        notifier::Registration,
         selection::Selection,
         topic::Pattern,
     },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::messages::{
-    Config, Content, Kind, Log, NewMessage, Position, Sequence, retention::Rule, tests::workload::share,
+    Config, Content, Log, NewMessage, Position, Sequence, retention::Rule, tests::workload::share,
     topic::Pattern,
 };
 
@@ -224,7 +224,7 @@ async fn an_export_can_be_imported() {
 }
 
 fn position(log: &Log) -> Position {
-    let Kind::Embedded(embedded) = &log.0;
+    let embedded = log.embedded();
     Position { delivered_up_to: 3, ..Position::start(embedded.id()) }
 }
 

@@ -51,7 +51,7 @@ pub async fn a_commit_behind_is_refused_unless_it_rewinds<K: Kind>() {
     for _ in 0..2 {
         let refused = commit(&kind, 1, false).await;
         assert!(
-            matches!(refused, Err(Error::CommitBehind { sequence, committed }) if number(sequence) == 2 && number(committed) == 3),
+            matches!(refused, Err(Error::CommitBehind { sequence, committed }) if sequence == places[1].sequence() && Some(committed) == places[2].sequence()),
             "{refused:?}"
         );
         kind.reopen().await;
@@ -102,7 +102,8 @@ pub async fn a_busy_subscription_ends_when_another_takes_its_consumer<K: Kind>()
     let second = subscribe(kind.log(), asked).await.unwrap();
     assert!(matches!(first.next().await.unwrap(), Err(Error::TakenOver { .. })));
     assert!(first.next().await.is_none());
-    assert_eq!(second.count().await, 4);
+    let messages = second.map(|batch| batch.unwrap().count).collect::<Vec<_>>().await;
+    assert_eq!(messages.into_iter().sum::<usize>(), 4);
 }
 
 pub async fn a_request_that_fails_takes_nothing_over<K: Kind>() {
@@ -130,7 +131,6 @@ pub async fn a_consumer_is_connected_while_someone_reads<K: Kind>() {
     let info = async || kind.log().list_consumers(9, None).await.unwrap().consumers.remove(0);
     let before = info().await;
     assert!(!before.is_connected && before.name == "c" && before.position == Ok(places[1].clone()));
-    assert_eq!(number(before.position.unwrap().sequence()), 2);
     assert!(number(before.head) >= 4);
     let asked = reading("c", live(&["a"], Start::New));
     let first = subscribe(kind.log(), asked.clone()).await.unwrap();

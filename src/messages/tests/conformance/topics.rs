@@ -94,7 +94,7 @@ pub async fn topics_are_listed_with_what_they_hold<K: Kind>() {
         assert_eq!((name.as_str(), *messages), ("a", 2));
         assert_eq!((oldest.sequence, oldest.time), (first.sequence, first.time));
         assert_eq!((newest.sequence, newest.time), (last.sequence, last.time));
-        assert!((2..200).contains(bytes), "{bytes}");
+        assert!(bytes.is_none_or(|bytes| (2..200).contains(&bytes)), "{bytes:?}");
         kind.reopen().await;
     }
     assert!(matches!(kind.log().list_topics(Some("a.."), 10, None).await, Err(Error::Pattern { .. })));

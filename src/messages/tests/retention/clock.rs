@@ -176,8 +176,7 @@ async fn a_step_over_a_restart_of_the_server_changes_no_age() {
 }
 
 fn embedded_of(log: &Log) -> &Embedded {
-    let Kind::Embedded(embedded) = &log.0;
-    embedded
+    log.embedded()
 }
 
 #[tokio::test]

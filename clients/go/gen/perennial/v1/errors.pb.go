@@ -141,6 +141,11 @@ const (
 	// RESOURCE_EXHAUSTED, with RetryInfo: the streams of WatchFiles would hold more files and directories than the server
 	// allows. Metadata: `limit`.
 	ErrorReason_TOO_MANY_WATCHED ErrorReason = 40
+	// UNAVAILABLE, with RetryInfo: the server keeps messages in a cluster, which does not answer. Whether the messages of this
+	// call were published is unknown: publish them again with the same message ids.
+	ErrorReason_CLUSTER_UNREACHABLE ErrorReason = 41
+	// UNIMPLEMENTED: the server keeps messages in a cluster, which cannot do this.
+	ErrorReason_UNSUPPORTED ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -187,6 +192,8 @@ var (
 		38: "ACCESS_CHANGED",
 		39: "QUOTA_EXCEEDED",
 		40: "TOO_MANY_WATCHED",
+		41: "CLUSTER_UNREACHABLE",
+		42: "UNSUPPORTED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -230,6 +237,8 @@ var (
 		"ACCESS_CHANGED":           38,
 		"QUOTA_EXCEEDED":           39,
 		"TOO_MANY_WATCHED":         40,
+		"CLUSTER_UNREACHABLE":      41,
+		"UNSUPPORTED":              42,
 	}
 )
 
@@ -264,7 +273,7 @@ var File_perennial_v1_errors_proto protoreflect.FileDescriptor
 
 const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\xf2\x06\n" +
+	"\x19perennial/v1/errors.proto\x12\fperennial.v1*\x9c\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -309,7 +318,9 @@ const file_perennial_v1_errors_proto_rawDesc = "" +
 	"\rACCESS_DENIED\x10%\x12\x12\n" +
 	"\x0eACCESS_CHANGED\x10&\x12\x12\n" +
 	"\x0eQUOTA_EXCEEDED\x10'\x12\x14\n" +
-	"\x10TOO_MANY_WATCHED\x10(B\x81\x01\n" +
+	"\x10TOO_MANY_WATCHED\x10(\x12\x17\n" +
+	"\x13CLUSTER_UNREACHABLE\x10)\x12\x0f\n" +
+	"\vUNSUPPORTED\x10*B\x81\x01\n" +
 	"\x10dev.perennial.v1B\vErrorsProtoP\x01Z*perennial.dev/gen/perennial/v1;perennialv1\xa2\x02\x03PRN\xaa\x02\fPerennial.V1\xca\x02\fPerennial\\V1\xea\x02\rPerennial::V1b\x06proto3"
 
 var (

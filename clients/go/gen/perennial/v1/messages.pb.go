@@ -93,6 +93,10 @@ const (
 	Durability_DURABILITY_UNSPECIFIED Durability = 0
 	// On disk: written, and synchronized by fdatasync.
 	Durability_DURABILITY_FSYNCED Durability = 1
+	// In a cluster, stored by a majority of the replicas. Their systems may not have written it to their disks yet.
+	Durability_DURABILITY_REPLICATED Durability = 2
+	// In a cluster, stored by the only replica. Its system may not have written it to its disk yet.
+	Durability_DURABILITY_BUFFERED Durability = 3
 )
 
 // Enum value maps for Durability.
@@ -100,10 +104,14 @@ var (
 	Durability_name = map[int32]string{
 		0: "DURABILITY_UNSPECIFIED",
 		1: "DURABILITY_FSYNCED",
+		2: "DURABILITY_REPLICATED",
+		3: "DURABILITY_BUFFERED",
 	}
 	Durability_value = map[string]int32{
 		"DURABILITY_UNSPECIFIED": 0,
 		"DURABILITY_FSYNCED":     1,
+		"DURABILITY_REPLICATED":  2,
+		"DURABILITY_BUFFERED":    3,
 	}
 )
 
@@ -2508,11 +2516,13 @@ const file_perennial_v1_messages_proto_rawDesc = "" +
 	"\x1eMESSAGE_GAP_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aMESSAGE_GAP_REASON_DAMAGED\x10\x01\x12\x1e\n" +
 	"\x1aMESSAGE_GAP_REASON_REMOVED\x10\x02\x12\x1f\n" +
-	"\x1bMESSAGE_GAP_REASON_DIVERGED\x10\x03*@\n" +
+	"\x1bMESSAGE_GAP_REASON_DIVERGED\x10\x03*t\n" +
 	"\n" +
 	"Durability\x12\x1a\n" +
 	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12DURABILITY_FSYNCED\x10\x012\xde\x06\n" +
+	"\x12DURABILITY_FSYNCED\x10\x01\x12\x19\n" +
+	"\x15DURABILITY_REPLICATED\x10\x02\x12\x17\n" +
+	"\x13DURABILITY_BUFFERED\x10\x032\xde\x06\n" +
 	"\x0eMessageService\x12K\n" +
 	"\bMessages\x12\x1d.perennial.v1.MessagesRequest\x1a\x1e.perennial.v1.MessagesResponse0\x01\x12F\n" +
 	"\aPublish\x12\x1c.perennial.v1.PublishRequest\x1a\x1d.perennial.v1.PublishResponse\x12U\n" +
