@@ -22,8 +22,9 @@ HEARTBEAT = 15.0
 MISSED_HEARTBEATS, MIN_SILENCE = 3, 5.0
 # How long an attempt may take to connect.
 CONNECT_LIMIT = 10.0
-# How often a call that waits for a connection learns why there is none.
-_TRUST_CHECK = 1.0
+# How often a connection learns why it is not there, while a call waits for it. gRPC's core tries again meanwhile: this is
+# short enough that a server that is not trusted sees at most three handshakes.
+_TRUST_CHECK = 0.2
 _CLOSE_SECONDS = 0.02
 _ANY_METHOD = "/grpc.health.v1.Health/Check"
 
@@ -51,6 +52,38 @@ class _Connection:
         self.channel = server.channel()
         self.calls = 0
         self.is_replaced = False
+        # Those of the calls that wait for a connection.
+        self._waiting: set[Watchdog] = set()
+        self._trust: asyncio.Task[None] | None = None
+
+    def watch_trust(self, watchdog: Watchdog) -> None:
+        """Gives a call that waits for a connection up when client and server do not trust each other."""
+        self._waiting.add(watchdog)
+        watchdog.leave = lambda: self._leave(watchdog)
+        if self._trust is None:
+            self._trust = asyncio.create_task(self._watch_trust())
+
+    def _leave(self, watchdog: Watchdog) -> None:
+        self._waiting.discard(watchdog)
+        if not self._waiting and self._trust is not None:
+            self._trust.cancel()
+            self._trust = None
+
+    async def _watch_trust(self) -> None:
+        # A call that waits does not report why there is no connection. Another one, which does not wait, fails at once
+        # and does.
+        while True:
+            await asyncio.sleep(_TRUST_CHECK)
+            if self.channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                continue
+            try:
+                call = self.channel.unary_unary(_ANY_METHOD, request_serializer=bytes, response_deserializer=bytes)
+                await call(b"", timeout=_TRUST_CHECK)
+            except grpc.aio.AioRpcError as failed:
+                error = from_rpc(failed.code(), failed.details(), ())
+                if error.is_distrust:
+                    for watchdog in self._waiting:
+                        watchdog.refuse(error)
 
 
 class User(Protocol):
@@ -115,7 +148,8 @@ class Watchdog:
         self.has_fired, self.why = False, ""
         # An error that ends the stream.
         self.error: CallError | None = None
-        self._trust: asyncio.Task[None] | None = None
+        # Called when the call waits for a connection no more.
+        self.leave: Callable[[], None] | None = None
         self._cancel = cancel
         self._silence = silence
         # For the first response.
@@ -136,7 +170,7 @@ class Watchdog:
 
     def arrived(self) -> None:
         self._is_waiting, self._limit = False, self._silence
-        self._end_trust()
+        self._leave_trust()
 
     def _check(self) -> None:
         if not self._is_due():
@@ -152,33 +186,19 @@ class Watchdog:
         self.has_fired, self.why = True, why
         self._cancel()
 
-    def watch_trust(self, channel: grpc.aio.Channel) -> None:
-        """Gives a call that waits for a connection up when client and server do not trust each other."""
-        self._trust = asyncio.create_task(self._watch_trust(channel))
+    def refuse(self, error: CallError) -> None:
+        """Gives the call up with this error, after which there is no other attempt."""
+        self.error = error
+        self.fire()
 
-    async def _watch_trust(self, channel: grpc.aio.Channel) -> None:
-        # The call does not report why there is no connection. Another one, which does not wait, fails at once and does.
-        while self.error is None:
-            await asyncio.sleep(_TRUST_CHECK)
-            if channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                continue
-            try:
-                call = channel.unary_unary(_ANY_METHOD, request_serializer=bytes, response_deserializer=bytes)
-                await call(b"", timeout=_TRUST_CHECK)
-            except grpc.aio.AioRpcError as failed:
-                error = from_rpc(failed.code(), failed.details(), ())
-                if error.is_distrust:
-                    self.error = error
-                    self.fire()
-
-    def _end_trust(self) -> None:
-        if self._trust is not None:
-            self._trust.cancel()
-            self._trust = None
+    def _leave_trust(self) -> None:
+        if self.leave is not None:
+            self.leave()
+            self.leave = None
 
     def stop(self) -> None:
         self._timer.cancel()
-        self._end_trust()
+        self._leave_trust()
         # They keep the call, and with it the connection.
         self._cancel, self._is_due = lambda: None, lambda: True
 
@@ -334,7 +354,7 @@ class Responses:
                 first = max(0.0, min(first, self._out_since + limit - time.monotonic()))
             watchdog = Watchdog(call.cancel, self._silence, first)
             if self._has_begun:
-                watchdog.watch_trust(connection.channel)
+                connection.watch_trust(watchdog)
             try:
                 while True:
                     watchdog.wait()

@@ -269,7 +269,7 @@ class AsyncPublisher:
             watchdog = self._watchdog = Watchdog(call.cancel, _SILENCE, first)
             ids = _IdsWatchdog(self._ids_known_for, watchdog.fire)
             if self._has_begun:
-                watchdog.watch_trust(connection.channel)
+                connection.watch_trust(watchdog)
             try:
                 await _accepted(call)
                 self._has_begun = True
