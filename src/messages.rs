@@ -7,7 +7,7 @@
 //!   the head moves. Dropping the stream ends it.
 //! - Removed or damaged messages are reported to the subscriptions that would have read them.
 //!
-//! This file is the facade: shared types, and [`Log`] with a method for each verb. `embedded` is the log on this machine's
+//! This file is the facade: [`Log`] with a method for each verb. `embedded` is the log on this machine's
 //! disk, and `jetstream` that in a cluster.
 
 use std::{path::Path, sync::Arc, time::SystemTime};
@@ -30,6 +30,7 @@ mod config;
 mod consumers;
 mod embedded;
 mod error;
+mod facts;
 mod incarnation;
 #[cfg(feature = "jetstream")]
 mod jetstream;
@@ -46,6 +47,8 @@ pub use config::{Config, LockFile, OpenError, Opened, SEGMENT_SIZES};
 pub use consumers::{ConsumerInfo, ConsumerPage, MAX_CONSUMER_BYTES, check_consumer};
 pub use embedded::tools;
 pub use error::{BatchError, Error, NeededRoom, Unsupported};
+pub(crate) use facts::LastText;
+pub use facts::{Durability, LogFigures, Stamp, TopicInfo, TopicPage};
 pub(crate) use incarnation::Lineage;
 pub use incarnation::{Diverged, MAX_INCARNATIONS};
 #[cfg(feature = "jetstream")]
@@ -58,17 +61,6 @@ pub use message::{
 };
 pub use query::{Batch, Event, MAX_LAST, OnGap, Position, Progress, Query, Start, Stop};
 pub use sequence::{Sequence, SequenceRange};
-
-/// What the acknowledgement of a message guarantees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Durability {
-    /// It is on the disk of this machine.
-    Fsynced,
-    /// A majority of the replicas have stored it; their systems may not have written it to their disks yet.
-    Replicated,
-    /// The only replica has stored it; its system may not have written it to its disk yet.
-    Buffered,
-}
 
 /// A log of messages. Clones are handles to the same log.
 #[derive(Clone, Debug)]
@@ -104,30 +96,6 @@ macro_rules! each {
     };
 }
 
-/// A message of a topic: its sequence and its time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Stamp {
-    /// The sequence of the message.
-    pub sequence: Sequence,
-    /// When the log accepted it.
-    pub time: SystemTime,
-}
-
-/// A topic that holds messages.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TopicInfo {
-    /// Its name.
-    pub name: String,
-    /// The number of its messages.
-    pub messages: u64,
-    /// The number of bytes that they take in the log; `None` if the log does not count them.
-    pub bytes: Option<u64>,
-    /// Its oldest message.
-    pub first: Stamp,
-    /// Its newest message.
-    pub last: Stamp,
-}
-
 /// The state of a subscription, whatever the kind of its log.
 enum Reading {
     Embedded(Subscription),
@@ -159,43 +127,6 @@ impl Reading {
             Self::JetStream(reading) => reading.is_over(),
         }
     }
-}
-
-/// A page of a list of topics.
-#[derive(Clone, Debug)]
-pub struct TopicPage {
-    /// Sorted by name.
-    pub topics: Vec<TopicInfo>,
-    /// The name to continue after; `None` on the last page.
-    pub next: Option<String>,
-}
-
-/// Figures of a log.
-#[derive(Clone, Copy, Debug)]
-pub struct LogFigures {
-    /// The number of its segments.
-    pub segments: usize,
-    /// The size of their messages on disk, without indexes and reserved room.
-    pub bytes: u64,
-    /// Topics with messages, without those of consumers.
-    pub topics: usize,
-    /// Consumers that have committed a cursor.
-    pub consumers: usize,
-    /// The earliest time of a message in a segment; `None` without messages.
-    pub oldest: Option<SystemTime>,
-    /// The newest sequence that can be read; 0 for none.
-    pub head: u64,
-    /// A write has failed: the log accepts no message until a restart.
-    pub has_failed: bool,
-}
-
-/// The last message of a topic of the server's own.
-#[derive(Clone, Debug)]
-pub(crate) struct LastText {
-    pub sequence: Sequence,
-    pub time: SystemTime,
-    /// `None` if the message is damaged or is not text.
-    pub text: Option<String>,
 }
 
 impl Log {
