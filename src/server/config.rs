@@ -26,7 +26,6 @@ use settings::{Arguments, Settings};
 pub use shown::{Setting, Source};
 pub use value::LogFormat;
 
-#[cfg(feature = "jetstream")]
 mod cluster;
 mod file;
 mod roots;
@@ -331,6 +330,8 @@ fn resolve(given: Settings, file: Settings) -> Result<Config, Error> {
     config.web_hosts = pick(&given.web_host, &file.web_host).to_vec();
     config.cors_origins = pick(&given.cors_origin, &file.cors_origin).to_vec();
     config.messages.retention = pick(&given.retain, &file.retain).to_vec();
+    #[cfg(not(feature = "jetstream"))]
+    cluster::refuse(&given, &file)?;
     #[cfg(feature = "jetstream")]
     {
         config.cluster = cluster::servers(&given, &file, &config.messages.retention)?;

@@ -1,9 +1,31 @@
 //! The settings of a cluster that keeps the messages.
 
 use super::{Error, settings::Settings};
+#[cfg(feature = "jetstream")]
 use crate::messages::{Address, Credentials, Servers, retention::Rule};
 
+/// Refuses the settings of a cluster in a program that was built without: it would keep messages elsewhere than the
+/// operator said.
+#[cfg(not(feature = "jetstream"))]
+pub fn refuse(given: &Settings, file: &Settings) -> Result<(), Error> {
+    let is_set = |settings: &Settings| {
+        [
+            ("--messages", settings.messages.is_some()),
+            ("--messages-credentials", settings.messages_credentials.is_some()),
+            ("--messages-ca", settings.messages_ca.is_some()),
+        ]
+    };
+    match is_set(given).into_iter().chain(is_set(file)).find(|(_, is_set)| *is_set) {
+        Some((name, _)) => Err(Error::Needs {
+            name: name.into(),
+            needed: "a perenniald that was built with `--features jetstream`, as that of the packages".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// The cluster, if one is set. No error has a text that may hold a password.
+#[cfg(feature = "jetstream")]
 pub fn servers(given: &Settings, file: &Settings, retention: &[Rule]) -> Result<Option<Servers>, Error> {
     let text = given.messages.as_ref().or(file.messages.as_ref());
     let credentials = Credentials {
@@ -44,6 +66,18 @@ mod tests {
         settings
     }
 
+    #[cfg(not(feature = "jetstream"))]
+    #[test]
+    fn a_program_without_clusters_refuses_their_settings() {
+        let none = Settings::default();
+        refuse(&none, &none).unwrap();
+        for (given, file) in [(given("nats://a"), none.clone()), (none, given("nats://a"))] {
+            let refused = refuse(&given, &file).unwrap_err().to_string();
+            assert!(refused.contains("--messages") && refused.contains("--features jetstream"), "{refused}");
+        }
+    }
+
+    #[cfg(feature = "jetstream")]
     #[test]
     fn a_cluster_is_read_and_a_password_in_its_address_is_refused_and_not_repeated() {
         let none = Settings::default();
@@ -54,6 +88,7 @@ mod tests {
         assert!(refused.contains("--messages-credentials") && !refused.contains("secret"), "{refused}");
     }
 
+    #[cfg(feature = "jetstream")]
     #[test]
     fn settings_that_a_cluster_does_not_have_or_that_need_one_are_refused() {
         let none = Settings::default();

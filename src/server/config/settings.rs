@@ -185,16 +185,13 @@ settings! {
         pub retain: Vec<retention::Rule>,
         /// Keep messages in a stream of NATS JetStream at nats://HOST:PORT,HOST:PORT or nats://…/NAMESPACE, which other
         /// servers can share, instead of the data directory; tls:// instead of nats:// requires TLS
-        #[cfg(feature = "jetstream")]
-        #[arg(long, value_name = "URL", help_heading = "Cluster")]
+        #[arg(long, value_name = "URL", help_heading = "Cluster", hide = cfg!(not(feature = "jetstream")))]
         pub messages: Option<String>,
         /// Use the credentials of NATS in this file, on which only the owner should have permissions
-        #[cfg(feature = "jetstream")]
-        #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+        #[arg(long, value_name = "FILE", help_heading = "Cluster", hide = cfg!(not(feature = "jetstream")))]
         pub messages_credentials: Option<PathBuf>,
         /// Trust the authorities in this PEM file for the cluster, instead of those of the system; this requires TLS
-        #[cfg(feature = "jetstream")]
-        #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+        #[arg(long, value_name = "FILE", help_heading = "Cluster", hide = cfg!(not(feature = "jetstream")))]
         pub messages_ca: Option<PathBuf>,
         /// Speak TLS with the certificate in this PEM file, which is followed by those that link it to an authority; it
         /// also needs --tls-key
