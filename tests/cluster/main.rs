@@ -16,6 +16,7 @@ mod nats;
 
 mod failures;
 mod history;
+mod native;
 mod together;
 
 use harness::Server;
